@@ -1,0 +1,1 @@
+"""Student versus teacher: sizes, speed, fidelity, answers side by side, one report."""

@@ -1,0 +1,76 @@
+"""Chat messages to token ids, and the hashes that pin a tokenizer and its chat template.
+
+In: messages and a Hugging Face tokenizer (by protocol). Out: token ids, sha256 values.
+Knows nothing of models. This is the only place where a chat template is applied before training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from potstill.errors import ArtifactError
+from potstill.files import sha256_bytes
+from potstill.schema import Message
+
+
+class ChatTokenizer(Protocol):
+    """The part of `transformers.PreTrainedTokenizerBase` (5.19) that potstill relies on."""
+
+    chat_template: str | None
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> Any: ...  # noqa: ANN401  (a str when tokenize is False)
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...  # noqa: ANN401
+
+
+def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
+    """Return the token ids of a chat prompt, up to where the assistant begins to answer.
+
+    The template's text is tokenised without adding special tokens: the template has written them.
+    """
+    text = tokenizer.apply_chat_template(
+        [message.model_dump() for message in messages], tokenize=False, add_generation_prompt=True
+    )
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def user_slot_prefix(tokenizer: ChatTokenizer) -> str:
+    """Return the text of the chat template up to where the user's first message begins."""
+    marker = "\N{LEFT WHITE SQUARE BRACKET}user\N{RIGHT WHITE SQUARE BRACKET}"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": marker}], tokenize=False, add_generation_prompt=False
+    )
+    return str(text).partition(marker)[0]
+
+
+def chat_template_sha256(template: str | None) -> str | None:
+    """Hash a chat template; None when the tokenizer has none."""
+    return None if template is None else sha256_bytes(template.encode())
+
+
+def tokenizer_sha256(checkpoint_dir: Path) -> str:
+    """Hash what decides token ids in `tokenizer.json`: equal hashes mean equal ids for equal text.
+
+    Padding and truncation settings are left out: they change on saving and decide no id.
+
+    Raises:
+        ArtifactError: The checkpoint has no readable `tokenizer.json`.
+    """
+    path = checkpoint_dir / "tokenizer.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            "the checkpoint's tokenizer cannot be read",
+            where=path,
+            expected="a tokenizer.json of the Hugging Face tokenizers library",
+            found=error,
+        ) from error
+    for setting in ("padding", "truncation"):
+        content.pop(setting, None)
+    return sha256_bytes(json.dumps(content, sort_keys=True).encode())

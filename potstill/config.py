@@ -1,0 +1,174 @@
+"""Configuration: one TOML, one table per stage, overrides from the command line.
+
+In: the stages' table classes (each stage owns its own), a preset or a file, `--set` overrides.
+Out: validated, frozen tables; the resolved TOML. Unknown keys are refused.
+Knows nothing of what a key means.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from potstill.errors import ConfigError
+
+
+class Table(BaseModel):
+    """Base of every configuration table: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table as JSON values, as manifests store it."""
+        return self.model_dump(mode="json")
+
+
+def preset_names() -> list[str]:
+    """List the presets that ship with potstill."""
+    files = resources.files("potstill").joinpath("presets").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Read a preset that ships with potstill.
+
+    Raises:
+        ConfigError: There is no preset of that name.
+    """
+    if name not in preset_names():
+        raise ConfigError(
+            f"unknown preset {name!r}",
+            expected=" | ".join(preset_names()),
+            hint=_did_you_mean(name, preset_names()) or "--config takes a file of your own",
+        )
+    file = resources.files("potstill").joinpath("presets").joinpath(f"{name}.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: It is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("the configuration cannot be read", where=path, found=error) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError("the configuration is not valid TOML", where=path, found=error) from error
+
+
+def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Apply `a.b=c` overrides; `c` is read as a TOML value, or as a string when it is none.
+
+    Raises:
+        ConfigError: An override has no `=`, or sets a key below a plain value.
+    """
+    merged = _copy(content)
+    for override in overrides:
+        dotted, separator, text = override.partition("=")
+        if not separator or not dotted.strip():
+            raise ConfigError(
+                "an override cannot be read",
+                where=f"--set {override}",
+                expected="a.b=c, for example --set train.kd.weight=0.5",
+            )
+        *parents, key = dotted.strip().split(".")
+        table = merged
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{parent!r} is a value, not a table", where=f"--set {override}")
+        table[key] = _parse_value(text.strip())
+    return merged
+
+
+def validate_tables(
+    content: Mapping[str, Any], classes: Mapping[str, type[Table]], source: str
+) -> dict[str, Table]:
+    """Validate a whole configuration; a stage without a table gets its defaults.
+
+    Args:
+        source: What to name in errors: a path or a preset.
+
+    Raises:
+        ConfigError: A table or key is unknown, or a value is out of range.
+    """
+    for name in content:
+        if name not in classes:
+            raise ConfigError(
+                f"unknown table [{name}]",
+                where=source,
+                expected=" | ".join(classes),
+                hint=_did_you_mean(name, classes),
+            )
+    return {
+        name: _validate(name, cls, content.get(name, {}), source) for name, cls in classes.items()
+    }
+
+
+def dump_toml(tables: Mapping[str, Table]) -> str:
+    """Return the resolved configuration as TOML; keys that are unset (None) are left out."""
+    content = {
+        name: table.model_dump(mode="json", exclude_none=True) for name, table in tables.items()
+    }
+    return tomli_w.dumps(content)
+
+
+def _validate(name: str, cls: type[Table], content: object, source: str) -> Table:
+    try:
+        return cls.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        location = ".".join(str(part) for part in (name, *first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = _fields_at(cls, first["loc"][:-1])
+            raise ConfigError(
+                f"unknown key {location}",
+                where=source,
+                expected=" | ".join(known),
+                hint=_did_you_mean(str(first["loc"][-1]), known),
+            ) from error
+        raise ConfigError(
+            f"{location} cannot have this value",
+            where=source,
+            expected=first["msg"],
+            found=repr(first["input"]),
+        ) from error
+
+
+def _fields_at(cls: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        field = cls.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        if not issubclass(field.annotation, BaseModel):
+            return []
+        cls = field.annotation
+    return list(cls.model_fields)
+
+
+def _parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value has any type)
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _copy(value) if isinstance(value, Mapping) else value for key, value in content.items()
+    }
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else None

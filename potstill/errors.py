@@ -1,0 +1,91 @@
+"""The error tree: every failure potstill expects, as a typed, readable value.
+
+In: what went wrong, where, what was expected and found, and how to mend it.
+Out: an exception whose text is a complete message for the user, with an exit code.
+Knows nothing of stages, HTTP or the terminal.
+"""
+
+from __future__ import annotations
+
+
+class PotstillError(Exception):
+    """Root of every expected failure.
+
+    Args:
+        what: One sentence that says what went wrong.
+        where: Path, row or key at fault.
+        expected: What would have been right.
+        found: What was there instead.
+        hint: How to mend it.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object | None = None,
+        expected: object | None = None,
+        found: object | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        details = {
+            "where": self.where,
+            "expected": self.expected,
+            "found": self.found,
+            "hint": self.hint,
+        }
+        lines = [self.what]
+        lines += [f"  {name}: {value}" for name, value in details.items() if value is not None]
+        return "\n".join(lines)
+
+
+class ConfigError(PotstillError, ValueError):
+    """A setting, option or argument the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class ArtifactError(PotstillError):
+    """A file on disk is missing, unreadable, damaged or cannot be written."""
+
+
+class ManifestMismatchError(ArtifactError):
+    """An artefact is intact but belongs to something else (config, tokenizer, template, input)."""
+
+
+class SchemaVersionError(ArtifactError):
+    """An artefact was written in a format this version cannot read."""
+
+
+class TeacherError(PotstillError):
+    """The teacher cannot be loaded or sampled."""
+
+
+class TrainingError(PotstillError):
+    """The student cannot be built or trained."""
+
+
+class ConversionError(PotstillError):
+    """A checkpoint cannot become a GGUF file, or the file does not match the checkpoint."""
+
+
+class BackendError(PotstillError):
+    """An inference backend failed while answering."""
+
+
+class ContextLengthError(BackendError):
+    """Prompt and requested completion do not fit the model's context."""
+
+
+class BackendUnavailableError(BackendError):
+    """The backend cannot take the request now; it may later."""

@@ -1,0 +1,83 @@
+"""Files that are either whole or absent, and their hashes.
+
+In: bytes, text and paths. Out: files replaced atomically; sha256 as hex.
+Knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from potstill.errors import ArtifactError, PotstillError
+
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the sha256 of `content` as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the sha256 of a file as 64 hex digits, reading it in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync_path(path: Path) -> None:
+    """Flush a file or directory to the disk, so that a later rename never outruns its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it into place when the block succeeds.
+
+    A reader sees the old file or the new one, never a part of it, kill -9 included.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        sync_path(temporary)
+        temporary.replace(path)
+        sync_path(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def disk_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn an operating-system error in the block into an ArtifactError that names `path`.
+
+    Raises:
+        ArtifactError: The disk is full, or the path cannot be read or written.
+    """
+    try:
+        yield
+    except PotstillError:
+        raise
+    except OSError as error:
+        raise ArtifactError(
+            f"{doing} failed: {error.strerror or error}",
+            where=error.filename or path,
+            hint="free disk space or choose another directory, then run the same command again; "
+            "finished work is kept",
+        ) from error

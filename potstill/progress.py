@@ -1,0 +1,138 @@
+"""What the user sees while a stage works: log lines, progress bars, and a file of metrics.
+
+In: counts and measurements. Out: stderr, and `metrics.jsonl`. stdout is left to data.
+Never writes a prompt, a completion or a key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LINE_EVERY_SECONDS = 60.0
+
+
+def set_up_logging(*, verbose: bool = False) -> None:
+    """Send log lines to stderr; called once, by the command line only."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "httpcore", "openai", "urllib3", "asyncio", "filelock", "vllm"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class Progress:
+    """A count towards a total: a bar on a terminal, a line a minute elsewhere."""
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._done = 0
+        self._resumed = 0
+        self._note = ""
+        self._started = self._last_line = time.monotonic()
+
+    def resume_from(self, done: int) -> None:
+        """Count work of an earlier process without letting it bend the estimate."""
+        self._done = self._resumed = done
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Count `amount` more units as done; `note` is a short figure such as "310 tokens/s"."""
+        self._done += amount
+        self._note = note
+        if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            self._print_line()
+
+    def close(self) -> None:
+        """Say what was done and how long it took."""
+        self._print_line()
+
+    def _print_line(self) -> None:
+        _log(f"{self._label}: {self._done}/{self._total} {self._unit}, {self.timing()}")
+
+    def timing(self) -> str:
+        """Return elapsed time, the estimate of what is left, and the note."""
+        elapsed = time.monotonic() - self._started
+        text = f"{_clock(elapsed)} elapsed"
+        fresh = self._done - self._resumed
+        if 0 < fresh and self._done < self._total:
+            text += f", {_clock(elapsed / fresh * (self._total - self._done))} left"
+        return f"{text}, {self._note}" if self._note else text
+
+
+class _BarProgress(Progress):
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        super().__init__(label, total, unit)
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[timing]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(f"{label} ({unit})", total=total, timing="")
+        self._bar.start()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self._done += amount
+        self._note = note
+        self._bar.update(self._task, completed=self._done, timing=self.timing())
+
+    def close(self) -> None:
+        self._bar.update(self._task, completed=self._done, timing=self.timing())
+        self._bar.stop()
+
+
+@contextmanager
+def track(label: str, total: int, unit: str) -> Iterator[Progress]:
+    """Show progress of the block's work.
+
+    Args:
+        label: What is being done.
+        total: How many units there are.
+        unit: What is counted, in the plural.
+    """
+    kind = _BarProgress if sys.stderr.isatty() else Progress
+    progress = kind(label, total, unit)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+@contextmanager
+def announced(label: str) -> Iterator[None]:
+    """Say that a step without a count begins, and how long it took."""
+    _log(f"{label} …")
+    started = time.monotonic()
+    yield
+    _log(f"{label}: done in {_clock(time.monotonic() - started)}")
+
+
+def append_metrics(path: Path, stage: str, **values: float | int | str) -> None:
+    """Append one line of measurements to `metrics.jsonl`, with the time in seconds since 1970."""
+    record = {"time": round(time.time(), 3), "stage": stage, **values}
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(record) + "\n")
+
+
+def _log(text: str) -> None:
+    logging.getLogger(__name__).info(text)
+
+
+def _clock(seconds: float) -> str:
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

@@ -1,0 +1,277 @@
+"""The run directory: every path of a run, and the life of a stage in it.
+
+In: the run's directory. Out: paths, and `StageSession`s that end in a manifest or leave their
+partial work to be resumed. Knows nothing of what a stage computes; nothing else knows paths.
+
+A stage's files are written into `<stage>.partial/`. When they are complete the manifest is written
+into it and the directory is renamed to `<stage>/`: a directory under its final name is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from potstill.errors import ArtifactError, ManifestMismatchError
+from potstill.files import disk_errors, sync_path, write_text_atomically
+from potstill.manifest import (
+    MANIFEST_NAME,
+    Input,
+    Manifest,
+    build_manifest,
+    config_sha256,
+    manifest_sha256,
+    read_manifest,
+    verify_manifest,
+    write_manifest,
+)
+
+logger = logging.getLogger(__name__)
+
+StageName = Literal["prompts", "conversations", "student", "gguf", "comparison"]
+STAGE_NAMES: tuple[StageName, ...] = ("prompts", "conversations", "student", "gguf", "comparison")
+REQUEST_NAME = "request.json"
+SCRATCH_NAME = "scratch"
+
+
+class RunDirectory:
+    """All paths of one run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def config_path(self) -> Path:
+        """The run's resolved configuration."""
+        return self.root / "config.toml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a line: what every stage measured while it worked."""
+        return self.root / "metrics.jsonl"
+
+    def stage_dir(self, stage: StageName) -> Path:
+        """Where a finished stage lies."""
+        return self.root / stage
+
+    def partial_dir(self, stage: StageName) -> Path:
+        """Where a stage works before it is finished."""
+        return self.root / f"{stage}.partial"
+
+    def replaced_dir(self, stage: StageName) -> Path:
+        """Where a stage's former result waits until the new one is finished."""
+        return self.root / f"{stage}.replaced"
+
+    def is_finished(self, stage: StageName) -> bool:
+        """Whether the stage has a result under its final name."""
+        return (self.stage_dir(stage) / MANIFEST_NAME).is_file()
+
+    def require(self, stage: StageName) -> Manifest:
+        """Verify a stage that another one reads, and return its manifest.
+
+        Raises:
+            ArtifactError: It is missing or damaged.
+        """
+        return verify_manifest(self.stage_dir(stage))
+
+    def set_aside(self, stage: StageName) -> None:
+        """Make the stage run anew (`--force`); the former result stays until the new one is done."""
+        with disk_errors("setting a stage aside", self.root):
+            _remove(self.partial_dir(stage))
+            if self.stage_dir(stage).exists():
+                _remove(self.replaced_dir(stage))
+                self.stage_dir(stage).rename(self.replaced_dir(stage))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            ArtifactError: Another process works on the run.
+        """
+        with disk_errors("creating the run directory", self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise ArtifactError(
+                "another potstill process is working on this run",
+                where=self.root,
+                hint="wait for it to end, or name another run directory",
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def open_stage(
+        self, stage: StageName, config: Mapping[str, Any], inputs: tuple[StageName, ...] = ()
+    ) -> StageSession:
+        """Begin, resume or find finished one stage.
+
+        Args:
+            config: The stage's configuration as JSON values.
+            inputs: The stages it reads; each is verified first.
+
+        Raises:
+            ArtifactError: An input is missing or damaged.
+            ManifestMismatchError: There is a result or partial work of another configuration.
+        """
+        pinned = []
+        for name in inputs:
+            self.require(name)
+            pinned.append(Input(path=name, manifest_sha256=manifest_sha256(self.stage_dir(name))))
+        session = StageSession(self, stage, dict(config), tuple(pinned))
+        with disk_errors("opening a stage", self.partial_dir(stage)):
+            session.open()
+        return session
+
+
+class StageSession:
+    """One stage at work: finished already, or with a partial directory to fill and finish.
+
+    Attributes:
+        finished: The manifest when there is nothing to do, else None.
+        dir: Where to write; what an interrupted run left is still there.
+        scratch_dir: Where to keep what is needed only until the stage is finished.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        stage: StageName,
+        config: dict[str, Any],
+        inputs: tuple[Input, ...],
+    ) -> None:
+        self.stage = stage
+        self.dir = run.partial_dir(stage)
+        self.scratch_dir = self.dir / SCRATCH_NAME
+        self.finished: Manifest | None = None
+        self._run = run
+        self._config = config
+        self._inputs = inputs
+        self._started = time.monotonic()
+
+    def open(self) -> None:
+        """Settle what an earlier process left: finished, to be resumed, or to be begun."""
+        if self._run.is_finished(self.stage):
+            manifest = verify_manifest(self._run.stage_dir(self.stage))
+            self._refuse_other_config(manifest.config, self._run.stage_dir(self.stage))
+            if manifest.inputs == self._inputs:
+                self.finished = manifest
+                _remove(self._run.replaced_dir(self.stage))
+                return
+            logger.info("%s: its input was made again, so it is made again too", self.stage)
+            self._run.set_aside(self.stage)
+        if (self.dir / MANIFEST_NAME).is_file():
+            manifest = verify_manifest(self.dir)
+            if manifest.inputs == self._inputs and manifest.config == self._config:
+                self.finished = self._move_into_place(manifest)
+                return
+        self._resume_or_begin()
+
+    def finish(
+        self,
+        *,
+        rows: Mapping[str, int] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        stats: Mapping[str, float] | None = None,
+    ) -> Manifest:
+        """Describe the files, write the manifest last, and give the directory its final name.
+
+        Args:
+            rows: Number of table rows by file name.
+            facts: What later stages may rely on.
+            stats: What it cost; `seconds` of this process's share are added.
+        """
+        with disk_errors("finishing a stage", self.dir):
+            manifest = build_manifest(
+                self.stage,
+                self.dir,
+                self._config,
+                self._inputs,
+                exclude=(REQUEST_NAME, SCRATCH_NAME),
+                rows=rows,
+                facts=facts,
+                stats={"seconds": round(time.monotonic() - self._started, 1), **(stats or {})},
+            )
+            for output in manifest.outputs:
+                sync_path(self.dir / output.path)
+            write_manifest(manifest, self.dir)
+            return self._move_into_place(manifest)
+
+    def _resume_or_begin(self) -> None:
+        request = {
+            "config": self._config,
+            "inputs": [pinned.model_dump() for pinned in self._inputs],
+        }
+        request_path = self.dir / REQUEST_NAME
+        if request_path.is_file():
+            found = json.loads(request_path.read_text(encoding="utf-8"))
+            self._refuse_other_config(found["config"], self.dir)
+            if found["inputs"] == request["inputs"]:
+                logger.info("%s: going on where it was interrupted", self.stage)
+                return
+            logger.info("%s: its input was made again, so partial work is dropped", self.stage)
+        _remove(self.dir)
+        self.dir.mkdir(parents=True)
+        write_text_atomically(request_path, json.dumps(request, indent=2) + "\n")
+
+    def _refuse_other_config(self, found: dict[str, Any], where: Path) -> None:
+        if config_sha256(found) == config_sha256(self._config):
+            return
+        key, was, now = next(_differences(found, self._config, self.stage))
+        raise ManifestMismatchError(
+            f"the {self.stage} stage was made with another configuration",
+            where=where,
+            expected=f"{key} = {now!r} (asked for now)",
+            found=f"{key} = {was!r}",
+            hint="--force makes it again and replaces it; or name another run directory",
+        )
+
+    def _move_into_place(self, manifest: Manifest) -> Manifest:
+        (self.dir / REQUEST_NAME).unlink(missing_ok=True)
+        _remove(self.scratch_dir)
+        final = self._run.stage_dir(self.stage)
+        if final.exists():
+            _remove(self._run.replaced_dir(self.stage))
+            final.rename(self._run.replaced_dir(self.stage))
+        self.dir.rename(final)
+        sync_path(self._run.root)
+        _remove(self._run.replaced_dir(self.stage))
+        return manifest
+
+
+def find_finished(run: RunDirectory) -> dict[StageName, Manifest]:
+    """Read the manifests of all finished stages, in the order of the stages."""
+    return {
+        stage: read_manifest(run.stage_dir(stage))
+        for stage in STAGE_NAMES
+        if run.is_finished(stage)
+    }
+
+
+def _differences(
+    was: Mapping[str, Any], now: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, Any, Any]]:
+    for key in sorted({*was, *now}):
+        old, new = was.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{prefix}.{key}")
+        elif old != new:
+            yield f"{prefix}.{key}", old, new
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)

@@ -1,0 +1,1 @@
+"""Student checkpoint → GGUF files that were loaded back and checked against it."""

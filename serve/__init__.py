@@ -1,0 +1,1 @@
+"""GGUF files → an endpoint that speaks OpenAI's API."""

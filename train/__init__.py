@@ -1,0 +1,1 @@
+"""Conversations with log-probabilities → a trained student checkpoint in Hugging Face format."""
