@@ -1,0 +1,224 @@
+"""The train stage on a tiny teacher's real conversations."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from potstill.chat import tokenizer_sha256
+from potstill.errors import ManifestMismatchError, TrainingError
+from potstill.manifest import MANIFEST_NAME, verify_manifest
+from train.config import TrainConfig
+from train.stage import run
+
+SETTINGS = {
+    "student": {"num_layers": 3},
+    "dtype": "float32",
+    "kd": {"weight": 1.0},
+    "freeze": {"embeddings": False},
+    "learning_rate": 1e-3,
+    "max_steps": 8,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "batch_size": 4,
+}
+
+
+RUN_STAGE = """
+import json, sys, torch
+from pathlib import Path
+from potstill.rundir import RunDirectory
+from train.config import TrainConfig
+from train.stage import run
+torch.set_num_threads(1)
+run(TrainConfig.model_validate(json.loads(sys.argv[2])), RunDirectory(Path(sys.argv[1])))
+"""
+
+
+def stage_process(run_directory, script, stderr):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(run_directory.root), config().model_dump_json()],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=stderr,
+    )
+
+
+def config(**changes):
+    return TrainConfig.model_validate(SETTINGS | changes)
+
+
+def metrics(run_directory):
+    lines = run_directory.metrics_path.read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["stage"] == "student"]
+
+
+def losses(run_directory):
+    return {line["step"]: line["loss"] for line in metrics(run_directory) if "loss" in line}
+
+
+def config_of(checkpoint_dir):
+    return json.loads((checkpoint_dir / "config.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _few_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_student_is_trained_and_saved(tiny_run, tiny_teacher_dir, method):
+    manifest = run(config(method=method, gradient_accumulation_steps=2), tiny_run)
+    student_dir = tiny_run.stage_dir("student")
+    assert verify_manifest(student_dir) == manifest
+    facts = manifest.facts
+    assert facts["num_layers"] == 3
+    assert len(facts["removed_layers"]) == 1
+    assert facts["method"] == method
+    assert tokenizer_sha256(student_dir) == tokenizer_sha256(tiny_teacher_dir)
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        assert (student_dir / name).read_bytes() == (tiny_teacher_dir / name).read_bytes()
+    assert config_of(student_dir) == config_of(tiny_teacher_dir) | {"num_hidden_layers": 3}
+    model = AutoModelForCausalLM.from_pretrained(student_dir)
+    assert model.num_parameters() == facts["num_parameters"]
+    lines = [line for line in metrics(tiny_run) if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert {"kd_nats", "ce_nats", "tokens_per_second", "learning_rate"} <= set(lines[0])
+    assert lines[0]["loss"] == pytest.approx(lines[0]["kd_nats"], rel=1e-4)
+    assert run(config(method=method, gradient_accumulation_steps=2), tiny_run) == manifest
+
+
+def test_accumulated_losses_are_a_mean_over_all_tokens_of_a_step(tiny_run):
+    settings = config(batch_size=2, gradient_accumulation_steps=4, max_steps=2)
+    run(settings, tiny_run)
+    for line in metrics(tiny_run):
+        if "loss" in line:
+            assert line["loss"] == pytest.approx(line["kd_nats"], rel=1e-4)
+
+
+def test_a_student_that_got_worse_is_reported(tiny_run, caplog):
+    manifest = run(config(learning_rate=1.0, max_steps=2), tiny_run)
+    assert manifest.facts["improved"] is False
+    assert "training made the student worse" in caplog.text
+
+
+def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path):
+    whole = type(tiny_run)(tmp_path / "whole")
+    shutil.copytree(tiny_run.root, whole.root)
+    finished = run(config(), whole)
+
+    process = stage_process(tiny_run, RUN_STAGE, stderr=subprocess.DEVNULL)
+    states_dir = tiny_run.partial_dir("student") / "scratch" / "states"
+    deadline = time.monotonic() + 120
+    while not (states_dir / "checkpoint-4" / "whole").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not tiny_run.is_finished("student")
+
+    resumed = run(config(), tiny_run)
+    assert losses(tiny_run) == pytest.approx(losses(whole), rel=1e-4)
+    for state in ("untrained", "trained"):
+        assert resumed.facts["evaluation"][state] == pytest.approx(
+            finished.facts["evaluation"][state], rel=1e-3
+        )
+
+
+def test_alignment_reaches_the_model(tiny_run, tiny_teacher_dir):
+    """The teacher itself, unpruned, has next to no divergence from its own log-probabilities."""
+    manifest = run(
+        config(student={"checkpoint": str(tiny_teacher_dir)}, learning_rate=1e-12, max_steps=1),
+        tiny_run,
+    )
+    assert manifest.facts["removed_layers"] == []
+    assert manifest.facts["evaluation"]["untrained"]["kl_nats"] < 1e-4
+    assert losses(tiny_run)[1] < 1e-4
+
+
+def copied(teacher_dir, tmp_path):
+    return shutil.copytree(teacher_dir, tmp_path / "checkpoint")
+
+
+def test_a_student_with_another_tokenizer_is_refused(tiny_run, tiny_teacher_dir, tmp_path):
+    student_dir = copied(tiny_teacher_dir, tmp_path)
+    path = student_dir / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["added_tokens"] = content["added_tokens"][1:]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ManifestMismatchError) as caught:
+        run(config(student={"checkpoint": str(student_dir)}), tiny_run)
+    for checkpoint_dir in (tiny_teacher_dir, student_dir):
+        assert tokenizer_sha256(checkpoint_dir) in str(caught.value)
+    assert not tiny_run.is_finished("student")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_student_checkpoint_is_refused(tiny_run, tiny_teacher_dir, tmp_path, damage):
+    student_dir = copied(tiny_teacher_dir, tmp_path)
+    path = student_dir / "model.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(TrainingError, match=str(student_dir)):
+        run(config(student={"checkpoint": str(student_dir)}), tiny_run)
+
+
+def test_a_vocabulary_too_small_is_refused_and_a_padded_one_is_not(
+    tiny_run, tiny_teacher_dir, tmp_path
+):
+    student_dir = copied(tiny_teacher_dir, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(student_dir)
+    model.resize_token_embeddings(49_280)
+    model.save_pretrained(student_dir)
+    assert (
+        run(config(student={"checkpoint": str(student_dir)}, max_steps=1), tiny_run).facts[
+            "vocab_size"
+        ]
+        == 49_280
+    )
+    tiny_run.set_aside("student")
+    model.resize_token_embeddings(1_000)
+    model.save_pretrained(student_dir)
+    with pytest.raises(TrainingError, match="vocabulary is smaller"):
+        run(config(student={"checkpoint": str(student_dir)}), tiny_run)
+
+
+@pytest.mark.parametrize("num_layers", [4, 30])
+def test_more_layers_than_the_teacher_has_are_refused(tiny_run, num_layers):
+    with pytest.raises(TrainingError, match="1 to 3"):
+        run(config(student={"num_layers": num_layers}), tiny_run)
+
+
+def test_processed_logprobs_are_refused_for_the_token_level_loss(tiny_run):
+    path = tiny_run.stage_dir("conversations") / MANIFEST_NAME
+    content = json.loads(path.read_text())
+    content["facts"]["logprobs_mode"] = "processed_logprobs"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ManifestMismatchError, match="raw_logprobs"):
+        run(config(), tiny_run)
+
+
+def test_a_full_disk_is_one_clear_error(tiny_run):
+    """A limit on the size of files stands in for the disk: writing stops half-way through one."""
+    script = RUN_STAGE.replace(
+        "run(", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))\nrun(", 1
+    )
+    process = stage_process(tiny_run, script, stderr=subprocess.PIPE)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert b"potstill.errors.ArtifactError: the training state cannot be saved" in stderr
+    assert b"hint: free disk space" in stderr
+    assert not tiny_run.is_finished("student")
+    assert run(config(), tiny_run).facts["num_layers"] == 3

@@ -1,0 +1,106 @@
+"""Held-out fidelity of a student to the teacher's stored distributions.
+
+In: a model and a split of conversations. Out: `potstill.fidelity.Fidelity`, computed in float32.
+
+Shape legend: B conversations, L padded length, T labelled tokens, D width, V vocabulary, K stored
+entries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from potstill.fidelity import Fidelity, FidelityMeter, StudentRows
+from potstill.progress import track
+from train.dataset import IGNORED_LABEL, Collator
+
+CHUNK_TOKENS = 256
+
+
+def labelled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # noqa: ANN401
+    """Return the hidden states [T, D] that predict the labelled tokens, in row-major order."""
+    hidden_BLD = model.base_model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).last_hidden_state
+    predicting: Tensor = hidden_BLD[:, :-1][batch["labels"][:, 1:] != IGNORED_LABEL]
+    return predicting
+
+
+@torch.no_grad()
+def measure_fidelity(
+    model: Any,  # noqa: ANN401  (untyped library)
+    split: datasets.Dataset,
+    collator: Collator,
+    *,
+    max_conversations: int,
+    batch_size: int,
+    label: str,
+) -> Fidelity:
+    """Measure KL to the teacher, top-1 agreement and nats per token.
+
+    Args:
+        model: A causal language model in float32.
+        split: The conversations.
+        collator: What lays them out.
+        max_conversations: The first so many of the split are measured.
+        batch_size: Conversations in one forward pass.
+        label: What to call it in the progress.
+    """
+    model.eval()
+    head = model.get_output_embeddings()
+    meter = FidelityMeter()
+    split = split.select(range(min(max_conversations, len(split))))
+    order = np.argsort(split["length"][:], kind="stable")
+    with track(label, len(split), "conversations") as progress:
+        for start in range(0, len(order), batch_size):
+            rows = [split[int(index)] for index in order[start : start + batch_size]]
+            batch = {name: tensor.to(model.device) for name, tensor in collator(rows).items()}
+            hidden_TD = labelled_hidden_states(model, batch)
+            _add(meter, rows, collator, _student_rows(head, hidden_TD, batch))
+            progress.advance(len(rows))
+    return meter.result()
+
+
+def _student_rows(head: Any, hidden_TD: Tensor, batch: dict[str, Tensor]) -> StudentRows:  # noqa: ANN401
+    token_ids_T = batch["labels"][:, 1:][batch["labels"][:, 1:] != IGNORED_LABEL]
+    sampled, top, argmax = [], [], []
+    for hidden_CD, ids_C, top_ids_CK in zip(
+        torch.split(hidden_TD, CHUNK_TOKENS),
+        torch.split(token_ids_T, CHUNK_TOKENS),
+        torch.split(batch["top_token_ids"], CHUNK_TOKENS),
+        strict=True,
+    ):
+        logprobs_CV = torch.log_softmax(head(hidden_CD).float(), dim=-1)
+        sampled.append(logprobs_CV.gather(-1, ids_C[:, None])[:, 0])
+        top.append(logprobs_CV.gather(-1, top_ids_CK.clamp_min(0)))
+        argmax.append(logprobs_CV.argmax(-1))
+    return StudentRows(
+        sampled_logprobs_T=torch.cat(sampled).double().cpu().numpy(),
+        top_logprobs_TK=torch.cat(top).double().cpu().numpy(),
+        argmax_ids_T=torch.cat(argmax).cpu().numpy(),
+    )
+
+
+def _add(
+    meter: FidelityMeter, rows: list[dict[str, Any]], collator: Collator, student: StudentRows
+) -> None:
+    """Hand the batch to the meter conversation by conversation."""
+    start = 0
+    for row in rows:
+        teacher = collator.teacher_rows(row)
+        num_tokens, num_stored = teacher.top_token_ids_TK.shape
+        part = slice(start, start + num_tokens)
+        start += num_tokens
+        meter.add(
+            teacher,
+            StudentRows(
+                student.sampled_logprobs_T[part],
+                student.top_logprobs_TK[part, :num_stored],
+                student.argmax_ids_T[part],
+            ),
+        )

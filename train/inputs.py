@@ -1,0 +1,90 @@
+"""What the stage trains on, checked: the conversations, their teacher, and what they promise.
+
+In: a run's finished conversations. Out: the three splits, the teacher's checkpoint directory and
+the conversations' facts, known to fit one another. Knows nothing of the student.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from potstill.errors import ManifestMismatchError, TrainingError
+from potstill.rundir import RunDirectory
+from train.checkpoints import find_checkpoint, refuse_other_tokenizer
+from train.config import TrainConfig
+from train.dataset import Collator, load_split
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The conversations, split, and what they say about themselves."""
+
+    facts: dict[str, Any]
+    teacher_dir: Path
+    train: datasets.Dataset
+    validation: datasets.Dataset
+    test: datasets.Dataset
+    collator: Collator
+
+
+def load_data(config: TrainConfig, run_directory: RunDirectory) -> Data:
+    """Read and check the conversations of a run.
+
+    Raises:
+        ManifestMismatchError: The teacher's tokenizer or the kind of log-probabilities differs.
+        TrainingError: A split is empty, or a signal that the loss needs is missing.
+        ArtifactError: A file is damaged.
+    """
+    conversations_dir = run_directory.stage_dir("conversations")
+    facts = run_directory.require("conversations").facts
+    _refuse_other_signal(config, facts, conversations_dir)
+    teacher_dir = find_checkpoint(facts["teacher"]["path"])
+    refuse_other_tokenizer(teacher_dir, facts["tokenizer_sha256"])
+    train, validation, test = (
+        load_split(conversations_dir, split, config.max_length)
+        for split in ("train", "validation", "test")
+    )
+    return Data(facts, teacher_dir, train, validation, test, Collator(config.max_length, 0))
+
+
+def _refuse_other_signal(config: TrainConfig, facts: dict[str, Any], where: Path) -> None:
+    """Check that the stored log-probabilities are what the token-level loss needs.
+
+    They are the raw model's at temperature 1 whatever the sampling was, so the loss at each prefix
+    is right in any case; sampling otherwise only changes which prefixes are seen, and makes the
+    cross-entropy pull towards another distribution than the token-level loss.
+    """
+    if config.kd.weight == 0.0:
+        return
+    if facts["logprobs_mode"] != "raw_logprobs":
+        raise ManifestMismatchError(
+            "the stored log-probabilities are not the teacher's own distribution",
+            where=where,
+            expected="logprobs_mode raw_logprobs",
+            found=facts["logprobs_mode"],
+            hint="make the conversations again, or train with --set train.kd.weight=0",
+        )
+    if facts["top_logprobs"] < 1:
+        raise TrainingError(
+            "the conversations hold no top log-probabilities for the token-level loss",
+            where=where,
+            expected="top_logprobs of at least 1",
+            found=facts["top_logprobs"],
+            hint="generate with top_logprobs, or train with --set train.kd.weight=0",
+        )
+    temperature, top_p = facts["generation_temperature"], facts["generation_top_p"]
+    if (temperature, top_p) != (1.0, 1.0) and config.kd.weight < 1.0:
+        logger.warning(
+            "completions were sampled at temperature %s and top-p %s: cross-entropy pulls towards "
+            "that distribution, the token-level loss towards the teacher's own; "
+            "train.kd.weight=1 avoids the conflict",
+            temperature,
+            top_p,
+        )

@@ -1,0 +1,194 @@
+"""The train stage: conversations with log-probabilities → a student checkpoint.
+
+In: the finished conversations of a run. Out: a Hugging Face checkpoint with the teacher's tokenizer
+files, and its fidelity to the teacher on the test split before and after.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from typing import Any
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from potstill.chat import tokenizer_sha256
+from potstill.errors import TrainingError
+from potstill.files import write_text_atomically
+from potstill.manifest import Manifest
+from potstill.progress import append_metrics
+from potstill.rundir import RunDirectory, StageSession
+from train.arguments import adapter_config, training_arguments
+from train.checkpoints import load_model, reload_student, save_student
+from train.config import TrainConfig
+from train.dataset import largest_token_id
+from train.evaluation import measure_fidelity
+from train.inputs import Data, load_data
+from train.losses import DIVERGENCES
+from train.losses.chunked import Mix
+from train.student import (
+    freeze,
+    load_given_student,
+    prune,
+    refuse_small_vocabulary,
+    removable_layers,
+)
+from train.trainer import DistillationTrainer, ProgressCallback, newest_whole_state
+
+logger = logging.getLogger(__name__)
+
+START_NAME = "start.json"
+STATES_NAME = "states"
+
+
+def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
+    """Train the student; resume what an interrupted run left.
+
+    Raises:
+        ManifestMismatchError: Teacher or student has another tokenizer than the conversations.
+        TrainingError: The student cannot be built from the config, or a split is empty.
+        ArtifactError: An input is damaged or the disk is full.
+    """
+    disable_progress_bar()
+    session = run_directory.open_stage("student", config.to_json(), inputs=("conversations",))
+    if session.finished:
+        return session.finished
+    data = load_data(config, run_directory)
+    model, start = _start(config, data, session)
+    trainer = _train(config, data, model, start["removed_layers"], session, run_directory)
+    model, trained = _save_and_measure(config, data, trainer.finished_model(), session)
+    _report(start["untrained"], trained, run_directory)
+    pinned = ("teacher", "tokenizer_sha256", "chat_template_sha256")
+    return session.finish(
+        facts={
+            **{name: data.facts[name] for name in pinned},
+            "vocab_size": model.get_input_embeddings().weight.shape[0],
+            "num_parameters": model.num_parameters(),
+            "num_layers": model.config.num_hidden_layers,
+            "method": config.method,
+            "removed_layers": start["removed_layers"],
+            "improved": trained["kl_nats"] < start["untrained"]["kl_nats"],
+            "evaluation": {"split": "test", "untrained": start["untrained"], "trained": trained},
+        },
+        stats={
+            "steps": trainer.state.global_step,
+            "train_tokens": int(trainer.state.num_input_tokens_seen),
+            "train_conversations": len(data.train),
+        },
+    )
+
+
+def _start(config: TrainConfig, data: Data, session: StageSession) -> tuple[Any, dict[str, Any]]:
+    """Build the student and measure it untrained; a resumed run keeps what was found before."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    start_path = session.scratch_dir / START_NAME
+    start = json.loads(start_path.read_text(encoding="utf-8")) if start_path.is_file() else None
+    if config.student.checkpoint is not None:
+        model = load_given_student(config.student.checkpoint, data.facts["tokenizer_sha256"])
+        model.to(device)
+        removed: list[int] = []
+    else:
+        model = load_model(data.teacher_dir).to(device)
+        removed = (
+            start["removed_layers"]
+            if start
+            else removable_layers(model, data.validation, data.collator, config.student)
+        )
+        prune(model, removed)
+    refuse_small_vocabulary(
+        model, max(map(largest_token_id, (data.train, data.validation, data.test)))
+    )
+    if start is None:
+        start = {
+            "removed_layers": removed,
+            "untrained": _measure(config, data, model, "measuring the untrained student"),
+        }
+        session.scratch_dir.mkdir(exist_ok=True)
+        write_text_atomically(start_path, json.dumps(start))
+    return model, start
+
+
+def _train(
+    config: TrainConfig,
+    data: Data,
+    model: Any,  # noqa: ANN401  (untyped library)
+    removed: list[int],
+    session: StageSession,
+    run_directory: RunDirectory,
+) -> DistillationTrainer:
+    from transformers import AutoTokenizer
+
+    states_dir = session.scratch_dir / STATES_NAME
+    if config.method == "full":
+        freeze(model, config.freeze, removed)
+    trainer = DistillationTrainer(
+        model=model,
+        args=training_arguments(config, states_dir),
+        mix=Mix(DIVERGENCES[config.kd.divergence], config.kd.weight, config.kd.chunk_tokens),
+        train_dataset=data.train,
+        collator=data.collator,
+        processing_class=AutoTokenizer.from_pretrained(data.teacher_dir),
+        peft_config=adapter_config(config.lora) if config.method == "lora" else None,
+    )
+    state = newest_whole_state(states_dir)
+    with ProgressCallback(trainer, run_directory.metrics_path):
+        trainer.train(resume_from_checkpoint=str(state) if state else None)
+    return trainer
+
+
+def _save_and_measure(
+    config: TrainConfig,
+    data: Data,
+    model: Any,  # noqa: ANN401  (untyped library)
+    session: StageSession,
+) -> tuple[Any, dict[str, Any]]:
+    """Save the student, and measure what was saved rather than what was trained."""
+    dtype = torch.bfloat16 if config.save_dtype == "bfloat16" else torch.float32
+    save_student(model, session.dir, data.teacher_dir, dtype)
+    row = data.test[0]
+    token_ids = [*row["prompt_token_ids"], *row["completion_token_ids"]][: config.max_length]
+    reloaded = reload_student(session.dir, model.float(), [int(one) for one in token_ids])
+    if tokenizer_sha256(session.dir) != data.facts["tokenizer_sha256"]:
+        raise TrainingError("the saved tokenizer is not the teacher's", where=session.dir)
+    return reloaded, _measure(config, data, reloaded, "measuring the trained student")
+
+
+def _measure(config: TrainConfig, data: Data, model: Any, label: str) -> dict[str, Any]:  # noqa: ANN401
+    fidelity = measure_fidelity(
+        model,
+        data.test,
+        data.collator,
+        max_conversations=config.evaluation.max_conversations,
+        batch_size=config.batch_size,
+        label=label,
+    )
+    return dataclasses.asdict(fidelity)
+
+
+def _report(
+    untrained: dict[str, Any], trained: dict[str, Any], run_directory: RunDirectory
+) -> None:
+    """Log both measurements, append them to the metrics, and warn when training did harm."""
+    append_metrics(
+        run_directory.metrics_path,
+        "student",
+        untrained_kl_nats=untrained["kl_nats"],
+        trained_kl_nats=trained["kl_nats"],
+    )
+    for name, fidelity in (("untrained", untrained), ("trained", trained)):
+        logger.info(
+            "%s student on the test split: KL to the teacher %.4f ± %.4f nats, top-1 agreement "
+            "%.3f, %.4f nats per token",
+            name,
+            fidelity["kl_nats"],
+            fidelity["kl_standard_error"],
+            fidelity["top1_agreement"],
+            fidelity["nats_per_token"],
+        )
+    if trained["kl_nats"] >= untrained["kl_nats"]:
+        logger.warning(
+            "training made the student worse: its KL to the teacher rose; "
+            "lower train.learning_rate or generate more conversations"
+        )
