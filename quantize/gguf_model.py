@@ -1,0 +1,193 @@
+"""A GGUF file opened with llama.cpp: its tokenizer, its template, its log-probabilities.
+
+In: a path. Out: token ids, metadata and numpy arrays. Knows nothing of Hugging Face checkpoints.
+
+llama.cpp ends the whole process on broken invariants (GGML_ABORT): only llama_worker, which runs in
+a process of its own, imports this module.
+
+Shape legend: T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import llama_cpp
+import numpy as np
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from numpy.typing import NDArray
+
+BATCH_TOKENS = 256
+"""Tokens per forward pass; bounds the logits held at a time to BATCH_TOKENS x V."""
+
+
+class GgufModel:
+    """A loaded file; a context manager, because llama.cpp's memory is freed by hand."""
+
+    def __init__(self, path: Path, num_threads: int, context_tokens: int) -> None:
+        """Load the file, every tensor's blocks checked for validity.
+
+        Raises:
+            RuntimeError: llama.cpp cannot read it; its log says why.
+        """
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.check_tensors = True
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise RuntimeError("the file cannot be loaded")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._context = llama_cpp.llama_init_from_model(
+            self._model, _context_params(num_threads, context_tokens)
+        )
+        if not self._context:
+            llama_cpp.llama_model_free(self._model)
+            raise RuntimeError("no context can be made for the file")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
+
+    def describe(self) -> dict[str, Any]:
+        """Return sizes, special token ids (-1 where there is none) and the chat template."""
+        vocab = self._vocab
+        return {
+            "num_parameters": llama_cpp.llama_model_n_params(self._model),
+            "tensor_bytes": llama_cpp.llama_model_size(self._model),
+            "vocab_size": self.vocab_size,
+            "eos": llama_cpp.llama_vocab_eos(vocab),
+            "eog": [i for i in range(self.vocab_size) if llama_cpp.llama_vocab_is_eog(vocab, i)],
+            "adds_bos": bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
+            "chat_template": self._chat_template(),
+        }
+
+    def render(self, messages: Sequence[dict[str, str]]) -> str:
+        """Render a chat prompt with the file's own template, up to the assistant's turn.
+
+        Raises:
+            RuntimeError: The template is missing or cannot be rendered.
+        """
+        template = self._chat_template()
+        if template is None:
+            raise RuntimeError("the file has no chat template")
+        try:
+            return (
+                _environment()
+                .from_string(template)
+                .render(
+                    messages=list(messages),
+                    add_generation_prompt=True,
+                    bos_token=self._text(llama_cpp.llama_vocab_bos(self._vocab)),
+                    eos_token=self._text(llama_cpp.llama_vocab_eos(self._vocab)),
+                )
+            )
+        except TemplateError as error:
+            raise RuntimeError(f"the file's chat template cannot be rendered: {error}") from error
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return token ids; special tokens in the text are recognised, none are added."""
+        encoded = text.encode()
+        room = len(encoded) + 1
+        tokens = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(
+            self._vocab, encoded, len(encoded), tokens, room, False, True
+        )
+        if count < 0:
+            raise RuntimeError(f"a text of {len(encoded)} bytes needs {-count} tokens")
+        return list(tokens[:count])
+
+    def logprobs(self, token_ids: Sequence[int], start: int) -> Iterator[NDArray[np.float64]]:
+        """Yield log-probabilities [V] of the token after each position from `start` on, in order.
+
+        Raises:
+            RuntimeError: llama.cpp cannot evaluate the tokens.
+        """
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        for first in range(0, len(token_ids), BATCH_TOKENS):
+            chunk = token_ids[first : first + BATCH_TOKENS]
+            self._decode(chunk, first, start)
+            for index in range(max(start - first, 0), len(chunk)):
+                pointer = llama_cpp.llama_get_logits_ith(self._context, index)
+                logits_V = np.ctypeslib.as_array(pointer, (self.vocab_size,)).astype(np.float64)
+                yield logits_V - np.logaddexp.reduce(logits_V)
+
+    def _decode(self, chunk: Sequence[int], first: int, start: int) -> None:
+        batch = llama_cpp.llama_batch_init(len(chunk), 0, 1)
+        try:
+            batch.n_tokens = len(chunk)
+            for index, token in enumerate(chunk):
+                batch.token[index] = token
+                batch.pos[index] = first + index
+                batch.n_seq_id[index] = 1
+                batch.seq_id[index][0] = 0
+                batch.logits[index] = first + index >= start
+            code = llama_cpp.llama_decode(self._context, batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        if code != 0:
+            raise RuntimeError(f"llama_decode returned {code}")
+
+    def _chat_template(self) -> str | None:
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        return None if template is None else template.decode()
+
+    def _text(self, token_id: int) -> str:
+        if token_id < 0:
+            return ""
+        return str(llama_cpp.llama_vocab_get_text(self._vocab, token_id).decode())
+
+
+def quantise_file(source: Path, target: Path, gguf_type: str, num_threads: int) -> None:
+    """Quantise an F32 or F16 file.
+
+    Raises:
+        RuntimeError: llama.cpp refuses; its log says why.
+    """
+    params = llama_cpp.llama_model_quantize_default_params()
+    prefix = "LLAMA_FTYPE_ALL_" if gguf_type == "F32" else "LLAMA_FTYPE_MOSTLY_"
+    params.ftype = getattr(llama_cpp, prefix + gguf_type)
+    params.nthread = num_threads
+    code = llama_cpp.llama_model_quantize(
+        str(source).encode(), str(target).encode(), ctypes.byref(params)
+    )
+    if code != 0:
+        raise RuntimeError(f"llama_model_quantize returned {code}")
+
+
+def _context_params(num_threads: int, context_tokens: int) -> Any:  # noqa: ANN401
+    """Ask for a float32 cache and exact attention: the file is measured, not the cache."""
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = context_tokens
+    params.n_batch = params.n_ubatch = params.n_outputs_max = BATCH_TOKENS
+    params.n_threads = params.n_threads_batch = num_threads
+    params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    return params
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """Return Jinja as chat templates expect it.
+
+    Source: transformers 5.19 utils.chat_template_utils._compile_jinja_template.
+    """
+
+    def raise_exception(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    def strftime_now(pattern: str) -> str:
+        return datetime.now().strftime(pattern)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
+    return environment

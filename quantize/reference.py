@@ -1,0 +1,144 @@
+"""What the checkpoint itself does on held-out conversations: the yardstick for every GGUF file.
+
+In: a checkpoint, its tokenizer and the stored conversations. Out: expected token ids, and the
+checkpoint's log-probabilities on disk. Knows nothing of GGUF.
+
+Shape legend: T completion tokens of all sequences in order, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from potstill.chat import render_prompt
+from potstill.errors import ConversionError
+from potstill.files import replacing
+from potstill.schema import Message
+from potstill.tables import CONVERSATION_SCHEMA, read_rows
+from quantize.hostile_texts import HOSTILE_TEXTS
+from quantize.vocabulary import SpecialTokens, adds_bos, read_special_tokens
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out conversations, cut to a number of completion tokens.
+
+    Attributes:
+        chats: The prompts' messages.
+        sequences: Per conversation, `token_ids` to feed and the position `start` from which on the
+            prediction of a completion token is read.
+        num_tokens: T.
+    """
+
+    chats: list[list[Message]]
+    sequences: list[dict[str, Any]]
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a GGUF file of the checkpoint must do."""
+
+    vocab_size: int
+    chat_template: str | None
+    special: SpecialTokens
+    adds_bos: bool
+    chats: list[list[Message]]
+    chat_token_ids: list[list[int]]
+    texts: list[str]
+    text_token_ids: list[list[int]]
+
+
+def read_held_out(conversations_dir: Path, max_tokens: int) -> HeldOut:
+    """Take test conversations in stored order until they have `max_tokens` completion tokens.
+
+    Raises:
+        ConversionError: There are none.
+    """
+    chats, sequences, num_tokens = [], [], 0
+    columns = ["split", "messages", "prompt_token_ids", "completion_token_ids"]
+    for path in sorted(conversations_dir.glob("part-*.parquet")):
+        for row in read_rows(path, CONVERSATION_SCHEMA, columns):
+            if row["split"] != "test" or num_tokens >= max_tokens:
+                continue
+            prompt, completion = row["prompt_token_ids"], row["completion_token_ids"]
+            completion = completion[: max_tokens - num_tokens]
+            num_tokens += len(completion)
+            chats.append([Message(**message) for message in row["messages"]])
+            sequences.append({"token_ids": prompt + completion[:-1], "start": len(prompt) - 1})
+    if not sequences:
+        raise ConversionError(
+            "there are no held-out conversations to verify the files with",
+            where=conversations_dir,
+            expected="conversations of split test",
+            hint="generate from more prompts",
+        )
+    return HeldOut(chats, sequences, num_tokens)
+
+
+def read_expected(
+    tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
+    checkpoint_dir: Path,
+    vocab_size: int,
+    chats: Sequence[list[Message]],
+) -> Expected:
+    """Ask the checkpoint's tokenizer for what a file's tokenizer must answer.
+
+    llama.cpp applies no Unicode normalisation: for tokenizers that do (NFC) the texts are compared
+    in normal form.
+    """
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    texts = [*HOSTILE_TEXTS, *(f"a{token}b {token}" for token in tokenizer.get_added_vocab())]
+    if normalizer is not None:
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
+    return Expected(
+        vocab_size=vocab_size,
+        chat_template=tokenizer.chat_template,
+        special=read_special_tokens(tokenizer, checkpoint_dir),
+        adds_bos=adds_bos(tokenizer),
+        chats=list(chats),
+        chat_token_ids=[render_prompt(tokenizer, messages) for messages in chats],
+        texts=texts,
+        text_token_ids=[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
+    )
+
+
+def write_reference_logprobs(checkpoint_dir: Path, held_out: HeldOut, path: Path) -> None:
+    """Write the checkpoint's log-probabilities [T, V] as float32, computed in float32.
+
+    Rows are streamed to disk: memory holds one conversation's.
+
+    Raises:
+        ConversionError: transformers cannot load the checkpoint.
+    """
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            "the checkpoint cannot be loaded to verify its GGUF files",
+            where=checkpoint_dir,
+            found=str(error).splitlines()[0],
+        ) from error
+    model = model.eval().to(device)
+    shape = (held_out.num_tokens, model.config.vocab_size)
+    with replacing(path) as temporary, torch.inference_mode():
+        table = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+            temporary, "w+", np.float32, shape
+        )
+        row = 0
+        for sequence in held_out.sequences:
+            ids = torch.tensor([sequence["token_ids"]], device=device)
+            kept = ids.shape[1] - sequence["start"]
+            logits_TV = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0]
+            table[row : row + kept] = logits_TV.double().log_softmax(-1).cpu().numpy()
+            row += kept
+        table.flush()

@@ -1,0 +1,91 @@
+"""The real teacher through the stage: its GGUF files are as close to it as their bits allow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from potstill.chat import chat_template_sha256, render_prompt, tokenizer_sha256
+from potstill.manifest import verify_manifest
+from potstill.rundir import RunDirectory
+from potstill.schema import Message
+from potstill.tables import CONVERSATION_SCHEMA, write_rows
+from quantize.config import QuantizeConfig
+from quantize.stage import run
+
+QUESTIONS_AND_ANSWERS = {
+    "Why is the sky blue?": "The sky appears blue because air scatters short wavelengths of light "
+    "more strongly than long ones. This is called Rayleigh scattering.",
+    "Write a line of Python that reverses a list.": "You can use slicing:\n\n```python\n"
+    "reversed_items = items[::-1]\n```\n\nThis makes a new list, and leaves the old one as it is.",
+}
+
+
+@pytest.fixture
+def real_run(teacher_dir, tmp_path):
+    """Return a run whose student is the teacher itself."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    rows = []
+    for question, answer in QUESTIONS_AND_ANSWERS.items():
+        message = Message(role="user", content=question)
+        ids = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        rows.append(
+            {
+                "prompt_id": question,
+                "split": "test",
+                "messages": [message.model_dump()],
+                "source": "here",
+                "completion": answer,
+                "prompt_token_ids": render_prompt(tokenizer, [message]),
+                "completion_token_ids": ids,
+                "finish_reason": "stop",
+                "seed": 0,
+            }
+        )
+    facts = {
+        "teacher": {"model": "teacher", "path": str(teacher_dir), "num_parameters": 134_515_008},
+        "tokenizer_sha256": tokenizer_sha256(teacher_dir),
+        "chat_template_sha256": chat_template_sha256(tokenizer.chat_template),
+    }
+    run_directory = RunDirectory(tmp_path / "run")
+    session = run_directory.open_stage("conversations", {})
+    write_rows(session.dir / "part-00000.parquet", CONVERSATION_SCHEMA, rows)
+    session.finish(facts=facts)
+    session = run_directory.open_stage("student", {}, inputs=("conversations",))
+    shutil.copytree(teacher_dir, session.dir, dirs_exist_ok=True)
+    fidelity = {"kl_nats": 0.0, "top1_agreement": 1.0}
+    session.finish(
+        facts=facts
+        | {
+            "num_parameters": 134_515_008,
+            "num_layers": 30,
+            "method": "full",
+            "evaluation": {"split": "test", "untrained": fidelity, "trained": fidelity},
+        }
+    )
+    return run_directory
+
+
+def test_real_model_becomes_verified_gguf_files(real_run, capfd):
+    config = QuantizeConfig(teacher_types=("Q8_0",), verification_tokens=64)
+    manifest = run(config, real_run)
+    verify_manifest(real_run.stage_dir("gguf"))
+    files = {file["name"]: file for file in manifest.facts["files"]}
+    assert list(files) == ["student-F16", "student-Q8_0", "student-Q4_K_M", "teacher-Q8_0"]
+    losses = [file["kl_to_checkpoint_nats"] for file in files.values()]
+    assert 0 <= losses[0] < losses[1] < losses[2]
+    assert losses[3] == pytest.approx(losses[1], rel=0.01), "equal weights, equal file"
+    assert files["student-F16"]["num_parameters"] == 134_515_008
+    assert files["student-F16"]["top1_agreement_with_checkpoint"] > 0.98
+    assert files["student-Q4_K_M"]["bits_per_weight"] == pytest.approx(6.17, abs=0.01)
+    assert manifest.facts["recommended"] == "student-Q4_K_M"
+    modelfile = (real_run.stage_dir("gguf") / "Modelfile").read_text()
+    assert 'PARAMETER stop "<|im_end|>"' in modelfile
+    assert "named SmolLM" in modelfile
+    assert "llama_" not in capfd.readouterr().err
+    metrics = [json.loads(line) for line in real_run.metrics_path.read_text().splitlines()]
+    assert [line["file"] for line in metrics] == [file["file"] for file in files.values()]

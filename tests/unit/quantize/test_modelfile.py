@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from potstill.schema import Message
+from quantize.modelfile import translate_template, write_modelfile
+
+from .conftest import load_tokenizer
+
+SYSTEM = Message(role="system", content="Answer in rhyme.")
+USER = Message(role="user", content="Why is the sky blue?")
+ASSISTANT = Message(role="assistant", content="Because it is true.")
+CHATS = [[USER], [SYSTEM, USER], [USER, ASSISTANT, USER], [SYSTEM, USER, ASSISTANT, USER]]
+
+EXPECTED = '''FROM ./student-Q4_K_M.gguf
+TEMPLATE """{{ range .Messages }}{{ if eq .Role "system" }}<|im_start|>system
+{{ .Content }}<|im_end|>
+{{ else if eq .Role "user" }}<|im_start|>user
+{{ .Content }}<|im_end|>
+{{ else if eq .Role "assistant" }}<|im_start|>assistant
+{{ .Content }}<|im_end|>
+{{ end }}{{ end }}<|im_start|>assistant
+"""
+SYSTEM """You help."""
+PARAMETER stop "<|im_end|>"
+PARAMETER temperature 1
+'''
+
+
+@pytest.fixture
+def tokenizer(tokenizer_dir):
+    return load_tokenizer(tokenizer_dir)
+
+
+def test_plain_template_is_written_in_go_with_its_default_system_message(tokenizer):
+    text = write_modelfile("student-Q4_K_M.gguf", tokenizer, ["<|im_end|>"], CHATS)
+    assert text == EXPECTED
+
+
+@pytest.mark.parametrize("chat", CHATS, ids=["user", "system", "two turns", "all"])
+def test_translation_renders_what_the_checkpoint_renders(chat, tokenizer):
+    template = translate_template(tokenizer, [])
+    assert template is not None
+    messages = [message.model_dump() for message in chat]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert template.render(chat) == rendered
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("message['content']", "message['content'] | trim | upper"),
+        ("'<|im_end|>\n'", "('<|im_end|>\n' if loop.index < 4 else '<|endoftext|>')"),
+        ("'<|im_start|>' + message['role']", "'<|im_start|>' + '{{' + message['role']"),
+    ],
+    ids=["changes content", "depends on the position", "text that Go would read"],
+)
+def test_other_templates_are_left_out(old, new, tokenizer):
+    tokenizer.chat_template = tokenizer.chat_template.replace(old, new)
+    text = write_modelfile("student-F16.gguf", tokenizer, ["<|im_end|>"], CHATS)
+    assert "TEMPLATE left out" in text
+    assert 'TEMPLATE """' not in text

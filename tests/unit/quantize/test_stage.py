@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from potstill.errors import ArtifactError, ConversionError, ManifestMismatchError
+from potstill.manifest import verify_manifest
+from quantize.config import QuantizeConfig
+from quantize.stage import run
+
+CONFIG = QuantizeConfig(verification_tokens=40, num_threads=1)
+
+
+@pytest.fixture
+def tiny_quantize_run(make_checkpoint, make_run):
+    student = make_checkpoint("student", num_hidden_layers=1)
+    return make_run(student, make_checkpoint("teacher"))
+
+
+def test_files_card_and_modelfile_are_made_and_described(tiny_quantize_run, capfd):
+    manifest = run(CONFIG, tiny_quantize_run)
+    gguf_dir = tiny_quantize_run.stage_dir("gguf")
+    assert {output.path for output in manifest.outputs} == {
+        "student-F16.gguf",
+        "student-Q8_0.gguf",
+        "student-Q4_K_M.gguf",
+        "teacher-F16.gguf",
+        "teacher-Q4_K_M.gguf",
+        "README.md",
+        "Modelfile",
+    }
+    files = {file["name"]: file for file in manifest.facts["files"]}
+    for file in files.values():
+        assert file["bytes"] == (gguf_dir / file["file"]).stat().st_size
+        assert file["kl_to_checkpoint_nats"] <= file["kl_bound_nats"]
+        assert 0.5 < file["top1_agreement_with_checkpoint"] <= 1.0
+    assert files["teacher-F16"]["num_parameters"] > files["student-F16"]["num_parameters"]
+    assert (
+        files["student-F16"]["bits_per_weight"]
+        > files["student-Q8_0"]["bits_per_weight"]
+        > files["student-Q4_K_M"]["bits_per_weight"]
+    )
+    assert manifest.facts["recommended"] == "student-Q4_K_M"
+    card = (gguf_dir / "README.md").read_text()
+    assert "CC0-1.0" in card
+    assert "arithmetic.jsonl" in card
+    assert all(file["file"] in card for file in files.values())
+    assert (gguf_dir / "Modelfile").read_text().startswith("FROM ./student-Q4_K_M.gguf\n")
+    assert run(CONFIG, tiny_quantize_run) == manifest
+    assert "llama_" not in capfd.readouterr().err
+
+
+def test_types_and_recommendation_follow_the_configuration(tiny_quantize_run):
+    config = QuantizeConfig(
+        types=("Q6_K", "Q8_0"),
+        teacher_types=(),
+        recommended="Q8_0",
+        verification_tokens=40,
+        num_threads=1,
+    )
+    manifest = run(config, tiny_quantize_run)
+    assert [file["name"] for file in manifest.facts["files"]] == ["student-Q6_K", "student-Q8_0"]
+    assert manifest.facts["recommended"] == "student-Q8_0"
+    assert not list(tiny_quantize_run.stage_dir("gguf").rglob("*F16*"))
+
+
+def test_absent_teacher_does_not_matter_when_it_gets_no_files(make_checkpoint, make_run, tmp_path):
+    tiny_run = make_run(make_checkpoint("student"), tmp_path / "nowhere")
+    changes = {"types": ("F16",), "teacher_types": ()}
+    run(CONFIG.model_copy(update=changes), tiny_run)
+
+
+def test_file_beyond_its_bound_leaves_the_stage_unfinished(tiny_quantize_run):
+    bounds = CONFIG.kl_bounds_nats.model_copy(update={"Q4_K_M": 1e-9})
+    config = CONFIG.model_copy(update={"kl_bounds_nats": bounds})
+    with pytest.raises(ConversionError, match=r"student-Q4_K_M\.gguf"):
+        run(config, tiny_quantize_run)
+    assert not tiny_quantize_run.is_finished("gguf")
+
+
+def test_verified_files_are_kept_and_damaged_ones_made_again(tiny_quantize_run, monkeypatch):
+    made: list[str] = []
+    make_file = sys.modules["quantize.stage"]._make_file
+
+    def count(model, gguf_type, path, config):
+        if path.name == "teacher-Q4_K_M.gguf" and len(made) < 5:
+            raise KeyboardInterrupt
+        make_file(model, gguf_type, path, config)
+        made.append(path.name)
+
+    monkeypatch.setattr("quantize.stage._make_file", count)
+    with pytest.raises(KeyboardInterrupt):
+        run(CONFIG, tiny_quantize_run)
+    assert len(made) == 4
+    damaged = tiny_quantize_run.partial_dir("gguf") / "student-Q8_0.gguf"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    made[:] = ["padding"] * 5
+    run(CONFIG, tiny_quantize_run)
+    assert made[5:] == ["student-Q8_0.gguf", "teacher-Q4_K_M.gguf"]
+
+
+def test_killed_run_goes_on_and_its_files_verify(tiny_quantize_run):
+    script = (
+        "from pathlib import Path; from potstill.rundir import RunDirectory;"
+        "from quantize.config import QuantizeConfig; from quantize.stage import run;"
+        f"run(QuantizeConfig.model_validate({CONFIG.to_json()!r}),"
+        f" RunDirectory(Path({str(tiny_quantize_run.root)!r})))"
+    )
+    first = tiny_quantize_run.partial_dir("gguf") / "student-F16.gguf"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[3],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert first.exists()
+    assert not tiny_quantize_run.is_finished("gguf")
+    run(CONFIG, tiny_quantize_run)
+    verify_manifest(tiny_quantize_run.stage_dir("gguf"))
+    names = {path.name for path in tiny_quantize_run.stage_dir("gguf").iterdir()}
+    assert not any(name.endswith(".tmp") for name in names)
+
+
+def test_unsupported_teacher_is_refused_before_any_work(make_checkpoint, make_run):
+    teacher = make_checkpoint("teacher")
+    path = teacher / "config.json"
+    path.write_text(path.read_text().replace("LlamaForCausalLM", "MambaForCausalLM"))
+    tiny_run = make_run(make_checkpoint("student"), teacher)
+    with pytest.raises(ConversionError, match="MambaForCausalLM"):
+        run(CONFIG, tiny_run)
+    assert not list(tiny_run.partial_dir("gguf").rglob("*.gguf"))
+
+
+def test_damaged_student_is_refused(tiny_quantize_run):
+    path = tiny_quantize_run.stage_dir("student") / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        run(CONFIG, tiny_quantize_run)
+
+
+def test_student_of_other_conversations_is_refused(tiny_quantize_run, monkeypatch):
+    read_manifest = sys.modules["quantize.stage"].read_manifest
+
+    def read(directory):
+        manifest = read_manifest(directory)
+        if directory.name == "student":
+            facts = manifest.facts | {"chat_template_sha256": "0" * 64}
+            return manifest.model_copy(update={"facts": facts})
+        return manifest
+
+    monkeypatch.setattr("quantize.stage.read_manifest", read)
+    with pytest.raises(ManifestMismatchError, match="chat_template_sha256"):
+        run(CONFIG, tiny_quantize_run)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"types": ()},
+        {"types": ("F16", "F16")},
+        {"types": ("Q3_K",)},
+        {"recommended": "Q6_K"},
+        {"verification_tokens": 0},
+        {"kl_bounds_nats": {"Q8_0": 0}},
+        {"kl_bounds_nats": {"Q9_0": 0.1}},
+    ],
+)
+def test_impossible_configuration_is_refused(changes):
+    with pytest.raises(ValidationError):
+        QuantizeConfig(**changes)
