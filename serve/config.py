@@ -1,0 +1,62 @@
+"""Settings of the serving stage.
+
+In: the `[serve]` table. Out: a frozen `ServeConfig`. Knows nothing of HTTP or llama.cpp.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from potstill.config import Table
+
+MAX_PARALLEL = 256
+"""The most sequences one llama.cpp context can hold (llama_max_parallel_sequences)."""
+
+
+class ServeConfig(Table):
+    """What is served, where, and how much of the machine it may take."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback by default, and another one needs an API key."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port to listen on; 0 takes a free one."""
+
+    models: tuple[str, ...] = ()
+    """Models of the run to serve: "student" (the recommended file), "teacher" (its first file), or
+    a file of the gguf stage by name, such as "student-Q8_0"; empty serves student and teacher."""
+
+    paths: dict[str, Path] = Field(default_factory=dict)
+    """GGUF files from elsewhere, by the model name they are served under."""
+
+    context_tokens: int = Field(default=2048, ge=16)
+    """Prompt and completion of one request together, in tokens; memory grows with it times
+    `max_parallel`. A model trained on a shorter context gets its own length."""
+
+    max_parallel: int = Field(default=16, ge=1, le=MAX_PARALLEL)
+    """Requests decoded together per model; past 16 a CPU gains little throughput."""
+
+    max_batch_tokens: int = Field(default=256, ge=2, le=4096)
+    """Tokens per decoding step, prefill chunks included; small steps keep the streams that are
+    already running smooth, and cancellation quick, while a long prompt is read."""
+
+    max_queue: int = Field(default=64, ge=0)
+    """Requests that may wait per model; one more is refused with 429."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of llama.cpp; None takes the physical cores, more make decoding slower."""
+
+    drain_seconds: int = Field(default=60, ge=0)
+    """How long a shutdown waits for requests in flight, in seconds."""
+
+    @model_validator(mode="after")
+    def _decoding_leaves_room_for_prefill(self) -> Self:
+        if self.max_batch_tokens <= self.max_parallel:
+            raise ValueError(
+                f"max_batch_tokens must exceed max_parallel ({self.max_parallel}), so that prompts "
+                f"are read while others decode; found {self.max_batch_tokens}"
+            )
+        return self

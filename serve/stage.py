@@ -1,0 +1,208 @@
+"""The serving stage: GGUF files of a run, or from elsewhere, behind OpenAI's API.
+
+In: a finished gguf stage. Out: an endpoint, until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import uvicorn
+from fastapi import FastAPI
+
+from potstill.errors import BackendUnavailableError, ConfigError
+from potstill.files import sha256_file
+from potstill.manifest import Manifest
+from potstill.rundir import RunDirectory
+from serve.api import ServedModel, create_app
+from serve.chat_prompt import ChatPrompt
+from serve.config import ServeConfig
+from serve.engine_context import physical_cores
+from serve.engine_model import GgufModel
+from serve.engine_request import EngineLimits
+from serve.engine_thread import EngineThread
+
+logger = logging.getLogger(__name__)
+
+API_KEY_VARIABLE = "POTSTILL_API_KEY"
+BACKLOG = 2048
+
+
+def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
+    """Serve the run's models until SIGINT or SIGTERM; requests in flight are then ended first.
+
+    Returns:
+        The manifest of the gguf stage that was served.
+
+    Raises:
+        ArtifactError: The gguf stage is missing or damaged, or a file is no model.
+        BackendUnavailableError: The address is taken.
+        ConfigError: A model is unknown, or the address is open to others and there is no key.
+    """
+    manifest = run_directory.require("gguf")
+    paths = model_paths(config, manifest, run_directory.stage_dir("gguf"))
+    api_key = os.environ.get(API_KEY_VARIABLE) or None
+    _refuse_open_door(config.host, api_key)
+    with _bound_socket(config) as listener:
+        app = create_app(load_models(config, paths), api_key=api_key)
+        serve(app, listener, drain_seconds=config.drain_seconds, names=list(paths))
+    return manifest
+
+
+def model_paths(config: ServeConfig, manifest: Manifest, gguf_dir: Path) -> dict[str, Path]:
+    """Find the file behind every model name, in the order of the configuration.
+
+    Raises:
+        ConfigError: A name is neither an alias nor a file of the gguf stage.
+    """
+    files: dict[str, Path] = {
+        file["name"]: gguf_dir / file["file"] for file in manifest.facts["files"]
+    }
+    aliases = {"student": files[manifest.facts["recommended"]]}
+    teachers = [file["name"] for file in manifest.facts["files"] if file["role"] == "teacher"]
+    if teachers:
+        aliases["teacher"] = files[teachers[0]]
+    known = aliases | files
+    for name in config.models:
+        if name not in known:
+            raise ConfigError(
+                f"there is no model {name!r} in this run",
+                where="serve.models",
+                expected=" | ".join(known),
+                hint="serve.paths serves a file from elsewhere",
+            )
+    return {name: known[name] for name in config.models or aliases} | config.paths
+
+
+def load_models(config: ServeConfig, paths: Mapping[str, Path]) -> dict[str, ServedModel]:
+    """Load each file once, and give it an engine.
+
+    Raises:
+        ArtifactError: A file is missing, no model, or has no chat template.
+    """
+    threads = config.threads or physical_cores()
+    loaded: dict[Path, ServedModel] = {}
+    models = {}
+    for name, given in paths.items():
+        path = given.resolve()
+        if path not in loaded:
+            logger.info("loading %s …", name)
+            loaded[path] = _load(config, name, path, threads)
+        first = loaded[path]
+        models[name] = ServedModel(
+            name, first.created, first.fingerprint, first.engine, first.prompt
+        )
+    return models
+
+
+def serve(app: FastAPI, listener: socket.socket, *, drain_seconds: int, names: list[str]) -> None:
+    """Answer requests until a signal comes."""
+    listener.listen(BACKLOG)
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    logger.info("serving %s at %s", ", ".join(names), url)
+    logger.info("try: %s", _curl_example(url, names[0]))
+    uvicorn_config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=drain_seconds,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    _Server(uvicorn_config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that returns after a signal instead of raising the signal again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def _load(config: ServeConfig, name: str, path: Path, threads: int) -> ServedModel:
+    model = GgufModel(path)
+    limits = EngineLimits(
+        context_tokens=min(config.context_tokens, model.training_context_tokens),
+        max_parallel=config.max_parallel,
+        max_batch_tokens=config.max_batch_tokens,
+        max_queue=config.max_queue,
+    )
+    return ServedModel(
+        name=name,
+        created=int(path.stat().st_mtime),
+        fingerprint=_fingerprint(path, threads),
+        prompt=ChatPrompt(model),
+        engine=EngineThread(model, limits, threads=threads),
+    )
+
+
+def _fingerprint(path: Path, threads: int) -> str:
+    """Hash what decides the numbers: weights, llama.cpp's build, number of threads."""
+    parts: list[Any] = [sha256_file(path), llama_cpp.__version__, threads]
+    return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _refuse_open_door(host: str, api_key: str | None) -> None:
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    if not is_loopback and api_key is None:
+        raise ConfigError(
+            "an address that others can reach needs an API key",
+            where="serve.host",
+            found=host,
+            hint=f"set the environment variable {API_KEY_VARIABLE}, or serve on 127.0.0.1",
+        )
+
+
+@contextmanager
+def _bound_socket(config: ServeConfig) -> Iterator[socket.socket]:
+    """Take the address before anything is loaded, so that a taken one is told at once."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((config.host, config.port))
+        except OSError as error:
+            raise BackendUnavailableError(
+                f"the address cannot be listened on: {error.strerror}",
+                where=f"{config.host}:{config.port}",
+                hint="choose another one with --set serve.port=8001; 0 takes any free port",
+            ) from error
+        yield listener
+
+
+def _curl_example(url: str, model: str) -> str:
+    key = f'-H "Authorization: Bearer ${API_KEY_VARIABLE}" ' if _has_key() else ""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
+    return f"curl {url}/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"
+
+
+def _has_key() -> bool:
+    return bool(os.environ.get(API_KEY_VARIABLE))
