@@ -1,0 +1,40 @@
+"""Measurements kept while the stage works, so that a killed run loses at most the one in progress.
+
+In: JSON values by name. Out: the same values, in this process or the next. Knows nothing of what
+they mean. One file each, whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from potstill.files import disk_errors, write_text_atomically
+
+
+class JsonCache:
+    """A directory of named JSON values."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        with disk_errors("creating the scratch directory", directory):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """Return the value stored under `name`; None when there is none."""
+        path = self._path(name)
+        with disk_errors("reading a stored measurement", path):
+            if not path.is_file():
+                return None
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return value
+
+    def put(self, name: str, value: dict[str, Any]) -> None:
+        """Store a value under `name`, whole or not at all."""
+        path = self._path(name)
+        with disk_errors("storing a measurement", path):
+            write_text_atomically(path, json.dumps(value))
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.json"

@@ -1,0 +1,128 @@
+"""A server process on loopback, for as long as a block runs.
+
+In: the command that starts it. Out: its base URL once it is ready; its end with the block.
+Knows nothing of what it serves, but for `/readyz` and OpenAI's API.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from potstill.errors import BackendUnavailableError
+from potstill.progress import announced
+
+HOST = "127.0.0.1"
+POLL_SECONDS = 0.2
+STOP_SECONDS = 10.0
+NUM_LOG_LINES = 12
+PR_SET_PDEATHSIG = 1
+
+
+def serve_command(
+    run_dir: Path, models: Sequence[str], port: int, context_tokens: int
+) -> list[str]:
+    """Return the command that serves model files of a run, one request at a time."""
+    settings = {
+        "host": HOST,
+        "port": port,
+        "models": "[" + ", ".join(f'"{name}"' for name in models) + "]",
+        "context_tokens": context_tokens,
+        "max_parallel": 1,
+    }
+    options = [f"--set=serve.{key}={value}" for key, value in settings.items()]
+    return [sys.executable, "-m", "potstill", "serve", str(run_dir), *options]
+
+
+def free_port() -> int:
+    """Return a TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_endpoint(
+    command: Sequence[str], port: int, log_path: Path, ready_timeout_seconds: float
+) -> Iterator[str]:
+    """Start a server, yield its base URL when it is ready, stop it at the end.
+
+    On Linux the server also ends when this process is killed.
+
+    Raises:
+        BackendUnavailableError: It ended, or was not ready in time.
+    """
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_end_with_parent(),
+        )
+    try:
+        with announced("loading the models into the endpoint"):
+            _wait_until_ready(process, port, log_path, ready_timeout_seconds)
+        yield f"http://{HOST}:{port}/v1"
+    finally:
+        _stop(process)
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], port: int, log_path: Path, timeout_seconds: float
+) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not _is_ready(port):
+        ended = process.poll()
+        if ended is not None or time.monotonic() > deadline:
+            raise BackendUnavailableError(
+                "the endpoint did not become ready",
+                where=" ".join(process.args) if isinstance(process.args, list) else process.args,
+                expected=f"200 from http://{HOST}:{port}/readyz in {timeout_seconds:g} s",
+                found=f"exit code {ended}" if ended is not None else "no such answer",
+                hint="a large model may need a higher compare.ready_timeout_seconds; the log ends\n"
+                f"{_last_lines(log_path)}",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _is_ready(port: int) -> bool:
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _last_lines(log_path: Path) -> str:
+    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"    {line}" for line in lines[-NUM_LOG_LINES:]) or "    (the log is empty)"
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Return what the child runs before it becomes the server; libc is loaded before the fork."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

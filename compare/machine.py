@@ -1,0 +1,41 @@
+"""The machine that speed was measured on, in words and numbers.
+
+In: the operating system. Out: `Machine`. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from potstill.schema import Value
+
+
+class Machine(Value):
+    """What a reader needs to judge tokens per second."""
+
+    cpu: str
+    num_cpus: int
+    """Logical CPUs this process may use."""
+    memory_bytes: int
+    platform: str
+
+
+def describe_machine() -> Machine:
+    """Describe the machine this process runs on."""
+    return Machine(
+        cpu=_cpu_name(),
+        num_cpus=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        platform=platform.platform(),
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())

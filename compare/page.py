@@ -1,0 +1,70 @@
+"""The report as one HTML page that needs nothing else: no script, no network, no second file.
+
+In: a `Report` and the answers, which are untrusted text. Out: HTML.
+Knows nothing of how anything was measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from compare.report import ModelRow, Report
+from compare.summary import summarise
+from compare.table import HEADINGS, cells
+
+CHART_WIDTH_PERCENT = 84.0
+"""What the longest bar and its whisker may take, so that the figure beside them has room."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One step of the loss budget; lengths are in percent of the chart's width."""
+
+    row: ModelRow
+    length: float
+    low: float
+    high: float
+
+
+def render_page(report: Report, pairs: list[dict[str, Any]]) -> str:
+    """Return the whole page.
+
+    Args:
+        report: The numbers.
+        pairs: Rows of PAIR_SCHEMA, prompt by prompt.
+    """
+    environment = Environment(
+        loader=PackageLoader("compare", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        sentences=summarise(report),
+        headings=HEADINGS,
+        table=[(row, cells(row)) for row in report.rows],
+        bars=loss_budget(report),
+        prompts=[list(group) for _, group in groupby(pairs, key=lambda pair: pair["prompt_id"])],
+    )
+
+
+def loss_budget(report: Report) -> list[Bar]:
+    """Return the bars of KL at each step, the sampled teacher left out: it is zero."""
+    rows = [row for row in report.rows if row.step != "sampled"]
+    widest = max(row.kl_nats + row.kl_standard_error for row in rows) or 1.0
+    scale = CHART_WIDTH_PERCENT / widest
+    return [
+        Bar(
+            row=row,
+            length=max(row.kl_nats, 0.0) * scale,
+            low=max(row.kl_nats - row.kl_standard_error, 0.0) * scale,
+            high=max(row.kl_nats + row.kl_standard_error, 0.0) * scale,
+        )
+        for row in rows
+    ]

