@@ -1,0 +1,187 @@
+"""The teacher at work: vLLM in this process, requests in, completions out as they finish.
+
+In: token ids and sampling parameters. Out: token ids with raw log-probabilities.
+The only module that imports vLLM; knows nothing of prompts, files or runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from potstill.errors import TeacherError
+from potstill.progress import announced
+from potstill.schema import FinishReason, SamplingParams, TokenLogprobs
+
+ENVIRONMENT = {
+    # One process: a killed run leaves no engine behind.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+MAX_BATCHED_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One completion to draw."""
+
+    request_id: str
+    prompt_token_ids: Sequence[int]
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion drawn; `logprobs` is None when none were asked for."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    logprobs: TokenLogprobs | None
+    finish_reason: FinishReason
+
+
+class TeacherEngine:
+    """A loaded teacher.
+
+    Args:
+        model: Checkpoint directory or hub name.
+        dtype: vLLM's name of the precision.
+        max_model_len: Longest prompt plus completion, in tokens.
+        top_logprobs: Most log-probabilities a request may ask for.
+        max_num_seqs: Completions sampled at once.
+        kv_cache_bytes: Memory of the key-value cache; None leaves the choice to vLLM.
+        enforce_eager: Skip compilation.
+        tensor_parallel_size: GPUs one copy is spread over.
+        seed: Seed of the engine; requests carry their own.
+
+    Raises:
+        TeacherError: vLLM cannot load the model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str,
+        max_model_len: int,
+        top_logprobs: int,
+        max_num_seqs: int,
+        kv_cache_bytes: int | None,
+        enforce_eager: bool,
+        tensor_parallel_size: int,
+        seed: int,
+    ) -> None:
+        os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
+        with announced(f"loading the teacher {model} into vLLM"):
+            from vllm import LLM
+
+            try:
+                self._llm: Any = LLM(
+                    model,
+                    dtype=dtype,
+                    max_model_len=max_model_len,
+                    max_logprobs=top_logprobs,
+                    logprobs_mode="raw_logprobs",
+                    max_num_seqs=max_num_seqs,
+                    kv_cache_memory_bytes=kv_cache_bytes,
+                    enforce_eager=enforce_eager,
+                    tensor_parallel_size=tensor_parallel_size,
+                    # vLLM 0.32 cannot rewind a request's own random generator on a CPU, which it
+                    # does after prefilling a part of a prompt: prompts are prefilled whole.
+                    enable_chunked_prefill=False,
+                    max_num_batched_tokens=max(MAX_BATCHED_TOKENS, max_model_len),
+                    generation_config="vllm",
+                    seed=seed,
+                )
+            except (OSError, ValueError, RuntimeError) as error:
+                raise TeacherError(
+                    "vLLM cannot load the teacher",
+                    where=model,
+                    found=str(error).strip().splitlines()[0] if str(error) else error,
+                    hint="check the checkpoint, or lower generate.engine.kv_cache_bytes when "
+                    "memory is short",
+                ) from error
+        self.tokenizer: Any = self._llm.get_tokenizer()
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Token ids that end a completion, as the checkpoint's generation config names them."""
+        config = self._llm.model_config.try_get_generation_config()
+        named = config.get("eos_token_id", self.tokenizer.eos_token_id)
+        return frozenset(named if isinstance(named, list) else [named])
+
+    def sample(
+        self, requests: Sequence[SampleRequest], *, top_logprobs: int | None
+    ) -> Iterator[Sample]:
+        """Draw all requests' completions; yield each as soon as it is finished.
+
+        Args:
+            requests: What to draw; their order is the order of admission.
+            top_logprobs: Raw log-probabilities to return at each position besides the sampled
+                token's; None returns none.
+
+        Raises:
+            TeacherError: A prompt does not fit the model, or the engine fails.
+        """
+        from vllm import SamplingParams as VllmSamplingParams
+
+        end_token_ids = sorted(self.end_token_ids)
+        params = [
+            VllmSamplingParams(
+                temperature=request.sampling.temperature,
+                top_p=request.sampling.top_p,
+                max_tokens=request.sampling.max_tokens,
+                seed=request.sampling.seed,
+                stop_token_ids=end_token_ids,
+                logprobs=top_logprobs,
+                flat_logprobs=True,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
+        try:
+            internal_ids = self._llm.enqueue(prompts, params, use_tqdm=False)
+            # vLLM appends a random suffix to the counter that its outputs carry.
+            names = {
+                internal_id.partition("-")[0]: request.request_id
+                for internal_id, request in zip(internal_ids, requests, strict=True)
+            }
+            while self._llm.llm_engine.has_unfinished_requests():
+                for output in self._llm.llm_engine.step():
+                    if output.finished:
+                        yield _to_sample(names[output.request_id], output, top_logprobs)
+        except (ValueError, RuntimeError) as error:
+            raise TeacherError("vLLM failed while sampling", found=error) from error
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self._llm
+        gc.collect()
+
+
+def _to_sample(request_id: str, output: Any, top_logprobs: int | None) -> Sample:  # noqa: ANN401
+    completion = output.outputs[0]
+    token_ids = tuple(completion.token_ids)
+    logprobs = None
+    if top_logprobs is not None:
+        logprobs = _to_logprobs(completion.logprobs, top_logprobs)
+    finish_reason: FinishReason = "stop" if completion.finish_reason == "stop" else "length"
+    return Sample(request_id, token_ids, logprobs, finish_reason)
+
+
+def _to_logprobs(flat: Any, top_logprobs: int) -> TokenLogprobs:  # noqa: ANN401
+    """Split vLLM's FlatLogprobs: each position holds the sampled token, then the top k by rank."""
+    starts = flat.start_indices
+    tops = [slice(start + 1, start + 1 + top_logprobs) for start in starts]
+    return TokenLogprobs(
+        sampled_logprobs=tuple(flat.logprobs[start] for start in starts),
+        top_token_ids=tuple(tuple(flat.token_ids[top]) for top in tops),
+        top_logprobs=tuple(tuple(flat.logprobs[top]) for top in tops),
+    )
