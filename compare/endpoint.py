@@ -6,25 +6,23 @@ Knows nothing of what it serves, but for `/readyz` and OpenAI's API.
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from potstill.errors import BackendUnavailableError
+from potstill.processes import end_with_parent
 from potstill.progress import announced
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0
 NUM_LOG_LINES = 12
-PR_SET_PDEATHSIG = 1
 
 
 def serve_command(
@@ -67,7 +65,7 @@ def running_endpoint(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=_end_with_parent(),
+            preexec_fn=end_with_parent(),
         )
     try:
         with announced("loading the models into the endpoint"):
@@ -118,11 +116,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _last_lines(log_path: Path) -> str:
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(f"    {line}" for line in lines[-NUM_LOG_LINES:]) or "    (the log is empty)"
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """Return what the child runs before it becomes the server; libc is loaded before the fork."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

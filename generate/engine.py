@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from potstill.errors import TeacherError
+from potstill.files import sha256_bytes
 from potstill.progress import announced
 from potstill.schema import FinishReason, SamplingParams, TokenLogprobs
 
@@ -44,6 +47,11 @@ class Sample:
     token_ids: tuple[int, ...]
     logprobs: TokenLogprobs | None
     finish_reason: FinishReason
+
+
+def derive_seed(seed: int, name: str) -> int:
+    """Return a seed of 31 bits for one request, from the stage's seed and the request's name."""
+    return int(sha256_bytes(f"{seed} {name}".encode())[:8], 16) >> 1
 
 
 class TeacherEngine:
@@ -92,6 +100,7 @@ class TeacherEngine:
                     kv_cache_memory_bytes=kv_cache_bytes,
                     enforce_eager=enforce_eager,
                     tensor_parallel_size=tensor_parallel_size,
+                    use_tqdm_on_load=False,
                     # vLLM 0.32 cannot rewind a request's own random generator on a CPU, which it
                     # does after prefilling a part of a prompt: prompts are prefilled whole.
                     enable_chunked_prefill=False,
@@ -108,8 +117,9 @@ class TeacherEngine:
                     "memory is short",
                 ) from error
         self.tokenizer: Any = self._llm.get_tokenizer()
+        self._max_num_seqs = max_num_seqs
 
-    @property
+    @cached_property
     def end_token_ids(self) -> frozenset[int]:
         """Token ids that end a completion, as the checkpoint's generation config names them."""
         config = self._llm.model_config.try_get_generation_config()
@@ -117,9 +127,12 @@ class TeacherEngine:
         return frozenset(named if isinstance(named, list) else [named])
 
     def sample(
-        self, requests: Sequence[SampleRequest], *, top_logprobs: int | None
+        self, requests: Iterable[SampleRequest], *, top_logprobs: int | None
     ) -> Iterator[Sample]:
         """Draw all requests' completions; yield each as soon as it is finished.
+
+        Requests are taken as the engine gets free, two engines' worth ahead, so they may be
+        endless. Closing the iterator drops what is not finished.
 
         Args:
             requests: What to draw; their order is the order of admission.
@@ -129,16 +142,39 @@ class TeacherEngine:
         Raises:
             TeacherError: A prompt does not fit the model, or the engine fails.
         """
+        waiting = iter(requests)
+        names: dict[str, tuple[str, str]] = {}
+        engine = self._llm.llm_engine
+        try:
+            while True:
+                room = 2 * self._max_num_seqs - len(names)
+                names |= self._enqueue(list(islice(waiting, room)), top_logprobs)
+                if not names:
+                    return
+                for output in engine.step():
+                    if output.finished:
+                        _, request_id = names.pop(output.request_id)
+                        yield _to_sample(request_id, output, top_logprobs)
+        except (ValueError, RuntimeError) as error:
+            raise TeacherError("vLLM failed while sampling", found=error) from error
+        finally:
+            engine.abort_request([internal_id for internal_id, _ in names.values()], internal=True)
+
+    def _enqueue(
+        self, requests: Sequence[SampleRequest], top_logprobs: int | None
+    ) -> dict[str, tuple[str, str]]:
+        """Hand requests to vLLM; return its internal id and ours, by the id its outputs carry."""
         from vllm import SamplingParams as VllmSamplingParams
 
-        end_token_ids = sorted(self.end_token_ids)
+        if not requests:
+            return {}
         params = [
             VllmSamplingParams(
                 temperature=request.sampling.temperature,
                 top_p=request.sampling.top_p,
                 max_tokens=request.sampling.max_tokens,
                 seed=request.sampling.seed,
-                stop_token_ids=end_token_ids,
+                stop_token_ids=sorted(self.end_token_ids),
                 logprobs=top_logprobs,
                 flat_logprobs=True,
                 detokenize=False,
@@ -146,19 +182,12 @@ class TeacherEngine:
             for request in requests
         ]
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
-        try:
-            internal_ids = self._llm.enqueue(prompts, params, use_tqdm=False)
-            # vLLM appends a random suffix to the counter that its outputs carry.
-            names = {
-                internal_id.partition("-")[0]: request.request_id
-                for internal_id, request in zip(internal_ids, requests, strict=True)
-            }
-            while self._llm.llm_engine.has_unfinished_requests():
-                for output in self._llm.llm_engine.step():
-                    if output.finished:
-                        yield _to_sample(names[output.request_id], output, top_logprobs)
-        except (ValueError, RuntimeError) as error:
-            raise TeacherError("vLLM failed while sampling", found=error) from error
+        internal_ids = self._llm.enqueue(prompts, params, use_tqdm=False)
+        # vLLM appends a random suffix to the counter that its outputs carry.
+        return {
+            internal_id.partition("-")[0]: (internal_id, request.request_id)
+            for internal_id, request in zip(internal_ids, requests, strict=True)
+        }
 
     def close(self) -> None:
         """Free the model's memory."""

@@ -27,6 +27,8 @@ class ChatTokenizer(Protocol):
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...  # noqa: ANN401
 
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+
 
 def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
     """Return the token ids of a chat prompt, up to where the assistant begins to answer.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -25,8 +26,12 @@ def set_up_logging(*, verbose: bool = False) -> None:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
-    for noisy in ("httpx", "httpcore", "openai", "urllib3", "asyncio", "filelock", "vllm"):
+    for noisy in ("httpx", "httpcore", "openai", "urllib3", "asyncio", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for noisier in ("vllm", "transformers", "py.warnings"):
+        logging.getLogger(noisier).setLevel(logging.DEBUG if verbose else logging.ERROR)
+    logging.captureWarnings(True)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # other libraries' bars would break our own
 
 
 class Progress:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from potstill.errors import ConversionError, ManifestMismatchError
 from potstill.files import disk_errors, replacing, sha256_file, write_text_atomically
+from potstill.hub import find_checkpoint
 from potstill.manifest import Manifest, read_manifest
 from potstill.progress import Progress, announced, append_metrics, track
 from potstill.rundir import RunDirectory, StageSession
@@ -132,7 +133,7 @@ def _source_models(
     student_dir = run_directory.stage_dir("student")
     models = [SourceModel("student", Checkpoint(student_dir), config.types, held_out, scratch_dir)]
     if config.teacher_types:
-        teacher_dir = _teacher_dir(student["teacher"]["path"])
+        teacher_dir = find_checkpoint(student["teacher"]["path"])
         checkpoint = Checkpoint(teacher_dir)
         models.append(
             SourceModel("teacher", checkpoint, config.teacher_types, held_out, scratch_dir)
@@ -242,24 +243,6 @@ def _refuse_other_tokens(
                 found=student[key],
                 hint="train the student again from these conversations with --force",
             )
-
-
-def _teacher_dir(path: str) -> Path:
-    if Path(path).is_dir():
-        return Path(path)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise ConversionError(
-            "the teacher's checkpoint cannot be found",
-            where=path,
-            expected="a directory, or a model on the Hugging Face Hub",
-            found=str(error).splitlines()[0],
-            hint="--set quantize.teacher_types=[] makes no files of the teacher",
-        ) from error
 
 
 def _load_tokenizer(checkpoint_dir: Path) -> Any:  # noqa: ANN401

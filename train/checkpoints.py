@@ -1,6 +1,6 @@
-"""Hugging Face checkpoints: found, loaded, checked against the conversations, saved and reloaded.
+"""Hugging Face checkpoints: loaded, checked against the conversations, saved and reloaded.
 
-In: directories or hub names. Out: float32 models, and a student directory whose tokenizer files
+In: directories. Out: float32 models, and a student directory whose tokenizer files
 are the teacher's, byte for byte. Knows nothing of losses or of training.
 """
 
@@ -28,29 +28,6 @@ TOKENIZER_FILES = (
 )
 LOGITS_TOLERANCE = 1e-3
 """Largest difference between a model's logits and those of its saved and reloaded self."""
-
-
-def find_checkpoint(name: str) -> Path:
-    """Return the directory of a checkpoint, fetched from the hub when it is not a local one.
-
-    Raises:
-        TrainingError: There is no such directory and the hub does not give it.
-    """
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        return directory
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(name))
-    except (OSError, ValueError, HFValidationError) as error:
-        raise TrainingError(
-            "the checkpoint cannot be found",
-            where=name,
-            expected="a checkpoint directory, or a name on the Hugging Face hub",
-            found=str(error).splitlines()[0],
-        ) from error
 
 
 def refuse_other_tokenizer(checkpoint_dir: Path, expected_sha256: str) -> None:

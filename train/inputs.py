@@ -14,8 +14,9 @@ from typing import Any
 import datasets
 
 from potstill.errors import ManifestMismatchError, TrainingError
+from potstill.hub import find_checkpoint
 from potstill.rundir import RunDirectory
-from train.checkpoints import find_checkpoint, refuse_other_tokenizer
+from train.checkpoints import refuse_other_tokenizer
 from train.config import TrainConfig
 from train.dataset import Collator, load_split
 

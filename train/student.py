@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from potstill.errors import ConfigError, TrainingError
+from potstill.hub import find_checkpoint
 from potstill.progress import announced
-from train.checkpoints import find_checkpoint, load_model, refuse_other_tokenizer
+from train.checkpoints import load_model, refuse_other_tokenizer
 from train.config import FreezeConfig, StudentConfig
 from train.dataset import Collator
 from train.pruning import (

@@ -1,0 +1,30 @@
+# Five verbs. Each one sets up what it needs first.
+.PHONY: setup check test demo bench
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements/cpu.txt requirements/cpu-torch.txt pyproject.toml scripts/setup
+	PYTHON="$(PYTHON)" scripts/setup
+
+# Lint, types, imports and unit tests: the fast lane.
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit tests/architecture
+
+# Everything, the real teacher through the whole line included.
+test: check
+	$(BIN)/pytest tests/integration tests/e2e
+
+# Distil the embedded teacher, then serve student and teacher until Ctrl-C.
+demo: setup
+	$(BIN)/potstill run runs/demo --preset demo
+	$(BIN)/potstill serve runs/demo
+
+bench: setup
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,0 +1,94 @@
+"""A set of distinct prompts, each in the split where it stays.
+
+In: messages with their source. Out: `Prompt`s without duplicates, some of them held out.
+Knows nothing of where messages come from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from potstill.files import sha256_bytes
+from potstill.schema import Message, Prompt, Split
+
+ID_DIGITS = 16
+"""Hex digits of a prompt's id: 64 bits keep a billion prompts apart."""
+
+
+@dataclass(frozen=True)
+class RawPrompt:
+    """Messages as they were read or written."""
+
+    messages: tuple[Message, ...]
+    source: str
+    licence: str | None = None
+
+    @property
+    def prompt_id(self) -> str:
+        """Hash of the messages."""
+        content = json.dumps([message.model_dump() for message in self.messages], sort_keys=True)
+        return sha256_bytes(content.encode())[:ID_DIGITS]
+
+    @property
+    def key(self) -> str:
+        """What two prompts share when they differ in case, spacing or punctuation only."""
+        turns = [f"{message.role} {message.content}" for message in self.messages]
+        return " ".join(re.findall(r"\w+", " ".join(turns).casefold())) or self.prompt_id
+
+
+def distinct(prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
+    """Drop prompts that differ from an earlier one in case, spacing or punctuation only."""
+    first_by_key: dict[str, RawPrompt] = {}
+    for prompt in prompts:
+        first_by_key.setdefault(prompt.key, prompt)
+    return list(first_by_key.values())
+
+
+def choose(prompts: Sequence[RawPrompt], count: int) -> list[RawPrompt]:
+    """Take `count` prompts at random, the same ones on every machine, in an order of no meaning.
+
+    Files are often sorted by topic: their first rows would be one topic.
+    """
+    return sorted(prompts, key=lambda prompt: prompt.prompt_id)[:count]
+
+
+def assign_splits(
+    prompts: Sequence[RawPrompt], validation_share: float, test_share: float
+) -> list[Prompt]:
+    """Hold prompts out by a hash of their id, so that a prompt's split never changes.
+
+    A split that would be empty gets the prompt whose hash is nearest to it.
+    """
+    positions = {prompt.prompt_id: _position(prompt.prompt_id) for prompt in prompts}
+    splits: dict[str, Split] = {
+        prompt_id: _split_at(position, validation_share, test_share)
+        for prompt_id, position in positions.items()
+    }
+    by_position = sorted(positions, key=lambda prompt_id: positions[prompt_id])
+    for split, nearest in (("test", by_position[:1]), ("validation", by_position[1:2])):
+        if split not in splits.values():
+            splits |= dict.fromkeys(nearest, split)
+    return [
+        Prompt(
+            prompt_id=prompt.prompt_id,
+            split=splits[prompt.prompt_id],
+            messages=prompt.messages,
+            source=prompt.source,
+            licence=prompt.licence,
+        )
+        for prompt in prompts
+    ]
+
+
+def _position(prompt_id: str) -> float:
+    """Return a number in [0, 1) that is independent of the order `choose` takes."""
+    return int(sha256_bytes(f"split {prompt_id}".encode())[:13], 16) / 16**13
+
+
+def _split_at(position: float, validation_share: float, test_share: float) -> Split:
+    if position < test_share:
+        return "test"
+    return "validation" if position < test_share + validation_share else "train"

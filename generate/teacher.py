@@ -1,0 +1,137 @@
+"""The teacher before it runs: where its checkpoint lies, and what is true of it.
+
+In: the teacher's configuration. Out: its directory, tokenizer and the facts later stages rely on.
+Knows nothing of vLLM or of prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generate.config import TeacherConfig
+from generate.embedded import EMBEDDED_TEACHER, embedded_checkpoint
+from potstill.chat import chat_template_sha256, tokenizer_sha256
+from potstill.errors import TeacherError
+from potstill.hub import find_checkpoint
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher's checkpoint on this machine."""
+
+    name: str
+    """As the configuration names it."""
+    dir: Path
+    dtype: str
+    """Precision of sampling, in vLLM's words."""
+    tokenizer: Any
+    context_tokens: int
+    """Longest prompt plus completion it was trained for."""
+    vocab_size: int
+    num_parameters: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return what pins the teacher in a manifest."""
+        return {
+            "teacher": {
+                "model": self.name,
+                "path": str(self.dir),
+                "num_parameters": self.num_parameters,
+                "dtype": self.dtype,
+            },
+            "tokenizer_sha256": tokenizer_sha256(self.dir),
+            "chat_template_sha256": chat_template_sha256(self.tokenizer.chat_template),
+            "vocab_size": self.vocab_size,
+        }
+
+
+def find_teacher(config: TeacherConfig) -> Teacher:
+    """Find the teacher's checkpoint; make or download it when it is not there.
+
+    Raises:
+        ArtifactError: There is none of that name, or a file of it is damaged.
+        TeacherError: It is no chat model, or not in safetensors format.
+    """
+    embedded = config.model == EMBEDDED_TEACHER
+    if embedded:
+        directory = embedded_checkpoint(config.cache_dir.expanduser().resolve())
+    else:
+        directory = find_checkpoint(config.model)
+    dtype = "bfloat16" if embedded and config.dtype == "auto" else config.dtype
+    model_config = _load(directory, "AutoConfig", "config.json").get_text_config()
+    tokenizer = _load(directory, "AutoTokenizer", "tokenizer files")
+    if tokenizer.chat_template is None:
+        raise TeacherError(
+            "the teacher has no chat template",
+            where=directory,
+            expected="an instruction-tuned model with a chat template",
+            hint="choose the model's chat or instruct variant",
+        )
+    return Teacher(
+        name=config.model,
+        dir=directory,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        context_tokens=model_config.max_position_embeddings,
+        vocab_size=model_config.vocab_size,
+        num_parameters=count_parameters(directory),
+    )
+
+
+def count_parameters(checkpoint_dir: Path) -> int:
+    """Count the numbers in a checkpoint's safetensors files from their headers.
+
+    Raises:
+        TeacherError: There is no such file, or one is damaged.
+    """
+    paths = sorted(checkpoint_dir.glob("*.safetensors"))
+    try:
+        shapes = [shape for path in paths for shape in _tensor_shapes(path)]
+    except (OSError, ValueError, KeyError) as error:
+        raise TeacherError(
+            "the teacher's weights cannot be read",
+            where=checkpoint_dir,
+            expected="whole safetensors files",
+            found=error,
+            hint="copy or download the checkpoint again",
+        ) from error
+    if not shapes:
+        raise TeacherError(
+            "the teacher has no weights in safetensors format",
+            where=checkpoint_dir,
+            expected="*.safetensors",
+            found="none",
+            hint="save the model again with `save_pretrained`",
+        )
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def _tensor_shapes(path: Path) -> list[list[int]]:
+    """Read the header: 8 bytes of little-endian length, then JSON (safetensors format, 0.8)."""
+    with path.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        end = stream.tell() + max(
+            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"),
+            default=0,
+        )
+    if path.stat().st_size < end:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, its header names {end}")
+    return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+
+
+def _load(directory: Path, kind: str, what: str) -> Any:  # noqa: ANN401  (untyped library)
+    import transformers
+
+    try:
+        return getattr(transformers, kind).from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TeacherError(
+            f"the teacher's {what} cannot be read",
+            where=directory,
+            found=(str(error) or type(error).__name__).splitlines()[0],
+            hint="copy or download the checkpoint again",
+        ) from error

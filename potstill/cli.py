@@ -1,0 +1,155 @@
+"""The command line: `potstill run`, one command a stage, and `potstill status`.
+
+In: arguments. Out: exit codes: 0 done, 1 our error, 2 wrong usage, 130 interrupted. Every error of
+ours is printed without a traceback. Imports no stage before it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from potstill.config import preset_names
+from potstill.errors import ArtifactError, PotstillError
+from potstill.pipeline import PIPELINE, SERVE, Choice, Stage, run_pipeline, run_stage
+from potstill.progress import set_up_logging
+from potstill.rundir import STAGE_NAMES, RunDirectory
+from potstill.status import status_table
+
+OUR_ERROR = 1
+RUNS_DIR = Path("runs")
+
+app = typer.Typer(
+    help="Distil a large chat model into a small, cheap one, and see how close it came.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Directory of the run, such as runs/mine.")
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help=f"One of {', '.join(preset_names())}."),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override one setting; may be repeated."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Make anew what is finished already.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show debugging messages.")]
+
+
+@app.command()
+def run(
+    run_dir: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Directory of the run; runs/NAME of the preset."),
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run all stages in order: generate, train, quantize, compare.
+
+    Finished stages are skipped; an interrupted one goes on where it was cut off.
+    """
+    set_up_logging(verbose=verbose)
+    name = preset or (config.stem if config else "default")
+    run_directory = RunDirectory(run_dir or RUNS_DIR / name)
+    choice = _choice(preset, config, overrides)
+    options = ["--verbose"] if verbose else []
+    code = run_pipeline(choice, run_directory, force=force, options=options)
+    if code != 0:
+        raise typer.Exit(code)
+    logging.getLogger(__name__).info("serve it with: potstill serve %s", run_directory.root)
+
+
+def _stage_command(stage: Stage) -> Callable[..., None]:
+    def command(
+        run_dir: RunArgument,
+        preset: PresetOption = None,
+        config: ConfigOption = None,
+        overrides: SetOption = None,
+        force: ForceOption = False,
+        verbose: VerboseOption = False,
+    ) -> None:
+        set_up_logging(verbose=verbose)
+        choice = _choice(preset, config, overrides)
+        run_stage(stage, choice, RunDirectory(run_dir), force=force)
+
+    return command
+
+
+for _stage in (*PIPELINE, SERVE):
+    app.command(_stage.name, help=_stage.summary)(_stage_command(_stage))
+
+
+@app.command()
+def status(run_dir: RunArgument) -> None:
+    """Show what a run has: its stages and their facts."""
+    run_directory = RunDirectory(run_dir)
+    if not any(
+        path.exists()
+        for stage in STAGE_NAMES
+        for path in (run_directory.stage_dir(stage), run_directory.partial_dir(stage))
+    ):
+        raise ArtifactError(
+            "there is no run here",
+            where=run_dir,
+            expected=f"a directory with one of {', '.join(STAGE_NAMES)}",
+            hint="potstill run makes one",
+        )
+    Console().print(status_table(run_directory))
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(metadata.version("potstill"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Hold the options that belong to no command."""
+
+
+def _choice(preset: str | None, config: Path | None, overrides: list[str] | None) -> Choice:
+    if preset is not None and config is not None:
+        raise typer.BadParameter("give --preset or --config, not both")
+    return Choice(preset, config, tuple(overrides or ()))
+
+
+def main() -> None:
+    """Run the command line; print an error of ours as text and exit with its code."""
+    try:
+        app()
+    except PotstillError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (stderr is for this)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        logging.getLogger(__name__).debug("the traceback", exc_info=True)
+        print(  # noqa: T201
+            f"error: {type(error).__name__}: {error}\n"
+            "  hint: this is a defect of potstill; --verbose shows where it happened",
+            file=sys.stderr,
+        )
+        sys.exit(OUR_ERROR)

@@ -1,0 +1,144 @@
+"""The stages in their order, and how each is found, configured and run.
+
+In: a run directory and a configuration. Out: finished stages. Knows stages by name only: a stage's
+room is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from potstill.config import (
+    Table,
+    apply_overrides,
+    dump_toml,
+    read_config_file,
+    read_preset,
+    validate_tables,
+)
+from potstill.files import disk_errors, write_text_atomically
+from potstill.processes import end_with_parent
+from potstill.rundir import RunDirectory, StageName
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: a command, a table of the configuration and a room of the house."""
+
+    name: str
+    makes: tuple[StageName, ...]
+    """Directories of the run that it fills; empty for one that only reads."""
+    config_class: str
+    summary: str
+
+    def table_class(self) -> type[Table]:
+        """Return the class of its configuration table."""
+        cls: type[Table] = getattr(import_module(f"{self.name}.config"), self.config_class)
+        return cls
+
+    def run(self, table: Table, run_directory: RunDirectory) -> None:
+        """Do the stage's work; what is finished already is left alone."""
+        import_module(f"{self.name}.stage").run(table, run_directory)
+
+
+PIPELINE = (
+    Stage(
+        "generate",
+        ("prompts", "conversations"),
+        "GenerateConfig",
+        "Let the teacher write conversations with log-probabilities.",
+    ),
+    Stage("train", ("student",), "TrainConfig", "Train a student on the conversations."),
+    Stage("quantize", ("gguf",), "QuantizeConfig", "Make GGUF files and verify each of them."),
+    Stage("compare", ("comparison",), "CompareConfig", "Compare student and teacher in a report."),
+)
+SERVE = Stage("serve", (), "ServeConfig", "Serve student and teacher over OpenAI's API.")
+STAGES = {stage.name: stage for stage in (*PIPELINE, SERVE)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which configuration the user asked for: at most one of preset and file, and overrides."""
+
+    preset: str | None = None
+    path: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+    def options(self) -> list[str]:
+        """Return the same choice as options of the command line."""
+        given = [f"--set={override}" for override in self.overrides]
+        if self.preset is not None:
+            given.append(f"--preset={self.preset}")
+        if self.path is not None:
+            given.append(f"--config={self.path}")
+        return given
+
+
+def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
+    """Return the tables of all stages: from preset or file, else the run's own, else defaults.
+
+    Raises:
+        ConfigError: Something in it cannot be read, is unknown or out of range.
+    """
+    content: dict[str, Any] = {}
+    source = "--set"
+    if choice.preset is not None:
+        content, source = read_preset(choice.preset), f"preset {choice.preset}"
+    elif choice.path is not None or run_directory.config_path.is_file():
+        path = choice.path or run_directory.config_path
+        content, source = read_config_file(path), str(path)
+    classes = {name: stage.table_class() for name, stage in STAGES.items()}
+    validate_tables(content, classes, source)
+    return validate_tables(apply_overrides(content, choice.overrides), classes, "--set")
+
+
+def run_stage(stage: Stage, choice: Choice, run_directory: RunDirectory, *, force: bool) -> None:
+    """Run one stage in this process; the run keeps the configuration that made it.
+
+    Raises:
+        PotstillError: The stage's own, or another process works on the run.
+    """
+    tables = resolve(choice, run_directory)
+    if not stage.makes:
+        stage.run(tables[stage.name], run_directory)
+        return
+    with run_directory.locked():
+        if force:
+            for name in stage.makes:
+                run_directory.set_aside(name)
+        if not run_directory.config_path.is_file():
+            _write_config(tables, run_directory)
+        stage.run(tables[stage.name], run_directory)
+        _write_config(tables, run_directory)
+
+
+def run_pipeline(
+    choice: Choice, run_directory: RunDirectory, *, force: bool, options: Sequence[str] = ()
+) -> int:
+    """Run all stages in order, each in a process of its own, so that none holds another's memory.
+
+    Args:
+        options: Further options for each stage's command.
+
+    Returns:
+        The exit code of the first stage that failed, else 0.
+    """
+    resolve(choice, run_directory)
+    for stage in PIPELINE:
+        command = [sys.executable, "-m", "potstill", stage.name, str(run_directory.root)]
+        command += [*choice.options(), *options, *(["--force"] if force else [])]
+        code = subprocess.run(command, check=False, preexec_fn=end_with_parent()).returncode
+        if code != 0:
+            return code if code > 0 else 128 - code
+    return 0
+
+
+def _write_config(tables: dict[str, Table], run_directory: RunDirectory) -> None:
+    with disk_errors("writing the configuration", run_directory.config_path):
+        write_text_atomically(run_directory.config_path, dump_toml(tables))

@@ -1,0 +1,89 @@
+"""What a run has: its stages as a table.
+
+In: a run directory. Out: a rich table of what is finished, begun or missing, with the facts of each.
+Knows nothing of how stages work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from potstill.manifest import Manifest, read_manifest
+from potstill.rundir import STAGE_NAMES, RunDirectory, StageName
+
+Facts = Mapping[str, Any]
+
+
+def status_table(run_directory: RunDirectory) -> Table:
+    """Return one row a stage.
+
+    Raises:
+        ArtifactError: A manifest is damaged.
+    """
+    table = Table(title=str(run_directory.root), title_justify="left", show_edge=False)
+    for heading in ("stage", "state", "finished (UTC)", "time", "size", "facts"):
+        table.add_column(heading, overflow="fold")
+    for name in STAGE_NAMES:
+        if run_directory.is_finished(name):
+            table.add_row(name, *_finished(name, read_manifest(run_directory.stage_dir(name))))
+        else:
+            begun = run_directory.partial_dir(name).is_dir()
+            table.add_row(name, "begun" if begun else "missing")
+    return table
+
+
+def _finished(name: StageName, manifest: Manifest) -> tuple[str, ...]:
+    seconds = manifest.stats.get("seconds", 0.0)
+    num_bytes = sum(output.bytes for output in manifest.outputs)
+    return (
+        "finished",
+        f"{manifest.created_at:%Y-%m-%d %H:%M}",
+        f"{seconds / 60:.1f} min",
+        f"{num_bytes / 1e6:.1f} MB",
+        _FACTS[name](manifest.facts, manifest.stats),
+    )
+
+
+def _prompts(facts: Facts, _stats: Facts) -> str:
+    return f"{facts['num_prompts']} prompts"
+
+
+def _conversations(facts: Facts, stats: Facts) -> str:
+    counts = ", ".join(f"{count} {split}" for split, count in facts["num_conversations"].items())
+    return (
+        f"{facts['teacher']['model']}: {counts}; {stats['completion_tokens']:,.0f} completion "
+        f"tokens, top {facts['top_logprobs']}"
+    )
+
+
+def _student(facts: Facts, _stats: Facts) -> str:
+    before, after = (facts["evaluation"][state] for state in ("untrained", "trained"))
+    return (
+        f"{facts['num_layers']} layers, {facts['num_parameters'] / 1e6:.1f}M parameters; KL "
+        f"{before['kl_nats']:.3f} → {after['kl_nats']:.3f} nats, top-1 agreement "
+        f"{before['top1_agreement']:.1%} → {after['top1_agreement']:.1%}"
+    )
+
+
+def _gguf(facts: Facts, _stats: Facts) -> str:
+    return f"{', '.join(file['name'] for file in facts['files'])}; served: {facts['recommended']}"
+
+
+def _comparison(facts: Facts, _stats: Facts) -> str:
+    row = next(row for row in facts["rows"] if row["name"] == facts["recommended"])
+    return (
+        f"{row['name']}: KL {row['kl_nats']:.3f} nats, {row['size_ratio']:.2f}x the size and "
+        f"{row['speed_ratio']:.2f}x the speed of {facts['reference']}"
+    )
+
+
+_FACTS: dict[StageName, Callable[[Facts, Facts], str]] = {
+    "prompts": _prompts,
+    "conversations": _conversations,
+    "student": _student,
+    "gguf": _gguf,
+    "comparison": _comparison,
+}
