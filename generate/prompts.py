@@ -68,7 +68,11 @@ def assign_splits(
         for prompt_id, position in positions.items()
     }
     by_position = sorted(positions, key=lambda prompt_id: positions[prompt_id])
-    for split, nearest in (("test", by_position[:1]), ("validation", by_position[1:2])):
+    fallbacks: tuple[tuple[Split, list[str]], ...] = (
+        ("test", by_position[:1]),
+        ("validation", by_position[1:2]),
+    )
+    for split, nearest in fallbacks:
         if split not in splits.values():
             splits |= dict.fromkeys(nearest, split)
     return [

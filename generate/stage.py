@@ -102,9 +102,7 @@ def _make_prompts(
         with disk_errors("making prompts", session.dir):
             session.scratch_dir.mkdir(exist_ok=True)
         attempts_path = session.scratch_dir / ATTEMPTS_NAME
-        raw = write_prompts(
-            loader.get(room), config.prompts, config.sampling.seed, attempts_path
-        )
+        raw = write_prompts(loader.get(room), config.prompts, config.sampling.seed, attempts_path)
     shares = config.prompts.validation_share, config.prompts.test_share
     prompts = assign_splits(raw, *shares)
     with disk_errors("writing prompts", session.dir):
@@ -227,9 +225,7 @@ def _finish(
 
 def _room_for_written_prompts(config: GenerateConfig, teacher: Teacher) -> int:
     around = len(render_prompt(teacher.tokenizer, [Message(role="user", content="")]))
-    return (
-        around + config.prompts.max_prompt_tokens + SPARE_TOKENS + config.sampling.max_tokens
-    )
+    return around + config.prompts.max_prompt_tokens + SPARE_TOKENS + config.sampling.max_tokens
 
 
 def _refuse_too_long(

@@ -23,11 +23,15 @@ class ChatTokenizer(Protocol):
 
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> Any: ...  # noqa: ANN401  (a str when tokenize is False)
+    ) -> Any:  # noqa: ANN401  (a str when tokenize is False)
+        """Render messages with the chat template."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...  # noqa: ANN401
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any:  # noqa: ANN401
+        """Return a mapping with `input_ids`."""
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Return the text of token ids."""
+        ...
 
 
 def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:

@@ -24,7 +24,7 @@ SMALLEST_MASS = 1e-7
 
 @dataclass(frozen=True)
 class TeacherRows:
-    """The teacher's stored signal for T completion tokens; absent entries have id −1."""
+    """The teacher's stored signal for T completion tokens; absent entries have id -1."""
 
     token_ids_T: NDArray[np.int64]
     top_token_ids_TK: NDArray[np.int64]
@@ -57,7 +57,8 @@ class Fidelity:
     """Means over tokens, in nats where not a share.
 
     `kl_nats` is forward KL(teacher‖student) over the stored top K plus one bucket for the rest: by
-    the data-processing inequality a lower bound of the full KL (Cover & Thomas 2006, theorem 2.8.1).
+    the data-processing inequality (Cover & Thomas 2006, theorem 2.8.1) a lower bound of the full
+    KL.
     `kl_standard_error` treats conversations, not tokens, as independent.
     """
 
@@ -71,7 +72,7 @@ class Fidelity:
 def bucket_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
     """Return KL(teacher‖student) per token [T] over K stored tokens and one tail bucket.
 
-    Source: sum_T p log(p/q) + (1−P) log((1−P)/(1−Q)), with P and Q the stored tokens' masses.
+    Source: sum_T p log(p/q) + (1-P) log((1-P)/(1-Q)), with P and Q the stored tokens' masses.
     """
     stored = teacher.top_token_ids_TK >= 0
     logp = np.where(stored, teacher.top_logprobs_TK, 0.0)

@@ -68,7 +68,7 @@ class Progress:
         elapsed = time.monotonic() - self._started
         text = f"{_clock(elapsed)} elapsed"
         fresh = self._done - self._resumed
-        if 0 < fresh and self._done < self._total:
+        if fresh > 0 and self._done < self._total:
             text += f", {_clock(elapsed / fresh * (self._total - self._done))} left"
         return f"{text}, {self._note}" if self._note else text
 

@@ -83,7 +83,7 @@ class RunDirectory:
         return verify_manifest(self.stage_dir(stage))
 
     def set_aside(self, stage: StageName) -> None:
-        """Make the stage run anew (`--force`); the former result stays until the new one is done."""
+        """Make the stage run anew; its former result stays until the new one is done."""
         with disk_errors("setting a stage aside", self.root):
             _remove(self.partial_dir(stage))
             if self.stage_dir(stage).exists():

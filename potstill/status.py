@@ -1,7 +1,7 @@
 """What a run has: its stages as a table.
 
-In: a run directory. Out: a rich table of what is finished, begun or missing, with the facts of each.
-Knows nothing of how stages work.
+In: a run directory. Out: a rich table of what is finished, begun or missing, with its facts. Knows
+nothing of how stages work.
 """
 
 from __future__ import annotations

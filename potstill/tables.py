@@ -69,7 +69,8 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
     table = pa.Table.from_pylist(list(rows), schema=schema)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    return table.num_rows
+    num_rows: int = table.num_rows
+    return num_rows
 
 
 def read_rows(

@@ -95,7 +95,9 @@ def _sampled(model, prompt_ids: list[int], num_tokens: int) -> dict:
         "completion": "",
         "prompt_token_ids": list(prompt_ids),
         "completion_token_ids": completion,
-        "sampled_logprobs": logprobs_TV.gather(-1, torch.tensor(completion)[:, None])[:, 0].tolist(),
+        "sampled_logprobs": logprobs_TV.gather(-1, torch.tensor(completion)[:, None])[
+            :, 0
+        ].tolist(),
         "num_top_logprobs": [TOP_LOGPROBS] * num_tokens,
         "top_token_ids": top.indices.flatten().tolist(),
         "top_logprobs": top.values.flatten().tolist(),
