@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from potstill.checkpoints import ModelShape
 from potstill.errors import TeacherError
 from potstill.files import disk_errors, sha256_file
 from potstill.progress import announced
@@ -57,6 +58,26 @@ def embedded_checkpoint(cache_dir: Path) -> Path:
         finally:
             shutil.rmtree(unfinished_dir, ignore_errors=True)
     return checkpoint_dir
+
+
+def embedded_shape() -> ModelShape:
+    """Return the embedded teacher's shape from its GGUF file's header.
+
+    Raises:
+        TeacherError: The package is not installed.
+    """
+    from gguf import GGUFReader
+
+    reader = GGUFReader(_gguf_path())
+    architecture = reader.fields["general.architecture"].contents()
+    embedding = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
+    hidden_size, vocab_size = (int(size) for size in embedding.shape)
+    return ModelShape(
+        num_parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        num_layers=int(reader.fields[f"{architecture}.block_count"].contents()),
+        hidden_size=hidden_size,
+        vocab_size=vocab_size,
+    )
 
 
 def _gguf_path() -> Path:

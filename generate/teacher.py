@@ -6,8 +6,6 @@ Knows nothing of vLLM or of prompts.
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 from generate.config import TeacherConfig
 from generate.embedded import EMBEDDED_TEACHER, embedded_checkpoint
 from potstill.chat import chat_template_sha256, tokenizer_sha256
+from potstill.checkpoints import count_parameters, find_checkpoint
 from potstill.errors import TeacherError
-from potstill.hub import find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def find_teacher(config: TeacherConfig) -> Teacher:
 
     Raises:
         ArtifactError: There is none of that name, or a file of it is damaged.
-        TeacherError: It is no chat model, or not in safetensors format.
+        TeacherError: It is no chat model.
     """
     embedded = config.model == EMBEDDED_TEACHER
     if embedded:
@@ -80,47 +78,6 @@ def find_teacher(config: TeacherConfig) -> Teacher:
         vocab_size=model_config.vocab_size,
         num_parameters=count_parameters(directory),
     )
-
-
-def count_parameters(checkpoint_dir: Path) -> int:
-    """Count the numbers in a checkpoint's safetensors files from their headers.
-
-    Raises:
-        TeacherError: There is no such file, or one is damaged.
-    """
-    paths = sorted(checkpoint_dir.glob("*.safetensors"))
-    try:
-        shapes = [shape for path in paths for shape in _tensor_shapes(path)]
-    except (OSError, ValueError, KeyError) as error:
-        raise TeacherError(
-            "the teacher's weights cannot be read",
-            where=checkpoint_dir,
-            expected="whole safetensors files",
-            found=error,
-            hint="copy or download the checkpoint again",
-        ) from error
-    if not shapes:
-        raise TeacherError(
-            "the teacher has no weights in safetensors format",
-            where=checkpoint_dir,
-            expected="*.safetensors",
-            found="none",
-            hint="save the model again with `save_pretrained`",
-        )
-    return sum(math.prod(shape) for shape in shapes)
-
-
-def _tensor_shapes(path: Path) -> list[list[int]]:
-    """Read the header: 8 bytes of little-endian length, then JSON (safetensors format, 0.8)."""
-    with path.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        end = stream.tell() + max(
-            (entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"),
-            default=0,
-        )
-    if path.stat().st_size < end:
-        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, its header names {end}")
-    return [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
 
 
 def _load(directory: Path, kind: str, what: str) -> Any:  # noqa: ANN401  (untyped library)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from potstill.config import preset_names
 from potstill.errors import ArtifactError, PotstillError
-from potstill.pipeline import PIPELINE, SERVE, Choice, Stage, run_pipeline, run_stage
+from potstill.pipeline import PIPELINE, SERVE, Choice, Stage, plan, run_pipeline, run_stage
 from potstill.progress import set_up_logging
 from potstill.rundir import STAGE_NAMES, RunDirectory
 from potstill.status import status_table
@@ -61,6 +61,9 @@ def run(
     config: ConfigOption = None,
     overrides: SetOption = None,
     force: ForceOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would cost, and do nothing.")
+    ] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Run all stages in order: generate, train, quantize, compare.
@@ -71,6 +74,9 @@ def run(
     name = preset or (config.stem if config else "default")
     run_directory = RunDirectory(run_dir or RUNS_DIR / name)
     choice = _choice(preset, config, overrides)
+    if dry_run:
+        Console().print(plan(choice, run_directory))
+        return
     options = ["--verbose"] if verbose else []
     code = run_pipeline(choice, run_directory, force=force, options=options)
     if code != 0:

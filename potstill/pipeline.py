@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table as RichTable
+
 from potstill.config import (
     Table,
     apply_overrides,
@@ -23,6 +25,7 @@ from potstill.config import (
     validate_tables,
 )
 from potstill.files import disk_errors, write_text_atomically
+from potstill.plan import Estimate, Workload, machine_speed, plan_table
 from potstill.processes import end_with_parent
 from potstill.rundir import RunDirectory, StageName
 
@@ -45,6 +48,12 @@ class Stage:
     def run(self, table: Table, run_directory: RunDirectory) -> None:
         """Do the stage's work; what is finished already is left alone."""
         import_module(f"{self.name}.stage").run(table, run_directory)
+
+    def estimate(self, table: Table, workload: Workload | None) -> tuple[Estimate, Workload]:
+        """Estimate the stage's cost, and what it leaves to the next one."""
+        module = import_module(f"{self.name}.estimate")
+        estimated: tuple[Estimate, Workload] = module.estimate(table, workload)
+        return estimated
 
 
 PIPELINE = (
@@ -137,6 +146,24 @@ def run_pipeline(
         if code != 0:
             return code if code > 0 else 128 - code
     return 0
+
+
+def plan(choice: Choice, run_directory: RunDirectory) -> RichTable:
+    """Return a table of what `run_pipeline` would cost.
+
+    Raises:
+        PotstillError: The configuration or a file that it names cannot be used.
+    """
+    tables = resolve(choice, run_directory)
+    workload: Workload | None = None
+    estimates = []
+    for stage in PIPELINE:
+        cost, workload = stage.estimate(tables[stage.name], workload)
+        estimates.append(cost)
+    finished = [
+        stage.name for stage in PIPELINE if all(map(run_directory.is_finished, stage.makes))
+    ]
+    return plan_table(estimates, finished, machine_speed())
 
 
 def _write_config(tables: dict[str, Table], run_directory: RunDirectory) -> None:

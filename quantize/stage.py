@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from potstill.checkpoints import find_checkpoint
 from potstill.errors import ConversionError, ManifestMismatchError
 from potstill.files import disk_errors, replacing, sha256_file, write_text_atomically
-from potstill.hub import find_checkpoint
 from potstill.manifest import Manifest, read_manifest
 from potstill.progress import Progress, announced, append_metrics, track
 from potstill.rundir import RunDirectory, StageSession

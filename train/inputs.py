@@ -13,8 +13,8 @@ from typing import Any
 
 import datasets
 
+from potstill.checkpoints import find_checkpoint
 from potstill.errors import ManifestMismatchError, TrainingError
-from potstill.hub import find_checkpoint
 from potstill.rundir import RunDirectory
 from train.checkpoints import refuse_other_tokenizer
 from train.config import TrainConfig

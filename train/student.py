@@ -14,8 +14,8 @@ import datasets
 import torch
 from torch import Tensor
 
+from potstill.checkpoints import find_checkpoint
 from potstill.errors import ConfigError, TrainingError
-from potstill.hub import find_checkpoint
 from potstill.progress import announced
 from train.checkpoints import load_model, refuse_other_tokenizer
 from train.config import FreezeConfig, StudentConfig

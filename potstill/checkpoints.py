@@ -1,0 +1,116 @@
+"""Hugging Face checkpoints on disk: where one lies, and how large its model is.
+
+In: a directory, or the name of a model on the hub. Out: a local directory, a `ModelShape`. Reads
+JSON and file headers only; knows nothing of weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from potstill.errors import ArtifactError
+
+WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What decides a decoder-only model's cost."""
+
+    num_parameters: int
+    """A head that is tied to the embedding counts once."""
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+
+    @classmethod
+    def read(cls, checkpoint_dir: Path) -> Self:
+        """Read a checkpoint's shape from its config and the headers of its weights.
+
+        Raises:
+            ArtifactError: A file is missing or damaged.
+        """
+        path = checkpoint_dir / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            config = config.get("text_config", config)
+            sizes = [int(config[key]) for key in ("num_hidden_layers", "hidden_size", "vocab_size")]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(checkpoint_dir, "config.json of a language model", error) from error
+        return cls(count_parameters(checkpoint_dir), *sizes)
+
+    def with_layers(self, num_layers: int) -> Self:
+        """Return the shape of the same model with another number of layers."""
+        in_layers = self.num_parameters - self.vocab_size * self.hidden_size
+        removed = in_layers * (self.num_layers - num_layers) // self.num_layers
+        return replace(self, num_parameters=self.num_parameters - removed, num_layers=num_layers)
+
+
+def find_checkpoint(name: str) -> Path:
+    """Return the directory of a checkpoint, fetched from the hub when it is not a local one.
+
+    Raises:
+        ArtifactError: There is no such directory and the hub does not give it.
+    """
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return directory.resolve()
+    # Imported here: the core starts without it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED_FILES))
+    except (OSError, ValueError, HFValidationError) as error:
+        raise ArtifactError(
+            "the checkpoint cannot be found",
+            where=name,
+            expected="a checkpoint directory, or the name of a model on the Hugging Face hub",
+            found=str(error).splitlines()[0],
+            hint="check the spelling, or download the model and name its directory",
+        ) from error
+
+
+def count_parameters(checkpoint_dir: Path) -> int:
+    """Count the numbers in a checkpoint's safetensors files from their headers.
+
+    Raises:
+        ArtifactError: There is no such file, or one is damaged.
+    """
+    try:
+        paths = sorted(checkpoint_dir.glob("*.safetensors"))
+        shapes = [entry["shape"] for path in paths for entry in _tensor_entries(path)]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise _damaged(checkpoint_dir, "whole safetensors files", error) from error
+    if not shapes:
+        raise _damaged(checkpoint_dir, "weights in *.safetensors files", "none")
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def _tensor_entries(path: Path) -> list[dict[str, Any]]:
+    """Read a header: 8 bytes of little-endian length, then JSON (safetensors format, 0.8)."""
+    num_bytes = path.stat().st_size
+    with path.open("rb") as stream:
+        header_bytes = int.from_bytes(stream.read(8), "little")
+        if header_bytes > num_bytes:
+            raise ValueError(f"{path.name} is no safetensors file")
+        header = json.loads(stream.read(header_bytes))
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    end = 8 + header_bytes + max((entry["data_offsets"][1] for entry in entries), default=0)
+    if num_bytes < end:
+        raise ValueError(f"{path.name} has {num_bytes} bytes, its header promises {end}")
+    return entries
+
+
+def _damaged(checkpoint_dir: Path, expected: str, found: object) -> ArtifactError:
+    return ArtifactError(
+        "a checkpoint cannot be read",
+        where=checkpoint_dir,
+        expected=expected,
+        found=found,
+        hint="copy or download the checkpoint again",
+    )
