@@ -63,8 +63,8 @@ class EngineConfig(Table):
 
     max_num_seqs: int = Field(default=128, ge=1)
     """Conversations sampled at once."""
-    kv_cache_bytes: int | None = Field(default=2 << 30, ge=1 << 20)
-    """Memory for the key-value cache. None leaves the choice to vLLM, right on a GPU; on a CPU vLLM
+    kv_cache_bytes: int = Field(default=2 << 30, ge=0)
+    """Memory for the key-value cache. 0 leaves the choice to vLLM, right on a GPU; on a CPU vLLM
     would take nearly all memory, so the default is explicit."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus completion, in tokens; None takes what the stage needs."""

@@ -63,7 +63,7 @@ class TeacherEngine:
         max_model_len: Longest prompt plus completion, in tokens.
         top_logprobs: Most log-probabilities a request may ask for.
         max_num_seqs: Completions sampled at once.
-        kv_cache_bytes: Memory of the key-value cache; None leaves the choice to vLLM.
+        kv_cache_bytes: Memory of the key-value cache; 0 leaves the choice to vLLM.
         enforce_eager: Skip compilation.
         tensor_parallel_size: GPUs one copy is spread over.
         seed: Seed of the engine; requests carry their own.
@@ -80,7 +80,7 @@ class TeacherEngine:
         max_model_len: int,
         top_logprobs: int,
         max_num_seqs: int,
-        kv_cache_bytes: int | None,
+        kv_cache_bytes: int,
         enforce_eager: bool,
         tensor_parallel_size: int,
         seed: int,
@@ -97,7 +97,7 @@ class TeacherEngine:
                     max_logprobs=top_logprobs,
                     logprobs_mode="raw_logprobs",
                     max_num_seqs=max_num_seqs,
-                    kv_cache_memory_bytes=kv_cache_bytes,
+                    kv_cache_memory_bytes=kv_cache_bytes or None,
                     enforce_eager=enforce_eager,
                     tensor_parallel_size=tensor_parallel_size,
                     use_tqdm_on_load=False,

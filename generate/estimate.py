@@ -59,9 +59,7 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
         disk_bytes=BYTES_PER_LOGPROB * stored,
-        memory_bytes=2.0 * shape.num_parameters
-        + (config.engine.kv_cache_bytes or 0)
-        + PROCESS_BYTES,
+        memory_bytes=2.0 * shape.num_parameters + config.engine.kv_cache_bytes + PROCESS_BYTES,
     )
     return cost, Workload(
         teacher=shape,

@@ -1,0 +1,131 @@
+"""What a user gets from the whole line: artefacts that verify, a report, a served student."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from openai import OpenAI
+
+from potstill.manifest import verify_manifest
+from potstill.rundir import STAGE_NAMES
+from potstill.tables import CONVERSATION_SCHEMA, PROMPT_SCHEMA, read_rows
+
+from .conftest import POTSTILL, potstill
+
+
+def facts(line, stage):
+    return verify_manifest(line.run_directory.stage_dir(stage)).facts
+
+
+def test_killed_in_every_stage_the_line_ends_in_artefacts_that_verify(line):
+    assert len(line.kills) >= 5
+    assert len(set(line.kills) - {"between stages"}) >= 3, line.kills
+    for stage in STAGE_NAMES:
+        manifest = verify_manifest(line.run_directory.stage_dir(stage))
+        assert manifest.outputs
+    left = sorted(path.name for path in line.run_directory.root.iterdir())
+    assert left == sorted([".lock", "config.toml", "metrics.jsonl", *STAGE_NAMES])
+
+
+def test_every_prompt_is_answered_once(line):
+    root = line.run_directory
+    (prompts_path,) = root.stage_dir("prompts").glob("*.parquet")
+    prompts = [row["prompt_id"] for row in read_rows(prompts_path, PROMPT_SCHEMA)]
+    answered = [
+        row
+        for path in sorted(root.stage_dir("conversations").glob("part-*.parquet"))
+        for row in read_rows(path, CONVERSATION_SCHEMA)
+    ]
+    assert len(prompts) == 48
+    assert [row["prompt_id"] for row in answered] == prompts
+    for row in answered:
+        assert len(row["sampled_logprobs"]) == len(row["completion_token_ids"]) <= 64
+        assert set(row["num_top_logprobs"]) == {32}
+        assert max(row["top_logprobs"]) <= 0.0
+
+
+def test_training_brings_the_student_nearer_to_the_teacher(line):
+    evaluation = facts(line, "student")["evaluation"]
+    assert evaluation["trained"]["kl_nats"] < 0.95 * evaluation["untrained"]["kl_nats"]
+    assert evaluation["trained"]["top1_agreement"] > evaluation["untrained"]["top1_agreement"]
+
+
+def test_the_teachers_own_file_is_next_to_the_sampled_teacher(line):
+    """vLLM's log-probabilities, torch's and llama.cpp's speak of the same tokens."""
+    rows = {row["name"]: row for row in facts(line, "comparison")["rows"]}
+    assert rows["teacher-F16"]["kl_nats"] < 0.01
+    assert rows["teacher-F16"]["top1_agreement"] > 0.95
+    trained = rows["student, trained"]["kl_nats"]
+    assert rows["student-F16"]["kl_nats"] == pytest.approx(trained, abs=0.02)
+
+
+def test_the_report_is_printed_and_written(line):
+    for name in ("teacher-F16", "student-F16", "student-Q8_0", "student-Q4_K_M"):
+        assert name in line.stdout
+    page = (line.run_directory.stage_dir("comparison") / "report.html").read_text()
+    assert page.count('<article class="prompt">') == 3
+
+
+def test_a_finished_run_is_skipped(line):
+    before = {
+        path: path.stat().st_mtime_ns
+        for stage in STAGE_NAMES
+        for path in line.run_directory.stage_dir(stage).iterdir()
+    }
+    again = potstill("run", line.run_directory.root)
+    assert again.returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_status_and_plan_tell_of_the_stages(line):
+    shown = potstill("status", line.run_directory.root, COLUMNS="200")
+    assert shown.returncode == 0
+    for stage in STAGE_NAMES:
+        assert re.search(rf"{stage}\s.*finished", shown.stdout)
+    planned = potstill("run", line.run_directory.root, "--dry-run")
+    assert planned.stdout.count("finished") == 4
+
+
+@pytest.fixture(scope="module")
+def client(line):
+    command = [POTSTILL, "serve", line.run_directory.root, "--set", "serve.port=0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for shown in process.stderr:
+        if found := re.search(r"serving student, teacher at (\S+)", shown):
+            break
+    yield OpenAI(base_url=found[1], api_key="none", max_retries=0)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
+def test_student_and_teacher_answer_the_openai_client(client):
+    assert [model.id for model in client.models.list()] == ["student", "teacher"]
+    for model in ("student", "teacher"):
+        question = {
+            "model": model,
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "max_tokens": 24,
+            "temperature": 0,
+        }
+        whole = client.chat.completions.create(**question)
+        assert whole.choices[0].message.content.strip()
+        assert 0 < whole.usage.completion_tokens <= 24
+        pieces = [
+            chunk.choices[0].delta.content or ""
+            for chunk in client.chat.completions.create(**question, stream=True)
+        ]
+        assert len(pieces) > 2
+        assert "".join(pieces) == whole.choices[0].message.content
+    assert "Paris" in whole.choices[0].message.content
+
+
+def test_metrics_are_json_lines_of_every_stage(line):
+    lines = line.run_directory.metrics_path.read_text().splitlines()
+    records = [json.loads(text) for text in lines]
+    assert {record["stage"] for record in records} == set(STAGE_NAMES) - {"prompts"}
+    assert all(record["time"] <= time.time() for record in records)

@@ -1,0 +1,150 @@
+"""Wrong input, damage and full disks: one clear error, a hint, and nothing that looks finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from potstill.rundir import RunDirectory
+
+from .conftest import potstill
+
+
+def refused(result, exit_code, *texts):
+    assert result.returncode == exit_code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("error: ") == 1, result.stderr
+    for text in texts:
+        assert text in result.stderr
+
+
+def test_missing_file_of_prompts(tmp_path):
+    path = tmp_path / "absent.jsonl"
+    result = potstill("generate", tmp_path / "run", f"--set=generate.prompts.path={path}")
+    refused(result, 2, "cannot be read", str(path), "hint:")
+
+
+def test_broken_row(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "one"}\n{"prompt": "two"\n')
+    result = potstill("run", tmp_path / "run", f"--set=generate.prompts.path={path}")
+    refused(result, 1, f"{path}, line 2", "not JSON", "hint:")
+    assert not (tmp_path / "run" / "prompts").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--set=train.learning_rat=1", "did you mean 'learning_rate'?"),
+        ("--set=tain.seed=1", "unknown table [tain]"),
+        ("--set=train.seed", "a.b=c"),
+        ("--set=train.kd.weight=2", "train.kd.weight"),
+        ("--preset=dmeo", "did you mean 'demo'?"),
+        ("--config=absent.toml", "absent.toml"),
+    ],
+)
+def test_wrong_configuration(tmp_path, option, text):
+    refused(potstill("run", tmp_path / "run", option), 2, text)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_does_not_exist(tmp_path):
+    result = potstill(
+        "generate", tmp_path / "run", "--set=generate.teacher.model=./absent", HF_HUB_OFFLINE="1"
+    )
+    refused(result, 1, "./absent", "hint:")
+
+
+@pytest.fixture
+def copied_run(line, tmp_path) -> RunDirectory:
+    """The finished run again; its files are links until `damage` replaces one."""
+    target = tmp_path / "copy"
+    shutil.copytree(line.run_directory.root, target, copy_function=os.link)
+    return RunDirectory(target)
+
+
+def damage(path):
+    """Turn one bit in the middle of a file, in a copy of it."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "command"),
+    [
+        ("prompts", "prompts.parquet", "generate"),
+        ("conversations", "part-00000.parquet", "train"),
+        ("student", "model.safetensors", "quantize"),
+        ("gguf", "student-Q4_K_M.gguf", "compare"),
+        ("gguf", "student-Q4_K_M.gguf", "serve"),
+    ],
+)
+def test_one_flipped_bit(copied_run, stage, name, command):
+    path = copied_run.stage_dir(stage) / name
+    damage(path)
+    result = potstill(command, copied_run.root)
+    refused(result, 1, "changed or damaged", str(path), "hint:")
+
+
+def test_a_student_with_another_tokenizer(copied_run, tiny_teacher_dir, tmp_path):
+    other = shutil.copytree(tiny_teacher_dir, tmp_path / "other")
+    content = json.loads((other / "tokenizer.json").read_text())
+    content["added_tokens"] = content["added_tokens"][1:]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    student = f"--set=train.student.checkpoint={other}"
+    result = potstill("train", copied_run.root, student, "--force")
+    refused(result, 1, "another tokenizer", str(other), "hint:")
+    assert not copied_run.is_finished("student")
+    assert copied_run.replaced_dir("student").is_dir(), "the former student is kept"
+
+
+def test_another_configuration_needs_force(copied_run):
+    result = potstill("train", copied_run.root, "--set=train.learning_rate=0.1")
+    refused(result, 1, "train.learning_rate = 0.1", "--force")
+    assert copied_run.is_finished("student")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A directory on a file system of its own; the size is set by calling it."""
+    mounted = tmp_path / "tiny_disk"
+    mounted.mkdir()
+
+    def mount(num_bytes):
+        command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", mounted]
+        if os.geteuid() != 0 or subprocess.run(command, check=False).returncode != 0:
+            pytest.skip("this user may not mount a tmpfs")
+        return mounted
+
+    yield mount
+    subprocess.run(["umount", mounted], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_a_full_disk_while_the_teacher_answers(tiny_disk, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"What is {n} + 1?"}) + "\n" for n in range(16)))
+    run_dir = tiny_disk(1 << 17) / "run"
+    options = ("--preset=small", f"--set=generate.prompts.path={path}")
+    refused(potstill("generate", run_dir, *options), 1, "No space left on device", "hint:")
+    assert not RunDirectory(run_dir).is_finished("conversations")
+
+
+def test_a_full_disk_while_files_are_quantised(line, tiny_disk):
+    needed = ("prompts", "conversations", "student")
+    sizes = [
+        path.stat().st_size
+        for stage in needed
+        for path in line.run_directory.stage_dir(stage).iterdir()
+    ]
+    root = tiny_disk(sum(sizes) + (100 << 20)) / "run"
+    for stage in needed:
+        shutil.copytree(line.run_directory.stage_dir(stage), root / stage)
+    run_directory = RunDirectory(root)
+    refused(potstill("quantize", root, "--preset=small"), 1, "hint:", "disk")
+    assert not run_directory.is_finished("gguf")
