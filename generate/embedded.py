@@ -46,7 +46,7 @@ def embedded_checkpoint(cache_dir: Path) -> Path:
     if checkpoint_dir.is_dir():
         return checkpoint_dir
     with (
-        announced("dequantising the embedded teacher (once)"),
+        announced("dequantising the embedded teacher, once", about_seconds=30),
         disk_errors("caching the embedded teacher", checkpoint_dir),
     ):
         unfinished_dir = cache_dir / f"{checkpoint_dir.name}.partial-{os.getpid()}"

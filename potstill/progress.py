@@ -12,8 +12,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_EVERY_SECONDS = 60.0
 
@@ -24,14 +29,38 @@ def set_up_logging(*, verbose: bool = False) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        handlers=[_StderrHandler()],
     )
-    for noisy in ("httpx", "httpcore", "openai", "urllib3", "asyncio", "filelock"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "openai",
+        "urllib3",
+        "asyncio",
+        "filelock",
+        "gguf",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for noisier in ("vllm", "transformers", "py.warnings"):
         logging.getLogger(noisier).setLevel(logging.DEBUG if verbose else logging.ERROR)
     logging.captureWarnings(True)
     os.environ.setdefault("TQDM_DISABLE", "1")  # other libraries' bars would break our own
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is now: rich puts log lines above a bar that is being shown."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _stream: TextIO) -> None:
+        """Ignore it: the stream is always the current one."""
 
 
 class Progress:
@@ -75,7 +104,6 @@ class Progress:
 
 class _BarProgress(Progress):
     def __init__(self, label: str, total: int, unit: str) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
@@ -85,7 +113,7 @@ class _BarProgress(Progress):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[timing]}"),
-            console=Console(stderr=True),
+            console=_console(),
         )
         self._task = self._bar.add_task(f"{label} ({unit})", total=total, timing="")
         self._bar.start()
@@ -118,12 +146,38 @@ def track(label: str, total: int, unit: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def announced(label: str) -> Iterator[None]:
-    """Say that a step without a count begins, and how long it took."""
-    _log(f"{label} …")
+def announced(label: str, about_seconds: float | None = None) -> Iterator[None]:
+    """Say that a step without a count begins, and how long it took.
+
+    Args:
+        label: What is being done.
+        about_seconds: How long it usually takes, for a step that may last longer than 10 s.
+    """
+    usual = "" if about_seconds is None else f" (about {_clock(about_seconds)})"
+    _log(f"{label}{usual} …")
     started = time.monotonic()
-    yield
+    with _spinner(label) if sys.stderr.isatty() else nullcontext():
+        yield
     _log(f"{label}: done in {_clock(time.monotonic() - started)}")
+
+
+@contextmanager
+def _spinner(label: str) -> Iterator[None]:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with RichProgress(*columns, console=_console(), transient=True) as spinner:
+        spinner.add_task(label)
+        yield
+
+
+@cache
+def _console() -> Console:
+    """Return the one console of all bars: rich stacks bars of one console."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def append_metrics(path: Path, stage: str, **values: float | int | str) -> None:

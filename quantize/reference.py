@@ -17,6 +17,7 @@ from typing import Any
 from potstill.chat import render_prompt
 from potstill.errors import ConversionError
 from potstill.files import replacing
+from potstill.progress import track
 from potstill.schema import Message
 from potstill.tables import CONVERSATION_SCHEMA, read_rows
 from quantize.hostile_texts import HOSTILE_TEXTS
@@ -107,10 +108,15 @@ def read_expected(
     )
 
 
-def write_reference_logprobs(checkpoint_dir: Path, held_out: HeldOut, path: Path) -> None:
+def write_reference_logprobs(
+    checkpoint_dir: Path, held_out: HeldOut, path: Path, *, label: str
+) -> None:
     """Write the checkpoint's log-probabilities [T, V] as float32, computed in float32.
 
     Rows are streamed to disk: memory holds one conversation's.
+
+    Args:
+        label: What to call the checkpoint in the progress.
 
     Raises:
         ConversionError: transformers cannot load the checkpoint.
@@ -130,7 +136,13 @@ def write_reference_logprobs(checkpoint_dir: Path, held_out: HeldOut, path: Path
         ) from error
     model = model.eval().to(device)
     shape = (held_out.num_tokens, model.config.vocab_size)
-    with replacing(path) as temporary, torch.inference_mode():
+    with (
+        replacing(path) as temporary,
+        torch.inference_mode(),
+        track(
+            f"evaluating the {label} checkpoint", len(held_out.sequences), "conversations"
+        ) as progress,
+    ):
         table = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
             temporary, "w+", np.float32, shape
         )
@@ -141,4 +153,5 @@ def write_reference_logprobs(checkpoint_dir: Path, held_out: HeldOut, path: Path
             logits_TV = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0]
             table[row : row + kept] = logits_TV.double().log_softmax(-1).cpu().numpy()
             row += kept
+            progress.advance()
         table.flush()

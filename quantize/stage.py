@@ -20,7 +20,7 @@ from potstill.checkpoints import find_checkpoint
 from potstill.errors import ConversionError, ManifestMismatchError
 from potstill.files import disk_errors, replacing, sha256_file, write_text_atomically
 from potstill.manifest import Manifest, read_manifest
-from potstill.progress import Progress, announced, append_metrics, track
+from potstill.progress import Progress, append_metrics, track
 from potstill.rundir import RunDirectory, StageSession
 from quantize.card import write_card
 from quantize.checkpoint import Checkpoint
@@ -76,8 +76,7 @@ class SourceModel:
         """The checkpoint's log-probabilities, computed once for all types."""
         path = self.scratch_dir / f"{self.role}-logprobs.npy"
         if not path.is_file():
-            with announced(f"evaluating the {self.role} checkpoint on held-out conversations"):
-                write_reference_logprobs(self.checkpoint.dir, self.held_out, path)
+            write_reference_logprobs(self.checkpoint.dir, self.held_out, path, label=self.role)
         return path
 
 

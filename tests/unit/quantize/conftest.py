@@ -163,7 +163,7 @@ def proof(tmp_path: Path) -> Callable[[Path], tuple[Expected, HeldOut, Path]]:
         held_out = read_held_out(conversations_dir, 60)
         vocab_size = Checkpoint(checkpoint_dir).config.vocab_size
         logprobs_path = tmp_path / "logprobs.npy"
-        write_reference_logprobs(checkpoint_dir, held_out, logprobs_path)
+        write_reference_logprobs(checkpoint_dir, held_out, logprobs_path, label="test")
         expected = read_expected(tokenizer, checkpoint_dir, vocab_size, held_out.chats)
         return expected, held_out, logprobs_path
 
