@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from potstill.checkpoints import WANTED_FILES, count_parameters, find_checkpoint
+from potstill.errors import ArtifactError
+
+
+def write_safetensors(path, shapes, num_bytes=None):
+    """Write float32 zeros of the given shapes, or a body of another size."""
+    end, header = 0, {"__metadata__": {"format": "pt"}}
+    for name, shape in shapes.items():
+        start, size = end, 4
+        for length in shape:
+            size *= length
+        end = start + size
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    body = bytes(end if num_bytes is None else num_bytes)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
+def test_a_directory_is_its_own_checkpoint(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mine", "./mine", "~/mine", str(tmp_path / "mine")):
+        assert find_checkpoint(name) == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("name", ["no-such-owner/no-such-model", "no/such/directory", "~/nothing"])
+def test_a_name_that_is_none_is_an_error_that_repeats_it(name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ArtifactError, match="the checkpoint cannot be found") as caught:
+        find_checkpoint(name)
+    assert caught.value.where == name
+    assert caught.value.found
+    assert "\n" not in caught.value.found
+
+
+def test_a_model_of_the_hub_is_fetched_without_what_no_stage_reads(tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, *, allow_patterns):
+        asked.append((name, allow_patterns))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert find_checkpoint("owner/model") == tmp_path
+    assert asked == [("owner/model", WANTED_FILES)]
+    assert not any(pattern.endswith((".bin", ".gguf", ".onnx")) for pattern in WANTED_FILES)
+
+
+def test_parameters_are_counted_as_transformers_counts_them(tiny_teacher_dir):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_teacher_dir)
+    assert count_parameters(tiny_teacher_dir) == model.num_parameters() > 1_000_000
+
+
+def test_all_shards_are_counted_scalars_and_empty_tensors_too(tmp_path):
+    write_safetensors(tmp_path / "model-00001.safetensors", {"a": [2, 3], "b": [5]})
+    write_safetensors(tmp_path / "model-00002.safetensors", {"c": [], "d": [0, 7]})
+    assert count_parameters(tmp_path) == 6 + 5 + 1
+
+
+def test_a_truncated_file_is_an_error_that_names_it(tiny_teacher_dir, tmp_path):
+    content = (tiny_teacher_dir / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[:-1])
+    with pytest.raises(ArtifactError, match=r"model\.safetensors has .* bytes") as caught:
+        count_parameters(tmp_path)
+    assert caught.value.where == tmp_path
+
+
+def test_no_file_is_an_error(tmp_path):
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(ArtifactError, match=r"expected: weights in \*\.safetensors(.|\n)*none"):
+        count_parameters(tmp_path)
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 269060552\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"1234567", bytes(8), LFS_POINTER, b"\xff" * 100, (3).to_bytes(8, "little") + b"{{}"],
+    ids=["empty", "short", "zeros", "lfs_pointer", "ones", "no_json"],
+)
+def test_something_else_is_an_error(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ArtifactError, match="a checkpoint cannot be read"):
+        count_parameters(tmp_path)
+
+
+@pytest.mark.xfail(strict=True, raises=AttributeError, reason="the header is taken for an object")
+def test_a_header_that_is_no_object_is_an_error(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(ArtifactError):
+        count_parameters(tmp_path)

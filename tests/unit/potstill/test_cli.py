@@ -1,0 +1,212 @@
+"""The command line as a user meets it: processes, exit codes, stdout and stderr."""
+
+import json
+import signal
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from potstill.config import preset_names
+from potstill.pipeline import STAGES
+from potstill.rundir import RunDirectory
+
+ROOT = Path(__file__).parents[3]
+HEAVY = ("torch", "transformers", "vllm", "trl", "llama_cpp", "fastapi", "peft", "datasets")
+
+WITH_A_FAKE_ROOM = """
+import sys
+from types import ModuleType
+
+def run(table, run_directory):
+{body}
+
+module = ModuleType("train.stage")
+module.run = run
+sys.modules["train.stage"] = module
+
+from potstill.cli import main
+main()
+"""
+
+
+def potstill(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "potstill", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def fake_train(body: str, *arguments: object) -> list[str]:
+    """Return a command that is potstill with another train stage."""
+    indented = "\n".join(f"    {line}" for line in body.splitlines())
+    source = WITH_A_FAKE_ROOM.format(body=indented)
+    return [sys.executable, "-c", source, *map(str, arguments)]
+
+
+def train(body: str, *arguments: object) -> subprocess.CompletedProcess:
+    command = fake_train(body, "train", *arguments)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_command_on_stdout():
+    answer = potstill("--help")
+    assert answer.returncode == 0
+    assert answer.stderr == ""
+    for name in ("run", *STAGES, "status"):
+        assert f" {name} " in answer.stdout
+
+
+def test_help_of_a_stage_names_its_options_and_the_presets():
+    answer = potstill("train", "--help")
+    assert answer.returncode == 0
+    words = " ".join(answer.stdout.replace("│", " ").split())
+    for option in ("--preset", "--config", "--set", "--force", "--verbose"):
+        assert option in words
+    assert f"One of {', '.join(preset_names())}." in words
+    assert STAGES["train"].summary in words
+
+
+def test_version_is_data_on_stdout():
+    answer = potstill("--version")
+    assert (answer.returncode, answer.stdout) == (0, metadata.version("potstill") + "\n")
+
+
+def test_the_command_line_loads_no_heavy_library():
+    source = "import json, sys, potstill.cli; print(json.dumps(sorted(sys.modules)))"
+    answer = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = json.loads(answer.stdout)
+    assert "potstill.cli" in loaded
+    assert set(HEAVY).isdisjoint(loaded)
+
+
+def test_resolving_a_configuration_loads_no_heavy_library(tmp_path):
+    """An error in a configuration is told at once, without the seconds that torch needs to load."""
+    source = (
+        "import json, sys; from pathlib import Path; from potstill.pipeline import *\n"
+        f"resolve(Choice(preset='demo'), RunDirectory(Path({str(tmp_path)!r})))\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = json.loads(answer.stdout)
+    assert {f"{name}.config" for name in STAGES} <= set(loaded)
+    assert set(HEAVY).isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_an_unknown_preset_is_wrong_usage_with_a_suggestion(tmp_path, command):
+    answer = potstill(command, tmp_path / "run", "--preset", "dmo")
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("error: unknown preset 'dmo'\n")
+    assert "did you mean 'demo'?" in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_key_is_wrong_usage_with_a_suggestion(tmp_path):
+    answer = potstill("train", tmp_path / "run", "--set", "train.kd.wieght=0.5")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: unknown key train.kd.wieght\n")
+    assert "did you mean 'weight'?" in answer.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_preset_and_file_together_are_wrong_usage(tmp_path, command):
+    answer = potstill(command, tmp_path / "run", "--preset", "demo", "--config", "mine.toml")
+    assert answer.returncode == 2
+    assert "--preset or --config, not both" in answer.stderr
+
+
+@pytest.mark.parametrize("arguments", [["distil"], ["train"], ["train", "run", "--fast"]])
+def test_unknown_commands_options_and_missing_arguments_are_wrong_usage(arguments):
+    answer = potstill(*arguments)
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert "Usage:" in answer.stderr
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_status_of_an_empty_directory_is_an_error(tmp_path, make):
+    if make:
+        (tmp_path / "run").mkdir()
+    answer = potstill("status", tmp_path / "run")
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("error: there is no run here\n")
+    assert str(tmp_path / "run") in answer.stderr
+    assert "hint: potstill run makes one" in answer.stderr
+
+
+def test_status_is_data_on_stdout(tmp_path):
+    session = RunDirectory(tmp_path / "run").open_stage("prompts", {})
+    session.finish(facts={"num_prompts": 4711})
+    answer = potstill("status", tmp_path / "run")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "4711" in answer.stdout
+
+
+def test_an_error_of_ours_is_told_without_a_traceback(tmp_path):
+    answer = train(
+        "from potstill.errors import TrainingError\n"
+        "raise TrainingError('no memory left', where='step 3', hint='lower train.batch_size')",
+        tmp_path / "run",
+    )
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr == (
+        "error: no memory left\n  where: step 3\n  hint: lower train.batch_size\n"
+    )
+
+
+def test_an_unexpected_error_is_told_without_a_traceback_but_with_a_hint(tmp_path):
+    answer = train("return {}['no such key']", tmp_path / "run")
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert "Traceback" not in answer.stderr
+    assert answer.stderr.startswith("error: KeyError: 'no such key'\n")
+    assert "hint: this is a defect of potstill; --verbose shows where" in answer.stderr
+
+
+def test_verbose_shows_where_an_unexpected_error_happened(tmp_path):
+    answer = train("return {}['no such key']", tmp_path / "run", "--verbose")
+    assert answer.returncode == 1
+    assert "Traceback" in answer.stderr
+    assert "in run_stage" in answer.stderr
+
+
+def test_an_interrupted_stage_exits_with_130_and_lets_the_run_go(tmp_path):
+    body = "import time\nprint('ready', flush=True)\ntime.sleep(30)"
+    process = subprocess.Popen(
+        fake_train(body, "train", tmp_path / "run"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    with RunDirectory(tmp_path / "run").locked():
+        pass
+
+
+def test_a_stage_that_fails_fails_the_run_with_its_code_and_is_told_once(tmp_path):
+    answer = potstill("run", tmp_path / "run", "--set", "generate.teacher.model=/no/such/teacher")
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr.count("error: the checkpoint cannot be found") == 1
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "run" / "student.partial").exists()
+
+
+def test_the_console_script_is_this_command_line():
+    (script,) = metadata.entry_points(group="console_scripts", name="potstill")
+    assert script.value == "potstill.cli:main"

@@ -1,0 +1,71 @@
+import copy
+import pickle
+
+import pytest
+
+from potstill import errors
+from potstill.errors import (
+    ArtifactError,
+    BackendError,
+    BackendUnavailableError,
+    ConfigError,
+    ContextLengthError,
+    ConversionError,
+    ManifestMismatchError,
+    PotstillError,
+    SchemaVersionError,
+    TeacherError,
+    TrainingError,
+)
+
+TREE = {
+    ConfigError: PotstillError,
+    ArtifactError: PotstillError,
+    ManifestMismatchError: ArtifactError,
+    SchemaVersionError: ArtifactError,
+    TeacherError: PotstillError,
+    TrainingError: PotstillError,
+    ConversionError: PotstillError,
+    BackendError: PotstillError,
+    ContextLengthError: BackendError,
+    BackendUnavailableError: BackendError,
+}
+
+
+def test_message_says_what_where_expected_found_and_hint_in_that_order():
+    error = PotstillError("it broke", hint="mend it", found=3, expected=2, where="row 7")
+    assert str(error) == "it broke\n  where: row 7\n  expected: 2\n  found: 3\n  hint: mend it"
+
+
+def test_what_is_not_known_is_left_out_but_zero_is_shown():
+    assert str(PotstillError("it broke", found=0, hint="mend it")) == (
+        "it broke\n  found: 0\n  hint: mend it"
+    )
+    assert str(PotstillError("it broke")) == "it broke"
+
+
+@pytest.mark.parametrize(("kind", "parent"), TREE.items())
+def test_every_kind_has_its_place_in_the_tree(kind, parent):
+    assert kind.__bases__[0] is parent
+
+
+def test_the_tree_above_is_the_whole_tree():
+    found = {value for value in vars(errors).values() if isinstance(value, type)}
+    assert found == {PotstillError, *TREE}
+
+
+@pytest.mark.parametrize("kind", [PotstillError, *TREE])
+def test_only_a_wrong_setting_exits_with_2(kind):
+    assert kind("it broke").exit_code == (2 if kind is ConfigError else 1)
+
+
+def test_a_wrong_setting_is_a_value_error_for_whoever_expects_one():
+    with pytest.raises(ValueError, match="it broke"):
+        raise ConfigError("it broke")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_message_survives_the_way_between_processes(duplicate):
+    error = ManifestMismatchError("it broke", where="row 7", found=0, hint="mend it")
+    assert str(duplicate(error)) == str(error)
+    assert duplicate(error).where == "row 7"

@@ -1,0 +1,230 @@
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from potstill import cli
+from potstill.config import read_config_file
+from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError, TrainingError
+from potstill.pipeline import PIPELINE, SERVE, STAGES, Choice, resolve, run_pipeline, run_stage
+from potstill.rundir import STAGE_NAMES, RunDirectory
+
+OWN = Choice()
+TRAIN = STAGES["train"]
+
+
+@pytest.fixture
+def run_directory(tmp_path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture
+def fake_room(monkeypatch):
+    """Return a function that puts another `run` into a stage's room."""
+
+    def put(name, run):
+        module = ModuleType(f"{name}.stage")
+        module.run = run
+        monkeypatch.setitem(sys.modules, f"{name}.stage", module)
+
+    return put
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Record the commands that the pipeline runs; each stage's exit code can be set."""
+    recorded = SimpleNamespace(commands=[], codes={}, preexec_fns=[])
+
+    def run(command, *, check, preexec_fn):
+        assert not check
+        recorded.commands.append(command)
+        recorded.preexec_fns.append(preexec_fn)
+        return SimpleNamespace(returncode=recorded.codes.get(command[3], 0))
+
+    monkeypatch.setattr("potstill.pipeline.subprocess", SimpleNamespace(run=run))
+    return recorded
+
+
+def max_steps(choice, run_directory):
+    return resolve(choice, run_directory)["train"].max_steps
+
+
+def write_config(run_directory, text):
+    run_directory.root.mkdir(exist_ok=True)
+    run_directory.config_path.write_text(text)
+
+
+def make_student(table, run_directory):
+    """Do the train stage's work without training."""
+    session = run_directory.open_stage("student", table.to_json())
+    if not session.finished:
+        session.finish()
+
+
+def test_every_directory_of_a_run_is_made_by_one_stage():
+    made = [name for stage in PIPELINE for name in stage.makes]
+    assert sorted(made) == sorted(STAGE_NAMES)
+    assert SERVE.makes == ()
+    assert list(STAGES) == ["generate", "train", "quantize", "compare", "serve"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_has_a_table_with_defaults(name):
+    assert STAGES[name].table_class()().to_json()
+
+
+def test_without_anything_there_are_defaults(run_directory):
+    tables = resolve(OWN, run_directory)
+    assert tables == {name: stage.table_class()() for name, stage in STAGES.items()}
+
+
+def test_a_preset_a_file_or_the_runs_own_file_in_that_order(run_directory, tmp_path, monkeypatch):
+    presets = {"fast": {"train": {"max_steps": 70}}}
+    monkeypatch.setattr("potstill.pipeline.read_preset", presets.__getitem__)
+    (tmp_path / "mine.toml").write_text("[train]\nmax_steps = 71\n")
+    write_config(run_directory, "[train]\nmax_steps = 72\n")
+    assert max_steps(OWN, run_directory) == 72
+    assert max_steps(Choice(path=tmp_path / "mine.toml"), run_directory) == 71
+    assert max_steps(Choice(preset="fast"), run_directory) == 70
+
+
+@pytest.mark.parametrize("base", ["preset", "path", "own"])
+def test_overrides_count_above_all_else(run_directory, tmp_path, base):
+    (tmp_path / "mine.toml").write_text("[train]\nmax_steps = 71\nseed = 5\n")
+    write_config(run_directory, "[train]\nmax_steps = 72\nseed = 5\n")
+    choice = Choice(
+        preset="demo" if base == "preset" else None,
+        path=tmp_path / "mine.toml" if base == "path" else None,
+        overrides=("train.max_steps=73", "train.kd.weight=0.25"),
+    )
+    train = resolve(choice, run_directory)["train"]
+    assert train.max_steps == 73
+    assert train.kd.weight == 0.25
+    assert train.seed == (0 if base == "preset" else 5)
+
+
+def test_an_error_names_where_the_value_came_from(run_directory, tmp_path):
+    (tmp_path / "mine.toml").write_text("[train]\nmax_steps = 0\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve(Choice(path=tmp_path / "mine.toml", overrides=("train.seed=-1",)), run_directory)
+    assert caught.value.where == str(tmp_path / "mine.toml")
+    with pytest.raises(ConfigError) as caught:
+        resolve(Choice(overrides=("train.max_steps=0",)), run_directory)
+    assert caught.value.where == "--set"
+    write_config(run_directory, "[trian]\n")
+    with pytest.raises(ConfigError, match="did you mean 'train'") as caught:
+        resolve(OWN, run_directory)
+    assert caught.value.where == str(run_directory.config_path)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(),
+        Choice(preset="demo"),
+        Choice(path=Path("my configs/mine.toml"), overrides=("train.seed=1",)),
+        Choice(
+            preset="demo",
+            overrides=(
+                "generate.teacher.model=/models/a b",
+                'serve.models=["a", "b"]',
+                "train.x=y=z",
+            ),
+        ),
+    ],
+)
+def test_a_choice_comes_back_from_its_options(choice, monkeypatch):
+    """As the command line of each stage's own process reads them."""
+    seen = []
+    monkeypatch.setattr(cli, "run_stage", lambda _stage, choice, *_, **__: seen.append(choice))
+    monkeypatch.setattr(cli, "set_up_logging", lambda **_: None)
+    cli.app(["train", "runs/x", *choice.options()], standalone_mode=False)
+    assert seen == [choice]
+
+
+def test_all_stages_run_in_order_in_processes_that_end_with_this_one(run_directory, processes):
+    choice = Choice(preset="demo", overrides=("train.seed=1",))
+    code = run_pipeline(choice, run_directory, force=True, options=["--verbose"])
+    assert code == 0
+    options = ["--set=train.seed=1", "--preset=demo", "--verbose", "--force"]
+    assert processes.commands == [
+        [sys.executable, "-m", "potstill", name, str(run_directory.root), *options]
+        for name in ("generate", "train", "quantize", "compare")
+    ]
+    if sys.platform == "linux":
+        assert all(map(callable, processes.preexec_fns))
+
+
+def test_without_force_there_is_no_force(run_directory, processes):
+    run_pipeline(OWN, run_directory, force=False)
+    assert processes.commands[0] == [
+        *(sys.executable, "-m", "potstill", "generate"),
+        str(run_directory.root),
+    ]
+
+
+@pytest.mark.parametrize(("code", "told"), [(1, 1), (2, 2), (130, 130), (-signal.SIGKILL, 137)])
+def test_the_first_stage_that_fails_stops_the_pipeline(run_directory, processes, code, told):
+    processes.codes = {"train": code, "quantize": 99}
+    assert run_pipeline(OWN, run_directory, force=False) == told
+    assert [command[3] for command in processes.commands] == ["generate", "train"]
+
+
+def test_a_wrong_setting_of_a_late_stage_is_told_before_any_stage_runs(run_directory, processes):
+    with pytest.raises(ConfigError, match=r"compare\.speed_rounds"):
+        run_pipeline(Choice(overrides=("compare.speed_rounds=0",)), run_directory, force=False)
+    assert processes.commands == []
+    assert not run_directory.root.exists()
+
+
+def test_a_run_keeps_the_configuration_that_made_it(run_directory, fake_room):
+    fake_room("train", make_student)
+    run_stage(TRAIN, Choice(overrides=("train.max_steps=7",)), run_directory, force=False)
+    assert read_config_file(run_directory.config_path)["train"]["max_steps"] == 7
+    with pytest.raises(ManifestMismatchError, match=r"student\.max_steps = 8"):
+        run_stage(TRAIN, Choice(overrides=("train.max_steps=8",)), run_directory, force=False)
+    assert read_config_file(run_directory.config_path)["train"]["max_steps"] == 7
+    run_stage(TRAIN, Choice(overrides=("train.max_steps=8",)), run_directory, force=True)
+    assert read_config_file(run_directory.config_path)["train"]["max_steps"] == 8
+
+
+def test_a_stage_that_fails_leaves_its_configuration_to_go_on_with(run_directory, fake_room):
+    def fail(_table, _run_directory):
+        raise TrainingError("out of memory")
+
+    fake_room("train", fail)
+    with pytest.raises(TrainingError):
+        run_stage(TRAIN, Choice(overrides=("train.max_steps=7",)), run_directory, force=False)
+    assert max_steps(OWN, run_directory) == 7
+
+
+def test_force_sets_aside_only_what_the_stage_makes(run_directory, fake_room):
+    run_directory.open_stage("prompts", {}).finish()
+    run_directory.open_stage("student", {}).finish()
+    seen = {}
+
+    def look(_table, run_directory):
+        seen.update({name: run_directory.is_finished(name) for name in ("prompts", "student")})
+
+    fake_room("train", look)
+    run_stage(TRAIN, OWN, run_directory, force=True)
+    assert seen == {"prompts": True, "student": False}
+    assert (run_directory.replaced_dir("student") / "manifest.json").is_file()
+
+
+def test_a_stage_does_not_run_while_another_process_works_on_the_run(run_directory, fake_room):
+    fake_room("train", lambda *_: pytest.fail("ran all the same"))
+    with run_directory.locked(), pytest.raises(ArtifactError, match="another potstill process"):
+        run_stage(TRAIN, OWN, run_directory, force=True)
+    assert not run_directory.config_path.exists()
+
+
+def test_serving_neither_waits_for_the_run_nor_writes_to_it(run_directory, fake_room):
+    seen = []
+    fake_room("serve", lambda table, _run_directory: seen.append(table.port))
+    with run_directory.locked():
+        run_stage(SERVE, Choice(overrides=("serve.port=8123",)), run_directory, force=False)
+    assert seen == [8123]
+    assert [path.name for path in run_directory.root.iterdir()] == [".lock"]

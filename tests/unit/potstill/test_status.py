@@ -1,0 +1,112 @@
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from potstill.errors import ArtifactError
+from potstill.rundir import STAGE_NAMES, RunDirectory
+from potstill.status import status_table
+
+FACTS = {
+    "prompts": {"num_prompts": 1000},
+    "conversations": {
+        "teacher": {"model": "smollm2-135m-instruct"},
+        "num_conversations": {"train": 880, "validation": 40, "test": 80},
+        "top_logprobs": 20,
+    },
+    "student": {
+        "num_layers": 24,
+        "num_parameters": 113_274_432,
+        "evaluation": {
+            "untrained": {"kl_nats": 1.1041, "top1_agreement": 0.489},
+            "trained": {"kl_nats": 0.3119, "top1_agreement": 0.7014},
+        },
+    },
+    "gguf": {
+        "files": [{"name": "student-F16"}, {"name": "student-Q8_0"}],
+        "recommended": "student-Q8_0",
+    },
+    "comparison": {
+        "reference": "teacher-F16",
+        "recommended": "student-Q8_0",
+        "rows": [
+            {"name": "student-F16", "kl_nats": 9.0, "size_ratio": 9.0, "speed_ratio": 9.0},
+            {"name": "student-Q8_0", "kl_nats": 0.3191, "size_ratio": 0.448, "speed_ratio": 2.084},
+        ],
+    },
+}
+EXPECTED = {
+    "prompts": "1000 prompts",
+    "conversations": "smollm2-135m-instruct: 880 train, 40 validation, 80 test; "
+    "224,512 completion tokens, top 20",
+    "student": "24 layers, 113.3M parameters; KL 1.104 → 0.312 nats, top-1 agreement 48.9% → 70.1%",
+    "gguf": "student-F16, student-Q8_0; served: student-Q8_0",
+    "comparison": "student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the speed of teacher-F16",
+}
+
+
+@pytest.fixture
+def run_directory(tmp_path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+def finish(run_directory, stage, facts=None):
+    session = run_directory.open_stage(stage, {})
+    (session.dir / "file.bin").write_bytes(bytes(2_340_000))
+    stats = {"seconds": 90.0, "completion_tokens": 224_512}
+    return session.finish(facts=facts or FACTS[stage], stats=stats)
+
+
+def shown(run_directory) -> dict[str, list[str]]:
+    """The table's rows as text, by stage."""
+    console = Console(width=400, file=StringIO())
+    console.print(status_table(run_directory))
+    lines = console.file.getvalue().splitlines()
+    rows = {line.split()[0]: [cell.strip() for cell in line.split("│")] for line in lines[3:]}
+    return {"title": [lines[0].strip()]} | rows
+
+
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_a_finished_stage_is_told_with_its_cost_and_facts(run_directory, stage):
+    manifest = finish(run_directory, stage)
+    row = shown(run_directory)[stage]
+    when = f"{manifest.created_at:%Y-%m-%d %H:%M}"
+    assert row == [stage, "finished", when, "1.5 min", "2.3 MB", EXPECTED[stage]]
+
+
+def test_all_stages_are_rows_in_their_order_begun_and_missing_ones_too(run_directory):
+    finish(run_directory, "prompts")
+    run_directory.open_stage("conversations", {})
+    rows = shown(run_directory)
+    assert list(rows) == ["title", *STAGE_NAMES]
+    assert rows["title"] == [str(run_directory.root)]
+    states = [rows[stage][1] for stage in STAGE_NAMES]
+    assert states == ["finished", "begun", "missing", "missing", "missing"]
+
+
+def test_a_stage_that_is_made_again_is_begun(run_directory):
+    finish(run_directory, "prompts")
+    run_directory.set_aside("prompts")
+    run_directory.open_stage("prompts", {})
+    assert shown(run_directory)["prompts"][1] == "begun"
+
+
+def test_a_damaged_manifest_is_an_error(run_directory):
+    finish(run_directory, "prompts")
+    (run_directory.stage_dir("prompts") / "manifest.json").write_text("{")
+    with pytest.raises(ArtifactError, match="the manifest is damaged"):
+        status_table(run_directory)
+
+
+@pytest.mark.xfail(strict=True, reason="rich reads the text as markup")
+def test_a_directory_named_like_markup_is_shown_as_it_is(tmp_path):
+    run_directory = RunDirectory(tmp_path / "[bold]run")
+    finish(run_directory, "prompts")
+    assert shown(run_directory)["title"] == [str(run_directory.root)]
+
+
+@pytest.mark.xfail(strict=True, reason="rich reads the text as markup")
+def test_a_teacher_named_like_markup_is_shown_as_it_is(run_directory):
+    facts = FACTS["conversations"] | {"teacher": {"model": "/models/[/v2]"}}
+    finish(run_directory, "conversations", facts)
+    assert shown(run_directory)["conversations"][-1].startswith("/models/[/v2]: 880 train")
