@@ -106,11 +106,11 @@ def _dequantise(gguf_path: Path, checkpoint_dir: Path) -> None:
     try:
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(**source)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # transformers parses by hand: struct.error, IndexError and others.
         raise TeacherError(
             "the embedded teacher cannot be read",
             where=gguf_path,
-            found=str(error).splitlines()[0],
+            found=(str(error) or type(error).__name__).splitlines()[0],
             hint=f"reinstall the package: pip install --force-reinstall {PACKAGE}",
         ) from error
     del model.config.quantization_config

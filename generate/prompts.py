@@ -7,13 +7,15 @@ Knows nothing of where messages come from.
 from __future__ import annotations
 
 import json
-import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from potstill.files import sha256_bytes
 from potstill.schema import Message, Prompt, Split
 
+SIGNS = "#%&*-/@"
+"""Punctuation in Unicode's eyes that can change what is asked."""
 ID_DIGITS = 16
 """Hex digits of a prompt's id: 64 bits keep a billion prompts apart."""
 
@@ -35,8 +37,11 @@ class RawPrompt:
     @property
     def key(self) -> str:
         """What two prompts share when they differ in case, spacing or punctuation only."""
-        turns = [f"{message.role} {message.content}" for message in self.messages]
-        return " ".join(re.findall(r"\w+", " ".join(turns).casefold())) or self.prompt_id
+        words = [_words(message.content) for message in self.messages]
+        if not any(words):
+            return self.prompt_id
+        turns = zip(self.messages, words, strict=True)
+        return "\n".join(f"{message.role} {text}" for message, text in turns)
 
 
 def distinct(prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
@@ -60,7 +65,8 @@ def assign_splits(
 ) -> list[Prompt]:
     """Hold prompts out by a hash of their id, so that a prompt's split never changes.
 
-    A split that would be empty gets the prompt whose hash is nearest to it.
+    A split that would be empty gets the prompt whose hash is nearest to it: of three
+    prompts each split has one.
     """
     positions = {prompt.prompt_id: _position(prompt.prompt_id) for prompt in prompts}
     splits: dict[str, Split] = {
@@ -71,6 +77,7 @@ def assign_splits(
     fallbacks: tuple[tuple[Split, list[str]], ...] = (
         ("test", by_position[:1]),
         ("validation", by_position[1:2]),
+        ("train", by_position[-1:]),
     )
     for split, nearest in fallbacks:
         if split not in splits.values():
@@ -85,6 +92,16 @@ def assign_splits(
         )
         for prompt in prompts
     ]
+
+
+def _words(text: str) -> str:
+    """Fold case, and turn punctuation into the spacing between words."""
+    letters = (" " if _separates(letter) else letter for letter in text.casefold())
+    return " ".join("".join(letters).split())
+
+
+def _separates(letter: str) -> bool:
+    return unicodedata.category(letter)[0] in "PZC" and letter not in SIGNS
 
 
 def _position(prompt_id: str) -> float:

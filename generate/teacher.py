@@ -69,12 +69,20 @@ def find_teacher(config: TeacherConfig) -> Teacher:
             expected="an instruction-tuned model with a chat template",
             hint="choose the model's chat or instruct variant",
         )
+    context_tokens = getattr(model_config, "max_position_embeddings", None)
+    if context_tokens is None:
+        raise TeacherError(
+            "the teacher's config does not say how long its context is",
+            where=directory / "config.json",
+            expected="max_position_embeddings",
+            hint="choose a transformer, or add the key",
+        )
     return Teacher(
         name=config.model,
         dir=directory,
         dtype=dtype,
         tokenizer=tokenizer,
-        context_tokens=model_config.max_position_embeddings,
+        context_tokens=context_tokens,
         vocab_size=model_config.vocab_size,
         num_parameters=count_parameters(directory),
     )
@@ -85,7 +93,7 @@ def _load(directory: Path, kind: str, what: str) -> Any:  # noqa: ANN401  (untyp
 
     try:
         return getattr(transformers, kind).from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # The tokenizers library raises no narrower one.
         raise TeacherError(
             f"the teacher's {what} cannot be read",
             where=directory,

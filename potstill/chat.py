@@ -70,13 +70,13 @@ def tokenizer_sha256(checkpoint_dir: Path) -> str:
     path = checkpoint_dir / "tokenizer.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        for setting in ("padding", "truncation"):
+            content.pop(setting, None)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(
             "the checkpoint's tokenizer cannot be read",
             where=path,
             expected="a tokenizer.json of the Hugging Face tokenizers library",
             found=error,
         ) from error
-    for setting in ("padding", "truncation"):
-        content.pop(setting, None)
     return sha256_bytes(json.dumps(content, sort_keys=True).encode())

@@ -84,7 +84,7 @@ def count_parameters(checkpoint_dir: Path) -> int:
     try:
         paths = sorted(checkpoint_dir.glob("*.safetensors"))
         shapes = [entry["shape"] for path in paths for entry in _tensor_entries(path)]
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(checkpoint_dir, "whole safetensors files", error) from error
     if not shapes:
         raise _damaged(checkpoint_dir, "weights in *.safetensors files", "none")

@@ -74,7 +74,7 @@ def bucket_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
 
     Source: sum_T p log(p/q) + (1-P) log((1-P)/(1-Q)), with P and Q the stored tokens' masses.
     """
-    stored = teacher.top_token_ids_TK >= 0
+    stored = (teacher.top_token_ids_TK >= 0) & (teacher.top_logprobs_TK > -np.inf)
     logp = np.where(stored, teacher.top_logprobs_TK, 0.0)
     logq = np.where(stored, student.top_logprobs_TK, 0.0)
     p = np.where(stored, np.exp(logp), 0.0)

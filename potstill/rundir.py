@@ -40,6 +40,7 @@ StageName = Literal["prompts", "conversations", "student", "gguf", "comparison"]
 STAGE_NAMES: tuple[StageName, ...] = ("prompts", "conversations", "student", "gguf", "comparison")
 REQUEST_NAME = "request.json"
 SCRATCH_NAME = "scratch"
+ABSENT = "(absent)"
 
 
 class RunDirectory:
@@ -175,7 +176,8 @@ class StageSession:
             self._run.set_aside(self.stage)
         if (self.dir / MANIFEST_NAME).is_file():
             manifest = verify_manifest(self.dir)
-            if manifest.inputs == self._inputs and manifest.config == self._config:
+            self._refuse_other_config(manifest.config, self.dir)
+            if manifest.inputs == self._inputs:
                 self.finished = self._move_into_place(manifest)
                 return
         self._resume_or_begin()
@@ -217,9 +219,9 @@ class StageSession:
         }
         request_path = self.dir / REQUEST_NAME
         if request_path.is_file():
-            found = json.loads(request_path.read_text(encoding="utf-8"))
-            self._refuse_other_config(found["config"], self.dir)
-            if found["inputs"] == request["inputs"]:
+            config, inputs = _read_request(request_path)
+            self._refuse_other_config(config, self.dir)
+            if inputs == request["inputs"]:
                 logger.info("%s: going on where it was interrupted", self.stage)
                 return
             logger.info("%s: its input was made again, so partial work is dropped", self.stage)
@@ -261,11 +263,25 @@ def find_finished(run: RunDirectory) -> dict[StageName, Manifest]:
     }
 
 
+def _read_request(path: Path) -> tuple[dict[str, Any], Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return dict(found["config"]), found["inputs"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            "what a stage was asked for cannot be read",
+            where=path,
+            expected="JSON with config and inputs",
+            found=error,
+            hint="--force makes the stage again",
+        ) from error
+
+
 def _differences(
     was: Mapping[str, Any], now: Mapping[str, Any], prefix: str
 ) -> Iterator[tuple[str, Any, Any]]:
     for key in sorted({*was, *now}):
-        old, new = was.get(key), now.get(key)
+        old, new = was.get(key, ABSENT), now.get(key, ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _differences(old, new, f"{prefix}.{key}")
         elif old != new:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from potstill.manifest import Manifest, read_manifest
@@ -23,12 +24,13 @@ def status_table(run_directory: RunDirectory) -> Table:
     Raises:
         ArtifactError: A manifest is damaged.
     """
-    table = Table(title=str(run_directory.root), title_justify="left", show_edge=False)
+    table = Table(title=escape(str(run_directory.root)), title_justify="left", show_edge=False)
     for heading in ("stage", "state", "finished (UTC)", "time", "size", "facts"):
         table.add_column(heading, overflow="fold")
     for name in STAGE_NAMES:
         if run_directory.is_finished(name):
-            table.add_row(name, *_finished(name, read_manifest(run_directory.stage_dir(name))))
+            manifest = read_manifest(run_directory.stage_dir(name))
+            table.add_row(name, *map(escape, _finished(name, manifest)))
         else:
             begun = run_directory.partial_dir(name).is_dir()
             table.add_row(name, "begun" if begun else "missing")

@@ -103,7 +103,9 @@ def read_batches(
                     found=", ".join(file.schema_arrow.names),
                     hint="make the stage again with --force",
                 )
-            yield from file.iter_batches(columns=columns)
+            for batch in file.iter_batches(columns=columns):
+                batch.validate(full=True)
+                yield batch
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(
             "a table cannot be read",

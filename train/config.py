@@ -15,7 +15,7 @@ from potstill.config import Table
 class StudentConfig(Table):
     """What the student starts from: a pruned teacher, or a checkpoint."""
 
-    num_layers: int | None = Field(default=24, ge=1)
+    num_layers: int = Field(default=24, ge=1)
     """Layers to keep of the teacher. 24 of the embedded teacher's 30 is the demo's trade: a fifth
     of the layers gone, and little enough damage to mend in minutes. Ignored with `checkpoint`."""
     checkpoint: str | None = None

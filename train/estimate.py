@@ -67,7 +67,7 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
 
 def _student_shape(config: TrainConfig, teacher: ModelShape) -> ModelShape:
     if config.student.checkpoint is None:
-        return teacher.with_layers(config.student.num_layers or teacher.num_layers)
+        return teacher.with_layers(config.student.num_layers)
     directory = Path(config.student.checkpoint).expanduser()
     if not directory.is_dir():
         raise ConfigError(

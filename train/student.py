@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from potstill.checkpoints import find_checkpoint
-from potstill.errors import ConfigError, TrainingError
+from potstill.errors import TrainingError
 from potstill.progress import announced
 from train.checkpoints import load_model, refuse_other_tokenizer
 from train.config import FreezeConfig, StudentConfig
@@ -41,14 +41,7 @@ def removable_layers(
     Raises:
         TrainingError: `num_layers` does not fit the teacher.
     """
-    num_kept = config.num_layers
-    if num_kept is None:
-        raise ConfigError(
-            "the student has neither a number of layers nor a checkpoint",
-            where="train.student",
-            expected="num_layers or checkpoint",
-        )
-    least_influential([0.0] * len(decoder_layers(teacher)), num_kept)
+    least_influential([0.0] * len(decoder_layers(teacher)), config.num_layers)
     teacher.eval()
     num_conversations = min(config.max_influence_conversations, len(validation))
     with announced(f"measuring block influence on {num_conversations} conversations"):
@@ -59,7 +52,7 @@ def removable_layers(
                 for row in validation.select(range(num_conversations))
             ),
         )
-    return least_influential(influence, num_kept)
+    return least_influential(influence, config.num_layers)
 
 
 def load_given_student(checkpoint: str, tokenizer_sha256: str) -> Any:  # noqa: ANN401

@@ -50,7 +50,8 @@ def names(directory) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_the_checkpoint_is_made_once_and_found_again(package_dir, dequantised, tmp_path):
+@pytest.mark.usefixtures("package_dir")
+def test_the_checkpoint_is_made_once_and_found_again(dequantised, tmp_path):
     cache_dir = tmp_path / "cache" / "potstill"
     made = embedded_checkpoint(cache_dir)
     assert (made / "weights").read_bytes() == b"GGUF but nothing else"
@@ -70,7 +71,8 @@ def test_another_file_of_the_package_is_another_checkpoint(package_dir, dequanti
 
 
 @pytest.mark.parametrize("error", [TeacherError("unreadable"), KeyboardInterrupt()])
-def test_a_failure_leaves_no_half_checkpoint(package_dir, monkeypatch, tmp_path, error):
+@pytest.mark.usefixtures("package_dir")
+def test_a_failure_leaves_no_half_checkpoint(monkeypatch, tmp_path, error):
     def fail(_gguf_path, checkpoint_dir):
         (checkpoint_dir / "weights").touch()
         raise error
@@ -81,9 +83,8 @@ def test_a_failure_leaves_no_half_checkpoint(package_dir, monkeypatch, tmp_path,
     assert names(tmp_path / "cache") == []
 
 
-def test_a_process_that_comes_second_takes_the_firsts_checkpoint(
-    package_dir, monkeypatch, tmp_path
-):
+@pytest.mark.usefixtures("package_dir")
+def test_a_process_that_comes_second_takes_the_firsts_checkpoint(monkeypatch, tmp_path):
     cache_dir = tmp_path / "cache"
 
     def slow(_gguf_path, checkpoint_dir):
@@ -98,9 +99,8 @@ def test_a_process_that_comes_second_takes_the_firsts_checkpoint(
     assert names(cache_dir) == [found.name]
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(
-    package_dir, dequantised, tmp_path
-):
+@pytest.mark.usefixtures("package_dir")
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(dequantised, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ArtifactError, match="caching the embedded teacher failed") as caught:
         embedded_checkpoint(tmp_path / "cache")
@@ -110,14 +110,14 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(
 
 def test_a_missing_package_is_told_with_what_to_do(install, tmp_path):
     install(None)
-    with pytest.raises(TeacherError, match="not installed(.|\n)*found: no such package") as caught:
+    with pytest.raises(TeacherError, match=r"not installed(.|\n)*found: no such package") as caught:
         embedded_checkpoint(tmp_path)
     assert "generate.teacher.model=PATH" in caught.value.hint
 
 
 def test_a_package_without_the_file_is_told_apart(package_dir, tmp_path):
     (package_dir / GGUF_NAME).unlink()
-    with pytest.raises(TeacherError, match="not installed(.|\n)*found: no such file"):
+    with pytest.raises(TeacherError, match=r"not installed(.|\n)*found: no such file"):
         embedded_checkpoint(tmp_path)
 
 

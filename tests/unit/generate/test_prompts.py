@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from generate.prompts import ID_DIGITS, RawPrompt, assign_splits, choose, distinct
 from potstill.schema import Message
 
-NO_WORDS = pytest.mark.xfail(strict=True, reason="the role counts as a word, so no key is empty")
 SHARES = st.floats(0.001, 0.499)
 
 
@@ -51,18 +50,10 @@ def test_prompts_that_differ_in_case_spacing_or_punctuation_are_one(raw_prompt):
         ("What is 1 plus 2?", "What is 1 plus 3?"),
         ("東京はどこですか", "京都はどこですか"),
         ("Où est-il ?", "Ou est-il ?"),
-        pytest.param("🙂", "🙁", marks=NO_WORDS),
-        pytest.param("+?", "-?", marks=NO_WORDS),
-        pytest.param(
-            "दिन क्या है",
-            "दान क्या है",
-            marks=pytest.mark.xfail(strict=True, reason=r"\w leaves out combining vowels"),
-        ),
-        pytest.param(
-            "What is 7 + 2?",
-            "What is 7 - 2?",
-            marks=pytest.mark.xfail(strict=True, reason="signs count as punctuation"),
-        ),
+        ("🙂", "🙁"),
+        ("+?", "-?"),
+        ("दिन क्या है", "दान क्या है"),
+        ("What is 7 + 2?", "What is 7 - 2?"),
     ],
 )
 def test_prompts_of_other_words_are_two(raw_prompt, one, other):
@@ -116,7 +107,6 @@ def test_validation_and_test_are_never_empty(count, validation_share, test_share
     assert splits.count("test") > 0
 
 
-@pytest.mark.xfail(strict=True, reason="only validation and test are seen to")
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_training_is_never_empty(count):
     assert "train" in splits_of(numbered(count), 0.499, 0.499).values()

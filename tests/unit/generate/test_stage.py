@@ -112,9 +112,8 @@ def stored_conversations(run_directory):
     ]
 
 
-def test_prompts_of_a_file_become_conversations(
-    configured, run_directory, engines, prompt_path, tiny_teacher_dir
-):
+@pytest.mark.usefixtures("prompt_path", "tiny_teacher_dir")
+def test_prompts_of_a_file_become_conversations(configured, run_directory, engines):
     config = configured(validation_share=0.2, test_share=0.2)
     manifest = run(config, run_directory)
     prompts = stored_prompts(run_directory)
@@ -138,8 +137,9 @@ def test_prompts_of_a_file_become_conversations(
     ]
 
 
+@pytest.mark.usefixtures("engines")
 def test_the_manifests_hold_what_later_stages_rely_on(
-    configured, run_directory, engines, prompt_path, tiny_teacher_dir
+    configured, run_directory, prompt_path, tiny_teacher_dir
 ):
     config = configured(sampling={"temperature": 0.9, "top_p": 0.8})
     manifest = run(config, run_directory)
@@ -179,7 +179,8 @@ def test_a_second_run_does_nothing_and_loads_no_teacher(configured, run_director
     assert len(run_directory.metrics_path.read_text().splitlines()) == 1
 
 
-def test_how_vllm_runs_is_no_other_configuration(configured, run_directory, engines):
+@pytest.mark.usefixtures("engines")
+def test_how_vllm_runs_is_no_other_configuration(configured, run_directory):
     manifest = run(configured(), run_directory)
     other = configured(engine={"max_num_seqs": 3, "kv_cache_bytes": 1 << 22})
     assert run(other, run_directory) == manifest
@@ -216,7 +217,8 @@ def test_a_changed_file_of_prompts_is_refused(configured, run_directory, engines
     assert len(stored_conversations(run_directory)) == NUM_PROMPTS
 
 
-def test_a_file_that_was_moved_is_the_same_file(configured, run_directory, engines, tmp_path):
+@pytest.mark.usefixtures("engines")
+def test_a_file_that_was_moved_is_the_same_file(configured, run_directory, tmp_path):
     manifest = run(configured(), run_directory)
     shutil.copy(tmp_path / "mine.jsonl", tmp_path / "copy.jsonl")
     assert run(configured(path=str(tmp_path / "copy.jsonl")), run_directory) == manifest
@@ -239,20 +241,23 @@ def test_other_settings_are_refused_and_named(configured, run_directory, engines
     assert len(engines) == 1
 
 
-def test_settings_of_written_prompts_do_not_matter_for_a_file(configured, run_directory, engines):
+@pytest.mark.usefixtures("engines")
+def test_settings_of_written_prompts_do_not_matter_for_a_file(configured, run_directory):
     manifest = run(configured(), run_directory)
     other = configured(temperature=0.5, top_p=0.5, max_prompt_tokens=7)
     assert run(other, run_directory) == manifest
 
 
-def test_a_file_of_more_prompts_than_wanted_is_chosen_from(configured, run_directory, engines):
+@pytest.mark.usefixtures("engines")
+def test_a_file_of_more_prompts_than_wanted_is_chosen_from(configured, run_directory):
     run(configured(num_prompts=4), run_directory)
     prompts = stored_prompts(run_directory)
     assert len(prompts) == 4
     assert [prompt.prompt_id for prompt in prompts] == sorted(one.prompt_id for one in prompts)
 
 
-def test_duplicates_in_the_file_count_once(configured, run_directory, engines, prompt_path):
+@pytest.mark.usefixtures("engines")
+def test_duplicates_in_the_file_count_once(configured, run_directory, prompt_path):
     write_prompts(prompt_path, ["One of them?", "one of THEM", "Two?", "Three?", "two!"])
     run(configured(), run_directory)
     assert len(stored_prompts(run_directory)) == 3
@@ -323,16 +328,20 @@ def test_interrupted_sampling_is_gone_on_with(configured, run_directory, engines
     assert stored_conversations(run_directory) == stored_conversations(whole)
 
 
-def test_with_all_parts_there_only_the_manifest_is_made(configured, run_directory, engines):
+def test_with_all_parts_there_only_the_manifest_is_made(
+    configured, run_directory, engines, monkeypatch
+):
+    def cut_off(_part_dir):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("generate.stage.summarise", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(configured(), run_directory)
+    assert not run_directory.is_finished("conversations")
     run(configured(), run_directory)
-    (run_directory.stage_dir("conversations") / "manifest.json").unlink()
-    partial = run_directory.partial_dir("conversations")
-    run_directory.stage_dir("conversations").rename(partial)
-    config = {"config": {}, "inputs": []}
-    with pytest.raises(ManifestMismatchError):
-        (partial / "request.json").write_text(json.dumps(config))
-        run(configured(), run_directory)
     assert len(engines) == 1
+    assert len(stored_conversations(run_directory)) == NUM_PROMPTS
 
 
 def test_prompts_are_written_by_the_teacher_without_a_file(configured, run_directory, engines):

@@ -146,7 +146,6 @@ def test_a_missing_or_broken_tokenizer_is_an_error_that_names_it(tmp_path, conte
     assert caught.value.where == tmp_path / "tokenizer.json"
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="content.pop takes it for an object")
 def test_a_tokenizer_that_is_no_object_is_an_error(tmp_path):
     (tmp_path / "tokenizer.json").write_text("[]")
     with pytest.raises(ArtifactError):

@@ -98,14 +98,12 @@ def test_a_damaged_manifest_is_an_error(run_directory):
         status_table(run_directory)
 
 
-@pytest.mark.xfail(strict=True, reason="rich reads the text as markup")
 def test_a_directory_named_like_markup_is_shown_as_it_is(tmp_path):
     run_directory = RunDirectory(tmp_path / "[bold]run")
     finish(run_directory, "prompts")
     assert shown(run_directory)["title"] == [str(run_directory.root)]
 
 
-@pytest.mark.xfail(strict=True, reason="rich reads the text as markup")
 def test_a_teacher_named_like_markup_is_shown_as_it_is(run_directory):
     facts = FACTS["conversations"] | {"teacher": {"model": "/models/[/v2]"}}
     finish(run_directory, "conversations", facts)

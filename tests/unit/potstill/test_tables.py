@@ -192,7 +192,6 @@ def test_a_missing_table_is_an_error_that_names_it(tmp_path):
     assert caught.value.where == tmp_path / "absent.parquet"
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="read_rows decodes unguarded")
 def test_damaged_text_is_an_error(tmp_path):
     path = tmp_path / "damaged.parquet"
     table = pa.Table.from_pylist([prompt_row(0)], schema=PROMPT_SCHEMA)

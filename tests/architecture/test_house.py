@@ -1,0 +1,84 @@
+"""The conventions of the house that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from potstill.pipeline import PIPELINE, STAGES
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("potstill", "generate", "train", "quantize", "serve", "compare")
+SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def source_id(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=source_id)
+def test_a_module_says_what_it_is_and_stays_short(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert text.count("\n") <= 400
+    assert path.stem not in {"utils", "common", "helpers", "misc"}
+    assert path.stem not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("room", ROOMS[1:])
+def test_every_room_has_the_same_doors(room):
+    doors = {"stage.py", "config.py"}
+    if STAGES[room] in PIPELINE:
+        doors.add("estimate.py")
+    assert doors <= {path.name for path in (ROOT / room).iterdir()}
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
+def test_every_setting_is_explained(stage):
+    """A docstring stands under each field of a table that is not a table itself."""
+    tree = ast.parse((ROOT / stage.name / "config.py").read_text())
+    for table in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        assert ast.get_docstring(table), table.name
+        for field, after in zip(table.body, [*table.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and not ast.unparse(field.annotation).endswith(
+                "Config"
+            ):
+                explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert explained, f"{table.name}.{ast.unparse(field.target)}"
+
+
+def test_unit_tests_mirror_the_tree():
+    for path in (ROOT / "tests" / "unit").rglob("test_*.py"):
+        folder = ROOT / path.parent.relative_to(ROOT / "tests" / "unit")
+        subject = path.stem.removeprefix("test_")
+        assert (folder / f"{subject}.py").is_file() or (folder / subject).is_dir(), source_id(path)
+
+
+def test_the_lock_holds_what_the_project_names():
+    locked = {
+        match[1].lower().replace("_", "-"): match[2]
+        for name in ("cpu.txt", "cpu-torch.txt")
+        for line in (ROOT / "requirements" / name).read_text().splitlines()
+        if (match := re.match(r"([A-Za-z0-9_.-]+)==(\S+)", line))
+    }
+    extras = PROJECT["project"]["optional-dependencies"]
+    for requirement in (*PROJECT["project"]["dependencies"], *extras["cpu"]):
+        name, version = requirement.split("==")
+        assert locked[name].split("+")[0] == version, name
+    for name in PROJECT["dependency-groups"]["dev"]:
+        assert name in locked
+    assert not {"torchvision", "torchaudio", "torchcodec"} & set(locked), "they break transformers"
+
+
+def test_the_tree_in_the_documents_is_the_tree():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    core = text.split("potstill/    ")[1].split("generate/")[0]
+    named = set(re.findall(r"^  ([a-z]+)/?  ", core, re.MULTILINE))
+    modules = {path.stem for path in (ROOT / "potstill").iterdir() if not path.stem.startswith("_")}
+    assert named == modules - {"py"}

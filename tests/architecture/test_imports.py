@@ -1,0 +1,69 @@
+"""Imports flow one way, and nothing heavy is loaded before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
+HEAVY = {"torch", "transformers", "vllm", "trl", "peft", "llama_cpp", "fastapi", "datasets"}
+CORE_MODULES = sorted(path.stem for path in (ROOT / "potstill").glob("[a-z]*.py"))
+
+
+def run_lint_imports(directory):
+    return subprocess.run(
+        [LINT_IMPORTS, "--no-cache"], cwd=directory, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_contracts_hold():
+    result = run_lint_imports(ROOT)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("train", "import generate"),
+        ("potstill", "import torch"),
+        ("potstill", "import serve"),
+        ("compare", "import vllm"),
+    ],
+)
+def test_the_contracts_can_break(tmp_path, room, line):
+    for package in ("potstill", "generate", "train", "quantize", "serve", "compare"):
+        for source in (ROOT / package).rglob("*.py"):
+            target = tmp_path / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    (tmp_path / room / "intruder.py").write_text(f"{line}\n")
+    result = run_lint_imports(tmp_path)
+    assert result.returncode == 1, result.stdout
+    assert f"{room}.intruder" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "; ".join(f"import potstill.{module}" for module in CORE_MODULES if module != "__main__"),
+        "import sys; sys.argv = ['potstill', '--help']; import potstill.cli as c\n"
+        "try: c.main()\nexcept SystemExit: pass",
+        "from potstill.pipeline import STAGES\nfor stage in STAGES.values(): stage.table_class()",
+    ],
+    ids=["core", "help", "configuration"],
+)
+def test_nothing_heavy_is_loaded(statement):
+    shown = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys; print(*sorted(sys.modules))"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {name.split(".")[0] for name in shown.stdout.splitlines()[-1].split()}
+    assert not loaded & HEAVY
