@@ -6,14 +6,11 @@ files only; loads no model.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from generate.config import GenerateConfig
 from generate.embedded import EMBEDDED_TEACHER, embedded_shape
 from generate.magpie import ATTEMPTS_PER_PROMPT
 from generate.prompt_file import read_prompt_file
 from potstill.checkpoints import ModelShape
-from potstill.errors import ConfigError
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.95
@@ -74,13 +71,4 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
 def _teacher_shape(config: GenerateConfig) -> ModelShape:
     if config.teacher.model == EMBEDDED_TEACHER:
         return embedded_shape()
-    directory = Path(config.teacher.model).expanduser()
-    if not directory.is_dir():
-        raise ConfigError(
-            "the teacher is not on this machine, so its cost cannot be estimated",
-            where="generate.teacher.model",
-            expected="a checkpoint directory",
-            found=config.teacher.model,
-            hint="download the model and name its directory, or run without --dry-run",
-        )
-    return ModelShape.read(directory)
+    return ModelShape.find(config.teacher.model, "generate.teacher.model")

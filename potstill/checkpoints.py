@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, ConfigError
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"]
 
@@ -42,6 +42,29 @@ class ModelShape:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(checkpoint_dir, "config.json of a language model", error) from error
         return cls(count_parameters(checkpoint_dir), *sizes)
+
+    @classmethod
+    def find(cls, name: str, key: str) -> Self:
+        """Read the shape of a checkpoint on this machine, for an estimate: nothing is downloaded.
+
+        Args:
+            name: The checkpoint as the configuration names it.
+            key: Where the configuration does.
+
+        Raises:
+            ConfigError: It is not on this machine.
+            ArtifactError: A file is missing or damaged.
+        """
+        directory = Path(name).expanduser()
+        if not directory.is_dir():
+            raise ConfigError(
+                "the model is not on this machine, so its cost cannot be estimated",
+                where=key,
+                expected="a checkpoint directory",
+                found=name,
+                hint="download the model and name its directory, or run without --dry-run",
+            )
+        return cls.read(directory)
 
     def with_layers(self, num_layers: int) -> Self:
         """Return the shape of the same model with another number of layers."""

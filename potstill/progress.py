@@ -46,6 +46,8 @@ def set_up_logging(*, verbose: bool = False) -> None:
         logging.getLogger(noisier).setLevel(logging.DEBUG if verbose else logging.ERROR)
     logging.captureWarnings(True)
     os.environ.setdefault("TQDM_DISABLE", "1")  # other libraries' bars would break our own
+    if not verbose:  # read by torch when it is loaded
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):

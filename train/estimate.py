@@ -7,10 +7,8 @@ model.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from potstill.checkpoints import ModelShape
-from potstill.errors import ConfigError
 from potstill.plan import Estimate, Workload
 from train.config import TrainConfig
 
@@ -68,13 +66,4 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
 def _student_shape(config: TrainConfig, teacher: ModelShape) -> ModelShape:
     if config.student.checkpoint is None:
         return teacher.with_layers(config.student.num_layers)
-    directory = Path(config.student.checkpoint).expanduser()
-    if not directory.is_dir():
-        raise ConfigError(
-            "the student is not on this machine, so its cost cannot be estimated",
-            where="train.student.checkpoint",
-            expected="a checkpoint directory",
-            found=config.student.checkpoint,
-            hint="download the model and name its directory, or run without --dry-run",
-        )
-    return ModelShape.read(directory)
+    return ModelShape.find(config.student.checkpoint, "train.student.checkpoint")

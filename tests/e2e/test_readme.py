@@ -1,0 +1,81 @@
+"""What README.md tells a reader to type, typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import POTSTILL
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+USE_IT = README.split("## Use it")[1].split("\n## ")[0]
+BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", USE_IT, re.DOTALL)
+ENVIRONMENT = os.environ | {"PATH": f"{POTSTILL.parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def place(line, teacher_dir, tmp_path) -> Path:
+    """A directory where the finished run, prompts and a checkpoint have the README's names."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "small").symlink_to(line.run_directory.root)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi!"}\n{"prompt": "Bye!"}\n' * 2)
+    checkpoint = tmp_path / "path" / "to" / "a"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "checkpoint").symlink_to(teacher_dir)
+    return tmp_path
+
+
+def typed(command: str, place: Path) -> str:
+    result = subprocess.run(
+        command,
+        shell=True,
+        cwd=place,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=600,
+    )
+    return result.stdout
+
+
+def test_use_it(place):
+    (_, first), (_, program), (_, second) = BLOCKS
+    activate, run, status, serve = first.strip().splitlines()
+    assert activate == "source .venv/bin/activate"
+    typed(run, place)
+    assert "finished" in typed(status, place)
+    process = subprocess.Popen(
+        [*serve.partition("#")[0].split(), "--set", "serve.port=0"],
+        cwd=place,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        found = next(
+            filter(None, (re.search(r"serving .* at (\S+)", row) for row in process.stderr))
+        )
+        program = program.replace("http://127.0.0.1:8000/v1", found[1])
+        answer = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert answer.strip()
+    planned = typed(second, place)
+    assert re.search(r"train\s+[\d,]+\s+[\d.]+\s+[\d.]+ GB\s+[\d.]+ GB", planned)
+
+
+def test_every_link_leads_somewhere():
+    root = Path(__file__).parents[2]
+    for document in (root / "README.md", root / "ARCHITECTURE.md", *(root / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
