@@ -117,7 +117,8 @@ def sample_conversations(
     part_of = {prompt.prompt_id: index for index, part in parts.items() for prompt in part}
     done: dict[int, dict[str, Sample]] = {index: {} for index in parts}
     started, num_tokens = time.monotonic(), 0
-    with track("the teacher answers", num_done + len(part_of), "conversations") as progress:
+    total, at_once = num_done + len(part_of), engine.max_num_seqs
+    with track("the teacher answers", total, "conversations", at_once) as progress:
         progress.resume_from(num_done)
         asked = (requests[prompt_id] for prompt_id in part_of)
         for sample in engine.sample(asked, top_logprobs=top_logprobs):

@@ -120,7 +120,7 @@ class TeacherEngine:
                     "memory is short",
                 ) from error
         self.tokenizer: Any = self._llm.get_tokenizer()
-        self._max_num_seqs = max_num_seqs
+        self.max_num_seqs = max_num_seqs
 
     @cached_property
     def end_token_ids(self) -> frozenset[int]:
@@ -150,7 +150,7 @@ class TeacherEngine:
         engine = self._llm.llm_engine
         try:
             while True:
-                room = 2 * self._max_num_seqs - len(names)
+                room = 2 * self.max_num_seqs - len(names)
                 names |= self._enqueue(list(islice(waiting, room)), top_logprobs)
                 if not names:
                     return

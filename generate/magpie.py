@@ -24,6 +24,7 @@ from potstill.progress import track
 from potstill.schema import Message, SamplingParams
 
 SOURCE = "magpie"
+LABEL = "the teacher writes prompts"
 ATTEMPTS_PER_PROMPT = 1.3
 """Attempts in a round per prompt still missing: about a quarter are unfinished or no question."""
 MAX_ATTEMPTS_PER_PROMPT = 20
@@ -85,7 +86,7 @@ def _make_attempts(
     todo = [number for number in range(num_attempts) if number not in attempts]
     with (
         log_path.open("a", encoding="utf-8") as log,
-        track("the teacher writes prompts", num_attempts, "attempts") as progress,
+        track(LABEL, num_attempts, "attempts", engine.max_num_seqs) as progress,
     ):
         progress.resume_from(num_attempts - len(todo))
         for sample in engine.sample(_requests(engine, config, seed, todo), top_logprobs=None):

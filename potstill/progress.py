@@ -68,8 +68,8 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 class Progress:
     """A count towards a total: a bar on a terminal, a line a minute elsewhere."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self._label, self._total, self._unit = label, total, unit
+    def __init__(self, label: str, total: int, unit: str, at_once: int = 0) -> None:
+        self._label, self._total, self._unit, self._at_once = label, total, unit, at_once
         self._done = 0
         self._resumed = 0
         self._note = ""
@@ -98,18 +98,19 @@ class Progress:
         """Return elapsed time, the estimate of what is left, and the note."""
         elapsed = time.monotonic() - self._started
         text = f"{_clock(elapsed)} elapsed"
-        fresh = self._done - self._resumed
+        under_way = min(self._at_once, self._total - self._done) / 2
+        fresh = self._done - self._resumed + under_way
         if fresh > 0 and self._done < self._total:
-            text += f", {_clock(elapsed / fresh * (self._total - self._done))} left"
+            text += f", {_clock(elapsed / fresh * (self._total - self._done - under_way))} left"
         return f"{text}, {self._note}" if self._note else text
 
 
 class _BarProgress(Progress):
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    def __init__(self, label: str, total: int, unit: str, at_once: int = 0) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        super().__init__(label, total, unit)
+        super().__init__(label, total, unit, at_once)
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -131,16 +132,17 @@ class _BarProgress(Progress):
 
 
 @contextmanager
-def track(label: str, total: int, unit: str) -> Iterator[Progress]:
+def track(label: str, total: int, unit: str, at_once: int = 0) -> Iterator[Progress]:
     """Show progress of the block's work.
 
     Args:
         label: What is being done.
         total: How many units there are.
         unit: What is counted, in the plural.
+        at_once: Units worked on side by side; the estimate takes each for half done.
     """
     kind = _BarProgress if sys.stderr.isatty() else Progress
-    progress = kind(label, total, unit)
+    progress = kind(label, total, unit, at_once)
     try:
         yield progress
     finally:

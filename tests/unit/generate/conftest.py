@@ -53,6 +53,7 @@ class FakeEngine:
         tokenizer: object = None,
     ) -> None:
         self.tokenizer = tokenizer or ToyTokenizer()
+        self.max_num_seqs = 2
         self.asked: list[SampleRequest] = []
         self.calls: list[list[str]] = []
         self.top_logprobs: set[int | None] = set()

@@ -55,6 +55,16 @@ def test_earlier_work_does_not_bend_the_estimate(clock):
     assert progress.timing() == "1:00 elapsed, 9:00 left"
 
 
+def test_what_is_under_way_counts_for_half(clock):
+    progress = Progress("distilling", 100, "casks", at_once=40)
+    clock.now += 60
+    assert progress.timing() == "1:00 elapsed, 4:00 left"
+    progress.advance(20)
+    assert progress.timing() == "1:00 elapsed, 1:30 left"
+    progress.advance(60)
+    assert progress.timing() == "1:00 elapsed, 0:06 left"
+
+
 def test_nothing_is_left_at_the_end_and_hours_are_shown(clock):
     progress = Progress("distilling", 1, "casks")
     progress.advance()
