@@ -24,6 +24,7 @@ def open_client(base_url: str, timeout_seconds: float) -> openai.OpenAI:
         base_url=base_url,
         api_key="none",
         timeout=timeout_seconds,
+        max_retries=0,
         http_client=openai.DefaultHttpxClient(trust_env=False),
     )
 

@@ -6,6 +6,7 @@ Knows nothing of what it serves, but for `/readyz` and OpenAI's API.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from potstill.errors import BackendUnavailableError
+from potstill.files import disk_errors
 from potstill.processes import end_with_parent
 from potstill.progress import announced
 
 HOST = "127.0.0.1"
+KEY_VARIABLE = "POTSTILL_API_KEY"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0
 NUM_LOG_LINES = 12
@@ -32,6 +35,7 @@ def serve_command(
     settings = {
         "host": HOST,
         "port": port,
+        "paths": "{}",
         "models": "[" + ", ".join(f'"{name}"' for name in models) + "]",
         "context_tokens": context_tokens,
         "max_parallel": 1,
@@ -59,12 +63,15 @@ def running_endpoint(
     Raises:
         BackendUnavailableError: It ended, or was not ready in time.
     """
-    with log_path.open("wb") as log:
+    # A key is for the users of `potstill serve`; this endpoint is ours alone, on loopback.
+    environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
+    with disk_errors("starting the endpoint", log_path), log_path.open("wb") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=environment,
             preexec_fn=end_with_parent(),
         )
     try:

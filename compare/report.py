@@ -45,6 +45,8 @@ class FileRow(ModelRow):
     bytes: int
     tokens_per_second: float
     time_to_first_token_seconds: float
+    num_timed_answers: int
+    """Answers behind both medians."""
     size_ratio: float
     """Bytes over those of the reference teacher file."""
     speed_ratio: float

@@ -29,6 +29,8 @@ class Speed:
     """Decoding: tokens after the first, over the time after the first."""
     time_to_first_token_seconds: float
     """From the request to the first piece of text: reading the prompt, and one token."""
+    num_timed_answers: int = 1
+    """Answers behind the medians; one of fewer than two tokens has no speed."""
 
 
 def measure_speed(
@@ -104,4 +106,5 @@ def _median(model: str, samples: Sequence[Speed]) -> Speed:
         time_to_first_token_seconds=median(
             sample.time_to_first_token_seconds for sample in samples
         ),
+        num_timed_answers=len(samples),
     )

@@ -28,13 +28,15 @@ from compare.table import render_table
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.fidelity import Fidelity
 from potstill.files import disk_errors, write_text_atomically
-from potstill.manifest import Manifest
+from potstill.manifest import Manifest, read_manifest
 from potstill.progress import append_metrics, track
 from potstill.rundir import RunDirectory, StageName, StageSession
 from potstill.tables import PAIR_SCHEMA, write_rows
 
 STAGE: StageName = "comparison"
 INPUTS: tuple[StageName, ...] = ("conversations", "student", "gguf")
+PATIENCE = {"num_threads", "ready_timeout_seconds", "request_timeout_seconds"}
+"""Settings that decide no figure: a run goes on with others."""
 PAIRS_NAME, REPORT_NAME, PAGE_NAME = "pairs.parquet", "report.json", "report.html"
 SPARE_CONTEXT_TOKENS = 32
 """Room in the endpoint's context beside prompt and answer, for the warm-up and the template."""
@@ -67,7 +69,7 @@ def run_with_endpoint(
     config: CompareConfig, run_directory: RunDirectory, open_endpoint: OpenEndpoint
 ) -> Manifest:
     """Do what `run` does, with any way to serve the run's files."""
-    session = run_directory.open_stage(STAGE, config.to_json(), inputs=INPUTS)
+    session = run_directory.open_stage(STAGE, config.to_json(exclude=PATIENCE), inputs=INPUTS)
     manifest = session.finished or _compare(config, run_directory, session, open_endpoint)
     report_path = run_directory.stage_dir(STAGE) / REPORT_NAME
     report = Report.model_validate_json(report_path.read_text(encoding="utf-8"))
@@ -82,7 +84,7 @@ def _compare(
     session: StageSession,
     open_endpoint: OpenEndpoint,
 ) -> Manifest:
-    manifests = {name: run_directory.require(name) for name in INPUTS}
+    manifests = {name: read_manifest(run_directory.stage_dir(name)) for name in INPUTS}
     _require_comparable(manifests, run_directory)
     files = manifests["gguf"].facts["files"]
     held_out = read_held_out(run_directory.stage_dir("conversations"), config.max_conversations)

@@ -73,7 +73,8 @@ class EngineConfig(Table):
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs one copy of the teacher is spread over (not run on the project's test machines)."""
     conversations_per_part: int = Field(default=64, ge=1)
-    """Conversations in one Parquet file; a kill loses the files in the making, two or three."""
+    """Conversations in one Parquet file; a kill loses the files in the making, about
+    `max_num_seqs` conversations."""
 
 
 class GenerateConfig(Table):

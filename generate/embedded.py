@@ -73,6 +73,7 @@ def embedded_shape() -> ModelShape:
     embedding = next(tensor for tensor in reader.tensors if tensor.name == "token_embd.weight")
     hidden_size, vocab_size = (int(size) for size in embedding.shape)
     return ModelShape(
+        architecture="LlamaForCausalLM",
         num_parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
         num_layers=int(reader.fields[f"{architecture}.block_count"].contents()),
         hidden_size=hidden_size,

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from generate.config import PromptsConfig
 from generate.engine import SampleRequest, TeacherEngine, derive_seed
 from generate.prompts import RawPrompt, distinct
-from potstill.chat import user_slot_prefix
+from potstill.chat import ChatTokenizer, user_slot_prefix
 from potstill.errors import TeacherError
 from potstill.files import disk_errors
 from potstill.progress import track
@@ -92,11 +92,17 @@ def _make_attempts(
         for sample in engine.sample(_requests(engine, config, seed, todo), top_logprobs=None):
             number, text = int(sample.request_id), None
             if sample.finish_reason == "stop":
-                text = engine.tokenizer.decode(sample.token_ids[:-1]).strip()
+                text = _plain_text(engine.tokenizer, sample.token_ids[:-1])
             attempts[number] = text
             log.write(json.dumps([number, text]) + "\n")
             log.flush()
             progress.advance()
+
+
+def _plain_text(tokenizer: ChatTokenizer, token_ids: Sequence[int]) -> str | None:
+    """Return the text of tokens; None when a control token is among them."""
+    text = tokenizer.decode(token_ids)
+    return text.strip() if tokenizer.decode(token_ids, skip_special_tokens=True) == text else None
 
 
 def _requests(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from generate.magpie import write_prompts
 from generate.prompt_file import read_prompt_file
 from generate.prompts import RawPrompt, assign_splits, choose, distinct
 from generate.teacher import Teacher, find_teacher
-from potstill.chat import render_prompt
-from potstill.errors import ConfigError, TeacherError
+from potstill.chat import control_texts, render_prompt
+from potstill.errors import ArtifactError, ConfigError, TeacherError
 from potstill.files import disk_errors, sha256_file
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
@@ -50,29 +51,33 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
         ArtifactError: A row of it is no prompt, or the disk is full.
         TeacherError: The teacher cannot be loaded or sampled, or a prompt is too long for it.
     """
-    teacher = find_teacher(config.teacher)
-    loader = _EngineLoader(config, teacher)
+    teacher = _TeacherAtHand(config)
     try:
-        _make_prompts(config, teacher, loader, run_directory)
-        return _make_conversations(config, teacher, loader, run_directory)
+        _make_prompts(config, teacher, run_directory)
+        return _make_conversations(config, teacher, run_directory)
     finally:
-        loader.close()
+        teacher.close()
 
 
-class _EngineLoader:
-    """Loads vLLM on first use, for both steps."""
+class _TeacherAtHand:
+    """The teacher, found and loaded when it is first needed: a finished stage needs neither."""
 
-    def __init__(self, config: GenerateConfig, teacher: Teacher) -> None:
-        self._config, self._teacher = config, teacher
+    def __init__(self, config: GenerateConfig) -> None:
+        self._config = config
         self._engine: TeacherEngine | None = None
 
-    def get(self, max_tokens: int) -> TeacherEngine:
-        """Return the teacher, able to hold `max_tokens` of prompt and completion."""
+    @cached_property
+    def checkpoint(self) -> Teacher:
+        """The teacher on disk."""
+        return find_teacher(self._config.teacher)
+
+    def engine(self, max_tokens: int) -> TeacherEngine:
+        """Return the teacher in vLLM, able to hold `max_tokens` of prompt and completion."""
         if self._engine is None:
             engine = self._config.engine
             self._engine = TeacherEngine(
-                str(self._teacher.dir),
-                dtype=self._teacher.dtype,
+                str(self.checkpoint.dir),
+                dtype=self.checkpoint.dtype,
                 max_model_len=engine.max_model_len or max_tokens,
                 top_logprobs=self._config.sampling.top_logprobs,
                 max_num_seqs=engine.max_num_seqs,
@@ -90,19 +95,28 @@ class _EngineLoader:
 
 
 def _make_prompts(
-    config: GenerateConfig, teacher: Teacher, loader: _EngineLoader, run_directory: RunDirectory
+    config: GenerateConfig, teacher: _TeacherAtHand, run_directory: RunDirectory
 ) -> None:
-    raw = _read_file(config) if config.prompts.path else None
+    path = config.prompts.path
+    if path is not None and not path.exists() and run_directory.is_finished("prompts"):
+        run_directory.require("prompts")
+        logger.warning("%s is gone: the prompts that were read from it are kept", path)
+        return
+    raw = _read_file(config) if path else None
     session = run_directory.open_stage("prompts", _prompts_config(config))
     if session.finished:
         return
     if raw is None:
-        room = _room_for_written_prompts(config, teacher)
-        _refuse_too_long(room, config, teacher, where="generate.prompts.max_prompt_tokens")
+        room = _room_for_written_prompts(config, teacher.checkpoint)
+        _refuse_too_long(
+            room, config, teacher.checkpoint, where="generate.prompts.max_prompt_tokens"
+        )
         with disk_errors("making prompts", session.dir):
             session.scratch_dir.mkdir(exist_ok=True)
         attempts_path = session.scratch_dir / ATTEMPTS_NAME
-        raw = write_prompts(loader.get(room), config.prompts, config.sampling.seed, attempts_path)
+        engine = teacher.engine(room)
+        raw = write_prompts(engine, config.prompts, config.sampling.seed, attempts_path)
+    _refuse_control_tokens(raw, teacher.checkpoint)
     shares = config.prompts.validation_share, config.prompts.test_share
     prompts = assign_splits(raw, *shares)
     with disk_errors("writing prompts", session.dir):
@@ -110,6 +124,19 @@ def _make_prompts(
             session.dir / PROMPTS_NAME, PROMPT_SCHEMA, map(prompt_to_row, prompts)
         )
     session.finish(rows={PROMPTS_NAME: num_rows}, facts={"num_prompts": num_rows})
+
+
+def _refuse_control_tokens(raw: Sequence[RawPrompt], teacher: Teacher) -> None:
+    texts = control_texts(teacher.tokenizer)
+    for prompt in raw:
+        for message in prompt.messages:
+            if found := [text for text in texts if text in message.content]:
+                raise ArtifactError(
+                    "a prompt contains the text of a control token, which would end its turn",
+                    where=f"{prompt.source}: {message.content[:60]!r}",
+                    expected="messages without " + ", ".join(found),
+                    hint="remove the token or the prompt, then run the same command again",
+                )
 
 
 def _read_file(config: GenerateConfig) -> list[RawPrompt]:
@@ -144,7 +171,7 @@ def _teacher_config(config: GenerateConfig) -> dict[str, Any]:
 
 
 def _make_conversations(
-    config: GenerateConfig, teacher: Teacher, loader: _EngineLoader, run_directory: RunDirectory
+    config: GenerateConfig, teacher: _TeacherAtHand, run_directory: RunDirectory
 ) -> Manifest:
     stage_config = {
         "teacher": _teacher_config(config),
@@ -155,14 +182,13 @@ def _make_conversations(
     if session.finished:
         return session.finished
     rows = read_rows(run_directory.stage_dir("prompts") / PROMPTS_NAME, PROMPT_SCHEMA)
-    _answer(config, teacher, loader, session, [prompt_from_row(row) for row in rows])
-    return _finish(config, teacher, session, run_directory)
+    _answer(config, teacher, session, [prompt_from_row(row) for row in rows])
+    return _finish(config, teacher.checkpoint, session, run_directory)
 
 
 def _answer(
     config: GenerateConfig,
-    teacher: Teacher,
-    loader: _EngineLoader,
+    teacher: _TeacherAtHand,
     session: StageSession,
     prompts: Sequence[Prompt],
 ) -> None:
@@ -172,14 +198,14 @@ def _answer(
     if not missing:
         return
     asked = [prompt for part in missing.values() for prompt in part]
-    requests = build_requests(teacher.tokenizer, config.sampling, asked)
+    requests = build_requests(teacher.checkpoint.tokenizer, config.sampling, asked)
     longest = max(asked, key=lambda prompt: len(requests[prompt.prompt_id].prompt_token_ids))
     needed = len(requests[longest.prompt_id].prompt_token_ids) + config.sampling.max_tokens
     _refuse_too_long(
-        needed, config, teacher, where=f"prompt {longest.prompt_id} of {longest.source}"
+        needed, config, teacher.checkpoint, where=f"prompt {longest.prompt_id} of {longest.source}"
     )
     sample_conversations(
-        loader.get(needed),
+        teacher.engine(needed),
         config.sampling.top_logprobs,
         missing,
         requests,

@@ -7,7 +7,7 @@ Knows nothing of models. This is the only place where a chat template is applied
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ class ChatTokenizer(Protocol):
     """The part of `transformers.PreTrainedTokenizerBase` (5.19) that potstill relies on."""
 
     chat_template: str | None
+    added_tokens_decoder: Mapping[int, Any]
+    """Tokens beside the vocabulary, by id: `str(token)` is its text, `token.special` its kind."""
 
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
@@ -43,6 +45,14 @@ def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list
         [message.model_dump() for message in messages], tokenize=False, add_generation_prompt=True
     )
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def control_texts(tokenizer: ChatTokenizer) -> list[str]:
+    """Return the texts of the tokens that only a chat template may write, such as `<|im_end|>`.
+
+    `render_prompt` reads them as tokens wherever they stand: in a message they would end its turn.
+    """
+    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def user_slot_prefix(tokenizer: ChatTokenizer) -> str:

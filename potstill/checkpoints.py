@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from potstill.errors import ArtifactError, ConfigError
+from potstill.progress import announced
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"]
 
@@ -21,6 +22,8 @@ WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "READM
 class ModelShape:
     """What decides a decoder-only model's cost."""
 
+    architecture: str
+    """The class of transformers that runs it, such as LlamaForCausalLM."""
     num_parameters: int
     """A head that is tied to the embedding counts once."""
     num_layers: int
@@ -37,11 +40,12 @@ class ModelShape:
         path = checkpoint_dir / "config.json"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
+            architecture = str(config["architectures"][0])
             config = config.get("text_config", config)
             sizes = [int(config[key]) for key in ("num_hidden_layers", "hidden_size", "vocab_size")]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(checkpoint_dir, "config.json of a language model", error) from error
-        return cls(count_parameters(checkpoint_dir), *sizes)
+        return cls(architecture, count_parameters(checkpoint_dir), *sizes)
 
     @classmethod
     def find(cls, name: str, key: str) -> Self:
@@ -55,16 +59,16 @@ class ModelShape:
             ConfigError: It is not on this machine.
             ArtifactError: A file is missing or damaged.
         """
-        directory = Path(name).expanduser()
-        if not directory.is_dir():
+        try:
+            return cls.read(_local_checkpoint(name) or _from_hub(name, local_files_only=True))
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 "the model is not on this machine, so its cost cannot be estimated",
                 where=key,
-                expected="a checkpoint directory",
+                expected="a checkpoint directory, or a model in the hub's cache",
                 found=name,
-                hint="download the model and name its directory, or run without --dry-run",
-            )
-        return cls.read(directory)
+                hint="download the model first, or run without --dry-run",
+            ) from error
 
     def with_layers(self, num_layers: int) -> Self:
         """Return the shape of the same model with another number of layers."""
@@ -79,16 +83,12 @@ def find_checkpoint(name: str) -> Path:
     Raises:
         ArtifactError: There is no such directory and the hub does not give it.
     """
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        return directory.resolve()
-    # Imported here: the core starts without it.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
+    if directory := _local_checkpoint(name):
+        return directory
     try:
-        return Path(snapshot_download(name, allow_patterns=WANTED_FILES))
-    except (OSError, ValueError, HFValidationError) as error:
+        with announced(f"fetching {name} from the Hugging Face hub, or finding it in its cache"):
+            return _from_hub(name)
+    except (OSError, ValueError) as error:
         raise ArtifactError(
             "the checkpoint cannot be found",
             where=name,
@@ -112,6 +112,20 @@ def count_parameters(checkpoint_dir: Path) -> int:
     if not shapes:
         raise _damaged(checkpoint_dir, "weights in *.safetensors files", "none")
     return sum(math.prod(shape) for shape in shapes)
+
+
+def _local_checkpoint(name: str) -> Path | None:
+    directory = Path(name).expanduser()
+    return directory.resolve() if directory.is_dir() else None
+
+
+def _from_hub(name: str, *, local_files_only: bool = False) -> Path:
+    """Raise OSError or ValueError when there is none."""
+    from huggingface_hub import snapshot_download  # Here, because the core starts without it.
+
+    return Path(
+        snapshot_download(name, allow_patterns=WANTED_FILES, local_files_only=local_files_only)
+    )
 
 
 def _tensor_entries(path: Path) -> list[dict[str, Any]]:

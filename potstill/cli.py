@@ -47,7 +47,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Override one setting; may be repeated."),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Make anew what is finished already.")]
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Make anew what is finished or begun; leave it out to go on."),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show debugging messages.")]
 
 
@@ -75,7 +78,7 @@ def run(
     run_directory = RunDirectory(run_dir or RUNS_DIR / name)
     choice = _choice(preset, config, overrides)
     if dry_run:
-        Console().print(plan(choice, run_directory))
+        Console().print(plan(choice, run_directory, force=force))
         return
     options = ["--verbose"] if verbose else []
     code = run_pipeline(choice, run_directory, force=force, options=options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,13 @@ class Table(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the table as JSON values, as manifests store it."""
-        return self.model_dump(mode="json")
+    def to_json(self, exclude: Set[str] = frozenset()) -> dict[str, Any]:
+        """Return the table as JSON values, as manifests store it.
+
+        Args:
+            exclude: Keys that do not decide the result, such as a number of threads.
+        """
+        return self.model_dump(mode="json", exclude=set(exclude))
 
 
 def preset_names() -> list[str]:

@@ -40,6 +40,12 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed processes left of files they were writing with `replacing`."""
+    for path in directory.rglob(".*.tmp"):
+        path.unlink()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place when the block succeeds.

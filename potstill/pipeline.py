@@ -6,9 +6,10 @@ room is imported when it runs.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +25,7 @@ from potstill.config import (
     read_preset,
     validate_tables,
 )
+from potstill.errors import PotstillError
 from potstill.files import disk_errors, write_text_atomically
 from potstill.plan import Estimate, Workload, machine_speed, plan_table
 from potstill.processes import end_with_parent
@@ -108,7 +110,7 @@ def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
 
 
 def run_stage(stage: Stage, choice: Choice, run_directory: RunDirectory, *, force: bool) -> None:
-    """Run one stage in this process; the run keeps the configuration that made it.
+    """Run one stage in this process; the run keeps the table of the configuration that made it.
 
     Raises:
         PotstillError: The stage's own, or another process works on the run.
@@ -119,12 +121,12 @@ def run_stage(stage: Stage, choice: Choice, run_directory: RunDirectory, *, forc
         return
     with run_directory.locked():
         if force:
-            for name in stage.makes:
-                run_directory.set_aside(name)
+            _set_aside(run_directory, [stage])
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
         stage.run(tables[stage.name], run_directory)
-        _write_config(tables, run_directory)
+        own = resolve(Choice(), run_directory)
+        _write_config(own | {stage.name: tables[stage.name]}, run_directory)
 
 
 def run_pipeline(
@@ -137,18 +139,32 @@ def run_pipeline(
 
     Returns:
         The exit code of the first stage that failed, else 0.
+
+    Raises:
+        PotstillError: A setting is wrong, or a stage was killed.
     """
     resolve(choice, run_directory)
+    if force:
+        with run_directory.locked():
+            _set_aside(run_directory, PIPELINE)
     for stage in PIPELINE:
         command = [sys.executable, "-m", "potstill", stage.name, str(run_directory.root)]
-        command += [*choice.options(), *options, *(["--force"] if force else [])]
+        command += [*choice.options(), *options]
         code = subprocess.run(command, check=False, preexec_fn=end_with_parent()).returncode
+        if code < 0:
+            raise PotstillError(
+                f"the {stage.name} stage was killed",
+                where=run_directory.root,
+                found=signal.Signals(-code).name,
+                hint="the system kills what takes more memory than there is: --dry-run shows what "
+                "a stage wants; run the same command again, without --force, to go on",
+            )
         if code != 0:
-            return code if code > 0 else 128 - code
+            return code
     return 0
 
 
-def plan(choice: Choice, run_directory: RunDirectory) -> RichTable:
+def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTable:
     """Return a table of what `run_pipeline` would cost.
 
     Raises:
@@ -161,9 +177,17 @@ def plan(choice: Choice, run_directory: RunDirectory) -> RichTable:
         cost, workload = stage.estimate(tables[stage.name], workload)
         estimates.append(cost)
     finished = [
-        stage.name for stage in PIPELINE if all(map(run_directory.is_finished, stage.makes))
+        stage.name
+        for stage in PIPELINE
+        if not force and all(map(run_directory.is_finished, stage.makes))
     ]
     return plan_table(estimates, finished, machine_speed())
+
+
+def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:
+    for stage in stages:
+        for name in stage.makes:
+            run_directory.set_aside(name)
 
 
 def _write_config(tables: dict[str, Table], run_directory: RunDirectory) -> None:

@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from potstill.files import disk_errors
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -187,7 +189,7 @@ def _console() -> Console:
 def append_metrics(path: Path, stage: str, **values: float | int | str) -> None:
     """Append one line of measurements to `metrics.jsonl`, with the time in seconds since 1970."""
     record = {"time": round(time.time(), 3), "stage": stage, **values}
-    with path.open("a", encoding="utf-8") as stream:
+    with disk_errors("writing metrics", path), path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(record) + "\n")
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from potstill.errors import ArtifactError, ManifestMismatchError
-from potstill.files import disk_errors, sync_path, write_text_atomically
+from potstill.files import disk_errors, remove_unfinished, sync_path, write_text_atomically
 from potstill.manifest import (
     MANIFEST_NAME,
     Input,
@@ -29,7 +29,6 @@ from potstill.manifest import (
     build_manifest,
     config_sha256,
     manifest_sha256,
-    read_manifest,
     verify_manifest,
     write_manifest,
 )
@@ -197,6 +196,7 @@ class StageSession:
             stats: What it cost; `seconds` of this process's share are added.
         """
         with disk_errors("finishing a stage", self.dir):
+            remove_unfinished(self.dir)
             manifest = build_manifest(
                 self.stage,
                 self.dir,
@@ -254,15 +254,6 @@ class StageSession:
         return manifest
 
 
-def find_finished(run: RunDirectory) -> dict[StageName, Manifest]:
-    """Read the manifests of all finished stages, in the order of the stages."""
-    return {
-        stage: read_manifest(run.stage_dir(stage))
-        for stage in STAGE_NAMES
-        if run.is_finished(stage)
-    }
-
-
 def _read_request(path: Path) -> tuple[dict[str, Any], Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -290,4 +281,5 @@ def _differences(
 
 def _remove(directory: Path) -> None:
     if directory.exists():
+        (directory / REQUEST_NAME).unlink(missing_ok=True)  # What a kill leaves is not resumed.
         shutil.rmtree(directory)

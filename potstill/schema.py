@@ -84,18 +84,6 @@ class TokenLogprobs(Value):
         return self
 
 
-class Usage(Value):
-    """Token counts of one answer or of a whole stage."""
-
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completion together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
 class Conversation(Value):
     """A prompt, the teacher's completion, and the signal for token-level distillation."""
 
@@ -119,11 +107,3 @@ class Conversation(Value):
                 f"{len(self.completion_token_ids)} completion tokens but {num_rows} log-prob rows"
             )
         return self
-
-    @property
-    def usage(self) -> Usage:
-        """Token counts of this conversation."""
-        return Usage(
-            prompt_tokens=len(self.prompt_token_ids),
-            completion_tokens=len(self.completion_token_ids),
-        )

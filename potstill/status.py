@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,9 +25,10 @@ def status_table(run_directory: RunDirectory) -> Table:
     Raises:
         ArtifactError: A manifest is damaged.
     """
-    table = Table(title=escape(str(run_directory.root)), title_justify="left", show_edge=False)
-    for heading in ("stage", "state", "finished (UTC)", "time", "size", "facts"):
-        table.add_column(heading, overflow="fold")
+    table = Table(title=escape(str(run_directory.root)), title_justify="left", box=SIMPLE)
+    for heading in ("stage", "state", "time", "size"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("facts", overflow="fold")
     for name in STAGE_NAMES:
         if run_directory.is_finished(name):
             manifest = read_manifest(run_directory.stage_dir(name))
@@ -42,7 +44,6 @@ def _finished(name: StageName, manifest: Manifest) -> tuple[str, ...]:
     num_bytes = sum(output.bytes for output in manifest.outputs)
     return (
         "finished",
-        f"{manifest.created_at:%Y-%m-%d %H:%M}",
         f"{seconds / 60:.1f} min",
         f"{num_bytes / 1e6:.1f} MB",
         _FACTS[name](manifest.facts, manifest.stats),

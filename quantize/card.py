@@ -54,9 +54,10 @@ Made with potstill by knowledge distillation.
 ## Files
 
 Each file was loaded with llama.cpp and compared with the checkpoint it was made from, on
-{num_verification_tokens:,} tokens of held-out conversations: same token ids, same stop tokens, and
-a mean KL(checkpoint‖file) within the bound. Bits per weight are measured: small models keep some
-tensors at more bits than a type's name says. The recommended file is in bold.
+{num_verification_tokens:,} tokens of held-out conversations: the same token ids, a stop wherever
+the checkpoint stops, and a mean KL(checkpoint‖file) within the bound. Bits per weight are measured:
+small models keep some tensors at more bits than a type's name says. The recommended file is in
+bold.
 
 | File | Bytes | Bits per weight | KL, nats | Bound, nats | Top-1 agreement |
 |---|---:|---:|---:|---:|---:|

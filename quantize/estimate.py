@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from potstill.plan import Estimate, Workload
 from quantize.config import GgufType, QuantizeConfig
+from quantize.families import find_family
 
 SHARE_OF_PEAK = 0.5
 FIXED_SECONDS = 15.0
@@ -27,7 +28,14 @@ BITS_PER_WEIGHT: dict[GgufType, float] = {
 
 
 def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Workload]:
-    """Estimate conversion, quantisation and verification."""
+    """Estimate conversion, quantisation and verification.
+
+    Raises:
+        ConversionError: Student or teacher is of an architecture that cannot become GGUF.
+    """
+    find_family(workload.student.architecture, "the student")
+    if config.teacher_types:
+        find_family(workload.teacher.architecture, "the teacher")
     files = [(workload.student.num_parameters, one) for one in config.types]
     files += [(workload.teacher.num_parameters, one) for one in config.teacher_types]
     sizes = [parameters * BITS_PER_WEIGHT[one] / 8 for parameters, one in files]

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import llama_cpp
 import numpy as np
-from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 from numpy.typing import NDArray
+
+from potstill.templates import compile_template, render_template
 
 BATCH_TOKENS = 256
 """Tokens per forward pass; bounds the logits held at a time to BATCH_TOKENS x V."""
@@ -76,20 +76,17 @@ class GgufModel:
         Raises:
             RuntimeError: The template is missing or cannot be rendered.
         """
-        template = self._chat_template()
-        if template is None:
+        source = self._chat_template()
+        if source is None:
             raise RuntimeError("the file has no chat template")
+        ids = {
+            "bos_token": llama_cpp.llama_vocab_bos(self._vocab),
+            "eos_token": llama_cpp.llama_vocab_eos(self._vocab),
+            "pad_token": llama_cpp.llama_vocab_pad(self._vocab),
+        }
+        named_tokens = {name: self._text(token) for name, token in ids.items() if token >= 0}
         try:
-            return (
-                _environment()
-                .from_string(template)
-                .render(
-                    messages=list(messages),
-                    add_generation_prompt=True,
-                    bos_token=self._text(llama_cpp.llama_vocab_bos(self._vocab)),
-                    eos_token=self._text(llama_cpp.llama_vocab_eos(self._vocab)),
-                )
-            )
+            return render_template(compile_template(source), messages, named_tokens)
         except TemplateError as error:
             raise RuntimeError(f"the file's chat template cannot be rendered: {error}") from error
 
@@ -141,8 +138,6 @@ class GgufModel:
         return None if template is None else template.decode()
 
     def _text(self, token_id: int) -> str:
-        if token_id < 0:
-            return ""
         return str(llama_cpp.llama_vocab_get_text(self._vocab, token_id).decode())
 
 
@@ -172,22 +167,3 @@ def _context_params(num_threads: int, context_tokens: int) -> Any:  # noqa: ANN4
     params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return params
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Return Jinja as chat templates expect it.
-
-    Source: transformers 5.19 utils.chat_template_utils._compile_jinja_template.
-    """
-
-    def raise_exception(message: str) -> NoReturn:
-        raise TemplateError(message)
-
-    def strftime_now(pattern: str) -> str:
-        return datetime.now().strftime(pattern)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
-    return environment

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import ConversionError
+from potstill.processes import end_with_parent
 
 QUOTED_LINES = 3
 """Lines of llama.cpp's error log that are quoted in an error; the first one names the cause."""
@@ -42,6 +43,7 @@ def ask_llama(doing: str, subject: Path, **request: object) -> dict[str, Any]:
         encoding="utf-8",
         errors="replace",
         check=False,
+        preexec_fn=end_with_parent(),
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

@@ -96,6 +96,13 @@ def read_expected(
     texts = [*HOSTILE_TEXTS, *(f"a{token}b {token}" for token in tokenizer.get_added_vocab())]
     if normalizer is not None:
         texts = [unicodedata.normalize("NFC", text) for text in texts]
+        chats = [
+            [
+                Message(role=one.role, content=unicodedata.normalize("NFC", one.content))
+                for one in chat
+            ]
+            for chat in chats
+        ]
     return Expected(
         vocab_size=vocab_size,
         chat_template=tokenizer.chat_template,
@@ -138,20 +145,19 @@ def write_reference_logprobs(
     shape = (held_out.num_tokens, model.config.vocab_size)
     with (
         replacing(path) as temporary,
+        temporary.open("wb") as stream,
         torch.inference_mode(),
         track(
             f"evaluating the {label} checkpoint", len(held_out.sequences), "conversations"
         ) as progress,
     ):
-        table = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-            temporary, "w+", np.float32, shape
-        )
-        row = 0
+        # Written, not mapped: a full disk then is an error and not a bus error.
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]
         for sequence in held_out.sequences:
             ids = torch.tensor([sequence["token_ids"]], device=device)
             kept = ids.shape[1] - sequence["start"]
             logits_TV = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0]
-            table[row : row + kept] = logits_TV.double().log_softmax(-1).cpu().numpy()
-            row += kept
+            logprobs_TV = logits_TV.double().log_softmax(-1).float().cpu().numpy()
+            stream.write(logprobs_TV.astype("<f4").tobytes())
             progress.advance()
-        table.flush()

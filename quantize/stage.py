@@ -88,7 +88,7 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
         ArtifactError: An input is missing or damaged, or the disk is full.
     """
     session = run_directory.open_stage(
-        "gguf", config.to_json(), inputs=("student", "conversations")
+        "gguf", config.to_json(exclude={"num_threads"}), inputs=("student", "conversations")
     )
     if session.finished:
         return session.finished

@@ -65,7 +65,8 @@ def verify_file(
             "its next-token distributions are too far from the checkpoint's",
             f"mean KL of at most {kl_bound_nats} nats (quantize.kl_bounds_nats)",
             f"{kl_nats:.6f} nats, top-1 agreement {answer['top1_agreement']:.1%}",
-            "a coarse type may need a wider bound; several nats mean a wrong conversion",
+            "a coarse type may need a wider bound, set with --force; several nats mean a wrong "
+            "conversion",
         )
     return Measurement(
         num_parameters=answer["num_parameters"],

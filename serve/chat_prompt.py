@@ -1,43 +1,28 @@
 """From chat messages to prompt token ids, through the model's own chat template.
 
-In: messages. Out: the token ids the Hugging Face tokenizer gives for them, except that a control
-token's text inside a message stays text: nobody can write `<|im_end|>` and speak as another role.
+In: messages. Out: the token ids the Hugging Face tokenizer gives for them (llama.cpp leaves out the
+Unicode normalisation that some tokenizers do), except that a control token's text inside a message
+stays text: nobody can write `<|im_end|>` and speak as another role.
 Knows nothing of the engine or HTTP.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
 
 import jinja2
-import jinja2.ext
-from jinja2 import nodes
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potstill.errors import ArtifactError
 from potstill.schema import Message
+from potstill.templates import compile_template, render_template
 from serve.engine_model import GgufModel
 from serve.errors import InvalidRequestError
 
 
-class _GenerationTag(jinja2.ext.Extension):
-    """Let `{% generation %}` pass, which marks the assistant's words for training."""
-
-    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 class ChatPrompt:
-    """A chat template, compiled as transformers 5.19 compiles it (`utils/chat_template_utils.py`).
+    """A model's chat template and its tokenizer.
 
     Raises:
         ArtifactError: The model has no chat template, or it cannot be compiled.
@@ -45,18 +30,10 @@ class ChatPrompt:
 
     def __init__(self, model: GgufModel) -> None:
         self._model = model
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            extensions=[_GenerationTag, jinja2.ext.loopcontrols],
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         if model.chat_template is None:
             raise ArtifactError("the model has no chat template", where=model.path)
         try:
-            self._template = environment.from_string(model.chat_template)
+            self._template = compile_template(model.chat_template)
         except jinja2.TemplateError as error:
             raise ArtifactError(
                 "the model's chat template cannot be compiled", where=model.path, found=error
@@ -82,12 +59,11 @@ class ChatPrompt:
         undone: tokens never merge across a control token, and nothing inside is read as one.
         """
         nonce = secrets.token_hex(8)
-        replaced: dict[str, str] = {}
+        replaced: list[str] = []
 
         def replace(match: re.Match[str]) -> str:
-            placeholder = f"\ufdd0{nonce}.{len(replaced)}\ufdd1"
-            replaced[placeholder] = match[0]
-            return placeholder
+            replaced.append(match[0])
+            return f"\ufdd0{nonce}.{len(replaced) - 1}\ufdd1"
 
         text = self._render(
             [
@@ -95,10 +71,10 @@ class ChatPrompt:
                 for message in messages
             ]
         )
-        placeholders = re.compile(_alternatives(replaced))
+        placeholders = re.compile(f"\ufdd0{nonce}" + r"\.(\d+)" + "\ufdd1")
         token_ids: list[int] = []
         for plain, control in _split(self._control, text):
-            content = placeholders.sub(lambda match: replaced[match[0]], plain)
+            content = placeholders.sub(lambda match: replaced[int(match[1])], plain)
             token_ids += self._model.tokenize(content, parse_special=False)
             if control:
                 token_ids.append(self._model.control_tokens[control])
@@ -106,13 +82,7 @@ class ChatPrompt:
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         try:
-            return self._template.render(
-                messages=messages,
-                tools=None,
-                documents=None,
-                add_generation_prompt=True,
-                **self._model.named_tokens,
-            )
+            return render_template(self._template, messages, self._model.named_tokens)
         except jinja2.TemplateError as error:
             raise InvalidRequestError(
                 "the model's chat template refuses these messages", where="messages", found=error
@@ -132,24 +102,3 @@ def _split(pattern: re.Pattern[str], text: str) -> list[tuple[str, str]]:
         pairs.append((text[start : match.start()], match[0]))
         start = match.end()
     return [*pairs, (text[start:], "")]
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(
-    value: Any,  # noqa: ANN401  (any JSON value)
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Write JSON as transformers does: jinja2's own filter escapes HTML characters."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )

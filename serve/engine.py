@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Literal
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError
 from serve.engine_context import Chunk, DecodeContext
 from serve.engine_model import GgufModel
-from serve.engine_request import EngineLimits, EngineStats, Output, Request
+from serve.engine_request import EngineLimits, Output, Request
 from serve.engine_sampler import SampledLogprob, Sampler, sampled_logprob
 from serve.engine_slots import Slot, Slots
 from serve.engine_text import TextStream
@@ -61,7 +60,7 @@ class Engine:
     ) -> None:
         self.model = model
         self.limits = limits
-        self.stats = EngineStats()
+        self.num_decoded_tokens = 0
         self._deliver = deliver
         self._context = DecodeContext(
             model,
@@ -137,15 +136,12 @@ class Engine:
 
     def step(self) -> None:
         """Advance every active request by one batch."""
-        started = time.perf_counter()
         self._drop_cancelled()
         self._admit()
         scheduled = self._schedule()
         if scheduled:
             self._decode(scheduled)
         self._emit()
-        self.stats.num_steps += 1
-        self.stats.step_seconds += time.perf_counter() - started
 
     def _has_work(self) -> bool:
         return bool(self._waiting or self._active or self._cancelled)
@@ -179,7 +175,6 @@ class Engine:
                 num_cached_tokens=len(slot.token_ids),
             )
             self._active[request] = sequence
-            self.stats.num_cached_tokens += sequence.num_cached_tokens
             if max_new_tokens == 0:
                 self._finish(sequence, "length")
 
@@ -200,7 +195,6 @@ class Engine:
 
     def _decode(self, scheduled: list[tuple[_Sequence, Chunk]]) -> None:
         """Decode together; if llama.cpp refuses, one by one, so that only the culprit fails."""
-        started = time.perf_counter()
         try:
             indices = self._context.decode([chunk for _, chunk in scheduled])
         except BackendError as error:
@@ -212,10 +206,9 @@ class Engine:
                 for one in scheduled:
                     self._decode([one])
             return
-        self.stats.decode_seconds += time.perf_counter() - started
         for (sequence, chunk), index in zip(scheduled, indices, strict=True):
             sequence.slot.token_ids += chunk.token_ids
-            self.stats.num_decoded_tokens += len(chunk.token_ids)
+            self.num_decoded_tokens += len(chunk.token_ids)
             if chunk.wants_logits:
                 self._advance(sequence, index)
 
@@ -223,7 +216,6 @@ class Engine:
         """Sample a sequence's next token, and say what it adds to the completion."""
         token_id = sequence.sampler.sample(self._context, index)
         sequence.num_new_tokens += 1
-        self.stats.num_new_tokens += 1
         if self.model.ends_generation(token_id):
             self._finish(sequence, "stop")
             return

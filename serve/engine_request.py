@@ -54,16 +54,3 @@ class EngineLimits:
     max_parallel: int
     max_batch_tokens: int
     max_queue: int
-
-
-@dataclass
-class EngineStats:
-    """Totals since the engine began."""
-
-    num_steps: int = 0
-    num_decoded_tokens: int = 0
-    num_new_tokens: int = 0
-    num_cached_tokens: int = 0
-    step_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    """The part of `step_seconds` spent inside llama_decode."""

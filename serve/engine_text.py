@@ -48,9 +48,10 @@ class TextStream:
 
     def finish(self) -> Released:
         """Release what is held back: the completion has ended without a stop string."""
-        text, _ = self._release(len(self._held))
+        text, ready = self._release(len(self._held))
         rest = tuple(logprob for _, logprob in self._logprobs)
-        return Released(text + self._decoder.decode(b"", final=True), rest, stopped=False)
+        text += self._decoder.decode(b"", final=True)
+        return Released(text, ready + rest, stopped=False)
 
     def _release(self, num_bytes: int) -> tuple[str, tuple[SampledLogprob, ...]]:
         text = self._decoder.decode(self._held[:num_bytes])

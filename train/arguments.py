@@ -24,7 +24,7 @@ NUM_STATES_KEPT = 2
 def training_arguments(config: TrainConfig, states_dir: Path) -> SFTConfig:
     """Return the arguments of the trainer."""
     on_gpu = torch.cuda.is_available()
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(states_dir),
         use_cpu=not on_gpu,
         bf16=fast_dtype(config.dtype) == torch.bfloat16,
@@ -56,6 +56,10 @@ def training_arguments(config: TrainConfig, states_dir: Path) -> SFTConfig:
         include_num_input_tokens_seen="non_padding",
         report_to=[],
     )
+    # Without a launcher the trainer would wrap the model in nn.DataParallel on several GPUs, which
+    # cuts labels by conversations and the teacher's rows by tokens.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def adapter_config(config: LoRAConfig) -> LoraConfig:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from transformers import AutoTokenizer
 
+from potstill.chat import chat_template_sha256
 from potstill.checkpoints import find_checkpoint
-from potstill.errors import ManifestMismatchError, TrainingError
+from potstill.errors import ManifestMismatchError
+from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from train.checkpoints import refuse_other_tokenizer
 from train.config import TrainConfig
@@ -29,6 +32,7 @@ class Data:
 
     facts: dict[str, Any]
     teacher_dir: Path
+    tokenizer: Any
     train: datasets.Dataset
     validation: datasets.Dataset
     test: datasets.Dataset
@@ -39,20 +43,36 @@ def load_data(config: TrainConfig, run_directory: RunDirectory) -> Data:
     """Read and check the conversations of a run.
 
     Raises:
-        ManifestMismatchError: The teacher's tokenizer or the kind of log-probabilities differs.
+        ManifestMismatchError: The teacher's tokenizer or chat template, or the kind of
+            log-probabilities differs.
         TrainingError: A split is empty, or a signal that the loss needs is missing.
         ArtifactError: A file is damaged.
     """
     conversations_dir = run_directory.stage_dir("conversations")
-    facts = run_directory.require("conversations").facts
+    facts = read_manifest(conversations_dir).facts
     _refuse_other_signal(config, facts, conversations_dir)
     teacher_dir = find_checkpoint(facts["teacher"]["path"])
     refuse_other_tokenizer(teacher_dir, facts["tokenizer_sha256"])
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    _refuse_other_template(tokenizer.chat_template, facts["chat_template_sha256"], teacher_dir)
     train, validation, test = (
         load_split(conversations_dir, split, config.max_length)
         for split in ("train", "validation", "test")
     )
-    return Data(facts, teacher_dir, train, validation, test, Collator(config.max_length, 0))
+    collator = Collator(config.max_length, 0)
+    return Data(facts, teacher_dir, tokenizer, train, validation, test, collator)
+
+
+def _refuse_other_template(template: str | None, expected: str, teacher_dir: Path) -> None:
+    found = chat_template_sha256(template)
+    if found != expected:
+        raise ManifestMismatchError(
+            "the teacher's chat template has changed since the conversations were made",
+            where=teacher_dir,
+            expected=f"chat_template_sha256 {expected} (conversations)",
+            found=f"chat_template_sha256 {found}",
+            hint="restore the template, or make the conversations again",
+        )
 
 
 def _refuse_other_signal(config: TrainConfig, facts: dict[str, Any], where: Path) -> None:
@@ -71,14 +91,6 @@ def _refuse_other_signal(config: TrainConfig, facts: dict[str, Any], where: Path
             expected="logprobs_mode raw_logprobs",
             found=facts["logprobs_mode"],
             hint="make the conversations again, or train with --set train.kd.weight=0",
-        )
-    if facts["top_logprobs"] < 1:
-        raise TrainingError(
-            "the conversations hold no top log-probabilities for the token-level loss",
-            where=where,
-            expected="top_logprobs of at least 1",
-            found=facts["top_logprobs"],
-            hint="generate with top_logprobs, or train with --set train.kd.weight=0",
         )
     temperature, top_p = facts["generation_temperature"], facts["generation_top_p"]
     if (temperature, top_p) != (1.0, 1.0) and config.kd.weight < 1.0:

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from potstill.chat import tokenizer_sha256
 from potstill.errors import TrainingError
-from potstill.files import write_text_atomically
+from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
@@ -105,8 +105,9 @@ def _start(config: TrainConfig, data: Data, session: StageSession) -> tuple[Any,
             "removed_layers": removed,
             "untrained": _measure(config, data, model, "measuring the untrained student"),
         }
-        session.scratch_dir.mkdir(exist_ok=True)
-        write_text_atomically(start_path, json.dumps(start))
+        with disk_errors("writing where training starts", start_path):
+            session.scratch_dir.mkdir(exist_ok=True)
+            write_text_atomically(start_path, json.dumps(start))
     return model, start
 
 
@@ -118,8 +119,6 @@ def _train(
     session: StageSession,
     run_directory: RunDirectory,
 ) -> DistillationTrainer:
-    from transformers import AutoTokenizer
-
     states_dir = session.scratch_dir / STATES_NAME
     if config.method == "full":
         freeze(model, config.freeze, removed)
@@ -129,12 +128,20 @@ def _train(
         mix=Mix(DIVERGENCES[config.kd.divergence], config.kd.weight, config.kd.chunk_tokens),
         train_dataset=data.train,
         collator=data.collator,
-        processing_class=AutoTokenizer.from_pretrained(data.teacher_dir),
+        processing_class=data.tokenizer,
         peft_config=adapter_config(config.lora) if config.method == "lora" else None,
     )
     state = newest_whole_state(states_dir)
     with ProgressCallback(trainer, run_directory.metrics_path):
-        trainer.train(resume_from_checkpoint=str(state) if state else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(state) if state else None)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrainingError(
+                "memory is too short for a training step",
+                found=str(error).splitlines()[0],
+                hint="lower train.batch_size and raise train.gradient_accumulation_steps as much, "
+                "or set train.gradient_checkpointing; then run again with --force",
+            ) from error
     return trainer
 
 

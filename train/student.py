@@ -7,6 +7,7 @@ indices of the teacher's layers that were removed. Knows nothing of losses.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from potstill.checkpoints import find_checkpoint
 from potstill.errors import TrainingError
-from potstill.progress import announced
+from potstill.progress import track
 from train.checkpoints import load_model, refuse_other_tokenizer
 from train.config import FreezeConfig, StudentConfig
 from train.dataset import Collator
@@ -44,14 +45,14 @@ def removable_layers(
     least_influential([0.0] * len(decoder_layers(teacher)), config.num_layers)
     teacher.eval()
     num_conversations = min(config.max_influence_conversations, len(validation))
-    with announced(f"measuring block influence on {num_conversations} conversations"):
-        influence = block_influence(
-            teacher,
-            (
-                {name: tensor.to(teacher.device) for name, tensor in collator([row]).items()}
-                for row in validation.select(range(num_conversations))
-            ),
-        )
+    with track("measuring block influence", num_conversations, "conversations") as progress:
+
+        def batches() -> Iterator[dict[str, Tensor]]:
+            for row in validation.select(range(num_conversations)):
+                yield {name: tensor.to(teacher.device) for name, tensor in collator([row]).items()}
+                progress.advance()
+
+        influence = block_influence(teacher, batches())
     return least_influential(influence, config.num_layers)
 
 

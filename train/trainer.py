@@ -218,8 +218,8 @@ def newest_whole_state(states_dir: Path) -> Path | None:
 def _add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (untyped library)
     """Make `model(**batch)` return a DistillationOutput when the batch has the teacher's rows.
 
-    The loss is computed inside the model's forward so that autocast and data-parallel wrappers,
-    which wrap exactly that, cover it.
+    The loss is computed inside the model's forward so that autocast, which wraps exactly that,
+    covers it.
     """
     original = model.forward
 

@@ -113,7 +113,7 @@ def test_another_configuration_needs_force(copied_run):
 @pytest.fixture
 def tiny_disk(tmp_path):
     """A directory on a file system of its own; the size is set by calling it."""
-    mounted = tmp_path / "tiny_disk"
+    mounted = tmp_path / "tiny"
     mounted.mkdir()
 
     def mount(num_bytes):
@@ -135,16 +135,17 @@ def test_a_full_disk_while_the_teacher_answers(tiny_disk, tmp_path):
     assert not RunDirectory(run_dir).is_finished("conversations")
 
 
-def test_a_full_disk_while_files_are_quantised(line, tiny_disk):
+@pytest.mark.parametrize("spare_bytes", [100 << 20, 260 << 20], ids=["F16", "verification"])
+def test_a_full_disk_while_files_are_quantised(line, tiny_disk, spare_bytes):
     needed = ("prompts", "conversations", "student")
     sizes = [
         path.stat().st_size
         for stage in needed
         for path in line.run_directory.stage_dir(stage).iterdir()
     ]
-    root = tiny_disk(sum(sizes) + (100 << 20)) / "run"
+    root = tiny_disk(sum(sizes) + spare_bytes) / "run"
     for stage in needed:
         shutil.copytree(line.run_directory.stage_dir(stage), root / stage)
     run_directory = RunDirectory(root)
-    refused(potstill("quantize", root, "--preset=small"), 1, "hint:", "disk")
+    refused(potstill("quantize", root, "--preset=small"), 1, "No space left", "hint:")
     assert not run_directory.is_finished("gguf")

@@ -195,7 +195,8 @@ def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
     assert asked["messages"][0]["content"] == QUESTIONS[1]
     check_result(finished_run, manifest, capsys.readouterr().out)
     log_path.unlink()
-    assert run_with_endpoint(CONFIG, finished_run, stand_in(log_path)) == manifest
+    patient = CONFIG.model_copy(update={"request_timeout_seconds": 1200.0, "num_threads": 1})
+    assert run_with_endpoint(patient, finished_run, stand_in(log_path)) == manifest
     assert not log_path.exists()
 
 
@@ -237,7 +238,8 @@ def test_damaged_file_is_refused(finished_run):
         run(CONFIG, finished_run)
 
 
-def test_real_endpoint_answers_for_the_report(finished_run, capsys):
+def test_real_endpoint_answers_for_the_report(finished_run, capsys, monkeypatch):
+    monkeypatch.setenv("POTSTILL_API_KEY", "for users of potstill serve")
     manifest = run(CONFIG, finished_run)
     check_result(finished_run, manifest, capsys.readouterr().out)
     for row in manifest.facts["rows"]:

@@ -90,3 +90,4 @@ def test_serve_command_overrides_are_toml(tmp_path):
     assert command[1:5] == ["-m", "potstill", "serve", str(tmp_path)]
     assert '--set=serve.models=["student-Q8_0", "teacher-F16"]' in command
     assert "--set=serve.port=8123" in command
+    assert "--set=serve.paths={}" in command

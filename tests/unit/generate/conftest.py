@@ -18,6 +18,7 @@ class ToyTokenizer:
     """Characters are ids; turns look like `<user>hello|`."""
 
     chat_template = "toy"
+    added_tokens_decoder = {}  # noqa: RUF012
 
     def apply_chat_template(self, conversation, *, tokenize, add_generation_prompt):
         assert not tokenize

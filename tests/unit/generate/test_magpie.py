@@ -146,6 +146,12 @@ def test_texts_of_any_letters_survive_the_log(writing, log_path):
     assert write(writing([]), log_path) == first
 
 
+def test_a_text_with_a_control_token_inside_is_no_prompt(writing, log_path):
+    engine = writing(["How is \0 this?", "How is that?", "And this?"])
+    found = write_prompts(engine, PromptsConfig(num_prompts=3, max_prompt_tokens=30), 0, log_path)
+    assert "\0" not in "".join(prompt.messages[0].content for prompt in found)
+
+
 @pytest.mark.parametrize("text", [None, "Hello", "What is it?"])
 def test_a_teacher_that_writes_too_few_is_refused(writing, log_path, text):
     engine = writing([text] * 10_000)

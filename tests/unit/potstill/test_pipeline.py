@@ -7,7 +7,13 @@ import pytest
 
 from potstill import cli
 from potstill.config import read_config_file
-from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError, TrainingError
+from potstill.errors import (
+    ArtifactError,
+    ConfigError,
+    ManifestMismatchError,
+    PotstillError,
+    TrainingError,
+)
 from potstill.pipeline import PIPELINE, SERVE, STAGES, Choice, resolve, run_pipeline, run_stage
 from potstill.rundir import STAGE_NAMES, RunDirectory
 
@@ -146,9 +152,9 @@ def test_a_choice_comes_back_from_its_options(choice, monkeypatch):
 
 def test_all_stages_run_in_order_in_processes_that_end_with_this_one(run_directory, processes):
     choice = Choice(preset="demo", overrides=("train.seed=1",))
-    code = run_pipeline(choice, run_directory, force=True, options=["--verbose"])
+    code = run_pipeline(choice, run_directory, force=False, options=["--verbose"])
     assert code == 0
-    options = ["--set=train.seed=1", "--preset=demo", "--verbose", "--force"]
+    options = ["--set=train.seed=1", "--preset=demo", "--verbose"]
     assert processes.commands == [
         [sys.executable, "-m", "potstill", name, str(run_directory.root), *options]
         for name in ("generate", "train", "quantize", "compare")
@@ -157,19 +163,29 @@ def test_all_stages_run_in_order_in_processes_that_end_with_this_one(run_directo
         assert all(map(callable, processes.preexec_fns))
 
 
-def test_without_force_there_is_no_force(run_directory, processes):
-    run_pipeline(OWN, run_directory, force=False)
-    assert processes.commands[0] == [
-        *(sys.executable, "-m", "potstill", "generate"),
-        str(run_directory.root),
-    ]
+def test_force_sets_all_stages_aside_once(run_directory, processes):
+    for name in STAGE_NAMES:
+        run_directory.open_stage(name, {}).finish()
+    run_pipeline(OWN, run_directory, force=True)
+    for name in STAGE_NAMES:
+        assert not run_directory.is_finished(name)
+        assert run_directory.replaced_dir(name).is_dir()
+    assert all("--force" not in command for command in processes.commands)
 
 
-@pytest.mark.parametrize(("code", "told"), [(1, 1), (2, 2), (130, 130), (-signal.SIGKILL, 137)])
+@pytest.mark.parametrize(("code", "told"), [(1, 1), (2, 2), (130, 130)])
 def test_the_first_stage_that_fails_stops_the_pipeline(run_directory, processes, code, told):
     processes.codes = {"train": code, "quantize": 99}
     assert run_pipeline(OWN, run_directory, force=False) == told
     assert [command[3] for command in processes.commands] == ["generate", "train"]
+
+
+def test_a_stage_that_is_killed_is_told_with_what_kills(run_directory, processes):
+    processes.codes = {"train": -signal.SIGKILL}
+    with pytest.raises(PotstillError, match="the train stage was killed") as caught:
+        run_pipeline(OWN, run_directory, force=False)
+    assert caught.value.found == "SIGKILL"
+    assert "without --force" in caught.value.hint
 
 
 def test_a_wrong_setting_of_a_late_stage_is_told_before_any_stage_runs(run_directory, processes):

@@ -6,7 +6,7 @@ import pytest
 
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.manifest import MANIFEST_NAME, build_manifest, manifest_sha256, write_manifest
-from potstill.rundir import REQUEST_NAME, STAGE_NAMES, RunDirectory, find_finished
+from potstill.rundir import REQUEST_NAME, STAGE_NAMES, RunDirectory
 
 CONFIG = {"kd": {"weight": 0.9, "divergence": "forward_kl"}, "seed": 0}
 
@@ -127,6 +127,17 @@ def test_a_new_key_that_is_unset_is_a_mismatch_of_ours(run_directory):
     make(run_directory)
     with pytest.raises(ManifestMismatchError):
         make(run_directory, config=CONFIG | {"new": None})
+
+
+def test_what_a_killed_process_was_writing_is_no_output(run_directory):
+    session = run_directory.open_stage("prompts", CONFIG)
+    for name in (f".{MANIFEST_NAME}.tmp", ".file.txt.tmp"):
+        (session.dir / name).write_text("half")
+    manifest = make(run_directory)
+    assert [output.path for output in manifest.outputs] == ["file.txt"]
+    assert run_directory.require("prompts") == manifest
+    kept = {path.name for path in run_directory.stage_dir("prompts").iterdir()}
+    assert kept == {"file.txt", MANIFEST_NAME}
 
 
 def test_a_stage_pins_the_manifests_it_read(run_directory):
@@ -312,15 +323,6 @@ def test_a_run_directory_that_is_a_file_is_an_error_that_names_it(tmp_path):
     assert caught.value.where == str(tmp_path / "run")
     with pytest.raises(ArtifactError, match="opening a stage"):
         run_directory.open_stage("prompts", CONFIG)
-
-
-def test_finished_stages_are_found_in_their_order(run_directory):
-    for stage in ("gguf", "prompts"):
-        make(run_directory, stage, content=stage)
-    run_directory.open_stage("student", CONFIG)
-    found = find_finished(run_directory)
-    assert list(found) == ["prompts", "gguf"]
-    assert found["gguf"].facts == {"content": "gguf"}
 
 
 def test_all_paths_of_a_run_lie_in_it_and_apart(run_directory):

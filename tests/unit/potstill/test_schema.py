@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from potstill.schema import Conversation, Message, Prompt, SamplingParams, TokenLogprobs, Usage
+from potstill.schema import Conversation, Message, Prompt, SamplingParams, TokenLogprobs
 
 
 def prompt(*roles: str) -> Prompt:
@@ -119,13 +119,3 @@ def test_a_conversation_has_one_row_per_completion_token(num_rows):
 def test_a_conversation_without_completion_tokens_is_refused():
     with pytest.raises(ValidationError, match="completion_token_ids"):
         conversation(completion_token_ids=(), logprobs=logprobs(0))
-
-
-def test_usage_counts_prompt_and_completion():
-    assert conversation().usage == Usage(prompt_tokens=2, completion_tokens=3)
-    assert conversation().usage.total_tokens == 5
-
-
-def test_usage_is_never_negative():
-    with pytest.raises(ValidationError, match="prompt_tokens"):
-        Usage(prompt_tokens=-1, completion_tokens=0)

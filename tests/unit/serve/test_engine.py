@@ -66,11 +66,11 @@ def test_a_long_prompt_does_not_stall_a_running_stream(bench):
 def test_the_beginning_a_conversation_shares_is_computed_once(bench):
     shared = tuple(range(200, 240))
     bench.run(request(*shared, 1000))
-    decoded = bench.engine.stats.num_decoded_tokens
+    decoded = bench.engine.num_decoded_tokens
     second = request(*shared, 1001, 1002, new=1)
     bench.run(second)
     assert bench.last(second).num_cached_tokens == len(shared)
-    assert bench.engine.stats.num_decoded_tokens == decoded + 2
+    assert bench.engine.num_decoded_tokens == decoded + 2
 
 
 def test_a_shared_beginning_is_taken_from_a_running_request_too(bench):

@@ -48,10 +48,11 @@ def test_any_cut_of_the_bytes_gives_the_text_before_the_first_stop(text, borders
 
 @given(st.text(min_size=1), st.lists(st.integers(0, 500)))
 def test_characters_are_never_split(text, borders):
-    texts, tokens, _ = play(cut(text.encode(), borders), ())
+    pieces = cut(text.encode(), borders)
+    texts, tokens, _ = play(pieces, ())
     assert "".join(texts) == text
     assert "\ufffd" not in "".join(texts) or "\ufffd" in text
-    assert tokens == list(range(len(tokens)))
+    assert tokens == list(range(len(pieces)))
 
 
 def test_what_may_become_a_stop_string_waits_until_it_cannot():
@@ -62,6 +63,11 @@ def test_what_may_become_a_stop_string_waits_until_it_cannot():
     assert stream.push(b"<en", None).text == ""
     assert stream.push(b"d> more", None).stopped
     assert stream.finish().text == ""
+
+
+def test_tokens_held_back_at_the_end_are_reported():
+    texts, tokens, stopped = play([b"x", b"a"], ("ab",))
+    assert ("".join(texts), tokens, stopped) == ("xa", [0, 1], False)
 
 
 def test_tokens_of_the_stop_string_are_not_reported():

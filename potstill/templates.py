@@ -1,0 +1,91 @@
+"""Chat templates, compiled and rendered as transformers does it.
+
+In: a template's source, messages, the texts of named tokens. Out: text. Whatever reads a GGUF file
+uses this, so that what is verified is what is served. Knows nothing of tokens' ids.
+
+Source: transformers 5.19, utils/chat_template_utils.py, _compile_jinja_template and
+render_jinja_template.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+from jinja2 import nodes
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """Let `{% generation %}` pass, which marks the assistant's words for training."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def compile_template(source: str) -> jinja2.Template:
+    """Compile a chat template in a sandbox.
+
+    Raises:
+        jinja2.TemplateError: It is no template.
+    """
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(source)
+
+
+def render_template(
+    template: jinja2.Template,
+    messages: Sequence[Mapping[str, str]],
+    named_tokens: Mapping[str, str],
+) -> str:
+    """Render a prompt, up to where the assistant begins to answer.
+
+    Args:
+        template: What `compile_template` gave.
+        messages: Role and content of each turn.
+        named_tokens: Texts of the tokens a template refers to by name, such as `bos_token`.
+
+    Raises:
+        jinja2.TemplateError: The template refuses the messages.
+    """
+    return template.render(
+        messages=list(messages),
+        tools=None,
+        documents=None,
+        add_generation_prompt=True,
+        **named_tokens,
+    )
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(
+    value: Any,  # noqa: ANN401  (any JSON value)
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Write JSON as transformers does: jinja2's own filter escapes HTML characters."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
