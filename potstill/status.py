@@ -25,10 +25,12 @@ def status_table(run_directory: RunDirectory) -> Table:
     Raises:
         ArtifactError: A manifest is damaged.
     """
-    table = Table(title=escape(str(run_directory.root)), title_justify="left", box=SIMPLE)
+    table = Table(
+        title=escape(str(run_directory.root)), title_justify="left", box=SIMPLE, expand=True
+    )
     for heading in ("stage", "state", "time", "size"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("facts", overflow="fold")
+    table.add_column("facts", overflow="fold", ratio=1)
     for name in STAGE_NAMES:
         if run_directory.is_finished(name):
             manifest = read_manifest(run_directory.stage_dir(name))

@@ -210,6 +210,18 @@ def test_processed_logprobs_are_refused_for_the_token_level_loss(tiny_run):
         run(config(), tiny_run)
 
 
+def test_another_chat_template_of_the_teacher_is_refused(tiny_run, tiny_teacher_dir, tmp_path):
+    changed = shutil.copytree(tiny_teacher_dir, tmp_path / "changed")
+    template_path = changed / "chat_template.jinja"
+    template_path.write_text(template_path.read_text() + "{# #}")
+    path = tiny_run.stage_dir("conversations") / MANIFEST_NAME
+    content = json.loads(path.read_text())
+    content["facts"]["teacher"]["path"] = str(changed)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ManifestMismatchError, match="chat template has changed"):
+        run(config(), tiny_run)
+
+
 def test_a_full_disk_is_one_clear_error(tiny_run):
     """A limit on the size of files stands in for the disk: writing stops half-way through one."""
     script = RUN_STAGE.replace(

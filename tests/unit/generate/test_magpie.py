@@ -147,9 +147,9 @@ def test_texts_of_any_letters_survive_the_log(writing, log_path):
 
 
 def test_a_text_with_a_control_token_inside_is_no_prompt(writing, log_path):
-    engine = writing(["How is \0 this?", "How is that?", "And this?"])
-    found = write_prompts(engine, PromptsConfig(num_prompts=3, max_prompt_tokens=30), 0, log_path)
-    assert "\0" not in "".join(prompt.messages[0].content for prompt in found)
+    texts = write(writing(["How is \0 this?", *QUESTIONS]), log_path)
+    assert len(texts) == WANTED
+    assert not any("\0" in text or "|" in text for text in texts)
 
 
 @pytest.mark.parametrize("text", [None, "Hello", "What is it?"])

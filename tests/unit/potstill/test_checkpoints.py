@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from potstill.checkpoints import WANTED_FILES, count_parameters, find_checkpoint
-from potstill.errors import ArtifactError
+from potstill.checkpoints import WANTED_FILES, ModelShape, count_parameters, find_checkpoint
+from potstill.errors import ArtifactError, ConfigError
 
 
 def write_safetensors(path, shapes, num_bytes=None):
@@ -42,14 +42,23 @@ def test_a_name_that_is_none_is_an_error_that_repeats_it(name, monkeypatch):
 def test_a_model_of_the_hub_is_fetched_without_what_no_stage_reads(tmp_path, monkeypatch):
     asked = []
 
-    def snapshot_download(name, *, allow_patterns):
-        asked.append((name, allow_patterns))
+    def snapshot_download(name, *, allow_patterns, local_files_only):
+        asked.append((name, allow_patterns, local_files_only))
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert find_checkpoint("owner/model") == tmp_path
-    assert asked == [("owner/model", WANTED_FILES)]
+    assert asked == [("owner/model", WANTED_FILES, False)]
     assert not any(pattern.endswith((".bin", ".gguf", ".onnx")) for pattern in WANTED_FILES)
+
+
+def test_the_shape_of_a_model_is_found_without_the_hub(tiny_teacher_dir, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shape = ModelShape.find(str(tiny_teacher_dir), "generate.teacher.model")
+    assert (shape.architecture, shape.num_layers) == ("LlamaForCausalLM", 4)
+    with pytest.raises(ConfigError, match="not on this machine") as caught:
+        ModelShape.find("owner/model", "generate.teacher.model")
+    assert caught.value.where == "generate.teacher.model"
 
 
 def test_parameters_are_counted_as_transformers_counts_them(tiny_teacher_dir):

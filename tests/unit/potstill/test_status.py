@@ -1,3 +1,4 @@
+import re
 from io import StringIO
 
 import pytest
@@ -62,16 +63,15 @@ def shown(run_directory) -> dict[str, list[str]]:
     console = Console(width=400, file=StringIO())
     console.print(status_table(run_directory))
     lines = console.file.getvalue().splitlines()
-    rows = {line.split()[0]: [cell.strip() for cell in line.split("│")] for line in lines[3:]}
-    return {"title": [lines[0].strip()]} | rows
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines[1:]]
+    return {"title": [lines[0].strip()]} | {row[0]: row for row in rows if row[0] in STAGE_NAMES}
 
 
 @pytest.mark.parametrize("stage", STAGE_NAMES)
 def test_a_finished_stage_is_told_with_its_cost_and_facts(run_directory, stage):
-    manifest = finish(run_directory, stage)
+    finish(run_directory, stage)
     row = shown(run_directory)[stage]
-    when = f"{manifest.created_at:%Y-%m-%d %H:%M}"
-    assert row == [stage, "finished", when, "1.5 min", "2.3 MB", EXPECTED[stage]]
+    assert row == [stage, "finished", "1.5 min", "2.3 MB", EXPECTED[stage]]
 
 
 def test_all_stages_are_rows_in_their_order_begun_and_missing_ones_too(run_directory):
