@@ -8,7 +8,7 @@ from __future__ import annotations
 from compare.config import CompareConfig
 from potstill.plan import Estimate, Workload
 
-SHARE_OF_PEAK = 0.25
+SHARE_OF_PEAK = 0.5
 FIXED_SECONDS = 20.0
 PROCESS_BYTES = 1.0e9
 PAGE_BYTES = 1e6

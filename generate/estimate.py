@@ -14,7 +14,7 @@ from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.95
-FIXED_SECONDS = 60.0
+FIXED_SECONDS = 70.0
 WRITTEN_PROMPT_TOKENS = 30
 """Mean length of what SmolLM2 writes."""
 TEMPLATE_TOKENS = 35

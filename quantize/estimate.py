@@ -13,7 +13,7 @@ from quantize.config import GgufType, QuantizeConfig
 from quantize.families import find_family
 
 SHARE_OF_PEAK = 0.5
-FIXED_SECONDS = 15.0
+FIXED_SECONDS = 25.0
 SECONDS_PER_FILE = 4.0
 PROCESS_BYTES = 1.0e9
 BITS_PER_WEIGHT: dict[GgufType, float] = {

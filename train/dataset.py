@@ -9,6 +9,7 @@ Shape legend: B conversations, L padded length, T labelled tokens of a batch, K 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from potstill.errors import TrainingError
 from potstill.fidelity import TeacherRows
 from potstill.schema import Split
 from potstill.tables import CONVERSATION_SCHEMA, read_batches
+
+logger = logging.getLogger(__name__)
 
 IGNORED_LABEL = -100
 """Marks tokens without a loss, for transformers as for us."""
@@ -69,6 +72,14 @@ def load_split(conversations_dir: Path, split: Split, max_length: int) -> datase
             expected=f"conversations whose prompt is shorter than max_length = {max_length} tokens",
             found=f"{num_stored} conversations, all with longer prompts" if num_stored else "none",
             hint="generate more conversations, or raise train.max_length",
+        )
+    if table.num_rows < num_stored:
+        logger.warning(
+            "%s split: %d of %d conversations are left out, their prompts reach max_length = %d",
+            split,
+            num_stored - table.num_rows,
+            num_stored,
+            max_length,
         )
     lengths = pc.add(
         pc.list_value_length(table["prompt_token_ids"]),

@@ -71,7 +71,7 @@ def test_use_it(place):
         process.wait(60)
     assert answer.strip()
     planned = typed(second, place)
-    assert re.search(r"train\s+[\d,]+\s+[\d.]+\s+[\d.]+ GB\s+[\d.]+ GB", planned)
+    assert re.search(r"train\W+[\d,]+\W+[\d.]+\W+[\d.]+ GB\W+[\d.]+ GB", planned)
 
 
 def test_every_link_leads_somewhere():
