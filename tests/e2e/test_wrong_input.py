@@ -106,7 +106,7 @@ def test_a_student_with_another_tokenizer(copied_run, tiny_teacher_dir, tmp_path
 
 def test_another_configuration_needs_force(copied_run):
     result = potstill("train", copied_run.root, "--set=train.learning_rate=0.1")
-    refused(result, 1, "train.learning_rate = 0.1", "--force")
+    refused(result, 1, "student.learning_rate = 0.1", "--force")
     assert copied_run.is_finished("student")
 
 
@@ -147,5 +147,5 @@ def test_a_full_disk_while_files_are_quantised(line, tiny_disk, spare_bytes):
     for stage in needed:
         shutil.copytree(line.run_directory.stage_dir(stage), root / stage)
     run_directory = RunDirectory(root)
-    refused(potstill("quantize", root, "--preset=small"), 1, "No space left", "hint:")
+    refused(potstill("quantize", root, "--preset=small"), 1, "hint: free disk space")
     assert not run_directory.is_finished("gguf")
