@@ -1,10 +1,13 @@
 """The stage with a fake teacher: real prompts, a real tokenizer, real files, made-up answers."""
 
+import functools
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+import generate.teacher
 from generate.config import GenerateConfig
 from generate.engine import Sample
 from generate.stage import ATTEMPTS_NAME, PROMPTS_NAME, run
@@ -22,6 +25,7 @@ from potstill.tables import (
     read_rows,
 )
 
+load_once = functools.cache(generate.teacher._load)
 NUM_PROMPTS = 10
 CONTEXT_TOKENS = 2048
 """Of the tiny teacher."""
@@ -83,15 +87,14 @@ def engines(monkeypatch, fake_engine):
         return Sample(request.request_id, token_ids, logprobs, "stop")
 
     def load(model, **options):
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = load_once(Path(model), "AutoTokenizer", "tokenizer files")
         engine = fake_engine(answer, tokenizer=tokenizer, lives=made.lives)
         engine.options, engine.closed = {"model": model, **options}, False
         engine.close = lambda: setattr(engine, "closed", True)
         made.append(engine)
         return engine
 
+    monkeypatch.setattr("generate.teacher._load", load_once)
     monkeypatch.setattr("generate.stage.TeacherEngine", load)
     return made
 
