@@ -200,7 +200,8 @@ def _bound_socket(config: ServeConfig) -> Iterator[socket.socket]:
 
 def _curl_example(url: str, model: str) -> str:
     key = f'-H "Authorization: Bearer ${API_KEY_VARIABLE}" ' if _has_key() else ""
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
+    message = {"role": "user", "content": "Hello!"}
+    body = json.dumps({"model": model, "messages": [message], "temperature": 0, "max_tokens": 60})
     return f"curl {url}/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"
 
 
