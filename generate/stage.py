@@ -133,9 +133,9 @@ def _refuse_control_tokens(raw: Sequence[RawPrompt], teacher: Teacher) -> None:
             if found := [text for text in texts if text in message.content]:
                 raise ArtifactError(
                     "a prompt contains the text of a control token, which would end its turn",
-                    where=f"{prompt.source}: {message.content[:60]!r}",
-                    expected="messages without " + ", ".join(found),
-                    hint="remove the token or the prompt, then run the same command again",
+                    where=f"a {message.role}'s message of {prompt.source}",
+                    found=", ".join(found),
+                    hint="search for it, remove it or the prompt, then run the same command again",
                 )
 
 
