@@ -65,7 +65,7 @@ def measure(name: str) -> dict[str, float]:
         result = loss(hidden_TD, head_VD, targets)
         result.backward()
         seconds.append(time.perf_counter() - started)
-        value = float(result)
+        value = result.item()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": median(seconds or [0.0]), "bytes": peak, "value": value}
 

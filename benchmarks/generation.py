@@ -17,6 +17,7 @@ from generate.conversations import build_requests, sample_conversations, split_i
 from generate.engine import TeacherEngine
 from generate.prompts import RawPrompt, assign_splits
 from generate.teacher import find_teacher
+from potstill.progress import set_up_logging
 from potstill.schema import Message
 
 NUM_PROMPTS, MAX_TOKENS, TOP_LOGPROBS, NUM_ROUNDS = 256, 64, 64, 3
@@ -53,6 +54,7 @@ def ours(engine: TeacherEngine, prompts: list, requests: dict) -> float:
 
 def main() -> None:
     """Take turns and print the ratio."""
+    set_up_logging()
     teacher = find_teacher(TeacherConfig())
     sampling = SamplingConfig(max_tokens=MAX_TOKENS, top_logprobs=TOP_LOGPROBS)
     defaults = EngineConfig()
