@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +26,7 @@ from potstill.config import (
     read_preset,
     validate_tables,
 )
-from potstill.errors import PotstillError
+from potstill.errors import ConfigError, PotstillError
 from potstill.files import disk_errors, write_text_atomically
 from potstill.plan import Estimate, Workload, machine_speed, plan_table
 from potstill.processes import end_with_parent
@@ -141,9 +142,11 @@ def run_pipeline(
         The exit code of the first stage that failed, else 0.
 
     Raises:
-        PotstillError: A setting is wrong, or a stage was killed.
+        PotstillError: A setting is wrong, a stage cannot work with a model, or one was killed.
     """
-    resolve(choice, run_directory)
+    tables = resolve(choice, run_directory)
+    with suppress(ConfigError):  # A model that is not on this machine yet cannot be judged.
+        _estimate(tables)
     if force:
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
@@ -170,18 +173,23 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
     Raises:
         PotstillError: The configuration or a file that it names cannot be used.
     """
-    tables = resolve(choice, run_directory)
-    workload: Workload | None = None
-    estimates = []
-    for stage in PIPELINE:
-        cost, workload = stage.estimate(tables[stage.name], workload)
-        estimates.append(cost)
+    estimates = _estimate(resolve(choice, run_directory))
     finished = [
         stage.name
         for stage in PIPELINE
         if not force and all(map(run_directory.is_finished, stage.makes))
     ]
     return plan_table(estimates, finished, machine_speed())
+
+
+def _estimate(tables: dict[str, Table]) -> list[Estimate]:
+    """Estimate each stage; what a late one cannot work with is refused here already."""
+    workload: Workload | None = None
+    estimates = []
+    for stage in PIPELINE:
+        cost, workload = stage.estimate(tables[stage.name], workload)
+        estimates.append(cost)
+    return estimates
 
 
 def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:

@@ -1,3 +1,5 @@
+import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from potstill.config import read_config_file
 from potstill.errors import (
     ArtifactError,
     ConfigError,
+    ConversionError,
     ManifestMismatchError,
     PotstillError,
     TrainingError,
@@ -193,6 +196,19 @@ def test_a_wrong_setting_of_a_late_stage_is_told_before_any_stage_runs(run_direc
         run_pipeline(Choice(overrides=("compare.speed_rounds=0",)), run_directory, force=False)
     assert processes.commands == []
     assert not run_directory.root.exists()
+
+
+def test_a_teacher_that_cannot_become_gguf_is_told_before_any_stage_runs(
+    run_directory, processes, tiny_teacher_dir, tmp_path
+):
+    teacher_dir = shutil.copytree(tiny_teacher_dir, tmp_path / "teacher")
+    content = json.loads((teacher_dir / "config.json").read_text())
+    content["architectures"] = ["GPTNeoXForCausalLM"]
+    (teacher_dir / "config.json").write_text(json.dumps(content))
+    choice = Choice(overrides=(f"generate.teacher.model={teacher_dir}",))
+    with pytest.raises(ConversionError, match="cannot be converted"):
+        run_pipeline(choice, run_directory, force=False)
+    assert processes.commands == []
 
 
 def test_a_run_keeps_the_configuration_that_made_it(run_directory, fake_room):
