@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from potstill.config import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError
 from potstill.files import disk_errors
 from potstill.processes import end_with_parent
 from potstill.progress import announced
 
 HOST = "127.0.0.1"
-KEY_VARIABLE = "POTSTILL_API_KEY"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0
 NUM_LOG_LINES = 12
@@ -64,7 +64,7 @@ def running_endpoint(
         BackendUnavailableError: It ended, or was not ready in time.
     """
     # A key is for the users of `potstill serve`; this endpoint is ours alone, on loopback.
-    environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
     with disk_errors("starting the endpoint", log_path), log_path.open("wb") as log:
         process = subprocess.Popen(
             command,

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from generate.config import PromptsConfig
 from generate.engine import SampleRequest, TeacherEngine, derive_seed
 from generate.prompts import RawPrompt, distinct
-from potstill.chat import ChatTokenizer, user_slot_prefix
+from potstill.chat import control_texts, user_slot_prefix
 from potstill.errors import TeacherError
 from potstill.files import disk_errors
 from potstill.progress import track
@@ -84,25 +84,19 @@ def _make_attempts(
 ) -> None:
     """Make the attempts below `num_attempts` that were not made before."""
     todo = [number for number in range(num_attempts) if number not in attempts]
+    controls = control_texts(engine.tokenizer)
     with (
         log_path.open("a", encoding="utf-8") as log,
         track(LABEL, num_attempts, "attempts", engine.max_num_seqs) as progress,
     ):
         progress.resume_from(num_attempts - len(todo))
         for sample in engine.sample(_requests(engine, config, seed, todo), top_logprobs=None):
-            number, text = int(sample.request_id), None
-            if sample.finish_reason == "stop":
-                text = _plain_text(engine.tokenizer, sample.token_ids[:-1])
-            attempts[number] = text
-            log.write(json.dumps([number, text]) + "\n")
+            number, text = int(sample.request_id), engine.tokenizer.decode(sample.token_ids[:-1])
+            is_whole = sample.finish_reason == "stop" and not any(one in text for one in controls)
+            attempts[number] = text.strip() if is_whole else None
+            log.write(json.dumps([number, attempts[number]]) + "\n")
             log.flush()
             progress.advance()
-
-
-def _plain_text(tokenizer: ChatTokenizer, token_ids: Sequence[int]) -> str | None:
-    """Return the text of tokens; None when a control token is among them."""
-    text = tokenizer.decode(token_ids)
-    return text.strip() if tokenizer.decode(token_ids, skip_special_tokens=True) == text else None
 
 
 def _requests(

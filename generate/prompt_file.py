@@ -47,13 +47,13 @@ def read_prompt_file(path: Path) -> list[RawPrompt]:
 
 
 def _parse(text: str, path: Path) -> Iterator[RawPrompt]:
-    """Half a character (a lone surrogate) is JSON, but can be neither tokenised nor stored."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
+            # Half a character (a lone surrogate) is JSON, but can be neither tokenised nor stored.
             json.dumps(row, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
             raise _refusal(where, f"not JSON: {error}") from error

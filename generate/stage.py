@@ -99,10 +99,9 @@ def _make_prompts(
 ) -> None:
     path = config.prompts.path
     if path is not None and not path.exists() and run_directory.is_finished("prompts"):
-        run_directory.require("prompts")
         logger.warning("%s is gone: the prompts that were read from it are kept", path)
         return
-    raw = _read_file(config) if path else None
+    raw = _read_file(path, config.prompts.num_prompts) if path else None
     session = run_directory.open_stage("prompts", _prompts_config(config))
     if session.finished:
         return
@@ -116,7 +115,8 @@ def _make_prompts(
         attempts_path = session.scratch_dir / ATTEMPTS_NAME
         engine = teacher.engine(room)
         raw = write_prompts(engine, config.prompts, config.sampling.seed, attempts_path)
-    _refuse_control_tokens(raw, teacher.checkpoint)
+    else:
+        _refuse_control_tokens(raw, teacher.checkpoint)
     shares = config.prompts.validation_share, config.prompts.test_share
     prompts = assign_splits(raw, *shares)
     with disk_errors("writing prompts", session.dir):
@@ -139,11 +139,10 @@ def _refuse_control_tokens(raw: Sequence[RawPrompt], teacher: Teacher) -> None:
                 )
 
 
-def _read_file(config: GenerateConfig) -> list[RawPrompt]:
-    path = Path(config.prompts.path or "")
+def _read_file(path: Path, num_prompts: int) -> list[RawPrompt]:
     read = read_prompt_file(path)
     different = distinct(read)
-    raw = choose(different, config.prompts.num_prompts)
+    raw = choose(different, num_prompts)
     logger.info(
         "%s: %d prompts, %d of them distinct, %d taken", path, len(read), len(different), len(raw)
     )

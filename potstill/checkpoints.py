@@ -60,7 +60,7 @@ class ModelShape:
             ArtifactError: A file is missing or damaged.
         """
         try:
-            return cls.read(_local_checkpoint(name) or _from_hub(name, local_files_only=True))
+            directory = _local_checkpoint(name) or _from_hub(name, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 "the model is not on this machine, so its cost cannot be estimated",
@@ -69,6 +69,7 @@ class ModelShape:
                 found=name,
                 hint="download the model first, or run without --dry-run",
             ) from error
+        return cls.read(directory)
 
     def with_layers(self, num_layers: int) -> Self:
         """Return the shape of the same model with another number of layers."""

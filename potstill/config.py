@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from potstill.errors import ConfigError
 
+API_KEY_VARIABLE = "POTSTILL_API_KEY"
+"""The environment variable with the key that `potstill serve` asks for: no secret is in TOML."""
+
 
 class Table(BaseModel):
     """Base of every configuration table: frozen, unknown keys refused."""

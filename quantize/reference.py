@@ -158,6 +158,6 @@ def write_reference_logprobs(
             ids = torch.tensor([sequence["token_ids"]], device=device)
             kept = ids.shape[1] - sequence["start"]
             logits_TV = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0]
-            logprobs_TV = logits_TV.double().log_softmax(-1).float().cpu().numpy()
+            logprobs_TV = logits_TV.double().log_softmax(-1).cpu().numpy()
             stream.write(logprobs_TV.astype("<f4").tobytes())
             progress.advance()

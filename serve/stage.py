@@ -22,6 +22,7 @@ import llama_cpp
 import uvicorn
 from fastapi import FastAPI
 
+from potstill.config import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.files import sha256_file
 from potstill.manifest import Manifest
@@ -36,7 +37,6 @@ from serve.engine_thread import EngineThread
 
 logger = logging.getLogger(__name__)
 
-API_KEY_VARIABLE = "POTSTILL_API_KEY"
 BACKLOG = 2048
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from tokenizers import AddedToken
 
 from generate.engine import Sample, SampleRequest
 from generate.prompts import RawPrompt
@@ -18,7 +19,7 @@ class ToyTokenizer:
     """Characters are ids; turns look like `<user>hello|`."""
 
     chat_template = "toy"
-    added_tokens_decoder = {}  # noqa: RUF012
+    added_tokens_decoder = {END: AddedToken("|", special=True)}  # noqa: RUF012
 
     def apply_chat_template(self, conversation, *, tokenize, add_generation_prompt):
         assert not tokenize
