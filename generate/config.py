@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from generate.curation.config import CurationConfig
+from generate.teachers.endpoint_config import EndpointConfig
+from generate.teachers.engine_config import EngineConfig
 from potstill.config import Table
 
 
@@ -20,6 +23,11 @@ class TeacherConfig(Table):
     """Where the embedded teacher's checkpoint is kept once it is dequantised (540 MB)."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of sampling; auto is bfloat16 for the embedded teacher, else the checkpoint's."""
+    lora: Path | None = None
+    """A PEFT adapter on top of the checkpoint."""
+    endpoint: EndpointConfig | None = None
+    """An OpenAI-compatible server that runs the teacher; `model` then is its tokenizer and chat
+    template on this machine. None: vLLM in this process."""
 
 
 class PromptsConfig(Table):
@@ -52,29 +60,60 @@ class SamplingConfig(Table):
     """1, for the same reason."""
     max_tokens: int = Field(default=256, ge=1)
     """Longest completion, in tokens."""
-    top_logprobs: int = Field(default=20, ge=1, le=255)
-    """How many of the most probable tokens to store at each position."""
+    top_logprobs: int = Field(default=128, ge=1, le=255)
+    """Most log-probabilities stored at each position."""
+    top_mass: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Stop storing at a position once this probability is reached."""
+    min_probability: float = Field(default=1e-3, ge=0.0, lt=1.0)
+    """Leave out tokens less probable than this: of all ways to spend the same bytes it loses least
+    probability (`benchmarks/generate/codec.py`)."""
+    hidden_states: bool = False
+    """Store the final hidden state in int8 as well, the full distribution for whoever has the
+    teacher's output head: about one byte per dimension and token, so for narrow teachers."""
     seed: int = Field(default=0, ge=0)
     """Seed of the whole stage; each prompt's own seed is derived from it."""
 
 
-class EngineConfig(Table):
-    """How vLLM runs. Changes speed and memory, never which prompts are asked or how."""
+class TurnsConfig(Table):
+    """How a conversation goes on, and how many there are of a prompt."""
 
-    max_num_seqs: int = Field(default=128, ge=1)
-    """Conversations sampled at once."""
-    kv_cache_bytes: int = Field(default=2 << 30, ge=0)
-    """Memory for the key-value cache. 0 leaves the choice to vLLM, right on a GPU; on a CPU vLLM
-    would take nearly all memory, so the default is explicit."""
-    max_model_len: int | None = Field(default=None, ge=16)
-    """Longest prompt plus completion, in tokens; None takes what the stage needs."""
-    enforce_eager: bool = True
-    """Skip compilation: on a CPU and a small model it costs more than a run saves."""
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    """GPUs one copy of the teacher is spread over (not run on the project's test machines)."""
-    conversations_per_part: int = Field(default=64, ge=1)
-    """Conversations in one Parquet file; a kill loses the files in the making, about
-    `max_num_seqs` conversations."""
+    kind: Literal["single", "simulate", "replay", "score"] = "single"
+    """`single`: the last user's turn is answered. `simulate`: after an answer a simulated user goes
+    on. `replay`: the user's turns of a stored conversation are asked one after another, its answers
+    left out. `score`: nothing is sampled; the answers that are there get log-probabilities."""
+    min_turns: int = Field(default=1, ge=1)
+    """Fewest answers in a simulated conversation; their number is drawn evenly per prompt."""
+    max_turns: int = Field(default=3, ge=1)
+    """Most answers in a conversation, simulated or replayed."""
+    max_user_tokens: int = Field(default=96, ge=1)
+    """Longest simulated user's turn, in tokens; one that is not finished ends the conversation."""
+    user: EndpointConfig | None = None
+    """Another model that plays the user. None: the teacher itself, from its template's user slot."""
+    system_prompts: tuple[str, ...] = ()
+    """System prompts for prompts that have none, one drawn for each; empty leaves them without."""
+    num_answers: int = Field(default=1, ge=1)
+    """Conversations kept of each prompt."""
+    best_of: int = Field(default=1, ge=1)
+    """Conversations sampled of each prompt, of which the best `num_answers` are kept. More than
+    `num_answers` changes what text is likely, so training's `sample` tail is refused."""
+    best_by: Literal["logprob", "length", "reward"] = "logprob"
+    """What is best: the teacher's highest mean log-probability, most tokens (finished answers
+    first), or the score of `reward_model`."""
+    reward_model: str | None = None
+    """Hugging Face sequence classifier with one output that scores whole conversations."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.min_turns > self.max_turns:
+            raise ValueError("min_turns is more than max_turns")
+        if (self.best_by == "reward") != (self.reward_model is not None):
+            raise ValueError("best_by = 'reward' and reward_model go together")
+        return self
+
+    @property
+    def num_sampled(self) -> int:
+        """Conversations sampled of each prompt."""
+        return 1 if self.kind == "score" else max(self.best_of, self.num_answers)
 
 
 class GenerateConfig(Table):
@@ -86,5 +125,9 @@ class GenerateConfig(Table):
     """What it is asked."""
     sampling: SamplingConfig = SamplingConfig()
     """How it answers."""
+    turns: TurnsConfig = TurnsConfig()
+    """How conversations go on, and how many there are."""
+    curation: CurationConfig = CurationConfig()
+    """What is left out."""
     engine: EngineConfig = EngineConfig()
     """How vLLM runs."""

@@ -10,6 +10,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from potstill.files import sha256_bytes
 from potstill.schema import Message, Prompt, Split
@@ -27,12 +28,16 @@ class RawPrompt:
     messages: tuple[Message, ...]
     source: str
     licence: str | None = None
+    tools: str | None = None
+    """JSON list of the tools the teacher may call, as OpenAI spells them."""
 
     @property
     def prompt_id(self) -> str:
-        """Hash of the messages."""
-        content = json.dumps([message.model_dump() for message in self.messages], sort_keys=True)
-        return sha256_bytes(content.encode())[:ID_DIGITS]
+        """Hash of the messages and tools."""
+        content: Any = [message.to_chat() for message in self.messages]
+        if self.tools is not None:
+            content = {"messages": content, "tools": json.loads(self.tools)}
+        return sha256_bytes(json.dumps(content, sort_keys=True).encode())[:ID_DIGITS]
 
     @property
     def key(self) -> str:
@@ -89,6 +94,7 @@ def assign_splits(
             messages=prompt.messages,
             source=prompt.source,
             licence=prompt.licence,
+            tools=prompt.tools,
         )
         for prompt in prompts
     ]

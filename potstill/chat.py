@@ -24,7 +24,12 @@ class ChatTokenizer(Protocol):
     """Tokens beside the vocabulary, by id: `str(token)` is its text, `token.special` its kind."""
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        tokenize: bool,
+        add_generation_prompt: bool,
     ) -> Any:  # noqa: ANN401  (a str when tokenize is False)
         """Render messages with the chat template."""
 
@@ -36,15 +41,38 @@ class ChatTokenizer(Protocol):
         ...
 
 
-def render_prompt(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
-    """Return the token ids of a chat prompt, up to where the assistant begins to answer.
+def render_text(
+    tokenizer: ChatTokenizer,
+    messages: Sequence[Message],
+    *,
+    tools: str | None = None,
+    add_generation_prompt: bool = True,
+) -> str:
+    """Return the text a chat template makes of messages.
 
-    The template's text is tokenised without adding special tokens: the template has written them.
+    Args:
+        tools: JSON list of tool definitions; None names none.
+        add_generation_prompt: End where the assistant begins to answer.
     """
     text = tokenizer.apply_chat_template(
-        [message.model_dump() for message in messages], tokenize=False, add_generation_prompt=True
+        [message.to_chat() for message in messages],
+        tools=json.loads(tools) if tools else None,
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
     )
+    return str(text)
+
+
+def tokenise(tokenizer: ChatTokenizer, text: str) -> list[int]:
+    """Return the token ids of text that a chat template wrote: it has its special tokens."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def render_prompt(
+    tokenizer: ChatTokenizer, messages: Sequence[Message], tools: str | None = None
+) -> list[int]:
+    """Return the token ids of a chat prompt, up to where the assistant begins to answer."""
+    return tokenise(tokenizer, render_text(tokenizer, messages, tools=tools))
 
 
 def control_texts(tokenizer: ChatTokenizer) -> list[str]:
@@ -55,13 +83,18 @@ def control_texts(tokenizer: ChatTokenizer) -> list[str]:
     return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
-def user_slot_prefix(tokenizer: ChatTokenizer) -> str:
-    """Return the text of the chat template up to where the user's first message begins."""
+def user_slot_prefix(tokenizer: ChatTokenizer, system_prompt: str | None = None) -> str:
+    """Return the text of the chat template up to where the user's first message begins.
+
+    Args:
+        system_prompt: What a system message before it says; None leaves it out.
+    """
     marker = "\N{LEFT WHITE SQUARE BRACKET}user\N{RIGHT WHITE SQUARE BRACKET}"
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": marker}], tokenize=False, add_generation_prompt=False
-    )
-    return str(text).partition(marker)[0]
+    messages = [Message(role="user", content=marker)]
+    if system_prompt is not None:
+        messages.insert(0, Message(role="system", content=system_prompt))
+    text = render_text(tokenizer, messages, add_generation_prompt=False)
+    return text.partition(marker)[0]
 
 
 def chat_template_sha256(template: str | None) -> str | None:

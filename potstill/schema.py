@@ -1,16 +1,23 @@
 """The values that pass between stages: frozen, validated, plain.
 
-In: Python scalars, strings and lists. Out: pydantic models; no numpy, torch or Arrow types.
+In: Python scalars, strings and arrays. Out: pydantic models and dataclasses.
 Knows nothing of files or of how the values were made.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
-Role = Literal["system", "user", "assistant"]
+from potstill.distributions import TokenDistributions
+
+Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation", "test"]
 FinishReason = Literal["stop", "length"]
 
@@ -26,29 +33,38 @@ class Message(Value):
 
     role: Role
     content: str
+    tool_calls: str | None = None
+    """JSON list of an assistant's calls, as OpenAI spells them."""
+    tool_call_id: str | None = None
+    """Which call a tool's message answers."""
+
+    def to_chat(self) -> dict[str, Any]:
+        """Return the message as chat templates and OpenAI's API take it."""
+        chat: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls is not None:
+            chat["tool_calls"] = json.loads(self.tool_calls)
+        if self.tool_call_id is not None:
+            chat["tool_call_id"] = self.tool_call_id
+        return chat
 
 
 class Prompt(Value):
-    """What a conversation starts from: messages that end with the user's turn.
+    """What a conversation starts from: the user's turn to answer, or a conversation to go through.
 
     `prompt_id` is a hash of the messages, so equal prompts have equal ids on every machine.
     """
 
     prompt_id: str
+    cluster_id: str
+    """Prompts that say nearly the same share it, and are in one split."""
     split: Split
     messages: tuple[Message, ...] = Field(min_length=1)
     source: str
     """Where the prompt came from: a file's name, or "magpie"."""
     licence: str | None = None
     """SPDX identifier of the prompt's licence; None when its file does not say."""
-
-    @model_validator(mode="after")
-    def _ends_with_user(self) -> Self:
-        if self.messages[-1].role != "user":
-            raise ValueError(
-                f"last message must be the user's, found role {self.messages[-1].role!r}"
-            )
-        return self
+    tools: str | None = None
+    """JSON list of the tools the teacher may call, as OpenAI spells them."""
 
 
 class SamplingParams(Value):
@@ -60,50 +76,63 @@ class SamplingParams(Value):
     seed: int
 
 
-class TokenLogprobs(Value):
-    """The teacher's raw next-token log-probabilities along a completion of T tokens, in nats.
+class Turn(Value):
+    """One answer of the teacher inside a conversation's token ids."""
 
-    Row t belongs to `completion_token_ids[t]`: it is the distribution that predicted that token.
-    """
-
-    sampled_logprobs: tuple[float, ...]
-    """[T] log-probability of the token that was sampled."""
-    top_token_ids: tuple[tuple[int, ...], ...]
-    """[T][K] ids of the K most probable tokens, most probable first."""
-    top_logprobs: tuple[tuple[float, ...], ...]
-    """[T][K] their log-probabilities."""
-
-    @model_validator(mode="after")
-    def _aligned(self) -> Self:
-        lengths = {len(self.sampled_logprobs), len(self.top_token_ids), len(self.top_logprobs)}
-        if len(lengths) != 1:
-            raise ValueError(f"rows must be of equal number, found {sorted(lengths)}")
-        for ids, logprobs in zip(self.top_token_ids, self.top_logprobs, strict=True):
-            if len(ids) != len(logprobs):
-                raise ValueError(f"{len(ids)} ids but {len(logprobs)} log-probabilities in a row")
-        return self
-
-
-class Conversation(Value):
-    """A prompt, the teacher's completion, and the signal for token-level distillation."""
-
-    prompt: Prompt
-    completion: str
-    """The completion as text, end-of-turn token left out."""
-    prompt_token_ids: tuple[int, ...]
-    """What the teacher saw, chat template applied."""
-    completion_token_ids: tuple[int, ...] = Field(min_length=1)
-    """What the teacher sampled, end-of-turn token included when it was reached."""
-    logprobs: TokenLogprobs
+    start: int = Field(ge=1)
+    """Position of its first token; nothing predicts a conversation's first one."""
+    num_tokens: int = Field(ge=1)
+    """End-of-turn token included when it was reached."""
     finish_reason: FinishReason
     seed: int
-    """Seed of this completion's sampling."""
+    """Seed of its sampling; 0 when it was not sampled."""
 
-    @model_validator(mode="after")
-    def _one_row_per_token(self) -> Self:
-        num_rows = len(self.logprobs.sampled_logprobs)
-        if num_rows != len(self.completion_token_ids):
-            raise ValueError(
-                f"{len(self.completion_token_ids)} completion tokens but {num_rows} log-prob rows"
-            )
-        return self
+
+@dataclass(frozen=True)
+class Conversation:
+    """A prompt, the turns that followed, and the signal for token-level distillation.
+
+    Raises:
+        ValueError: Turns, token ids and signal do not fit together.
+    """
+
+    prompt: Prompt
+    answer_index: int
+    """Number of this conversation among those of its prompt."""
+    given: tuple[Message, ...]
+    """The messages before the teacher's first answer."""
+    completion: tuple[Message, ...]
+    """The teacher's answers, and the user's turns between them."""
+    token_ids: NDArray[np.int32]
+    """The whole conversation as the teacher saw and sampled it, chat template applied."""
+    turns: tuple[Turn, ...]
+    signal: TokenDistributions
+    """The distributions that predicted the turns' tokens, one turn after another."""
+    score: float | None = None
+    """What it was chosen by among its prompt's conversations; None when there was no choice."""
+
+    def __post_init__(self) -> None:
+        num_tokens = sum(turn.num_tokens for turn in self.turns)
+        if num_tokens != len(self.signal.counts_T):
+            raise ValueError(f"{num_tokens} tokens in turns, {len(self.signal.counts_T)} predicted")
+        end = 0
+        for turn in self.turns:
+            if turn.start < end or turn.start + turn.num_tokens > len(self.token_ids):
+                raise ValueError(f"turn at {turn.start} overlaps or leaves the conversation")
+            end = turn.start + turn.num_tokens
+
+    @property
+    def conversation_id(self) -> str:
+        """Unique in a data set."""
+        return f"{self.prompt.prompt_id}-{self.answer_index}"
+
+    @property
+    def positions_T(self) -> NDArray[np.int64]:
+        """Positions [T] in `token_ids` of the teacher's tokens: row t of the signal is its."""
+        return turn_positions(self.turns)
+
+
+def turn_positions(turns: Sequence[Turn]) -> NDArray[np.int64]:
+    """Return the positions [T] of the turns' tokens, in order."""
+    spans = [np.arange(turn.start, turn.start + turn.num_tokens) for turn in turns]
+    return np.concatenate(spans) if spans else np.empty(0, dtype=np.int64)

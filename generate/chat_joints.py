@@ -1,0 +1,95 @@
+"""The chat template's text between turns, so that a conversation grows by ids and never anew.
+
+In: a tokenizer with a chat template. Out: the token ids that lead from the teacher's last sampled
+token to the next slot. What was sampled is never tokenised again. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from potstill.chat import ChatTokenizer, render_text, tokenise
+from potstill.errors import TeacherError
+from potstill.schema import Message
+
+MARKS = [f"\N{LEFT WHITE SQUARE BRACKET}{number}\N{RIGHT WHITE SQUARE BRACKET}" for number in "123"]
+THOUGHT = f"<think>\n{MARKS[1]}\n</think>\n\n{MARKS[2]}"
+"""An answer that templates which drop the thinking of earlier turns rewrite."""
+
+
+@dataclass(frozen=True)
+class Joints:
+    """The text between turns, end-of-turn tokens included."""
+
+    before_user: str
+    """From the end of an answer to the user's slot."""
+    before_answer: str
+    """From the end of a user's turn to the assistant's slot."""
+
+
+def find_joints(tokenizer: ChatTokenizer) -> Joints:
+    """Read the joints off the chat template.
+
+    Raises:
+        TeacherError: The template does not only append: with a further turn it writes the earlier
+            ones in another way, so that the teacher would see other tokens than it sampled.
+    """
+    asked, answered, again = (Message(role="user", content=MARKS[0]), *_pair(MARKS[1], MARKS[2]))
+    first = render_text(tokenizer, [asked])
+    second = render_text(tokenizer, [asked, answered, again])
+    prefix, _, before_answer = first.partition(MARKS[0])
+    _, _, rest = second.partition(MARKS[1])
+    before_user, _, end = rest.partition(MARKS[2])
+    if (
+        second != prefix + MARKS[0] + before_answer + MARKS[1] + before_user + MARKS[2] + end
+        or end != before_answer
+        or not _keeps_thought(tokenizer, asked, again)
+    ):
+        raise TeacherError(
+            "the teacher's chat template rewrites earlier turns when a turn is added",
+            where="the tokenizer's chat template",
+            expected="a template that only appends, so that the teacher sees the tokens it sampled",
+            hint="ask for one turn (generate.turns.kind = 'single'), or score whole conversations "
+            "(generate.turns.kind = 'score')",
+        )
+    return Joints(before_user, before_answer)
+
+
+def after(tokenizer: ChatTokenizer, last_token_id: int, joint: str) -> list[int] | None:
+    """Return the ids of a joint after a sampled token; None when that token does not begin it.
+
+    A turn that ended otherwise, by another token or by its length, has no continuation that the
+    template would write.
+    """
+    token_ids = tokenise(tokenizer, joint)
+    return token_ids[1:] if token_ids[:1] == [last_token_id] else None
+
+
+def require_user_turns_end(
+    tokenizer: ChatTokenizer, joints: Joints, end_token_ids: Collection[int]
+) -> None:
+    """Check that a simulated user's turn ends with a token that the teacher stops at.
+
+    Raises:
+        TeacherError: It does not.
+    """
+    first = tokenise(tokenizer, joints.before_answer)[:1]
+    if not set(first) & set(end_token_ids):
+        raise TeacherError(
+            "the teacher cannot play the user: its template does not end a user's turn with a "
+            "token that ends sampling",
+            where="the tokenizer's chat template",
+            expected=f"one of the token ids {sorted(end_token_ids)}",
+            found=first or "nothing",
+            hint="name another model in [generate.turns.user], or replay stored user turns",
+        )
+
+
+def _pair(answer: str, question: str) -> tuple[Message, Message]:
+    return Message(role="assistant", content=answer), Message(role="user", content=question)
+
+
+def _keeps_thought(tokenizer: ChatTokenizer, asked: Message, again: Message) -> bool:
+    thought = Message(role="assistant", content=THOUGHT)
+    return THOUGHT in render_text(tokenizer, [asked, thought, again])

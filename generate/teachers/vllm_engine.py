@@ -1,0 +1,262 @@
+"""The teacher in this process: vLLM, requests in, completions out as they finish.
+
+In: token ids and sampling parameters. Out: token ids with raw log-probabilities.
+With `vllm_arrays` the only module that imports vLLM; knows nothing of prompts, files or runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from generate.teachers.engine_config import EngineConfig
+from generate.teachers.protocol import Failure, Requests, Sample, ScoreRequest, ScoreRequests
+from generate.teachers.vllm_arrays import keep_arrays, prompt_distributions, sampled_distributions
+from potstill.errors import TeacherError
+from potstill.progress import announced
+
+ENVIRONMENT = {
+    # One process: a killed run leaves no engine behind.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+MAX_BATCHED_TOKENS = 4096
+SECONDS_TO_LOAD, SECONDS_TO_COMPILE = 20, 80
+"""As seen with SmolLM2-135M on two CPU cores; what was compiled is kept for the next time."""
+LOGPROBS_MODE = "raw_logprobs"
+"""Before temperature and top-p: the model's own distribution."""
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The sizes vLLM 0.32 reserves room for."""
+
+Request = TypeVar("Request")
+Convert = Callable[[str, Any], Sample | Failure]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Which model to load, and for what."""
+
+    model: str
+    """Checkpoint directory."""
+    dtype: str
+    """vLLM's name of the precision."""
+    max_model_len: int
+    """Longest prompt plus completion, in tokens."""
+    max_logprobs: int
+    """Most log-probabilities a request may ask for."""
+    seed: int
+    """Seed of the engine; requests carry their own."""
+    lora_path: Path | None = None
+    """An adapter on top of the checkpoint."""
+
+
+class VllmTeacher:
+    """A loaded teacher.
+
+    Raises:
+        TeacherError: vLLM cannot load the model.
+    """
+
+    def __init__(self, spec: EngineSpec, engine: EngineConfig) -> None:
+        os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
+        self.max_num_seqs = engine.max_num_seqs
+        about_seconds = SECONDS_TO_LOAD if engine.enforce_eager else SECONDS_TO_COMPILE
+        with announced(f"loading the teacher {spec.model} into vLLM", about_seconds):
+            self._llm = _load(spec, engine)
+        self._lora = _lora_request(spec)
+        self.tokenizer: Any = self._llm.get_tokenizer()
+
+    @cached_property
+    def end_token_ids(self) -> frozenset[int]:
+        """Token ids that end a completion, as the checkpoint's generation config names them."""
+        config = self._llm.model_config.try_get_generation_config()
+        named = config.get("eos_token_id", self.tokenizer.eos_token_id)
+        return frozenset(named if isinstance(named, list) else [named])
+
+    def sample(
+        self, next_requests: Requests, *, top_logprobs: int | None
+    ) -> Iterator[Sample | Failure]:
+        """Draw completions; yield each as soon as it is finished.
+
+        Requests are taken as the engine gets free, two engines' worth ahead, so they may be
+        endless. Closing the iterator drops what is not finished. See `SamplingTeacher.sample`.
+
+        Raises:
+            TeacherError: A prompt does not fit the model, or the engine fails.
+        """
+        from vllm import SamplingParams
+
+        def enqueue(room: int) -> dict[str, tuple[str, str]]:
+            requests = next_requests(room)
+            params = [
+                SamplingParams(
+                    temperature=request.sampling.temperature,
+                    top_p=request.sampling.top_p,
+                    max_tokens=request.sampling.max_tokens,
+                    seed=request.sampling.seed,
+                    stop_token_ids=sorted(self.end_token_ids),
+                    logprobs=top_logprobs,
+                    detokenize=False,
+                )
+                for request in requests
+            ]
+            return self._enqueue(
+                [request.request_id for request in requests],
+                [request.prompt_token_ids for request in requests],
+                params,
+            )
+
+        def convert(request_id: str, output: Any) -> Sample | Failure:  # noqa: ANN401
+            completion = output.outputs[0]
+            if completion.finish_reason not in ("stop", "length"):
+                return Failure(request_id, f"vLLM ended it with {completion.finish_reason}")
+            signal = None
+            if top_logprobs is not None:
+                signal = sampled_distributions(completion.logprobs, top_logprobs)
+            token_ids = tuple(completion.token_ids)
+            return Sample(request_id, token_ids, signal, completion.finish_reason)
+
+        yield from self._run(enqueue, convert)
+
+    def score(
+        self, next_requests: ScoreRequests, *, top_logprobs: int
+    ) -> Iterator[Sample | Failure]:
+        """Return the distributions that predict the tokens of given texts.
+
+        A text must leave room for one token in the model's context. See `SamplingTeacher.score`.
+
+        Raises:
+            TeacherError: A text does not fit the model, or the engine fails.
+        """
+        from vllm import SamplingParams
+
+        params = SamplingParams(
+            max_tokens=1, temperature=0.0, prompt_logprobs=top_logprobs, detokenize=False
+        )
+        asked: dict[str, ScoreRequest] = {}
+
+        def enqueue(room: int) -> dict[str, tuple[str, str]]:
+            requests = next_requests(room)
+            asked.update({request.request_id: request for request in requests})
+            ids = [request.request_id for request in requests]
+            texts = [request.token_ids for request in requests]
+            return self._enqueue(ids, texts, [params.clone() for _ in requests])
+
+        def convert(request_id: str, output: Any) -> Sample:  # noqa: ANN401
+            request = asked.pop(request_id)
+            signal = prompt_distributions(output.prompt_logprobs, request.start, top_logprobs)
+            return Sample(request_id, tuple(request.token_ids[request.start :]), signal, "stop")
+
+        yield from self._run(enqueue, convert)
+
+    def _run(
+        self, enqueue: Callable[[int], dict[str, tuple[str, str]]], convert: Convert
+    ) -> Iterator[Sample | Failure]:
+        names: dict[str, tuple[str, str]] = {}
+        engine = self._llm.llm_engine
+        try:
+            while True:
+                names |= enqueue(2 * self.max_num_seqs - len(names))
+                if not names:
+                    return
+                for output in engine.step():
+                    if output.finished:
+                        _, request_id = names.pop(output.request_id)
+                        yield convert(request_id, output)
+        except (ValueError, RuntimeError) as error:
+            raise TeacherError("vLLM failed while sampling", found=error) from error
+        finally:
+            engine.abort_request([internal_id for internal_id, _ in names.values()], internal=True)
+
+    def _enqueue(
+        self, request_ids: Sequence[str], texts: Sequence[Sequence[int]], params: Sequence[Any]
+    ) -> dict[str, tuple[str, str]]:
+        """Hand requests to vLLM; return its internal id and ours, by the id its outputs carry."""
+        if not request_ids:
+            return {}
+        prompts = [{"prompt_token_ids": list(token_ids)} for token_ids in texts]
+        internal_ids = self._llm.enqueue(prompts, params, use_tqdm=False, lora_request=self._lora)
+        # vLLM appends a random suffix to the counter that its outputs carry.
+        return {
+            internal_id.partition("-")[0]: (internal_id, request_id)
+            for internal_id, request_id in zip(internal_ids, request_ids, strict=True)
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest says of it."""
+        return {"logprobs_mode": LOGPROBS_MODE}
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self._llm
+        gc.collect()
+
+
+def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
+    from vllm import LLM
+
+    keep_arrays()
+    lora = {}
+    if spec.lora_path is not None:
+        lora = {"enable_lora": True, "max_lora_rank": _lora_rank(spec.lora_path)}
+    try:
+        return LLM(
+            spec.model,
+            dtype=spec.dtype,
+            max_model_len=spec.max_model_len,
+            max_logprobs=spec.max_logprobs,
+            logprobs_mode=LOGPROBS_MODE,
+            max_num_seqs=engine.max_num_seqs,
+            kv_cache_memory_bytes=engine.kv_cache_bytes or None,
+            enforce_eager=engine.enforce_eager,
+            tensor_parallel_size=engine.tensor_parallel_size,
+            use_tqdm_on_load=False,
+            # vLLM 0.32 cannot rewind a request's own random generator on a CPU, which it
+            # does after prefilling a part of a prompt: prompts are prefilled whole.
+            enable_chunked_prefill=False,
+            max_num_batched_tokens=max(MAX_BATCHED_TOKENS, spec.max_model_len),
+            generation_config="vllm",
+            seed=spec.seed,
+            **lora,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise TeacherError(
+            "vLLM cannot load the teacher",
+            where=spec.model,
+            found=str(error).strip().splitlines()[0] if str(error) else error,
+            hint="check the checkpoint, or lower generate.engine.kv_cache_bytes when "
+            "memory is short",
+        ) from error
+
+
+def _lora_request(spec: EngineSpec) -> Any:  # noqa: ANN401
+    if spec.lora_path is None:
+        return None
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest("teacher", 1, str(spec.lora_path))
+
+
+def _lora_rank(lora_path: Path) -> int:
+    """Return the smallest size vLLM knows that holds the adapter's rank."""
+    config_path = lora_path / "adapter_config.json"
+    try:
+        rank = int(json.loads(config_path.read_text(encoding="utf-8"))["r"])
+        return next(size for size in LORA_RANKS if size >= rank)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise TeacherError(
+            "the teacher's LoRA adapter cannot be read",
+            where=config_path,
+            expected=f"PEFT's adapter_config.json with a rank r of at most {LORA_RANKS[-1]}",
+            found=str(error) or type(error).__name__,
+            hint="check generate.teacher.lora",
+        ) from error
