@@ -1,0 +1,81 @@
+"""Prompts from one source, streamed.
+
+In: the table of a source with `path` or `dataset`. Out: `RawPrompt`s in the order of its rows, and
+the hash that pins its content. Knows nothing of mixing or of prompts that the teacher writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from generate.prompts import RawPrompt
+from generate.sources.config import SourceConfig
+from generate.sources.files import digest_files, find_files, read_file
+from generate.sources.hf_dataset import digest_dataset, read_dataset
+from generate.sources.rows import RowError, SourceRow
+from generate.sources.shapes import COLUMNS, EXPECTED, LastRole, to_prompt
+from potstill.errors import ArtifactError
+
+
+def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPrompt]:
+    """Yield the prompts of a file, several files or a data set; only a batch of rows is in memory.
+
+    Args:
+        last_role: Whose message ends a conversation. "user": the user's or a tool's; an answer
+            after it is left out. "assistant": an answer. "any": whoever's, nothing is left out.
+
+    Raises:
+        ConfigError: The source cannot be read.
+        ArtifactError: A row is no prompt, or there are no rows.
+    """
+    is_empty = True
+    for row in _rows(config):
+        is_empty = False
+        try:
+            prompt = to_prompt(row.values, last_role=last_role, source=config.name or row.source)
+        except RowError as error:
+            raise _refusal(row, error, last_role) from error
+        if prompt.licence is None and config.licence is not None:
+            prompt = dataclasses.replace(prompt, licence=config.licence)
+        yield prompt
+    if is_empty:
+        raise ArtifactError(
+            "the source of prompts is empty",
+            where=config.path or config.dataset,
+            expected=EXPECTED[last_role],
+        )
+
+
+def source_digest(config: SourceConfig) -> str | None:
+    """Return what identifies a source's content; None for prompts that the teacher writes.
+
+    Of files it is the sha256 of their bytes, so equal files in two places are one source; of a data
+    set its fingerprint.
+
+    Raises:
+        ConfigError: The source cannot be read.
+    """
+    if config.path is not None:
+        return digest_files(find_files(config.path))
+    return None if config.dataset is None else digest_dataset(config)
+
+
+def _rows(config: SourceConfig) -> Iterator[SourceRow]:
+    if config.path is not None:
+        for file in find_files(config.path):
+            yield from read_file(file, COLUMNS)
+    elif config.dataset is not None:
+        yield from read_dataset(config, COLUMNS)
+    else:
+        raise ValueError(f"the teacher writes the prompts of a source of kind {config.kind}")
+
+
+def _refusal(row: SourceRow, error: RowError, last_role: LastRole) -> ArtifactError:
+    return ArtifactError(
+        "a row of a source of prompts cannot be used",
+        where=row.where,
+        expected=EXPECTED[last_role],
+        found=str(error),
+        hint="mend or remove the row, then run the same command again",
+    )

@@ -1,0 +1,51 @@
+"""Rows between the file they stood in and the prompt they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+BATCH_ROWS = 1024
+
+
+class RowError(ValueError):
+    """A row that cannot be used; the text says what was found."""
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """A row as it was read."""
+
+    where: str
+    """File and line, to be named in errors."""
+    source: str
+    """Name of the file or data set."""
+    values: object
+    """Parsed JSON, or a dictionary by column; a RowError where it could not be parsed."""
+
+
+def table_rows(
+    batches: Iterable[pa.RecordBatch | pa.Table], where: Callable[[int], str], source: str
+) -> Iterator[SourceRow]:
+    """Yield the rows of Arrow batches as JSON would have them, without what is null.
+
+    Args:
+        where: Names a row by its number, from 1.
+    """
+    number = 0
+    for batch in batches:
+        for values in batch.to_pylist():
+            number += 1
+            yield SourceRow(where(number), source, _without_nulls(values))
+
+
+def _without_nulls(value: Any) -> Any:  # noqa: ANN401  (JSON has any type)
+    """Drop keys that are null: in a table each message has the keys of all messages."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value]
+    return value

@@ -1,0 +1,204 @@
+"""From a row of any known shape to a prompt.
+
+In: rows as parsed JSON, whatever file they stood in. Out: `RawPrompt`s. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from generate.prompts import RawPrompt
+from generate.sources.messages import parsed, to_message, to_messages, tools_text
+from generate.sources.rows import RowError
+from potstill.schema import Message
+
+LastRole = Literal["user", "assistant", "any"]
+"""Whose message ends a conversation: the user's (or a tool's) to be answered, or an answer."""
+Row = Mapping[str, Any]
+
+EXPECTED = {
+    "user": '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, '
+    "a line of OpenAI's batch files, or a stored chat; the last message the user's or a tool's, "
+    "once the answer at the end is left out",
+    "assistant": '{"messages": [..., {"role": "assistant", "content": "..."}]} on each line, or a '
+    "stored chat; the last message the assistant's",
+    "any": '{"messages": [{"role": "user", "content": "..."}, ...]} on each line, or a stored '
+    "chat; one message of the user's at least",
+}
+"""What a row looks like, by who has the last word."""
+SHAREGPT_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+"""Speakers in ShareGPT's words, beside OpenAI's roles."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A conversation as a row holds it."""
+
+    messages: tuple[Message, ...]
+    tools: object = None
+
+
+def to_prompt(values: object, *, last_role: LastRole, source: str) -> RawPrompt:
+    """Return the prompt in a row.
+
+    Keys that no shape has are left alone; null is the same as absent.
+
+    Args:
+        last_role: "user" leaves out an answer at the end: the teacher answers anew.
+        source: Source of a row that does not name one.
+
+    Raises:
+        RowError: The row has no known shape, or nothing in it can be asked.
+    """
+    if isinstance(values, RowError):
+        raise values
+    if not isinstance(values, Mapping):
+        raise RowError(f"a JSON {type(values).__name__}")
+    row = {key: value for key, value in values.items() if value is not None}
+    found = _read(row)
+    return RawPrompt(
+        messages=_ended(found.messages, last_role),
+        source=_text(row, "source") or source,
+        licence=_text(row, "licence") or _text(row, "license"),
+        tools=tools_text(found.tools),
+    )
+
+
+def _read(row: Row) -> _Found:
+    shapes = [shape for shape in SHAPES if shape in row]
+    if len(shapes) == 2 and shapes[0] == "prompt":
+        return _beside_its_prompt(row, shapes[1])
+    if len(shapes) != 1:
+        raise RowError(f"keys {', '.join(row) or 'none'}")
+    return SHAPES[shapes[0]](row)
+
+
+def _beside_its_prompt(row: Row, shape: str) -> _Found:
+    """Read a conversation whose first question is repeated as `prompt`, as UltraChat has it."""
+    found = SHAPES[shape](row)
+    questions = [message.content for message in found.messages if message.role == "user"]
+    if row["prompt"] not in questions:
+        raise RowError(f"keys {', '.join(row)}, which say different things")
+    return found
+
+
+def _prompt(row: Row) -> _Found:
+    """`prompt`: a text, or messages."""
+    prompt = row["prompt"]
+    if not isinstance(prompt, list):
+        prompt = [{"role": "user", "content": prompt}]
+    return _Found(to_messages(prompt), row.get("tools"))
+
+
+def _messages(row: Row) -> _Found:
+    """`messages`, and perhaps the `choices` that answer them: a stored chat of OpenAI's."""
+    return _Found(to_messages(row["messages"]) + _answer(row), row.get("tools"))
+
+
+def _batch_line(row: Row) -> _Found:
+    """`body`: a line of an OpenAI batch input file."""
+    return _request(row["body"], "body")
+
+
+def _exchange(row: Row) -> _Found:
+    """`request` and `response`: a line of our server's record, or of another's log."""
+    found = _request(row["request"], "request")
+    response = parsed(row.get("response"))
+    if isinstance(response, Mapping) and "body" in response:  # as in batch output files
+        response = parsed(response["body"])
+    answer = _answer(response) if isinstance(response, Mapping) else ()
+    return _Found(found.messages + answer, found.tools)
+
+
+def _request(given: object, key: str) -> _Found:
+    body = parsed(given)
+    if not isinstance(body, Mapping) or "messages" not in body:
+        raise RowError(f"{key} without messages")
+    return _Found(to_messages(body["messages"]), body.get("tools"))
+
+
+def _answer(completion: Row) -> tuple[Message, ...]:
+    """Return the first choice of a chat completion; none when there is none."""
+    choices = completion.get("choices")
+    if not choices:
+        return ()
+    if not isinstance(choices, Sequence) or not isinstance(choices[0], Mapping):
+        raise RowError("choices that are no list")
+    return (to_message(choices[0].get("message")),)
+
+
+def _turns(key: str) -> Callable[[Row], _Found]:
+    """Make the reader of ShareGPT's turns, `from` and `value`, or of messages under their key."""
+
+    def read(row: Row) -> _Found:
+        turns = row[key]
+        if not isinstance(turns, list):
+            raise RowError(f"{key} that are no list")
+        messages = to_messages([_from_sharegpt(turn) for turn in turns])
+        system = _text(row, "system")
+        if system and messages and messages[0].role != "system":
+            messages = (Message(role="system", content=system), *messages)
+        return _Found(messages, row.get("tools"))
+
+    return read
+
+
+def _from_sharegpt(turn: object) -> object:
+    speaker = turn.get("from") if isinstance(turn, Mapping) else None
+    if not isinstance(turn, Mapping) or not isinstance(speaker, str):
+        return turn
+    return {"role": SHAREGPT_ROLES.get(speaker, speaker), "content": turn.get("value")}
+
+
+SHAPES: dict[str, Callable[[Row], _Found]] = {
+    "prompt": _prompt,
+    "messages": _messages,
+    "body": _batch_line,
+    "request": _exchange,
+    "conversations": _turns("conversations"),
+    "conversation": _turns("conversation"),
+}
+"""Readers of rows, by the key that tells their shape."""
+COLUMNS = frozenset(SHAPES) | {
+    "choices", "licence", "license", "response", "source", "system", "tools"
+}  # fmt: skip
+"""All keys that are read: wide tables are read in these columns only."""
+
+
+def _ended(messages: tuple[Message, ...], last_role: LastRole) -> tuple[Message, ...]:
+    """Check a conversation's end; for a user's last word leave out the answer after it."""
+    if last_role == "assistant":
+        if not messages or messages[-1].role != "assistant":
+            raise RowError("no assistant's message at the end")
+        return messages
+    if last_role == "any":
+        if not any(_asks(message) for message in messages):
+            raise RowError("no user's message, or empty ones only")
+        return messages
+    while messages and messages[-1].role == "assistant":
+        messages = messages[:-1]
+    if not messages or not (_asks(messages[-1]) or messages[-1].role == "tool"):
+        raise RowError("no user's message at the end, or an empty one")
+    return messages
+
+
+def _asks(message: Message) -> bool:
+    return message.role == "user" and bool(message.content.strip())
+
+
+def _text(row: Row, key: str) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise RowError(f"{key} is no text")
+    return value
