@@ -1,0 +1,261 @@
+"""The teacher on a Ray cluster: copies of it in Ray actors, one front end in this process.
+
+Requests go to the copy that holds the fewest, results come back as they finish. What a lost copy
+held is given to another, and a new copy takes its place.
+
+The copies are `VllmTeacher`, as on one machine, and not Ray Data's own vLLM processor. That one
+(`ray.data.llm` of Ray 2.60) turns log-probabilities into nested dictionaries, leaves out why a
+completion ended, holds a batch back until its slowest is done, and ends its engines with each data
+set, which leaves no way to ask for a follow-up turn.
+
+In: requests. Out: samples. Knows nothing of prompts, files or runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from generate.teachers.engine_config import EngineConfig
+from generate.teachers.protocol import Failure, Requests, Sample, SamplingTeacher, ScoreRequests
+from generate.teachers.ray_config import RayConfig
+from generate.teachers.ray_connection import RayConnection
+from generate.teachers.ray_replica import Replica, Request, Task, engine_version
+from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
+from potstill.errors import TeacherError
+from potstill.progress import announced
+
+logger = logging.getLogger(__name__)
+
+CALLS_AHEAD = 2
+"""Calls to a copy at once: it works on the second while the first one's results travel."""
+MAX_LOSSES = 3
+"""Copies lost in one place without a result between, after which the place is given up; and copies
+lost with one request, after which the request is."""
+CLOSE_SECONDS = 10
+
+
+@dataclass(eq=False)
+class _Place:
+    """Where one copy of the teacher runs."""
+
+    actor: Any = None
+    ready: bool = False
+    held: dict[str, Request] = field(default_factory=dict)
+    """Requests given to the copy whose results have not arrived."""
+    num_calls: int = 0
+    num_losses: int = 0
+    """Copies lost here in a row."""
+
+
+class RayTeacher:
+    """Copies of one teacher on a cluster; a `SamplingTeacher`.
+
+    The cluster's machines need this package with all it needs, and the checkpoint under the same
+    path.
+
+    Args:
+        load_teacher: Makes one copy, in a Ray worker.
+
+    Raises:
+        TeacherError: Ray or the cluster is not there, or no copy can be loaded.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        engine: EngineConfig,
+        cluster: RayConfig,
+        *,
+        load_teacher: Callable[[EngineSpec, EngineConfig], SamplingTeacher] = VllmTeacher,
+    ) -> None:
+        self.tokenizer: Any = _load_tokenizer(spec.model)
+        self.end_token_ids: frozenset[int] = frozenset()
+        self._load_teacher = partial(load_teacher, spec, engine)
+        self._depth = 2 * engine.max_num_seqs
+        self._run = 0
+        self._calls: dict[Any, _Place] = {}
+        self._lost: deque[Request] = deque()
+        self._times_lost: Counter[str] = Counter()
+        self._connection = RayConnection(cluster, engine)
+        self._ray = self._connection.ray
+        self._places = [_Place() for _ in range(self._connection.num_replicas)]
+        self.max_num_seqs = len(self._places) * engine.max_num_seqs
+        try:
+            with announced(f"loading the teacher {spec.model} into vLLM on a Ray cluster"):
+                for place in self._places:
+                    self._fill(place)
+                self._await_first(cluster.start_seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    def sample(
+        self, next_requests: Requests, *, top_logprobs: int | None
+    ) -> Iterator[Sample | Failure]:
+        """Draw completions on all copies. See `SamplingTeacher.sample`.
+
+        Raises:
+            TeacherError: The last copy is lost.
+        """
+        yield from self._work("sample", next_requests, top_logprobs)
+
+    def score(
+        self, next_requests: ScoreRequests, *, top_logprobs: int
+    ) -> Iterator[Sample | Failure]:
+        """Predict the tokens of given texts on all copies. See `SamplingTeacher.score`.
+
+        Raises:
+            TeacherError: The last copy is lost.
+        """
+        yield from self._work("score", next_requests, top_logprobs)
+
+    def close(self) -> None:
+        """End the copies, and the cluster where it was started here."""
+        ending = [place.actor.close.remote() for place in self._places if place.ready]
+        if ending:
+            self._ray.wait(ending, num_returns=len(ending), timeout=CLOSE_SECONDS)
+        for place in self._places:
+            if place.actor is not None:
+                self._ray.kill(place.actor)
+        self._places = []
+        self._connection.close()
+
+    def _work(
+        self,
+        task: Task,
+        next_requests: Callable[[int], Sequence[Request]],
+        top_logprobs: int | None,
+    ) -> Iterator[Sample | Failure]:
+        self._begin_run()
+        while self._deal(next_requests):
+            for place in self._places:
+                while place.held and place.num_calls < CALLS_AHEAD:
+                    self._call(place, "work", self._run, task, top_logprobs)
+            place, returned, error = self._next_return()
+            yield from self._lose(place, error) if error else self._accept(place, returned)
+
+    def _begin_run(self) -> None:
+        """Forget what an earlier run left unfinished; the copies do so when they see the number."""
+        self._run += 1
+        self._lost.clear()
+        self._times_lost.clear()
+        self._calls = {call: place for call, place in self._calls.items() if not place.ready}
+        for place in self._places:
+            place.held.clear()
+            place.num_calls = 0 if place.ready else 1
+
+    def _deal(self, next_requests: Callable[[int], Sequence[Request]]) -> bool:
+        """Give requests to the copies that hold the fewest; return whether there is work left."""
+        ready = [place for place in self._places if place.ready]
+        room = sum(self._depth - len(place.held) for place in ready)
+        requests = [self._lost.popleft() for _ in range(min(room, len(self._lost)))]
+        if room > len(requests):
+            requests.extend(next_requests(room - len(requests)))
+        batches: dict[_Place, list[Request]] = {}
+        for request in requests:
+            place = min(ready, key=lambda place: len(place.held))
+            place.held[request.request_id] = request
+            batches.setdefault(place, []).append(request)
+        for place, batch in batches.items():
+            place.actor.feed.options(concurrency_group="feed").remote(self._run, batch)
+        # While no copy is ready nothing was asked for, so there may be work.
+        return not ready or any(place.held for place in ready)
+
+    def _call(self, place: _Place, method: str, *args: object) -> None:
+        place.num_calls += 1
+        self._calls[getattr(place.actor, method).remote(*args)] = place
+
+    def _next_return(self, seconds: float | None = None) -> tuple[_Place, Any, Exception | None]:
+        """Wait for a call; return where it ran, and its value or what the copy failed with."""
+        calls, _ = self._ray.wait(list(self._calls), timeout=seconds)
+        if not calls:
+            raise TeacherError(
+                "no copy of the teacher was ready in time",
+                expected=f"room on the Ray cluster, and a loaded checkpoint after {seconds} s",
+                found=f"free on the cluster: {self._ray.available_resources()}",
+                hint="add machines, or change [generate.ray]",
+            )
+        place = self._calls.pop(calls[0])
+        place.num_calls -= 1
+        try:
+            return place, self._ray.get(calls[0]), None
+        except self._ray.exceptions.RayTaskError as error:
+            return place, None, error.cause
+        except self._ray.exceptions.RayError as error:
+            return place, None, error
+
+    def _accept(self, place: _Place, returned: Any) -> Iterator[Sample | Failure]:  # noqa: ANN401
+        if not place.ready:
+            self._welcome(place, *returned)
+            return
+        for result in returned:
+            place.num_losses = 0
+            del place.held[result.request_id]
+            self._times_lost.pop(result.request_id, None)
+            yield result
+
+    def _welcome(self, place: _Place, end_token_ids: frozenset[int], version: str) -> None:
+        if version != engine_version():
+            raise TeacherError(
+                "a machine of the Ray cluster has another vLLM",
+                expected=engine_version(),
+                found=version,
+                hint="install the same packages on all machines: log-probabilities differ by them",
+            )
+        place.ready, self.end_token_ids = True, end_token_ids
+
+    def _lose(self, place: _Place, error: Exception) -> Iterator[Failure]:
+        """Replace a copy that failed; what it held is given again.
+
+        Raises:
+            TeacherError: It was the last one.
+        """
+        logger.warning("a copy of the teacher was lost: %s", type(error).__name__)
+        self._calls = {call: other for call, other in self._calls.items() if other is not place}
+        self._ray.kill(place.actor)
+        self._replace(place, error)
+        held = list(place.held.values())
+        place.held.clear()
+        for request in held:
+            self._times_lost[request.request_id] += 1
+            if self._times_lost[request.request_id] < MAX_LOSSES:
+                self._lost.append(request)
+            else:
+                reason = f"{MAX_LOSSES} copies of the teacher were lost with it"
+                yield Failure(request.request_id, reason)
+
+    def _replace(self, place: _Place, error: Exception) -> None:
+        # A checkpoint that cannot be loaded now will not load the next time either.
+        hopeless = not place.ready and isinstance(error, TeacherError)
+        place.num_losses += 1
+        if not hopeless and place.num_losses < MAX_LOSSES:
+            self._fill(place)
+            return
+        self._places.remove(place)
+        if self._places:
+            return
+        if isinstance(error, TeacherError):
+            raise error
+        raise TeacherError("the last copy of the teacher was lost", found=error) from error
+
+    def _fill(self, place: _Place) -> None:
+        replica = self._ray.remote(**self._connection.actor_options)(Replica)
+        place.actor, place.ready, place.num_calls = replica.remote(self._load_teacher), False, 0
+        self._call(place, "load")
+
+    def _await_first(self, seconds: float) -> None:
+        while not any(place.ready for place in self._places):
+            place, returned, error = self._next_return(seconds)
+            for _ in self._lose(place, error) if error else self._accept(place, returned):
+                pass
+
+
+def _load_tokenizer(model: str) -> Any:  # noqa: ANN401  (untyped library)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, local_files_only=True)
