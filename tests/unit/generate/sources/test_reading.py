@@ -290,10 +290,10 @@ def test_a_source_that_the_teacher_writes_cannot_be_read():
 
 
 def test_memory_stays_flat_however_many_rows_there_are(prompt_file, tmp_path):
-    row = json.dumps({"prompt": "word " * 100}) + "\n"
+    row = json.dumps({"prompt": "word " * 400}) + "\n"
     paths = [
-        prompt_file(row * 10_000),
-        write_parquet(tmp_path / "a.parquet", [json.loads(row)] * 10_000, row_group_size=5000),
+        prompt_file(row * 4000),
+        write_parquet(tmp_path / "a.parquet", [json.loads(row)] * 4000, row_group_size=2000),
     ]
     for path in paths:
         tracemalloc.start()
@@ -301,4 +301,4 @@ def test_memory_stays_flat_however_many_rows_there_are(prompt_file, tmp_path):
             pass
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert peak < 2.5e6, path  # the rows are 5 MB
+        assert peak < 4e6, path  # the rows are 8 MB

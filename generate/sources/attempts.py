@@ -1,0 +1,166 @@
+"""The teacher writes prompts until there are enough, in rounds of attempts.
+
+In: a teacher, and what an attempt asks for. Out: distinct `RawPrompt`s. Every attempt is written
+down as it ends, so that an interrupted run goes on. Knows nothing of what is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from generate.prompts import RawPrompt, distinct
+from generate.teachers.protocol import Failure, Sample, SampleRequest, SamplingTeacher, derive_seed
+from potstill.chat import control_texts
+from potstill.errors import TeacherError
+from potstill.files import disk_errors
+from potstill.progress import track
+from potstill.schema import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS_PER_PROMPT = 1.3
+"""Attempts in a round per prompt still missing: about a quarter are unfinished or no question."""
+MAX_ATTEMPTS_PER_PROMPT = 20
+"""A teacher that writes a new prompt less often than this writes no useful ones."""
+
+Texts = dict[int, str | None]
+"""What was written, by number of the attempt; None where it did not end or failed."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What the attempts have in common."""
+
+    label: str
+    """What the teacher does, for the progress bar."""
+    prompt_token_ids: Callable[[int], list[int]]
+    """What the teacher goes on from, by number of the attempt."""
+    to_prompt: Callable[[int, str], RawPrompt | None]
+    """Makes the prompt out of an attempt's number and text; None when it is of no use."""
+    sampling: SamplingParams
+    """How an attempt is sampled; its own seed is derived from this one."""
+
+
+def write_until_enough(
+    teacher: SamplingTeacher, writing: Writing, count: int, log_path: Path
+) -> list[RawPrompt]:
+    """Let the teacher write `count` distinct prompts.
+
+    Attempts are made in rounds that are always finished: taking the first that end would prefer
+    short prompts.
+
+    Args:
+        log_path: JSONL file of all attempts, those of an earlier process included.
+
+    Raises:
+        TeacherError: Too few attempts end in a usable prompt, or all of a round fail.
+        ArtifactError: The log cannot be written.
+    """
+    num_attempts = 0
+    with disk_errors("writing prompts down", log_path):
+        texts = _read_log(log_path)
+        prompts: list[RawPrompt] = []
+        while len(prompts) < count:
+            if num_attempts >= MAX_ATTEMPTS_PER_PROMPT * count:
+                raise _refusal(count, len(prompts))
+            num_attempts += math.ceil(ATTEMPTS_PER_PROMPT * (count - len(prompts)))
+            _make_attempts(teacher, writing, texts, num_attempts, log_path)
+            prompts = _usable(writing, texts, num_attempts)
+    return prompts[:count]
+
+
+def _usable(writing: Writing, texts: Texts, num_attempts: int) -> list[RawPrompt]:
+    """Return the distinct prompts among the first attempts, in their order."""
+    made = (
+        writing.to_prompt(number, text)
+        for number in range(num_attempts)
+        if (text := texts.get(number)) is not None
+    )
+    return distinct(prompt for prompt in made if prompt is not None)
+
+
+def _make_attempts(
+    teacher: SamplingTeacher, writing: Writing, texts: Texts, num_attempts: int, log_path: Path
+) -> None:
+    """Make the attempts below `num_attempts` that were not made before."""
+    todo = [number for number in range(num_attempts) if number not in texts]
+    requests = _requests(writing, todo)
+    controls = control_texts(teacher.tokenizer)
+    failures: list[Failure] = []
+    with (
+        log_path.open("a", encoding="utf-8") as log,
+        track(writing.label, num_attempts, "attempts", teacher.max_num_seqs) as progress,
+    ):
+        progress.resume_from(num_attempts - len(todo))
+        for result in teacher.sample(lambda n: list(islice(requests, n)), top_logprobs=None):
+            number = int(result.request_id)
+            if isinstance(result, Failure):
+                # Not written down: whoever runs this again wants it tried again.
+                texts[number] = None
+                failures.append(result)
+            else:
+                texts[number] = _text(teacher, result, controls)
+                log.write(json.dumps([number, texts[number]]) + "\n")
+                log.flush()
+            progress.advance()
+    _report(failures, len(todo))
+
+
+def _requests(writing: Writing, numbers: list[int]) -> Iterator[SampleRequest]:
+    for number in numbers:
+        seed = derive_seed(writing.sampling.seed, f"prompt {number}")
+        sampling = writing.sampling.model_copy(update={"seed": seed})
+        yield SampleRequest(str(number), writing.prompt_token_ids(number), sampling)
+
+
+def _text(teacher: SamplingTeacher, sample: Sample, controls: list[str]) -> str | None:
+    """Return what was written; None when it did not end, or holds a control token's text."""
+    if sample.finish_reason != "stop":
+        return None
+    kept = sample.token_ids
+    if kept and kept[-1] in teacher.end_token_ids:
+        kept = kept[:-1]
+    text = str(teacher.tokenizer.decode(kept))
+    return None if any(control in text for control in controls) else text.strip()
+
+
+def _report(failures: list[Failure], num_attempts: int) -> None:
+    if not failures:
+        return
+    if len(failures) == num_attempts:
+        raise TeacherError("the teacher fails at every attempt", found=failures[0].reason)
+    logger.warning(
+        "%d of %d attempts failed, the first one: %s",
+        len(failures),
+        num_attempts,
+        failures[0].reason,
+    )
+
+
+def _read_log(path: Path) -> Texts:
+    """Read the attempts; a last line that a kill cut off is taken out of the file as well."""
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        os.truncate(path, len(whole.encode()))
+    return dict(json.loads(line) for line in whole.splitlines())
+
+
+def _refusal(wanted: int, found: int) -> TeacherError:
+    return TeacherError(
+        "the teacher does not write enough prompts of its own",
+        where="generate.prompts",
+        expected=f"{wanted} distinct prompts in {MAX_ATTEMPTS_PER_PROMPT * wanted} attempts",
+        found=found,
+        hint="raise generate.prompts.max_prompt_tokens, ask for fewer prompts, or name a file "
+        "with --set generate.prompts.path=FILE",
+    )

@@ -1,0 +1,118 @@
+"""Prompts that the teacher makes of others by rewriting them.
+
+In: a teacher and seeds. Out: distinct `RawPrompt`s that keep their seeds' source and licence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from generate.prompts import RawPrompt
+from generate.sources.attempts import Writing, write_until_enough
+from generate.sources.config import Operation, SourceConfig
+from generate.sources.rewriting import evolution_messages, parse_evolved, text_key
+from generate.teachers.protocol import SamplingTeacher, derive_seed
+from potstill.chat import ChatTokenizer, control_texts, render_prompt, tokenise
+from potstill.errors import ConfigError
+from potstill.schema import Message, SamplingParams
+
+SOURCE = "evolve"
+LABEL = "the teacher rewrites prompts"
+SPARE_TOKENS = 8
+"""A seed may take a few tokens more inside a request than alone."""
+
+
+def write_evolved(
+    teacher: SamplingTeacher,
+    config: SourceConfig,
+    seeds: Sequence[RawPrompt],
+    count: int,
+    sampling: SamplingParams,
+    log_path: Path,
+) -> list[RawPrompt]:
+    """Let the teacher write `count` distinct variants of seeds, none of them a seed.
+
+    A conversation's first question is its seed; its system message stays before the variant.
+
+    Args:
+        config: A source of kind "evolve".
+        seeds: Prompts in any order; those with tools are left out, for a variant may need others.
+        sampling: How an attempt is sampled; `seed` decides the attempts' seeds, and which prompt
+            is rewritten how.
+        log_path: JSONL file of all attempts, those of an earlier process included.
+
+    Raises:
+        ConfigError: There are no seeds.
+        TeacherError: Too few attempts end in a usable prompt.
+        ArtifactError: The log cannot be written.
+    """
+    usable = usable_seeds(teacher.tokenizer, seeds)
+    if not usable:
+        raise ConfigError(
+            "there are no prompts to rewrite",
+            where="generate.prompts.sources, kind evolve",
+            expected="another source with prompts without tools",
+        )
+    known = {text_key(question(seed)) for seed in usable}
+
+    def drawn(number: int) -> tuple[RawPrompt, Operation]:
+        place = derive_seed(sampling.seed, f"evolution {number}")
+        order = config.operations
+        return usable[place // len(order) % len(usable)], order[place % len(order)]
+
+    def prompt_token_ids(number: int) -> list[int]:
+        seed, operation = drawn(number)
+        return render_prompt(teacher.tokenizer, evolution_messages(question(seed), operation))
+
+    def to_prompt(number: int, text: str) -> RawPrompt | None:
+        seed, _ = drawn(number)
+        variant = parse_evolved(question(seed), text)
+        if variant is None or text_key(variant) in known:
+            return None
+        return _to_prompt(variant, seed, config)
+
+    writing = Writing(LABEL, prompt_token_ids, to_prompt, sampling)
+    return write_until_enough(teacher, writing, count, log_path)
+
+
+def usable_seeds(tokenizer: ChatTokenizer, prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
+    """Return the prompts that can be rewritten, in an order that is the same on every machine."""
+    controls = control_texts(tokenizer)
+    seeds = {
+        prompt.prompt_id: prompt
+        for prompt in prompts
+        if prompt.tools is None
+        and question(prompt).strip()
+        and not any(
+            control in message.content for message in prompt.messages for control in controls
+        )
+    }
+    return [seeds[prompt_id] for prompt_id in sorted(seeds)]
+
+
+def request_tokens(
+    tokenizer: ChatTokenizer, config: SourceConfig, seeds: Iterable[RawPrompt]
+) -> int:
+    """Return how many tokens the longest request to rewrite one of the seeds takes at most."""
+    around = max(
+        len(render_prompt(tokenizer, evolution_messages("", operation)))
+        for operation in config.operations
+    )
+    longest = max((len(tokenise(tokenizer, question(seed))) for seed in seeds), default=0)
+    return around + longest + SPARE_TOKENS
+
+
+def question(prompt: RawPrompt) -> str:
+    """Return a conversation's first question; a later one would not make sense on its own."""
+    return next((one.content for one in prompt.messages if one.role == "user"), "")
+
+
+def _to_prompt(variant: str, seed: RawPrompt, config: SourceConfig) -> RawPrompt:
+    first = seed.messages[0]
+    system = (first,) if first.role == "system" else ()
+    return RawPrompt(
+        messages=(*system, Message(role="user", content=variant)),
+        source=f"{config.name or SOURCE}:{seed.source}",
+        licence=seed.licence or config.licence,
+    )

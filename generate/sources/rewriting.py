@@ -1,0 +1,111 @@
+"""Variants of seed prompts: harder in one of four ways, or of the same field.
+
+In: a seed and how to rewrite it. Out: the messages that ask the teacher for it, and the variant
+in its answer. Pure functions; the wording is potstill's own.
+
+Source: Xu et al. 2023, "WizardLM: Empowering Large Language Models to Follow Complex Instructions"
+(arXiv:2304.12244), section 3: in-depth and in-breadth evolving, and the elimination of failures.
+"""
+
+from __future__ import annotations
+
+import re
+
+from generate.prompts import RawPrompt
+from generate.sources.config import Operation
+from potstill.schema import Message
+
+INSTRUCTIONS: dict[Operation, str] = {
+    "constraints": "Rewrite it so that the answer has to meet one or two further conditions, such "
+    "as a limit, a format or a case to be covered.",
+    "deepen": "Rewrite it so that it asks about the same matter in more depth: causes, "
+    "consequences, exceptions or trade-offs.",
+    "concretise": "Rewrite it with something concrete in place of what is general: a named thing, "
+    "a number, a situation.",
+    "reasoning": "Rewrite it so that whoever answers has to take several steps of reasoning "
+    "instead of one.",
+    "breadth": "Write a different request that somebody in the same field might have: about as "
+    "long and as difficult, on a less common matter, and no variation of this one.",
+}
+"""What the teacher is told to do with a seed."""
+OPEN, CLOSE = "<request>", "</request>"
+FRAME = (
+    f"Between {OPEN} and {CLOSE} stands what a user asked an assistant.\n\n"
+    f"{OPEN}\n%s\n{CLOSE}\n\n"
+    "%s Keep its language. The result must make sense on its own, be possible to answer with text, "
+    "and be at most some twenty words longer. Do not answer it. Reply with the new request only, "
+    f"between {OPEN} and {CLOSE}."
+)
+
+MIN_WORDS = 3
+"""Shorter texts are fragments."""
+LONGEST_FACTOR, LONGEST_EXTRA_WORDS = 3, 60
+"""A variant longer than so many times its seed, and so many words, is an answer."""
+
+THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+LABEL = re.compile(
+    r"^[\s#*_>-]*(?:(?:sure|certainly|of course|absolutely|okay|ok)[,.!:]*\s+)?"
+    r"(?:here(?: is|['\u2019]s)\b[^\n:]{0,80}:|"
+    r"(?:the |my )?(?:new|rewritten|revised|evolved|created)[ -]"
+    r"(?:prompt|request|question|instruction|version)[*_]*\s*:|"
+    r"#(?:new|rewritten|created) prompt#\s*:?)"
+    r"[*_]*\s*",
+    re.IGNORECASE,
+)
+"""What talkative teachers put before the variant."""
+LEFTOVER = re.compile(
+    r"</?request>|(?:rewritten|evolved|given|original)[ -](?:prompt|request)|#\w+ prompt#",
+    re.IGNORECASE,
+)
+"""Words about the rewriting, which no user would write."""
+ANSWER = re.compile(
+    r"(?:sure|certainly|of course|absolutely|great question|as an ai|i['\u2019]m sorry|i am sorry|"
+    r"sorry|i apologi[sz]e|i can(?:not|['\u2019]t)|i['\u2019]m unable|i am unable|"
+    r"here(?: is| are|['\u2019]s)|the answer is|answer:)(?!\w)",
+    re.IGNORECASE,
+)
+"""How answers and refusals begin, and requests do not."""
+QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "`": "`"}
+
+
+def evolution_messages(seed: str, operation: Operation) -> tuple[Message, ...]:
+    """Return the messages that ask the teacher to rewrite a seed."""
+    content = FRAME % (seed.strip(), INSTRUCTIONS[operation])
+    return (Message(role="user", content=content),)
+
+
+def parse_evolved(seed: str, text: str) -> str | None:
+    """Return the variant in a teacher's answer.
+
+    None is returned for what is of no use: nothing, a copy of the seed, an answer to it or a
+    refusal, and what still speaks of the rewriting.
+    """
+    variant = _unwrapped(text)
+    num_words = len(variant.split())
+    most = LONGEST_FACTOR * len(seed.split()) + LONGEST_EXTRA_WORDS
+    is_useless = (
+        not MIN_WORDS <= num_words <= most
+        or text_key(variant) == text_key(seed)
+        or ANSWER.match(variant)
+        or (LEFTOVER.search(variant) and not LEFTOVER.search(seed))
+    )
+    return None if is_useless else variant
+
+
+def text_key(text: str) -> str:
+    """Return what texts share that differ in case, spacing or punctuation only."""
+    return RawPrompt((Message(role="user", content=text),), "").key
+
+
+def _unwrapped(text: str) -> str:
+    """Take off a thought, the marks, labels, fences and quotes around a variant."""
+    text = THOUGHT.sub("", text)
+    before, mark, inside = text.partition(OPEN)
+    text = inside if mark else before
+    text = text.partition(CLOSE)[0].strip()
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        text = text[text.index("\n") : -3].strip()
+    text = LABEL.sub("", text, count=1).strip()
+    if len(text) > 1 and QUOTES.get(text[0]) == text[-1] and text[0] not in text[1:-1]:
+        text = text[1:-1].strip()
+    return text

@@ -1,0 +1,117 @@
+"""A toy tokenizer of one id a character, and a teacher that writes what a test decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import jinja2
+import pytest
+from tokenizers import AddedToken
+
+from generate.prompts import RawPrompt
+from generate.teachers.protocol import Failure, Sample, SampleRequest
+from potstill.schema import Message
+
+END = 0
+"""Id of the end of a turn."""
+
+
+class ToyTokenizer:
+    """Characters are ids; turns look like `<user>hello|`.
+
+    How it treats system messages is a test's choice: it takes, leaves out or refuses them.
+    """
+
+    chat_template = "toy"
+    added_tokens_decoder = {END: AddedToken("|", special=True)}  # noqa: RUF012
+
+    def __init__(self, system: str = "takes") -> None:
+        self._system = system
+
+    def apply_chat_template(self, conversation, *, tokenize, add_generation_prompt, tools=None):
+        assert not tokenize
+        assert tools is None
+        if self._system == "refuses" and conversation[0]["role"] == "system":
+            raise jinja2.TemplateError("system role not supported")
+        if self._system == "leaves out":
+            conversation = [turn for turn in conversation if turn["role"] != "system"]
+        turns = [f"<{turn['role']}>{turn['content']}|" for turn in conversation]
+        return "".join(turns) + "<assistant>" * add_generation_prompt
+
+    def __call__(self, text, *, add_special_tokens):
+        assert not add_special_tokens
+        return {"input_ids": [END if letter == "|" else ord(letter) for letter in text]}
+
+    def decode(self, token_ids):
+        return "".join("|" if one == END else chr(one) for one in token_ids)
+
+
+class WritingTeacher:
+    """A teacher whose attempt number n says `texts[n]`; None is one that does not end.
+
+    It finishes a batch of requests in the order that `order` gives them, and is killed before it
+    would finish one more than `lives`. A Failure among the texts is given as it is.
+    """
+
+    end_token_ids = frozenset({END})
+
+    def __init__(
+        self,
+        texts: Sequence[str | Failure | None],
+        *,
+        order: Callable[[list[SampleRequest]], Sequence[SampleRequest]] = list,
+        lives: int | None = None,
+        tokenizer: ToyTokenizer | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer or ToyTokenizer()
+        self.max_num_seqs = 100
+        self.asked: list[SampleRequest] = []
+        self.calls: list[list[int]] = []
+        self.top_logprobs: set[int | None] = set()
+        self._texts, self._order, self._lives = texts, order, lives
+
+    def sample(self, next_requests, *, top_logprobs) -> Iterator[Sample | Failure]:
+        self.calls.append([])
+        self.top_logprobs.add(top_logprobs)
+        while batch := list(next_requests(self.max_num_seqs)):
+            self.asked += batch
+            self.calls[-1] += [int(request.request_id) for request in batch]
+            for request in self._order(batch):
+                if self._lives == 0:
+                    raise KeyboardInterrupt
+                if self._lives is not None:
+                    self._lives -= 1
+                yield self._write(request)
+
+    def _write(self, request: SampleRequest) -> Sample | Failure:
+        text = self._texts[int(request.request_id)]
+        if isinstance(text, Failure):
+            return text
+        if text is None:
+            return Sample(request.request_id, tuple(map(ord, "on and on")), None, "length")
+        return Sample(request.request_id, (*map(ord, text), END), None, "stop")
+
+    def asked_texts(self) -> list[str]:
+        """What each request went on from."""
+        return [self.tokenizer.decode(request.prompt_token_ids) for request in self.asked]
+
+
+@pytest.fixture
+def writing() -> type[WritingTeacher]:
+    return WritingTeacher
+
+
+@pytest.fixture
+def toy_tokenizer() -> type[ToyTokenizer]:
+    return ToyTokenizer
+
+
+@pytest.fixture
+def asking() -> Callable[..., RawPrompt]:
+    """Return a function that makes a prompt of one question."""
+
+    def make(text: str, *, system: str | None = None, source: str = "made in a test", **fields):
+        messages = [] if system is None else [Message(role="system", content=system)]
+        return RawPrompt((*messages, Message(role="user", content=text)), source, **fields)
+
+    return make
