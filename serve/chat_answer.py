@@ -150,6 +150,7 @@ class ChatAnswer:
     def _token(self, token_id: int, logprob: float) -> TopLogprob:
         piece = self._model.piece(token_id)
         return {
+            "id": token_id,
             "token": piece.decode(errors="replace"),
             "logprob": logprob,
             "bytes": list(piece),

@@ -216,14 +216,14 @@ class Engine:
         """Sample a sequence's next token, and say what it adds to the completion."""
         token_id = sequence.sampler.sample(self._context, index)
         sequence.num_new_tokens += 1
-        if self.model.ends_generation(token_id):
-            self._finish(sequence, "stop")
-            return
-        sequence.token_ids.append(token_id)
         num_top = sequence.request.num_top_logprobs
         logprob = None
         if num_top is not None:
             logprob = sampled_logprob(self._context.logits(index), token_id, num_top)
+        if self.model.ends_generation(token_id):
+            self._finish(sequence, "stop", end=logprob)
+            return
+        sequence.token_ids.append(token_id)
         released = sequence.text.push(self.model.piece(token_id), logprob)
         if released.stopped:
             self._finish(sequence, "stop", released.text, released.logprobs)
@@ -238,11 +238,12 @@ class Engine:
         reason: Literal["stop", "length"],
         text: str = "",
         logprobs: tuple[SampledLogprob, ...] = (),
+        end: SampledLogprob | None = None,
     ) -> None:
         rest = sequence.text.finish()
         output = Output(
             text=text + rest.text,
-            logprobs=logprobs + rest.logprobs,
+            logprobs=logprobs + rest.logprobs + ((end,) if end else ()),
             num_new_tokens=sequence.num_new_tokens,
             num_cached_tokens=sequence.num_cached_tokens,
             finish_reason=reason,

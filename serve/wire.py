@@ -174,6 +174,8 @@ def _or(value: Any, default: Any) -> Any:  # noqa: ANN401  (a number, of either'
 class TopLogprob(TypedDict):
     """A token that could have been sampled."""
 
+    id: int
+    """Not OpenAI's: the token's id, as llama.cpp's own server gives it."""
     token: str
     logprob: float
     bytes: list[int]
@@ -186,7 +188,7 @@ class TokenLogprob(TopLogprob):
 
 
 class ChoiceLogprobs(TypedDict):
-    """Log-probabilities along a choice."""
+    """Log-probabilities along a choice; the last ones are the end token's, if it was reached."""
 
     content: list[TokenLogprob]
     refusal: None

@@ -147,6 +147,14 @@ def test_no_tokens_asked_for_ends_at_once(bench):
     assert bench.last(nothing).finish_reason == "length"
 
 
+def test_the_end_token_has_a_row_of_its_own(bench, tiny_model):
+    end = next(i for i in range(tiny_model.vocab_size) if tiny_model.ends_generation(i))
+    ended = request(1, 2, new=8, sampler=SamplerParams(logit_bias={end: 100.0}))
+    assert bench.run(ended) == [""]
+    assert bench.last(ended).finish_reason == "stop"
+    assert [token_id for token_id, _ in bench.logprobs(ended)] == [end]
+
+
 def test_impossible_values_are_refused(bench):
     with pytest.raises(InvalidRequestError, match="prompt is empty"):
         bench.engine.submit([request()])
