@@ -16,6 +16,7 @@ import openai
 from compare.cache import JsonCache
 from potstill.errors import BackendError, BackendUnavailableError
 from potstill.progress import track
+from potstill.schema import Conversation
 
 
 def open_client(base_url: str, timeout_seconds: float) -> openai.OpenAI:
@@ -59,16 +60,16 @@ class AnswerBook:
     Args:
         cache: Where answers are kept.
         models: Names as the endpoint knows them.
-        prompts: Rows with `prompt_id` and `messages`.
+        prompts: Conversations whose first question is asked.
     """
 
     def __init__(
-        self, cache: JsonCache, models: Sequence[str], prompts: Sequence[dict[str, Any]]
+        self, cache: JsonCache, models: Sequence[str], prompts: Sequence[Conversation]
     ) -> None:
         self._cache = cache
         self._keys = [(prompt, model) for prompt in prompts for model in models]
 
-    def missing(self) -> list[tuple[dict[str, Any], str]]:
+    def missing(self) -> list[tuple[Conversation, str]]:
         """List the prompts and models that have no answer yet."""
         return [
             (prompt, model)
@@ -99,7 +100,7 @@ class AnswerBook:
 def ask(
     client: openai.OpenAI,
     model: str,
-    prompt: dict[str, Any],
+    prompt: Conversation,
     *,
     temperature: float,
     max_tokens: int,
@@ -113,7 +114,7 @@ def ask(
     with backend_errors(model):
         completion = client.chat.completions.create(
             model=model,
-            messages=prompt["messages"],
+            messages=[message.to_chat() for message in prompt.given],
             temperature=temperature,
             max_tokens=max_tokens,
         )
@@ -121,8 +122,8 @@ def ask(
         raise BackendError("an answer has no choices or no usage", where=f"model {model}")
     choice = completion.choices[0]
     return {
-        "prompt_id": prompt["prompt_id"],
-        "messages": prompt["messages"],
+        "prompt_id": prompt.prompt.prompt_id,
+        "messages": [message.model_dump() for message in prompt.given],
         "model": model,
         "answer": choice.message.content or "",
         "finish_reason": choice.finish_reason,
@@ -132,5 +133,5 @@ def ask(
     }
 
 
-def _name(prompt: dict[str, Any], model: str) -> str:
-    return f"answer-{prompt['prompt_id']}-{model}"
+def _name(prompt: Conversation, model: str) -> str:
+    return f"answer-{prompt.prompt.prompt_id}-{model}"

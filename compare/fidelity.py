@@ -1,16 +1,16 @@
 """How close a GGUF file's next-token distributions are to the teacher's stored ones.
 
-In: a GGUF file and held-out rows with the teacher's log-probabilities. Out: `Fidelity`, the same
-figures that training reports for checkpoints. Knows nothing of stages or of text.
+In: a GGUF file and held-out conversations with the teacher's log-probabilities. Out: `Fidelity`,
+the same figures that training reports for checkpoints. Knows nothing of stages or of text.
 
-Shape legend: T completion tokens, K stored log-probabilities per token, V vocabulary.
+Shape legend: L positions, T tokens of the teacher's, K stored log-probabilities per token,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from compare.gguf_model import GgufModel
 from potstill.errors import ManifestMismatchError
 from potstill.fidelity import Fidelity, FidelityMeter, StudentRows, TeacherRows
+from potstill.schema import Conversation
 
 
 def measure_fidelity(
     gguf_path: Path,
-    rows: Sequence[dict[str, Any]],
+    held_out: Sequence[Conversation],
     num_threads: int | None,
     on_conversation: Callable[[], None],
 ) -> Fidelity:
@@ -30,7 +31,7 @@ def measure_fidelity(
 
     Args:
         gguf_path: The file, of any model with the teacher's tokenizer.
-        rows: Held-out conversations, as stored.
+        held_out: Conversations with the teacher's signal.
         num_threads: CPU threads; None takes as many as the process may use.
         on_conversation: Called after each one.
 
@@ -39,35 +40,36 @@ def measure_fidelity(
         ManifestMismatchError: The file has fewer tokens than the teacher used.
     """
     meter = FidelityMeter()
-    longest = max(len(row["prompt_token_ids"]) + len(row["completion_token_ids"]) for row in rows)
+    longest = max(len(conversation.token_ids) for conversation in held_out)
     with GgufModel(gguf_path, longest, num_threads) as model:
-        for row in rows:
-            teacher = TeacherRows.from_row(row)
+        for conversation in held_out:
+            teacher = TeacherRows.of(conversation)
             _require_vocabulary(gguf_path, model.vocab_size, teacher)
-            meter.add(teacher, student_rows(model, row["prompt_token_ids"], teacher))
+            meter.add(teacher, student_rows(model, conversation, teacher))
             on_conversation()
     return meter.result()
 
 
-def student_rows(
-    model: GgufModel, prompt_token_ids: Sequence[int], teacher: TeacherRows
-) -> StudentRows:
+def student_rows(model: GgufModel, conversation: Conversation, teacher: TeacherRows) -> StudentRows:
     """Run a model over a stored conversation and gather its distribution at the teacher's ids.
 
-    The logits that follow the prompt's last token predict the completion's first token.
+    The logits that follow a token predict the next one; those of the user's turns are left out.
     """
-    completion = teacher.token_ids_T
-    tokens = [*prompt_token_ids, *completion[:-1].tolist()]
+    predicting_T = conversation.positions_T - 1
+    first = position = int(predicting_T[0])
+    tokens = conversation.token_ids[: predicting_T[-1] + 1].tolist()
     sampled, top, argmax = [], [], []
     done = 0
-    for logits_TV in model.logits(tokens, start=len(prompt_token_ids) - 1):
-        chunk = slice(done, done + len(logits_TV))
-        logprobs_TV = log_softmax(logits_TV)
+    for logits_LV in model.logits(tokens, start=first):
+        end = int(np.searchsorted(predicting_T, position + len(logits_LV)))
+        chunk = slice(done, end)
+        logprobs_TV = log_softmax(logits_LV[predicting_T[chunk] - position])
         ids_TK = np.maximum(teacher.top_token_ids_TK[chunk], 0)
+        token_ids_T1 = teacher.token_ids_T[chunk, None]
         top.append(np.take_along_axis(logprobs_TV, ids_TK, axis=-1))
-        sampled.append(np.take_along_axis(logprobs_TV, completion[chunk, None], axis=-1)[:, 0])
+        sampled.append(np.take_along_axis(logprobs_TV, token_ids_T1, axis=-1)[:, 0])
         argmax.append(logprobs_TV.argmax(-1))
-        done = chunk.stop
+        done, position = end, position + len(logits_LV)
     return StudentRows(
         sampled_logprobs_T=np.concatenate(sampled),
         top_logprobs_TK=np.concatenate(top),

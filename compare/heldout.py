@@ -1,6 +1,6 @@
 """The held-out conversations: what no student was trained on.
 
-In: the finished conversations. Out: rows of the test split, always the same ones in the same order.
+In: the finished conversations. Out: those of the test split, always the same in the same order.
 Knows nothing of models.
 """
 
@@ -9,35 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from potstill.errors import ArtifactError
-from potstill.tables import CONVERSATION_SCHEMA, read_rows
+from potstill.schema import Conversation, Split
+from potstill.tables import read_conversations
 
-SPLIT = "test"
-COLUMNS = [
-    "prompt_id",
-    "split",
-    "messages",
-    "prompt_token_ids",
-    "completion_token_ids",
-    "sampled_logprobs",
-    "num_top_logprobs",
-    "top_token_ids",
-    "top_logprobs",
-]
-
-Row = dict[str, Any]
+SPLIT: Split = "test"
 
 
-def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Row]:
+def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Conversation]:
     """Return the first conversations of the test split, in stored order.
 
     Raises:
         ArtifactError: There is none, or a table is damaged.
     """
-    rows = list(islice(_test_rows(conversations_dir), max_conversations))
-    if not rows:
+    held_out = list(islice(_held_out(conversations_dir), max_conversations))
+    if not held_out:
         raise ArtifactError(
             "there is no held-out conversation to compare on",
             where=conversations_dir,
@@ -45,24 +32,22 @@ def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Row]:
             found="none",
             hint="generate more conversations",
         )
-    return rows
+    return held_out
 
 
-def distinct_prompts(rows: list[Row], count: int) -> list[Row]:
-    """Return the first `count` rows of different prompts; fewer when there are no more."""
-    first_by_prompt: dict[str, Row] = {}
-    for row in rows:
-        first_by_prompt.setdefault(row["prompt_id"], row)
+def distinct_prompts(held_out: list[Conversation], count: int) -> list[Conversation]:
+    """Return the first `count` of different prompts; fewer when there are no more."""
+    first_by_prompt: dict[str, Conversation] = {}
+    for conversation in held_out:
+        first_by_prompt.setdefault(conversation.prompt.prompt_id, conversation)
     return list(first_by_prompt.values())[:count]
 
 
-def longest_first(rows: list[Row]) -> list[Row]:
-    """Order rows by the teacher's completion, longest first: long answers time decoding best."""
-    return sorted(rows, key=lambda row: -len(row["completion_token_ids"]))
+def longest_first(held_out: list[Conversation]) -> list[Conversation]:
+    """Order by the teacher's first answer, longest first: long answers time decoding best."""
+    return sorted(held_out, key=lambda conversation: -conversation.turns[0].num_tokens)
 
 
-def _test_rows(conversations_dir: Path) -> Iterator[Row]:
+def _held_out(conversations_dir: Path) -> Iterator[Conversation]:
     for path in sorted(conversations_dir.glob("part-*.parquet")):
-        for row in read_rows(path, CONVERSATION_SCHEMA, COLUMNS):
-            if row["split"] == SPLIT:
-                yield row
+        yield from read_conversations(path, SPLIT)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from compare.report import ModelRow, Report
 from compare.summary import summarise
 from compare.table import HEADINGS, cells
+from potstill import pages
 
 CHART_WIDTH_PERCENT = 84.0
 """What the longest bar and its whisker may take, so that the figure beside them has room."""
@@ -37,14 +36,9 @@ def render_page(report: Report, pairs: list[dict[str, Any]]) -> str:
         report: The numbers.
         pairs: Rows of PAIR_SCHEMA, prompt by prompt.
     """
-    environment = Environment(
-        loader=PackageLoader("compare", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    return pages.render_page(
+        "compare",
+        "report.html.j2",
         report=report,
         sentences=summarise(report),
         headings=HEADINGS,

@@ -16,6 +16,7 @@ from potstill.fidelity import Fidelity
 from potstill.manifest import Manifest
 from potstill.rundir import StageName
 from potstill.schema import Value
+from potstill.schema import Conversation
 
 ReportRole = Literal["teacher", "student"]
 
@@ -121,7 +122,7 @@ def reference_file(files: list[dict[str, Any]]) -> str:
 
 def build_report(
     manifests: Mapping[StageName, Manifest],
-    held_out: list[dict[str, Any]],
+    held_out: list[Conversation],
     fidelity: Mapping[str, Fidelity],
     speed: Mapping[str, Speed],
     *,
@@ -133,7 +134,7 @@ def build_report(
 
     Args:
         manifests: The manifests of conversations, student and gguf.
-        held_out: The rows that fidelity was measured on.
+        held_out: The conversations that fidelity was measured on.
         fidelity: By file name.
         speed: By file name.
         num_prompts: Prompts answered side by side.
@@ -166,10 +167,10 @@ def build_report(
 
 
 def _checkpoints(
-    conversations: dict[str, Any], student: dict[str, Any], held_out: list[dict[str, Any]]
+    conversations: dict[str, Any], student: dict[str, Any], held_out: list[Conversation]
 ) -> tuple[ModelRow, ...]:
-    num_tokens = sum(len(row["sampled_logprobs"]) for row in held_out)
-    nats = -sum(sum(row["sampled_logprobs"]) for row in held_out) / num_tokens
+    num_tokens = sum(len(one.signal.sampled_logprobs_T) for one in held_out)
+    nats = -sum(float(one.signal.sampled_logprobs_T.sum()) for one in held_out) / num_tokens
     before = "layers removed" if student["removed_layers"] else "untrained"
     teacher = ModelRow(
         name="teacher",

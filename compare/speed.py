@@ -10,13 +10,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import openai
 
 from compare.answers import backend_errors
 from potstill.errors import BackendError
 from potstill.progress import track
+from potstill.schema import Conversation
 
 WARM_UP_PROMPT = {"messages": [{"role": "user", "content": "Hello!"}]}
 
@@ -34,7 +34,7 @@ class Speed:
 
 
 def measure_speed(
-    client: openai.OpenAI, models: Sequence[str], prompts: Sequence[dict[str, Any]], max_tokens: int
+    client: openai.OpenAI, models: Sequence[str], prompts: Sequence[Conversation], max_tokens: int
 ) -> dict[str, Speed]:
     """Time every model once a round, one prompt a round, and take medians.
 
@@ -57,7 +57,7 @@ def measure_speed(
 
 
 def time_answer(
-    client: openai.OpenAI, model: str, prompt: dict[str, Any], max_tokens: int
+    client: openai.OpenAI, model: str, prompt: Conversation, max_tokens: int
 ) -> Speed | None:
     """Time one streamed answer at temperature 0; None when it has fewer than two tokens.
 
@@ -71,7 +71,7 @@ def time_answer(
         backend_errors(model),
         client.chat.completions.create(
             model=model,
-            messages=prompt["messages"],
+            messages=[message.to_chat() for message in prompt.given],
             temperature=0.0,
             max_tokens=max_tokens,
             stream=True,

@@ -31,6 +31,7 @@ from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest, read_manifest
 from potstill.progress import append_metrics, track
 from potstill.rundir import RunDirectory, StageName, StageSession
+from potstill.schema import Conversation
 from potstill.tables import PAIR_SCHEMA, write_rows
 
 STAGE: StageName = "comparison"
@@ -41,7 +42,7 @@ PAIRS_NAME, REPORT_NAME, PAGE_NAME = "pairs.parquet", "report.json", "report.htm
 SPARE_CONTEXT_TOKENS = 32
 """Room in the endpoint's context beside prompt and answer, for the warm-up and the template."""
 
-Rows = list[dict[str, Any]]
+HeldOut = list[Conversation]
 OpenEndpoint = Callable[[Sequence[str], int, Path], AbstractContextManager[str]]
 """Serve models with a context of so many tokens, log to a path, and yield the base URL."""
 
@@ -124,7 +125,7 @@ def _fidelity(
     run_directory: RunDirectory,
     cache: JsonCache,
     files: list[dict[str, Any]],
-    held_out: Rows,
+    held_out: HeldOut,
 ) -> dict[str, Fidelity]:
     measured = {}
     with track("measuring fidelity", len(files) * len(held_out), "conversations") as progress:
@@ -148,9 +149,9 @@ def _ask_endpoint(
     session: StageSession,
     cache: JsonCache,
     gguf: Manifest,
-    held_out: Rows,
+    held_out: HeldOut,
     open_endpoint: OpenEndpoint,
-) -> tuple[dict[str, Speed], Rows]:
+) -> tuple[dict[str, Speed], list[dict[str, Any]]]:
     """Measure speed before asking: the endpoint has then seen none of the timed prompts."""
     files, recommended = gguf.facts["files"], gguf.facts["recommended"]
     asked = distinct_prompts(held_out, config.num_side_by_side)
@@ -158,7 +159,7 @@ def _ask_endpoint(
     book = AnswerBook(cache, [reference_file(files), recommended], asked)
     speed = cache.get("speed")
     if speed is None or book.missing():
-        longest = max(len(row["prompt_token_ids"]) for row in [*asked, *timed])
+        longest = max(one.turns[0].start for one in [*asked, *timed])
         answer_tokens = max(config.max_tokens, config.speed_tokens)
         names = [file["name"] for file in files]
         context_tokens = longest + answer_tokens + SPARE_CONTEXT_TOKENS

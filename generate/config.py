@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from generate.curation.config import CurationConfig
 from generate.teachers.endpoint_config import EndpointConfig
 from generate.teachers.engine_config import EngineConfig
+from generate.teachers.ray_config import RayConfig
 from potstill.config import Table
 
 
@@ -88,7 +89,7 @@ class TurnsConfig(Table):
     max_user_tokens: int = Field(default=96, ge=1)
     """Longest simulated user's turn, in tokens; one that is not finished ends the conversation."""
     user: EndpointConfig | None = None
-    """Another model that plays the user. None: the teacher itself, from its template's user slot."""
+    """Another model that plays the user. None: the teacher itself, in its template's user slot."""
     system_prompts: tuple[str, ...] = ()
     """System prompts for prompts that have none, one drawn for each; empty leaves them without."""
     num_answers: int = Field(default=1, ge=1)
@@ -131,3 +132,5 @@ class GenerateConfig(Table):
     """What is left out."""
     engine: EngineConfig = EngineConfig()
     """How vLLM runs."""
+    ray: RayConfig | None = None
+    """A Ray cluster that holds copies of the teacher; None: this machine alone."""

@@ -1,185 +1,200 @@
-"""The teacher's answers to all prompts, in Parquet parts that are whole or absent.
+"""The loop that lets the teacher answer all prompts and writes each part when it is whole.
 
-In: a loaded teacher and prompts. Out: `part-00000.parquet` and so on, each the conversations of so
-many consecutive prompts. Parts that are there already are not made again.
+In: a loaded teacher, prompts part by part. Out: parts on disk. Memory holds the conversations that
+are under way, however many there are to come. Knows nothing of what a conversation says next.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, Protocol
 
-import pyarrow.compute as pc
-
-from generate.config import SamplingConfig
-from generate.engine import Sample, SampleRequest, TeacherEngine, derive_seed
-from potstill.chat import ChatTokenizer, render_prompt
-from potstill.errors import ArtifactError, TeacherError
-from potstill.files import disk_errors
+from generate.choice import Choose
+from generate.parts import GivenUp, write_part
+from generate.teachers.protocol import Failure, Sample
+from generate.user_turns import UserTurns
 from potstill.progress import track
-from potstill.schema import Conversation, Prompt, SamplingParams, Split
-from potstill.tables import (
-    CONVERSATION_SCHEMA,
-    conversation_to_row,
-    read_batches,
-    write_rows,
-)
+from potstill.schema import Conversation, Message
 
-PartPrompts = Sequence[Prompt]
+MAX_ATTEMPTS = 3
+"""Times a request is tried before its conversation is given up."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What finished parts hold."""
+class Job(Protocol):
+    """A conversation in the making, sampled or scored."""
 
-    rows_by_part: dict[str, int]
-    num_conversations: dict[str, int]
-    """By split."""
-    prompt_tokens: int
-    completion_tokens: int
-    truncated_share: float
-    """Share of completions that reached the limit of tokens before they ended."""
-    mean_tail_mass: float
-    """Mean probability that the stored top tokens leave out."""
+    name: str
+    """Unique in a run."""
+    request: Any
+    """What to ask the teacher next; None when it is not the teacher's turn."""
+    user_messages: tuple[Message, ...] | None
+    """What another model is to answer as the user; None when it is not the user's turn."""
 
+    def take(self, sample: Sample) -> None:
+        """Add what the teacher gave."""
 
-def part_path(directory: Path, index: int) -> Path:
-    """Return where the part of a number lies."""
-    return directory / f"part-{index:05d}.parquet"
+    def take_user_text(self, text: str | None) -> None:
+        """Add another model's turn as the user; None ends the conversation."""
 
-
-def split_into_parts(prompts: Sequence[Prompt], per_part: int) -> list[PartPrompts]:
-    """Cut the prompts into parts of consecutive ones."""
-    return [prompts[start : start + per_part] for start in range(0, len(prompts), per_part)]
+    def conversation(self) -> Conversation:
+        """Return what was said."""
+        ...
 
 
-def unfinished_parts(parts: Sequence[PartPrompts], directory: Path) -> dict[int, PartPrompts]:
-    """Return the parts to make, by number; a damaged part is removed and made again."""
-    missing = {}
-    for index, part in enumerate(parts):
-        path = part_path(directory, index)
-        if path.is_file():
-            try:
-                for _ in read_batches(path, CONVERSATION_SCHEMA):
-                    pass
-            except ArtifactError:
-                path.unlink()
-        if not path.is_file():
-            missing[index] = part
-    return missing
+Begin = Callable[[], Job | GivenUp]
+"""Begins a conversation, or says why it cannot be begun."""
+Part = tuple[int, Sequence[Begin]]
+"""A part's number and its conversations."""
+Ask = Callable[[Callable[[int], Sequence[Any]]], Iterator[Sample | Failure]]
 
 
-def build_requests(
-    tokenizer: ChatTokenizer, config: SamplingConfig, prompts: Sequence[Prompt]
-) -> dict[str, SampleRequest]:
-    """Return what to ask the teacher, by prompt id."""
-    return {
-        prompt.prompt_id: SampleRequest(
-            prompt.prompt_id,
-            render_prompt(tokenizer, prompt.messages),
-            SamplingParams(
-                temperature=config.temperature,
-                top_p=config.top_p,
-                max_tokens=config.max_tokens,
-                seed=derive_seed(config.seed, prompt.prompt_id),
-            ),
-        )
-        for prompt in prompts
-    }
+@dataclass
+class _OpenPart:
+    index: int
+    num_left: int
+    finished: dict[int, Conversation] = field(default_factory=dict)
+    """By the conversation's place in the part: they end in any order."""
+    failures: list[GivenUp] = field(default_factory=list)
 
 
-def sample_conversations(
-    engine: TeacherEngine,
-    top_logprobs: int,
-    parts: Mapping[int, PartPrompts],
-    requests: Mapping[str, SampleRequest],
-    directory: Path,
-    *,
-    num_done: int,
-) -> None:
-    """Let the teacher answer the prompts of the given parts; write each part when it is whole.
+@dataclass
+class _Open:
+    """A job under way."""
+
+    job: Job
+    part: _OpenPart
+    place: int
+    num_attempts: int = 0
+
+
+class ConversationLoop:
+    """Keeps a teacher busy.
 
     Args:
-        engine: The teacher.
-        top_logprobs: How many log-probabilities to store at each position.
-        parts: The prompts of each part to make, by its number.
-        requests: What to ask, by prompt id.
-        directory: Where the parts go.
-        num_done: Prompts answered before, for the progress.
-
-    Raises:
-        TeacherError: vLLM fails.
-        ArtifactError: A part cannot be written.
+        directory: Where parts go.
+        vocab_size: The teacher's, for the width of token ids.
+        choose: Which of a prompt's conversations are kept.
+        user: Another model that plays the user; None where none does.
     """
-    part_of = {prompt.prompt_id: index for index, part in parts.items() for prompt in part}
-    done: dict[int, dict[str, Sample]] = {index: {} for index in parts}
-    started, num_tokens = time.monotonic(), 0
-    total, at_once = num_done + len(part_of), engine.max_num_seqs
-    with track("the teacher answers", total, "conversations", at_once) as progress:
-        progress.resume_from(num_done)
-        asked = (requests[prompt_id] for prompt_id in part_of)
-        for sample in engine.sample(asked, top_logprobs=top_logprobs):
-            index = part_of[sample.request_id]
-            done[index][sample.request_id] = sample
-            if len(done[index]) == len(parts[index]):
-                rows = _conversations(engine.tokenizer, parts[index], requests, done.pop(index))
-                path = part_path(directory, index)
-                with disk_errors("writing conversations", path):
-                    write_rows(path, CONVERSATION_SCHEMA, map(conversation_to_row, rows))
-            num_tokens += len(sample.token_ids)
-            rate = num_tokens / (time.monotonic() - started)
-            progress.advance(note=f"{rate:.0f} tokens/s")
 
+    def __init__(
+        self, directory: Path, vocab_size: int, choose: Choose, user: UserTurns | None = None
+    ) -> None:
+        self._directory, self._vocab_size, self._choose = directory, vocab_size, choose
+        self._user = user
+        self._waiting: deque[tuple[Begin, _OpenPart, int]] = deque()
+        self._ready: deque[_Open] = deque()
+        self._asked: dict[str, _Open] = {}
+        self._talking: dict[str, _Open] = {}
+        self._num_finished = 0
 
-def summarise(directory: Path) -> Summary:
-    """Count what finished parts hold.
+    def run(
+        self, ask: Ask, parts: Iterable[Part], *, total: int, num_done: int, at_once: int
+    ) -> None:
+        """Make all parts.
 
-    Raises:
-        ArtifactError: A part is damaged.
-    """
-    rows_by_part: dict[str, int] = {}
-    num_conversations = dict.fromkeys(get_args(Split), 0)
-    totals = dict.fromkeys(("prompt_tokens", "completion_tokens", "truncated", "top_mass"), 0.0)
-    columns = ["split", "prompt_token_ids", "num_top_logprobs", "top_logprobs", "finish_reason"]
-    for path in sorted(directory.glob("part-*.parquet")):
-        rows_by_part[path.name] = 0
-        for batch in read_batches(path, CONVERSATION_SCHEMA, columns):
-            rows_by_part[path.name] += batch.num_rows
-            for split in batch["split"].to_pylist():
-                num_conversations[split] += 1
-            totals["prompt_tokens"] += len(pc.list_flatten(batch["prompt_token_ids"]))
-            totals["completion_tokens"] += len(pc.list_flatten(batch["num_top_logprobs"]))
-            totals["truncated"] += pc.sum(pc.equal(batch["finish_reason"], "length")).as_py()
-            totals["top_mass"] += pc.sum(pc.exp(pc.list_flatten(batch["top_logprobs"]))).as_py()
-    return Summary(
-        rows_by_part=rows_by_part,
-        num_conversations=num_conversations,
-        prompt_tokens=int(totals["prompt_tokens"]),
-        completion_tokens=int(totals["completion_tokens"]),
-        truncated_share=totals["truncated"] / sum(num_conversations.values()),
-        mean_tail_mass=1.0 - totals["top_mass"] / totals["completion_tokens"],
-    )
+        Args:
+            ask: The teacher's `sample` or `score`, with its options bound.
+            parts: What to make; taken one by one.
+            total: Conversations of the whole stage, for the progress.
+            num_done: Conversations made before.
+            at_once: Conversations under way side by side.
 
+        Raises:
+            TeacherError: The teacher fails as a whole.
+            ArtifactError: A part cannot be written.
+        """
+        self._parts = iter(parts)
+        started, num_tokens, counted = time.monotonic(), 0, 0
+        with track("the teacher answers", total, "conversations", at_once) as progress:
+            progress.resume_from(num_done)
+            for result in ask(self._next_requests):
+                self._take(result)
+                if isinstance(result, Sample):
+                    num_tokens += len(result.token_ids)
+                rate = num_tokens / (time.monotonic() - started)
+                progress.advance(self._num_finished - counted, note=f"{rate:.0f} tokens/s")
+                counted = self._num_finished
 
-def _conversations(
-    tokenizer: ChatTokenizer,
-    prompts: PartPrompts,
-    requests: Mapping[str, SampleRequest],
-    samples: dict[str, Sample],
-) -> Iterator[Conversation]:
-    for prompt in prompts:
-        request, sample = requests[prompt.prompt_id], samples[prompt.prompt_id]
-        if sample.logprobs is None:
-            raise TeacherError("vLLM returned no log-probabilities", where=prompt.prompt_id)
-        yield Conversation(
-            prompt=prompt,
-            completion=tokenizer.decode(sample.token_ids, skip_special_tokens=True),
-            prompt_token_ids=tuple(request.prompt_token_ids),
-            completion_token_ids=sample.token_ids,
-            logprobs=sample.logprobs,
-            finish_reason=sample.finish_reason,
-            seed=request.sampling.seed,
-        )
+    def _next_requests(self, room: int) -> list[Any]:
+        """Return up to `room` requests: conversations under way first, then new ones."""
+        requests: list[Any] = []
+        self._take_user_turns(wait=False)
+        while len(requests) < room:
+            if self._ready:
+                one = self._ready.popleft()
+                one.num_attempts += 1
+                self._asked[one.job.request.request_id] = one
+                requests.append(one.job.request)
+            elif not self._open_next():
+                if not self._talking or requests or self._asked:
+                    break
+                self._take_user_turns(wait=True)
+        return requests
+
+    def _open_next(self) -> bool:
+        """Begin one more conversation; return whether there was one."""
+        while not self._waiting:
+            part = next(self._parts, None)
+            if part is None:
+                return False
+            index, beginnings = part
+            open_part = _OpenPart(index, len(beginnings))
+            for place, begin in enumerate(beginnings):
+                self._waiting.append((begin, open_part, place))
+            if not beginnings:
+                self._write(open_part)
+        begin, open_part, place = self._waiting.popleft()
+        job = begin()
+        if isinstance(job, GivenUp):
+            self._give_up(open_part, job)
+        else:
+            self._go_on(_Open(job, open_part, place))
+        return True
+
+    def _take(self, result: Sample | Failure) -> None:
+        one = self._asked.pop(result.request_id)
+        if isinstance(result, Sample):
+            one.num_attempts = 0
+            one.job.take(result)
+            self._go_on(one)
+        elif one.num_attempts < MAX_ATTEMPTS:
+            self._ready.append(one)
+        else:
+            self._give_up(one.part, GivenUp(one.job.name, result.reason))
+
+    def _go_on(self, one: _Open) -> None:
+        if one.job.request is not None:
+            self._ready.append(one)
+        elif one.job.user_messages is not None and self._user is not None:
+            self._talking[one.job.name] = one
+            self._user.ask(one.job.name, one.job.user_messages)
+        else:
+            one.part.finished[one.place] = one.job.conversation()
+            self._close_one(one.part)
+
+    def _take_user_turns(self, *, wait: bool) -> None:
+        if self._user is None or not self._talking:
+            return
+        for name, text in self._user.answers(wait=wait):
+            one = self._talking.pop(name)
+            one.job.take_user_text(text)
+            self._go_on(one)
+
+    def _give_up(self, part: _OpenPart, failure: GivenUp) -> None:
+        part.failures.append(failure)
+        self._close_one(part)
+
+    def _close_one(self, part: _OpenPart) -> None:
+        part.num_left -= 1
+        self._num_finished += 1
+        if part.num_left == 0:
+            self._write(part)
+
+    def _write(self, part: _OpenPart) -> None:
+        kept = self._choose([conversation for _, conversation in sorted(part.finished.items())])
+        write_part(self._directory, part.index, kept, part.failures, self._vocab_size)

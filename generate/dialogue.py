@@ -8,7 +8,7 @@ Knows nothing of engines, parts or files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,9 @@ import numpy as np
 from generate.chat_joints import Joints, after, find_joints
 from generate.config import GenerateConfig
 from generate.teachers.protocol import Sample, SampleRequest, derive_seed
-from potstill.chat import render_prompt
+from potstill.chat import control_texts, render_prompt
 from potstill.distributions import TokenDistributions
+from potstill.errors import TeacherError
 from potstill.schema import Conversation, Message, Prompt, SamplingParams, Turn
 
 
@@ -28,18 +29,31 @@ class Chat:
 
     config: GenerateConfig
     tokenizer: Any
+    max_model_len: int
+    """Longest conversation, in tokens."""
 
     @cached_property
     def joints(self) -> Joints:
         """The chat template's text between turns."""
         return find_joints(self.tokenizer)
 
-    def system_prompt(self, prompt: Prompt) -> str | None:
-        """Return the system prompt drawn for a prompt that has none."""
+    @cached_property
+    def controls(self) -> list[str]:
+        """Texts that would end a turn."""
+        return control_texts(self.tokenizer)
+
+    def cut(self, signal: TokenDistributions) -> TokenDistributions:
+        """Leave out of the teacher's distributions what is not stored."""
+        sampling = self.config.sampling
+        return signal.cut(top_mass=sampling.top_mass, min_probability=sampling.min_probability)
+
+    def given(self, prompt: Prompt) -> tuple[Message, ...]:
+        """Return a prompt's messages, with the system prompt drawn for it if it has none."""
         texts = self.config.turns.system_prompts
         if not texts or prompt.messages[0].role == "system":
-            return None
-        return texts[self._draw(f"system {prompt.prompt_id}", len(texts))]
+            return prompt.messages
+        text = texts[self._draw(f"system {prompt.prompt_id}", len(texts))]
+        return (Message(role="system", content=text), *prompt.messages)
 
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""
@@ -51,34 +65,33 @@ class Chat:
         return derive_seed(self.config.sampling.seed, name) % count
 
 
-@dataclass
 class Dialogue:
-    """A conversation of one prompt; `request` is what to ask next, None when it is finished."""
+    """A conversation of one prompt.
 
-    chat: Chat
-    prompt: Prompt
-    answer_index: int
-    given: tuple[Message, ...] = field(init=False)
-    request: SampleRequest | None = field(init=False)
+    Attributes:
+        given: The messages before the teacher's first answer.
+        request: What to ask the teacher next; None when it is not its turn.
+        user_messages: What another model is to answer as the user; None when it is not its turn.
+    """
 
-    def __post_init__(self) -> None:
-        kind, messages = self.chat.config.turns.kind, self.prompt.messages
-        system_prompt = self.chat.system_prompt(self.prompt)
-        if system_prompt is not None:
-            messages = (Message(role="system", content=system_prompt), *messages)
-        self._left = 1
+    def __init__(self, chat: Chat, prompt: Prompt, answer_index: int) -> None:
+        self.prompt, self.answer_index = prompt, answer_index
+        self.given = chat.given(prompt)
+        self.user_messages: tuple[Message, ...] | None = None
+        self._chat, self._turns_config = chat, chat.config.turns
         self._replayed: list[str] = []
-        if kind == "replay":
-            messages, self._replayed = _first_question(messages)
-            self._replayed = self._replayed[: self.chat.config.turns.max_turns - 1]
-            self._left = 1 + len(self._replayed)
-        elif kind == "simulate":
-            self._left = self.chat.num_turns(self.prompt)
-        self.given = messages
-        self._token_ids = render_prompt(self.chat.tokenizer, messages, self.prompt.tools)
+        self._num_left = 1
+        if self._turns_config.kind == "replay":
+            self.given, self._replayed = _first_question(self.given)
+            self._replayed = self._replayed[: self._turns_config.max_turns - 1]
+            self._num_left = 1 + len(self._replayed)
+        elif self._turns_config.kind == "simulate":
+            self._num_left = chat.num_turns(prompt)
+        self._token_ids = render_prompt(chat.tokenizer, self.given, prompt.tools)
         self._completion: list[Message] = []
         self._turns: list[Turn] = []
         self._signals: list[TokenDistributions] = []
+        self._plays_user = False
         self.request = self._ask_teacher()
 
     @property
@@ -86,12 +99,31 @@ class Dialogue:
         """Unique in a run; what requests' names begin with."""
         return f"{self.prompt.prompt_id}-{self.answer_index}"
 
+    @property
+    def num_tokens(self) -> int:
+        """Length so far."""
+        return len(self._token_ids)
+
     def take(self, sample: Sample) -> None:
-        """Add a sample, an answer of the teacher's or a simulated user's turn."""
-        if sample.signal is None:
-            self._take_user(sample)
+        """Add a sample: an answer of the teacher's, or its turn as the simulated user."""
+        asked, self.request = self.request, None
+        if asked is None:
+            raise TeacherError("the teacher was not asked", where=self.name)
+        if self._plays_user:
+            self._plays_user = False
+            self._take_user(asked, sample)
         else:
-            self._take_answer(sample, sample.signal)
+            self._take_answer(asked, sample)
+
+    def take_user_text(self, text: str | None) -> None:
+        """Add a user's turn written elsewhere; None ends the conversation."""
+        self.user_messages = None
+        if text is None or any(control in text for control in self._chat.controls):
+            return
+        joints = self._chat.joints
+        joint = self._after(self._token_ids[-1], joints.before_user + text + joints.before_answer)
+        if joint is not None:
+            self._say_as_user(text, self._token_ids + joint)
 
     def conversation(self) -> Conversation:
         """Return what was said."""
@@ -105,66 +137,55 @@ class Dialogue:
             signal=TokenDistributions.concatenate(self._signals),
         )
 
-    def _take_answer(self, sample: Sample, signal: TokenDistributions) -> None:
-        seed = self.request.sampling.seed if self.request else 0
+    def _take_answer(self, asked: SampleRequest, sample: Sample) -> None:
+        if sample.signal is None:
+            raise TeacherError("the teacher gave no log-probabilities", where=self.name)
         turn = Turn(
             start=len(self._token_ids),
             num_tokens=len(sample.token_ids),
             finish_reason=sample.finish_reason,
-            seed=seed,
+            seed=asked.sampling.seed,
         )
         self._turns.append(turn)
-        sampling = self.chat.config.sampling
-        self._signals.append(
-            signal.cut(top_mass=sampling.top_mass, min_probability=sampling.min_probability)
-        )
-        self._say("assistant", sample)
-        self._left -= 1
-        self.request = self._go_on(sample)
-
-    def _go_on(self, sample: Sample) -> SampleRequest | None:
-        """Return what comes after an answer: a user's turn to sample, the next answer, or nothing."""
-        if not self._left or sample.finish_reason != "stop":
-            return None
-        joints, last = self.chat.joints, sample.token_ids[-1]
-        if self._replayed:
-            text = self._replayed.pop(0)
-            joint = after(
-                self.chat.tokenizer, last, joints.before_user + text + joints.before_answer
-            )
-            if joint is None:
-                return None
-            self._token_ids += joint
-            self._completion.append(Message(role="user", content=text))
-            return self._ask_teacher()
-        joint = after(self.chat.tokenizer, last, joints.before_user)
-        if joint is None:
-            return None
-        max_tokens = self.chat.config.turns.max_user_tokens
-        return self._ask("user", self._token_ids + joint, max_tokens, None)
-
-    def _take_user(self, sample: Sample) -> None:
-        """Add a simulated user's turn, if it is whole; else the conversation ends before it."""
-        asked, self.request = self.request, None
-        if asked is None or sample.finish_reason != "stop":
-            return
-        joint = after(self.chat.tokenizer, sample.token_ids[-1], self.chat.joints.before_answer)
-        text = self.chat.tokenizer.decode(sample.token_ids, skip_special_tokens=True)
-        if joint is None or not text.strip():
-            return
-        self._token_ids = list(asked.prompt_token_ids)
-        self._say("user", sample)
-        self._token_ids += joint
-        self.request = self._ask_teacher()
-
-    def _say(self, role: Any, sample: Sample) -> None:  # noqa: ANN401  (a Role)
-        text = self.chat.tokenizer.decode(sample.token_ids, skip_special_tokens=True)
-        self._completion.append(Message(role=role, content=text))
+        self._signals.append(self._chat.cut(sample.signal))
         self._token_ids += sample.token_ids
+        self._completion.append(Message(role="assistant", content=self._text(sample)))
+        self._num_left -= 1
+        if self._num_left and sample.finish_reason == "stop":
+            self._go_on()
 
-    def _ask_teacher(self) -> SampleRequest:
+    def _go_on(self) -> None:
+        """Let the user speak: the stored one, another model, or the teacher in the user's slot."""
+        if self._replayed:
+            self.take_user_text(self._replayed.pop(0))
+        elif self._turns_config.user is not None:
+            self.user_messages = (*self.given, *self._completion)
+        else:
+            joint = self._after(self._token_ids[-1], self._chat.joints.before_user)
+            if joint is not None:
+                token_ids = self._token_ids + joint
+                self.request = self._ask("user", token_ids, self._turns_config.max_user_tokens)
+                self._plays_user = self.request is not None
+
+    def _take_user(self, asked: SampleRequest, sample: Sample) -> None:
+        """Add a simulated user's turn, if it is whole; else the conversation ends before it."""
+        text = self._text(sample)
+        joint = self._after(sample.token_ids[-1], self._chat.joints.before_answer)
+        if sample.finish_reason == "stop" and joint is not None and text.strip():
+            self._say_as_user(text, [*asked.prompt_token_ids, *sample.token_ids, *joint])
+
+    def _say_as_user(self, text: str, token_ids: list[int]) -> None:
+        """Go on with a user's turn, unless it leaves no room for an answer."""
+        self._completion.append(Message(role="user", content=text))
+        before, self._token_ids = self._token_ids, token_ids
+        self.request = self._ask_teacher()
+        if self.request is None:
+            self._token_ids = before
+            self._completion.pop()
+
+    def _ask_teacher(self) -> SampleRequest | None:
         messages = (*self.given, *self._completion)
-        max_tokens = self.chat.config.sampling.max_tokens
+        max_tokens = self._chat.config.sampling.max_tokens
         return self._ask("assistant", self._token_ids, max_tokens, messages)
 
     def _ask(
@@ -172,22 +193,26 @@ class Dialogue:
         role: str,
         token_ids: Sequence[int],
         max_tokens: int,
-        messages: tuple[Message, ...] | None,
-    ) -> SampleRequest:
-        sampling = self.chat.config.sampling
+        messages: tuple[Message, ...] | None = None,
+    ) -> SampleRequest | None:
+        """Return a request; None when prompt and completion would not fit the teacher."""
+        if len(token_ids) + max_tokens > self._chat.max_model_len:
+            return None
+        sampling = self._chat.config.sampling
         request_id = f"{self.name} {role} {len(self._turns)}"
-        return SampleRequest(
-            request_id,
-            tuple(token_ids),
-            SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=max_tokens,
-                seed=derive_seed(sampling.seed, request_id),
-            ),
-            messages,
-            self.prompt.tools,
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=max_tokens,
+            seed=derive_seed(sampling.seed, request_id),
         )
+        return SampleRequest(request_id, tuple(token_ids), params, messages, self.prompt.tools)
+
+    def _after(self, last_token_id: int, joint: str) -> list[int] | None:
+        return after(self._chat.tokenizer, last_token_id, joint)
+
+    def _text(self, sample: Sample) -> str:
+        return str(self._chat.tokenizer.decode(sample.token_ids, skip_special_tokens=True))
 
 
 def _first_question(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[str]]:
@@ -195,4 +220,3 @@ def _first_question(messages: Sequence[Message]) -> tuple[tuple[Message, ...], l
     first = next(index for index, message in enumerate(messages) if message.role == "user")
     later = [message.content for message in messages[first + 1 :] if message.role == "user"]
     return tuple(messages[: first + 1]), later
-

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,19 +66,28 @@ def choose(prompts: Sequence[RawPrompt], count: int) -> list[RawPrompt]:
 
 
 def assign_splits(
-    prompts: Sequence[RawPrompt], validation_share: float, test_share: float
+    prompts: Sequence[RawPrompt],
+    clusters: Mapping[str, str],
+    validation_share: float,
+    test_share: float,
 ) -> list[Prompt]:
-    """Hold prompts out by a hash of their id, so that a prompt's split never changes.
+    """Hold prompts out by a hash of their cluster: what says nearly the same stays together.
 
-    A split that would be empty gets the prompt whose hash is nearest to it: of three
-    prompts each split has one.
+    A split that would be empty gets the cluster whose hash is nearest to it: of three clusters each
+    split has one.
+
+    Args:
+        clusters: Id of its cluster by a prompt's id; a prompt that is not in it is its own.
     """
-    positions = {prompt.prompt_id: _position(prompt.prompt_id) for prompt in prompts}
-    splits: dict[str, Split] = {
-        prompt_id: _split_at(position, validation_share, test_share)
-        for prompt_id, position in positions.items()
+    cluster_of = {
+        prompt.prompt_id: clusters.get(prompt.prompt_id, prompt.prompt_id) for prompt in prompts
     }
-    by_position = sorted(positions, key=lambda prompt_id: positions[prompt_id])
+    positions = {cluster: _position(cluster) for cluster in cluster_of.values()}
+    splits: dict[str, Split] = {
+        cluster: _split_at(position, validation_share, test_share)
+        for cluster, position in positions.items()
+    }
+    by_position = sorted(positions, key=lambda cluster: positions[cluster])
     fallbacks: tuple[tuple[Split, list[str]], ...] = (
         ("test", by_position[:1]),
         ("validation", by_position[1:2]),
@@ -90,7 +99,8 @@ def assign_splits(
     return [
         Prompt(
             prompt_id=prompt.prompt_id,
-            split=splits[prompt.prompt_id],
+            cluster_id=cluster_of[prompt.prompt_id],
+            split=splits[cluster_of[prompt.prompt_id]],
             messages=prompt.messages,
             source=prompt.source,
             licence=prompt.licence,
@@ -110,9 +120,9 @@ def _separates(letter: str) -> bool:
     return unicodedata.category(letter)[0] in "PZC" and letter not in SIGNS
 
 
-def _position(prompt_id: str) -> float:
+def _position(cluster_id: str) -> float:
     """Return a number in [0, 1) that is independent of the order `choose` takes."""
-    return int(sha256_bytes(f"split {prompt_id}".encode())[:13], 16) / 16**13
+    return int(sha256_bytes(f"split {cluster_id}".encode())[:13], 16) / 16**13
 
 
 def _split_at(position: float, validation_share: float, test_share: float) -> Split:

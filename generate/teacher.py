@@ -13,7 +13,7 @@ from typing import Any
 from generate.config import TeacherConfig
 from generate.embedded import EMBEDDED_TEACHER, embedded_checkpoint
 from potstill.chat import chat_template_sha256, tokenizer_sha256
-from potstill.checkpoints import count_parameters, find_checkpoint
+from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
 from potstill.errors import TeacherError
 
 
@@ -31,6 +31,9 @@ class Teacher:
     """Longest prompt plus completion it was trained for."""
     vocab_size: int
     num_parameters: int
+    """0 of a served teacher whose weights are not here."""
+    fingerprint: str
+    """Hash that tells its checkpoint from another one."""
 
     def facts(self) -> dict[str, Any]:
         """Return what pins the teacher in a manifest."""
@@ -40,6 +43,7 @@ class Teacher:
                 "path": str(self.dir),
                 "num_parameters": self.num_parameters,
                 "dtype": self.dtype,
+                "fingerprint": self.fingerprint,
             },
             "tokenizer_sha256": tokenizer_sha256(self.dir),
             "chat_template_sha256": chat_template_sha256(self.tokenizer.chat_template),
@@ -77,6 +81,7 @@ def find_teacher(config: TeacherConfig) -> Teacher:
             expected="max_position_embeddings",
             hint="choose a transformer, or add the key",
         )
+    served, has_weights = config.endpoint is not None, any(directory.glob("*.safetensors"))
     return Teacher(
         name=config.model,
         dir=directory,
@@ -84,7 +89,8 @@ def find_teacher(config: TeacherConfig) -> Teacher:
         tokenizer=tokenizer,
         context_tokens=context_tokens,
         vocab_size=model_config.vocab_size,
-        num_parameters=count_parameters(directory),
+        num_parameters=0 if served and not has_weights else count_parameters(directory),
+        fingerprint=checkpoint_fingerprint(directory),
     )
 
 

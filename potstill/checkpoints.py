@@ -6,6 +6,7 @@ JSON and file headers only; knows nothing of weights.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any, Self
 from potstill.errors import ArtifactError, ConfigError
 from potstill.progress import announced
 
+FINGERPRINT_BLOCKS, FINGERPRINT_BLOCK_BYTES = 64, 1 << 16
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"]
 
 
@@ -113,6 +115,31 @@ def count_parameters(checkpoint_dir: Path) -> int:
     if not shapes:
         raise _damaged(checkpoint_dir, "weights in *.safetensors files", "none")
     return sum(math.prod(shape) for shape in shapes)
+
+
+def checkpoint_fingerprint(checkpoint_dir: Path) -> str:
+    """Hash what tells a checkpoint from another one, without reading all of its weights.
+
+    That is its JSON files, and of each safetensors file size, header and evenly spaced blocks: a
+    model that was trained further differs in all of them, a single changed number may go unseen.
+
+    Raises:
+        ArtifactError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(checkpoint_dir.glob("*.json")):
+            digest.update(path.name.encode() + path.read_bytes())
+        for path in sorted(checkpoint_dir.glob("*.safetensors")):
+            num_bytes = path.stat().st_size
+            digest.update(f"{path.name} {num_bytes}".encode())
+            with path.open("rb") as stream:
+                for block in range(FINGERPRINT_BLOCKS):
+                    stream.seek(num_bytes * block // FINGERPRINT_BLOCKS)
+                    digest.update(stream.read(FINGERPRINT_BLOCK_BYTES))
+    except OSError as error:
+        raise _damaged(checkpoint_dir, "readable files", error) from error
+    return digest.hexdigest()
 
 
 def _local_checkpoint(name: str) -> Path | None:

@@ -9,12 +9,14 @@ Shape legend: T tokens, K stored log-probabilities per token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from potstill.distributions import TokenDistributions
+from potstill.schema import Conversation
 
 Floats = NDArray[np.float64]
 
@@ -31,16 +33,18 @@ class TeacherRows:
     top_logprobs_TK: Floats
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read the signal from a row of CONVERSATION_SCHEMA; K is the largest number stored."""
-        counts_T = np.asarray(row["num_top_logprobs"], dtype=np.int64)
-        stored_TK = np.arange(counts_T.max()) < counts_T[:, None]
-        top_token_ids_TK = np.full(stored_TK.shape, -1, dtype=np.int64)
-        top_logprobs_TK = np.full(stored_TK.shape, -np.inf)
-        top_token_ids_TK[stored_TK] = row["top_token_ids"]
-        top_logprobs_TK[stored_TK] = row["top_logprobs"]
-        token_ids_T = np.asarray(row["completion_token_ids"], dtype=np.int64)
-        return cls(token_ids_T, top_token_ids_TK, top_logprobs_TK)
+    def from_signal(cls, token_ids_T: NDArray[np.int64], signal: TokenDistributions) -> Self:
+        """Lay a conversation's signal out in rows; K is the largest number stored."""
+        top_token_ids_TK, top_logprobs_TK = signal.padded()
+        return cls(
+            token_ids_T, top_token_ids_TK.astype(np.int64), top_logprobs_TK.astype(np.float64)
+        )
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> Self:
+        """Return the signal of a conversation's answers."""
+        token_ids_T = conversation.token_ids[conversation.positions_T].astype(np.int64)
+        return cls.from_signal(token_ids_T, conversation.signal)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Stage:
 PIPELINE = (
     Stage(
         "generate",
-        ("prompts", "conversations"),
+        ("prompts", "samples", "conversations"),
         "GenerateConfig",
         "Let the teacher write conversations with log-probabilities.",
     ),

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.files import disk_errors, remove_unfinished, sync_path, write_text_atomically
@@ -35,8 +35,8 @@ from potstill.manifest import (
 
 logger = logging.getLogger(__name__)
 
-StageName = Literal["prompts", "conversations", "student", "gguf", "comparison"]
-STAGE_NAMES: tuple[StageName, ...] = ("prompts", "conversations", "student", "gguf", "comparison")
+StageName = Literal["prompts", "samples", "conversations", "student", "gguf", "comparison"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 REQUEST_NAME = "request.json"
 SCRATCH_NAME = "scratch"
 ABSENT = "(absent)"
@@ -91,17 +91,23 @@ class RunDirectory:
                 self.stage_dir(stage).rename(self.replaced_dir(stage))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, name: str = "", *, shared: bool = False, wait: bool = False) -> Iterator[None]:
         """Hold the run for this process.
+
+        Args:
+            name: What of it: the whole run, or one of the shares that processes work on together.
+            shared: Let others hold it too, who ask for no more either.
+            wait: Wait for another process that holds it, instead of raising.
 
         Raises:
             ArtifactError: Another process works on the run.
         """
         with disk_errors("creating the run directory", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT)
+            descriptor = os.open(self.root / f".lock{name}", os.O_RDWR | os.O_CREAT)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             os.close(descriptor)
             raise ArtifactError(

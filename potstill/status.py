@@ -53,14 +53,23 @@ def _finished(name: StageName, manifest: Manifest) -> tuple[str, ...]:
 
 
 def _prompts(facts: Facts, _stats: Facts) -> str:
-    return f"{facts['num_prompts']} prompts"
+    return f"{facts['num_prompts']} prompts, {facts['num_dropped']} left out"
+
+
+def _samples(facts: Facts, stats: Facts) -> str:
+    failed = f", {facts['num_failed']} failed" if facts["num_failed"] else ""
+    return (
+        f"{facts['teacher']['model']}: {sum(facts['num_conversations'].values())} conversations"
+        f"{failed}; {stats['completion_tokens']:,.0f} completion tokens, "
+        f"{stats['bytes_per_token']:.0f} bytes each"
+    )
 
 
 def _conversations(facts: Facts, stats: Facts) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in facts["num_conversations"].items())
     return (
-        f"{facts['teacher']['model']}: {counts}; {stats['completion_tokens']:,.0f} completion "
-        f"tokens, top {facts['top_logprobs']}"
+        f"{counts}; {stats['completion_tokens']:,.0f} completion tokens, "
+        f"{facts['num_dropped']} conversations left out"
     )
 
 
@@ -87,6 +96,7 @@ def _comparison(facts: Facts, _stats: Facts) -> str:
 
 _FACTS: dict[StageName, Callable[[Facts, Facts], str]] = {
     "prompts": _prompts,
+    "samples": _samples,
     "conversations": _conversations,
     "student": _student,
     "gguf": _gguf,

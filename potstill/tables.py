@@ -6,41 +6,53 @@ Documented column by column in docs/data-format.md. Knows nothing of run directo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from potstill.distributions import (
+    SIGNAL_COLUMNS,
+    decode,
+    encode,
+    parquet_options,
+    signal_fields,
+    token_id_type,
+)
 from potstill.errors import ArtifactError
 from potstill.files import replacing
-from potstill.schema import Conversation, Message, Prompt, TokenLogprobs
+from potstill.schema import Conversation, Message, Prompt, Split, Turn
 
-T = TypeVar("T")
-
-_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+_MESSAGE = pa.struct(
+    [
+        ("role", pa.string()),
+        ("content", pa.string()),
+        ("tool_calls", pa.string()),
+        ("tool_call_id", pa.string()),
+    ]
+)
 
 PROMPT_SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
+        ("cluster_id", pa.string()),
         ("split", pa.string()),
         ("messages", pa.list_(_MESSAGE)),
         ("source", pa.string()),
         ("licence", pa.string()),
+        ("tools", pa.string()),
     ]
 )
 
-CONVERSATION_SCHEMA = pa.schema(
+_TURN = pa.struct(
     [
-        *PROMPT_SCHEMA,
-        ("completion", pa.string()),
-        ("prompt_token_ids", pa.list_(pa.int32())),
-        ("completion_token_ids", pa.list_(pa.int32())),
-        ("sampled_logprobs", pa.list_(pa.float32())),
-        ("num_top_logprobs", pa.list_(pa.uint8())),
-        ("top_token_ids", pa.list_(pa.int32())),
-        ("top_logprobs", pa.list_(pa.float32())),
+        ("start", pa.int32()),
+        ("num_tokens", pa.int32()),
         ("finish_reason", pa.string()),
         ("seed", pa.int64()),
     ]
@@ -60,6 +72,26 @@ PAIR_SCHEMA = pa.schema(
 )
 
 
+def conversation_schema(vocab_size: int) -> pa.Schema:
+    """Return the schema of conversations: token ids are as narrow as the vocabulary allows."""
+    return pa.schema(
+        [
+            ("conversation_id", pa.string()),
+            *(field for field in PROMPT_SCHEMA if field.name != "messages"),
+            ("prompt", pa.list_(_MESSAGE)),
+            ("completion", pa.list_(_MESSAGE)),
+            ("token_ids", pa.list_(token_id_type(vocab_size))),
+            ("turns", pa.list_(_TURN)),
+            *signal_fields(vocab_size),
+            ("score", pa.float32()),
+        ]
+    )
+
+
+CONVERSATION_SCHEMAS = tuple(map(conversation_schema, (1 << 16, 1 << 17)))
+"""For vocabularies whose ids take two bytes, and for larger ones."""
+
+
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
     """Write rows to a Parquet file, whole or not at all; return their number.
 
@@ -67,10 +99,19 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
         OSError: The file cannot be written.
     """
     table = pa.Table.from_pylist(list(rows), schema=schema)
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(path, table)
     num_rows: int = table.num_rows
     return num_rows
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table to a Parquet file, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, **parquet_options(table.schema))
 
 
 def read_rows(
@@ -93,13 +134,41 @@ def read_batches(
     Raises:
         ArtifactError: The file is missing, damaged, or has other columns.
     """
+    return _read_batches(path, (schema,), columns)
+
+
+def read_conversation_batches(
+    path: Path, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the record batches of a Parquet file of conversations.
+
+    Raises:
+        ArtifactError: The file is missing, damaged, or has other columns.
+    """
+    return _read_batches(path, CONVERSATION_SCHEMAS, columns)
+
+
+def read_conversations(path: Path, split: Split | None = None) -> Iterator[Conversation]:
+    """Yield a file's conversations, those of one split or all.
+
+    Raises:
+        ArtifactError: The file is missing, damaged, or has other columns.
+    """
+    for batch in read_conversation_batches(path):
+        chosen = batch if split is None else batch.filter(pc.equal(batch["split"], split))
+        yield from conversations_from_batch(chosen)
+
+
+def _read_batches(
+    path: Path, schemas: Sequence[pa.Schema], columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
-            if not file.schema_arrow.equals(schema):
+            if file.schema_arrow not in schemas:
                 raise ArtifactError(
                     "a table has other columns than this version of potstill writes",
                     where=path,
-                    expected=", ".join(schema.names),
+                    expected=", ".join(schemas[0].names),
                     found=", ".join(file.schema_arrow.names),
                     hint="make the stage again with --force",
                 )
@@ -122,51 +191,62 @@ def prompt_to_row(prompt: Prompt) -> dict[str, Any]:
 
 
 def prompt_from_row(row: dict[str, Any]) -> Prompt:
-    """Rebuild a prompt from a row that has at least the columns of PROMPT_SCHEMA."""
-    return Prompt(
-        prompt_id=row["prompt_id"],
-        split=row["split"],
-        messages=tuple(Message(**message) for message in row["messages"]),
-        source=row["source"],
-        licence=row["licence"],
-    )
+    """Rebuild a prompt from a row of PROMPT_SCHEMA."""
+    return Prompt(**row | {"messages": _messages(row["messages"])})
 
 
-def conversation_to_row(conversation: Conversation) -> dict[str, Any]:
-    """Lay a conversation out as a row of CONVERSATION_SCHEMA."""
-    logprobs = conversation.logprobs
-    return {
-        **prompt_to_row(conversation.prompt),
-        "completion": conversation.completion,
-        "prompt_token_ids": conversation.prompt_token_ids,
-        "completion_token_ids": conversation.completion_token_ids,
-        "sampled_logprobs": logprobs.sampled_logprobs,
-        "num_top_logprobs": [len(ids) for ids in logprobs.top_token_ids],
-        "top_token_ids": [token_id for ids in logprobs.top_token_ids for token_id in ids],
-        "top_logprobs": [value for values in logprobs.top_logprobs for value in values],
-        "finish_reason": conversation.finish_reason,
-        "seed": conversation.seed,
+def conversations_to_table(conversations: Sequence[Conversation], vocab_size: int) -> pa.Table:
+    """Lay conversations out as the rows of `conversation_schema(vocab_size)`."""
+    schema = conversation_schema(vocab_size)
+    plain = [
+        {
+            **conversation.prompt.model_dump(exclude={"messages"}),
+            "conversation_id": conversation.conversation_id,
+            "prompt": [message.model_dump() for message in conversation.given],
+            "completion": [message.model_dump() for message in conversation.completion],
+            "turns": [turn.model_dump() for turn in conversation.turns],
+            "score": conversation.score,
+        }
+        for conversation in conversations
+    ]
+    ids = [conversation.token_ids for conversation in conversations]
+    packed = encode([conversation.signal for conversation in conversations], vocab_size)
+    packed["token_ids"] = _ragged(ids, token_id_type(vocab_size))
+    arrays = {
+        field.name: pa.array([row[field.name] for row in plain], field.type)
+        for field in schema
+        if field.name not in packed
     }
+    return pa.table({name: (arrays | packed)[name] for name in schema.names}, schema=schema)
 
 
-def conversation_from_row(row: dict[str, Any]) -> Conversation:
-    """Rebuild a conversation from a whole row of CONVERSATION_SCHEMA."""
-    counts = row["num_top_logprobs"]
-    return Conversation(
-        prompt=prompt_from_row(row),
-        completion=row["completion"],
-        prompt_token_ids=row["prompt_token_ids"],
-        completion_token_ids=row["completion_token_ids"],
-        logprobs=TokenLogprobs(
-            sampled_logprobs=row["sampled_logprobs"],
-            top_token_ids=_split(row["top_token_ids"], counts),
-            top_logprobs=_split(row["top_logprobs"], counts),
-        ),
-        finish_reason=row["finish_reason"],
-        seed=row["seed"],
-    )
+def conversations_from_batch(batch: pa.RecordBatch) -> list[Conversation]:
+    """Rebuild conversations from a batch with all columns of a conversations' schema."""
+    plain = batch.drop_columns([*SIGNAL_COLUMNS, "token_ids"]).to_pylist()
+    ids = [np.asarray(row.values).astype(np.int32) for row in batch["token_ids"]]
+    return [
+        Conversation(
+            prompt=Prompt(
+                **{name: row[name] for name in PROMPT_SCHEMA.names if name != "messages"},
+                messages=_messages(row["prompt"]),
+            ),
+            answer_index=int(row["conversation_id"].rpartition("-")[2]),
+            given=_messages(row["prompt"]),
+            completion=_messages(row["completion"]),
+            token_ids=token_ids,
+            turns=tuple(Turn(**turn) for turn in row["turns"]),
+            signal=signal,
+            score=row["score"],
+        )
+        for row, token_ids, signal in zip(plain, ids, decode(batch), strict=True)
+    ]
 
 
-def _split(values: list[T], counts: list[int]) -> tuple[tuple[T, ...], ...]:
-    remaining = iter(values)
-    return tuple(tuple(next(remaining) for _ in range(count)) for count in counts)
+def _ragged(parts: Sequence[NDArray[np.int32]], element: pa.DataType) -> pa.Array:
+    ends = np.cumsum([0, *map(len, parts)])
+    values = np.concatenate(parts).astype(element.to_pandas_dtype())
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(values))
+
+
+def _messages(rows: Iterable[dict[str, Any]]) -> tuple[Message, ...]:
+    return tuple(Message(**row) for row in rows)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill.tables import CONVERSATION_SCHEMA, read_rows
+from potstill.tables import read_conversation_batches
 
 UNKNOWN = "not stated"
 
@@ -82,7 +82,7 @@ def teacher_licence(checkpoint_dir: Path) -> str:
 def _data(conversations_dir: Path) -> tuple[str, str]:
     sources, licences = set(), set()
     for path in sorted(conversations_dir.glob("part-*.parquet")):
-        for row in read_rows(path, CONVERSATION_SCHEMA, ["source", "licence"]):
-            sources.add(row["source"])
-            licences.add(row["licence"] or UNKNOWN)
+        for batch in read_conversation_batches(path, ["source", "licence"]):
+            sources.update(batch["source"].to_pylist())
+            licences.update(one or UNKNOWN for one in batch["licence"].to_pylist())
     return ", ".join(sorted(sources)), ", ".join(sorted(licences))

@@ -19,7 +19,7 @@ from potstill.errors import ConversionError
 from potstill.files import replacing
 from potstill.progress import track
 from potstill.schema import Message
-from potstill.tables import CONVERSATION_SCHEMA, read_rows
+from potstill.tables import read_conversations
 from quantize.hostile_texts import HOSTILE_TEXTS
 from quantize.vocabulary import SpecialTokens, adds_bos, read_special_tokens
 
@@ -31,7 +31,8 @@ class HeldOut:
     Attributes:
         chats: The prompts' messages.
         sequences: Per conversation, `token_ids` to feed and the position `start` from which on the
-            prediction of a completion token is read.
+            prediction of a completion token is read. After a first answer the turns that follow
+            count too: what a file predicts of a user's turn must be right as well.
         num_tokens: T.
     """
 
@@ -61,16 +62,15 @@ def read_held_out(conversations_dir: Path, max_tokens: int) -> HeldOut:
         ConversionError: There are none.
     """
     chats, sequences, num_tokens = [], [], 0
-    columns = ["split", "messages", "prompt_token_ids", "completion_token_ids"]
     for path in sorted(conversations_dir.glob("part-*.parquet")):
-        for row in read_rows(path, CONVERSATION_SCHEMA, columns):
-            if row["split"] != "test" or num_tokens >= max_tokens:
-                continue
-            prompt, completion = row["prompt_token_ids"], row["completion_token_ids"]
-            completion = completion[: max_tokens - num_tokens]
-            num_tokens += len(completion)
-            chats.append([Message(**message) for message in row["messages"]])
-            sequences.append({"token_ids": prompt + completion[:-1], "start": len(prompt) - 1})
+        for conversation in read_conversations(path, "test"):
+            if num_tokens >= max_tokens:
+                break
+            start = conversation.turns[0].start
+            token_ids = conversation.token_ids[: start + max_tokens - num_tokens].tolist()
+            num_tokens += len(token_ids) - start
+            chats.append(list(conversation.given))
+            sequences.append({"token_ids": token_ids[:-1], "start": start - 1})
     if not sequences:
         raise ConversionError(
             "there are no held-out conversations to verify the files with",

@@ -21,6 +21,7 @@ from serve.chat_prompt import ChatPrompt
 from serve.engine_thread import EngineThread, Generation
 from serve.errors import ModelNotFoundError
 from serve.http_errors import install_error_handlers
+from serve.record import Record
 from serve.wire import ChatCompletion, ChatRequest, ErrorBody, ModelCard, ModelList
 
 STATUS_CLIENT_GONE = 499
@@ -55,27 +56,32 @@ class ServedModel:
 class _GenerationResponse(StreamingResponse):
     """A stream that frees its slots however it ends, even before its first byte."""
 
-    def __init__(self, answer: ChatAnswer, generation: Generation) -> None:
+    def __init__(self, answer: ChatAnswer, generation: Generation, http: Request) -> None:
         super().__init__(answer.stream(), media_type="text/event-stream")
         self.headers["Cache-Control"] = "no-cache"
-        self._generation = generation
+        self._answer, self._generation, self._http = answer, generation, http
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._generation.cancel()
+            if self._answer.is_whole:
+                await _record(self._http, self._answer)
 
 
 router = APIRouter()
 
 
-def create_app(models: Mapping[str, ServedModel], *, api_key: str | None = None) -> FastAPI:
+def create_app(
+    models: Mapping[str, ServedModel], *, api_key: str | None = None, record: Record | None = None
+) -> FastAPI:
     """Build the application; its lifespan starts and stops the engines.
 
     Args:
         models: What is served, by name.
         api_key: What clients must send as Bearer token; None lets everybody in.
+        record: Where requests and answers are written down; None writes nothing down.
     """
     engines = list({id(model.engine): model.engine for model in models.values()}.values())
 
@@ -88,6 +94,7 @@ def create_app(models: Mapping[str, ServedModel], *, api_key: str | None = None)
 
     app = FastAPI(title="potstill", lifespan=lifespan)
     app.state.models = models
+    app.state.record = record
     app.include_router(router)
     install_error_handlers(app)
     if api_key is not None:
@@ -136,12 +143,22 @@ async def create_chat_completion(body: ChatRequest, http: Request) -> Response:
         fingerprint=model.fingerprint,
     )
     if body.stream:
-        return _GenerationResponse(answer, generation)
+        return _GenerationResponse(answer, generation, http)
     try:
         completion = await _unless_disconnected(http, answer.complete())
     finally:
         generation.cancel()
-    return JSONResponse(completion, STATUS_CLIENT_GONE if completion is None else 200)
+    if completion is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
+    await _record(http, answer)
+    return JSONResponse(completion)
+
+
+async def _record(http: Request, answer: ChatAnswer) -> None:
+    record: Record | None = http.app.state.record
+    if record is not None:
+        # A disk may be slow: not in the event loop.
+        await asyncio.to_thread(record.append, await http.json(), answer.completion())
 
 
 def _models(http: Request) -> Mapping[str, ServedModel]:

@@ -45,6 +45,7 @@ class ChatAnswer:
         self._generation = generation
         self._model = model
         self._num_prompt_tokens = num_prompt_tokens
+        self._outputs: list[list[Output]] = [[] for _ in range(request.n or 1)]
         self._num_new_tokens = 0
         self._num_cached_tokens = 0
         self._head: AnswerHead = {
@@ -60,17 +61,9 @@ class ChatAnswer:
         Raises:
             BackendError: The engine failed.
         """
-        num_choices = self._request.n or 1
-        outputs: list[list[Output]] = [[] for _ in range(num_choices)]
         async for index, output in self._generation:
-            outputs[index].append(output)
-            self._count(output)
-        return {
-            **self._head,
-            "object": "chat.completion",
-            "choices": [self._choice(index, parts) for index, parts in enumerate(outputs)],
-            "usage": self._usage(),
-        }
+            self._take(index, output)
+        return self.completion()
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield server-sent events: role, text, finish reason, perhaps usage, then [DONE]."""
@@ -78,7 +71,7 @@ class ChatAnswer:
             for index in range(self._request.n or 1):
                 yield self._event(index, {"role": "assistant", "content": "", "refusal": None})
             async for index, output in self._generation:
-                self._count(output)
+                self._take(index, output)
                 if output.text or output.logprobs:
                     logprobs = self._logprobs(output.logprobs)
                     yield self._event(index, {"content": output.text}, logprobs=logprobs)
@@ -90,7 +83,22 @@ class ChatAnswer:
             yield _server_sent(error_body(error))
         yield b"data: [DONE]\n\n"
 
-    def _count(self, output: Output) -> None:
+    @property
+    def is_whole(self) -> bool:
+        """Whether all choices have come to their end."""
+        return all(parts and parts[-1].finish_reason for parts in self._outputs)
+
+    def completion(self) -> ChatCompletion:
+        """Return what has come so far as one answer, streamed or not."""
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [self._choice(index, parts) for index, parts in enumerate(self._outputs)],
+            "usage": self._usage(),
+        }
+
+    def _take(self, index: int, output: Output) -> None:
+        self._outputs[index].append(output)
         self._num_new_tokens += output.num_new_tokens
         self._num_cached_tokens = max(self._num_cached_tokens, output.num_cached_tokens)
 

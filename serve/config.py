@@ -52,6 +52,10 @@ class ServeConfig(Table):
     drain_seconds: int = Field(default=60, ge=0)
     """How long a shutdown waits for requests in flight, in seconds."""
 
+    record_path: Path | None = None
+    """JSONL file to which each finished request and its answer are appended, to be read as prompts
+    later; None, because what users write is private: ask them first, and guard the file."""
+
     @model_validator(mode="after")
     def _decoding_leaves_room_for_prefill(self) -> Self:
         if self.max_batch_tokens <= self.max_parallel:

@@ -34,6 +34,7 @@ from serve.engine_context import physical_cores
 from serve.engine_model import GgufModel
 from serve.engine_request import EngineLimits
 from serve.engine_thread import EngineThread
+from serve.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     api_key = os.environ.get(API_KEY_VARIABLE) or None
     _refuse_open_door(config.host, api_key)
     with _bound_socket(config) as listener:
-        app = create_app(load_models(config, paths), api_key=api_key)
+        record = Record(config.record_path) if config.record_path else None
+        app = create_app(load_models(config, paths), api_key=api_key, record=record)
         serve(app, listener, drain_seconds=config.drain_seconds, names=list(paths))
     return manifest
 

@@ -20,25 +20,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from potstill.distributions import SIGNAL_COLUMNS, decode_row
 from potstill.errors import TrainingError
 from potstill.fidelity import TeacherRows
 from potstill.schema import Split
-from potstill.tables import CONVERSATION_SCHEMA, read_batches
+from potstill.tables import read_conversation_batches
 
 logger = logging.getLogger(__name__)
 
 IGNORED_LABEL = -100
 """Marks tokens without a loss, for transformers as for us."""
-COLUMNS = [
-    "prompt_token_ids",
-    "completion_token_ids",
-    "num_top_logprobs",
-    "top_token_ids",
-    "top_logprobs",
-]
+COLUMNS = ["token_ids", "turn_starts", "turn_lengths", *SIGNAL_COLUMNS]
 BATCHES_PER_GROUP = 32
 """Conversations are sorted by length within groups of so many batches: little padding, while the
 batches of an epoch still come in random order."""
@@ -54,16 +50,16 @@ def load_split(conversations_dir: Path, split: Split, max_length: int) -> datase
         ArtifactError: A part is damaged.
         TrainingError: No conversation is left.
     """
-    batches = [
-        batch.filter(pc.equal(batch["split"], split)).select(COLUMNS)
+    tables = [
+        _with_turns(pa.Table.from_batches([batch]).filter(pc.equal(batch["split"], split)))
         for path in sorted(conversations_dir.glob("part-*.parquet"))
-        for batch in read_batches(path, CONVERSATION_SCHEMA, ["split", *COLUMNS])
+        for batch in read_conversation_batches(
+            path, ["split", "token_ids", "turns", *SIGNAL_COLUMNS]
+        )
     ]
-    table = pa.Table.from_batches(
-        batches, pa.schema([CONVERSATION_SCHEMA.field(name) for name in COLUMNS])
-    )
+    table = pa.concat_tables(tables)
     num_stored = table.num_rows
-    prompt_lengths = pc.list_value_length(table["prompt_token_ids"])
+    prompt_lengths = pc.list_element(table["turn_starts"], 0)
     table = table.filter(pc.less(prompt_lengths, max_length))
     if table.num_rows == 0:
         raise TrainingError(
@@ -81,19 +77,35 @@ def load_split(conversations_dir: Path, split: Split, max_length: int) -> datase
             num_stored,
             max_length,
         )
-    lengths = pc.add(
-        pc.list_value_length(table["prompt_token_ids"]),
-        pc.list_value_length(table["completion_token_ids"]),
+    lengths = pc.min_element_wise(
+        pc.list_value_length(table["token_ids"]), pa.scalar(max_length, pa.int32())
     )
-    lengths = pc.min_element_wise(lengths, pa.scalar(max_length, pa.int32()))
     return datasets.Dataset(table.append_column("length", lengths)).with_format("numpy")
 
 
 def largest_token_id(dataset: datasets.Dataset) -> int:
     """Return the largest token id anywhere in a split, stored alternatives included."""
     table = dataset.data.table
-    columns = ("prompt_token_ids", "completion_token_ids", "top_token_ids")
+    columns = ("token_ids", "top_token_ids")
     return max(pc.max(pc.list_flatten(table[name])).as_py() or 0 for name in columns)
+
+
+def labelled_positions(row: dict[str, Any], max_length: int) -> NDArray[np.int64]:
+    """Return the positions of a row's answer tokens that `max_length` leaves."""
+    turns = zip(row["turn_starts"], row["turn_lengths"], strict=True)
+    positions_T = np.concatenate([np.arange(start, start + length) for start, length in turns])
+    return positions_T[positions_T < max_length]
+
+
+def _with_turns(table: pa.Table) -> pa.Table:
+    """Lay the turns' starts and lengths out as columns of their own."""
+    turns = table["turns"].combine_chunks()
+    starts, lengths = (
+        pa.ListArray.from_arrays(turns.offsets, pc.struct_field(turns.values, name))
+        for name in ("start", "num_tokens")
+    )
+    table = table.append_column("turn_starts", starts).append_column("turn_lengths", lengths)
+    return table.select(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -105,17 +117,10 @@ class Collator:
 
     def teacher_rows(self, row: dict[str, Any]) -> TeacherRows:
         """Return the teacher's signal for the completion tokens that `max_length` leaves."""
-        num_tokens = self.max_length - len(row["prompt_token_ids"])
-        counts = np.asarray(row["num_top_logprobs"][:num_tokens], dtype=np.int64)
-        num_stored = counts.sum()
-        return TeacherRows.from_row(
-            {
-                "completion_token_ids": row["completion_token_ids"][:num_tokens],
-                "num_top_logprobs": counts,
-                "top_token_ids": row["top_token_ids"][:num_stored],
-                "top_logprobs": row["top_logprobs"][:num_stored],
-            }
-        )
+        positions_T = labelled_positions(row, self.max_length)
+        signal = decode_row(row).slice(0, len(positions_T))
+        token_ids_T = np.asarray(row["token_ids"], dtype=np.int64)[positions_T]
+        return TeacherRows.from_signal(token_ids_T, signal)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Return `input_ids`, `attention_mask` and `labels` [B, L] and the teacher's rows.
@@ -123,20 +128,19 @@ class Collator:
         `top_token_ids` and `top_logprobs` [T, K] follow the labelled tokens in row-major order;
         absent entries have id -1.
         """
-        prompts = [np.asarray(row["prompt_token_ids"], dtype=np.int64) for row in rows]
+        conversations = [
+            np.asarray(row["token_ids"][: self.max_length], dtype=np.int64) for row in rows
+        ]
         teachers = [self.teacher_rows(row) for row in rows]
-        length = max(
-            len(prompt) + len(teacher.token_ids_T)
-            for prompt, teacher in zip(prompts, teachers, strict=True)
-        )
+        length = max(map(len, conversations))
         input_ids = np.full((len(rows), length), self.pad_token_id, dtype=np.int64)
         labels = np.full_like(input_ids, IGNORED_LABEL)
         attention_mask = np.zeros_like(input_ids)
-        for index, (prompt, teacher) in enumerate(zip(prompts, teachers, strict=True)):
-            start, end = len(prompt), len(prompt) + len(teacher.token_ids_T)
-            input_ids[index, :start] = prompt
-            input_ids[index, start:end] = labels[index, start:end] = teacher.token_ids_T
-            attention_mask[index, :end] = 1
+        for index, (row, token_ids) in enumerate(zip(rows, conversations, strict=True)):
+            positions_T = labelled_positions(row, self.max_length)
+            input_ids[index, : len(token_ids)] = token_ids
+            labels[index, positions_T] = token_ids[positions_T]
+            attention_mask[index, : len(token_ids)] = 1
         return {
             "input_ids": torch.from_numpy(input_ids),
             "attention_mask": torch.from_numpy(attention_mask),

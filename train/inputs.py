@@ -94,10 +94,9 @@ def _refuse_other_signal(config: TrainConfig, facts: dict[str, Any], where: Path
         )
     temperature, top_p = facts["generation_temperature"], facts["generation_top_p"]
     if (temperature, top_p) != (1.0, 1.0) and config.kd.weight < 1.0:
+        how = f"were sampled at temperature {temperature} and top-p {top_p}"
         logger.warning(
-            "completions were sampled at temperature %s and top-p %s: cross-entropy pulls towards "
-            "that distribution, the token-level loss towards the teacher's own; "
-            "train.kd.weight=1 avoids the conflict",
-            temperature,
-            top_p,
+            "completions %s: cross-entropy pulls towards that distribution, the token-level loss "
+            "towards the teacher's own; train.kd.weight=1 avoids the conflict",
+            "were written by others" if temperature is None else how,
         )

@@ -155,7 +155,7 @@ def _save_and_measure(
     dtype = torch.bfloat16 if config.save_dtype == "bfloat16" else torch.float32
     save_student(model, session.dir, data.teacher_dir, dtype)
     row = data.test[0]
-    token_ids = [*row["prompt_token_ids"], *row["completion_token_ids"]][: config.max_length]
+    token_ids = row["token_ids"][: config.max_length]
     reloaded = reload_student(session.dir, model.float(), [int(one) for one in token_ids])
     if tokenizer_sha256(session.dir) != data.facts["tokenizer_sha256"]:
         raise TrainingError("the saved tokenizer is not the teacher's", where=session.dir)

@@ -103,7 +103,8 @@ class SamplingTeacher(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """Return what a manifest says of it; `logprobs_mode` is `raw_logprobs` where the
-        log-probabilities are the model's own, before temperature and top-p."""
+        log-probabilities are the model's own, before temperature and top-p.
+        """
         ...
 
     def close(self) -> None:

@@ -17,6 +17,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from generate.sources.config import SourceConfig
+from generate.sources.reading import read_source
 from potstill.chat import render_prompt
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
@@ -374,6 +376,42 @@ def test_a_shutdown_ends_what_is_in_flight(run_directory, tmp_path, number):
     assert KEY not in log
     assert "llama_model_loader" not in log
     assert "Write a story" not in log
+
+
+def test_what_was_asked_and_answered_is_recorded_and_read_as_prompts(run_directory, tmp_path):
+    path = tmp_path / "record.jsonl"
+    server = Server(run_directory, tmp_path / "log", context_tokens=256, record_path=str(path))
+    settings = {"model": "student", "max_tokens": 8, "temperature": 0, "user": "somebody"}
+    whole = server.client.chat.completions.create(messages=user(QUESTIONS[0]), **settings)
+    chunks = list(
+        server.client.chat.completions.create(
+            messages=user(QUESTIONS[1]), n=2, stream=True, **settings
+        )
+    )
+    endless = server.client.chat.completions.create(
+        messages=user(QUESTIONS[2]), model="student", stream=True, **ENDLESS
+    )
+    next(iter(endless))
+    endless.close()  # an answer that nobody waited for
+    with pytest.raises(openai.NotFoundError):
+        server.client.chat.completions.create(messages=user(QUESTIONS[3]), model="nobody")
+    server.stop()
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert first["request"] == {"messages": user(QUESTIONS[0]), **settings}
+    assert first["response"] == whole.model_dump(exclude_unset=True)
+    assert (first["created"], first["model"]) == (whole.created, "student")
+    assert second["request"]["stream"] is True
+    assert second["response"]["id"] == chunks[0].id
+    for choice in second["response"]["choices"]:
+        deltas = [one.choices[0] for one in chunks if one.choices[0].index == choice["index"]]
+        streamed = "".join(one.delta.content or "" for one in deltas)
+        assert choice["message"]["content"] == streamed
+        assert choice["finish_reason"] == deltas[-1].finish_reason
+    prompts = read_source(SourceConfig(path=str(path)), last_role="assistant")
+    assert [[message.content for message in prompt.messages] for prompt in prompts] == [
+        [question, line["response"]["choices"][0]["message"]["content"]]
+        for question, line in zip(QUESTIONS, (first, second), strict=False)
+    ]
 
 
 def test_importing_the_engine_needs_no_http():

@@ -1,0 +1,92 @@
+"""Personal data in texts: e-mail addresses, telephone, card, account and social security numbers.
+
+In: a text. Out: what kinds it holds, and the text with each replaced by its kind in brackets.
+Telephone numbers are found by phonenumbers (numbers that exist in their country's plan), the rest
+by the patterns and checksums of glin-profanity. Knows nothing of prompts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from generate.curation.config import CurationConfig, PiiKind
+
+if TYPE_CHECKING:
+    from glin_profanity.scanners.patterns.pii_patterns import PiiPattern
+
+PRINTED_IBAN = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?\b")
+"""An IBAN in groups of four, the last one shorter: the library's own wants whole groups."""
+PRIORITY: tuple[PiiKind, ...] = ("iban", "credit_card", "email", "ssn", "phone", "ip")
+"""Of two that overlap, the earlier is right: parts of an IBAN look like a telephone number."""
+MIN_DIGITS = 4
+"""No number of any kind has fewer."""
+
+
+class Span(NamedTuple):
+    """Where a text holds personal data."""
+
+    start: int
+    end: int
+    kind: PiiKind
+
+
+class PersonalData:
+    """Finds personal data of the configured kinds."""
+
+    name = "pii"
+
+    def __init__(self, config: CurationConfig) -> None:
+        # Imported here: a run that keeps everything needs none of it.
+        from glin_profanity.scanners.patterns.pii_patterns import (
+            PII_PATTERNS,
+            PiiPattern,
+            iban_check,
+        )
+
+        patterns = [*PII_PATTERNS, PiiPattern("printed IBAN", "iban", PRINTED_IBAN, iban_check)]
+        self._kinds = [kind for kind in PRIORITY if kind in config.pii_kinds]
+        self._patterns: dict[PiiKind, list[PiiPattern]] = {
+            kind: [pattern for pattern in patterns if pattern.type == kind]
+            for kind in self._kinds
+            if kind != "phone"
+        }
+        self._phone_region = config.phone_region
+
+    def find(self, text: str) -> list[Span]:
+        """Return where a text holds personal data, in order and without overlaps."""
+        if "@" not in text and sum(letter.isdigit() for letter in text) < MIN_DIGITS:
+            return []
+        found: list[Span] = []
+        for kind in self._kinds:
+            spans = self._phones(text) if kind == "phone" else self._matches(text, kind)
+            for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+                if all(span.end <= other.start or other.end <= span.start for other in found):
+                    found.append(span)
+        return sorted(found)
+
+    def judge_text(self, text: str) -> str | None:
+        """Say which kinds of personal data a text holds, or None."""
+        kinds = dict.fromkeys(span.kind for span in self.find(text))
+        return ", ".join(kinds) or None
+
+    def redact(self, text: str) -> str:
+        """Replace personal data by its kind, for example `[email]`."""
+        pieces, end = [], 0
+        for span in self.find(text):
+            pieces += [text[end : span.start], f"[{span.kind}]"]
+            end = span.end
+        return "".join([*pieces, text[end:]])
+
+    def _matches(self, text: str, kind: PiiKind) -> Iterator[Span]:
+        for pattern in self._patterns[kind]:
+            for match in pattern.pattern.finditer(text):
+                if pattern.validator is None or pattern.validator(match[0]):
+                    yield Span(match.start(), match.end(), kind)
+
+    def _phones(self, text: str) -> Iterator[Span]:
+        import phonenumbers
+
+        for match in phonenumbers.PhoneNumberMatcher(text, self._phone_region):
+            yield Span(match.start, match.end, "phone")

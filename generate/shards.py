@@ -1,0 +1,175 @@
+"""Several processes that share a run's parts: on this machine, or on machines with one disk.
+
+In: the configuration and which share is this process's. Out: that share's parts; the process that
+is the last to end finishes the stage. Each has its own copy of the teacher.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from generate.config import GenerateConfig
+from generate.parts import Shard, part_paths
+from generate.prompt_stage import make_prompts
+from generate.samples import make_parts, num_parts, open_samples
+from generate.teachers.at_hand import TeacherAtHand
+from potstill.errors import PotstillError, TeacherError
+from potstill.processes import end_with_parent
+from potstill.progress import set_up_logging, track
+from potstill.rundir import RunDirectory, StageSession
+
+POLL_SECONDS = 1.0
+CPU_CORES_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
+"""Where vLLM 0.32 reads which cores it may use."""
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def run_shard(config: GenerateConfig, run_directory: RunDirectory, shard: Shard) -> bool:
+    """Make one shard's parts; return whether all shards' are there, so that the stage can end.
+
+    Raises:
+        ArtifactError: Another process makes the same shard.
+        PotstillError: As the stage itself.
+    """
+    teacher = TeacherAtHand(config)
+    try:
+        with run_directory.locked(wait=True):
+            make_prompts(config, teacher, run_directory)
+            session = open_samples(config, run_directory)
+        if session.finished:
+            return True
+        own = f"-shard-{shard.index + 1}-of-{shard.count}"
+        with run_directory.locked(shared=True), run_directory.locked(own):
+            make_parts(config, teacher, run_directory, session, shard)
+    finally:
+        teacher.close()
+    return len(part_paths(session.dir)) == num_parts(config, run_directory)
+
+
+def make_parts_in_replicas(
+    config: GenerateConfig, run_directory: RunDirectory, session: StageSession
+) -> None:
+    """Make all parts with `data_parallel_size` processes of this machine, each with its teacher.
+
+    On GPUs each sees its own `tensor_parallel_size` of them, on a CPU its own share of the cores.
+
+    Raises:
+        TeacherError: A process failed; what the others finished is kept.
+    """
+    count, total = config.engine.data_parallel_size, num_parts(config, run_directory)
+    found = len(part_paths(session.dir))
+    if found == total:
+        return
+    session.scratch_dir.mkdir(exist_ok=True)
+    with ExitStack() as stack, track(f"{count} teachers answer", total, "parts") as progress:
+        progress.resume_from(found)
+        workers = [
+            stack.enter_context(_Replica(config, run_directory, session, Shard(index, count)))
+            for index in range(count)
+        ]
+        while any(worker.running() for worker in workers):
+            time.sleep(POLL_SECONDS)
+            now = len(part_paths(session.dir))
+            progress.advance(now - found)
+            found = now
+
+
+class _Replica:
+    """A process that makes one shard; leaving the context ends it."""
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        run_directory: RunDirectory,
+        session: StageSession,
+        shard: Shard,
+    ) -> None:
+        self._config = config.model_dump_json().encode()
+        self._command = [sys.executable, "-m", "generate.shards"]
+        self._command += [str(run_directory.root), str(shard)]
+        self._environment = os.environ | devices(config, shard.index)
+        self._log_path = session.scratch_dir / f"replica-{shard.index + 1}.log"
+
+    def __enter__(self) -> _Replica:
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                preexec_fn=end_with_parent(),
+            )
+        if self._process.stdin is not None:
+            self._process.stdin.write(self._config)
+            self._process.stdin.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def running(self) -> bool:
+        """Return whether it is still at work.
+
+        Raises:
+            TeacherError: It failed.
+        """
+        code = self._process.poll()
+        if code:
+            lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            raise TeacherError(
+                "a copy of the teacher failed",
+                where=self._log_path,
+                found=next(
+                    (line for line in lines if line.startswith("error:")), f"exit code {code}"
+                ),
+                hint="mend the cause, then run the same command again; finished parts are kept",
+            )
+        return code is None
+
+
+def devices(config: GenerateConfig, index: int) -> dict[str, str]:
+    """Return the environment that gives a replica its own GPUs, or its share of the CPU cores."""
+    size = config.engine.tensor_parallel_size
+    if visible := _visible_gpus():
+        return {GPUS_VARIABLE: ",".join(visible[index * size : (index + 1) * size])}
+    cores = sorted(os.sched_getaffinity(0))
+    share = cores[index :: config.engine.data_parallel_size] or cores
+    return {CPU_CORES_VARIABLE: ",".join(map(str, share))}
+
+
+def _visible_gpus() -> list[str]:
+    named = os.environ.get(GPUS_VARIABLE)
+    if named is not None:
+        return [one for one in named.split(",") if one.strip()]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _work(root: str, shard: str, stdin: Any) -> None:  # noqa: ANN401
+    """Make one shard in a process of `make_parts_in_replicas`, which holds the run's lock."""
+    set_up_logging()
+    config = GenerateConfig.model_validate_json(stdin.read())
+    run_directory = RunDirectory(Path(root))
+    teacher = TeacherAtHand(config)
+    try:
+        session = open_samples(config, run_directory)
+        make_parts(config, teacher, run_directory, session, Shard.parse(shard))
+    finally:
+        teacher.close()
+
+
+if __name__ == "__main__":
+    try:
+        _work(*sys.argv[1:], sys.stdin)
+    except PotstillError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (the log of the replica)
+        sys.exit(error.exit_code)

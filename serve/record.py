@@ -1,0 +1,59 @@
+"""What was asked and answered, for those who opted in: the prompts of a later distillation.
+
+In: requests as they were sent, and whole answers. Out: one line of JSON each, appended to a file.
+Knows nothing of how an answer was made.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+from pathlib import Path
+
+from serve.wire import ChatCompletion
+
+logger = logging.getLogger(__name__)
+
+PRIVATE = 0o600
+"""A new record is for its owner's eyes only."""
+
+
+class Record:
+    """A file that several servers may append to, and that may be moved away while they run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._has_failed = False
+
+    def append(self, request: object, response: ChatCompletion) -> None:
+        """Write one exchange down; that it cannot be written is logged once and raises nothing."""
+        exchange = {
+            "created": response["created"],
+            "model": response["model"],
+            "request": request,
+            "response": response,
+        }
+        # A lone surrogate in what was sent becomes its JSON escape again.
+        text = json.dumps(exchange, ensure_ascii=False, separators=(",", ":"))
+        try:
+            _append(self._path, text.encode(errors="backslashreplace") + b"\n")
+        except OSError as error:
+            if not self._has_failed:
+                logger.error("requests are not recorded: %s", error)
+            self._has_failed = True
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append a whole line or nothing."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,310 @@
+"""The front end over a stand-in for Ray that runs every call at once, in this process."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from generate.teachers import ray_cluster, ray_replica
+from generate.teachers.engine_config import EngineConfig
+from generate.teachers.protocol import Failure, Sample, SampleRequest
+from generate.teachers.ray_cluster import MAX_LOSSES, RayTeacher
+from generate.teachers.ray_config import RayConfig
+from generate.teachers.vllm_engine import EngineSpec
+from potstill.errors import TeacherError
+from potstill.schema import SamplingParams
+
+SPEC = EngineSpec(model="a/model", dtype="auto", max_model_len=64, max_logprobs=20, seed=0)
+ENGINE = EngineConfig(max_num_seqs=2)
+SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=8, seed=0)
+
+
+class RayError(Exception):
+    pass
+
+
+class RayTaskError(RayError):
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+
+
+class LostError(RayError):
+    """The process that held an actor is gone."""
+
+
+class FakeMethod:
+    def __init__(self, actor, name: str) -> None:
+        self.actor, self.name = actor, name
+
+    def options(self, **_options):
+        return self
+
+    def remote(self, *args):
+        return FakeCall(self.actor, self.name, args)
+
+
+class FakeCall:
+    """A call's reference; feeding happens at once, the rest when its value is asked for."""
+
+    def __init__(self, actor, name, args) -> None:
+        self.actor, self.name, self.args = actor, name, args
+        if name == "feed":
+            self.value()
+
+    def value(self):
+        if self.actor.killed:
+            raise LostError
+        try:
+            return getattr(self.actor.instance, self.name)(*self.args)
+        except TeacherError as error:
+            raise RayTaskError(error) from error
+
+
+class FakeActor:
+    def __init__(self, instance) -> None:
+        self.instance, self.killed = instance, False
+
+    def __getattr__(self, name: str):
+        return FakeMethod(self, name)
+
+
+class FakeRay:
+    """What the front end uses of Ray, on two machines without a GPU."""
+
+    exceptions = SimpleNamespace(RayTaskError=RayTaskError, RayError=RayError)
+
+    def __init__(self, num_gpus: int = 0) -> None:
+        self.num_gpus, self.actors, self.options, self.running = num_gpus, [], None, False
+
+    def init(self, *_args, **_kwargs):
+        self.running = True
+
+    def is_initialized(self):
+        return self.running
+
+    def shutdown(self):
+        self.running = False
+
+    def cluster_resources(self):
+        return {"CPU": 4.0} | ({"GPU": float(self.num_gpus)} if self.num_gpus else {})
+
+    available_resources = cluster_resources
+
+    def nodes(self):
+        return [{"Alive": True}, {"Alive": True}, {"Alive": False}]
+
+    def remote(self, **options):
+        self.options = options
+
+        def make(cls):
+            def start(*args):
+                self.actors.append(FakeActor(cls(*args)))
+                return self.actors[-1]
+
+            return SimpleNamespace(remote=start)
+
+        return make
+
+    def wait(self, calls, *, num_returns=1, **_):
+        return calls[:num_returns], calls[num_returns:]
+
+    def get(self, call):
+        return call.value()
+
+    def kill(self, actor):
+        actor.killed = True
+
+
+class EchoTeacher:
+    """Answers with the prompt; `fate` is asked before each answer and may raise."""
+
+    end_token_ids = frozenset({2})
+
+    def __init__(self, fate) -> None:
+        self.fate, self.num_answers = fate, 0
+
+    def sample(self, next_requests, **_):
+        held = []
+        while held or (held := list(next_requests(4))):
+            request = held.pop(0)
+            self.fate(request.request_id)
+            self.num_answers += 1
+            yield Sample(request.request_id, tuple(request.prompt_token_ids), None, "stop")
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def ray(monkeypatch) -> FakeRay:
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(ray_cluster, "_load_tokenizer", lambda _: None)
+    return ray
+
+
+def cluster_of(fate=lambda _: None, load=None, **config) -> RayTeacher:
+    def load_teacher(_spec, _engine):
+        if load is not None:
+            load()
+        return EchoTeacher(fate)
+
+    return RayTeacher(SPEC, ENGINE, RayConfig(**config), load_teacher=load_teacher)
+
+
+def source(count: int):
+    todo = [SampleRequest(f"r{index}", (index,), SAMPLING) for index in range(count)]
+
+    def next_requests(room: int):
+        taken, todo[:] = todo[:room], todo[room:]
+        return taken
+
+    return next_requests
+
+
+def test_all_copies_work_and_each_request_is_answered_once(ray):
+    teacher = cluster_of()
+    results = list(teacher.sample(source(30), top_logprobs=20))
+    assert sorted(result.request_id for result in results) == sorted(f"r{n}" for n in range(30))
+    assert all(result.token_ids == (int(result.request_id[1:]),) for result in results)
+    shares = [actor.instance._teacher.num_answers for actor in ray.actors]
+    assert len(shares) == 2  # one on each machine that is alive
+    assert min(shares) >= 10
+    assert teacher.max_num_seqs == 4
+    assert teacher.end_token_ids == {2}
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_follow_up_may_come_after_the_queue_was_empty():
+    first, follow_up = source(1), source(0)
+    queue = [first]
+
+    def next_requests(room: int):
+        return queue[0](room)
+
+    names = []
+    for result in cluster_of().sample(next_requests, top_logprobs=None):
+        names.append(result.request_id)
+        if len(names) < 3:
+            queue[0] = source(1)
+        else:
+            queue[0] = follow_up
+    assert names == ["r0", "r0", "r0"]
+
+
+def test_what_a_lost_copy_held_is_answered_by_another(ray):
+    deaths = []
+
+    def fate(request_id: str) -> None:
+        if request_id == "r7" and not deaths:
+            deaths.append(request_id)
+            raise LostError
+
+    results = list(cluster_of(fate).sample(source(30), top_logprobs=20))
+    assert sorted(result.request_id for result in results) == sorted(f"r{n}" for n in range(30))
+    assert len(ray.actors) == 3
+    assert [actor.killed for actor in ray.actors].count(True) == 1
+
+
+def test_an_engine_that_fails_is_replaced_too(ray):
+    deaths = []
+
+    def fate(request_id: str) -> None:
+        if request_id == "r0" and not deaths:
+            deaths.append(request_id)
+            raise TeacherError("vLLM failed while sampling")
+
+    results = list(cluster_of(fate, num_replicas=1).sample(source(5), top_logprobs=20))
+    assert len(results) == 5
+    assert len(ray.actors) == 2
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_request_that_ends_every_copy_is_given_up():
+    def fate(request_id: str) -> None:
+        if request_id == "r0":
+            raise LostError
+
+    results = list(cluster_of(fate, num_replicas=6).sample(source(6), top_logprobs=20))
+    failures = [result for result in results if isinstance(result, Failure)]
+    assert [failure.request_id for failure in failures] == ["r0"]
+    assert str(MAX_LOSSES) in failures[0].reason
+    assert len(results) == 6
+
+
+def test_losing_every_copy_is_an_error(ray):
+    def fate(_request_id: str) -> None:
+        raise TeacherError("the engine is broken")
+
+    teacher = cluster_of(fate, num_replicas=2)
+    with pytest.raises(TeacherError, match="the engine is broken"):
+        list(teacher.sample(source(20), top_logprobs=20))
+    assert len(ray.actors) == 2 * MAX_LOSSES
+    teacher.close()
+
+
+def test_a_checkpoint_that_does_not_load_is_tried_once_and_ends_ray(ray):
+    def load() -> None:
+        raise TeacherError("vLLM cannot load the teacher")
+
+    with pytest.raises(TeacherError, match="cannot load"):
+        cluster_of(load=load)
+    assert len(ray.actors) == 2
+    assert not ray.running
+
+
+def test_no_room_on_the_cluster_is_an_error_that_says_what_is_free(ray, monkeypatch):
+    monkeypatch.setattr(ray, "wait", lambda calls, **_: ([], calls))
+    with pytest.raises(TeacherError, match=r"no copy.*\n.*\n.*'CPU': 4.0"):
+        cluster_of()
+
+
+@pytest.mark.usefixtures("ray")
+def test_another_vllm_on_a_machine_is_refused(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "engine_version", lambda: "vllm 9.9")
+    with pytest.raises(TeacherError, match="another vLLM"):
+        cluster_of()
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_run_that_is_left_does_not_leak_into_the_next(monkeypatch):
+    monkeypatch.setattr(ray_replica, "REPORT_SECONDS", 0.0)
+    teacher = cluster_of(num_replicas=1)
+    left = teacher.sample(source(9), top_logprobs=20)
+    next(left)
+    left.close()
+    others = [SampleRequest("other", (1,), SAMPLING)]
+    results = list(teacher.sample(lambda _room: [others.pop()] if others else [], top_logprobs=5))
+    assert [result.request_id for result in results] == ["other"]
+
+
+def test_copies_take_gpus_where_the_cluster_has_them(ray):
+    ray.num_gpus = 8
+    engine = EngineConfig(max_num_seqs=2, tensor_parallel_size=2)
+    teacher = RayTeacher(SPEC, engine, RayConfig(), load_teacher=lambda *_: EchoTeacher(id))
+    assert len(ray.actors) == 4
+    assert ray.options["num_gpus"] == 2
+    teacher.close()
+    assert not ray.running
+
+
+def test_a_connection_of_somebody_else_is_left_open(ray):
+    ray.running = True
+    cluster_of().close()
+    assert ray.running
+
+
+@pytest.mark.usefixtures("ray")
+def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(TeacherError, match=r"potstill\[ray\]"):
+        cluster_of()
+
+
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch, ray):
+    def refuse(*_args, **_kwargs):
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(TeacherError, match=r"10\.0\.0\.1:6379(.|\n)*nobody there"):
+        cluster_of(address="10.0.0.1:6379")

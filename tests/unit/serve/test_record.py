@@ -1,0 +1,77 @@
+import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serve.record import Record
+from serve.wire import ChatCompletion
+
+
+def answer(text: str = "Hi!") -> ChatCompletion:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 7,
+        "model": "student",
+        "system_fingerprint": "fp_1",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {},
+    }
+
+
+def request(text: str = "Hello") -> dict:
+    return {"model": "student", "messages": [{"role": "user", "content": text}], "temperature": 0.3}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "record.jsonl"
+
+
+def test_an_exchange_is_a_line_with_all_that_was_sent(path):
+    record = Record(path)
+    record.append(request(), answer())
+    record.append(request("Grüße\u2028\n"), answer("东京"))
+    first, second = (json.loads(line) for line in path.read_text().split("\n")[:-1])
+    assert first == {"created": 7, "model": "student", "request": request(), "response": answer()}
+    assert second["request"] == request("Grüße\u2028\n")
+
+
+def test_only_its_owner_may_read_it(path):
+    Record(path).append(request(), answer())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_half_a_character_in_a_key_that_nobody_reads_is_no_obstacle(path):
+    Record(path).append({**request(), "metadata": "\ud83d"}, answer())
+    assert json.loads(path.read_text())["request"]["metadata"] == "\ud83d"
+
+
+def test_lines_of_several_servers_stay_whole(path):
+    texts = [f"{number} " * 5000 for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: Record(path).append(request(text), answer()), texts))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted(line["request"]["messages"][0]["content"] for line in lines) == sorted(texts)
+
+
+def test_a_record_that_cannot_be_written_is_told_once_and_raises_nothing(tmp_path, caplog):
+    record = Record(tmp_path / "absent" / "record.jsonl")
+    record.append(request("a secret"), answer())
+    record.append(request("a secret"), answer())
+    assert caplog.text.count("requests are not recorded") == 1
+    assert "secret" not in caplog.text
+
+
+def test_a_full_disk_leaves_no_half_line(path, monkeypatch, caplog):
+    record = Record(path)
+    record.append(request(), answer())
+    before = path.read_bytes()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:20]))
+    record.append(request(), answer())
+    assert path.read_bytes() == before
+    assert "No space left" in caplog.text
