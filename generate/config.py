@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from generate.curation.config import CurationConfig
+from generate.sources.config import SourceConfig
 from generate.teachers.endpoint_config import EndpointConfig
 from generate.teachers.engine_config import EngineConfig
 from generate.teachers.ray_config import RayConfig
@@ -30,16 +31,25 @@ class TeacherConfig(Table):
     """An OpenAI-compatible server that runs the teacher; `model` then is its tokenizer and chat
     template on this machine. None: vLLM in this process."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from another teacher; where it runs does not matter."""
+        names = self.model_dump(mode="json", include={"model", "dtype", "lora"})
+        return names if self.endpoint is None else names | {"served_as": self.endpoint.model}
+
 
 class PromptsConfig(Table):
     """What the teacher is asked."""
 
-    path: Path | None = None
-    """JSONL file with a `prompt` or `messages` in each row, and optionally `source` and `licence`.
-    None: the teacher writes the prompts itself (Magpie)."""
+    path: str | None = None
+    """File of prompts, the short form of one source: see `path` there."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Where prompts come from, mixed by weight. Neither this nor `path`: the teacher writes the
+    prompts itself (Magpie)."""
     num_prompts: int = Field(default=1000, ge=3)
-    """How many distinct prompts to use. A file may hold fewer, or more: then they are chosen at
-    random, the same ones every time, because files are often sorted by topic."""
+    """How many distinct prompts to take before filters leave some out. A file may hold fewer, or
+    more: then they are chosen at random, the same ones every time, because files are often sorted
+    by topic."""
     temperature: float = Field(default=1.0, ge=0.0, le=2.0)
     """Temperature at which the teacher writes prompts; 1 keeps its own variety."""
     top_p: float = Field(default=0.995, gt=0.0, le=1.0)
@@ -50,6 +60,21 @@ class PromptsConfig(Table):
     """Share of prompts held out to choose layers and settings."""
     test_share: float = Field(default=0.08, gt=0.0, lt=0.5)
     """Share of prompts held out for every figure that is reported."""
+
+    @model_validator(mode="after")
+    def _one_way_to_name_sources(self) -> Self:
+        if self.path is not None and self.sources:
+            raise ValueError("give path, or sources, not both")
+        if all(source.kind == "evolve" for source in self.sources) and self.sources:
+            raise ValueError("evolve rewrites the prompts of other sources; name one")
+        return self
+
+    @property
+    def all_sources(self) -> tuple[SourceConfig, ...]:
+        """The sources in one form."""
+        if self.path is not None:
+            return (SourceConfig(path=self.path),)
+        return self.sources or (SourceConfig(kind="magpie"),)
 
 
 class SamplingConfig(Table):
@@ -134,3 +159,9 @@ class GenerateConfig(Table):
     """How vLLM runs."""
     ray: RayConfig | None = None
     """A Ray cluster that holds copies of the teacher; None: this machine alone."""
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether several processes of this machine hold a teacher each."""
+        here = self.teacher.endpoint is None and self.ray is None
+        return here and self.engine.data_parallel_size > 1

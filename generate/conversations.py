@@ -27,12 +27,17 @@ MAX_ATTEMPTS = 3
 class Job(Protocol):
     """A conversation in the making, sampled or scored."""
 
-    name: str
-    """Unique in a run."""
-    request: Any
-    """What to ask the teacher next; None when it is not the teacher's turn."""
-    user_messages: tuple[Message, ...] | None
-    """What another model is to answer as the user; None when it is not the user's turn."""
+    @property
+    def name(self) -> str:
+        """Unique in a run."""
+
+    @property
+    def request(self) -> Any:  # noqa: ANN401  (a SampleRequest or ScoreRequest)
+        """What to ask the teacher next; None when it is not the teacher's turn."""
+
+    @property
+    def user_messages(self) -> tuple[Message, ...] | None:
+        """What another model is to answer as the user; None when it is not the user's turn."""
 
     def take(self, sample: Sample) -> None:
         """Add what the teacher gave."""

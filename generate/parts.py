@@ -57,6 +57,9 @@ class Shard:
         return f"{self.index + 1}/{self.count}"
 
 
+WHOLE = Shard()
+
+
 def part_path(directory: Path, index: int) -> Path:
     """Return where the part of a number lies."""
     return directory / f"part-{index:05d}.parquet"

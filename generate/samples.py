@@ -19,7 +19,16 @@ from generate.choice import make_choice
 from generate.config import GenerateConfig
 from generate.conversations import ConversationLoop, Job, Part
 from generate.dialogue import Chat, Dialogue
-from generate.parts import GivenUp, Shard, finished_parts, read_failures, read_prompts
+from generate.parts import (
+    WHOLE,
+    GivenUp,
+    Shard,
+    finished_parts,
+    part_paths,
+    read_failures,
+    read_prompts,
+)
+from generate.prompt_stage import PROMPTS_NAME
 from generate.scoring import ScoredConversation
 from generate.summary import Summary, summarise
 from generate.teachers.at_hand import TeacherAtHand
@@ -34,7 +43,6 @@ from potstill.schema import Prompt
 
 logger = logging.getLogger(__name__)
 
-PROMPTS_NAME = "prompts.parquet"
 TEACHER_NAME = "teacher.json"
 
 
@@ -48,7 +56,7 @@ def make_parts(
     teacher: TeacherAtHand,
     run_directory: RunDirectory,
     session: StageSession,
-    shard: Shard = Shard(),
+    shard: Shard = WHOLE,
 ) -> None:
     """Let the teacher make the parts of a shard that are not there yet.
 
@@ -101,7 +109,7 @@ def finish_samples(
     Raises:
         TeacherError: Every conversation failed.
     """
-    summary = summarise(session.dir)
+    summary = summarise(part_paths(session.dir))
     failures = read_failures(session.dir)
     if failures and not summary.num_conversations:
         raise TeacherError(
@@ -117,7 +125,7 @@ def finish_samples(
             failures[0].reason,
         )
     _report(config, summary, run_directory)
-    sampling = config.sampling
+    sampling, is_scored = config.sampling, config.turns.kind == "score"
     return session.finish(
         rows=summary.rows_by_part,
         facts=teacher.checkpoint.facts()
@@ -126,10 +134,8 @@ def finish_samples(
             "top_logprobs": sampling.top_logprobs,
             "top_mass": sampling.top_mass,
             "min_probability": sampling.min_probability,
-            "generation_temperature": None
-            if config.turns.kind == "score"
-            else sampling.temperature,
-            "generation_top_p": None if config.turns.kind == "score" else sampling.top_p,
+            "generation_temperature": None if is_scored else sampling.temperature,
+            "generation_top_p": None if is_scored else sampling.top_p,
             "turns": config.turns.kind,
             "num_sampled_per_prompt": config.turns.num_sampled,
             "num_kept_per_prompt": config.turns.num_answers,
@@ -149,15 +155,12 @@ def _stage_config(config: GenerateConfig) -> dict[str, Any]:
     turns = config.turns.to_json()
     if config.turns.user is not None:
         turns["user"] = {"model": config.turns.user.model}
-    stage_config = {
-        "teacher": config.teacher.model_dump(mode="json", include={"model", "dtype", "lora"}),
+    return {
+        "teacher": config.teacher.identity,
         "sampling": config.sampling.to_json(),
         "turns": turns,
         "conversations_per_part": config.engine.conversations_per_part,
     }
-    if config.teacher.endpoint is not None:
-        stage_config["teacher"]["served_as"] = config.teacher.endpoint.model
-    return stage_config
 
 
 def _ask(config: GenerateConfig, teacher: SamplingTeacher) -> Any:  # noqa: ANN401  (an Ask)
@@ -168,9 +171,9 @@ def _ask(config: GenerateConfig, teacher: SamplingTeacher) -> Any:  # noqa: ANN4
 def _load_user(config: GenerateConfig) -> UserTurns | None:
     if config.turns.kind != "simulate" or config.turns.user is None:
         return None
-    from generate.teachers.endpoint import load_endpoint
+    from generate.teachers.endpoint import connect
 
-    return UserTurns(load_endpoint(config.turns.user), config)
+    return UserTurns(connect(config.turns.user), config)
 
 
 def _parts(

@@ -17,7 +17,7 @@ from generate.teachers.protocol import Sample, ScoreRequest
 from potstill.chat import render_text
 from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
-from potstill.schema import Conversation, Message, Prompt, Turn
+from potstill.schema import Conversation, FinishReason, Message, Prompt, Turn
 
 
 @dataclass
@@ -108,7 +108,7 @@ def find_answers(
         )
         num_tokens = (len(token_ids) if end is None else end + 1) - start
         if num_tokens > 0:
-            reason = "length" if end is None else "stop"
+            reason: FinishReason = "length" if end is None else "stop"
             turns.append(Turn(start=start, num_tokens=num_tokens, finish_reason=reason, seed=0))
     if not turns or any(one.start + one.num_tokens > two.start for one, two in pairwise(turns)):
         raise TeacherError(

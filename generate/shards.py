@@ -12,7 +12,6 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from generate.config import GenerateConfig
 from generate.parts import Shard, part_paths
@@ -30,26 +29,32 @@ CPU_CORES_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
-def run_shard(config: GenerateConfig, run_directory: RunDirectory, shard: Shard) -> bool:
+def run_shard(config: GenerateConfig, run_directory: RunDirectory, text: str) -> bool:
     """Make one shard's parts; return whether all shards' are there, so that the stage can end.
 
+    Args:
+        text: `i/n`, the i-th of n shards.
+
     Raises:
+        ConfigError: It is something else.
         ArtifactError: Another process makes the same shard.
         PotstillError: As the stage itself.
     """
-    teacher = TeacherAtHand(config)
+    shard, teacher = Shard.parse(text), TeacherAtHand(config)
     try:
-        with run_directory.locked(wait=True):
-            make_prompts(config, teacher, run_directory)
-            session = open_samples(config, run_directory)
-        if session.finished:
-            return True
-        own = f"-shard-{shard.index + 1}-of-{shard.count}"
-        with run_directory.locked(shared=True), run_directory.locked(own):
-            make_parts(config, teacher, run_directory, session, shard)
+        with run_directory.locked(shared=True):
+            with run_directory.locked("-prompts", wait=True):
+                make_prompts(config, teacher, run_directory)
+                session = open_samples(config, run_directory)
+            own = f"-shard-{shard.index + 1}-of-{shard.count}"
+            with run_directory.locked(own):
+                if not session.finished:
+                    make_parts(config, teacher, run_directory, session, shard)
     finally:
         teacher.close()
-    return len(part_paths(session.dir)) == num_parts(config, run_directory)
+    return bool(session.finished) or (
+        len(part_paths(session.dir)) == num_parts(config, run_directory)
+    )
 
 
 def make_parts_in_replicas(
@@ -124,12 +129,11 @@ class _Replica:
         code = self._process.poll()
         if code:
             lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+            errors = (line for line in lines if line.startswith("error:"))
             raise TeacherError(
                 "a copy of the teacher failed",
                 where=self._log_path,
-                found=next(
-                    (line for line in lines if line.startswith("error:")), f"exit code {code}"
-                ),
+                found=next(errors, f"exit code {code}"),
                 hint="mend the cause, then run the same command again; finished parts are kept",
             )
         return code is None
@@ -154,10 +158,10 @@ def _visible_gpus() -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
-def _work(root: str, shard: str, stdin: Any) -> None:  # noqa: ANN401
+def _work(root: str, shard: str) -> None:
     """Make one shard in a process of `make_parts_in_replicas`, which holds the run's lock."""
     set_up_logging()
-    config = GenerateConfig.model_validate_json(stdin.read())
+    config = GenerateConfig.model_validate_json(sys.stdin.read())
     run_directory = RunDirectory(Path(root))
     teacher = TeacherAtHand(config)
     try:
@@ -169,7 +173,7 @@ def _work(root: str, shard: str, stdin: Any) -> None:  # noqa: ANN401
 
 if __name__ == "__main__":
     try:
-        _work(*sys.argv[1:], sys.stdin)
+        _work(*sys.argv[1:])
     except PotstillError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  (the log of the replica)
         sys.exit(error.exit_code)

@@ -8,13 +8,13 @@ Shape legend: T tokens of a conversation's answers.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
-from generate.parts import part_paths
 from potstill.distributions import SIGNAL_COLUMNS, TokenDistributions, decode
 from potstill.schema import Split
 from potstill.tables import read_conversation_batches
@@ -119,14 +119,14 @@ class Summary:
         self.num_entries += len(signal.top_logprobs_N)
 
 
-def summarise(directory: Path) -> Summary:
-    """Count what the parts of a directory hold.
+def summarise(paths: Iterable[Path]) -> Summary:
+    """Count what files of conversations hold.
 
     Raises:
         ArtifactError: A part is damaged.
     """
     summary = Summary()
-    for path in part_paths(directory):
+    for path in paths:
         summary.rows_by_part[path.name] = 0
         summary.num_bytes += path.stat().st_size
         for batch in read_conversation_batches(path, COLUMNS):

@@ -18,7 +18,16 @@ from rich.console import Console
 
 from potstill.config import preset_names
 from potstill.errors import ArtifactError, PotstillError
-from potstill.pipeline import PIPELINE, SERVE, Choice, Stage, plan, run_pipeline, run_stage
+from potstill.pipeline import (
+    PIPELINE,
+    SERVE,
+    Choice,
+    Stage,
+    plan,
+    run_pipeline,
+    run_share,
+    run_stage,
+)
 from potstill.progress import set_up_logging
 from potstill.rundir import STAGE_NAMES, RunDirectory
 from potstill.status import status_table
@@ -103,7 +112,34 @@ def _stage_command(stage: Stage) -> Callable[..., None]:
     return command
 
 
-for _stage in (*PIPELINE, SERVE):
+@app.command("generate", help=PIPELINE[0].summary)
+def _generate(
+    run_dir: RunArgument,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Make only the I-th of N shares, beside other processes or machines that share "
+            "the run's disk; the last to end finishes the stage.",
+        ),
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    set_up_logging(verbose=verbose)
+    choice, run_directory = _choice(preset, config, overrides), RunDirectory(run_dir)
+    if shard is None:
+        run_stage(PIPELINE[0], choice, run_directory, force=force)
+    elif force:
+        raise typer.BadParameter("give --force or --shard, not both: a shard is one of several")
+    else:
+        run_share(PIPELINE[0], choice, run_directory, shard)
+
+
+for _stage in (*PIPELINE[1:], SERVE):
     app.command(_stage.name, help=_stage.summary)(_stage_command(_stage))
 
 

@@ -52,6 +52,12 @@ class Stage:
         """Do the stage's work; what is finished already is left alone."""
         import_module(f"{self.name}.stage").run(table, run_directory)
 
+    def run_share(self, table: Table, run_directory: RunDirectory, share: str) -> bool:
+        """Do one share of the stage's work; return whether all shares are done."""
+        shards = import_module(f"{self.name}.shards")
+        is_last: bool = shards.run_shard(table, run_directory, share)
+        return is_last
+
     def estimate(self, table: Table, workload: Workload | None) -> tuple[Estimate, Workload]:
         """Estimate the stage's cost, and what it leaves to the next one."""
         module = import_module(f"{self.name}.estimate")
@@ -110,8 +116,18 @@ def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
     return validate_tables(apply_overrides(content, choice.overrides), classes, "--set")
 
 
-def run_stage(stage: Stage, choice: Choice, run_directory: RunDirectory, *, force: bool) -> None:
+def run_stage(
+    stage: Stage,
+    choice: Choice,
+    run_directory: RunDirectory,
+    *,
+    force: bool = False,
+    wait: bool = False,
+) -> None:
     """Run one stage in this process; the run keeps the table of the configuration that made it.
+
+    Args:
+        wait: Wait for another process that works on the run, instead of raising.
 
     Raises:
         PotstillError: The stage's own, or another process works on the run.
@@ -120,7 +136,7 @@ def run_stage(stage: Stage, choice: Choice, run_directory: RunDirectory, *, forc
     if not stage.makes:
         stage.run(tables[stage.name], run_directory)
         return
-    with run_directory.locked():
+    with run_directory.locked(wait=wait):
         if force:
             _set_aside(run_directory, [stage])
         if not run_directory.config_path.is_file():
@@ -128,6 +144,23 @@ def run_stage(stage: Stage, choice: Choice, run_directory: RunDirectory, *, forc
         stage.run(tables[stage.name], run_directory)
         own = resolve(Choice(), run_directory)
         _write_config(own | {stage.name: tables[stage.name]}, run_directory)
+
+
+def run_share(stage: Stage, choice: Choice, run_directory: RunDirectory, share: str) -> None:
+    """Do one share of a stage's work beside other processes; the last to end finishes the stage.
+
+    Args:
+        share: `i/n`.
+
+    Raises:
+        PotstillError: The stage's own, or another process does the same share.
+    """
+    tables = resolve(choice, run_directory)
+    with run_directory.locked("-config", wait=True):
+        if not run_directory.config_path.is_file():
+            _write_config(tables, run_directory)
+    if stage.run_share(tables[stage.name], run_directory, share):
+        run_stage(stage, choice, run_directory, wait=True)
 
 
 def run_pipeline(

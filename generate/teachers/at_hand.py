@@ -54,9 +54,9 @@ class TeacherAtHand:
     def _load(self) -> SamplingTeacher:
         config = self._config
         if config.teacher.endpoint is not None:
-            from generate.teachers.endpoint import EndpointTeacher
+            from generate.teachers.endpoint import connect
 
-            return EndpointTeacher(config.teacher.endpoint, self.checkpoint.tokenizer)
+            return connect(config.teacher.endpoint)
         from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 
         spec = EngineSpec(

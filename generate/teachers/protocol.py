@@ -74,8 +74,10 @@ class SamplingTeacher(Protocol):
     """A transformers tokenizer with a chat template."""
     max_num_seqs: int
     """How many requests it works on at once."""
-    end_token_ids: frozenset[int]
-    """Token ids that end a completion."""
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Token ids that end a completion."""
 
     def sample(
         self, next_requests: Requests, *, top_logprobs: int | None
@@ -102,8 +104,10 @@ class SamplingTeacher(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest says of it; `logprobs_mode` is `raw_logprobs` where the
-        log-probabilities are the model's own, before temperature and top-p.
+        """Return what a manifest says of it, the same however and wherever it runs.
+
+        `logprobs_mode` is `raw_logprobs` where the log-probabilities are the model's own, before
+        temperature and top-p.
         """
         ...
 

@@ -1,0 +1,182 @@
+"""The stage `prompts`: which questions the teacher is asked, and in which split each one is.
+
+In: the configuration, and the sources it names. Out: `prompts.parquet`, and `dropped.parquet` with
+what was left out and why. The teacher is loaded only when it writes prompts itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from generate.config import GenerateConfig
+from generate.curation.clusters import cluster, near_held_out
+from generate.curation.prompts import curate_prompts
+from generate.dropped import DROPPED_NAME, write_dropped_prompts
+from generate.prompts import RawPrompt, assign_splits
+from generate.sources.collect import collect_prompts, sources_digest
+from generate.sources.files import digest_files, find_files
+from generate.sources.shapes import LastRole
+from generate.teachers.at_hand import TeacherAtHand
+from potstill.chat import control_texts
+from potstill.errors import ConfigError
+from potstill.files import disk_errors
+from potstill.rundir import RunDirectory
+from potstill.schema import Prompt, SamplingParams
+from potstill.tables import PROMPT_SCHEMA, prompt_to_row, write_rows
+
+logger = logging.getLogger(__name__)
+
+PROMPTS_NAME = "prompts.parquet"
+MIN_PROMPTS = 3
+"""One for each split."""
+CONVERSATION_SETTINGS = {
+    "conversation_filters",
+    "min_answer_tokens",
+    "max_answer_tokens",
+    "max_repeated_share",
+}
+"""What of the curation's table does not decide prompts: it may change without asking again."""
+LAST_ROLES: dict[str, LastRole] = {
+    "single": "user",
+    "simulate": "user",
+    "replay": "any",
+    "score": "assistant",
+}
+"""Whose message must end a prompt, by the kind of conversation."""
+
+Dropped = tuple[RawPrompt, str, str]
+
+
+def make_prompts(
+    config: GenerateConfig, teacher: TeacherAtHand, run_directory: RunDirectory
+) -> None:
+    """Read or write the prompts, leave out what the filters object to, and hold some out.
+
+    Raises:
+        ConfigError: A source cannot be read, or too few prompts are left.
+        ArtifactError: A row of a source is no prompt, or the disk is full.
+        TeacherError: The teacher cannot be loaded or sampled.
+    """
+    sources = config.prompts.all_sources
+    try:
+        digest = sources_digest(sources)
+    except ConfigError as error:
+        if not run_directory.is_finished("prompts"):
+            raise
+        logger.warning("the prompts that were read before are kept: %s", error.what)
+        return
+    session = run_directory.open_stage("prompts", _stage_config(config, digest))
+    if session.finished:
+        return
+    with disk_errors("making prompts", session.dir):
+        session.scratch_dir.mkdir(exist_ok=True)
+    raw = collect_prompts(
+        sources,
+        config.prompts.num_prompts,
+        last_role=LAST_ROLES[config.turns.kind],
+        load_teacher=teacher.load,
+        sampling=_written_as(config),
+        scratch_dir=session.scratch_dir,
+    )
+    askable, unaskable = _split_by_control_texts(raw, control_texts(teacher.checkpoint.tokenizer))
+    curated = curate_prompts(askable, config.curation)
+    clusters = cluster(curated.kept, config.curation.cluster_threshold)
+    shares = config.prompts.validation_share, config.prompts.test_share
+    _refuse_too_few(curated.kept, len(raw))
+    prompts = assign_splits(curated.kept, clusters, *shares)
+    near = near_held_out(prompts, config.curation.cluster_threshold)
+    kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
+    dropped = [
+        *unaskable,
+        *((one.prompt, one.filter, one.reason) for one in curated.dropped),
+        *_too_near(curated.kept, near),
+    ]
+    with disk_errors("writing prompts", session.dir):
+        write_rows(session.dir / PROMPTS_NAME, PROMPT_SCHEMA, map(prompt_to_row, kept))
+        dropped_by_filter = write_dropped_prompts(session.dir, dropped)
+    _report(len(raw), kept, dropped_by_filter)
+    session.finish(
+        rows={PROMPTS_NAME: len(kept), DROPPED_NAME: len(dropped)},
+        facts={
+            "num_prompts": len(kept),
+            "num_dropped": len(dropped),
+            "dropped": dropped_by_filter,
+            "num_redacted": curated.num_redacted,
+            "num_clusters": len({prompt.cluster_id for prompt in kept}),
+        },
+    )
+
+
+def _stage_config(config: GenerateConfig, digest: Any) -> dict[str, Any]:  # noqa: ANN401  (JSON)
+    """Return what decides the prompts: files by their content, and the teacher if it writes any."""
+    read = {"num_prompts", "validation_share", "test_share"}
+    settings = {
+        **config.prompts.model_dump(mode="json", include=read),
+        "sources": digest,
+        "last_role": LAST_ROLES[config.turns.kind],
+        "curation": config.curation.model_dump(mode="json", exclude=CONVERSATION_SETTINGS)
+        | {
+            "evaluation_sets": {
+                one.name: digest_files(find_files(str(one.path)))
+                for one in config.curation.evaluation_sets
+            }
+        },
+    }
+    if any(source.kind is not None for source in config.prompts.all_sources):
+        settings["written_by"] = {
+            "teacher": config.teacher.identity,
+            "sampling": _written_as(config).model_dump(),
+        }
+    return settings
+
+
+def _written_as(config: GenerateConfig) -> SamplingParams:
+    return SamplingParams(
+        temperature=config.prompts.temperature,
+        top_p=config.prompts.top_p,
+        max_tokens=config.prompts.max_prompt_tokens,
+        seed=config.sampling.seed,
+    )
+
+
+def _split_by_control_texts(
+    prompts: Iterable[RawPrompt], controls: Sequence[str]
+) -> tuple[list[RawPrompt], list[Dropped]]:
+    """Set prompts aside that hold the text of a control token, which would end their turn."""
+    askable: list[RawPrompt] = []
+    unaskable: list[Dropped] = []
+    for prompt in prompts:
+        found = [
+            control
+            for control in controls
+            if any(control in message.content for message in prompt.messages)
+        ]
+        if found:
+            unaskable.append((prompt, "control_token", ", ".join(found)))
+        else:
+            askable.append(prompt)
+    return askable, unaskable
+
+
+def _too_near(kept: Iterable[RawPrompt], near: dict[str, str]) -> Iterator[Dropped]:
+    for prompt in kept:
+        if prompt.prompt_id in near:
+            yield prompt, "near_held_out", f"like held-out prompt {near[prompt.prompt_id]}"
+
+
+def _refuse_too_few(kept: Sequence[RawPrompt], num_found: int) -> None:
+    if len(kept) < MIN_PROMPTS:
+        raise ConfigError(
+            "too few prompts for three splits",
+            where="generate.prompts",
+            expected=f"at least {MIN_PROMPTS} distinct ones after the filters",
+            found=f"{len(kept)} of {num_found}",
+            hint="name more sources, or loosen generate.curation",
+        )
+
+
+def _report(num_found: int, kept: Sequence[Prompt], dropped: dict[str, int]) -> None:
+    left_out = ", ".join(f"{count} {name}" for name, count in dropped.items()) or "none"
+    logger.info("%d prompts found, %d kept; left out: %s", num_found, len(kept), left_out)
