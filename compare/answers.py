@@ -16,7 +16,7 @@ import openai
 from compare.cache import JsonCache
 from potstill.errors import BackendError, BackendUnavailableError
 from potstill.progress import track
-from potstill.schema import Conversation
+from potstill.schema import Conversation, Message
 
 
 def open_client(base_url: str, timeout_seconds: float) -> openai.OpenAI:
@@ -52,6 +52,11 @@ def backend_errors(model: str) -> Iterator[None]:
         raise BackendError(
             "the endpoint refuses a request", where=f"model {model}", found=error
         ) from error
+
+
+def wire_messages(messages: Sequence[Message]) -> list[Any]:
+    """Return messages as the `openai` client takes them."""
+    return [message.to_chat() for message in messages]
 
 
 class AnswerBook:
@@ -114,7 +119,7 @@ def ask(
     with backend_errors(model):
         completion = client.chat.completions.create(
             model=model,
-            messages=[message.to_chat() for message in prompt.given],
+            messages=wire_messages(prompt.given),
             temperature=temperature,
             max_tokens=max_tokens,
         )

@@ -6,13 +6,12 @@ Knows nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from potstill.errors import ArtifactError
 from potstill.schema import Conversation, Split
-from potstill.tables import read_conversations
+from potstill.tables import conversation_paths, read_conversations
 
 SPLIT: Split = "test"
 
@@ -23,7 +22,9 @@ def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Conve
     Raises:
         ArtifactError: There is none, or a table is damaged.
     """
-    held_out = list(islice(_held_out(conversations_dir), max_conversations))
+    paths = conversation_paths(conversations_dir, SPLIT)
+    stored = chain.from_iterable(map(read_conversations, paths))
+    held_out = list(islice(stored, max_conversations))
     if not held_out:
         raise ArtifactError(
             "there is no held-out conversation to compare on",
@@ -33,6 +34,29 @@ def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Conve
             hint="generate more conversations",
         )
     return held_out
+
+
+def plain_prompts(held_out: list[Conversation]) -> list[Conversation]:
+    """Leave out prompts with tools, which `potstill serve` does not take.
+
+    Raises:
+        ArtifactError: None is left.
+    """
+    plain = [
+        conversation
+        for conversation in held_out
+        if conversation.prompt.tools is None
+        and not any(one.role == "tool" or one.tool_calls for one in conversation.given)
+    ]
+    if not plain:
+        raise ArtifactError(
+            "no held-out prompt can be asked: the endpoint knows no tools",
+            where=f"the {SPLIT} split",
+            expected="at least one prompt without tools",
+            found=f"{len(held_out)} conversations with tools",
+            hint="generate from prompts without tools too",
+        )
+    return plain
 
 
 def distinct_prompts(held_out: list[Conversation], count: int) -> list[Conversation]:
@@ -46,8 +70,3 @@ def distinct_prompts(held_out: list[Conversation], count: int) -> list[Conversat
 def longest_first(held_out: list[Conversation]) -> list[Conversation]:
     """Order by the teacher's first answer, longest first: long answers time decoding best."""
     return sorted(held_out, key=lambda conversation: -conversation.turns[0].num_tokens)
-
-
-def _held_out(conversations_dir: Path) -> Iterator[Conversation]:
-    for path in sorted(conversations_dir.glob("part-*.parquet")):
-        yield from read_conversations(path, SPLIT)

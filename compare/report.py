@@ -15,8 +15,7 @@ from compare.speed import Speed
 from potstill.fidelity import Fidelity
 from potstill.manifest import Manifest
 from potstill.rundir import StageName
-from potstill.schema import Value
-from potstill.schema import Conversation
+from potstill.schema import Conversation, Value
 
 ReportRole = Literal["teacher", "student"]
 
@@ -80,7 +79,7 @@ class Report(Value):
     num_conversations: dict[str, int]
     """Conversations of each split."""
     top_logprobs: int
-    """The teacher's stored log-probabilities per token."""
+    """Most log-probabilities of the teacher's stored per token."""
     settings: dict[str, Any]
     """The configuration of the comparison."""
     versions: dict[str, dict[str, str]]

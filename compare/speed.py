@@ -13,12 +13,12 @@ from statistics import median
 
 import openai
 
-from compare.answers import backend_errors
+from compare.answers import backend_errors, wire_messages
 from potstill.errors import BackendError
 from potstill.progress import track
-from potstill.schema import Conversation
+from potstill.schema import Conversation, Message
 
-WARM_UP_PROMPT = {"messages": [{"role": "user", "content": "Hello!"}]}
+WARM_UP_MESSAGES = (Message(role="user", content="Hello!"),)
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ def measure_speed(
     samples: dict[str, list[Speed]] = {model: [] for model in models}
     with track("measuring speed", len(models) * (len(prompts) + 1), "answers") as progress:
         for model in models:
-            time_answer(client, model, WARM_UP_PROMPT, 4)
+            time_answer(client, model, WARM_UP_MESSAGES, 4)
             progress.advance()
         for prompt in prompts:
             for model in models:
-                sample = time_answer(client, model, prompt, max_tokens)
+                sample = time_answer(client, model, prompt.given, max_tokens)
                 samples[model] += [sample] if sample else []
                 progress.advance()
     return {model: _median(model, samples[model]) for model in models}
 
 
 def time_answer(
-    client: openai.OpenAI, model: str, prompt: Conversation, max_tokens: int
+    client: openai.OpenAI, model: str, messages: Sequence[Message], max_tokens: int
 ) -> Speed | None:
     """Time one streamed answer at temperature 0; None when it has fewer than two tokens.
 
@@ -71,7 +71,7 @@ def time_answer(
         backend_errors(model),
         client.chat.completions.create(
             model=model,
-            messages=[message.to_chat() for message in prompt.given],
+            messages=wire_messages(messages),
             temperature=0.0,
             max_tokens=max_tokens,
             stream=True,

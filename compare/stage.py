@@ -19,7 +19,7 @@ from compare.cache import JsonCache
 from compare.config import CompareConfig
 from compare.endpoint import free_port, running_endpoint, serve_command
 from compare.fidelity import measure_fidelity
-from compare.heldout import distinct_prompts, longest_first, read_held_out
+from compare.heldout import distinct_prompts, longest_first, plain_prompts, read_held_out
 from compare.machine import describe_machine
 from compare.page import render_page
 from compare.report import Report, build_report, reference_file
@@ -154,8 +154,9 @@ def _ask_endpoint(
 ) -> tuple[dict[str, Speed], list[dict[str, Any]]]:
     """Measure speed before asking: the endpoint has then seen none of the timed prompts."""
     files, recommended = gguf.facts["files"], gguf.facts["recommended"]
-    asked = distinct_prompts(held_out, config.num_side_by_side)
-    timed = distinct_prompts(longest_first(held_out), config.speed_rounds)
+    plain = plain_prompts(held_out)
+    asked = distinct_prompts(plain, config.num_side_by_side)
+    timed = distinct_prompts(longest_first(plain), config.speed_rounds)
     book = AnswerBook(cache, [reference_file(files), recommended], asked)
     speed = cache.get("speed")
     if speed is None or book.missing():

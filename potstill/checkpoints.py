@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from potstill.errors import ArtifactError, ConfigError
+from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError
 from potstill.progress import announced
 
 FINGERPRINT_BLOCKS, FINGERPRINT_BLOCK_BYTES = 64, 1 << 16
@@ -140,6 +140,24 @@ def checkpoint_fingerprint(checkpoint_dir: Path) -> str:
     except OSError as error:
         raise _damaged(checkpoint_dir, "readable files", error) from error
     return digest.hexdigest()
+
+
+def refuse_other_checkpoint(checkpoint_dir: Path, expected_fingerprint: str) -> None:
+    """Make sure that a teacher's checkpoint is the one that the conversations were made with.
+
+    Raises:
+        ManifestMismatchError: It is another one.
+        ArtifactError: A file cannot be read.
+    """
+    found = checkpoint_fingerprint(checkpoint_dir)
+    if found != expected_fingerprint:
+        raise ManifestMismatchError(
+            "the teacher's checkpoint has changed since the conversations were made",
+            where=checkpoint_dir,
+            expected=f"fingerprint {expected_fingerprint} (conversations)",
+            found=f"fingerprint {found}",
+            hint="restore the checkpoint, or make the conversations again with --force",
+        )
 
 
 def _local_checkpoint(name: str) -> Path | None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -92,6 +91,11 @@ CONVERSATION_SCHEMAS = tuple(map(conversation_schema, (1 << 16, 1 << 17)))
 """For vocabularies whose ids take two bytes, and for larger ones."""
 
 
+def conversation_paths(directory: Path, split: Split) -> list[Path]:
+    """Return the files of a split in a finished stage of conversations, in order; may be none."""
+    return sorted(directory.glob(f"{split}-*.parquet"))
+
+
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
     """Write rows to a Parquet file, whole or not at all; return their number.
 
@@ -148,15 +152,14 @@ def read_conversation_batches(
     return _read_batches(path, CONVERSATION_SCHEMAS, columns)
 
 
-def read_conversations(path: Path, split: Split | None = None) -> Iterator[Conversation]:
-    """Yield a file's conversations, those of one split or all.
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """Yield a file's conversations, holding one row group in memory at a time.
 
     Raises:
         ArtifactError: The file is missing, damaged, or has other columns.
     """
     for batch in read_conversation_batches(path):
-        chosen = batch if split is None else batch.filter(pc.equal(batch["split"], split))
-        yield from conversations_from_batch(chosen)
+        yield from conversations_from_batch(batch)
 
 
 def _read_batches(
@@ -198,6 +201,8 @@ def prompt_from_row(row: dict[str, Any]) -> Prompt:
 def conversations_to_table(conversations: Sequence[Conversation], vocab_size: int) -> pa.Table:
     """Lay conversations out as the rows of `conversation_schema(vocab_size)`."""
     schema = conversation_schema(vocab_size)
+    if not conversations:
+        return schema.empty_table()
     plain = [
         {
             **conversation.prompt.model_dump(exclude={"messages"}),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from potstill.tables import read_conversation_batches
+from potstill.schema import Split
+from potstill.tables import conversation_paths, read_conversation_batches
 
 UNKNOWN = "not stated"
 
@@ -43,7 +44,7 @@ def write_card(
 
 Made with potstill by knowledge distillation.
 
-- Teacher: {teacher["model"]}, {teacher["num_parameters"]:,} parameters
+- Teacher: {teacher["model"]}{_parameters(teacher["num_parameters"])}
 - Teacher's licence: {teacher_licence(Path(teacher["path"]))}
 - Student: {student["num_parameters"]:,} parameters, {student["num_layers"]} layers, trained by
   method "{student["method"]}"
@@ -79,9 +80,16 @@ def teacher_licence(checkpoint_dir: Path) -> str:
     return UNKNOWN
 
 
+def _parameters(count: int) -> str:
+    """Say how many there are; 0 is that of a served teacher whose weights were not at hand."""
+    return f", {count:,} parameters" if count else ""
+
+
 def _data(conversations_dir: Path) -> tuple[str, str]:
-    sources, licences = set(), set()
-    for path in sorted(conversations_dir.glob("part-*.parquet")):
+    sources: set[str] = set()
+    licences: set[str] = set()
+    splits = get_args(Split)
+    for path in (path for split in splits for path in conversation_paths(conversations_dir, split)):
         for batch in read_conversation_batches(path, ["source", "licence"]):
             sources.update(batch["source"].to_pylist())
             licences.update(one or UNKNOWN for one in batch["licence"].to_pylist())

@@ -66,7 +66,8 @@ def write_modelfile(
 
     Args:
         stops: Texts of the tokens that end a turn.
-        chats: Chats on which a translated template must agree with the checkpoint's.
+        chats: Chats on which a translated template must agree with the checkpoint's; those with
+            tools are left out, of which it knows nothing.
     """
     lines = [f"FROM ./{file_name}"]
     template = translate_template(tokenizer, chats)
@@ -94,7 +95,10 @@ def translate_template(
         return None
     dialogue = [Message(role=role, content=f"{role} {n}") for n in (1, 2) for role in ROLES[1:]]
     system = Message(role="system", content="Be brief.")
-    checks = [*chats, dialogue[:3], [system, *dialogue[:3]], [system, dialogue[0]]]
+    plain = [
+        chat for chat in chats if all(one.role in ROLES and not one.tool_calls for one in chat)
+    ]
+    checks = [*plain, dialogue[:3], [system, *dialogue[:3]], [system, dialogue[0]]]
     agrees = all(_render(tokenizer, chat, opened=True) == template.render(chat) for chat in checks)
     return template if agrees else None
 
@@ -140,7 +144,7 @@ def _default_system(text: str, before: str, rest: str) -> str | None:
 def _render(tokenizer: Any, messages: Sequence[Message], *, opened: bool = False) -> str:  # noqa: ANN401
     return str(
         tokenizer.apply_chat_template(
-            [message.model_dump() for message in messages],
+            [message.to_chat() for message in messages],
             tokenize=False,
             add_generation_prompt=opened,
         )

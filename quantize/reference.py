@@ -3,7 +3,7 @@
 In: a checkpoint, its tokenizer and the stored conversations. Out: expected token ids, and the
 checkpoint's log-probabilities on disk. Knows nothing of GGUF.
 
-Shape legend: T completion tokens of all sequences in order, V vocabulary.
+Shape legend: T predicted tokens of all sequences in order, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,20 @@ from potstill.errors import ConversionError
 from potstill.files import replacing
 from potstill.progress import track
 from potstill.schema import Message
-from potstill.tables import read_conversations
+from potstill.tables import conversation_paths, read_conversations
 from quantize.hostile_texts import HOSTILE_TEXTS
 from quantize.vocabulary import SpecialTokens, adds_bos, read_special_tokens
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out conversations, cut to a number of completion tokens.
+    """Held-out conversations, cut to a number of tokens after their prompts.
 
     Attributes:
         chats: The prompts' messages.
-        sequences: Per conversation, `token_ids` to feed and the position `start` from which on the
-            prediction of a completion token is read. After a first answer the turns that follow
-            count too: what a file predicts of a user's turn must be right as well.
+        sequences: Per conversation, `token_ids` to feed and the position `start` from which on
+            predictions are read, that of the first answer's first token being the first. The turns
+            after it count too: what a file predicts of a user's turn must be right as well.
         num_tokens: T.
     """
 
@@ -56,21 +57,23 @@ class Expected:
 
 
 def read_held_out(conversations_dir: Path, max_tokens: int) -> HeldOut:
-    """Take test conversations in stored order until they have `max_tokens` completion tokens.
+    """Take test conversations in stored order until `max_tokens` tokens follow their prompts.
 
     Raises:
         ConversionError: There are none.
     """
-    chats, sequences, num_tokens = [], [], 0
-    for path in sorted(conversations_dir.glob("part-*.parquet")):
-        for conversation in read_conversations(path, "test"):
-            if num_tokens >= max_tokens:
-                break
-            start = conversation.turns[0].start
-            token_ids = conversation.token_ids[: start + max_tokens - num_tokens].tolist()
-            num_tokens += len(token_ids) - start
-            chats.append(list(conversation.given))
-            sequences.append({"token_ids": token_ids[:-1], "start": start - 1})
+    chats: list[list[Message]] = []
+    sequences: list[dict[str, Any]] = []
+    num_tokens = 0
+    paths = conversation_paths(conversations_dir, "test")
+    for conversation in chain.from_iterable(map(read_conversations, paths)):
+        start = conversation.turns[0].start
+        token_ids = conversation.token_ids[: start + max_tokens - num_tokens].tolist()
+        num_tokens += len(token_ids) - start
+        chats.append(list(conversation.given))
+        sequences.append({"token_ids": token_ids[:-1], "start": start - 1})
+        if num_tokens == max_tokens:
+            break
     if not sequences:
         raise ConversionError(
             "there are no held-out conversations to verify the files with",
@@ -98,7 +101,7 @@ def read_expected(
         texts = [unicodedata.normalize("NFC", text) for text in texts]
         chats = [
             [
-                Message(role=one.role, content=unicodedata.normalize("NFC", one.content))
+                one.model_copy(update={"content": unicodedata.normalize("NFC", one.content)})
                 for one in chat
             ]
             for chat in chats

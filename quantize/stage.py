@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.checkpoints import find_checkpoint
+from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
 from potstill.errors import ConversionError, ManifestMismatchError
 from potstill.files import disk_errors, replacing, sha256_file, write_text_atomically
 from potstill.manifest import Manifest, read_manifest
@@ -85,6 +85,7 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
 
     Raises:
         ConversionError: A checkpoint cannot be converted, or a file does not match it.
+        ManifestMismatchError: Student or teacher is not of these conversations.
         ArtifactError: An input is missing or damaged, or the disk is full.
     """
     session = run_directory.open_stage(
@@ -133,6 +134,7 @@ def _source_models(
     models = [SourceModel("student", Checkpoint(student_dir), config.types, held_out, scratch_dir)]
     if config.teacher_types:
         teacher_dir = find_checkpoint(student["teacher"]["path"])
+        refuse_other_checkpoint(teacher_dir, student["teacher"]["fingerprint"])
         checkpoint = Checkpoint(teacher_dir)
         models.append(
             SourceModel("teacher", checkpoint, config.teacher_types, held_out, scratch_dir)

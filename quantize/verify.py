@@ -51,7 +51,7 @@ def verify_file(
         task="inspect",
         path=path,
         num_threads=num_threads,
-        chats=[[message.model_dump() for message in chat] for chat in expected.chats],
+        chats=[[message.to_chat() for message in chat] for chat in expected.chats],
         texts=expected.texts,
         sequences=held_out.sequences,
         logprobs_path=logprobs_path,

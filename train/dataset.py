@@ -1,7 +1,7 @@
 """Stored conversations as training examples and padded batches.
 
-In: the conversations' Parquet parts. Out: an Arrow-backed dataset, and batches of tensors in which
-row t of the teacher's distributions belongs to completion token t. Nothing is tokenised again.
+In: a split's Parquet files. Out: an Arrow-backed dataset, and batches of tensors in which row t of
+the teacher's distributions belongs to token t of its answers. Nothing is tokenised again.
 Knows nothing of models.
 
 Shape legend: B conversations, L padded length, T labelled tokens of a batch, K stored entries.
@@ -28,7 +28,7 @@ from potstill.distributions import SIGNAL_COLUMNS, decode_row
 from potstill.errors import TrainingError
 from potstill.fidelity import TeacherRows
 from potstill.schema import Split
-from potstill.tables import read_conversation_batches
+from potstill.tables import conversation_paths, read_conversation_batches
 
 logger = logging.getLogger(__name__)
 
@@ -41,27 +41,27 @@ batches of an epoch still come in random order."""
 
 
 def load_split(conversations_dir: Path, split: Split, max_length: int) -> datasets.Dataset:
-    """Return a split's conversations whose prompt leaves room for a completion token.
+    """Return a split's conversations whose prompt leaves room for a token of the first answer.
 
-    The columns stay Arrow lists in memory; `length` is added, prompt and completion together, cut
-    at `max_length`.
+    The columns stay Arrow lists in memory; `length` is added, that of the whole conversation cut at
+    `max_length`.
 
     Raises:
-        ArtifactError: A part is damaged.
+        ArtifactError: A file is damaged.
         TrainingError: No conversation is left.
     """
-    tables = [
-        _with_turns(pa.Table.from_batches([batch]).filter(pc.equal(batch["split"], split)))
-        for path in sorted(conversations_dir.glob("part-*.parquet"))
-        for batch in read_conversation_batches(
-            path, ["split", "token_ids", "turns", *SIGNAL_COLUMNS]
-        )
+    stored = [
+        _with_turns(batch)
+        for path in conversation_paths(conversations_dir, split)
+        for batch in read_conversation_batches(path, ["token_ids", "turns", *SIGNAL_COLUMNS])
     ]
-    table = pa.concat_tables(tables)
-    num_stored = table.num_rows
-    prompt_lengths = pc.list_element(table["turn_starts"], 0)
-    table = table.filter(pc.less(prompt_lengths, max_length))
-    if table.num_rows == 0:
+    num_stored = sum(batch.num_rows for batch in stored)
+    fitting = [
+        batch.filter(pc.less(pc.list_element(batch["turn_starts"], 0), max_length))
+        for batch in stored
+        if batch.num_rows
+    ]
+    if not any(batch.num_rows for batch in fitting):
         raise TrainingError(
             f"the {split} split has no conversation to work with",
             where=conversations_dir,
@@ -69,6 +69,7 @@ def load_split(conversations_dir: Path, split: Split, max_length: int) -> datase
             found=f"{num_stored} conversations, all with longer prompts" if num_stored else "none",
             hint="generate more conversations, or raise train.max_length",
         )
+    table = pa.Table.from_batches(fitting)
     if table.num_rows < num_stored:
         logger.warning(
             "%s split: %d of %d conversations are left out, their prompts reach max_length = %d",
@@ -91,21 +92,19 @@ def largest_token_id(dataset: datasets.Dataset) -> int:
 
 
 def labelled_positions(row: dict[str, Any], max_length: int) -> NDArray[np.int64]:
-    """Return the positions of a row's answer tokens that `max_length` leaves."""
+    """Return the positions [T] of the tokens of a row's answers that `max_length` leaves."""
     turns = zip(row["turn_starts"], row["turn_lengths"], strict=True)
     positions_T = np.concatenate([np.arange(start, start + length) for start, length in turns])
     return positions_T[positions_T < max_length]
 
 
-def _with_turns(table: pa.Table) -> pa.Table:
+def _with_turns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Lay the turns' starts and lengths out as columns of their own."""
-    turns = table["turns"].combine_chunks()
-    starts, lengths = (
-        pa.ListArray.from_arrays(turns.offsets, pc.struct_field(turns.values, name))
-        for name in ("start", "num_tokens")
-    )
-    table = table.append_column("turn_starts", starts).append_column("turn_lengths", lengths)
-    return table.select(COLUMNS)
+    turns = batch["turns"]
+    for name, field in (("turn_starts", "start"), ("turn_lengths", "num_tokens")):
+        column = pa.ListArray.from_arrays(turns.offsets, pc.struct_field(turns.values, field))
+        batch = batch.append_column(name, column)
+    return batch.select(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Collator:
     pad_token_id: int
 
     def teacher_rows(self, row: dict[str, Any]) -> TeacherRows:
-        """Return the teacher's signal for the completion tokens that `max_length` leaves."""
+        """Return the teacher's signal for the tokens of its answers that `max_length` leaves."""
         positions_T = labelled_positions(row, self.max_length)
         signal = decode_row(row).slice(0, len(positions_T))
         token_ids_T = np.asarray(row["token_ids"], dtype=np.int64)[positions_T]
@@ -172,7 +171,7 @@ class SimilarLengths(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng((self._seed, self._epoch))
         order = random.permutation(len(self._lengths))
-        batches: list[np.ndarray] = []
+        batches: list[NDArray[np.int64]] = []
         for start in range(0, len(order), self._batch_size * BATCHES_PER_GROUP):
             group = order[start : start + self._batch_size * BATCHES_PER_GROUP]
             group = group[np.argsort(-self._lengths[group], kind="stable")]
@@ -184,7 +183,7 @@ class SimilarLengths(Sampler[int]):
             yield from batch.tolist()
 
 
-def _stack(parts: Sequence[np.ndarray], fill: float) -> Tensor:
+def _stack(parts: Sequence[NDArray[Any]], fill: float) -> Tensor:
     width = max(part.shape[1] for part in parts)
     padded = [
         np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=fill) for part in parts

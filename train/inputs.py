@@ -15,7 +15,7 @@ import datasets
 from transformers import AutoTokenizer
 
 from potstill.chat import chat_template_sha256
-from potstill.checkpoints import find_checkpoint
+from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
 from potstill.errors import ManifestMismatchError
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
@@ -43,8 +43,8 @@ def load_data(config: TrainConfig, run_directory: RunDirectory) -> Data:
     """Read and check the conversations of a run.
 
     Raises:
-        ManifestMismatchError: The teacher's tokenizer or chat template, or the kind of
-            log-probabilities differs.
+        ManifestMismatchError: The teacher's tokenizer, chat template or, where the student is made
+            of it, checkpoint has changed, or the log-probabilities are of another kind.
         TrainingError: A split is empty, or a signal that the loss needs is missing.
         ArtifactError: A file is damaged.
     """
@@ -52,6 +52,8 @@ def load_data(config: TrainConfig, run_directory: RunDirectory) -> Data:
     facts = read_manifest(conversations_dir).facts
     _refuse_other_signal(config, facts, conversations_dir)
     teacher_dir = find_checkpoint(facts["teacher"]["path"])
+    if config.student.checkpoint is None:
+        refuse_other_checkpoint(teacher_dir, facts["teacher"]["fingerprint"])
     refuse_other_tokenizer(teacher_dir, facts["tokenizer_sha256"])
     tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
     _refuse_other_template(tokenizer.chat_template, facts["chat_template_sha256"], teacher_dir)
