@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,8 @@ class Writing:
     """Makes the prompt out of an attempt's number and text; None when it is of no use."""
     sampling: SamplingParams
     """How an attempt is sampled; its own seed is derived from this one."""
+    known: Container[RawPrompt] = frozenset()
+    """Prompts that are there already, and not wanted again."""
 
 
 def write_until_enough(
@@ -64,6 +66,7 @@ def write_until_enough(
         ArtifactError: The log cannot be written.
     """
     num_attempts = 0
+    failed: list[int] = []
     with disk_errors("writing prompts down", log_path):
         texts = _read_log(log_path)
         prompts: list[RawPrompt] = []
@@ -71,8 +74,9 @@ def write_until_enough(
             if num_attempts >= MAX_ATTEMPTS_PER_PROMPT * count:
                 raise _refusal(count, len(prompts))
             num_attempts += math.ceil(ATTEMPTS_PER_PROMPT * (count - len(prompts)))
-            _make_attempts(teacher, writing, texts, num_attempts, log_path)
+            failed += _make_attempts(teacher, writing, texts, num_attempts, log_path)
             prompts = _usable(writing, texts, num_attempts)
+        _give_up(failed, log_path)
     return prompts[:count]
 
 
@@ -83,13 +87,13 @@ def _usable(writing: Writing, texts: Texts, num_attempts: int) -> list[RawPrompt
         for number in range(num_attempts)
         if (text := texts.get(number)) is not None
     )
-    return distinct(prompt for prompt in made if prompt is not None)
+    return distinct(prompt for prompt in made if prompt is not None and prompt not in writing.known)
 
 
 def _make_attempts(
     teacher: SamplingTeacher, writing: Writing, texts: Texts, num_attempts: int, log_path: Path
-) -> None:
-    """Make the attempts below `num_attempts` that were not made before."""
+) -> list[int]:
+    """Make the attempts below `num_attempts` that were not made before; return which failed."""
     todo = [number for number in range(num_attempts) if number not in texts]
     requests = _requests(writing, todo)
     controls = control_texts(teacher.tokenizer)
@@ -102,7 +106,7 @@ def _make_attempts(
         for result in teacher.sample(lambda n: list(islice(requests, n)), top_logprobs=None):
             number = int(result.request_id)
             if isinstance(result, Failure):
-                # Not written down: whoever runs this again wants it tried again.
+                # Not written down yet: whoever goes on with this wants it tried again.
                 texts[number] = None
                 failures.append(result)
             else:
@@ -111,6 +115,14 @@ def _make_attempts(
                 log.flush()
             progress.advance()
     _report(failures, len(todo))
+    return [int(failure.request_id) for failure in failures]
+
+
+def _give_up(failed: list[int], log_path: Path) -> None:
+    """Write failures down once they were replaced, so that the same prompts are found again."""
+    if failed:
+        with log_path.open("a", encoding="utf-8") as log:
+            log.writelines(json.dumps([number, None]) + "\n" for number in failed)
 
 
 def _requests(writing: Writing, numbers: list[int]) -> Iterator[SampleRequest]:

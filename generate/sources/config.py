@@ -51,7 +51,7 @@ class SourceConfig(Table):
     """A Hugging Face data set: its name on the hub, or a directory."""
     kind: Literal["magpie", "evolve"] | None = None
     """Prompts that the teacher writes: `magpie` out of nothing, `evolve` by rewriting the prompts
-    of the other sources."""
+    of the other sources, those of `evolve` tables before it included: two tables are two rounds."""
     name: str | None = Field(default=None, min_length=1)
     """Source of prompts that do not name one; None takes the file's, data set's or kind's name."""
     weight: float = Field(default=1.0, gt=0.0)
@@ -73,6 +73,16 @@ class SourceConfig(Table):
     """Keep the steering system prompt in the written prompt; it was a means to an end, so not."""
     operations: tuple[Operation, ...] = Field(default=OPERATIONS, min_length=1)
     """How seeds are rewritten, drawn evenly; all, so that prompts get both harder and wider."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the teacher writes its prompts."""
+        return self.kind is not None
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return str(self.name or self.path or self.dataset or self.kind)
 
     @model_validator(mode="after")
     def _is_one_source(self) -> Self:

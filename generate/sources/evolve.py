@@ -5,7 +5,7 @@ In: a teacher and seeds. Out: distinct `RawPrompt`s that keep their seeds' sourc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 from generate.prompts import RawPrompt
@@ -19,8 +19,6 @@ from potstill.schema import Message, SamplingParams
 
 SOURCE = "evolve"
 LABEL = "the teacher rewrites prompts"
-SPARE_TOKENS = 8
-"""A seed may take a few tokens more inside a request than alone."""
 
 
 def write_evolved(
@@ -30,6 +28,7 @@ def write_evolved(
     count: int,
     sampling: SamplingParams,
     log_path: Path,
+    known: Container[RawPrompt] = frozenset(),
 ) -> list[RawPrompt]:
     """Let the teacher write `count` distinct variants of seeds, none of them a seed.
 
@@ -37,24 +36,28 @@ def write_evolved(
 
     Args:
         config: A source of kind "evolve".
-        seeds: Prompts in any order; those with tools are left out, for a variant may need others.
+        seeds: Prompts in any order. Left out are those with tools, for a variant may need others,
+            and those longer than `sampling.max_tokens`: their variants would not end.
         sampling: How an attempt is sampled; `seed` decides the attempts' seeds, and which prompt
             is rewritten how.
         log_path: JSONL file of all attempts, those of an earlier process included.
+        known: Prompts of other sources, which are not written again.
 
     Raises:
         ConfigError: There are no seeds.
         TeacherError: Too few attempts end in a usable prompt.
         ArtifactError: The log cannot be written.
     """
-    usable = usable_seeds(teacher.tokenizer, seeds)
+    usable = usable_seeds(teacher.tokenizer, seeds, sampling.max_tokens)
     if not usable:
         raise ConfigError(
             "there are no prompts to rewrite",
             where="generate.prompts.sources, kind evolve",
-            expected="another source with prompts without tools",
+            expected=f"another source with prompts of at most {sampling.max_tokens} tokens that "
+            "have no tools",
+            hint="raise generate.prompts.max_prompt_tokens",
         )
-    known = {text_key(question(seed)) for seed in usable}
+    questions = {text_key(question(seed)) for seed in usable}
 
     def drawn(number: int) -> tuple[RawPrompt, Operation]:
         place = derive_seed(sampling.seed, f"evolution {number}")
@@ -68,15 +71,17 @@ def write_evolved(
     def to_prompt(number: int, text: str) -> RawPrompt | None:
         seed, _ = drawn(number)
         variant = parse_evolved(question(seed), text)
-        if variant is None or text_key(variant) in known:
+        if variant is None or text_key(variant) in questions:
             return None
         return _to_prompt(variant, seed, config)
 
-    writing = Writing(LABEL, prompt_token_ids, to_prompt, sampling)
+    writing = Writing(LABEL, prompt_token_ids, to_prompt, sampling, known)
     return write_until_enough(teacher, writing, count, log_path)
 
 
-def usable_seeds(tokenizer: ChatTokenizer, prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
+def usable_seeds(
+    tokenizer: ChatTokenizer, prompts: Iterable[RawPrompt], max_tokens: int
+) -> list[RawPrompt]:
     """Return the prompts that can be rewritten, in an order that is the same on every machine."""
     controls = control_texts(tokenizer)
     seeds = {
@@ -87,20 +92,9 @@ def usable_seeds(tokenizer: ChatTokenizer, prompts: Iterable[RawPrompt]) -> list
         and not any(
             control in message.content for message in prompt.messages for control in controls
         )
+        and len(tokenise(tokenizer, question(prompt))) <= max_tokens
     }
     return [seeds[prompt_id] for prompt_id in sorted(seeds)]
-
-
-def request_tokens(
-    tokenizer: ChatTokenizer, config: SourceConfig, seeds: Iterable[RawPrompt]
-) -> int:
-    """Return how many tokens the longest request to rewrite one of the seeds takes at most."""
-    around = max(
-        len(render_prompt(tokenizer, evolution_messages("", operation)))
-        for operation in config.operations
-    )
-    longest = max((len(tokenise(tokenizer, question(seed))) for seed in seeds), default=0)
-    return around + longest + SPARE_TOKENS
 
 
 def question(prompt: RawPrompt) -> str:

@@ -31,7 +31,8 @@ def read_dataset(config: SourceConfig, columns: frozenset[str]) -> Iterator[Sour
     known = [name for name in dataset.column_names if name in columns]
     table = dataset.select_columns(known or dataset.column_names).with_format("arrow")
     name = str(config.dataset)
-    return table_rows(table.iter(BATCH_ROWS), lambda number: f"{name}, row {number}", name)
+    source = Path(name).name if Path(name).expanduser().is_dir() else name
+    return table_rows(table.iter(BATCH_ROWS), lambda number: f"{name}, row {number}", source)
 
 
 def digest_dataset(config: SourceConfig) -> str:

@@ -9,6 +9,7 @@ with Nothing", section 2.1, and its extension that controls the task by a system
 from __future__ import annotations
 
 from bisect import bisect
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -60,6 +61,7 @@ def write_prompts(
     count: int,
     sampling: SamplingParams,
     log_path: Path,
+    known: Container[RawPrompt] = frozenset(),
 ) -> list[RawPrompt]:
     """Let the teacher write `count` distinct prompts.
 
@@ -67,6 +69,7 @@ def write_prompts(
         config: A source of kind "magpie".
         sampling: How an attempt is sampled; `seed` decides the attempts' seeds and their steering.
         log_path: JSONL file of all attempts, those of an earlier process included.
+        known: Prompts of other sources, which are not written again.
 
     Raises:
         TeacherError: Too few attempts end in a usable prompt, or the chat template leaves out a
@@ -83,18 +86,11 @@ def write_prompts(
             return None
         return _to_prompt(text, config, steering.at(number))
 
-    writing = Writing(LABEL, lambda number: slots[steering.at(number)], to_prompt, sampling)
+    def prompt_token_ids(number: int) -> list[int]:
+        return slots[steering.at(number)]
+
+    writing = Writing(LABEL, prompt_token_ids, to_prompt, sampling, known)
     return write_until_enough(teacher, writing, count, log_path)
-
-
-def request_tokens(tokenizer: ChatTokenizer, config: SourceConfig) -> int:
-    """Return how many tokens stand before the longest steered user slot.
-
-    Raises:
-        TeacherError: The chat template leaves out a system prompt.
-    """
-    slots = (_slot_token_ids(tokenizer, steer.system_prompt) for steer in _steers(config))
-    return max(len(slot) for slot in slots)
 
 
 def _steers(config: SourceConfig) -> list[_Steer]:

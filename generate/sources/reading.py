@@ -47,8 +47,8 @@ def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPro
         )
 
 
-def source_digest(config: SourceConfig) -> str | None:
-    """Return what identifies a source's content; None for prompts that the teacher writes.
+def source_digest(config: SourceConfig) -> str:
+    """Return what identifies the content of a source that is read.
 
     Of files it is the sha256 of their bytes, so equal files in two places are one source; of a data
     set its fingerprint.
@@ -58,7 +58,7 @@ def source_digest(config: SourceConfig) -> str | None:
     """
     if config.path is not None:
         return digest_files(find_files(config.path))
-    return None if config.dataset is None else digest_dataset(config)
+    return digest_dataset(config)
 
 
 def _rows(config: SourceConfig) -> Iterator[SourceRow]:

@@ -156,17 +156,29 @@ def test_a_teacher_that_writes_too_few_is_refused(writing, log_path, text):
     assert limit <= len(teacher.asked) < limit + FIRST_ROUND
 
 
-def test_an_attempt_that_fails_is_replaced_and_tried_again_by_the_next_process(
-    writing, log_path, caplog
-):
+def test_an_attempt_that_fails_is_replaced_for_good(writing, log_path, caplog):
     texts = [Failure("0", "timed out"), *QUESTIONS]
-    teacher = writing(texts)
-    assert write(teacher, log_path, count=8) == QUESTIONS[:8]
+    assert write(writing(texts), log_path, count=8) == QUESTIONS[:8]
     assert "1 of 11 attempts failed, the first one: timed out" in caplog.text
-    assert 0 not in [number for number, _ in logged(log_path)]
-    again = writing(["What now, then?"])
+    again = writing([])
+    assert write(again, log_path, count=8) == QUESTIONS[:8]
+    assert again.asked == []
+
+
+def test_an_attempt_that_failed_is_tried_again_by_a_process_that_goes_on(writing, log_path):
+    texts = [Failure("0", "timed out"), *QUESTIONS]
+    with pytest.raises(KeyboardInterrupt):
+        write(writing(texts, lives=5), log_path, count=8)
+    again = writing(["What now, then?", *QUESTIONS])
     assert write(again, log_path, count=8) == ["What now, then?", *QUESTIONS[:7]]
-    assert again.calls == [[0]]
+    assert again.calls[0][0] == 0
+
+
+def test_prompts_that_are_there_already_are_not_written_again(writing, log_path):
+    known = {to_prompt(number, QUESTIONS[number]) for number in (0, 2)}
+    writing_now = Writing("writing", lambda _: [1], to_prompt, sampling(), known)
+    prompts = write_until_enough(writing(QUESTIONS), writing_now, 3, log_path)
+    assert [prompt.messages[0].content for prompt in prompts] == [QUESTIONS[n] for n in (1, 3, 4)]
 
 
 def test_a_teacher_that_always_fails_is_not_asked_for_ever(writing, log_path):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from generate.sources.config import OPERATIONS, SourceConfig
-from generate.sources.evolve import question, request_tokens, usable_seeds, write_evolved
+from generate.sources.evolve import question, usable_seeds, write_evolved
 from generate.sources.rewriting import INSTRUCTIONS, evolution_messages
 from potstill.errors import ConfigError
 from potstill.schema import Message, SamplingParams
@@ -84,7 +84,7 @@ def test_the_first_question_of_a_conversation_is_its_seed(asking):
     assert question(conversation) == "One thing, please?"
 
 
-def test_seeds_with_tools_control_tokens_or_nothing_to_ask_are_left_out(
+def test_seeds_with_tools_control_tokens_or_nothing_to_ask_and_long_ones_are_left_out(
     toy_tokenizer, asking, writing, tmp_path
 ):
     tools = json.dumps([{"type": "function", "function": {"name": "add"}}])
@@ -93,16 +93,9 @@ def test_seeds_with_tools_control_tokens_or_nothing_to_ask_are_left_out(
         asking("What does | mean?"),
         asking("Be brief?", system="Say |."),
         asking(" "),
+        asking("long " * 9),
     ]
     good = asking("What is it?")
-    assert usable_seeds(toy_tokenizer(), [*useless, good, good]) == [good]
+    assert usable_seeds(toy_tokenizer(), [*useless, good, good], 40) == [good]
     with pytest.raises(ConfigError, match="no prompts to rewrite"):
         write(writing([]), tmp_path, useless)
-
-
-def test_the_longest_request_is_measured(writing, tmp_path, seeds):
-    teacher = writing(VARIANTS)
-    write(teacher, tmp_path, seeds, count=100)
-    longest = max(len(request.prompt_token_ids) for request in teacher.asked)
-    measured = request_tokens(teacher.tokenizer, EVOLVE, seeds)
-    assert longest <= measured < longest + 20

@@ -1,7 +1,7 @@
 import pytest
 
 from generate.sources.config import SourceConfig
-from generate.sources.magpie import MIN_WORDS, request_tokens, write_prompts
+from generate.sources.magpie import MIN_WORDS, write_prompts
 from potstill.errors import TeacherError
 from potstill.schema import Message, SamplingParams
 
@@ -91,9 +91,3 @@ def test_a_template_without_system_messages_cannot_be_steered(
         write(teacher, tmp_path, source=STEERED)
     assert ("not supported" in str(caught.value.found)) is (system == "refuses")
     assert write(teacher, tmp_path, count=3)
-
-
-def test_the_longest_request_is_measured(toy_tokenizer):
-    assert request_tokens(toy_tokenizer(), SourceConfig(kind="magpie")) == len("<user>")
-    longest = len(f"<system>{LAW}|<user>")
-    assert request_tokens(toy_tokenizer(), STEERED) == longest

@@ -1,9 +1,10 @@
-import pytest
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.prompts import RawPrompt, choose
-from generate.sources.mix import distinct_between, mix, shares
+from generate.sources.mix import KnownPrompts, Pool, pool, shares
 from potstill.schema import Message
 
 
@@ -14,47 +15,37 @@ def numbered(count: int, source: str, start: int = 0) -> list[RawPrompt]:
     ]
 
 
-def counted(prompts) -> dict[str, int]:
-    sources = [prompt.source for prompt in prompts]
-    return {source: sources.count(source) for source in sorted(set(sources))}
-
-
-def test_each_source_gives_its_weights_share():
-    sources = [(3.0, numbered(100, "a")), (1.0, numbered(100, "b", 100))]
-    assert counted(mix(sources, 40)) == {"a": 30, "b": 10}
-
-
-def test_a_source_that_runs_short_leaves_its_rest_to_the_others():
-    sources = [
-        (1.0, numbered(5, "a")),
-        (1.0, numbered(100, "b", 100)),
-        (2.0, numbered(100, "c", 200)),
-    ]
-    assert counted(mix(sources, 45)) == {"a": 5, "b": 13, "c": 27}
-    assert counted(mix(sources, 1000)) == {"a": 5, "b": 100, "c": 100}
+def test_the_same_prompts_are_kept_whatever_their_order():
+    prompts = numbered(100, "a")
+    found = pool(prompts, 20, KnownPrompts())
+    assert found == Pool(choose(prompts, 20), num_read=100, num_distinct=100)
+    assert pool(iter(prompts[::-1]), 20, KnownPrompts()) == found
+    assert pool(prompts, 200, KnownPrompts()).prompts == choose(prompts, 200)
 
 
 def test_a_prompt_of_two_sources_belongs_to_the_first():
+    known = KnownPrompts()
     ours, theirs = numbered(10, "a"), numbered(10, "b", 5)
     louder = [
         RawPrompt((Message(role="user", content=prompt.messages[0].content.upper()),), "b")
         for prompt in ours
     ]
-    own = distinct_between([ours + ours, theirs + louder])
-    assert own == [ours, theirs[5:]]
-    assert counted(mix([(1.0, ours), (1.0, theirs)], 100)) == {"a": 10, "b": 5}
+    assert pool(ours + ours, 100, known) == Pool(choose(ours, 10), num_read=20, num_distinct=10)
+    own = choose(theirs[5:], 5)
+    assert pool(theirs + louder, 100, known) == Pool(own, num_read=20, num_distinct=5)
 
 
-def test_one_source_is_chosen_from_as_before_there_were_several():
-    prompts = numbered(100, "a")
-    assert mix([(0.3, prompts)], 20) == choose(prompts, 20)
+def test_memory_holds_what_may_be_wanted_only():
+    tracemalloc.start()
+    found = pool((longer(number) for number in range(500)), 10, KnownPrompts())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.num_distinct == 500
+    assert peak < 3e5  # the prompts are 1 MB
 
 
-def test_the_same_prompts_are_taken_whatever_their_order():
-    one, other = numbered(50, "a"), numbered(50, "b", 50)
-    taken = mix([(1.0, one), (2.0, other)], 30)
-    assert mix([(1.0, one[::-1]), (2.0, iter(other[::-1]))], 30) == taken
-    assert [prompt.prompt_id for prompt in taken] == sorted(one.prompt_id for one in taken)
+def longer(number: int) -> RawPrompt:
+    return RawPrompt((Message(role="user", content=f"{number} " + "x" * 2000),), "a")
 
 
 WEIGHTS = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=5)
@@ -88,6 +79,6 @@ def test_a_share_of_a_writing_source_is_what_it_is_asked_for():
     assert shares([1.0, 3.0], 100, [10, None]) == [10, 90]
 
 
-@pytest.mark.parametrize("num_prompts", [0, 1])
-def test_no_sources_give_no_prompts(num_prompts):
-    assert mix([], num_prompts) == []
+def test_a_source_that_runs_short_leaves_its_rest_to_the_others():
+    assert shares([1.0, 1.0, 2.0], 45, [5, 100, 100]) == [5, 13, 27]
+    assert shares([1.0, 1.0, 2.0], 1000, [5, 100, 100]) == [5, 100, 100]

@@ -281,7 +281,6 @@ def test_a_digest_is_of_the_content(prompt_file, tmp_path):
     assert before == source_digest(both) != sha256_file(path)
     prompt_file(GOOD + GOOD, "a/y.jsonl")
     assert source_digest(both) != before
-    assert source_digest(SourceConfig(kind="magpie")) is None
 
 
 def test_a_source_that_the_teacher_writes_cannot_be_read():
