@@ -17,7 +17,7 @@ from generate.teachers.endpoint_budget import Budget
 from generate.teachers.endpoint_config import EndpointConfig
 from generate.teachers.endpoint_dialects import TokenIdDialect, UnusableAnswerError
 from generate.teachers.endpoint_loop import LoopThread
-from generate.teachers.endpoint_probe import LogprobsMode, probe
+from generate.teachers.endpoint_probe import LogprobsMode, check_top_logprobs, probe
 from generate.teachers.protocol import (
     Failure,
     Requests,
@@ -46,7 +46,10 @@ class EndpointTeacher:
     """
 
     def __init__(
-        self, config: EndpointConfig, tokenizer: Any, end_token_ids: frozenset[int]  # noqa: ANN401
+        self,
+        config: EndpointConfig,
+        tokenizer: Any,  # noqa: ANN401
+        end_token_ids: frozenset[int],
     ) -> None:
         self.tokenizer: Any = tokenizer
         self.end_token_ids = end_token_ids
@@ -54,6 +57,7 @@ class EndpointTeacher:
         self._config = config
         self._budget = Budget(config)
         self._num_unanswered = 0
+        self._checked_top_logprobs: set[int] = set()
         self._api = EndpointApi(config, self._budget)
         self._loop = LoopThread("endpoint teacher")
         try:
@@ -68,23 +72,17 @@ class EndpointTeacher:
         return self._server.logprobs_mode
 
     @property
-    def max_top_logprobs(self) -> int:
-        """Most log-probabilities a position that the server gives, at most the configured ones."""
-        return self._server.max_top_logprobs
-
-    @property
     def spent(self) -> float:
         """What this teacher's requests have cost so far, in the configuration's currency."""
         return self._budget.spent
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest should say about the server."""
-        return {
-            "base_url": self._config.base_url,
-            "model": self._config.model,
-            "dialect": self._server.dialect.name,
-            "logprobs_mode": self.logprobs_mode,
-        }
+        """Return what a manifest says of it.
+
+        Neither the address nor the way of asking is part of it: the same model may be served
+        elsewhere when the work goes on.
+        """
+        return {"served_as": self._config.model, "logprobs_mode": self.logprobs_mode}
 
     def sample(
         self, next_requests: Requests, *, top_logprobs: int | None
@@ -106,8 +104,11 @@ class EndpointTeacher:
             self._check_top_logprobs(top_logprobs)
         dialect = self._server.dialect
 
-        def draw(request: SampleRequest) -> Coroutine[Any, Any, Sample | Failure]:
+        def admit(request: SampleRequest) -> bool:
             self._check_mode(request, top_logprobs)
+            return self._budget.hold(self._worst(request))
+
+        def draw(request: SampleRequest) -> Coroutine[Any, Any, Sample | Failure]:
             return self._answer(
                 request.request_id,
                 dialect.path,
@@ -120,7 +121,7 @@ class EndpointTeacher:
             next_requests,
             draw,
             max_in_flight=self.max_num_seqs,
-            admit=lambda request: self._budget.hold(self._worst(request)),
+            admit=admit,
             refused=self._cap_reached,
         )
 
@@ -201,15 +202,9 @@ class EndpointTeacher:
         return self._budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
 
     def _check_top_logprobs(self, top_logprobs: int) -> None:
-        if top_logprobs > self.max_top_logprobs:
-            raise TeacherError(
-                "the teacher's server gives fewer log-probabilities a position",
-                where=self._config.base_url,
-                expected=f"top_logprobs of at most {self.max_top_logprobs}",
-                found=top_logprobs,
-                hint="start vLLM with a higher --max-logprobs and raise max_top_logprobs, or ask "
-                "for fewer",
-            )
+        if top_logprobs not in self._checked_top_logprobs:
+            self._loop.run(check_top_logprobs(self._api, self._server, top_logprobs))
+            self._checked_top_logprobs.add(top_logprobs)
 
     def _check_mode(self, request: SampleRequest, top_logprobs: int | None) -> None:
         """Refuse to take log-probabilities after temperature or top-p for the teacher's own."""
@@ -259,6 +254,4 @@ def connect(config: EndpointConfig) -> EndpointTeacher:
     except OSError:
         named = None
     ends = tokenizer.eos_token_id if named is None else named
-    return EndpointTeacher(
-        config, tokenizer, frozenset(ends if isinstance(ends, list) else [ends])
-    )
+    return EndpointTeacher(config, tokenizer, frozenset(ends if isinstance(ends, list) else [ends]))

@@ -20,6 +20,8 @@ from potstill.errors import ConfigError, PotstillError, TeacherError
 
 NO_KEY = "none"
 """The client wants a key even for servers that ask for none."""
+CONNECT_SECONDS = 15.0
+"""Longest wait for a connection, in seconds: no server takes as long as for an answer."""
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 OVERLOADED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
 """Errors that say nothing about the request: the client has repeated it in vain."""
@@ -64,7 +66,7 @@ class EndpointApi:
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=_read_key(config.api_key_variable),
-            timeout=config.timeout_seconds,
+            timeout=httpx2.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS),
             max_retries=config.max_retries,
             http_client=_Client(budget),
         )
@@ -72,7 +74,7 @@ class EndpointApi:
     async def post(
         self, path: str, make_body: Callable[[], dict[str, Any]], *, worst: float
     ) -> Any:  # noqa: ANN401  (JSON of somebody else's)
-        """Send a request and return its answer's JSON.
+        """Send a request and return its answer's JSON; None where the answer is none.
 
         Args:
             path: Below the base URL.
@@ -87,7 +89,10 @@ class EndpointApi:
         try:
             body = make_body()
             cost = worst  # until it is known better
-            answer = await self._client.post(path, cast_to=object, body=body)
+            try:
+                answer = await self._client.post(path, cast_to=object, body=body)
+            except ValueError:  # The body of an answer that calls itself JSON.
+                answer = None
             cost = self._cost(answer, worst)
         except openai.OpenAIError:
             cost = 0.0  # a lost attempt is counted where it is lost
@@ -100,7 +105,7 @@ class EndpointApi:
         """Return the names of the models served; None when the server does not list them."""
         try:
             return [model.id async for model in self._client.models.list()]
-        except (openai.OpenAIError, TypeError, AttributeError):
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
             return None
 
     async def close(self) -> None:

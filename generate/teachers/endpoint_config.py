@@ -38,9 +38,6 @@ class EndpointConfig(Table):
     max_cost: float | None = Field(default=None, gt=0.0)
     """Most that one start of the stage may spend, in that currency; it is never exceeded, since
     what is in flight counts as if it took all its tokens. None sets no cap."""
-    max_top_logprobs: int = Field(default=20, ge=1)
-    """Most log-probabilities a position to ask for. 20 is what OpenAI and a vLLM server allow unless
-    it was started with a higher --max-logprobs; what the server really allows is found out."""
 
     @model_validator(mode="after")
     def _cap_has_prices(self) -> Self:

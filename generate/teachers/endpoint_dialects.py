@@ -39,8 +39,9 @@ class PromptMismatchError(UnusableAnswerError):
 class Dialect(Protocol):
     """How one kind of server is asked."""
 
-    name: str
-    path: str
+    @property
+    def path(self) -> str:
+        """The route it uses, below the base URL."""
 
     def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
         """Return the request's JSON.
@@ -74,7 +75,6 @@ class TokenIdDialect:
 
     model: str
     end_token_ids: frozenset[int]
-    name: str = "token ids"
     path: str = "/completions"
 
     def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
@@ -154,7 +154,6 @@ class ChatDialect:
     tokenizer: Any
     neutral: Mapping[str, Any]
     """Parameters beyond OpenAI's to send along."""
-    name: str = "chat"
     path: str = "/chat/completions"
 
     def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
@@ -165,12 +164,14 @@ class ChatDialect:
             raise UnusableAnswerError("a prompt with tools needs a server that takes token ids")
         if render_prompt(self.tokenizer, request.messages) != list(request.prompt_token_ids):
             raise UnusableAnswerError("the messages do not give the prompt's token ids")
-        return (
-            {"model": self.model, "messages": [message.to_chat() for message in request.messages]}
-            | sampling_body(request.sampling)
-            | {"logprobs": True, "top_logprobs": top_logprobs or 0}
-            | self.neutral
-        )
+        return {
+            "model": self.model,
+            "messages": [message.to_chat() for message in request.messages],
+            **sampling_body(request.sampling),
+            "logprobs": True,
+            "top_logprobs": top_logprobs or 0,
+            **self.neutral,
+        }
 
     def read(
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None

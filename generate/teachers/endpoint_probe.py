@@ -1,12 +1,11 @@
 """What a server can do, found out by asking it for single tokens.
 
-In: a server and the teacher's tokenizer. Out: how to ask it, how many log-probabilities it gives,
-and of which kind they are. Knows nothing of the requests that follow.
+In: a server and the teacher's tokenizer. Out: how to ask it, which kind of log-probabilities it
+gives, and whether it gives as many as are wanted. Knows nothing of the requests that follow.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -25,16 +24,15 @@ from generate.teachers.endpoint_dialects import (
 )
 from generate.teachers.protocol import Sample, SampleRequest
 from potstill.chat import render_prompt
+from potstill.distributions import Floats
 from potstill.errors import TeacherError
 from potstill.schema import Message, SamplingParams
-
-logger = logging.getLogger(__name__)
 
 LogprobsMode = Literal["raw_logprobs", "processed_logprobs", "unknown"]
 
 GREETING = (Message(role="user", content="Hi"),)
-LOWER_LIMITS = (20, 8, 5, 1)
-"""Numbers of log-probabilities to try when a server refuses more: limits that are in use."""
+FEW_LOGPROBS = 2
+"""As many as any server gives that gives some, and enough to tell their kind."""
 REFUSALS = (
     openai.BadRequestError,
     openai.NotFoundError,
@@ -52,21 +50,24 @@ class Server:
     """What was found out."""
 
     dialect: Dialect
-    max_top_logprobs: int
     logprobs_mode: LogprobsMode
     """`raw_logprobs`: before temperature and top-p; `processed_logprobs`: after. The names are
     vLLM's."""
+    greeting: SampleRequest
+    """A request of one token that it answers."""
 
 
 async def probe(
-    api: EndpointApi, tokenizer: Any, end_token_ids: frozenset[int]  # noqa: ANN401
+    api: EndpointApi,
+    tokenizer: Any,  # noqa: ANN401
+    end_token_ids: frozenset[int],
 ) -> Server:
     """Find out how the server is to be asked.
 
     Raises:
         TeacherError: It cannot be reached, or gives no log-probabilities with exact tokens.
     """
-    request = SampleRequest(
+    greeting = SampleRequest(
         "probe",
         render_prompt(tokenizer, GREETING),
         SamplingParams(temperature=1.0, top_p=1.0, max_tokens=1, seed=0),
@@ -74,22 +75,24 @@ async def probe(
     )
     reasons: dict[str, str] = {}
     for dialect in _dialects(api.config.model, tokenizer, end_token_ids):
-        for top_logprobs in _limits(api.config.max_top_logprobs):
-            try:
-                sample = await _ask(api, dialect, request, top_logprobs)
-            except PromptMismatchError as error:
-                raise _mismatch(api, error) from error
-            except UnusableAnswerError as error:
-                reasons[dialect.path] = str(error)
-                break
-            except REFUSALS as error:
-                refusal = error
-                reasons.setdefault(dialect.path, api.why(error))
-                continue
-            except openai.OpenAIError as error:
-                raise await api.explain(error) from error
-            mode = await _logprobs_mode(api, dialect, request, sample, top_logprobs)
-            return Server(dialect, top_logprobs, mode)
+        try:
+            sample = await _ask(api, dialect, greeting, FEW_LOGPROBS)
+        except PromptMismatchError as error:
+            raise TeacherError(
+                "the tokenizer or its chat template is not the one that the teacher's server uses",
+                where=api.config.base_url,
+                found=str(error),
+                hint="name the checkpoint that the server runs as the teacher's tokenizer",
+            ) from error
+        except UnusableAnswerError as error:
+            reasons[dialect.path] = str(error)
+        except REFUSALS as error:
+            refusal = error
+            reasons.setdefault(dialect.path, api.why(error))
+        except openai.OpenAIError as error:
+            raise await api.explain(error) from error
+        else:
+            return Server(dialect, await _logprobs_mode(api, dialect, greeting, sample), greeting)
     if all(reason.startswith("HTTP") for reason in reasons.values()):
         raise await api.explain(refusal) from refusal
     raise TeacherError(
@@ -101,16 +104,42 @@ async def probe(
     )
 
 
+async def check_top_logprobs(api: EndpointApi, server: Server, top_logprobs: int) -> None:
+    """Check that the server gives so many log-probabilities a position.
+
+    Raises:
+        TeacherError: It refuses, gives fewer, or does not answer.
+    """
+    try:
+        sample = await _ask(api, server.dialect, server.greeting, top_logprobs)
+        num_given = _first_row(sample).size
+        if num_given >= top_logprobs:
+            return
+        found = f"{num_given} of them"
+    except UnusableAnswerError as error:
+        found = str(error)
+    except REFUSALS as error:
+        found = api.why(error)
+    except openai.OpenAIError as error:
+        raise await api.explain(error) from error
+    raise TeacherError(
+        "the teacher's server does not give as many log-probabilities a position",
+        where=api.config.base_url,
+        expected=f"{top_logprobs} of them",
+        found=found,
+        hint=f"start vLLM with --max-logprobs {top_logprobs} or more, or ask for fewer: other "
+        "servers give 20 at most",
+    )
+
+
 def _dialects(
-    model: str, tokenizer: Any, end_token_ids: frozenset[int]  # noqa: ANN401
+    model: str,
+    tokenizer: Any,  # noqa: ANN401
+    end_token_ids: frozenset[int],
 ) -> Iterator[Dialect]:
     yield TokenIdDialect(model, end_token_ids)
     yield ChatDialect(model, end_token_ids, tokenizer, NEUTRAL)
     yield ChatDialect(model, end_token_ids, tokenizer, {})
-
-
-def _limits(wanted: int) -> list[int]:
-    return [wanted, *(limit for limit in LOWER_LIMITS if limit < wanted)]
 
 
 async def _ask(
@@ -119,9 +148,7 @@ async def _ask(
     worst = api.budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
     if not api.budget.hold(worst):
         raise TeacherError("max_cost does not even pay for a greeting", found=api.budget.cap)
-    answer = await api.post(
-        dialect.path, lambda: dialect.body(request, top_logprobs), worst=worst
-    )
+    answer = await api.post(dialect.path, lambda: dialect.body(request, top_logprobs), worst=worst)
     try:
         return dialect.read(answer, request, top_logprobs)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -129,27 +156,27 @@ async def _ask(
 
 
 async def _logprobs_mode(
-    api: EndpointApi, dialect: Dialect, request: SampleRequest, sample: Sample, top_logprobs: int
+    api: EndpointApi, dialect: Dialect, greeting: SampleRequest, sample: Sample
 ) -> LogprobsMode:
-    """Compare the first token's log-probabilities with those under sharp sampling."""
-    sharp = replace(request, sampling=request.sampling.model_copy(update=SHARP))
+    """Compare the first token's log-probabilities with those under sharp sampling.
+
+    Raises:
+        TeacherError: The server does not answer any more.
+    """
+    sharp = replace(greeting, sampling=greeting.sampling.model_copy(update=SHARP))
     try:
-        other = await _ask(api, dialect, sharp, top_logprobs)
-    except (openai.OpenAIError, UnusableAnswerError) as error:
-        logger.debug("the kind of the log-probabilities is unknown: %s", error)
+        other = await _ask(api, dialect, sharp, FEW_LOGPROBS)
+    except (*REFUSALS, UnusableAnswerError):
         return "unknown"
-    assert sample.signal is not None
-    assert other.signal is not None
-    plain_K, sharp_K = sample.signal.top_logprobs_N, other.signal.top_logprobs_N
+    except openai.OpenAIError as error:
+        raise await api.explain(error) from error
+    plain_K, sharp_K = _first_row(sample), _first_row(other)
     if len(plain_K) != len(sharp_K) or np.abs(plain_K - sharp_K).max() > SAME_NATS:
         return "processed_logprobs"
-    return "raw_logprobs"
+    return "raw_logprobs" if len(plain_K) == FEW_LOGPROBS else "unknown"
 
 
-def _mismatch(api: EndpointApi, error: PromptMismatchError) -> TeacherError:
-    return TeacherError(
-        "the tokenizer or its chat template is not the one that the teacher's server uses",
-        where=api.config.base_url,
-        found=str(error),
-        hint="name the checkpoint that the server runs as the teacher's tokenizer",
-    )
+def _first_row(sample: Sample) -> Floats:
+    """Return the log-probabilities [K] given at the first position."""
+    assert sample.signal is not None
+    return sample.signal.top_logprobs_N[: int(sample.signal.counts_T[0])]
