@@ -47,6 +47,14 @@ MAX_RELATIVE_ERROR = 2.0**-10
 MAX_UINT16_VOCABULARY = 1 << 16
 """Token ids of larger vocabularies take four bytes before compression."""
 
+ERROR_BOUNDS = (
+    f"The square root of a stored probability is off by at most 1/{MAX_LEVEL}: a probability near "
+    f"1 by at most {2 * MAX_SQRT_ERROR:.3f}, one of 0.01 by {0.2 * MAX_SQRT_ERROR:.4f}. The "
+    "sampled token's log-probability is off by at most "
+    f"{MAX_RELATIVE_ERROR:.1%} of itself."
+)
+"""The bounds in words, for cards."""
+
 _DROPPED_BITS = 14
 _MASS_OF_1 = MAX_LEVEL**2
 SIGNAL_COLUMNS = ("sampled_logprobs", "num_top_logprobs", "top_token_ids", "top_probability_drops")

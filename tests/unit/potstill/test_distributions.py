@@ -4,16 +4,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.distributions import (
-    MAX_ANGLE_ERROR,
+    ERROR_BOUNDS,
     MAX_ENTRIES,
     MAX_RELATIVE_ERROR,
+    MAX_SQRT_ERROR,
     MIN_DECODED_PROBABILITY,
     TokenDistributions,
     decode,
+    decode_row,
     encode,
     parquet_options,
     signal_fields,
@@ -66,6 +68,7 @@ def any_distributions(draw, vocab_size=VOCABULARY) -> TokenDistributions:
     return distributions(positions, sampled[: len(positions)])
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(any_distributions(), min_size=1, max_size=3))
 def test_round_trip_stays_within_the_stated_bounds(parts):
     for found, given_ in zip(recode(parts), parts, strict=True):
@@ -76,14 +79,19 @@ def test_round_trip_stays_within_the_stated_bounds(parts):
         )
         before, after = np.exp(given_.top_logprobs_N.astype(float)), np.exp(found.top_logprobs_N)
         assert (after >= MIN_DECODED_PROBABILITY * 0.999).all()
-        angles = np.arcsin(np.sqrt(np.minimum(np.stack([before, after]), 1)))
-        assert np.abs(angles[0] - angles[1]).max() <= MAX_ANGLE_ERROR + 1e-6
-        assert np.abs(before - after).max() <= 0.0062
+        errors = np.abs(np.sqrt(after) - np.sqrt(before))
+        assert errors.max() <= MAX_SQRT_ERROR + 1e-6
+        nearest = np.maximum(np.rint(np.sqrt(before) * 255), 1) ** 2 / 255**2
+        fits = np.repeat(np.add.reduceat(nearest, found.starts_T) <= 1, found.counts_T)
+        assert errors[fits & (before >= MIN_DECODED_PROBABILITY)].max(initial=0) <= (
+            MAX_SQRT_ERROR / 2 + 1e-6
+        )
         mass = np.add.reduceat(after.astype(float), found.starts_T)
         at_floor = np.add.reduceat(after <= MIN_DECODED_PROBABILITY * 1.001, found.starts_T)
         assert (mass <= 1 + 1e-5 + at_floor * MIN_DECODED_PROBABILITY).all()
 
 
+@settings(max_examples=50, deadline=None)
 @given(any_distributions())
 def test_recoding_what_was_decoded_changes_nothing(part):
     (once,) = recode([part])
@@ -91,11 +99,12 @@ def test_recoding_what_was_decoded_changes_nothing(part):
     assert_same(twice, once)
 
 
+@settings(max_examples=50, deadline=None)
 @given(any_distributions())
 def test_nearest_levels_are_taken_unless_they_pass_mass_1(part):
     (found,) = recode([part])
-    levels = np.rint(np.arcsin(np.sqrt(np.exp(part.top_logprobs_N.astype(float)))) * 510 / math.pi)
-    nearest = np.sin(np.maximum(levels, 1) * math.pi / 510) ** 2
+    levels = np.rint(255 * np.sqrt(np.exp(part.top_logprobs_N.astype(float))))
+    nearest = (np.maximum(levels, 1) / 255) ** 2
     mass = np.add.reduceat(nearest, part.starts_T)
     fits = np.repeat(mass <= 1, part.counts_T)
     np.testing.assert_allclose(np.exp(found.top_logprobs_N[fits]), nearest[fits], rtol=1e-5)
@@ -109,7 +118,7 @@ def reference_columns(parts) -> list[list]:
         for count in counts:
             level = 255
             for logprob in part.top_logprobs_N[start : start + count].tolist():
-                nearest = round(255 * math.asin(math.sqrt(math.exp(logprob))) / (math.pi / 2))
+                nearest = round(255 * math.sqrt(math.exp(logprob)))
                 drops.append(level - max(nearest, 1))
                 level = max(nearest, 1)
             start += count
@@ -131,17 +140,21 @@ def test_columns_equal_a_plain_loop():
 
 
 def reference_decode(row) -> list[list[tuple[int, float]]]:
-    positions, entries = [], iter(zip(row["top_token_ids"], row["top_probability_drops"]))
+    positions, entries = (
+        [],
+        iter(zip(row["top_token_ids"], row["top_probability_drops"], strict=True)),
+    )
     for count in row["num_top_logprobs"]:
         level, position = 255, []
         for _ in range(count):
             token_id, drop = next(entries)
             level -= drop
-            position.append((token_id, math.sin(math.pi / 2 * level / 255) ** 2))
+            position.append((token_id, (level / 255) ** 2))
         positions.append(position)
     return positions
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(any_distributions(), min_size=1, max_size=3))
 def test_decoding_equals_a_plain_loop(parts):
     batch = to_batch(parts)
@@ -178,6 +191,23 @@ def test_few_and_many_entries(num_entries):
     (found,) = recode([part])
     assert found.counts_T.tolist() == [num_entries]
     assert np.exp(found.top_logprobs_N).sum() <= 1 + 1e-5
+
+
+def test_the_bounds_in_words_are_those_of_the_constants():
+    assert "at most 1/255" in ERROR_BOUNDS
+    assert "0.1% of itself" in ERROR_BOUNDS
+    assert MAX_SQRT_ERROR == 1 / 255
+    assert MAX_RELATIVE_ERROR < 0.001
+
+
+def test_probabilities_are_as_near_as_the_bounds_in_words_say():
+    high = np.linspace(0.5, 1 - 1e-6, 2000)
+    (found,) = recode([distributions([[(0, p), (1, (1 - p) * 0.999)] for p in high])])
+    first = np.exp(found.top_logprobs_N[found.starts_T])
+    assert 0.003 < np.abs(first - high).max() <= 0.008
+    low = np.linspace(1e-6, 0.01, 2000)
+    (found,) = recode([distributions([[(0, p)] for p in low])])
+    assert np.abs(np.exp(found.top_logprobs_N) - low).max() <= 0.0008
 
 
 def test_more_entries_than_a_byte_counts_are_refused():
@@ -233,6 +263,7 @@ def test_cut_drops_the_improbable_but_never_the_first():
     assert kept.top_token_ids_N.tolist() == [0, 1, 3]
 
 
+@settings(max_examples=50, deadline=None)
 @given(any_distributions(), st.floats(0.01, 1), st.floats(0, 0.2))
 def test_cut_equals_a_plain_loop(part, top_mass, min_probability):
     expected, start = [], 0
@@ -269,6 +300,7 @@ def test_from_padded_refuses_a_position_without_entries():
         )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(any_distributions(), min_size=1, max_size=4))
 def test_split_undoes_concatenate(parts):
     whole = TokenDistributions.concatenate(parts)
@@ -276,6 +308,28 @@ def test_split_undoes_concatenate(parts):
         whole.split([len(part.counts_T) for part in parts]), parts, strict=True
     ):
         assert_same(found, expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(any_distributions(), st.data())
+def test_slice_equals_a_part_of_a_split(part, data):
+    num_tokens = len(part.counts_T)
+    start = data.draw(st.integers(0, num_tokens - 1))
+    end = data.draw(st.integers(start + 1, num_tokens))
+    lengths = [start, end - start, num_tokens - end]
+    index = 1 if start else 0
+    assert_same(part.slice(start, end), part.split([n for n in lengths if n])[index])
+
+
+@settings(max_examples=50, deadline=None)
+@given(any_distributions())
+def test_padded_is_undone_by_from_padded(part):
+    token_ids_TK, logprobs_TK = part.padded()
+    assert token_ids_TK.shape == logprobs_TK.shape == (len(part.counts_T), part.counts_T.max())
+    assert ((token_ids_TK < 0) == np.isneginf(logprobs_TK)).all()
+    assert_same(
+        TokenDistributions.from_padded(token_ids_TK, logprobs_TK, part.sampled_logprobs_T), part
+    )
 
 
 def test_sliced_and_empty_batches_are_decoded():
@@ -299,13 +353,32 @@ def test_parquet_holds_the_columns_in_few_bytes(tmp_path):
     path = tmp_path / "part.parquet"
     pq.write_table(table, path, **parquet_options(table.schema))
     with pq.ParquetFile(path) as file:
-        assert file.metadata.row_group(0).column(3).encodings[0] == "BYTE_STREAM_SPLIT"
+        for column in range(1, 5):
+            assert "BYTE_STREAM_SPLIT" in file.metadata.row_group(0).column(column).encodings
         assert "RLE_DICTIONARY" in file.metadata.row_group(0).column(0).encodings
         read = file.read()
     assert read.equals(table)
     assert path.stat().st_size < 0.85 * 3 * part.counts_T.sum()
     (batch,) = read.to_batches()
     assert_same(TokenDistributions.concatenate(decode(batch)), recode([part])[0])
+
+
+@pytest.mark.parametrize("vocab_size", [VOCABULARY, 151_936])
+def test_hugging_face_datasets_reads_the_columns(tmp_path, vocab_size):
+    import datasets
+
+    parts = [
+        distributions([[(vocab_size - 1, 0.5), (1, 0.25)], [(7, 0.5)]], [-0.75, -3.5]),
+        distributions([[(2, 0.9)]], [-0.125]),
+    ]
+    batch = to_batch(parts, vocab_size)
+    pq.write_table(pa.table(batch), tmp_path / "part.parquet", **parquet_options(batch.schema))
+    rows = datasets.Dataset.from_parquet(
+        str(tmp_path / "part.parquet"), cache_dir=str(tmp_path / "cache")
+    )
+    assert rows.to_list() == batch.to_pylist()
+    for row, expected in zip(rows.with_format("numpy"), recode(parts, vocab_size), strict=True):
+        assert_same(decode_row(row), expected)
 
 
 def with_column(batch, name, values) -> pa.RecordBatch:
@@ -338,3 +411,7 @@ def test_columns_that_do_not_fit_are_refused(name, values):
 def test_tail_prior_counts_the_positions_that_keep_an_id():
     parts = [distributions([[(0, 0.5), (1, 0.1)], [(1, 0.5)]]), distributions([[(1, 0.2)]])]
     np.testing.assert_allclose(tail_prior(parts, 4), np.array([2, 4, 1, 1]) / 8)
+
+
+def test_tail_prior_without_distributions_is_uniform():
+    np.testing.assert_allclose(tail_prior([], 4), 0.25)
