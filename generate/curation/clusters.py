@@ -33,8 +33,12 @@ def user_text(prompt: HasMessages) -> str:
 
     System prompts are left out: what many prompts have in common would make them all alike.
     """
-    turns = (message.content for message in prompt.messages if message.role == "user")
-    return normalise("\n".join(turns))
+    return normalise("\n".join(user_turns(prompt.messages)))
+
+
+def user_turns(messages: Iterable[Message]) -> list[str]:
+    """Return what the user says, turn by turn."""
+    return [message.content for message in messages if message.role == "user"]
 
 
 def cluster(prompts: Sequence[HasMessages], threshold: float) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Which language a text is in, as far as one can be sure.
 
-In: a text. Out: a reason when it is surely in a language that was not asked for.
+In: a text. Out: its language, or a reason when it is surely in one that was not asked for.
 Knows nothing of prompts and conversations. The model (139 languages) lies in the package py3langid.
 """
 
@@ -15,36 +15,48 @@ NO_LANGUAGE = frozenset({"zxx", "und"})
 """Labels of numbers, code and markup."""
 
 
-class Language:
-    """Drops texts in other languages; without `languages` every language is kept."""
+class Detector:
+    """Tells the languages of texts."""
 
-    name = "language"
+    def __init__(self) -> None:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+        self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+        self.languages = frozenset(self._identifier.labels) - NO_LANGUAGE
+        """ISO 639 codes of the languages that it knows."""
+
+    def language(self, text: str, min_confidence: float = 0.5) -> str | None:
+        """Return the ISO 639 code of a text's language.
+
+        Returns:
+            None: It is not so sure, or the text is numbers, code or markup.
+        """
+        label, probability = self._identifier.classify(text[:READ_CHARACTERS])
+        return None if label in NO_LANGUAGE or probability < min_confidence else str(label)
+
+
+class Language:
+    """Drops texts in other languages; without `languages` every language is kept.
+
+    Raises:
+        ConfigError: A language is not known to the detector.
+    """
 
     def __init__(self, config: CurationConfig) -> None:
-        self._kept = frozenset(config.languages) | NO_LANGUAGE
+        self._kept = frozenset(config.languages)
         self._min_confidence = config.min_language_confidence
-        self._identifier = None
-        if config.languages:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-            self._identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-            _refuse_unknown(config.languages, self._identifier.labels)
+        self._detector = Detector() if self._kept else None
+        if self._detector is not None and (unknown := self._kept - self._detector.languages):
+            raise ConfigError(
+                "a language is not known to the detector",
+                where="generate.curation.languages",
+                expected="ISO 639 codes such as en, de, fr",
+                found=", ".join(sorted(unknown)),
+            )
 
     def judge_text(self, text: str) -> str | None:
         """Say which other language a text is in, or None."""
-        if self._identifier is None:
+        if self._detector is None:
             return None
-        label, probability = self._identifier.classify(text[:READ_CHARACTERS])
-        if label in self._kept or probability < self._min_confidence:
-            return None
-        return f"language {label}"
-
-
-def _refuse_unknown(languages: tuple[str, ...], known: list[str]) -> None:
-    if unknown := sorted(set(languages) - set(known)):
-        raise ConfigError(
-            "a language is not known to the detector",
-            where="generate.curation.languages",
-            expected="ISO 639 codes such as en, de, fr",
-            found=", ".join(unknown),
-        )
+        language = self._detector.language(text, self._min_confidence)
+        return None if language is None or language in self._kept else f"language {language}"

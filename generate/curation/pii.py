@@ -8,10 +8,11 @@ by the patterns and checksums of glin-profanity. Knows nothing of prompts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from generate.curation.config import CurationConfig, PiiKind
+from potstill.errors import ConfigError
 
 if TYPE_CHECKING:
     from glin_profanity.scanners.patterns.pii_patterns import PiiPattern
@@ -32,10 +33,21 @@ class Span(NamedTuple):
     kind: PiiKind
 
 
-class PersonalData:
-    """Finds personal data of the configured kinds."""
+def redact(text: str, spans: Iterable[Span]) -> str:
+    """Replace the spans of a text, in order, by their kind, for example `[email]`."""
+    pieces, end = [], 0
+    for span in spans:
+        pieces += [text[end : span.start], f"[{span.kind}]"]
+        end = span.end
+    return "".join([*pieces, text[end:]])
 
-    name = "pii"
+
+class PersonalData:
+    """Finds personal data of the configured kinds.
+
+    Raises:
+        ConfigError: The country of telephone numbers is not known.
+    """
 
     def __init__(self, config: CurationConfig) -> None:
         # Imported here: a run that keeps everything needs none of it.
@@ -53,6 +65,7 @@ class PersonalData:
             if kind != "phone"
         }
         self._phone_region = config.phone_region
+        _refuse_unknown(config.phone_region)
 
     def find(self, text: str) -> list[Span]:
         """Return where a text holds personal data, in order and without overlaps."""
@@ -71,14 +84,6 @@ class PersonalData:
         kinds = dict.fromkeys(span.kind for span in self.find(text))
         return ", ".join(kinds) or None
 
-    def redact(self, text: str) -> str:
-        """Replace personal data by its kind, for example `[email]`."""
-        pieces, end = [], 0
-        for span in self.find(text):
-            pieces += [text[end : span.start], f"[{span.kind}]"]
-            end = span.end
-        return "".join([*pieces, text[end:]])
-
     def _matches(self, text: str, kind: PiiKind) -> Iterator[Span]:
         for pattern in self._patterns[kind]:
             for match in pattern.pattern.finditer(text):
@@ -90,3 +95,15 @@ class PersonalData:
 
         for match in phonenumbers.PhoneNumberMatcher(text, self._phone_region):
             yield Span(match.start, match.end, "phone")
+
+
+def _refuse_unknown(region: str | None) -> None:
+    import phonenumbers
+
+    if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ConfigError(
+            "no plan of telephone numbers is known for the country",
+            where="generate.curation.phone_region",
+            expected="an ISO 3166 code such as US, GB, DE",
+            found=region,
+        )

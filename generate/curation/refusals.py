@@ -40,8 +40,6 @@ _REFUSAL = re.compile(
 class Refusal:
     """Drops answers that begin by refusing."""
 
-    name = "refusal"
-
     def judge_text(self, text: str) -> str | None:
         """Say that an answer refuses, or None."""
         beginning = " ".join(text[:400].replace("\u2019", "'").split())

@@ -68,16 +68,21 @@ def normalise(text: str) -> str:
 
 
 def shingles(text: str) -> set[str]:
-    """Return all runs of 5 characters of a normalised text, a space added at both ends."""
+    """Return all runs of 5 characters of a normalised text, a space added at both ends.
+
+    An empty text has none.
+    """
+    if not text:
+        return set()
     text = f" {text} "
     starts = range(max(1, len(text) - SHINGLE_CHARACTERS + 1))
     return {text[start : start + SHINGLE_CHARACTERS] for start in starts}
 
 
 def jaccard(first: set[str], second: set[str]) -> float:
-    """Return the share of two sets' elements that they have in common, 1 for equal sets."""
+    """Return the share of two sets' elements that they have in common, 0 for empty sets."""
     common = len(first & second)
-    return common / (len(first) + len(second) - common)
+    return common / max(1, len(first) + len(second) - common)
 
 
 def pairs_within(texts: Sequence[str], threshold: float, *, seed: int = 1) -> list[Pair]:

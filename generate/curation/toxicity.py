@@ -16,9 +16,11 @@ from potstill.errors import ConfigError
 
 
 class Toxicity:
-    """Drops texts that hold a word or phrase of the configured lists."""
+    """Drops texts that hold a word or phrase of the configured lists.
 
-    name = "toxicity"
+    Raises:
+        ConfigError: A list cannot be read.
+    """
 
     def __init__(self, config: CurationConfig) -> None:
         self._phrases: dict[str, list[tuple[str, ...]]] = defaultdict(list)
@@ -42,7 +44,8 @@ def _read_words(source: str) -> list[str]:
     from glin_profanity.data.dictionary import DictionaryLoader
 
     if source in DictionaryLoader.LANGUAGE_FILES:
-        return DictionaryLoader().get_words(source)
+        words: list[str] = DictionaryLoader().get_words(source)
+        return words
     try:
         return Path(source).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

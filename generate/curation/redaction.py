@@ -1,0 +1,66 @@
+"""Prompts without their personal data.
+
+In: a prompt. Out: the same with each e-mail address, number and so on replaced by its kind, in all
+turns, the arguments of tool calls and the definitions of tools. Knows nothing of what is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from generate.curation.config import PiiKind
+from generate.curation.pii import PersonalData, redact
+from generate.prompts import RawPrompt
+from potstill.schema import Message
+
+Redact = Callable[[str], str]
+
+
+def redact_prompt(
+    prompt: RawPrompt, personal_data: PersonalData
+) -> tuple[RawPrompt, tuple[PiiKind, ...]]:
+    """Return a prompt without personal data, and the kinds that it held, none if it is unchanged.
+
+    A number in JSON that is personal data becomes a string there.
+    """
+    kinds: dict[PiiKind, None] = {}
+
+    def redacted(text: str) -> str:
+        spans = personal_data.find(text)
+        kinds.update(dict.fromkeys(span.kind for span in spans))
+        return redact(text, spans)
+
+    messages = tuple(_message(message, redacted) for message in prompt.messages)
+    tools = prompt.tools and _json_text(prompt.tools, redacted)
+    return (replace(prompt, messages=messages, tools=tools) if kinds else prompt), tuple(kinds)
+
+
+def _message(message: Message, redacted: Redact) -> Message:
+    changes = {"content": redacted(message.content)}
+    if message.tool_calls is not None:
+        calls = json.loads(message.tool_calls)
+        for call in calls:
+            call["function"]["arguments"] = _json_text(call["function"]["arguments"], redacted)
+        changes["tool_calls"] = json.dumps(calls, ensure_ascii=False)
+    return message.model_copy(update=changes)
+
+
+def _json_text(text: str, redacted: Redact) -> str:
+    value = json.loads(text)
+    changed = _json(value, redacted)
+    return text if changed == value else json.dumps(changed, ensure_ascii=False)
+
+
+def _json(value: Any, redacted: Redact) -> Any:  # noqa: ANN401  (JSON has any type)
+    if isinstance(value, dict):
+        return {redacted(key): _json(one, redacted) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_json(one, redacted) for one in value]
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, int) and (text := redacted(str(value))) != str(value):
+        return text
+    return value
