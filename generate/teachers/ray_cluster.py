@@ -4,9 +4,11 @@ Requests go to the copy that holds the fewest, results come back as they finish.
 held is given to another, and a new copy takes its place.
 
 The copies are `VllmTeacher`, as on one machine, and not Ray Data's own vLLM processor. That one
-(`ray.data.llm` of Ray 2.60) turns log-probabilities into nested dictionaries, leaves out why a
-completion ended, holds a batch back until its slowest is done, and ends its engines with each data
-set, which leaves no way to ask for a follow-up turn.
+(`ray.data.llm` of Ray 2.60, in `ray.llm._internal.batch`) turns each log-probability into a
+dictionary and has no field for why a completion ended (`stages.vllm_engine_stage.vLLMOutputData`),
+holds a batch back until its slowest is done (`stages.base.StatefulStageUDF.__call__`), and maps a
+data set to a data set (`processor.base.Processor.__call__`), so nobody can ask for a follow-up
+turn.
 
 In: requests. Out: samples. Knows nothing of prompts, files or runs.
 """
@@ -18,15 +20,16 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from generate.teachers.engine_config import EngineConfig
 from generate.teachers.protocol import Failure, Requests, Sample, SamplingTeacher, ScoreRequests
 from generate.teachers.ray_config import RayConfig
 from generate.teachers.ray_connection import RayConnection
-from generate.teachers.ray_replica import Replica, Request, Task, engine_version
+from generate.teachers.ray_replica import Loaded, Replica, Request, Task
 from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
-from potstill.errors import TeacherError
+from potstill.errors import PotstillError, TeacherError
 from potstill.progress import announced
 
 logger = logging.getLogger(__name__)
@@ -74,8 +77,10 @@ class RayTeacher:
         load_teacher: Callable[[EngineSpec, EngineConfig], SamplingTeacher] = VllmTeacher,
     ) -> None:
         self.tokenizer: Any = _load_tokenizer(spec.model)
-        self.end_token_ids: frozenset[int] = frozenset()
-        self._load_teacher = partial(load_teacher, spec, engine)
+        self._replica_args = (
+            partial(load_teacher, spec, engine),
+            [Path(path) for path in (spec.model, spec.lora_path) if path],
+        )
         self._depth = 2 * engine.max_num_seqs
         self._run = 0
         self._calls: dict[Any, _Place] = {}
@@ -84,6 +89,7 @@ class RayTeacher:
         self._connection = RayConnection(cluster, engine)
         self._ray = self._connection.ray
         self._places = [_Place() for _ in range(self._connection.num_replicas)]
+        self._loaded: Loaded | None = None
         self.max_num_seqs = len(self._places) * engine.max_num_seqs
         try:
             with announced(f"loading the teacher {spec.model} into vLLM on a Ray cluster"):
@@ -93,6 +99,15 @@ class RayTeacher:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Token ids that end a completion, as every copy has them."""
+        return self._any_loaded().end_token_ids
+
+    def facts(self) -> dict[str, Any]:
+        """Return what every copy says of itself: the same as without Ray."""
+        return self._any_loaded().facts
 
     def sample(
         self, next_requests: Requests, *, top_logprobs: int | None
@@ -191,7 +206,7 @@ class RayTeacher:
 
     def _accept(self, place: _Place, returned: Any) -> Iterator[Sample | Failure]:  # noqa: ANN401
         if not place.ready:
-            self._welcome(place, *returned)
+            self._welcome(place, returned)
             return
         for result in returned:
             place.num_losses = 0
@@ -199,15 +214,21 @@ class RayTeacher:
             self._times_lost.pop(result.request_id, None)
             yield result
 
-    def _welcome(self, place: _Place, end_token_ids: frozenset[int], version: str) -> None:
-        if version != engine_version():
+    def _welcome(self, place: _Place, loaded: Loaded) -> None:
+        self._loaded = self._loaded or loaded
+        if loaded != self._loaded:
             raise TeacherError(
-                "a machine of the Ray cluster has another vLLM",
-                expected=engine_version(),
-                found=version,
-                hint="install the same packages on all machines: log-probabilities differ by them",
+                "a machine of the Ray cluster has another teacher than the first one",
+                expected=self._loaded,
+                found=loaded,
+                hint="install the same packages and copy the same checkpoint on all machines",
             )
-        place.ready, self.end_token_ids = True, end_token_ids
+        place.ready = True
+
+    def _any_loaded(self) -> Loaded:
+        # `__init__` returns when the first copy has said what it is.
+        assert self._loaded is not None
+        return self._loaded
 
     def _lose(self, place: _Place, error: Exception) -> Iterator[Failure]:
         """Replace a copy that failed; what it held is given again.
@@ -231,7 +252,7 @@ class RayTeacher:
 
     def _replace(self, place: _Place, error: Exception) -> None:
         # A checkpoint that cannot be loaded now will not load the next time either.
-        hopeless = not place.ready and isinstance(error, TeacherError)
+        hopeless = not place.ready and isinstance(error, PotstillError)
         place.num_losses += 1
         if not hopeless and place.num_losses < MAX_LOSSES:
             self._fill(place)
@@ -239,13 +260,13 @@ class RayTeacher:
         self._places.remove(place)
         if self._places:
             return
-        if isinstance(error, TeacherError):
+        if isinstance(error, PotstillError):
             raise error
         raise TeacherError("the last copy of the teacher was lost", found=error) from error
 
     def _fill(self, place: _Place) -> None:
         replica = self._ray.remote(**self._connection.actor_options)(Replica)
-        place.actor, place.ready, place.num_calls = replica.remote(self._load_teacher), False, 0
+        place.actor, place.ready, place.num_calls = replica.remote(*self._replica_args), False, 0
         self._call(place, "load")
 
     def _await_first(self, seconds: float) -> None:

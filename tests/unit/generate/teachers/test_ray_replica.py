@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -24,6 +25,9 @@ class StepTeacher:
         self.num_dropped = 0
         self.closed = False
 
+    def facts(self) -> dict[str, str]:
+        return {"logprobs_mode": "raw_logprobs"}
+
     def sample(self, next_requests, *, top_logprobs) -> Iterator[Sample]:
         self.asked.append(top_logprobs)
         held = []
@@ -46,14 +50,24 @@ def teacher() -> StepTeacher:
 
 
 @pytest.fixture
-def replica(teacher) -> Replica:
-    replica = Replica(lambda: teacher)
-    assert replica.load()[0] == {2}
+def replica(teacher, tmp_path) -> Replica:
+    replica = Replica(lambda: teacher, [tmp_path])
+    replica.load()
     return replica
 
 
 def names(samples) -> list[str]:
     return [sample.request_id for sample in samples]
+
+
+def test_loading_says_what_tells_this_teacher_from_another(teacher, tmp_path):
+    replica = Replica(lambda: teacher, [tmp_path])
+    loaded = replica.load()
+    assert loaded.end_token_ids == {2}
+    assert loaded.facts == {"logprobs_mode": "raw_logprobs"}
+    assert re.match(r"vllm(-cpu)? \d", loaded.engine)
+    (tmp_path / "config.json").write_text("{}")
+    assert replica.load().fingerprints != loaded.fingerprints
 
 
 def test_everything_fed_comes_back_once(replica):
