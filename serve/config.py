@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from potstill.config import Table
 
@@ -53,8 +53,15 @@ class ServeConfig(Table):
     """How long a shutdown waits for requests in flight, in seconds."""
 
     record_path: Path | None = None
-    """JSONL file to which each finished request and its answer are appended, to be read as prompts
-    later; None, because what users write is private: ask them first, and guard the file."""
+    """JSONL file to which each finished request and its answer are appended whole, to be read as
+    prompts later (`generate.prompts.path`). None, and an empty text, record nothing, the default
+    because what users write is private: ask them first, and guard the file."""
+
+    @field_validator("record_path", mode="before")
+    @classmethod
+    def _nothing_is_off(cls, given: object) -> object:
+        """TOML has no null, and `--set` must be able to turn off what a file turned on."""
+        return None if given == "" else given
 
     @model_validator(mode="after")
     def _decoding_leaves_room_for_prefill(self) -> Self:

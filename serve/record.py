@@ -13,6 +13,7 @@ import logging
 import os
 from pathlib import Path
 
+from potstill.errors import ConfigError
 from serve.wire import ChatCompletion
 
 logger = logging.getLogger(__name__)
@@ -22,11 +23,26 @@ PRIVATE = 0o600
 
 
 class Record:
-    """A file that several servers may append to, and that may be moved away while they run."""
+    """A file that several servers may append to, and that may be moved away while they run.
+
+    Nothing is left out of it or made unrecognisable: it holds what users wrote.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._has_failed = False
+        try:
+            os.close(_open(path))
+        except OSError as error:
+            raise ConfigError(
+                "requests cannot be recorded",
+                where="serve.record_path",
+                expected="a file that can be appended to, in a directory that exists",
+                found=error,
+            ) from error
 
     def append(self, request: object, response: ChatCompletion) -> None:
         """Write one exchange down; that it cannot be written is logged once and raises nothing."""
@@ -46,9 +62,13 @@ class Record:
             self._has_failed = True
 
 
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+
+
 def _append(path: Path, line: bytes) -> None:
     """Append a whole line or nothing."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+    descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         end = os.fstat(descriptor).st_size

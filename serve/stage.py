@@ -50,14 +50,15 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     Raises:
         ArtifactError: The gguf stage is missing or damaged, or a file is no model.
         BackendUnavailableError: The address is taken.
-        ConfigError: A model is unknown, or the address is open to others and there is no key.
+        ConfigError: A model is unknown, the address is open to others and there is no key, or the
+            record cannot be written.
     """
     manifest = run_directory.require("gguf")
     paths = model_paths(config, manifest, run_directory.stage_dir("gguf"))
     api_key = os.environ.get(API_KEY_VARIABLE) or None
     _refuse_open_door(config.host, api_key)
     with _bound_socket(config) as listener:
-        record = Record(config.record_path) if config.record_path else None
+        record = _open_record(config.record_path)
         app = create_app(load_models(config, paths), api_key=api_key, record=record)
         serve(app, listener, drain_seconds=config.drain_seconds, names=list(paths))
     return manifest
@@ -181,6 +182,14 @@ def _refuse_open_door(host: str, api_key: str | None) -> None:
             found=host,
             hint=f"set the environment variable {API_KEY_VARIABLE}, or serve on 127.0.0.1",
         )
+
+
+def _open_record(path: Path | None) -> Record | None:
+    if path is None:
+        return None
+    record = Record(path.expanduser())
+    logger.warning("what is asked and answered is written down in %s", path)
+    return record
 
 
 @contextmanager

@@ -412,6 +412,8 @@ def test_what_was_asked_and_answered_is_recorded_and_read_as_prompts(run_directo
         [question, line["response"]["choices"][0]["message"]["content"]]
         for question, line in zip(QUESTIONS, (first, second), strict=False)
     ]
+    asked = read_source(SourceConfig(path=str(path)), last_role="user")
+    assert [prompt.messages[0].content for prompt in asked] == QUESTIONS[:2]
 
 
 def test_importing_the_engine_needs_no_http():

@@ -2,9 +2,12 @@ import json
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from potstill.errors import ConfigError
+from serve.config import ServeConfig
 from serve.record import Record
 from serve.wire import ChatCompletion
 
@@ -58,8 +61,32 @@ def test_lines_of_several_servers_stay_whole(path):
     assert sorted(line["request"]["messages"][0]["content"] for line in lines) == sorted(texts)
 
 
-def test_a_record_that_cannot_be_written_is_told_once_and_raises_nothing(tmp_path, caplog):
-    record = Record(tmp_path / "absent" / "record.jsonl")
+def test_a_record_that_cannot_be_written_is_refused_before_anything_is_asked(tmp_path):
+    for path in (tmp_path, tmp_path / "absent" / "record.jsonl"):
+        with pytest.raises(ConfigError, match="requests cannot be recorded") as caught:
+            Record(path)
+        assert str(path) in str(caught.value.found)
+
+
+def test_nothing_is_recorded_unless_asked_for():
+    assert ServeConfig().record_path is None
+    assert ServeConfig(record_path="").record_path is None
+    assert ServeConfig(record_path="a.jsonl").record_path == Path("a.jsonl")
+
+
+def test_a_record_that_was_moved_away_is_begun_anew(path):
+    record = Record(path)
+    record.append(request("one"), answer())
+    path.rename(path.with_name("yesterday.jsonl"))
+    record.append(request("two"), answer())
+    assert json.loads(path.read_text())["request"] == request("two")
+
+
+def test_an_exchange_that_cannot_be_written_is_told_once_and_raises_nothing(tmp_path, caplog):
+    (tmp_path / "gone").mkdir()
+    record = Record(tmp_path / "gone" / "record.jsonl")
+    (tmp_path / "gone" / "record.jsonl").unlink()
+    (tmp_path / "gone").rmdir()
     record.append(request("a secret"), answer())
     record.append(request("a secret"), answer())
     assert caplog.text.count("requests are not recorded") == 1
