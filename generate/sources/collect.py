@@ -154,4 +154,4 @@ def _pinned(source: SourceConfig) -> dict[str, Any]:
     if source.is_written:
         return settings
     kept = {key: value for key, value in settings.items() if key not in LOCATION}
-    return kept | {"sha256": source_digest(source)}
+    return kept | {"content": source_digest(source)}

@@ -95,14 +95,15 @@ def read_file(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
 
 
 def _read_jsonl(file: SourceFile) -> Iterator[SourceRow]:
+    shown, name = file.shown, file.name
     for number, raw in enumerate(_lines(file), start=1):
-        where = f"{file.shown}, line {number}"
+        where = f"{shown}, line {number}"
         try:
             line = (raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).decode()
         except UnicodeDecodeError as error:
             raise _unreadable(where, error) from error
         if line := line.strip():
-            yield SourceRow(where, file.name, _parse(line))
+            yield SourceRow(where, name, _parse(line))
 
 
 def _lines(file: SourceFile) -> Iterator[bytes]:
@@ -125,8 +126,10 @@ def _parse(line: str) -> object:
 
 
 def _read_parquet(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
+    shown = file.shown
+
     def where(number: int) -> str:
-        return f"{file.shown}, row {number}"
+        return f"{shown}, row {number}"
 
     try:
         with file.fs.open(file.path, "rb") as stream:
