@@ -1,23 +1,154 @@
-"""What tests of several rooms share: the real teacher, a tiny one, and a run of the tiny one."""
+"""What tests of several rooms share: conversations, the real teacher, and a tiny one with a run."""
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from generate.config import TeacherConfig
 from generate.embedded import embedded_checkpoint
-from potstill.chat import chat_template_sha256, render_prompt, tokenizer_sha256
+from potstill.chat import chat_template_sha256, render_prompt, tokenise, tokenizer_sha256
+from potstill.checkpoints import checkpoint_fingerprint, count_parameters
+from potstill.distributions import TokenDistributions
+from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
-from potstill.schema import Message, Prompt
-from potstill.tables import CONVERSATION_SCHEMA, prompt_to_row, write_rows
+from potstill.schema import Conversation, Message, Prompt, Split, Turn, turn_positions
+from potstill.tables import conversations_to_table, write_table
 
 NUM_LAYERS, WIDTH = 4, 32
-SPLITS = {"train": 24, "validation": 4, "test": 6}
+VOCAB_SIZE = 49_152
+SPLITS: dict[Split, int] = {"train": 24, "validation": 4, "test": 6}
 TOP_LOGPROBS = 16
 MAX_TOKENS = 20
+QUESTION = Message(role="user", content="How?")
+NEXT_QUESTION = Message(role="user", content="Go on.")
+NEXT_TURN = "<|im_end|>\n<|im_start|>user\nGo on.<|im_end|>\n<|im_start|>assistant\n"
+
+Entries = Sequence[tuple[int, float]]
+"""Token ids and their probabilities, the most probable first."""
+
+
+@pytest.fixture(scope="session")
+def make_conversation() -> Callable[..., Conversation]:
+    """Return a function that makes a conversation, with one answer unless told otherwise."""
+    return _conversation
+
+
+def _conversation(
+    token_ids: Sequence[int] = (1, 2, 3, 4),
+    turns: Sequence[tuple[int, int]] = ((2, 2),),
+    *,
+    name: str = "prompt",
+    answer_index: int = 0,
+    given: tuple[Message, ...] = (QUESTION,),
+    completion: tuple[Message, ...] = (Message(role="assistant", content="So."),),
+    entries: Sequence[Entries] | None = None,
+    sampled_logprobs: Sequence[float] | None = None,
+    signal: TokenDistributions | None = None,
+    **prompt: Any,
+) -> Conversation:
+    """Make a conversation.
+
+    Args:
+        turns: Start and length of each answer.
+        entries: What is stored at each token of the answers; each token itself by default.
+        sampled_logprobs: -1 for each token by default.
+        signal: Both, as it is stored.
+        prompt: Fields of the prompt.
+    """
+    spans = tuple(
+        Turn(start=start, num_tokens=num_tokens, finish_reason="stop", seed=0)
+        for start, num_tokens in turns
+    )
+    answered = [token_ids[position] for position in turn_positions(spans)]
+    entries = entries or [[(token_id, 0.36)] for token_id in answered]
+    stored = [entry for row in entries for entry in row]
+    signal = signal or TokenDistributions(
+        np.array(sampled_logprobs or [-1.0] * len(answered), dtype=np.float32),
+        np.array([len(row) for row in entries], dtype=np.int64),
+        np.array([token_id for token_id, _ in stored], dtype=np.int32),
+        np.array([math.log(probability) for _, probability in stored], dtype=np.float32),
+    )
+    fields = {"cluster_id": name, "split": "train", "messages": given, "source": "a test"}
+    return Conversation(
+        prompt=Prompt(prompt_id=name, **(fields | prompt)),
+        answer_index=answer_index,
+        given=given,
+        completion=completion,
+        token_ids=np.array(token_ids, dtype=np.int32),
+        turns=spans,
+        signal=signal,
+    )
+
+
+@pytest.fixture(scope="session")
+def write_conversations() -> Callable[..., None]:
+    """Return a function that writes conversations into a file for each of their splits."""
+    return _write_conversations
+
+
+def _write_conversations(
+    directory: Path,
+    conversations: Iterable[Conversation],
+    part: int = 0,
+    vocab_size: int = VOCAB_SIZE,
+) -> None:
+    by_split: dict[Split, list[Conversation]] = {}
+    for conversation in conversations:
+        by_split.setdefault(conversation.prompt.split, []).append(conversation)
+    for split, chosen in by_split.items():
+        table = conversations_to_table(chosen, vocab_size)
+        write_table(directory / f"{split}-{part:05d}.parquet", table)
+
+
+@pytest.fixture(scope="session")
+def finish_conversations() -> Callable[..., Manifest]:
+    """Return a function that finishes a run's conversations, with all facts of the real stage."""
+
+    def finish(
+        run_directory: RunDirectory, teacher_dir: Path, conversations: Sequence[Conversation]
+    ) -> Manifest:
+        template = (teacher_dir / "chat_template.jinja").read_text(encoding="utf-8")
+        counts = {
+            split: sum(one.prompt.split == split for one in conversations)
+            for split in get_args(Split)
+        }
+        session = run_directory.open_stage("conversations", {})
+        _write_conversations(session.dir, conversations)
+        return session.finish(
+            facts={
+                "teacher": {
+                    "model": "tiny",
+                    "path": str(teacher_dir),
+                    "num_parameters": count_parameters(teacher_dir),
+                    "dtype": "float32",
+                    "fingerprint": checkpoint_fingerprint(teacher_dir),
+                },
+                "tokenizer_sha256": tokenizer_sha256(teacher_dir),
+                "chat_template_sha256": chat_template_sha256(template),
+                "vocab_size": VOCAB_SIZE,
+                "logprobs_mode": "raw_logprobs",
+                "top_logprobs": TOP_LOGPROBS,
+                "top_mass": 1.0,
+                "min_probability": 0.0,
+                "generation_temperature": 1.0,
+                "generation_top_p": 1.0,
+                "turns": "single",
+                "num_sampled_per_prompt": 1,
+                "num_kept_per_prompt": 1,
+                "num_failed": 0,
+                "num_dropped": 0,
+                "num_conversations": counts,
+            }
+        )
+
+    return finish
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +165,7 @@ def tiny_teacher_dir(teacher_dir, tmp_path_factory) -> Path:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=49_152,
+        vocab_size=VOCAB_SIZE,
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
         num_hidden_layers=NUM_LAYERS,
@@ -54,76 +185,87 @@ def tiny_teacher_dir(teacher_dir, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_conversations(tiny_teacher_dir) -> list[dict]:
-    """Conversations that the tiny teacher really sampled at temperature 1, as table rows."""
+def tiny_conversations(tiny_teacher_dir) -> list[Conversation]:
+    """Conversations that the tiny teacher really sampled at temperature 1; one in three goes on."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # So little work is slower on more, the more so on a busy machine.
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher_dir, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_dir)
     splits = [split for split, count in SPLITS.items() for _ in range(count)]
-    rows = []
+    conversations = []
     for index, split in enumerate(splits):
         content = "Tell me about number " + " and ".join(str(index + n) for n in range(index % 5))
-        prompt = Prompt(
-            prompt_id=f"prompt{index}",
-            split=split,
-            messages=(Message(role="user", content=content),),
-            source="a test",
+        given = (Message(role="user", content=content),)
+        lengths = [4 + index % (MAX_TOKENS - 4), 5][: 1 + (index % 3 == 0)]
+        conversations.append(
+            sample_conversation(
+                model, tokenizer, given, lengths, TOP_LOGPROBS, name=f"prompt{index}", split=split
+            )
         )
-        prompt_ids = render_prompt(tokenizer, prompt.messages)
-        rows.append(
-            prompt_to_row(prompt) | _sampled(model, prompt_ids, 4 + index % (MAX_TOKENS - 4))
-        )
-    return rows
+    torch.set_num_threads(num_threads)
+    return conversations
 
 
-def _sampled(model, prompt_ids: list[int], num_tokens: int) -> dict:
+@pytest.fixture(scope="session")
+def sampled_conversation() -> Callable[..., Conversation]:
+    """Return a function that lets a model answer a chat."""
+    return sample_conversation
+
+
+def sample_conversation(
+    model: Any,
+    tokenizer: Any,
+    given: tuple[Message, ...],
+    lengths: Sequence[int],
+    num_stored: int,
+    sharpness: float = 1.0,
+    **prompt: Any,
+) -> Conversation:
+    """Let a model answer, the user say "Go on.", and the model answer again.
+
+    Args:
+        lengths: Tokens of each answer.
+        num_stored: Log-probabilities stored for each of them.
+        sharpness: What the stored distributions' logits are multiplied by.
+        prompt: Fields of the prompt.
+    """
     import torch
 
-    ids = list(prompt_ids)
+    ids, turns, completion = render_prompt(tokenizer, given), [], []
     with torch.no_grad():
-        for _ in range(num_tokens):
-            probabilities = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
-            ids.append(int(torch.multinomial(probabilities, 1)))
-        logprobs_TV = model(torch.tensor([ids])).logits[0, len(prompt_ids) - 1 : -1]
-        logprobs_TV = logprobs_TV.log_softmax(-1)
-    completion = ids[len(prompt_ids) :]
-    top = logprobs_TV.topk(TOP_LOGPROBS)
-    return {
-        "completion": "",
-        "prompt_token_ids": list(prompt_ids),
-        "completion_token_ids": completion,
-        "sampled_logprobs": logprobs_TV.gather(-1, torch.tensor(completion)[:, None])[
-            :, 0
-        ].tolist(),
-        "num_top_logprobs": [TOP_LOGPROBS] * num_tokens,
-        "top_token_ids": top.indices.flatten().tolist(),
-        "top_logprobs": top.values.flatten().tolist(),
-        "finish_reason": "length",
-        "seed": 0,
-    }
+        for length in lengths:
+            if turns:
+                ids += tokenise(tokenizer, NEXT_TURN)
+                completion.append(NEXT_QUESTION)
+            turns.append((len(ids), length))
+            for _ in range(length):
+                logits_V = model(torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
+                ids.append(int(torch.multinomial(logits_V.softmax(-1), 1)))
+            completion.append(Message(role="assistant", content=tokenizer.decode(ids[-length:])))
+        logits_LV = sharpness * model(torch.tensor([ids])).logits[0].double()
+    positions_T = np.concatenate([np.arange(start, start + length) for start, length in turns])
+    logprobs_TV = logits_LV[positions_T - 1].log_softmax(-1)
+    top = logprobs_TV.topk(num_stored)
+    sampled_T1 = logprobs_TV.gather(-1, torch.tensor(ids)[positions_T][:, None])
+    return _conversation(
+        ids,
+        turns,
+        given=given,
+        completion=tuple(completion),
+        signal=TokenDistributions.from_padded(
+            top.indices.numpy(), top.values.numpy(), sampled_T1[:, 0].numpy()
+        ),
+        **prompt,
+    )
 
 
 @pytest.fixture
-def tiny_run(tmp_path, tiny_teacher_dir, tiny_conversations) -> RunDirectory:
+def tiny_run(tmp_path, tiny_teacher_dir, tiny_conversations, finish_conversations) -> RunDirectory:
     """A run whose conversations the tiny teacher made."""
     run_directory = RunDirectory(tmp_path / "tiny_run")
-    session = run_directory.open_stage("conversations", {})
-    write_rows(session.dir / "part-00000.parquet", CONVERSATION_SCHEMA, tiny_conversations)
-    template = (tiny_teacher_dir / "chat_template.jinja").read_text()
-    session.finish(
-        facts={
-            "teacher": {"model": "tiny", "path": str(tiny_teacher_dir), "num_parameters": 1},
-            "tokenizer_sha256": tokenizer_sha256(tiny_teacher_dir),
-            "chat_template_sha256": chat_template_sha256(template),
-            "vocab_size": 49_152,
-            "logprobs_mode": "raw_logprobs",
-            "top_logprobs": TOP_LOGPROBS,
-            "generation_temperature": 1.0,
-            "generation_top_p": 1.0,
-            "num_conversations": SPLITS,
-        }
-    )
+    finish_conversations(run_directory, tiny_teacher_dir, tiny_conversations)
     return run_directory

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from potstill.chat import tokenizer_sha256
 from potstill.errors import ManifestMismatchError, TrainingError
-from potstill.manifest import MANIFEST_NAME, verify_manifest
+from potstill.manifest import MANIFEST_NAME, read_manifest, verify_manifest
 from train.config import TrainConfig
+from train.inputs import load_data
 from train.stage import run
 
 SETTINGS = {
@@ -135,8 +136,12 @@ def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path):
         )
 
 
-def test_alignment_reaches_the_model(tiny_run, tiny_teacher_dir):
-    """The teacher itself, unpruned, has next to no divergence from its own log-probabilities."""
+def test_alignment_reaches_the_model(tiny_run, tiny_teacher_dir, tiny_conversations):
+    """The teacher itself, unpruned, has next to no divergence from its own log-probabilities.
+
+    The conversations have second answers: their rows must be found after the user's turn.
+    """
+    assert any(len(one.turns) > 1 for one in tiny_conversations if one.prompt.split == "test")
     manifest = run(
         config(student={"checkpoint": str(tiny_teacher_dir)}, learning_rate=1e-12, max_steps=1),
         tiny_run,
@@ -201,25 +206,59 @@ def test_more_layers_than_the_teacher_has_are_refused(tiny_run, num_layers):
         run(config(student={"num_layers": num_layers}), tiny_run)
 
 
-def test_processed_logprobs_are_refused_for_the_token_level_loss(tiny_run):
-    path = tiny_run.stage_dir("conversations") / MANIFEST_NAME
+def change_facts(run_directory, **changes):
+    path = run_directory.stage_dir("conversations") / MANIFEST_NAME
     content = json.loads(path.read_text())
-    content["facts"]["logprobs_mode"] = "processed_logprobs"
+    content["facts"] |= changes
     path.write_text(json.dumps(content))
+
+
+def teacher_at(run_directory, teacher_dir):
+    """What the facts say of a teacher that has moved to another directory."""
+    facts = read_manifest(run_directory.stage_dir("conversations")).facts
+    return facts["teacher"] | {"path": str(teacher_dir)}
+
+
+def test_processed_logprobs_are_refused_for_the_token_level_loss(tiny_run):
+    change_facts(tiny_run, logprobs_mode="processed_logprobs")
     with pytest.raises(ManifestMismatchError, match="raw_logprobs"):
         run(config(), tiny_run)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "told"),
+    [(0.7, 0.9, "sampled at temperature 0.7 and top-p 0.9"), (None, None, "written by others")],
+)
+def test_other_prefixes_than_the_teachers_own_are_told(tiny_run, caplog, temperature, top_p, told):
+    change_facts(tiny_run, generation_temperature=temperature, generation_top_p=top_p)
+    load_data(config(), tiny_run)
+    assert told not in caplog.text
+    load_data(config(kd={"weight": 0.5}), tiny_run)
+    assert told in caplog.text
+
+
 def test_another_chat_template_of_the_teacher_is_refused(tiny_run, tiny_teacher_dir, tmp_path):
-    changed = shutil.copytree(tiny_teacher_dir, tmp_path / "changed")
+    changed = copied(tiny_teacher_dir, tmp_path)
     template_path = changed / "chat_template.jinja"
     template_path.write_text(template_path.read_text() + "{# #}")
-    path = tiny_run.stage_dir("conversations") / MANIFEST_NAME
-    content = json.loads(path.read_text())
-    content["facts"]["teacher"]["path"] = str(changed)
-    path.write_text(json.dumps(content))
+    change_facts(tiny_run, teacher=teacher_at(tiny_run, changed))
     with pytest.raises(ManifestMismatchError, match="chat template has changed"):
         run(config(), tiny_run)
+
+
+def test_a_teacher_that_was_trained_further_makes_no_student(tiny_run, tiny_teacher_dir, tmp_path):
+    changed = copied(tiny_teacher_dir, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(changed)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(1.01)
+    model.save_pretrained(changed)
+    change_facts(tiny_run, teacher=teacher_at(tiny_run, changed))
+    with pytest.raises(ManifestMismatchError, match="checkpoint has changed") as caught:
+        run(config(), tiny_run)
+    assert caught.value.where == changed
+    assert not tiny_run.is_finished("student")
+    given = config(student={"checkpoint": str(tiny_teacher_dir)})
+    assert load_data(given, tiny_run).teacher_dir == changed
 
 
 def test_a_full_disk_is_one_clear_error(tiny_run):
