@@ -6,7 +6,6 @@ is started on. Knows nothing of requests.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
@@ -89,13 +88,14 @@ def _actor_options(num_cpus: int, num_gpus: int) -> dict[str, Any]:
 
 def _import_ray() -> Any:  # noqa: ANN401  (an optional module)
     try:
-        return importlib.import_module("ray")
+        import ray
     except ImportError as error:
         raise TeacherError(
             "Ray is not installed",
             found=error,
             hint="pip install 'potstill[ray]', or leave out [generate.ray]",
         ) from error
+    return ray
 
 
 def _connect(ray: Any, address: str | None) -> None:  # noqa: ANN401
