@@ -85,7 +85,7 @@ class LoopThread:
                 in_flight.remove(future)
                 yield future.result()
         finally:
-            if in_flight:
+            if in_flight and not self.closed:
                 self.run(_cancel_others())
 
 
