@@ -43,7 +43,7 @@ class CurationConfig(Table):
     SmolLM2's answers reach 256 tokens, and a cut answer still teaches every token it has),
     `refusal` (whether a student should refuse is your choice), `personal_data` (teachers invent
     addresses and numbers), `toxicity`, and `duplicate_answer` (short questions share right
-    answers). Your own as for prompts, with `judge(transcript)`."""
+    answers). Your own as for prompts, with `judge(conversation)`."""
 
     pii: Literal["redact", "drop", "keep"] = "redact"
     """Personal data in prompts: replaced by its kind in brackets before the teacher reads it, so
@@ -63,8 +63,8 @@ class CurationConfig(Table):
     languages: tuple[str, ...] = ()
     """ISO 639 codes of the languages to keep, for example `["en", "de"]`; none: every language."""
     min_language_confidence: float = Field(default=0.8, gt=0.0, le=1.0)
-    """A text is dropped when the detector is this sure that it is in another language. At 0.8 it
-    is wrong about 1 in 6,000 short English questions; three words are rarely enough to be sure."""
+    """A text is dropped when the detector is this sure that it is in another language. Of
+    25,000 short English questions 1 is dropped at 0.8; three words are rarely enough to be sure."""
     toxic_words: tuple[str, ...] = ("english",)
     """Lists that the filter `toxicity` looks for: languages that the package glin-profanity knows,
     or paths of files with one word or phrase a line."""

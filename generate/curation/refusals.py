@@ -14,16 +14,20 @@ _SORRY = (
     r"(?:,? (?:about|for) (?:that|this|the (?:confusion|inconvenience)))?"
 )
 _CANNOT = (
-    r"(?:i|we) (?:(?:just |simply |really )?(?:can ?not|can'?t|could ?n[o']t|won'?t|will not)"
-    r"|am (?:not able|unable|not (?:allowed|permitted))|'?m (?:not able|unable|not comfortable)"
-    r"|must (?:decline|refuse)|(?:have|need) to (?:decline|refuse)|do not feel comfortable"
-    r"|don'?t feel comfortable)"
+    r"(?:(?:i|we) (?:just |simply |really )?(?:can ?not|can'?t|could ?n[o']t"
+    r"|(?:won'?t|will not)(?: be able)?)"
+    r"|(?:i am|i'?m|we are|we'?re) (?:not able|unable|not (?:allowed|permitted)))"
+)
+_DECLINE = (
+    r"(?:(?:i|we) (?:(?:must|have to|need to) (?:respectfully |politely )?(?:decline|refuse)"
+    r"|do(?:n'?t| not) feel comfortable)|(?:i am|i'?m) not comfortable"
+    r"|that'?s (?:not something (?:i|we) can|something (?:i|we) can(?:'?t|not)))\b"
 )
 _DO = (
     r"(?: to)?(?: (?:ethically|legally|morally|currently|directly))?"
-    r" (?:help|assist|answer|provide|comply|fulfil+|do (?:that|this)|discuss|engage|support|create"
-    r"|generate|write|give|offer|share|continue|participate|respond|complete|create|condone|access"
-    r"|browse|open|view|see|hear|have|produce)\b"
+    r" (?:help(?! but| myself)|assist|answer|provide|comply|fulfil+|do (?:that|this)|discuss"
+    r"|engage|support|create|generate|write|give|offer|share|continue|participate|respond"
+    r"|complete|condone|access|browse|open|view|see|hear|have|produce)\b"
 )
 _AS_AN_AI = (
     r"as an? (?:\w+ ){0,3}(?:ai|artificial intelligence|language model|assistant)"
@@ -31,7 +35,7 @@ _AS_AN_AI = (
 )
 _REFUSAL = re.compile(
     rf"(?:{_SORRY}[,.!:;]?(?: but)? )?(?:{_AS_AN_AI})?"
-    rf"(?:{_CANNOT}(?:{_DO}|[.,!]?$|[.,!] )|that'?s (?:not )?something i (?:can'?t|can) )"
+    rf"(?:{_CANNOT}(?:{_DO}|[.,!]?$|[.,!] )|{_DECLINE})"
     rf"|{_SORRY},? (?:but )?(?:this|that|your) (?:request|content|question) (?:is|violates|goes)",
     re.IGNORECASE,
 )

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from generate.curation.config import CurationConfig
+from generate.curation.pii import PersonalData
+from generate.curation.redaction import redact_prompt
+from generate.prompts import RawPrompt
+from potstill.schema import Message
+
+
+@pytest.fixture(scope="module")
+def personal_data():
+    return PersonalData(CurationConfig())
+
+
+def test_all_turns_are_redacted(asked, personal_data):
+    prompt = asked("I am bob@example.com", "Call +49 30 901820", system="Ann is ann@example.com")
+    redacted, kinds = redact_prompt(prompt, personal_data)
+
+    texts = [message.content for message in redacted.messages]
+    assert texts == ["Ann is [email]", "I am [email]", "", "Call [phone]"]
+    assert kinds == ("email", "phone")
+    assert redacted.prompt_id != prompt.prompt_id
+
+
+def test_json_stays_json(personal_data):
+    arguments = {"to": ["bob@example.com"], "card": 4111111111111111, "copies": 2, "now": True}
+    call = {
+        "id": "call_4155552671",
+        "type": "function",
+        "function": {"name": "send", "arguments": json.dumps(arguments)},
+    }
+    prompt = RawPrompt(
+        (Message(role="assistant", content="", tool_calls=json.dumps([call])),),
+        "test",
+        tools='[{"type": "function", "function": {"name": "send", "description": "a@b.com"}}]',
+    )
+
+    redacted, kinds = redact_prompt(prompt, personal_data)
+
+    (changed,) = json.loads(redacted.messages[0].tool_calls)
+    assert changed["id"] == "call_4155552671", "an answer refers to it"
+    assert json.loads(changed["function"]["arguments"]) == arguments | {
+        "to": ["[email]"],
+        "card": "[credit_card]",
+    }
+    assert json.loads(redacted.tools)[0]["function"]["description"] == "[email]"
+    assert set(kinds) == {"email", "credit_card"}
+
+
+def test_a_prompt_without_personal_data_is_itself(personal_data):
+    calls = '[{"type":"function","function":{"name":"f","arguments":"{ }"}}]'
+    prompt = RawPrompt(
+        (Message(role="assistant", content="1, 2", tool_calls=calls),), "test", tools="[ ]"
+    )
+
+    redacted, kinds = redact_prompt(prompt, personal_data)
+
+    assert redacted is prompt
+    assert kinds == ()
