@@ -41,8 +41,8 @@ def read_evaluation_set(config: EvaluationSetConfig) -> Iterator[Question]:
     """
     num_questions = 0
     for num_questions, (given_id, turns) in enumerate(_read(config), start=1):
-        question_id = given_id if given_id is not None else f"in row {num_questions}"
-        yield Question(f"{config.name}, question {question_id}", turns)
+        place = f"row {num_questions}" if given_id is None else f"question {given_id}"
+        yield Question(f"{config.name}, {place}", turns)
     if num_questions == 0:
         raise _refusal(config, "no question")
 

@@ -39,7 +39,7 @@ def test_rows_of_usual_shapes_are_read(tmp_path, row, turns):
     path = tmp_path / "exam.jsonl"
     path.write_text(json.dumps(row) + "\n")
 
-    assert questions(path) == [Question("exam, question in row 1", turns)]
+    assert questions(path) == [Question("exam, row 1", turns)]
 
 
 def test_ids_name_the_questions(tmp_path):
@@ -50,7 +50,7 @@ def test_ids_name_the_questions(tmp_path):
     assert [question.name for question in questions(path)] == [
         "exam, question 81",
         "exam, question b",
-        "exam, question in row 3",
+        "exam, row 3",
     ]
 
 

@@ -85,7 +85,7 @@ def test_contamination_names_the_question(asked, tmp_path):
 
     assert (drop.filter, drop.reason) == (
         "contamination",
-        "similarity 1.00 to exam, question in row 1",
+        "similarity 1.00 to exam, row 1",
     )
 
 
