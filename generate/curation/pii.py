@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from generate.curation.config import CurationConfig, PiiKind
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 PRINTED_IBAN = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?\b")
 """An IBAN in groups of four, the last one shorter: the library's own wants whole groups."""
+IP = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)"
+    r"|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]))"
+)
+"""What may be an IP address: the library's own fits times of day, and halves of version 6."""
 PRIORITY: tuple[PiiKind, ...] = ("iban", "credit_card", "email", "ssn", "phone", "ip")
 """Of two that overlap, the earlier is right: parts of an IBAN look like a telephone number."""
 MIN_DIGITS = 4
@@ -57,7 +63,11 @@ class PersonalData:
             iban_check,
         )
 
-        patterns = [*PII_PATTERNS, PiiPattern("printed IBAN", "iban", PRINTED_IBAN, iban_check)]
+        patterns = [
+            *(pattern for pattern in PII_PATTERNS if pattern.type != "ip"),
+            PiiPattern("printed IBAN", "iban", PRINTED_IBAN, iban_check),
+            PiiPattern("IP address", "ip", IP, _is_address),
+        ]
         self._kinds = [kind for kind in PRIORITY if kind in config.pii_kinds]
         self._patterns: dict[PiiKind, list[PiiPattern]] = {
             kind: [pattern for pattern in patterns if pattern.type == kind]
@@ -95,6 +105,13 @@ class PersonalData:
 
         for match in phonenumbers.PhoneNumberMatcher(text, self._phone_region):
             yield Span(match.start, match.end, "phone")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return bool(ip_address(text)) and text != "::"
+    except ValueError:
+        return False
 
 
 def _refuse_unknown(region: str | None) -> None:

@@ -47,11 +47,26 @@ def test_other_numbers_stay(text):
 
 def test_only_the_configured_kinds_are_found():
     mail_only = PersonalData(CurationConfig(pii_kinds=("email", "ip")))
-    text = "bob@example.com at 10.20.30.40, (415) 555-2671"
+    text = "bob@example.com at 10.20.30.40, 12:30:45, (415) 555-2671"
 
-    assert redacted(text, mail_only) == "[email] at [ip], (415) 555-2671"
+    assert redacted(text, mail_only) == "[email] at [ip], 12:30:45, (415) 555-2671"
     assert mail_only.judge_text(text) == "email, ip"
     assert mail_only.judge_text("(415) 555-2671") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2001:db8::8a2e:370:7334, fe80::1.", "[ip], [ip]."),
+        ("http://10.0.0.1:8080/ or 10.0.0.1.", "http://[ip]:8080/ or [ip]."),
+        ("1:2 at 12:30:45, chapter 1.2.3.4.5, 999.1.1.1", None),
+        ("std::vector<int> f :: Int ->> map::at; ::global 1234", None),
+    ],
+)
+def test_addresses_are_told_from_what_looks_like_them(text, expected):
+    ip_only = PersonalData(CurationConfig(pii_kinds=("ip",)))
+
+    assert redacted(text, ip_only) == (expected or text)
 
 
 def test_the_country_decides_which_local_numbers_are_known():
