@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
-from potstill.tables import CONVERSATION_SCHEMA, write_rows
+from potstill.schema import Conversation, Message
 from quantize.checkpoint import Checkpoint
 from quantize.hostile_texts import HOSTILE_TEXTS
 from quantize.reference import (
@@ -119,47 +120,59 @@ def load_tokenizer(directory: Path) -> Any:
     return AutoTokenizer.from_pretrained(directory)
 
 
-def write_conversations(directory: Path, tokenizer: Any, num_conversations: int = 3) -> None:
-    """Write conversations of split test, and one of split train that must not be used."""
-    from potstill.chat import render_prompt
-    from potstill.schema import Message
+@pytest.fixture
+def talk(make_conversation: Callable[..., Conversation]) -> Callable[..., list[Conversation]]:
+    """Return a function that makes conversations in a tokenizer's ids.
 
-    rows = []
-    for number in range(num_conversations + 1):
-        message = Message(role="user", content=f"What is {number} plus {number}?")
-        completion = f"It is {number + number}, as ever: café № {number}."
-        ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
-        ids = [*ids, tokenizer.eos_token_id]
-        rows.append(
-            {
-                "prompt_id": f"{number}",
-                "split": "test" if number else "train",
-                "messages": [message.model_dump()],
-                "source": "arithmetic.jsonl",
-                "licence": "CC0-1.0",
-                "completion": completion,
-                "prompt_token_ids": render_prompt(tokenizer, [message]),
-                "completion_token_ids": ids,
-                "sampled_logprobs": [-1.0] * len(ids),
-                "num_top_logprobs": [1] * len(ids),
-                "top_token_ids": ids,
-                "top_logprobs": [-1.0] * len(ids),
-                "finish_reason": "stop",
-                "seed": number,
-            }
-        )
-    write_rows(directory / "part-00000.parquet", CONVERSATION_SCHEMA, rows)
+    The first is of split train and must not be used, the last has two answers.
+    """
+
+    def make(tokenizer: Any, num_held_out: int = 3) -> list[Conversation]:
+        from potstill.chat import render_prompt, tokenise
+
+        made = []
+        for number in range(num_held_out + 1):
+            given = (Message(role="user", content=f"What is {number} plus {number}?"),)
+            answer = tokenise(tokenizer, f"It is {number + number}, as ever: café № {number}.")
+            answer.append(tokenizer.eos_token_id)
+            ids = render_prompt(tokenizer, given)
+            turns = [(len(ids), len(answer))]
+            ids += answer
+            if number == num_held_out:
+                ids += tokenise(
+                    tokenizer, "\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
+                )
+                turns.append((len(ids), len(answer)))
+                ids += answer
+            made.append(
+                make_conversation(
+                    ids,
+                    turns,
+                    name=f"{number}",
+                    given=given,
+                    split="test" if number else "train",
+                    source="arithmetic.jsonl",
+                    licence="CC0-1.0",
+                )
+            )
+        return made
+
+    return make
 
 
 @pytest.fixture
-def proof(tmp_path: Path) -> Callable[[Path], tuple[Expected, HeldOut, Path]]:
+def proof(
+    tmp_path: Path,
+    talk: Callable[..., list[Conversation]],
+    write_conversations: Callable[..., None],
+) -> Callable[[Path], tuple[Expected, HeldOut, Path]]:
     """Return a function that yields what a checkpoint's files must show."""
 
     def prove(checkpoint_dir: Path) -> tuple[Expected, HeldOut, Path]:
         tokenizer = load_tokenizer(checkpoint_dir)
         conversations_dir = tmp_path / "held-out"
         conversations_dir.mkdir(exist_ok=True)
-        write_conversations(conversations_dir, tokenizer)
+        write_conversations(conversations_dir, talk(tokenizer))
         held_out = read_held_out(conversations_dir, 60)
         vocab_size = Checkpoint(checkpoint_dir).config.vocab_size
         logprobs_path = tmp_path / "logprobs.npy"
@@ -171,36 +184,30 @@ def proof(tmp_path: Path) -> Callable[[Path], tuple[Expected, HeldOut, Path]]:
 
 
 @pytest.fixture
-def make_run(tmp_path: Path) -> Callable[[Path, Path], RunDirectory]:
+def make_run(
+    tmp_path: Path,
+    talk: Callable[..., list[Conversation]],
+    finish_conversations: Callable[..., Manifest],
+) -> Callable[[Path, Path], RunDirectory]:
     """Return a function that makes a run whose student and conversations are finished."""
 
     def make(student_dir: Path, teacher_dir: Path) -> RunDirectory:
         import shutil
 
-        from potstill.chat import chat_template_sha256, tokenizer_sha256
-
-        tokenizer = load_tokenizer(student_dir)
         run = RunDirectory(tmp_path / "run")
-        facts: dict[str, Any] = {
-            "teacher": {"model": "tiny", "path": str(teacher_dir), "num_parameters": 1000},
-            "tokenizer_sha256": tokenizer_sha256(student_dir),
-            "chat_template_sha256": chat_template_sha256(tokenizer.chat_template),
-        }
-        session = run.open_stage("conversations", {})
-        write_conversations(session.dir, tokenizer)
-        session.finish(facts=facts)
+        facts = finish_conversations(run, teacher_dir, talk(load_tokenizer(student_dir))).facts
         session = run.open_stage("student", {}, inputs=("conversations",))
         for path in student_dir.iterdir():
             shutil.copy(path, session.dir)
         fidelity = {"kl_nats": 0.5, "top1_agreement": 0.75}
-        evaluation = {"split": "test", "untrained": fidelity, "trained": fidelity}
+        pinned = ("teacher", "tokenizer_sha256", "chat_template_sha256")
         session.finish(
-            facts=facts
+            facts={name: facts[name] for name in pinned}
             | {
                 "num_parameters": 1000,
                 "num_layers": 2,
                 "method": "full",
-                "evaluation": evaluation,
+                "evaluation": {"split": "test", "untrained": fidelity, "trained": fidelity},
             }
         )
         return run

@@ -37,6 +37,13 @@ def test_plain_template_is_written_in_go_with_its_default_system_message(tokeniz
     assert text == EXPECTED
 
 
+def test_chats_with_tools_do_not_stand_against_a_translation(tokenizer):
+    call = Message(role="assistant", content="", tool_calls='[{"type": "function"}]')
+    result = Message(role="tool", content="4", tool_call_id="call_0")
+    text = write_modelfile("student-Q4_K_M.gguf", tokenizer, ["<|im_end|>"], [[USER, call, result]])
+    assert text == EXPECTED
+
+
 @pytest.mark.parametrize("chat", CHATS, ids=["user", "system", "two turns", "all"])
 def test_translation_renders_what_the_checkpoint_renders(chat, tokenizer):
     template = translate_template(tokenizer, [])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,10 +72,24 @@ def test_types_and_recommendation_follow_the_configuration(tiny_quantize_run):
     assert not list(tiny_quantize_run.stage_dir("gguf").rglob("*F16*"))
 
 
-def test_absent_teacher_does_not_matter_when_it_gets_no_files(make_checkpoint, make_run, tmp_path):
-    tiny_run = make_run(make_checkpoint("student"), tmp_path / "nowhere")
+def test_absent_teacher_does_not_matter_when_it_gets_no_files(make_checkpoint, make_run):
+    teacher_dir = make_checkpoint("teacher")
+    tiny_run = make_run(make_checkpoint("student"), teacher_dir)
+    shutil.rmtree(teacher_dir)
     changes = {"types": ("F16",), "teacher_types": ()}
     run(CONFIG.model_copy(update=changes), tiny_run)
+
+
+def test_a_teacher_that_was_trained_further_gets_no_files(make_checkpoint, make_run):
+    teacher_dir = make_checkpoint("teacher")
+    tiny_run = make_run(make_checkpoint("student"), teacher_dir)
+    path = teacher_dir / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ManifestMismatchError, match="the teacher's checkpoint has changed"):
+        run(CONFIG, tiny_run)
+    assert not list(tiny_run.partial_dir("gguf").rglob("*.gguf"))
 
 
 def test_file_beyond_its_bound_leaves_the_stage_unfinished(tiny_quantize_run):
