@@ -13,6 +13,7 @@ from compare.report import Report, build_report
 from compare.speed import Speed
 from potstill.fidelity import Fidelity
 from potstill.manifest import Manifest, build_manifest
+from potstill.schema import Conversation, Message
 
 STAND_IN = Path(__file__).parents[2] / "fixtures" / "endpoint_stand_in.py"
 
@@ -65,11 +66,12 @@ def report(make_report) -> Report:
 
 
 @pytest.fixture
-def make_report(tmp_path: Path):
-    return partial(build, tmp_path)
+def make_report(tmp_path: Path, make_conversation):
+    held_out = [make_conversation(sampled_logprobs=[-1.5, -1.9])]
+    return partial(build, tmp_path, held_out)
 
 
-def build(tmp_path: Path, trained_tokens: int = 8190) -> Report:
+def build(tmp_path: Path, held_out: list[Conversation], trained_tokens: int = 8190) -> Report:
     trained = replace(TRAINED, num_tokens=trained_tokens)
     facts = {
         "conversations": {
@@ -88,13 +90,30 @@ def build(tmp_path: Path, trained_tokens: int = 8190) -> Report:
     }
     return build_report(
         {name: manifest_with(value, tmp_path) for name, value in facts.items()},
-        [{"sampled_logprobs": [-1.5, -1.9]}],
+        held_out,
         FIDELITY,
         SPEED,
         num_prompts=2,
         settings={"speed_rounds": 5, "temperature": 0.0, "max_tokens": 200},
         machine=Machine(cpu="AMD EPYC", num_cpus=2, memory_bytes=16_000_000_000, platform="Linux"),
     )
+
+
+@pytest.fixture
+def questions(make_conversation) -> list[Conversation]:
+    """Held-out conversations, each begun by a question of its own."""
+    return [
+        make_conversation(
+            name=f"id{index}",
+            given=(Message(role="user", content=f"question {index}"),),
+            completion=(
+                Message(role="assistant", content="An answer."),
+                Message(role="user", content="A question that the endpoint never sees."),
+                Message(role="assistant", content="Another answer."),
+            ),
+        )
+        for index in range(3)
+    ]
 
 
 @pytest.fixture

@@ -1,57 +1,60 @@
-from pathlib import Path
-
 import pytest
 
-from compare.heldout import distinct_prompts, longest_first, read_held_out
+from compare.heldout import distinct_prompts, longest_first, plain_prompts, read_held_out
 from potstill.errors import ArtifactError
-from potstill.tables import CONVERSATION_SCHEMA, write_rows
+from potstill.schema import Message
+from potstill.tables import conversations_to_table, write_table
 
 
-def row(index: int, split: str, num_tokens: int = 2) -> dict:
-    return {
-        "prompt_id": f"p{index}",
-        "split": split,
-        "messages": [{"role": "user", "content": f"question {index}"}],
-        "source": "made in a test",
-        "licence": None,
-        "completion": "yes",
-        "prompt_token_ids": [1, 2],
-        "completion_token_ids": [3] * num_tokens,
-        "sampled_logprobs": [-0.5] * num_tokens,
-        "num_top_logprobs": [1] * num_tokens,
-        "top_token_ids": [3] * num_tokens,
-        "top_logprobs": [-0.5] * num_tokens,
-        "finish_reason": "stop",
-        "seed": index,
-    }
+@pytest.fixture
+def named(make_conversation):
+    """Return a function that makes a held-out conversation by its prompt's number."""
+
+    def make(index, num_tokens=2, split="test", **fields):
+        token_ids = [1, 2] + [3] * num_tokens
+        turns = [(2, num_tokens)]
+        return make_conversation(token_ids, turns, name=f"p{index}", split=split, **fields)
+
+    return make
 
 
-def write_parts(directory: Path, *parts: list[dict]) -> None:
-    for index, rows in enumerate(parts):
-        write_rows(directory / f"part-{index:05d}.parquet", CONVERSATION_SCHEMA, rows)
+def names(conversations):
+    return [conversation.prompt.prompt_id for conversation in conversations]
 
 
-def test_first_test_rows_in_stored_order_over_parts(tmp_path):
-    write_parts(
-        tmp_path,
-        [row(0, "train"), row(1, "test"), row(2, "validation")],
-        [row(3, "test"), row(4, "train"), row(5, "test")],
-    )
-    assert [found["prompt_id"] for found in read_held_out(tmp_path, 2)] == ["p1", "p3"]
-    assert len(read_held_out(tmp_path, 64)) == 3
+def test_first_test_conversations_in_stored_order_over_files(tmp_path, named, write_conversations):
+    write_conversations(tmp_path, [named(0, split="train"), named(1), named(2, split="validation")])
+    write_conversations(tmp_path, [named(3), named(4, split="train"), named(5)], part=1)
+    write_table(tmp_path / "dropped.parquet", conversations_to_table([named(6)], 49_152))
+    assert names(read_held_out(tmp_path, 2)) == ["p1", "p3"]
+    assert names(read_held_out(tmp_path, 64)) == ["p1", "p3", "p5"]
 
 
-def test_no_held_out_conversation_is_an_error(tmp_path):
-    write_parts(tmp_path, [row(0, "train")])
+def test_no_held_out_conversation_is_an_error(tmp_path, named, write_conversations):
+    write_conversations(tmp_path, [named(0, split="train")])
     with pytest.raises(ArtifactError, match="no held-out conversation"):
         read_held_out(tmp_path, 64)
 
 
-def test_several_answers_to_one_prompt_count_once():
-    rows = [row(7, "test"), row(7, "test"), row(8, "test"), row(9, "test")]
-    assert [found["prompt_id"] for found in distinct_prompts(rows, 2)] == ["p7", "p8"]
+def test_several_answers_to_one_prompt_count_once(named):
+    held_out = [named(7), named(7, answer_index=1), named(8), named(9)]
+    assert names(distinct_prompts(held_out, 2)) == ["p7", "p8"]
 
 
-def test_longest_first_keeps_stored_order_among_equals():
-    rows = [row(0, "test", 3), row(1, "test", 9), row(2, "test", 3)]
-    assert [found["prompt_id"] for found in longest_first(rows)] == ["p1", "p0", "p2"]
+def test_longest_first_answer_first_and_stored_order_among_equals(named, make_conversation):
+    short_then_long = make_conversation([1, *range(20)], [(1, 2), (5, 15)], name="p3", split="test")
+    held_out = [named(0, 3), named(1, 9), named(2, 3), short_then_long]
+    assert names(longest_first(held_out)) == ["p1", "p0", "p2", "p3"]
+
+
+def test_prompts_with_tools_are_not_asked(named):
+    result = Message(role="tool", content="4", tool_call_id="call_0")
+    call = Message(role="assistant", content="", tool_calls='[{"type": "function"}]')
+    with_tools = [
+        named(0, tools='[{"type": "function"}]'),
+        named(1, given=(Message(role="user", content="How?"), call)),
+        named(2, given=(result,)),
+    ]
+    assert names(plain_prompts([*with_tools, named(3)])) == ["p3"]
+    with pytest.raises(ArtifactError, match="no held-out prompt can be asked"):
+        plain_prompts(with_tools)

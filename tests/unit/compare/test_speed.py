@@ -1,13 +1,11 @@
 from compare.answers import open_client
 from compare.speed import measure_speed
 
-PROMPTS = [{"messages": [{"role": "user", "content": f"question {n}"}]} for n in range(3)]
 
-
-def test_speed_is_the_rate_after_the_first_token(stand_in):
+def test_speed_is_the_rate_after_the_first_token(stand_in, questions):
     running, requests = stand_in
     with running() as base_url:
-        speed = measure_speed(open_client(base_url, 10.0), ["slow", "fast"], PROMPTS, 64)
+        speed = measure_speed(open_client(base_url, 10.0), ["slow", "fast"], questions, 64)
     slow, fast = speed["slow"], speed["fast"]
     assert 0 < slow.tokens_per_second <= 50.5
     assert slow.tokens_per_second < fast.tokens_per_second <= 101
