@@ -1,12 +1,13 @@
 """Rows of a Hugging Face data set, from the hub or a directory.
 
-In: a source that names one. Out: rows one after another, and a fingerprint of the content. The
+In: a source that names one. Out: rows one after another, and a hash of the content. The
 rows stay in memory-mapped Arrow. Knows nothing of what a row means.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from generate.sources.config import SourceConfig
 from generate.sources.rows import BATCH_ROWS, SourceRow, table_rows
 from potstill.errors import ConfigError
+from potstill.files import disk_errors, sha256_bytes, sha256_file
 
 DEFAULT_SPLIT = "train"
 
@@ -31,17 +33,39 @@ def read_dataset(config: SourceConfig, columns: frozenset[str]) -> Iterator[Sour
     known = [name for name in dataset.column_names if name in columns]
     table = dataset.select_columns(known or dataset.column_names).with_format("arrow")
     name = str(config.dataset)
-    source = Path(name).name if Path(name).expanduser().is_dir() else name
+    directory = _directory(config)
+    source = name if directory is None else directory.resolve().name
     return table_rows(table.iter(BATCH_ROWS), lambda number: f"{name}, row {number}", source)
 
 
 def digest_dataset(config: SourceConfig) -> str:
-    """Return the fingerprint that `datasets` 5.2 gives the split: of its files and its making.
+    """Return a hash of the split and of a directory's files, wherever and whenever they were made.
+
+    Of a data set on the hub it is the fingerprint that `datasets` 5.2 gives the split: of its
+    revision's files and its making.
 
     Raises:
-        ConfigError: The data set or its split cannot be loaded.
+        ConfigError: The data set cannot be loaded from the hub.
+        ArtifactError: A file of the directory cannot be read.
     """
-    return str(_load(config)._fingerprint)
+    directory = _directory(config)
+    if directory is None:
+        return str(_load(config)._fingerprint)
+    with disk_errors("reading a data set", directory):
+        digests = [[name, sha256_file(directory / name)] for name in sorted(_file_names(directory))]
+    split = config.split or DEFAULT_SPLIT
+    return sha256_bytes(json.dumps([config.subset, split, digests]).encode())
+
+
+def _directory(config: SourceConfig) -> Path | None:
+    directory = Path(str(config.dataset)).expanduser()
+    return directory if directory.is_dir() else None
+
+
+def _file_names(directory: Path) -> Iterator[str]:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            yield path.relative_to(directory).as_posix()
 
 
 @functools.lru_cache(maxsize=8)

@@ -50,8 +50,8 @@ def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPro
 def source_digest(config: SourceConfig) -> str:
     """Return what identifies the content of a source that is read.
 
-    Of files it is the sha256 of their bytes, so equal files in two places are one source; of a data
-    set its fingerprint.
+    It is made of the files' bytes, so equal files in two places are one source; of a data set on
+    the hub it is its fingerprint.
 
     Raises:
         ConfigError: The source cannot be read.

@@ -1,4 +1,5 @@
 import json
+import os
 
 import datasets
 import pytest
@@ -58,6 +59,20 @@ def test_a_digest_is_the_same_for_the_same_content_and_split(saved):
     digest = source_digest(config)
     assert digest == source_digest(SourceConfig(dataset=saved, split="train"))
     assert digest != source_digest(SourceConfig(dataset=saved, split="test"))
+    assert digest != source_digest(SourceConfig(dataset=f"{saved}/train"))
+
+
+def test_a_digest_tells_content_from_time_and_place(tmp_path):
+    directory = tmp_path / "files"
+    directory.mkdir()
+    file = directory / "train.jsonl"
+    file.write_text(json.dumps(ROWS[0]))
+    digest = source_digest(SourceConfig(dataset=str(directory)))
+    os.utime(file, (1, 1))
+    moved = directory.rename(tmp_path / "moved")
+    assert source_digest(SourceConfig(dataset=str(moved))) == digest
+    (moved / "train.jsonl").write_text(json.dumps(ROWS[1]))
+    assert source_digest(SourceConfig(dataset=str(moved))) != digest
 
 
 def test_a_row_that_is_no_prompt_is_named(tmp_path):
