@@ -34,8 +34,6 @@ from potstill.progress import announced
 
 logger = logging.getLogger(__name__)
 
-CALLS_AHEAD = 2
-"""Calls to a copy at once: it works on the second while the first one's results travel."""
 MAX_LOSSES = 3
 """Copies lost in one place without a result between, after which the place is given up; and copies
 lost with one request, after which the request is."""
@@ -50,7 +48,8 @@ class _Place:
     ready: bool = False
     held: dict[str, Request] = field(default_factory=dict)
     """Requests given to the copy whose results have not arrived."""
-    num_calls: int = 0
+    active: set[str] = field(default_factory=set)
+    """Names of the calls that have not returned."""
     num_losses: int = 0
     """Copies lost here in a row."""
 
@@ -83,7 +82,7 @@ class RayTeacher:
         )
         self._depth = 2 * engine.max_num_seqs
         self._run = 0
-        self._calls: dict[Any, _Place] = {}
+        self._calls: dict[Any, tuple[_Place, str]] = {}
         self._lost: deque[Request] = deque()
         self._times_lost: Counter[str] = Counter()
         self._connection = RayConnection(cluster, engine)
@@ -131,6 +130,7 @@ class RayTeacher:
 
     def close(self) -> None:
         """End the copies, and the cluster where it was started here."""
+        self._end_run()
         ending = [place.actor.close.remote() for place in self._places if place.ready]
         if ending:
             self._ray.wait(ending, num_returns=len(ending), timeout=CLOSE_SECONDS)
@@ -146,23 +146,28 @@ class RayTeacher:
         next_requests: Callable[[int], Sequence[Request]],
         top_logprobs: int | None,
     ) -> Iterator[Sample | Failure]:
-        self._begin_run()
-        while self._deal(next_requests):
-            for place in self._places:
-                while place.held and place.num_calls < CALLS_AHEAD:
-                    self._call(place, "work", self._run, task, top_logprobs)
-            place, returned, error = self._next_return()
-            yield from self._lose(place, error) if error else self._accept(place, returned)
+        try:
+            while self._deal(next_requests):
+                for place in self._places:
+                    if place.held and "work" not in place.active:
+                        self._call(place, "work", self._run, task, top_logprobs)
+                    if place.held and "collect" not in place.active:
+                        self._call(place, "collect", self._run, group="collect")
+                yield from self._next_results()
+        finally:
+            self._end_run()
 
-    def _begin_run(self) -> None:
-        """Forget what an earlier run left unfinished; the copies do so when they see the number."""
+    def _end_run(self) -> None:
+        """Drop what is not finished, here and in the copies."""
         self._run += 1
         self._lost.clear()
         self._times_lost.clear()
-        self._calls = {call: place for call, place in self._calls.items() if not place.ready}
         for place in self._places:
             place.held.clear()
-            place.num_calls = 0 if place.ready else 1
+            if place.ready:
+                place.active.clear()
+                self._feed(place, [])
+        self._calls = {call: at for call, at in self._calls.items() if not at[0].ready}
 
     def _deal(self, next_requests: Callable[[int], Sequence[Request]]) -> bool:
         """Give requests to the copies that hold the fewest; return whether there is work left."""
@@ -177,16 +182,26 @@ class RayTeacher:
             place.held[request.request_id] = request
             batches.setdefault(place, []).append(request)
         for place, batch in batches.items():
-            place.actor.feed.options(concurrency_group="feed").remote(self._run, batch)
+            self._feed(place, batch)
         # While no copy is ready nothing was asked for, so there may be work.
         return not ready or any(place.held for place in ready)
 
-    def _call(self, place: _Place, method: str, *args: object) -> None:
-        place.num_calls += 1
-        self._calls[getattr(place.actor, method).remote(*args)] = place
+    def _feed(self, place: _Place, requests: list[Request]) -> None:
+        place.actor.feed.options(concurrency_group="feed").remote(self._run, requests)
 
-    def _next_return(self, seconds: float | None = None) -> tuple[_Place, Any, Exception | None]:
-        """Wait for a call; return where it ran, and its value or what the copy failed with."""
+    def _call(self, place: _Place, name: str, *args: object, group: str | None = None) -> None:
+        method = getattr(place.actor, name)
+        if group is not None:
+            method = method.options(concurrency_group=group)
+        place.active.add(name)
+        self._calls[method.remote(*args)] = place, name
+
+    def _next_results(self, seconds: float | None = None) -> Iterator[Sample | Failure]:
+        """Wait for a call to return; yield the results it brings.
+
+        Raises:
+            TeacherError: No call returned in time, the last copy is lost, or copies differ.
+        """
         calls, _ = self._ray.wait(list(self._calls), timeout=seconds)
         if not calls:
             raise TeacherError(
@@ -195,20 +210,25 @@ class RayTeacher:
                 found=f"free on the cluster: {self._ray.available_resources()}",
                 hint="add machines, or change [generate.ray]",
             )
-        place = self._calls.pop(calls[0])
-        place.num_calls -= 1
+        place, name = self._calls.pop(calls[0])
+        place.active.remove(name)
         try:
-            return place, self._ray.get(calls[0]), None
+            returned = self._ray.get(calls[0])
         except self._ray.exceptions.RayTaskError as error:
-            return place, None, error.cause
-        except self._ray.exceptions.RayError as error:
-            return place, None, error
-
-    def _accept(self, place: _Place, returned: Any) -> Iterator[Sample | Failure]:  # noqa: ANN401
-        if not place.ready:
-            self._welcome(place, returned)
+            yield from self._lose(place, error.cause)
             return
-        for result in returned:
+        except self._ray.exceptions.RayError as error:
+            yield from self._lose(place, error)
+            return
+        if name == "load":
+            self._welcome(place, returned)
+        elif name == "collect":
+            yield from self._accept(place, returned)
+
+    def _accept(
+        self, place: _Place, results: Sequence[Sample | Failure]
+    ) -> Iterator[Sample | Failure]:
+        for result in results:
             place.num_losses = 0
             del place.held[result.request_id]
             self._times_lost.pop(result.request_id, None)
@@ -237,7 +257,7 @@ class RayTeacher:
             TeacherError: It was the last one.
         """
         logger.warning("a copy of the teacher was lost: %s", type(error).__name__)
-        self._calls = {call: other for call, other in self._calls.items() if other is not place}
+        self._calls = {call: at for call, at in self._calls.items() if at[0] is not place}
         self._ray.kill(place.actor)
         self._replace(place, error)
         held = list(place.held.values())
@@ -266,14 +286,14 @@ class RayTeacher:
 
     def _fill(self, place: _Place) -> None:
         replica = self._ray.remote(**self._connection.actor_options)(Replica)
-        place.actor, place.ready, place.num_calls = replica.remote(*self._replica_args), False, 0
+        place.actor, place.ready = replica.remote(*self._replica_args), False
+        place.active.clear()
         self._call(place, "load")
 
     def _await_first(self, seconds: float) -> None:
         while not any(place.ready for place in self._places):
-            place, returned, error = self._next_return(seconds)
-            for _ in self._lose(place, error) if error else self._accept(place, returned):
-                pass
+            # Nothing was asked for, so there are no results.
+            deque(self._next_results(seconds), maxlen=0)
 
 
 def _load_tokenizer(model: str) -> Any:  # noqa: ANN401  (untyped library)

