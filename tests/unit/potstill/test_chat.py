@@ -69,8 +69,9 @@ class AddingTokenizer:
 
     chat_template = "{{ messages }}"
 
-    def apply_chat_template(self, conversation, *, tokenize, add_generation_prompt):
+    def apply_chat_template(self, conversation, *, tools, tokenize, add_generation_prompt):
         assert not tokenize
+        assert tools is None
         return (
             "<s>" + "".join(turn["content"] for turn in conversation) + "?" * add_generation_prompt
         )

@@ -1,9 +1,19 @@
 import json
+import shutil
 
 import pytest
 
-from potstill.checkpoints import WANTED_FILES, ModelShape, count_parameters, find_checkpoint
-from potstill.errors import ArtifactError, ConfigError
+from potstill.checkpoints import (
+    FINGERPRINT_BLOCK_BYTES,
+    FINGERPRINT_BLOCKS,
+    WANTED_FILES,
+    ModelShape,
+    checkpoint_fingerprint,
+    count_parameters,
+    find_checkpoint,
+    refuse_other_checkpoint,
+)
+from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError
 
 
 def write_safetensors(path, shapes, num_bytes=None):
@@ -106,3 +116,58 @@ def test_a_header_that_is_no_object_is_an_error(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
     with pytest.raises(ArtifactError):
         count_parameters(tmp_path)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint larger than what its fingerprint reads of it."""
+    num_numbers = FINGERPRINT_BLOCKS * FINGERPRINT_BLOCK_BYTES // 2
+    write_safetensors(tmp_path / "model.safetensors", {"a": [num_numbers]})
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "README.md").write_text("a model")
+    return tmp_path
+
+
+def test_a_copied_checkpoint_is_the_same_one_its_readme_aside(checkpoint, tmp_path_factory):
+    copied = shutil.copytree(checkpoint, tmp_path_factory.mktemp("copied") / "checkpoint")
+    (copied / "README.md").write_text("the same model")
+    assert checkpoint_fingerprint(copied) == checkpoint_fingerprint(checkpoint)
+    refuse_other_checkpoint(copied, checkpoint_fingerprint(checkpoint))
+
+
+def change_config(checkpoint):
+    (checkpoint / "config.json").write_text('{"rope_theta": 1}')
+
+
+def rename_weights(checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "model-00001.safetensors")
+
+
+def append_a_byte(checkpoint):
+    with (checkpoint / "model.safetensors").open("ab") as stream:
+        stream.write(b"0")
+
+
+def train_further(checkpoint):
+    path = checkpoint / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 2, len(content), 1000):
+        content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("change", [change_config, rename_weights, append_a_byte, train_further])
+def test_another_checkpoint_is_refused_with_both_fingerprints(checkpoint, change):
+    before = checkpoint_fingerprint(checkpoint)
+    change(checkpoint)
+    with pytest.raises(ManifestMismatchError, match="checkpoint has changed") as caught:
+        refuse_other_checkpoint(checkpoint, before)
+    assert caught.value.where == checkpoint
+    assert before in caught.value.expected
+    assert checkpoint_fingerprint(checkpoint) in caught.value.found
+
+
+def test_a_checkpoint_that_cannot_be_read_has_no_fingerprint(checkpoint):
+    (checkpoint / "broken.json").symlink_to(checkpoint / "absent")
+    with pytest.raises(ArtifactError, match="a checkpoint cannot be read"):
+        checkpoint_fingerprint(checkpoint)

@@ -144,7 +144,7 @@ def test_status_of_an_empty_directory_is_an_error(tmp_path, make):
 
 def test_status_is_data_on_stdout(tmp_path):
     session = RunDirectory(tmp_path / "run").open_stage("prompts", {})
-    session.finish(facts={"num_prompts": 4711})
+    session.finish(facts={"num_prompts": 4711, "num_dropped": 0})
     answer = potstill("status", tmp_path / "run")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "4711" in answer.stdout

@@ -126,21 +126,16 @@ def test_a_stored_token_of_no_probability_adds_nothing():
     assert bucket_kl_nats(teacher, student) == pytest.approx(-math.log(0.9), abs=1e-5)
 
 
-def test_ragged_rows_are_filled_up_with_absent_entries():
-    row = {
-        "completion_token_ids": [4, 0, 6],
-        "num_top_logprobs": [2, 1, 3],
-        "top_token_ids": [4, 1, 0, 6, 2, 3],
-        "top_logprobs": [-0.5, -1.0, -0.25, -0.75, -1.5, -2.0],
-    }
-    teacher = TeacherRows.from_row(row)
+@pytest.mark.parametrize("turns", [[(1, 3)], [(1, 1), (4, 2)]])
+def test_ragged_rows_are_filled_up_with_absent_entries(make_conversation, turns):
+    token_ids = [9, 4, 0, 6, 0, 6]
+    entries = [[(4, 0.6), (1, 0.3)], [(0, 0.8)], [(6, 0.5), (2, 0.2), (3, 0.1)]]
+    conversation = make_conversation(token_ids, turns, entries=entries)
+    teacher = TeacherRows.of(conversation)
     assert teacher.token_ids_T.tolist() == [4, 0, 6]
     assert teacher.top_token_ids_TK.tolist() == [[4, 1, -1], [0, -1, -1], [6, 2, 3]]
-    assert teacher.top_logprobs_TK.tolist() == [
-        [-0.5, -1.0, -math.inf],
-        [-0.25, -math.inf, -math.inf],
-        [-0.75, -1.5, -2.0],
-    ]
+    expected = [[0.6, 0.3, 0.0], [0.8, 0.0, 0.0], [0.5, 0.2, 0.1]]
+    assert np.exp(teacher.top_logprobs_TK) == pytest.approx(np.array(expected), rel=1e-6)
 
 
 def meter_over(conversations):

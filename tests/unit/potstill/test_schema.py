@@ -1,33 +1,43 @@
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from potstill.schema import Conversation, Message, Prompt, SamplingParams, TokenLogprobs
+from potstill.distributions import TokenDistributions
+from potstill.schema import Conversation, Message, Prompt, SamplingParams, Turn, turn_positions
 
 
-def prompt(*roles: str) -> Prompt:
-    messages = tuple(Message(role=role, content=f"the {role} speaks") for role in roles)
-    return Prompt(prompt_id="p", split="train", messages=messages, source="made in a test")
-
-
-def logprobs(num_rows: int) -> TokenLogprobs:
-    return TokenLogprobs(
-        sampled_logprobs=(-0.5,) * num_rows,
-        top_token_ids=((3, 4),) * num_rows,
-        top_logprobs=((-0.5, -1.0),) * num_rows,
-    )
-
-
-def conversation(**changes) -> Conversation:
+def prompt(*roles: str, **changes) -> Prompt:
     plain = {
-        "prompt": prompt("user"),
-        "completion": "yes",
-        "prompt_token_ids": (1, 2),
-        "completion_token_ids": (3, 4, 5),
-        "logprobs": logprobs(3),
-        "finish_reason": "stop",
-        "seed": 0,
+        "prompt_id": "p",
+        "cluster_id": "c",
+        "split": "train",
+        "messages": tuple(Message(role=role, content=f"the {role} speaks") for role in roles),
+        "source": "made in a test",
     }
-    return Conversation(**(plain | changes))
+    return Prompt(**(plain | changes))
+
+
+def turn(start: int, num_tokens: int) -> Turn:
+    return Turn(start=start, num_tokens=num_tokens, finish_reason="stop", seed=0)
+
+
+def signal(num_tokens: int) -> TokenDistributions:
+    ids = np.arange(num_tokens, dtype=np.int32)
+    logprobs = np.full(num_tokens, -0.5, dtype=np.float32)
+    return TokenDistributions(logprobs, np.ones(num_tokens, dtype=np.int64), ids, logprobs)
+
+
+def conversation(turns, num_tokens=8, num_predicted=None) -> Conversation:
+    spans = tuple(turn(*span) for span in turns)
+    return Conversation(
+        prompt=prompt("user"),
+        answer_index=3,
+        given=prompt("user").messages,
+        completion=(Message(role="assistant", content="yes"),),
+        token_ids=np.arange(num_tokens, dtype=np.int32),
+        turns=spans,
+        signal=signal(num_predicted or sum(length for _, length in turns)),
+    )
 
 
 def test_values_cannot_be_changed():
@@ -42,15 +52,17 @@ def test_unknown_fields_are_refused():
         Message(role="user", content="hello", name="Ada")
 
 
-@pytest.mark.parametrize("roles", [("user",), ("system", "user"), ("user", "assistant", "user")])
-def test_a_prompt_ends_with_the_user(roles):
+def test_a_message_is_laid_out_as_openai_spells_it():
+    assert Message(role="user", content="hello").to_chat() == {"role": "user", "content": "hello"}
+    call = Message(role="assistant", content="", tool_calls='[{"id": "call_0"}]')
+    assert call.to_chat()["tool_calls"] == [{"id": "call_0"}]
+    result = Message(role="tool", content="4", tool_call_id="call_0")
+    assert result.to_chat() == {"role": "tool", "content": "4", "tool_call_id": "call_0"}
+
+
+def test_a_prompt_may_be_a_conversation_to_go_through():
+    roles = ("system", "user", "assistant", "tool", "assistant")
     assert [message.role for message in prompt(*roles).messages] == list(roles)
-
-
-@pytest.mark.parametrize("roles", [("system",), ("user", "assistant")])
-def test_a_prompt_that_ends_with_another_is_refused_and_says_who(roles):
-    with pytest.raises(ValidationError, match=f"must be the user's, found role '{roles[-1]}'"):
-        prompt(*roles)
 
 
 def test_a_prompt_without_messages_is_refused():
@@ -61,11 +73,12 @@ def test_a_prompt_without_messages_is_refused():
 @pytest.mark.parametrize(
     ("cls", "content", "field"),
     [
-        (Message, {"role": "tool", "content": "x"}, "role"),
+        (Message, {"role": "developer", "content": "x"}, "role"),
         (Message, {"role": "user", "content": 3}, "content"),
         (Prompt, {**prompt("user").model_dump(), "split": "valid"}, "split"),
-        (Conversation, {**conversation().model_dump(), "finish_reason": "abort"}, "finish_reason"),
-        (Conversation, {**conversation().model_dump(), "logprobs": logprobs(0)}, "0 log-prob rows"),
+        (Turn, {**turn(1, 1).model_dump(), "finish_reason": "abort"}, "finish_reason"),
+        (Turn, {**turn(1, 1).model_dump(), "start": 0}, "start"),
+        (Turn, {**turn(1, 1).model_dump(), "num_tokens": 0}, "num_tokens"),
     ],
 )
 def test_values_outside_the_vocabulary_are_refused(cls, content, field):
@@ -91,31 +104,33 @@ def test_sampling_params_have_ranges(changes):
         SamplingParams(**(edge | changes))
 
 
-def test_rows_of_log_probabilities_may_be_ragged():
-    ragged = TokenLogprobs(
-        sampled_logprobs=(-0.5, -0.7),
-        top_token_ids=((3,), (4, 5, 6)),
-        top_logprobs=((-0.5,), (-0.7, -1.0, -2.0)),
-    )
-    assert [len(ids) for ids in ragged.top_token_ids] == [1, 3]
+@pytest.mark.parametrize(
+    ("turns", "positions"),
+    [
+        ([(1, 1)], [1]),
+        ([(2, 3)], [2, 3, 4]),
+        ([(1, 2), (5, 3)], [1, 2, 5, 6, 7]),
+        ([(1, 2), (3, 5)], [1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_positions_are_those_of_every_answers_tokens(turns, positions):
+    one = conversation(turns)
+    assert one.positions_T.tolist() == positions
+    assert one.positions_T.dtype == np.int64
+    assert one.conversation_id == "p-3"
 
 
-def test_rows_of_log_probabilities_must_be_of_equal_number():
-    with pytest.raises(ValidationError, match=r"equal number, found \[1, 2\]"):
-        TokenLogprobs(sampled_logprobs=(-0.5, -0.7), top_token_ids=((3,),), top_logprobs=((-0.5,),))
+def test_no_turns_have_no_positions():
+    assert turn_positions([]).tolist() == []
 
 
-def test_a_row_has_as_many_ids_as_log_probabilities():
-    with pytest.raises(ValidationError, match="2 ids but 1 log-probabilities"):
-        TokenLogprobs(sampled_logprobs=(-0.5,), top_token_ids=((3, 4),), top_logprobs=((-0.5,),))
+@pytest.mark.parametrize("turns", [[(6, 3)], [(1, 2), (2, 1)], [(4, 1), (1, 1)], [(8, 1)]])
+def test_turns_that_overlap_or_leave_the_conversation_are_refused(turns):
+    with pytest.raises(ValueError, match="overlaps or leaves"):
+        conversation(turns)
 
 
-@pytest.mark.parametrize("num_rows", [2, 4])
-def test_a_conversation_has_one_row_per_completion_token(num_rows):
-    with pytest.raises(ValidationError, match=f"3 completion tokens but {num_rows} log-prob rows"):
-        conversation(logprobs=logprobs(num_rows))
-
-
-def test_a_conversation_without_completion_tokens_is_refused():
-    with pytest.raises(ValidationError, match="completion_token_ids"):
-        conversation(completion_token_ids=(), logprobs=logprobs(0))
+@pytest.mark.parametrize("num_predicted", [2, 4])
+def test_every_token_of_an_answer_has_one_row_of_the_signal(num_predicted):
+    with pytest.raises(ValueError, match=f"3 tokens in turns, {num_predicted} predicted"):
+        conversation([(1, 2), (5, 1)], num_predicted=num_predicted)

@@ -9,11 +9,15 @@ from potstill.rundir import STAGE_NAMES, RunDirectory
 from potstill.status import status_table
 
 FACTS = {
-    "prompts": {"num_prompts": 1000},
-    "conversations": {
+    "prompts": {"num_prompts": 1000, "num_dropped": 7},
+    "samples": {
         "teacher": {"model": "smollm2-135m-instruct"},
+        "num_conversations": {"train": 882, "validation": 41, "test": 81},
+        "num_failed": 3,
+    },
+    "conversations": {
         "num_conversations": {"train": 880, "validation": 40, "test": 80},
-        "top_logprobs": 20,
+        "num_dropped": 4,
     },
     "student": {
         "num_layers": 24,
@@ -37,9 +41,11 @@ FACTS = {
     },
 }
 EXPECTED = {
-    "prompts": "1000 prompts",
-    "conversations": "smollm2-135m-instruct: 880 train, 40 validation, 80 test; "
-    "224,512 completion tokens, top 20",
+    "prompts": "1000 prompts, 7 left out",
+    "samples": "smollm2-135m-instruct: 1004 conversations, 3 failed; "
+    "224,512 completion tokens, 48 bytes each",
+    "conversations": "880 train, 40 validation, 80 test; "
+    "224,512 completion tokens, 4 conversations left out",
     "student": "24 layers, 113.3M parameters; KL 1.104 → 0.312 nats, top-1 agreement 48.9% → 70.1%",
     "gguf": "student-F16, student-Q8_0; served: student-Q8_0",
     "comparison": "student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the speed of teacher-F16",
@@ -54,7 +60,7 @@ def run_directory(tmp_path) -> RunDirectory:
 def finish(run_directory, stage, facts=None):
     session = run_directory.open_stage(stage, {})
     (session.dir / "file.bin").write_bytes(bytes(2_340_000))
-    stats = {"seconds": 90.0, "completion_tokens": 224_512}
+    stats = {"seconds": 90.0, "completion_tokens": 224_512, "bytes_per_token": 48.3}
     return session.finish(facts=facts or FACTS[stage], stats=stats)
 
 
@@ -76,12 +82,12 @@ def test_a_finished_stage_is_told_with_its_cost_and_facts(run_directory, stage):
 
 def test_all_stages_are_rows_in_their_order_begun_and_missing_ones_too(run_directory):
     finish(run_directory, "prompts")
-    run_directory.open_stage("conversations", {})
+    run_directory.open_stage("samples", {})
     rows = shown(run_directory)
     assert list(rows) == ["title", *STAGE_NAMES]
     assert rows["title"] == [str(run_directory.root)]
     states = [rows[stage][1] for stage in STAGE_NAMES]
-    assert states == ["finished", "begun", "missing", "missing", "missing"]
+    assert states == ["finished", "begun", *["missing"] * 4]
 
 
 def test_a_stage_that_is_made_again_is_begun(run_directory):
@@ -105,6 +111,7 @@ def test_a_directory_named_like_markup_is_shown_as_it_is(tmp_path):
 
 
 def test_a_teacher_named_like_markup_is_shown_as_it_is(run_directory):
-    facts = FACTS["conversations"] | {"teacher": {"model": "/models/[/v2]"}}
-    finish(run_directory, "conversations", facts)
-    assert shown(run_directory)["conversations"][-1].startswith("/models/[/v2]: 880 train")
+    facts = FACTS["samples"] | {"teacher": {"model": "/models/[/v2]"}, "num_failed": 0}
+    finish(run_directory, "samples", facts)
+    facts = shown(run_directory)["samples"][-1]
+    assert facts.startswith("/models/[/v2]: 1004 conversations; 224,512")
