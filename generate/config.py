@@ -93,9 +93,6 @@ class SamplingConfig(Table):
     min_probability: float = Field(default=1e-3, ge=0.0, lt=1.0)
     """Leave out tokens less probable than this: of all ways to spend the same bytes it loses least
     probability (`benchmarks/generate/codec.py`)."""
-    hidden_states: bool = False
-    """Store the final hidden state in int8 as well, the full distribution for whoever has the
-    teacher's output head: about one byte per dimension and token, so for narrow teachers."""
     seed: int = Field(default=0, ge=0)
     """Seed of the whole stage; each prompt's own seed is derived from it."""
 
@@ -155,6 +152,10 @@ class GenerateConfig(Table):
     """How conversations go on, and how many there are."""
     curation: CurationConfig = CurationConfig()
     """What is left out."""
+    hidden_states: bool = False
+    """Store the teacher's final hidden states in int8 beside the conversations: the full
+    distribution for whoever has its output head, about one byte per dimension and token, so for
+    narrow teachers. `sampling.top_logprobs = 1` then leaves them in place of the distributions."""
     engine: EngineConfig = EngineConfig()
     """How vLLM runs."""
     ray: RayConfig | None = None

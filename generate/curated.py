@@ -2,7 +2,7 @@
 
 In: the stages `prompts` and `samples`. Out: `train-00000.parquet` and so on, as Hugging Face
 `datasets` finds splits, `dropped.parquet`, a card and a summary page. Rows are copied as they are,
-a row group at a time. Knows nothing of teachers.
+a row group at a time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import pyarrow.parquet as pq
 
 from generate.card import render_card
 from generate.config import GenerateConfig
+from generate.curation.checks import file_digests
 from generate.curation.conversations import ConversationCurator, Drop
 from generate.curation.language import Detector
 from generate.dropped import DROPPED_NAME, dropped_schema, with_reasons
 from generate.page import render_summary
 from generate.parts import part_paths
 from generate.summary import Summary, summarise
+from generate.teachers.at_hand import TeacherAtHand
 from potstill.distributions import parquet_options
 from potstill.errors import TeacherError
 from potstill.files import disk_errors, replacing, write_text_atomically
@@ -45,7 +47,9 @@ NUM_SAMPLES = 12
 """Conversations shown on the page."""
 
 
-def make_conversations(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
+def make_conversations(
+    config: GenerateConfig, teacher: TeacherAtHand, run_directory: RunDirectory
+) -> Manifest:
     """Filter the samples and describe what is left.
 
     Raises:
@@ -54,7 +58,10 @@ def make_conversations(config: GenerateConfig, run_directory: RunDirectory) -> M
     """
     session = run_directory.open_stage(
         "conversations",
-        {"curation": config.curation.to_json()},
+        {
+            "curation": config.curation.to_json() | file_digests(config.curation),
+            "hidden_states": config.hidden_states,
+        },
         inputs=("prompts", "samples"),
     )
     if session.finished:
@@ -82,6 +89,8 @@ def make_conversations(config: GenerateConfig, run_directory: RunDirectory) -> M
             "num_redacted": prompt_facts["num_redacted"],
             "languages": _languages(paths),
         }
+        if config.hidden_states:
+            _write_hidden_states(config, teacher, paths)
         write_text_atomically(session.dir / "README.md", render_card(facts, summary))
         page = render_summary(facts, summary, _samples(paths))
         write_text_atomically(session.dir / "summary.html", page)
@@ -93,14 +102,12 @@ def make_conversations(config: GenerateConfig, run_directory: RunDirectory) -> M
 def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> dict[str, int]:
     """Write what is kept and what is not; return the number dropped by filter.
 
-    What an interrupted process left is written over: all of it takes less time than one part took
-    to sample.
+    What an interrupted process left is written again, the same: it takes less time than one part
+    took to sample.
     """
     curator = ConversationCurator(config.curation)
     dropped: Counter[str] = Counter()
     schema = pq.read_schema(parts[0])
-    for path in directory.glob("*.parquet"):
-        path.unlink()
     with ExitStack() as stack, track("filtering conversations", len(parts), "parts") as progress:
         files: dict[str, _RowGroups] = {
             split: stack.enter_context(_RowGroups(directory, f"{split}-{{:05d}}.parquet", schema))
@@ -183,6 +190,18 @@ class _RowGroups:
         )
         self._num_files += 1
         return self._writer
+
+
+def _write_hidden_states(
+    config: GenerateConfig, teacher: TeacherAtHand, paths: Iterable[Path]
+) -> None:
+    # Imported here: few runs want them, and they bring torch.
+    from generate.hidden_files import write_hidden_states
+    from generate.hidden_states import HiddenStateReader
+
+    checkpoint = teacher.checkpoint
+    reader = HiddenStateReader(checkpoint.dir, checkpoint.dtype, config.teacher.lora)
+    write_hidden_states(paths, reader)
 
 
 def _languages(paths: Iterable[Path]) -> dict[str, int]:

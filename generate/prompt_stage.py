@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from generate.config import GenerateConfig
+from generate.curation.checks import check_filters, file_digests
 from generate.curation.clusters import cluster, near_held_out
 from generate.curation.prompts import curate_prompts
 from generate.dropped import DROPPED_NAME, write_dropped_prompts
 from generate.prompts import RawPrompt, assign_splits
 from generate.sources.collect import collect_prompts, sources_digest
-from generate.sources.files import digest_files, find_files
 from generate.sources.shapes import LastRole
 from generate.teachers.at_hand import TeacherAtHand
 from potstill.chat import control_texts
@@ -60,6 +60,7 @@ def make_prompts(
         TeacherError: The teacher cannot be loaded or sampled.
     """
     sources = config.prompts.all_sources
+    check_filters(config.curation)
     try:
         digest = sources_digest(sources)
     except ConfigError as error:
@@ -80,18 +81,19 @@ def make_prompts(
         sampling=_written_as(config),
         scratch_dir=session.scratch_dir,
     )
-    askable, unaskable = _split_by_control_texts(raw, control_texts(teacher.checkpoint.tokenizer))
-    curated = curate_prompts(askable, config.curation)
-    clusters = cluster(curated.kept, config.curation.cluster_threshold)
+    curated = curate_prompts(raw, config.curation)
+    controls = control_texts(teacher.checkpoint.tokenizer)
+    askable, unaskable = _split_by_control_texts(curated.kept, controls)
+    _refuse_too_few(askable, len(raw))
+    clusters = cluster(askable, config.curation.cluster_threshold)
     shares = config.prompts.validation_share, config.prompts.test_share
-    _refuse_too_few(curated.kept, len(raw))
-    prompts = assign_splits(curated.kept, clusters, *shares)
+    prompts = assign_splits(askable, clusters, *shares)
     near = near_held_out(prompts, config.curation.cluster_threshold)
     kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
     dropped = [
-        *unaskable,
         *((one.prompt, one.filter, one.reason) for one in curated.dropped),
-        *_too_near(curated.kept, near),
+        *unaskable,
+        *_too_near(askable, near),
     ]
     with disk_errors("writing prompts", session.dir):
         write_rows(session.dir / PROMPTS_NAME, PROMPT_SCHEMA, map(prompt_to_row, kept))
@@ -117,12 +119,7 @@ def _stage_config(config: GenerateConfig, digest: Any) -> dict[str, Any]:  # noq
         "sources": digest,
         "last_role": LAST_ROLES[config.turns.kind],
         "curation": config.curation.model_dump(mode="json", exclude=CONVERSATION_SETTINGS)
-        | {
-            "evaluation_sets": {
-                one.name: digest_files(find_files(str(one.path)))
-                for one in config.curation.evaluation_sets
-            }
-        },
+        | file_digests(config.curation),
     }
     if any(source.kind is not None for source in config.prompts.all_sources):
         settings["written_by"] = {

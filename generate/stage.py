@@ -35,6 +35,7 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
             else:
                 make_parts(config, teacher, run_directory, session)
             finish_samples(config, teacher, session, run_directory)
+            teacher.close()
+        return make_conversations(config, teacher, run_directory)
     finally:
         teacher.close()
-    return make_conversations(config, run_directory)

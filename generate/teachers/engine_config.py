@@ -23,7 +23,7 @@ class EngineConfig(Table):
     """GPUs one copy of the teacher is spread over (not run on the project's test machines)."""
     data_parallel_size: int = Field(default=1, ge=1)
     """Copies of the teacher on this machine, each a process of its own that samples its share of
-    the parts: vLLM 0.32 runs one copy per process."""
+    the parts: vLLM 0.32 runs one copy per process. A Ray cluster has `ray.num_replicas`."""
     conversations_per_part: int = Field(default=64, ge=1)
     """Prompts whose conversations share a Parquet file; a kill loses the files in the making, about
     `max_num_seqs` conversations."""

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken
 
-from generate.engine import Sample, SampleRequest
 from generate.prompts import RawPrompt
-from potstill.schema import Message, Prompt, TokenLogprobs
+from generate.teachers.protocol import Failure, Sample, SampleRequest, ScoreRequest
+from potstill.distributions import TokenDistributions
+from potstill.schema import Message, Prompt
 
 END = 0
 """Id of the end of a turn."""
+MASS = 0.75
+"""What the entries of a distribution have together."""
 
 
 class ToyTokenizer:
-    """Characters are ids; turns look like `<user>hello|`."""
+    """Characters are ids; turns look like `<user>hello|`, tools like `[...]` in front."""
 
     chat_template = "toy"
     added_tokens_decoder = {END: AddedToken("|", special=True)}  # noqa: RUF012
+    eos_token_id = END
 
-    def apply_chat_template(self, conversation, *, tokenize, add_generation_prompt):
+    def apply_chat_template(self, conversation, *, tokenize, add_generation_prompt, tools=None):
         assert not tokenize
         turns = [f"<{turn['role']}>{turn['content']}|" for turn in conversation]
-        return "".join(turns) + "<assistant>" * add_generation_prompt
+        shown = json.dumps(tools) if tools else ""
+        return shown + "".join(turns) + "<assistant>" * add_generation_prompt
 
-    def __call__(self, text, *, add_special_tokens):
+    def __call__(self, text, *, add_special_tokens, return_offsets_mapping=False):
         assert not add_special_tokens
-        return {"input_ids": [ord(letter) for letter in text]}
+        encoded = {"input_ids": [END if letter == "|" else ord(letter) for letter in text]}
+        if return_offsets_mapping:
+            encoded["offset_mapping"] = [(at, at + 1) for at in range(len(text))]
+        return encoded
 
     def decode(self, token_ids, *, skip_special_tokens=False):
         kept = [one for one in token_ids if one != END or not skip_special_tokens]
@@ -36,97 +46,116 @@ class ToyTokenizer:
 
 
 def ids_of(text: str) -> tuple[int, ...]:
-    return tuple(ord(letter) for letter in text)
+    """Return the toy tokenizer's ids of a text."""
+    return tuple(END if letter == "|" else ord(letter) for letter in text)
 
 
-class FakeEngine:
-    """A teacher whose every completion is `answer(request, top_logprobs)`.
-
-    It finishes requests in the order that `order` gives them, and is killed before it would finish
-    one more than `lives`.
-    """
-
-    def __init__(
-        self,
-        answer: Callable[[SampleRequest, int | None], Sample],
-        *,
-        order: Callable[[Iterable[SampleRequest]], Iterable[SampleRequest]] = list,
-        lives: int | None = None,
-        tokenizer: object = None,
-    ) -> None:
-        self.tokenizer = tokenizer or ToyTokenizer()
-        self.max_num_seqs = 2
-        self.asked: list[SampleRequest] = []
-        self.calls: list[list[str]] = []
-        self.top_logprobs: set[int | None] = set()
-        self._answer, self._order, self._lives = answer, order, lives
-
-    def sample(
-        self, requests: Iterable[SampleRequest], *, top_logprobs: int | None
-    ) -> Iterator[Sample]:
-        asked = list(requests)
-        self.asked += asked
-        self.calls.append([request.request_id for request in asked])
-        self.top_logprobs.add(top_logprobs)
-        for request in self._order(asked):
-            if self._lives == 0:
-                raise KeyboardInterrupt
-            if self._lives is not None:
-                self._lives -= 1
-            yield self._answer(request, top_logprobs)
-
-
-def logprobs_of(num_tokens: int, k: int) -> TokenLogprobs:
-    """Rows whose k entries share a mass of 0.75."""
-    from math import log
-
-    return TokenLogprobs(
-        sampled_logprobs=(log(0.75 / k),) * num_tokens,
-        top_token_ids=(tuple(range(k)),) * num_tokens,
-        top_logprobs=((log(0.75 / k),) * k,) * num_tokens,
+def distributions(num_tokens: int, k: int | None) -> TokenDistributions | None:
+    """Rows whose k entries share MASS; None where none were asked for."""
+    if k is None:
+        return None
+    logprob = np.float32(np.log(MASS / k))
+    return TokenDistributions(
+        np.full(num_tokens, logprob),
+        np.full(num_tokens, k),
+        np.tile(np.arange(k, dtype=np.int32), num_tokens),
+        np.full(num_tokens * k, logprob),
     )
 
 
-def answer_in_kind(request: SampleRequest, top_logprobs: int | None) -> Sample:
-    """Answer with as many letters as the prompt's id has, or cut off when it holds an x."""
-    token_ids = ids_of(f"re {request.request_id}")
-    finish_reason = "length" if "x" in request.request_id else "stop"
-    if finish_reason == "stop":
-        token_ids = (*token_ids, END)
-    logprobs = logprobs_of(len(token_ids), top_logprobs) if top_logprobs else None
-    return Sample(request.request_id, token_ids, logprobs, finish_reason)
+class FakeTeacher:
+    """A `SamplingTeacher` whose every completion is `answer(request)`: a text, or a Failure.
 
-
-@pytest.fixture
-def fake_engine() -> type[FakeEngine]:
-    return FakeEngine
-
-
-@pytest.fixture
-def answering() -> Callable[..., FakeEngine]:
-    """Return a function that makes a teacher which answers everything."""
-
-    def make(**options) -> FakeEngine:
-        return FakeEngine(answer_in_kind, **options)
-
-    return make
-
-
-@pytest.fixture
-def writing() -> Callable[..., FakeEngine]:
-    """Return a function that makes a teacher which writes prompts.
-
-    Attempt number n is `texts[n]`; None is one that does not end.
+    A text that does not end with `|` was cut off. It finishes the requests it holds in the order
+    that `order` gives them, and is killed before it would finish one more than `lives`.
     """
 
-    def make(texts, **options) -> FakeEngine:
-        def write(request: SampleRequest, _top_logprobs: int | None) -> Sample:
-            text = texts[int(request.request_id)]
-            if text is None:
-                return Sample(request.request_id, ids_of("on and on"), None, "length")
-            return Sample(request.request_id, (*ids_of(text), END), None, "stop")
+    end_token_ids = frozenset({END})
 
-        return FakeEngine(write, **options)
+    def __init__(
+        self,
+        answer: Callable[[SampleRequest], str | Failure],
+        *,
+        order: Callable[[list], Sequence] = list,
+        lives: int | None = None,
+        max_num_seqs: int = 4,
+        tokenizer: object = None,
+    ) -> None:
+        self.tokenizer = tokenizer or ToyTokenizer()
+        self.max_num_seqs = max_num_seqs
+        self.asked: list = []
+        self.top_logprobs: set[int | None] = set()
+        self.most_held = 0
+        self.closed = False
+        self._answer, self._order, self._lives = answer, order, lives
+
+    def sample(self, next_requests, *, top_logprobs) -> Iterator[Sample | Failure]:
+        return self._work(next_requests, top_logprobs, self._sampled)
+
+    def score(self, next_requests, *, top_logprobs) -> Iterator[Sample | Failure]:
+        return self._work(next_requests, top_logprobs, self._scored)
+
+    def facts(self) -> dict:
+        return {"logprobs_mode": "raw_logprobs"}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _work(self, next_requests, top_logprobs, result) -> Iterator[Sample | Failure]:
+        self.top_logprobs.add(top_logprobs)
+        held: list = []
+        while True:
+            new = list(next_requests(self.max_num_seqs - len(held)))
+            self.asked += new
+            held += new
+            self.most_held = max(self.most_held, len(held))
+            if not held:
+                return
+            request = self._order(held)[0]
+            held.remove(request)
+            if self._lives is not None:
+                if self._lives == 0:
+                    raise KeyboardInterrupt
+                self._lives -= 1
+            yield result(request, top_logprobs)
+
+    def _sampled(self, request: SampleRequest, top_logprobs: int | None) -> Sample | Failure:
+        said = self._answer(request)
+        if isinstance(said, Failure):
+            return said
+        token_ids = ids_of(said)[: request.sampling.max_tokens]
+        reason = "stop" if token_ids[-1] == END else "length"
+        return Sample(
+            request.request_id, token_ids, distributions(len(token_ids), top_logprobs), reason
+        )
+
+    def _scored(self, request: ScoreRequest, top_logprobs: int) -> Sample | Failure:
+        token_ids = tuple(request.token_ids[request.start :])
+        signal = distributions(len(token_ids), top_logprobs)
+        return Sample(request.request_id, token_ids, signal, "stop")
+
+
+def answer_in_kind(request: SampleRequest) -> str:
+    """Answer with the request's name; cut off where it holds an x."""
+    return f"re {request.request_id}" + ("" if "x" in request.request_id else "|")
+
+
+@pytest.fixture
+def toy_tokenizer() -> ToyTokenizer:
+    return ToyTokenizer()
+
+
+@pytest.fixture
+def fake_teacher() -> type[FakeTeacher]:
+    return FakeTeacher
+
+
+@pytest.fixture
+def answering() -> Callable[..., FakeTeacher]:
+    """Return a function that makes a teacher which answers everything."""
+
+    def make(**options) -> FakeTeacher:
+        return FakeTeacher(answer_in_kind, **options)
 
     return make
 
@@ -145,15 +174,29 @@ def raw_prompt() -> Callable[..., RawPrompt]:
 
 
 @pytest.fixture
-def prompts() -> list[Prompt]:
+def make_prompt() -> Callable[..., Prompt]:
+    """Return a function that makes a prompt of an id, from the texts of its turns in order."""
+
+    def make(prompt_id: str, *contents: str, split: str = "train", **fields) -> Prompt:
+        roles = ["user", "assistant"] * len(contents)
+        turns = zip(roles, contents, strict=False)
+        return Prompt(
+            prompt_id=prompt_id,
+            cluster_id=prompt_id,
+            split=split,
+            messages=tuple(Message(role=role, content=content) for role, content in turns),
+            source="made in a test",
+            **fields,
+        )
+
+    return make
+
+
+@pytest.fixture
+def prompts(make_prompt) -> list[Prompt]:
     """Five prompts; the answer to the third is cut off."""
     splits = ["train", "test", "train", "validation", "train"]
     return [
-        Prompt(
-            prompt_id="pqxst"[number],
-            split=split,
-            messages=(Message(role="user", content=f"question {'?' * number}"),),
-            source="made in a test",
-        )
+        make_prompt("pqxst"[number], f"question {'?' * number}", split=split)
         for number, split in enumerate(splits)
     ]
