@@ -1,0 +1,263 @@
+"""Teachers behind real servers: SmolLM2 in vLLM's, beside vLLM in this process, and in our own.
+
+vLLM runs in float32, so that what should be equal is so to the rounding of float32.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compare.endpoint import free_port
+from generate.embedded import GGUF_NAME, PACKAGE
+from generate.teachers.endpoint import EndpointTeacher, connect
+from generate.teachers.endpoint_config import EndpointConfig
+from generate.teachers.engine_config import EngineConfig
+from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
+from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
+from potstill.chat import render_prompt, tokenise
+from potstill.errors import TeacherError
+from potstill.rundir import RunDirectory
+from potstill.schema import Message, SamplingParams
+
+TOP_LOGPROBS = 40
+OUR_TOP_LOGPROBS = 20
+"""OpenAI's limit, and our server's."""
+MAX_TOKENS = 24
+SAME_NATS = 1e-3
+"""Bound of differences in float32; the two were equal to the last bit when it was set."""
+NEAR_NATS = 0.15
+"""Bound of the mean difference between float32 and llama.cpp's arithmetic with weights of four bits
+and activations of eight; 0.04 for sampled tokens and 0.09 for all entries when it was set."""
+CONTEXT_TOKENS, KV_CACHE_BYTES = 512, 1 << 28
+READY_SECONDS = 300
+# `vllm serve` asks for the version of a package named vllm, which the CPU build is not: the same
+# server by its module.
+VLLM_SERVE = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+QUESTIONS = ("What is 2+2?", "Name three colours.", "Write a line about the sea.", "Who are you?")
+AGAIN = "And now in other words?"
+
+
+@contextmanager
+def running(command: list[str], port: int, ready_path: str, log_path: Path) -> Iterator[str]:
+    """Start a server and yield its base URL when it answers; end it afterwards."""
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=os.environ | {"VLLM_NO_USAGE_STATS": "1"}
+        )
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}{ready_path}", log_path)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_until_ready(process: subprocess.Popen, url: str, log_path: Path) -> None:
+    for _ in range(READY_SECONDS * 2):
+        try:
+            with urllib.request.urlopen(url):
+                return
+        except (urllib.error.URLError, OSError):
+            pass
+        try:
+            process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise AssertionError(log_path.read_text())
+
+
+@pytest.fixture(scope="module")
+def served_by_vllm(teacher_dir, tmp_path_factory) -> Iterator[EndpointTeacher]:
+    port = free_port()
+    options = {
+        "model": teacher_dir,
+        "served-model-name": "teacher",
+        "host": "127.0.0.1",
+        "port": port,
+        "dtype": "float32",
+        "max-model-len": CONTEXT_TOKENS,
+        "max-num-seqs": 4,
+        "max-logprobs": TOP_LOGPROBS,
+        "logprobs-mode": "raw_logprobs",
+        "kv-cache-memory-bytes": KV_CACHE_BYTES,
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    command = [*VLLM_SERVE, *flags, "--enforce-eager", "--no-enable-chunked-prefill"]
+    log_path = tmp_path_factory.mktemp("vllm") / "log"
+    with running(command, port, "/health", log_path) as base_url:
+        yield from connected(base_url, "teacher", teacher_dir)
+
+
+@pytest.fixture(scope="module")
+def served_by_us(teacher_dir, tmp_path_factory) -> Iterator[EndpointTeacher]:
+    package = pytest.importorskip(PACKAGE)
+    directory = tmp_path_factory.mktemp("run")
+    session = RunDirectory(directory).open_stage("gguf", {})
+    (session.dir / "teacher.gguf").symlink_to(Path(package.__file__).parent / GGUF_NAME)
+    file = {"name": "teacher", "file": "teacher.gguf", "role": "teacher"}
+    session.finish(facts={"files": [file], "recommended": "teacher"})
+    port = free_port()
+    settings = {
+        "port": port,
+        "models": '["teacher"]',
+        "context_tokens": CONTEXT_TOKENS,
+        "max_parallel": 4,
+        "threads": 1,
+    }
+    flags = [f"--set=serve.{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "potstill", "serve", str(directory), *flags]
+    with running(command, port, "/readyz", directory / "log") as base_url:
+        yield from connected(base_url, "teacher", teacher_dir)
+
+
+def connected(base_url: str, model: str, teacher_dir: Path) -> Iterator[EndpointTeacher]:
+    teacher = connect(
+        EndpointConfig(
+            base_url=base_url, model=model, tokenizer=str(teacher_dir), max_concurrency=4
+        )
+    )
+    yield teacher
+    teacher.close()
+
+
+@pytest.fixture(scope="module")
+def in_process(teacher_dir) -> Iterator[VllmTeacher]:
+    spec = EngineSpec(
+        model=str(teacher_dir),
+        dtype="float32",
+        max_model_len=CONTEXT_TOKENS,
+        max_logprobs=TOP_LOGPROBS,
+        seed=0,
+    )
+    teacher = VllmTeacher(spec, EngineConfig(max_num_seqs=4, kv_cache_bytes=KV_CACHE_BYTES))
+    yield teacher
+    teacher.close()
+
+
+def taking(requests: list):
+    def next_requests(room: int) -> list:
+        taken, requests[:] = requests[:room], requests[room:]
+        return taken
+
+    return next_requests
+
+
+def first_turns(tokenizer) -> dict[str, SampleRequest]:
+    """Return the questions as requests: the first greedy, the second sharpened, others plain."""
+    temperatures = [0.0, 0.6, 1.0, 1.0]
+    requests = {}
+    for seed, (question, temperature) in enumerate(zip(QUESTIONS, temperatures, strict=True)):
+        messages = (Message(role="user", content=question),)
+        sampling = SamplingParams(
+            temperature=temperature, top_p=1.0, max_tokens=MAX_TOKENS, seed=seed
+        )
+        prompt = tuple(render_prompt(tokenizer, messages))
+        requests[question] = SampleRequest(question, prompt, sampling, messages)
+    return requests
+
+
+def follow_up(tokenizer, request: SampleRequest, sample: Sample) -> SampleRequest:
+    """Return the request after an answer that has ended: its tokens, then the template's."""
+    said = tokenizer.decode(sample.token_ids, skip_special_tokens=True)
+    messages = (
+        *request.messages,
+        Message(role="assistant", content=said),
+        Message(role="user", content=AGAIN),
+    )
+    joint = f"\n<|im_start|>user\n{AGAIN}<|im_end|>\n<|im_start|>assistant\n"
+    token_ids = [*request.prompt_token_ids, *sample.token_ids, *tokenise(tokenizer, joint)]
+    assert token_ids == render_prompt(tokenizer, messages)
+    return SampleRequest("follow-up", tuple(token_ids), request.sampling, messages)
+
+
+def converse(teacher, top_logprobs: int) -> tuple[dict[str, SampleRequest], dict[str, Sample]]:
+    """Ask all questions, and one further turn of the first conversation as soon as it has ended."""
+    asked = first_turns(teacher.tokenizer)
+    requests, samples = list(asked.values()), {}
+    for sample in teacher.sample(taking(requests), top_logprobs=top_logprobs):
+        assert isinstance(sample, Sample), sample
+        samples[sample.request_id] = sample
+        if sample.request_id == QUESTIONS[0]:
+            asked["follow-up"] = follow_up(teacher.tokenizer, asked[QUESTIONS[0]], sample)
+            requests.append(asked["follow-up"])
+    assert samples.keys() == asked.keys()
+    for sample in samples.values():
+        ended = sample.token_ids[-1] in teacher.end_token_ids
+        assert sample.finish_reason == ("stop" if ended else "length")
+        assert ended or len(sample.token_ids) == MAX_TOKENS
+        assert sample.signal.counts_T.tolist() == [top_logprobs] * len(sample.token_ids)
+    assert samples[QUESTIONS[0]].finish_reason == "stop"
+    return asked, samples
+
+
+def score(teacher, asked, samples, top_logprobs: int) -> dict[str, Sample]:
+    texts = [
+        ScoreRequest(
+            name,
+            [*request.prompt_token_ids, *samples[name].token_ids],
+            len(request.prompt_token_ids),
+        )
+        for name, request in asked.items()
+    ]
+    scores = {
+        one.request_id: one for one in teacher.score(taking(texts), top_logprobs=top_logprobs)
+    }
+    assert {name: one.token_ids for name, one in scores.items()} == {
+        name: one.token_ids for name, one in samples.items()
+    }
+    return scores
+
+
+def assert_same(one: Sample, other: Sample) -> None:
+    """Check that two samples hold the same distributions; entries all but equal may swap."""
+    assert one.token_ids == other.token_ids
+    for name in ("sampled_logprobs_T", "top_logprobs_N"):
+        found, expected = getattr(one.signal, name), getattr(other.signal, name)
+        np.testing.assert_allclose(found, expected, atol=SAME_NATS)
+    assert np.mean(one.signal.top_token_ids_N == other.signal.top_token_ids_N) > 0.98
+
+
+def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, in_process):
+    assert served_by_vllm.facts() == in_process.facts() | {"served_as": "teacher"}
+    assert served_by_vllm.end_token_ids == in_process.end_token_ids
+    asked, served = converse(served_by_vllm, TOP_LOGPROBS)
+    _, drawn = converse(in_process, TOP_LOGPROBS)
+    scored_there = score(served_by_vllm, asked, served, TOP_LOGPROBS)
+    scored_here = score(in_process, asked, served, TOP_LOGPROBS)
+    for name in asked:
+        assert_same(served[name], drawn[name])
+        assert_same(served[name], scored_here[name])
+        assert_same(scored_there[name], scored_here[name])
+
+
+def test_vllm_refuses_more_log_probabilities_than_it_was_started_for(served_by_vllm):
+    with pytest.raises(TeacherError, match="--max-logprobs 41 or more"):
+        served_by_vllm.sample(taking([]), top_logprobs=TOP_LOGPROBS + 1)
+
+
+def test_our_server_teaches_token_by_token(served_by_us, in_process):
+    assert served_by_us.facts() == {"served_as": "teacher", "logprobs_mode": "raw_logprobs"}
+    asked, served = converse(served_by_us, OUR_TOP_LOGPROBS)
+    scored = score(in_process, asked, served, OUR_TOP_LOGPROBS)
+    for name in asked:
+        one, other = served[name].signal, scored[name].signal
+        off_T = np.abs(one.sampled_logprobs_T - other.sampled_logprobs_T)
+        off_N = np.abs(one.top_logprobs_N - other.top_logprobs_N)
+        assert max(off_T.mean(), off_N.mean()) < NEAR_NATS
+        assert max(off_T.max(), off_N.max()) < 10 * NEAR_NATS
+
+
+def test_our_server_cannot_score(served_by_us):
+    with pytest.raises(TeacherError, match="cannot score text"):
+        served_by_us.score(taking([]), top_logprobs=OUR_TOP_LOGPROBS)
