@@ -21,6 +21,23 @@ ID_DIGITS = 16
 """Hex digits of a prompt's id: 64 bits keep a billion prompts apart."""
 
 
+class _Spacing(dict[int, str | int]):
+    """Translates punctuation to spaces, filled as characters are met."""
+
+    def __missing__(self, code: int) -> str | int:
+        letter = chr(code)
+        separates = unicodedata.category(letter)[0] in "PZC" and letter not in SIGNS
+        return self.setdefault(code, " " if separates else code)
+
+
+_SPACING = _Spacing()
+
+
+def normalise(text: str) -> str:
+    """Fold case and width, and turn punctuation into the spacing between words."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SPACING).split())
+
+
 @dataclass(frozen=True)
 class RawPrompt:
     """Messages as they were read or written."""
@@ -42,11 +59,12 @@ class RawPrompt:
     @property
     def key(self) -> str:
         """What two prompts share when they differ in case, spacing or punctuation only."""
-        words = [_words(message.content) for message in self.messages]
+        words = [normalise(message.content) for message in self.messages]
         if not any(words):
             return self.prompt_id
         turns = zip(self.messages, words, strict=True)
-        return "\n".join(f"{message.role} {text}" for message, text in turns)
+        lines = [f"{message.role} {text}" for message, text in turns]
+        return "\n".join([*lines, self.tools or ""])
 
 
 def distinct(prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
@@ -108,16 +126,6 @@ def assign_splits(
         )
         for prompt in prompts
     ]
-
-
-def _words(text: str) -> str:
-    """Fold case, and turn punctuation into the spacing between words."""
-    letters = (" " if _separates(letter) else letter for letter in text.casefold())
-    return " ".join("".join(letters).split())
-
-
-def _separates(letter: str) -> bool:
-    return unicodedata.category(letter)[0] in "PZC" and letter not in SIGNS
 
 
 def _position(cluster_id: str) -> float:

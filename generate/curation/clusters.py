@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from generate.curation.similarity import Pair, normalise, pairs_between, pairs_within
+from generate.curation.similarity import Pair, pairs_between, pairs_within
+from generate.prompts import normalise
 from potstill.schema import Message, Prompt
 
 HELD_OUT_SEED = 2

@@ -17,8 +17,8 @@ from generate.curation.pii import PersonalData
 from generate.curation.refusals import Refusal
 from generate.curation.registry import OwnFilter, make_filters
 from generate.curation.repetition import MIN_TOKENS, ends_in_loop, repeated_share
-from generate.curation.similarity import normalise
 from generate.curation.toxicity import Toxicity
+from generate.prompts import normalise
 from potstill.schema import Conversation, Message, Turn
 
 

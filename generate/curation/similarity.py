@@ -12,15 +12,12 @@ Ullman, "Mining of Massive Datasets", section 3.4 (bands). Signatures: rensa's R
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
-
-from generate.prompts import SIGNS
 
 SHINGLE_CHARACTERS = 5
 """Characters of a shingle: most of a word, so that a changed ending keeps most of them, in any
@@ -48,23 +45,6 @@ class Pair(NamedTuple):
     first: int
     second: int
     similarity: float
-
-
-class _Spacing(dict[int, str | int]):
-    """Translates punctuation to spaces, filled as characters are met."""
-
-    def __missing__(self, code: int) -> str | int:
-        letter = chr(code)
-        separates = unicodedata.category(letter)[0] in "PZC" and letter not in SIGNS
-        return self.setdefault(code, " " if separates else code)
-
-
-_SPACING = _Spacing()
-
-
-def normalise(text: str) -> str:
-    """Fold case and width, and turn punctuation into the spacing between words."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SPACING).split())
 
 
 def shingles(text: str) -> set[str]:

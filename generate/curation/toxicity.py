@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from generate.curation.config import CurationConfig
-from generate.curation.similarity import normalise
+from generate.prompts import normalise
 from potstill.errors import ConfigError
 
 

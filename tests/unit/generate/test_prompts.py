@@ -1,10 +1,10 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generate.prompts import ID_DIGITS, RawPrompt, assign_splits, choose, distinct
+from generate.prompts import ID_DIGITS, RawPrompt, assign_splits, choose, distinct, normalise
 from potstill.schema import Message
 
 SHARES = st.floats(0.001, 0.499)
@@ -17,8 +17,9 @@ def numbered(count: int) -> list[RawPrompt]:
     ]
 
 
-def splits_of(prompts, *shares) -> dict[str, str]:
-    return {prompt.prompt_id: prompt.split for prompt in assign_splits(prompts, *shares)}
+def splits_of(prompts, *shares, clusters=()) -> dict[str, str]:
+    found = assign_splits(prompts, dict(clusters), *shares)
+    return {prompt.prompt_id: prompt.split for prompt in found}
 
 
 def test_ids_are_the_same_on_every_machine_and_in_every_version(raw_prompt):
@@ -116,7 +117,7 @@ def test_prompts_keep_their_order_and_fields(raw_prompt):
     raw = [
         raw_prompt(f"number {n}", source=f"s{n}", licence=["MIT", None][n % 2]) for n in range(9)
     ]
-    prompts = assign_splits(raw, 0.2, 0.2)
+    prompts = assign_splits(raw, {}, 0.2, 0.2)
     for prompt, one in zip(prompts, raw, strict=True):
         assert prompt.prompt_id == one.prompt_id
         assert (prompt.messages, prompt.source) == (one.messages, one.source)
@@ -154,3 +155,40 @@ def test_what_is_chosen_first_is_not_what_is_held_out():
     prompts = numbered(2000)
     splits = splits_of(choose(prompts, 500), 0.1, 0.2)
     assert list(splits.values()).count("test") / 500 == pytest.approx(0.2, abs=0.06)
+
+
+def test_prompts_of_one_cluster_are_in_one_split():
+    prompts = numbered(400)
+    clusters = {one.prompt_id: prompts[n - n % 4].prompt_id for n, one in enumerate(prompts)}
+    found = assign_splits(prompts, clusters, 0.2, 0.2)
+    splits: dict[str, set[str]] = {}
+    for prompt in found:
+        assert prompt.cluster_id == clusters[prompt.prompt_id]
+        splits.setdefault(prompt.cluster_id, set()).add(prompt.split)
+    assert len(splits) == 100
+    assert all(len(of_cluster) == 1 for of_cluster in splits.values())
+    assert set.union(*splits.values()) == {"train", "validation", "test"}
+
+
+def test_three_clusters_make_three_splits():
+    prompts = numbered(30)
+    clusters = {one.prompt_id: f"cluster {n % 3}" for n, one in enumerate(prompts)}
+    splits = splits_of(prompts, 0.01, 0.01, clusters=clusters)
+    assert set(splits.values()) == {"train", "validation", "test"}
+
+
+def test_the_same_question_with_other_tools_is_another(raw_prompt):
+    prompts = [raw_prompt("What now?"), raw_prompt("What now?", tools='[{"name": "clock"}]')]
+    assert distinct(prompts) == prompts
+    assert prompts[0].prompt_id != prompts[1].prompt_id
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_normalised_text_stays_as_it_is(text):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def test_case_width_and_punctuation_do_not_count_but_signs_do():
+    assert normalise("  Why? WHY,\twhy… ") == normalise("why ｗｈｙ why")  # noqa: RUF001
+    assert normalise("5 - 3") != normalise("5 + 3") != normalise("5 * 3")

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from generate.curation.similarity import (
     jaccard,
-    normalise,
     pairs_between,
     pairs_within,
     shingles,
 )
+from generate.prompts import normalise
 
 
 def questions(count: int, seed: int) -> list[str]:
@@ -86,14 +86,3 @@ def test_similarity_is_symmetric_and_bounded(first, second):
 
     assert 0 <= jaccard(one, other) == jaccard(other, one) <= 1
     assert jaccard(one, one) == (1 if one else 0)
-
-
-@settings(deadline=None)
-@given(st.text())
-def test_normalised_text_stays_as_it_is(text):
-    assert normalise(normalise(text)) == normalise(text)
-
-
-def test_case_width_and_punctuation_do_not_count_but_signs_do():
-    assert normalise("  Why? WHY,\twhy… ") == normalise("why ｗｈｙ why")  # noqa: RUF001
-    assert normalise("5 - 3") != normalise("5 + 3") != normalise("5 * 3")
