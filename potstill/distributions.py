@@ -108,7 +108,8 @@ class TokenDistributions:
     def tail_mass_T(self) -> Floats:
         """Probability of all tokens that are no entry, at least 0."""
         mass_T = np.add.reduceat(np.exp(self.top_logprobs_N.astype(np.float64)), self.starts_T)
-        return np.maximum(1 - mass_T, 0).astype(np.float32)
+        tail_T: Floats = np.maximum(1 - mass_T, 0).astype(np.float32)
+        return tail_T
 
     def cut(self, *, top_mass: float, min_probability: float) -> Self:
         """Keep the smallest set of entries that reaches a mass, less the improbable ones.
@@ -253,7 +254,7 @@ def encode(distributions: Sequence[TokenDistributions], vocab_size: int) -> dict
         raise ValueError(f"{whole.counts_T.max()} entries at a position, at most {MAX_ENTRIES}")
     token_ends = np.cumsum([0, *(len(part.counts_T) for part in distributions)])
     entry_ends = np.cumsum([0, *(len(part.top_token_ids_N) for part in distributions)])
-    columns = (
+    columns: tuple[tuple[Counts, npt.NDArray[Any]], ...] = (
         (token_ends, _rounded(whole.sampled_logprobs_T)),
         (token_ends, whole.counts_T),
         (entry_ends, whole.top_token_ids_N),
@@ -321,10 +322,11 @@ def tail_prior(distributions: Iterable[TokenDistributions], vocab_size: int) -> 
     counts_V = np.ones(vocab_size, dtype=np.int64)
     for part in distributions:
         counts_V += np.bincount(part.top_token_ids_N, minlength=vocab_size)
-    return (counts_V / counts_V.sum()).astype(np.float32)
+    shares_V: Floats = (counts_V / counts_V.sum()).astype(np.float32)
+    return shares_V
 
 
-def _row_lengths(columns: Sequence[pa.Array], counts_T: Counts) -> npt.NDArray[np.int64]:
+def _row_lengths(columns: Sequence[pa.Array], counts_T: Counts) -> Counts:
     """Return each row's tokens, after a check that its columns agree."""
     if any(column.null_count for column in columns):
         raise ValueError("a row has no log-probabilities")
@@ -338,7 +340,8 @@ def _row_lengths(columns: Sequence[pa.Array], counts_T: Counts) -> npt.NDArray[n
     entries = np.add.reduceat(counts_T, np.cumsum(counted) - counted)
     if (entries != ids).any():
         raise ValueError("a row has more or fewer entries than are counted")
-    return sampled
+    lengths: Counts = sampled
+    return lengths
 
 
 def _rounded(values_T: Floats) -> Floats:
@@ -347,7 +350,7 @@ def _rounded(values_T: Floats) -> Floats:
     return (bits_T >> _DROPPED_BITS << _DROPPED_BITS).view(np.float32)
 
 
-def _to_levels(whole: TokenDistributions) -> npt.NDArray[np.int64]:
+def _to_levels(whole: TokenDistributions) -> Counts:
     """Return the nearest levels [N], lower ones where the nearest would sum to more than mass 1.
 
     Levels of a position are lowered alike, so their order stays, and by as little as is enough.
@@ -360,10 +363,11 @@ def _to_levels(whole: TokenDistributions) -> npt.NDArray[np.int64]:
         mass_T = np.add.reduceat(np.where(levels_N > 1, levels_N**2, 0), whole.starts_T)
         over_N = np.repeat(mass_T > _MASS_OF_1, whole.counts_T)
         levels_N = np.where(over_N, np.floor(scaled_N + 1 / 2 - lowered_by), levels_N)
-    return np.maximum(levels_N, 1).astype(np.int64)
+    found_N: Counts = np.maximum(levels_N, 1).astype(np.int64)
+    return found_N
 
 
-def _to_drops(levels_N: npt.NDArray[np.int64], whole: TokenDistributions) -> npt.NDArray[np.int64]:
+def _to_drops(levels_N: Counts, whole: TokenDistributions) -> Counts:
     """Return how far each level lies below the one before; a position's first, below 255."""
     before_N = np.roll(levels_N, 1)
     before_N[whole.starts_T] = MAX_LEVEL

@@ -15,11 +15,12 @@ import base64
 import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from potstill.errors import ArtifactError
 
@@ -27,7 +28,8 @@ Floats = npt.NDArray[np.float32]
 
 MAX_LEVEL = 127
 HIDDEN_STATE_COLUMNS = ("hidden_states", "hidden_state_scales")
-"""Names of the columns: a conversation's int8 levels, token after token, and a scale per token."""
+"""Names of the columns: a conversation's int8 levels, D bytes for each token, and a float16 scale
+for each token. The levels are one binary cell, because Parquet lists take four bytes a number."""
 ROOT_MEAN_SQUARES = b"root_mean_squares"
 """Key in the first column's metadata: base64 of D little-endian float32."""
 ERROR_BOUND = (
@@ -90,7 +92,7 @@ class HiddenStateCodec:
         units = base64.b64encode(self.root_mean_squares_D.astype("<f4").tobytes())
         levels, scales = HIDDEN_STATE_COLUMNS
         return [
-            pa.field(levels, pa.list_(pa.int8()), metadata={ROOT_MEAN_SQUARES: units}),
+            pa.field(levels, pa.binary(), metadata={ROOT_MEAN_SQUARES: units}),
             pa.field(scales, pa.list_(pa.float16())),
         ]
 
@@ -115,15 +117,12 @@ class HiddenStateCodec:
         scales_T = np.maximum(scales_T, _SMALLEST_SCALE)
         levels_TD = np.rint(hidden_TD / scales_T[:, None].astype(np.float32)).astype(np.int8)
         ends = np.cumsum([0, *(len(part) for part in hidden_states)])
-        width = len(self.root_mean_squares_D)
+        levels, scales = HIDDEN_STATE_COLUMNS
         return {
-            name: pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))
-            for name, offsets, values in zip(
-                HIDDEN_STATE_COLUMNS,
-                (ends * width, ends),
-                (levels_TD.reshape(-1), scales_T),
-                strict=True,
-            )
+            levels: pa.array(
+                [part.tobytes() for part in np.split(levels_TD, ends[1:-1])], pa.binary()
+            ),
+            scales: pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(scales_T)),
         }
 
     def decode(self, batch: pa.RecordBatch) -> list[Floats]:
@@ -132,27 +131,21 @@ class HiddenStateCodec:
         Raises:
             ArtifactError: The columns of a row do not fit one another.
         """
-        levels, scales = (batch.column(name) for name in HIDDEN_STATE_COLUMNS)
         width = len(self.root_mean_squares_D)
-        lengths = _lengths(scales)
-        if levels.null_count or (_lengths(levels) != lengths * width).any():
+        cells, scales = (batch.column(name) for name in HIDDEN_STATE_COLUMNS)
+        num_bytes = pc.binary_length(cells).fill_null(0).to_numpy()
+        lengths = scales.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+        if cells.null_count or (num_bytes != lengths * width).any():
             raise ArtifactError(
                 "stored hidden states do not fit one another",
-                expected=f"{width} levels for each scale",
-                found=f"{_lengths(levels).tolist()} levels, {lengths.tolist()} scales",
+                expected=f"{width} bytes for each scale",
+                found=f"{num_bytes.tolist()} bytes, {lengths.tolist()} scales",
                 hint="restore the file, or make the stage again with --force",
             )
-        levels_TD = _values(levels).reshape(-1, width)
-        hidden_TD = levels_TD * _values(scales).astype(np.float32)[:, None]
-        hidden_TD *= self.root_mean_squares_D
-        return np.split(hidden_TD, np.cumsum(lengths)[:-1]) if batch.num_rows else []
-
-
-def _lengths(column: pa.ListArray) -> npt.NDArray[np.int64]:
-    lengths: npt.NDArray[np.int64] = column.value_lengths().fill_null(0).to_numpy().astype(np.int64)
-    return lengths
-
-
-def _values(column: pa.ListArray) -> npt.NDArray[Any]:
-    values: npt.NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
-    return values
+        scales_T: npt.NDArray[np.float16] = scales.flatten().to_numpy(zero_copy_only=False)
+        return [
+            np.frombuffer(cell.as_buffer(), np.int8).reshape(-1, width)
+            * scales_T[end - length : end, None].astype(np.float32)
+            * self.root_mean_squares_D
+            for cell, length, end in zip(cells, lengths, np.cumsum(lengths), strict=True)
+        ]

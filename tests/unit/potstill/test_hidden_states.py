@@ -99,7 +99,7 @@ def test_a_file_holds_all_that_decoding_needs(tmp_path):
     table = pa.table(codec.encode(parts), schema=pa.schema(codec.fields()))
     path = tmp_path / "part.parquet"
     pq.write_table(table, path, compression="zstd")
-    assert path.stat().st_size < 1.05 * (WIDTH + 2) * 1000 + 4096
+    assert path.stat().st_size < (WIDTH + 2) * 1000 + 4096
     read = pq.read_table(path)
     (batch,) = read.to_batches()
     again = HiddenStateCodec.from_schema(read.schema)
@@ -125,9 +125,9 @@ def test_sliced_and_empty_batches_are_decoded():
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("hidden_states", [[0] * WIDTH, [0] * (2 * WIDTH - 1)]),
-        ("hidden_states", [[0] * (2 * WIDTH), [0] * WIDTH]),
-        ("hidden_states", [[0] * WIDTH, None]),
+        ("hidden_states", [bytes(WIDTH), bytes(2 * WIDTH - 1)]),
+        ("hidden_states", [bytes(2 * WIDTH), bytes(WIDTH)]),
+        ("hidden_states", [bytes(WIDTH), None]),
         ("hidden_state_scales", [[1.0], [1.0]]),
         ("hidden_state_scales", [[1.0], None]),
     ],
@@ -147,7 +147,7 @@ def test_columns_that_do_not_fit_are_refused(name, values):
     [None, {"other": "x"}, {"root_mean_squares": "?"}, {"root_mean_squares": "AAAAAA=="}],
 )
 def test_a_file_without_units_is_refused(metadata):
-    field = pa.field("hidden_states", pa.list_(pa.int8()), metadata=metadata)
+    field = pa.field("hidden_states", pa.binary(), metadata=metadata)
     with pytest.raises(ArtifactError, match="have no units"):
         HiddenStateCodec.from_schema(pa.schema([field]))
 
