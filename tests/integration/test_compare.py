@@ -7,7 +7,6 @@ from importlib import util
 from pathlib import Path
 
 import llama_cpp
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,12 +17,12 @@ from compare.fidelity import measure_fidelity
 from compare.report import Report
 from compare.stage import run, run_with_endpoint
 from compare.table import cells
-from potstill.chat import render_prompt
 from potstill.errors import ArtifactError, BackendUnavailableError, ManifestMismatchError
-from potstill.fidelity import FidelityMeter, StudentRows, TeacherRows
+from potstill.fidelity import Fidelity, FidelityMeter, StudentRows, TeacherRows
+from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
-from potstill.schema import Message
-from potstill.tables import CONVERSATION_SCHEMA, PAIR_SCHEMA, read_rows, write_rows
+from potstill.schema import Conversation, Message
+from potstill.tables import PAIR_SCHEMA, read_rows
 
 STAND_IN = Path(__file__).parents[1] / "fixtures" / "endpoint_stand_in.py"
 QUESTIONS = (
@@ -33,7 +32,7 @@ QUESTIONS = (
 )
 TOP_K = 20
 TEACHER_SHARPNESS = 1.5
-"""The rows' teacher is the checkpoint with its logits times this, so that its KL to the files is
+"""The stored teacher is the checkpoint with its logits times this, so that its KL to the files is
 far from zero, and a row shifted by one token would show."""
 CONFIG = CompareConfig(
     num_side_by_side=2, max_tokens=8, speed_rounds=1, speed_tokens=8, num_threads=2
@@ -60,73 +59,58 @@ def gguf_files(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def torch_measured(teacher_dir):
-    """Held-out rows, and their fidelity to the checkpoint as torch computes it."""
+def held_out(teacher_dir, sampled_conversation) -> list[Conversation]:
+    """The real teacher's conversations, one of them with two answers."""
     model = AutoModelForCausalLM.from_pretrained(teacher_dir, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
-    rows, meter = [], FidelityMeter()
     torch.manual_seed(0)
-    for index, question in enumerate(QUESTIONS):
-        messages = (Message(role="user", content=question),)
-        prompt_ids = render_prompt(tokenizer, messages)
-        sequence = model.generate(
-            torch.tensor([prompt_ids]), do_sample=True, top_k=0, max_new_tokens=24, min_new_tokens=8
-        )[0]
-        completion_ids = sequence[len(prompt_ids) :].tolist()
+    return [
+        sampled_conversation(
+            model,
+            tokenizer,
+            (Message(role="user", content=question),),
+            [16, 12] if index == 0 else [20],
+            TOP_K,
+            sharpness=TEACHER_SHARPNESS,
+            name=f"prompt{index}",
+            split="test",
+        )
+        for index, question in enumerate(QUESTIONS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def torch_measured(teacher_dir, held_out) -> Fidelity:
+    """The fidelity of the checkpoint, as torch computes it."""
+    model = AutoModelForCausalLM.from_pretrained(teacher_dir, dtype=torch.float32)
+    meter = FidelityMeter()
+    for conversation in held_out:
+        teacher = TeacherRows.of(conversation)
         with torch.no_grad():
-            logits_TV = model(sequence[None]).logits[0, len(prompt_ids) - 1 : -1].double()
-        top = (TEACHER_SHARPNESS * logits_TV).log_softmax(-1).topk(TOP_K)
-        row = conversation_row(index, question, prompt_ids, completion_ids, top)
-        row["completion"] = tokenizer.decode(completion_ids, skip_special_tokens=True)
-        rows.append(row)
-        logprobs_TV = logits_TV.log_softmax(-1)
-        completion_T1 = torch.tensor(completion_ids)[:, None]
+            logits_LV = model(torch.tensor(conversation.token_ids[None]).long()).logits[0].double()
+        logprobs_TV = logits_LV[conversation.positions_T - 1].log_softmax(-1)
+        token_ids_T1 = torch.tensor(teacher.token_ids_T)[:, None]
+        top_ids_TK = torch.tensor(teacher.top_token_ids_TK)
         meter.add(
-            TeacherRows(
-                np.array(completion_ids), top.indices.numpy(), top.values.numpy().astype(np.float64)
-            ),
+            teacher,
             StudentRows(
-                sampled_logprobs_T=logprobs_TV.gather(-1, completion_T1)[:, 0].numpy(),
-                top_logprobs_TK=logprobs_TV.gather(-1, top.indices).numpy(),
+                sampled_logprobs_T=logprobs_TV.gather(-1, token_ids_T1)[:, 0].numpy(),
+                top_logprobs_TK=logprobs_TV.gather(-1, top_ids_TK).numpy(),
                 argmax_ids_T=logprobs_TV.argmax(-1).numpy(),
             ),
         )
-    return rows, meter.result()
-
-
-def conversation_row(index, question, prompt_ids, completion_ids, top) -> dict:
-    num_tokens = len(completion_ids)
-    return {
-        "prompt_id": f"prompt{index}",
-        "split": "test",
-        "messages": [{"role": "user", "content": question}],
-        "source": "made in a test",
-        "licence": None,
-        "prompt_token_ids": prompt_ids,
-        "completion_token_ids": completion_ids,
-        "sampled_logprobs": [-1.0] * num_tokens,
-        "num_top_logprobs": [TOP_K] * num_tokens,
-        "top_token_ids": top.indices.flatten().tolist(),
-        "top_logprobs": top.values.flatten().tolist(),
-        "finish_reason": "length",
-        "seed": index,
-    }
+    return meter.result()
 
 
 @pytest.fixture
-def finished_run(tmp_path, gguf_files, torch_measured) -> RunDirectory:
+def finished_run(
+    tmp_path, gguf_files, held_out, torch_measured, teacher_dir, finish_conversations
+) -> RunDirectory:
     """A run whose conversations, student and gguf stages are finished."""
-    rows, fidelity = torch_measured
     run_directory = RunDirectory(tmp_path / "run")
     run_directory.root.mkdir()
-    hashes = {"tokenizer_sha256": "a" * 64, "chat_template_sha256": "b" * 64}
-    session = run_directory.open_stage("conversations", {})
-    write_rows(session.dir / "part-00000.parquet", CONVERSATION_SCHEMA, rows)
-    teacher = {"model": "smollm2-135m-instruct", "path": "-", "num_parameters": 134_515_008}
-    counts = {"train": 0, "validation": 0, "test": len(rows)}
-    session.finish(
-        facts=hashes | {"teacher": teacher, "top_logprobs": TOP_K, "num_conversations": counts}
-    )
+    facts = finish_conversations(run_directory, teacher_dir, held_out).facts
+    hashes = {name: facts[name] for name in ("tokenizer_sha256", "chat_template_sha256")}
     session = run_directory.open_stage("student", {}, inputs=("conversations",))
     session.finish(
         facts=hashes
@@ -135,7 +119,7 @@ def finished_run(tmp_path, gguf_files, torch_measured) -> RunDirectory:
             "num_layers": 30,
             "removed_layers": [],
             "num_parameters": 134_515_008,
-            "evaluation": {"untrained": vars(fidelity), "trained": vars(fidelity)},
+            "evaluation": {"untrained": vars(torch_measured), "trained": vars(torch_measured)},
         }
     )
     finish_gguf(run_directory, gguf_files, hashes)
@@ -167,17 +151,16 @@ def stand_in(log_path: Path, *options: str):
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("teacher-F16", 2e-3), ("student-Q8_0", 3e-2)])
-def test_gguf_fidelity_is_torchs(gguf_files, torch_measured, name, tolerance):
-    rows, expected = torch_measured
-    calls = []
-    found = measure_fidelity(gguf_files[name], rows, 2, lambda: calls.append(1))
+def test_gguf_fidelity_is_torchs(gguf_files, held_out, torch_measured, name, tolerance):
+    expected, calls = torch_measured, []
+    found = measure_fidelity(gguf_files[name], held_out, 2, lambda: calls.append(1))
     assert expected.kl_nats > 10 * tolerance / 3
     assert found.num_tokens == expected.num_tokens
     assert found.kl_nats == pytest.approx(expected.kl_nats, abs=tolerance)
     assert found.kl_standard_error == pytest.approx(expected.kl_standard_error, abs=tolerance)
     assert found.nats_per_token == pytest.approx(expected.nats_per_token, abs=2 * tolerance)
     assert found.top1_agreement == pytest.approx(1.0, abs=0.1)
-    assert len(calls) == len(rows)
+    assert len(calls) == len(held_out)
 
 
 def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
@@ -214,18 +197,23 @@ def check_result(run_directory: RunDirectory, manifest, stdout: str) -> None:
     assert manifest.facts["rows"] == [row.model_dump(mode="json") for row in report.rows]
 
 
-def test_other_tokenizer_is_refused(finished_run, gguf_files):
+def student_hashes(run_directory: RunDirectory) -> dict:
+    facts = read_manifest(run_directory.stage_dir("student")).facts
+    return {name: facts[name] for name in ("tokenizer_sha256", "chat_template_sha256")}
+
+
+@pytest.mark.parametrize("name", ["tokenizer_sha256", "chat_template_sha256"])
+def test_other_tokenizer_or_template_is_refused(finished_run, gguf_files, name):
     finished_run.set_aside("gguf")
-    hashes = {"tokenizer_sha256": "c" * 64, "chat_template_sha256": "b" * 64}
-    finish_gguf(finished_run, gguf_files, hashes)
+    finish_gguf(finished_run, gguf_files, student_hashes(finished_run) | {name: "c" * 64})
     with pytest.raises(ManifestMismatchError, match="gguf stage"):
         run(CONFIG, finished_run)
 
 
 def test_missing_teacher_file_is_refused(finished_run, gguf_files):
     finished_run.set_aside("gguf")
-    hashes = {"tokenizer_sha256": "a" * 64, "chat_template_sha256": "b" * 64}
-    finish_gguf(finished_run, {"student-Q8_0": gguf_files["student-Q8_0"]}, hashes)
+    student_only = {"student-Q8_0": gguf_files["student-Q8_0"]}
+    finish_gguf(finished_run, student_only, student_hashes(finished_run))
     with pytest.raises(ArtifactError, match="no GGUF file of the teacher"):
         run(CONFIG, finished_run)
 

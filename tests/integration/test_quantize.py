@@ -7,11 +7,10 @@ import shutil
 
 import pytest
 
-from potstill.chat import chat_template_sha256, render_prompt, tokenizer_sha256
+from potstill.chat import render_prompt, tokenise
 from potstill.manifest import verify_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
-from potstill.tables import CONVERSATION_SCHEMA, write_rows
 from quantize.config import QuantizeConfig
 from quantize.stage import run
 
@@ -21,45 +20,36 @@ QUESTIONS_AND_ANSWERS = {
     "Write a line of Python that reverses a list.": "You can use slicing:\n\n```python\n"
     "reversed_items = items[::-1]\n```\n\nThis makes a new list, and leaves the old one as it is.",
 }
+PINNED = ("teacher", "tokenizer_sha256", "chat_template_sha256")
 
 
 @pytest.fixture
-def real_run(teacher_dir, tmp_path):
+def real_run(teacher_dir, tmp_path, make_conversation, finish_conversations):
     """Return a run whose student is the teacher itself."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
-    rows = []
+    conversations = []
     for question, answer in QUESTIONS_AND_ANSWERS.items():
-        message = Message(role="user", content=question)
-        ids = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        rows.append(
-            {
-                "prompt_id": question,
-                "split": "test",
-                "messages": [message.model_dump()],
-                "source": "here",
-                "completion": answer,
-                "prompt_token_ids": render_prompt(tokenizer, [message]),
-                "completion_token_ids": ids,
-                "finish_reason": "stop",
-                "seed": 0,
-            }
+        given = (Message(role="user", content=question),)
+        prompt_ids = render_prompt(tokenizer, given)
+        answer_ids = [*tokenise(tokenizer, answer), tokenizer.eos_token_id]
+        conversations.append(
+            make_conversation(
+                prompt_ids + answer_ids,
+                [(len(prompt_ids), len(answer_ids))],
+                name=question,
+                given=given,
+                split="test",
+            )
         )
-    facts = {
-        "teacher": {"model": "teacher", "path": str(teacher_dir), "num_parameters": 134_515_008},
-        "tokenizer_sha256": tokenizer_sha256(teacher_dir),
-        "chat_template_sha256": chat_template_sha256(tokenizer.chat_template),
-    }
     run_directory = RunDirectory(tmp_path / "run")
-    session = run_directory.open_stage("conversations", {})
-    write_rows(session.dir / "part-00000.parquet", CONVERSATION_SCHEMA, rows)
-    session.finish(facts=facts)
+    facts = finish_conversations(run_directory, teacher_dir, conversations).facts
     session = run_directory.open_stage("student", {}, inputs=("conversations",))
     shutil.copytree(teacher_dir, session.dir, dirs_exist_ok=True)
     fidelity = {"kl_nats": 0.0, "top1_agreement": 1.0}
     session.finish(
-        facts=facts
+        facts={name: facts[name] for name in PINNED}
         | {
             "num_parameters": 134_515_008,
             "num_layers": 30,
