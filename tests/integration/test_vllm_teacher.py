@@ -5,7 +5,6 @@ In float32, so that what should be equal is so to the rounding of float32.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 
@@ -14,7 +13,11 @@ import pytest
 
 from generate.teachers.engine_config import EngineConfig
 from generate.teachers.protocol import SampleRequest, ScoreRequest
-from generate.teachers.vllm_arrays import sampled_distributions
+from generate.teachers.vllm_arrays import (
+    prompt_distributions,
+    sampled_distributions,
+    vllms_own_objects,
+)
 from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 from potstill.chat import render_prompt
 from potstill.schema import Message, SamplingParams
@@ -82,28 +85,14 @@ def assert_equal(one, other, **tolerance):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), **tolerance)
 
 
-@pytest.fixture
-def vllms_own_lists(monkeypatch):
-    """Undo `keep_arrays` for a test: vLLM's module once more, and the methods of its class."""
-    from vllm.v1.engine import logprobs
-
-    spec = importlib.util.find_spec(logprobs.__name__)
-    fresh = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fresh)
-    for name in ("_update_sample_logprobs", "_update_prompt_logprobs"):
-        own = getattr(fresh.LogprobsProcessor, name)
-        assert own is not getattr(logprobs.LogprobsProcessor, name)
-        monkeypatch.setattr(logprobs.LogprobsProcessor, name, own)
-
-
 def vllm_outputs(teacher, prompts, params):
     teacher._llm.reset_prefix_cache()
     prompts = [{"prompt_token_ids": list(ids)} for ids in prompts]
-    return teacher._llm.generate(prompts, params, use_tqdm=False)
+    with vllms_own_objects():
+        return teacher._llm.generate(prompts, params, use_tqdm=False)
 
 
-@pytest.mark.usefixtures("vllms_own_lists")
-def test_arrays_are_vllms_own_flat_log_probabilities(teacher, monkeypatch):
+def test_arrays_are_vllms_own_flat_log_probabilities(teacher):
     from vllm import SamplingParams as VllmParams
 
     asked = requests(teacher)[:4]
@@ -120,7 +109,6 @@ def test_arrays_are_vllms_own_flat_log_probabilities(teacher, monkeypatch):
         for one in asked
     ]
     flat = vllm_outputs(teacher, [one.prompt_token_ids for one in asked], params)
-    monkeypatch.undo()
     teacher._llm.reset_prefix_cache()
     found = sample(teacher, asked)
     for one, output in zip(asked, flat, strict=True):
@@ -129,11 +117,8 @@ def test_arrays_are_vllms_own_flat_log_probabilities(teacher, monkeypatch):
         assert_equal(found[one.request_id].signal, reference, rtol=0, atol=0)
 
 
-@pytest.mark.usefixtures("vllms_own_lists")
-def test_scored_arrays_are_vllms_own_flat_log_probabilities(teacher, monkeypatch):
+def test_scored_arrays_are_vllms_own_flat_log_probabilities(teacher):
     from vllm import SamplingParams as VllmParams
-
-    from generate.teachers.vllm_arrays import prompt_distributions
 
     text = (
         list(requests(teacher)[0].prompt_token_ids) + teacher.tokenizer(" Because of")["input_ids"]
@@ -146,7 +131,6 @@ def test_scored_arrays_are_vllms_own_flat_log_probabilities(teacher, monkeypatch
         detokenize=False,
     )
     (output,) = vllm_outputs(teacher, [text], params)
-    monkeypatch.undo()
     request = ScoreRequest("scored", text, 7)
     (scored,) = teacher.score(feed([request]), top_logprobs=TOP_LOGPROBS)
     reference = prompt_distributions(output.prompt_logprobs, 7, TOP_LOGPROBS)

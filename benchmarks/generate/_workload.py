@@ -1,0 +1,64 @@
+"""What the benchmarks of this folder share: prompts, a run that has them, the loaded teacher."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from generate.config import GenerateConfig
+from generate.prompt_stage import PROMPTS_NAME, make_prompts
+from generate.teachers.at_hand import TeacherAtHand
+from potstill.chat import render_prompt
+from potstill.rundir import RunDirectory
+from potstill.tables import PROMPT_SCHEMA, prompt_from_row, read_rows
+
+SUBJECTS = (
+    *("rivers", "bread", "clocks", "winter", "chess", "paper", "bees"),
+    *("money", "sleep", "bridges", "maps", "rain", "salt", "stars"),
+)
+QUESTIONS = (
+    "Why do people care about {}?",
+    "Write three sentences about {} for a child.",
+    "What should I know about {} before I travel?",
+    "Give me a short list of facts about {}.",
+    "How did {} change in the last century?",
+)
+
+
+def write_prompts(path: Path, count: int) -> None:
+    """Write so many different questions as a file of prompts."""
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            text = QUESTIONS[number % 5].format(SUBJECTS[number // 5 % len(SUBJECTS)])
+            file.write(json.dumps({"prompt": f"{text} ({number})"}) + "\n")
+
+
+def configuration(prompts: Path, **tables: Any) -> GenerateConfig:  # noqa: ANN401  (settings)
+    """Return a configuration that asks all prompts of a file."""
+    curation = {"prompt_filters": [], "pii": "keep"}
+    return GenerateConfig.model_validate(
+        {"prompts": {"path": str(prompts), "num_prompts": 10**9}, "curation": curation} | tables
+    )
+
+
+def prepare(config: GenerateConfig, root: Path) -> tuple[TeacherAtHand, RunDirectory]:
+    """Return the loaded teacher, and a run whose prompts are made."""
+    teacher, run_directory = TeacherAtHand(config), RunDirectory(root)
+    make_prompts(config, teacher, run_directory)
+    teacher.load()
+    return teacher, run_directory
+
+
+def rendered(teacher: TeacherAtHand, run_directory: RunDirectory) -> list[list[int]]:
+    """Return the token ids of a run's prompts."""
+    path = run_directory.stage_dir("prompts") / PROMPTS_NAME
+    prompts = map(prompt_from_row, read_rows(path, PROMPT_SCHEMA))
+    return [render_prompt(teacher.checkpoint.tokenizer, one.messages) for one in prompts]
+
+
+def resident_bytes() -> int:
+    """Return the memory this process has now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
