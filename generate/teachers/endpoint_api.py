@@ -31,10 +31,6 @@ HOPELESS = (openai.AuthenticationError, openai.PermissionDeniedError, openai.Not
 _worst_cost: ContextVar[float] = ContextVar("worst_cost", default=0.0)
 
 
-class CapReachedError(openai.OpenAIError):
-    """The cap allows no further attempt; an error of the client's own is not retried by it."""
-
-
 class _Client(openai.DefaultAsyncHttpxClient):
     """Counts attempts whose answer was lost as paid: the server may have made it."""
 
@@ -49,7 +45,8 @@ class _Client(openai.DefaultAsyncHttpxClient):
             raise
         except httpx2.TransportError as error:
             if not self._budget.lose(_worst_cost.get()):
-                raise CapReachedError("the cost cap allows no further attempt") from error
+                # The client does not retry after an error of its own kind.
+                raise openai.OpenAIError("the cost cap allows no further attempt") from error
             raise
 
 

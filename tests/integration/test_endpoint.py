@@ -59,7 +59,10 @@ def running(command: list[str], port: int, ready_path: str, log_path: Path) -> I
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 def wait_until_ready(process: subprocess.Popen, url: str, log_path: Path) -> None:

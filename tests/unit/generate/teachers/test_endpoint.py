@@ -193,15 +193,18 @@ def test_troubles_that_stay_give_up_the_request_and_not_the_next(
     assert server.num_asked() == 3
 
 
-def test_an_outage_ends_the_work(serving, teaching, request_of, taking):
+@pytest.mark.parametrize(
+    ("fault", "message"), [(503, "HTTP 503"), (429, "HTTP 429"), ("drop", "does not answer")]
+)
+def test_an_outage_ends_the_work(serving, teaching, request_of, taking, fault, message):
     server = serving()
     teacher = teaching(server, max_retries=0, max_concurrency=1)
     num_before = UNANSWERED_ROUNDS
     # An answer in between starts the count anew.
-    server.faults += [*[503] * (num_before - 1), None, *[503] * 100]
+    server.faults += [*[fault] * (num_before - 1), None, *[fault] * 100]
     seen: list = []
     requests = taking([request_of(f"q{n}") for n in range(100)])
-    with pytest.raises(TeacherError, match="HTTP 503"):
+    with pytest.raises(TeacherError, match=message):
         collect(teacher.sample(requests, top_logprobs=None), seen)
     assert [type(one) for one in seen] == [Failure] * (num_before - 1) + [Sample] + [Failure] * (
         num_before - 1
