@@ -124,6 +124,8 @@ def write_part(
     lines = [json.dumps(vars(failure)) + "\n" for failure in failures]
     path = part_path(directory, index)
     with disk_errors("writing conversations", path):
+        # Those of a former attempt at the part must not stay either.
+        failures_path(directory, index).unlink(missing_ok=True)
         if lines:
             write_text_atomically(failures_path(directory, index), "".join(lines))
         write_table(path, conversations_to_table(conversations, vocab_size))
