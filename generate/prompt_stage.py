@@ -29,7 +29,7 @@ from potstill.tables import PROMPT_SCHEMA, prompt_to_row, write_rows
 logger = logging.getLogger(__name__)
 
 PROMPTS_NAME = "prompts.parquet"
-MIN_PROMPTS = 3
+MIN_CLUSTERS = 3
 """One for each split."""
 CONVERSATION_SETTINGS = {
     "conversation_filters",
@@ -68,6 +68,9 @@ def make_prompts(
             raise
         logger.warning("the prompts that were read before are kept: %s", error.what)
         return
+    if not _has_written(config) and not run_directory.is_finished("prompts"):
+        # What is only read is read again: a file that was mended is no other configuration.
+        run_directory.set_aside("prompts")
     session = run_directory.open_stage("prompts", _stage_config(config, digest))
     if session.finished:
         return
@@ -84,8 +87,8 @@ def make_prompts(
     curated = curate_prompts(raw, config.curation)
     controls = control_texts(teacher.checkpoint.tokenizer)
     askable, unaskable = _split_by_control_texts(curated.kept, controls)
-    _refuse_too_few(askable, len(raw))
     clusters = cluster(askable, config.curation.cluster_threshold)
+    _refuse_too_few(len(raw), len(askable), len(set(clusters.values())))
     shares = config.prompts.validation_share, config.prompts.test_share
     prompts = assign_splits(askable, clusters, *shares)
     near = near_held_out(prompts, config.curation.cluster_threshold)
@@ -121,12 +124,16 @@ def _stage_config(config: GenerateConfig, digest: Any) -> dict[str, Any]:  # noq
         "curation": config.curation.model_dump(mode="json", exclude=CONVERSATION_SETTINGS)
         | file_digests(config.curation),
     }
-    if any(source.kind is not None for source in config.prompts.all_sources):
+    if _has_written(config):
         settings["written_by"] = {
             "teacher": config.teacher.identity,
             "sampling": _written_as(config).model_dump(),
         }
     return settings
+
+
+def _has_written(config: GenerateConfig) -> bool:
+    return any(source.is_written for source in config.prompts.all_sources)
 
 
 def _written_as(config: GenerateConfig) -> SamplingParams:
@@ -163,13 +170,13 @@ def _too_near(kept: Iterable[RawPrompt], near: dict[str, str]) -> Iterator[Dropp
             yield prompt, "near_held_out", f"like held-out prompt {near[prompt.prompt_id]}"
 
 
-def _refuse_too_few(kept: Sequence[RawPrompt], num_found: int) -> None:
-    if len(kept) < MIN_PROMPTS:
+def _refuse_too_few(num_found: int, num_kept: int, num_clusters: int) -> None:
+    if num_clusters < MIN_CLUSTERS:
         raise ConfigError(
             "too few prompts for three splits",
             where="generate.prompts",
-            expected=f"at least {MIN_PROMPTS} distinct ones after the filters",
-            found=f"{len(kept)} of {num_found}",
+            expected=f"at least {MIN_CLUSTERS} that are not alike, after the filters",
+            found=f"{num_found} prompts, {num_kept} after the filters, {num_clusters} not alike",
             hint="name more sources, or loosen generate.curation",
         )
 
