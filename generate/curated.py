@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from heapq import nsmallest
 from pathlib import Path
+from types import TracebackType
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ from generate.teachers.at_hand import TeacherAtHand
 from potstill.distributions import parquet_options
 from potstill.errors import TeacherError
 from potstill.files import disk_errors, replacing, write_text_atomically
-from potstill.manifest import Manifest
+from potstill.manifest import Manifest, read_manifest
 from potstill.progress import append_metrics, track
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Split
@@ -67,7 +68,10 @@ def make_conversations(
     if session.finished:
         return session.finished
     samples_dir = run_directory.stage_dir("samples")
-    prompt_facts = run_directory.require("prompts").facts
+    # Verified when the stage was opened.
+    prompt_facts, sample_facts = (
+        read_manifest(run_directory.stage_dir(name)).facts for name in ("prompts", "samples")
+    )
     with disk_errors("writing conversations", session.dir):
         dropped = _filter(config, part_paths(samples_dir), session.dir)
         paths = [
@@ -78,10 +82,10 @@ def make_conversations(
             raise TeacherError(
                 "the filters left no conversation to train on",
                 where=samples_dir,
-                found=", ".join(f"{count} {name}" for name, count in dropped.items()),
+                found=_counted(dropped | {"failed": sample_facts["num_failed"]}),
                 hint="loosen generate.curation, or ask for more prompts",
             )
-        facts = run_directory.require("samples").facts | {
+        facts = sample_facts | {
             "num_conversations": summary.num_conversations_by_split,
             "num_dropped": sum(dropped.values()),
             "dropped_prompts": prompt_facts["dropped"],
@@ -155,12 +159,19 @@ class _RowGroups:
     def __enter__(self) -> _RowGroups:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._file.__exit__(kind, error, traceback)
+            return
         with self._file:
-            if error[0] is None:
-                self._write(self._num_waiting)
-                if self._always and not self._num_files:
-                    self._open()
+            self._write(self._num_waiting)
+            if self._always and not self._num_files:
+                self._open()
 
     def add(self, rows: pa.Table) -> None:
         """Write rows, or keep them until a row group is full."""
@@ -238,5 +249,8 @@ def _ids(path: Path) -> Iterator[str]:
 
 def _report(summary: Summary, dropped: dict[str, int], run_directory: RunDirectory) -> None:
     append_metrics(run_directory.metrics_path, "conversations", **summary.stats())
-    left_out = ", ".join(f"{count} {name}" for name, count in dropped.items()) or "none"
-    logger.info("%d conversations kept; left out: %s", summary.num_conversations, left_out)
+    logger.info("%d conversations kept; left out: %s", summary.num_conversations, _counted(dropped))
+
+
+def _counted(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in dropped.items()) or "none"
