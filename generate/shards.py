@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from generate.config import GenerateConfig
-from generate.parts import Shard, part_paths
+from generate.parts import Shard, finished_parts, part_paths
 from generate.prompt_stage import make_prompts
 from generate.samples import make_parts, num_parts, open_samples
 from generate.teachers.at_hand import TeacherAtHand
-from potstill.errors import PotstillError, TeacherError
+from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.processes import end_with_parent
 from potstill.progress import set_up_logging, track
 from potstill.rundir import RunDirectory, StageSession
@@ -65,10 +65,11 @@ def make_parts_in_replicas(
     On GPUs each sees its own `tensor_parallel_size` of them, on a CPU its own share of the cores.
 
     Raises:
+        ConfigError: There are too few GPUs.
         TeacherError: A process failed; what the others finished is kept.
     """
     count, total = config.engine.data_parallel_size, num_parts(config, run_directory)
-    found = len(part_paths(session.dir))
+    found = len(finished_parts(session.dir))
     if found == total:
         return
     session.scratch_dir.mkdir(exist_ok=True)
@@ -140,9 +141,20 @@ class _Replica:
 
 
 def devices(config: GenerateConfig, index: int) -> dict[str, str]:
-    """Return the environment that gives a replica its own GPUs, or its share of the CPU cores."""
+    """Return the environment that gives a replica its own GPUs, or its share of the CPU cores.
+
+    Raises:
+        ConfigError: There are GPUs, but too few for all replicas.
+    """
     size = config.engine.tensor_parallel_size
     if visible := _visible_gpus():
+        if len(visible) < size * config.engine.data_parallel_size:
+            raise ConfigError(
+                "there are too few GPUs for all copies of the teacher",
+                where="generate.engine.data_parallel_size",
+                expected=f"{config.engine.data_parallel_size} times {size} of them",
+                found=len(visible),
+            )
         return {GPUS_VARIABLE: ",".join(visible[index * size : (index + 1) * size])}
     cores = sorted(os.sched_getaffinity(0))
     share = cores[index :: config.engine.data_parallel_size] or cores
@@ -152,7 +164,7 @@ def devices(config: GenerateConfig, index: int) -> dict[str, str]:
 def _visible_gpus() -> list[str]:
     named = os.environ.get(GPUS_VARIABLE)
     if named is not None:
-        return [one for one in named.split(",") if one.strip()]
+        return [one for one in named.split(",") if one.strip() not in ("", "-1")]
     import torch
 
     return [str(index) for index in range(torch.cuda.device_count())]
