@@ -5,6 +5,7 @@ In: the manifest's facts and the summary. Out: Markdown. Knows nothing of how an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,7 @@ def render_card(facts: Mapping[str, Any], summary: Summary) -> str:
     splits = [split for split, count in summary.num_conversations_by_split.items() if count]
     front = [
         "---",
-        f"license: {licences[0].lower() if len(licences) == 1 else 'other'}",
+        f"license: {_text(licences[0].lower() if len(licences) == 1 else 'other')}",
         *_listed("language", sorted(facts["languages"])),
         *_listed("task_categories", ["text-generation"]),
         *_listed("tags", ["distillation", "chat", "logprobs", "synthetic"]),
@@ -66,7 +67,7 @@ distil a smaller model from.
 |---|---|--:|
 {
             _rows(
-                f"| {source} | {licence or UNKNOWN} | {count:,} |"
+                f"| {_cell(source)} | {_cell(licence or UNKNOWN)} | {count:,} |"
                 for (source, licence), count in sorted(
                     summary.sources.items(), key=lambda item: (item[0][0], item[0][1] or "")
                 )
@@ -135,4 +136,14 @@ def _rows(lines: Any) -> str:  # noqa: ANN401  (an iterable of lines)
 
 
 def _listed(key: str, values: list[str]) -> list[str]:
-    return [f"{key}:", *(f"- {value}" for value in values)] if values else []
+    return [f"{key}:", *(f"- {_text(value)}" for value in values)] if values else []
+
+
+def _text(value: str) -> str:
+    """Quote a text for YAML, which takes `no`, the code of Norwegian, for false."""
+    return json.dumps(value)
+
+
+def _cell(text: str) -> str:
+    """Make a text fit for a cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())
