@@ -35,7 +35,7 @@ BYTES_PER_LOGPROB = 1.9
 COPIES = 2
 """Samples, and the conversations that filters leave of them."""
 PROCESS_BYTES = 2.5e9
-"""vLLM and torch themselves."""
+"""A process and its libraries, vLLM and torch above all."""
 
 
 def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, Workload]:
@@ -61,14 +61,20 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
         entries = min(entries, STORED_LOGPROBS)
     num_conversations = num_prompts * min(turns.num_answers, turns.num_sampled)
     served = config.teacher.endpoint is not None
+    num_stored = num_conversations * completion_tokens
+    token_bytes = COPIES * BYTES_PER_LOGPROB * entries
+    if config.hidden_states:
+        token_bytes += shape.hidden_size
+    copies = 0 if served else config.engine.data_parallel_size
     cost = Estimate(
         stage="generate",
         tokens=tokens,
         flops=0.0 if served else 2.0 * shape.num_parameters * tokens,
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
-        disk_bytes=COPIES * BYTES_PER_LOGPROB * entries * num_conversations * completion_tokens,
-        memory_bytes=2.0 * shape.num_parameters + config.engine.kv_cache_bytes + PROCESS_BYTES,
+        disk_bytes=token_bytes * num_stored,
+        memory_bytes=PROCESS_BYTES
+        + copies * (2.0 * shape.num_parameters + config.engine.kv_cache_bytes + PROCESS_BYTES),
     )
     return cost, Workload(
         teacher=shape,
