@@ -1,23 +1,47 @@
-"""A toy tokenizer of one id a character, and a teacher that says what a test decides."""
+"""A toy tokenizer of one id a character, and a teacher that says what a test decides.
+
+With them whole stages run: `toys` stands for every teacher that a run finds and loads.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import AddedToken
 
+from generate.config import GenerateConfig
 from generate.prompts import RawPrompt
+from generate.teacher import Teacher
 from generate.teachers.protocol import Failure, Sample, SampleRequest, ScoreRequest
 from potstill.distributions import TokenDistributions
-from potstill.schema import Message, Prompt
+from potstill.rundir import RunDirectory
+from potstill.schema import Conversation, Message, Prompt
+from potstill.tables import PROMPT_SCHEMA, prompt_from_row, read_conversations, read_rows
 
 END = 0
 """Id of the end of a turn."""
 MASS = 0.75
 """What the entries of a distribution have together."""
+QUESTIONS = (
+    "Why is the sky blue?",
+    "Name three rivers of Asia.",
+    "How do I boil an egg?",
+    "What is twelve times twelve?",
+    "Write a line about the sea.",
+    "Who painted the Mona Lisa?",
+    "Explain gravity to a child.",
+    "Which planets have rings?",
+    "Translate 'good morning' to French.",
+    "Give me a recipe for pancakes!",
+)
 
 
 class ToyTokenizer:
@@ -50,7 +74,7 @@ def ids_of(text: str) -> tuple[int, ...]:
     return tuple(END if letter == "|" else ord(letter) for letter in text)
 
 
-def distributions(num_tokens: int, k: int | None) -> TokenDistributions | None:
+def make_distributions(num_tokens: int, k: int | None) -> TokenDistributions | None:
     """Rows whose k entries share MASS; None where none were asked for."""
     if k is None:
         return None
@@ -126,12 +150,12 @@ class FakeTeacher:
         token_ids = ids_of(said)[: request.sampling.max_tokens]
         reason = "stop" if token_ids[-1] == END else "length"
         return Sample(
-            request.request_id, token_ids, distributions(len(token_ids), top_logprobs), reason
+            request.request_id, token_ids, make_distributions(len(token_ids), top_logprobs), reason
         )
 
     def _scored(self, request: ScoreRequest, top_logprobs: int) -> Sample | Failure:
         token_ids = tuple(request.token_ids[request.start :])
-        signal = distributions(len(token_ids), top_logprobs)
+        signal = make_distributions(len(token_ids), top_logprobs)
         return Sample(request.request_id, token_ids, signal, "stop")
 
 
@@ -140,9 +164,112 @@ def answer_in_kind(request: SampleRequest) -> str:
     return f"re {request.request_id}" + ("" if "x" in request.request_id else "|")
 
 
+@dataclass
+class Toys:
+    """Every teacher that runs find and load: the toy checkpoint, and a new fake for each load."""
+
+    checkpoint: Teacher
+    answer: Callable[[SampleRequest], str | Failure] = answer_in_kind
+    lives: int | None = None
+    """How many answers the next teacher has in it before it is killed."""
+    loaded: list[FakeTeacher] = field(default_factory=list)
+
+    def load(self, *_: object) -> FakeTeacher:
+        teacher = FakeTeacher(self.answer, lives=self.lives, tokenizer=self.checkpoint.tokenizer)
+        self.loaded.append(teacher)
+        return teacher
+
+
+@pytest.fixture
+def toys(monkeypatch, tmp_path) -> Toys:
+    directory = tmp_path / "toy"
+    directory.mkdir()
+    (directory / "tokenizer.json").write_text("{}")
+    checkpoint = Teacher(
+        name="toy",
+        dir=directory,
+        dtype="float32",
+        tokenizer=ToyTokenizer(),
+        context_tokens=2048,
+        vocab_size=1 << 16,
+        num_parameters=7,
+        fingerprint="f" * 64,
+    )
+    toys = Toys(checkpoint)
+    monkeypatch.setattr("generate.teachers.at_hand.find_teacher", lambda _: toys.checkpoint)
+    monkeypatch.setattr("generate.teachers.at_hand.TeacherAtHand._load", toys.load)
+    return toys
+
+
+@pytest.fixture
+def run_directory(tmp_path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture
+def write_questions() -> Callable[..., None]:
+    """Return a function that writes a file of prompts: texts, or rows."""
+
+    def write(path: Path, questions: Sequence[str | dict]) -> None:
+        rows = [{"prompt": one} if isinstance(one, str) else one for one in questions]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return write
+
+
+@pytest.fixture
+def question_path(tmp_path, write_questions) -> Path:
+    """A file of ten prompts, no two alike."""
+    path = tmp_path / "questions.jsonl"
+    write_questions(path, QUESTIONS)
+    return path
+
+
+@pytest.fixture
+def configured(question_path) -> Callable[..., GenerateConfig]:
+    """Return a function that makes a configuration: parts of four prompts; keywords are tables."""
+
+    def make(**tables: object) -> GenerateConfig:
+        defaults = {
+            "prompts": {"path": str(question_path), "validation_share": 0.2, "test_share": 0.2},
+            "sampling": {"max_tokens": 60, "top_logprobs": 4},
+            "engine": {"conversations_per_part": 4},
+        }
+        for name, table in tables.items():
+            defaults[name] = defaults[name] | table if name in defaults else table
+        return GenerateConfig.model_validate(defaults)
+
+    return make
+
+
+@pytest.fixture
+def stored() -> SimpleNamespace:
+    """Functions that read what a run holds: `prompts`, `conversations`, `samples` as a table."""
+
+    def prompts(run: RunDirectory) -> list[Prompt]:
+        rows = read_rows(run.stage_dir("prompts") / "prompts.parquet", PROMPT_SCHEMA)
+        return list(map(prompt_from_row, rows))
+
+    def samples(run: RunDirectory) -> pa.Table:
+        paths = sorted(run.stage_dir("samples").glob("part-*.parquet"))
+        return pa.concat_tables(map(pq.read_table, paths))
+
+    def conversations(run: RunDirectory) -> list[Conversation]:
+        paths = sorted(run.stage_dir("conversations").glob("t*-*.parquet"))
+        paths += sorted(run.stage_dir("conversations").glob("validation-*.parquet"))
+        return [conversation for path in paths for conversation in read_conversations(path)]
+
+    return SimpleNamespace(prompts=prompts, samples=samples, conversations=conversations)
+
+
 @pytest.fixture
 def toy_tokenizer() -> ToyTokenizer:
     return ToyTokenizer()
+
+
+@pytest.fixture
+def distributions() -> Callable[[int, int | None], TokenDistributions | None]:
+    return make_distributions
 
 
 @pytest.fixture
