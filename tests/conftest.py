@@ -236,6 +236,7 @@ def sample_conversation(
     import torch
 
     ids, turns, completion = render_prompt(tokenizer, given), [], []
+    cache, num_read = None, 0
     with torch.no_grad():
         for length in lengths:
             if turns:
@@ -243,8 +244,9 @@ def sample_conversation(
                 completion.append(NEXT_QUESTION)
             turns.append((len(ids), length))
             for _ in range(length):
-                logits_V = model(torch.tensor([ids]), logits_to_keep=1).logits[0, -1]
-                ids.append(int(torch.multinomial(logits_V.softmax(-1), 1)))
+                step = model(torch.tensor([ids[num_read:]]), past_key_values=cache, use_cache=True)
+                cache, num_read = step.past_key_values, len(ids)
+                ids.append(int(torch.multinomial(step.logits[0, -1].softmax(-1), 1)))
             completion.append(Message(role="assistant", content=tokenizer.decode(ids[-length:])))
         logits_LV = sharpness * model(torch.tensor([ids])).logits[0].double()
     positions_T = np.concatenate([np.arange(start, start + length) for start, length in turns])
