@@ -35,15 +35,18 @@ def find_joints(tokenizer: ChatTokenizer) -> Joints:
         TeacherError: The template does not only append: with a further turn it writes the earlier
             ones in another way, so that the teacher would see other tokens than it sampled.
     """
-    asked, answered, again = (Message(role="user", content=MARKS[0]), *_pair(MARKS[1], MARKS[2]))
+    asked = Message(role="user", content=MARKS[0])
+    answered = Message(role="assistant", content=MARKS[1])
+    again = Message(role="user", content=MARKS[2])
     first = render_text(tokenizer, [asked])
     second = render_text(tokenizer, [asked, answered, again])
     prefix, _, before_answer = first.partition(MARKS[0])
     _, _, rest = second.partition(MARKS[1])
-    before_user, _, end = rest.partition(MARKS[2])
+    before_user = rest.partition(MARKS[2])[0]
+    turn = MARKS[1] + before_user + MARKS[2] + before_answer
     if (
-        second != prefix + MARKS[0] + before_answer + MARKS[1] + before_user + MARKS[2] + end
-        or end != before_answer
+        second != prefix + MARKS[0] + before_answer + turn
+        or render_text(tokenizer, [asked, answered, again, answered, again]) != second + turn
         or not _keeps_thought(tokenizer, asked, again)
     ):
         raise TeacherError(
@@ -84,10 +87,6 @@ def require_user_turns_end(
             found=first or "nothing",
             hint="name another model in [generate.turns.user], or replay stored user turns",
         )
-
-
-def _pair(answer: str, question: str) -> tuple[Message, Message]:
-    return Message(role="assistant", content=answer), Message(role="user", content=question)
 
 
 def _keeps_thought(tokenizer: ChatTokenizer, asked: Message, again: Message) -> bool:
