@@ -7,14 +7,14 @@ Knows nothing of engines, parts or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from generate.chat_joints import Joints, after, find_joints
+from generate.chat_joints import Joints, after, find_joints, require_user_turns_end
 from generate.config import GenerateConfig
 from generate.teachers.protocol import Sample, SampleRequest, derive_seed
 from potstill.chat import control_texts, render_prompt
@@ -41,6 +41,27 @@ class Chat:
     def controls(self) -> list[str]:
         """Texts that would end a turn."""
         return control_texts(self.tokenizer)
+
+    def require_turns(self, end_token_ids: Collection[int]) -> None:
+        """Check, before anything is sampled, that conversations can have the turns asked for.
+
+        Args:
+            end_token_ids: Token ids that end the teacher's completions.
+
+        Raises:
+            TeacherError: The chat template rewrites earlier turns, or the teacher cannot play the
+                user.
+        """
+        turns = self.config.turns
+        if turns.kind not in ("simulate", "replay") or turns.max_turns == 1:
+            return
+        joints = self.joints
+        if turns.kind == "simulate" and turns.user is None:
+            require_user_turns_end(self.tokenizer, joints, end_token_ids)
+
+    def has_control(self, text: str) -> bool:
+        """Return whether a text holds what only a chat template may write."""
+        return any(control in text for control in self.controls)
 
     def cut(self, signal: TokenDistributions) -> TokenDistributions:
         """Leave out of the teacher's distributions what is not stored."""
@@ -118,7 +139,7 @@ class Dialogue:
     def take_user_text(self, text: str | None) -> None:
         """Add a user's turn written elsewhere; None ends the conversation."""
         self.user_messages = None
-        if text is None or any(control in text for control in self._chat.controls):
+        if text is None or self._chat.has_control(text):
             return
         joints = self._chat.joints
         joint = self._after(self._token_ids[-1], joints.before_user + text + joints.before_answer)
@@ -169,9 +190,10 @@ class Dialogue:
 
     def _take_user(self, asked: SampleRequest, sample: Sample) -> None:
         """Add a simulated user's turn, if it is whole; else the conversation ends before it."""
-        text = self._text(sample)
+        text = str(self._chat.tokenizer.decode(sample.token_ids[:-1], skip_special_tokens=False))
         joint = self._after(sample.token_ids[-1], self._chat.joints.before_answer)
-        if sample.finish_reason == "stop" and joint is not None and text.strip():
+        usable = bool(text.strip()) and not self._chat.has_control(text)
+        if sample.finish_reason == "stop" and joint is not None and usable:
             self._say_as_user(text, [*asked.prompt_token_ids, *sample.token_ids, *joint])
 
     def _say_as_user(self, text: str, token_ids: list[int]) -> None:
