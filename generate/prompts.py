@@ -107,9 +107,9 @@ def assign_splits(
     }
     by_position = sorted(positions, key=lambda cluster: positions[cluster])
     fallbacks: tuple[tuple[Split, list[str]], ...] = (
+        ("train", by_position[-1:]),
         ("test", by_position[:1]),
         ("validation", by_position[1:2]),
-        ("train", by_position[-1:]),
     )
     for split, nearest in fallbacks:
         if split not in splits.values():

@@ -113,6 +113,13 @@ def test_training_is_never_empty(count):
     assert "train" in splits_of(numbered(count), 0.499, 0.499).values()
 
 
+@settings(deadline=None)
+@given(st.integers(0, 400), st.integers(3, 6), SHARES, SHARES)
+def test_each_split_of_a_few_prompts_has_one(first, count, validation_share, test_share):
+    prompts = numbered(first + count)[first:]
+    assert len({*splits_of(prompts, validation_share, test_share).values()}) == 3
+
+
 def test_prompts_keep_their_order_and_fields(raw_prompt):
     raw = [
         raw_prompt(f"number {n}", source=f"s{n}", licence=["MIT", None][n % 2]) for n in range(9)
