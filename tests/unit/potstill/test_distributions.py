@@ -14,6 +14,7 @@ from potstill.distributions import (
     MAX_SQRT_ERROR,
     MIN_DECODED_PROBABILITY,
     TokenDistributions,
+    conversation_tail_prior,
     decode,
     decode_row,
     encode,
@@ -164,15 +165,13 @@ def test_decoding_equals_a_plain_loop(parts):
     [(49_152, pa.uint16()), (65_536, pa.uint16()), (65_537, pa.uint32()), (151_936, pa.uint32())],
 )
 def test_ids_are_as_narrow_as_the_vocabulary_allows(vocab_size, stored_as):
-    part = distributions([[(vocab_size - 1, 0.5), (0, 0.25)]])
-    batch = to_batch([part], vocab_size)
+    batch = to_batch([distributions([[(vocab_size - 1, 0.5), (0, 0.25)]])], vocab_size)
     assert batch.schema.field("top_token_ids").type.value_type == stored_as
     assert decode(batch)[0].top_token_ids_N.tolist() == [vocab_size - 1, 0]
 
 
 def test_a_whole_top_20_of_a_sure_teacher_keeps_every_entry():
-    tail = [(rank, 1e-9) for rank in range(1, 20)]
-    (found,) = recode([distributions([[(0, 1 - 1e-9 * 19), *tail]])])
+    (found,) = recode([distributions([[(0, 1 - 19e-9), *((n, 1e-9) for n in range(1, 20))]])])
     probabilities = np.exp(found.top_logprobs_N)
     assert probabilities[0] == 1
     np.testing.assert_allclose(probabilities[1:], MIN_DECODED_PROBABILITY, rtol=1e-6)
@@ -181,8 +180,7 @@ def test_a_whole_top_20_of_a_sure_teacher_keeps_every_entry():
 
 @pytest.mark.parametrize("num_entries", [1, MAX_ENTRIES])
 def test_few_and_many_entries(num_entries):
-    part = distributions([[(rank, 1 / num_entries) for rank in range(num_entries)]])
-    (found,) = recode([part])
+    (found,) = recode([distributions([[(rank, 1 / num_entries) for rank in range(num_entries)]])])
     assert found.counts_T.tolist() == [num_entries]
     assert np.exp(found.top_logprobs_N).sum() <= 1 + 1e-5
 
@@ -393,8 +391,10 @@ def test_columns_that_do_not_fit_are_refused(name, values):
         decode(with_column(batch, name, values))
 
 
-def test_tail_prior_counts_the_positions_that_keep_an_id_beside_one_for_each():
+def test_tail_priors_count_the_positions_that_keep_an_id():
     parts = [distributions([[(0, 0.5), (1, 0.1)], [(1, 0.5)]]), distributions([[(1, 0.2)]])]
     np.testing.assert_allclose(tail_prior(parts, 4), np.array([2, 4, 1, 1]) / 8)
 
     np.testing.assert_allclose(tail_prior([], 4), 0.25)
+    prior = conversation_tail_prior(tail_prior(parts, 4), parts[0])
+    np.testing.assert_allclose(prior, [(1 / 4 + 1 / 3) / 2, (1 / 2 + 2 / 3) / 2, 1 / 16, 1 / 16])
