@@ -17,6 +17,7 @@ from generate.choice import Choose
 from generate.parts import GivenUp, write_part
 from generate.teachers.protocol import Failure, Sample
 from generate.user_turns import UserTurns
+from potstill.errors import TeacherError
 from potstill.progress import track
 from potstill.schema import Conversation, Message
 
@@ -60,10 +61,9 @@ Ask = Callable[[Callable[[int], Sequence[Any]]], Iterator[Sample | Failure]]
 @dataclass
 class _OpenPart:
     index: int
-    num_left: int
-    finished: dict[int, Conversation] = field(default_factory=dict)
+    size: int
+    ended: dict[int, Conversation | GivenUp] = field(default_factory=dict)
     """By the conversation's place in the part: they end in any order."""
-    failures: list[GivenUp] = field(default_factory=list)
 
 
 @dataclass
@@ -107,13 +107,14 @@ class ConversationLoop:
             parts: What to make; taken one by one.
             total: Conversations of the whole stage, for the progress.
             num_done: Conversations made before.
-            at_once: Conversations under way side by side.
+            at_once: Conversations under way side by side; no more than that wait for the user when
+                a further one is begun.
 
         Raises:
-            TeacherError: The teacher fails as a whole.
+            TeacherError: The teacher fails as a whole, or drops a request.
             ArtifactError: A part cannot be written.
         """
-        self._parts = iter(parts)
+        self._parts, self._at_once = iter(parts), at_once
         started, num_tokens, counted = time.monotonic(), 0, 0
         with track("the teacher answers", total, "conversations", at_once) as progress:
             progress.resume_from(num_done)
@@ -124,6 +125,12 @@ class ConversationLoop:
                 rate = num_tokens / (time.monotonic() - started)
                 progress.advance(self._num_finished - counted, note=f"{rate:.0f} tokens/s")
                 counted = self._num_finished
+        if left := [*self._asked.values(), *self._ready, *self._talking.values()]:
+            raise TeacherError(
+                "the teacher ended before all conversations did",
+                where=left[0].job.name,
+                found=f"{len(left)} under way",
+            )
 
     def _next_requests(self, room: int) -> list[Any]:
         """Return up to `room` requests: conversations under way first, then new ones."""
@@ -135,7 +142,7 @@ class ConversationLoop:
                 one.num_attempts += 1
                 self._asked[one.job.request.request_id] = one
                 requests.append(one.job.request)
-            elif not self._open_next():
+            elif len(self._talking) >= self._at_once or not self._open_next():
                 if not self._talking or requests or self._asked:
                     break
                 self._take_user_turns(wait=True)
@@ -156,7 +163,7 @@ class ConversationLoop:
         begin, open_part, place = self._waiting.popleft()
         job = begin()
         if isinstance(job, GivenUp):
-            self._give_up(open_part, job)
+            self._end(open_part, place, job)
         else:
             self._go_on(_Open(job, open_part, place))
         return True
@@ -170,7 +177,7 @@ class ConversationLoop:
         elif one.num_attempts < MAX_ATTEMPTS:
             self._ready.append(one)
         else:
-            self._give_up(one.part, GivenUp(one.job.name, result.reason))
+            self._end(one.part, one.place, GivenUp(one.job.name, result.reason))
 
     def _go_on(self, one: _Open) -> None:
         if one.job.request is not None:
@@ -179,8 +186,7 @@ class ConversationLoop:
             self._talking[one.job.name] = one
             self._user.ask(one.job.name, one.job.user_messages)
         else:
-            one.part.finished[one.place] = one.job.conversation()
-            self._close_one(one.part)
+            self._end(one.part, one.place, one.job.conversation())
 
     def _take_user_turns(self, *, wait: bool) -> None:
         if self._user is None or not self._talking:
@@ -190,16 +196,14 @@ class ConversationLoop:
             one.job.take_user_text(text)
             self._go_on(one)
 
-    def _give_up(self, part: _OpenPart, failure: GivenUp) -> None:
-        part.failures.append(failure)
-        self._close_one(part)
-
-    def _close_one(self, part: _OpenPart) -> None:
-        part.num_left -= 1
+    def _end(self, part: _OpenPart, place: int, ended: Conversation | GivenUp) -> None:
+        part.ended[place] = ended
         self._num_finished += 1
-        if part.num_left == 0:
+        if len(part.ended) == part.size:
             self._write(part)
 
     def _write(self, part: _OpenPart) -> None:
-        kept = self._choose([conversation for _, conversation in sorted(part.finished.items())])
-        write_part(self._directory, part.index, kept, part.failures, self._vocab_size)
+        ended = [part.ended[place] for place in range(part.size)]
+        kept = self._choose([one for one in ended if isinstance(one, Conversation)])
+        failures = [one for one in ended if isinstance(one, GivenUp)]
+        write_part(self._directory, part.index, kept, failures, self._vocab_size)

@@ -1,216 +1,376 @@
-import math
+import random
+from collections import Counter
+from functools import partial
 
 import pytest
 
-from generate.config import SamplingConfig
-from generate.conversations import (
-    build_requests,
-    part_path,
-    sample_conversations,
-    split_into_parts,
-    summarise,
-    unfinished_parts,
-)
-from generate.engine import Sample, derive_seed
-from potstill.chat import render_prompt
+from generate.choice import make_choice
+from generate.config import GenerateConfig
+from generate.conversations import MAX_ATTEMPTS, ConversationLoop
+from generate.dialogue import Chat, Dialogue
+from generate.parts import GivenUp, finished_parts, part_path, read_failures
+from generate.teachers.protocol import Failure
+from generate.user_turns import UserTurns
 from potstill.errors import ArtifactError, TeacherError
-from potstill.tables import CONVERSATION_SCHEMA, conversation_from_row, read_rows, write_rows
+from potstill.tables import read_conversations
 
-SAMPLING = SamplingConfig(temperature=0.8, top_p=0.9, max_tokens=12, top_logprobs=3, seed=5)
+pytestmark = pytest.mark.timeout(60)
+
 PER_PART = 2
+VOCAB_SIZE = 1 << 16
+OTHER_MODEL = {"base_url": "http://127.0.0.1:1/v1", "model": "user", "tokenizer": "user"}
+
+
+class Making:
+    """Conversations of five prompts, two prompts a part, one or more conversations of each."""
+
+    def __init__(self, directory, prompts, tokenizer, **turns) -> None:
+        tables = {"sampling": {"max_tokens": 40, "top_logprobs": 3}, "turns": turns}
+        self.config = GenerateConfig.model_validate(tables)
+        self.directory, self.prompts = directory, prompts
+        self.chat = Chat(self.config, tokenizer, 1000)
+        self.num_taken = self.num_begun = 0
+        """Conversations of the parts that were taken up, and those of them that were begun."""
+
+    def parts(self):
+        done = finished_parts(self.directory)
+        each = range(self.config.turns.num_sampled)
+        for index in range(-(-len(self.prompts) // PER_PART)):
+            chosen = self.prompts[index * PER_PART : (index + 1) * PER_PART]
+            if index not in done:
+                begins = [partial(self._begin, one, answer) for one in chosen for answer in each]
+                self.num_taken += len(begins)
+                yield index, begins
+
+    def run(self, teacher, user=None, parts=None) -> None:
+        choose = make_choice(self.config.turns)
+        loop = ConversationLoop(self.directory, VOCAB_SIZE, choose, user)
+        ask = partial(teacher.sample, top_logprobs=3)
+        parts = self.parts() if parts is None else parts
+        loop.run(ask, parts, total=5, num_done=0, at_once=teacher.max_num_seqs)
+
+    def content(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.directory.iterdir()}
+
+    def stored(self, index):
+        return list(read_conversations(part_path(self.directory, index)))
+
+    def _begin(self, prompt, answer):
+        self.num_begun += 1
+        return Dialogue(self.chat, prompt, answer)
 
 
 @pytest.fixture
-def answer(prompts, tmp_path):
-    """Return a function that lets a teacher answer all that is missing."""
+def making(tmp_path, prompts, toy_tokenizer):
+    """Return a function that begins a directory of conversations; keywords are turns' settings."""
 
-    def run(engine, directory=tmp_path):
-        parts = split_into_parts(prompts, PER_PART)
-        requests = build_requests(engine.tokenizer, SAMPLING, prompts)
-        missing = unfinished_parts(parts, directory)
-        sample_conversations(engine, 3, missing, requests, directory, num_done=0)
+    def make(name="parts", **turns) -> Making:
+        (tmp_path / name).mkdir()
+        return Making(tmp_path / name, prompts, toy_tokenizer, **turns)
 
-    return run
+    return make
 
 
-def names(directory) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+@pytest.fixture
+def user(fake_teacher):
+    """Return a function that makes another model which plays the user."""
+    made = []
+
+    def make(config, answer) -> UserTurns:
+        made.append(UserTurns(fake_teacher(answer), config))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
-def stored(directory, index) -> list:
-    path = part_path(directory, index)
-    return [conversation_from_row(row) for row in read_rows(path, CONVERSATION_SCHEMA)]
+SEVERAL = {"kind": "simulate", "min_turns": 1, "max_turns": 3, "num_answers": 2}
 
 
-def test_parts_are_of_consecutive_prompts_and_the_last_may_be_short():
-    assert split_into_parts("abcde", 2) == ["ab", "cd", "e"]
-    assert split_into_parts("abcd", 2) == ["ab", "cd"]
-    assert split_into_parts("", 2) == []
+def answer_or_fail(request):
+    """Answer in kind; one conversation always fails, another in its second turn."""
+    if request.request_id.startswith("q-1") or request.request_id == "t-0 user 1":
+        return Failure(request.request_id, f"no answer to {request.request_id}")
+    return f"re {request.request_id}" + ("" if "x" in request.request_id else "|")
 
 
-def test_parts_are_named_so_that_they_sort(tmp_path):
-    assert part_path(tmp_path, 7) == tmp_path / "part-00007.parquet"
-    assert part_path(tmp_path, 9) < part_path(tmp_path, 10)
+@pytest.fixture
+def undisturbed(making, fake_teacher):
+    """Several turns and answers of each prompt, made one after another."""
+    work = making("undisturbed", **SEVERAL)
+    teacher = fake_teacher(answer_or_fail, max_num_seqs=1)
+    work.run(teacher)
+    work.num_answers = len(teacher.asked)
+    return work
 
 
-def test_a_request_is_the_rendered_prompt_with_a_seed_of_its_own(answering, prompts):
-    tokenizer = answering().tokenizer
-    requests = build_requests(tokenizer, SAMPLING, prompts)
-    assert list(requests) == [prompt.prompt_id for prompt in prompts]
-    for prompt in prompts:
-        request = requests[prompt.prompt_id]
-        assert request.request_id == prompt.prompt_id
-        assert request.prompt_token_ids == render_prompt(tokenizer, prompt.messages)
-        assert request.sampling.model_dump() == {
-            "temperature": 0.8,
-            "top_p": 0.9,
-            "max_tokens": 12,
-            "seed": derive_seed(5, prompt.prompt_id),
-        }
+def ids(conversations) -> list[str]:
+    return [one.conversation_id for one in conversations]
 
 
-def test_a_prompts_seed_does_not_depend_on_the_others(answering, prompts):
-    tokenizer = answering().tokenizer
-    alone = build_requests(tokenizer, SAMPLING, prompts[3:4])
-    assert alone["s"] == build_requests(tokenizer, SAMPLING, prompts)["s"]
-    other = build_requests(tokenizer, SAMPLING.model_copy(update={"seed": 6}), prompts[3:4])
-    assert other["s"].sampling.seed != alone["s"].sampling.seed
+def test_parts_hold_the_conversations_of_consecutive_prompts(making, answering, prompts):
+    work = making()
+    work.run(answering())
+    assert sorted(work.content()) == [f"part-0000{index}.parquet" for index in range(3)]
+    assert [ids(work.stored(index)) for index in range(3)] == [
+        ["p-0", "q-0"],
+        ["x-0", "s-0"],
+        ["t-0"],
+    ]
+    assert [one.prompt for index in range(3) for one in work.stored(index)] == prompts
+    first, cut_off = work.stored(0)[0], work.stored(1)[0]
+    assert first.completion[0].content == "re p-0 assistant 0"
+    assert (first.turns[0].finish_reason, cut_off.turns[0].finish_reason) == ("stop", "length")
 
 
-def test_answers_are_stored_with_what_the_teacher_saw_and_sampled(
-    answering, answer, tmp_path, prompts
+def test_undisturbed_there_are_all_turns_and_failures(undisturbed):
+    stored = [one for index in range(3) for one in undisturbed.stored(index)]
+    assert {len(one.turns) for one in stored} == {1, 2, 3}
+    assert ids(stored) == ["p-0", "p-1", "q-0", "x-0", "x-1", "s-0", "s-1", "t-1"]
+    assert read_failures(undisturbed.directory) == [
+        GivenUp("q-1", "no answer to q-1 assistant 0"),
+        GivenUp("t-0", "no answer to t-0 user 1"),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_order_in_which_answers_end_does_not_change_parts(
+    making, fake_teacher, undisturbed, seed
 ):
-    engine = answering()
-    answer(engine)
-    assert names(tmp_path) == [f"part-0000{index}.parquet" for index in range(3)]
-    found = [one for index in range(3) for one in stored(tmp_path, index)]
-    assert [one.prompt for one in found] == prompts
-    assert engine.top_logprobs == {3}
-    first, cut_off = found[0], found[2]
-    assert first.completion == "re p"
-    assert "".join(map(chr, first.prompt_token_ids)) == "<user>question |<assistant>"
-    assert first.completion_token_ids == (*map(ord, "re p"), 0)
-    assert first.logprobs.top_token_ids == ((0, 1, 2),) * 5
-    assert first.logprobs.sampled_logprobs == pytest.approx([math.log(0.25)] * 5)
-    assert (first.finish_reason, cut_off.finish_reason) == ("stop", "length")
-    assert cut_off.completion_token_ids == tuple(map(ord, "re x"))
-    assert first.seed == derive_seed(5, "p")
+    shuffled, work = random.Random(seed), making(**SEVERAL)
+    work.run(
+        fake_teacher(
+            answer_or_fail,
+            order=lambda held: shuffled.sample(held, len(held)),
+            max_num_seqs=1 + 2 * seed,
+        )
+    )
+    assert work.content() == undisturbed.content()
 
 
-def test_answers_that_end_out_of_order_are_stored_in_order(answering, answer, tmp_path):
-    answer(answering(), tmp_path)
-    (tmp_path / "other").mkdir()
-    answer(answering(order=lambda asked: asked[::-1]), tmp_path / "other")
-    for index in range(3):
-        assert stored(tmp_path / "other", index) == stored(tmp_path, index)
-
-
-@pytest.mark.parametrize(
-    ("lives", "whole"), [(0, []), (1, []), (2, [0]), (3, [0]), (4, [0, 1]), (5, [0, 1, 2])]
-)
-def test_parts_are_whole_or_absent(answering, answer, tmp_path, prompts, lives, whole):
-    engine = answering(lives=lives)
-    if lives < len(prompts):
+def test_killed_after_any_number_of_answers_and_gone_on_with_the_content_is_the_same(
+    making, fake_teacher, undisturbed
+):
+    expected = undisturbed.content()
+    for lives in range(undisturbed.num_answers):
+        work = making(f"killed after {lives}", **SEVERAL)
         with pytest.raises(KeyboardInterrupt):
-            answer(engine)
-    else:
-        answer(engine)
-    assert names(tmp_path) == [part_path(tmp_path, index).name for index in whole]
-    parts = split_into_parts(prompts, PER_PART)
-    assert unfinished_parts(parts, tmp_path) == {
-        index: parts[index] for index in range(3) if index not in whole
-    }
+            work.run(fake_teacher(answer_or_fail, lives=lives))
+        kept = work.content()
+        assert kept.items() <= expected.items()
+        again = fake_teacher(answer_or_fail)
+        work.run(again)
+        assert work.content() == expected
+        assert (len(again.asked) < undisturbed.num_answers) == any("part" in one for one in kept)
 
 
-def test_a_part_is_written_as_soon_as_its_last_prompt_is_answered(answering, answer, tmp_path):
-    """The last prompt of each part first: x, q and t end before s and p."""
-    engine = answering(order=lambda asked: [asked[n] for n in (1, 3, 4, 2, 0)], lives=4)
+def test_only_what_is_missing_is_asked_again(making, answering):
+    work = making()
     with pytest.raises(KeyboardInterrupt):
-        answer(engine)
-    assert names(tmp_path) == ["part-00001.parquet", "part-00002.parquet"]
+        work.run(answering(lives=3))
+    teacher = answering()
+    work.run(teacher)
+    assert [one.request_id[0] for one in teacher.asked] == ["x", "s", "t"]
 
 
-def test_an_interrupted_process_is_gone_on_with(answering, answer, tmp_path):
+def test_a_part_is_written_as_soon_as_its_last_conversation_ends(making, answering):
+    work = making()
+    teacher = answering(
+        order=lambda held: sorted(held, key=lambda one: "xstpq".index(one.request_id[0])),
+        max_num_seqs=5,
+        lives=3,
+    )
     with pytest.raises(KeyboardInterrupt):
-        answer(answering(lives=3))
-    before = part_path(tmp_path, 0).read_bytes()
-    engine = answering()
-    answer(engine)
-    assert engine.calls == [["x", "s", "t"]]
-    assert part_path(tmp_path, 0).read_bytes() == before
-    assert [one.prompt.prompt_id for one in stored(tmp_path, 1)] == ["x", "s"]
+        work.run(teacher)
+    assert sorted(work.content()) == ["part-00001.parquet", "part-00002.parquet"]
 
 
-def test_a_damaged_part_is_made_again_and_only_it(answering, answer, tmp_path, prompts):
-    answer(answering())
-    damaged = part_path(tmp_path, 1)
-    content = damaged.read_bytes()
-    damaged.write_bytes(content[: len(content) // 2])
-    missing = unfinished_parts(split_into_parts(prompts, PER_PART), tmp_path)
-    assert list(missing) == [1]
-    assert not damaged.exists()
-    engine = answering()
-    answer(engine)
-    assert engine.calls == [["x", "s"]]
-    assert damaged.read_bytes() == content
+class Flaky:
+    """Fails each request so many times before it answers."""
+
+    def __init__(self, num_failures: int, which: str = "") -> None:
+        self.attempts: Counter = Counter()
+        self._num_failures, self._which = num_failures, which
+
+    def __call__(self, request):
+        name = request.request_id
+        self.attempts[name] += 1
+        if name.startswith(self._which) and self.attempts[name] <= self._num_failures:
+            return Failure(name, f"attempt {self.attempts[name]} failed")
+        return "so|"
 
 
-def test_a_part_of_other_columns_is_made_again(prompts, tmp_path):
-    schema = CONVERSATION_SCHEMA.remove(0)
-    write_rows(part_path(tmp_path, 0), schema, [{"split": "train"}])
-    assert list(unfinished_parts([prompts], tmp_path)) == [0]
+def test_every_request_is_tried_again_in_every_turn(making, fake_teacher):
+    work, flaky = making(kind="simulate", min_turns=3), Flaky(MAX_ATTEMPTS - 1)
+    work.run(fake_teacher(flaky))
+    assert set(flaky.attempts.values()) == {MAX_ATTEMPTS}
+    assert len(flaky.attempts) == 5 * 5
+    assert read_failures(work.directory) == []
+    assert [len(one.turns) for index in range(3) for one in work.stored(index)] == [3] * 5
 
 
-def test_a_teacher_without_log_probabilities_is_refused(fake_engine, answer, tmp_path):
-    def bare(request, _top_logprobs):
-        return Sample(request.request_id, (1, 2), None, "length")
+def test_a_conversation_is_given_up_after_so_many_attempts_and_listed(making, fake_teacher):
+    work, flaky = making(), Flaky(MAX_ATTEMPTS, "s")
+    work.run(fake_teacher(flaky))
+    assert flaky.attempts["s-0 assistant 0"] == MAX_ATTEMPTS
+    assert (work.directory / "failed-00001.jsonl").is_file()
+    assert read_failures(work.directory) == [GivenUp("s-0", f"attempt {MAX_ATTEMPTS} failed")]
+    assert ids(work.stored(1)) == ["x-0"]
+    assert len(work.content()) == 4
 
-    with pytest.raises(TeacherError, match="no log-probabilities") as caught:
-        answer(fake_engine(bare))
-    assert caught.value.where == "p"
-    assert names(tmp_path) == []
+
+def test_a_conversation_that_cannot_be_begun_is_listed_and_others_are_made(making, answering):
+    work = making()
+    (_, begins), *_ = work.parts()
+    given_up = [GivenUp("a-0", "too long"), GivenUp("b-0", "no question")]
+    hopeless = [partial(lambda one: one, one) for one in given_up]
+    work.run(answering(), parts=[(0, hopeless), (1, [hopeless[0], *begins])])
+    assert (ids(work.stored(0)), ids(work.stored(1))) == ([], ["p-0", "q-0"])
+    assert read_failures(work.directory) == [*given_up, given_up[0]]
 
 
-def test_a_part_that_cannot_be_written_is_an_error_that_names_it(answering, answer, tmp_path):
+def test_a_part_of_nothing_is_written_and_empty(making, answering):
+    work = making()
+    (_, begins), *_ = work.parts()
+    work.run(answering(), parts=[(0, []), (1, []), (2, begins), (3, [])])
+    assert [ids(work.stored(index)) for index in range(4)] == [[], [], ["p-0", "q-0"], []]
+
+
+def test_nothing_to_make_means_nothing_asked(making, answering):
+    work, teacher = making(), answering()
+    work.run(teacher, parts=[])
+    assert teacher.asked == []
+    assert work.content() == {}
+
+
+def test_the_best_of_a_prompts_conversations_are_kept(making, fake_teacher):
+    lengths = {"p": (3, 9, 6), "q": (8, 2, 5), "x": (1, 2, 3), "s": (3, 2, 1), "t": (4, 5, 4)}
+
+    def answer(request):
+        name, number = request.request_id.partition(" ")[0].split("-")
+        return "o" * lengths[name][int(number)] + "|"
+
+    work = making(num_answers=2, best_of=3, best_by="length")
+    work.run(fake_teacher(answer))
+    assert [ids(work.stored(index)) for index in range(3)] == [
+        ["p-1", "p-2", "q-0", "q-2"],
+        ["x-2", "x-1", "s-0", "s-1"],
+        ["t-1", "t-0"],
+    ]
+    assert [one.score for one in work.stored(0)] == [10.0, 7.0, 9.0, 6.0]
+
+
+def test_the_best_is_chosen_among_those_that_did_not_fail(making, fake_teacher):
+    work = making(num_answers=1, best_of=2, best_by="length")
+    work.run(fake_teacher(Flaky(MAX_ATTEMPTS, "p-0")))
+    assert ids(work.stored(0)) == ["p-1", "q-0"]
+    assert [one.conversation_id for one in read_failures(work.directory)] == ["p-0"]
+
+
+def test_a_part_that_cannot_be_written_is_an_error_that_names_it(making, answering):
+    work = making()
+    work.directory.rmdir()
     with pytest.raises(ArtifactError, match="writing conversations failed") as caught:
-        answer(answering(), tmp_path / "absent")
-    assert "absent" in str(caught.value.where)
+        work.run(answering(), parts=list(work.parts()))
+    assert str(work.directory) in str(caught.value.where)
 
 
-def test_a_summary_counts_rows_splits_and_tokens(answering, answer, tmp_path):
-    answer(answering())
-    summary = summarise(tmp_path)
-    assert summary.rows_by_part == {
-        "part-00000.parquet": 2,
-        "part-00001.parquet": 2,
-        "part-00002.parquet": 1,
-    }
-    assert summary.num_conversations == {"train": 3, "validation": 1, "test": 1}
-    around = len("<user>question |<assistant>")
-    assert summary.prompt_tokens == 5 * around + 0 + 1 + 2 + 3 + 4
-    assert summary.completion_tokens == 4 * len("re p|") + len("re x")
-    assert summary.truncated_share == pytest.approx(1 / 5)
-    assert summary.mean_tail_mass == pytest.approx(0.25, abs=1e-6)
+def test_a_teacher_that_drops_requests_is_an_error(making, answering):
+    work, teacher = making(), answering()
+    sample = teacher.sample
+
+    def drop(next_requests, *, top_logprobs):
+        next_requests(1)
+        return sample(next_requests, top_logprobs=top_logprobs)
+
+    teacher.sample = drop
+    with pytest.raises(TeacherError, match="before all conversations did") as caught:
+        work.run(teacher)
+    assert caught.value.where == "p-0"
 
 
-def test_the_tail_mass_is_a_mean_over_tokens_of_ragged_rows(tmp_path):
-    masses = [[0.5, 0.25], [0.9], [0.1, 0.1, 0.1]]
-    row = {field.name: None for field in CONVERSATION_SCHEMA} | {
-        "split": "test",
-        "prompt_token_ids": [1],
-        "num_top_logprobs": [len(one) for one in masses],
-        "top_logprobs": [math.log(mass) for one in masses for mass in one],
-        "finish_reason": "stop",
-    }
-    write_rows(part_path(tmp_path, 0), CONVERSATION_SCHEMA, [row])
-    summary = summarise(tmp_path)
-    assert summary.mean_tail_mass == pytest.approx((0.25 + 0.1 + 0.7) / 3, abs=1e-6)
-    assert summary.num_conversations == {"train": 0, "validation": 0, "test": 1}
-    assert summary.truncated_share == 0.0
+@pytest.fixture
+def many_prompts(make_prompt):
+    return [make_prompt(f"n{number}", "Why?") for number in range(60)]
 
 
-def test_a_summary_of_a_damaged_part_is_an_error(answering, answer, tmp_path):
-    answer(answering())
-    part_path(tmp_path, 2).write_bytes(b"PAR1")
-    with pytest.raises(ArtifactError, match=r"part-00002\.parquet"):
-        summarise(tmp_path)
+def test_no_more_is_under_way_than_the_teacher_asks_for_and_one_parts_beginnings(
+    making, fake_teacher, many_prompts
+):
+    work, num_answered, under_way, waiting = making(), Counter(), set(), set()
+    work.prompts = many_prompts
+
+    def answer(_):
+        under_way.add(work.num_begun - num_answered.total())
+        waiting.add(work.num_taken - work.num_begun)
+        num_answered["all"] += 1
+        return "so|"
+
+    work.run(fake_teacher(answer))
+    assert num_answered.total() == 60
+    assert max(under_way) == 4
+    assert max(waiting) == PER_PART - 1
+
+
+class SlowUser:
+    """Says something only when it is waited for, to one conversation at a time."""
+
+    def __init__(self) -> None:
+        self.waiting: list[str] = []
+        self.most_waiting = 0
+
+    def ask(self, name, messages):
+        assert messages[-1].role == "assistant"
+        self.waiting.append(name)
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
+
+    def answers(self, *, wait):
+        if wait:
+            yield self.waiting.pop(), "Go on."
+
+
+def test_a_slow_user_is_waited_for_and_holds_back_the_beginning_of_others(
+    making, answering, many_prompts
+):
+    work = making(kind="simulate", min_turns=3, user=OTHER_MODEL)
+    work.prompts, user = many_prompts, SlowUser()
+    work.run(answering(), user)
+    stored = [one for index in range(30) for one in work.stored(index)]
+    assert [len(one.turns) for one in stored] == [3] * 60
+    assert user.most_waiting <= 2 * answering().max_num_seqs
+
+
+def test_another_model_plays_the_user_and_both_fail_now_and_then(making, fake_teacher, user):
+    """Whatever ends first, nothing is lost, and nothing is waited for that does not come."""
+
+    def say(request):
+        if request.request_id.startswith("q"):
+            return Failure(request.request_id, "busy")
+        return f"user {len(request.messages)} {request.request_id}|"
+
+    contents = []
+    for number, max_num_seqs in enumerate((1, 2, 4, 16)):
+        work = making(str(number), kind="simulate", min_turns=3, user=OTHER_MODEL)
+        teacher = fake_teacher(Flaky(number % MAX_ATTEMPTS), max_num_seqs=max_num_seqs)
+        work.run(teacher, user(work.config, say))
+        contents.append(work.content())
+    assert contents == contents[:1] * 4
+    stored = [one for index in range(3) for one in work.stored(index)]
+    assert [(one.prompt.prompt_id, len(one.turns)) for one in stored] == [
+        ("p", 3),
+        ("q", 1),
+        ("x", 3),
+        ("s", 3),
+        ("t", 3),
+    ]
+    assert stored[0].completion[1].content == "user 4 p-0"
+
+
+def test_a_user_whose_model_fails_as_a_whole_ends_the_work(making, fake_teacher, user):
+    def fail(_):
+        raise TeacherError("the server is gone")
+
+    work = making(kind="simulate", min_turns=2, user=OTHER_MODEL)
+    with pytest.raises(TeacherError, match="the server is gone"):
+        work.run(fake_teacher(Flaky(0)), user(work.config, fail))
