@@ -177,15 +177,15 @@ class _RowGroups:
         """Write rows, or keep them until a row group is full."""
         self._waiting.append(rows)
         self._num_waiting += rows.num_rows
-        if self._num_waiting >= ROWS_PER_GROUP:
-            self._write(self._num_waiting // ROWS_PER_GROUP * ROWS_PER_GROUP)
+        while self._num_waiting >= ROWS_PER_GROUP:
+            self._write(ROWS_PER_GROUP)
 
     def _write(self, count: int) -> None:
         if not count:
             return
         rows = pa.concat_tables(self._waiting)
         writer = self._writer or self._open()
-        writer.write_table(rows.slice(0, count), row_group_size=ROWS_PER_GROUP)
+        writer.write_table(rows.slice(0, count))
         self._num_rows += count
         self._waiting = [rows.slice(count)]
         self._num_waiting -= count
