@@ -11,9 +11,12 @@ from collections.abc import Iterator, Sequence
 from queue import Empty, Queue
 from typing import Any
 
+import jinja2
+
 from generate.config import GenerateConfig
 from generate.teachers.protocol import Failure, Sample, SampleRequest, SamplingTeacher, derive_seed
 from potstill.chat import render_prompt
+from potstill.errors import TeacherError
 from potstill.schema import Message, Role, SamplingParams
 
 INSTRUCTION = (
@@ -25,7 +28,11 @@ OTHER_ROLE: dict[Role, Role] = {"user": "assistant", "assistant": "user"}
 
 
 class UserTurns:
-    """A thread that asks the user's model; `close` ends it."""
+    """A thread that asks the user's model; `close` ends it.
+
+    Raises:
+        TeacherError: The model's chat template takes no system prompt.
+    """
 
     def __init__(self, teacher: SamplingTeacher, config: GenerateConfig) -> None:
         self._teacher, self._config = teacher, config
@@ -33,22 +40,30 @@ class UserTurns:
         self._answers: Queue[tuple[str, str | None] | BaseException] = Queue()
         self._thread = threading.Thread(target=self._work, name="user-turns", daemon=True)
         self._in_flight = 0
+        self._closing = False
+        self._require_instruction()
         self._thread.start()
 
     def ask(self, name: str, messages: Sequence[Message]) -> None:
         """Ask for the user's next turn of the conversation of that name."""
         turned = exchange_roles(messages)
+        try:
+            token_ids = render_prompt(self._teacher.tokenizer, turned)
+        except jinja2.TemplateError:
+            self._answers.put((name, None))
+            return
         sampling = SamplingParams(
             temperature=self._config.sampling.temperature,
             top_p=self._config.sampling.top_p,
             max_tokens=self._config.turns.max_user_tokens,
             seed=derive_seed(self._config.sampling.seed, f"{name} user {len(messages)}"),
         )
-        token_ids = render_prompt(self._teacher.tokenizer, turned)
         self._questions.put(SampleRequest(name, token_ids, sampling, tuple(turned)))
 
     def answers(self, *, wait: bool) -> Iterator[tuple[str, str | None]]:
         """Yield what was said, by conversation; None where the user's model failed.
+
+        A template that does not take a conversation counts as a failure.
 
         Args:
             wait: Stay until there is at least one.
@@ -67,7 +82,8 @@ class UserTurns:
             return
 
     def close(self) -> None:
-        """End the thread and the user's model."""
+        """End the thread and the user's model; drop what was asked and not answered."""
+        self._closing = True
         self._questions.put(None)
         self._thread.join()
         self._teacher.close()
@@ -77,6 +93,8 @@ class UserTurns:
             for result in self._teacher.sample(self._next_requests, top_logprobs=None):
                 self._in_flight -= 1
                 self._answers.put((result.request_id, self._text(result)))
+                if self._closing:
+                    return
         except BaseException as error:  # Raised again where answers are taken.
             self._answers.put(error)
 
@@ -88,12 +106,25 @@ class UserTurns:
                 question = self._questions.get(block=not (requests or self._in_flight))
             except Empty:
                 break
-            if question is None:
+            if question is None or self._closing:
                 self._questions.put(None)
                 break
             requests.append(question)
         self._in_flight += len(requests)
         return requests
+
+    def _require_instruction(self) -> None:
+        question = exchange_roles([Message(role="user", content="Why?")])
+        try:
+            render_prompt(self._teacher.tokenizer, question)
+        except jinja2.TemplateError as error:
+            raise TeacherError(
+                "the user's model cannot be told to play the user",
+                where="its chat template",
+                expected="one that takes a system prompt",
+                found=error,
+                hint="name another model in [generate.turns.user]",
+            ) from error
 
     def _text(self, result: Sample | Failure) -> str | None:
         if isinstance(result, Failure) or result.finish_reason != "stop":
