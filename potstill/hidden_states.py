@@ -61,7 +61,7 @@ class HiddenStateCodec:
             num_tokens += len(hidden_TD)
             squares_D = squares_D + np.square(hidden_TD, dtype=np.float64).sum(axis=0)
         if num_tokens == 0 or not np.isfinite(squares_D).all():
-            raise ValueError(f"cannot measure hidden states: {num_tokens} tokens, all finite?")
+            raise ValueError(f"cannot measure {num_tokens} hidden states: none, or not all finite")
         units_D = np.sqrt(squares_D / num_tokens).astype(np.float32)
         return cls(np.where(units_D > 0, units_D, np.float32(1)))
 
