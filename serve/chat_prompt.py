@@ -48,7 +48,7 @@ class ChatPrompt:
         """
         if any(self._control.search(message.content) for message in messages):
             return self._token_ids_defused(messages)
-        text = self._render([message.model_dump() for message in messages])
+        text = self._render([message.to_chat() for message in messages])
         return self._model.tokenize(text, parse_special=True)
 
     def _token_ids_defused(self, messages: Sequence[Message]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ QUESTIONS = (
 
 
 def write_prompts(path: Path, count: int) -> None:
-    """Write so many different questions as a file of prompts."""
+    """Write so many different questions as a file of prompts, the same every time."""
+    draw = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
-        for number in range(count):
-            text = QUESTIONS[number % 5].format(SUBJECTS[number // 5 % len(SUBJECTS)])
-            file.write(json.dumps({"prompt": f"{text} ({number})"}) + "\n")
+        for _ in range(count):
+            question = draw.choice(QUESTIONS).format(draw.choice(SUBJECTS))
+            codes = " ".join(f"{draw.getrandbits(40):x}" for _ in range(4))
+            file.write(json.dumps({"prompt": f"{question} Codes: {codes}"}) + "\n")
 
 
 def configuration(prompts: Path, **tables: Any) -> GenerateConfig:  # noqa: ANN401  (settings)

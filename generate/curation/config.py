@@ -51,8 +51,8 @@ class CurationConfig(Table):
     recognised: that needs a model."""
     pii_kinds: tuple[PiiKind, ...] = ("email", "phone", "credit_card", "iban", "ssn")
     """What counts as personal data. `ip` is left out: version and chapter numbers look like it."""
-    phone_region: str | None = Field(default="US", pattern="^[A-Z]{2}$")
-    """Country (ISO 3166) of telephone numbers written without `+` and country code; None: such
+    phone_region: str = Field(default="US", pattern="^([A-Z]{2})?$")
+    """Country (ISO 3166) of telephone numbers written without `+` and country code; empty: such
     numbers are not recognised."""
 
     min_prompt_characters: int = Field(default=1, ge=0)

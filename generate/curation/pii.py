@@ -74,8 +74,8 @@ class PersonalData:
             for kind in self._kinds
             if kind != "phone"
         }
-        self._phone_region = config.phone_region
-        _refuse_unknown(config.phone_region)
+        self._phone_region = config.phone_region or None
+        _refuse_unknown(self._phone_region)
 
     def find(self, text: str) -> list[Span]:
         """Return where a text holds personal data, in order and without overlaps."""

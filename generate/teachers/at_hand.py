@@ -56,7 +56,7 @@ class TeacherAtHand:
         if config.teacher.endpoint is not None:
             from generate.teachers.endpoint import connect
 
-            return connect(config.teacher.endpoint)
+            return connect(config.teacher.endpoint, self.checkpoint.dir)
         from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 
         spec = EngineSpec(

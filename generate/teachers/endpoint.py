@@ -8,6 +8,7 @@ Knows nothing of prompts, files or runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -229,8 +230,12 @@ class EndpointTeacher:
         )
 
 
-def connect(config: EndpointConfig) -> EndpointTeacher:
-    """Load the teacher's tokenizer and find out how its server is to be asked.
+def connect(config: EndpointConfig, teacher_dir: Path) -> EndpointTeacher:
+    """Load a served model's tokenizer and find out how its server is to be asked.
+
+    Args:
+        teacher_dir: The teacher's checkpoint; weights are not needed. Token ids are stored, and
+            only its own tokenizer and chat template make the right ones.
 
     Raises:
         ConfigError: The variable that should hold the key is not set.
@@ -238,19 +243,20 @@ def connect(config: EndpointConfig) -> EndpointTeacher:
     """
     from transformers import AutoTokenizer, GenerationConfig
 
+    name = config.tokenizer or str(teacher_dir)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # The tokenizers library raises no narrower one.
         raise TeacherError(
             "the teacher's tokenizer cannot be loaded",
-            where=config.tokenizer,
+            where=name,
             found=(str(error) or type(error).__name__).splitlines()[0],
             hint="name a checkpoint directory, or a model on the Hugging Face hub",
         ) from error
     if tokenizer.chat_template is None:
-        raise TeacherError("the teacher's tokenizer has no chat template", where=config.tokenizer)
+        raise TeacherError("the teacher's tokenizer has no chat template", where=name)
     try:
-        named = GenerationConfig.from_pretrained(config.tokenizer).eos_token_id
+        named = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:
         named = None
     ends = tokenizer.eos_token_id if named is None else named

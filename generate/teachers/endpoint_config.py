@@ -16,9 +16,9 @@ class EndpointConfig(Table):
     """Address up to and with the version, such as http://127.0.0.1:8000/v1."""
     model: str = Field(min_length=1)
     """The model's name at the server, as its /models lists it."""
-    tokenizer: str = Field(min_length=1)
-    """Checkpoint directory or hub name of the teacher's tokenizer; weights are not needed. Token
-    ids are stored, and only the teacher's own tokenizer and chat template make the right ones."""
+    tokenizer: str | None = Field(default=None, min_length=1)
+    """Checkpoint directory or hub name of the tokenizer of another model than the teacher, such as
+    one that plays the user. None: the teacher's, `generate.teacher.model`."""
     api_key_variable: str | None = None
     """Environment variable that holds the server's key; None sends none, right for most servers of
     one's own. The key itself never stands in a configuration."""

@@ -11,6 +11,8 @@ Shape legend: T tokens, K log-probabilities asked for, the token itself in front
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,22 @@ def keep_arrays() -> None:
     """
     from vllm.v1.engine.logprobs import LogprobsProcessor
 
-    LogprobsProcessor._update_sample_logprobs = _update_sample_logprobs
-    LogprobsProcessor._update_prompt_logprobs = _update_prompt_logprobs
+    for name, method in _METHODS.items():
+        _VLLMS_OWN.setdefault(name, getattr(LogprobsProcessor, name))
+        setattr(LogprobsProcessor, name, method)
+
+
+@contextmanager
+def vllms_own_objects() -> Iterator[None]:
+    """Undo `keep_arrays` for a while, to compare both."""
+    from vllm.v1.engine.logprobs import LogprobsProcessor
+
+    for name, method in _VLLMS_OWN.items():
+        setattr(LogprobsProcessor, name, method)
+    try:
+        yield
+    finally:
+        keep_arrays()
 
 
 def sampled_distributions(rows: Any, top_logprobs: int) -> TokenDistributions:  # noqa: ANN401
@@ -59,6 +75,13 @@ def _update_sample_logprobs(self: Any, logprobs_lists: Any) -> None:  # noqa: AN
 def _update_prompt_logprobs(self: Any, prompt_logprobs_tensors: Any) -> None:  # noqa: ANN401
     ids, logprobs, *_ = prompt_logprobs_tensors
     self.prompt_logprobs.append((np.asarray(ids), np.asarray(logprobs)))
+
+
+_METHODS = {
+    "_update_sample_logprobs": _update_sample_logprobs,
+    "_update_prompt_logprobs": _update_prompt_logprobs,
+}
+_VLLMS_OWN: dict[str, Any] = {}
 
 
 def _split(ids: np.ndarray, logprobs: np.ndarray, top_logprobs: int) -> TokenDistributions:

@@ -154,7 +154,9 @@ class VllmTeacher:
         def convert(request_id: str, output: Any) -> Sample:  # noqa: ANN401
             request = asked.pop(request_id)
             signal = prompt_distributions(output.prompt_logprobs, request.start, top_logprobs)
-            return Sample(request_id, tuple(request.token_ids[request.start :]), signal, "stop")
+            token_ids = tuple(request.token_ids[request.start :])
+            ended = token_ids[-1] in self.end_token_ids
+            return Sample(request_id, token_ids, signal, "stop" if ended else "length")
 
         yield from self._run(enqueue, convert)
 

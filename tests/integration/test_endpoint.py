@@ -125,11 +125,8 @@ def served_by_us(teacher_dir, tmp_path_factory) -> Iterator[EndpointTeacher]:
 
 
 def connected(base_url: str, model: str, teacher_dir: Path) -> Iterator[EndpointTeacher]:
-    teacher = connect(
-        EndpointConfig(
-            base_url=base_url, model=model, tokenizer=str(teacher_dir), max_concurrency=4
-        )
-    )
+    config = EndpointConfig(base_url=base_url, model=model, max_concurrency=4)
+    teacher = connect(config, teacher_dir)
     yield teacher
     teacher.close()
 

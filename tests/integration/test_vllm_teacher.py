@@ -189,6 +189,7 @@ def test_a_request_may_follow_from_a_result(teacher):
 
 
 def test_a_lora_adapter_changes_what_the_teacher_says(teacher, teacher_dir, tmp_path):
+    """The last one here: when the second vLLM of a process ends, the first is of no more use."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -201,13 +202,13 @@ def test_a_lora_adapter_changes_what_the_teacher_says(teacher, teacher_dir, tmp_
             if "lora_B" in name:
                 weight.normal_(std=0.05)
     model.save_pretrained(tmp_path / "adapter")
+    request = requests(teacher, max_tokens=1)[0]
+    without = sample(teacher, [request])[request.request_id].signal
     adapted = load(teacher_dir, lora_path=tmp_path / "adapter")
     try:
-        request = requests(adapted, max_tokens=1)[0]
         with_adapter = sample(adapted, [request])[request.request_id].signal
     finally:
         adapted.close()
-    without = sample(teacher, [request])[request.request_id].signal
     ids = torch.tensor([list(request.prompt_token_ids)])
     with torch.no_grad():
         wanted = model(ids).logits[0, -1].log_softmax(-1).numpy()

@@ -127,16 +127,17 @@ def test_a_directory_without_a_manifest_is_no_finished_stage(tmp_path):
     assert "run the stage that makes it first" in str(caught.value)
 
 
-def test_a_later_format_is_refused_even_when_it_has_other_keys(directory):
-    change_json(directory, schema_version=SCHEMA_VERSION + 1, lineage={})
-    with pytest.raises(SchemaVersionError, match="later potstill") as caught:
+@pytest.mark.parametrize(("change", "whose"), [(1, "a later"), (-1, "an earlier")])
+def test_another_format_is_refused_even_when_it_has_other_keys(directory, change, whose):
+    change_json(directory, schema_version=SCHEMA_VERSION + change, lineage={})
+    with pytest.raises(SchemaVersionError, match=f"{whose} potstill") as caught:
         read_manifest(directory)
-    assert caught.value.expected == f"schema_version at most {SCHEMA_VERSION}"
-    assert caught.value.found == SCHEMA_VERSION + 1
+    assert caught.value.expected == f"schema_version {SCHEMA_VERSION}"
+    assert caught.value.found == SCHEMA_VERSION + change
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"stage": "stud', b"[]", b"3", b"{}", b"\xff\xfe", b'{"schema_version": 1}']
+    "content", [b"", b'{"stage": "stud', b"[]", b"3", b"{}", b"\xff\xfe", b'{"schema_version": 2}']
 )
 def test_a_broken_manifest_is_an_error_that_names_it(directory, content):
     (directory / MANIFEST_NAME).write_bytes(content)

@@ -71,7 +71,7 @@ def test_addresses_are_told_from_what_looks_like_them(text, expected):
 
 def test_the_country_decides_which_local_numbers_are_known():
     german = PersonalData(CurationConfig(phone_region="DE"))
-    nowhere = PersonalData(CurationConfig(phone_region=None))
+    nowhere = PersonalData(CurationConfig(phone_region=""))
 
     assert redacted("030 901820", german) == "[phone]"
     assert redacted("030 901820, +49 30 901820", nowhere) == "030 901820, [phone]"

@@ -299,7 +299,7 @@ def teaching(toy_tokenizer):
     teachers = []
 
     def connect(server: ToyServer, **config) -> EndpointTeacher:
-        settings = {"base_url": server.base_url, "model": "toy", "tokenizer": "toy", **config}
+        settings = {"base_url": server.base_url, "model": "toy", **config}
         teacher = EndpointTeacher(EndpointConfig(**settings), toy_tokenizer, frozenset({END}))
         teachers.append(teacher)
         server.asked.clear()

@@ -338,8 +338,8 @@ def test_connecting_loads_the_tokenizer_and_its_end_tokens(
 ):
     server = serving()
     toy_tokenizer.save_pretrained(tmp_path)
-    config = EndpointConfig(base_url=server.base_url, model="toy", tokenizer=str(tmp_path))
-    teacher = connect(config)
+    config = EndpointConfig(base_url=server.base_url, model="toy")
+    teacher = connect(config, tmp_path)
     assert teacher.end_token_ids == {END}
     (sample,) = teacher.sample(taking([request_of("q")]), top_logprobs=2)
     teacher.close()
@@ -347,4 +347,4 @@ def test_connecting_loads_the_tokenizer_and_its_end_tokens(
     assert sample.finish_reason == "stop"
     assert np.isfinite(sample.signal.sampled_logprobs_T).all()
     with pytest.raises(TeacherError, match="tokenizer cannot be loaded"):
-        connect(config.model_copy(update={"tokenizer": str(tmp_path / "none")}))
+        connect(config.model_copy(update={"tokenizer": str(tmp_path / "none")}), tmp_path)
