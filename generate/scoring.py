@@ -6,7 +6,7 @@ the end a `Conversation`. Nothing is sampled. Knows nothing of engines, parts or
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -31,7 +31,9 @@ class ScoredConversation:
     user_messages: tuple[Message, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._token_ids, self._turns = find_answers(self.chat, self.prompt, self.end_token_ids)
+        answers = find_answers(self.chat, self.prompt, self.end_token_ids)
+        self._token_ids, self._turns = answers.token_ids, answers.turns
+        self._first = answers.first_message
         self._signal: TokenDistributions | None = None
         # vLLM scores a text as the prompt of one more token.
         self.request = None
@@ -68,48 +70,58 @@ class ScoredConversation:
         if self._signal is None:
             raise TeacherError("a conversation has not been scored", where=self.name)
         messages = self.prompt.messages
-        first = next(index for index, one in enumerate(messages) if one.role == "assistant")
         return Conversation(
             prompt=self.prompt,
             answer_index=0,
-            given=messages[:first],
-            completion=messages[first:],
+            given=messages[: self._first],
+            completion=messages[self._first :],
             token_ids=np.asarray(self._token_ids, dtype=np.int32),
             turns=tuple(self._turns),
             signal=self._signal,
         )
 
 
-def find_answers(
-    chat: Chat, prompt: Prompt, end_token_ids: Collection[int]
-) -> tuple[list[int], list[Turn]]:
-    """Return a conversation's token ids and where its answers lie in them.
+@dataclass(frozen=True)
+class Answers:
+    """Where the answers of a conversation lie."""
 
-    The whole conversation is rendered once. An answer begins where the generation prompt of the
-    messages before it ends, and reaches up to its end-of-turn token. Of a template that rewrites
-    earlier turns only the last answer stands as a model would be asked for it, so only that counts.
+    token_ids: list[int]
+    """The whole conversation."""
+    turns: list[Turn]
+    first_message: int
+    """Index of the message that is the first turn."""
+
+
+def find_answers(chat: Chat, prompt: Prompt, end_token_ids: Collection[int]) -> Answers:
+    """Find the answers in a conversation that is rendered once.
+
+    An answer begins where the generation prompt of the messages before it ends, and reaches up to
+    its end-of-turn token; a token of both the template and the answer is left out. It counts where
+    it stands as a model would have been asked for it and would have answered: of a template that
+    rewrites earlier turns, only the last answer does.
 
     Raises:
         TeacherError: There is no answer in it.
     """
-    messages = prompt.messages
-    text = render_text(chat.tokenizer, messages, tools=prompt.tools, add_generation_prompt=False)
+    messages, tools = prompt.messages, prompt.tools
+    text = render_text(chat.tokenizer, messages, tools=tools, add_generation_prompt=False)
     encoded = chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     token_ids = list(encoded["input_ids"])
-    begins = np.array([begin for begin, _ in encoded["offset_mapping"]])
-    turns = []
+    begins, ends = np.array(encoded["offset_mapping"]).T
+    turns: list[Turn] = []
+    first_message = 0
     for index, message in enumerate(messages):
-        before = render_text(chat.tokenizer, messages[:index], tools=prompt.tools) if index else ""
-        if message.role != "assistant" or not before or not text.startswith(before):
+        if message.role != "assistant" or index == 0:
             continue
-        start = int(np.searchsorted(begins, len(before)))
-        end = next(
-            (at for at in range(start, len(token_ids)) if token_ids[at] in end_token_ids), None
+        before = render_text(chat.tokenizer, messages[:index], tools=tools)
+        so_far = render_text(
+            chat.tokenizer, messages[: index + 1], tools=tools, add_generation_prompt=False
         )
-        num_tokens = (len(token_ids) if end is None else end + 1) - start
-        if num_tokens > 0:
-            reason: FinishReason = "length" if end is None else "stop"
-            turns.append(Turn(start=start, num_tokens=num_tokens, finish_reason=reason, seed=0))
+        # A tokenizer that trims offsets gives white space the empty span at its end.
+        inside = np.flatnonzero((begins >= len(before)) & (ends > len(before)))
+        if text.startswith(before) and text.startswith(so_far) and len(inside):
+            turns.append(_turn(token_ids, int(inside[0]), end_token_ids))
+            first_message = first_message or index
     if not turns or any(one.start + one.num_tokens > two.start for one, two in pairwise(turns)):
         raise TeacherError(
             "a conversation has no answer that can be scored",
@@ -117,4 +129,11 @@ def find_answers(
             expected="an assistant's message after a user's one",
             hint="remove it, or generate answers with generate.turns.kind = 'single'",
         )
-    return token_ids, turns
+    return Answers(token_ids, turns, first_message)
+
+
+def _turn(token_ids: Sequence[int], start: int, end_token_ids: Collection[int]) -> Turn:
+    end = next((at for at in range(start, len(token_ids)) if token_ids[at] in end_token_ids), None)
+    num_tokens = (len(token_ids) if end is None else end + 1) - start
+    reason: FinishReason = "length" if end is None else "stop"
+    return Turn(start=start, num_tokens=num_tokens, finish_reason=reason, seed=0)
