@@ -102,7 +102,7 @@ def test_what_is_dropped_is_there_with_filter_and_reason(made, run_directory, di
     assert outputs["dropped.parquet"] == dropped.num_rows
 
 
-def test_what_was_dropped_of_prompts_is_said_as_well(made, toys):
+def test_what_was_dropped_of_prompts_is_said_as_well(made):
     manifest = made(curation={"max_prompt_characters": 30})
     assert manifest.facts["dropped_prompts"] == {"length": 1}
     assert manifest.facts["num_dropped"] == 0
@@ -172,9 +172,7 @@ def test_filters_that_leave_nothing_to_train_on_are_told(made, run_directory):
     assert run_directory.is_finished("samples")
 
 
-def test_samples_are_filtered_again_without_the_teacher(
-    configured, made, run_directory, directory, toys
-):
+def test_samples_are_filtered_again_without_the_teacher(configured, made, run_directory, toys):
     """What --force would cost less: the samples stay."""
     made()
     run_directory.set_aside("conversations")

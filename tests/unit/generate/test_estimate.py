@@ -1,0 +1,115 @@
+import pytest
+
+from generate import estimate as module
+from generate.embedded import embedded_shape
+from generate.estimate import estimate
+from generate.sources.attempts import ATTEMPTS_PER_PROMPT
+from potstill.errors import ArtifactError, ConfigError
+
+SHAPE = embedded_shape()
+
+
+@pytest.fixture
+def estimated(configured, monkeypatch):
+    """Return a function that estimates for the embedded teacher; keywords are tables."""
+    monkeypatch.setattr(module, "embedded_shape", lambda: SHAPE)  # It takes a second to read.
+    return lambda **tables: estimate(configured(**tables))
+
+
+def test_ten_questions_take_their_tokens_and_the_answers(estimated, question_path):
+    cost, workload = estimated()
+    characters = sum(len(line) - len('{"prompt": ""}') for line in
+                     question_path.read_text().splitlines())  # fmt: skip
+    prompt_tokens = characters / 10 / 4.5 + module.TEMPLATE_TOKENS
+    assert workload.num_conversations == 10
+    assert workload.prompt_tokens == pytest.approx(prompt_tokens)
+    assert workload.completion_tokens == 0.8 * 60
+    assert workload.test_share == 0.2
+    assert workload.teacher == workload.student == SHAPE
+    assert cost.stage == "generate"
+    assert cost.tokens == pytest.approx(10 * (prompt_tokens + 48))
+    assert cost.flops == 2.0 * SHAPE.num_parameters * cost.tokens
+    assert cost.disk_bytes == 10 * 48 * 2 * 1.9 * 4
+
+
+def test_no_more_prompts_than_are_wanted(estimated):
+    assert estimated(prompts={"num_prompts": 4})[1].num_conversations == 4
+
+
+def test_only_the_first_of_many_are_read(estimated, monkeypatch):
+    monkeypatch.setattr(module, "READ_PROMPTS", 5)
+    assert estimated(prompts={"num_prompts": 1000})[1].num_conversations == 1000
+    assert estimated(prompts={"num_prompts": 1000})[1].prompt_tokens > module.TEMPLATE_TOKENS
+
+
+def test_written_prompts_cost_tokens_too(estimated):
+    prompts = {"path": None, "num_prompts": 100}
+    cost, workload = estimated(prompts=prompts)
+    attempt = module.WRITTEN_PROMPT_TOKENS + module.TEMPLATE_TOKENS
+    assert workload.num_conversations == 100
+    assert workload.prompt_tokens == attempt
+    written = ATTEMPTS_PER_PROMPT * 100 * attempt
+    assert cost.tokens == pytest.approx(written + 100 * (attempt + 48))
+
+
+def test_written_and_read_prompts_count_by_weight(estimated, question_path):
+    sources = [{"path": str(question_path), "weight": 3.0}, {"kind": "magpie"}]
+    mixed, _ = estimated(prompts={"path": None, "sources": sources, "num_prompts": 100})
+    written, _ = estimated(prompts={"path": None, "num_prompts": 100})
+    assert mixed.tokens < written.tokens
+
+
+@pytest.mark.parametrize(
+    ("turns", "num_conversations", "answers_each", "sampled"),
+    [
+        ({"num_answers": 3}, 30, 1.0, 30),
+        ({"best_of": 8}, 10, 1.0, 80),
+        ({"kind": "simulate", "min_turns": 1, "max_turns": 4}, 10, 2.5, 10),
+        ({"kind": "replay", "max_turns": 2}, 10, 2.0, 10),
+    ],
+)
+def test_several_answers_and_turns(estimated, turns, num_conversations, answers_each, sampled):
+    cost, workload = estimated(turns=turns)
+    assert workload.num_conversations == num_conversations
+    assert workload.completion_tokens == pytest.approx(48 * answers_each)
+    each = workload.prompt_tokens + workload.completion_tokens
+    assert cost.tokens == pytest.approx(sampled * each)
+
+
+def test_what_is_improbable_takes_no_disk(estimated):
+    sampling = {"max_tokens": 60, "top_logprobs": 128}
+    few = estimated(sampling=sampling)[0].disk_bytes
+    all_ = estimated(sampling=sampling | {"min_probability": 0.0})[0].disk_bytes
+    assert few / all_ == pytest.approx(module.STORED_LOGPROBS / 128)
+
+
+def test_hidden_states_take_a_byte_per_dimension_and_token(estimated):
+    plain, hidden = estimated()[0], estimated(hidden_states=True)[0]
+    assert hidden.disk_bytes - plain.disk_bytes == pytest.approx(480 * SHAPE.hidden_size)
+
+
+def test_memory_counts_every_copy_of_this_machine(estimated):
+    one, two = (
+        estimated(engine={"data_parallel_size": count, "kv_cache_bytes": 10**9})[0].memory_bytes
+        for count in (1, 2)
+    )
+    assert two - one == 2.0 * SHAPE.num_parameters + 10**9 + module.PROCESS_BYTES
+
+
+def test_a_served_teacher_costs_this_machine_nothing(estimated):
+    endpoint = {"base_url": "http://localhost:1/v1", "model": "m", "tokenizer": "t"}
+    cost, _ = estimated(teacher={"endpoint": endpoint})
+    assert cost.flops == 0.0
+    assert cost.tokens > 0
+    assert cost.memory_bytes == module.PROCESS_BYTES
+
+
+def test_what_is_not_there_is_told(estimated, tmp_path, question_path):
+    with pytest.raises(ConfigError, match="not on this machine") as caught:
+        estimated(teacher={"model": str(tmp_path / "no such")})
+    assert caught.value.where == "generate.teacher.model"
+    with pytest.raises(ConfigError):
+        estimated(prompts={"path": str(tmp_path / "no such.jsonl")})
+    question_path.write_text("{broken\n")
+    with pytest.raises(ArtifactError, match="line 1"):
+        estimated()
