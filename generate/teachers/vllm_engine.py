@@ -234,7 +234,7 @@ def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
         raise TeacherError(
             "vLLM cannot load the teacher",
             where=spec.model,
-            found=str(error).strip().splitlines()[0] if str(error) else error,
+            found=(str(error).strip() or type(error).__name__).splitlines()[0],
             hint="check the checkpoint, or lower generate.engine.kv_cache_bytes when "
             "memory is short",
         ) from error
