@@ -180,12 +180,9 @@ class Toys:
         return teacher
 
 
-@pytest.fixture
-def toys(monkeypatch, tmp_path) -> Toys:
-    directory = tmp_path / "toy"
-    directory.mkdir()
-    (directory / "tokenizer.json").write_text("{}")
-    checkpoint = Teacher(
+def toy_checkpoint(directory: Path) -> Teacher:
+    """Return the toy teacher as it lies in a directory, which has its tokenizer.json."""
+    return Teacher(
         name="toy",
         dir=directory,
         dtype="float32",
@@ -195,7 +192,14 @@ def toys(monkeypatch, tmp_path) -> Toys:
         num_parameters=7,
         fingerprint="f" * 64,
     )
-    toys = Toys(checkpoint)
+
+
+@pytest.fixture
+def toys(monkeypatch, tmp_path) -> Toys:
+    directory = tmp_path / "toy"
+    directory.mkdir()
+    (directory / "tokenizer.json").write_text("{}")
+    toys = Toys(toy_checkpoint(directory))
     monkeypatch.setattr("generate.teachers.at_hand.find_teacher", lambda _: toys.checkpoint)
     monkeypatch.setattr("generate.teachers.at_hand.TeacherAtHand._load", toys.load)
     return toys

@@ -1,18 +1,18 @@
 import pytest
 
 from generate import estimate as module
-from generate.embedded import embedded_shape
 from generate.estimate import estimate
 from generate.sources.attempts import ATTEMPTS_PER_PROMPT
+from potstill.checkpoints import ModelShape
 from potstill.errors import ArtifactError, ConfigError
 
-SHAPE = embedded_shape()
+SHAPE = ModelShape("LlamaForCausalLM", 134_515_008, 30, 576, 49_152)
 
 
 @pytest.fixture
 def estimated(configured, monkeypatch):
     """Return a function that estimates for the embedded teacher; keywords are tables."""
-    monkeypatch.setattr(module, "embedded_shape", lambda: SHAPE)  # It takes a second to read.
+    monkeypatch.setattr(module, "embedded_shape", lambda: SHAPE)
     return lambda **tables: estimate(configured(**tables))
 
 
