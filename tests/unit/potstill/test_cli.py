@@ -122,6 +122,21 @@ def test_preset_and_file_together_are_wrong_usage(tmp_path, command):
     assert "--preset or --config, not both" in answer.stderr
 
 
+def test_force_and_a_shard_together_are_wrong_usage(tmp_path):
+    answer = potstill("generate", tmp_path / "run", "--force", "--shard", "1/2")
+    assert answer.returncode == 2
+    assert "--force or --shard, not both" in " ".join(answer.stderr.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_shard_that_cannot_be_read_is_wrong_usage(tmp_path):
+    answer = potstill("generate", tmp_path / "run", "--shard", "3/2")
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("error: a shard cannot be read\n  where: --shard 3/2\n")
+    assert not list((tmp_path / "run").glob("prompts*"))
+
+
 @pytest.mark.parametrize("arguments", [["distil"], ["train"], ["train", "run", "--fast"]])
 def test_unknown_commands_options_and_missing_arguments_are_wrong_usage(arguments):
     answer = potstill(*arguments)

@@ -17,11 +17,21 @@ from potstill.errors import (
     PotstillError,
     TrainingError,
 )
-from potstill.pipeline import PIPELINE, SERVE, STAGES, Choice, resolve, run_pipeline, run_stage
+from potstill.pipeline import (
+    PIPELINE,
+    SERVE,
+    STAGES,
+    Choice,
+    resolve,
+    run_pipeline,
+    run_share,
+    run_stage,
+)
 from potstill.rundir import STAGE_NAMES, RunDirectory
 
 OWN = Choice()
 TRAIN = STAGES["train"]
+GENERATE = STAGES["generate"]
 
 
 @pytest.fixture
@@ -260,3 +270,69 @@ def test_serving_neither_waits_for_the_run_nor_writes_to_it(run_directory, fake_
         run_stage(SERVE, Choice(overrides=("serve.port=8123",)), run_directory, force=False)
     assert seen == [8123]
     assert [path.name for path in run_directory.root.iterdir()] == [".lock"]
+
+
+@pytest.fixture
+def shares(monkeypatch, fake_room):
+    """Stand in for the work on shares; `is_last` says whether all others are done.
+
+    Recorded are the shares, and the tables that the stage was finished with.
+    """
+    recorded = SimpleNamespace(is_last=False, seen=[], finished=[])
+
+    def run_shard(table, _run_directory, share):
+        recorded.seen.append((share, table.sampling.seed))
+        return recorded.is_last
+
+    module = ModuleType("generate.shards")
+    module.run_shard = run_shard
+    monkeypatch.setitem(sys.modules, "generate.shards", module)
+    fake_room("generate", lambda table, _run_directory: recorded.finished.append(table))
+    return recorded
+
+
+def test_the_last_share_finishes_the_stage(run_directory, shares):
+    choice = Choice(overrides=("generate.sampling.seed=7",))
+    run_share(GENERATE, choice, run_directory, "1/2")
+    assert shares.finished == []
+    shares.is_last = True
+    run_share(GENERATE, choice, run_directory, "2/2")
+    assert shares.seen == [("1/2", 7), ("2/2", 7)]
+    assert [table.sampling.seed for table in shares.finished] == [7]
+
+
+def test_the_first_share_writes_the_configuration_and_others_go_on_with_it(run_directory, shares):
+    run_share(GENERATE, Choice(overrides=("generate.sampling.seed=7",)), run_directory, "1/2")
+    assert read_config_file(run_directory.config_path)["generate"]["sampling"]["seed"] == 7
+    run_share(GENERATE, OWN, run_directory, "2/2")
+    run_share(GENERATE, Choice(overrides=("generate.sampling.seed=8",)), run_directory, "2/2")
+    assert shares.seen == [("1/2", 7), ("2/2", 7), ("2/2", 8)]
+    assert resolve(OWN, run_directory)["generate"].sampling.seed == 7
+
+
+def test_shares_work_side_by_side_and_the_last_waits_for_the_others_to_end(
+    run_directory, shares, monkeypatch
+):
+    held = []
+    locked = RunDirectory.locked
+
+    def record(self, name="", **how):
+        held.append((name, how))
+        return locked(self, name, **how)
+
+    monkeypatch.setattr(RunDirectory, "locked", record)
+    with run_directory.locked(shared=True):
+        run_share(GENERATE, OWN, run_directory, "1/2")
+    shares.is_last = True
+    run_share(GENERATE, OWN, run_directory, "2/2")
+    assert held[-1] == ("", {"wait": True})
+    assert len(shares.finished) == 1
+
+
+def test_a_wrong_setting_is_told_before_a_share_is_begun(run_directory, shares):
+    with pytest.raises(ConfigError, match="num_prompts"):
+        run_share(
+            GENERATE, Choice(overrides=("generate.prompts.num_prompts=0",)), run_directory, "1/2"
+        )
+    assert shares.seen == []
+    assert not run_directory.root.exists()
