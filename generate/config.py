@@ -156,6 +156,9 @@ class GenerateConfig(Table):
     """Store the teacher's final hidden states in int8 beside the conversations: the full
     distribution for whoever has its output head, about one byte per dimension and token, so for
     narrow teachers. `sampling.top_logprobs = 1` then leaves them in place of the distributions."""
+    copy_to: str | None = Field(default=None, min_length=1)
+    """URL to which the finished conversations are copied, such as s3://bucket/name: any that fsspec
+    knows, with the file system's package installed. None copies nothing."""
     engine: EngineConfig = EngineConfig()
     """How vLLM runs."""
     ray: RayConfig | None = None

@@ -7,6 +7,7 @@ and `conversations` of a run. The teacher is loaded only when there is something
 from __future__ import annotations
 
 from generate.config import GenerateConfig
+from generate.copies import copy_stage, find_target
 from generate.curated import make_conversations
 from generate.prompt_stage import make_prompts
 from generate.samples import finish_samples, make_parts, open_samples
@@ -24,6 +25,8 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
         ArtifactError: A row of a source is no prompt, or the disk is full.
         TeacherError: The teacher cannot be loaded or sampled.
     """
+    if config.copy_to is not None:
+        find_target(config.copy_to)  # What cannot be reached is said before the work begins.
     teacher = TeacherAtHand(config)
     try:
         make_prompts(config, teacher, run_directory)
@@ -36,6 +39,9 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
                 make_parts(config, teacher, run_directory, session)
             finish_samples(config, teacher, session, run_directory)
             teacher.close()
-        return make_conversations(config, teacher, run_directory)
+        manifest = make_conversations(config, teacher, run_directory)
     finally:
         teacher.close()
+    if config.copy_to is not None:
+        copy_stage(run_directory.stage_dir("conversations"), config.copy_to)
+    return manifest
