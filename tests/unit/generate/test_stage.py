@@ -2,18 +2,15 @@
 
 import functools
 import json
-import shutil
-from dataclasses import replace
 
 import pytest
 
 import generate.teacher
-from generate.samples import TEACHER_NAME
 from generate.stage import run
 from generate.teachers.at_hand import TeacherAtHand
-from generate.teachers.protocol import Failure, Sample
+from generate.teachers.protocol import Sample
 from potstill.chat import chat_template_sha256, render_prompt, tokenizer_sha256
-from potstill.errors import ArtifactError, ManifestMismatchError, TeacherError
+from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.manifest import manifest_sha256
 from potstill.rundir import RunDirectory
 
@@ -377,32 +374,6 @@ def test_the_limit_of_the_context_is_exact(configured, run_directory, toys, spar
     config = configured(engine={"max_model_len": longest + 60 + spare})
     assert run(config, run_directory).facts["num_failed"] == num_failed
     assert len(toys.loaded[0].asked) == NUM_PROMPTS - num_failed
-
-
-def test_another_checkpoint_of_the_same_name_does_not_go_on_with_the_samples(
-    configured, run_directory, toys
-):
-    toys.lives = 4
-    with pytest.raises(KeyboardInterrupt):
-        run(configured(), run_directory)
-    toys.checkpoint, toys.lives = replace(toys.checkpoint, fingerprint="0" * 64), None
-    with pytest.raises(TeacherError, match="another teacher made") as caught:
-        run(configured(), run_directory)
-    assert caught.value.expected["fingerprint"] == "f" * 64
-    assert all(teacher.closed for teacher in toys.loaded)
-    shutil.rmtree(run_directory.partial_dir("samples"))
-    run(configured(), run_directory)
-
-
-def test_a_teacher_that_always_fails_is_told(configured, run_directory, toys):
-    toys.answer = lambda request: Failure(request.request_id, "no memory left")
-    with pytest.raises(TeacherError, match="every conversation failed") as caught:
-        run(configured(), run_directory)
-    assert caught.value.found == "no memory left"
-    assert len(toys.loaded[0].asked) == 3 * NUM_PROMPTS
-    assert toys.loaded[0].closed
-    assert not run_directory.is_finished("samples")
-    assert (run_directory.partial_dir("samples") / "scratch" / TEACHER_NAME).is_file()
 
 
 def test_hidden_states_are_read_once_the_answers_are_filtered(
