@@ -106,7 +106,7 @@ class UserTurns:
                 question = self._questions.get(block=not (requests or self._in_flight))
             except Empty:
                 break
-            if question is None or self._closing:
+            if question is None:
                 self._questions.put(None)
                 break
             requests.append(question)

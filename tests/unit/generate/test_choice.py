@@ -138,13 +138,13 @@ def test_a_reward_model_scores_the_whole_conversation_through_its_own_template(
     tokenizer = AutoTokenizer.from_pretrained(reward_dir)
     text = render_text(tokenizer, messages, add_generation_prompt=False)
     expected = model(torch.tensor([tokenise(tokenizer, text)])).logits.item()
-    score = reward(str(reward_dir))
-    assert score(conversation) == pytest.approx(expected)
     shorter = make_conversation(given=tuple(messages[:1]), completion=tuple(messages[1:2]))
-    assert not np.isclose(score(shorter), expected)
-    config = TurnsConfig(best_of=2, best_by="reward", reward_model=str(reward_dir))
-    (best,) = make_choice(config)([shorter, conversation])
-    assert best.score == pytest.approx(max(expected, score(shorter)))
+    config = TurnsConfig(num_answers=2, best_of=3, best_by="reward", reward_model=str(reward_dir))
+    kept = make_choice(config)([shorter, conversation])
+    scores = {len(one.completion): one.score for one in kept}
+    assert scores[3] == pytest.approx(expected)
+    assert not np.isclose(scores[1], expected)
+    assert kept[0].score == max(scores.values())
 
 
 def test_a_reward_model_that_is_absent_is_an_error(tmp_path):
