@@ -364,17 +364,6 @@ def test_a_stored_question_with_a_control_token_ends_the_conversation(make_chat,
     assert len(talk(dialogue, "A.|")) == 1
 
 
-def test_the_number_of_turns_is_drawn_per_prompt_evenly_and_alike_every_time(
-    make_chat, make_prompt
-):
-    chat = make_chat(kind="simulate", min_turns=2, max_turns=4)
-    drawn = [chat.num_turns(make_prompt(f"p{number}", "Why?")) for number in range(300)]
-    assert set(drawn) == {2, 3, 4}
-    assert all(drawn.count(turns) > 70 for turns in (2, 3, 4))
-    again = make_chat(kind="simulate", min_turns=2, max_turns=4)
-    assert drawn[:9] == [again.num_turns(make_prompt(f"p{number}", "Why?")) for number in range(9)]
-
-
 def test_a_dialogue_has_the_number_of_turns_drawn_for_its_prompt(make_chat, make_prompt, talk):
     chat = make_chat(kind="simulate", min_turns=1, max_turns=4)
     for prompt_id in "pqrstu":
@@ -396,48 +385,3 @@ def test_system_prompts_are_drawn_for_prompts_that_have_none(make_chat, make_pro
     assert conversation.given == (drawn[0], *prompt.messages)
     assert conversation.prompt == prompt
     assert text_of(conversation).startswith(f"<system>{drawn[0].content}|<user>Why?|")
-
-
-def test_a_prompt_keeps_its_own_system_prompt(make_chat, make_prompt):
-    own = (Message(role="system", content="Mine."), Message(role="user", content="Why?"))
-    prompt = make_prompt("p", "Why?").model_copy(update={"messages": own})
-    assert make_chat(system_prompts=["Be kind."]).given(prompt) == own
-
-
-class _Rewriting(_Slurring):
-    def apply_chat_template(self, conversation, **options):
-        return f"{len(conversation)}" + self._tokenizer.apply_chat_template(conversation, **options)
-
-
-class _Endless(_Slurring):
-    def apply_chat_template(self, conversation, **_):
-        turns = [
-            "{content}|" if one["role"] == "assistant" else "[{content}]" for one in conversation
-        ]
-        return "".join(turn.format(**one) for turn, one in zip(turns, conversation, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("turns", "tokenizer", "refused"),
-    [
-        ({"kind": "single"}, _Rewriting, None),
-        ({"kind": "score"}, _Rewriting, None),
-        ({"kind": "simulate", "max_turns": 1}, _Rewriting, None),
-        ({"kind": "simulate"}, _Rewriting, "rewrites earlier turns"),
-        ({"kind": "replay"}, _Rewriting, "rewrites earlier turns"),
-        ({"kind": "simulate", "user": OTHER_MODEL}, _Rewriting, "rewrites earlier turns"),
-        ({"kind": "simulate"}, _Endless, "cannot play the user"),
-        ({"kind": "simulate", "user": OTHER_MODEL}, _Endless, None),
-        ({"kind": "replay"}, _Endless, None),
-        ({"kind": "simulate"}, _Slurring, None),
-    ],
-)
-def test_what_the_template_cannot_do_is_refused_before_anything_is_sampled(
-    make_chat, toy_tokenizer, turns, tokenizer, refused
-):
-    chat = make_chat(tokenizer(toy_tokenizer), **turns)
-    if refused is None:
-        chat.require_turns({0})
-        return
-    with pytest.raises(TeacherError, match=refused):
-        chat.require_turns({0})
