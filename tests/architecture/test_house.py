@@ -79,6 +79,6 @@ def test_the_lock_holds_what_the_project_names():
 def test_the_tree_in_the_documents_is_the_tree():
     text = (ROOT / "ARCHITECTURE.md").read_text()
     core = text.split("potstill/    ")[1].split("generate/")[0]
-    named = set(re.findall(r"^  ([a-z]+)/?  ", core, re.MULTILINE))
-    modules = {path.stem for path in (ROOT / "potstill").iterdir() if not path.stem.startswith("_")}
-    assert named == modules - {"py"}
+    named = set(re.findall(r"^  ([a-z_]+)/?  ", core, re.MULTILINE))
+    modules = {path.stem for path in (ROOT / "potstill").glob("[!_]*.py")}
+    assert named == modules | {"presets"}
