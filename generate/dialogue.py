@@ -59,9 +59,9 @@ class Chat:
         if turns.kind == "simulate" and turns.user is None:
             require_user_turns_end(self.tokenizer, joints, end_token_ids)
 
-    def has_control(self, text: str) -> bool:
-        """Return whether a text holds what only a chat template may write."""
-        return any(control in text for control in self.controls)
+    def can_say(self, text: str) -> bool:
+        """Return whether a text can be a user's turn: words, and none of a template's tokens."""
+        return bool(text.strip()) and not any(control in text for control in self.controls)
 
     def cut(self, signal: TokenDistributions) -> TokenDistributions:
         """Leave out of the teacher's distributions what is not stored."""
@@ -139,7 +139,7 @@ class Dialogue:
     def take_user_text(self, text: str | None) -> None:
         """Add a user's turn written elsewhere; None ends the conversation."""
         self.user_messages = None
-        if text is None or self._chat.has_control(text):
+        if text is None or not self._chat.can_say(text):
             return
         joints = self._chat.joints
         joint = self._after(self._token_ids[-1], joints.before_user + text + joints.before_answer)
@@ -192,8 +192,7 @@ class Dialogue:
         """Add a simulated user's turn, if it is whole; else the conversation ends before it."""
         text = str(self._chat.tokenizer.decode(sample.token_ids[:-1], skip_special_tokens=False))
         joint = self._after(sample.token_ids[-1], self._chat.joints.before_answer)
-        usable = bool(text.strip()) and not self._chat.has_control(text)
-        if sample.finish_reason == "stop" and joint is not None and usable:
+        if sample.finish_reason == "stop" and joint is not None and self._chat.can_say(text):
             self._say_as_user(text, [*asked.prompt_token_ids, *sample.token_ids, *joint])
 
     def _say_as_user(self, text: str, token_ids: list[int]) -> None:

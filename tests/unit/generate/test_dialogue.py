@@ -358,8 +358,11 @@ def test_a_stored_system_prompt_stays(make_chat, make_prompt, talk):
     assert text_of(conversation).startswith("<system>Be kind.|<user>Why?|<assistant>A.|<user>R")
 
 
-def test_a_stored_question_with_a_control_token_ends_the_conversation(make_chat, make_prompt, talk):
-    prompt = make_prompt("p", "Why?", "because", "Re|ally?", "indeed", "Thanks.")
+@pytest.mark.parametrize("question", ["Re|ally?", "", " "])
+def test_a_stored_question_that_cannot_be_asked_ends_the_conversation(
+    make_chat, make_prompt, talk, question
+):
+    prompt = make_prompt("p", "Why?", "because", question, "indeed", "Thanks.")
     dialogue = Dialogue(make_chat(kind="replay"), prompt, 0)
     assert len(talk(dialogue, "A.|")) == 1
 
