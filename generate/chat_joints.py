@@ -14,6 +14,7 @@ from potstill.errors import TeacherError
 from potstill.schema import Message
 
 MARKS = [f"\N{LEFT WHITE SQUARE BRACKET}{number}\N{RIGHT WHITE SQUARE BRACKET}" for number in "123"]
+SYSTEM = "Be brief."
 THOUGHT = f"<think>\n{MARKS[1]}\n</think>\n\n{MARKS[2]}"
 """An answer that templates which drop the thinking of earlier turns rewrite."""
 
@@ -28,26 +29,38 @@ class Joints:
     """From the end of a user's turn to the assistant's slot."""
 
 
-def find_joints(tokenizer: ChatTokenizer) -> Joints:
+def find_joints(
+    tokenizer: ChatTokenizer, *, has_system: bool = False, tools: str | None = None
+) -> Joints:
     """Read the joints off the chat template.
+
+    Args:
+        has_system: Whether a system message begins the conversation.
+        tools: JSON list of its tools. Some templates show either before the last turn only.
 
     Raises:
         TeacherError: The template does not only append: with a further turn it writes the earlier
             ones in another way, so that the teacher would see other tokens than it sampled.
     """
+
+    def render(*turns: Message) -> str:
+        system = [Message(role="system", content=SYSTEM)] if has_system else []
+        return render_text(tokenizer, [*system, *turns], tools=tools)
+
     asked = Message(role="user", content=MARKS[0])
     answered = Message(role="assistant", content=MARKS[1])
     again = Message(role="user", content=MARKS[2])
-    first = render_text(tokenizer, [asked])
-    second = render_text(tokenizer, [asked, answered, again])
+    thought = Message(role="assistant", content=THOUGHT)
+    first = render(asked)
+    second = render(asked, answered, again)
     prefix, _, before_answer = first.partition(MARKS[0])
     _, _, rest = second.partition(MARKS[1])
     before_user = rest.partition(MARKS[2])[0]
     turn = MARKS[1] + before_user + MARKS[2] + before_answer
     if (
         second != prefix + MARKS[0] + before_answer + turn
-        or render_text(tokenizer, [asked, answered, again, answered, again]) != second + turn
-        or not _keeps_thought(tokenizer, asked, again)
+        or render(asked, answered, again, answered, again) != second + turn
+        or THOUGHT not in render(asked, thought, again)
     ):
         raise TeacherError(
             "the teacher's chat template rewrites earlier turns when a turn is added",
@@ -87,8 +100,3 @@ def require_user_turns_end(
             found=first or "nothing",
             hint="name another model in [generate.turns.user], or replay stored user turns",
         )
-
-
-def _keeps_thought(tokenizer: ChatTokenizer, asked: Message, again: Message) -> bool:
-    thought = Message(role="assistant", content=THOUGHT)
-    return THOUGHT in render_text(tokenizer, [asked, thought, again])

@@ -64,6 +64,7 @@ def make_conversations(
             "hidden_states": config.hidden_states,
         },
         inputs=("prompts", "samples"),
+        replace=True,
     )
     if session.finished:
         return session.finished

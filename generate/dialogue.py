@@ -8,7 +8,7 @@ Knows nothing of engines, parts or files.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,11 +31,19 @@ class Chat:
     tokenizer: Any
     max_model_len: int
     """Longest conversation, in tokens."""
+    _joints: dict[tuple[bool, bool], Joints] = field(default_factory=dict, repr=False)
 
-    @cached_property
-    def joints(self) -> Joints:
-        """The chat template's text between turns."""
-        return find_joints(self.tokenizer)
+    def joints(self, given: Sequence[Message] = (), tools: str | None = None) -> Joints:
+        """Return the chat template's text between turns of conversations that begin like this.
+
+        Raises:
+            TeacherError: The template rewrites earlier turns.
+        """
+        has_system = bool(given) and given[0].role == "system"
+        key = has_system, tools is not None
+        if key not in self._joints:
+            self._joints[key] = find_joints(self.tokenizer, has_system=has_system, tools=tools)
+        return self._joints[key]
 
     @cached_property
     def controls(self) -> list[str]:
@@ -55,7 +63,7 @@ class Chat:
         turns = self.config.turns
         if turns.kind not in ("simulate", "replay") or turns.max_turns == 1:
             return
-        joints = self.joints
+        joints = self.joints()
         if turns.kind == "simulate" and turns.user is None:
             require_user_turns_end(self.tokenizer, joints, end_token_ids)
 
@@ -113,6 +121,8 @@ class Dialogue:
         self._turns: list[Turn] = []
         self._signals: list[TokenDistributions] = []
         self._plays_user = False
+        if self._num_left > 1:
+            self._joints()  # Refuses a template that would rewrite this conversation.
         self.request = self._ask_teacher()
 
     @property
@@ -141,7 +151,7 @@ class Dialogue:
         self.user_messages = None
         if text is None or not self._chat.can_say(text):
             return
-        joints = self._chat.joints
+        joints = self._joints()
         joint = self._after(self._token_ids[-1], joints.before_user + text + joints.before_answer)
         if joint is not None:
             self._say_as_user(text, self._token_ids + joint)
@@ -182,7 +192,7 @@ class Dialogue:
         elif self._turns_config.user is not None:
             self.user_messages = (*self.given, *self._completion)
         else:
-            joint = self._after(self._token_ids[-1], self._chat.joints.before_user)
+            joint = self._after(self._token_ids[-1], self._joints().before_user)
             if joint is not None:
                 token_ids = self._token_ids + joint
                 self.request = self._ask("user", token_ids, self._turns_config.max_user_tokens)
@@ -191,7 +201,7 @@ class Dialogue:
     def _take_user(self, asked: SampleRequest, sample: Sample) -> None:
         """Add a simulated user's turn, if it is whole; else the conversation ends before it."""
         text = str(self._chat.tokenizer.decode(sample.token_ids[:-1], skip_special_tokens=False))
-        joint = self._after(sample.token_ids[-1], self._chat.joints.before_answer)
+        joint = self._after(sample.token_ids[-1], self._joints().before_answer)
         if sample.finish_reason == "stop" and joint is not None and self._chat.can_say(text):
             self._say_as_user(text, [*asked.prompt_token_ids, *sample.token_ids, *joint])
 
@@ -231,6 +241,9 @@ class Dialogue:
 
     def _after(self, last_token_id: int, joint: str) -> list[int] | None:
         return after(self._chat.tokenizer, last_token_id, joint)
+
+    def _joints(self) -> Joints:
+        return self._chat.joints(self.given, self.prompt.tools)
 
     def _text(self, sample: Sample) -> str:
         return str(self._chat.tokenizer.decode(sample.token_ids, skip_special_tokens=True))

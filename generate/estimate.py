@@ -114,4 +114,7 @@ def _characters(prompt: RawPrompt) -> int:
 def _teacher_shape(config: GenerateConfig) -> ModelShape:
     if config.teacher.model == EMBEDDED_TEACHER:
         return embedded_shape()
-    return ModelShape.find(config.teacher.model, "generate.teacher.model")
+    with_weights = config.teacher.endpoint is None
+    return ModelShape.find(
+        config.teacher.model, "generate.teacher.model", with_weights=with_weights
+    )

@@ -75,6 +75,7 @@ def make_parts(
     _refuse_other_teacher(teacher, session)
     loaded = teacher.load()
     chat = Chat(config, teacher.checkpoint.tokenizer, teacher.max_model_len)
+    chat.require_turns(loaded.end_token_ids)
     user = _load_user(config, teacher.checkpoint.dir)
     loop = ConversationLoop(
         session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns), user

@@ -33,8 +33,11 @@ class ModelShape:
     vocab_size: int
 
     @classmethod
-    def read(cls, checkpoint_dir: Path) -> Self:
+    def read(cls, checkpoint_dir: Path, *, with_weights: bool = True) -> Self:
         """Read a checkpoint's shape from its config and the headers of its weights.
+
+        Args:
+            with_weights: Without, the number of parameters is 0: somebody else has the weights.
 
         Raises:
             ArtifactError: A file is missing or damaged.
@@ -47,15 +50,17 @@ class ModelShape:
             sizes = [int(config[key]) for key in ("num_hidden_layers", "hidden_size", "vocab_size")]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(checkpoint_dir, "config.json of a language model", error) from error
-        return cls(architecture, count_parameters(checkpoint_dir), *sizes)
+        num_parameters = count_parameters(checkpoint_dir) if with_weights else 0
+        return cls(architecture, num_parameters, *sizes)
 
     @classmethod
-    def find(cls, name: str, key: str) -> Self:
+    def find(cls, name: str, key: str, *, with_weights: bool = True) -> Self:
         """Read the shape of a checkpoint on this machine, for an estimate: nothing is downloaded.
 
         Args:
             name: The checkpoint as the configuration names it.
             key: Where the configuration does.
+            with_weights: See `read`.
 
         Raises:
             ConfigError: It is not on this machine.
@@ -71,7 +76,7 @@ class ModelShape:
                 found=name,
                 hint="download the model first, or run without --dry-run",
             ) from error
-        return cls.read(directory)
+        return cls.read(directory, with_weights=with_weights)
 
     def with_layers(self, num_layers: int) -> Self:
         """Return the shape of the same model with another number of layers."""

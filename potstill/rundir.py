@@ -121,13 +121,20 @@ class RunDirectory:
             os.close(descriptor)
 
     def open_stage(
-        self, stage: StageName, config: Mapping[str, Any], inputs: tuple[StageName, ...] = ()
+        self,
+        stage: StageName,
+        config: Mapping[str, Any],
+        inputs: tuple[StageName, ...] = (),
+        *,
+        replace: bool = False,
     ) -> StageSession:
         """Begin, resume or find finished one stage.
 
         Args:
             config: The stage's configuration as JSON values.
             inputs: The stages it reads; each is verified first.
+            replace: Another configuration makes the stage again instead of being refused: for one
+                that takes no longer than asking would.
 
         Raises:
             ArtifactError: An input is missing or damaged.
@@ -137,7 +144,7 @@ class RunDirectory:
         for name in inputs:
             self.require(name)
             pinned.append(Input(path=name, manifest_sha256=manifest_sha256(self.stage_dir(name))))
-        session = StageSession(self, stage, dict(config), tuple(pinned))
+        session = StageSession(self, stage, dict(config), tuple(pinned), replace=replace)
         with disk_errors("opening a stage", self.partial_dir(stage)):
             session.open()
         return session
@@ -158,6 +165,8 @@ class StageSession:
         stage: StageName,
         config: dict[str, Any],
         inputs: tuple[Input, ...],
+        *,
+        replace: bool,
     ) -> None:
         self.stage = stage
         self.dir = run.partial_dir(stage)
@@ -166,23 +175,22 @@ class StageSession:
         self._run = run
         self._config = config
         self._inputs = inputs
+        self._replace = replace
         self._started = time.monotonic()
 
     def open(self) -> None:
         """Settle what an earlier process left: finished, to be resumed, or to be begun."""
         if self._run.is_finished(self.stage):
-            manifest = verify_manifest(self._run.stage_dir(self.stage))
-            self._refuse_other_config(manifest.config, self._run.stage_dir(self.stage))
-            if manifest.inputs == self._inputs:
+            directory = self._run.stage_dir(self.stage)
+            manifest = verify_manifest(directory)
+            if self._is_asked_for(manifest.config, manifest.inputs, directory):
                 self.finished = manifest
                 _remove(self._run.replaced_dir(self.stage))
                 return
-            logger.info("%s: its input was made again, so it is made again too", self.stage)
             self._run.set_aside(self.stage)
         if (self.dir / MANIFEST_NAME).is_file():
             manifest = verify_manifest(self.dir)
-            self._refuse_other_config(manifest.config, self.dir)
-            if manifest.inputs == self._inputs:
+            if self._is_asked_for(manifest.config, manifest.inputs, self.dir):
                 self.finished = self._move_into_place(manifest)
                 return
         self._resume_or_begin()
@@ -226,26 +234,36 @@ class StageSession:
         request_path = self.dir / REQUEST_NAME
         if request_path.is_file():
             config, inputs = _read_request(request_path)
-            self._refuse_other_config(config, self.dir)
-            if inputs == request["inputs"]:
+            if self._is_asked_for(config, tuple(Input(**pinned) for pinned in inputs), self.dir):
                 logger.info("%s: going on where it was interrupted", self.stage)
                 return
-            logger.info("%s: its input was made again, so partial work is dropped", self.stage)
         _remove(self.dir)
         self.dir.mkdir(parents=True)
         write_text_atomically(request_path, json.dumps(request, indent=2) + "\n")
 
-    def _refuse_other_config(self, found: dict[str, Any], where: Path) -> None:
-        if config_sha256(found) == config_sha256(self._config):
-            return
-        key, was, now = next(_differences(found, self._config, self.stage))
-        raise ManifestMismatchError(
-            f"the {self.stage} stage was made with another configuration",
-            where=where,
-            expected=f"{key} = {now!r} (asked for now)",
-            found=f"{key} = {was!r}",
-            hint="--force makes it again and replaces it; or name another run directory",
-        )
+    def _is_asked_for(
+        self, config: Mapping[str, Any], inputs: tuple[Input, ...], where: Path
+    ) -> bool:
+        """Return whether what is there is what is wanted; else it is made again.
+
+        Raises:
+            ManifestMismatchError: It was made with another configuration.
+        """
+        if config_sha256(config) != config_sha256(self._config):
+            key, was, now = next(_differences(config, self._config, self.stage))
+            if not self._replace:
+                raise ManifestMismatchError(
+                    f"the {self.stage} stage was made with another configuration",
+                    where=where,
+                    expected=f"{key} = {now!r} (asked for now)",
+                    found=f"{key} = {was!r}",
+                    hint="--force makes it again and replaces it; or name another run directory",
+                )
+            logger.info("%s: made again, because %s is another", self.stage, key)
+            return False
+        if inputs != self._inputs:
+            logger.info("%s: made again, because its input was", self.stage)
+        return inputs == self._inputs
 
     def _move_into_place(self, manifest: Manifest) -> Manifest:
         (self.dir / REQUEST_NAME).unlink(missing_ok=True)

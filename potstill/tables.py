@@ -57,6 +57,9 @@ _TURN = pa.struct(
     ]
 )
 
+BATCH_ROWS = 1024
+"""Most rows of a table that are in memory at once."""
+
 PAIR_SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -121,7 +124,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 def read_rows(
     path: Path, schema: pa.Schema, columns: list[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, holding one row group in memory at a time.
+    """Yield the rows of a Parquet file, holding BATCH_ROWS in memory.
 
     Raises:
         ArtifactError: The file is missing, damaged, or has other columns.
@@ -133,7 +136,7 @@ def read_rows(
 def read_batches(
     path: Path, schema: pa.Schema, columns: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of a Parquet file, holding one row group in memory at a time.
+    """Yield the record batches of a Parquet file, of BATCH_ROWS at most.
 
     Raises:
         ArtifactError: The file is missing, damaged, or has other columns.
@@ -175,7 +178,7 @@ def _read_batches(
                     found=", ".join(file.schema_arrow.names),
                     hint="make the stage again with --force",
                 )
-            for batch in file.iter_batches(columns=columns):
+            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 batch.validate(full=True)
                 yield batch
     except (OSError, pa.ArrowException) as error:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from codec_encodings import (
+from _encodings import (
     DISTILLKIT,
     DISTILLKIT_BUDGET,
     OURS,

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from generate.teachers.engine_config import EngineConfig
 from generate.teachers.protocol import Failure, Requests, Sample, ScoreRequest, ScoreRequests
 from generate.teachers.vllm_arrays import keep_arrays, prompt_distributions, sampled_distributions
-from potstill.errors import TeacherError
+from potstill.errors import PotstillError, TeacherError
 from potstill.progress import announced
 
 ENVIRONMENT = {
@@ -174,6 +174,8 @@ class VllmTeacher:
                     if output.finished:
                         _, request_id = names.pop(output.request_id)
                         yield convert(request_id, output)
+        except PotstillError:
+            raise
         except (ValueError, RuntimeError) as error:
             raise TeacherError("vLLM failed while sampling", found=error) from error
         finally:

@@ -8,12 +8,18 @@ import signal
 import subprocess
 import time
 
+import pyarrow.parquet as pq
 import pytest
 from openai import OpenAI
 
 from potstill.manifest import verify_manifest
 from potstill.rundir import STAGE_NAMES
-from potstill.tables import CONVERSATION_SCHEMA, PROMPT_SCHEMA, read_rows
+from potstill.tables import (
+    PROMPT_SCHEMA,
+    conversation_paths,
+    read_conversations,
+    read_rows,
+)
 
 from .conftest import POTSTILL, potstill
 
@@ -34,19 +40,39 @@ def test_killed_in_every_stage_the_line_ends_in_artefacts_that_verify(line):
 
 def test_every_prompt_is_answered_once(line):
     root = line.run_directory
-    (prompts_path,) = root.stage_dir("prompts").glob("*.parquet")
-    prompts = [row["prompt_id"] for row in read_rows(prompts_path, PROMPT_SCHEMA)]
-    answered = [
-        row
-        for path in sorted(root.stage_dir("conversations").glob("part-*.parquet"))
-        for row in read_rows(path, CONVERSATION_SCHEMA)
+    path = root.stage_dir("prompts") / "prompts.parquet"
+    prompts = [row["prompt_id"] for row in read_rows(path, PROMPT_SCHEMA)]
+    num_dropped = facts(line, "prompts")["num_dropped"]
+    assert len(prompts) + num_dropped == 48
+    samples = [
+        one
+        for path in sorted(root.stage_dir("samples").glob("part-*.parquet"))
+        for one in read_conversations(path)
     ]
-    assert len(prompts) == 48
-    assert [row["prompt_id"] for row in answered] == prompts
-    for row in answered:
-        assert len(row["sampled_logprobs"]) == len(row["completion_token_ids"]) <= 64
-        assert set(row["num_top_logprobs"]) == {32}
-        assert max(row["top_logprobs"]) <= 0.0
+    assert [one.prompt.prompt_id for one in samples] == prompts
+    for one in samples:
+        (turn,) = one.turns
+        assert len(one.signal.counts_T) == turn.num_tokens <= 64
+        assert 1 <= one.signal.counts_T.min() <= one.signal.counts_T.max() <= 32
+        assert one.signal.top_logprobs_N.max() <= 0.0
+
+
+def test_what_filters_leave_is_a_data_set_with_a_card(line):
+    directory = line.run_directory.stage_dir("conversations")
+    kept = {
+        split: [
+            one for path in conversation_paths(directory, split) for one in read_conversations(path)
+        ]
+        for split in ("train", "validation", "test")
+    }
+    counts = {split: len(rows) for split, rows in kept.items()}
+    assert facts(line, "conversations")["num_conversations"] == counts
+    dropped = pq.read_table(directory / "dropped.parquet")
+    sampled = facts(line, "samples")["num_conversations"]
+    assert sum(counts.values()) + len(dropped) == sum(sampled.values())
+    assert all(one.prompt.split == split for split, rows in kept.items() for one in rows)
+    assert "configs:" in (directory / "README.md").read_text()
+    assert "<svg" in (directory / "summary.html").read_text()
 
 
 def test_training_brings_the_student_nearer_to_the_teacher(line):

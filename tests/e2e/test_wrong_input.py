@@ -79,7 +79,8 @@ def damage(path):
     ("stage", "name", "command"),
     [
         ("prompts", "prompts.parquet", "generate"),
-        ("conversations", "part-00000.parquet", "train"),
+        ("samples", "part-00000.parquet", "generate"),
+        ("conversations", "train-00000.parquet", "train"),
         ("student", "model.safetensors", "quantize"),
         ("gguf", "student-Q4_K_M.gguf", "compare"),
         ("gguf", "student-Q4_K_M.gguf", "serve"),

@@ -104,6 +104,23 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(with_template, source
     assert "'single'" in caught.value.hint
 
 
+SHOWS_THE_SYSTEM_LAST = (
+    "{% set system = messages[0].content if messages[0].role == 'system' else '' %}"
+    "{% for one in messages if one.role != 'system' %}"
+    "{% if loop.last and one.role == 'user' %}{{ system }}{{ tools or '' }}{% endif %}"
+    "<{{ one.role }}>{{ one.content }}|{% endfor %}<assistant>"
+)
+
+
+def test_a_template_is_judged_by_what_the_conversation_has(with_template):
+    """Mistral's templates move system prompt and tools before the last question."""
+    tokenizer = with_template(SHOWS_THE_SYSTEM_LAST)
+    assert find_joints(tokenizer).before_answer == "|<assistant>"
+    for options in ({"has_system": True}, {"tools": '[{"name": "clock"}]'}):
+        with pytest.raises(TeacherError, match="rewrites earlier turns"):
+            find_joints(tokenizer, **options)
+
+
 def test_a_joint_goes_on_after_the_token_that_begins_it(toy_tokenizer):
     assert after(toy_tokenizer, 0, "|<user>") == [ord(letter) for letter in "<user>"]
 

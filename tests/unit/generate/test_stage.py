@@ -198,12 +198,23 @@ def test_other_settings_are_refused_and_named(configured, run_directory, toys):
         ({"turns": {"kind": "simulate"}}, "samples.turns.kind"),
         ({"teacher": {"dtype": "float16"}}, "samples.teacher.dtype"),
         ({"engine": {"conversations_per_part": 5}}, "samples.conversations_per_part"),
-        ({"curation": {"min_answer_tokens": 2}}, "conversations.curation.min_answer_tokens"),
-        ({"hidden_states": True}, "conversations.hidden_states"),
     ):
         with pytest.raises(ManifestMismatchError) as caught:
             run(configured(**changes), run_directory)
         assert caught.value.expected.startswith(f"{key} = ")
+    assert len(toys.loaded) == 1
+
+
+def test_other_filters_of_conversations_filter_again_and_ask_nothing(
+    configured, run_directory, stored, toys
+):
+    run(configured(), run_directory)
+    run(
+        configured(curation={"min_answer_tokens": 10**6, "conversation_filters": []}), run_directory
+    )
+    assert len(stored.conversations(run_directory)) == NUM_PROMPTS
+    manifest = run(configured(curation={"max_answer_tokens": 10**6}), run_directory)
+    assert manifest.config["curation"]["max_answer_tokens"] == 10**6
     assert len(toys.loaded) == 1
 
 

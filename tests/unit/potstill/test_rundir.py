@@ -171,7 +171,7 @@ def test_an_input_made_again_drops_partial_work(run_directory, caplog):
     caplog.set_level(logging.INFO)
     session = run_directory.open_stage("conversations", CONFIG, inputs=("prompts",))
     assert not (session.dir / "half.txt").exists()
-    assert "partial work is dropped" in caplog.text
+    assert "made again, because its input was" in caplog.text
 
 
 def test_a_missing_or_damaged_input_is_refused_before_anything_is_made(run_directory):
@@ -210,6 +210,20 @@ def test_setting_aside_keeps_the_former_result_until_the_new_one_is_done(run_dir
 def test_setting_aside_what_is_not_there_does_nothing(run_directory):
     run_directory.set_aside("prompts")
     assert not run_directory.root.exists()
+
+
+def test_a_cheap_stage_is_made_again_for_another_configuration(run_directory, caplog):
+    make(run_directory, "conversations", content="old")
+    caplog.set_level(logging.INFO)
+    session = run_directory.open_stage("conversations", {"other": 1}, replace=True)
+    assert session.finished is None
+    assert "made again, because conversations.other is another" in caplog.text
+    assert run_directory.replaced_dir("conversations").is_dir()
+    (session.dir / "half.txt").write_text("half")
+    again = run_directory.open_stage("conversations", {"other": 2}, replace=True)
+    assert not (again.dir / "half.txt").exists()
+    again.finish()
+    assert run_directory.require("conversations").config == {"other": 2}
 
 
 def test_setting_aside_drops_partial_work_of_another_configuration(run_directory):
