@@ -16,10 +16,11 @@ from typing import Any
 import jinja2
 import pyarrow.parquet as pq
 
+from generate.chat import Chat
 from generate.choice import make_choice
 from generate.config import GenerateConfig
 from generate.conversations import ConversationLoop, Job, Part
-from generate.dialogue import Chat, Dialogue
+from generate.dialogue import Dialogue
 from generate.parts import (
     WHOLE,
     GivenUp,

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from generate.dialogue import Chat
+from generate.chat import Chat
 from generate.teachers.protocol import Sample, ScoreRequest
 from potstill.chat import render_text
 from potstill.distributions import TokenDistributions

@@ -4,10 +4,11 @@ from functools import partial
 
 import pytest
 
+from generate.chat import Chat
 from generate.choice import make_choice
 from generate.config import GenerateConfig
 from generate.conversations import MAX_ATTEMPTS, ConversationLoop
-from generate.dialogue import Chat, Dialogue
+from generate.dialogue import Dialogue
 from generate.parts import GivenUp, finished_parts, part_path, read_failures
 from generate.teachers.protocol import Failure
 from generate.user_turns import UserTurns

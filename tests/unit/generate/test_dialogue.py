@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from generate.chat import Chat
 from generate.config import GenerateConfig
-from generate.dialogue import Chat, Dialogue
+from generate.dialogue import Dialogue
 from generate.teachers.protocol import Sample, derive_seed
 from potstill.chat import render_prompt
 from potstill.distributions import TokenDistributions

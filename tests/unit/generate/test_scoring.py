@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from generate.chat import Chat
 from generate.config import GenerateConfig
-from generate.dialogue import Chat
 from generate.scoring import ScoredConversation, find_answers
 from generate.teachers.protocol import Sample
 from potstill.chat import render_prompt

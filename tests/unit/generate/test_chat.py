@@ -2,8 +2,8 @@
 
 import pytest
 
+from generate.chat import Chat
 from generate.config import GenerateConfig
-from generate.dialogue import Chat
 from potstill.errors import TeacherError
 from potstill.schema import Message
 
