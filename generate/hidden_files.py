@@ -82,7 +82,7 @@ def read_hidden_states(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     Raises:
         ArtifactError: The file is damaged.
     """
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         codec = HiddenStateCodec.from_schema(file.schema_arrow)
         for batch in file.iter_batches():
             yield from zip(batch[ID.name].to_pylist(), codec.decode(batch), strict=True)

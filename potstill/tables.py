@@ -169,7 +169,7 @@ def _read_batches(
     path: Path, schemas: Sequence[pa.Schema], columns: list[str] | None
 ) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             if file.schema_arrow not in schemas:
                 raise ArtifactError(
                     "a table has other columns than this version of potstill writes",

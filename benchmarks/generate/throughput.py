@@ -72,9 +72,9 @@ class Bench:
         shutil.copytree(self._run_directory.root, copy.root)
         session = open_samples(self._config, copy)
         make_parts(self._config, self.teacher, copy, session)
-        finish_samples(self._config, self.teacher, session, copy)
-        manifest = make_conversations(self._config, self.teacher, copy)
-        return int(manifest.stats["completion_tokens"])
+        samples = finish_samples(self._config, self.teacher, session, copy)
+        make_conversations(self._config, self.teacher, copy)
+        return int(samples.stats["completion_tokens"])
 
     def _generate(self, **options: Any) -> list[Any]:  # noqa: ANN401
         from vllm import SamplingParams

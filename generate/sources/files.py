@@ -133,7 +133,7 @@ def _read_parquet(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceR
 
     try:
         with file.fs.open(file.path, "rb") as stream:
-            table = parquet.ParquetFile(stream)
+            table = parquet.ParquetFile(stream, pre_buffer=False)
             names = table.schema_arrow.names
             known = [name for name in names if name in columns]
             batches = table.iter_batches(batch_size=BATCH_ROWS, columns=known or names)

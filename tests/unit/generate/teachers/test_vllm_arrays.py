@@ -11,6 +11,7 @@ from generate.teachers.vllm_arrays import (
     keep_arrays,
     prompt_distributions,
     sampled_distributions,
+    top_values,
     vllms_own_objects,
 )
 
@@ -104,9 +105,12 @@ def processor(monkeypatch) -> LogprobsProcessor:
     """A processor of a vLLM that keeps arrays from now on."""
     module = ModuleType("vllm.v1.engine.logprobs")
     module.LogprobsProcessor = type("LogprobsProcessor", (), dict(vars(LogprobsProcessor)))
+    platforms = ModuleType("vllm.platforms")
+    platforms.current_platform = SimpleNamespace(is_cpu=lambda: False)
     for name in ("vllm", "vllm.v1", "vllm.v1.engine"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for one in (module, platforms):
+        monkeypatch.setitem(sys.modules, one.__name__, one)
     monkeypatch.setattr(vllm_arrays, "_VLLMS_OWN", {})
     keep_arrays()
     return module.LogprobsProcessor()
@@ -141,3 +145,26 @@ def test_vllms_own_way_can_be_had_for_a_while(processor):
     processor._update_sample_logprobs((*block(POSITIONS[:1]), None, None))
     assert processor.logprobs[0] == "a list"
     check(sampled_distributions(processor.logprobs[1:], 3), POSITIONS[:1], 3)
+
+
+@pytest.mark.parametrize("vocabulary", [5, 64, 65, 500, 1003, 49_152])
+@pytest.mark.parametrize("k", [1, 4, 5])
+def test_the_greatest_values_are_those_of_topk(vocabulary, k):
+    import torch
+
+    torch.manual_seed(vocabulary)
+    values = torch.randn(7, vocabulary).log_softmax(-1)
+    wanted = values.topk(k)
+    found, columns = top_values(values, k)
+    assert torch.equal(found, wanted.values)
+    assert torch.equal(columns, wanted.indices)
+
+
+def test_equal_values_are_taken_once_each():
+    import torch
+
+    values = torch.zeros(3, 400).index_fill(1, torch.tensor([7, 399]), 1.0)
+    found, columns = top_values(values, 6)
+    assert found.tolist() == [[1, 1, 0, 0, 0, 0]] * 3
+    assert all(len(set(row)) == 6 and {7, 399} <= set(row) for row in columns.tolist())
+    assert torch.equal(values.gather(1, columns), found)

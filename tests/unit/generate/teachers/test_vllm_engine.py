@@ -97,6 +97,7 @@ def load(monkeypatch, environment):
         "vllm": {"LLM": FakeLLM, "SamplingParams": Params},
         "vllm.v1.engine.logprobs": {"LogprobsProcessor": type("LogprobsProcessor", (), {})},
         "vllm.lora.request": {"LoRARequest": lambda *what: what},
+        "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: False)},
     }
     processor = modules["vllm.v1.engine.logprobs"]["LogprobsProcessor"]
     processor._update_sample_logprobs = processor._update_prompt_logprobs = None
