@@ -163,7 +163,7 @@ def main() -> None:
     print(f"{given.prompts} prompts, at most {MAX_TOKENS} tokens each, {given.rounds} rounds")
     print(f"tokens per second, ours (k = {TOP_LOGPROBS}) / bare vLLM: {ours / bare:.3f}")
     print(f"tokens per second, ours / plain script (k = {SCRIPT_LOGPROBS}): {ours / script:.2f}")
-    few, many = given.prompts // 4, given.prompts
+    few, many = given.prompts, 3 * given.prompts
     for way in ("ours", "script"):
         sizes = [memory_of(way, count) / 1e6 for count in (few, many)]
         print(
