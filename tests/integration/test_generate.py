@@ -27,7 +27,10 @@ SETTINGS = {
     # In float32, so that what is scored is what was sampled to the rounding of float32.
     "teacher.dtype": '"float32"',
     "curation.prompt_filters": "[]",
+    "curation.conversation_filters": "[]",
     "sampling.max_tokens": 160,
+    # Cool, so that most answers end.
+    "sampling.temperature": 0.3,
     "sampling.top_logprobs": 32,
     "engine.max_num_seqs": 4,
     "engine.kv_cache_bytes": 1 << 28,
@@ -102,7 +105,7 @@ def test_turns_go_on_by_token_ids_and_stored_answers_score_alike(generate, tmp_p
     assert asked(conversations) == sorted(QUESTIONS)
     finished = [one for one in conversations if one.turns[-1].finish_reason == "stop"]
     assert any(len(one.turns) > 1 for one in conversations)
-    assert finished
+    assert len(finished) >= 3
     tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
     for one in finished:
         written = render_text(tokenizer, [*one.given, *one.completion], add_generation_prompt=False)
@@ -124,7 +127,8 @@ def test_turns_go_on_by_token_ids_and_stored_answers_score_alike(generate, tmp_p
     path = tmp_path / "stored.jsonl"
     write_text_atomically(path, "".join(json.dumps(row) + "\n" for row in stored))
     scored = generate("scored", prompts=path, turns__kind='"score"')
-    again = {tuple(one.token_ids): one for one in kept(scored)}
+    # The template writes a line's end after the last turn, which nobody samples.
+    again = {tuple(one.token_ids[:-1]): one for one in kept(scored)}
     same = [(one, again[key]) for one in finished if (key := (*one.token_ids,)) in again]
     # Where text of a sampled token is tokenised in another way, there is nothing to compare.
     assert len(same) > len(finished) // 2
