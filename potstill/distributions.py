@@ -155,6 +155,14 @@ class TokenDistributions:
                 np.take_along_axis(values_TK, order_TK, axis=1)
                 for values_TK in (token_ids_TK, logprobs_TK, absent_TK)
             )
+        if not absent_TK.any():
+            num_tokens, num_entries = token_ids_TK.shape
+            return cls(
+                sampled_logprobs_T.astype(np.float32),
+                np.full(num_tokens, num_entries),
+                token_ids_TK.reshape(-1).astype(np.int32),
+                logprobs_TK.reshape(-1).astype(np.float32),
+            )
         return cls(
             sampled_logprobs_T.astype(np.float32),
             (~absent_TK).sum(axis=1, dtype=np.int64),

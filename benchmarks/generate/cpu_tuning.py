@@ -21,7 +21,7 @@ from _workload import configuration, prepare, write_prompts
 
 from generate.samples import make_parts, open_samples
 
-NUM_PROMPTS, MAX_TOKENS, TOP_LOGPROBS = 256, 96, 128
+NUM_PROMPTS, MAX_TOKENS, TOP_LOGPROBS = 256, 48, 128
 BASE = {"max_num_seqs": 128, "kv_cache_bytes": 2 << 30, "enforce_eager": True}
 CORES_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 ALLOCATORS = ("tcmalloc_minimal", "jemalloc")

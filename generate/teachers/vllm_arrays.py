@@ -30,8 +30,9 @@ _VLLMS_OWN: dict[tuple[Any, str], Any] = {}
 def keep_arrays() -> None:
     """Make vLLM keep arrays in this process, for requests with `flat_logprobs=False`.
 
-    `completion.logprobs` is then a list of (token ids [1 + K], log-probabilities [1 + K]) rows, and
-    `output.prompt_logprobs` a None followed by such pairs of [T, 1 + K] blocks.
+    `completion.logprobs` is then a list of pairs of blocks, token ids [T, 1 + K] and
+    log-probabilities [T, 1 + K], one for each step, and `output.prompt_logprobs` a None followed by
+    such pairs.
     """
     from vllm.platforms import current_platform
     from vllm.v1.engine.logprobs import LogprobsProcessor
@@ -63,7 +64,7 @@ def vllms_own_objects() -> Iterator[None]:
 def sampled_distributions(rows: Any, top_logprobs: int) -> TokenDistributions:  # noqa: ANN401
     """Return the distributions of a completion, from arrays or from vLLM's FlatLogprobs."""
     if isinstance(rows, list):
-        ids, logprobs = (np.stack(column) for column in zip(*rows, strict=True))
+        ids, logprobs = (np.concatenate(column) for column in zip(*rows, strict=True))
         return _split(ids, logprobs, top_logprobs)
     return _from_flat(rows, 0, top_logprobs)
 
@@ -81,9 +82,8 @@ def prompt_distributions(
 
 
 def _update_sample_logprobs(self: Any, logprobs_lists: Any) -> None:  # noqa: ANN401
-    for ids, logprobs in zip(logprobs_lists[0], logprobs_lists[1], strict=True):
-        # Copies, because a row is a view that would keep the whole batch's step alive.
-        self.logprobs.append((ids.copy(), logprobs.copy()))
+    # Copies, because these are views that would keep the whole batch's step alive.
+    self.logprobs.append((logprobs_lists[0].copy(), logprobs_lists[1].copy()))
 
 
 def _update_prompt_logprobs(self: Any, prompt_logprobs_tensors: Any) -> None:  # noqa: ANN401

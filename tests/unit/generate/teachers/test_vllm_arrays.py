@@ -41,8 +41,8 @@ def block(positions) -> tuple[np.ndarray, np.ndarray]:
     return np.array(ids, dtype=np.int32), np.array(logprobs, dtype=np.float32)
 
 
-def rows(positions) -> list[tuple[np.ndarray, np.ndarray]]:
-    return list(zip(*block(positions), strict=True))
+def steps(positions) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [block([position]) for position in positions]
 
 
 def check(found, positions, k) -> None:
@@ -54,7 +54,7 @@ def check(found, positions, k) -> None:
     assert found.sampled_logprobs_T.tolist() == [one[0][1] for one in positions]
 
 
-@pytest.mark.parametrize("lay_out", [rows, flat])
+@pytest.mark.parametrize("lay_out", [steps, flat])
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("num_tokens", [1, 3])
 def test_a_completions_rows_are_split_into_the_token_itself_and_the_top(lay_out, k, num_tokens):
@@ -81,7 +81,7 @@ def test_a_prompt_may_come_in_several_blocks(sizes):
 def test_a_token_of_no_probability_is_no_entry():
     """vLLM gives minus infinity where a vocabulary has fewer tokens than were asked for."""
     position = [(9, -5.0), (4, -0.5), (5, -1.0), (0, -np.inf)]
-    found = sampled_distributions(rows([position, POSITIONS[0]]), 3)
+    found = sampled_distributions(steps([position, POSITIONS[0]]), 3)
     assert found.counts_T.tolist() == [2, 3]
     assert found.top_token_ids_N.tolist() == [4, 5, 4, 5, 6]
 
@@ -116,13 +116,13 @@ def processor(monkeypatch) -> LogprobsProcessor:
     return module.LogprobsProcessor()
 
 
-def test_the_steps_of_a_completion_are_kept_as_rows(processor):
+def test_the_steps_of_a_completion_are_kept(processor):
     for position in POSITIONS:
         processor._update_sample_logprobs((*block([position]), np.array([0]), None))
     check(sampled_distributions(processor.logprobs, 3), POSITIONS, 3)
 
 
-def test_a_row_does_not_keep_the_step_of_the_whole_batch(processor):
+def test_a_request_does_not_keep_the_step_of_the_whole_batch(processor):
     """vLLM hands out a view into what all requests of a step got, and may write over it."""
     ids, logprobs = block(POSITIONS)
     processor._update_sample_logprobs((ids[1:2], logprobs[1:2], None, None))

@@ -18,7 +18,7 @@ from potstill.schema import SamplingParams
 
 SPEC = EngineSpec("a teacher", "bfloat16", max_model_len=300, max_logprobs=2, seed=7)
 ENGINE = EngineConfig(max_num_seqs=2, kv_cache_bytes=1 << 20)
-ROW = np.array([9, 4, 5]), np.array([-5.0, -0.5, -1.0])
+ROW = np.array([[9, 4, 5]]), np.array([[-5.0, -0.5, -1.0]])
 """The token itself, and the top 2."""
 
 
@@ -74,7 +74,7 @@ class FakeLLM:
             finished=True,
             request_id=name,
             outputs=[completion],
-            prompt_logprobs=[None, tuple(np.stack([one] * (len(prompt) - 1)) for one in ROW)],
+            prompt_logprobs=[None, tuple(np.concatenate([one] * (len(prompt) - 1)) for one in ROW)],
         )
         return [*(SimpleNamespace(finished=False) for _ in self.running), output]
 
