@@ -24,8 +24,8 @@ from potstill.progress import set_up_logging, track
 from potstill.rundir import RunDirectory, StageSession
 
 POLL_SECONDS = 1.0
-CPU_CORES_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
-"""Where vLLM 0.32 reads which cores it may use."""
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+"""vLLM 0.32 heeds its own VLLM_CPU_OMP_THREADS_BIND in worker processes only."""
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -141,7 +141,7 @@ class _Replica:
 
 
 def devices(config: GenerateConfig, index: int) -> dict[str, str]:
-    """Return the environment that gives a replica its own GPUs, or its share of the CPU cores.
+    """Return the environment of a replica: its own GPUs, or its share of the threads on a CPU.
 
     Raises:
         ConfigError: There are GPUs, but too few for all replicas.
@@ -156,9 +156,9 @@ def devices(config: GenerateConfig, index: int) -> dict[str, str]:
                 found=len(visible),
             )
         return {GPUS_VARIABLE: ",".join(visible[index * size : (index + 1) * size])}
-    cores = sorted(os.sched_getaffinity(0))
-    share = cores[index :: config.engine.data_parallel_size] or cores
-    return {CPU_CORES_VARIABLE: ",".join(map(str, share))}
+    count = config.engine.data_parallel_size
+    share = range(index, len(os.sched_getaffinity(0)), count)
+    return {THREADS_VARIABLE: str(max(1, len(share)))}
 
 
 def _visible_gpus() -> list[str]:

@@ -23,13 +23,12 @@ from generate.samples import make_parts, open_samples
 
 NUM_PROMPTS, MAX_TOKENS, TOP_LOGPROBS = 256, 48, 128
 BASE = {"max_num_seqs": 128, "kv_cache_bytes": 2 << 30, "enforce_eager": True}
-CORES_VARIABLE = "VLLM_CPU_OMP_THREADS_BIND"
 ALLOCATORS = ("tcmalloc_minimal", "jemalloc")
 
 
 def settings() -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
     """Return what is tried: changes of the engine's settings and of the environment, by name."""
-    cores = sorted(os.sched_getaffinity(0))
+    num_cores = len(os.sched_getaffinity(0))
     found: dict[str, tuple[dict[str, Any], dict[str, str]]] = {"base": ({}, {})}
     found |= {f"{size} at once": ({"max_num_seqs": size}, {}) for size in (16, 32, 64, 256)}
     found |= {"compiled": ({"enforce_eager": False}, {})}
@@ -39,8 +38,8 @@ def settings() -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
         for size in (1 << 29, 4 << 30)
     }
     found |= {
-        f"{count} of {len(cores)} cores": ({}, {CORES_VARIABLE: ",".join(map(str, cores[:count]))})
-        for count in range(1, len(cores), max(1, len(cores) // 2))
+        f"{count} of {num_cores} threads": ({}, {"OMP_NUM_THREADS": str(count)})
+        for count in range(1, num_cores, max(1, num_cores // 2))
     }
     for name in ALLOCATORS:
         if library := ctypes.util.find_library(name):

@@ -207,13 +207,13 @@ def test_replicas_on_a_cpu_share_its_cores(configured, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7, 2, 3, 11, 4})
     config = configured(engine={"data_parallel_size": 2})
     assert [devices(config, index) for index in range(2)] == [
-        {"VLLM_CPU_OMP_THREADS_BIND": "2,4,11"},
-        {"VLLM_CPU_OMP_THREADS_BIND": "3,7"},
+        {"OMP_NUM_THREADS": "3"},
+        {"OMP_NUM_THREADS": "2"},
     ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     crowded = configured(engine={"data_parallel_size": 7})
-    assert devices(crowded, 1) == {"VLLM_CPU_OMP_THREADS_BIND": "3"}
-    assert devices(crowded, 6) == {"VLLM_CPU_OMP_THREADS_BIND": "2,3,4,7,11"}
+    assert devices(crowded, 1) == {"OMP_NUM_THREADS": "1"}
+    assert devices(crowded, 6) == {"OMP_NUM_THREADS": "1"}
 
 
 def test_each_replica_sees_its_own_gpus(configured, monkeypatch):
