@@ -195,7 +195,7 @@ def test_verbose_shows_where_an_unexpected_error_happened(tmp_path):
 
 
 def test_an_interrupted_stage_exits_with_130_and_lets_the_run_go(tmp_path):
-    body = "import time\nprint('ready', flush=True)\ntime.sleep(30)"
+    body = "import time\nprint('ready', flush=True)\ntime.sleep(300)"
     process = subprocess.Popen(
         fake_train(body, "train", tmp_path / "run"),
         cwd=ROOT,
@@ -206,7 +206,7 @@ def test_an_interrupted_stage_exits_with_130_and_lets_the_run_go(tmp_path):
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in stderr
     with RunDirectory(tmp_path / "run").locked():
