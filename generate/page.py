@@ -115,7 +115,7 @@ def _classes(counts: Counter[int], unit: float = 1.0) -> tuple[list[str], list[f
         if unit != 1.0:
             labels.append(f"{start * unit:g}-{end * unit:g}")
         else:
-            labels.append(str(start) if width == 1 else f"{start}-{end - 1}")
+            labels.append(str(start) if width == 1 else f"{start}-{min(end - 1, high)}")
     return labels, sums
 
 
