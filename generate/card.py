@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from generate.dropped import counts_by_filter
 from generate.summary import Summary
 from potstill.distributions import ERROR_BOUNDS
 
@@ -89,7 +90,13 @@ Prompts that say nearly the same are in one split. Languages, as a detector sees
 
 | filter | prompts | conversations |
 |---|--:|--:|
-{_rows(_dropped(facts)) or "| nothing | 0 | 0 |"}
+{
+            _rows(
+                f"| {name} | {prompts:,} | {conversations:,} |"
+                for name, prompts, conversations in counts_by_filter(facts)
+            )
+            or "| nothing | 0 | 0 |"
+        }
 
 `dropped.parquet` here and beside the prompts has every row that was left out, with its reason.
 
@@ -121,14 +128,6 @@ def _how(facts: Mapping[str, Any]) -> str:
             "for each prompt"
         )
     return how
-
-
-def _dropped(facts: Mapping[str, Any]) -> list[str]:
-    prompts, conversations = facts["dropped_prompts"], facts["dropped_conversations"]
-    return [
-        f"| {name} | {prompts.get(name, 0):,} | {conversations.get(name, 0):,} |"
-        for name in dict.fromkeys([*prompts, *conversations])
-    ]
 
 
 def _rows(lines: Any) -> str:  # noqa: ANN401  (an iterable of lines)

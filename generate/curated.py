@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_args
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,9 +26,10 @@ from generate.config import GenerateConfig
 from generate.curation.checks import file_digests
 from generate.curation.conversations import ConversationCurator, Drop
 from generate.curation.language import Detector
-from generate.dropped import DROPPED_NAME, dropped_schema, with_reasons
+from generate.dropped import DROPPED_NAME, dropped_schema, say_counts, with_reasons
 from generate.page import render_summary
 from generate.parts import part_paths
+from generate.prompts import first_question
 from generate.summary import Summary, summarise
 from generate.teachers.at_hand import TeacherAtHand
 from potstill.distributions import parquet_options
@@ -74,7 +76,8 @@ def make_conversations(
         read_manifest(run_directory.stage_dir(name)).facts for name in ("prompts", "samples")
     )
     with disk_errors("writing conversations", session.dir):
-        dropped = _filter(config, part_paths(samples_dir), session.dir)
+        found = _filter(config, part_paths(samples_dir), session.dir)
+        dropped = dict(found.dropped)
         paths = [
             path for split in get_args(Split) for path in conversation_paths(session.dir, split)
         ]
@@ -83,7 +86,7 @@ def make_conversations(
             raise TeacherError(
                 "the filters left no conversation to train on",
                 where=samples_dir,
-                found=_counted(dropped | {"failed": sample_facts["num_failed"]}),
+                found=say_counts(dropped | {"failed": sample_facts["num_failed"]}),
                 hint="loosen generate.curation, or ask for more prompts",
             )
         facts = sample_facts | {
@@ -92,26 +95,37 @@ def make_conversations(
             "dropped_prompts": prompt_facts["dropped"],
             "dropped_conversations": dropped,
             "num_redacted": prompt_facts["num_redacted"],
-            "languages": _languages(paths),
+            "languages": dict(found.languages.most_common()),
         }
         if config.hidden_states:
             _write_hidden_states(config, teacher, paths)
         write_text_atomically(session.dir / "README.md", render_card(facts, summary))
-        page = render_summary(facts, summary, _samples(paths))
+        page = render_summary(facts, summary, found.samples)
         write_text_atomically(session.dir / "summary.html", page)
     _report(summary, dropped, run_directory)
     rows = summary.rows_by_part | {DROPPED_NAME: sum(dropped.values())}
     return session.finish(rows=rows, facts=facts, stats=summary.stats())
 
 
-def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> dict[str, int]:
-    """Write what is kept and what is not; return the number dropped by filter.
+@dataclass
+class _Found:
+    """What one reading of the samples found."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    """By filter."""
+    languages: Counter[str] = field(default_factory=Counter)
+    """Of the first questions of what is kept, as a detector sees them."""
+    samples: list[Conversation] = field(default_factory=list)
+    """Some that are kept; which ones is as good as random, and the same every time."""
+
+
+def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Found:
+    """Write what is kept and what is not; return what was found on the way.
 
     What an interrupted process left is written again, the same: it takes less time than one part
     took to sample.
     """
-    curator = ConversationCurator(config.curation)
-    dropped: Counter[str] = Counter()
+    curator, detector, found = ConversationCurator(config.curation), Detector(), _Found()
     schema = pq.read_schema(parts[0])
     with ExitStack() as stack, track("filtering conversations", len(parts), "parts") as progress:
         files: dict[str, _RowGroups] = {
@@ -122,11 +136,21 @@ def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> dict[
         stack.enter_context(rest)
         for path in parts:
             for batch in read_conversation_batches(path):
-                drops = [curator.judge(one) for one in conversations_from_batch(batch)]
-                dropped.update(drop.filter for drop in drops if drop is not None)
+                conversations = conversations_from_batch(batch)
+                drops = [curator.judge(one) for one in conversations]
+                kept = [one for one, drop in zip(conversations, drops, strict=True) if drop is None]
+                found.dropped.update(drop.filter for drop in drops if drop is not None)
+                found.languages.update(
+                    detector.language(first_question(one.given)) or "und" for one in kept
+                )
+                found.samples = nsmallest(
+                    NUM_SAMPLES, [*found.samples, *kept], key=lambda one: one.conversation_id
+                )
                 _sort_rows(pa.Table.from_batches([batch]), drops, files, rest)
             progress.advance(1)
-    return dict(dropped)
+    splits = get_args(Split)
+    found.samples.sort(key=lambda one: splits.index(one.prompt.split))
+    return found
 
 
 def _sort_rows(
@@ -216,42 +240,8 @@ def _write_hidden_states(
     write_hidden_states(paths, reader)
 
 
-def _languages(paths: Iterable[Path]) -> dict[str, int]:
-    """Count the languages that a detector sees in the first questions, most frequent first."""
-    detector, counts = Detector(), Counter[str]()
-    for path in paths:
-        for batch in read_conversation_batches(path, ["prompt"]):
-            for messages in batch["prompt"].to_pylist():
-                counts[detector.language(_question(messages)) or "und"] += 1
-    return dict(counts.most_common())
-
-
-def _question(messages: list[dict[str, Any]]) -> str:
-    return next((one["content"] for one in messages if one["role"] == "user"), "")
-
-
-def _samples(paths: Iterable[Path]) -> list[Conversation]:
-    """Return some conversations; which ones is as good as random, and the same every time."""
-    chosen = set(nsmallest(NUM_SAMPLES, (name for path in paths for name in _ids(path))))
-    return [
-        conversation
-        for path in paths
-        for batch in read_conversation_batches(path)
-        for conversation in conversations_from_batch(
-            batch.filter(pc.is_in(batch["conversation_id"], pa.array(chosen, pa.string())))
-        )
-    ]
-
-
-def _ids(path: Path) -> Iterator[str]:
-    for batch in read_conversation_batches(path, ["conversation_id"]):
-        yield from batch["conversation_id"].to_pylist()
-
-
 def _report(summary: Summary, dropped: dict[str, int], run_directory: RunDirectory) -> None:
     append_metrics(run_directory.metrics_path, "conversations", **summary.stats())
-    logger.info("%d conversations kept; left out: %s", summary.num_conversations, _counted(dropped))
-
-
-def _counted(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in dropped.items()) or "none"
+    logger.info(
+        "%d conversations kept; left out: %s", summary.num_conversations, say_counts(dropped)
+    )

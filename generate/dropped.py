@@ -6,12 +6,11 @@ In: rows and reasons. Out: `dropped.parquet`. Knows nothing of filters.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from generate.prompts import RawPrompt
 from potstill.tables import PROMPT_SCHEMA, write_rows
@@ -48,9 +47,22 @@ def write_dropped_prompts(
     return dict(Counter(row["filter"] for row in rows))
 
 
-def count_dropped(path: Path) -> dict[str, int]:
-    """Return the number of rows by filter."""
-    return dict(Counter(pq.read_table(path, columns=["filter"])["filter"].to_pylist()))
+def counts_by_filter(facts: Mapping[str, Any]) -> list[tuple[str, int, int]]:
+    """Return each filter with the prompts and the conversations it left out.
+
+    Args:
+        facts: Of the manifest of the finished conversations.
+    """
+    prompts, conversations = facts["dropped_prompts"], facts["dropped_conversations"]
+    return [
+        (name, prompts.get(name, 0), conversations.get(name, 0))
+        for name in dict.fromkeys([*prompts, *conversations])
+    ]
+
+
+def say_counts(counts: Mapping[str, int]) -> str:
+    """Say what was left out: the number of each filter."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
 
 
 def _row(prompt: RawPrompt) -> dict[str, Any]:

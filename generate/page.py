@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from generate.dropped import counts_by_filter
 from generate.summary import ENTROPY_STEP, Summary
 from potstill import pages
 from potstill.schema import Conversation
@@ -41,7 +42,6 @@ def render_summary(
     facts: Mapping[str, Any], summary: Summary, samples: Sequence[Conversation]
 ) -> str:
     """Return the whole page."""
-    prompts, conversations = facts["dropped_prompts"], facts["dropped_conversations"]
     return pages.render_page(
         "generate",
         "summary.html.j2",
@@ -50,10 +50,7 @@ def render_summary(
         stats=summary.stats(),
         sentences=sentences(facts, summary),
         charts=charts(summary),
-        filters=[
-            (name, prompts.get(name, 0), conversations.get(name, 0))
-            for name in dict.fromkeys([*prompts, *conversations])
-        ],
+        filters=counts_by_filter(facts),
         sources=summary.sources.most_common(),
         samples=samples,
     )

@@ -14,7 +14,7 @@ from generate.config import GenerateConfig
 from generate.curation.checks import check_filters, file_digests
 from generate.curation.clusters import cluster, near_held_out
 from generate.curation.prompts import curate_prompts
-from generate.dropped import DROPPED_NAME, write_dropped_prompts
+from generate.dropped import DROPPED_NAME, say_counts, write_dropped_prompts
 from generate.prompts import RawPrompt, assign_splits
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.shapes import LastRole
@@ -182,5 +182,6 @@ def _refuse_too_few(num_found: int, num_kept: int, num_clusters: int) -> None:
 
 
 def _report(num_found: int, kept: Sequence[Prompt], dropped: dict[str, int]) -> None:
-    left_out = ", ".join(f"{count} {name}" for name, count in dropped.items()) or "none"
-    logger.info("%d prompts found, %d kept; left out: %s", num_found, len(kept), left_out)
+    logger.info(
+        "%d prompts found, %d kept; left out: %s", num_found, len(kept), say_counts(dropped)
+    )

@@ -67,6 +67,11 @@ class RawPrompt:
         return "\n".join([*lines, self.tools or ""])
 
 
+def first_question(messages: Iterable[Message]) -> str:
+    """Return a conversation's first question; a later one would not make sense on its own."""
+    return next((one.content for one in messages if one.role == "user"), "")
+
+
 def distinct(prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
     """Drop prompts that differ from an earlier one in case, spacing or punctuation only."""
     first_by_key: dict[str, RawPrompt] = {}

@@ -101,7 +101,7 @@ class Summary:
 
     def add_signal(self, signal: TokenDistributions) -> None:
         """Count a conversation's distributions."""
-        starts_T = np.cumsum(signal.counts_T) - signal.counts_T
+        starts_T = signal.starts_T
         p_N = np.exp(signal.top_logprobs_N.astype(np.float64))
         cumulative_N = np.cumsum(p_N)
         before_T = cumulative_N[starts_T] - p_N[starts_T]

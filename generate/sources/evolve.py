@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
-from generate.prompts import RawPrompt
+from generate.prompts import RawPrompt, first_question
 from generate.sources.attempts import Writing, write_until_enough
 from generate.sources.config import Operation, SourceConfig
 from generate.sources.rewriting import evolution_messages, parse_evolved, text_key
@@ -57,7 +57,7 @@ def write_evolved(
             "have no tools",
             hint="raise generate.prompts.max_prompt_tokens",
         )
-    questions = {text_key(question(seed)) for seed in usable}
+    questions = {text_key(first_question(seed.messages)) for seed in usable}
 
     def drawn(number: int) -> tuple[RawPrompt, Operation]:
         place = derive_seed(sampling.seed, f"evolution {number}")
@@ -66,11 +66,13 @@ def write_evolved(
 
     def prompt_token_ids(number: int) -> list[int]:
         seed, operation = drawn(number)
-        return render_prompt(teacher.tokenizer, evolution_messages(question(seed), operation))
+        return render_prompt(
+            teacher.tokenizer, evolution_messages(first_question(seed.messages), operation)
+        )
 
     def to_prompt(number: int, text: str) -> RawPrompt | None:
         seed, _ = drawn(number)
-        variant = parse_evolved(question(seed), text)
+        variant = parse_evolved(first_question(seed.messages), text)
         if variant is None or text_key(variant) in questions:
             return None
         return _to_prompt(variant, seed, config)
@@ -88,18 +90,13 @@ def usable_seeds(
         prompt.prompt_id: prompt
         for prompt in prompts
         if prompt.tools is None
-        and question(prompt).strip()
+        and first_question(prompt.messages).strip()
         and not any(
             control in message.content for message in prompt.messages for control in controls
         )
-        and len(tokenise(tokenizer, question(prompt))) <= max_tokens
+        and len(tokenise(tokenizer, first_question(prompt.messages))) <= max_tokens
     }
     return [seeds[prompt_id] for prompt_id in sorted(seeds)]
-
-
-def question(prompt: RawPrompt) -> str:
-    """Return a conversation's first question; a later one would not make sense on its own."""
-    return next((one.content for one in prompt.messages if one.role == "user"), "")
 
 
 def _to_prompt(variant: str, seed: RawPrompt, config: SourceConfig) -> RawPrompt:

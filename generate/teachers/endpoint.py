@@ -105,9 +105,12 @@ class EndpointTeacher:
             self._check_top_logprobs(top_logprobs)
         dialect = self._server.dialect
 
+        def worst(request: SampleRequest) -> float:
+            return self._budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
+
         def admit(request: SampleRequest) -> bool:
             self._check_mode(request, top_logprobs)
-            return self._budget.hold(self._worst(request))
+            return self._budget.hold(worst(request))
 
         def draw(request: SampleRequest) -> Coroutine[Any, Any, Sample | Failure]:
             return self._answer(
@@ -115,7 +118,7 @@ class EndpointTeacher:
                 dialect.path,
                 lambda: dialect.body(request, top_logprobs),
                 lambda answer: dialect.read(answer, request, top_logprobs),
-                worst=self._worst(request),
+                worst=worst(request),
             )
 
         return self._loop.results(
@@ -144,20 +147,23 @@ class EndpointTeacher:
                 found=f"its {dialect.path} only",
             )
 
+        def worst(request: ScoreRequest) -> float:
+            return self._budget.cost(len(request.token_ids), 1)
+
         def score(request: ScoreRequest) -> Coroutine[Any, Any, Sample | Failure]:
             return self._answer(
                 request.request_id,
                 dialect.path,
                 lambda: dialect.score_body(request, top_logprobs),
                 lambda answer: dialect.read_score(answer, request, top_logprobs),
-                worst=self._budget.cost(len(request.token_ids), 1),
+                worst=worst(request),
             )
 
         return self._loop.results(
             next_requests,
             score,
             max_in_flight=self.max_num_seqs,
-            admit=lambda request: self._budget.hold(self._budget.cost(len(request.token_ids), 1)),
+            admit=lambda request: self._budget.hold(worst(request)),
             refused=self._cap_reached,
         )
 
@@ -198,9 +204,6 @@ class EndpointTeacher:
             raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             return Failure(request_id, f"not an answer in OpenAI's format: {type(error).__name__}")
-
-    def _worst(self, request: SampleRequest) -> float:
-        return self._budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
 
     def _check_top_logprobs(self, top_logprobs: int) -> None:
         if top_logprobs not in self._checked_top_logprobs:

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from generate.prompts import first_question
 from generate.sources.config import OPERATIONS, SourceConfig
-from generate.sources.evolve import question, usable_seeds, write_evolved
+from generate.sources.evolve import usable_seeds, write_evolved
 from generate.sources.rewriting import INSTRUCTIONS, evolution_messages
 from potstill.errors import ConfigError
 from potstill.schema import Message, SamplingParams
@@ -45,7 +46,7 @@ def test_every_seed_is_rewritten_in_every_way(writing, tmp_path, seeds):
     asked = teacher.asked_texts()
     for seed in seeds:
         for operation in OPERATIONS:
-            (message,) = evolution_messages(question(seed), operation)
+            (message,) = evolution_messages(first_question(seed.messages), operation)
             share = asked.count(f"<user>{message.content}|<assistant>") / len(asked)
             assert share == pytest.approx(0.1, abs=0.07)
 
@@ -67,7 +68,7 @@ def test_seeds_in_another_order_are_drawn_alike(writing, tmp_path, seeds):
 def test_copies_of_any_seed_and_useless_answers_are_not_taken(writing, tmp_path, seeds):
     texts = ["how do i boil an egg", "How do I bake bread?", "Sure!", *VARIANTS]
     prompts = write(writing(texts), tmp_path, seeds)
-    assert [question(prompt) for prompt in prompts] == VARIANTS[:6]
+    assert [first_question(prompt.messages) for prompt in prompts] == VARIANTS[:6]
 
 
 def test_what_a_kill_interrupts_is_gone_on_with(writing, tmp_path, seeds):
@@ -81,7 +82,7 @@ def test_the_first_question_of_a_conversation_is_its_seed(asking):
     first, second = asking("One thing, please?"), asking("And another one?")
     answer = Message(role="assistant", content="Yes.")
     conversation = type(first)((*first.messages, answer, *second.messages), "made in a test")
-    assert question(conversation) == "One thing, please?"
+    assert first_question(conversation.messages) == "One thing, please?"
 
 
 def test_seeds_with_tools_control_tokens_or_nothing_to_ask_and_long_ones_are_left_out(
