@@ -5,9 +5,9 @@ In: TOML values. Out: one frozen, validated table. Imports no heavy library.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from potstill.config import Table
 
@@ -17,13 +17,22 @@ class StudentConfig(Table):
 
     num_layers: int = Field(default=24, ge=1)
     """Layers to keep of the teacher. 24 of the embedded teacher's 30 is the demo's trade: a fifth
-    of the layers gone, and little enough damage to mend in minutes. Ignored with `checkpoint`."""
+    of the layers gone, and little enough damage to mend in minutes. Ignored with `checkpoint`, and
+    where `layers` lists them."""
+    layers: Literal["influence", "even"] | list[Annotated[int, Field(ge=0)]] = "influence"
+    """Which layers of the teacher to keep: those with most influence on its hidden states,
+    `num_layers` evenly spread ones (first and last among them), or a list of their numbers from 0.
+    Influence is measured, so it is the default."""
+    intermediate_size: int | None = Field(default=None, ge=1)
+    """Neurons to keep in each layer's MLP, those of the largest activations. None keeps all: the
+    same share of parameters costs less fidelity as whole layers, unless few layers are left."""
     checkpoint: str | None = None
     """Hugging Face checkpoint (directory or hub name) to start from instead of pruning the teacher.
-    It must have the teacher's tokenizer; a padded vocabulary is fine."""
-    max_influence_conversations: int = Field(default=16, ge=1)
-    """Validation conversations over which block influence is averaged. The ranking of layers
-    settles within a few thousand tokens."""
+    A padded vocabulary is fine. With another tokenizer than the teacher's, the conversations' text
+    is tokenised again and only sequence-level distillation (`kd.weight = 0`) is possible."""
+    max_calibration_conversations: int = Field(default=16, ge=1)
+    """Validation conversations over which influence and activations are averaged. The ranking of
+    layers settles within a few thousand tokens."""
 
 
 class KDConfig(Table):
@@ -32,11 +41,37 @@ class KDConfig(Table):
     weight: float = Field(default=0.9, ge=0.0, le=1.0)
     """Share of the token-level loss; the rest is cross-entropy on the teacher's tokens. The stored
     distribution says more than one draw from it, so it gets most of the weight."""
-    divergence: Literal["forward_kl"] = "forward_kl"
-    """Which token-level loss, by its name in `train.losses.DIVERGENCES`."""
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"] = (
+        "forward_kl"
+    )
+    """Which token-level loss, by its name in `train.losses.DIVERGENCES`. On the teacher's own
+    samples forward KL is the one whose gradient they estimate."""
+    tail: Literal["bucket", "sample", "renormalise", "truncate"] = "bucket"
+    """What stands for the tokens that are not stored: one category of their whole mass (a lower
+    bound of the full divergence), the teacher's own sampled token as a draw from them (unbiased;
+    refused unless sampled at temperature 1 and top-p 1 without choice), or nothing, with the stored
+    ones renormalised or not (biased towards over-confidence; for comparison)."""
+    beta: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """Weight of the teacher in the mixture of `jsd`; 0.5 is the symmetric one."""
+    skew: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Share of the other distribution that `skew_kl` and `skew_reverse_kl` mix in; DistiLLM's
+    default."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """Both distributions are flattened by it before they are compared, and the loss is multiplied
+    by its square so that gradients keep their size. Other than 1 only with the tail `bucket`, the
+    one in which both are whole distributions. 1: the student answers at 1."""
     chunk_tokens: int = Field(default=256, ge=1)
     """Tokens whose logits exist at once. 256 x 49,152 logits in float32 are 50 MB; smaller chunks
     read the head's weights more often, larger ones gain nothing on a CPU."""
+
+    @model_validator(mode="after")
+    def _temperature_needs_whole_distributions(self) -> KDConfig:
+        if self.temperature != 1.0 and self.tail != "bucket":
+            raise ValueError(
+                f"a temperature other than 1 needs the tail 'bucket', not {self.tail!r}: what the "
+                "tail weighs at another temperature is not stored"
+            )
+        return self
 
 
 class LoRAConfig(Table):
@@ -46,6 +81,11 @@ class LoRAConfig(Table):
     """Rank of every adapter. 16 is the usual least for distillation."""
     alpha: int = Field(default=32, ge=1)
     """Scale of the adapters; twice the rank keeps the step size when the rank changes."""
+    use_rslora: bool = False
+    """Divide by the rank's square root instead of the rank: for ranks of 64 and more."""
+    use_dora: bool = False
+    """Learn the length of each weight's columns apart from their direction: nearer to full
+    fine-tuning at low rank, for a slower step."""
 
 
 class FreezeConfig(Table):
@@ -60,10 +100,50 @@ class FreezeConfig(Table):
 
 
 class EvaluationConfig(Table):
-    """Held-out fidelity to the teacher, before and after training."""
+    """Held-out fidelity to the teacher: before and after training, and on the way."""
 
     max_conversations: int = Field(default=64, ge=1)
-    """Test conversations to measure at most; the standard error is reported beside the mean."""
+    """Conversations to measure at most; the standard error is reported beside the mean. Before and
+    after training they are of the test split, on the way of the validation split."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps between measurements on the way. None: none, the cheapest."""
+    patience: int | None = Field(default=None, ge=1)
+    """Measurements without a lower held-out loss after which training stops; the student is then
+    the best one measured. None: never. Needs `every_steps`."""
+    num_generations: int = Field(default=4, ge=0)
+    """Prompts that the student answers at each measurement, kept in `generations.jsonl`: a loss
+    does not show a student that repeats itself."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest of those answers, in tokens."""
+
+    @model_validator(mode="after")
+    def _patience_needs_measurements(self) -> EvaluationConfig:
+        if self.patience is not None and self.every_steps is None:
+            raise ValueError("patience counts measurements: set every_steps as well")
+        return self
+
+
+class OnPolicyConfig(Table):
+    """A last stage in which the student answers and the teacher corrects it, token by token.
+
+    TRL's DistillationTrainer, or its GOLDTrainer where the tokenizers differ. The teacher is in
+    memory, and the student samples while it trains.
+    """
+
+    max_steps: int = Field(default=0, ge=0)
+    """Optimizer steps; 0 leaves the stage out. It costs far more per token than the stored
+    conversations, and mends what they cannot show: the student's own mistakes."""
+    batch_size: int = Field(default=4, ge=1)
+    """Prompts per optimizer step."""
+    max_completion_tokens: int = Field(default=128, ge=1)
+    """Longest answer that is sampled and corrected."""
+    learning_rate: float = Field(default=1e-5, gt=0.0)
+    """Peak of the schedule. Lower than before: the student is near its best already."""
+    beta: float = Field(default=1.0, ge=0.0, le=1.0)
+    """0 is forward KL, 1 reverse KL, between them generalised JSD (TRL's `beta`). On the student's
+    own samples reverse KL is the one whose gradient they estimate."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """Of sampling and of the loss (TRL's `temperature`)."""
 
 
 class TrainConfig(Table):
@@ -76,6 +156,10 @@ class TrainConfig(Table):
     lora: LoRAConfig = LoRAConfig()
     freeze: FreezeConfig = FreezeConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    on_policy: OnPolicyConfig = OnPolicyConfig()
+    launch: str | None = None
+    """Train in several processes: `ddp`, `fsdp2` or `deepspeed` (train/launch/), or the path of a
+    configuration of `accelerate launch`. None: in this process, on one device."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; weights and optimizer state are float32 in any case. "auto" is
     bfloat16 where the processor multiplies it natively (about three times faster), else float32."""
@@ -86,8 +170,13 @@ class TrainConfig(Table):
     """Passes over the train split, when `max_steps` is unset."""
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps; overrides `num_epochs`. None: as many as `num_epochs` needs."""
+    packing: bool = False
+    """Join conversations to rows of up to `max_length` tokens that do not see one another, instead
+    of padding those of similar length; `batch_size` then counts rows. For attention that skips what
+    is masked (on a GPU); a CPU computes it and throws it away."""
     batch_size: int = Field(default=8, ge=1)
-    """Conversations in one forward pass, of similar length so that little is padding."""
+    """Conversations in one forward pass, of similar length so that little is padding. With several
+    processes: in each."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     """Forward passes per optimizer step; the loss is the mean over all their tokens."""
     max_length: int = Field(default=1024, ge=2)
@@ -103,9 +192,14 @@ class TrainConfig(Table):
     """Gradients of a larger norm are scaled down to it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: a third slower, for models that fill memory."""
+    compile: bool = False
+    """Compile the layers (torch.compile): minutes at the start, for long runs."""
     save_steps: int = Field(default=100, ge=1)
     """Optimizer steps between saved training states; what a killed run may lose."""
     logging_steps: int = Field(default=5, ge=1)
     """Optimizer steps between lines in `metrics.jsonl`."""
+    report_to: list[str] = []
+    """Where metrics go besides `metrics.jsonl`: names that transformers knows, such as
+    `tensorboard`, `trackio` or `wandb`, each installed by you."""
     seed: int = 0
     """Seed of the order of conversations and of adapter weights."""

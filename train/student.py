@@ -44,7 +44,7 @@ def removable_layers(
     """
     least_influential([0.0] * len(decoder_layers(teacher)), config.num_layers)
     teacher.eval()
-    num_conversations = min(config.max_influence_conversations, len(validation))
+    num_conversations = min(config.max_calibration_conversations, len(validation))
     with track("measuring block influence", num_conversations, "conversations") as progress:
 
         def batches() -> Iterator[dict[str, Tensor]]:
