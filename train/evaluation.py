@@ -17,7 +17,7 @@ from torch import Tensor
 
 from potstill.fidelity import Fidelity, FidelityMeter, StudentRows
 from potstill.progress import track
-from train.dataset import IGNORED_LABEL, Collator
+from train.batches import IGNORED_LABEL, Collator
 
 CHUNK_TOKENS = 256
 

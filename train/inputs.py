@@ -19,9 +19,10 @@ from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
 from potstill.errors import ManifestMismatchError
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
+from train.batches import Collator
+from train.cache import load_split
 from train.checkpoints import refuse_other_tokenizer
 from train.config import TrainConfig
-from train.dataset import Collator, load_split
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ class Data:
     collator: Collator
 
 
-def load_data(config: TrainConfig, run_directory: RunDirectory) -> Data:
-    """Read and check the conversations of a run.
+def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Data:
+    """Read and check the conversations of a run; lay them out in the scratch directory.
 
     Raises:
         ManifestMismatchError: The teacher's tokenizer, chat template or, where the student is made
@@ -58,7 +59,7 @@ def load_data(config: TrainConfig, run_directory: RunDirectory) -> Data:
     tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
     _refuse_other_template(tokenizer.chat_template, facts["chat_template_sha256"], teacher_dir)
     train, validation, test = (
-        load_split(conversations_dir, split, config.max_length)
+        load_split(conversations_dir, split, config.max_length, scratch_dir)
         for split in ("train", "validation", "test")
     )
     collator = Collator(config.max_length, 0)

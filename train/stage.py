@@ -21,9 +21,9 @@ from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from train.arguments import adapter_config, training_arguments
+from train.cache import largest_token_id
 from train.checkpoints import load_model, reload_student, save_student
 from train.config import TrainConfig
-from train.dataset import largest_token_id
 from train.evaluation import measure_fidelity
 from train.inputs import Data, load_data
 from train.losses import DIVERGENCES
@@ -55,7 +55,7 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     session = run_directory.open_stage("student", config.to_json(), inputs=("conversations",))
     if session.finished:
         return session.finished
-    data = load_data(config, run_directory)
+    data = load_data(config, run_directory, session.scratch_dir)
     model, start = _start(config, data, session)
     trainer = _train(config, data, model, start["removed_layers"], session, run_directory)
     model, trained = _save_and_measure(config, data, trainer.finished_model(), session)

@@ -18,9 +18,10 @@ from torch import Tensor
 from potstill.checkpoints import find_checkpoint
 from potstill.errors import TrainingError
 from potstill.progress import track
+from train.batches import Collator
 from train.checkpoints import load_model, refuse_other_tokenizer
 from train.config import FreezeConfig, StudentConfig
-from train.dataset import Collator
+
 from train.pruning import (
     block_influence,
     decoder_layers,
@@ -29,7 +30,6 @@ from train.pruning import (
 )
 
 logger = logging.getLogger(__name__)
-
 
 def removable_layers(
     teacher: Any,  # noqa: ANN401  (untyped library)
@@ -55,7 +55,6 @@ def removable_layers(
         influence = block_influence(teacher, batches())
     return least_influential(influence, config.num_layers)
 
-
 def load_given_student(checkpoint: str, tokenizer_sha256: str) -> Any:  # noqa: ANN401
     """Load a checkpoint that shares the teacher's tokenizer.
 
@@ -67,7 +66,6 @@ def load_given_student(checkpoint: str, tokenizer_sha256: str) -> Any:  # noqa: 
     refuse_other_tokenizer(checkpoint_dir, tokenizer_sha256)
     return load_model(checkpoint_dir)
 
-
 def prune(model: Any, removed: list[int]) -> None:  # noqa: ANN401  (untyped library)
     """Remove layers and say which."""
     total = len(decoder_layers(model))
@@ -78,7 +76,6 @@ def prune(model: Any, removed: list[int]) -> None:  # noqa: ANN401  (untyped lib
         total,
         ", ".join(map(str, removed)),
     )
-
 
 def refuse_small_vocabulary(model: Any, largest_token_id: int) -> None:  # noqa: ANN401
     """Make sure that the student can represent every stored token.
@@ -96,7 +93,6 @@ def refuse_small_vocabulary(model: Any, largest_token_id: int) -> None:  # noqa:
             hint="use a student with at least the teacher's vocabulary",
         )
 
-
 def freeze(model: Any, config: FreezeConfig, removed: list[int]) -> None:  # noqa: ANN401
     """Turn off the gradients of what full fine-tuning leaves as it is."""
     if config.embeddings:
@@ -107,12 +103,10 @@ def freeze(model: Any, config: FreezeConfig, removed: list[int]) -> None:  # noq
         for layer in decoder_layers(model)[: removed[0]]:
             _turn_off(layer.parameters())
 
-
 def _turn_off(parameters: Any) -> None:  # noqa: ANN401  (an iterator of tensors)
     parameter: Tensor
     for parameter in parameters:
         parameter.requires_grad_(False)
-
 
 def fast_dtype(wanted: str) -> torch.dtype:
     """Resolve `train.dtype`: "auto" is bfloat16 where the device multiplies it natively."""

@@ -33,9 +33,10 @@ from trl import SFTConfig, SFTTrainer
 from potstill.errors import ArtifactError
 from potstill.files import disk_errors
 from potstill.progress import append_metrics, track
-from train.dataset import IGNORED_LABEL, Collator, SimilarLengths
+from train.batches import IGNORED_LABEL, Collator
 from train.evaluation import labelled_hidden_states
 from train.losses.chunked import Mix, Targets, distillation_loss
+from train.order import SimilarLengths
 
 WHOLE_NAME = "whole"
 """Written into a training state last: without it the state is a part of one."""

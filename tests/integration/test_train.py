@@ -229,11 +229,13 @@ def test_processed_logprobs_are_refused_for_the_token_level_loss(tiny_run):
     ("temperature", "top_p", "told"),
     [(0.7, 0.9, "sampled at temperature 0.7 and top-p 0.9"), (None, None, "written by others")],
 )
-def test_other_prefixes_than_the_teachers_own_are_told(tiny_run, caplog, temperature, top_p, told):
+def test_other_prefixes_than_the_teachers_own_are_told(
+    tiny_run, tmp_path, caplog, temperature, top_p, told
+):
     change_facts(tiny_run, generation_temperature=temperature, generation_top_p=top_p)
-    load_data(config(), tiny_run)
+    load_data(config(), tiny_run, tmp_path / "scratch")
     assert told not in caplog.text
-    load_data(config(kd={"weight": 0.5}), tiny_run)
+    load_data(config(kd={"weight": 0.5}), tiny_run, tmp_path / "scratch")
     assert told in caplog.text
 
 
@@ -258,7 +260,7 @@ def test_a_teacher_that_was_trained_further_makes_no_student(tiny_run, tiny_teac
     assert caught.value.where == changed
     assert not tiny_run.is_finished("student")
     given = config(student={"checkpoint": str(tiny_teacher_dir)})
-    assert load_data(given, tiny_run).teacher_dir == changed
+    assert load_data(given, tiny_run, tmp_path / "scratch").teacher_dir == changed
 
 
 def test_a_full_disk_is_one_clear_error(tiny_run):

@@ -1,0 +1,63 @@
+"""A split in the scratch directory: whole, in order, as narrow as it is stored."""
+
+import pyarrow as pa
+import pytest
+
+from potstill.errors import ArtifactError, TrainingError
+from potstill.tables import conversations_to_table, write_table
+from train.cache import largest_token_id, load_split
+
+
+def test_files_of_a_split_are_read_in_order_and_the_others_not(
+    tmp_path, conversation, write_conversations
+):
+    for part, first in enumerate((3, 4, 5)):
+        write_conversations(tmp_path, [conversation([1, first], [(1, 1)], [1])], part)
+    other = conversation([1, 900], [(1, 1)], [1], split="test")
+    write_conversations(tmp_path, [other])
+    write_table(tmp_path / "dropped.parquet", conversations_to_table([other], 1000))
+    split = load_split(tmp_path, "train", 9, tmp_path / "scratch")
+    assert [row["token_ids"].tolist() for row in split] == [[1, 3], [1, 4], [1, 5]]
+    assert largest_token_id(split) == 5
+    assert largest_token_id(load_split(tmp_path, "test", 9, tmp_path / "scratch")) == 900
+
+
+def test_stored_alternatives_count_among_the_largest_ids(stored):
+    assert largest_token_id(load_split(stored, "train", 9, stored / "scratch")) == 202
+
+
+def test_an_empty_file_among_others_is_no_hindrance(stored):
+    write_table(stored / "train-00001.parquet", conversations_to_table([], 49_152))
+    assert len(load_split(stored, "train", 9, stored / "scratch")) == 3
+
+
+@pytest.mark.parametrize(
+    ("split", "max_length", "found"),
+    [("test", 9, "none"), ("validation", 9, "none"), ("train", 1, "3 conversations, all with")],
+)
+def test_an_empty_split_is_refused(stored, split, max_length, found):
+    write_table(stored / "validation-00000.parquet", conversations_to_table([], 49_152))
+    with pytest.raises(TrainingError, match=found):
+        load_split(stored, split, max_length, stored / "scratch")
+
+
+def test_conversations_whose_prompt_is_too_long_are_left_out_and_counted(stored, caplog):
+    assert len(load_split(stored, "train", 2, stored / "scratch")) == 2
+    assert "1 of 3 conversations are left out" in caplog.text
+
+
+def test_a_damaged_file_is_refused(stored):
+    path = stored / "train-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match="a table cannot be read"):
+        load_split(stored, "train", 9, stored / "scratch")
+
+
+@pytest.mark.parametrize(("vocab_size", "width"), [(49_152, pa.uint16()), (128_256, pa.uint32())])
+def test_columns_stay_as_narrow_as_they_are_stored(
+    tmp_path, make_conversation, write_conversations, vocab_size, width
+):
+    write_conversations(tmp_path, [make_conversation()], vocab_size=vocab_size)
+    schema = load_split(tmp_path, "train", 9, tmp_path / "scratch").data.table.schema
+    assert schema.field("top_token_ids").type == schema.field("token_ids").type == pa.list_(width)
+    assert schema.field("top_probability_drops").type == pa.list_(pa.uint8())

@@ -1,0 +1,121 @@
+"""A split's conversations as one memory-mapped Arrow file: memory does not grow with their number.
+
+In: a split's Parquet files, and a scratch directory. Out: a dataset that is read from the disk by
+index. Nothing is tokenised again. Knows nothing of tensors or models.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from potstill.distributions import SIGNAL_COLUMNS
+from potstill.errors import TrainingError
+from potstill.files import disk_errors, replacing
+from potstill.schema import Split
+from potstill.tables import conversation_paths, read_conversation_batches
+
+logger = logging.getLogger(__name__)
+
+STORED_COLUMNS = ["conversation_id", "token_ids", "turns", *SIGNAL_COLUMNS]
+
+
+def load_split(
+    conversations_dir: Path, split: Split, max_length: int, scratch_dir: Path
+) -> datasets.Dataset:
+    """Return a split's conversations whose prompt leaves room for a token of the first answer.
+
+    They are written into the scratch directory unless they are there already. To the stored columns
+    come `turn_starts`, `turn_lengths`, and `length`, that of the whole conversation cut at
+    `max_length`.
+
+    Raises:
+        ArtifactError: A file is damaged, or the disk is full.
+        TrainingError: No conversation is left.
+    """
+    path = _path(scratch_dir, split)
+    if not path.is_file():
+        batches = (
+            _with_turns(batch)
+            for stored in conversation_paths(conversations_dir, split)
+            for batch in read_conversation_batches(stored, STORED_COLUMNS)
+        )
+        with disk_errors("laying out the conversations for training", path):
+            scratch_dir.mkdir(exist_ok=True)
+            _write(path, batches, max_length, split, conversations_dir)
+    return open_split(scratch_dir, split)
+
+
+def open_split(scratch_dir: Path, split: Split) -> datasets.Dataset:
+    """Return what `load_split` has written, read from the disk as it is needed."""
+    return datasets.Dataset.from_file(str(_path(scratch_dir, split))).with_format("numpy")
+
+
+def largest_token_id(dataset: datasets.Dataset) -> int:
+    """Return the largest token id anywhere in a split, stored alternatives included."""
+    columns = [name for name in ("token_ids", "top_token_ids") if name in dataset.column_names]
+    table = dataset.data.table
+    chunks = (chunk for name in columns for chunk in table[name].chunks)
+    return max(pc.max(chunk.flatten()).as_py() or 0 for chunk in chunks)
+
+
+def _path(scratch_dir: Path, split: Split) -> Path:
+    return scratch_dir / f"{split}.arrow"
+
+
+def _write(
+    path: Path, batches: Iterable[pa.RecordBatch], max_length: int, split: Split, source: Path
+) -> None:
+    """Write the conversations that fit, batch by batch, and say how many do not."""
+    num_stored = num_fitting = 0
+    with replacing(path) as temporary, ExitStack() as stack:
+        writer = None
+        for batch in batches:
+            fitting = _fitting(batch, max_length)
+            if writer is None:
+                writer = stack.enter_context(pa.ipc.new_stream(temporary, fitting.schema))
+            writer.write_batch(fitting)
+            num_stored += batch.num_rows
+            num_fitting += fitting.num_rows
+        if num_fitting == 0:
+            raise TrainingError(
+                f"the {split} split has no conversation to work with",
+                where=source,
+                expected=f"conversations whose prompt is shorter than max_length = {max_length} "
+                "tokens",
+                found=f"{num_stored} conversations, all with longer prompts"
+                if num_stored
+                else "none",
+                hint="generate more conversations, or raise train.max_length",
+            )
+    if num_fitting < num_stored:
+        logger.warning(
+            "%s split: %d of %d conversations are left out, their prompts reach max_length = %d",
+            split,
+            num_stored - num_fitting,
+            num_stored,
+            max_length,
+        )
+
+
+def _fitting(batch: pa.RecordBatch, max_length: int) -> pa.RecordBatch:
+    if batch.num_rows:
+        batch = batch.filter(pc.less(pc.list_element(batch["turn_starts"], 0), max_length))
+    lengths = pc.list_value_length(batch["token_ids"])
+    cut = pc.min_element_wise(lengths, pa.scalar(max_length, pa.int32()))
+    return batch.append_column("length", cut)
+
+
+def _with_turns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Lay the turns' starts and lengths out as columns of their own."""
+    turns = batch["turns"]
+    for name, field in (("turn_starts", "start"), ("turn_lengths", "num_tokens")):
+        column = pa.ListArray.from_arrays(turns.offsets, pc.struct_field(turns.values, field))
+        batch = batch.append_column(name, column)
+    return batch.drop_columns(["turns"])
