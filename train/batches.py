@@ -1,9 +1,9 @@
-"""Conversations as padded batches of tensors.
+"""Conversations as batches of tensors: padded, or packed into rows that hold several.
 
 In: rows of a split. Out: tensors in which row t of the teacher's distributions belongs to token t
 of its answers. Knows nothing of files or models.
 
-Shape legend: B conversations, L padded length, T labelled tokens of a batch, K stored entries.
+Shape legend: B rows of a batch, L padded length, T labelled tokens of a batch, K stored entries.
 """
 
 from __future__ import annotations
@@ -12,23 +12,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from potstill.distributions import decode_row
+from potstill.distributions import TokenDistributions, decode_row
 from potstill.fidelity import TeacherRows
 
 IGNORED_LABEL = -100
 """Marks tokens without a loss, for transformers as for us."""
 
+Row = dict[str, Any]
+"""A conversation of a split: arrays by column."""
+Ids = NDArray[np.int64]
 
-def labelled_positions(row: dict[str, Any], max_length: int) -> NDArray[np.int64]:
+
+def labelled_positions(row: Row, max_length: int) -> Ids:
     """Return the positions [T] of the tokens of a row's answers that `max_length` leaves."""
     turns = zip(row["turn_starts"], row["turn_lengths"], strict=True)
     positions_T = np.concatenate([np.arange(start, start + length) for start, length in turns])
     return positions_T[positions_T < max_length]
+
+
+def num_tokens(batch: dict[str, Tensor]) -> Tensor:
+    """Return the number of tokens in a batch that are no padding.
+
+    A packed batch has no mask, but each conversation has two tokens or more, and so exactly one at
+    position 1 for its one at position 0.
+    """
+    if "attention_mask" in batch:
+        return batch["attention_mask"].sum()
+    positions_BL = batch["position_ids"]
+    return (positions_BL > 0).sum() + (positions_BL == 1).sum()
 
 
 @dataclass(frozen=True)
@@ -38,44 +55,108 @@ class Collator:
     max_length: int
     pad_token_id: int
 
-    def teacher_rows(self, row: dict[str, Any]) -> TeacherRows:
+    def teacher_rows(self, row: Row) -> TeacherRows:
         """Return the teacher's signal for the tokens of its answers that `max_length` leaves."""
         positions_T = labelled_positions(row, self.max_length)
-        signal = decode_row(row).slice(0, len(positions_T))
         token_ids_T = np.asarray(row["token_ids"], dtype=np.int64)[positions_T]
-        return TeacherRows.from_signal(token_ids_T, signal)
+        if not _has_signal(row):
+            nothing_TK = np.empty((len(token_ids_T), 0))
+            return TeacherRows(token_ids_T, nothing_TK.astype(np.int64), nothing_TK)
+        return TeacherRows.from_signal(token_ids_T, self._signal(row))
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return `input_ids`, `attention_mask` and `labels` [B, L] and the teacher's rows.
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Return `input_ids`, `attention_mask` and `labels` [B, L], and the teacher's rows.
 
-        `top_token_ids` and `top_logprobs` [T, K] follow the labelled tokens in row-major order;
-        absent entries have id -1.
+        `top_token_ids` and `top_logprobs` [T, K] and `sampled_logprobs` [T] follow the labelled
+        tokens in row-major order. Absent entries have id -1 and log-probability -inf. Where the
+        split has no signal, K is 0 and `sampled_logprobs` are NaN.
         """
-        conversations = [
-            np.asarray(row["token_ids"][: self.max_length], dtype=np.int64) for row in rows
-        ]
-        teachers = [self.teacher_rows(row) for row in rows]
-        length = max(map(len, conversations))
-        input_ids = np.full((len(rows), length), self.pad_token_id, dtype=np.int64)
-        labels = np.full_like(input_ids, IGNORED_LABEL)
-        attention_mask = np.zeros_like(input_ids)
-        for index, (row, token_ids) in enumerate(zip(rows, conversations, strict=True)):
-            positions_T = labelled_positions(row, self.max_length)
-            input_ids[index, : len(token_ids)] = token_ids
-            labels[index, positions_T] = token_ids[positions_T]
-            attention_mask[index, : len(token_ids)] = 1
+        ids, labels = zip(*map(self.tokens, rows), strict=True)
         return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask),
-            "labels": torch.from_numpy(labels),
-            "top_token_ids": _stack([teacher.top_token_ids_TK for teacher in teachers], -1),
-            "top_logprobs": _stack([teacher.top_logprobs_TK for teacher in teachers], 0.0).float(),
+            "input_ids": _pad(ids, self.pad_token_id),
+            "attention_mask": _pad([np.ones_like(one) for one in ids], 0),
+            "labels": _pad(labels, IGNORED_LABEL),
+            **self.targets(rows),
         }
 
+    def tokens(self, row: Row) -> tuple[Ids, Ids]:
+        """Return a conversation's token ids and labels, cut at `max_length`."""
+        token_ids = np.asarray(row["token_ids"][: self.max_length], dtype=np.int64)
+        positions_T = labelled_positions(row, self.max_length)
+        labels = np.full_like(token_ids, IGNORED_LABEL)
+        labels[positions_T] = token_ids[positions_T]
+        return token_ids, labels
 
-def _stack(parts: Sequence[NDArray[Any]], fill: float) -> Tensor:
-    width = max(part.shape[1] for part in parts)
-    padded = [
-        np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=fill) for part in parts
-    ]
-    return torch.from_numpy(np.concatenate(padded))
+    def targets(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Return the teacher's rows of conversations, one conversation after another."""
+        if not _has_signal(rows[0]):
+            num_labelled = sum(len(labelled_positions(row, self.max_length)) for row in rows)
+            return {
+                "top_token_ids": torch.empty((num_labelled, 0), dtype=torch.int64),
+                "top_logprobs": torch.empty((num_labelled, 0)),
+                "sampled_logprobs": torch.full((num_labelled,), torch.nan),
+            }
+        whole = TokenDistributions.concatenate([self._signal(row) for row in rows])
+        top_token_ids_TK, top_logprobs_TK = whole.padded()
+        return {
+            "top_token_ids": torch.from_numpy(top_token_ids_TK.astype(np.int64)),
+            "top_logprobs": torch.from_numpy(top_logprobs_TK),
+            "sampled_logprobs": torch.from_numpy(whole.sampled_logprobs_T),
+        }
+
+    def _signal(self, row: Row) -> TokenDistributions:
+        return decode_row(row).slice(0, len(labelled_positions(row, self.max_length)))
+
+
+@dataclass(frozen=True)
+class PackedCollator:
+    """Lays conversations behind one another in rows, in which none sees another.
+
+    Without a mask and without a cache, transformers 5.19 lets a token see those of its row only
+    since the positions last began anew (`masking_utils.find_packed_sequence_indices`).
+    """
+
+    split: datasets.Dataset
+    """Where the conversations of a bin are."""
+    collator: Collator
+    one_row: bool = False
+    """Lay all bins of a batch into one row: flash attention heeds positions in no other shape
+    (`modeling_flash_attention_utils._is_packed_sequence`)."""
+
+    def __call__(self, bins: Sequence[Row]) -> dict[str, Tensor]:
+        """Return `input_ids`, `position_ids` and `labels` [B, L], and the teacher's rows.
+
+        Positions begin at 0 in each conversation and are 0 in the padding, where each token is
+        alone. The teacher's rows are as in a padded batch.
+
+        Args:
+            bins: Rows of a dataset that `train.packing.pack` made.
+        """
+        numbers = [np.asarray(one["conversations"]) for one in bins]
+        if self.one_row:
+            numbers = [np.concatenate(numbers)]
+        packed = [self.split.__getitems__(one.tolist()) for one in numbers]
+        ids, labels, positions = zip(*map(self._joined, packed), strict=True)
+        return {
+            "input_ids": _pad(ids, self.collator.pad_token_id),
+            "position_ids": _pad(positions, 0),
+            "labels": _pad(labels, IGNORED_LABEL),
+            **self.collator.targets([row for rows in packed for row in rows]),
+        }
+
+    def _joined(self, rows: Sequence[Row]) -> tuple[Ids, Ids, Ids]:
+        ids, labels = zip(*map(self.collator.tokens, rows), strict=True)
+        positions = [np.arange(len(one)) for one in ids]
+        return np.concatenate(ids), np.concatenate(labels), np.concatenate(positions)
+
+
+def _has_signal(row: Row) -> bool:
+    """Tell whether the teacher's distributions are stored: not where its text is tokenised anew."""
+    return "top_token_ids" in row
+
+
+def _pad(rows: Sequence[Ids], fill: int) -> Tensor:
+    padded_BL = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
+    for row_L, ids in zip(padded_BL, rows, strict=True):
+        row_L[: len(ids)] = ids
+    return torch.from_numpy(padded_BL)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from potstill.distributions import MAX_LEVEL, MAX_SQRT_ERROR
-from train.batches import IGNORED_LABEL, Collator
+from train.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
 from train.cache import load_split
 
 NO = IGNORED_LABEL
@@ -91,5 +92,103 @@ def test_rows_are_what_is_stored(make_conversation, tmp_path, write_conversation
 
 def test_tensors_have_the_types_a_model_takes(stored):
     batch = collated(stored, 9, 0, 2)
-    assert batch["top_logprobs"].dtype == torch.float32
-    assert {batch[name].dtype for name in batch if name != "top_logprobs"} == {torch.int64}
+    floats = {"top_logprobs", "sampled_logprobs"}
+    assert {batch[name].dtype for name in floats} == {torch.float32}
+    assert {batch[name].dtype for name in batch if name not in floats} == {torch.int64}
+
+
+def test_absent_entries_are_impossible(stored):
+    batch = collated(stored, 9, 0, 1, 2)
+    absent = batch["top_token_ids"] < 0
+    assert absent.any()
+    assert torch.equal(absent, batch["top_logprobs"] == -torch.inf)
+
+
+def test_the_sampled_tokens_log_probabilities_follow_the_labels(
+    tmp_path, make_conversation, write_conversations
+):
+    write_conversations(
+        tmp_path,
+        [
+            make_conversation([1, 2, 3, 4], [(2, 2)], sampled_logprobs=[-1.0, -2.0]),
+            make_conversation([5, 6, 7, 8], [(1, 1), (3, 1)], sampled_logprobs=[-3.0, -4.0]),
+        ],
+    )
+    assert collated(tmp_path, 9, 0, 1)["sampled_logprobs"].tolist() == [-1, -2, -3, -4]
+    assert collated(tmp_path, 3, 1, 0)["sampled_logprobs"].tolist() == [-3, -1]
+
+
+def bins(*groups):
+    return [{"conversations": np.array(group)} for group in groups]
+
+
+def packed_batch(directory, groups, **options):
+    split = load_split(directory, "train", 9, directory / "scratch")
+    return PackedCollator(split, Collator(9, pad_token_id=0), **options)(bins(*groups))
+
+
+def test_packed_conversations_begin_anew_and_keep_their_rows(stored):
+    batch = packed_batch(stored, [[1, 0], [2]])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 1, 2, 3, 4], [1, 11, 12, 2, 3, 13, 4, 0]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 0]]
+    assert batch["labels"].tolist() == [
+        [NO, 6, 7, 8, NO, NO, 3, 4],
+        [NO, 11, 12, NO, NO, 13, NO, NO],
+    ]
+    padded = collated(stored, 9, 1, 0, 2)
+    for name in ("top_token_ids", "top_logprobs", "sampled_logprobs"):
+        assert torch.equal(batch[name], padded[name])
+    assert "attention_mask" not in batch
+
+
+def test_flash_attention_gets_one_row_without_padding(stored):
+    batch = packed_batch(stored, [[1, 0], [2]], one_row=True)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 1, 2, 3, 4, 1, 11, 12, 2, 3, 13, 4]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6]]
+
+
+def test_tokens_are_counted_without_padding(stored):
+    assert num_tokens(collated(stored, 9, 0, 1, 2)) == 15
+    assert num_tokens(packed_batch(stored, [[1, 0], [2]])) == 15
+    assert num_tokens(packed_batch(stored, [[0, 1, 2], [0]])) == 19
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def hidden_states(model, batch, *names):
+    with torch.no_grad():
+        states_BLD = model.base_model(
+            **{name: batch[name] for name in names}, use_cache=False
+        ).last_hidden_state
+    return states_BLD[:, :-1][batch["labels"][:, 1:] != IGNORED_LABEL]
+
+
+@pytest.mark.parametrize("groups", [[[0, 1, 2]], [[1, 0], [2]], [[2], [1], [0]]])
+@pytest.mark.parametrize("one_row", [False, True])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_conversations_do_not_see_one_another(stored, model, groups, one_row, attention):
+    model.set_attn_implementation(attention)
+    batch = packed_batch(stored, groups, one_row=one_row)
+    alone = [
+        hidden_states(model, collated(stored, 9, index), "input_ids", "attention_mask")
+        for group in groups
+        for index in group
+    ]
+    together = hidden_states(model, batch, "input_ids", "position_ids")
+    torch.testing.assert_close(together, torch.cat(alone), atol=2e-5, rtol=2e-5)
+    if len(groups) < 3 or one_row:
+        seeing = hidden_states(model, batch, "input_ids")
+        assert (seeing - torch.cat(alone)).abs().max() > 0.1
