@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from potstill.checkpoints import checkpoint_fingerprint, count_parameters
 from potstill.distributions import TokenDistributions
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
-from potstill.schema import Conversation, Message, Prompt, Split, Turn, turn_positions
+from potstill.schema import Conversation, FinishReason, Message, Prompt, Split, Turn, turn_positions
 from potstill.tables import conversations_to_table, write_table
 
 NUM_LAYERS, WIDTH = 4, 32
@@ -29,6 +30,13 @@ MAX_TOKENS = 20
 QUESTION = Message(role="user", content="How?")
 NEXT_QUESTION = Message(role="user", content="Go on.")
 NEXT_TURN = "<|im_end|>\n<|im_start|>user\nGo on.<|im_end|>\n<|im_start|>assistant\n"
+
+STUDENT_TEMPLATE = """\
+{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] | trim }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""Unlike the teacher's it trims, and puts no system message before the first question."""
 
 Entries = Sequence[tuple[int, float]]
 """Token ids and their probabilities, the most probable first."""
@@ -51,6 +59,7 @@ def _conversation(
     entries: Sequence[Entries] | None = None,
     sampled_logprobs: Sequence[float] | None = None,
     signal: TokenDistributions | None = None,
+    finish_reason: FinishReason = "stop",
     **prompt: Any,
 ) -> Conversation:
     """Make a conversation.
@@ -60,10 +69,11 @@ def _conversation(
         entries: What is stored at each token of the answers; each token itself by default.
         sampled_logprobs: -1 for each token by default.
         signal: Both, as it is stored.
+        finish_reason: Of every answer.
         prompt: Fields of the prompt.
     """
     spans = tuple(
-        Turn(start=start, num_tokens=num_tokens, finish_reason="stop", seed=0)
+        Turn(start=start, num_tokens=num_tokens, finish_reason=finish_reason, seed=0)
         for start, num_tokens in turns
     )
     answered = [token_ids[position] for position in turn_positions(spans)]
@@ -160,6 +170,24 @@ def teacher_dir() -> Path:
 @pytest.fixture(scope="session")
 def tiny_teacher_dir(teacher_dir, tmp_path_factory) -> Path:
     """A random Llama of four layers with the real teacher's tokenizer."""
+    return _tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "teacher", teacher_dir, NUM_LAYERS)
+
+
+@pytest.fixture(scope="session")
+def tiny_student_dir(teacher_dir, tmp_path_factory) -> Path:
+    """A random Llama whose tokenizer knows half the teacher's merges and writes chats otherwise."""
+    directory = _tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "student", teacher_dir, 2)
+    path = directory / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    merges = content["model"]["merges"]
+    content["model"]["merges"] = merges[: len(merges) // 2]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    (directory / "chat_template.jinja").write_text(STUDENT_TEMPLATE, encoding="utf-8")
+    return directory
+
+
+def _tiny_checkpoint(directory: Path, teacher_dir: Path, num_layers: int) -> Path:
+    """Write a random Llama with the real teacher's tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -168,7 +196,7 @@ def tiny_teacher_dir(teacher_dir, tmp_path_factory) -> Path:
         vocab_size=VOCAB_SIZE,
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
-        num_hidden_layers=NUM_LAYERS,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=True,
@@ -177,7 +205,6 @@ def tiny_teacher_dir(teacher_dir, tmp_path_factory) -> Path:
         eos_token_id=2,
         pad_token_id=2,
     )
-    directory = tmp_path_factory.mktemp("tiny") / "teacher"
     LlamaForCausalLM(config).save_pretrained(directory)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(teacher_dir / name, directory / name)

@@ -1,13 +1,13 @@
 """A split's conversations as one memory-mapped Arrow file: memory does not grow with their number.
 
 In: a split's Parquet files, and a scratch directory. Out: a dataset that is read from the disk by
-index. Nothing is tokenised again. Knows nothing of tensors or models.
+index. Knows nothing of tensors or models.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,16 +24,35 @@ from potstill.tables import conversation_paths, read_conversation_batches
 logger = logging.getLogger(__name__)
 
 STORED_COLUMNS = ["conversation_id", "token_ids", "turns", *SIGNAL_COLUMNS]
+ReadBatches = Callable[[Path, Split], Iterable[pa.RecordBatch]]
+"""Yields the conversations of a split in a directory: `conversation_id`, `token_ids`,
+`turn_starts`, `turn_lengths`, and the columns of the signal where there is one."""
+
+
+def stored_batches(conversations_dir: Path, split: Split) -> Iterator[pa.RecordBatch]:
+    """Yield a split's conversations as the teacher saw and sampled them.
+
+    Raises:
+        ArtifactError: A file is damaged.
+    """
+    for path in conversation_paths(conversations_dir, split):
+        yield from map(_with_turns, read_conversation_batches(path, STORED_COLUMNS))
 
 
 def load_split(
-    conversations_dir: Path, split: Split, max_length: int, scratch_dir: Path
+    conversations_dir: Path,
+    split: Split,
+    max_length: int,
+    scratch_dir: Path,
+    read: ReadBatches = stored_batches,
 ) -> datasets.Dataset:
     """Return a split's conversations whose prompt leaves room for a token of the first answer.
 
-    They are written into the scratch directory unless they are there already. To the stored columns
-    come `turn_starts`, `turn_lengths`, and `length`, that of the whole conversation cut at
-    `max_length`.
+    They are written into the scratch directory unless they are there already, with one more column:
+    `length`, that of the whole conversation cut at `max_length`.
+
+    Args:
+        read: What to read them with: `stored_batches`, or the `batches` of a `Retokeniser`.
 
     Raises:
         ArtifactError: A file is damaged, or the disk is full.
@@ -41,14 +60,22 @@ def load_split(
     """
     path = _path(scratch_dir, split)
     if not path.is_file():
-        batches = (
-            _with_turns(batch)
-            for stored in conversation_paths(conversations_dir, split)
-            for batch in read_conversation_batches(stored, STORED_COLUMNS)
-        )
         with disk_errors("laying out the conversations for training", path):
             scratch_dir.mkdir(exist_ok=True)
-            _write(path, batches, max_length, split, conversations_dir)
+            with replacing(path) as temporary:
+                batches = read(conversations_dir, split)
+                num_stored, num_fitting = _write(temporary, batches, max_length)
+                if num_fitting == 0:
+                    raise _none_left(conversations_dir, split, max_length, num_stored)
+        if num_fitting < num_stored:
+            logger.warning(
+                "%s split: %d of %d conversations are left out, their prompts reach "
+                "max_length = %d",
+                split,
+                num_stored - num_fitting,
+                num_stored,
+                max_length,
+            )
     return open_split(scratch_dir, split)
 
 
@@ -69,39 +96,19 @@ def _path(scratch_dir: Path, split: Split) -> Path:
     return scratch_dir / f"{split}.arrow"
 
 
-def _write(
-    path: Path, batches: Iterable[pa.RecordBatch], max_length: int, split: Split, source: Path
-) -> None:
-    """Write the conversations that fit, batch by batch, and say how many do not."""
+def _write(path: Path, batches: Iterable[pa.RecordBatch], max_length: int) -> tuple[int, int]:
+    """Write the conversations that fit, batch by batch; return their number before and after."""
     num_stored = num_fitting = 0
-    with replacing(path) as temporary, ExitStack() as stack:
+    with ExitStack() as stack:
         writer = None
         for batch in batches:
             fitting = _fitting(batch, max_length)
             if writer is None:
-                writer = stack.enter_context(pa.ipc.new_stream(temporary, fitting.schema))
+                writer = stack.enter_context(pa.ipc.new_stream(path, fitting.schema))
             writer.write_batch(fitting)
             num_stored += batch.num_rows
             num_fitting += fitting.num_rows
-        if num_fitting == 0:
-            raise TrainingError(
-                f"the {split} split has no conversation to work with",
-                where=source,
-                expected=f"conversations whose prompt is shorter than max_length = {max_length} "
-                "tokens",
-                found=f"{num_stored} conversations, all with longer prompts"
-                if num_stored
-                else "none",
-                hint="generate more conversations, or raise train.max_length",
-            )
-    if num_fitting < num_stored:
-        logger.warning(
-            "%s split: %d of %d conversations are left out, their prompts reach max_length = %d",
-            split,
-            num_stored - num_fitting,
-            num_stored,
-            max_length,
-        )
+    return num_stored, num_fitting
 
 
 def _fitting(batch: pa.RecordBatch, max_length: int) -> pa.RecordBatch:
@@ -110,6 +117,16 @@ def _fitting(batch: pa.RecordBatch, max_length: int) -> pa.RecordBatch:
     lengths = pc.list_value_length(batch["token_ids"])
     cut = pc.min_element_wise(lengths, pa.scalar(max_length, pa.int32()))
     return batch.append_column("length", cut)
+
+
+def _none_left(where: Path, split: Split, max_length: int, num_stored: int) -> TrainingError:
+    return TrainingError(
+        f"the {split} split has no conversation to work with",
+        where=where,
+        expected=f"conversations whose prompt is shorter than max_length = {max_length} tokens",
+        found=f"{num_stored} conversations, all with longer prompts" if num_stored else "none",
+        hint="generate more conversations, or raise train.max_length",
+    )
 
 
 def _with_turns(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,30 +1,29 @@
 """What the stage trains on, checked: the conversations, their teacher, and what they promise.
 
 In: a run's finished conversations. Out: the three splits, the teacher's checkpoint directory and
-the conversations' facts, known to fit one another. Knows nothing of the student.
+the conversations' facts, known to fit one another. Knows nothing of the student but its tokenizer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import AutoTokenizer
 
-from potstill.chat import chat_template_sha256
+from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
-from potstill.errors import ManifestMismatchError
+from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from train.batches import Collator
-from train.cache import load_split
+from train.cache import ReadBatches, load_split, stored_batches
 from train.checkpoints import refuse_other_tokenizer
 from train.config import TrainConfig
-
-logger = logging.getLogger(__name__)
+from train.retokenise import Retokeniser
+from train.signal_checks import refuse_other_signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +32,28 @@ class Data:
 
     facts: dict[str, Any]
     teacher_dir: Path
+    tokenizer_dir: Path
+    """The checkpoint whose tokenizer and chat template the student has: the teacher's, or that of a
+    student with tokens of its own."""
     tokenizer: Any
     train: datasets.Dataset
     validation: datasets.Dataset
     test: datasets.Dataset
     collator: Collator
+
+    @property
+    def has_own_tokenizer(self) -> bool:
+        """Whether the student has other tokens than the teacher."""
+        return self.tokenizer_dir != self.teacher_dir
+
+    @property
+    def tokenizer_facts(self) -> dict[str, Any]:
+        """What later stages must know of the student's tokens."""
+        return {
+            "tokenizer_sha256": tokenizer_sha256(self.tokenizer_dir),
+            "chat_template_sha256": chat_template_sha256(self.tokenizer.chat_template),
+            "own_tokenizer": self.has_own_tokenizer,
+        }
 
 
 def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Data:
@@ -45,25 +61,31 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
 
     Raises:
         ManifestMismatchError: The teacher's tokenizer, chat template or, where the student is made
-            of it, checkpoint has changed, or the log-probabilities are of another kind.
-        TrainingError: A split is empty, or a signal that the loss needs is missing.
+            of it, checkpoint has changed, or the log-probabilities are not what the loss needs.
+        TrainingError: A split is empty, or the student's own chat template cannot be used.
         ArtifactError: A file is damaged.
     """
     conversations_dir = run_directory.stage_dir("conversations")
     facts = read_manifest(conversations_dir).facts
-    _refuse_other_signal(config, facts, conversations_dir)
+    refuse_other_signal(config.kd, facts, conversations_dir)
     teacher_dir = find_checkpoint(facts["teacher"]["path"])
+    refuse_other_tokenizer(teacher_dir, facts["tokenizer_sha256"])
     if config.student.checkpoint is None:
         refuse_other_checkpoint(teacher_dir, facts["teacher"]["fingerprint"])
-    refuse_other_tokenizer(teacher_dir, facts["tokenizer_sha256"])
-    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
-    _refuse_other_template(tokenizer.chat_template, facts["chat_template_sha256"], teacher_dir)
+    tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    read: ReadBatches = stored_batches
+    if tokenizer_dir == teacher_dir:
+        _refuse_other_template(tokenizer.chat_template, facts["chat_template_sha256"], teacher_dir)
+    else:
+        _refuse_no_template(tokenizer, tokenizer_dir)
+        read = Retokeniser(tokenizer, tokenizer_dir).batches
     train, validation, test = (
-        load_split(conversations_dir, split, config.max_length, scratch_dir)
+        load_split(conversations_dir, split, config.max_length, scratch_dir, read)
         for split in ("train", "validation", "test")
     )
     collator = Collator(config.max_length, 0)
-    return Data(facts, teacher_dir, tokenizer, train, validation, test, collator)
+    return Data(facts, teacher_dir, tokenizer_dir, tokenizer, train, validation, test, collator)
 
 
 def _refuse_other_template(template: str | None, expected: str, teacher_dir: Path) -> None:
@@ -78,28 +100,38 @@ def _refuse_other_template(template: str | None, expected: str, teacher_dir: Pat
         )
 
 
-def _refuse_other_signal(config: TrainConfig, facts: dict[str, Any], where: Path) -> None:
-    """Check that the stored log-probabilities are what the token-level loss needs.
+def _tokenizer_dir(config: TrainConfig, facts: dict[str, Any], teacher_dir: Path) -> Path:
+    """Return where the student's tokenizer is; one of its own can be trained on text only.
 
-    They are the raw model's at temperature 1 whatever the sampling was, so the loss at each prefix
-    is right in any case; sampling otherwise only changes which prefixes are seen, and makes the
-    cross-entropy pull towards another distribution than the token-level loss.
+    Raises:
+        ManifestMismatchError: A student with other tokens is to learn the stored distributions.
     """
-    if config.kd.weight == 0.0:
-        return
-    if facts["logprobs_mode"] != "raw_logprobs":
+    if config.student.checkpoint is None:
+        return teacher_dir
+    student_dir = find_checkpoint(config.student.checkpoint)
+    expected, found = facts["tokenizer_sha256"], tokenizer_sha256(student_dir)
+    if found == expected:
+        return teacher_dir
+    if config.kd.weight > 0.0:
         raise ManifestMismatchError(
-            "the stored log-probabilities are not the teacher's own distribution",
-            where=where,
-            expected="logprobs_mode raw_logprobs",
-            found=facts["logprobs_mode"],
-            hint="make the conversations again, or train with --set train.kd.weight=0",
+            "the student has another tokenizer than the teacher, whose stored distributions are "
+            "over tokens that it lacks",
+            where=student_dir,
+            expected=f"tokenizer_sha256 {expected} (conversations)",
+            found=f"tokenizer_sha256 {found} (student)",
+            hint="train on the teacher's text alone with --set train.kd.weight=0, and then on the "
+            "student's own answers if need be (train.on_policy does so across tokenizers); or use "
+            "a student of the teacher's family",
         )
-    temperature, top_p = facts["generation_temperature"], facts["generation_top_p"]
-    if (temperature, top_p) != (1.0, 1.0) and config.kd.weight < 1.0:
-        how = f"were sampled at temperature {temperature} and top-p {top_p}"
-        logger.warning(
-            "completions %s: cross-entropy pulls towards that distribution, the token-level loss "
-            "towards the teacher's own; train.kd.weight=1 avoids the conflict",
-            "were written by others" if temperature is None else how,
+    return student_dir
+
+
+def _refuse_no_template(tokenizer: Any, student_dir: Path) -> None:  # noqa: ANN401
+    if tokenizer.chat_template is None:
+        raise TrainingError(
+            "the student has a tokenizer of its own but no chat template to put conversations in",
+            where=student_dir,
+            expected="chat_template.jinja, or a template in tokenizer_config.json",
+            found="none",
+            hint="write one with the student's own special tokens into its checkpoint",
         )

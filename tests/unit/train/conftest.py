@@ -25,9 +25,9 @@ def stored(tmp_path, conversation, write_conversations):
     write_conversations(
         tmp_path,
         [
-            conversation([1, 2, 3, 4], [(2, 2)], [2, 1]),
-            conversation([5, 6, 7, 8], [(1, 3)], [1, 3, 2]),
-            conversation([1, 11, 12, 2, 3, 13, 4], [(1, 2), (5, 1)], [1, 2, 3]),
+            conversation([1, 2, 3, 4], [(2, 2)], [2, 1], name="short"),
+            conversation([5, 6, 7, 8], [(1, 3)], [1, 3, 2], name="long"),
+            conversation([1, 11, 12, 2, 3, 13, 4], [(1, 2), (5, 1)], [1, 2, 3], name="two answers"),
         ],
     )
     return tmp_path

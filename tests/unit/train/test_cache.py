@@ -5,7 +5,7 @@ import pytest
 
 from potstill.errors import ArtifactError, TrainingError
 from potstill.tables import conversations_to_table, write_table
-from train.cache import largest_token_id, load_split
+from train.cache import largest_token_id, load_split, open_split, stored_batches
 
 
 def test_files_of_a_split_are_read_in_order_and_the_others_not(
@@ -20,6 +20,39 @@ def test_files_of_a_split_are_read_in_order_and_the_others_not(
     assert [row["token_ids"].tolist() for row in split] == [[1, 3], [1, 4], [1, 5]]
     assert largest_token_id(split) == 5
     assert largest_token_id(load_split(tmp_path, "test", 9, tmp_path / "scratch")) == 900
+
+
+def test_a_split_is_written_once_and_opened_from_the_scratch_directory_alone(stored):
+    scratch = stored / "scratch"
+    split = load_split(stored, "train", 9, scratch)
+    names = split["conversation_id"][:].tolist()
+    assert names == ["short-0", "long-0", "two answers-0"]
+    (stored / "train-00000.parquet").unlink()
+    for again in (load_split(stored, "train", 9, scratch), open_split(scratch, "train")):
+        assert again.column_names == split.column_names
+        assert again["conversation_id"][:].tolist() == names
+
+
+def test_a_split_is_read_from_the_disk_as_it_is_needed(stored):
+    split = load_split(stored, "train", 9, stored / "scratch")
+    assert split.cache_files == [{"filename": str(stored / "scratch" / "train.arrow")}]
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_was_not_wholly_written_is_written_again(stored, killed):
+    """A kill leaves the temporary file, an error not even that."""
+    scratch = stored / "scratch"
+
+    def read(directory, split):
+        yield from stored_batches(directory, split)
+        raise OSError("no space")
+
+    with pytest.raises(ArtifactError, match="laying out the conversations"):
+        load_split(stored, "train", 9, scratch, read)
+    assert not list(scratch.iterdir())
+    if killed:
+        (scratch / ".train.arrow.tmp").write_bytes(b"half")
+    assert len(load_split(stored, "train", 9, scratch)) == 3
 
 
 def test_stored_alternatives_count_among_the_largest_ids(stored):

@@ -1,0 +1,74 @@
+"""Which stored log-probabilities the token-level loss takes, and what it says of the others."""
+
+from pathlib import Path
+
+import pytest
+
+from potstill.errors import ManifestMismatchError
+from train.config import KDConfig
+from train.signal_checks import refuse_other_signal
+
+WHERE = Path("conversations")
+FACTS = {
+    "logprobs_mode": "raw_logprobs",
+    "generation_temperature": 1.0,
+    "generation_top_p": 1.0,
+    "num_sampled_per_prompt": 1,
+    "num_kept_per_prompt": 1,
+    "num_dropped": 0,
+}
+SCORED = {"generation_temperature": None, "generation_top_p": None}
+
+
+def check(facts, **config):
+    refuse_other_signal(KDConfig(**config), FACTS | facts, WHERE)
+
+
+@pytest.mark.parametrize(
+    ("facts", "found"),
+    [
+        ({"generation_temperature": 0.7}, "answers sampled at temperature 0.7 and top-p 1.0"),
+        ({"generation_top_p": 0.9}, "answers sampled at temperature 1.0 and top-p 0.9"),
+        (SCORED, "answers written by others"),
+        ({"num_sampled_per_prompt": 4}, "1 answers chosen of 4 sampled for each prompt"),
+    ],
+)
+def test_the_tail_sample_needs_plain_draws(facts, found):
+    with pytest.raises(ManifestMismatchError) as caught:
+        check(facts, tail="sample")
+    assert caught.value.found == found
+    assert "train.kd.tail=bucket" in caught.value.hint
+    check(facts, tail="bucket")
+    check(facts, tail="sample", weight=0.0)
+
+
+def test_several_answers_that_are_all_kept_are_plain_draws(caplog):
+    check({"num_sampled_per_prompt": 4, "num_kept_per_prompt": 4}, tail="sample")
+    assert not caplog.text
+
+
+def test_filters_that_may_bias_the_tail_sample_are_told(caplog):
+    check({"num_dropped": 3}, tail="bucket")
+    assert not caplog.text
+    check({"num_dropped": 3}, tail="sample")
+    assert "filters left out 3 conversations" in caplog.text
+
+
+def test_processed_log_probabilities_are_refused():
+    with pytest.raises(ManifestMismatchError, match="raw_logprobs"):
+        check({"logprobs_mode": "processed_logprobs"})
+    check({"logprobs_mode": "processed_logprobs"}, weight=0.0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"generation_temperature": 0.7}, "sampled at temperature 0.7 and top-p 1.0"),
+        (SCORED, "written by others"),
+    ],
+)
+def test_a_conflict_with_the_cross_entropy_is_told(caplog, facts, told):
+    check(facts, weight=1.0)
+    assert not caplog.text
+    check(facts, weight=0.5)
+    assert told in caplog.text
