@@ -2,12 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from potstill.errors import TrainingError
 from train.batches import Collator
 from train.cache import load_split
-from train.packing import CONVERSATIONS_PER_GROUP, best_fit_decreasing, pack, packed
+from train.packing import (
+    CONVERSATIONS_PER_GROUP,
+    best_fit_decreasing,
+    pack,
+    packed,
+    refuse_mixed_rows,
+)
 
 
 def members(bins):
@@ -69,6 +78,39 @@ def test_no_two_bins_could_be_one(lengths, capacity):
 
 def test_a_split_is_packed_by_the_lengths_that_are_left_of_it(stored):
     split = load_split(stored, "train", 5, stored / "scratch")
-    bins, collator = packed(split, Collator(5, pad_token_id=0), seed=0)
+    bins, collator = pack_split(split, Collator(5, pad_token_id=0), seed=0)
     assert sorted(bins["length"][:]) == [4, 4, 5]
     assert collator(bins.__getitems__([0, 1, 2]))["input_ids"].shape == (3, 5)
+
+
+def build(**settings):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    return settings.pop("config")(**sizes, **settings)
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 2], [2]])
+def test_a_model_that_keeps_conversations_apart_is_taken(stored, indices):
+    model = LlamaForCausalLM(
+        build(config=LlamaConfig, num_attention_heads=4, initializer_range=0.3)
+    ).train()
+    split = load_split(stored, "train", 9, stored / "scratch").select(indices)
+    _, collator = pack_split(split, Collator(9, pad_token_id=0), seed=0)
+    refuse_mixed_rows(model, collator)
+    assert model.training
+
+
+def test_a_model_that_runs_on_from_one_conversation_to_the_next_is_refused(stored):
+    model = Lfm2ForCausalLM(
+        build(
+            config=Lfm2Config,
+            initializer_range=0.3,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            layer_types=["conv", "full_attention"],
+        )
+    )
+    split = load_split(stored, "train", 9, stored / "scratch")
+    _, collator = pack_split(split, Collator(9, pad_token_id=0), seed=0)
+    with pytest.raises(TrainingError, match="see one another"):
+        refuse_mixed_rows(model, collator)
