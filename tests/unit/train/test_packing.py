@@ -14,7 +14,7 @@ from train.packing import (
     CONVERSATIONS_PER_GROUP,
     best_fit_decreasing,
     pack,
-    packed,
+    pack_split,
     refuse_mixed_rows,
 )
 
