@@ -1,7 +1,7 @@
-"""The train config in the words of TRL and PEFT.
+"""The train config in the words of TRL.
 
-In: the config and a directory for training states. Out: `SFTConfig` and `LoraConfig`. Settings
-that are no user's choice are made here, each with its reason.
+In: the config and a directory for training states. Out: `SFTConfig`. Settings that are no user's
+choice are made here, each with its reason.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
 from trl import SFTConfig
 
-from train.config import LoRAConfig, TrainConfig
+from train.config import TrainConfig
 from train.student import fast_dtype
 
 ADAM_BETA2 = 0.98
@@ -60,13 +59,3 @@ def training_arguments(config: TrainConfig, states_dir: Path) -> SFTConfig:
     # cuts labels by conversations and the teacher's rows by tokens.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-def adapter_config(config: LoRAConfig) -> LoraConfig:
-    """Return adapters on every linear layer but the head."""
-    return LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )

@@ -104,16 +104,22 @@ def save_student(
 
 
 @torch.no_grad()
+def logits_of(model: Any, token_ids: list[int]) -> torch.Tensor:  # noqa: ANN401
+    """Return the logits [L, V] that a model gives to a text, in float32."""
+    input_ids = torch.tensor([token_ids], device=model.device)
+    logits: torch.Tensor = model.eval()(input_ids=input_ids, use_cache=False).logits[0]
+    return logits.float()
+
+
 def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  # noqa: ANN401
     """Load a saved student and make sure that it computes what the trained model does.
 
     Raises:
         TrainingError: Its logits differ.
     """
-    reloaded = load_model(directory).to(model.device).eval()
-    input_ids = torch.tensor([token_ids], device=model.device)
-    logits = [one(input_ids=input_ids, use_cache=False).logits for one in (model.eval(), reloaded)]
-    difference = float((logits[0].float() - logits[1].float()).abs().max())
+    reloaded = load_model(directory).to(model.device)
+    expected = logits_of(model, token_ids)
+    difference = float((logits_of(reloaded, token_ids) - expected).abs().max())
     if not difference <= LOGITS_TOLERANCE:
         raise TrainingError(
             "the saved student does not compute what the trained one does",

@@ -34,6 +34,18 @@ class StudentConfig(Table):
     """Validation conversations over which influence and activations are averaged. The ranking of
     layers settles within a few thousand tokens."""
 
+    @model_validator(mode="after")
+    def _layers_are_of_a_teacher(self) -> StudentConfig:
+        if isinstance(self.layers, list) and len(set(self.layers)) != max(len(self.layers), 1):
+            raise ValueError("layers must list at least one layer, and each only once")
+        given = isinstance(self.layers, list) or self.intermediate_size is not None
+        if given and self.checkpoint is not None:
+            raise ValueError(
+                "layers and intermediate_size say what is kept of the teacher: leave them or the "
+                "checkpoint out"
+            )
+        return self
+
 
 class KDConfig(Table):
     """Token-level distillation and its mix with sequence-level distillation."""

@@ -20,20 +20,20 @@ from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
-from train.arguments import adapter_config, training_arguments
+from train.adapters import adapter_config
+from train.arguments import training_arguments
 from train.cache import largest_token_id
-from train.checkpoints import load_model, reload_student, save_student
+from train.checkpoints import reload_student, save_student
 from train.config import TrainConfig
 from train.evaluation import measure_fidelity
 from train.inputs import Data, load_data
-from train.losses import DIVERGENCES
-from train.losses.chunked import Mix
+from train.losses import mix_of
 from train.student import (
+    StudentPlan,
+    build_student,
     freeze,
-    load_given_student,
-    prune,
+    plan_student,
     refuse_small_vocabulary,
-    removable_layers,
 )
 from train.trainer import DistillationTrainer, ProgressCallback, newest_whole_state
 
@@ -57,7 +57,7 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
         return session.finished
     data = load_data(config, run_directory, session.scratch_dir)
     model, start = _start(config, data, session)
-    trainer = _train(config, data, model, start["removed_layers"], session, run_directory)
+    trainer = _train(config, data, model, start["plan"]["removed_layers"], session, run_directory)
     model, trained = _save_and_measure(config, data, trainer.finished_model(), session)
     _report(start["untrained"], trained, run_directory)
     pinned = ("teacher", "tokenizer_sha256", "chat_template_sha256")
@@ -66,9 +66,10 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
             **{name: data.facts[name] for name in pinned},
             "vocab_size": model.get_input_embeddings().weight.shape[0],
             "num_parameters": model.num_parameters(),
-            "num_layers": model.config.num_hidden_layers,
+            "num_layers": model.config.get_text_config().num_hidden_layers,
+            "intermediate_size": model.config.get_text_config().intermediate_size,
             "method": config.method,
-            "removed_layers": start["removed_layers"],
+            "removed_layers": start["plan"]["removed_layers"],
             "improved": trained["kl_nats"] < start["untrained"]["kl_nats"],
             "evaluation": {"split": "test", "untrained": start["untrained"], "trained": trained},
         },
@@ -82,27 +83,19 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
 
 def _start(config: TrainConfig, data: Data, session: StageSession) -> tuple[Any, dict[str, Any]]:
     """Build the student and measure it untrained; a resumed run keeps what was found before."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     start_path = session.scratch_dir / START_NAME
     start = json.loads(start_path.read_text(encoding="utf-8")) if start_path.is_file() else None
-    if config.student.checkpoint is not None:
-        model = load_given_student(config.student.checkpoint, data.facts["tokenizer_sha256"])
-        model.to(device)
-        removed: list[int] = []
+    if start is None:
+        plan = plan_student(config, data.teacher_dir, data.validation)
     else:
-        model = load_model(data.teacher_dir).to(device)
-        removed = (
-            start["removed_layers"]
-            if start
-            else removable_layers(model, data.validation, data.collator, config.student)
-        )
-        prune(model, removed)
+        plan = StudentPlan.model_validate(start["plan"])
+    model = build_student(plan).to("cuda" if torch.cuda.is_available() else "cpu")
     refuse_small_vocabulary(
         model, max(map(largest_token_id, (data.train, data.validation, data.test)))
     )
     if start is None:
         start = {
-            "removed_layers": removed,
+            "plan": plan.model_dump(mode="json"),
             "untrained": _measure(config, data, model, "measuring the untrained student"),
         }
         with disk_errors("writing where training starts", start_path):
@@ -125,7 +118,7 @@ def _train(
     trainer = DistillationTrainer(
         model=model,
         args=training_arguments(config, states_dir),
-        mix=Mix(DIVERGENCES[config.kd.divergence], config.kd.weight, config.kd.chunk_tokens),
+        mix=mix_of(config.kd),
         train_dataset=data.train,
         collator=data.collator,
         processing_class=data.tokenizer,

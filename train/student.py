@@ -1,81 +1,108 @@
 """What the student is before training: a pruned teacher or a given checkpoint, checked.
 
-In: the teacher's checkpoint, the config, validation conversations. Out: a float32 model and the
-indices of the teacher's layers that were removed. Knows nothing of losses.
+In: the config and the conversations. Out: a plan, measured once and small enough to be kept as
+JSON, and float32 models that any process builds of it alike. Knows nothing of losses.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
 
 from potstill.checkpoints import find_checkpoint
 from potstill.errors import TrainingError
 from potstill.progress import track
-from train.batches import Collator
-from train.checkpoints import load_model, refuse_other_tokenizer
-from train.config import FreezeConfig, StudentConfig
-
-from train.pruning import (
+from train.checkpoints import load_model
+from train.config import FreezeConfig, StudentConfig, TrainConfig
+from train.pruning.agreement import refuse_other_config
+from train.pruning.layers import (
     block_influence,
     decoder_layers,
-    least_influential,
-    remove_layers,
+    evenly_spread,
+    keep_layers,
+    most_influential,
+)
+from train.pruning.width import (
+    gated_mlps,
+    keep_neurons,
+    most_important,
+    neuron_importance,
+    warn_of_odd_size,
 )
 
 logger = logging.getLogger(__name__)
 
-def removable_layers(
-    teacher: Any,  # noqa: ANN401  (untyped library)
-    validation: datasets.Dataset,
-    collator: Collator,
-    config: StudentConfig,
-) -> list[int]:
-    """Return the layers of the teacher with the least influence on the validation split.
+
+class StudentPlan(BaseModel):
+    """What the student is made of. Whoever builds it gets the same model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint_dir: Path
+    """The teacher's, or that of a given student."""
+    removed_layers: tuple[int, ...] = ()
+    """Ascending numbers of the checkpoint's layers that are left out."""
+    kept_neurons: tuple[tuple[int, ...], ...] | None = None
+    """Ascending numbers of the MLP's neurons that stay, for each layer that stays. None: all."""
+
+
+def plan_student(
+    config: TrainConfig, teacher_dir: Path, validation: datasets.Dataset
+) -> StudentPlan:
+    """Decide what the student is made of, once; measure the teacher for it if need be.
+
+    Args:
+        config: What is asked for.
+        teacher_dir: The teacher's checkpoint.
+        validation: Conversations, `token_ids` each, over which its layers and neurons are measured.
 
     Raises:
-        TrainingError: `num_layers` does not fit the teacher.
+        TrainingError: The settings do not fit the teacher, or its kind cannot be pruned.
     """
-    least_influential([0.0] * len(decoder_layers(teacher)), config.num_layers)
-    teacher.eval()
-    num_conversations = min(config.max_calibration_conversations, len(validation))
-    with track("measuring block influence", num_conversations, "conversations") as progress:
-
-        def batches() -> Iterator[dict[str, Tensor]]:
-            for row in validation.select(range(num_conversations)):
-                yield {name: tensor.to(teacher.device) for name, tensor in collator([row]).items()}
-                progress.advance()
-
-        influence = block_influence(teacher, batches())
-    return least_influential(influence, config.num_layers)
-
-def load_given_student(checkpoint: str, tokenizer_sha256: str) -> Any:  # noqa: ANN401
-    """Load a checkpoint that shares the teacher's tokenizer.
-
-    Raises:
-        ManifestMismatchError: It has another tokenizer.
-        TrainingError: It cannot be loaded.
-    """
-    checkpoint_dir: Path = find_checkpoint(checkpoint)
-    refuse_other_tokenizer(checkpoint_dir, tokenizer_sha256)
-    return load_model(checkpoint_dir)
-
-def prune(model: Any, removed: list[int]) -> None:  # noqa: ANN401  (untyped library)
-    """Remove layers and say which."""
-    total = len(decoder_layers(model))
-    remove_layers(model, removed)
-    logger.info(
-        "student: %d of the teacher's %d layers, without %s",
-        total - len(removed),
-        total,
-        ", ".join(map(str, removed)),
+    if config.student.checkpoint is not None:
+        return StudentPlan(checkpoint_dir=find_checkpoint(config.student.checkpoint))
+    teacher = load_model(teacher_dir)
+    _refuse_impossible_sizes(config.student, teacher)
+    teacher.to("cuda" if torch.cuda.is_available() else "cpu")
+    kept = _layers_to_keep(config, teacher, validation)
+    removed = [index for index in range(len(decoder_layers(teacher))) if index not in kept]
+    neurons = None
+    if (size := config.student.intermediate_size) is not None:
+        warn_of_odd_size(size)
+        with _calibration(config, validation, "measuring activations") as conversations:
+            importance = neuron_importance(teacher, conversations)
+        neurons = tuple(tuple(most_important(importance[layer], size)) for layer in kept)
+    return StudentPlan(
+        checkpoint_dir=teacher_dir,
+        removed_layers=tuple(removed),
+        kept_neurons=neurons,
     )
+
+
+def build_student(plan: StudentPlan) -> Any:  # noqa: ANN401  (untyped library)
+    """Return the planned student in float32, on the CPU; the same one in every process.
+
+    Raises:
+        TrainingError: The checkpoint cannot be loaded, or its kind cannot be pruned faithfully.
+    """
+    model = load_model(plan.checkpoint_dir)
+    if plan.removed_layers:
+        removed = set(plan.removed_layers)
+        keep_layers(model, [one for one in range(len(decoder_layers(model))) if one not in removed])
+    if plan.kept_neurons is not None:
+        keep_neurons(model, plan.kept_neurons)
+    if plan.removed_layers or plan.kept_neurons is not None:
+        refuse_other_config(model)
+    return model
+
 
 def refuse_small_vocabulary(model: Any, largest_token_id: int) -> None:  # noqa: ANN401
     """Make sure that the student can represent every stored token.
@@ -93,20 +120,17 @@ def refuse_small_vocabulary(model: Any, largest_token_id: int) -> None:  # noqa:
             hint="use a student with at least the teacher's vocabulary",
         )
 
-def freeze(model: Any, config: FreezeConfig, removed: list[int]) -> None:  # noqa: ANN401
+
+def freeze(model: Any, config: FreezeConfig, removed_layers: Sequence[int]) -> None:  # noqa: ANN401
     """Turn off the gradients of what full fine-tuning leaves as it is."""
     if config.embeddings:
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             _turn_off(module.parameters())
-    if config.layers_below_removed and removed:
+    if config.layers_below_removed and removed_layers:
         _turn_off(model.get_input_embeddings().parameters())
-        for layer in decoder_layers(model)[: removed[0]]:
+        for layer in decoder_layers(model)[: removed_layers[0]]:
             _turn_off(layer.parameters())
 
-def _turn_off(parameters: Any) -> None:  # noqa: ANN401  (an iterator of tensors)
-    parameter: Tensor
-    for parameter in parameters:
-        parameter.requires_grad_(False)
 
 def fast_dtype(wanted: str) -> torch.dtype:
     """Resolve `train.dtype`: "auto" is bfloat16 where the device multiplies it natively."""
@@ -117,3 +141,77 @@ def fast_dtype(wanted: str) -> torch.dtype:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def _refuse_impossible_sizes(config: StudentConfig, teacher: Any) -> None:  # noqa: ANN401
+    """Check what is left of the teacher before it is measured.
+
+    Raises:
+        TrainingError: A layer or neuron is asked for that it lacks, or nothing would be removed.
+    """
+    total, narrower = len(decoder_layers(teacher)), config.intermediate_size is not None
+    if config.intermediate_size is not None:
+        num_neurons = min(mlp.num_neurons for mlp in gated_mlps(teacher))
+        if config.intermediate_size >= num_neurons:
+            raise TrainingError(
+                "the student's MLPs cannot have this number of neurons",
+                where="train.student.intermediate_size",
+                expected=f"1 to {num_neurons - 1} (the teacher has {num_neurons})",
+                found=config.intermediate_size,
+            )
+    if isinstance(config.layers, list):
+        if max(config.layers) >= total:
+            raise TrainingError(
+                "the teacher has no such layer",
+                where="train.student.layers",
+                expected=f"numbers from 0 to {total - 1}",
+                found=max(config.layers),
+            )
+        num_kept, where = len(config.layers), "train.student.layers"
+    else:
+        num_kept, where = config.num_layers, "train.student.num_layers"
+    most = total if narrower else total - 1
+    if num_kept > most:
+        raise TrainingError(
+            "the student cannot have this number of layers",
+            where=where,
+            expected=f"1 to {most} (the teacher has {total})",
+            found=num_kept,
+        )
+
+
+def _layers_to_keep(
+    config: TrainConfig,
+    teacher: Any,  # noqa: ANN401  (untyped library)
+    validation: datasets.Dataset,
+) -> list[int]:
+    total, num_kept = len(decoder_layers(teacher)), config.student.num_layers
+    if isinstance(config.student.layers, list):
+        return sorted(config.student.layers)
+    if config.student.layers == "even" or num_kept == total:
+        return evenly_spread(total, num_kept)
+    with _calibration(config, validation, "measuring block influence") as conversations:
+        influence = block_influence(teacher, conversations)
+    return most_influential(influence, num_kept)
+
+
+@contextmanager
+def _calibration(
+    config: TrainConfig, validation: datasets.Dataset, label: str
+) -> Iterator[Iterator[Tensor]]:
+    """Yield the token ids [L] of validation conversations, with progress."""
+    num_conversations = min(config.student.max_calibration_conversations, len(validation))
+    with track(label, num_conversations, "conversations") as progress:
+
+        def token_ids() -> Iterator[Tensor]:
+            for index in range(num_conversations):
+                token_ids = validation[index]["token_ids"][: config.max_length]
+                yield torch.as_tensor(token_ids).long()
+                progress.advance()
+
+        yield token_ids()
+
+
+def _turn_off(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(False)

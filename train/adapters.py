@@ -1,0 +1,52 @@
+"""Low-rank adapters: the config in the words of PEFT, and their merge into the weights, checked.
+
+In: the config; a model with trained adapters. Out: PEFT's config; the plain model, which computes
+what the one with adapters did. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft import LoraConfig, PeftModel
+
+from potstill.errors import TrainingError
+from train.checkpoints import LOGITS_TOLERANCE, logits_of
+from train.config import LoRAConfig
+
+
+def adapter_config(config: LoRAConfig) -> LoraConfig:
+    """Return adapters on every linear layer but the head."""
+    return LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        use_rslora=config.use_rslora,
+        use_dora=config.use_dora,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def merge_adapters(model: PeftModel, token_ids: list[int]) -> Any:  # noqa: ANN401
+    """Return the model with its adapters merged into the weights, in float32.
+
+    Args:
+        model: The trained model; it is used up.
+        token_ids: A conversation on which the logits before and after are compared.
+
+    Raises:
+        TrainingError: The merged model's logits differ from those with adapters.
+    """
+    model.float()
+    with_adapters = logits_of(model, token_ids)
+    merged = model.merge_and_unload(safe_merge=True)
+    difference = float((logits_of(merged, token_ids) - with_adapters).abs().max())
+    if not difference <= LOGITS_TOLERANCE:
+        raise TrainingError(
+            "the weights with merged adapters do not compute what the adapters did",
+            where=type(merged).__name__,
+            expected=f"logits within {LOGITS_TOLERANCE}",
+            found=difference,
+            hint="lower train.learning_rate: adapters that grow large cannot be merged exactly",
+        )
+    return merged

@@ -1,0 +1,51 @@
+"""Whether a pruned model is the one that its config describes.
+
+In: a model that was changed in place. Out: nothing, or an error that names what differs. Knows
+nothing of how it was changed, and reads no weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from potstill.errors import TrainingError
+
+
+def refuse_other_config(model: Any) -> None:  # noqa: ANN401  (untyped library)
+    """Make sure that a model made anew of the config is built as this one.
+
+    Compares the plain settings of all modules (shapes, layer numbers, kinds of attention): what a
+    reloaded student would compute with. Without it a family that decides by the layer's number in
+    a way unknown here would be trained for hours before its reload failed.
+
+    Raises:
+        TrainingError: A module or one of its settings differs.
+    """
+    with torch.device("meta"):
+        anew = type(model)(model.config)
+    expected, found = _settings(anew), _settings(model)
+    different = [name for name in expected | found if expected.get(name) != found.get(name)]
+    if different:
+        name = different[0]
+        raise TrainingError(
+            "this kind of model cannot be pruned: its config does not say what it became",
+            where=f"{type(model).__name__}, {name}",
+            expected=found.get(name, "no such module"),
+            found=f"{expected.get(name, 'no such module')} in a model made of its config",
+            hint="name a smaller checkpoint with --set train.student.checkpoint=PATH",
+        )
+
+
+def _settings(model: nn.Module) -> dict[str, object]:
+    """Return every plain public attribute of every module by its dotted name."""
+    return {
+        f"{path}.{name}": value
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str)
+        and not name.startswith("_")
+        and name != "training"
+    }
