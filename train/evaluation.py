@@ -18,17 +18,9 @@ from torch import Tensor
 from potstill.fidelity import Fidelity, FidelityMeter, StudentRows
 from potstill.progress import track
 from train.batches import IGNORED_LABEL, Collator
+from train.heads import Head, labelled_hidden_states, output_head
 
 CHUNK_TOKENS = 256
-
-
-def labelled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # noqa: ANN401
-    """Return the hidden states [T, D] that predict the labelled tokens, in row-major order."""
-    hidden_BLD = model.base_model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).last_hidden_state
-    predicting: Tensor = hidden_BLD[:, :-1][batch["labels"][:, 1:] != IGNORED_LABEL]
-    return predicting
 
 
 @torch.no_grad()
@@ -52,7 +44,7 @@ def measure_fidelity(
         label: What to call it in the progress.
     """
     model.eval()
-    head = model.get_output_embeddings()
+    head = output_head(model)
     meter = FidelityMeter()
     split = split.select(range(min(max_conversations, len(split))))
     order = np.argsort(split["length"][:], kind="stable")
@@ -66,7 +58,7 @@ def measure_fidelity(
     return meter.result()
 
 
-def _student_rows(head: Any, hidden_TD: Tensor, batch: dict[str, Tensor]) -> StudentRows:  # noqa: ANN401
+def _student_rows(head: Head, hidden_TD: Tensor, batch: dict[str, Tensor]) -> StudentRows:
     token_ids_T = batch["labels"][:, 1:][batch["labels"][:, 1:] != IGNORED_LABEL]
     sampled, top, argmax = [], [], []
     for hidden_CD, ids_C, top_ids_CK in zip(
@@ -75,7 +67,7 @@ def _student_rows(head: Any, hidden_TD: Tensor, batch: dict[str, Tensor]) -> Stu
         torch.split(batch["top_token_ids"], CHUNK_TOKENS),
         strict=True,
     ):
-        logprobs_CV = torch.log_softmax(head(hidden_CD).float(), dim=-1)
+        logprobs_CV = torch.log_softmax(head.logits(hidden_CD), dim=-1)
         sampled.append(logprobs_CV.gather(-1, ids_C[:, None])[:, 0])
         top.append(logprobs_CV.gather(-1, top_ids_CK.clamp_min(0)))
         argmax.append(logprobs_CV.argmax(-1))

@@ -1,18 +1,55 @@
-"""The losses of distillation, one family per file, and the registry of token-level divergences.
+"""The losses of distillation: the registries of divergences and tails, and their mix by name.
 
-In: log-probabilities as tensors. Out: losses per token. A family knows neither where the teacher's
-signal came from nor that it is summed in chunks; `chunked` knows no family.
+In: the configuration. Out: what `chunked` needs to compute the loss. A divergence compares single
+outcomes and knows neither tails nor where the teacher's signal came from; a tail knows no
+divergence; `chunked` knows none of either.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from train.losses.forward_kl import forward_kl
+from train.config import KDConfig
+from train.losses.jsd import jsd
+from train.losses.kl import forward_kl, reverse_kl
+from train.losses.skew import skew_kl, skew_reverse_kl
+from train.losses.tails import Tail, bucket, renormalise, sample, truncate
 
-Divergence = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(student_logprobs_TK, teacher_logprobs_TK, stored_TK) -> loss_T, differentiable in the first."""
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""(logp, logq) -> what each outcome adds; its sum over all outcomes is an f-divergence."""
 
-DIVERGENCES: Mapping[str, Divergence] = {"forward_kl": forward_kl}
+DIVERGENCES: Mapping[str, Callable[[KDConfig], Divergence]] = {
+    "forward_kl": lambda _: forward_kl,
+    "reverse_kl": lambda _: reverse_kl,
+    "jsd": lambda kd: jsd(kd.beta),
+    "skew_kl": lambda kd: skew_kl(kd.skew),
+    "skew_reverse_kl": lambda kd: skew_reverse_kl(kd.skew),
+}
+
+TAILS: Mapping[str, Callable[[KDConfig], Tail]] = {
+    "bucket": lambda kd: functools.partial(bucket, temperature=kd.temperature),
+    "sample": lambda _: sample,
+    "renormalise": lambda _: renormalise,
+    "truncate": lambda _: truncate,
+}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The two losses of token-level distillation and of cross-entropy, and how they are added."""
+
+    divergence: Divergence
+    tail: Tail
+    weight: float
+    """Share of the divergence; the rest is cross-entropy."""
+    chunk_tokens: int
+    """Tokens whose logits exist at once."""
+
+
+def mix_of(kd: KDConfig) -> Mix:
+    """Return the mix that is configured."""
+    return Mix(DIVERGENCES[kd.divergence](kd), TAILS[kd.tail](kd), kd.weight, kd.chunk_tokens)

@@ -1,0 +1,120 @@
+"""The end of a language model: from its hidden states to logits, as transformers computes them.
+
+In: a causal language model. Out: its head as plain values, and the hidden states that the head is
+needed for. Knows nothing of losses.
+
+Shape legend: B rows, L length, T labelled tokens, N tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from potstill.errors import TrainingError
+from train.batches import IGNORED_LABEL
+
+MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
+"""What families call the factor of their logits: Cohere, Muse Glimmer, Falcon-H1."""
+HEAD_TOLERANCE = 1e-3
+"""Largest difference between a model's logits and its head's, relative to the largest logit."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """softcap · tanh(scale · (weight · hidden + bias) / softcap)."""
+
+    weight_VD: Tensor
+    bias_V: Tensor | None = None
+    softcap: float | None = None
+    """Bound of the logits' magnitude (Gemma); None: none."""
+    scale: float = 1.0
+
+    @torch.no_grad()
+    def logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return the logits [N, V], float32 from the product on, without a gradient."""
+        product_NV = torch.nn.functional.linear(hidden_ND, self.weight_VD)
+        return self.finish_(product_NV.to(torch.promote_types(product_NV.dtype, torch.float32)))
+
+    def finish_(self, product_NV: Tensor) -> Tensor:
+        """Turn the product of weight and hidden states into logits, in its memory."""
+        if self.bias_V is not None:
+            product_NV += self.bias_V
+        if self.scale != 1.0:
+            product_NV *= self.scale
+        if self.softcap is not None:
+            product_NV.div_(self.softcap).tanh_().mul_(self.softcap)
+        return product_NV
+
+    def slope(self, logits_NV: Tensor) -> Tensor:
+        """Return the derivative of logits in the product that they were made of."""
+        if self.softcap is None:
+            return torch.full_like(logits_NV, self.scale)
+        return torch.square(logits_NV).mul_(-self.scale / self.softcap**2).add_(self.scale)
+
+
+def output_head(model: Any) -> Head:  # noqa: ANN401  (untyped library)
+    """Return a causal language model's head; sharded weights are gathered.
+
+    Source: `add_fused_lm_head` in trl/trainer/utils.py, TRL 1.16, for the names of the settings.
+    """
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    factors = (getattr(config, name, None) for name in MULTIPLIERS)
+    scale = next((float(factor) for factor in factors if isinstance(factor, (int, float))), 1.0)
+    logits_scaling = getattr(config, "logits_scaling", None)
+    if logits_scaling is not None:
+        scale = logits_scaling if config.model_type == "hyperclovax" else 1.0 / logits_scaling
+    return Head(
+        weight_VD=_whole(head.weight),
+        bias_V=None if head.bias is None else _whole(head.bias),
+        softcap=getattr(config, "final_logit_softcapping", None),
+        scale=scale,
+    )
+
+
+def labelled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # noqa: ANN401
+    """Return the hidden states [T, D] that predict the labelled tokens, in row-major order.
+
+    Args:
+        batch: `input_ids` and `labels` [B, L], and either the `attention_mask` of padded rows or
+            the `position_ids` of packed ones, by which rows are told apart.
+    """
+    names = ("input_ids", "attention_mask", "position_ids")
+    inputs = {name: batch[name] for name in names if name in batch}
+    hidden_BLD = model.base_model(**inputs, use_cache=False).last_hidden_state
+    predicting: Tensor = hidden_BLD[:, :-1][batch["labels"][:, 1:] != IGNORED_LABEL]
+    return predicting
+
+
+@torch.no_grad()
+def refuse_unknown_head(model: Any, checkpoint_dir: Path) -> None:  # noqa: ANN401
+    """Make sure that `output_head` gives the logits that the model itself computes.
+
+    Raises:
+        TrainingError: The model does something else between its hidden states and its logits.
+    """
+    training = model.training
+    model.eval()
+    input_ids = torch.tensor([[0, 1]], device=model.device)
+    expected = model(input_ids=input_ids, use_cache=False).logits[0].float()
+    hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[0]
+    model.train(training)
+    difference = float((output_head(model).logits(hidden) - expected).abs().max())
+    if not difference <= HEAD_TOLERANCE * float(expected.abs().max()):
+        raise TrainingError(
+            "the model does something to its logits that the losses do not know",
+            where=checkpoint_dir / "config.json",
+            expected="bias, logit scale and soft-cap as settings that are known, and no more",
+            found=f"{model.config.model_type}: logits differ by {difference:.3g}",
+            hint="take a checkpoint of another family",
+        )
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter

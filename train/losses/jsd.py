@@ -1,0 +1,35 @@
+"""Generalised Jensen-Shannon divergence of teacher and student, one outcome at a time.
+
+In: finite log-probabilities of the same outcomes. Out: what each outcome adds, in nats. Knows
+nothing of which outcomes there are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from train.losses.kl import forward_kl
+
+
+def jsd(beta: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return beta KL(p‖m) + (1 - beta) KL(q‖m) with the mixture m = beta p + (1 - beta) q.
+
+    It vanishes as beta nears 0 or 1, where its gradient over beta, or over 1 - beta, is that of
+    forward or of reverse KL.
+
+    Args:
+        beta: The teacher's weight in the mixture, between 0 and 1, both left out.
+
+    Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models: Learning from
+        Self-Generated Mistakes" (GKD), equation 1.
+    """
+
+    def divergence(logp: Tensor, logq: Tensor) -> Tensor:
+        logm = torch.logaddexp(logp + math.log(beta), logq + math.log1p(-beta))
+        return beta * forward_kl(logp, logm) + (1.0 - beta) * forward_kl(logq, logm)
+
+    return divergence
