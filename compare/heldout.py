@@ -6,9 +6,13 @@ Knows nothing of models.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
+from jinja2 import TemplateError
+
+from potstill.chat import render_prompt
 from potstill.errors import ArtifactError
 from potstill.schema import Conversation, Split
 from potstill.tables import conversation_paths, read_conversations
@@ -57,6 +61,37 @@ def plain_prompts(held_out: list[Conversation]) -> list[Conversation]:
             hint="generate from prompts without tools too",
         )
     return plain
+
+
+def prompt_lengths(prompts: list[Conversation], student_dir: Path | None) -> dict[str, int]:
+    """Return the tokens of prompts by their id, as many as either model needs.
+
+    Args:
+        student_dir: The checkpoint of a student with other tokens than the teacher's; None when
+            they have the same. Prompts that its chat template refuses are left out.
+
+    Raises:
+        ArtifactError: It refuses all.
+    """
+    lengths = {one.prompt.prompt_id: one.turns[0].start for one in prompts}
+    if student_dir is None:
+        return lengths
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(student_dir)
+    taken = {}
+    for one in prompts:
+        with suppress(TemplateError):
+            num_tokens = len(render_prompt(tokenizer, one.given))
+            taken[one.prompt.prompt_id] = max(lengths[one.prompt.prompt_id], num_tokens)
+    if not taken:
+        raise ArtifactError(
+            "the student's chat template takes no held-out prompt",
+            where=student_dir,
+            expected="at least one prompt that both models take",
+            found=f"{len(prompts)} that it refuses",
+        )
+    return taken
 
 
 def distinct_prompts(held_out: list[Conversation], count: int) -> list[Conversation]:

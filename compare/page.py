@@ -49,16 +49,20 @@ def render_page(report: Report, pairs: list[dict[str, Any]]) -> str:
 
 
 def loss_budget(report: Report) -> list[Bar]:
-    """Return the bars of KL at each step, the sampled teacher left out: it is zero."""
-    rows = [row for row in report.rows if row.step != "sampled"]
-    widest = max(row.kl_nats + row.kl_standard_error for row in rows) or 1.0
+    """Return the bars of KL at each step where it is known, but of the sampled teacher: it is 0."""
+    known = [
+        (row, row.kl_nats, row.kl_standard_error)
+        for row in report.rows
+        if row.step != "sampled" and row.kl_nats is not None and row.kl_standard_error is not None
+    ]
+    widest = max(kl + error for _, kl, error in known) or 1.0
     scale = CHART_WIDTH_PERCENT / widest
     return [
         Bar(
             row=row,
-            length=max(row.kl_nats, 0.0) * scale,
-            low=max(row.kl_nats - row.kl_standard_error, 0.0) * scale,
-            high=max(row.kl_nats + row.kl_standard_error, 0.0) * scale,
+            length=max(kl, 0.0) * scale,
+            low=max(kl - error, 0.0) * scale,
+            high=max(kl + error, 0.0) * scale,
         )
-        for row in rows
+        for row, kl, error in known
     ]

@@ -7,7 +7,7 @@ Knows nothing of how models run or how a report looks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Literal
 
 from compare.machine import Machine
@@ -17,6 +17,11 @@ from potstill.manifest import Manifest
 from potstill.rundir import StageName
 from potstill.schema import Conversation, Value
 
+OWN_TOKENS_NOTE = (
+    "The student has a tokenizer of its own: its next-token distributions are over other tokens "
+    "than the teacher's, so KL and top-1 agreement are left out for it, and its tokens per second "
+    "are of other tokens too."
+)
 ReportRole = Literal["teacher", "student"]
 
 
@@ -28,14 +33,16 @@ class ModelRow(Value):
     step: str
     """What was done to get it: "sampled", "layers removed", "trained", or a quantisation type."""
     num_parameters: int
-    kl_nats: float
+    kl_nats: float | None
     """Forward KL(teacher‖this) per token on held-out conversations, bounded from below by the
-    teacher's stored log-probabilities and one bucket for the rest."""
-    kl_standard_error: float
-    top1_agreement: float
+    teacher's stored log-probabilities and one bucket for the rest. None, like what is measured with
+    it, for a student with other tokens than the teacher's."""
+    kl_standard_error: float | None
+    top1_agreement: float | None
     """Share of positions where the most probable token is the teacher's."""
-    nats_per_token: float
-    """Mean negative log-probability of the teacher's sampled tokens."""
+    nats_per_token: float | None
+    """Mean negative log-probability of the teacher's sampled tokens, or of their text in the
+    student's own ones."""
     num_tokens: int
 
 
@@ -66,6 +73,8 @@ class Report(Value):
     """How the student was trained: "full" or "lora"."""
     num_layers: int
     removed_layers: tuple[int, ...]
+    own_tokenizer: bool = False
+    """Whether the student has other tokens than the teacher."""
     checkpoints: tuple[ModelRow, ...]
     """The teacher that was sampled, the student before training, the student after it."""
     files: tuple[FileRow, ...]
@@ -113,6 +122,11 @@ class Report(Value):
         return [file for file in self.files if file.role == "teacher"]
 
 
+def has_own_tokenizer(student: Manifest) -> bool:
+    """Tell whether a student has other tokens than its teacher."""
+    return bool(student.facts.get("own_tokenizer"))
+
+
 def reference_file(files: list[dict[str, Any]]) -> str:
     """Name the teacher file that ratios refer to: the largest one."""
     teachers = [file for file in files if file["role"] == "teacher"]
@@ -134,7 +148,7 @@ def build_report(
     Args:
         manifests: The manifests of conversations, student and gguf.
         held_out: The conversations that fidelity was measured on.
-        fidelity: By file name.
+        fidelity: By file name; none for the files of a student with other tokens.
         speed: By file name.
         num_prompts: Prompts answered side by side.
         settings: The configuration of the comparison.
@@ -145,6 +159,7 @@ def build_report(
     reference = reference_file(gguf["files"])
     files = _files(gguf["files"], reference, fidelity, speed)
     checkpoints = _checkpoints(conversations, student, held_out)
+    own = has_own_tokenizer(manifests["student"])
     return Report(
         teacher=conversations["teacher"]["model"],
         reference=reference,
@@ -152,9 +167,10 @@ def build_report(
         method=student["method"],
         num_layers=student["num_layers"],
         removed_layers=tuple(student["removed_layers"]),
+        own_tokenizer=own,
         checkpoints=checkpoints,
         files=files,
-        notes=_notes(checkpoints[1:], files),
+        notes=(OWN_TOKENS_NOTE,) if own else _notes(checkpoints[1:], files),
         num_held_out=len(held_out),
         num_prompts=num_prompts,
         num_conversations=conversations["num_conversations"],
@@ -208,11 +224,17 @@ def _files(
             size_ratio=file["bytes"] / reference_bytes,
             speed_ratio=speed[file["name"]].tokens_per_second / speed[reference].tokens_per_second,
             **asdict(speed[file["name"]]),
-            **asdict(fidelity[file["name"]]),
+            **_figures(fidelity.get(file["name"])),
         )
         for file in files
     )
     return tuple(sorted(rows, key=lambda row: -row.bytes))
+
+
+def _figures(fidelity: Fidelity | None) -> dict[str, Any]:
+    if fidelity is None:
+        return dict.fromkeys(field.name for field in fields(Fidelity)) | {"num_tokens": 0}
+    return asdict(fidelity)
 
 
 def _notes(students: Sequence[ModelRow], files: Sequence[FileRow]) -> tuple[str, ...]:

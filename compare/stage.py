@@ -19,10 +19,16 @@ from compare.cache import JsonCache
 from compare.config import CompareConfig
 from compare.endpoint import free_port, running_endpoint, serve_command
 from compare.fidelity import measure_fidelity
-from compare.heldout import distinct_prompts, longest_first, plain_prompts, read_held_out
+from compare.heldout import (
+    distinct_prompts,
+    longest_first,
+    plain_prompts,
+    prompt_lengths,
+    read_held_out,
+)
 from compare.machine import describe_machine
 from compare.page import render_page
-from compare.report import Report, build_report, reference_file
+from compare.report import Report, build_report, has_own_tokenizer, reference_file
 from compare.speed import Speed, measure_speed
 from compare.table import render_table
 from potstill.errors import ArtifactError, ManifestMismatchError
@@ -90,8 +96,14 @@ def _compare(
     files = manifests["gguf"].facts["files"]
     held_out = read_held_out(run_directory.stage_dir("conversations"), config.max_conversations)
     cache = JsonCache(session.scratch_dir)
-    fidelity = _fidelity(config, run_directory, cache, files, held_out)
-    speed, pairs = _ask_endpoint(config, session, cache, manifests["gguf"], held_out, open_endpoint)
+    own = has_own_tokenizer(manifests["student"])
+    comparable = [file for file in files if file["role"] == "teacher" or not own]
+    fidelity = _fidelity(config, run_directory, cache, comparable, held_out)
+    prompts = plain_prompts(held_out)
+    lengths = prompt_lengths(prompts, run_directory.stage_dir("student") if own else None)
+    speed, pairs = _ask_endpoint(
+        config, session, cache, manifests["gguf"], prompts, lengths, open_endpoint
+    )
     report = build_report(
         manifests,
         held_out,
@@ -149,18 +161,19 @@ def _ask_endpoint(
     session: StageSession,
     cache: JsonCache,
     gguf: Manifest,
-    held_out: HeldOut,
+    prompts: HeldOut,
+    lengths: dict[str, int],
     open_endpoint: OpenEndpoint,
 ) -> tuple[dict[str, Speed], list[dict[str, Any]]]:
     """Measure speed before asking: the endpoint has then seen none of the timed prompts."""
     files, recommended = gguf.facts["files"], gguf.facts["recommended"]
-    plain = plain_prompts(held_out)
-    asked = distinct_prompts(plain, config.num_side_by_side)
-    timed = distinct_prompts(longest_first(plain), config.speed_rounds)
+    prompts = [one for one in prompts if one.prompt.prompt_id in lengths]
+    asked = distinct_prompts(prompts, config.num_side_by_side)
+    timed = distinct_prompts(longest_first(prompts), config.speed_rounds)
     book = AnswerBook(cache, [reference_file(files), recommended], asked)
     speed = cache.get("speed")
     if speed is None or book.missing():
-        longest = max(one.turns[0].start for one in [*asked, *timed])
+        longest = max(lengths[one.prompt.prompt_id] for one in [*asked, *timed])
         answer_tokens = max(config.max_tokens, config.speed_tokens)
         names = [file["name"] for file in files]
         context_tokens = longest + answer_tokens + SPARE_CONTEXT_TOKENS
@@ -176,9 +189,11 @@ def _ask_endpoint(
 
 
 def _require_comparable(manifests: dict[StageName, Manifest], run_directory: RunDirectory) -> None:
+    # A student may have other tokens than the teacher, but then its files have the student's.
+    model: StageName = "student" if has_own_tokenizer(manifests["student"]) else "conversations"
     for stage in ("student", "gguf"):
         for fact in ("tokenizer_sha256", "chat_template_sha256"):
-            expected = manifests["conversations"].facts[fact]
+            expected = manifests[model].facts[fact]
             found = manifests[stage].facts[fact]
             if found != expected:
                 raise ManifestMismatchError(

@@ -15,7 +15,7 @@ def summarise(report: Report) -> list[str]:
     student = report.recommended_file
     return [
         *(_against(student, teacher) for teacher in report.teacher_files),
-        _fidelity(student),
+        *_fidelity(student),
         _training(report.untrained, report.trained, student),
         *(_quantised(teacher) for teacher in report.teacher_files[1:]),
         "This is not a verdict. Nearness to the teacher's probabilities is not the quality a "
@@ -43,17 +43,28 @@ def _against(student: FileRow, teacher: FileRow) -> str:
     )
 
 
-def _fidelity(student: FileRow) -> str:
-    return (
+def _fidelity(student: FileRow) -> list[str]:
+    if student.kl_nats is None or student.top1_agreement is None:
+        return [
+            f"{student.name} has other tokens than the teacher, so how near its next-token "
+            "distributions are to the teacher's cannot be said."
+        ]
+    return [
         f"On conversations it was not trained on, {student.name} gives the teacher's words at "
         f"most {exp(-student.kl_nats):.0%} of the probability the teacher gives them (geometric "
         f"mean; KL {student.kl_nats:.3f} ± {student.kl_standard_error:.3f} nats per token, where 0 "
         f"would be the teacher itself), and in {student.top1_agreement:.0%} of the places its most "
         "probable next token is the teacher's."
-    )
+    ]
 
 
 def _training(untrained: ModelRow, trained: ModelRow, student: FileRow) -> str:
+    if untrained.kl_nats is None or trained.kl_nats is None or student.kl_nats is None:
+        return (
+            "Training took the negative log-probability that the student gives the teacher's "
+            f"answers from {untrained.nats_per_token:.3f} to {trained.nats_per_token:.3f} nats per "
+            "token of its own."
+        )
     if trained.kl_nats >= untrained.kl_nats:
         effect = "Training did not bring the student nearer to the teacher"
     else:

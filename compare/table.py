@@ -26,7 +26,13 @@ NOT_MEASURED = "—"
 
 def cells(row: ModelRow) -> tuple[str, ...]:
     """Lay a row out as text under HEADINGS; the page and the terminal show the same."""
-    kl = "0" if row.step == "sampled" else f"{row.kl_nats:.3f} ± {row.kl_standard_error:.3f}"
+    kl = top1 = NOT_MEASURED
+    if row.step == "sampled":
+        kl = "0"
+    elif row.kl_nats is not None:
+        kl = f"{row.kl_nats:.3f} ± {row.kl_standard_error:.3f}"
+    if row.top1_agreement is not None:
+        top1 = f"{row.top1_agreement:.1%}"
     served = (NOT_MEASURED,) * 4
     if isinstance(row, FileRow):
         served = (
@@ -40,7 +46,7 @@ def cells(row: ModelRow) -> tuple[str, ...]:
         parameters(row.num_parameters),
         *served,
         kl,
-        f"{row.top1_agreement:.1%}",
+        top1,
     )
 
 

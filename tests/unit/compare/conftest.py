@@ -71,8 +71,18 @@ def make_report(tmp_path: Path, make_conversation):
     return partial(build, tmp_path, held_out)
 
 
-def build(tmp_path: Path, held_out: list[Conversation], trained_tokens: int = 8190) -> Report:
-    trained = replace(TRAINED, num_tokens=trained_tokens)
+def build(
+    tmp_path: Path,
+    held_out: list[Conversation],
+    trained_tokens: int = 8190,
+    own_tokenizer: bool = False,
+) -> Report:
+    untrained, trained = UNTRAINED, replace(TRAINED, num_tokens=trained_tokens)
+    fidelity = FIDELITY
+    if own_tokenizer:
+        unknown = dict.fromkeys(("kl_nats", "kl_standard_error", "top1_agreement"))
+        untrained, trained = replace(untrained, **unknown), replace(trained, **unknown)
+        fidelity = {name: FIDELITY[name] for name in FIDELITY if name.startswith("teacher")}
     facts = {
         "conversations": {
             "teacher": {"model": "smollm2-135m-instruct", "num_parameters": 134_515_008},
@@ -84,14 +94,15 @@ def build(tmp_path: Path, held_out: list[Conversation], trained_tokens: int = 81
             "num_layers": 24,
             "removed_layers": [19, 20, 21, 22, 23, 24],
             "num_parameters": 113_274_432,
-            "evaluation": {"untrained": vars(UNTRAINED), "trained": vars(trained)},
+            "own_tokenizer": own_tokenizer,
+            "evaluation": {"untrained": vars(untrained), "trained": vars(trained)},
         },
         "gguf": {"files": FILES, "recommended": "student-Q4_K_M"},
     }
     return build_report(
         {name: manifest_with(value, tmp_path) for name, value in facts.items()},
         held_out,
-        FIDELITY,
+        fidelity,
         SPEED,
         num_prompts=2,
         settings={"speed_rounds": 5, "temperature": 0.0, "max_tokens": 200},

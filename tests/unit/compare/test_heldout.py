@@ -1,6 +1,14 @@
 import pytest
+from transformers import AutoTokenizer
 
-from compare.heldout import distinct_prompts, longest_first, plain_prompts, read_held_out
+from compare.heldout import (
+    distinct_prompts,
+    longest_first,
+    plain_prompts,
+    prompt_lengths,
+    read_held_out,
+)
+from potstill.chat import render_prompt
 from potstill.errors import ArtifactError
 from potstill.schema import Message
 from potstill.tables import conversations_to_table, write_table
@@ -58,3 +66,25 @@ def test_prompts_with_tools_are_not_asked(named):
     assert names(plain_prompts([*with_tools, named(3)])) == ["p3"]
     with pytest.raises(ArtifactError, match="no held-out prompt can be asked"):
         plain_prompts(with_tools)
+
+
+def test_prompts_are_as_long_as_the_teacher_read_them(named):
+    assert prompt_lengths([named(0), named(1)], None) == {"p0": 2, "p1": 2}
+
+
+def test_prompts_are_as_long_as_a_student_with_other_tokens_reads_them(
+    named, tiny_student_dir, tmp_path
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student_dir)
+    length = len(render_prompt(tokenizer, named(0).given))
+    assert prompt_lengths([named(0)], tiny_student_dir) == {"p0": length}
+    system = Message(role="system", content="Be brief.")
+    refused = named(1, given=(system, *named(0).given))
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    tokenizer.save_pretrained(tmp_path)
+    assert prompt_lengths([named(0), refused], tmp_path) == {"p0": length}
+    with pytest.raises(ArtifactError, match="takes no held-out prompt"):
+        prompt_lengths([refused], tmp_path)

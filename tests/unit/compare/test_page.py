@@ -68,3 +68,11 @@ def test_bars_are_proportional_and_fit(report):
     assert trained.length / untrained.length == pytest.approx(0.312 / 1.104)
     assert max(bar.high for bar in bars.values()) == pytest.approx(84.0)
     assert all(0 <= bar.low <= bar.length <= bar.high for bar in bars.values())
+
+
+def test_a_student_with_other_tokens_has_no_bars(make_report):
+    report = make_report(own_tokenizer=True)
+    assert [bar.row.name for bar in loss_budget(report)] == ["teacher-F16", "teacher-Q4_K_M"]
+    page = render_page(report, [])
+    assert "tokenizer of its own" in page
+    assert "None" not in page

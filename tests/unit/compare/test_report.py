@@ -86,3 +86,19 @@ def test_terminal_table_shows_every_row_and_figure(report):
 def test_units_follow_the_magnitude():
     assert [size(89_000_000), size(4_683_000_000)] == ["89 MB", "4.68 GB"]
     assert [parameters(113_274_432), parameters(7_241_700_000)] == ["113.3M", "7.24B"]
+
+
+def test_a_student_with_other_tokens_has_no_figures_per_token(make_report):
+    report = make_report(own_tokenizer=True)
+    assert report.own_tokenizer
+    assert "tokenizer of its own" in report.notes[0]
+    for row in report.rows:
+        assert (row.kl_nats is None) == (row.role == "student")
+        assert cells(row).count("—") == 2 * (row.role == "student") + 4 * (
+            row in report.checkpoints
+        )
+    text = " ".join(summarise(report))
+    assert "student-Q4_K_M has other tokens than the teacher" in text
+    assert "from 3.210 to 2.050 nats per token of its own" in text
+    assert "2.38 times its speed" in text
+    assert Report.model_validate_json(report.model_dump_json()) == report
