@@ -8,10 +8,10 @@ import pytest
 
 from generate.teachers import vllm_arrays
 from generate.teachers.vllm_arrays import (
+    STEPS_PER_BLOCK,
     keep_arrays,
     prompt_distributions,
     sampled_distributions,
-    top_values,
     vllms_own_objects,
 )
 
@@ -122,14 +122,16 @@ def test_the_steps_of_a_completion_are_kept(processor):
     check(sampled_distributions(processor.logprobs, 3), POSITIONS, 3)
 
 
-def test_a_request_does_not_keep_the_step_of_the_whole_batch(processor):
-    """vLLM hands out a view into what all requests of a step got, and may write over it."""
-    ids, logprobs = block(POSITIONS)
-    processor._update_sample_logprobs((ids[1:2], logprobs[1:2], None, None))
-    ids[:], logprobs[:] = 0, 0
-    ((kept_ids, kept_logprobs),) = processor.logprobs
-    assert kept_ids.base is kept_logprobs.base is None
-    check(sampled_distributions(processor.logprobs, 3), POSITIONS[1:2], 3)
+def test_a_request_keeps_the_steps_of_the_whole_batch_for_a_while_only(processor):
+    """vLLM hands out views into what all requests of a step got."""
+    positions = (2 * POSITIONS * STEPS_PER_BLOCK)[: 2 * STEPS_PER_BLOCK + 1]
+    for position in positions:
+        ids, logprobs = block([position, position])
+        processor._update_sample_logprobs((ids[:1], logprobs[:1], None, None))
+    lengths = [len(ids) for ids, _ in processor.logprobs]
+    assert lengths == [STEPS_PER_BLOCK, STEPS_PER_BLOCK, 1]
+    assert all(ids.base is logprobs.base is None for ids, logprobs in processor.logprobs[:2])
+    check(sampled_distributions(processor.logprobs, 3), positions, 3)
 
 
 def test_the_blocks_of_a_prompt_are_kept(processor):
@@ -145,26 +147,3 @@ def test_vllms_own_way_can_be_had_for_a_while(processor):
     processor._update_sample_logprobs((*block(POSITIONS[:1]), None, None))
     assert processor.logprobs[0] == "a list"
     check(sampled_distributions(processor.logprobs[1:], 3), POSITIONS[:1], 3)
-
-
-@pytest.mark.parametrize("vocabulary", [5, 64, 65, 500, 1003, 49_152])
-@pytest.mark.parametrize("k", [1, 4, 5])
-def test_the_greatest_values_are_those_of_topk(vocabulary, k):
-    import torch
-
-    torch.manual_seed(vocabulary)
-    values = torch.randn(7, vocabulary).log_softmax(-1)
-    wanted = values.topk(k)
-    found, columns = top_values(values, k)
-    assert torch.equal(found, wanted.values)
-    assert torch.equal(columns, wanted.indices)
-
-
-def test_equal_values_are_taken_once_each():
-    import torch
-
-    values = torch.zeros(3, 400).index_fill(1, torch.tensor([7, 399]), 1.0)
-    found, columns = top_values(values, 6)
-    assert found.tolist() == [[1, 1, 0, 0, 0, 0]] * 3
-    assert all(len(set(row)) == 6 and {7, 399} <= set(row) for row in columns.tolist())
-    assert torch.equal(values.gather(1, columns), found)
