@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -95,5 +97,5 @@ def test_layers_are_spread_from_the_first_to_the_last(num_layers, num_kept, kept
     assert found[: len(kept)] == kept
     assert len(set(found)) == num_kept
     assert found[-1] == (num_layers - 1 if num_kept > 1 else 0)
-    gaps = {after - before for before, after in zip(found, found[1:], strict=False)}
+    gaps = {after - before for before, after in pairwise(found)}
     assert not gaps or max(gaps) - min(gaps) <= 1
