@@ -34,8 +34,9 @@ from potstill.errors import ArtifactError
 from potstill.files import disk_errors
 from potstill.progress import append_metrics, track
 from train.batches import IGNORED_LABEL, Collator
-from train.evaluation import labelled_hidden_states
-from train.losses.chunked import Mix, Targets, distillation_loss
+from train.heads import labelled_hidden_states, output_head
+from train.losses import Mix
+from train.losses.chunked import Targets, distillation_loss
 from train.order import SimilarLengths
 
 WHOLE_NAME = "whole"
@@ -232,11 +233,11 @@ def _add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (u
         shifted_BL = kwargs["labels"][:, 1:]
         targets = Targets(
             token_ids_T=shifted_BL[shifted_BL != IGNORED_LABEL],
+            sampled_logprobs_T=kwargs["sampled_logprobs"],
             top_token_ids_TK=kwargs["top_token_ids"],
             top_logprobs_TK=kwargs["top_logprobs"],
         )
-        head = self.get_output_embeddings()
-        sums = distillation_loss(hidden_TD, head.weight, head.bias, targets, mix)
+        sums = distillation_loss(hidden_TD, output_head(self), targets, mix)
         return DistillationOutput(loss=sums.total, kd=sums.divergence, ce=sums.cross_entropy)
 
     model.forward = types.MethodType(forward, model)
