@@ -15,6 +15,7 @@ import torch
 from potstill.chat import tokenizer_sha256
 from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.files import disk_errors
+from train.heads import refuse_unknown_head
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -76,7 +77,7 @@ def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (untyped library)
             found=f"no {', '.join(sorted(info['missing_keys'])[:3])} …",
             hint="copy or download the checkpoint again",
         )
-    _refuse_scaled_logits(model, checkpoint_dir)
+    refuse_unknown_head(model, checkpoint_dir)
     return model
 
 
@@ -128,14 +129,3 @@ def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  #
             found=difference,
         )
     return reloaded
-
-
-def _refuse_scaled_logits(model: Any, checkpoint_dir: Path) -> None:  # noqa: ANN401
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(model.config.get_text_config(), name, None) not in (None, 1.0):
-            raise TrainingError(
-                "models that transform their logits after the head cannot be trained yet",
-                where=checkpoint_dir / "config.json",
-                expected=f"no {name}",
-                found=getattr(model.config.get_text_config(), name),
-            )

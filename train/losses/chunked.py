@@ -72,7 +72,7 @@ def distillation_loss(hidden_TD: Tensor, head: Head, targets: Targets, mix: Mix)
     sums included, is float32 (float64 for float64 inputs). Gradients are formed only where they are
     required: none for a frozen head.
     """
-    inputs = (hidden_TD, head.weight_VD, head.bias_V)
+    inputs: tuple[Tensor | None, ...] = (hidden_TD, head.weight_VD, head.bias_V)
     if not torch.is_grad_enabled():
         inputs = tuple(None if one is None else one.detach() for one in inputs)
     apply: Any = _ChunkedLoss.apply
@@ -96,7 +96,9 @@ class _ChunkedLoss(torch.autograd.Function):
         wide = torch.promote_types(rounded, torch.float32)
         factor = rounded if hidden_TD.is_cuda else wide
         gradients = [
-            torch.zeros_like(tensor, dtype=wide) if _needs_gradient(tensor) else None
+            torch.zeros_like(tensor, dtype=wide)
+            if tensor is not None and tensor.requires_grad
+            else None
             for tensor in (hidden_TD, weight_VD, bias_V)
         ]
         sums = hidden_TD.new_zeros(3, dtype=wide)
@@ -239,7 +241,7 @@ def _rounded_factors(dtype: torch.dtype) -> Iterator[None]:
     It is as fast as a product of bfloat16 tensors, needs no copies of them, and its result is
     float32. Where a CPU does not multiply bfloat16, nothing changes.
     """
-    products = torch.backends.mkldnn.matmul
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = products.fp32_precision
     if dtype == torch.bfloat16:
         products.fp32_precision = "bf16"
@@ -252,7 +254,3 @@ def _rounded_factors(dtype: torch.dtype) -> Iterator[None]:
 def _autocast_dtype(tensor: Tensor) -> torch.dtype:
     device = tensor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
-
-
-def _needs_gradient(tensor: Tensor | None) -> bool:
-    return tensor is not None and tensor.requires_grad
