@@ -75,10 +75,18 @@ def _conversations(facts: Facts, stats: Facts) -> str:
 
 def _student(facts: Facts, _stats: Facts) -> str:
     before, after = (facts["evaluation"][state] for state in ("untrained", "trained"))
+    if after["kl_nats"] is None:  # Other tokens than the teacher's.
+        nearness = (
+            f"{before['nats_per_token']:.3f} → {after['nats_per_token']:.3f} nats per token of its "
+            "own"
+        )
+    else:
+        nearness = (
+            f"KL {before['kl_nats']:.3f} → {after['kl_nats']:.3f} nats, top-1 agreement "
+            f"{before['top1_agreement']:.1%} → {after['top1_agreement']:.1%}"
+        )
     return (
-        f"{facts['num_layers']} layers, {facts['num_parameters'] / 1e6:.1f}M parameters; KL "
-        f"{before['kl_nats']:.3f} → {after['kl_nats']:.3f} nats, top-1 agreement "
-        f"{before['top1_agreement']:.1%} → {after['top1_agreement']:.1%}"
+        f"{facts['num_layers']} layers, {facts['num_parameters'] / 1e6:.1f}M parameters; {nearness}"
     )
 
 
@@ -88,8 +96,9 @@ def _gguf(facts: Facts, _stats: Facts) -> str:
 
 def _comparison(facts: Facts, _stats: Facts) -> str:
     row = next(row for row in facts["rows"] if row["name"] == facts["recommended"])
+    nearness = "" if row["kl_nats"] is None else f"KL {row['kl_nats']:.3f} nats, "
     return (
-        f"{row['name']}: KL {row['kl_nats']:.3f} nats, {row['size_ratio']:.2f}x the size and "
+        f"{row['name']}: {nearness}{row['size_ratio']:.2f}x the size and "
         f"{row['speed_ratio']:.2f}x the speed of {facts['reference']}"
     )
 

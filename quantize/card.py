@@ -39,7 +39,6 @@ def write_card(
         f"| {file['top1_agreement_with_checkpoint']:.1%} |"
         for file in files
     ]
-    evaluation = student["evaluation"]["trained"]
     return f"""# A student of {teacher["model"]}
 
 Made with potstill by knowledge distillation.
@@ -50,7 +49,7 @@ Made with potstill by knowledge distillation.
   method "{student["method"]}"
 - Training prompts from: {sources}; their licence: {licences}
 - Closeness to the teacher on held-out conversations, before quantisation:
-  KL {evaluation["kl_nats"]:.4f} nats per token, top-1 agreement {evaluation["top1_agreement"]:.1%}
+  {_closeness(student["evaluation"]["trained"])}
 
 ## Files
 
@@ -83,6 +82,18 @@ def teacher_licence(checkpoint_dir: Path) -> str:
 def _parameters(count: int) -> str:
     """Say how many there are; 0 is that of a served teacher whose weights were not at hand."""
     return f", {count:,} parameters" if count else ""
+
+
+def _closeness(evaluation: Mapping[str, Any]) -> str:
+    if evaluation["kl_nats"] is None:
+        return (
+            "not comparable token by token, the student has a tokenizer of its own; "
+            f"{evaluation['nats_per_token']:.4f} nats per token of its own"
+        )
+    return (
+        f"KL {evaluation['kl_nats']:.4f} nats per token, top-1 agreement "
+        f"{evaluation['top1_agreement']:.1%}"
+    )
 
 
 def _data(conversations_dir: Path) -> tuple[str, str]:

@@ -15,11 +15,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from potstill.chat import render_prompt
+from jinja2 import TemplateError
+
+from potstill.chat import render_prompt, render_text, tokenise
 from potstill.errors import ConversionError
 from potstill.files import replacing
 from potstill.progress import track
-from potstill.schema import Message
+from potstill.schema import Conversation, Message
 from potstill.tables import conversation_paths, read_conversations
 from quantize.hostile_texts import HOSTILE_TEXTS
 from quantize.vocabulary import SpecialTokens, adds_bos, read_special_tokens
@@ -56,8 +58,16 @@ class Expected:
     text_token_ids: list[list[int]]
 
 
-def read_held_out(conversations_dir: Path, max_tokens: int) -> HeldOut:
+def read_held_out(
+    conversations_dir: Path,
+    max_tokens: int,
+    tokenizer: Any = None,  # noqa: ANN401  (a transformers tokenizer)
+) -> HeldOut:
     """Take test conversations in stored order until `max_tokens` tokens follow their prompts.
+
+    Args:
+        tokenizer: That of a model with other tokens than the teacher's, which the text is put into;
+            conversations that its chat template refuses are left out. None: as they are stored.
 
     Raises:
         ConversionError: There are none.
@@ -67,8 +77,13 @@ def read_held_out(conversations_dir: Path, max_tokens: int) -> HeldOut:
     num_tokens = 0
     paths = conversation_paths(conversations_dir, "test")
     for conversation in chain.from_iterable(map(read_conversations, paths)):
-        start = conversation.turns[0].start
-        token_ids = conversation.token_ids[: start + max_tokens - num_tokens].tolist()
+        start, token_ids = conversation.turns[0].start, conversation.token_ids.tolist()
+        if tokenizer is not None:
+            try:
+                start, token_ids = _retokenised(conversation, tokenizer)
+            except TemplateError:
+                continue
+        token_ids = token_ids[: start + max_tokens - num_tokens]
         num_tokens += len(token_ids) - start
         chats.append(list(conversation.given))
         sequences.append({"token_ids": token_ids[:-1], "start": start - 1})
@@ -82,6 +97,16 @@ def read_held_out(conversations_dir: Path, max_tokens: int) -> HeldOut:
             hint="generate from more prompts",
         )
     return HeldOut(chats, sequences, num_tokens)
+
+
+def _retokenised(
+    conversation: Conversation,
+    tokenizer: Any,  # noqa: ANN401
+) -> tuple[int, list[int]]:
+    messages, tools = [*conversation.given, *conversation.completion], conversation.prompt.tools
+    text = render_text(tokenizer, messages, tools=tools, add_generation_prompt=False)
+    start = len(render_prompt(tokenizer, conversation.given, tools))
+    return start, tokenise(tokenizer, text)
 
 
 def read_expected(

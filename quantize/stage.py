@@ -98,8 +98,8 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
     _refuse_other_tokens(student, read_manifest(conversations_dir).facts, run_directory)
     with disk_errors("making GGUF files", session.dir):
         session.scratch_dir.mkdir(exist_ok=True)
-        held_out = read_held_out(conversations_dir, config.verification_tokens)
-        models = _source_models(config, run_directory, student, held_out, session.scratch_dir)
+        models = _source_models(config, run_directory, student, session.scratch_dir)
+        num_tokens = models[0].held_out.num_tokens
         files = []
         with track("GGUF files", sum(len(model.types) for model in models), "files") as progress:
             for model in models:
@@ -107,9 +107,7 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
                     append_metrics(run_directory.metrics_path, "gguf", **facts)
                     files.append(facts)
         recommended = _recommend(files, config)
-        card = write_card(
-            files, recommended["name"], student, conversations_dir, held_out.num_tokens
-        )
+        card = write_card(files, recommended["name"], student, conversations_dir, num_tokens)
         write_text_atomically(session.dir / "README.md", card)
         write_text_atomically(session.dir / "Modelfile", _modelfile(models[0], recommended["file"]))
     return session.finish(
@@ -119,7 +117,7 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
             "tokenizer_sha256": student["tokenizer_sha256"],
             "chat_template_sha256": student["chat_template_sha256"],
         },
-        stats={"verification_tokens": held_out.num_tokens},
+        stats={"verification_tokens": num_tokens},
     )
 
 
@@ -127,11 +125,18 @@ def _source_models(
     config: QuantizeConfig,
     run_directory: RunDirectory,
     student: dict[str, Any],
-    held_out: HeldOut,
     scratch_dir: Path,
 ) -> list[SourceModel]:
+    conversations_dir = run_directory.stage_dir("conversations")
     student_dir = run_directory.stage_dir("student")
-    models = [SourceModel("student", Checkpoint(student_dir), config.types, held_out, scratch_dir)]
+    held_out = student_held_out = read_held_out(conversations_dir, config.verification_tokens)
+    if student.get("own_tokenizer"):
+        student_held_out = read_held_out(
+            conversations_dir, config.verification_tokens, _load_tokenizer(student_dir)
+        )
+    models = [
+        SourceModel("student", Checkpoint(student_dir), config.types, student_held_out, scratch_dir)
+    ]
     if config.teacher_types:
         teacher_dir = find_checkpoint(student["teacher"]["path"])
         refuse_other_checkpoint(teacher_dir, student["teacher"]["fingerprint"])
@@ -235,6 +240,8 @@ def _modelfile(model: SourceModel, file_name: str) -> str:
 def _refuse_other_tokens(
     student: dict[str, Any], conversations: dict[str, Any], run_directory: RunDirectory
 ) -> None:
+    if student.get("own_tokenizer"):
+        return
     for key in ("tokenizer_sha256", "chat_template_sha256"):
         if student[key] != conversations[key]:
             raise ManifestMismatchError(

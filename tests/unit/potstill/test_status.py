@@ -80,6 +80,17 @@ def test_a_finished_stage_is_told_with_its_cost_and_facts(run_directory, stage):
     assert row == [stage, "finished", "1.5 min", "2.3 MB", EXPECTED[stage]]
 
 
+def test_a_student_with_other_tokens_is_told_without_what_cannot_be_compared(run_directory):
+    own = {"kl_nats": None, "top1_agreement": None, "nats_per_token": 2.5}
+    evaluation = {"untrained": own, "trained": own | {"nats_per_token": 1.5}}
+    finish(run_directory, "student", FACTS["student"] | {"evaluation": evaluation})
+    rows = [row | {"kl_nats": None} for row in FACTS["comparison"]["rows"]]
+    finish(run_directory, "comparison", FACTS["comparison"] | {"rows": rows})
+    table = shown(run_directory)
+    assert table["student"][-1].endswith("2.500 → 1.500 nats per token of its own")
+    assert table["comparison"][-1].startswith("student-Q8_0: 0.45x the size and 2.08x the speed")
+
+
 def test_all_stages_are_rows_in_their_order_begun_and_missing_ones_too(run_directory):
     finish(run_directory, "prompts")
     run_directory.open_stage("samples", {})

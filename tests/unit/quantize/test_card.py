@@ -9,7 +9,7 @@ from quantize.card import UNKNOWN, teacher_licence, write_card
 def card(tmp_path, make_conversation, write_conversations):
     """Return a function that writes the card of two files beside stored conversations."""
 
-    def write(**teacher) -> str:
+    def write(evaluation=None, **teacher) -> str:
         write_conversations(
             tmp_path,
             [
@@ -32,7 +32,7 @@ def card(tmp_path, make_conversation, write_conversations):
             "num_parameters": 500_000,
             "num_layers": 2,
             "method": "full",
-            "evaluation": {"trained": {"kl_nats": 0.5, "top1_agreement": 0.75}},
+            "evaluation": {"trained": evaluation or {"kl_nats": 0.5, "top1_agreement": 0.75}},
         }
         return write_card(files, "small", student, tmp_path, 1024)
 
@@ -46,6 +46,12 @@ def test_prompts_of_every_split_are_named_with_their_licences(card):
 def test_the_recommended_file_stands_out(card):
     assert "| **small.gguf** | 89,000,000 |" in card()
     assert "| big.gguf | 89,000,000 |" in card()
+
+
+def test_closeness_is_said_where_it_can_be_measured(card):
+    assert "KL 0.5000 nats per token, top-1 agreement 75.0%" in card()
+    own = {"kl_nats": None, "top1_agreement": None, "nats_per_token": 1.25}
+    assert "a tokenizer of its own; 1.2500 nats per token of its own" in card(own)
 
 
 def test_a_served_teacher_of_unknown_size_gets_none(card):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.chat import render_prompt
+from potstill.chat import render_prompt, tokenise
 from potstill.errors import ConversionError
 from potstill.schema import Message
 from quantize.reference import read_expected, read_held_out
@@ -41,6 +41,33 @@ def test_held_out_conversations_are_cut_to_a_number_of_predictions(stored, max_t
 def test_what_follows_the_first_answer_is_predicted_too(stored):
     second = read_held_out(stored, 99).sequences[1]
     assert second == {"token_ids": [5, 6, 7, 8, 9, 1], "start": 0}
+
+
+def test_a_model_with_other_tokens_is_asked_in_its_own(
+    tmp_path, make_conversation, write_conversations, tokenizer_dir
+):
+    tokenizer = load_tokenizer(tokenizer_dir)
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    asked = Message(role="user", content="How?")
+    answered = Message(role="assistant", content="So, as ever.")
+    given = [(asked,), (Message(role="system", content="Be brief."), asked)]
+    write_conversations(
+        tmp_path,
+        [
+            make_conversation(name=f"p{index}", given=one, completion=(answered,), split="test")
+            for index, one in enumerate(given)
+        ],
+    )
+    held_out = read_held_out(tmp_path, 99, tokenizer)
+    (sequence,) = held_out.sequences
+    asked_ids = render_prompt(tokenizer, [asked])
+    answer_ids = tokenise(tokenizer, "So, as ever.<|im_end|>\n")
+    assert sequence == {"token_ids": (asked_ids + answer_ids)[:-1], "start": len(asked_ids) - 1}
+    assert held_out.num_tokens == len(answer_ids)
+    assert held_out.chats == [[asked]]
 
 
 def test_without_a_held_out_conversation_nothing_can_be_verified(
