@@ -58,6 +58,11 @@ class RunDirectory:
         """One JSON object a line: what every stage measured while it worked."""
         return self.root / "metrics.jsonl"
 
+    @property
+    def tensorboard_dir(self) -> Path:
+        """Where TensorBoard finds the metrics of training, if they are reported to it."""
+        return self.root / "tensorboard"
+
     def stage_dir(self, stage: StageName) -> Path:
         """Where a finished stage lies."""
         return self.root / stage
