@@ -60,17 +60,17 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     trainer = _train(config, data, model, start["plan"]["removed_layers"], session, run_directory)
     model, trained = _save_and_measure(config, data, trainer.finished_model(), session)
     _report(start["untrained"], trained, run_directory)
-    pinned = ("teacher", "tokenizer_sha256", "chat_template_sha256")
     return session.finish(
         facts={
-            **{name: data.facts[name] for name in pinned},
+            "teacher": data.facts["teacher"],
+            **data.tokenizer_facts,
             "vocab_size": model.get_input_embeddings().weight.shape[0],
             "num_parameters": model.num_parameters(),
             "num_layers": model.config.get_text_config().num_hidden_layers,
             "intermediate_size": model.config.get_text_config().intermediate_size,
             "method": config.method,
             "removed_layers": start["plan"]["removed_layers"],
-            "improved": trained["kl_nats"] < start["untrained"]["kl_nats"],
+            "improved": _held_out_loss(trained) < _held_out_loss(start["untrained"]),
             "evaluation": {"split": "test", "untrained": start["untrained"], "trained": trained},
         },
         stats={
@@ -146,12 +146,12 @@ def _save_and_measure(
 ) -> tuple[Any, dict[str, Any]]:
     """Save the student, and measure what was saved rather than what was trained."""
     dtype = torch.bfloat16 if config.save_dtype == "bfloat16" else torch.float32
-    save_student(model, session.dir, data.teacher_dir, dtype)
+    save_student(model, session.dir, data.tokenizer_dir, dtype)
     row = data.test[0]
     token_ids = row["token_ids"][: config.max_length]
     reloaded = reload_student(session.dir, model.float(), [int(one) for one in token_ids])
-    if tokenizer_sha256(session.dir) != data.facts["tokenizer_sha256"]:
-        raise TrainingError("the saved tokenizer is not the teacher's", where=session.dir)
+    if tokenizer_sha256(session.dir) != data.tokenizer_facts["tokenizer_sha256"]:
+        raise TrainingError("the saved tokenizer is not the one trained with", where=session.dir)
     return reloaded, _measure(config, data, reloaded, "measuring the trained student")
 
 
@@ -174,21 +174,35 @@ def _report(
     append_metrics(
         run_directory.metrics_path,
         "student",
-        untrained_kl_nats=untrained["kl_nats"],
-        trained_kl_nats=trained["kl_nats"],
+        **{
+            f"{state}_{name}": fidelity[name]
+            for state, fidelity in (("untrained", untrained), ("trained", trained))
+            for name in ("kl_nats", "nats_per_token")
+            if fidelity[name] is not None
+        },
     )
-    for name, fidelity in (("untrained", untrained), ("trained", trained)):
+    for state, fidelity in (("untrained", untrained), ("trained", trained)):
+        nearness = ""
+        if fidelity["kl_nats"] is not None:
+            nearness = (
+                f"KL to the teacher {fidelity['kl_nats']:.4f} ± "
+                f"{fidelity['kl_standard_error']:.4f} nats, top-1 agreement "
+                f"{fidelity['top1_agreement']:.3f}, "
+            )
         logger.info(
-            "%s student on the test split: KL to the teacher %.4f ± %.4f nats, top-1 agreement "
-            "%.3f, %.4f nats per token",
-            name,
-            fidelity["kl_nats"],
-            fidelity["kl_standard_error"],
-            fidelity["top1_agreement"],
+            "%s student on the test split: %s%.4f nats per token",
+            state,
+            nearness,
             fidelity["nats_per_token"],
         )
-    if trained["kl_nats"] >= untrained["kl_nats"]:
+    if _held_out_loss(trained) >= _held_out_loss(untrained):
         logger.warning(
-            "training made the student worse: its KL to the teacher rose; "
+            "training made the student worse: its held-out loss rose; "
             "lower train.learning_rate or generate more conversations"
         )
+
+
+def _held_out_loss(fidelity: dict[str, Any]) -> float:
+    """Return KL to the teacher, or nats per token where their tokens are not the same."""
+    kl_nats: float | None = fidelity["kl_nats"]
+    return float(fidelity["nats_per_token"]) if kl_nats is None else kl_nats
