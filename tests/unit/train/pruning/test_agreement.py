@@ -35,8 +35,8 @@ def test_a_config_that_lies_is_refused(make_model, change):
     elif change == "layers":
         keep_layers(model, [0, 1, 2])
         model.config.num_hidden_layers = 4
-        model.config.no_rope_layers = model.config.no_rope_layers + [1]
-        model.config.layer_types = model.config.layer_types + ["full_attention"]
+        model.config.no_rope_layers = [*model.config.no_rope_layers, 1]
+        model.config.layer_types = [*model.config.layer_types, "full_attention"]
     else:
         keep_layers(model, [0, 1, 3])
         model.config.no_rope_layers = [1, 1, 1]
