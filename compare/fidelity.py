@@ -4,7 +4,7 @@ In: a GGUF file and held-out conversations with the teacher's log-probabilities.
 the same figures that training reports for checkpoints. Knows nothing of stages or of text.
 
 Shape legend: L positions, T tokens of the teacher's, K stored log-probabilities per token,
-V vocabulary.
+V vocabulary, N least probable tokens.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compare.gguf_model import GgufModel
+from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.errors import ManifestMismatchError
-from potstill.fidelity import Fidelity, FidelityMeter, StudentRows, TeacherRows
+from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.schema import Conversation
 
 
@@ -26,6 +27,8 @@ def measure_fidelity(
     held_out: Sequence[Conversation],
     num_threads: int | None,
     on_conversation: Callable[[], None],
+    *,
+    drawn: bool,
 ) -> Fidelity:
     """Compare a GGUF file with the teacher's stored log-probabilities.
 
@@ -34,12 +37,13 @@ def measure_fidelity(
         held_out: Conversations with the teacher's signal.
         num_threads: CPU threads; None takes as many as the process may use.
         on_conversation: Called after each one.
+        drawn: Whether `potstill.fidelity.tokens_are_draws` of the conversations' facts.
 
     Raises:
         BackendError: llama.cpp cannot run the file.
         ManifestMismatchError: The file has fewer tokens than the teacher used.
     """
-    meter = FidelityMeter()
+    meter = FidelityMeter(drawn=drawn)
     longest = max(len(conversation.token_ids) for conversation in held_out)
     with GgufModel(gguf_path, longest, num_threads) as model:
         for conversation in held_out:
@@ -58,22 +62,25 @@ def student_rows(model: GgufModel, conversation: Conversation, teacher: TeacherR
     predicting_T = conversation.positions_T - 1
     first = position = int(predicting_T[0])
     tokens = conversation.token_ids[: predicting_T[-1] + 1].tolist()
-    sampled, top, argmax = [], [], []
-    done = 0
+    parts, done = [], 0
     for logits_LV in model.logits(tokens, start=first):
         end = int(np.searchsorted(predicting_T, position + len(logits_LV)))
-        chunk = slice(done, end)
-        logprobs_TV = log_softmax(logits_LV[predicting_T[chunk] - position])
-        ids_TK = np.maximum(teacher.top_token_ids_TK[chunk], 0)
-        token_ids_T1 = teacher.token_ids_T[chunk, None]
-        top.append(np.take_along_axis(logprobs_TV, ids_TK, axis=-1))
-        sampled.append(np.take_along_axis(logprobs_TV, token_ids_T1, axis=-1)[:, 0])
-        argmax.append(logprobs_TV.argmax(-1))
+        logits_TV = logits_LV[predicting_T[done:end] - position]
+        parts.append(_chunk_rows(log_softmax(logits_TV), teacher[done:end]))
         done, position = end, position + len(logits_LV)
+    return StudentRows.concatenate(parts)
+
+
+def _chunk_rows(logprobs_TV: NDArray[np.float64], teacher: TeacherRows) -> StudentRows:
+    num_lowest = min(NUM_LOWEST, logprobs_TV.shape[1])
+    lowest_TN = np.partition(logprobs_TV, num_lowest - 1, axis=-1)[:, :num_lowest]
+    ids_TK = np.maximum(teacher.top_token_ids_TK, 0)
     return StudentRows(
-        sampled_logprobs_T=np.concatenate(sampled),
-        top_logprobs_TK=np.concatenate(top),
-        argmax_ids_T=np.concatenate(argmax).astype(np.int64),
+        sampled_logprobs_T=np.take_along_axis(logprobs_TV, teacher.token_ids_T[:, None], -1)[:, 0],
+        top_logprobs_TK=np.take_along_axis(logprobs_TV, ids_TK, -1),
+        argmax_ids_T=logprobs_TV.argmax(-1).astype(np.int64),
+        max_logprobs_T=logprobs_TV.max(-1),
+        lowest_logprobs_TN=np.sort(lowest_TN, -1),
     )
 
 

@@ -32,7 +32,7 @@ from compare.report import Report, build_report, has_own_tokenizer, reference_fi
 from compare.speed import Speed, measure_speed
 from compare.table import render_table
 from potstill.errors import ArtifactError, ManifestMismatchError
-from potstill.fidelity import Fidelity
+from potstill.fidelity import Fidelity, tokens_are_draws
 from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest, read_manifest
 from potstill.progress import append_metrics, track
@@ -98,7 +98,8 @@ def _compare(
     cache = JsonCache(session.scratch_dir)
     own = has_own_tokenizer(manifests["student"])
     comparable = [file for file in files if file["role"] == "teacher" or not own]
-    fidelity = _fidelity(config, run_directory, cache, comparable, held_out)
+    drawn = tokens_are_draws(manifests["conversations"].facts)
+    fidelity = _fidelity(config, run_directory, cache, comparable, held_out, drawn)
     prompts = plain_prompts(held_out)
     lengths = prompt_lengths(prompts, run_directory.stage_dir("student") if own else None)
     speed, pairs = _ask_endpoint(
@@ -138,6 +139,7 @@ def _fidelity(
     cache: JsonCache,
     files: list[dict[str, Any]],
     held_out: HeldOut,
+    drawn: bool,
 ) -> dict[str, Fidelity]:
     measured = {}
     with track("measuring fidelity", len(files) * len(held_out), "conversations") as progress:
@@ -147,7 +149,9 @@ def _fidelity(
             if stored is None:
                 path = run_directory.stage_dir("gguf") / file["file"]
                 stored = asdict(
-                    measure_fidelity(path, held_out, config.num_threads, progress.advance)
+                    measure_fidelity(
+                        path, held_out, config.num_threads, progress.advance, drawn=drawn
+                    )
                 )
                 cache.put(name, stored)
             else:

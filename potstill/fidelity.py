@@ -1,127 +1,181 @@
-"""How close a student's next-token distributions are to the teacher's stored ones.
+"""How close a student is to its teacher: the same figures, of the same definition, in every stage.
 
-In: per token, the teacher's stored log-probabilities and the student's at the same ids. Out: the
-means that every stage reports, with their standard errors. Knows nothing of engines: torch and
-llama.cpp both hand over plain numpy arrays, so all figures in a report are one and the same.
+In: conversations as rows of teacher and student. Out: means over tokens, with their standard
+errors. Knows nothing of engines: torch and llama.cpp both hand over plain numpy arrays, so all
+figures in a report are one and the same.
 
 Shape legend: T tokens, K stored log-probabilities per token.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.distributions import TokenDistributions
-from potstill.schema import Conversation
+from potstill.divergences import (
+    StudentRows,
+    TeacherRows,
+    acceptance_bounds,
+    acceptance_estimate,
+    bucket_kl_nats,
+    bucket_reverse_kl_nats,
+    kl_estimate_nats,
+    kl_upper_bound_nats,
+)
 
 Floats = NDArray[np.float64]
 
-SMALLEST_MASS = 1e-7
-"""Tail masses are clamped to this, so that rounding in float32 inputs never yields log(0)."""
-
-
-@dataclass(frozen=True)
-class TeacherRows:
-    """The teacher's stored signal for T completion tokens; absent entries have id -1."""
-
-    token_ids_T: NDArray[np.int64]
-    top_token_ids_TK: NDArray[np.int64]
-    top_logprobs_TK: Floats
-
-    @classmethod
-    def from_signal(cls, token_ids_T: NDArray[np.int64], signal: TokenDistributions) -> Self:
-        """Lay a conversation's signal out in rows; K is the largest number stored."""
-        top_token_ids_TK, top_logprobs_TK = signal.padded()
-        return cls(
-            token_ids_T, top_token_ids_TK.astype(np.int64), top_logprobs_TK.astype(np.float64)
-        )
-
-    @classmethod
-    def of(cls, conversation: Conversation) -> Self:
-        """Return the signal of a conversation's answers."""
-        token_ids_T = conversation.token_ids[conversation.positions_T].astype(np.int64)
-        return cls.from_signal(token_ids_T, conversation.signal)
-
-
-@dataclass(frozen=True)
-class StudentRows:
-    """The student's distribution for the same T tokens, gathered at the teacher's ids."""
-
-    sampled_logprobs_T: Floats
-    top_logprobs_TK: Floats
-    argmax_ids_T: NDArray[np.int64]
+NUM_CONFIDENCE_BINS = 15
+"""Bins of the calibration error, as many as in Guo et al. 2017."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Means over tokens, in nats where not a share.
+    """Means over tokens, in nats where not a share; None where a figure cannot be known.
 
-    `kl_nats` is forward KL(teacher‖student) over the stored top K plus one bucket for the rest: by
-    the data-processing inequality (Cover & Thomas 2006, theorem 2.8.1) a lower bound of the full
-    KL.
-    `kl_standard_error` treats conversations, not tokens, as independent.
+    Standard errors take conversations, not tokens, as independent. All but nats per token and
+    calibration compare distributions over the same tokens, and are None for a student with others.
     """
 
-    kl_nats: float
-    kl_standard_error: float
-    top1_agreement: float
+    kl_nats: float | None
+    """Forward KL(teacher‖student) over the stored tokens and one for the rest: a lower bound."""
+    kl_standard_error: float | None
+    top1_agreement: float | None
+    """Share of places where the most probable token of both is the same."""
     nats_per_token: float
+    """Negative log-probability that the student gives the teacher's tokens."""
     num_tokens: int
+    kl_upper_bound_nats: float | None = None
+    """What forward KL is at most. Far above it, since the student may give next to no probability
+    to what the teacher was not asked about. None also where it is infinite."""
+    kl_estimate_nats: float | None = None
+    """Unbiased estimate of the full forward KL. None where `tokens_are_draws` does not hold."""
+    kl_estimate_standard_error: float | None = None
+    reverse_kl_nats: float | None = None
+    """Reverse KL(student‖teacher), a lower bound as for `kl_nats`. There is no upper one: a token
+    that is not stored may have no probability at all under the teacher."""
+    reverse_kl_standard_error: float | None = None
+    acceptance_lower_bound: float | None = None
+    """Share of the student's draws that a speculative decoder would accept for the teacher, which
+    is the overlap of both distributions."""
+    acceptance_upper_bound: float | None = None
+    acceptance_estimate: float | None = None
+    """Unbiased estimate of it. None where `tokens_are_draws` does not hold."""
+    acceptance_standard_error: float | None = None
+    """Of the estimate."""
+    top1_standard_error: float | None = None
+    nats_standard_error: float | None = None
+    calibration_error: float | None = None
+    """Expected calibration error: how far the student's confidence in its most probable token is
+    from how often that is the teacher's token. None in measurements that did not make it."""
+
+    @property
+    def loss_nats(self) -> float:
+        """The held-out loss, by which students are told better or worse: lower is better."""
+        return self.nats_per_token if self.kl_nats is None else self.kl_nats
 
 
-def bucket_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
-    """Return KL(teacher‖student) per token [T] over K stored tokens and one tail bucket.
+def tokens_are_draws(facts: Mapping[str, Any]) -> bool:
+    """Tell whether each token of a data set was drawn from the distribution that is stored for it.
 
-    Source: sum_T p log(p/q) + (1-P) log((1-P)/(1-Q)), with P and Q the stored tokens' masses.
+    Filters that look at what was said make it true only nearly; they are not looked at here.
+
+    Args:
+        facts: Those of the conversations' manifest.
     """
-    stored = (teacher.top_token_ids_TK >= 0) & (teacher.top_logprobs_TK > -np.inf)
-    logp = np.where(stored, teacher.top_logprobs_TK, 0.0)
-    logq = np.where(stored, student.top_logprobs_TK, 0.0)
-    p = np.where(stored, np.exp(logp), 0.0)
-    q = np.where(stored, np.exp(logq), 0.0)
-    p_tail = np.maximum(1.0 - p.sum(-1), SMALLEST_MASS)
-    q_tail = np.maximum(1.0 - q.sum(-1), SMALLEST_MASS)
-    head = (p * (logp - logq)).sum(-1)
-    result: Floats = head + p_tail * (np.log(p_tail) - np.log(q_tail))
-    return result
+    return bool(
+        facts["generation_temperature"] == facts["generation_top_p"] == 1.0
+        and facts["num_kept_per_prompt"] == facts["num_sampled_per_prompt"]
+    )
 
 
 class FidelityMeter:
-    """Gathers conversations one at a time and keeps sums only."""
+    """Gathers conversations one at a time and keeps sums only.
 
-    def __init__(self) -> None:
-        self._kl_sums: list[float] = []
+    Args:
+        drawn: Whether `tokens_are_draws`; without it nothing is estimated.
+    """
+
+    def __init__(self, *, drawn: bool) -> None:
+        self._drawn = drawn
+        self._sums: dict[str, list[float]] = defaultdict(list)
         self._counts: list[int] = []
-        self._num_agreements = 0
-        self._nats = 0.0
+        self._confidence_gaps = np.zeros(NUM_CONFIDENCE_BINS)
 
     def add(self, teacher: TeacherRows, student: StudentRows) -> None:
         """Count one conversation's T tokens."""
-        self._kl_sums.append(float(bucket_kl_nats(teacher, student).sum()))
         self._counts.append(len(teacher.token_ids_T))
-        self._num_agreements += int((student.argmax_ids_T == teacher.top_token_ids_TK[:, 0]).sum())
-        self._nats -= float(student.sampled_logprobs_T.sum())
+        for name, values_T in self._figures(teacher, student).items():
+            self._sums[name].append(float(values_T.sum()))
+        confidence_T = np.exp(student.max_logprobs_T)
+        bins_T = np.ceil(confidence_T * NUM_CONFIDENCE_BINS).astype(np.int64) - 1
+        gaps_T = (student.argmax_ids_T == teacher.token_ids_T) - confidence_T
+        np.add.at(self._confidence_gaps, np.clip(bins_T, 0, NUM_CONFIDENCE_BINS - 1), gaps_T)
 
     def result(self) -> Fidelity:
         """Return the means over all tokens counted so far; at least one is needed.
 
-        The standard error is the ratio estimator's, clustered by conversation (Cochran 1977,
-        equation 6.13 without the finite-population factor).
+        Source: standard errors are the ratio estimator's, clustered by conversation (Cochran 1977,
+            equation 6.13 without the finite-population factor). Calibration error: Guo et al. 2017,
+            "On Calibration of Modern Neural Networks", equation 3, in bins of equal width; with few
+            tokens in a bin, chance alone raises it.
         """
-        sums, counts = np.array(self._kl_sums), np.array(self._counts, dtype=np.float64)
-        num_tokens = int(counts.sum())
-        mean = float(sums.sum() / num_tokens)
-        num_conversations = len(counts)
-        residuals = sums - mean * counts
-        variance = float((residuals**2).sum()) / max(num_conversations - 1, 1)
+        counts = np.array(self._counts, dtype=np.float64)
+        means, errors = {}, {}
+        for name, sums in self._sums.items():
+            means[name], errors[name] = _ratio(np.array(sums), counts)
+        upper = means.get("kl upper bound")
         return Fidelity(
-            kl_nats=mean,
-            kl_standard_error=float(np.sqrt(variance * num_conversations) / num_tokens),
-            top1_agreement=self._num_agreements / num_tokens,
-            nats_per_token=self._nats / num_tokens,
-            num_tokens=num_tokens,
+            kl_nats=means.get("kl"),
+            kl_standard_error=errors.get("kl"),
+            top1_agreement=means.get("top-1"),
+            nats_per_token=means["nats"],
+            num_tokens=int(counts.sum()),
+            kl_upper_bound_nats=None if upper is None or np.isinf(upper) else upper,
+            kl_estimate_nats=means.get("kl estimate"),
+            kl_estimate_standard_error=errors.get("kl estimate"),
+            reverse_kl_nats=means.get("reverse kl"),
+            reverse_kl_standard_error=errors.get("reverse kl"),
+            acceptance_lower_bound=means.get("acceptance lower bound"),
+            acceptance_upper_bound=means.get("acceptance upper bound"),
+            acceptance_estimate=means.get("acceptance estimate"),
+            acceptance_standard_error=errors.get("acceptance estimate"),
+            top1_standard_error=errors.get("top-1"),
+            nats_standard_error=errors["nats"],
+            calibration_error=float(np.abs(self._confidence_gaps).sum() / counts.sum()),
         )
+
+    def _figures(self, teacher: TeacherRows, student: StudentRows) -> dict[str, NDArray[Any]]:
+        figures: dict[str, NDArray[Any]] = {"nats": -student.sampled_logprobs_T}
+        if teacher.top_token_ids_TK.shape[1] == 0:
+            return figures
+        lower_T, upper_T = acceptance_bounds(teacher, student)
+        figures |= {
+            "kl": bucket_kl_nats(teacher, student),
+            "kl upper bound": kl_upper_bound_nats(teacher, student),
+            "reverse kl": bucket_reverse_kl_nats(teacher, student),
+            "top-1": student.argmax_ids_T == teacher.top_token_ids_TK[:, 0],
+            "acceptance lower bound": lower_T,
+            "acceptance upper bound": upper_T,
+        }
+        if self._drawn and teacher.sampled_logprobs_T is not None:
+            drawn = (teacher, student, teacher.sampled_logprobs_T)
+            figures |= {
+                "kl estimate": kl_estimate_nats(*drawn),
+                "acceptance estimate": acceptance_estimate(*drawn),
+            }
+        return figures
+
+
+def _ratio(sums: Floats, counts: Floats) -> tuple[float, float]:
+    """Return the mean over all tokens of conversations, and its standard error."""
+    mean = sums.sum() / counts.sum()
+    with np.errstate(invalid="ignore"):  # an infinite mean has no standard error
+        residuals = sums - mean * counts
+    variance = (residuals**2).sum() / max(len(counts) - 1, 1)
+    return float(mean), float(np.sqrt(variance * len(counts)) / counts.sum())

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from potstill.distributions import TokenDistributions, decode_row
-from potstill.fidelity import TeacherRows
+from potstill.divergences import TeacherRows
 
 IGNORED_LABEL = -100
 """Marks tokens without a loss, for transformers as for us."""

@@ -1,13 +1,16 @@
 """Held-out fidelity of a student to the teacher's stored distributions.
 
-In: a model and a split of conversations. Out: `potstill.fidelity.Fidelity`, computed in float32.
+In: a model and a split of conversations. Out: `potstill.fidelity.Fidelity`; log-probabilities are
+float32, sums float64. Knows nothing of trainers.
 
-Shape legend: B conversations, L padded length, T labelled tokens, D width, V vocabulary, K stored
-entries.
+Shape legend: T labelled tokens, C tokens of one chunk, K stored entries, D width, V vocabulary, N
+least probable tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -15,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.fidelity import Fidelity, FidelityMeter, StudentRows
+from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
+from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.progress import track
 from train.batches import IGNORED_LABEL, Collator
 from train.heads import Head, labelled_hidden_states, output_head
 
 CHUNK_TOKENS = 256
+"""Tokens whose logits exist at once."""
 
 
 @torch.no_grad()
@@ -32,67 +37,93 @@ def measure_fidelity(
     max_conversations: int,
     batch_size: int,
     label: str,
+    drawn: bool = False,
 ) -> Fidelity:
-    """Measure KL to the teacher, top-1 agreement and nats per token.
+    """Measure all figures of nearness on the first conversations of a split.
+
+    The model stays in the mode it is in. It computes in its weights' precision, or in autocast's
+    where the caller has it on; the head's product never is autocast, so that bfloat16 does not
+    round the logits.
 
     Args:
-        model: A causal language model in float32.
+        model: A causal language model; of a PEFT model, its base model.
         split: The conversations.
         collator: What lays them out.
         max_conversations: The first so many of the split are measured.
         batch_size: Conversations in one forward pass.
         label: What to call it in the progress.
+        drawn: Whether `potstill.fidelity.tokens_are_draws` of the conversations' facts.
     """
-    model.eval()
-    head = output_head(model)
-    meter = FidelityMeter()
+    meter = FidelityMeter(drawn=drawn)
     split = split.select(range(min(max_conversations, len(split))))
     order = np.argsort(split["length"][:], kind="stable")
-    with track(label, len(split), "conversations") as progress:
+    head = output_head(model)
+    with evaluating(model), track(label, len(split), "conversations") as progress:
         for start in range(0, len(order), batch_size):
             rows = [split[int(index)] for index in order[start : start + batch_size]]
-            batch = {name: tensor.to(model.device) for name, tensor in collator(rows).items()}
-            hidden_TD = labelled_hidden_states(model, batch)
-            _add(meter, rows, collator, _student_rows(head, hidden_TD, batch))
+            batch = collator(rows)
+            on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            hidden_TD = labelled_hidden_states(model, on_device)
+            _add(meter, batch, _student_rows(head, hidden_TD, on_device))
             progress.advance(len(rows))
     return meter.result()
 
 
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401  (untyped library)
+    """Put a model into evaluation mode for the block, and each of its modules back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _student_rows(head: Head, hidden_TD: Tensor, batch: dict[str, Tensor]) -> StudentRows:
-    token_ids_T = batch["labels"][:, 1:][batch["labels"][:, 1:] != IGNORED_LABEL]
-    sampled, top, argmax = [], [], []
-    for hidden_CD, ids_C, top_ids_CK in zip(
-        torch.split(hidden_TD, CHUNK_TOKENS),
+    """Gather what the figures need of the student's distributions, one chunk's at a time."""
+    labels = batch["labels"][:, 1:]
+    token_ids_T = labels[labels != IGNORED_LABEL]
+    chunks = zip(
+        torch.split(hidden_TD.to(head.weight_VD.dtype), CHUNK_TOKENS),
         torch.split(token_ids_T, CHUNK_TOKENS),
         torch.split(batch["top_token_ids"], CHUNK_TOKENS),
         strict=True,
-    ):
+    )
+    return StudentRows.concatenate([_chunk_rows(head, *chunk) for chunk in chunks])
+
+
+def _chunk_rows(
+    head: Head, hidden_CD: Tensor, token_ids_C: Tensor, top_token_ids_CK: Tensor
+) -> StudentRows:
+    with torch.autocast(hidden_CD.device.type, enabled=False):
         logprobs_CV = torch.log_softmax(head.logits(hidden_CD), dim=-1)
-        sampled.append(logprobs_CV.gather(-1, ids_C[:, None])[:, 0])
-        top.append(logprobs_CV.gather(-1, top_ids_CK.clamp_min(0)))
-        argmax.append(logprobs_CV.argmax(-1))
+    max_logprobs_C, argmax_ids_C = logprobs_CV.max(-1)
+    num_lowest = min(NUM_LOWEST, logprobs_CV.shape[-1])
     return StudentRows(
-        sampled_logprobs_T=torch.cat(sampled).double().cpu().numpy(),
-        top_logprobs_TK=torch.cat(top).double().cpu().numpy(),
-        argmax_ids_T=torch.cat(argmax).cpu().numpy(),
+        sampled_logprobs_T=_numpy(logprobs_CV.gather(-1, token_ids_C[:, None])[:, 0]),
+        top_logprobs_TK=_numpy(logprobs_CV.gather(-1, top_token_ids_CK.clamp_min(0))),
+        argmax_ids_T=argmax_ids_C.cpu().numpy(),
+        max_logprobs_T=_numpy(max_logprobs_C),
+        lowest_logprobs_TN=_numpy(logprobs_CV.topk(num_lowest, largest=False).values),
     )
 
 
-def _add(
-    meter: FidelityMeter, rows: list[dict[str, Any]], collator: Collator, student: StudentRows
-) -> None:
-    """Hand the batch to the meter conversation by conversation."""
-    start = 0
-    for row in rows:
-        teacher = collator.teacher_rows(row)
-        num_tokens, num_stored = teacher.top_token_ids_TK.shape
-        part = slice(start, start + num_tokens)
-        start += num_tokens
-        meter.add(
-            teacher,
-            StudentRows(
-                student.sampled_logprobs_T[part],
-                student.top_logprobs_TK[part, :num_stored],
-                student.argmax_ids_T[part],
-            ),
-        )
+def _add(meter: FidelityMeter, batch: dict[str, Tensor], student: StudentRows) -> None:
+    """Hand a padded batch to the meter, conversation by conversation."""
+    labels = batch["labels"][:, 1:]
+    labelled = labels != IGNORED_LABEL
+    teacher = TeacherRows(
+        labels[labelled].numpy(),
+        batch["top_token_ids"].numpy(),
+        _numpy(batch["top_logprobs"]),
+        _numpy(batch["sampled_logprobs"]),
+    )
+    ends = labelled.sum(-1).cumsum(0).tolist()
+    for start, end in zip([0, *ends], ends, strict=False):
+        meter.add(teacher[start:end], student[start:end])
+
+
+def _numpy(tensor: Tensor) -> Any:  # noqa: ANN401
+    return tensor.double().cpu().numpy()

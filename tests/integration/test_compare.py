@@ -17,8 +17,9 @@ from compare.fidelity import measure_fidelity
 from compare.report import Report
 from compare.stage import run, run_with_endpoint
 from compare.table import cells
+from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.errors import ArtifactError, BackendUnavailableError, ManifestMismatchError
-from potstill.fidelity import Fidelity, FidelityMeter, StudentRows, TeacherRows
+from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
@@ -83,7 +84,7 @@ def held_out(teacher_dir, sampled_conversation) -> list[Conversation]:
 def torch_measured(teacher_dir, held_out) -> Fidelity:
     """The fidelity of the checkpoint, as torch computes it."""
     model = AutoModelForCausalLM.from_pretrained(teacher_dir, dtype=torch.float32)
-    meter = FidelityMeter()
+    meter = FidelityMeter(drawn=True)
     for conversation in held_out:
         teacher = TeacherRows.of(conversation)
         with torch.no_grad():
@@ -97,6 +98,8 @@ def torch_measured(teacher_dir, held_out) -> Fidelity:
                 sampled_logprobs_T=logprobs_TV.gather(-1, token_ids_T1)[:, 0].numpy(),
                 top_logprobs_TK=logprobs_TV.gather(-1, top_ids_TK).numpy(),
                 argmax_ids_T=logprobs_TV.argmax(-1).numpy(),
+                max_logprobs_T=logprobs_TV.amax(-1).numpy(),
+                lowest_logprobs_TN=logprobs_TV.sort(-1).values[:, :NUM_LOWEST].numpy(),
             ),
         )
     return meter.result()
@@ -153,13 +156,16 @@ def stand_in(log_path: Path, *options: str):
 @pytest.mark.parametrize(("name", "tolerance"), [("teacher-F16", 2e-3), ("student-Q8_0", 3e-2)])
 def test_gguf_fidelity_is_torchs(gguf_files, held_out, torch_measured, name, tolerance):
     expected, calls = torch_measured, []
-    found = measure_fidelity(gguf_files[name], held_out, 2, lambda: calls.append(1))
+    found = measure_fidelity(gguf_files[name], held_out, 2, lambda: calls.append(1), drawn=True)
     assert expected.kl_nats > 10 * tolerance / 3
     assert found.num_tokens == expected.num_tokens
     assert found.kl_nats == pytest.approx(expected.kl_nats, abs=tolerance)
     assert found.kl_standard_error == pytest.approx(expected.kl_standard_error, abs=tolerance)
     assert found.nats_per_token == pytest.approx(expected.nats_per_token, abs=2 * tolerance)
     assert found.top1_agreement == pytest.approx(1.0, abs=0.1)
+    assert found.kl_upper_bound_nats == pytest.approx(expected.kl_upper_bound_nats, rel=0.1)
+    for figure in ("kl_estimate_nats", "reverse_kl_nats", "acceptance_estimate"):
+        assert getattr(found, figure) == pytest.approx(getattr(expected, figure), abs=2 * tolerance)
     assert len(calls) == len(held_out)
 
 

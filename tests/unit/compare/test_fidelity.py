@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from compare import fidelity
 from compare.fidelity import log_softmax, student_rows
-from potstill.fidelity import TeacherRows, bucket_kl_nats
+from potstill.divergences import TeacherRows, bucket_kl_nats
 
 VOCAB_SIZE = 7
 TOKEN_IDS = [1, 2, 3, 4, 0, 6, 5, 2, 1, 4, 3]
@@ -36,7 +37,8 @@ class Logits:
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 64])
 @pytest.mark.parametrize("turns", [ONE_ANSWER, TWO_ANSWERS])
-def test_rows_match_a_loop_over_the_answers_tokens(make_conversation, turns, chunk):
+def test_rows_match_a_loop_over_the_answers_tokens(monkeypatch, make_conversation, turns, chunk):
+    monkeypatch.setattr(fidelity, "NUM_LOWEST", 3)
     conversation = make_conversation(TOKEN_IDS, turns, entries=ENTRIES)
     model, teacher = Logits(chunk), TeacherRows.of(conversation)
     student = student_rows(model, conversation, teacher)
@@ -49,6 +51,8 @@ def test_rows_match_a_loop_over_the_answers_tokens(make_conversation, turns, chu
         q_V = np.exp(logits_V) / np.exp(logits_V).sum()
         assert student.sampled_logprobs_T[t] == pytest.approx(np.log(q_V[TOKEN_IDS[position]]))
         assert student.argmax_ids_T[t] == q_V.argmax()
+        assert student.max_logprobs_T[t] == pytest.approx(np.log(q_V.max()))
+        assert student.lowest_logprobs_TN[t] == pytest.approx(np.log(np.sort(q_V)[:3]))
         p = np.array([probability for _, probability in stored])
         q = q_V[[token_id for token_id, _ in stored]]
         tail = (1 - p.sum()) * np.log((1 - p.sum()) / (1 - q.sum()))

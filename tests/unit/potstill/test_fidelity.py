@@ -1,27 +1,26 @@
 """Shape legend: T tokens, K stored log-probabilities per token, V vocabulary."""
 
+import dataclasses
+import json
 import math
 import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from potstill.fidelity import (
-    SMALLEST_MASS,
-    FidelityMeter,
+from potstill.divergences import (
     StudentRows,
     TeacherRows,
+    acceptance_bounds,
+    acceptance_estimate,
     bucket_kl_nats,
+    bucket_reverse_kl_nats,
+    kl_estimate_nats,
+    kl_upper_bound_nats,
 )
+from potstill.fidelity import Fidelity, FidelityMeter, tokens_are_draws
 
 V = 9
-ROUNDING = 2 * SMALLEST_MASS * abs(math.log(SMALLEST_MASS))
-"""What clamped tails may add or take, at most."""
-
-seeds = st.integers(0, 100_000)
-scales = st.floats(0.0, 8.0)
 
 
 def log_softmax(logits_TV):
@@ -29,162 +28,96 @@ def log_softmax(logits_TV):
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def distributions(seed, num_tokens=4, scale=3.0):
-    """Return log-probabilities [T][V] of a teacher and a student."""
+def rows(seed, num_tokens, k=3, scale=2.0):
+    """Return rows of two random distributions and of random tokens."""
     generator = np.random.default_rng(seed)
-    shape = (2, num_tokens, V)
-    return log_softmax(scale * generator.normal(size=shape))
+    teacher_TV, student_TV = log_softmax(scale * generator.normal(size=(2, num_tokens, V)))
+    token_ids_T = generator.integers(0, V, size=num_tokens)
+    top_ids_TK = np.argsort(-teacher_TV, axis=-1)[:, :k]
 
+    def at(logprobs_TV, ids_TK):
+        return np.take_along_axis(logprobs_TV, ids_TK, -1)
 
-def rows(teacher_TV, student_TV, k, token_ids=None):
-    """Store the teacher's top k and gather the student at them."""
-    top_ids = np.argsort(-teacher_TV, axis=-1)[:, :k]
-    sampled = np.zeros(len(teacher_TV), dtype=np.int64) if token_ids is None else token_ids
-    teacher = TeacherRows(sampled, top_ids, np.take_along_axis(teacher_TV, top_ids, -1))
-    student = StudentRows(
-        np.take_along_axis(student_TV, sampled[:, None], -1)[:, 0],
-        np.take_along_axis(student_TV, top_ids, -1),
+    sampled_T1 = token_ids_T[:, None]
+    teacher = TeacherRows(
+        token_ids_T, top_ids_TK, at(teacher_TV, top_ids_TK), at(teacher_TV, sampled_T1)[:, 0]
+    )
+    return teacher, StudentRows(
+        at(student_TV, sampled_T1)[:, 0],
+        at(student_TV, top_ids_TK),
         student_TV.argmax(-1),
+        student_TV.max(-1),
+        np.sort(student_TV, -1),
     )
-    return teacher, student
 
 
-def dense_kl(teacher_TV, student_TV):
-    return (np.exp(teacher_TV) * (teacher_TV - student_TV)).sum(-1)
+def conversations(num_conversations=5):
+    """Conversations of one, two, three … tokens whose fidelity differs."""
+    return [rows(n, num_tokens=n + 1, scale=1.0 + n) for n in range(num_conversations)]
 
 
-def test_one_value_per_token_matches_a_loop():
-    teacher_TV, student_TV = distributions(seed=0)
-    kl_T = bucket_kl_nats(*rows(teacher_TV, student_TV, k=3))
-    assert kl_T.shape == (4,)
-    for t in range(4):
-        top = sorted(range(V), key=lambda v: -teacher_TV[t, v])[:3]
-        p = [math.exp(teacher_TV[t, v]) for v in top]
-        q = [math.exp(student_TV[t, v]) for v in top]
-        expected = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-        expected += (1 - sum(p)) * math.log((1 - sum(p)) / (1 - sum(q)))
-        assert kl_T[t] == pytest.approx(expected, rel=1e-9)
-
-
-@given(seed=seeds, k=st.integers(1, V), scale=scales)
-def test_never_negative_and_never_above_the_dense_kl(seed, k, scale):
-    teacher_TV, student_TV = distributions(seed, scale=scale)
-    kl_T = bucket_kl_nats(*rows(teacher_TV, student_TV, k))
-    assert (kl_T >= -ROUNDING).all()
-    assert (kl_T <= dense_kl(teacher_TV, student_TV) + ROUNDING).all()
-
-
-@given(seed=seeds, k=st.integers(1, V - 1))
-def test_one_more_stored_token_never_lowers_it(seed, k):
-    teacher_TV, student_TV = distributions(seed)
-    fewer, more = (bucket_kl_nats(*rows(teacher_TV, student_TV, n)) for n in (k, k + 1))
-    assert (fewer <= more + ROUNDING).all()
-
-
-@given(seed=seeds, k=st.integers(1, V), scale=scales)
-def test_zero_where_the_student_is_the_teacher(seed, k, scale):
-    teacher_TV, _ = distributions(seed, scale=scale)
-    assert bucket_kl_nats(*rows(teacher_TV, teacher_TV, k)) == pytest.approx(0.0, abs=1e-12)
-
-
-@given(seed=seeds)
-def test_all_tokens_stored_equals_the_dense_kl(seed):
-    teacher_TV, student_TV = distributions(seed)
-    kl_T = bucket_kl_nats(*rows(teacher_TV, student_TV, V))
-    assert kl_T == pytest.approx(dense_kl(teacher_TV, student_TV), abs=ROUNDING)
-    assert (kl_T > 1e-3).all()
-
-
-@given(seed=seeds, k=st.integers(1, 4), padding=st.integers(1, 3), garbage=st.floats(-50, 0))
-def test_invariant_to_padding(seed, k, padding, garbage):
-    teacher, student = rows(*distributions(seed), k)
-    padded_teacher = TeacherRows(
-        teacher.token_ids_T,
-        np.pad(teacher.top_token_ids_TK, ((0, 0), (0, padding)), constant_values=-1),
-        np.pad(teacher.top_logprobs_TK, ((0, 0), (0, padding)), constant_values=-np.inf),
-    )
-    padded_student = StudentRows(
-        student.sampled_logprobs_T,
-        np.pad(student.top_logprobs_TK, ((0, 0), (0, padding)), constant_values=garbage),
-        student.argmax_ids_T,
-    )
-    padded = bucket_kl_nats(padded_teacher, padded_student)
-    assert padded == pytest.approx(bucket_kl_nats(teacher, student), rel=1e-12, abs=1e-15)
-
-
-def test_rounding_to_float32_never_yields_a_log_of_zero():
-    sure = np.array([[np.float64(np.float32(1e-7))]])
-    teacher = TeacherRows(np.array([0]), np.array([[0]]), sure)
-    student = StudentRows(np.array([0.0]), sure, np.array([0]))
-    assert bucket_kl_nats(teacher, student).tolist() == [0.0]
-
-
-@pytest.mark.filterwarnings("ignore:invalid value")
-def test_a_stored_token_of_no_probability_adds_nothing():
-    teacher = TeacherRows(np.array([0]), np.array([[0, 1]]), np.array([[0.0, -np.inf]]))
-    student = StudentRows(np.array([-0.1]), np.log([[0.9, 0.05]]), np.array([0]))
-    assert bucket_kl_nats(teacher, student) == pytest.approx(-math.log(0.9), abs=1e-5)
-
-
-@pytest.mark.parametrize("turns", [[(1, 3)], [(1, 1), (4, 2)]])
-def test_ragged_rows_are_filled_up_with_absent_entries(make_conversation, turns):
-    token_ids = [9, 4, 0, 6, 0, 6]
-    entries = [[(4, 0.6), (1, 0.3)], [(0, 0.8)], [(6, 0.5), (2, 0.2), (3, 0.1)]]
-    conversation = make_conversation(token_ids, turns, entries=entries)
-    teacher = TeacherRows.of(conversation)
-    assert teacher.token_ids_T.tolist() == [4, 0, 6]
-    assert teacher.top_token_ids_TK.tolist() == [[4, 1, -1], [0, -1, -1], [6, 2, 3]]
-    expected = [[0.6, 0.3, 0.0], [0.8, 0.0, 0.0], [0.5, 0.2, 0.1]]
-    assert np.exp(teacher.top_logprobs_TK) == pytest.approx(np.array(expected), rel=1e-6)
-
-
-def meter_over(conversations):
-    meter = FidelityMeter()
-    for teacher, student in conversations:
+def meter_over(made, drawn=True):
+    meter = FidelityMeter(drawn=drawn)
+    for teacher, student in made:
         meter.add(teacher, student)
     return meter.result()
 
 
-def conversations(num_conversations=5, seed=0):
-    """Conversations of one, two, three … tokens whose fidelity differs."""
-    generator = np.random.default_rng(seed)
-    made = []
-    for number in range(num_conversations):
-        pair = distributions(seed + number, num_tokens=number + 1, scale=1.0 + number)
-        made.append(rows(*pair, k=3, token_ids=generator.integers(0, V, size=number + 1)))
-    return made
+def per_token(figure, made):
+    return np.concatenate([figure(teacher, student) for teacher, student in made])
 
 
-def test_means_are_over_tokens():
+def at_draws(figure):
+    return lambda teacher, student: figure(teacher, student, teacher.sampled_logprobs_T)
+
+
+FIGURES = {
+    "kl_nats": bucket_kl_nats,
+    "kl_upper_bound_nats": kl_upper_bound_nats,
+    "kl_estimate_nats": at_draws(kl_estimate_nats),
+    "reverse_kl_nats": bucket_reverse_kl_nats,
+    "acceptance_lower_bound": lambda *pair: acceptance_bounds(*pair)[0],
+    "acceptance_upper_bound": lambda *pair: acceptance_bounds(*pair)[1],
+    "acceptance_estimate": at_draws(acceptance_estimate),
+    "nats_per_token": lambda _, student: -student.sampled_logprobs_T,
+    "top1_agreement": lambda teacher, student: (
+        student.argmax_ids_T == teacher.top_token_ids_TK[:, 0]
+    ),
+}
+ERRORS = {
+    "kl_standard_error": "kl_nats",
+    "kl_estimate_standard_error": "kl_estimate_nats",
+    "reverse_kl_standard_error": "reverse_kl_nats",
+    "acceptance_standard_error": "acceptance_estimate",
+    "top1_standard_error": "top1_agreement",
+    "nats_standard_error": "nats_per_token",
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_means_are_over_tokens(name):
     made = conversations()
     result = meter_over(made)
-    kl = np.concatenate([bucket_kl_nats(*one) for one in made])
-    sampled = np.concatenate([student.sampled_logprobs_T for _, student in made])
-    agrees = [
-        student.argmax_ids_T[t] == teacher.top_token_ids_TK[t, 0]
-        for teacher, student in made
-        for t in range(len(teacher.token_ids_T))
-    ]
-    assert result.num_tokens == 15
-    assert result.kl_nats == pytest.approx(kl.mean())
-    assert result.nats_per_token == pytest.approx(-sampled.mean())
-    assert result.top1_agreement == pytest.approx(sum(agrees) / 15)
-    assert 0 < sum(agrees) < 15
+    expected = per_token(FIGURES[name], made)
+    assert result.num_tokens == len(expected) == 15
+    assert 0 < expected.mean() != expected[0]
+    assert getattr(result, name) == pytest.approx(expected.mean())
 
 
-def test_the_standard_error_is_that_of_a_ratio_over_conversations():
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_standard_error_is_that_of_a_ratio_over_conversations(name):
     made = conversations()
-    sums = [sum(bucket_kl_nats(*one).tolist()) for one in made]
+    sums = [float(per_token(FIGURES[ERRORS[name]], [one]).sum()) for one in made]
     counts = [len(teacher.token_ids_T) for teacher, _ in made]
     ratio = sum(sums) / sum(counts)
     squares = sum((s - ratio * n) ** 2 for s, n in zip(sums, counts, strict=True))
     mean_count = sum(counts) / len(counts)
     variance = squares / (len(counts) - 1) / len(counts) / mean_count**2
-    assert meter_over(made).kl_standard_error == pytest.approx(math.sqrt(variance))
+    assert getattr(meter_over(made), name) == pytest.approx(math.sqrt(variance))
 
 
 def test_the_standard_error_of_equal_lengths_is_that_of_a_mean():
-    made = [rows(*distributions(seed, num_tokens=4), k=3) for seed in range(6)]
+    made = [rows(seed, num_tokens=4) for seed in range(6)]
     means = [bucket_kl_nats(*one).mean() for one in made]
     expected = statistics.stdev(means) / math.sqrt(6)
     assert meter_over(made).kl_standard_error == pytest.approx(expected)
@@ -195,3 +128,103 @@ def test_one_conversation_has_no_standard_error_and_order_does_not_matter():
     assert meter_over(made[:1]).kl_standard_error == pytest.approx(0.0, abs=1e-12)
     forwards, backwards = meter_over(made), meter_over(reversed(made))
     assert vars(forwards) == pytest.approx(vars(backwards))
+
+
+def test_nothing_is_estimated_of_tokens_that_are_no_draws():
+    drawn, given = (dataclasses.asdict(meter_over(conversations(), drawn=d)) for d in (True, False))
+    estimates = {name for name in drawn if "estimate" in name} | {"acceptance_standard_error"}
+    assert {name for name, value in given.items() if value is None} == estimates
+    assert None not in drawn.values()
+    assert {**drawn, **dict.fromkeys(estimates)} == given
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"generation_temperature": 0.7}, False),
+        ({"generation_top_p": 0.9}, False),
+        ({"num_kept_per_prompt": 2, "num_sampled_per_prompt": 2}, True),
+        ({"num_sampled_per_prompt": 4}, False),
+        ({"generation_temperature": None, "generation_top_p": None}, False),
+    ],
+)
+def test_draws_are_what_was_sampled_as_it_is_and_not_chosen(changes, expected):
+    facts = {
+        "generation_temperature": 1.0,
+        "generation_top_p": 1.0,
+        "num_sampled_per_prompt": 1,
+        "num_kept_per_prompt": 1,
+    }
+    assert tokens_are_draws(facts | changes) is expected
+
+
+def test_a_student_with_other_tokens_has_nats_and_calibration_only():
+    made = [
+        (
+            TeacherRows(
+                teacher.token_ids_T, teacher.top_token_ids_TK[:, :0], teacher.top_logprobs_TK[:, :0]
+            ),
+            StudentRows(**vars(student) | {"top_logprobs_TK": student.top_logprobs_TK[:, :0]}),
+        )
+        for teacher, student in conversations()
+    ]
+    whole, result = meter_over(conversations()), meter_over(made)
+    known = {name: value for name, value in vars(result).items() if value is not None}
+    names = {"nats_per_token", "nats_standard_error", "num_tokens", "calibration_error"}
+    assert set(known) == names
+    assert known.items() <= vars(whole).items()
+
+
+def test_the_held_out_loss_is_kl_where_it_is_known():
+    known = Fidelity(0.3, 0.01, 0.7, 2.0, 100)
+    assert known.loss_nats == 0.3
+    assert dataclasses.replace(known, kl_nats=None).loss_nats == 2.0
+
+
+def test_an_infinite_upper_bound_is_none_and_the_rest_is_json():
+    teacher, student = rows(0, num_tokens=3)
+    masked = np.pad(student.lowest_logprobs_TN, ((0, 0), (1, 0)), constant_values=-np.inf)
+    result = meter_over([(teacher, StudentRows(**vars(student) | {"lowest_logprobs_TN": masked}))])
+    assert result.kl_upper_bound_nats is None
+    json.dumps(dataclasses.asdict(result), allow_nan=False)
+
+
+def student_sure_of(confidence, num_tokens, hits):
+    """Return rows whose most probable token has the confidence and is right so often."""
+    token_ids_T = (np.arange(num_tokens) >= hits).astype(np.int64)
+    nothing_TK = np.empty((num_tokens, 0))
+    logprobs_T = np.full(num_tokens, math.log(confidence))
+    return (
+        TeacherRows(token_ids_T, nothing_TK.astype(np.int64), nothing_TK),
+        StudentRows(
+            logprobs_T, nothing_TK, np.zeros_like(token_ids_T), logprobs_T, logprobs_T[:, None]
+        ),
+    )
+
+
+def test_a_calibrated_student_has_no_calibration_error():
+    made = [student_sure_of(hits / 20, num_tokens=20, hits=hits) for hits in range(1, 21)]
+    assert meter_over(made).calibration_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_over_confident_student_has_its_excess_as_calibration_error():
+    made = [
+        student_sure_of(0.9, num_tokens=10, hits=6),
+        student_sure_of(0.9, num_tokens=10, hits=8),
+        student_sure_of(0.3, num_tokens=20, hits=10),
+    ]
+    expected = (20 * abs(0.7 - 0.9) + 20 * abs(0.5 - 0.3)) / 40
+    assert meter_over(made).calibration_error == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("confidence", "same_bin"), [(0.39, True), (0.41, False)])
+def test_confidences_are_gathered_in_fifteenths(confidence, same_bin):
+    """Within a bin gaps of either sign offset each other: 6/15 = 0.4 is where the next begins."""
+    made = [
+        student_sure_of(0.35, num_tokens=20, hits=7 + 2),
+        student_sure_of(confidence, num_tokens=100, hits=round(100 * confidence) - 10),
+    ]
+    excess = 20 * 0.1, 100 * 0.1
+    expected = abs(excess[0] - excess[1]) if same_bin else sum(excess)
+    assert meter_over(made).calibration_error == pytest.approx(expected / 120)
