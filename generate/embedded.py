@@ -78,6 +78,10 @@ def embedded_shape() -> ModelShape:
         num_layers=int(reader.fields[f"{architecture}.block_count"].contents()),
         hidden_size=hidden_size,
         vocab_size=vocab_size,
+        intermediate_size=int(reader.fields[f"{architecture}.feed_forward_length"].contents()),
+        layer_parameters=sum(
+            int(tensor.n_elements) for tensor in reader.tensors if tensor.name.startswith("blk.")
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,8 @@ from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError
 from potstill.progress import announced
 
 FINGERPRINT_BLOCKS, FINGERPRINT_BLOCK_BYTES = 64, 1 << 16
+IN_LAYER = r"\blayers\.\d+\."
+"""Names of a layer's tensors, in every family with `layers`."""
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"]
 
 
@@ -31,13 +34,17 @@ class ModelShape:
     num_layers: int
     hidden_size: int
     vocab_size: int
+    intermediate_size: int
+    """Neurons of each layer's MLP; 0 where the config has no such number."""
+    layer_parameters: int
+    """Parameters of all layers; the rest are embedding, head and last norm."""
 
     @classmethod
     def read(cls, checkpoint_dir: Path, *, with_weights: bool = True) -> Self:
         """Read a checkpoint's shape from its config and the headers of its weights.
 
         Args:
-            with_weights: Without, the number of parameters is 0: somebody else has the weights.
+            with_weights: Without, both numbers of parameters are 0: somebody else has the weights.
 
         Raises:
             ArtifactError: A file is missing or damaged.
@@ -47,11 +54,25 @@ class ModelShape:
             config = json.loads(path.read_text(encoding="utf-8"))
             architecture = str(config["architectures"][0])
             config = config.get("text_config", config)
-            sizes = [int(config[key]) for key in ("num_hidden_layers", "hidden_size", "vocab_size")]
+            num_neurons = config.get("intermediate_size")
+            shape = cls(
+                architecture,
+                num_parameters=0,
+                num_layers=int(config["num_hidden_layers"]),
+                hidden_size=int(config["hidden_size"]),
+                vocab_size=int(config["vocab_size"]),
+                intermediate_size=num_neurons if isinstance(num_neurons, int) else 0,
+                layer_parameters=0,
+            )
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(checkpoint_dir, "config.json of a language model", error) from error
-        num_parameters = count_parameters(checkpoint_dir) if with_weights else 0
-        return cls(architecture, num_parameters, *sizes)
+        if not with_weights:
+            return shape
+        return replace(
+            shape,
+            num_parameters=count_parameters(checkpoint_dir),
+            layer_parameters=count_parameters(checkpoint_dir, IN_LAYER),
+        )
 
     @classmethod
     def find(cls, name: str, key: str, *, with_weights: bool = True) -> Self:
@@ -78,11 +99,18 @@ class ModelShape:
             ) from error
         return cls.read(directory, with_weights=with_weights)
 
-    def with_layers(self, num_layers: int) -> Self:
-        """Return the shape of the same model with another number of layers."""
-        in_layers = self.num_parameters - self.vocab_size * self.hidden_size
-        removed = in_layers * (self.num_layers - num_layers) // self.num_layers
-        return replace(self, num_parameters=self.num_parameters - removed, num_layers=num_layers)
+    def pruned(self, num_layers: int, intermediate_size: int) -> Self:
+        """Return the shape of the same model with fewer layers and narrower gated MLPs."""
+        removed_neurons = self.num_layers * (self.intermediate_size - intermediate_size)
+        of_whole_layers = self.layer_parameters - 3 * self.hidden_size * removed_neurons
+        left = max(of_whole_layers * num_layers // self.num_layers, 0)
+        return replace(
+            self,
+            num_parameters=self.num_parameters - self.layer_parameters + left,
+            num_layers=num_layers,
+            intermediate_size=intermediate_size,
+            layer_parameters=left,
+        )
 
 
 def find_checkpoint(name: str) -> Path:
@@ -106,20 +134,25 @@ def find_checkpoint(name: str) -> Path:
         ) from error
 
 
-def count_parameters(checkpoint_dir: Path) -> int:
+def count_parameters(checkpoint_dir: Path, named: str = "") -> int:
     """Count the numbers in a checkpoint's safetensors files from their headers.
+
+    Args:
+        named: A regular expression that the names of the counted tensors contain.
 
     Raises:
         ArtifactError: There is no such file, or one is damaged.
     """
     try:
         paths = sorted(checkpoint_dir.glob("*.safetensors"))
-        shapes = [entry["shape"] for path in paths for entry in _tensor_entries(path)]
+        shapes = {
+            name: entry["shape"] for path in paths for name, entry in _tensor_entries(path).items()
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise _damaged(checkpoint_dir, "whole safetensors files", error) from error
     if not shapes:
         raise _damaged(checkpoint_dir, "weights in *.safetensors files", "none")
-    return sum(math.prod(shape) for shape in shapes)
+    return sum(math.prod(shape) for name, shape in shapes.items() if re.search(named, name))
 
 
 def checkpoint_fingerprint(checkpoint_dir: Path) -> str:
@@ -179,7 +212,7 @@ def _from_hub(name: str, *, local_files_only: bool = False) -> Path:
     )
 
 
-def _tensor_entries(path: Path) -> list[dict[str, Any]]:
+def _tensor_entries(path: Path) -> dict[str, dict[str, Any]]:
     """Read a header: 8 bytes of little-endian length, then JSON (safetensors format, 0.8)."""
     num_bytes = path.stat().st_size
     with path.open("rb") as stream:
@@ -187,8 +220,9 @@ def _tensor_entries(path: Path) -> list[dict[str, Any]]:
         if header_bytes > num_bytes:
             raise ValueError(f"{path.name} is no safetensors file")
         header = json.loads(stream.read(header_bytes))
-    entries = [entry for name, entry in header.items() if name != "__metadata__"]
-    end = 8 + header_bytes + max((entry["data_offsets"][1] for entry in entries), default=0)
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    ends = (entry["data_offsets"][1] for entry in entries.values())
+    end = 8 + header_bytes + max(ends, default=0)
     if num_bytes < end:
         raise ValueError(f"{path.name} has {num_bytes} bytes, its header promises {end}")
     return entries

@@ -6,64 +6,137 @@ model.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 from train.config import TrainConfig
+from train.sizes import student_sizes
 
-SHARE_OF_PEAK = 1.1
-"""More than one: bfloat16 products are faster than the float32 ones the peak is measured with."""
+SHARE_OF_PEAK = 1.0
+"""So high because the peak is measured in float32, and products in bfloat16 are faster."""
 FIXED_SECONDS = 60.0
-FLOPS_PER_PARAMETER = 6.0
-"""Forward 2, backward 4 (Kaplan et al. 2020, section 2.1)."""
-NUM_MEASUREMENTS = 2
-"""Of fidelity: before and after."""
-OPTIMIZER_BYTES = 16.0
-"""Of float32 weight, gradient and two moments, per trained parameter."""
-ADAPTER_SHARE = 0.03
-"""Trained share of the parameters with low-rank adapters."""
+FORWARD_FLOPS = 2.0
+"""Per parameter and token; as many again for the gradient of what the layer reads, and as many for
+that of each weight that is trained (Kaplan et al. 2020, section 2.1)."""
+SLOWDOWN_OF_SAMPLING = 10.0
+"""Token by token, every weight is read from memory for each: as measured with SmolLM2-135M."""
+WEIGHT_BYTES = 6.0
+"""Of a float32 weight and its copy in bfloat16 for the products."""
+OPTIMIZER_BYTES = 12.0
+"""Of float32 gradient and two moments, per trained parameter."""
+STATE_BYTES = 2 * 12.0
+"""Of the two training states that are kept: weight and two moments, per trained parameter."""
+FLOAT32_BYTES = 4.0
 ACTIVATION_BYTES = 70.0
 """Per token, layer and unit of width, kept for the backward pass."""
+CHECKPOINTED_BYTES = 8.0
+"""The same with gradient checkpointing: what enters each layer, and its gradient."""
 PROCESS_BYTES = 1.5e9
 
 
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens that go through the student."""
+
+    trained: float
+    measured: float
+    sampled: float
+    """One by one: generations on the way, and its own answers in the on-policy stage."""
+    corrected: float
+    """Tokens of the on-policy stage that student and teacher read, prompts included."""
+
+
 def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workload]:
-    """Estimate training and both measurements.
+    """Estimate training and all measurements.
 
     Raises:
         ConfigError: A student that is named is not on this machine.
+        TrainingError: The teacher cannot be pruned to the sizes that are asked for.
     """
     shape = _student_shape(config, workload.teacher)
-    length = min(workload.prompt_tokens + workload.completion_tokens, config.max_length)
-    per_step = config.batch_size * config.gradient_accumulation_steps
-    num_trained = (
-        config.max_steps * per_step
-        if config.max_steps
-        else config.num_epochs * workload.num_conversations * (1.0 - workload.test_share)
-    )
-    num_measured = NUM_MEASUREMENTS * min(
-        config.evaluation.max_conversations, workload.test_share * workload.num_conversations
-    )
-    trained, measured = num_trained * length, num_measured * length
-    num_updated = shape.num_parameters * (ADAPTER_SHARE if config.method == "lora" else 1.0)
-    activations = config.batch_size * length * shape.hidden_size * shape.num_layers
+    tokens = _tokens(config, workload)
+    num_trained = _trained_parameters(config, shape)
+    per_trained_token = FORWARD_FLOPS * (2 * shape.num_parameters + num_trained)
+    if config.gradient_checkpointing:
+        per_trained_token += FORWARD_FLOPS * shape.num_parameters
+    forwards = tokens.measured + SLOWDOWN_OF_SAMPLING * tokens.sampled
     cost = Estimate(
         stage="train",
-        tokens=trained + measured,
-        flops=shape.num_parameters * (FLOPS_PER_PARAMETER * trained + 2.0 * measured),
+        tokens=tokens.trained + tokens.measured + tokens.sampled + tokens.corrected,
+        flops=per_trained_token * (tokens.trained + tokens.corrected)
+        + FORWARD_FLOPS * shape.num_parameters * forwards
+        + FORWARD_FLOPS * workload.teacher.num_parameters * tokens.corrected,
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
-        disk_bytes=4.0 * shape.num_parameters + 2 * 12.0 * num_updated,
-        memory_bytes=4.0 * shape.num_parameters
-        + OPTIMIZER_BYTES * num_updated
-        + ACTIVATION_BYTES * activations
-        + PROCESS_BYTES,
+        disk_bytes=FLOAT32_BYTES * shape.num_parameters + STATE_BYTES * num_trained,
+        memory_bytes=_memory_bytes(config, workload, shape, num_trained),
     )
     return cost, replace(workload, student=shape)
 
 
 def _student_shape(config: TrainConfig, teacher: ModelShape) -> ModelShape:
-    if config.student.checkpoint is None:
-        return teacher.with_layers(config.student.num_layers)
-    return ModelShape.find(config.student.checkpoint, "train.student.checkpoint")
+    if config.student.checkpoint is not None:
+        return ModelShape.find(config.student.checkpoint, "train.student.checkpoint")
+    return teacher.pruned(
+        *student_sizes(config.student, teacher.num_layers, teacher.intermediate_size)
+    )
+
+
+def _length(config: TrainConfig, workload: Workload) -> float:
+    """Return the mean length of a conversation."""
+    return min(workload.prompt_tokens + workload.completion_tokens, config.max_length)
+
+
+def _row_tokens(config: TrainConfig, workload: Workload) -> float:
+    """Return the tokens in a row of a batch: a conversation, or as many as are packed into it."""
+    return config.max_length if config.packing else _length(config, workload)
+
+
+def _tokens(config: TrainConfig, workload: Workload) -> _Tokens:
+    evaluation, length = config.evaluation, _length(config, workload)
+    held_out = workload.test_share * workload.num_conversations
+    per_step = config.batch_size * config.gradient_accumulation_steps
+    per_step_tokens = per_step * _row_tokens(config, workload)
+    num_conversations = workload.num_conversations * (1.0 - workload.test_share)
+    trained = config.num_epochs * num_conversations * length
+    if config.max_steps:
+        trained = config.max_steps * per_step_tokens
+    on_the_way = 0
+    if evaluation.every_steps:
+        num_steps = math.ceil(trained / max(per_step_tokens, 1.0))
+        on_the_way = num_steps // evaluation.every_steps
+    answered = config.on_policy.max_steps * config.on_policy.batch_size
+    longest = config.on_policy.max_completion_tokens
+    return _Tokens(
+        trained=trained,
+        measured=(2 + on_the_way) * min(evaluation.max_conversations, held_out) * length,
+        sampled=on_the_way * evaluation.num_generations * evaluation.max_new_tokens
+        + answered * longest,
+        corrected=answered * (workload.prompt_tokens + longest),
+    )
+
+
+def _trained_parameters(config: TrainConfig, shape: ModelShape) -> float:
+    if config.method == "full":
+        return shape.layer_parameters if config.freeze.embeddings else shape.num_parameters
+    neurons = shape.intermediate_size or 4 * shape.hidden_size
+    rows_and_columns = 4 * 2 * shape.hidden_size + 3 * (shape.hidden_size + neurons)
+    return float(config.lora.rank * shape.num_layers * rows_and_columns)
+
+
+def _memory_bytes(
+    config: TrainConfig, workload: Workload, shape: ModelShape, num_trained: float
+) -> float:
+    """Return what one process of training holds; with the teacher where answers are corrected."""
+    row_tokens = config.batch_size * _row_tokens(config, workload)
+    per_token = CHECKPOINTED_BYTES if config.gradient_checkpointing else ACTIVATION_BYTES
+    teacher_parameters = workload.teacher.num_parameters if config.on_policy.max_steps else 0
+    return (
+        WEIGHT_BYTES * shape.num_parameters
+        + OPTIMIZER_BYTES * num_trained
+        + per_token * row_tokens * shape.hidden_size * shape.num_layers
+        + FLOAT32_BYTES * teacher_parameters
+        + PROCESS_BYTES
+    )

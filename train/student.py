@@ -37,6 +37,7 @@ from train.pruning.width import (
     neuron_importance,
     warn_of_odd_size,
 )
+from train.sizes import student_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -144,40 +145,10 @@ def fast_dtype(wanted: str) -> torch.dtype:
 
 
 def _refuse_impossible_sizes(config: StudentConfig, teacher: Any) -> None:  # noqa: ANN401
-    """Check what is left of the teacher before it is measured.
-
-    Raises:
-        TrainingError: A layer or neuron is asked for that it lacks, or nothing would be removed.
-    """
-    total, narrower = len(decoder_layers(teacher)), config.intermediate_size is not None
+    num_neurons = 0
     if config.intermediate_size is not None:
         num_neurons = min(mlp.num_neurons for mlp in gated_mlps(teacher))
-        if config.intermediate_size >= num_neurons:
-            raise TrainingError(
-                "the student's MLPs cannot have this number of neurons",
-                where="train.student.intermediate_size",
-                expected=f"1 to {num_neurons - 1} (the teacher has {num_neurons})",
-                found=config.intermediate_size,
-            )
-    if isinstance(config.layers, list):
-        if max(config.layers) >= total:
-            raise TrainingError(
-                "the teacher has no such layer",
-                where="train.student.layers",
-                expected=f"numbers from 0 to {total - 1}",
-                found=max(config.layers),
-            )
-        num_kept, where = len(config.layers), "train.student.layers"
-    else:
-        num_kept, where = config.num_layers, "train.student.num_layers"
-    most = total if narrower else total - 1
-    if num_kept > most:
-        raise TrainingError(
-            "the student cannot have this number of layers",
-            where=where,
-            expected=f"1 to {most} (the teacher has {total})",
-            found=num_kept,
-        )
+    student_sizes(config, len(decoder_layers(teacher)), num_neurons)
 
 
 def _layers_to_keep(

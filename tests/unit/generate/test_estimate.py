@@ -6,7 +6,7 @@ from generate.sources.attempts import ATTEMPTS_PER_PROMPT
 from potstill.checkpoints import ModelShape
 from potstill.errors import ArtifactError, ConfigError
 
-SHAPE = ModelShape("LlamaForCausalLM", 134_515_008, 30, 576, 49_152)
+SHAPE = ModelShape("LlamaForCausalLM", 134_515_008, 30, 576, 49_152, 1536, 106_202_880)
 
 
 @pytest.fixture

@@ -66,6 +66,8 @@ def test_the_shape_of_a_model_is_found_without_the_hub(tiny_teacher_dir, monkeyp
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     shape = ModelShape.find(str(tiny_teacher_dir), "generate.teacher.model")
     assert (shape.architecture, shape.num_layers) == ("LlamaForCausalLM", 4)
+    assert (shape.hidden_size, shape.intermediate_size) == (32, 64)
+    assert shape.num_parameters - shape.layer_parameters == 49_152 * 32 + 32
     with pytest.raises(ConfigError, match="not on this machine") as caught:
         ModelShape.find("owner/model", "generate.teacher.model")
     assert caught.value.where == "generate.teacher.model"
@@ -76,6 +78,16 @@ def test_parameters_are_counted_as_transformers_counts_them(tiny_teacher_dir):
 
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher_dir)
     assert count_parameters(tiny_teacher_dir) == model.num_parameters() > 1_000_000
+
+
+def test_a_pruned_shape_has_fewer_layers_of_narrower_mlps(tiny_teacher_dir):
+    shape = ModelShape.read(tiny_teacher_dir)
+    pruned = shape.pruned(3, 16)
+    assert (pruned.num_layers, pruned.intermediate_size) == (3, 16)
+    assert pruned.layer_parameters == (shape.layer_parameters // 4 - 3 * 32 * (64 - 16)) * 3
+    removed = shape.layer_parameters - pruned.layer_parameters
+    assert shape.num_parameters - pruned.num_parameters == removed
+    assert shape.pruned(4, 64) == shape
 
 
 def test_all_shards_are_counted_scalars_and_empty_tensors_too(tmp_path):
