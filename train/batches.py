@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from potstill.distributions import TokenDistributions, decode_row
-from potstill.divergences import TeacherRows
 
 IGNORED_LABEL = -100
 """Marks tokens without a loss, for transformers as for us."""
@@ -54,15 +53,6 @@ class Collator:
 
     max_length: int
     pad_token_id: int
-
-    def teacher_rows(self, row: Row) -> TeacherRows:
-        """Return the teacher's signal for the tokens of its answers that `max_length` leaves."""
-        positions_T = labelled_positions(row, self.max_length)
-        token_ids_T = np.asarray(row["token_ids"], dtype=np.int64)[positions_T]
-        if not _has_signal(row):
-            nothing_TK = np.empty((len(token_ids_T), 0))
-            return TeacherRows(token_ids_T, nothing_TK.astype(np.int64), nothing_TK)
-        return TeacherRows.from_signal(token_ids_T, self._signal(row))
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return `input_ids`, `attention_mask` and `labels` [B, L], and the teacher's rows.

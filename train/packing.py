@@ -18,6 +18,7 @@ from torch import Tensor
 
 from potstill.errors import TrainingError
 from train.batches import Collator, PackedCollator
+from train.evaluation import evaluating
 
 CONVERSATIONS_PER_GROUP = 1024
 """Bins are filled within random groups of so many: enough to fill them to the brim, few enough that
@@ -50,14 +51,12 @@ def refuse_mixed_rows(model: Any, collator: PackedCollator) -> None:  # noqa: AN
     Raises:
         TrainingError: It does not.
     """
-    training = model.training
-    model.eval()
     shortest = np.resize(np.argsort(collator.split["length"][:], kind="stable")[:2], 2)
     padded = collator.collator(collator.split.__getitems__(shortest.tolist()))
     packed = collator([{"conversations": shortest}])
-    apart_ND = _hidden_states(model, padded, "attention_mask")[padded["attention_mask"] == 1]
-    together_ND = _hidden_states(model, packed, "position_ids")[0]
-    model.train(training)
+    with evaluating(model):
+        apart_ND = _hidden_states(model, padded, "attention_mask")[padded["attention_mask"] == 1]
+        together_ND = _hidden_states(model, packed, "position_ids")[0]
     difference = float((together_ND - apart_ND).abs().max() / apart_ND.abs().max())
     if not difference <= MIXED_TOLERANCE:
         raise TrainingError(
@@ -94,12 +93,6 @@ def pack(lengths: NDArray[np.int32], max_length: int, seed: int) -> datasets.Dat
     return datasets.Dataset(table).with_format("numpy")
 
 
-def _hidden_states(model: Any, batch: dict[str, Tensor], told_apart_by: str) -> Tensor:  # noqa: ANN401
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", told_apart_by)}
-    hidden_BLD: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
-    return hidden_BLD.cpu()
-
-
 def best_fit_decreasing(lengths: NDArray[np.int32], capacity: int) -> list[list[int]]:
     """Fill bins, the longest first, each into the fullest bin that has room for it.
 
@@ -123,3 +116,9 @@ def best_fit_decreasing(lengths: NDArray[np.int32], capacity: int) -> list[list[
         bins[number].append(index)
         insort(rooms, (room - length, number))
     return bins
+
+
+def _hidden_states(model: Any, batch: dict[str, Tensor], told_apart_by: str) -> Tensor:  # noqa: ANN401
+    inputs = {name: batch[name].to(model.device) for name in ("input_ids", told_apart_by)}
+    hidden_BLD: Tensor = model.base_model(**inputs, use_cache=False).last_hidden_state
+    return hidden_BLD.cpu()

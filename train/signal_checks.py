@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import ManifestMismatchError
+from potstill.fidelity import tokens_are_draws
 from train.config import KDConfig
 
 logger = logging.getLogger(__name__)
@@ -48,12 +49,7 @@ def refuse_other_signal(config: KDConfig, facts: dict[str, Any], where: Path) ->
 
 def _refuse_chosen_tokens(facts: dict[str, Any], where: Path) -> None:
     """Check that each token is one draw from the teacher's distribution, as the tail needs it."""
-    sampled, kept = facts["num_sampled_per_prompt"], facts["num_kept_per_prompt"]
-    if not _sampled_as_it_is(facts):
-        found = f"answers {_how(facts)}"
-    elif kept != sampled:
-        found = f"{kept} answers chosen of {sampled} sampled for each prompt"
-    else:
+    if tokens_are_draws(facts):
         if facts["num_dropped"]:
             logger.warning(
                 "filters left out %d conversations: the other answers are draws from the teacher "
@@ -62,12 +58,14 @@ def _refuse_chosen_tokens(facts: dict[str, Any], where: Path) -> None:
                 facts["num_dropped"],
             )
         return
+    sampled, kept = facts["num_sampled_per_prompt"], facts["num_kept_per_prompt"]
+    chosen = f"{kept} answers chosen of {sampled} sampled for each prompt"
     raise ManifestMismatchError(
         "the tail 'sample' takes each token of an answer for a draw from the teacher's "
         "distribution, which these are not",
         where=where,
         expected="all answers that were sampled, at temperature 1 and top-p 1",
-        found=found,
+        found=chosen if _sampled_as_it_is(facts) else f"answers {_how(facts)}",
         hint="use --set train.kd.tail=bucket, or generate so with --force",
     )
 

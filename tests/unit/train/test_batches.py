@@ -81,12 +81,13 @@ def test_rows_are_what_is_stored(make_conversation, tmp_path, write_conversation
     write_conversations(tmp_path, mine)
     split = load_split(tmp_path, "train", 1024, tmp_path / "scratch")
     for row, one in zip(split, mine, strict=True):
-        teacher = Collator(1024, 0).teacher_rows(row)
+        batch = Collator(1024, 0)([row])
         assert row["length"] == len(one.token_ids)
-        assert teacher.token_ids_T.tolist() == one.token_ids[one.positions_T].tolist()
+        labels = batch["labels"][0]
+        assert labels[labels != NO].tolist() == one.token_ids[one.positions_T].tolist()
         ids_TK, logprobs_TK = one.signal.padded()
-        assert np.array_equal(teacher.top_token_ids_TK, ids_TK)
-        found_TK, sqrt_TK = np.exp(teacher.top_logprobs_TK / 2), np.exp(logprobs_TK / 2)
+        assert np.array_equal(batch["top_token_ids"], ids_TK)
+        found_TK, sqrt_TK = np.exp(batch["top_logprobs"].numpy() / 2), np.exp(logprobs_TK / 2)
         assert np.abs(found_TK - sqrt_TK).max() <= MAX_SQRT_ERROR
 
 
