@@ -12,8 +12,9 @@ from typing import Any
 
 from compare.report import ModelRow, Report
 from compare.summary import summarise
-from compare.table import HEADINGS, cells
+from compare.table import HEADINGS, NEARNESS_HEADINGS, cells, nearness_cells
 from potstill import pages
+from potstill.fidelity import NUM_CONFIDENCE_BINS
 
 CHART_WIDTH_PERCENT = 84.0
 """What the longest bar and its whisker may take, so that the figure beside them has room."""
@@ -44,6 +45,9 @@ def render_page(report: Report, pairs: list[dict[str, Any]]) -> str:
         headings=HEADINGS,
         table=[(row, cells(row)) for row in report.rows],
         bars=loss_budget(report),
+        nearness_headings=NEARNESS_HEADINGS,
+        nearness_table=[(row, nearness_cells(row)) for row in report.rows],
+        num_confidence_bins=NUM_CONFIDENCE_BINS,
         prompts=[list(group) for _, group in groupby(pairs, key=lambda pair: pair["prompt_id"])],
     )
 

@@ -44,6 +44,19 @@ class ModelRow(Value):
     """Mean negative log-probability of the teacher's sampled tokens, or of their text in the
     student's own ones."""
     num_tokens: int
+    kl_upper_bound_nats: float | None = None
+    """This and all below as in `potstill.fidelity.Fidelity`, where each is explained."""
+    kl_estimate_nats: float | None = None
+    kl_estimate_standard_error: float | None = None
+    reverse_kl_nats: float | None = None
+    reverse_kl_standard_error: float | None = None
+    acceptance_lower_bound: float | None = None
+    acceptance_upper_bound: float | None = None
+    acceptance_estimate: float | None = None
+    acceptance_standard_error: float | None = None
+    top1_standard_error: float | None = None
+    nats_standard_error: float | None = None
+    calibration_error: float | None = None
 
 
 class FileRow(ModelRow):
@@ -184,15 +197,13 @@ def build_report(
 def _checkpoints(
     conversations: dict[str, Any], student: dict[str, Any], held_out: list[Conversation]
 ) -> tuple[ModelRow, ...]:
-    num_tokens = sum(len(one.signal.sampled_logprobs_T) for one in held_out)
-    nats = -sum(float(one.signal.sampled_logprobs_T.sum()) for one in held_out) / num_tokens
     before = "layers removed" if student["removed_layers"] else "untrained"
     teacher = ModelRow(
         name="teacher",
         role="teacher",
         step="sampled",
         num_parameters=conversations["teacher"]["num_parameters"],
-        **asdict(Fidelity(0.0, 0.0, 1.0, nats, num_tokens)),
+        **asdict(_to_itself(held_out)),
     )
     students = (
         ModelRow(
@@ -205,6 +216,25 @@ def _checkpoints(
         for name, step in (("student, untrained", before), ("student, trained", "trained"))
     )
     return (teacher, *students)
+
+
+def _to_itself(held_out: list[Conversation]) -> Fidelity:
+    """Return the teacher's nearness to itself: perfect by definition, but it has an entropy."""
+    num_tokens = sum(len(one.signal.sampled_logprobs_T) for one in held_out)
+    nats = -sum(float(one.signal.sampled_logprobs_T.sum()) for one in held_out) / num_tokens
+    return Fidelity(
+        kl_nats=0.0,
+        kl_standard_error=0.0,
+        top1_agreement=1.0,
+        nats_per_token=nats,
+        num_tokens=num_tokens,
+        kl_upper_bound_nats=0.0,
+        kl_estimate_nats=0.0,
+        reverse_kl_nats=0.0,
+        acceptance_lower_bound=1.0,
+        acceptance_upper_bound=1.0,
+        acceptance_estimate=1.0,
+    )
 
 
 def _files(

@@ -33,6 +33,15 @@ def parameters(count: int) -> str:
     return f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"
 
 
+def acceptance(row: ModelRow) -> str | None:
+    """Return the share of its drafts that the teacher would accept as text, if it is known."""
+    if row.acceptance_estimate is not None:
+        return f"{row.acceptance_estimate:.0%}"
+    if row.acceptance_lower_bound is None or row.acceptance_upper_bound is None:
+        return None
+    return f"{row.acceptance_lower_bound:.0%} to {row.acceptance_upper_bound:.0%}"
+
+
 def _against(student: FileRow, teacher: FileRow) -> str:
     return (
         f"{student.name} has {student.bytes / teacher.bytes:.2f} times the size of {teacher.name} "
@@ -49,13 +58,23 @@ def _fidelity(student: FileRow) -> list[str]:
             f"{student.name} has other tokens than the teacher, so how near its next-token "
             "distributions are to the teacher's cannot be said."
         ]
-    return [
-        f"On conversations it was not trained on, {student.name} gives the teacher's words at "
-        f"most {exp(-student.kl_nats):.0%} of the probability the teacher gives them (geometric "
-        f"mean; KL {student.kl_nats:.3f} ± {student.kl_standard_error:.3f} nats per token, where 0 "
-        f"would be the teacher itself), and in {student.top1_agreement:.0%} of the places its most "
-        "probable next token is the teacher's."
+    share, kl = f"at most {exp(-student.kl_nats):.0%}", "KL of at least "
+    kl += f"{student.kl_nats:.3f} ± {student.kl_standard_error:.3f}"
+    if student.kl_estimate_nats is not None:
+        share, kl = f"about {exp(-student.kl_estimate_nats):.0%}", "full KL estimated at "
+        kl += f"{student.kl_estimate_nats:.3f} ± {student.kl_estimate_standard_error:.3f}"
+    sentences = [
+        f"On conversations it was not trained on, {student.name} gives the teacher's words "
+        f"{share} of the probability the teacher gives them (geometric mean; {kl} nats per token, "
+        f"where 0 would be the teacher itself), and in {student.top1_agreement:.0%} of the places "
+        "its most probable next token is the teacher's."
     ]
+    if accepted := acceptance(student):
+        sentences.append(
+            f"As a draft model for its teacher (speculative decoding), {student.name} would have "
+            f"{accepted} of its tokens accepted."
+        )
+    return sentences
 
 
 def _training(untrained: ModelRow, trained: ModelRow, student: FileRow) -> str:

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from compare.report import FileRow, ModelRow, Report
-from compare.summary import parameters, size
+from compare.summary import acceptance, parameters, size
 
 HEADINGS = (
     "model",
@@ -21,18 +21,22 @@ HEADINGS = (
     "KL to\nteacher",
     "top-1",
 )
+NEARNESS_HEADINGS = (
+    "model",
+    "KL,\nat least",
+    "KL,\nestimated",
+    "KL,\nat most",
+    "reverse KL,\nat least",
+    "drafts\naccepted",
+    "calibration\nerror",
+    "nats per\ntoken",
+)
 NOT_MEASURED = "—"
 
 
 def cells(row: ModelRow) -> tuple[str, ...]:
     """Lay a row out as text under HEADINGS; the page and the terminal show the same."""
-    kl = top1 = NOT_MEASURED
-    if row.step == "sampled":
-        kl = "0"
-    elif row.kl_nats is not None:
-        kl = f"{row.kl_nats:.3f} ± {row.kl_standard_error:.3f}"
-    if row.top1_agreement is not None:
-        top1 = f"{row.top1_agreement:.1%}"
+    top1 = NOT_MEASURED if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
     served = (NOT_MEASURED,) * 4
     if isinstance(row, FileRow):
         served = (
@@ -45,9 +49,29 @@ def cells(row: ModelRow) -> tuple[str, ...]:
         row.name,
         parameters(row.num_parameters),
         *served,
-        kl,
+        _with_error(row.kl_nats, row.kl_standard_error),
         top1,
     )
+
+
+def nearness_cells(row: ModelRow) -> tuple[str, ...]:
+    """Lay out under NEARNESS_HEADINGS how near a model is to the teacher."""
+    return (
+        row.name,
+        _with_error(row.kl_nats, row.kl_standard_error),
+        _with_error(row.kl_estimate_nats, row.kl_estimate_standard_error),
+        _with_error(row.kl_upper_bound_nats, None),
+        _with_error(row.reverse_kl_nats, None),
+        acceptance(row) or NOT_MEASURED,
+        NOT_MEASURED if row.calibration_error is None else f"{row.calibration_error:.1%}",
+        _with_error(row.nats_per_token, None),
+    )
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.3f} ± {error:.3f}" if error else f"{value:.3f}" if value else "0"
 
 
 def render_table(report: Report) -> Table:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from compare.page import loss_budget, render_page
-from compare.table import cells
+from compare.table import cells, nearness_cells
 
 HOSTILE = (
     '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>{{ 7*7 }}'
@@ -50,10 +50,11 @@ def test_page_needs_nothing_else(page):
     assert "default-src 'none'" in page
 
 
-def test_page_shows_the_reports_numbers(page, report):
-    body = page.partition("<tbody>")[2].partition("</tbody>")[0]
+@pytest.mark.parametrize(("index", "shown"), [(1, cells), (2, nearness_cells)])
+def test_page_shows_the_reports_numbers(page, report, index, shown):
+    body = page.split("<tbody>")[index].partition("</tbody>")[0]
     found = re.findall(r"<(?:td|th)[^>]*>([^<]*)</(?:td|th)>", body)
-    assert found == [text for row in report.rows for text in cells(row)]
+    assert found == [text for row in report.rows for text in shown(row)]
 
 
 def test_every_prompt_has_both_answers(page):

@@ -3,9 +3,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from compare.report import Report, reference_file
+from compare.report import ModelRow, Report, reference_file
 from compare.summary import parameters, size, summarise
-from compare.table import cells, render_table
+from compare.table import cells, nearness_cells, render_table
 
 
 def test_json_round_trip_keeps_every_number(report):
@@ -61,10 +61,29 @@ def test_summary_compares_with_every_teacher_file_and_claims_no_verdict(report):
     assert "0.33 times the size of teacher-F16 (89 MB against 271 MB)" in text
     assert "2.38 times its speed (60.2 against 25.3 tokens per second" in text
     assert "0.85 times the size of teacher-Q4_K_M" in text
-    assert "at most 68% of the probability" in text
+    assert "about 64% of the probability" in text
+    assert "full KL estimated at 0.450 ± 0.017 nats" in text
+    assert "would have 81% of its tokens accepted" in text
     assert "Training removed 72% of the KL (from 1.104 to 0.312)" in text
     assert "changed it by +0.079" in text
     assert "not a verdict" in text
+
+
+def test_summary_gives_bounds_where_nothing_can_be_estimated(report):
+    unknown = {"kl_estimate_nats": None, "acceptance_estimate": None}
+    files = tuple(file.model_copy(update=unknown) for file in report.files)
+    text = " ".join(summarise(report.model_copy(update={"files": files})))
+    assert "at most 68% of the probability" in text
+    assert "KL of at least 0.391 ± 0.014 nats" in text
+    assert "would have 75% to 84% of its tokens accepted" in text
+
+
+def test_figures_that_an_earlier_measurement_lacks_are_left_out(report):
+    old = {"name", "role", "step", "num_parameters", "kl_nats", "kl_standard_error"}
+    old |= {"top1_agreement", "nats_per_token", "num_tokens"}
+    row = ModelRow(**report.trained.model_dump(include=old))
+    assert "|".join(nearness_cells(row)) == "student, trained|0.312 ± 0.012|—|—|—|—|—|2.050"
+    assert cells(row) == cells(report.trained)
 
 
 def test_summary_says_when_training_did_not_help(report):
