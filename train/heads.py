@@ -51,11 +51,10 @@ class Head:
             product_NV.div_(self.softcap).tanh_().mul_(self.softcap)
         return product_NV
 
-    def slope(self, logits_NV: Tensor) -> Tensor:
-        """Return the derivative of logits in the product that they were made of."""
-        if self.softcap is None:
-            return torch.full_like(logits_NV, self.scale)
-        return torch.square(logits_NV).mul_(-self.scale / self.softcap**2).add_(self.scale)
+    def bend(self, logits_NV: Tensor) -> Tensor:
+        """Return the derivative of the soft-cap, 1 - (logits / softcap)², where there is one."""
+        assert self.softcap is not None
+        return torch.square(logits_NV).mul_(-1.0 / self.softcap**2).add_(1.0)
 
 
 def output_head(model: Any) -> Head:  # noqa: ANN401  (untyped library)

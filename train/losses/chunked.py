@@ -13,14 +13,12 @@ never as 1 - Q, so that it is exact however small it is.
 The gradient of the hidden states is that softmax times the head's weights, scaled row by row, and
 the weights' rows of the few tokens times their slopes.
 
-Shape legend: T tokens, C tokens of one chunk, K stored entries, W 1 + K single tokens (the sampled
-one first), V vocabulary, D width of the hidden states.
+Shape legend: T tokens, C tokens of one chunk, R tokens of a chunk's block, K stored entries, W 1 +
+K single tokens (the sampled one first), V vocabulary, D width of the hidden states.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -36,6 +34,9 @@ from train.losses.tails import Rows
 TAKEN = -1e30
 """Added to the logits of stored tokens: nothing of them is left in the softmax of the others, and
 where no other is left, nothing becomes NaN."""
+BLOCK_LOGITS = 2**18
+"""Logits per thread that are worked on at once: 1 MB in float32, so that they stay in the cache of
+a processor's core from one operation to the next."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,8 @@ class LossSums:
 def distillation_loss(hidden_TD: Tensor, head: Head, targets: Targets, mix: Mix) -> LossSums:
     """Sum weight · divergence + (1 - weight) · cross-entropy over T tokens.
 
-    The factors of products are rounded to autocast's precision where it is on; all else, logits and
-    sums included, is float32 (float64 for float64 inputs). Gradients are formed only where they are
-    required: none for a frozen head.
+    Products are made in autocast's precision where it is on, all else in float32 (in float64 for
+    float64 inputs). Gradients are formed only where they are required: none for a frozen head.
     """
     inputs: tuple[Tensor | None, ...] = (hidden_TD, head.weight_VD, head.bias_V)
     if not torch.is_grad_enabled():
@@ -92,27 +92,31 @@ class _ChunkedLoss(torch.autograd.Function):
         targets: Targets,
         mix: Mix,
     ) -> tuple[Tensor, ...]:
-        rounded = _autocast_dtype(hidden_TD)
-        wide = torch.promote_types(rounded, torch.float32)
-        factor = rounded if hidden_TD.is_cuda else wide
-        gradients = [
+        narrow = _product_dtype(hidden_TD)
+        wide = torch.promote_types(narrow, torch.float32)
+        to_hidden_TD, to_weight_VD, to_bias_V = (
             torch.zeros_like(tensor, dtype=wide)
             if tensor is not None and tensor.requires_grad
             else None
             for tensor in (hidden_TD, weight_VD, bias_V)
-        ]
+        )
         sums = hidden_TD.new_zeros(3, dtype=wide)
-        buffer_CV = sums.new_empty(min(len(hidden_TD), mix.chunk_tokens), len(weight_VD))
-        with torch.autocast(hidden_TD.device.type, enabled=False), _rounded_factors(rounded):
-            factor_VD = weight_VD.to(factor)
-            for start in range(0, len(hidden_TD), mix.chunk_tokens):
+        num_tokens = len(hidden_TD)
+        buffer_CV = hidden_TD.new_empty(
+            (min(num_tokens, mix.chunk_tokens), len(weight_VD)), dtype=narrow
+        )
+        with torch.autocast(hidden_TD.device.type, enabled=False):
+            narrow_VD = weight_VD.to(narrow)
+            for start in range(0, num_tokens, mix.chunk_tokens):
                 part = slice(start, start + mix.chunk_tokens)
-                hidden_CD = hidden_TD[part].to(factor)
-                logits_CV = _multiply(hidden_CD, factor_VD.t(), buffer_CV[: len(hidden_CD)])
-                chunk = _loss_and_slopes(head.finish_(logits_CV), head, targets[part], mix)
-                sums += chunk.sums
-                _add_gradients(gradients, part, chunk, hidden_CD, factor_VD)
-        ctx.save_for_backward(*gradients)
+                hidden_CD = hidden_TD[part].to(narrow)
+                product_CV = torch.mm(hidden_CD, narrow_VD.t(), out=buffer_CV[: len(hidden_CD)])
+                chunk_sums, slopes = _differentiate(product_CV, wide, head, targets[part], mix)
+                sums += chunk_sums
+                if to_hidden_TD is not None:
+                    to_hidden_TD[part] = _hidden_gradient(slopes, weight_VD, narrow_VD)
+                _add_head_gradients(to_weight_VD, to_bias_V, slopes, hidden_CD)
+        ctx.save_for_backward(to_hidden_TD, to_weight_VD, to_bias_V)
         total, divergence, entropy = sums.unbind()
         ctx.mark_non_differentiable(divergence, entropy)
         return total, divergence, entropy
@@ -129,46 +133,72 @@ class _ChunkedLoss(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Slopes:
-    """Loss sums of a chunk, and their slopes in the products of head and hidden states.
+    """The loss's slopes in the products of head and hidden states of a chunk.
 
-    The slope of token j is `rest_C1 * softmax_CV[:, j]`, and `single_CW` is added at `ids_CW`.
+    That in the product of token j is `rest_C1 * others_CV[:, j]`, and `single_CW` is added at
+    `ids_CW`.
     """
 
-    sums: Tensor
     ids_CW: Tensor
     single_CW: Tensor
     rest_C1: Tensor
-    softmax_CV: Tensor
+    others_CV: Tensor
 
 
-def _loss_and_slopes(logits_CV: Tensor, head: Head, targets: Targets, mix: Mix) -> _Slopes:
-    """Return the losses of C tokens and their slopes, in the logits' memory."""
+def _differentiate(
+    product_CV: Tensor, wide: torch.dtype, head: Head, targets: Targets, mix: Mix
+) -> tuple[Tensor, _Slopes]:
+    """Return a chunk's loss sums and slopes; the product's memory becomes the slopes'."""
     num_stored = targets.top_token_ids_TK.shape[1] if mix.weight else 0
     top_ids_CK = targets.top_token_ids_TK[:, :num_stored]
     stored_CK = top_ids_CK >= 0
     ids_CW = torch.cat([targets.token_ids_T[:, None], top_ids_CK.clamp_min(0)], dim=1)
-    single_CW = logits_CV.gather(-1, ids_CW)
-    bend_CW = head.slope(single_CW)
-    bend_CV = None if head.softcap is None else head.slope(logits_CV)
-    rest_C1 = _leave_others_(logits_CV, ids_CW[:, 1:], stored_CK)
+    single_CW, rest_C1 = _take_apart_(product_CV, wide, head, ids_CW, stored_CK)
     leaves = (single_CW.requires_grad_(), rest_C1.requires_grad_())
     with torch.enable_grad():
         sums = _losses(*leaves, stored_CK, targets, mix)
-        slope_CW, slope_C1 = torch.autograd.grad(sums[0], leaves)
-    if bend_CV is None:
-        slope_C1 *= head.scale
-    else:
-        logits_CV *= bend_CV
-    return _Slopes(sums.detach(), ids_CW, slope_CW * bend_CW, slope_C1, logits_CV)
+        slopes = torch.autograd.grad(sums[0], leaves)
+    slope_CW, slope_C1 = (head.scale * slope for slope in slopes)
+    if head.softcap is not None:
+        slope_CW *= head.bend(single_CW.detach())
+    return sums.detach(), _Slopes(ids_CW, slope_CW, slope_C1, product_CV)
 
 
-def _leave_others_(logits_CV: Tensor, ids_CK: Tensor, stored_CK: Tensor) -> Tensor:
-    """Turn logits into the softmax of the tokens not stored; return their log-sum-exp [C, 1]."""
-    logits_CV.scatter_add_(-1, ids_CK, stored_CK * logits_CV.new_tensor(TAKEN))
-    largest_C1 = logits_CV.amax(-1, keepdim=True)
-    torch.softmax(logits_CV, -1, out=logits_CV)
-    rest_C1 = largest_C1 - logits_CV.amax(-1, keepdim=True).log_()
-    return rest_C1.masked_fill_(largest_C1 < TAKEN / 2, -torch.inf)
+def _take_apart_(
+    product_CV: Tensor, wide: torch.dtype, head: Head, ids_CW: Tensor, stored_CK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Separate the tokens stored from all others.
+
+    Args:
+        product_CV: Of head and hidden states. Becomes the softmax of the tokens not stored, each
+            times what its logit gains where the soft-cap's input does.
+
+    Returns:
+        The logits of single tokens [C, W], and the log-sum-exp of those not stored [C, 1].
+    """
+    num_rows = _block_rows(product_CV)
+    taken_CK = stored_CK * torch.tensor(TAKEN, dtype=wide, device=product_CV.device)
+    scratch_RV = None
+    if product_CV.dtype != wide:
+        scratch_RV = torch.empty_like(product_CV[:num_rows], dtype=wide)
+    single, largest, share = [], [], []
+    blocks = (torch.split(tensor, num_rows) for tensor in (product_CV, ids_CW, taken_CK))
+    for block_RV, ids_RW, taken_RK in zip(*blocks, strict=True):
+        logits_RV = block_RV if scratch_RV is None else scratch_RV[: len(block_RV)].copy_(block_RV)
+        head.finish_(logits_RV)
+        bend_RV = None if head.softcap is None else head.bend(logits_RV)
+        single.append(logits_RV.gather(-1, ids_RW))
+        logits_RV.scatter_add_(-1, ids_RW[:, 1:], taken_RK)
+        largest.append(logits_RV.amax(-1, keepdim=True))
+        torch.softmax(logits_RV, -1, out=logits_RV)
+        share.append(logits_RV.amax(-1, keepdim=True))
+        if bend_RV is not None:
+            logits_RV *= bend_RV
+        if scratch_RV is not None:
+            block_RV.copy_(logits_RV)
+    largest_C1 = torch.cat(largest)
+    rest_C1 = largest_C1 - torch.cat(share).log_()
+    return torch.cat(single), rest_C1.masked_fill_(largest_C1 < TAKEN / 2, -torch.inf)
 
 
 def _losses(
@@ -195,62 +225,38 @@ def _losses(
     outcomes = mix.tail(rows)
     terms_CO = outcomes.weight_CO * mix.divergence(outcomes.logp_CO, outcomes.logq_CO)
     divergence = terms_CO.sum()
-    return torch.stack(
-        [mix.weight * divergence + (1.0 - mix.weight) * entropy, divergence, entropy]
-    )
+    total = mix.weight * divergence + (1.0 - mix.weight) * entropy
+    return torch.stack([total, divergence, entropy])
 
 
-def _add_gradients(
-    gradients: list[Tensor | None],
-    part: slice,
-    slopes: _Slopes,
-    hidden_CD: Tensor,
-    factor_VD: Tensor,
+def _hidden_gradient(slopes: _Slopes, weight_VD: Tensor, narrow_VD: Tensor) -> Tensor:
+    others_CD = torch.mm(slopes.others_CV, narrow_VD)
+    single_CW = slopes.single_CW.to(weight_VD.dtype)
+    singles_CD = embedding_bag(slopes.ids_CW, weight_VD, per_sample_weights=single_CW, mode="sum")
+    return torch.addcmul(singles_CD, others_CD, slopes.rest_C1)
+
+
+def _add_head_gradients(
+    to_weight_VD: Tensor | None, to_bias_V: Tensor | None, slopes: _Slopes, hidden_CD: Tensor
 ) -> None:
-    to_hidden_TD, to_weight_VD, to_bias_V = gradients
-    softmax_CV = slopes.softmax_CV
-    if to_hidden_TD is not None:
-        to_hidden_CD = _multiply(softmax_CV, factor_VD, to_hidden_TD[part]).mul_(slopes.rest_C1)
-        weights_CW = slopes.single_CW.to(factor_VD.dtype)
-        to_hidden_CD += embedding_bag(
-            slopes.ids_CW, factor_VD, per_sample_weights=weights_CW, mode="sum"
-        )
+    """Add a chunk's gradients of the head's weights and bias; spoils the slopes."""
     if to_weight_VD is None and to_bias_V is None:
         return
-    slope_CV = softmax_CV.mul_(slopes.rest_C1).scatter_add_(-1, slopes.ids_CW, slopes.single_CW)
+    slope_CV = slopes.others_CV.mul_(slopes.rest_C1)
+    slope_CV.scatter_add_(-1, slopes.ids_CW, slopes.single_CW.to(slope_CV.dtype))
     if to_weight_VD is not None:
-        if factor_VD.dtype == to_weight_VD.dtype:
-            to_weight_VD.addmm_(slope_CV.t(), hidden_CD)
-        else:
-            to_weight_VD += _multiply(slope_CV.t(), hidden_CD, torch.empty_like(to_weight_VD))
+        to_weight_VD += torch.mm(slope_CV.t(), hidden_CD)
     if to_bias_V is not None:
-        to_bias_V += slope_CV.sum(0)
+        to_bias_V += slope_CV.sum(0, dtype=to_bias_V.dtype)
 
 
-def _multiply(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Write the product into `out`; where its factors are narrower, it is not rounded to them."""
-    if right.dtype == out.dtype:
-        return torch.mm(left, right, out=out)
-    return torch.mm(left.to(right.dtype), right, out_dtype=out.dtype, out=out)
+def _block_rows(product_CV: Tensor) -> int:
+    num_tokens, vocab_size = product_CV.shape
+    if product_CV.device.type != "cpu":
+        return max(num_tokens, 1)
+    return torch.get_num_threads() * max(BLOCK_LOGITS // vocab_size, 1)
 
 
-@contextlib.contextmanager
-def _rounded_factors(dtype: torch.dtype) -> Iterator[None]:
-    """Let a CPU round the factors of float32 products to bfloat16, for an autocast to that.
-
-    It is as fast as a product of bfloat16 tensors, needs no copies of them, and its result is
-    float32. Where a CPU does not multiply bfloat16, nothing changes.
-    """
-    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
-    if dtype == torch.bfloat16:
-        products.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        products.fp32_precision = before
-
-
-def _autocast_dtype(tensor: Tensor) -> torch.dtype:
+def _product_dtype(tensor: Tensor) -> torch.dtype:
     device = tensor.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
