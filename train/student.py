@@ -147,7 +147,7 @@ def fast_dtype(wanted: str) -> torch.dtype:
 def _refuse_impossible_sizes(config: StudentConfig, teacher: Any) -> None:  # noqa: ANN401
     num_neurons = 0
     if config.intermediate_size is not None:
-        num_neurons = min(mlp.num_neurons for mlp in gated_mlps(teacher))
+        num_neurons = gated_mlps(teacher)[0].num_neurons
     student_sizes(config, len(decoder_layers(teacher)), num_neurons)
 
 

@@ -120,7 +120,7 @@ def keep_layers(model: Any, kept: Sequence[int]) -> None:  # noqa: ANN401  (unty
     module: Any
     for number, layer in enumerate(decoder_layers(model)):
         for module in layer.modules():
-            if hasattr(module, "layer_idx"):
+            if isinstance(getattr(module, "layer_idx", None), int):
                 module.layer_idx = number
     for name in PER_LAYER_SETTINGS:
         if entries := getattr(config, name, None):

@@ -45,22 +45,20 @@ def gated_mlps(model: Any) -> list[GatedMLP]:  # noqa: ANN401  (untyped library)
     """Return the MLP of each layer.
 
     Raises:
-        TrainingError: A layer has no MLP of three projections.
+        TrainingError: They are not all of three projections, or not all equally wide.
     """
-    found = []
+    kind, found = type(model).__name__, []
     for number, layer in enumerate(decoder_layers(model)):
         mlp = getattr(layer, "mlp", nn.Module())
         projections = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
         linears = [one for one in projections if isinstance(one, nn.Linear)]
         if len(linears) != len(projections):
-            raise TrainingError(
-                "the MLPs of this kind of model cannot be made narrower",
-                where=f"{type(model).__name__}, layer {number}",
-                expected="an MLP with linear gate_proj, up_proj and down_proj",
-                found=", ".join(name for name, _ in mlp.named_children()) or "no MLP",
-                hint="remove layers instead: unset train.student.intermediate_size",
-            )
+            children = ", ".join(child for child, _ in mlp.named_children())
+            raise _unsuited(f"{kind}, layer {number}", children or "no MLP")
         found.append(GatedMLP(mlp, *linears))
+    size = model.config.get_text_config().intermediate_size
+    if not isinstance(size, int) or {mlp.num_neurons for mlp in found} != {size}:
+        raise _unsuited(kind, f"intermediate_size {size}")
     return found
 
 
@@ -138,6 +136,16 @@ def keep_neurons(model: Any, kept: Sequence[Sequence[int]]) -> None:  # noqa: AN
         if hasattr(mlp.module, "intermediate_size"):
             mlp.module.intermediate_size = len(rows)
     model.config.get_text_config().intermediate_size = len(kept[0])
+
+
+def _unsuited(where: str, found: str) -> TrainingError:
+    return TrainingError(
+        "the MLPs of this kind of model cannot be made narrower",
+        where=where,
+        expected="MLPs of one width with linear gate_proj, up_proj and down_proj",
+        found=found,
+        hint="remove layers instead: unset train.student.intermediate_size",
+    )
 
 
 def _cut(weight: Tensor, rows: Tensor, dim: int) -> nn.Parameter:

@@ -5,7 +5,16 @@ from train.pruning.agreement import refuse_other_config
 from train.pruning.layers import decoder_layers, keep_layers
 from train.pruning.width import keep_neurons
 
-FAMILIES = ["llama", "smollm3", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2"]
+FAMILIES = [
+    "llama",
+    "smollm3",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "hunyuan_v1_dense",
+]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

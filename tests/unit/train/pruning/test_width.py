@@ -96,9 +96,27 @@ def test_layers_and_neurons_can_both_go(make_model, conversations, reloaded):
     assert trained == reloaded(model).num_parameters()
 
 
-@pytest.mark.parametrize(("family", "found"), [("phi3", "gate_up_proj"), ("qwen2_moe", "experts")])
-def test_other_mlps_are_refused_by_name(make_model, family, found):
-    model = make_model(family, **({"num_experts": 2} if family == "qwen2_moe" else {}))
+GEMMA_3N = {
+    "hidden_size_per_layer_input": 8,
+    "laurel_rank": 4,
+    "num_kv_shared_layers": 0,
+    "vocab_size_per_layer_input": 50,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+    "activation_sparsity_pattern": [0.0] * 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "found", "changes"),
+    [
+        ("phi3", "gate_up_proj", {}),
+        ("qwen3_moe", "experts", {"num_experts": 2}),
+        ("starcoder2", "c_fc", {}),
+        ("gemma3n_text", r"intermediate_size \[32, 32, 32\]", GEMMA_3N),
+    ],
+)
+def test_other_mlps_are_refused_by_name(make_model, family, found, changes):
+    model = make_model(family, **changes)
     with pytest.raises(TrainingError, match=found) as caught:
         gated_mlps(model)
     assert type(model).__name__ in str(caught.value)
