@@ -108,7 +108,8 @@ class FreezeConfig(Table):
     small model's step, and its optimizer state is saved too."""
     layers_below_removed: bool = False
     """The layers below the first removed one. They still see the teacher's own hidden states, and
-    freezing them spares their backward pass."""
+    freezing them spares their backward pass. Not with `student.intermediate_size`, after which no
+    layer is the teacher's own."""
 
 
 class EvaluationConfig(Table):
@@ -215,3 +216,12 @@ class TrainConfig(Table):
     `tensorboard`, `trackio` or `wandb`, each installed by you."""
     seed: int = 0
     """Seed of the order of conversations and of adapter weights."""
+
+    @model_validator(mode="after")
+    def _narrowed_layers_are_trained(self) -> TrainConfig:
+        if self.freeze.layers_below_removed and self.student.intermediate_size is not None:
+            raise ValueError(
+                "freeze.layers_below_removed would leave narrowed MLPs (student.intermediate_size) "
+                "as pruning damaged them"
+            )
+        return self

@@ -76,11 +76,19 @@ def plan_student(
     kept = _layers_to_keep(config, teacher, validation)
     removed = [index for index in range(len(decoder_layers(teacher))) if index not in kept]
     neurons = None
-    if (size := config.student.intermediate_size) is not None:
+    size = config.student.intermediate_size
+    if size is not None:
         warn_of_odd_size(size)
         with _calibration(config, validation, "measuring activations") as conversations:
             importance = neuron_importance(teacher, conversations)
         neurons = tuple(tuple(most_important(importance[layer], size)) for layer in kept)
+    logger.info(
+        "student: %d of the teacher's %d layers, without %s%s",
+        len(kept),
+        len(kept) + len(removed),
+        ", ".join(map(str, removed)) or "none",
+        "" if size is None else f"; {size} neurons in each MLP",
+    )
     return StudentPlan(
         checkpoint_dir=teacher_dir,
         removed_layers=tuple(removed),
