@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from potstill.distributions import MAX_LEVEL, MAX_SQRT_ERROR
+from potstill.distributions import MAX_LEVEL, MAX_SQRT_ERROR, SIGNAL_COLUMNS
 from train.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
-from train.cache import load_split
+from train.cache import load_split, stored_batches
 
 NO = IGNORED_LABEL
 
@@ -152,6 +152,19 @@ def test_tokens_are_counted_without_padding(stored):
     assert num_tokens(collated(stored, 9, 0, 1, 2)) == 15
     assert num_tokens(packed_batch(stored, [[1, 0], [2]])) == 15
     assert num_tokens(packed_batch(stored, [[0, 1, 2], [0]])) == 19
+
+
+def test_without_the_teachers_signal_no_entries_are_stored(stored):
+    def read(directory, split):
+        for batch in stored_batches(directory, split):
+            yield batch.drop_columns(list(SIGNAL_COLUMNS))
+
+    split, collator = load_split(stored, "train", 9, stored / "bare", read), Collator(9, 0)
+    for batch in (collator(list(split)), PackedCollator(split, collator)(bins([0, 1, 2]))):
+        num_labelled = int((batch["labels"] != NO).sum())
+        assert num_labelled == 8
+        assert batch["top_token_ids"].shape == batch["top_logprobs"].shape == (num_labelled, 0)
+        assert batch["sampled_logprobs"].isnan().tolist() == [True] * num_labelled
 
 
 @pytest.fixture(scope="module")
