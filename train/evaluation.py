@@ -126,4 +126,4 @@ def _add(meter: FidelityMeter, batch: dict[str, Tensor], student: StudentRows) -
 
 
 def _numpy(tensor: Tensor) -> Any:  # noqa: ANN401
-    return tensor.double().cpu().numpy()
+    return tensor.cpu().double().numpy()
