@@ -15,7 +15,7 @@ VOCABULARY = 49_152
 PROMPT_TOKENS = 40
 MAX_ENTRIES = 64
 MEAN_ENTRIES = 8.0
-"""Of the embedded teacher's answers at temperature 1, log-probabilities below 1/65025 left out."""
+"""Stored at a token, of MAX_ENTRIES at most."""
 
 
 def make_signal(random: np.random.Generator, num_tokens: int) -> TokenDistributions:

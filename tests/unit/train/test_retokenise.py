@@ -1,6 +1,7 @@
 """Conversations in a student's own tokens: a loss on every answer and its end, on nothing else."""
 
 import json
+from copy import copy
 
 import pytest
 from transformers import AutoTokenizer
@@ -26,12 +27,12 @@ def tokenizer(tiny_student_dir):
 
 
 @pytest.fixture
-def retokenised(tmp_path, tiny_student_dir, make_conversation, write_conversations):
+def retokenised(tmp_path, tokenizer, tiny_student_dir, make_conversation, write_conversations):
     """Return a function that stores conversations and reads them in the student's tokens."""
 
     def retokenise(*conversations, template=None):
-        tokenizer = AutoTokenizer.from_pretrained(tiny_student_dir)
-        tokenizer.chat_template = template or tokenizer.chat_template
+        changed = copy(tokenizer)
+        changed.chat_template = template or tokenizer.chat_template
         write_conversations(
             tmp_path,
             [
@@ -39,7 +40,7 @@ def retokenised(tmp_path, tiny_student_dir, make_conversation, write_conversatio
                 for index, fields in enumerate(conversations)
             ],
         )
-        batches = Retokeniser(tokenizer, tiny_student_dir).batches(tmp_path, "train")
+        batches = Retokeniser(changed, tiny_student_dir).batches(tmp_path, "train")
         return [row for batch in batches for row in batch.to_pylist()]
 
     return retokenise
