@@ -1,7 +1,8 @@
 """The train stage: conversations with log-probabilities → a student checkpoint.
 
-In: the finished conversations of a run. Out: a Hugging Face checkpoint with the teacher's tokenizer
-files, and its fidelity to the teacher on the test split before and after.
+In: the finished conversations of a run. Out: a Hugging Face checkpoint with the tokenizer files it
+was trained with, its fidelity to the teacher on the test split before and after, and how training
+went. Training itself may run in other processes: this one owns the run directory.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,193 +18,207 @@ from transformers.utils.logging import disable_progress_bar
 
 from potstill.chat import tokenizer_sha256
 from potstill.errors import TrainingError
+from potstill.fidelity import Fidelity, tokens_are_draws
 from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
-from train.adapters import adapter_config
-from train.arguments import training_arguments
+from train.arguments import refuse_absent_reporters
 from train.cache import largest_token_id
 from train.checkpoints import reload_student, save_student
 from train.config import TrainConfig
 from train.evaluation import measure_fidelity
 from train.inputs import Data, load_data
-from train.losses import mix_of
-from train.student import (
-    StudentPlan,
-    build_student,
-    freeze,
-    plan_student,
-    refuse_small_vocabulary,
-)
-from train.trainer import DistillationTrainer, ProgressCallback, newest_whole_state
+from train.job import Job, Outcome, Phase, PhaseFiles, write_job
+from train.launcher import launch_options, run_phase
+from train.phases import trained_student
+from train.student import StudentPlan, build_student, plan_student, refuse_small_vocabulary
 
 logger = logging.getLogger(__name__)
 
 START_NAME = "start.json"
-STATES_NAME = "states"
+GENERATIONS_NAME = "generations.jsonl"
 
 
 def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     """Train the student; resume what an interrupted run left.
 
     Raises:
+        ConfigError: Something that the config names is not there.
         ManifestMismatchError: Teacher or student has another tokenizer than the conversations.
-        TrainingError: The student cannot be built from the config, or a split is empty.
+        TrainingError: The student cannot be built from the config or trained, or a split is empty.
         ArtifactError: An input is damaged or the disk is full.
     """
     disable_progress_bar()
-    session = run_directory.open_stage("student", config.to_json(), inputs=("conversations",))
+    refuse_absent_reporters(config.report_to)
+    if config.launch is not None:
+        launch_options(config.launch)
+    settings = config.to_json(exclude={"report_to"})
+    session = run_directory.open_stage("student", settings, inputs=("conversations",))
     if session.finished:
         return session.finished
     data = load_data(config, run_directory, session.scratch_dir)
-    model, start = _start(config, data, session)
-    trainer = _train(config, data, model, start["plan"]["removed_layers"], session, run_directory)
-    model, trained = _save_and_measure(config, data, trainer.finished_model(), session)
-    _report(start["untrained"], trained, run_directory)
+    plan, untrained = _start(config, data, session.scratch_dir)
+    job = _job(config, data, plan, session, run_directory)
+    write_job(job, session.scratch_dir)
+    measured = {"untrained": untrained}
+    outcomes = {"offline": run_phase(session.scratch_dir, "offline", config.launch)}
+    if config.on_policy.max_steps > 0:
+        measured["offline"] = _measure_once(job, data, session.scratch_dir, "offline")
+        outcomes["on_policy"] = run_phase(session.scratch_dir, "on_policy", config.launch)
+    student = _save(job, data, session, "on_policy" if "on_policy" in outcomes else "offline")
+    measured["trained"] = _measure(config, data, student, "measuring the trained student")
+    _report(measured, run_directory)
     return session.finish(
-        facts={
-            "teacher": data.facts["teacher"],
-            **data.tokenizer_facts,
-            "vocab_size": model.get_input_embeddings().weight.shape[0],
-            "num_parameters": model.num_parameters(),
-            "num_layers": model.config.get_text_config().num_hidden_layers,
-            "intermediate_size": model.config.get_text_config().intermediate_size,
-            "method": config.method,
-            "removed_layers": start["plan"]["removed_layers"],
-            "improved": _held_out_loss(trained) < _held_out_loss(start["untrained"]),
-            "evaluation": {"split": "test", "untrained": start["untrained"], "trained": trained},
-        },
-        stats={
-            "steps": trainer.state.global_step,
-            "train_tokens": int(trainer.state.num_input_tokens_seen),
-            "train_conversations": len(data.train),
-        },
+        facts=_facts(config, data, plan, student, measured),
+        stats=_stats(outcomes, data),
     )
 
 
-def _start(config: TrainConfig, data: Data, session: StageSession) -> tuple[Any, dict[str, Any]]:
-    """Build the student and measure it untrained; a resumed run keeps what was found before."""
-    start_path = session.scratch_dir / START_NAME
-    start = json.loads(start_path.read_text(encoding="utf-8")) if start_path.is_file() else None
-    if start is None:
-        plan = plan_student(config, data.teacher_dir, data.validation)
-    else:
-        plan = StudentPlan.model_validate(start["plan"])
-    model = build_student(plan).to("cuda" if torch.cuda.is_available() else "cpu")
+def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentPlan, Fidelity]:
+    """Plan the student and measure it untrained; a resumed run keeps what was found before."""
+    path = scratch_dir / START_NAME
+    if path.is_file():
+        start = json.loads(path.read_text(encoding="utf-8"))
+        return StudentPlan.model_validate(start["plan"]), Fidelity(**start["untrained"])
+    plan = plan_student(config, data.teacher_dir, data.validation)
+    model = build_student(plan).to(_device())
     refuse_small_vocabulary(
         model, max(map(largest_token_id, (data.train, data.validation, data.test)))
     )
-    if start is None:
-        start = {
-            "plan": plan.model_dump(mode="json"),
-            "untrained": _measure(config, data, model, "measuring the untrained student"),
-        }
-        with disk_errors("writing where training starts", start_path):
-            session.scratch_dir.mkdir(exist_ok=True)
-            write_text_atomically(start_path, json.dumps(start))
-    return model, start
+    untrained = _measure(config, data, model, "measuring the untrained student")
+    start = {"plan": plan.model_dump(mode="json"), "untrained": dataclasses.asdict(untrained)}
+    _write_json(start, path)
+    return plan, untrained
 
 
-def _train(
+def _job(
     config: TrainConfig,
     data: Data,
-    model: Any,  # noqa: ANN401  (untyped library)
-    removed: list[int],
+    plan: StudentPlan,
     session: StageSession,
     run_directory: RunDirectory,
-) -> DistillationTrainer:
-    states_dir = session.scratch_dir / STATES_NAME
-    if config.method == "full":
-        freeze(model, config.freeze, removed)
-    trainer = DistillationTrainer(
-        model=model,
-        args=training_arguments(config, states_dir),
-        mix=mix_of(config.kd),
-        train_dataset=data.train,
-        collator=data.collator,
-        processing_class=data.tokenizer,
-        peft_config=adapter_config(config.lora) if config.method == "lora" else None,
+) -> Job:
+    return Job(
+        config=config,
+        plan=plan,
+        teacher_dir=data.teacher_dir,
+        tokenizer_dir=data.tokenizer_dir,
+        conversations_dir=run_directory.stage_dir("conversations").absolute(),
+        pad_token_id=data.collator.pad_token_id,
+        tokens_are_draws=tokens_are_draws(data.facts),
+        metrics_path=run_directory.metrics_path.absolute(),
+        generations_path=(session.dir / GENERATIONS_NAME).absolute(),
+        tensorboard_dir=run_directory.tensorboard_dir.absolute(),
     )
-    state = newest_whole_state(states_dir)
-    with ProgressCallback(trainer, run_directory.metrics_path):
-        try:
-            trainer.train(resume_from_checkpoint=str(state) if state else None)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise TrainingError(
-                "memory is too short for a training step",
-                found=str(error).splitlines()[0],
-                hint="lower train.batch_size and raise train.gradient_accumulation_steps as much, "
-                "or set train.gradient_checkpointing; then run again with --force",
-            ) from error
-    return trainer
 
 
-def _save_and_measure(
-    config: TrainConfig,
-    data: Data,
-    model: Any,  # noqa: ANN401  (untyped library)
-    session: StageSession,
-) -> tuple[Any, dict[str, Any]]:
-    """Save the student, and measure what was saved rather than what was trained."""
-    dtype = torch.bfloat16 if config.save_dtype == "bfloat16" else torch.float32
+def _save(job: Job, data: Data, session: StageSession, phase: Phase) -> Any:  # noqa: ANN401
+    """Save the student, and return what was saved rather than what was trained.
+
+    Raises:
+        TrainingError: They differ.
+    """
+    probe = _probe(job.config, data)
+    model = trained_student(job, session.scratch_dir, phase, probe).to(_device())
+    dtype = torch.bfloat16 if job.config.save_dtype == "bfloat16" else torch.float32
     save_student(model, session.dir, data.tokenizer_dir, dtype)
-    row = data.test[0]
-    token_ids = row["token_ids"][: config.max_length]
-    reloaded = reload_student(session.dir, model.float(), [int(one) for one in token_ids])
-    if tokenizer_sha256(session.dir) != data.tokenizer_facts["tokenizer_sha256"]:
+    reloaded = reload_student(session.dir, model.float(), probe)
+    if tokenizer_sha256(session.dir) != tokenizer_sha256(data.tokenizer_dir):
         raise TrainingError("the saved tokenizer is not the one trained with", where=session.dir)
-    return reloaded, _measure(config, data, reloaded, "measuring the trained student")
+    return reloaded
 
 
-def _measure(config: TrainConfig, data: Data, model: Any, label: str) -> dict[str, Any]:  # noqa: ANN401
-    fidelity = measure_fidelity(
+def _measure_once(job: Job, data: Data, scratch_dir: Path, phase: Phase) -> Fidelity:
+    """Measure the student after a phase that is not the last; a resumed run does not again."""
+    path = PhaseFiles(scratch_dir, phase).fidelity_path
+    if path.is_file():
+        return Fidelity(**json.loads(path.read_text(encoding="utf-8")))
+    model = trained_student(job, scratch_dir, phase, _probe(job.config, data)).to(_device())
+    measured = _measure(job.config, data, model, "measuring the student so far")
+    _write_json(dataclasses.asdict(measured), path)
+    return measured
+
+
+def _measure(config: TrainConfig, data: Data, model: Any, label: str) -> Fidelity:  # noqa: ANN401
+    return measure_fidelity(
         model,
         data.test,
         data.collator,
         max_conversations=config.evaluation.max_conversations,
         batch_size=config.batch_size,
         label=label,
+        drawn=tokens_are_draws(data.facts),
     )
-    return dataclasses.asdict(fidelity)
 
 
-def _report(
-    untrained: dict[str, Any], trained: dict[str, Any], run_directory: RunDirectory
-) -> None:
-    """Log both measurements, append them to the metrics, and warn when training did harm."""
-    append_metrics(
-        run_directory.metrics_path,
-        "student",
-        **{
-            f"{state}_{name}": fidelity[name]
-            for state, fidelity in (("untrained", untrained), ("trained", trained))
-            for name in ("kl_nats", "nats_per_token")
-            if fidelity[name] is not None
+def _probe(config: TrainConfig, data: Data) -> list[int]:
+    """Return the token ids of a conversation on which models are compared."""
+    return [int(one) for one in data.test[0]["token_ids"][: config.max_length]]
+
+
+def _facts(
+    config: TrainConfig,
+    data: Data,
+    plan: StudentPlan,
+    student: Any,  # noqa: ANN401  (untyped library)
+    measured: dict[str, Fidelity],
+) -> dict[str, Any]:
+    return {
+        "teacher": data.facts["teacher"],
+        **data.tokenizer_facts,
+        "vocab_size": student.get_input_embeddings().weight.shape[0],
+        "num_parameters": student.num_parameters(),
+        "num_layers": student.config.get_text_config().num_hidden_layers,
+        "intermediate_size": student.config.get_text_config().intermediate_size,
+        "method": config.method,
+        "removed_layers": list(plan.removed_layers),
+        "improved": measured["trained"].loss_nats < measured["untrained"].loss_nats,
+        "evaluation": {
+            "split": "test",
+            **{name: dataclasses.asdict(fidelity) for name, fidelity in measured.items()},
         },
-    )
-    for state, fidelity in (("untrained", untrained), ("trained", trained)):
-        nearness = ""
-        if fidelity["kl_nats"] is not None:
-            nearness = (
-                f"KL to the teacher {fidelity['kl_nats']:.4f} ± "
-                f"{fidelity['kl_standard_error']:.4f} nats, top-1 agreement "
-                f"{fidelity['top1_agreement']:.3f}, "
-            )
-        logger.info(
-            "%s student on the test split: %s%.4f nats per token",
-            state,
-            nearness,
-            fidelity["nats_per_token"],
-        )
-    if _held_out_loss(trained) >= _held_out_loss(untrained):
+    }
+
+
+def _stats(outcomes: dict[str, Outcome], data: Data) -> dict[str, float]:
+    return {
+        "steps": sum(outcome.steps for outcome in outcomes.values()),
+        "train_tokens": sum(outcome.tokens for outcome in outcomes.values()),
+        "train_conversations": len(data.train),
+        **{f"{phase}_kept_step": outcome.kept_step for phase, outcome in outcomes.items()},
+    }
+
+
+def _report(measured: dict[str, Fidelity], run_directory: RunDirectory) -> None:
+    """Log the measurements, append them to the metrics, and warn when training did harm."""
+    for name, fidelity in measured.items():
+        figures = {"kl_nats": fidelity.kl_nats, "nats_per_token": fidelity.nats_per_token}
+        known = {f"{name}_{key}": value for key, value in figures.items() if value is not None}
+        append_metrics(run_directory.metrics_path, "student", **known)
+        logger.info("%s student on the test split: %s", name, _in_words(fidelity))
+    if measured["trained"].loss_nats >= measured["untrained"].loss_nats:
         logger.warning(
             "training made the student worse: its held-out loss rose; "
             "lower train.learning_rate or generate more conversations"
         )
 
 
-def _held_out_loss(fidelity: dict[str, Any]) -> float:
-    """Return KL to the teacher, or nats per token where their tokens are not the same."""
-    kl_nats: float | None = fidelity["kl_nats"]
-    return float(fidelity["nats_per_token"]) if kl_nats is None else kl_nats
+def _in_words(fidelity: Fidelity) -> str:
+    words = f"{fidelity.nats_per_token:.4f} nats per token"
+    if fidelity.kl_nats is None:
+        return words
+    return (
+        f"KL to the teacher {fidelity.kl_nats:.4f} ± {fidelity.kl_standard_error:.4f} nats, "
+        f"top-1 agreement {fidelity.top1_agreement:.3f}, {words}"
+    )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _write_json(value: dict[str, Any], path: Path) -> None:
+    with disk_errors("writing what training goes on from", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path, json.dumps(value))

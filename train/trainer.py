@@ -1,47 +1,37 @@
-"""TRL's SFTTrainer with the distillation loss, and training states that survive kill -9.
+"""TRL's SFTTrainer with the distillation loss.
 
 In: a model, a dataset and a collator. Out: the model, trained in place. Knows nothing of run
 directories or of how the student came to be.
 
-Shape legend: B conversations, L padded length, T labelled tokens, K stored entries, D width.
+Shape legend: B rows, L padded length, T labelled tokens, K stored entries, D width.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import shutil
-import time
+import math
 import types
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput
+from transformers import PrinterCallback
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
-from potstill.errors import ArtifactError
-from potstill.files import disk_errors
-from potstill.progress import append_metrics, track
-from train.batches import IGNORED_LABEL, Collator
+from potstill.errors import TrainingError
+from train.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
 from train.heads import labelled_hidden_states, output_head
+from train.held_out import MeasuresHeldOut, without_adapters
 from train.losses import Mix
 from train.losses.chunked import Targets, distillation_loss
 from train.order import SimilarLengths
-
-WHOLE_NAME = "whole"
-"""Written into a training state last: without it the state is a part of one."""
-TARGET_COLUMNS = ("top_token_ids", "top_logprobs")
+from train.states import TrainedStates
 
 
 @dataclass
@@ -53,7 +43,7 @@ class DistillationOutput(ModelOutput):  # type: ignore[misc]
     ce: Tensor | None = None
 
 
-class DistillationTrainer(SFTTrainer):  # type: ignore[misc]
+class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: ignore[misc]
     """Trains on the mix of token-level and sequence-level distillation."""
 
     def __init__(
@@ -63,22 +53,26 @@ class DistillationTrainer(SFTTrainer):  # type: ignore[misc]
         args: SFTConfig,
         mix: Mix,
         train_dataset: datasets.Dataset,
-        collator: Collator,
+        collator: Collator | PackedCollator,
         processing_class: Any,  # noqa: ANN401
-        peft_config: Any = None,  # noqa: ANN401
+        eval_dataset: datasets.Dataset | None = None,
+        callbacks: list[Any] | None = None,
     ) -> None:
         super().__init__(
             model=model,
             args=args,
             train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
             data_collator=collator,
             processing_class=processing_class,
-            peft_config=peft_config,
+            callbacks=callbacks,
         )
-        base = self.model.get_base_model() if peft_config is not None else self.model
-        _add_distillation_forward(base, mix)
+        add_distillation_forward(without_adapters(self.model), mix)
         self.remove_callback(PrinterCallback)
-        self._sums = np.zeros(3)
+        self._mix = mix
+        self._sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        if self.is_fsdp_enabled:
+            _keep_sums_exact(self.accelerator.state.fsdp_plugin)
 
     def compute_loss(
         self,
@@ -87,157 +81,104 @@ class DistillationTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401
-        """Return the mean loss over all labelled tokens of the optimizer step's batches."""
-        output = model(**inputs)
-        num_tokens = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
-        divisor = num_tokens if num_items_in_batch is None else num_items_in_batch
+        """Return the mean loss over all labelled tokens of the optimizer step's batches.
+
+        The step is that of all processes together: the mean of their losses is the step's loss.
+        """
+        targets = targets_of(inputs)
+        output = model(**inputs, targets=targets)
+        num_labelled = targets.token_ids_T.numel()
+        divisor = num_labelled if num_items_in_batch is None else num_items_in_batch
         loss = output.loss / torch.as_tensor(divisor, device=output.loss.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
-        self._sums += np.array([float(output.kd), float(output.ce), float(num_tokens)])
+        sums = torch.stack([output.kd, output.ce]).detach()
+        self._sums += torch.cat([sums, sums.new_tensor([num_labelled])])
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of both losses since the last line, in nats per labelled token."""
-        kd, ce, num_tokens = self._sums.tolist()
-        if num_tokens:
-            logs |= {"kd_nats": kd / num_tokens, "ce_nats": ce / num_tokens}
-        self._sums[:] = 0.0
+        """Add the means of both losses since the last line, in nats per labelled token.
+
+        Raises:
+            TrainingError: The loss is no longer a number.
+        """
+        if "loss" in logs:
+            kd, ce, num_labelled = self.accelerator.reduce(self._sums).tolist()
+            self._sums.zero_()
+            logs["ce_nats"] = ce / num_labelled
+            if self._mix.weight > 0.0:
+                logs["kd_nats"] = kd / num_labelled
+            if not math.isfinite(logs["loss"]):
+                raise TrainingError(
+                    "the loss is no longer a number",
+                    where=f"step {self.state.global_step}",
+                    found=logs["loss"],
+                    hint="lower train.learning_rate or train.max_grad_norm, then run again with "
+                    "--force",
+                )
         super().log(logs, start_time)
 
-    def create_model_card(self, *_arguments: Any, **_options: Any) -> None:  # noqa: ANN401
-        """Write none: a training state is not published."""
-
-    def finished_model(self) -> Any:  # noqa: ANN401
-        """Return the trained model, adapters merged, without what training wrapped around it."""
-        model = self.model
-        if isinstance(model, PeftModel):
-            model = model.merge_and_unload()
-        model.__dict__.pop("forward", None)
-        return model
-
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ANN401
+        """Put what all processes read at once in order of length: they wait for one another."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        return SimilarLengths(
-            dataset["length"][:], self.args.per_device_train_batch_size, self.args.seed
-        )
+        at_once = self.args.per_device_train_batch_size * self.accelerator.num_processes
+        self._order = SimilarLengths(dataset["length"][:], at_once, self.args.seed)
+        return self._order
 
-    def _save(self, output_dir: str, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Save the trained weights only: a resumed run makes all else anew."""
-        if isinstance(self.model, PeftModel):
-            self.model.save_pretrained(output_dir, state_dict=state_dict)
-            return
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        trained = {
-            name: parameter.detach().contiguous()
-            for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad
-        }
-        save_file(trained, Path(output_dir) / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+    def _run_epoch(self, *, epoch: int, **rest: Any) -> None:  # noqa: ANN401
+        """Name the epoch to the sampler: accelerate 1.15 does not reach it behind two wrappers."""
+        self._order.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **rest)
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:  # noqa: ANN401
-        """Say nothing: frozen weights are missing from a training state by design."""
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ANN401
-        state_dir = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with disk_errors("saving the training state", state_dir):
-            try:
-                super()._save_checkpoint(model, trial)
-            except (RuntimeError, SafetensorError) as error:
-                raise ArtifactError(
-                    "the training state cannot be saved",
-                    where=state_dir,
-                    found=str(error).splitlines()[0],
-                    hint="free disk space, then run the same command again",
-                ) from error
-            (state_dir / WHOLE_NAME).touch()
+    def _track_num_input_tokens(self, inputs: dict[str, Tensor]) -> None:
+        self.state.num_input_tokens_seen += int(self.accelerator.reduce(num_tokens(inputs)))
 
 
-class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Shows steps, tokens per second and what is left; appends each logged line to the metrics."""
-
-    def __init__(self, trainer: DistillationTrainer, metrics_path: Path) -> None:
-        self._trainer = trainer
-        self._metrics_path = metrics_path
-        self._stack = ExitStack()
-
-    def __enter__(self) -> ProgressCallback:
-        self._trainer.add_callback(self)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
-
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:  # noqa: ANN401
-        """Open the progress; steps of an earlier process count as done."""
-        self._progress = self._stack.enter_context(track("training", state.max_steps, "steps"))
-        self._progress.resume_from(state.global_step)
-        self._started = time.monotonic()
-        self._num_tokens_before = state.num_input_tokens_seen
-
-    def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:  # noqa: ANN401
-        """Count one optimizer step."""
-        self._progress.advance(note=f"{self._tokens_per_second(state):.0f} tokens/s")
-
-    def on_log(
-        self,
-        _args: Any,  # noqa: ANN401
-        state: Any,  # noqa: ANN401
-        _control: Any,  # noqa: ANN401
-        logs: dict[str, float] | None = None,
-        **_: Any,  # noqa: ANN401
-    ) -> None:
-        """Append a line to `metrics.jsonl`."""
-        if logs and "kd_nats" in logs:
-            names = ("loss", "kd_nats", "ce_nats", "grad_norm", "learning_rate")
-            append_metrics(
-                self._metrics_path,
-                "student",
-                step=state.global_step,
-                tokens_per_second=round(self._tokens_per_second(state), 1),
-                **{name: float(logs[name]) for name in names if name in logs},
-            )
-
-    def _tokens_per_second(self, state: Any) -> float:  # noqa: ANN401
-        fresh: int = state.num_input_tokens_seen - self._num_tokens_before
-        return fresh / max(time.monotonic() - self._started, 1e-9)
-
-
-def newest_whole_state(states_dir: Path) -> Path | None:
-    """Return the newest training state that was wholly written; remove the others."""
-    found = sorted(
-        states_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*"),
-        key=lambda path: int(path.name.rpartition("-")[2]),
+def targets_of(batch: dict[str, Tensor]) -> Targets:
+    """Return the teacher's signal for the labelled tokens of a batch."""
+    shifted_BL = batch["labels"][:, 1:]
+    return Targets(
+        token_ids_T=shifted_BL[shifted_BL != IGNORED_LABEL],
+        sampled_logprobs_T=batch["sampled_logprobs"],
+        top_token_ids_TK=batch["top_token_ids"],
+        top_logprobs_TK=batch["top_logprobs"],
     )
-    whole = [path for path in found if (path / WHOLE_NAME).is_file()]
-    newest = whole[-1] if whole else None
-    for path in found:
-        if path != newest:
-            shutil.rmtree(path)
-    return newest
 
 
-def _add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (untyped library)
-    """Make `model(**batch)` return a DistillationOutput when the batch has the teacher's rows.
+def compile_layers(model: Any) -> None:  # noqa: ANN401  (untyped library)
+    """Let torch compile each decoder layer when it first runs; parameters keep their names.
 
-    The loss is computed inside the model's forward so that autocast, which wraps exactly that,
-    covers it.
+    All layers of a kind share one compilation, for any length.
+    """
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True)
+
+
+def add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (untyped library)
+    """Make `model(**batch, targets=targets)` return a DistillationOutput.
+
+    The loss is computed inside the model's forward, because what wraps a model wraps exactly that:
+    autocast, and FSDP, which gathers sharded weights there. The targets come as one object, whose
+    log-probabilities FSDP does not round to the precision of products.
     """
     original = model.forward
 
     @functools.wraps(type(model).forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        if TARGET_COLUMNS[0] not in kwargs:
-            return original(*args, **kwargs)
-        hidden_TD = labelled_hidden_states(self, kwargs)
-        shifted_BL = kwargs["labels"][:, 1:]
-        targets = Targets(
-            token_ids_T=shifted_BL[shifted_BL != IGNORED_LABEL],
-            sampled_logprobs_T=kwargs["sampled_logprobs"],
-            top_token_ids_TK=kwargs["top_token_ids"],
-            top_logprobs_TK=kwargs["top_logprobs"],
-        )
+    def forward(self: Any, *args: Any, targets: Targets | None = None, **batch: Any) -> Any:  # noqa: ANN401
+        if targets is None:
+            return original(*args, **batch)
+        hidden_TD = labelled_hidden_states(self, batch)
         sums = distillation_loss(hidden_TD, output_head(self), targets, mix)
         return DistillationOutput(loss=sums.total, kd=sums.divergence, ce=sums.cross_entropy)
 
     model.forward = types.MethodType(forward, model)
+
+
+def _keep_sums_exact(plugin: Any) -> None:  # noqa: ANN401  (untyped library)
+    """Let FSDP round what is multiplied, but neither the loss nor the sums of gradients."""
+    policy = plugin.mixed_precision_policy
+    if hasattr(policy, "output_dtype"):
+        plugin.mixed_precision_policy = dataclasses.replace(
+            policy, reduce_dtype=torch.float32, output_dtype=None
+        )

@@ -1,0 +1,155 @@
+"""What the stage and the processes that train for it tell one another, in its scratch directory.
+
+In: values. Out: JSON that is whole or absent, and the names of files. Knows nothing of processes,
+nor of how training is done.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from potstill import errors
+from potstill.errors import ArtifactError, PotstillError
+from potstill.files import disk_errors, write_text_atomically
+from train.config import TrainConfig
+from train.student import StudentPlan
+
+JOB_NAME = "job.json"
+Phase = Literal["offline", "on_policy"]
+"""Training on the stored conversations; then, if asked for, on answers of the student itself."""
+Value = TypeVar("Value", bound=BaseModel)
+
+
+class Job(BaseModel):
+    """All that a process needs to know to train, besides what lies in the scratch directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: TrainConfig
+    plan: StudentPlan
+    teacher_dir: Path
+    tokenizer_dir: Path
+    """The checkpoint whose tokenizer and chat template the student has."""
+    conversations_dir: Path
+    pad_token_id: int
+    tokens_are_draws: bool
+    """`potstill.fidelity.tokens_are_draws` of the conversations."""
+    metrics_path: Path
+    generations_path: Path
+    tensorboard_dir: Path
+
+
+class Failure(BaseModel):
+    """An error of a process that trains, for the stage to raise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    """Name of its class in `potstill.errors`."""
+    what: str
+    where: str | None
+    expected: str | None
+    found: str | None
+    hint: str | None
+
+    @classmethod
+    def of(cls, error: PotstillError) -> Failure:
+        """Write an error down."""
+        details = {name: getattr(error, name) for name in ("where", "expected", "found", "hint")}
+        texts = {name: None if one is None else str(one) for name, one in details.items()}
+        return cls(kind=type(error).__name__, what=error.what, **texts)
+
+    def error(self) -> PotstillError:
+        """Return the error again."""
+        kind: type[PotstillError] = getattr(errors, self.kind)
+        return kind(self.what, **self.model_dump(exclude={"kind", "what"}))
+
+
+class Outcome(BaseModel):
+    """What a phase of training came to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int
+    """Optimizer steps that were made."""
+    kept_step: int
+    """The step whose weights are the result: the last one, or the best one measured."""
+    weights_name: str
+    """The file they are in."""
+    tokens: int
+    """Tokens that were read: prompts and answers, without padding."""
+
+
+class PhaseFiles:
+    """Where a phase keeps what."""
+
+    def __init__(self, scratch_dir: Path, phase: Phase) -> None:
+        self.dir = scratch_dir / phase
+        self.states_dir = self.dir / "states"
+        self.last_path = self.dir / "last.safetensors"
+        self.best_path = self.dir / "best.safetensors"
+        self.outcome_path = self.dir / "outcome.json"
+        """Written last: with it the phase is done."""
+        self.failure_path = self.dir / "failure.json"
+        self.fidelity_path = self.dir / "fidelity.json"
+
+    def outcome(self) -> Outcome | None:
+        """Return what the phase came to, None before its end."""
+        return read_json(Outcome, self.outcome_path) if self.outcome_path.is_file() else None
+
+    def weights_path(self) -> Path:
+        """Return the file with the phase's result.
+
+        Raises:
+            ArtifactError: The phase is not done.
+        """
+        return self.dir / read_json(Outcome, self.outcome_path).weights_name
+
+
+def write_job(job: Job, scratch_dir: Path) -> None:
+    """Leave a job to the processes that train.
+
+    Raises:
+        ArtifactError: The disk is full.
+    """
+    write_json(job, scratch_dir / JOB_NAME)
+
+
+def read_job(scratch_dir: Path) -> Job:
+    """Return the job that lies in a scratch directory.
+
+    Raises:
+        ArtifactError: There is none, or it is damaged.
+    """
+    return read_json(Job, scratch_dir / JOB_NAME)
+
+
+def write_json(value: BaseModel, path: Path) -> None:
+    """Write a value, whole or not at all.
+
+    Raises:
+        ArtifactError: The disk is full.
+    """
+    with disk_errors("writing what training needs", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path, value.model_dump_json(indent=2) + "\n")
+
+
+def read_json(kind: type[Value], path: Path) -> Value:
+    """Read a value back.
+
+    Raises:
+        ArtifactError: The file is missing or damaged.
+    """
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            "what training left cannot be read",
+            where=path,
+            found=str(error).splitlines()[0],
+            hint="run the train stage again with --force",
+        ) from error

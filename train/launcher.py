@@ -1,0 +1,107 @@
+"""Where a phase of training runs: in this process, or in several that accelerate launches.
+
+In: the stage's scratch directory and `train.launch`. Out: a phase that is done, or its error. Knows
+nothing of how training is done.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from potstill.errors import ConfigError, TrainingError
+from potstill.processes import end_with_parent
+from train.job import Failure, Outcome, Phase, PhaseFiles, read_json
+from train.states import remove_other_states
+
+SHIPPED_DIR = Path(__file__).parent / "launch"
+NUM_CPU_PROCESSES = 2
+"""Processes that a shipped configuration starts where there is no GPU: to try it out."""
+POLL_SECONDS = 0.2
+
+
+def launch_options(launch: str) -> list[str]:
+    """Return the options of `accelerate launch` for `train.launch`.
+
+    Raises:
+        ConfigError: There is no such configuration, or what it needs is not installed.
+    """
+    shipped = sorted(path.stem for path in SHIPPED_DIR.glob("*.yaml"))
+    if launch not in shipped:
+        path = Path(launch).expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                "there is no such configuration of accelerate",
+                where="train.launch",
+                expected=f"{', '.join(shipped)}, or the path of a file",
+                found=launch,
+                hint="`accelerate config --config_file FILE` writes one",
+            )
+        return ["--config_file", str(path)]
+    if launch == "deepspeed" and find_spec("deepspeed") is None:
+        raise ConfigError(
+            "DeepSpeed is not installed",
+            where="train.launch",
+            found=launch,
+            hint="pip install deepspeed, or take fsdp2, which needs nothing more",
+        )
+    num_processes = torch.cuda.device_count() or NUM_CPU_PROCESSES
+    path = SHIPPED_DIR / f"{launch}.yaml"
+    return ["--config_file", str(path), "--num_processes", str(num_processes)]
+
+
+def run_phase(scratch_dir: Path, phase: Phase, launch: str | None) -> Outcome:
+    """Train, unless the phase is done already; go on where an earlier process was interrupted.
+
+    Raises:
+        PotstillError: That of the process that trains.
+        TrainingError: A launched process ended without saying why.
+    """
+    files = PhaseFiles(scratch_dir, phase)
+    if (done := files.outcome()) is not None:
+        return done
+    remove_other_states(files.states_dir)
+    if launch is None:
+        from train.phases import train
+
+        train(scratch_dir, phase)
+        gc.collect()  # a trainer and its callbacks hold one another, and the model
+    else:
+        _launch(scratch_dir, phase, launch_options(launch))
+    return read_json(Outcome, files.outcome_path)
+
+
+def _launch(scratch_dir: Path, phase: Phase, options: list[str]) -> None:
+    failure_path = PhaseFiles(scratch_dir, phase).failure_path
+    failure_path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    command += ["-m", "train.worker", str(scratch_dir), phase]
+    process = subprocess.Popen(
+        command,
+        stdout=sys.__stderr__,
+        preexec_fn=end_with_parent(),
+        env=os.environ | {"PYTHONSAFEPATH": "1"},  # a `train` where the user stands is not ours
+    )
+    try:
+        while process.poll() is None and not failure_path.is_file():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    if failure_path.is_file():
+        raise read_json(Failure, failure_path).error()
+    if process.returncode != 0:
+        raise TrainingError(
+            "a process that trains has ended before it was done",
+            found=f"exit code {process.returncode} of accelerate launch",
+            hint="what it said is above; the system kills what takes more memory than there is: "
+            "lower train.batch_size, then run the same command again to go on",
+        )

@@ -1,0 +1,127 @@
+"""TRL's two trainers that let the student answer, as this stage uses them.
+
+In: a student, the teacher's checkpoint and prompts. Out: DistillationTrainer where both have the
+same tokens, GOLDTrainer where they have not, ready to train. Knows nothing of run directories.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import datasets
+from transformers import AutoTokenizer, PrinterCallback
+
+from train.arguments import on_one_device
+from train.cache import open_split
+from train.checkpoints import load_model
+from train.held_out import MeasuresHeldOut
+from train.job import Job
+from train.on_policy.arguments import distillation_arguments, gold_arguments
+from train.on_policy.prompts import PromptCollator, draw_prompts, teacher_prompts
+from train.on_policy.vocabulary import fit_vocabulary
+from train.states import TrainedStates
+
+# TRL 1.16 imports vLLM wherever it is installed, for a mode that is not used here: it would take
+# longer than many a training, and change threads and allocators.
+with patch("trl.import_utils.is_vllm_available", return_value=False):
+    from trl import DistillationConfig, DistillationTrainer
+    from trl.experimental.gold import GOLDConfig, GOLDTrainer
+
+
+class OnPolicyTrainer(MeasuresHeldOut, TrainedStates, DistillationTrainer):  # type: ignore[misc]
+    """TRL's DistillationTrainer, with prompts that are token ids already."""
+
+    def _tokenize_prompts(
+        self, prompts: list[list[int]]
+    ) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return prompts, None, {}
+
+
+class GoldTrainer(MeasuresHeldOut, TrainedStates, GOLDTrainer):  # type: ignore[misc]
+    """TRL's GOLDTrainer, in which the teacher reads prompts in its own chat template."""
+
+    def generate_on_policy_outputs(
+        self,
+        model: Any,  # noqa: ANN401
+        inputs: dict[str, Any],
+        generation_config: Any,  # noqa: ANN401
+    ) -> tuple[Any, ...]:
+        """Let the student answer, and hand the teacher the prompt's text as it is used to it."""
+        *tensors, _, answers = super().generate_on_policy_outputs(model, inputs, generation_config)
+        return (*tensors, inputs["teacher_prompt_text"], answers)
+
+    def _track_num_input_tokens(self, _inputs: dict[str, Any]) -> None:
+        """Count what was trained on: prompts with the answers."""
+        batch = self._buffered_inputs[(self._step - 1) % self.args.gradient_accumulation_steps]
+        num_tokens = self.accelerator.reduce(batch["attention_mask"].sum())
+        self.state.num_input_tokens_seen += int(num_tokens)
+
+
+def on_policy_trainer(
+    job: Job,
+    model: Any,  # noqa: ANN401  (untyped library)
+    scratch_dir: Path,
+    states_dir: Path,
+) -> OnPolicyTrainer | GoldTrainer:
+    """Return the trainer of the phase.
+
+    Raises:
+        TrainingError: The teacher cannot be loaded, or the student lacks some of its tokens.
+        ConfigError: The prompts of a step cannot be shared out among the processes.
+    """
+    prompts = draw_prompts(
+        open_split(scratch_dir, "train"),
+        job.config.on_policy.max_steps * job.config.on_policy.batch_size,
+        job.config.seed,
+    )
+    build = _same_tokens if job.tokenizer_dir == job.teacher_dir else _other_tokens
+    trainer = build(job, model, prompts, states_dir, int(os.environ.get("WORLD_SIZE", "1")))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _same_tokens(
+    job: Job,
+    model: Any,  # noqa: ANN401
+    prompts: datasets.Dataset,
+    states_dir: Path,
+    num_processes: int,
+) -> OnPolicyTrainer:
+    arguments = distillation_arguments(job.config, states_dir, num_processes)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer_dir)
+    teacher = load_model(job.teacher_dir)
+    fit_vocabulary(teacher, model.get_input_embeddings().weight.shape[0], tokenizer)
+    return OnPolicyTrainer(
+        model=model,
+        teacher_model=teacher,
+        args=on_one_device(DistillationConfig(**arguments)),
+        train_dataset=prompts,
+        eval_dataset=prompts,
+        processing_class=tokenizer,
+    )
+
+
+def _other_tokens(
+    job: Job,
+    model: Any,  # noqa: ANN401
+    prompts: datasets.Dataset,
+    states_dir: Path,
+    num_processes: int,
+) -> GoldTrainer:
+    arguments = gold_arguments(job.config, states_dir, num_processes, job.teacher_dir)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer_dir)
+    ids = prompts["conversation_id"]
+    texts = teacher_prompts(job.conversations_dir, job.teacher_dir, ids)
+    prompts = prompts.add_column("teacher_prompt_text", [texts[one] for one in ids])
+    return GoldTrainer(
+        model=model,
+        teacher_model=load_model(job.teacher_dir),
+        args=on_one_device(GOLDConfig(**arguments)),
+        train_dataset=prompts,
+        eval_dataset=prompts,
+        data_collator=PromptCollator(tokenizer.pad_token_id),
+        processing_class=tokenizer,
+    )

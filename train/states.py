@@ -1,0 +1,143 @@
+"""What training leaves on the disk: states that survive kill -9, and the trained weights alone.
+
+In: a trainer and its model, whole or sharded over processes. Out: files that hold the trained
+parameters and nothing that can be made anew. Knows nothing of losses or of run directories.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from potstill.errors import ArtifactError
+from potstill.files import disk_errors, replacing
+
+WHOLE_NAME = "whole"
+"""Written into a training state last: without it the state is a part of one."""
+
+
+class TrainedStates:
+    """What a transformers trainer is mixed with to save trained parameters only."""
+
+    accelerator: Any
+    args: Any
+    control: Any
+    is_deepspeed_enabled: bool
+    is_fsdp_enabled: bool
+    model: Any
+    model_wrapped: Any
+    state: Any
+
+    def save_trained(self, path: Path) -> None:
+        """Write the trained parameters into one file; every process calls this."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        state = self.accelerator.get_state_dict(self.model_wrapped) if sharded else None
+        if self.args.should_save:
+            with _saving("the trained weights", path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    _write(self.model, state, temporary)
+        self.accelerator.wait_for_everyone()
+
+    def create_model_card(self, *_arguments: Any, **_options: Any) -> None:  # noqa: ANN401
+        """Write none: a training state is not published."""
+
+    def _save(self, output_dir: str, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Save the trained parameters: a resumed run makes all else anew."""
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        _write(self.model, state_dict, Path(output_dir) / SAFE_WEIGHTS_NAME)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:  # noqa: ANN401
+        """Say nothing: frozen weights are missing from a training state by design."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ANN401
+        """Save a state that is whole or does not count.
+
+        None is saved when training is over: the trained weights are, and transformers 5.19 would go
+        on after such a state with one step more than were asked for.
+        """
+        if self.control.should_training_stop:
+            return
+        state_dir = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with _saving("the training state", state_dir):
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                (state_dir / WHOLE_NAME).touch()
+
+
+def newest_whole_state(states_dir: Path) -> Path | None:
+    """Return the newest training state that was wholly written."""
+    whole = [path for path in _states(states_dir) if (path / WHOLE_NAME).is_file()]
+    return whole[-1] if whole else None
+
+
+def remove_other_states(states_dir: Path) -> None:
+    """Leave none but the newest whole training state: only one process may do so."""
+    newest = newest_whole_state(states_dir)
+    for path in _states(states_dir):
+        if path != newest:
+            shutil.rmtree(path)
+
+
+def load_trained(model: Any, path: Path) -> None:  # noqa: ANN401  (untyped library)
+    """Give a model the parameters that `save_trained` wrote of one like it.
+
+    Raises:
+        ArtifactError: The file is damaged, or is of another model.
+    """
+    try:
+        result = model.load_state_dict(load_file(path), strict=False)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise _unreadable(path, str(error).splitlines()[0]) from error
+    if result.unexpected_keys:
+        raise _unreadable(path, f"no place for {result.unexpected_keys[0]}")
+
+
+def _states(states_dir: Path) -> list[Path]:
+    """Return all training states, whole or not, the oldest first."""
+    found = states_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _unreadable(path: Path, found: str) -> ArtifactError:
+    return ArtifactError(
+        "the trained weights cannot be read",
+        where=path,
+        found=found,
+        hint="train again with --force",
+    )
+
+
+def _write(model: Any, state: dict[str, Tensor] | None, path: Path) -> None:  # noqa: ANN401
+    """Write the parameters that are trained, from a gathered state where the model is sharded."""
+    trained = {
+        name: (parameter if state is None else state[name]).detach().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    save_file(trained, path, metadata={"format": "pt"})
+
+
+@contextmanager
+def _saving(what: str, path: Path) -> Iterator[None]:
+    """Turn what libraries raise when they cannot write into an ArtifactError."""
+    with disk_errors(f"saving {what}", path):
+        try:
+            yield
+        except (RuntimeError, SafetensorError) as error:
+            raise ArtifactError(
+                f"{what} cannot be saved",
+                where=path,
+                found=str(error).splitlines()[0],
+                hint="free disk space, then run the same command again",
+            ) from error

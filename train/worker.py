@@ -1,0 +1,48 @@
+"""One of the processes that `accelerate launch` starts to train; the stage starts the launcher.
+
+In: the stage's scratch directory and a phase. Out: what the phase leaves there, or why it failed.
+Knows nothing of how training is done, and imports it late: it must be tied to its parent at once.
+
+    accelerate launch --config_file FILE -m train.worker SCRATCH PHASE
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import get_args
+
+from potstill.errors import PotstillError
+from potstill.processes import end_with_parent
+from potstill.progress import set_up_logging
+
+PATIENCE_SECONDS = 30.0
+"""How long a process that failed waits to be ended by the stage, which has read why. If it ended by
+itself at once, the launcher would print a traceback of its own over the error."""
+
+
+def main(arguments: list[str]) -> None:
+    """Train as one of several processes, of which the first speaks for all."""
+    if (tie := end_with_parent()) is not None:
+        tie()
+    set_up_logging()
+    if os.environ.get("RANK", "0") != "0":
+        logging.disable(logging.INFO)
+    from train.job import Failure, Phase, PhaseFiles, write_json
+    from train.phases import train
+
+    scratch_dir = Path(arguments[0])
+    phase: Phase = next(one for one in get_args(Phase) if one == arguments[1])
+    try:
+        train(scratch_dir, phase)
+    except PotstillError as error:
+        write_json(Failure.of(error), PhaseFiles(scratch_dir, phase).failure_path)
+        time.sleep(PATIENCE_SECONDS)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
