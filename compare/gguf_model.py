@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.errors import BackendError, ContextLengthError
+from potstill.processor import has_amx
 
 CHUNK_TOKENS = 128
 
@@ -41,9 +42,9 @@ class GgufModel:
         self._path, self._context_tokens = path, context_tokens
         self._context: Any = None
         self._batch: Any = None
-        self._model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        params = llama_cpp.llama_model_default_params()
+        params.use_extra_bufts = not has_amx()
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if self._model is None:
             raise self._refusal("the file cannot be loaded")
         self._context = llama_cpp.llama_init_from_model(

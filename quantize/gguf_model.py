@@ -20,6 +20,7 @@ import numpy as np
 from jinja2 import TemplateError
 from numpy.typing import NDArray
 
+from potstill.processor import has_amx
 from potstill.templates import compile_template, render_template
 
 BATCH_TOKENS = 256
@@ -38,6 +39,7 @@ class GgufModel:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.check_tensors = True
+        params.use_extra_bufts = not has_amx()
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise RuntimeError("the file cannot be loaded")

@@ -16,6 +16,7 @@ from typing import Any
 import llama_cpp
 
 from potstill.errors import ArtifactError
+from potstill.processor import has_amx
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,9 @@ class GgufModel:
             raise ArtifactError("the model file does not exist", where=path)
         _last_errors.clear()
         self.path = path
-        self.pointer = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params()
-        )
+        params = llama_cpp.llama_model_default_params()
+        params.use_extra_bufts = not has_amx()
+        self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise ArtifactError(
                 "the model cannot be loaded",

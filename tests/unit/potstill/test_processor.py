@@ -1,0 +1,22 @@
+import pytest
+
+from potstill import processor
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16 amx_tile amx_int8\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_bf16\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False),
+        (None, False),
+    ],
+)
+def test_matrix_tiles_are_found_where_linux_names_them(tmp_path, monkeypatch, text, expected):
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setattr(processor, "CPUINFO_PATH", path)
+    processor.has_amx.cache_clear()
+    assert processor.has_amx() is expected
+    processor.has_amx.cache_clear()
