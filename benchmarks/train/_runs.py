@@ -1,0 +1,60 @@
+"""What the benchmarks of this folder share: real conversations, and jobs of training on them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from potstill.config import read_preset
+from potstill.fidelity import tokens_are_draws
+from potstill.rundir import RunDirectory
+from train.config import TrainConfig
+from train.inputs import load_data
+from train.job import Job, write_job
+from train.student import plan_student
+
+DEFAULT_RUN = Path("runs/demo")
+
+
+def conversations(root: Path) -> RunDirectory:
+    """Return a run with finished conversations; without any, the demo's are made in it."""
+    run_directory = RunDirectory(root)
+    if not run_directory.is_finished("conversations"):
+        command = [sys.executable, "-m", "potstill", "generate", str(root), "--preset", "demo"]
+        subprocess.run(command, check=True)
+    return run_directory
+
+
+def copy_of(run_directory: RunDirectory, root: Path) -> RunDirectory:
+    """Return a run of its own with the same conversations."""
+    copy = RunDirectory(root)
+    if not copy.is_finished("conversations"):
+        source = run_directory.stage_dir("conversations")
+        shutil.copytree(source, copy.stage_dir("conversations"))
+    return copy
+
+
+def demo_settings(**changes: object) -> TrainConfig:
+    """Return the demo's settings of training, with changes."""
+    return TrainConfig.model_validate(read_preset("demo")["train"] | changes)
+
+
+def prepare_job(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Job:
+    """Leave in a directory what `train.phases.train` needs."""
+    data = load_data(config, run_directory, scratch_dir)
+    job = Job(
+        config=config,
+        plan=plan_student(config, data.teacher_dir, data.validation),
+        teacher_dir=data.teacher_dir,
+        tokenizer_dir=data.tokenizer_dir,
+        conversations_dir=run_directory.stage_dir("conversations").absolute(),
+        pad_token_id=data.collator.pad_token_id,
+        tokens_are_draws=tokens_are_draws(data.facts),
+        metrics_path=scratch_dir / "metrics.jsonl",
+        generations_path=scratch_dir / "generations.jsonl",
+        tensorboard_dir=scratch_dir / "tensorboard",
+    )
+    write_job(job, scratch_dir)
+    return job
