@@ -1,12 +1,13 @@
 """The student measured on held-out conversations while it trains, and the best one kept.
 
-In: a trainer at a step, the validation split. Out: figures for its log, and the weights of the step
-with the lowest held-out loss. Knows nothing of how training is done.
+In: a trainer at a step, the validation split. Out: figures for its log, answers to read, and the
+weights of the step with the lowest held-out loss. Knows nothing of how training is done.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,28 +20,48 @@ from peft import PeftModel
 from train.batches import Collator
 from train.config import TrainConfig
 from train.evaluation import measure_fidelity
+from train.generations import write_generations
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What to measure, and where to keep the best student."""
+    """What to measure, and where to keep what comes of it."""
 
     config: TrainConfig
     split: datasets.Dataset
     collator: Collator
+    tokenizer: Any
     tokens_are_draws: bool
-    best_path: Path
+    generations_path: Path
+    best_path: Path | None = None
+    """For the weights of the best student; None: they are not kept."""
+    steps_before: int = 0
+    """Optimizer steps of earlier phases."""
 
-    def measure(self, model: Any, step: int) -> dict[str, float]:  # noqa: ANN401  (untyped library)
-        """Return the figures of a student, the held-out loss among them, as `eval_*`."""
+    def measure(self, model: Any, step: int, *, writes: bool) -> dict[str, float]:  # noqa: ANN401
+        """Return a student's figures as `eval_*`, the held-out loss among them; let it answer.
+
+        Args:
+            writes: Whether the answers are kept: by one of several processes.
+        """
+        evaluation = self.config.evaluation
         fidelity = measure_fidelity(
             model,
             self.split,
             self.collator,
-            max_conversations=self.config.evaluation.max_conversations,
+            max_conversations=evaluation.max_conversations,
             batch_size=self.config.batch_size,
             label=f"measuring at step {step}",
             drawn=self.tokens_are_draws,
+        )
+        write_generations(
+            self.generations_path if writes else Path(os.devnull),
+            model,
+            self.tokenizer,
+            self.split,
+            step=self.steps_before + step,
+            num_prompts=evaluation.num_generations,
+            max_new_tokens=evaluation.max_new_tokens,
         )
         figures = {"loss": fidelity.loss_nats, **dataclasses.asdict(fidelity)}
         return {f"eval_{name}": value for name, value in figures.items() if value is not None}
@@ -59,13 +80,17 @@ class MeasuresHeldOut:
 
     def evaluate(self, *_arguments: Any, **_options: Any) -> dict[str, float]:  # noqa: ANN401
         """Measure the student in every process, log the figures, keep the weights if it is best."""
-        figures: dict[str, float]
         with torch.compiler.set_stance("force_eager"):
-            figures = self.held_out.measure(without_adapters(self.model), self.state.global_step)
-        (figures,) = broadcast_object_list([figures])  # one process decides for all
-        best = self.state.best_metric
-        if best is None or figures["eval_loss"] < best:
-            self.save_trained(self.held_out.best_path)  # type: ignore[attr-defined]
+            measured = self.held_out.measure(
+                without_adapters(self.model),
+                self.state.global_step,
+                writes=self.args.should_save,
+            )
+        figures: dict[str, float]
+        (figures,) = broadcast_object_list([measured])  # one process decides for all
+        best, path = self.state.best_metric, self.held_out.best_path
+        if path is not None and (best is None or figures["eval_loss"] < best):
+            self.save_trained(path)  # type: ignore[attr-defined]
         self.log(dict(figures))  # type: ignore[attr-defined]
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, figures

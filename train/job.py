@@ -100,13 +100,21 @@ class PhaseFiles:
         """Return what the phase came to, None before its end."""
         return read_json(Outcome, self.outcome_path) if self.outcome_path.is_file() else None
 
+    def require_outcome(self) -> Outcome:
+        """Return what the phase came to.
+
+        Raises:
+            ArtifactError: It is not done.
+        """
+        return read_json(Outcome, self.outcome_path)
+
     def weights_path(self) -> Path:
         """Return the file with the phase's result.
 
         Raises:
             ArtifactError: The phase is not done.
         """
-        return self.dir / read_json(Outcome, self.outcome_path).weights_name
+        return self.dir / self.require_outcome().weights_name
 
 
 def write_job(job: Job, scratch_dir: Path) -> None:

@@ -75,7 +75,7 @@ def run_phase(scratch_dir: Path, phase: Phase, launch: str | None) -> Outcome:
         gc.collect()  # a trainer and its callbacks hold one another, and the model
     else:
         _launch(scratch_dir, phase, launch_options(launch))
-    return read_json(Outcome, files.outcome_path)
+    return files.require_outcome()
 
 
 def _launch(scratch_dir: Path, phase: Phase, options: list[str]) -> None:

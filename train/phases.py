@@ -24,7 +24,7 @@ from train.batches import Collator, PackedCollator
 from train.cache import open_split
 from train.callbacks import ProgressCallback
 from train.held_out import HeldOut, without_adapters
-from train.job import Job, Outcome, Phase, PhaseFiles, read_job, read_json, write_json
+from train.job import Job, Outcome, Phase, PhaseFiles, read_job, write_json
 from train.losses import mix_of
 from train.packing import pack_split, refuse_mixed_rows
 from train.states import load_trained, newest_whole_state
@@ -42,14 +42,18 @@ def train(scratch_dir: Path, phase: Phase) -> None:
     disable_progress_bar()
     job, files = read_job(scratch_dir), PhaseFiles(scratch_dir, phase)
     model = trainable_student(job)
-    steps_before = 0
-    if phase == "on_policy":
-        offline = PhaseFiles(scratch_dir, "offline")
-        load_trained(model, offline.weights_path())
-        steps_before = read_json(Outcome, offline.outcome_path).steps
+    if phase == "offline":
+        steps_before = 0
+        trainer = _offline_trainer(job, model, scratch_dir)
+    else:
+        from train.on_policy.trainers import on_policy_trainer  # imports much
+
+        steps_before = PhaseFiles(scratch_dir, "offline").require_outcome().steps
+        load_trained(model, PhaseFiles(scratch_dir, "offline").weights_path())
+        trainer = on_policy_trainer(job, model, scratch_dir, files.states_dir)
     if job.config.compile:
         compile_layers(model)
-    trainer = _trainer(job, model, scratch_dir, phase)
+    _equip(trainer, job, scratch_dir, phase, steps_before)
     state = newest_whole_state(files.states_dir)
     with ProgressCallback(phase, job.metrics_path, steps_before) as progress:
         trainer.add_callback(progress)
@@ -62,7 +66,7 @@ def train(scratch_dir: Path, phase: Phase) -> None:
                 hint="lower train.batch_size and raise train.gradient_accumulation_steps as much, "
                 "or set train.gradient_checkpointing; then run again with --force",
             ) from error
-    _finish(trainer, job, files)
+    _finish(trainer, files)
 
 
 def trainable_student(job: Job) -> Any:  # noqa: ANN401  (untyped library)
@@ -90,44 +94,55 @@ def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[i
     return merge_adapters(model, token_ids) if job.config.method == "lora" else model
 
 
-def _trainer(job: Job, model: Any, scratch_dir: Path, phase: Phase) -> Any:  # noqa: ANN401
-    config, files = job.config, PhaseFiles(scratch_dir, phase)
+def _offline_trainer(job: Job, model: Any, scratch_dir: Path) -> DistillationTrainer:  # noqa: ANN401
+    config = job.config
+    split = open_split(scratch_dir, "train")
     padded = Collator(config.max_length, job.pad_token_id)
-    validation = open_split(scratch_dir, "validation")
-    if phase == "offline":
-        split = open_split(scratch_dir, "train")
-        collator: Collator | PackedCollator = padded
-        if config.packing:
-            flash = "flash" in (model.config._attn_implementation or "")
-            split, collator = pack_split(split, padded, config.seed, one_row=flash)
-            refuse_mixed_rows(without_adapters(model), collator)
-        trainer: Any = DistillationTrainer(
-            model=model,
-            args=offline_arguments(config, files.states_dir),
-            mix=mix_of(config.kd),
-            train_dataset=split,
-            eval_dataset=validation,
-            collator=collator,
-            processing_class=AutoTokenizer.from_pretrained(job.tokenizer_dir),
-        )
-        if config.evaluation.patience is not None:
-            trainer.add_callback(EarlyStoppingCallback(config.evaluation.patience))
-    else:
-        from train.on_policy.trainers import on_policy_trainer  # imports much
+    collator: Collator | PackedCollator = padded
+    if config.packing:
+        flash = "flash" in (model.config._attn_implementation or "")
+        split, collator = pack_split(split, padded, config.seed, one_row=flash)
+        refuse_mixed_rows(without_adapters(model), collator)
+    patience = config.evaluation.patience
+    return DistillationTrainer(
+        model=model,
+        args=offline_arguments(config, PhaseFiles(scratch_dir, "offline").states_dir),
+        mix=mix_of(config.kd),
+        train_dataset=split,
+        eval_dataset=open_split(scratch_dir, "validation"),
+        collator=collator,
+        processing_class=AutoTokenizer.from_pretrained(job.tokenizer_dir),
+        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
+    )
 
-        trainer = on_policy_trainer(job, model, scratch_dir, files.states_dir)
-    trainer.held_out = HeldOut(config, validation, padded, job.tokens_are_draws, files.best_path)
+
+def _equip(trainer: Any, job: Job, scratch_dir: Path, phase: Phase, steps_before: int) -> None:  # noqa: ANN401
+    """Give a trainer what it measures on the way, and TensorBoard its place.
+
+    The best student is kept in the first phase only: the second one does not lower the loss on the
+    teacher's conversations, by which students are told better or worse.
+    """
+    keeps_best = phase == "offline" and job.config.evaluation.patience is not None
+    trainer.held_out = HeldOut(
+        config=job.config,
+        split=open_split(scratch_dir, "validation"),
+        collator=Collator(job.config.max_length, job.pad_token_id),
+        tokenizer=trainer.processing_class,
+        tokens_are_draws=job.tokens_are_draws,
+        generations_path=job.generations_path,
+        best_path=PhaseFiles(scratch_dir, phase).best_path if keeps_best else None,
+        steps_before=steps_before,
+    )
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = str(job.tensorboard_dir)
-    return trainer
 
 
-def _finish(trainer: Any, job: Job, files: PhaseFiles) -> None:  # noqa: ANN401
+def _finish(trainer: Any, files: PhaseFiles) -> None:  # noqa: ANN401
     """Leave the weights and what they cost; the training states are not needed any more."""
-    state, weights_path = trainer.state, files.best_path
-    kept_step = state.best_global_step
-    if job.config.evaluation.patience is None or not isinstance(trainer, DistillationTrainer):
+    state = trainer.state
+    weights_path, kept_step = trainer.held_out.best_path, state.best_global_step
+    if weights_path is None:
         weights_path, kept_step = files.last_path, state.global_step
         trainer.save_trained(weights_path)
     if trainer.args.should_save:
