@@ -37,7 +37,7 @@ def measure_fidelity(
     max_conversations: int,
     batch_size: int,
     label: str,
-    drawn: bool = False,
+    drawn: bool,
 ) -> Fidelity:
     """Measure all figures of nearness on the first conversations of a split.
 
