@@ -25,7 +25,7 @@ def jsd(beta: float) -> Callable[[Tensor, Tensor], Tensor]:
         beta: The teacher's weight in the mixture, between 0 and 1, both left out.
 
     Source: Agarwal et al. 2024, "On-Policy Distillation of Language Models: Learning from
-        Self-Generated Mistakes" (GKD), equation 1.
+        Self-Generated Mistakes" (GKD), section 2.
     """
 
     def divergence(logp: Tensor, logq: Tensor) -> Tensor:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SMALLEST_MASS = 1e-7
-"""The teacher's tail weighs at least this: sums of float32 probabilities are no more exact."""
 LEAST_LOGPROB = -80.0
 """Stands for log 0: its exponential and that one's inverse are still normal float32 numbers."""
 
@@ -66,7 +64,8 @@ def bucket(rows: Rows, temperature: float = 1.0) -> Outcomes:
         Temperature and its square: Hinton et al. 2015, section 2.
     """
     p_stored_C = rows.logp_CK.exp().masked_fill(~rows.stored_CK, 0.0).sum(-1)
-    logp_rest_C = torch.log((1.0 - p_stored_C).clamp_min(SMALLEST_MASS))
+    rounding = torch.finfo(p_stored_C.dtype).eps
+    logp_rest_C = torch.log((1.0 - p_stored_C).clamp_min(rounding))
     exists_CO = torch.cat([rows.stored_CK, rows.logq_rest_C[:, None] > -torch.inf], dim=-1)
     logp_CO, logq_CO = (
         torch.cat([stored_CK, rest_C[:, None]], dim=-1)
