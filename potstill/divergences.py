@@ -55,7 +55,8 @@ class TeacherRows(_Rows):
 
     token_ids_T: NDArray[np.int64]
     top_token_ids_TK: NDArray[np.int64]
-    """Most probable first: no token that is not stored is more probable than the last one."""
+    """Most probable first: wherever the list was cut, no token that is not stored is more probable
+    than the last one."""
     top_logprobs_TK: Floats
     sampled_logprobs_T: Floats | None = None
     """Log-probabilities of the tokens themselves; None when K is 0."""
