@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import torch
@@ -21,6 +22,8 @@ from train.batches import Collator
 from train.config import TrainConfig
 from train.evaluation import measure_fidelity
 from train.generations import write_generations
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -75,17 +78,22 @@ class MeasuresHeldOut:
     args: Any
     callback_handler: Any
     control: Any
+    is_fsdp_enabled: bool
     model: Any
     state: Any
 
     def evaluate(self, *_arguments: Any, **_options: Any) -> dict[str, float]:  # noqa: ANN401
         """Measure the student in every process, log the figures, keep the weights if it is best."""
-        with torch.compiler.set_stance("force_eager"):
-            measured = self.held_out.measure(
+
+        def measure() -> dict[str, float]:
+            return self.held_out.measure(
                 without_adapters(self.model),
                 self.state.global_step,
                 writes=self.args.should_save,
             )
+
+        with torch.compiler.set_stance("force_eager"):
+            measured = inside_forward(self.model, measure) if self.is_fsdp_enabled else measure()
         figures: dict[str, float]
         (figures,) = broadcast_object_list([measured])  # one process decides for all
         best, path = self.state.best_metric, self.held_out.best_path
@@ -101,3 +109,27 @@ class MeasuresHeldOut:
 def without_adapters(model: Any) -> Any:  # noqa: ANN401  (untyped library)
     """Return the model inside a PeftModel, or the model itself; adapters stay in its layers."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def inside_forward(model: Any, function: Callable[[], Result]) -> Result:  # noqa: ANN401
+    """Call a function inside a model's forward, where FSDP has gathered the weights it needs.
+
+    The function itself may call the model.
+    """
+    before = {name: value for name, value in vars(model).items() if name == "forward"}
+
+    def forward() -> Result:
+        _put_back(model, before)
+        return function()
+
+    model.forward = forward
+    try:
+        result: Result = model()
+    finally:
+        _put_back(model, before)
+    return result
+
+
+def _put_back(model: Any, before: dict[str, Any]) -> None:  # noqa: ANN401
+    vars(model).pop("forward", None)
+    vars(model).update(before)

@@ -8,6 +8,7 @@ Knows nothing of how training is done, and imports it late: it must be tied to i
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -29,8 +30,10 @@ def main(arguments: list[str]) -> None:
     if (tie := end_with_parent()) is not None:
         tie()
     set_up_logging()
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
     if os.environ.get("RANK", "0") != "0":
         logging.disable(logging.INFO)
+        sys.stderr = _NoTerminal(sys.stderr.buffer, line_buffering=True)
     from train.job import Failure, Phase, PhaseFiles, write_json
     from train.phases import train
 
@@ -42,6 +45,14 @@ def main(arguments: list[str]) -> None:
         write_json(Failure.of(error), PhaseFiles(scratch_dir, phase).failure_path)
         time.sleep(PATIENCE_SECONDS)
         sys.exit(error.exit_code)
+
+
+class _NoTerminal(io.TextIOWrapper):
+    """Standard error as it is, for errors, but with no place for progress bars."""
+
+    def isatty(self) -> bool:
+        """Say that it is none."""
+        return False
 
 
 if __name__ == "__main__":

@@ -110,3 +110,62 @@ def test_two_processes_train_as_one_does_on_twice_the_batch(tiny_run, tmp_path, 
         torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-3, atol=1e-4)
     generations_path = tiny_run.stage_dir("student") / "generations.jsonl"
     assert [json.loads(line)["step"] for line in generations_path.open()] == [4, 7]
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "lora"}])
+def test_two_processes_share_out_the_student(tiny_run, tmp_path, monkeypatch, changes):
+    """FSDP2, on a CPU: what one process does on twice the batch, trained head and saving included."""
+    alone = copied(tiny_run, tmp_path / "alone")
+    run(config(launch=None, batch_size=8, **changes), alone)
+    fixture_dir = Path(__file__).parent.parent / "fixtures" / "fsdp_on_cpu"
+    monkeypatch.setenv("PYTHONPATH", str(fixture_dir))
+    run(config(launch="fsdp2", **changes), tiny_run)
+    for name in ("loss", "kd_nats", "ce_nats", "grad_norm", "eval_loss"):
+        assert metrics(tiny_run, name) == pytest.approx(metrics(alone, name), rel=1e-5)
+    for name, tensor in weights(alone).items():
+        torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path):
+    whole = copied(tiny_run, tmp_path / "whole")
+    finished = run(config(), whole)
+
+    process = stage_process(tiny_run, RUN_STAGE, stderr=subprocess.DEVNULL)
+    states_dir = tiny_run.partial_dir("student") / "scratch" / "offline" / "states"
+    wait_until((states_dir / "checkpoint-4" / "whole").exists, process)
+    assert len(processes_of(tiny_run)) >= 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while processes_of(tiny_run):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    resumed = run(config(), tiny_run)
+    assert metrics(tiny_run, "loss") == pytest.approx(metrics(whole, "loss"), rel=1e-6)
+    assert resumed.stats["train_tokens"] == finished.stats["train_tokens"]
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run):
+    """A limit on the size of files stands in for a full disk; only the first process writes."""
+    script = RUN_STAGE.replace(
+        "run(", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))\nrun(", 1
+    )
+    process = stage_process(tiny_run, script, stderr=subprocess.PIPE)
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert b"potstill.errors.ArtifactError: the training state cannot be saved" in stderr
+    assert b"hint: free disk space" in stderr
+    assert b"ChildFailedError" not in stderr
+    assert not processes_of(tiny_run)
+
+
+def test_an_unknown_launch_is_refused_before_anything_is_done(tiny_run):
+    with pytest.raises(ConfigError, match="no such configuration of accelerate") as caught:
+        run(config(launch="horovod"), tiny_run)
+    assert "ddp, deepspeed, fsdp2" in str(caught.value)
+    assert not tiny_run.partial_dir("student").exists()
+    with pytest.raises(ConfigError, match="DeepSpeed is not installed"):
+        run(config(launch="deepspeed"), tiny_run)
