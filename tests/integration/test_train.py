@@ -138,6 +138,22 @@ def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path):
     assert weights(tiny_run) == weights(whole)
 
 
+def test_a_run_killed_after_its_last_step_makes_no_other(tiny_run, tmp_path, monkeypatch):
+    """The weights are not yet known to be the result: they are made again, from the last state."""
+    whole = type(tiny_run)(tmp_path / "whole")
+    shutil.copytree(tiny_run.root, whole.root)
+    finished = run(config(), whole)
+    with monkeypatch.context() as patch:
+        patch.setattr("train.phases.write_json", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit, match="killed"):
+            run(config(), tiny_run)
+    resumed = run(config(), tiny_run)
+    assert resumed.facts == finished.facts
+    assert resumed.stats["steps"] == 8
+    assert losses(tiny_run) == losses(whole)
+    assert weights(tiny_run) == weights(whole)
+
+
 def test_alignment_reaches_the_model(tiny_run, tiny_teacher_dir, tiny_conversations):
     """The teacher itself, unpruned, has next to no divergence from its own log-probabilities.
 

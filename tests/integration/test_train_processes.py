@@ -114,7 +114,7 @@ def test_two_processes_train_as_one_does_on_twice_the_batch(tiny_run, tmp_path, 
 
 @pytest.mark.parametrize("changes", [{}, {"method": "lora"}])
 def test_two_processes_share_out_the_student(tiny_run, tmp_path, monkeypatch, changes):
-    """FSDP2, on a CPU: what one process does on twice the batch, trained head and saving included."""
+    """FSDP2 on a CPU: what one process does on twice the batch, and saves, head included."""
     alone = copied(tiny_run, tmp_path / "alone")
     run(config(launch=None, batch_size=8, **changes), alone)
     fixture_dir = Path(__file__).parent.parent / "fixtures" / "fsdp_on_cpu"

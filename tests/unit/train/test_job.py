@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from potstill.errors import ArtifactError, ConfigError
+from train.config import TrainConfig
+from train.job import Failure, Job, Outcome, PhaseFiles, read_job, read_json, write_job, write_json
+from train.student import StudentPlan
+
+
+def job(scratch_dir):
+    return Job(
+        config=TrainConfig(max_steps=3),
+        plan=StudentPlan(checkpoint_dir=Path("/teacher"), removed_layers=(1, 2)),
+        teacher_dir=Path("/teacher"),
+        tokenizer_dir=Path("/teacher"),
+        conversations_dir=Path("/run/conversations"),
+        pad_token_id=0,
+        tokens_are_draws=True,
+        metrics_path=scratch_dir / "metrics.jsonl",
+        generations_path=scratch_dir / "generations.jsonl",
+        tensorboard_dir=scratch_dir,
+    )
+
+
+def test_a_job_is_read_as_it_was_written(tmp_path):
+    write_job(job(tmp_path), tmp_path)
+    assert read_job(tmp_path) == job(tmp_path)
+
+
+def test_a_damaged_job_is_refused(tmp_path):
+    write_job(job(tmp_path), tmp_path)
+    path = tmp_path / "job.json"
+    content = json.loads(path.read_text())
+    content["config"]["max_steps"] = 0
+    path.write_text(json.dumps(content))
+    for damage in (path.read_text(), "{"):
+        path.write_text(damage)
+        with pytest.raises(ArtifactError, match="what training left cannot be read"):
+            read_job(tmp_path)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_job(tmp_path / "absent")
+
+
+def test_an_error_crosses_processes_as_it_is(tmp_path):
+    error = ConfigError("it does not fit", where=tmp_path, expected=1, found=2.5, hint="mend it")
+    path = tmp_path / "failure.json"
+    write_json(Failure.of(error), path)
+    again = read_json(Failure, path).error()
+    assert type(again) is ConfigError
+    assert again.exit_code == error.exit_code
+    assert str(again) == str(error)
+
+
+def test_a_phase_is_done_when_its_outcome_is_there(tmp_path):
+    files = PhaseFiles(tmp_path, "offline")
+    assert files.outcome() is None
+    with pytest.raises(ArtifactError):
+        files.weights_path()
+    outcome = Outcome(steps=9, kept_step=6, weights_name="best.safetensors", tokens=100)
+    write_json(outcome, files.outcome_path)
+    assert files.outcome() == outcome
+    assert files.weights_path() == files.best_path
