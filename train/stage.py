@@ -170,7 +170,7 @@ def _facts(
         "vocab_size": student.get_input_embeddings().weight.shape[0],
         "num_parameters": student.num_parameters(),
         "num_layers": student.config.get_text_config().num_hidden_layers,
-        "intermediate_size": student.config.get_text_config().intermediate_size,
+        "intermediate_size": getattr(student.config.get_text_config(), "intermediate_size", None),
         "method": config.method,
         "removed_layers": list(plan.removed_layers),
         "improved": measured["trained"].loss_nats < measured["untrained"].loss_nats,

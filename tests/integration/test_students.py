@@ -50,7 +50,7 @@ FAMILIES = {
     "granite": {"logits_scaling": 4.0},
     "cohere": {"logit_scale": 0.25},
     "gpt_neox": {},
-    "gpt2": {"n_head": 4},
+    "gpt2": {"n_head": 4, "intermediate_size": None},
 }
 
 
@@ -68,7 +68,8 @@ def make_student(tmp_path, tiny_teacher_dir):
 
     def make(family, **changes):
         torch.manual_seed(0)
-        config = AutoConfig.for_model(family, **(SIZES | changes))
+        sizes = {name: value for name, value in (SIZES | changes).items() if value is not None}
+        config = AutoConfig.for_model(family, **sizes)
         directory = tmp_path / "checkpoint"
         AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(directory)
         for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
