@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed
+from torch.distributed.tensor import DTensor
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -111,6 +113,24 @@ def test_logits_are_the_model_s(config):
 def test_a_narrow_head_s_logits_are_float32():
     head = Head(torch.randn(4, 3, dtype=torch.bfloat16), torch.zeros(4, dtype=torch.bfloat16))
     assert head.logits(torch.randn(2, 3, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_sharded_weights_are_gathered(tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        model = tiny(FAMILIES["phi"])
+        plain = output_head(model)
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        torch.distributed.tensor.distribute_module(model.get_output_embeddings(), mesh)
+        assert isinstance(model.get_output_embeddings().weight, DTensor)
+        found = output_head(model)
+        assert not isinstance(found.weight_VD, DTensor)
+        assert torch.equal(found.weight_VD, plain.weight_VD)
+        assert torch.equal(found.bias_V, plain.bias_V)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
