@@ -24,9 +24,9 @@ class StudentConfig(Table):
     `num_layers` evenly spread ones (first and last among them), or a list of their numbers from 0.
     Influence is measured, so it is the default."""
     intermediate_size: int | None = Field(default=None, ge=1)
-    """Neurons to keep in each layer's MLP, those of the largest activations; best a multiple of 256.
-    None keeps all: a removed layer also takes its attention and key-value cache along. For the same
-    share of parameters neurons cost less fidelity at first (docs/training.md)."""
+    """Neurons to keep in each layer's MLP, those of the largest activations; a multiple of 256 is
+    best. None keeps all: a removed layer also takes its attention and key-value cache along. For
+    the same share of parameters neurons cost less fidelity at first (docs/training.md)."""
     checkpoint: str | None = None
     """Hugging Face checkpoint (directory or hub name) to start from instead of pruning the teacher.
     A padded vocabulary is fine. With another tokenizer than the teacher's, the conversations' text

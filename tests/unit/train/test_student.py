@@ -88,6 +88,7 @@ def test_neurons_are_those_of_the_layers_that_stay(tiny_teacher_dir):
     every = planned(tiny_teacher_dir, num_layers=4, intermediate_size=40)
     some = planned(tiny_teacher_dir, layers=[1, 3], intermediate_size=40)
     assert every.removed_layers == ()
+    assert len(set(every.kept_neurons)) == 4
     assert some.kept_neurons == (every.kept_neurons[1], every.kept_neurons[3])
     teacher = AutoModelForCausalLM.from_pretrained(tiny_teacher_dir)
     student = build_student(some)
