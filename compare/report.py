@@ -31,7 +31,7 @@ class ModelRow(Value):
     name: str
     role: ReportRole
     step: str
-    """What was done to get it: "sampled", "layers removed", "trained", or a quantisation type."""
+    """What was done to get it: "sampled", "pruned", "trained", or a quantisation type."""
     num_parameters: int
     kl_nats: float | None
     """Forward KL(teacher‖this) per token on held-out conversations, bounded from below by the
@@ -197,7 +197,7 @@ def build_report(
 def _checkpoints(
     conversations: dict[str, Any], student: dict[str, Any], held_out: list[Conversation]
 ) -> tuple[ModelRow, ...]:
-    before = "layers removed" if student["removed_layers"] else "untrained"
+    before = "pruned" if student["pruned"] else "untrained"
     teacher = ModelRow(
         name="teacher",
         role="teacher",

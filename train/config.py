@@ -212,7 +212,7 @@ class TrainConfig(Table):
     """Optimizer steps between saved training states; what a killed run may lose."""
     logging_steps: int = Field(default=5, ge=1)
     """Optimizer steps between lines in `metrics.jsonl`."""
-    report_to: list[str] = []
+    report_to: list[str] = Field(default_factory=list)
     """Where metrics go besides `metrics.jsonl`: names that transformers knows, such as
     `tensorboard`, `trackio` or `wandb`, each installed by you."""
     seed: int = 0

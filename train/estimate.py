@@ -21,7 +21,7 @@ FORWARD_FLOPS = 2.0
 """Per parameter and token; as many again for the gradient of what the layer reads, and as many for
 that of each weight that is trained (Kaplan et al. 2020, section 2.1)."""
 SLOWDOWN_OF_SAMPLING = 10.0
-"""Token by token, every weight is read from memory for each: as measured with SmolLM2-135M."""
+"""Token by token, every weight is read from memory for each token: a guess, not measured."""
 WEIGHT_BYTES = 6.0
 """Of a float32 weight and its copy in bfloat16 for the products."""
 OPTIMIZER_BYTES = 12.0

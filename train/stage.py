@@ -173,6 +173,7 @@ def _facts(
         "intermediate_size": getattr(student.config.get_text_config(), "intermediate_size", None),
         "method": config.method,
         "removed_layers": list(plan.removed_layers),
+        "pruned": bool(plan.removed_layers or plan.kept_neurons),
         "improved": measured["trained"].loss_nats < measured["untrained"].loss_nats,
         "evaluation": {
             "split": "test",

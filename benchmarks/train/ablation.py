@@ -61,6 +61,7 @@ def answers(checkpoint_dir: Path, run_directory: RunDirectory, root: Path, count
     """Return the most probable answers of a checkpoint to held-out prompts."""
     path = root / "answers.jsonl"
     if not path.is_file():
+        (root / "cache").mkdir(parents=True, exist_ok=True)
         split = load_split(run_directory.stage_dir("conversations"), "test", 1024, root / "cache")
         write_generations(
             path,

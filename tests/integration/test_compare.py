@@ -121,6 +121,7 @@ def finished_run(
             "method": "full",
             "num_layers": 30,
             "removed_layers": [],
+            "pruned": False,
             "num_parameters": 134_515_008,
             "evaluation": {"untrained": vars(torch_measured), "trained": vars(torch_measured)},
         }

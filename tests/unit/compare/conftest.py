@@ -118,6 +118,7 @@ def build(
             "method": "full",
             "num_layers": 24,
             "removed_layers": [19, 20, 21, 22, 23, 24],
+            "pruned": True,
             "num_parameters": 113_274_432,
             "own_tokenizer": own_tokenizer,
             "evaluation": {"untrained": vars(untrained), "trained": vars(trained)},
