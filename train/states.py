@@ -96,11 +96,16 @@ def load_trained(model: Any, path: Path) -> None:  # noqa: ANN401  (untyped libr
         ArtifactError: The file is damaged, or is of another model.
     """
     try:
-        result = model.load_state_dict(load_file(path), strict=False)
+        stored = load_file(path)
+        unexpected = model.load_state_dict(stored, strict=False).unexpected_keys
     except (OSError, RuntimeError, SafetensorError) as error:
         raise _unreadable(path, str(error).splitlines()[0]) from error
-    if result.unexpected_keys:
-        raise _unreadable(path, f"no place for {result.unexpected_keys[0]}")
+    if unexpected:
+        raise _unreadable(path, f"no place for {unexpected[0]}")
+    trained = (name for name, one in model.named_parameters() if one.requires_grad)
+    for name in trained:
+        if name not in stored:
+            raise _unreadable(path, f"no {name}")
 
 
 def _states(states_dir: Path) -> list[Path]:

@@ -36,10 +36,16 @@ def test_without_a_whole_state_training_begins_anew(tmp_path):
 def test_trained_weights_of_another_model_are_refused(tmp_path):
     path = tmp_path / "last.safetensors"
     model = nn.Linear(2, 1)
+    model.weight.requires_grad_(False)
     save_file({"bias": torch.ones(1)}, path)
     load_trained(model, path)
     assert model.bias.item() == 1.0
-    for content in ({"other": torch.ones(1)}, {"bias": torch.ones(2)}):
+    weight = torch.ones(1, 2)
+    for content in (
+        {"bias": torch.ones(1), "other": weight},
+        {"bias": torch.ones(2)},
+        {"weight": weight},
+    ):
         save_file(content, path)
         with pytest.raises(ArtifactError, match="trained weights cannot be read"):
             load_trained(model, path)
