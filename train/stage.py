@@ -27,6 +27,7 @@ from train.arguments import refuse_absent_reporters
 from train.cache import largest_token_id
 from train.checkpoints import reload_student, save_student
 from train.config import TrainConfig
+from train.curves import draw_curves
 from train.evaluation import measure_fidelity
 from train.inputs import Data, load_data
 from train.job import Job, Outcome, Phase, PhaseFiles, write_job
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 START_NAME = "start.json"
 GENERATIONS_NAME = "generations.jsonl"
+CURVES_NAME = "curves.png"
 
 
 def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
@@ -69,6 +71,7 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     student = _save(job, data, session, "on_policy" if "on_policy" in outcomes else "offline")
     measured["trained"] = _measure(config, data, student, "measuring the trained student")
     _report(measured, run_directory)
+    draw_curves(run_directory.metrics_path, session.dir / CURVES_NAME)
     return session.finish(
         facts=_facts(config, data, plan, student, measured),
         stats=_stats(outcomes, data),

@@ -99,6 +99,7 @@ def test_a_student_is_trained_and_saved(tiny_run, tiny_teacher_dir, method):
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert {"kd_nats", "ce_nats", "tokens_per_second", "learning_rate"} <= set(lines[0])
     assert lines[0]["loss"] == pytest.approx(lines[0]["kd_nats"], rel=1e-4)
+    assert (student_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert run(config(method=method, gradient_accumulation_steps=2), tiny_run) == manifest
 
 
