@@ -33,6 +33,8 @@ from train.losses.chunked import Targets, distillation_loss
 from train.order import SimilarLengths
 from train.states import TrainedStates
 
+TARGET_COLUMNS = ("sampled_logprobs", "top_token_ids", "top_logprobs")
+
 
 @dataclass
 class DistillationOutput(ModelOutput):  # type: ignore[misc]
@@ -86,7 +88,8 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
         The step is that of all processes together: the mean of their losses is the step's loss.
         """
         targets = targets_of(inputs)
-        output = model(**inputs, targets=targets)
+        batch = {name: tensor for name, tensor in inputs.items() if name not in TARGET_COLUMNS}
+        output = model(**batch, targets=targets)
         num_labelled = targets.token_ids_T.numel()
         divisor = num_labelled if num_items_in_batch is None else num_items_in_batch
         loss = output.loss / torch.as_tensor(divisor, device=output.loss.device).clamp(min=1)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import sys
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from potstill.errors import ConfigError, TrainingError
+from potstill.progress import append_metrics
 from train.arguments import offline_arguments
 from train.config import TrainConfig
 from train.evaluation import measure_fidelity
@@ -146,6 +149,36 @@ def test_training_stops_when_it_gets_no_better_and_the_best_student_is_kept(tiny
     assert kept.loss_nats == pytest.approx(losses[best], rel=1e-5)
     answers = (tiny_run.stage_dir("student") / "generations.jsonl").read_text().splitlines()
     assert {json.loads(line)["step"] for line in answers} == set(losses)
+
+
+def test_a_run_killed_between_measurements_stops_where_it_would_have(
+    tiny_run, tmp_path, monkeypatch
+):
+    settings = config(
+        learning_rate=0.03,
+        max_steps=40,
+        batch_size=4,
+        save_steps=1,
+        evaluation={"every_steps": 2, "patience": 2, "num_generations": 0},
+    )
+    whole = type(tiny_run)(tmp_path / "whole")
+    shutil.copytree(tiny_run.root, whole.root)
+    finished = run(settings, whole)
+    last = int(finished.stats["steps"])
+
+    def killed(path, stage, **values):
+        append_metrics(path, stage, **values)
+        if "loss" in values and values["step"] == last - 1:
+            sys.exit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.callbacks.append_metrics", killed)
+        with pytest.raises(SystemExit, match="killed"):
+            run(settings, tiny_run)
+    resumed = run(settings, tiny_run)
+    assert resumed.facts == finished.facts
+    for name in ("steps", "offline_kept_step"):
+        assert resumed.stats[name] == finished.stats[name]
 
 
 def test_a_loss_that_is_no_number_ends_training(tiny_run):
