@@ -18,7 +18,7 @@ from trl import SFTConfig
 
 from potstill.errors import ConfigError
 from train.config import TrainConfig
-from train.student import fast_dtype
+from train.students.plan import fast_dtype
 
 ADAM_BETA2 = 0.98
 """Variance is averaged over 50 steps rather than 1,000: a demo has a few hundred in all."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 from train.config import TrainConfig
-from train.sizes import student_sizes
+from train.students.sizes import student_sizes
 
 SHARE_OF_PEAK = 1.0
 """So high because the peak is measured in float32, and products in bfloat16 are faster."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from potstill.errors import TrainingError
-from train.batches import IGNORED_LABEL
+from train.data.batches import IGNORED_LABEL
 
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 """What families call the factor of their logits: Cohere, Muse Glimmer, Falcon-H1."""

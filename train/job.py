@@ -15,7 +15,7 @@ from potstill import errors
 from potstill.errors import ArtifactError, PotstillError
 from potstill.files import disk_errors, write_text_atomically
 from train.config import TrainConfig
-from train.student import StudentPlan
+from train.students.plan import StudentPlan
 
 JOB_NAME = "job.json"
 Phase = Literal["offline", "on_policy"]

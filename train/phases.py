@@ -18,17 +18,17 @@ from transformers.integrations import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar
 
 from potstill.errors import TrainingError
-from train.adapters import adapter_config, merge_adapters
 from train.arguments import offline_arguments
-from train.batches import Collator, PackedCollator
-from train.cache import open_split
 from train.callbacks import ProgressCallback
-from train.held_out import HeldOut, without_adapters
+from train.data.batches import Collator, PackedCollator
+from train.data.cache import open_split
+from train.data.packing import pack_split, refuse_mixed_rows
+from train.evaluation.held_out import HeldOut, without_adapters
 from train.job import Job, Outcome, Phase, PhaseFiles, read_job, write_json
 from train.losses import mix_of
-from train.packing import pack_split, refuse_mixed_rows
 from train.states import load_trained, newest_whole_state
-from train.student import build_student, freeze
+from train.students.adapters import adapter_config, merge_adapters
+from train.students.plan import build_student, freeze
 from train.trainer import DistillationTrainer, compile_layers
 
 

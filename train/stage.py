@@ -24,16 +24,16 @@ from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from train.arguments import refuse_absent_reporters
-from train.cache import largest_token_id
-from train.checkpoints import reload_student, save_student
 from train.config import TrainConfig
-from train.curves import draw_curves
-from train.evaluation import measure_fidelity
-from train.inputs import Data, load_data
+from train.data.cache import largest_token_id
+from train.data.inputs import Data, load_data
+from train.evaluation.curves import draw_curves
+from train.evaluation.fidelity import measure_fidelity
 from train.job import Job, Outcome, Phase, PhaseFiles, write_job
 from train.launcher import launch_options, run_phase
 from train.phases import trained_student
-from train.student import StudentPlan, build_student, plan_student, refuse_small_vocabulary
+from train.students.checkpoints import reload_student, save_student
+from train.students.plan import StudentPlan, build_student, plan_student, refuse_small_vocabulary
 
 logger = logging.getLogger(__name__)
 

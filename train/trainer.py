@@ -25,12 +25,12 @@ from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
 from potstill.errors import TrainingError
-from train.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
+from train.data.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
+from train.data.order import SimilarLengths
+from train.evaluation.held_out import MeasuresHeldOut, without_adapters
 from train.heads import labelled_hidden_states, output_head
-from train.held_out import MeasuresHeldOut, without_adapters
 from train.losses import Mix
 from train.losses.chunked import Targets, distillation_loss
-from train.order import SimilarLengths
 from train.states import TrainedStates
 
 TARGET_COLUMNS = ("sampled_logprobs", "top_token_ids", "top_logprobs")

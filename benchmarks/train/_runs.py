@@ -11,9 +11,9 @@ from potstill.config import read_preset
 from potstill.fidelity import tokens_are_draws
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
-from train.inputs import load_data
+from train.data.inputs import load_data
 from train.job import Job, write_job
-from train.student import plan_student
+from train.students.plan import plan_student
 
 DEFAULT_RUN = Path("runs/demo")
 

@@ -25,11 +25,11 @@ from trl import SFTTrainer
 
 from train import phases
 from train.arguments import offline_arguments
-from train.batches import Collator, num_tokens
-from train.cache import open_split
 from train.callbacks import ProgressCallback
+from train.data.batches import Collator, num_tokens
+from train.data.cache import open_split
+from train.data.order import SimilarLengths
 from train.job import PhaseFiles, read_job
-from train.order import SimilarLengths
 from train.trainer import DistillationTrainer
 
 PEAK_SIZE, PEAK_ROUNDS = 2048, 12

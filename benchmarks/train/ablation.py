@@ -27,9 +27,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from potstill.manifest import read_manifest
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
-from train.cache import load_split
 from train.config import TrainConfig
-from train.generations import write_generations
+from train.data.cache import load_split
+from train.evaluation.generations import write_generations
 from train.stage import run
 
 LOSSES: dict[str, dict[str, Any]] = {

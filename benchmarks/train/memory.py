@@ -23,9 +23,9 @@ import datasets
 import pyarrow as pa
 from _conversations import write_split
 
-from train.batches import Collator
-from train.cache import load_split, stored_batches
-from train.order import SimilarLengths
+from train.data.batches import Collator
+from train.data.cache import load_split, stored_batches
+from train.data.order import SimilarLengths
 
 BATCH_SIZE, MAX_LENGTH, MEAN_TOKENS = 8, 1024, 120
 SIZES = (1, 10, 100)

@@ -4,7 +4,7 @@ A fifth of the layers' parameters goes, in five ways: whole layers by block infl
 or from a list (the lowest but the first), neurons of every MLP, or half layers and half neurons.
 Nothing is trained. Measured is the KL to the teacher's stored distributions on the test split.
 
-    python benchmarks/train/pruning.py [RUN]
+    python benchmarks/train/students/pruning.py [RUN]
 
 Run it where the stage runs: RUN must hold finished conversations, else the demo's are made in it.
 """
@@ -21,9 +21,9 @@ from _runs import DEFAULT_RUN, conversations
 from potstill.checkpoints import ModelShape
 from potstill.fidelity import tokens_are_draws
 from train.config import TrainConfig
-from train.evaluation import measure_fidelity
-from train.inputs import load_data
-from train.student import build_student, plan_student
+from train.data.inputs import load_data
+from train.evaluation.fidelity import measure_fidelity
+from train.students.plan import build_student, plan_student
 
 SHARE = 0.2
 MULTIPLE = 32

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from _runs import DEFAULT_RUN, conversations, demo_settings, prepare_job
 
-from train.student import fast_dtype
+from train.students.plan import fast_dtype
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "the demo's": {},

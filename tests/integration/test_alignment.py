@@ -12,13 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from potstill.distributions import MAX_SQRT_ERROR
-from train.batches import IGNORED_LABEL, Collator
-from train.cache import load_split
 from train.config import KDConfig
+from train.data.batches import IGNORED_LABEL, Collator
+from train.data.cache import load_split
+from train.data.packing import pack_split
 from train.heads import labelled_hidden_states, output_head
 from train.losses import mix_of
 from train.losses.chunked import Targets, distillation_loss
-from train.packing import pack_split
 
 LONGEST = 1024
 

@@ -16,7 +16,7 @@ from potstill.tables import conversation_paths, read_conversations
 from quantize.config import QuantizeConfig
 from quantize.stage import run as quantize
 from train.config import TrainConfig
-from train.inputs import load_data
+from train.data.inputs import load_data
 from train.stage import run as train
 
 

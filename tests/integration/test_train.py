@@ -16,7 +16,7 @@ from potstill.chat import tokenizer_sha256
 from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.manifest import MANIFEST_NAME, read_manifest, verify_manifest
 from train.config import TrainConfig
-from train.inputs import load_data
+from train.data.inputs import load_data
 from train.stage import run
 
 SETTINGS = {

@@ -17,12 +17,12 @@ from potstill.errors import ConfigError, TrainingError
 from potstill.progress import append_metrics
 from train.arguments import offline_arguments
 from train.config import TrainConfig
-from train.evaluation import measure_fidelity
-from train.inputs import load_data
+from train.data.inputs import load_data
+from train.data.packing import pack_split
+from train.evaluation.fidelity import measure_fidelity
 from train.losses import mix_of
-from train.packing import pack_split
 from train.stage import run
-from train.student import build_student, plan_student
+from train.students.plan import build_student, plan_student
 from train.trainer import DistillationTrainer, compile_layers
 
 SETTINGS = {

@@ -15,14 +15,14 @@ import datasets
 from transformers import AutoTokenizer, PrinterCallback
 
 from train.arguments import on_one_device
-from train.cache import open_split
-from train.checkpoints import load_model
-from train.held_out import MeasuresHeldOut
+from train.data.cache import open_split
+from train.evaluation.held_out import MeasuresHeldOut
 from train.job import Job
 from train.on_policy.arguments import distillation_arguments, gold_arguments
 from train.on_policy.prompts import PromptCollator, draw_prompts, teacher_prompts
 from train.on_policy.vocabulary import fit_vocabulary
 from train.states import TrainedStates
+from train.students.checkpoints import load_model
 
 # TRL 1.16 imports vLLM wherever it is installed, for a mode that is not used here: it would take
 # longer than many a training, and change threads and allocators.

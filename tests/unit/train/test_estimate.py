@@ -5,11 +5,11 @@ from potstill.checkpoints import ModelShape
 from potstill.errors import ConfigError, TrainingError
 from potstill.plan import Workload
 from train import estimate as module
-from train.adapters import adapter_config
-from train.checkpoints import load_model
 from train.config import TrainConfig
 from train.estimate import estimate
-from train.student import StudentPlan, build_student
+from train.students.adapters import adapter_config
+from train.students.checkpoints import load_model
+from train.students.plan import StudentPlan, build_student
 
 TEACHER = ModelShape("LlamaForCausalLM", 134_515_008, 30, 576, 49_152, 1536, 106_202_880)
 WORKLOAD = Workload(

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from potstill.errors import TrainingError
-from train.batches import IGNORED_LABEL
 from train.config import KDConfig
+from train.data.batches import IGNORED_LABEL
 from train.heads import Head, labelled_hidden_states, output_head, refuse_unknown_head
 from train.losses import mix_of
 from train.losses.chunked import Targets, distillation_loss

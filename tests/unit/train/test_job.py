@@ -6,7 +6,7 @@ import pytest
 from potstill.errors import ArtifactError, ConfigError
 from train.config import TrainConfig
 from train.job import Failure, Job, Outcome, PhaseFiles, read_job, read_json, write_job, write_json
-from train.student import StudentPlan
+from train.students.plan import StudentPlan
 
 
 def job(scratch_dir):

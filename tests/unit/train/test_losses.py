@@ -5,7 +5,9 @@ from train.losses import DIVERGENCES, TAILS, mix_of
 
 
 @pytest.mark.parametrize(
-    ("field", "registry"), [("divergence", DIVERGENCES), ("tail", TAILS)], ids=str
+    ("field", "registry"),
+    [("divergence", DIVERGENCES), ("tail", TAILS)],
+    ids=["divergence", "tail"],
 )
 def test_every_name_in_the_configuration_is_registered(field, registry):
     assert set(KDConfig.model_fields[field].annotation.__args__) == set(registry)

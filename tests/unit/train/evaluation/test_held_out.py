@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from train.held_out import inside_forward
+from train.evaluation.held_out import inside_forward
 
 
 class Doubling(nn.Module):

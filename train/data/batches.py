@@ -120,7 +120,7 @@ class PackedCollator:
         alone. The teacher's rows are as in a padded batch.
 
         Args:
-            bins: Rows of a dataset that `train.packing.pack_split` made.
+            bins: Rows of a dataset that `train.data.packing.pack_split` made.
         """
         numbers = [np.asarray(one["conversations"]) for one in bins]
         if self.one_row:

@@ -18,12 +18,12 @@ from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
 from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
-from train.batches import Collator
-from train.cache import ReadBatches, load_split, stored_batches
-from train.checkpoints import refuse_other_tokenizer
 from train.config import TrainConfig
-from train.retokenise import Retokeniser
-from train.signal_checks import refuse_other_signal
+from train.data.batches import Collator
+from train.data.cache import ReadBatches, load_split, stored_batches
+from train.data.retokenise import Retokeniser
+from train.data.signal_checks import refuse_other_signal
+from train.students.checkpoints import refuse_other_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

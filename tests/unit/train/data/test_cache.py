@@ -5,7 +5,7 @@ import pytest
 
 from potstill.errors import ArtifactError, TrainingError
 from potstill.tables import conversations_to_table, write_table
-from train.cache import largest_token_id, load_split, open_split, stored_batches
+from train.data.cache import largest_token_id, load_split, open_split, stored_batches
 
 
 def test_files_of_a_split_are_read_in_order_and_the_others_not(

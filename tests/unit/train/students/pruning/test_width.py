@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from potstill.errors import TrainingError
-from train.pruning.layers import decoder_layers, keep_layers
-from train.pruning.width import (
+from train.students.pruning.layers import decoder_layers, keep_layers
+from train.students.pruning.width import (
     gated_mlps,
     keep_neurons,
     most_important,

@@ -8,10 +8,10 @@ from transformers import AutoModelForCausalLM
 from potstill.distributions import SIGNAL_COLUMNS, decode_row
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.fidelity import FidelityMeter
-from train import evaluation
-from train.batches import Collator
-from train.cache import load_split
-from train.evaluation import evaluating, measure_fidelity
+from train.data.batches import Collator
+from train.data.cache import load_split
+from train.evaluation import fidelity
+from train.evaluation.fidelity import evaluating, measure_fidelity
 
 MAX_LENGTH = 60
 COLLATOR = Collator(MAX_LENGTH, 0)
@@ -93,7 +93,7 @@ def slowly(model, split):
 
 
 def test_all_figures_match_a_loop_over_whole_distributions(monkeypatch, student, split):
-    monkeypatch.setattr(evaluation, "CHUNK_TOKENS", 7)
+    monkeypatch.setattr(fidelity, "CHUNK_TOKENS", 7)
     assert min(split["length"]) < max(split["length"]) <= MAX_LENGTH
     found = measure(student, split)
     expected = vars(slowly(student, split))
@@ -106,7 +106,7 @@ def test_all_figures_match_a_loop_over_whole_distributions(monkeypatch, student,
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batches_and_chunks_change_nothing(monkeypatch, student, split, batch_size, chunk_tokens):
     expected = vars(measure(student, split))
-    monkeypatch.setattr(evaluation, "CHUNK_TOKENS", chunk_tokens)
+    monkeypatch.setattr(fidelity, "CHUNK_TOKENS", chunk_tokens)
     found = vars(measure(student, split, batch_size=batch_size))
     assert found == pytest.approx(expected, rel=1e-4)
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from potstill.chat import render_prompt, render_text, tokenise
 from potstill.errors import TrainingError
 from potstill.schema import Message
-from train.retokenise import Retokeniser
+from train.data.retokenise import Retokeniser
 
 END = "<|im_end|>"
 SYSTEM = Message(role="system", content="Be brief.")

@@ -6,7 +6,7 @@ import pytest
 
 from potstill.errors import ManifestMismatchError
 from train.config import KDConfig
-from train.signal_checks import refuse_other_signal
+from train.data.signal_checks import refuse_other_signal
 
 WHERE = Path("conversations")
 FACTS = {

@@ -4,14 +4,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from potstill.errors import TrainingError
 from train.config import FreezeConfig, StudentConfig, TrainConfig
-from train.pruning.layers import decoder_layers
-from train.student import (
+from train.students.plan import (
     StudentPlan,
     build_student,
     freeze,
     plan_student,
     refuse_small_vocabulary,
 )
+from train.students.pruning.layers import decoder_layers
 
 VALIDATION = [{"token_ids": list(range(3, 3 + length))} for length in (9, 17, 5, 12)]
 """Rows as a split gives them."""

@@ -8,8 +8,8 @@ from PIL import Image
 
 from potstill.errors import ArtifactError
 from potstill.progress import append_metrics
-from train import curves
-from train.curves import draw_curves, read_curves
+from train.evaluation import curves
+from train.evaluation.curves import draw_curves, read_curves
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from potstill.distributions import MAX_LEVEL, MAX_SQRT_ERROR, SIGNAL_COLUMNS
-from train.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
-from train.cache import load_split, stored_batches
+from train.data.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
+from train.data.cache import load_split, stored_batches
 
 NO = IGNORED_LABEL
 

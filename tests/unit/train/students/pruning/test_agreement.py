@@ -1,9 +1,9 @@
 import pytest
 
 from potstill.errors import TrainingError
-from train.pruning.agreement import refuse_other_config
-from train.pruning.layers import decoder_layers, keep_layers
-from train.pruning.width import keep_neurons
+from train.students.pruning.agreement import refuse_other_config
+from train.students.pruning.layers import decoder_layers, keep_layers
+from train.students.pruning.width import keep_neurons
 
 FAMILIES = [
     "llama",

@@ -18,10 +18,10 @@ import torch
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel
 
-from train.batches import Collator
 from train.config import TrainConfig
-from train.evaluation import measure_fidelity
-from train.generations import write_generations
+from train.data.batches import Collator
+from train.evaluation.fidelity import measure_fidelity
+from train.evaluation.generations import write_generations
 
 Result = TypeVar("Result")
 

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from potstill.errors import ArtifactError
-from train.cache import load_split
-from train.generations import write_generations
+from train.data.cache import load_split
+from train.evaluation.generations import write_generations
 
 
 @pytest.fixture(scope="module", autouse=True)

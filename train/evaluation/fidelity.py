@@ -21,7 +21,7 @@ from torch import Tensor
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.progress import track
-from train.batches import IGNORED_LABEL, Collator
+from train.data.batches import IGNORED_LABEL, Collator
 from train.heads import Head, labelled_hidden_states, output_head
 
 CHUNK_TOKENS = 256

@@ -20,24 +20,24 @@ from torch import Tensor, nn
 from potstill.checkpoints import find_checkpoint
 from potstill.errors import TrainingError
 from potstill.progress import track
-from train.checkpoints import load_model
 from train.config import FreezeConfig, StudentConfig, TrainConfig
-from train.pruning.agreement import refuse_other_config
-from train.pruning.layers import (
+from train.students.checkpoints import load_model
+from train.students.pruning.agreement import refuse_other_config
+from train.students.pruning.layers import (
     block_influence,
     decoder_layers,
     evenly_spread,
     keep_layers,
     most_influential,
 )
-from train.pruning.width import (
+from train.students.pruning.width import (
     gated_mlps,
     keep_neurons,
     most_important,
     neuron_importance,
     warn_of_odd_size,
 )
-from train.sizes import student_sizes
+from train.students.sizes import student_sizes
 
 logger = logging.getLogger(__name__)
 

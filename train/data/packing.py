@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from potstill.errors import TrainingError
-from train.batches import Collator, PackedCollator
-from train.evaluation import evaluating
+from train.data.batches import Collator, PackedCollator
+from train.evaluation.fidelity import evaluating
 
 CONVERSATIONS_PER_GROUP = 1024
 """Bins are filled within random groups of so many: enough to fill them to the brim, few enough that

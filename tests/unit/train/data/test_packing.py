@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from potstill.errors import TrainingError
-from train.batches import Collator
-from train.cache import load_split
-from train.packing import (
+from train.data.batches import Collator
+from train.data.cache import load_split
+from train.data.packing import (
     CONVERSATIONS_PER_GROUP,
     best_fit_decreasing,
     pack,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from train.order import SimilarLengths
+from train.data.order import SimilarLengths
 
 
 def test_batches_hold_similar_lengths_in_an_order_of_seed_and_epoch():

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.errors import TrainingError
-from train.pruning.layers import decoder_layers, run_with_hooks
+from train.students.pruning.layers import decoder_layers, run_with_hooks
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from potstill.errors import TrainingError
-from train.adapters import adapter_config, merge_adapters
-from train.checkpoints import load_model, logits_of
 from train.config import LoRAConfig
+from train.students.adapters import adapter_config, merge_adapters
+from train.students.checkpoints import load_model, logits_of
 
 TOKEN_IDS = [1, 70, 800, 9, 1000]
 VARIANTS = [{}, {"use_rslora": True}, {"use_dora": True}, {"use_rslora": True, "use_dora": True}]

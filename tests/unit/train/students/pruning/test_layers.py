@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from train.pruning.layers import (
+from train.students.pruning.layers import (
     block_influence,
     decoder_layers,
     evenly_spread,

@@ -1,0 +1,1 @@
+"""How near the student is while it trains: figures, answers, curves."""
