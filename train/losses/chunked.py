@@ -34,9 +34,10 @@ from train.losses.tails import Rows
 TAKEN = -1e30
 """Added to the logits of stored tokens: nothing of them is left in the softmax of the others, and
 where no other is left, nothing becomes NaN."""
-BLOCK_LOGITS = 2**18
-"""Logits per thread that are worked on at once: 1 MB in float32, so that they stay in the cache of
-a processor's core from one operation to the next."""
+BLOCK_LOGITS = 2**19
+"""Logits per thread that are copied to float32, or have a soft-cap's derivative, at once. Their
+2 MB stay in a processor's cache from one operation to the next; smaller blocks make threads wait
+for one another more often."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _take_apart_(
     Returns:
         The logits of single tokens [C, W], and the log-sum-exp of those not stored [C, 1].
     """
-    num_rows = _block_rows(product_CV)
+    num_rows = _block_rows(product_CV, wide, head)
     taken_CK = stored_CK * torch.tensor(TAKEN, dtype=wide, device=product_CV.device)
     scratch_RV = None
     if product_CV.dtype != wide:
@@ -250,9 +251,11 @@ def _add_head_gradients(
         to_bias_V += slope_CV.sum(0, dtype=to_bias_V.dtype)
 
 
-def _block_rows(product_CV: Tensor) -> int:
+def _block_rows(product_CV: Tensor, wide: torch.dtype, head: Head) -> int:
+    """Return how many tokens are worked on at once: all, unless that takes as much memory again."""
     num_tokens, vocab_size = product_CV.shape
-    if product_CV.device.type != "cpu":
+    in_place = product_CV.dtype == wide and head.softcap is None
+    if in_place or product_CV.device.type != "cpu":
         return max(num_tokens, 1)
     return torch.get_num_threads() * max(BLOCK_LOGITS // vocab_size, 1)
 
