@@ -245,7 +245,9 @@ def _add_head_gradients(
         return
     slope_CV = slopes.others_CV.mul_(slopes.rest_C1)
     slope_CV.scatter_add_(-1, slopes.ids_CW, slopes.single_CW.to(slope_CV.dtype))
-    if to_weight_VD is not None:
+    if to_weight_VD is not None and to_weight_VD.dtype == slope_CV.dtype:
+        to_weight_VD.addmm_(slope_CV.t(), hidden_CD)
+    elif to_weight_VD is not None:
         to_weight_VD += torch.mm(slope_CV.t(), hidden_CD)
     if to_bias_V is not None:
         to_bias_V += slope_CV.sum(0, dtype=to_bias_V.dtype)

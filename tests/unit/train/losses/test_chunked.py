@@ -354,6 +354,9 @@ def test_shifting_the_teacher_s_rows_by_one_changes_the_loss():
     assert abs(losses[0] - losses[1]) > 0.1
 
 
+PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_}
+
+
 class Recorder(TorchDispatchMode):
     """Counts matrix products, and keeps the size of the largest tensor that was made."""
 
@@ -364,7 +367,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        self.num_products += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm)
+        self.num_products += func.overloadpacket in PRODUCTS
         for one in made if isinstance(made, (tuple, list)) else (made,):
             if isinstance(one, torch.Tensor):
                 self.largest = max(self.largest, one.numel())
