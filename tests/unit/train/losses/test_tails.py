@@ -54,10 +54,13 @@ every_divergence = pytest.mark.parametrize("name", DIVERGENCES)
 @settings(max_examples=40, deadline=None)
 def test_a_bucket_is_between_zero_and_the_whole_divergence(name, seed, k, sharpness):
     logp_CV, logq_CV = distributions(seed, sharpness)
+    known = rows(logp_CV, logq_CV, k)
+    tail_C = 1.0 - known.logp_CK.exp().sum(-1)
+    exact_C = (tail_C > 1e-8) | (k == V)  # a smaller tail is lost in the rounding of 1 - P
     whole_C = divergence(name)(logp_CV, logq_CV).sum(-1)
-    found_C = losses(bucket, name, rows(logp_CV, logq_CV, k))
+    found_C = losses(bucket, name, known)
     assert (found_C >= -1e-9).all()
-    assert (found_C <= whole_C + 1e-6).all()
+    assert (found_C <= whole_C + 1e-6)[exact_C].all()
 
 
 @pytest.mark.parametrize("tail", TAILS)
