@@ -215,7 +215,9 @@ def test_a_teacher_that_cannot_become_gguf_is_told_before_any_stage_runs(
     content = json.loads((teacher_dir / "config.json").read_text())
     content["architectures"] = ["GPTNeoXForCausalLM"]
     (teacher_dir / "config.json").write_text(json.dumps(content))
-    choice = Choice(overrides=(f"generate.teacher.model={teacher_dir}",))
+    choice = Choice(
+        overrides=(f"generate.teacher.model={teacher_dir}", "train.student.num_layers=3")
+    )
     with pytest.raises(ConversionError, match="cannot be converted"):
         run_pipeline(choice, run_directory, force=False)
     assert processes.commands == []
