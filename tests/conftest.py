@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,9 @@ from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, FinishReason, Message, Prompt, Split, Turn, turn_positions
 from potstill.tables import conversations_to_table, write_table
+
+# What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NUM_LAYERS, WIDTH = 4, 32
 VOCAB_SIZE = 49_152
