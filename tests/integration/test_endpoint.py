@@ -228,7 +228,8 @@ def assert_same(one: Sample, other: Sample) -> None:
     assert np.mean(one.signal.top_token_ids_N == other.signal.top_token_ids_N) > 0.98
 
 
-def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, in_process):
+def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, in_process, draw_as_vllm):
+    draw_as_vllm()
     assert served_by_vllm.facts() == in_process.facts() | {"served_as": "teacher"}
     assert served_by_vllm.end_token_ids == in_process.end_token_ids
     asked, served = converse(served_by_vllm, TOP_LOGPROBS)

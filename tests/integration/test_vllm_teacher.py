@@ -98,10 +98,9 @@ def vllm_outputs(teacher, prompts, params):
         return teacher._llm.generate(prompts, params, use_tqdm=False)
 
 
-def test_arrays_are_vllms_own_flat_log_probabilities(teacher, monkeypatch):
+def test_arrays_are_vllms_own_flat_log_probabilities(teacher, draw_as_vllm):
     """With vLLM's own draws in both, so that the same tokens are looked at."""
     from vllm import SamplingParams as VllmParams
-    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
     asked = requests(teacher)[:4]
     params = [
@@ -118,9 +117,7 @@ def test_arrays_are_vllms_own_flat_log_probabilities(teacher, monkeypatch):
     ]
     flat = vllm_outputs(teacher, [one.prompt_token_ids for one in asked], params)
     teacher._llm.reset_prefix_cache()
-    with vllms_own_objects():
-        vllms_draws = TopKTopPSampler.forward_cpu
-    monkeypatch.setattr(TopKTopPSampler, "forward_cpu", vllms_draws)
+    draw_as_vllm()
     found = sample(teacher, asked)
     for one, output in zip(asked, flat, strict=True):
         assert found[one.request_id].token_ids == tuple(output.outputs[0].token_ids)
