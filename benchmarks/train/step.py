@@ -59,7 +59,9 @@ def main() -> None:
                 seconds = sum(found[way][-1]["seconds"][NUM_WARM_UP_STEPS:])
                 print(f"  round {number + 1}, {way}: {seconds:.1f} s", flush=True)
     fastest = {
-        way: sum(map(min, *(one["seconds"][NUM_WARM_UP_STEPS:] for one in rounds), strict=True))
+        way: sum(
+            map(min, zip(*(one["seconds"][NUM_WARM_UP_STEPS:] for one in rounds), strict=True))
+        )
         for way, rounds in found.items()
     }
     memory = {way: min(one["peak_bytes"] for one in rounds) for way, rounds in found.items()}
