@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from potstill.errors import TrainingError
-from train.data.batches import IGNORED_LABEL
+from train.data.batches import is_labelled
 
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 """What families call the factor of their logits: Cohere, Muse Glimmer, Falcon-H1."""
@@ -87,7 +87,7 @@ def labelled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # n
     names = ("input_ids", "attention_mask", "position_ids")
     inputs = {name: batch[name] for name in names if name in batch}
     hidden_BLD = model.base_model(**inputs, use_cache=False).last_hidden_state
-    predicting: Tensor = hidden_BLD[:, :-1][batch["labels"][:, 1:] != IGNORED_LABEL]
+    predicting: Tensor = hidden_BLD[:, :-1][is_labelled(batch)]
     return predicting
 
 

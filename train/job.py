@@ -141,9 +141,18 @@ def write_json(value: BaseModel, path: Path) -> None:
     Raises:
         ArtifactError: The disk is full.
     """
+    write_text(value.model_dump_json(indent=2) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text, whole or not at all.
+
+    Raises:
+        ArtifactError: The disk is full.
+    """
     with disk_errors("writing what training needs", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, value.model_dump_json(indent=2) + "\n")
+        write_text_atomically(path, text)
 
 
 def read_json(kind: type[Value], path: Path) -> Value:

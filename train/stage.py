@@ -19,7 +19,6 @@ from transformers.utils.logging import disable_progress_bar
 from potstill.chat import tokenizer_sha256
 from potstill.errors import TrainingError
 from potstill.fidelity import Fidelity, tokens_are_draws
-from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
@@ -29,7 +28,7 @@ from train.data.cache import largest_token_id
 from train.data.inputs import Data, load_data
 from train.evaluation.curves import draw_curves
 from train.evaluation.fidelity import measure_fidelity
-from train.job import Job, Outcome, Phase, PhaseFiles, write_job
+from train.job import Job, Outcome, Phase, PhaseFiles, write_job, write_text
 from train.launcher import launch_options, run_phase
 from train.phases import trained_student
 from train.students.checkpoints import reload_student, save_student
@@ -91,7 +90,7 @@ def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentP
     )
     untrained = _measure(config, data, model, "measuring the untrained student")
     start = {"plan": plan.model_dump(mode="json"), "untrained": dataclasses.asdict(untrained)}
-    _write_json(start, path)
+    write_text(json.dumps(start), path)
     return plan, untrained
 
 
@@ -139,7 +138,7 @@ def _measure_once(job: Job, data: Data, scratch_dir: Path, phase: Phase) -> Fide
         return Fidelity(**json.loads(path.read_text(encoding="utf-8")))
     model = trained_student(job, scratch_dir, phase, _probe(job.config, data)).to(_device())
     measured = _measure(job.config, data, model, "measuring the student so far")
-    _write_json(dataclasses.asdict(measured), path)
+    write_text(json.dumps(dataclasses.asdict(measured)), path)
     return measured
 
 
@@ -220,9 +219,3 @@ def _in_words(fidelity: Fidelity) -> str:
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _write_json(value: dict[str, Any], path: Path) -> None:
-    with disk_errors("writing what training goes on from", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, json.dumps(value))

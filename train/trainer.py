@@ -25,7 +25,7 @@ from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
 from potstill.errors import TrainingError
-from train.data.batches import IGNORED_LABEL, Collator, PackedCollator, num_tokens
+from train.data.batches import Collator, PackedCollator, labelled_token_ids, num_tokens
 from train.data.order import SimilarLengths
 from train.evaluation.held_out import MeasuresHeldOut, without_adapters
 from train.heads import labelled_hidden_states, output_head
@@ -139,9 +139,8 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
 
 def targets_of(batch: dict[str, Tensor]) -> Targets:
     """Return the teacher's signal for the labelled tokens of a batch."""
-    shifted_BL = batch["labels"][:, 1:]
     return Targets(
-        token_ids_T=shifted_BL[shifted_BL != IGNORED_LABEL],
+        token_ids_T=labelled_token_ids(batch),
         sampled_logprobs_T=batch["sampled_logprobs"],
         top_token_ids_TK=batch["top_token_ids"],
         top_logprobs_TK=batch["top_logprobs"],

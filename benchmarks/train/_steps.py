@@ -26,7 +26,7 @@ from trl import SFTTrainer
 from train import phases
 from train.arguments import offline_arguments
 from train.callbacks import ProgressCallback
-from train.data.batches import Collator, num_tokens
+from train.data.batches import Collator, is_labelled, num_tokens
 from train.data.cache import open_split
 from train.data.order import SimilarLengths
 from train.job import PhaseFiles, read_job
@@ -129,7 +129,7 @@ def training_flops(model: Any, inputs: dict[str, Tensor]) -> float:  # noqa: ANN
     linear = [weight for weight in layers.parameters() if weight.ndim == 2]
     passes = sum(weight.numel() * (6 if weight.requires_grad else 4) for weight in linear)
     head = model.get_output_embeddings().weight
-    num_labelled = int((inputs["labels"][:, 1:] != -100).sum())
+    num_labelled = int(is_labelled(inputs).sum())
     lengths = conversation_lengths(inputs)
     # Forward, two products of L x L / 2 scores for each head; backward twice that.
     attention = 3 * 2 * 2 * float((lengths.double() ** 2).sum()) / 2

@@ -8,7 +8,7 @@ sums and maxima of neighbouring blocks are taken side by side.
 
 In: torch tensors. Out: the same. Knows nothing of requests or of how its functions get into vLLM.
 
-Shape legend: T positions of different requests, V vocabulary, K tokens asked for.
+Shape legend: T positions of different requests, V vocabulary, B blocks, K tokens asked for.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def draw(logits_TV: Tensor, generators: Mapping[int, Any]) -> Tensor:
     weights_TV: Tensor = torch.softmax(logits_TV, dim=-1, dtype=torch.float32, out=logits_TV)
     num_blocks = vocab_size // BLOCK_COLUMNS
     inside = num_blocks * BLOCK_COLUMNS
-    blocks = weights_TV[:, :inside].unflatten(1, (BLOCK_COLUMNS, num_blocks))
-    sums_TB = torch.cat((blocks.sum(1), weights_TV[:, inside:]), dim=1).double()
+    sums_TB = torch.cat((_blocks(weights_TV).sum(1), weights_TV[:, inside:]), dim=1).double()
     block_T1, share_T1 = _pick(sums_TB, uniform_T1)
     # The columns behind the last whole block are blocks of one.
     columns_TC = block_T1 + torch.arange(BLOCK_COLUMNS) * num_blocks
@@ -50,6 +49,12 @@ def draw(logits_TV: Tensor, generators: Mapping[int, Any]) -> Tensor:
     columns_TC = torch.where(is_single_T1, inside + block_T1 - num_blocks, columns_TC)
     hit_T1, _ = _pick(weights_TV.gather(1, columns_TC).double(), share_T1)
     return columns_TC.gather(1, hit_T1).squeeze(1)
+
+
+def _blocks(values_TV: Tensor) -> Tensor:
+    """Return a view [T, BLOCK_COLUMNS, B] of the columns that fill whole blocks."""
+    num_blocks = values_TV.shape[1] // BLOCK_COLUMNS
+    return values_TV[:, : num_blocks * BLOCK_COLUMNS].unflatten(1, (BLOCK_COLUMNS, num_blocks))
 
 
 def _pick(weights_TN: Tensor, uniform_T1: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +101,7 @@ def top_values(values_TV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if num_blocks <= k:
         values, columns = values_TV.topk(k)
         return values, columns
-    blocks = values_TV[:, : num_blocks * BLOCK_COLUMNS].unflatten(1, (BLOCK_COLUMNS, num_blocks))
+    blocks = _blocks(values_TV)
     chosen = blocks.amax(1).topk(k, sorted=False).indices[:, None, :]
     first_columns = torch.arange(BLOCK_COLUMNS)[:, None] * num_blocks
     candidates = blocks.gather(2, chosen.expand(-1, BLOCK_COLUMNS, -1)).flatten(1)

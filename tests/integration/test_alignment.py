@@ -18,17 +18,12 @@ from train.data.cache import load_split
 from train.data.packing import pack_split
 from train.heads import labelled_hidden_states, output_head
 from train.losses import mix_of
-from train.losses.chunked import Targets, distillation_loss
+from train.losses.chunked import distillation_loss
+from train.trainer import targets_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LONGEST = 1024
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +53,9 @@ def packed(split, collator, *, one_row=False):
 
 def loss_of(model, batch, **kd):
     """Return the sums over a batch, with everything needed for a gradient."""
-    labels = batch["labels"][:, 1:]
-    targets = Targets(
-        labels[labels != IGNORED_LABEL],
-        batch["sampled_logprobs"],
-        batch["top_token_ids"],
-        batch["top_logprobs"],
-    )
     hidden_TD = labelled_hidden_states(model, batch)
-    return distillation_loss(hidden_TD, output_head(model), targets, mix_of(KDConfig(**kd)))
+    mix = mix_of(KDConfig(**kd))
+    return distillation_loss(hidden_TD, output_head(model), targets_of(batch), mix)
 
 
 def shifted(batch, by):

@@ -35,6 +35,16 @@ def labelled_positions(row: Row, max_length: int) -> Ids:
     return positions_T[positions_T < max_length]
 
 
+def is_labelled(batch: dict[str, Tensor]) -> Tensor:
+    """Return where [B, L - 1] what is seen so far predicts a token with a loss."""
+    return batch["labels"][:, 1:] != IGNORED_LABEL
+
+
+def labelled_token_ids(batch: dict[str, Tensor]) -> Tensor:
+    """Return the ids [T] of the tokens with a loss, in row-major order."""
+    return batch["labels"][:, 1:][is_labelled(batch)]
+
+
 def num_tokens(batch: dict[str, Tensor]) -> Tensor:
     """Return the number of tokens in a batch that are no padding.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.progress import track
-from train.data.batches import IGNORED_LABEL, Collator
+from train.data.batches import Collator, is_labelled, labelled_token_ids
 from train.heads import Head, labelled_hidden_states, output_head
 
 CHUNK_TOKENS = 256
@@ -83,11 +83,9 @@ def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401  (untyped library)
 
 def _student_rows(head: Head, hidden_TD: Tensor, batch: dict[str, Tensor]) -> StudentRows:
     """Gather what the figures need of the student's distributions, one chunk's at a time."""
-    labels = batch["labels"][:, 1:]
-    token_ids_T = labels[labels != IGNORED_LABEL]
     chunks = zip(
         torch.split(hidden_TD.to(head.weight_VD.dtype), CHUNK_TOKENS),
-        torch.split(token_ids_T, CHUNK_TOKENS),
+        torch.split(labelled_token_ids(batch), CHUNK_TOKENS),
         torch.split(batch["top_token_ids"], CHUNK_TOKENS),
         strict=True,
     )
@@ -112,15 +110,13 @@ def _chunk_rows(
 
 def _add(meter: FidelityMeter, batch: dict[str, Tensor], student: StudentRows) -> None:
     """Hand a padded batch to the meter, conversation by conversation."""
-    labels = batch["labels"][:, 1:]
-    labelled = labels != IGNORED_LABEL
     teacher = TeacherRows(
-        labels[labelled].numpy(),
+        labelled_token_ids(batch).numpy(),
         batch["top_token_ids"].numpy(),
         _numpy(batch["top_logprobs"]),
         _numpy(batch["sampled_logprobs"]),
     )
-    ends = labelled.sum(-1).cumsum(0).tolist()
+    ends = is_labelled(batch).sum(-1).cumsum(0).tolist()
     for start, end in zip([0, *ends], ends, strict=False):
         meter.add(teacher[start:end], student[start:end])
 

@@ -1,7 +1,7 @@
 """Hugging Face checkpoints: loaded, checked against the conversations, saved and reloaded.
 
-In: directories. Out: float32 models, and a student directory whose tokenizer files
-are the teacher's, byte for byte. Knows nothing of losses or of training.
+In: directories. Out: float32 models, and a student directory whose tokenizer files are
+those it was trained with, byte for byte. Knows nothing of losses or of training.
 """
 
 from __future__ import annotations
@@ -86,10 +86,13 @@ def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (untyped library)
 def save_student(
     model: Any,  # noqa: ANN401  (untyped library)
     directory: Path,
-    teacher_dir: Path,
+    tokenizer_dir: Path,
     dtype: torch.dtype,
 ) -> None:
-    """Write weights, config and the teacher's tokenizer files; the weights keep the dtype.
+    """Write weights, config and the tokenizer's files; the weights keep the dtype.
+
+    Args:
+        tokenizer_dir: The checkpoint whose tokenizer the student was trained with.
 
     Raises:
         ArtifactError: The disk is full or cannot be written.
@@ -104,8 +107,8 @@ def save_student(
         except SafetensorError as error:
             raise OSError(str(error)) from error
         for name in (*TOKENIZER_FILES, "generation_config.json"):
-            if (teacher_dir / name).is_file():
-                shutil.copyfile(teacher_dir / name, directory / name)
+            if (tokenizer_dir / name).is_file():
+                shutil.copyfile(tokenizer_dir / name, directory / name)
 
 
 def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  # noqa: ANN401
