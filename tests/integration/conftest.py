@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from generate.teachers.vllm_arrays import vllms_own_objects
+from potstill.manifest import Manifest, read_manifest
+from potstill.rundir import RunDirectory
+from train.config import TrainConfig
+
+TRAIN = """
+import resource, sys, torch
+from pathlib import Path
+from potstill.rundir import RunDirectory
+from train.config import TrainConfig
+from train.stage import run
+root, config, max_file_bytes = sys.argv[1:]
+torch.set_num_threads(1)
+if int(max_file_bytes):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(max_file_bytes), -1))
+run(TrainConfig.model_validate_json(config), RunDirectory(Path(root)))
+"""
 
 
 @pytest.fixture
@@ -21,3 +40,36 @@ def draw_as_vllm(monkeypatch) -> Callable[[], None]:
         monkeypatch.setattr(TopKTopPSampler, "forward_cpu", own)
 
     return use
+
+
+@pytest.fixture
+def stage_process() -> Callable[..., subprocess.Popen]:
+    """Return what starts the train stage in a process of its own."""
+
+    def start(
+        run_directory: RunDirectory,
+        config: TrainConfig,
+        *,
+        max_file_bytes: int = 0,
+        stderr: int = subprocess.DEVNULL,
+    ) -> subprocess.Popen:
+        """Start it; a limit on the size of files stands in for a full disk."""
+        arguments = [str(run_directory.root), config.model_dump_json(), str(max_file_bytes)]
+        return subprocess.Popen(
+            [sys.executable, "-c", TRAIN, *arguments],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=stderr,
+        )
+
+    return start
+
+
+@pytest.fixture
+def run_in_a_process(stage_process) -> Callable[[RunDirectory, TrainConfig], Manifest]:
+    """Return what runs the train stage where no other test has set libraries up in its way."""
+
+    def run(run_directory: RunDirectory, config: TrainConfig) -> Manifest:
+        assert stage_process(run_directory, config).wait() == 0
+        return read_manifest(run_directory.stage_dir("student"))
+
+    return run

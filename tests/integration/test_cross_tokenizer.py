@@ -19,13 +19,7 @@ from train.config import TrainConfig
 from train.data.inputs import load_data
 from train.stage import run as train
 
-
-@pytest.fixture(autouse=True)
-def _few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

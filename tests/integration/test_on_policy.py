@@ -1,7 +1,6 @@
 """The student's own answers, corrected by the real TRL with the tiny teacher in memory."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from potstill.manifest import read_manifest
 from train.config import TrainConfig
 from train.on_policy.trainers import GOLDTrainer
 from train.stage import run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 gold_trainer = sys.modules[GOLDTrainer.__module__]
 SETTINGS = {
@@ -35,37 +35,6 @@ SETTINGS = {
         "learning_rate": 1e-3,
     },
 }
-RUN_STAGE = """
-import json, sys, torch
-from pathlib import Path
-from potstill.rundir import RunDirectory
-from train.config import TrainConfig
-from train.stage import run
-torch.set_num_threads(1)
-run(TrainConfig.model_validate(json.loads(sys.argv[2])), RunDirectory(Path(sys.argv[1])))
-"""
-
-
-@pytest.fixture(autouse=True)
-def _few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def stage_process(run_directory):
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN_STAGE, str(run_directory.root), config().model_dump_json()],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def run_in_a_process(run_directory):
-    """Run the stage where no other test has set libraries up in its way; return its manifest."""
-    assert stage_process(run_directory).wait() == 0
-    return read_manifest(run_directory.stage_dir("student"))
 
 
 def config(**changes):
@@ -142,11 +111,13 @@ def test_a_student_with_other_tokens_is_corrected_by_gold(
     assert all(prompt in stored for prompt in read)
 
 
-def test_a_killed_phase_goes_on_and_the_one_before_is_not_done_again(tiny_run, tmp_path):
+def test_a_killed_phase_goes_on_and_the_one_before_is_not_done_again(
+    tiny_run, tmp_path, stage_process, run_in_a_process
+):
     whole = type(tiny_run)(tmp_path / "whole")
     subprocess.run(["cp", "-r", str(tiny_run.root), str(whole.root)], check=True)
-    finished = run_in_a_process(whole)
-    process = stage_process(tiny_run)
+    finished = run_in_a_process(whole, config())
+    process = stage_process(tiny_run, config())
     states_dir = tiny_run.partial_dir("student") / "scratch" / "on_policy" / "states"
     deadline = time.monotonic() + 240
     while not (states_dir / "checkpoint-2" / "whole").exists():
@@ -156,7 +127,7 @@ def test_a_killed_phase_goes_on_and_the_one_before_is_not_done_again(tiny_run, t
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    resumed = run_in_a_process(tiny_run)
+    resumed = run_in_a_process(tiny_run, config())
     assert len(lines(tiny_run, "offline")) == 3
     losses = {line["step"]: line["loss"] for line in lines(tiny_run, "on_policy")}
     expected = {line["step"]: line["loss"] for line in lines(whole, "on_policy")}

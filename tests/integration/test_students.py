@@ -14,6 +14,8 @@ from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.stage import run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCAB_SIZE = 49_152
 SETTINGS = {
     "student": {"num_layers": 3},
@@ -52,14 +54,6 @@ FAMILIES = {
     "gpt_neox": {},
     "gpt2": {"n_head": 4, "intermediate_size": None},
 }
-
-
-@pytest.fixture(autouse=True)
-def _few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

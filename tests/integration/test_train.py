@@ -1,7 +1,6 @@
 """The train stage on a tiny teacher's real conversations."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from train.config import TrainConfig
 from train.data.inputs import load_data
 from train.stage import run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = {
     "student": {"num_layers": 3},
     "dtype": "float32",
@@ -30,31 +31,6 @@ SETTINGS = {
     "logging_steps": 1,
     "batch_size": 4,
 }
-
-
-RUN_STAGE = """
-import json, sys, torch
-from pathlib import Path
-from potstill.rundir import RunDirectory
-from train.config import TrainConfig
-from train.stage import run
-torch.set_num_threads(1)
-run(TrainConfig.model_validate(json.loads(sys.argv[2])), RunDirectory(Path(sys.argv[1])))
-"""
-
-
-def stage_process(run_directory, script, stderr):
-    return subprocess.Popen(
-        [sys.executable, "-c", script, str(run_directory.root), config().model_dump_json()],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=stderr,
-    )
-
-
-def run_in_a_process(run_directory):
-    """Run the stage where no other test has set libraries up in its way; return its manifest."""
-    assert stage_process(run_directory, RUN_STAGE, stderr=subprocess.DEVNULL).wait() == 0
-    return read_manifest(run_directory.stage_dir("student"))
 
 
 def config(**changes):
@@ -76,14 +52,6 @@ def weights(run_directory):
 
 def config_of(checkpoint_dir):
     return json.loads((checkpoint_dir / "config.json").read_text())
-
-
-@pytest.fixture(autouse=True)
-def _few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -123,12 +91,12 @@ def test_a_student_that_got_worse_is_reported(tiny_run, caplog):
     assert "training made the student worse" in caplog.text
 
 
-def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path):
+def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path, stage_process, run_in_a_process):
     whole = type(tiny_run)(tmp_path / "whole")
     shutil.copytree(tiny_run.root, whole.root)
-    finished = run_in_a_process(whole)
+    finished = run_in_a_process(whole, config())
 
-    process = stage_process(tiny_run, RUN_STAGE, stderr=subprocess.DEVNULL)
+    process = stage_process(tiny_run, config())
     states_dir = tiny_run.partial_dir("student") / "scratch" / "offline" / "states"
     deadline = time.monotonic() + 120
     while not (states_dir / "checkpoint-4" / "whole").exists():
@@ -139,7 +107,7 @@ def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path):
     process.wait()
     assert not tiny_run.is_finished("student")
 
-    resumed = run_in_a_process(tiny_run)
+    resumed = run_in_a_process(tiny_run, config())
     assert losses(tiny_run) == losses(whole)
     assert resumed.facts == finished.facts
     assert weights(tiny_run) == weights(whole)
@@ -288,12 +256,9 @@ def test_a_teacher_that_was_trained_further_makes_no_student(tiny_run, tiny_teac
     assert load_data(given, tiny_run, tmp_path / "scratch").teacher_dir == changed
 
 
-def test_a_full_disk_is_one_clear_error(tiny_run):
+def test_a_full_disk_is_one_clear_error(tiny_run, stage_process):
     """A limit on the size of files stands in for the disk: writing stops half-way through one."""
-    script = RUN_STAGE.replace(
-        "run(", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))\nrun(", 1
-    )
-    process = stage_process(tiny_run, script, stderr=subprocess.PIPE)
+    process = stage_process(tiny_run, config(), max_file_bytes=1 << 20, stderr=subprocess.PIPE)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert b"potstill.errors.ArtifactError: the training state cannot be saved" in stderr

@@ -1,11 +1,9 @@
 """The train stage in two processes on a CPU, which accelerate launches and gloo connects."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,8 @@ from safetensors.torch import load_file
 from potstill.errors import ConfigError
 from train.config import TrainConfig
 from train.stage import run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETTINGS = {
     "student": {"num_layers": 3},
@@ -29,23 +29,11 @@ SETTINGS = {
     "batch_size": 4,
     "evaluation": {"every_steps": 4, "num_generations": 1, "max_new_tokens": 4},
 }
-RUN_STAGE = """
-import json, sys
-from pathlib import Path
-from potstill.rundir import RunDirectory
-from train.config import TrainConfig
-from train.stage import run
-run(TrainConfig.model_validate(json.loads(sys.argv[2])), RunDirectory(Path(sys.argv[1])))
-"""
 
 
 @pytest.fixture(autouse=True)
 def _few_threads(monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
 
 
 def config(**changes):
@@ -77,14 +65,6 @@ def processes_of(run_directory):
         except OSError:
             continue
     return found
-
-
-def stage_process(run_directory, script, stderr):
-    return subprocess.Popen(
-        [sys.executable, "-c", script, str(run_directory.root), config().model_dump_json()],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=stderr,
-    )
 
 
 def wait_until(condition, process):
@@ -126,11 +106,11 @@ def test_two_processes_share_out_the_student(tiny_run, tmp_path, monkeypatch, ch
         torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path):
+def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path, stage_process):
     whole = copied(tiny_run, tmp_path / "whole")
     finished = run(config(), whole)
 
-    process = stage_process(tiny_run, RUN_STAGE, stderr=subprocess.DEVNULL)
+    process = stage_process(tiny_run, config())
     states_dir = tiny_run.partial_dir("student") / "scratch" / "offline" / "states"
     wait_until((states_dir / "checkpoint-4" / "whole").exists, process)
     assert len(processes_of(tiny_run)) >= 3
@@ -149,12 +129,9 @@ def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path
         assert torch.equal(weights(tiny_run)[name], tensor)
 
 
-def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run):
+def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run, stage_process):
     """A limit on the size of files stands in for a full disk; only the first process writes."""
-    script = RUN_STAGE.replace(
-        "run(", "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))\nrun(", 1
-    )
-    process = stage_process(tiny_run, script, stderr=subprocess.PIPE)
+    process = stage_process(tiny_run, config(), max_file_bytes=1 << 20, stderr=subprocess.PIPE)
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 1
     assert b"potstill.errors.ArtifactError: the training state cannot be saved" in stderr

@@ -25,6 +25,8 @@ from train.stage import run
 from train.students.plan import build_student, plan_student
 from train.trainer import DistillationTrainer, compile_layers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = {
     "student": {"num_layers": 3},
     "dtype": "float32",
@@ -36,14 +38,6 @@ SETTINGS = {
     "max_length": 128,
     "max_grad_norm": 1e9,
 }
-
-
-@pytest.fixture(autouse=True)
-def _few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config(**changes):

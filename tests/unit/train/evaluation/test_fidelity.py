@@ -13,16 +13,10 @@ from train.data.cache import load_split
 from train.evaluation import fidelity
 from train.evaluation.fidelity import evaluating, measure_fidelity
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MAX_LENGTH = 60
 COLLATOR = Collator(MAX_LENGTH, 0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

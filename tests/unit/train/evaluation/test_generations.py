@@ -10,13 +10,7 @@ from potstill.errors import ArtifactError
 from train.data.cache import load_split
 from train.evaluation.generations import write_generations
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from train.heads import Head
 from train.losses import DIVERGENCES, TAILS, mix_of
 from train.losses.chunked import Targets, distillation_loss
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 T, V, D = 7, 11, 5
 HEADS = {
     "plain": {},
@@ -29,14 +31,6 @@ HEADS = {
 
 every_divergence = pytest.mark.parametrize("name", DIVERGENCES)
 every_tail = pytest.mark.parametrize("tail", TAILS)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def problem(k=4, seed=0, dtype=torch.float64):
