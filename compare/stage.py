@@ -14,23 +14,23 @@ from typing import Any
 
 from rich.console import Console
 
-from compare.answers import AnswerBook, open_client
-from compare.cache import JsonCache
+from compare.answers.answers import AnswerBook, open_client
+from compare.answers.cache import JsonCache
+from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.config import CompareConfig
-from compare.endpoint import free_port, running_endpoint, serve_command
-from compare.fidelity import measure_fidelity
-from compare.heldout import (
+from compare.measurement.fidelity import measure_fidelity
+from compare.measurement.heldout import (
     distinct_prompts,
     longest_first,
     plain_prompts,
     prompt_lengths,
     read_held_out,
 )
-from compare.machine import describe_machine
-from compare.page import render_page
-from compare.report import Report, build_report, has_own_tokenizer, reference_file
-from compare.speed import Speed, measure_speed
-from compare.table import render_table
+from compare.measurement.machine import describe_machine
+from compare.measurement.speed import Speed, measure_speed
+from compare.report.page import render_page
+from compare.report.report import Report, build_report, has_own_tokenizer, reference_file
+from compare.report.table import render_table
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.fidelity import Fidelity, tokens_are_draws
 from potstill.files import disk_errors, write_text_atomically

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from potstill.plan import Estimate, Workload
 from quantize.config import GgufType, QuantizeConfig
-from quantize.families import find_family
+from quantize.conversion.families import find_family
 
 SHARE_OF_PEAK = 0.5
 FIXED_SECONDS = 25.0

@@ -23,19 +23,19 @@ from potstill.manifest import Manifest, read_manifest
 from potstill.progress import Progress, append_metrics, track
 from potstill.rundir import RunDirectory, StageSession
 from quantize.card import write_card
-from quantize.checkpoint import Checkpoint
 from quantize.config import GgufType, QuantizeConfig
-from quantize.convert import BaseType, write_base_gguf
-from quantize.llama import ask_llama, usable_threads
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.conversion.convert import BaseType, write_base_gguf
+from quantize.llama.process import ask_llama, usable_threads
 from quantize.modelfile import write_modelfile
-from quantize.reference import (
+from quantize.verification.reference import (
     Expected,
     HeldOut,
     read_expected,
     read_held_out,
     write_reference_logprobs,
 )
-from quantize.verify import verify_file
+from quantize.verification.verify import verify_file
 
 BASE_TYPE: BaseType = "F16"
 """What quantised files are made from. On SmolLM2-135M-Instruct (1,024 tokens) files made from F16

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from potstill.errors import ConfigError
-from serve.wire import ChatCompletion
+from serve.api.wire import ChatCompletion
 
 logger = logging.getLogger(__name__)
 

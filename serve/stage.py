@@ -27,13 +27,13 @@ from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.files import sha256_file
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
-from serve.api import ServedModel, create_app
-from serve.chat_prompt import ChatPrompt
+from serve.api.app import ServedModel, create_app
+from serve.chat.prompt import ChatPrompt
 from serve.config import ServeConfig
-from serve.engine_context import physical_cores
-from serve.engine_model import GgufModel
-from serve.engine_request import EngineLimits
-from serve.engine_thread import EngineThread
+from serve.engine.context import physical_cores
+from serve.engine.model import GgufModel
+from serve.engine.request import EngineLimits
+from serve.engine.thread import EngineThread
 from serve.record import Record
 
 logger = logging.getLogger(__name__)

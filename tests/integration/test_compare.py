@@ -11,12 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from compare.answers.endpoint import free_port, running_endpoint
 from compare.config import CompareConfig
-from compare.endpoint import free_port, running_endpoint
-from compare.fidelity import measure_fidelity
-from compare.report import Report
+from compare.measurement.fidelity import measure_fidelity
+from compare.report.report import Report
+from compare.report.table import cells
 from compare.stage import run, run_with_endpoint
-from compare.table import cells
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.errors import ArtifactError, BackendUnavailableError, ManifestMismatchError
 from potstill.fidelity import Fidelity, FidelityMeter

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compare.endpoint import free_port
+from compare.answers.endpoint import free_port
 from generate.embedded import GGUF_NAME, PACKAGE
 from generate.teachers.endpoint import EndpointTeacher, connect
 from generate.teachers.endpoint_config import EndpointConfig

@@ -22,11 +22,11 @@ from generate.sources.reading import read_source
 from potstill.chat import render_prompt
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
-from serve.chat_prompt import ChatPrompt
-from serve.engine import Engine
-from serve.engine_model import GgufModel
-from serve.engine_request import EngineLimits, Output, Request
-from serve.engine_sampler import SampledLogprob, SamplerParams
+from serve.chat.prompt import ChatPrompt
+from serve.engine.engine import Engine
+from serve.engine.model import GgufModel
+from serve.engine.request import EngineLimits, Output, Request
+from serve.engine.sampler import SampledLogprob, SamplerParams
 
 KEY = "a-secret-key"
 CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE = 512, 8, 8

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from compare.endpoint import free_port, running_endpoint
-from compare.machine import Machine
-from compare.report import Report, build_report
-from compare.speed import Speed
+from compare.answers.endpoint import free_port, running_endpoint
+from compare.measurement.machine import Machine
+from compare.measurement.speed import Speed
+from compare.report.report import Report, build_report
 from potstill.fidelity import Fidelity
 from potstill.manifest import Manifest, build_manifest
 from potstill.schema import Conversation, Message

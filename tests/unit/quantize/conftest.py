@@ -11,9 +11,9 @@ import pytest
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
-from quantize.checkpoint import Checkpoint
-from quantize.hostile_texts import HOSTILE_TEXTS
-from quantize.reference import (
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.verification.hostile_texts import HOSTILE_TEXTS
+from quantize.verification.reference import (
     Expected,
     HeldOut,
     read_expected,

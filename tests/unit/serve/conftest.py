@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from gguf import quants
 
-from serve.engine import Engine
-from serve.engine_model import GgufModel
-from serve.engine_request import EngineLimits, Output, Request
+from serve.engine.engine import Engine
+from serve.engine.model import GgufModel
+from serve.engine.request import EngineLimits, Output, Request
 
 WIDTH, NUM_LAYERS, NUM_HEADS, NUM_KV_HEADS, CONTEXT_TOKENS = 64, 2, 2, 1, 512
 

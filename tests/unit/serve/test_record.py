@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import ConfigError
+from serve.api.wire import ChatCompletion
 from serve.config import ServeConfig
 from serve.record import Record
-from serve.wire import ChatCompletion
 
 
 def answer(text: str = "Hi!") -> ChatCompletion:

@@ -10,7 +10,7 @@ from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from serve.config import ServeConfig
-from serve.engine_model import GgufModel
+from serve.engine.model import GgufModel
 from serve.stage import load_models, model_paths, run
 
 FILES = [

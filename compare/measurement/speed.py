@@ -1,0 +1,110 @@
+"""How fast each model of an endpoint answers one user.
+
+In: a client, model names, prompts. Out: the median over rounds of tokens per second and of the time
+to the first token. Knows nothing of what runs behind the endpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import openai
+
+from compare.answers.answers import backend_errors, wire_messages
+from potstill.errors import BackendError
+from potstill.progress import track
+from potstill.schema import Conversation, Message
+
+WARM_UP_MESSAGES = (Message(role="user", content="Hello!"),)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One model's speed for a single user, through HTTP."""
+
+    tokens_per_second: float
+    """Decoding: tokens after the first, over the time after the first."""
+    time_to_first_token_seconds: float
+    """From the request to the first piece of text: reading the prompt, and one token."""
+    num_timed_answers: int = 1
+    """Answers behind the medians; one of fewer than two tokens has no speed."""
+
+
+def measure_speed(
+    client: openai.OpenAI, models: Sequence[str], prompts: Sequence[Conversation], max_tokens: int
+) -> dict[str, Speed]:
+    """Time every model once a round, one prompt a round, and take medians.
+
+    Prompts differ from round to round, so that a server which remembers prompts reads each anew.
+
+    Raises:
+        BackendError: The endpoint fails, or a model never answers with two tokens.
+    """
+    samples: dict[str, list[Speed]] = {model: [] for model in models}
+    with track("measuring speed", len(models) * (len(prompts) + 1), "answers") as progress:
+        for model in models:
+            time_answer(client, model, WARM_UP_MESSAGES, 4)
+            progress.advance()
+        for prompt in prompts:
+            for model in models:
+                sample = time_answer(client, model, prompt.given, max_tokens)
+                samples[model] += [sample] if sample else []
+                progress.advance()
+    return {model: _median(model, samples[model]) for model in models}
+
+
+def time_answer(
+    client: openai.OpenAI, model: str, messages: Sequence[Message], max_tokens: int
+) -> Speed | None:
+    """Time one streamed answer at temperature 0; None when it has fewer than two tokens.
+
+    Raises:
+        BackendError: The endpoint fails.
+    """
+    started = time.perf_counter()
+    first = last = None
+    num_tokens = 0
+    with (
+        backend_errors(model),
+        client.chat.completions.create(
+            model=model,
+            messages=wire_messages(messages),
+            temperature=0.0,
+            max_tokens=max_tokens,
+            stream=True,
+            stream_options={"include_usage": True},
+        ) as stream,
+    ):
+        for chunk in stream:
+            last = time.perf_counter()
+            if first is None and chunk.choices and chunk.choices[0].delta.content:
+                first = last
+            if chunk.usage is not None:
+                num_tokens = chunk.usage.completion_tokens
+    if first is None or last is None or last <= first or num_tokens < 2:
+        return None
+    return Speed(
+        tokens_per_second=(num_tokens - 1) / (last - first),
+        time_to_first_token_seconds=first - started,
+    )
+
+
+def _median(model: str, samples: Sequence[Speed]) -> Speed:
+    if not samples:
+        raise BackendError(
+            "a model's speed cannot be measured",
+            where=f"model {model}",
+            expected="answers of at least two tokens, with usage",
+            found="none",
+            hint="raise compare.speed_rounds or compare.speed_tokens",
+        )
+    return Speed(
+        tokens_per_second=median(sample.tokens_per_second for sample in samples),
+        time_to_first_token_seconds=median(
+            sample.time_to_first_token_seconds for sample in samples
+        ),
+        num_timed_answers=len(samples),
+    )

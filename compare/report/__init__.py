@@ -1,0 +1,1 @@
+"""What the user reads: report.json, the page, the table on stdout. Measures nothing."""

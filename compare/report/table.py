@@ -1,0 +1,92 @@
+"""The report as a table for the terminal.
+
+In: a `Report`. Out: a rich table. Knows nothing of HTML.
+"""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from compare.report.report import FileRow, ModelRow, Report
+from compare.report.summary import acceptance, parameters, size
+
+HEADINGS = (
+    "model",
+    "params",
+    "size",
+    "tok/s",
+    "speed",
+    "first\ntoken",
+    "KL to\nteacher",
+    "top-1",
+)
+NEARNESS_HEADINGS = (
+    "model",
+    "KL,\nat least",
+    "KL,\nestimated",
+    "KL,\nat most",
+    "reverse KL,\nat least",
+    "drafts\naccepted",
+    "calibration\nerror",
+    "nats per\ntoken",
+)
+NOT_MEASURED = "—"
+
+
+def cells(row: ModelRow) -> tuple[str, ...]:
+    """Lay a row out as text under HEADINGS; the page and the terminal show the same."""
+    top1 = NOT_MEASURED if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
+    served = (NOT_MEASURED,) * 4
+    if isinstance(row, FileRow):
+        served = (
+            size(row.bytes),
+            f"{row.tokens_per_second:.1f}",
+            f"{row.speed_ratio:.2f}x",
+            f"{row.time_to_first_token_seconds:.2f} s",
+        )
+    return (
+        row.name,
+        parameters(row.num_parameters),
+        *served,
+        _with_error(row.kl_nats, row.kl_standard_error),
+        top1,
+    )
+
+
+def nearness_cells(row: ModelRow) -> tuple[str, ...]:
+    """Lay out under NEARNESS_HEADINGS how near a model is to the teacher."""
+    return (
+        row.name,
+        _with_error(row.kl_nats, row.kl_standard_error),
+        _with_error(row.kl_estimate_nats, row.kl_estimate_standard_error),
+        _with_error(row.kl_upper_bound_nats, None),
+        _with_error(row.reverse_kl_nats, None),
+        acceptance(row) or NOT_MEASURED,
+        NOT_MEASURED if row.calibration_error is None else f"{row.calibration_error:.1%}",
+        _with_error(row.nats_per_token, None),
+    )
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.3f} ± {error:.3f}" if error else f"{value:.3f}" if value else "0"
+
+
+def render_table(report: Report) -> Table:
+    """Return the report's rows as a rich table of 80 columns; the recommended file is in bold."""
+    table = Table(
+        title=f"student and teacher on {report.num_held_out} held-out conversations",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+        caption=f"speed: ratio to {report.reference}; KL: at least so many nats per token, ± one "
+        "standard error; top-1: how often the most probable token is the teacher's",
+    )
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+    for row in report.rows:
+        table.add_row(*cells(row), style="bold" if row.name == report.recommended else None)
+    return table

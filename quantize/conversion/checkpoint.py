@@ -1,0 +1,126 @@
+"""A Hugging Face checkpoint on disk, read tensor by tensor.
+
+In: a directory with config.json and safetensors, sharded or not. Out: its configuration and
+weights as float32 arrays, one in memory at a time. Knows nothing of GGUF.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.errors import ArtifactError, ConversionError
+from quantize.conversion.families import Family, Weights, find_family, refuse_unsupported
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+
+class Checkpoint:
+    """A checkpoint whose architecture can be converted.
+
+    Attributes:
+        config: Its `transformers` configuration.
+        family: Its row in the table of architectures.
+        files: File that holds each tensor, by tensor name, in the checkpoint's order.
+
+    Raises:
+        ConversionError: The architecture or one of its settings is not supported.
+        ArtifactError: A file is missing or damaged.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.dir = directory
+        architectures = _read_json(directory / "config.json").get("architectures") or [None]
+        self.family: Family = find_family(architectures[0], directory / "config.json")
+        self.config = self._load_config()
+        refuse_unsupported(self.config, directory / "config.json")
+        self.files = self._find_tensors()
+
+    def load(self, name: str) -> Weights:
+        """Read one tensor as float32.
+
+        Raises:
+            ArtifactError: Its file is damaged.
+            ConversionError: It holds NaN or infinity.
+        """
+        import torch
+
+        with _opened(self.files[name]) as file:
+            weights: Weights = file.get_tensor(name).to(torch.float32).numpy()
+        if not np.isfinite(weights).all():
+            raise ConversionError(
+                "the checkpoint holds weights that are not finite",
+                where=f"{self.files[name]}, tensor {name}",
+                expected="finite numbers",
+                hint="training diverged: lower train.learning_rate and train again with --force",
+            )
+        return weights
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape without reading it."""
+        with _opened(self.files[name]) as file:
+            return tuple(file.get_slice(name).get_shape())
+
+    def equal(self, name: str, other: str) -> bool:
+        """Tell whether two tensors hold the same values."""
+        return self.shape(name) == self.shape(other) and bool(
+            np.array_equal(self.load(name), self.load(other))
+        )
+
+    def _load_config(self) -> Any:  # noqa: ANN401  (a transformers configuration of any model)
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(self.dir)
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(
+                "the checkpoint's configuration cannot be read",
+                where=self.dir / "config.json",
+                found=str(error).splitlines()[0],
+                hint="restore the file, or make the stage that wrote it again with --force",
+            ) from error
+
+    def _find_tensors(self) -> dict[str, Path]:
+        if (self.dir / INDEX_NAME).is_file():
+            weight_map = _read_json(self.dir / INDEX_NAME)["weight_map"]
+            return {name: self.dir / file for name, file in weight_map.items()}
+        path = self.dir / SINGLE_NAME
+        with _opened(path) as file:
+            return dict.fromkeys(file.keys(), path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            "a checkpoint's weights cannot be read",
+            where=path,
+            expected="a whole safetensors file",
+            found=str(error).splitlines()[0],
+            hint="restore the file, or make the stage that wrote it again with --force",
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            "a checkpoint's file cannot be read",
+            where=path,
+            expected="JSON",
+            found=error,
+            hint="restore the file, or make the stage that wrote it again with --force",
+        ) from error
+    return dict(content)

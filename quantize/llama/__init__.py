@@ -1,0 +1,1 @@
+"""llama.cpp's library, in processes of its own: a broken file takes nobody else along."""

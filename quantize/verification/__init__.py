@@ -1,0 +1,1 @@
+"""A GGUF file against its checkpoint: tokens, template, stops, distributions."""

@@ -1,0 +1,56 @@
+"""What goes into an engine and what comes out: requests, outputs, limits, totals.
+
+In and out: plain values. Knows nothing of how they are served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from potstill.errors import BackendError
+from serve.engine.sampler import SampledLogprob, SamplerParams
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One completion to make. Requests are told apart by identity."""
+
+    prompt_token_ids: Sequence[int]
+    sampler: SamplerParams = field(default_factory=SamplerParams)
+    max_new_tokens: int | None = None
+    """None means as many as the context has room for."""
+    stop: tuple[str, ...] = ()
+    """The completion ends before the first of these strings."""
+    num_top_logprobs: int | None = None
+    """How many alternatives to report per token; None reports no log-probabilities at all."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a step added to one request's completion."""
+
+    text: str = ""
+    logprobs: tuple[SampledLogprob, ...] = ()
+    finish_reason: Literal["stop", "length"] | None = None
+    error: BackendError | None = None
+    num_new_tokens: int = 0
+    """Tokens of the whole completion, end token included; set in the last output."""
+    num_cached_tokens: int = 0
+    """Prompt tokens that were not computed, since an earlier sequence began alike; set likewise."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing more comes for the request."""
+        return self.finish_reason is not None or self.error is not None
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """How much an engine takes on; the meanings are those of `ServeConfig`."""
+
+    context_tokens: int
+    max_parallel: int
+    max_batch_tokens: int
+    max_queue: int

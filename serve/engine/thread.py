@@ -1,0 +1,116 @@
+"""The bridge between an engine's thread and the event loop.
+
+In: requests from coroutines. Out: an asynchronous stream of their outputs. Neither side blocks the
+other: a step's outputs cross over in one call. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+from potstill.errors import BackendUnavailableError
+from serve.engine.engine import Engine
+from serve.engine.model import GgufModel
+from serve.engine.request import EngineLimits, Output, Request
+
+
+class EngineThread:
+    """Runs one engine in a thread of its own, for one event loop."""
+
+    def __init__(self, model: GgufModel, limits: EngineLimits, *, threads: int) -> None:
+        self.engine = Engine(model, limits, threads=threads, deliver=self._deliver)
+        self._generations: dict[Request, Generation] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(
+            target=self.engine.run, name=f"engine {model.path.name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begin to work for the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread after the step at hand; requests in flight fail."""
+        self.engine.close()
+        await asyncio.to_thread(self._thread.join)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken and worked on."""
+        return self._thread.is_alive() and self.engine.is_open
+
+    def submit(self, requests: Sequence[Request]) -> Generation:
+        """Queue requests that make up one answer.
+
+        Raises:
+            BackendUnavailableError: The engine does not run, or its queue is full.
+            ContextLengthError: Prompt and completion do not fit.
+            InvalidRequestError: A parameter is out of the model's range.
+        """
+        if not self.is_ready:
+            raise BackendUnavailableError("the model is not running")
+        generation = Generation(self, requests)
+        self._generations.update(dict.fromkeys(requests, generation))
+        try:
+            self.engine.submit(requests)
+        except BaseException:
+            self.forget(requests)
+            raise
+        return generation
+
+    def forget(self, requests: Sequence[Request]) -> None:
+        """Deliver nothing more for these requests."""
+        for request in requests:
+            self._generations.pop(request, None)
+
+    def _deliver(self, outputs: list[tuple[Request, Output]]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._dispatch, outputs)
+
+    def _dispatch(self, outputs: list[tuple[Request, Output]]) -> None:
+        for request, output in outputs:
+            if generation := self._generations.get(request):
+                generation.put(request, output)
+
+
+class Generation:
+    """The outputs of the requests behind one answer, as they come."""
+
+    def __init__(self, thread: EngineThread, requests: Sequence[Request]) -> None:
+        self._thread = thread
+        self._index_of = {request: index for index, request in enumerate(requests)}
+        self._outputs: asyncio.Queue[tuple[int, Output]] = asyncio.Queue()
+        self._unfinished = set(requests)
+
+    def put(self, request: Request, output: Output) -> None:
+        """Take in an output, in the event loop."""
+        self._outputs.put_nowait((self._index_of[request], output))
+        if output.is_last:
+            self._unfinished.discard(request)
+            self._thread.forget([request])
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Output]]:
+        """Yield each output with its request's index, until all requests are finished.
+
+        Raises:
+            BackendError: One of the requests failed; the others are cancelled.
+        """
+        try:
+            while self._unfinished or not self._outputs.empty():
+                index, output = await self._outputs.get()
+                if output.error is not None:
+                    raise output.error
+                yield index, output
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Free what is still at work; does nothing when all is finished."""
+        unfinished = list(self._unfinished)
+        self._unfinished.clear()
+        if unfinished:
+            self._thread.forget(unfinished)
+            self._thread.engine.cancel(unfinished)

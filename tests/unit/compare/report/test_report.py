@@ -1,0 +1,123 @@
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from compare.report.report import ModelRow, Report, reference_file
+from compare.report.summary import parameters, size, summarise
+from compare.report.table import cells, nearness_cells, render_table
+
+
+def test_json_round_trip_keeps_every_number(report):
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_rows_read_from_teacher_to_smallest_student(report):
+    assert [row.name for row in report.rows] == [
+        "teacher",
+        "teacher-F16",
+        "teacher-Q4_K_M",
+        "student, untrained",
+        "student, trained",
+        "student-F16",
+        "student-Q8_0",
+        "student-Q4_K_M",
+    ]
+
+
+def test_ratios_refer_to_the_largest_teacher_file(report):
+    assert report.reference == "teacher-F16"
+    student = report.recommended_file
+    assert student.speed_ratio == pytest.approx(60.2 / 25.3)
+    assert student.size_ratio == pytest.approx(89 / 271)
+
+
+def test_reference_ignores_larger_student_files():
+    files = [
+        {"name": "student-F16", "role": "student", "bytes": 9},
+        {"name": "teacher-Q4_K_M", "role": "teacher", "bytes": 3},
+        {"name": "teacher-Q8_0", "role": "teacher", "bytes": 5},
+    ]
+    assert reference_file(files) == "teacher-Q8_0"
+
+
+def test_sampled_teacher_is_the_zero_of_the_scale(report):
+    teacher = report.rows[0]
+    assert (teacher.kl_nats, teacher.top1_agreement) == (0.0, 1.0)
+    assert teacher.nats_per_token == pytest.approx(1.7)
+
+
+def test_no_note_when_training_measured_the_same_tokens(report):
+    assert report.notes == ()
+
+
+def test_note_when_training_measured_other_tokens(make_report):
+    (note,) = make_report(trained_tokens=999).notes
+    assert "999 held-out tokens and the files on 8,190" in note
+
+
+def test_summary_compares_with_every_teacher_file_and_claims_no_verdict(report):
+    text = " ".join(summarise(report))
+    assert "0.33 times the size of teacher-F16 (89 MB against 271 MB)" in text
+    assert "2.38 times its speed (60.2 against 25.3 tokens per second" in text
+    assert "0.85 times the size of teacher-Q4_K_M" in text
+    assert "about 64% of the probability" in text
+    assert "full KL estimated at 0.450 ± 0.017 nats" in text
+    assert "would have 81% of its tokens accepted" in text
+    assert "Training removed 72% of the KL (from 1.104 to 0.312)" in text
+    assert "changed it by +0.079" in text
+    assert "not a verdict" in text
+
+
+def test_summary_gives_bounds_where_nothing_can_be_estimated(report):
+    unknown = {"kl_estimate_nats": None, "acceptance_estimate": None}
+    files = tuple(file.model_copy(update=unknown) for file in report.files)
+    text = " ".join(summarise(report.model_copy(update={"files": files})))
+    assert "at most 68% of the probability" in text
+    assert "KL of at least 0.391 ± 0.014 nats" in text
+    assert "would have 75% to 84% of its tokens accepted" in text
+
+
+def test_figures_that_an_earlier_measurement_lacks_are_left_out(report):
+    old = {"name", "role", "step", "num_parameters", "kl_nats", "kl_standard_error"}
+    old |= {"top1_agreement", "nats_per_token", "num_tokens"}
+    row = ModelRow(**report.trained.model_dump(include=old))
+    assert "|".join(nearness_cells(row)) == "student, trained|0.312 ± 0.012|—|—|—|—|—|2.050"
+    assert cells(row) == cells(report.trained)
+
+
+def test_summary_says_when_training_did_not_help(report):
+    untrained, trained = report.untrained, report.trained
+    worse = trained.model_copy(update={"kl_nats": 1.2})
+    changed = report.model_copy(update={"checkpoints": (report.rows[0], untrained, worse)})
+    text = " ".join(summarise(changed))
+    assert "Training did not bring the student nearer" in text
+
+
+def test_terminal_table_shows_every_row_and_figure(report):
+    stream = StringIO()
+    Console(file=stream, width=80).print(render_table(report))
+    lines = stream.getvalue().splitlines()
+    for row in report.rows:
+        assert any(all(text in line for text in cells(row)) for line in lines), row.name
+
+
+def test_units_follow_the_magnitude():
+    assert [size(89_000_000), size(4_683_000_000)] == ["89 MB", "4.68 GB"]
+    assert [parameters(113_274_432), parameters(7_241_700_000)] == ["113.3M", "7.24B"]
+
+
+def test_a_student_with_other_tokens_has_no_figures_per_token(make_report):
+    report = make_report(own_tokenizer=True)
+    assert report.own_tokenizer
+    assert "tokenizer of its own" in report.notes[0]
+    for row in report.rows:
+        assert (row.kl_nats is None) == (row.role == "student")
+        assert cells(row).count("—") == 2 * (row.role == "student") + 4 * (
+            row in report.checkpoints
+        )
+    text = " ".join(summarise(report))
+    assert "student-Q4_K_M has other tokens than the teacher" in text
+    assert "from 3.210 to 2.050 nats per token of its own" in text
+    assert "2.38 times its speed" in text
+    assert Report.model_validate_json(report.model_dump_json()) == report

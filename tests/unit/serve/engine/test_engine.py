@@ -1,0 +1,198 @@
+"""The engine's promises, on a tiny random model that really decodes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError
+from serve.engine.context import Chunk, DecodeContext
+from serve.engine.request import Request
+from serve.engine.sampler import SamplerParams
+from serve.errors import InvalidRequestError, QueueFullError
+
+GREEDY = SamplerParams(temperature=0.0)
+
+
+def request(*prompt: int, new: int | None = 8, sampler: SamplerParams = GREEDY, **more) -> Request:
+    return Request(prompt, sampler, max_new_tokens=new, num_top_logprobs=0, **more)
+
+
+@pytest.fixture(scope="module")
+def loaded(make_bench):
+    """One engine for many examples: earlier ones leave their tokens in its slots."""
+    return make_bench(max_parallel=6, max_batch_tokens=80)
+
+
+prompts = st.lists(st.integers(100, 130), min_size=1, max_size=100)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(prompts, st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=10))
+def test_answers_do_not_depend_on_load_history_or_neighbours(loaded, make_bench, mix):
+    requests = [
+        request(*prompt, new=new, sampler=SamplerParams(temperature=1.0, seed=seed))
+        for prompt, new, seed in mix
+    ]
+    loaded.run(*requests)
+    prompt, new, seed = mix[-1]
+    alone = make_bench(max_parallel=1, max_batch_tokens=256)
+    lonely = request(*prompt, new=new, sampler=SamplerParams(temperature=1.0, seed=seed))
+    alone.run(lonely)
+    assert loaded.logprobs(requests[-1]) == alone.logprobs(lonely)
+
+
+def test_how_a_prompt_is_cut_into_chunks_does_not_change_the_answer(make_bench):
+    answers = []
+    for max_batch_tokens in (256, 100, 17):
+        bench = make_bench(max_batch_tokens=max_batch_tokens)
+        long = request(*range(100, 250))
+        bench.run(long)
+        answers.append(bench.logprobs(long))
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_long_prompt_does_not_stall_a_running_stream(bench):
+    running = request(5, 6, 7, new=40)
+    bench.engine.submit([running])
+    bench.engine.step()
+    before = len(bench.logprobs(running))
+    bench.engine.submit([request(*range(100, 300), new=1)])
+    for _ in range(5):
+        bench.engine.step()
+    assert len(bench.logprobs(running)) == before + 5
+
+
+def test_the_beginning_a_conversation_shares_is_computed_once(bench):
+    shared = tuple(range(200, 240))
+    bench.run(request(*shared, 1000))
+    decoded = bench.engine.num_decoded_tokens
+    second = request(*shared, 1001, 1002, new=1)
+    bench.run(second)
+    assert bench.last(second).num_cached_tokens == len(shared)
+    assert bench.engine.num_decoded_tokens == decoded + 2
+
+
+def test_a_shared_beginning_is_taken_from_a_running_request_too(bench):
+    shared = tuple(range(200, 220))
+    running = request(*shared, 1000, new=30)
+    bench.engine.submit([running])
+    bench.engine.step()
+    second = request(*shared, 1001, new=5)
+    bench.engine.submit([second])
+    bench.finish(running, second)
+    assert bench.last(second).num_cached_tokens == len(shared)
+
+
+def test_cancelled_requests_free_their_slots_and_say_nothing_more(make_bench):
+    bench = make_bench(max_parallel=1)
+    cancelled, waiting, kept = request(1, 2, 3, new=200), request(4, 5), request(6, 7, new=3)
+    bench.engine.submit([cancelled, waiting, kept])
+    bench.engine.step()
+    said = len(bench.outputs[cancelled])
+    bench.engine.cancel([cancelled, waiting])
+    bench.finish(kept)
+    assert len(bench.outputs[cancelled]) == said
+    assert waiting not in bench.outputs
+
+
+def test_a_request_llama_cpp_refuses_fails_alone(bench):
+    good, bad, also_good = request(5, 6), request(7, 10**6), request(8, 9)
+    bench.run(good, bad, also_good)
+    assert isinstance(bench.last(bad).error, BackendError)
+    for one in (good, also_good):
+        fresh = request(*one.prompt_token_ids)
+        bench.run(fresh)
+        assert bench.logprobs(one) == bench.logprobs(fresh)
+        assert bench.last(one).error is None
+
+
+def test_what_does_not_fit_the_context_is_refused_at_once(make_bench):
+    bench = make_bench(context_tokens=16)
+    for too_long in (request(*range(16), new=None), request(*range(10), new=7)):
+        with pytest.raises(ContextLengthError, match="context is 16 tokens"):
+            bench.engine.submit([too_long])
+    exact, open_ended = request(*range(100, 110), new=6), request(*range(100, 115), new=None)
+    bench.run(exact, open_ended)
+    assert bench.last(exact).num_new_tokens == 6
+    assert bench.last(open_ended).num_new_tokens == 1
+    assert bench.last(open_ended).finish_reason == "length"
+
+
+def test_the_queue_is_bounded_and_takes_all_or_none(make_bench):
+    bench = make_bench(max_parallel=1, max_queue=2)
+    bench.engine.submit([request(1), request(2)])
+    with pytest.raises(QueueFullError):
+        bench.engine.submit([request(3), request(4)])
+    last = request(5)
+    bench.run(last)
+    with pytest.raises(InvalidRequestError, match="too many choices"):
+        bench.engine.submit([request(number) for number in range(4)])
+
+
+def test_a_closed_engine_refuses_requests_and_fails_the_unfinished(make_bench):
+    bench = make_bench()
+    unfinished = request(1, 2)
+    bench.engine.submit([unfinished])
+    bench.engine.close()
+    bench.engine.run()
+    assert isinstance(bench.last(unfinished).error, BackendUnavailableError)
+    with pytest.raises(BackendUnavailableError):
+        bench.engine.submit([request(1)])
+
+
+def test_no_tokens_asked_for_ends_at_once(bench):
+    nothing = request(1, 2, new=0)
+    assert bench.run(nothing) == [""]
+    assert bench.last(nothing).finish_reason == "length"
+
+
+def test_the_end_token_has_a_row_of_its_own(bench, tiny_model):
+    end = next(i for i in range(tiny_model.vocab_size) if tiny_model.ends_generation(i))
+    ended = request(1, 2, new=8, sampler=SamplerParams(logit_bias={end: 100.0}))
+    assert bench.run(ended) == [""]
+    assert bench.last(ended).finish_reason == "stop"
+    assert [token_id for token_id, _ in bench.logprobs(ended)] == [end]
+
+
+def test_impossible_values_are_refused(bench):
+    with pytest.raises(InvalidRequestError, match="prompt is empty"):
+        bench.engine.submit([request()])
+    with pytest.raises(InvalidRequestError, match="logit_bias"):
+        bench.engine.submit([request(1, sampler=SamplerParams(logit_bias={49152: 1.0}))])
+
+
+def test_logprobs_are_the_log_softmax_of_the_raw_logits(bench, tiny_model):
+    prompt = [5, 6, 7, 8]
+    asked = Request(
+        prompt,
+        SamplerParams(temperature=0.7, seed=1, logit_bias={77: 100.0}, repeat_penalty=1.5),
+        max_new_tokens=3,
+        num_top_logprobs=5,
+    )
+    bench.run(asked)
+    entries = [entry for output in bench.outputs[asked] for entry in output.logprobs]
+    context = DecodeContext(
+        tiny_model, num_sequences=1, context_tokens=64, max_batch_tokens=8, threads=1
+    )
+    fed = list(prompt)
+    for entry in entries:
+        context.forget(0, 0)
+        logits = context.logits(context.decode([Chunk(0, 0, fed, True)])[-1]).astype(np.float64)
+        expected = logits - np.logaddexp.reduce(logits)
+        assert entry.logprob == pytest.approx(expected[entry.token_id], abs=1e-9)
+        assert [i for i, _ in entry.top] == np.argsort(-expected)[:5].tolist()
+        assert [p for _, p in entry.top] == pytest.approx(np.sort(expected)[::-1][:5], abs=1e-9)
+        fed.append(entry.token_id)
+    context.close()
+
+
+def test_a_batch_the_context_has_no_room_for_is_refused_before_c_aborts(tiny_model):
+    context = DecodeContext(
+        tiny_model, num_sequences=1, context_tokens=64, max_batch_tokens=8, threads=1
+    )
+    with pytest.raises(BackendError, match="max_batch_tokens"):
+        context.decode([Chunk(0, 0, list(range(9)), True)])
+    with pytest.raises(BackendError, match="max_batch_tokens"):
+        context.decode([Chunk(0, 0, [], True)])
+    context.close()
