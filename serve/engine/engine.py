@@ -20,6 +20,7 @@ from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.sampler import SampledLogprob, Sampler, sampled_logprob
 from serve.engine.slots import Slot, Slots
+from serve.engine.stats import EngineStats
 from serve.engine.text import TextStream
 from serve.errors import InvalidRequestError, QueueFullError
 
@@ -114,6 +115,24 @@ class Engine:
         with self._lock:
             self._closing = True
             self._lock.notify()
+
+    def stats(self) -> EngineStats:
+        """Return how busy the engine is, and what it has done since it was made."""
+        return EngineStats(
+            num_waiting=len(self._waiting),
+            num_active=len(self._active),
+            num_sequences=self.limits.max_parallel,
+            num_steps=0,
+            num_decoded_tokens=self.num_decoded_tokens,
+            num_prompt_tokens=0,
+            num_cached_tokens=0,
+            num_generated_tokens=0,
+            num_scheduled_sequences=0,
+            num_drafted_tokens=0,
+            num_accepted_tokens=0,
+            decode_seconds=0.0,
+            other_seconds=0.0,
+        )
 
     @property
     def is_open(self) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
+from llama_cpp._ggml import libggml
 
 from potstill.errors import ArtifactError
 from potstill.processor import has_amx
@@ -22,6 +23,16 @@ logger = logging.getLogger(__name__)
 
 LOG_LEVEL_ERROR = 4
 """GGML_LOG_LEVEL_ERROR of ggml.h."""
+
+REPRODUCIBLE_TYPES = frozenset({"f32", "q4_0", "q4_1", "q8_0"})
+"""Formats of weights whose products do not depend on the size of the batch."""
+
+
+class _GgufInitParams(ctypes.Structure):
+    """`struct gguf_init_params` of gguf.h."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
 
 _last_errors: deque[str] = deque(maxlen=3)
 
@@ -79,6 +90,37 @@ class GgufModel:
             or llama_cpp.llama_model_is_hybrid(self.pointer)
             or llama_cpp.llama_model_n_swa(self.pointer) > 0
         )
+
+    @property
+    def can_embed(self) -> bool:
+        """Whether texts can be given vectors: with any model that decodes, not with encoders."""
+        return bool(llama_cpp.llama_model_has_decoder(self.pointer))
+
+    @cached_property
+    def tensor_types(self) -> frozenset[str]:
+        """Number formats of the weights, in the names of ggml, such as "q8_0" and "f32"."""
+        params = _GgufInitParams(no_alloc=True, ctx=None)
+        libggml.gguf_init_from_file.restype = ctypes.c_void_p
+        libggml.gguf_get_n_tensors.restype = ctypes.c_int64
+        libggml.ggml_type_name.restype = ctypes.c_char_p
+        header = ctypes.c_void_p(libggml.gguf_init_from_file(str(self.path).encode(), params))
+        try:
+            types = {
+                libggml.gguf_get_tensor_type(header, ctypes.c_int64(number))
+                for number in range(libggml.gguf_get_n_tensors(header))
+            }
+            return frozenset(libggml.ggml_type_name(number).decode() for number in types)
+        finally:
+            libggml.gguf_free(header)
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether equal seeds give equal tokens at any load, chunking and reuse of prefixes.
+
+        llama.cpp multiplies these formats in one order at any batch size; k-quants have kernels of
+        their own for batches, which round otherwise.
+        """
+        return self.tensor_types <= REPRODUCIBLE_TYPES and self.can_forget_a_tail
 
     @property
     def chat_template(self) -> str | None:

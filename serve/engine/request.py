@@ -25,6 +25,13 @@ class Request:
     """The completion ends before the first of these strings."""
     num_top_logprobs: int | None = None
     """How many alternatives to report per token; None reports no log-probabilities at all."""
+    num_prompt_logprobs: int | None = None
+    """The same for the prompt's own tokens, which are then computed whole, prefix cache or not."""
+    grammar: str | None = None
+    """GBNF text, rule `root` first, that the completion's text follows; see `check_grammar`. The
+    completion ends where the grammar ends."""
+    ignore_eos: bool = False
+    """Whether tokens that end an answer are never drawn."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class Output:
     """What a step added to one request's completion."""
 
     text: str = ""
+    token_ids: tuple[int, ...] = ()
+    """What was sampled in this step, end tokens included; the text may lag behind."""
+    prompt_logprobs: tuple[SampledLogprob | None, ...] | None = None
+    """One entry per prompt token, the first of which has none; in one output, before any text."""
     logprobs: tuple[SampledLogprob, ...] = ()
     finish_reason: Literal["stop", "length"] | None = None
     error: BackendError | None = None

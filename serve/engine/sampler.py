@@ -25,7 +25,10 @@ REPEAT_WINDOW_TOKENS = 64
 
 @dataclass(frozen=True)
 class SamplerParams:
-    """How to draw a token. The defaults draw from the model's own distribution."""
+    """How to draw a token. The defaults draw from the model's own distribution.
+
+    Names and meanings are those of llama.cpp's server; the order is told at `Sampler`.
+    """
 
     temperature: float = 1.0
     """0 takes the most probable token."""
@@ -34,8 +37,34 @@ class SamplerParams:
     """Number of most probable tokens to draw from; 0 means all."""
     min_p: float = 0.0
     """Least probability of a token, as a share of the most probable one's."""
+    typical_p: float = 1.0
+    """Probability mass of the tokens whose surprise is nearest to the entropy; 1 is off."""
+    top_n_sigma: float = -1.0
+    """Keeps logits within so many standard deviations of the greatest; 0 and less are off."""
+    xtc_probability: float = 0.0
+    """Chance, per token, that the most probable choices are left out; 0 is off."""
+    xtc_threshold: float = 0.1
+    """Least probability of the choices that XTC leaves out; the least probable of them stays."""
+    mirostat: int = 0
+    """1 or 2 draws with that version of Mirostat instead of the truncations; 0 is off."""
+    mirostat_tau: float = 5.0
+    """Mirostat's target surprise, in bits."""
+    mirostat_eta: float = 0.1
+    """Mirostat's learning rate."""
     repeat_penalty: float = 1.0
-    """Divides the logit of tokens seen in the last 64 of prompt and completion; 1 is off."""
+    """Divides the logit of tokens seen lately in prompt and completion; 1 is off."""
+    repeat_last_n: int = REPEAT_WINDOW_TOKENS
+    """How many tokens back `repeat_penalty` looks; -1 is all of the context, 0 none."""
+    dry_multiplier: float = 0.0
+    """Strength of DRY, the penalty on tokens that would prolong a repetition; 0 is off."""
+    dry_base: float = 1.75
+    """By what DRY's penalty grows with each token of the repetition."""
+    dry_allowed_length: int = 2
+    """Longest repetition, in tokens, that DRY lets pass."""
+    dry_penalty_last_n: int = -1
+    """How many tokens back DRY looks, prompt included; -1 is all of the context, 0 none."""
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    """Texts at which a repetition ends."""
     presence_penalty: float = 0.0
     """Subtracted from the logit of a token that the completion has already."""
     frequency_penalty: float = 0.0

@@ -14,6 +14,7 @@ from potstill.errors import BackendUnavailableError
 from serve.engine.engine import Engine
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
+from serve.engine.stats import EngineStats
 
 
 class EngineThread:
@@ -60,6 +61,21 @@ class EngineThread:
             self.forget(requests)
             raise
         return generation
+
+    async def embed(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Return one vector of unit length for each text: the mean of its final hidden states.
+
+        Raises:
+            BackendError: The model has none to give (`GgufModel.can_embed`), or llama.cpp fails.
+            BackendUnavailableError: The engine does not run.
+            ContextLengthError: A text is longer than the context.
+            InvalidRequestError: A text is empty, or has a token the model does not have.
+        """
+        raise BackendUnavailableError("embeddings are not ready yet")
+
+    def stats(self) -> EngineStats:
+        """Return how busy the engine is, and what it has done since it started."""
+        return self.engine.stats()
 
     def forget(self, requests: Sequence[Request]) -> None:
         """Deliver nothing more for these requests."""

@@ -1,0 +1,41 @@
+"""What an engine tells about itself, for metrics.
+
+Out: plain values, one snapshot. Knows nothing of how they are shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Load at this moment, and totals since the engine was made."""
+
+    num_waiting: int
+    """Requests that have no sequence yet."""
+    num_active: int
+    """Requests being answered."""
+    num_sequences: int
+    """The most requests that can be answered at once."""
+    num_steps: int
+    """Batches decoded."""
+    num_decoded_tokens: int
+    """Tokens that went through the model: `num_prompt_tokens` without the cached ones, and what
+    was generated."""
+    num_prompt_tokens: int
+    """Tokens of all admitted prompts."""
+    num_cached_tokens: int
+    """Those of them that were not computed, since an earlier sequence began alike."""
+    num_generated_tokens: int
+    """Tokens sampled."""
+    num_scheduled_sequences: int
+    """Sequences per batch, summed over the batches; by `num_steps` it is the mean occupancy."""
+    num_drafted_tokens: int
+    """Tokens a draft model proposed."""
+    num_accepted_tokens: int
+    """Those of them that the model agreed with."""
+    decode_seconds: float
+    """Time in llama.cpp's decoding, the draft model's and embeddings included."""
+    other_seconds: float
+    """Time of the steps outside it: scheduling, sampling, texts."""
