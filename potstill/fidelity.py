@@ -120,15 +120,14 @@ class FidelityMeter:
     def result(self) -> Fidelity:
         """Return the means over all tokens counted so far; at least one is needed.
 
-        Source: standard errors are the ratio estimator's, clustered by conversation (Cochran 1977,
-            equation 6.13 without the finite-population factor). Calibration error: Guo et al. 2017,
-            "On Calibration of Modern Neural Networks", equation 3, in bins of equal width; with few
+        Source: standard errors: `ratio_with_standard_error`. Calibration error: Guo et al. 2017, "On
+            Calibration of Modern Neural Networks", equation 3, in bins of equal width; with few
             tokens in a bin, chance alone raises it.
         """
         counts = np.array(self._counts, dtype=np.float64)
         means, errors = {}, {}
         for name, sums in self._sums.items():
-            means[name], errors[name] = _ratio(np.array(sums), counts)
+            means[name], errors[name] = ratio_with_standard_error(np.array(sums), counts)
         upper = means.get("kl upper bound")
         return Fidelity(
             kl_nats=means.get("kl"),
@@ -172,8 +171,16 @@ class FidelityMeter:
         return figures
 
 
-def _ratio(sums: Floats, counts: Floats) -> tuple[float, float]:
-    """Return the mean over all tokens of conversations, and its standard error."""
+def ratio_with_standard_error(sums: Floats, counts: Floats) -> tuple[float, float]:
+    """Return the mean over all tokens of conversations, and its standard error.
+
+    Args:
+        sums: Of each conversation's tokens.
+        counts: Numbers of those tokens.
+
+    Source: the ratio estimator, clustered by conversation (Cochran 1977, equation 6.13 without the
+        finite-population factor).
+    """
     mean = sums.sum() / counts.sum()
     with np.errstate(invalid="ignore"):  # an infinite mean has no standard error
         residuals = sums - mean * counts
