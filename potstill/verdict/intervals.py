@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -199,8 +199,9 @@ def _bca_bounds(
 ) -> tuple[float, float]:
     from scipy.stats import bootstrap
 
-    def ratio(sums: Floats, sizes: Floats, axis: int) -> Any:
-        return sums.sum(axis=axis) / sizes.sum(axis=axis)
+    def ratio(sums: Floats, sizes: Floats, axis: int) -> Floats:
+        means: Floats = sums.sum(axis=axis) / sizes.sum(axis=axis)
+        return means
 
     interval = bootstrap(
         (sums_G, sizes_G),

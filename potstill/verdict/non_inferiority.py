@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from potstill.errors import ConfigError, PotstillError
 from potstill.verdict.intervals import Method, checked_values, mean_interval
 from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.sample_size import normal_quantile_sum
 
 MOST_FURTHER_PAIRS = 1_000_000
 """Above it, the student is on the threshold for all that a user can do about it."""
@@ -133,7 +134,7 @@ def paired_difference(
 
 
 def judge_verdict(win_rate: WinRate, plan: Plan) -> Outcome:
-    """Return PASS where the win rate's lower bound is above ½ - margin, FAIL where its upper is below.
+    """Return PASS where the lower bound is above ½ - margin, FAIL where the upper is below.
 
     Raises:
         ConfigError: The bounds are of another alpha than the plan's.
@@ -143,7 +144,7 @@ def judge_verdict(win_rate: WinRate, plan: Plan) -> Outcome:
 
 
 def difference_verdict(difference: PairedDifference, plan: Plan) -> Outcome:
-    """Return PASS where the difference's lower bound is above -margin, FAIL where its upper is below.
+    """Return PASS where the lower bound is above -margin, FAIL where the upper is below.
 
     Raises:
         ConfigError: The bounds are of another alpha than the plan's.
@@ -180,18 +181,12 @@ def further_pairs(win_rate: WinRate, plan: Plan) -> int | None:
     if distance == 0:
         return None
     pair_variance = win_rate.standard_error**2 * win_rate.num_pairs
-    by_spread = _normal_sum(plan) ** 2 * pair_variance / distance**2
+    by_spread = normal_quantile_sum(plan) ** 2 * pair_variance / distance**2
     unseen = threshold / win_rate.rate if distance > 0 else (1 - threshold) / (1 - win_rate.rate)
     pairs_per_cluster = win_rate.num_pairs / win_rate.num_clusters
     by_rule_of_three = math.log(plan.alpha) / math.log(unseen) * pairs_per_cluster
     needed = max(by_spread, by_rule_of_three) - win_rate.num_pairs
     return max(1, math.ceil(needed)) if needed <= MOST_FURTHER_PAIRS else None
-
-
-def _normal_sum(plan: Plan) -> float:
-    from scipy.stats import norm
-
-    return float(norm.isf(plan.alpha) + norm.ppf(plan.power))
 
 
 def _check_alpha(alpha: float, plan: Plan) -> None:

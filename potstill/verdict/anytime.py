@@ -1,0 +1,181 @@
+"""The verdict on a running experiment, valid however often it is looked at.
+
+In: the student's scores in pairs of answers, as they are judged. Out: outcome, e-values of both
+directions, a confidence sequence, and a state that goes through JSON. Knows nothing of where the
+pairs come from.
+
+Clusters: the pairs of one conversation or user depend on each other, and a bet needs values that do
+not. So the pairs of a cluster are averaged to one value, and a cluster counts once: pairs of a
+cluster that was in an earlier update are left out and counted in `num_late_pairs`. Hand over a
+conversation when it has come to its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from potstill.errors import PotstillError
+from potstill.verdict.betting import Moments, log_wealth
+from potstill.verdict.confidence_sequence import one_sided_radius
+from potstill.verdict.intervals import checked_values, cluster_sums
+from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.sample_size import pairs_for_non_inferiority
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class WinRateMonitor:
+    """Watches the win rate of a live experiment for a verdict at the plan's margin.
+
+    The outcome rests on bets alone, and is kept once it is reached: PASS when the wealth against
+    inferiority has ever come to 1/alpha, FAIL when that against non-inferiority has. FAIL stands
+    above PASS: a student that passed and then fell behind has failed. Each error has a probability
+    of alpha at most, at all looks together. The bounds are for reading; they are asymptotic and may
+    reach the threshold some pairs before or after the outcome does.
+    """
+
+    plan: Plan
+    num_pairs: int = 0
+    """Pairs that counted."""
+    num_late_pairs: int = 0
+    """Pairs of clusters that had counted before, left out."""
+    moments: Moments = field(default_factory=Moments)
+    """Of the clusters' means."""
+    log_e_non_inferior: float = 0.0
+    log_e_inferior: float = 0.0
+    highest_log_e_non_inferior: float = 0.0
+    highest_log_e_inferior: float = 0.0
+    seen_clusters: dict[str, None] = field(default_factory=dict, repr=False)
+    """Hashes of the clusters that have counted, in order; no key is kept in clear."""
+
+    def update(self, scores: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Outcome:
+        """Take in newly judged pairs and return the outcome after them.
+
+        Args:
+            scores: The student's score in each pair, 0 to 1, in the order of arrival.
+            clusters: Conversation or user of each pair, by keys whose text is the same in every
+                process; None where each pair is its own.
+
+        Raises:
+            PotstillError: A score is out of bounds, or not one cluster for each.
+        """
+        if np.size(scores) == 0:
+            return self.outcome
+        values_T, num_pairs = self._values(checked_values(scores), clusters)
+        if not len(values_T):
+            return self.outcome
+        non_inferior_T, inferior_T = log_wealth(values_T, self.plan, self.moments)
+        self.highest_log_e_non_inferior = max(
+            self.highest_log_e_non_inferior, self.log_e_non_inferior + float(non_inferior_T.max())
+        )
+        self.highest_log_e_inferior = max(
+            self.highest_log_e_inferior, self.log_e_inferior + float(inferior_T.max())
+        )
+        self.log_e_non_inferior += float(non_inferior_T[-1])
+        self.log_e_inferior += float(inferior_T[-1])
+        self.moments = self.moments.after(values_T)
+        self.num_pairs += num_pairs
+        return self.outcome
+
+    def _values(self, scores_N: Floats, clusters: Sequence[Hashable] | None) -> tuple[Floats, int]:
+        """Return one value for each cluster that is new, and how many pairs are in them."""
+        if clusters is None:
+            return scores_N, len(scores_N)
+        sums_G, sizes_G = cluster_sums(scores_N, clusters)
+        keys = [_cluster_hash(cluster) for cluster in dict.fromkeys(clusters)]
+        new_G = np.array([key not in self.seen_clusters for key in keys])
+        self.seen_clusters.update(dict.fromkeys(keys))
+        num_pairs = int(sizes_G[new_G].sum())
+        self.num_late_pairs += len(scores_N) - num_pairs
+        return (sums_G / sizes_G)[new_G], num_pairs
+
+    @property
+    def outcome(self) -> Outcome:
+        """PASS, FAIL or INCONCLUSIVE, at this time."""
+        needed = -math.log(self.plan.alpha)
+        if self.highest_log_e_inferior >= needed:
+            return Outcome.FAIL
+        if self.highest_log_e_non_inferior >= needed:
+            return Outcome.PASS
+        return Outcome.INCONCLUSIVE
+
+    @property
+    def num_clusters(self) -> int:
+        """Clusters that counted; pairs without one are their own."""
+        return self.moments.count
+
+    @property
+    def rate(self) -> float | None:
+        """Mean score of the clusters; None before the first."""
+        return self.moments.total / self.moments.count if self.moments.count else None
+
+    @property
+    def e_value_non_inferior(self) -> float:
+        """Evidence for "worse by less than the margin" now: 20 decides at alpha 0.05."""
+        return _e_value(self.log_e_non_inferior)
+
+    @property
+    def e_value_inferior(self) -> float:
+        """Evidence for "worse by more than the margin" now: 20 decides at alpha 0.05."""
+        return _e_value(self.log_e_inferior)
+
+    @property
+    def lower(self) -> float:
+        """Lower bound of the win rate, right at all looks together with probability 1 - alpha."""
+        return 0.0 if self.rate is None else max(0.0, self.rate - self._radius)
+
+    @property
+    def upper(self) -> float:
+        """Upper bound of the win rate, right at all looks together with probability 1 - alpha."""
+        return 1.0 if self.rate is None else min(1.0, self.rate + self._radius)
+
+    @property
+    def _radius(self) -> float:
+        planned = pairs_for_non_inferiority(self.plan)
+        return one_sided_radius(
+            self.moments.count, self.moments.variance, self.plan.alpha, tightest_at=planned
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything the monitor knows as values that JSON can hold."""
+        return asdict(self) | {"seen_clusters": list(self.seen_clusters)}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> WinRateMonitor:
+        """Return the monitor that `to_state` described.
+
+        Raises:
+            PotstillError: The state has other fields.
+        """
+        try:
+            return cls(
+                **{
+                    **state,
+                    "plan": Plan(**state["plan"]),
+                    "moments": Moments(**state["moments"]),
+                    "seen_clusters": dict.fromkeys(state["seen_clusters"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise PotstillError(
+                "This is not the state of a win-rate monitor.",
+                found=str(error),
+                hint="It was written by another version: start from the stored pairs.",
+            ) from error
+
+
+def _e_value(log_e: float) -> float:
+    """Return e to the power, below what a float can hold."""
+    return math.exp(min(log_e, 700.0))
+
+
+def _cluster_hash(cluster: Hashable) -> str:
+    return hashlib.blake2b(str(cluster).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,99 @@
+"""Evidence that may be looked at after every value: wealth of bets against a bounded mean.
+
+In: values in [0, 1] in the order of their arrival. Out: the logarithm of a test martingale for each
+direction, "the mean is at most the threshold" and "at least". Knows nothing of experiments.
+
+A bet may depend on earlier values only. Under the hypothesis nobody is expected to gain, so that
+wealth ever reaches 1/alpha with probability alpha at most, however often it is looked at (Ville's
+inequality). This holds for any number of values: nothing is asymptotic.
+
+Source: Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting",
+JRSS-B 86, section 4 (the capital process) and appendix B.3 (the approximate GRAPA bet), with the
+running mean started at the mean that the experiment was planned for.
+
+Shape legend: ... independent experiments, T values in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.verdict.outcome import Plan
+from potstill.verdict.sample_size import pairs_for_non_inferiority
+
+Floats = NDArray[np.float64]
+
+LARGEST_STAKE = 0.75
+"""Share of the wealth that one value can take at most; the paper recommends ½ to ¾."""
+VARIANCE_PRIOR_VALUES = 10
+"""The running variance starts as that of a coin with the weight of so many values: a few ties in a
+row are no reason to bet everything."""
+MEAN_PRIOR_SHARE = 0.5
+"""The running mean starts at the planned one with the weight of this share of the planned sample.
+More decides faster at the planned mean, less where the truth is another."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What bets know of the values so far: their number, sum and sum of squares."""
+
+    count: int = 0
+    total: float = 0.0
+    total_of_squares: float = 0.0
+
+    def after(self, values_T: Floats) -> Moments:
+        """Return the moments once these values are in."""
+        return Moments(
+            self.count + len(values_T),
+            self.total + float(values_T.sum()),
+            self.total_of_squares + float((values_T**2).sum()),
+        )
+
+    @property
+    def variance(self) -> float:
+        """Running variance, drawn towards a coin's."""
+        counts, totals = np.array(float(self.count)), np.array(self.total)
+        return float(_variance(counts, totals, np.array(self.total_of_squares)))
+
+
+def log_wealth(values: Floats, plan: Plan, before: Moments = Moments()) -> tuple[Floats, Floats]:
+    """Return the logarithms of both wealths after each value, relative to those before the first.
+
+    Args:
+        values: [..., T] in [0, 1].
+        before: Moments of the values that came earlier.
+
+    Returns:
+        [..., T] against "the mean is at most ½ - margin" (high: non-inferior), and [..., T]
+        against "the mean is at least ½ - margin" (high: inferior).
+    """
+    threshold = plan.win_rate_threshold
+    counts, totals, squares = _moments_before(values, before)
+    variances = _variance(counts, totals, squares)
+    prior_values = MEAN_PRIOR_SHARE * pairs_for_non_inferiority(plan)
+    logs = []
+    for sign, largest in ((1, threshold), (-1, 1 - threshold)):
+        planned_mean = threshold + sign * plan.margin
+        means = (prior_values * planned_mean + totals) / (prior_values + counts)
+        distances = np.maximum(sign * (means - threshold), 0)
+        bets = np.minimum(distances / (variances + distances**2), LARGEST_STAKE / largest)
+        logs.append(np.cumsum(np.log1p(bets * sign * (values - threshold)), axis=-1))
+    return logs[0], logs[1]
+
+
+def _moments_before(values: Floats, before: Moments) -> tuple[Floats, Floats, Floats]:
+    """Return the number, sum and sum of squares of all that came before each value."""
+    counts = before.count + np.arange(values.shape[-1], dtype=np.float64)
+    totals = before.total + np.cumsum(values, axis=-1) - values
+    squares = before.total_of_squares + np.cumsum(values**2, axis=-1) - values**2
+    return counts, totals, squares
+
+
+def _variance(counts: Floats, totals: Floats, squares: Floats) -> Floats:
+    """Return the running variance with `VARIANCE_PRIOR_VALUES` values of a coin's, ¼."""
+    spread = squares - totals**2 / np.maximum(counts, 1)
+    variances: Floats = (VARIANCE_PRIOR_VALUES / 4 + spread) / (VARIANCE_PRIOR_VALUES + counts)
+    return variances

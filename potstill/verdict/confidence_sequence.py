@@ -1,0 +1,53 @@
+"""Intervals that hold at every look at once, for reading beside the evidence of `betting`.
+
+In: the number of values, their mean and variance. Out: one-sided bounds that are right at all times
+together with probability 1 - alpha, as the number of values grows (the guarantee is asymptotic).
+Knows nothing of the values themselves.
+
+Source: Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024, "Time-uniform central limit theory and
+asymptotic confidence sequences", Annals of Statistics 52: Theorem 2.2 (two-sided), appendix B.1
+(one-sided) and B.2 (where they are narrowest).
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def two_sided_radius(num_values: int, variance: float, alpha: float, tightest_at: int) -> float:
+    """Return r so that the mean ± r is right at all times with probability 1 - alpha.
+
+    sqrt(variance · 2(trho² + 1)/(t²rho²) · ln(sqrt(trho² + 1)/alpha)) after t values.
+
+    Args:
+        tightest_at: Number of values at which the interval is to be narrowest.
+    """
+    rho_squared = mixture_variance(alpha, tightest_at)
+    scale = num_values * rho_squared + 1
+    factor = 2 * scale / (num_values**2 * rho_squared)
+    return math.sqrt(variance * factor * math.log(math.sqrt(scale) / alpha))
+
+
+def one_sided_radius(num_values: int, variance: float, alpha: float, tightest_at: int) -> float:
+    """Return r so that the mean - r is below the truth at all times with probability 1 - alpha.
+
+    sqrt(variance · 2(trho² + 1)/(t²rho²) · ln(1 + sqrt(trho² + 1)/(2 alpha))) after t values. The
+    mean + r is an upper bound as well, with its own alpha.
+
+    Args:
+        tightest_at: Number of values at which the bound is to be nearest.
+    """
+    rho_squared = mixture_variance(2 * alpha, tightest_at)
+    scale = num_values * rho_squared + 1
+    factor = 2 * scale / (num_values**2 * rho_squared)
+    return math.sqrt(variance * factor * math.log(1 + math.sqrt(scale) / (2 * alpha)))
+
+
+def mixture_variance(alpha: float, tightest_at: int) -> float:
+    """Return rho² of the normal mixture whose two-sided radius is least at `tightest_at` values.
+
+    rho² = (-W₋₁(-alpha²/e) - 1)/t with Lambert's W.
+    """
+    from scipy.special import lambertw
+
+    return float((-lambertw(-(alpha**2) / math.e, -1).real - 1) / tightest_at)
