@@ -61,7 +61,7 @@ def write_base_gguf(
 
 
 def _write_tensors(writer: GGUFWriter, checkpoint: Checkpoint, base_type: BaseType) -> None:
-    names = _gguf_names(checkpoint)
+    names = gguf_names(checkpoint)
     factors = rope_frequency_factors(checkpoint.config)
     if factors is not None:
         writer.add_tensor_info(ROPE_FREQUENCIES_NAME, factors.shape, factors.dtype, factors.nbytes)
@@ -79,7 +79,7 @@ def _write_tensors(writer: GGUFWriter, checkpoint: Checkpoint, base_type: BaseTy
         writer.write_tensor_data(_cast(weights, base_type, f"{checkpoint.dir}, tensor {source}"))
 
 
-def _gguf_names(checkpoint: Checkpoint) -> dict[str, str]:
+def gguf_names(checkpoint: Checkpoint) -> dict[str, str]:
     """Map the checkpoint's tensor names to GGUF's, leaving out a head that equals the embedding.
 
     The head is compared by value: the configuration's `tie_word_embeddings` may disagree with what
