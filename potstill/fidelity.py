@@ -120,8 +120,8 @@ class FidelityMeter:
     def result(self) -> Fidelity:
         """Return the means over all tokens counted so far; at least one is needed.
 
-        Source: standard errors: `ratio_with_standard_error`. Calibration error: Guo et al. 2017, "On
-            Calibration of Modern Neural Networks", equation 3, in bins of equal width; with few
+        Source: standard errors: `ratio_with_standard_error`. Calibration error: Guo et al. 2017,
+            "On Calibration of Modern Neural Networks", equation 3, in bins of equal width; with few
             tokens in a bin, chance alone raises it.
         """
         counts = np.array(self._counts, dtype=np.float64)
