@@ -7,10 +7,12 @@ right is proved by verify.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
@@ -45,19 +47,45 @@ def write_base_gguf(
         ConversionError: A tensor has no place in the architecture, or does not fit the type.
         ArtifactError: The checkpoint is damaged.
     """
-    from gguf import GGUFWriter, LlamaFileType
+    from gguf import GGUFWriter
 
     writer = GGUFWriter(path, checkpoint.family.gguf_arch)
     try:
-        writer.add_name(name)
-        writer.add_file_type(
-            LlamaFileType.ALL_F32 if base_type == "F32" else LlamaFileType.MOSTLY_F16
-        )
-        add_hyperparameters(writer, checkpoint.config)
-        add_vocabulary(writer, tokenizer, checkpoint.dir, checkpoint.config.vocab_size)
+        add_metadata(writer, checkpoint, tokenizer, base_type, name)
         _write_tensors(writer, checkpoint, base_type)
     finally:
         writer.close()
+
+
+def add_metadata(
+    writer: GGUFWriter,
+    checkpoint: Checkpoint,
+    tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
+    base_type: BaseType,
+    name: str,
+) -> None:
+    """Add all that a file says of the model besides its tensors."""
+    from gguf import LlamaFileType
+
+    writer.add_name(name)
+    writer.add_file_type(LlamaFileType.ALL_F32 if base_type == "F32" else LlamaFileType.MOSTLY_F16)
+    add_hyperparameters(writer, checkpoint.config)
+    add_vocabulary(writer, tokenizer, checkpoint.dir, checkpoint.config.vocab_size)
+
+
+def gguf_tensors(checkpoint: Checkpoint, base_type: BaseType) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield each tensor's name and values as they stand in the file, one in memory at a time.
+
+    Raises:
+        ConversionError: A tensor has no place in the architecture, or does not fit the type.
+        ArtifactError: The checkpoint is damaged.
+    """
+    factors = rope_frequency_factors(checkpoint.config)
+    if factors is not None:
+        yield ROPE_FREQUENCIES_NAME, factors
+    for source, target in gguf_names(checkpoint).items():
+        weights = checkpoint.family.transform(source, checkpoint.load(source), checkpoint.config)
+        yield target, _cast(weights, base_type, f"{checkpoint.dir}, tensor {source}")
 
 
 def _write_tensors(writer: GGUFWriter, checkpoint: Checkpoint, base_type: BaseType) -> None:
@@ -72,11 +100,8 @@ def _write_tensors(writer: GGUFWriter, checkpoint: Checkpoint, base_type: BaseTy
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    if factors is not None:
-        writer.write_tensor_data(factors)
-    for source in names:
-        weights = checkpoint.family.transform(source, checkpoint.load(source), checkpoint.config)
-        writer.write_tensor_data(_cast(weights, base_type, f"{checkpoint.dir}, tensor {source}"))
+    for _, values in gguf_tensors(checkpoint, base_type):
+        writer.write_tensor_data(values)
 
 
 def gguf_names(checkpoint: Checkpoint) -> dict[str, str]:
