@@ -12,14 +12,9 @@ from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
 from quantize.conversion.checkpoint import Checkpoint
+from quantize.verification.expected import Expected, read_expected
 from quantize.verification.hostile_texts import HOSTILE_TEXTS
-from quantize.verification.reference import (
-    Expected,
-    HeldOut,
-    read_expected,
-    read_held_out,
-    write_reference_logprobs,
-)
+from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
 
 VOCAB_SIZE = 1280
 CHAT_TEMPLATE = (

@@ -12,7 +12,7 @@ from quantize.conversion.convert import write_base_gguf
 from quantize.conversion.families import keep_as_is
 from quantize.verification.verify import verify_file
 
-from .conftest import load_tokenizer
+from ..conftest import load_tokenizer
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",

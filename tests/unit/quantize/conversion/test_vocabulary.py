@@ -10,7 +10,7 @@ from quantize.conversion.convert import write_base_gguf
 from quantize.conversion.vocabulary import PRE_TOKENIZERS, find_pre_tokenizer, read_special_tokens
 from quantize.verification.verify import verify_file
 
-from .conftest import SMOLLM_STEPS, load_tokenizer, save_tokenizer
+from ..conftest import SMOLLM_STEPS, load_tokenizer, save_tokenizer
 
 
 def steps_of(described: tuple[str, ...]) -> list[dict]:
