@@ -9,7 +9,9 @@ inequality). This holds for any number of values: nothing is asymptotic.
 
 Source: Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting",
 JRSS-B 86, section 4 (the capital process) and appendix B.3 (the approximate GRAPA bet), with the
-running mean started at the mean that the experiment was planned for.
+running mean started at the mean that the experiment is planned for (parity; as far beyond the
+threshold for the other direction), with the weight of the planned number of pairs. Any such start
+is valid; this one decides soonest where it matters.
 
 Shape legend: ... independent experiments, T values in order.
 """
@@ -31,9 +33,6 @@ LARGEST_STAKE = 0.75
 VARIANCE_PRIOR_VALUES = 10
 """The running variance starts as that of a coin with the weight of so many values: a few ties in a
 row are no reason to bet everything."""
-MEAN_PRIOR_SHARE = 0.5
-"""The running mean starts at the planned one with the weight of this share of the planned sample.
-More decides faster at the planned mean, less where the truth is another."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def log_wealth(values: Floats, plan: Plan, before: Moments = Moments()) -> tuple
     threshold = plan.win_rate_threshold
     counts, totals, squares = _moments_before(values, before)
     variances = _variance(counts, totals, squares)
-    prior_values = MEAN_PRIOR_SHARE * pairs_for_non_inferiority(plan)
+    prior_values = pairs_for_non_inferiority(plan)
     logs = []
     for sign, largest in ((1, threshold), (-1, 1 - threshold)):
         planned_mean = threshold + sign * plan.margin

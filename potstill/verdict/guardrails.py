@@ -1,0 +1,132 @@
+"""Has a rate risen above its limit? Asked after every answer, for an automatic fall-back.
+
+In: how many of the newest answers were bad (failed, too slow, too long). Out: an e-value and an
+alarm. Knows nothing of what is bad, nor of what is done about it.
+
+Evidence since the beginning would sink as long as all is well, and a break-down after a quiet week
+be found as much later. So a new test starts every so many answers, and all of them are averaged
+with weights that sum to one: still valid at all looks together, and quick after any change.
+
+Source: Ville's inequality for the average of likelihood-ratio martingales; restarts with weights
+1/(j(j + 1)) as in Shin, Ramdas & Rinaldo 2024, "E-detectors", New England J. Stat. Data Sci.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from potstill.errors import ConfigError, PotstillError
+
+ANSWERS_PER_START = 200
+"""A new test starts every so many answers: few enough that a change is not diluted for long."""
+MOST_STARTS = 500
+"""Starts remembered, the newest; leaving out older ones loses power and nothing else."""
+
+
+@dataclass
+class RateGuardrail:
+    """Watches one rate. Where it is never above the limit, an alarm has probability alpha at most.
+
+    Raises:
+        ConfigError: The limit or alpha is not between 0 and 1.
+    """
+
+    limit: float
+    """Highest rate that is fine, as a share."""
+    alpha: float = 0.001
+    """Probability of a false alarm over the whole life of the guardrail. Low, for a false alarm
+    takes the student off; it costs three more bad answers than 0.05 at a limit of 0.05."""
+    num_events: int = 0
+    num_trials: int = 0
+    num_starts: int = 0
+    starts: list[tuple[int, int]] = field(default_factory=list)
+    """Events and trials at the newest starts."""
+    alarm: bool = False
+    """Whether evidence has ever sufficed; stays until a new guardrail is made."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be tested."""
+        for name, value in (("limit", self.limit), ("alpha", self.alpha)):
+            if not 0 < value < 1:
+                raise ConfigError(
+                    "A guardrail cannot be held.",
+                    where=name,
+                    expected="between 0 and 1",
+                    found=value,
+                )
+
+    def update(self, num_events: int, num_trials: int) -> bool:
+        """Take in new answers, so many of them bad, and return whether there is an alarm.
+
+        Raises:
+            PotstillError: More bad answers than answers, or fewer than none.
+        """
+        if not 0 <= num_events <= num_trials:
+            raise PotstillError(
+                "These counts are no rate.",
+                expected="0 <= events <= trials",
+                found=f"{num_events} of {num_trials}",
+            )
+        if self.num_trials >= self.num_starts * ANSWERS_PER_START:
+            self.num_starts += 1
+            self.starts = [*self.starts, (self.num_events, self.num_trials)][-MOST_STARTS:]
+        self.num_events += num_events
+        self.num_trials += num_trials
+        self.alarm = self.alarm or self.e_value >= 1 / self.alpha
+        return self.alarm
+
+    @property
+    def e_value(self) -> float:
+        """Evidence that the rate is, or came to be, above the limit: 1/alpha gives the alarm."""
+        waiting = 1 / (self.num_starts + 1)
+        if not self.starts:
+            return waiting
+        starts_J = np.array(self.starts, dtype=np.float64)
+        newest_J = np.arange(self.num_starts - len(starts_J) + 1, self.num_starts + 1)
+        log_e_J = self._log_e_values(
+            self.num_events - starts_J[:, 0], self.num_trials - starts_J[:, 1]
+        )
+        log_weighted_J = log_e_J - np.log(newest_J * (newest_J + 1.0))
+        return waiting + float(np.exp(np.minimum(log_weighted_J, 700.0)).sum())
+
+    def _log_e_values(
+        self, events: np.ndarray[Any, Any], trials: np.ndarray[Any, Any]
+    ) -> np.ndarray[Any, Any]:
+        """Return log likelihood ratios: rates above the limit, by Jeffreys' prior, to the limit.
+
+        For rates below the limit their expectation is below one as well.
+        """
+        from scipy.special import betaincc, betaln
+
+        fine = trials - events
+        with np.errstate(divide="ignore"):  # a share too small for a float is no evidence at all
+            log_share_above = np.log(betaincc(0.5 + events, 0.5 + fine, self.limit))
+        log_above = betaln(0.5 + events, 0.5 + fine) + log_share_above
+        log_prior = betaln(0.5, 0.5) + math.log(betaincc(0.5, 0.5, self.limit))
+        at_limit = events * math.log(self.limit) + fine * math.log1p(-self.limit)
+        log_e: np.ndarray[Any, Any] = log_above - log_prior - at_limit
+        return log_e
+
+    def to_state(self) -> dict[str, Any]:
+        """Return everything the guardrail knows as values that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> RateGuardrail:
+        """Return the guardrail that `to_state` described.
+
+        Raises:
+            PotstillError: The state has other fields.
+        """
+        try:
+            starts = [(int(events), int(trials)) for events, trials in state["starts"]]
+            return cls(**{**state, "starts": starts})
+        except (KeyError, TypeError) as error:
+            raise PotstillError(
+                "This is not the state of a guardrail.", found=str(error)
+            ) from error

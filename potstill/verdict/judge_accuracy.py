@@ -1,0 +1,158 @@
+"""What a judge's errors do to a win rate, and how human votes set it right.
+
+In: a judge's accuracy, or its scores beside people's on some of the pairs. Out: the accuracy that a
+margin asks for, and a win rate in people's terms. Knows nothing of how votes were gathered.
+
+A judge that errs at random draws every win rate towards one half, and so towards PASS.
+
+Shape legend: L pairs with a human vote, U pairs without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from potstill.errors import ConfigError, PotstillError
+from potstill.verdict.intervals import checked_values
+from potstill.verdict.non_inferiority import outcome_of_bounds
+from potstill.verdict.outcome import Outcome, Plan
+
+LEAST_HUMAN_VOTES = 20
+"""With fewer, the normal approximation of the correction cannot be relied on."""
+
+
+@dataclass(frozen=True)
+class CorrectedWinRate:
+    """A win rate by human preference, from few human votes and many of a judge."""
+
+    rate: float
+    standard_error: float
+    lower: float
+    """One-sided, of confidence 1 - alpha, as is `upper`."""
+    upper: float
+    num_human_votes: int
+    num_judged: int
+    judge_weight: float
+    """How far the judge is relied on: 0 not at all, 1 as if it were a person but for its bias."""
+    alpha: float
+
+
+def accuracy_needed(plan: Plan, true_deficit: float | None = None) -> float:
+    """Return how often a judge must be right, so that a student so much worse is not passed.
+
+    The student's true win rate is ½ - deficit; seen through the judge it is to be on the threshold
+    at most: a = (1 + margin/deficit)/2. More pairs do not help a judge below it: they only make the
+    wrong PASS more certain.
+
+    Source: Rogan & Gladen 1978, Am. J. Epidemiol. 107:71, with sensitivity and specificity both a.
+
+    Args:
+        true_deficit: None is twice the margin, and asks for an accuracy of ¾.
+
+    Raises:
+        ConfigError: The deficit is not above the margin.
+    """
+    deficit = 2 * plan.margin if true_deficit is None else true_deficit
+    if deficit <= plan.margin:
+        raise ConfigError(
+            "No judge tells apart what the margin allows.",
+            where="true_deficit",
+            expected=f"above the margin, {plan.margin}",
+            found=deficit,
+        )
+    return (1 + plan.margin / deficit) / 2
+
+
+def rate_without_judge_errors(observed_rate: float, accuracy: float) -> float:
+    """Return the true win rate behind an observed one: ½ + (observed - ½)/(2 accuracy - 1).
+
+    Source: as for `accuracy_needed`. Judges' errors are taken to be as likely on either side.
+
+    Raises:
+        ConfigError: The judge is no better than a coin.
+    """
+    if not 0.5 < accuracy <= 1:
+        raise ConfigError(
+            "Nothing can be learnt from such a judge.",
+            where="accuracy",
+            expected="above 0.5, at most 1",
+            found=accuracy,
+        )
+    return float(np.clip(0.5 + (observed_rate - 0.5) / (2 * accuracy - 1), 0, 1))
+
+
+def human_corrected_win_rate(
+    judge_scores_without_votes: ArrayLike,
+    judge_scores: ArrayLike,
+    human_scores: ArrayLike,
+    *,
+    alpha: float,
+) -> CorrectedWinRate:
+    """Estimate the win rate by human preference, whatever the judge's bias.
+
+    w·mean_U(judge) + mean_L(human - w·judge), with the weight w that makes its variance least,
+    cov_L(human, judge)/((1 + L/U)·var(judge)), kept in [0, 1]. Bounds by Student's t with L - 1
+    degrees of freedom. One score for each conversation: average its pairs first.
+
+    Source: Angelopoulos, Duchi & Zrnic 2023, "PPI++: Efficient prediction-powered inference",
+    eqs. 2 and 8 and example 1.
+
+    Args:
+        judge_scores_without_votes: [U], of pairs nobody voted on.
+        judge_scores: [L], of the pairs with a vote, in the order of `human_scores`.
+
+    Raises:
+        PotstillError: Fewer than 20 votes, fewer than two pairs without, unpaired scores, or one
+            out of bounds.
+    """
+    from scipy.stats import t
+
+    judge_U, judge_L = checked_values(judge_scores_without_votes), checked_values(judge_scores)
+    human_L = checked_values(human_scores)
+    num_votes, num_without = len(human_L), len(judge_U)
+    if len(judge_L) != num_votes or num_votes < LEAST_HUMAN_VOTES or num_without < 2:
+        raise PotstillError(
+            "These votes cannot correct a judge.",
+            expected=f"at least {LEAST_HUMAN_VOTES} votes with the judge's score of each, "
+            "and two pairs without",
+            found=f"{num_votes} votes, {len(judge_L)} scores beside them, {num_without} without",
+        )
+    judge_variance = float(np.var(np.concatenate([judge_L, judge_U]), ddof=1))
+    covariance = float(np.cov(human_L, judge_L)[0, 1])
+    weight = 0.0
+    if judge_variance > 0:
+        best = covariance / ((1 + num_votes / num_without) * judge_variance)
+        weight = float(np.clip(best, 0, 1))
+    rate = float(weight * judge_U.mean() + (human_L - weight * judge_L).mean())
+    variance = weight**2 * judge_U.var(ddof=1) / num_without
+    variance += (human_L - weight * judge_L).var(ddof=1) / num_votes
+    radius = float(t.isf(alpha, num_votes - 1)) * float(variance) ** 0.5
+    return CorrectedWinRate(
+        rate=float(np.clip(rate, 0, 1)),
+        standard_error=float(variance) ** 0.5,
+        lower=max(0.0, rate - radius),
+        upper=min(1.0, rate + radius),
+        num_human_votes=num_votes,
+        num_judged=num_votes + num_without,
+        judge_weight=weight,
+        alpha=alpha,
+    )
+
+
+def corrected_verdict(corrected: CorrectedWinRate, plan: Plan) -> Outcome:
+    """Return the outcome by human preference; bounds as for `non_inferiority.judge_verdict`.
+
+    Raises:
+        ConfigError: The bounds are of another alpha than the plan's.
+    """
+    if corrected.alpha != plan.alpha:
+        raise ConfigError(
+            "The bounds are of another error rate than the plan.",
+            where="alpha",
+            expected=plan.alpha,
+            found=corrected.alpha,
+        )
+    return outcome_of_bounds(corrected.lower, corrected.upper, plan.win_rate_threshold)

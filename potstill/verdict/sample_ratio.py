@@ -1,0 +1,54 @@
+"""Did users fall to the arms as they should have? If not, no comparison of arms means anything.
+
+In: users of each arm and the shares they were to have. Out: a p-value. Knows nothing of why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from potstill.errors import PotstillError
+
+SAMPLE_RATIO_ALARM_P = 0.001
+"""Below it, the split is broken. As low as this since a sound split is looked at very often."""
+
+
+def sample_ratio_mismatch(counts: Sequence[int], shares: Sequence[float]) -> float:
+    """Return the p-value of "users were split by these shares", by Pearson's χ².
+
+    Count users (what was split), not their requests, which come in clusters. Where shares were
+    changed on the way, hand over the sum of shares over all arrivals: the users to be expected.
+
+    Source: Fabijan et al. 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled
+    Experiments", KDD; χ² through scipy.stats.chisquare.
+
+    Args:
+        shares: Of each arm, in any unit: they are scaled to the counts.
+
+    Raises:
+        PotstillError: Arms do not match, a number is negative, or no arm has a share.
+    """
+    from scipy.stats import chisquare
+
+    counts_A, shares_A = np.asarray(counts, np.float64), np.asarray(shares, np.float64)
+    if counts_A.shape != shares_A.shape or counts_A.ndim != 1:
+        raise PotstillError(
+            "Each arm needs a count and a share.",
+            expected=f"{len(counts)} shares",
+            found=len(shares),
+        )
+    if (counts_A < 0).any() or not (shares_A >= 0).all() or shares_A.sum() <= 0:
+        raise PotstillError(
+            "Counts and shares of arms are not below 0, and one share is above.",
+            found=f"counts {list(counts)}, shares {list(shares)}",
+        )
+    open_A = shares_A > 0
+    if counts_A[~open_A].any():
+        return 0.0
+    total = counts_A.sum()
+    if total == 0 or open_A.sum() < 2:
+        return 1.0
+    expected_A = shares_A[open_A] / shares_A.sum() * total
+    return float(chisquare(counts_A[open_A], expected_A).pvalue)
