@@ -1,72 +1,76 @@
-"""The comparison stage: fidelity, speed and answers of teacher and student, in one report.
+"""The comparison stage: may this student replace its teacher?
 
-In: finished conversations, student and GGUF files, and the `potstill serve` command. Out:
-pairs.parquet, report.json, report.html, and a table on stdout. Knows nothing of how they were made.
+In: a run's finished conversations, student and GGUF files and the `potstill serve` command, or two
+endpoints and prompts; judges. Out: pairs.parquet, judgements.parquet, report.json, report.html, and
+a table on stdout. Knows nothing of how the models were made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from compare.answers.answers import AnswerBook, open_client
+from compare.answers.answers import Answer, Role, Sampling
 from compare.answers.cache import JsonCache
+from compare.answers.client import Endpoint, find_endpoint, open_client
+from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
-from compare.config import CompareConfig
-from compare.measurement.fidelity import measure_fidelity
-from compare.measurement.heldout import (
-    distinct_prompts,
-    longest_first,
-    plain_prompts,
-    prompt_lengths,
-    read_held_out,
-)
+from compare.answers.inputs import read_asked, settings
+from compare.answers.questions import Question
+from compare.answers.serving import FileSide, OpenEndpoint, Serving, Sides
+from compare.config import CompareConfig, SideConfig
+from compare.judges.decision import decide, judgement_rows
+from compare.judges.health import is_sound_so_far
+from compare.judges.panel import Opinion, Panel
+from compare.judges.registration import Registration, register
+from compare.judges.registry import AtHand
+from compare.measurement.heldout import longest_first, prompt_lengths
 from compare.measurement.machine import describe_machine
+from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_evaluation
 from compare.measurement.speed import Speed, measure_speed
 from compare.report.page import render_page
-from compare.report.report import Report, build_report, has_own_tokenizer, reference_file
+from compare.report.report import Report, build_report
+from compare.report.summary import verdict_sentences
 from compare.report.table import render_table
-from potstill.errors import ArtifactError, ManifestMismatchError
-from potstill.fidelity import Fidelity, tokens_are_draws
 from potstill.files import disk_errors, write_text_atomically
-from potstill.manifest import Manifest, read_manifest
-from potstill.progress import append_metrics, track
+from potstill.manifest import Manifest
+from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageName, StageSession
-from potstill.schema import Conversation
-from potstill.tables import PAIR_SCHEMA, write_rows
+from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, write_rows
+from potstill.verdict.outcome import Plan
 
 STAGE: StageName = "comparison"
-INPUTS: tuple[StageName, ...] = ("conversations", "student", "gguf")
-PATIENCE = {"num_threads", "ready_timeout_seconds", "request_timeout_seconds"}
-"""Settings that decide no figure: a run goes on with others."""
-PAIRS_NAME, REPORT_NAME, PAGE_NAME = "pairs.parquet", "report.json", "report.html"
+PAIRS_NAME, JUDGEMENTS_NAME = "pairs.parquet", "judgements.parquet"
+REPORT_NAME, PAGE_NAME = "report.json", "report.html"
 SPARE_CONTEXT_TOKENS = 32
 """Room in the endpoint's context beside prompt and answer, for the warm-up and the template."""
-
-HeldOut = list[Conversation]
-OpenEndpoint = Callable[[Sequence[str], int, Path], AbstractContextManager[str]]
-"""Serve models with a context of so many tokens, log to a path, and yield the base URL."""
+JUDGE_CONTEXT_TOKENS = 700
+"""Room for the rubric and the marks between two answers."""
+NUM_ANSWERS_JUDGED = 4
+"""Answers' lengths in one question to a judge: the teacher's and its longest damage."""
+NUM_SIDE_BY_SIDE = 60
+"""Prompts whose answers are on the page; all are in pairs.parquet."""
 
 
 def run(config: CompareConfig, run_directory: RunDirectory) -> Manifest:
-    """Compare student and teacher, write the report and print its table.
+    """Compare student and teacher, write the report and print its table and the verdict.
 
     Raises:
         ArtifactError: An input is missing, damaged, or has no teacher file to compare with.
         ManifestMismatchError: The inputs have different tokenizers.
-        BackendError: A model cannot be run or the endpoint fails.
+        BackendError: A model cannot be run or an endpoint fails.
     """
 
     def open_endpoint(
-        models: Sequence[str], context_tokens: int, log_path: Path
+        models: Sequence[str], context_tokens: int, max_parallel: int, log_path: Path
     ) -> AbstractContextManager[str]:
         port = free_port()
-        command = serve_command(run_directory.root, models, port, context_tokens)
+        command = serve_command(run_directory.root, models, port, context_tokens, max_parallel)
         return running_endpoint(command, port, log_path, config.ready_timeout_seconds)
 
     return run_with_endpoint(config, run_directory, open_endpoint)
@@ -76,12 +80,17 @@ def run_with_endpoint(
     config: CompareConfig, run_directory: RunDirectory, open_endpoint: OpenEndpoint
 ) -> Manifest:
     """Do what `run` does, with any way to serve the run's files."""
-    session = run_directory.open_stage(STAGE, config.to_json(exclude=PATIENCE), inputs=INPUTS)
+    inputs = INPUTS if config.needs_run else ()
+    session = run_directory.open_stage(STAGE, settings(config), inputs=inputs)
     manifest = session.finished or _compare(config, run_directory, session, open_endpoint)
     report_path = run_directory.stage_dir(STAGE) / REPORT_NAME
     report = Report.model_validate_json(report_path.read_text(encoding="utf-8"))
-    Console().print(render_table(report))
-    Console().print(f"report: {run_directory.stage_dir(STAGE) / PAGE_NAME}", soft_wrap=True)
+    console = Console()
+    if report.files:
+        console.print(render_table(report))
+    for sentence in verdict_sentences(report.verdict):
+        console.print(sentence, markup=False)
+    console.print(f"report: {run_directory.stage_dir(STAGE) / PAGE_NAME}", soft_wrap=True)
     return manifest
 
 
@@ -91,127 +100,183 @@ def _compare(
     session: StageSession,
     open_endpoint: OpenEndpoint,
 ) -> Manifest:
-    manifests = {name: read_manifest(run_directory.stage_dir(name)) for name in INPUTS}
-    _require_comparable(manifests, run_directory)
-    files = manifests["gguf"].facts["files"]
-    held_out = read_held_out(run_directory.stage_dir("conversations"), config.max_conversations)
-    cache = JsonCache(session.scratch_dir)
-    own = has_own_tokenizer(manifests["student"])
-    comparable = [file for file in files if file["role"] == "teacher" or not own]
-    drawn = tokens_are_draws(manifests["conversations"].facts)
-    fidelity = _fidelity(config, run_directory, cache, comparable, held_out, drawn)
-    prompts = plain_prompts(held_out)
-    lengths = prompt_lengths(prompts, run_directory.stage_dir("student") if own else None)
-    speed, pairs = _ask_endpoint(
-        config, session, cache, manifests["gguf"], prompts, lengths, open_endpoint
+    run = read_run(run_directory, config.max_conversations) if config.needs_run else None
+    questions = read_asked(config, run_directory)
+    measured = JsonCache(session.scratch_dir)
+    kept = measured if config.cache_dir is None else JsonCache(config.cache_dir.expanduser())
+    own_student = run.student_dir if run and run.has_own_tokenizer else None
+    lengths = prompt_lengths(questions, own_student)
+    questions = [one for one in questions if one.prompt_id in lengths]
+    serving = _serving(config, session, max(lengths.values()), open_endpoint)
+
+    fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
+    sft = sft_evaluation(config.sft_run, run) if run and config.sft_run else None
+    speed = _speed(config, run, measured, questions, serving) if run else {}
+
+    sides = _sides(config, run)
+    collection = Collection(
+        questions=questions,
+        sides=sides,
+        sampling=Sampling(config.temperature, config.max_tokens, config.seed),
+        samples_per_prompt=config.samples_per_prompt,
+        num_controls=config.assay.num_prompts,
+        cache=kept,
     )
+    registration = register(measured, config.verdict, len(collection.book().answers()))
+    answers = collection.answers(serving)
+    panel, opinions = _judge(config, run, questions, answers, kept, sides, serving)
+    verdict = decide(config, registration, opinions, answers, panel.cluster_of)
     report = build_report(
-        manifests,
-        held_out,
+        run,
         fidelity,
         speed,
-        num_prompts=len({pair["prompt_id"] for pair in pairs}),
+        verdict=verdict,
+        sft=sft,
+        costs=config.cost,
+        prompt_tokens_per_output_token=_prompt_share(answers),
         settings=config.to_json(),
         machine=describe_machine(),
     )
+    return _finish(session, run_directory, report, answers, registration, panel, opinions)
+
+
+def _serving(
+    config: CompareConfig, session: StageSession, longest_tokens: int, open_endpoint: OpenEndpoint
+) -> Serving:
+    return Serving(
+        open_endpoint=open_endpoint,
+        context_tokens=longest_tokens
+        + max(config.max_tokens, config.speed_tokens)
+        + SPARE_CONTEXT_TOKENS,
+        log_path=session.scratch_dir / "endpoint.log",
+        max_concurrency=config.max_concurrency,
+        timeout_seconds=config.request_timeout_seconds,
+        max_retries=config.max_retries,
+    )
+
+
+def _speed(
+    config: CompareConfig,
+    run: RunFiles,
+    cache: JsonCache,
+    questions: Sequence[Question],
+    serving: Serving,
+) -> dict[str, Speed]:
+    """Time all files, one request at a time, on a server that has seen none of the prompts."""
+    stored = cache.get("speed")
+    if stored is None:
+        names = [str(file["name"]) for file in run.files]
+        timed = longest_first(questions)[: config.speed_rounds]
+        with (
+            serving.open_endpoint(names, serving.context_tokens, 1, serving.log_path) as base_url,
+            open_client(base_url, config.request_timeout_seconds) as client,
+        ):
+            found = measure_speed(client, names, timed, config.speed_tokens)
+        stored = {name: asdict(value) for name, value in found.items()}
+        cache.put("speed", stored)
+    return {name: Speed(**value) for name, value in stored.items()}
+
+
+def _sides(config: CompareConfig, run: RunFiles | None) -> Sides:
+    sides: dict[Role, FileSide | Endpoint] = {}
+    given: dict[Role, SideConfig | None] = {"student": config.student, "teacher": config.teacher}
+    given["known_worse"] = config.assay.known_worse
+    for role, side in given.items():
+        if side is not None:
+            sides[role] = _elsewhere(side, config)
+        elif run is not None and role != "known_worse":
+            file = run.recommended if role == "student" else run.reference
+            sides[role] = FileSide(str(file["name"]), run.sha256(file))
+    return sides
+
+
+def _elsewhere(side: SideConfig, config: CompareConfig) -> Endpoint:
+    return find_endpoint(
+        side.base_url,
+        side.model,
+        side.api_key_variable,
+        timeout_seconds=config.request_timeout_seconds,
+        max_retries=config.max_retries,
+        limit_name=side.limit_name,
+    )
+
+
+def _judge(
+    config: CompareConfig,
+    run: RunFiles | None,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    cache: JsonCache,
+    sides: Sides,
+    serving: Serving,
+) -> tuple[Panel, list[Opinion]]:
+    plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
+    panel = Panel(config, questions, answers, cache, partial(is_sound_so_far, plan=plan))
+    judged_tokens = NUM_ANSWERS_JUDGED * config.max_tokens + JUDGE_CONTEXT_TOKENS
+    with ExitStack() as stack:
+        endpoints: dict[Role, Endpoint] = {}
+        if panel.asks_teacher():
+            wide = serving.with_room(judged_tokens)
+            endpoints = stack.enter_context(wide.served({"teacher": sides["teacher"]}))
+        at_hand = AtHand(
+            cache=cache,
+            teacher=endpoints.get("teacher"),
+            teacher_gguf=run.path(run.reference) if run else None,
+            max_concurrency=config.max_concurrency,
+            timeout_seconds=config.request_timeout_seconds,
+            max_retries=config.max_retries,
+            num_threads=config.num_threads,
+        )
+        return panel, panel.opinions(at_hand)
+
+
+def _prompt_share(answers: Sequence[Answer]) -> float:
+    completion = sum(answer.completion_tokens for answer in answers)
+    return sum(answer.prompt_tokens for answer in answers) / max(completion, 1)
+
+
+def _finish(
+    session: StageSession,
+    run_directory: RunDirectory,
+    report: Report,
+    answers: Sequence[Answer],
+    registration: Registration,
+    panel: Panel,
+    opinions: Sequence[Opinion],
+) -> Manifest:
+    rows = [answer.model_dump() for answer in answers]
+    judgements = [row for one in opinions for row in judgement_rows(one, panel.cluster_of)]
+    shown = {pair.question.prompt_id for pair in panel.pairs[:NUM_SIDE_BY_SIDE]}
+    side_by_side = [
+        row
+        for row in rows
+        if row["prompt_id"] in shown and row["sample"] == 0 and row["role"] != "known_worse"
+    ]
     with disk_errors("writing the report", session.dir):
-        num_pairs = write_rows(session.dir / PAIRS_NAME, PAIR_SCHEMA, pairs)
+        counts = {
+            PAIRS_NAME: write_rows(session.dir / PAIRS_NAME, PAIR_SCHEMA, rows),
+            JUDGEMENTS_NAME: write_rows(
+                session.dir / JUDGEMENTS_NAME, JUDGEMENT_SCHEMA, judgements
+            ),
+        }
         write_text_atomically(session.dir / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
-        write_text_atomically(session.dir / PAGE_NAME, render_page(report, pairs))
+        write_text_atomically(session.dir / PAGE_NAME, render_page(report, side_by_side))
     for row in report.rows:
         append_metrics(
             run_directory.metrics_path, STAGE, **row.model_dump(mode="json", exclude_none=True)
         )
+    verdict = report.verdict
+    append_metrics(
+        run_directory.metrics_path, STAGE, outcome=verdict.outcome, num_prompts=verdict.num_prompts
+    )
     return session.finish(
-        rows={PAIRS_NAME: num_pairs},
+        rows=counts,
         facts={
             "recommended": report.recommended,
             "reference": report.reference,
+            "outcome": verdict.outcome,
+            "registration": registration.model_dump(mode="json"),
             "rows": [row.model_dump(mode="json") for row in report.rows],
         },
-        stats={"completion_tokens": sum(pair["completion_tokens"] for pair in pairs)},
+        stats={"completion_tokens": sum(answer.completion_tokens for answer in answers)},
     )
-
-
-def _fidelity(
-    config: CompareConfig,
-    run_directory: RunDirectory,
-    cache: JsonCache,
-    files: list[dict[str, Any]],
-    held_out: HeldOut,
-    drawn: bool,
-) -> dict[str, Fidelity]:
-    measured = {}
-    with track("measuring fidelity", len(files) * len(held_out), "conversations") as progress:
-        for file in files:
-            name = f"fidelity-{file['name']}"
-            stored = cache.get(name)
-            if stored is None:
-                path = run_directory.stage_dir("gguf") / file["file"]
-                stored = asdict(
-                    measure_fidelity(
-                        path, held_out, config.num_threads, progress.advance, drawn=drawn
-                    )
-                )
-                cache.put(name, stored)
-            else:
-                progress.advance(len(held_out))
-            measured[file["name"]] = Fidelity(**stored)
-    return measured
-
-
-def _ask_endpoint(
-    config: CompareConfig,
-    session: StageSession,
-    cache: JsonCache,
-    gguf: Manifest,
-    prompts: HeldOut,
-    lengths: dict[str, int],
-    open_endpoint: OpenEndpoint,
-) -> tuple[dict[str, Speed], list[dict[str, Any]]]:
-    """Measure speed before asking: the endpoint has then seen none of the timed prompts."""
-    files, recommended = gguf.facts["files"], gguf.facts["recommended"]
-    prompts = [one for one in prompts if one.prompt.prompt_id in lengths]
-    asked = distinct_prompts(prompts, config.num_side_by_side)
-    timed = distinct_prompts(longest_first(prompts), config.speed_rounds)
-    book = AnswerBook(cache, [reference_file(files), recommended], asked)
-    speed = cache.get("speed")
-    if speed is None or book.missing():
-        longest = max(lengths[one.prompt.prompt_id] for one in [*asked, *timed])
-        answer_tokens = max(config.max_tokens, config.speed_tokens)
-        names = [file["name"] for file in files]
-        context_tokens = longest + answer_tokens + SPARE_CONTEXT_TOKENS
-        log_path = session.scratch_dir / "endpoint.log"
-        with open_endpoint(names, context_tokens, log_path) as base_url:
-            client = open_client(base_url, config.request_timeout_seconds)
-            if speed is None:
-                measured = measure_speed(client, names, timed, config.speed_tokens)
-                speed = {name: asdict(value) for name, value in measured.items()}
-                cache.put("speed", speed)
-            book.fill(client, temperature=config.temperature, max_tokens=config.max_tokens)
-    return {name: Speed(**value) for name, value in speed.items()}, book.pairs()
-
-
-def _require_comparable(manifests: dict[StageName, Manifest], run_directory: RunDirectory) -> None:
-    # A student may have other tokens than the teacher, but then its files have the student's.
-    model: StageName = "student" if has_own_tokenizer(manifests["student"]) else "conversations"
-    for stage in ("student", "gguf"):
-        for fact in ("tokenizer_sha256", "chat_template_sha256"):
-            expected = manifests[model].facts[fact]
-            found = manifests[stage].facts[fact]
-            if found != expected:
-                raise ManifestMismatchError(
-                    f"the {stage} stage was made with another tokenizer or chat template",
-                    where=run_directory.stage_dir(stage),
-                    expected=f"{fact} {expected}",
-                    found=found,
-                    hint=f"make the {stage} stage again with --force",
-                )
-    if not any(file["role"] == "teacher" for file in manifests["gguf"].facts["files"]):
-        raise ArtifactError(
-            "there is no GGUF file of the teacher to compare with",
-            where=run_directory.stage_dir("gguf"),
-            expected="at least one file with role teacher",
-            found="files of the student only",
-            hint="let the quantize stage make one of the teacher too, with --force",
-        )

@@ -1,24 +1,31 @@
 """The command line: `potstill run`, one command a stage, and `potstill status`.
 
-In: arguments. Out: exit codes: 0 done, 1 our error, 2 wrong usage, 130 interrupted. Every error of
-ours is printed without a traceback. Imports no stage before it runs.
+In: arguments. Out: exit codes: 0 done, 1 our error, 2 wrong usage, 130 interrupted; of `compare`,
+whose verdict is its code, those of `potstill.pipeline`. Every error of ours is printed without a
+traceback. Imports no stage before it runs.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 from potstill.config import preset_names
-from potstill.errors import ArtifactError, PotstillError
+from potstill.errors import ArtifactError, ConfigError, PotstillError
 from potstill.pipeline import (
+    COMPARE,
+    COMPARE_ERROR,
+    COMPARE_USAGE,
     PIPELINE,
     SERVE,
     Choice,
@@ -31,8 +38,9 @@ from potstill.pipeline import (
 from potstill.progress import set_up_logging
 from potstill.rundir import STAGE_NAMES, RunDirectory
 from potstill.status import status_table
+from potstill.verdict.outcome import Outcome
 
-OUR_ERROR = 1
+OUR_ERROR, WRONG_USAGE = 1, 2
 RUNS_DIR = Path("runs")
 
 app = typer.Typer(
@@ -139,7 +147,90 @@ def _generate(
         run_share(PIPELINE[0], choice, run_directory, shard)
 
 
-for _stage in (*PIPELINE[1:], SERVE):
+@contextmanager
+def _codes_beside_verdicts() -> Iterator[None]:
+    """Give errors exit codes that are no verdict."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except typer.TyperException as error:
+        if getattr(error, "exit_code", None) == WRONG_USAGE:
+            error.exit_code = COMPARE_USAGE  # type: ignore[attr-defined]
+        raise
+    except ConfigError as error:
+        error.exit_code = COMPARE_USAGE
+        raise
+    except Exception as error:
+        error.exit_code = COMPARE_ERROR  # type: ignore[attr-defined]
+        raise
+
+
+class _CompareCommand(TyperCommand):
+    def make_context(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (as the base has it)
+        with _codes_beside_verdicts():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (as the base has it)
+        with _codes_beside_verdicts():
+            return super().invoke(*args, **extra)
+
+
+@app.command("compare", cls=_CompareCommand)
+def _compare(
+    run_dir: RunArgument,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL[#MODEL]", help="Where the student is served, instead of the run's file."
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL[#MODEL]", help="Where the teacher is served, instead of the run's file."
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|RUN", help="JSONL file of prompts, or a run whose test split is asked."
+        ),
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare student and teacher: may the student replace it?
+
+    With --student, --teacher and --prompts no run is needed: RUN is where the report goes.
+
+    Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 INVALID JUDGE; 64 wrong usage or configuration,
+    70 any other error, 130 interrupted.
+    """
+    set_up_logging(verbose=verbose)
+    given = [
+        *_endpoint_overrides("student", student),
+        *_endpoint_overrides("teacher", teacher),
+        *([] if prompts is None else [f"compare.prompts={json.dumps(str(prompts))}"]),
+    ]
+    choice = _choice(preset, config, [*(overrides or ()), *given])
+    manifest = run_stage(COMPARE, choice, RunDirectory(run_dir), force=force)
+    raise typer.Exit(Outcome(manifest.facts["outcome"]).exit_code)
+
+
+def _endpoint_overrides(side: str, given: str | None) -> list[str]:
+    """Return the settings that `URL#MODEL` stands for."""
+    if given is None:
+        return []
+    url, _, model = given.partition("#")
+    values = {"base_url": url} | ({"model": model} if model else {})
+    return [f"compare.{side}.{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+for _stage in (*PIPELINE[1:-1], SERVE):
     app.command(_stage.name, help=_stage.summary)(_stage_command(_stage))
 
 
@@ -197,4 +288,4 @@ def main() -> None:
             "  hint: this is a defect of potstill; --verbose shows where it happened",
             file=sys.stderr,
         )
-        sys.exit(OUR_ERROR)
+        sys.exit(getattr(error, "exit_code", OUR_ERROR))

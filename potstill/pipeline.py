@@ -28,9 +28,11 @@ from potstill.config import (
 )
 from potstill.errors import ConfigError, PotstillError
 from potstill.files import disk_errors, write_text_atomically
+from potstill.manifest import Manifest
 from potstill.plan import Estimate, Workload, machine_speed, plan_table
 from potstill.processes import end_with_parent
 from potstill.rundir import RunDirectory, StageName
+from potstill.verdict.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ class Stage:
         cls: type[Table] = getattr(import_module(f"{self.name}.config"), self.config_class)
         return cls
 
-    def run(self, table: Table, run_directory: RunDirectory) -> None:
+    def run(self, table: Table, run_directory: RunDirectory) -> Manifest:
         """Do the stage's work; what is finished already is left alone."""
-        import_module(f"{self.name}.stage").run(table, run_directory)
+        manifest: Manifest = import_module(f"{self.name}.stage").run(table, run_directory)
+        return manifest
 
     def run_share(self, table: Table, run_directory: RunDirectory, share: str) -> bool:
         """Do one share of the stage's work; return whether all shares are done."""
@@ -65,6 +68,15 @@ class Stage:
         return estimated
 
 
+COMPARE = Stage(
+    "compare",
+    ("comparison",),
+    "CompareConfig",
+    "Compare student and teacher: may the student replace it?",
+)
+COMPARE_USAGE, COMPARE_ERROR = 64, 70
+"""Exit codes of `potstill compare` where it gives no verdict, after BSD's sysexits.h (EX_USAGE,
+EX_SOFTWARE): 0 to 3 are verdicts."""
 PIPELINE = (
     Stage(
         "generate",
@@ -74,7 +86,7 @@ PIPELINE = (
     ),
     Stage("train", ("student",), "TrainConfig", "Train a student on the conversations."),
     Stage("quantize", ("gguf",), "QuantizeConfig", "Make GGUF files and verify each of them."),
-    Stage("compare", ("comparison",), "CompareConfig", "Compare student and teacher in a report."),
+    COMPARE,
 )
 SERVE = Stage("serve", (), "ServeConfig", "Serve student and teacher over OpenAI's API.")
 STAGES = {stage.name: stage for stage in (*PIPELINE, SERVE)}
@@ -123,27 +135,30 @@ def run_stage(
     *,
     force: bool = False,
     wait: bool = False,
-) -> None:
+) -> Manifest:
     """Run one stage in this process; the run keeps the table of the configuration that made it.
 
     Args:
         wait: Wait for another process that works on the run, instead of raising.
+
+    Returns:
+        The manifest of what was made, or served.
 
     Raises:
         PotstillError: The stage's own, or another process works on the run.
     """
     tables = resolve(choice, run_directory)
     if not stage.makes:
-        stage.run(tables[stage.name], run_directory)
-        return
+        return stage.run(tables[stage.name], run_directory)
     with run_directory.locked(wait=wait):
         if force:
             _set_aside(run_directory, [stage])
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
-        stage.run(tables[stage.name], run_directory)
+        manifest = stage.run(tables[stage.name], run_directory)
         own = resolve(Choice(), run_directory)
         _write_config(own | {stage.name: tables[stage.name]}, run_directory)
+    return manifest
 
 
 def run_share(stage: Stage, choice: Choice, run_directory: RunDirectory, share: str) -> None:
@@ -195,9 +210,21 @@ def run_pipeline(
                 hint="the system kills what takes more memory than there is: --dry-run shows what "
                 "a stage wants; run the same command again, without --force, to go on",
             )
-        if code != 0:
+        if code := _error_code(stage, code):
             return code
     return 0
+
+
+def _error_code(stage: Stage, code: int) -> int:
+    """Return the exit code of a pipeline whose stage has ended with a code.
+
+    A verdict is no error: whatever it is, the comparison has done its work.
+    """
+    if stage is not COMPARE:
+        return code
+    return {COMPARE_USAGE: ConfigError.exit_code, COMPARE_ERROR: PotstillError.exit_code}.get(
+        code, 0 if code in {outcome.exit_code for outcome in Outcome} else code
+    )
 
 
 def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTable:

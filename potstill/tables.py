@@ -63,13 +63,37 @@ BATCH_ROWS = 1024
 PAIR_SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
+        ("conversation_id", pa.string()),
         ("messages", pa.list_(_MESSAGE)),
+        ("role", pa.string()),
         ("model", pa.string()),
+        ("sample", pa.int32()),
+        ("seed", pa.int64()),
         ("answer", pa.string()),
         ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
         ("seconds", pa.float64()),
+    ]
+)
+
+_VOTE = pa.struct(
+    [("student_place", pa.string()), ("winner", pa.string()), ("reason", pa.string())]
+)
+
+JUDGEMENT_SCHEMA = pa.schema(
+    [
+        ("judge", pa.string()),
+        ("control", pa.string()),
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("cluster", pa.string()),
+        ("score", pa.float64()),
+        ("student_value", pa.float64()),
+        ("teacher_value", pa.float64()),
+        ("votes", pa.list_(_VOTE)),
+        ("failure", pa.string()),
+        ("note", pa.string()),
     ]
 )
 

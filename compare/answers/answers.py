@@ -1,62 +1,82 @@
-"""Answers of an OpenAI-compatible endpoint to held-out prompts.
+"""Answers of both models to the same prompts, over OpenAI's API.
 
-In: a client, model names, prompts. Out: rows of PAIR_SCHEMA; each is stored when it arrives, and a
-stored one is not asked for again. Knows nothing of what runs behind the endpoint.
+In: endpoints and questions. Out: `Answer`s; each is stored when it arrives, and a stored one is not
+asked for again. Knows nothing of what runs behind an endpoint, or of which answer is better.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import openai
 
 from compare.answers.cache import JsonCache
-from potstill.errors import BackendError, BackendUnavailableError
-from potstill.progress import track
-from potstill.schema import Conversation, Message
+from compare.answers.client import Endpoint, backend_errors, wire_messages
+from compare.answers.concurrent import gather_bounded
+from compare.answers.questions import Question
+from potstill.errors import BackendError
+from potstill.progress import Progress, track
+from potstill.schema import Message, Value
+
+Role = Literal["student", "teacher", "known_worse"]
+REFUSED = "error"
+"""Finish reason of an answer that the endpoint refused to give to this prompt."""
+REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.PermissionDeniedError)
+"""What a server says to one prompt (too long, filtered), and not to all."""
+TOO_LARGE_STATUS = 413
 
 
-def open_client(base_url: str, timeout_seconds: float) -> openai.OpenAI:
-    """Return a client of a local endpoint; proxies of the environment are not for loopback."""
-    return openai.OpenAI(
-        base_url=base_url,
-        api_key="none",
-        timeout=timeout_seconds,
-        max_retries=0,
-        http_client=openai.DefaultHttpxClient(trust_env=False),
-    )
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    temperature: float
+    max_tokens: int
+    seed: int
+
+    def seed_of(self, question: Question, sample: int) -> int:
+        """Return the seed that is sent for one answer: 31 bits, the same on every machine."""
+        text = f"{self.seed} {question.prompt_id} {sample}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-@contextmanager
-def backend_errors(model: str) -> Iterator[None]:
-    """Turn an error of the `openai` client into one that names the model.
+class Answer(Value):
+    """One answer; a row of PAIR_SCHEMA."""
 
-    Raises:
-        BackendUnavailableError: The endpoint cannot be reached or takes too long.
-        BackendError: It refuses the request, or its answer is not OpenAI's.
-    """
-    try:
-        yield
-    except openai.APIConnectionError as error:
-        raise BackendUnavailableError(
-            "the endpoint does not answer",
-            where=f"model {model}",
-            found=error,
-            hint="raise compare.request_timeout_seconds, or run the same command again; "
-            "finished answers are kept",
-        ) from error
-    except openai.OpenAIError as error:
-        raise BackendError(
-            "the endpoint refuses a request", where=f"model {model}", found=error
-        ) from error
+    prompt_id: str
+    conversation_id: str
+    messages: tuple[Message, ...]
+    role: Role
+    model: str
+    sample: int
+    """Number of this answer among those of its model to its prompt."""
+    seed: int
+    answer: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    """From the request to the whole answer, others being under way."""
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the endpoint refused this prompt: the answer is then empty."""
+        return self.finish_reason == REFUSED
 
 
-def wire_messages(messages: Sequence[Message]) -> list[Any]:
-    """Return messages as the `openai` client takes them."""
-    return [message.to_chat() for message in messages]
+@dataclass(frozen=True)
+class Wanted:
+    """One answer to be had."""
+
+    role: Role
+    question: Question
+    sample: int
 
 
 class AnswerBook:
@@ -64,79 +84,156 @@ class AnswerBook:
 
     Args:
         cache: Where answers are kept.
-        models: Names as the endpoint knows them.
-        prompts: Conversations whose first question is asked.
+        wanted: Which answers.
+        identities: What each role's model is kept under.
+        names: What each role's model is called in the report.
     """
 
     def __init__(
-        self, cache: JsonCache, models: Sequence[str], prompts: Sequence[Conversation]
+        self,
+        cache: JsonCache,
+        wanted: Sequence[Wanted],
+        sampling: Sampling,
+        identities: Mapping[Role, str],
+        names: Mapping[Role, str],
     ) -> None:
-        self._cache = cache
-        self._keys = [(prompt, model) for prompt in prompts for model in models]
+        self._cache, self._wanted, self._sampling = cache, list(wanted), sampling
+        self._identities, self._names = identities, names
 
-    def missing(self) -> list[tuple[Conversation, str]]:
-        """List the prompts and models that have no answer yet."""
-        return [
-            (prompt, model)
-            for prompt, model in self._keys
-            if self._cache.get(_name(prompt, model)) is None
-        ]
+    def missing(self) -> list[Wanted]:
+        """List what has no answer yet."""
+        return [one for one in self._wanted if self._cache.get(self._key(one)) is None]
 
-    def fill(self, client: openai.OpenAI, *, temperature: float, max_tokens: int) -> None:
-        """Ask for what is missing, one answer at a time.
+    def fill(self, endpoints: Mapping[Role, Endpoint], max_concurrency: int) -> None:
+        """Ask for what is missing, several at once.
 
         Raises:
-            BackendError: The endpoint fails.
+            BackendError: An endpoint fails, or refuses every prompt.
         """
         missing = self.missing()
-        with track("answering held-out prompts", len(self._keys), "answers") as progress:
-            progress.resume_from(len(self._keys) - len(missing))
-            for prompt, model in missing:
-                answer = ask(client, model, prompt, temperature=temperature, max_tokens=max_tokens)
-                self._cache.put(_name(prompt, model), answer)
-                progress.advance()
+        with track("answering held-out prompts", len(self._wanted), "answers") as progress:
+            progress.resume_from(len(self._wanted) - len(missing))
+            asyncio.run(self._fill(endpoints, missing, max_concurrency, progress))
+        for role in {one.role for one in missing}:
+            self._require_answers(role)
 
-    def pairs(self) -> list[dict[str, Any]]:
-        """Return all answers as rows of PAIR_SCHEMA, prompt by prompt."""
-        answers = [self._cache.get(_name(prompt, model)) for prompt, model in self._keys]
-        return [answer for answer in answers if answer is not None]
+    async def _fill(
+        self,
+        endpoints: Mapping[Role, Endpoint],
+        missing: Sequence[Wanted],
+        max_concurrency: int,
+        progress: Progress,
+    ) -> None:
+        clients = {role: endpoint.open() for role, endpoint in endpoints.items()}
+
+        async def work(one: Wanted) -> None:
+            seed = self._sampling.seed_of(one.question, one.sample)
+            stored = await ask(
+                clients[one.role],
+                endpoints[one.role],
+                one.question.messages,
+                temperature=self._sampling.temperature,
+                max_tokens=self._sampling.max_tokens,
+                seed=seed,
+            )
+            self._cache.put(self._key(one), stored)
+
+        try:
+            await gather_bounded(work, missing, max_concurrency, progress.advance)
+        finally:
+            for client in clients.values():
+                await client.close()
+
+    def answers(self) -> list[Answer]:
+        """Return what is answered, in the order it was wanted."""
+        found = []
+        for one in self._wanted:
+            stored = self._cache.get(self._key(one))
+            if stored is not None:
+                found.append(self._answer(one, stored))
+        return found
+
+    def _answer(self, one: Wanted, stored: dict[str, Any]) -> Answer:
+        return Answer(
+            prompt_id=one.question.prompt_id,
+            conversation_id=one.question.conversation_id,
+            messages=one.question.messages,
+            role=one.role,
+            model=self._names[one.role],
+            sample=one.sample,
+            seed=self._sampling.seed_of(one.question, one.sample),
+            **stored,
+        )
+
+    def _require_answers(self, role: Role) -> None:
+        given = [answer for answer in self.answers() if answer.role == role]
+        if given and all(answer.is_refused for answer in given):
+            raise BackendError(
+                "an endpoint refuses every prompt",
+                where=f"model {self._names[role]}",
+                expected="answers to most prompts",
+                found=f"{len(given)} refusals",
+                hint="ask it one by hand: its name, its key or its context may be wrong",
+            )
+
+    def _key(self, one: Wanted) -> str:
+        content = [
+            self._identities[one.role],
+            wire_messages(one.question.messages),
+            self._sampling.temperature,
+            self._sampling.max_tokens,
+            self._sampling.seed_of(one.question, one.sample),
+        ]
+        return f"answer-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"
 
 
-def ask(
-    client: openai.OpenAI,
-    model: str,
-    prompt: Conversation,
+async def ask(
+    client: openai.AsyncOpenAI,
+    endpoint: Endpoint,
+    messages: Sequence[Message],
     *,
     temperature: float,
     max_tokens: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return one answer as a row of PAIR_SCHEMA.
+    """Return one answer, with its usage and the seconds it took.
 
     Raises:
         BackendError: The endpoint fails.
     """
     started = time.perf_counter()
-    with backend_errors(model):
-        completion = client.chat.completions.create(
-            model=model,
-            messages=wire_messages(prompt.given),
-            temperature=temperature,
-            max_tokens=max_tokens,
-        )
+    with backend_errors(endpoint.model):
+        try:
+            completion = await client.chat.completions.create(
+                model=endpoint.model,
+                messages=wire_messages(messages),
+                temperature=temperature,
+                seed=seed,
+                extra_body={endpoint.limit_name: max_tokens},
+            )
+        except openai.APIStatusError as error:
+            if not isinstance(error, REFUSALS) and error.status_code != TOO_LARGE_STATUS:
+                raise
+            return _stored("", REFUSED, 0, 0, started)
     if not completion.choices or completion.usage is None:
-        raise BackendError("an answer has no choices or no usage", where=f"model {model}")
-    choice = completion.choices[0]
+        raise BackendError("an answer has no choices or no usage", where=f"model {endpoint.model}")
+    choice, usage = completion.choices[0], completion.usage
+    return _stored(
+        choice.message.content or "",
+        choice.finish_reason,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        started,
+    )
+
+
+def _stored(
+    text: str, reason: str, prompt_tokens: int, completion_tokens: int, started: float
+) -> dict[str, Any]:
     return {
-        "prompt_id": prompt.prompt.prompt_id,
-        "messages": [message.model_dump() for message in prompt.given],
-        "model": model,
-        "answer": choice.message.content or "",
-        "finish_reason": choice.finish_reason,
-        "prompt_tokens": completion.usage.prompt_tokens,
-        "completion_tokens": completion.usage.completion_tokens,
+        "answer": text,
+        "finish_reason": reason,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
         "seconds": time.perf_counter() - started,
     }
-
-
-def _name(prompt: Conversation, model: str) -> str:
-    return f"answer-{prompt.prompt.prompt_id}-{model}"

@@ -29,16 +29,20 @@ NUM_LOG_LINES = 12
 
 
 def serve_command(
-    run_dir: Path, models: Sequence[str], port: int, context_tokens: int
+    run_dir: Path, models: Sequence[str], port: int, context_tokens: int, max_parallel: int = 1
 ) -> list[str]:
-    """Return the command that serves model files of a run, one request at a time."""
+    """Return the command that serves model files of a run.
+
+    Args:
+        max_parallel: Requests decoded together; one where speed for one user is measured.
+    """
     settings = {
         "host": HOST,
         "port": port,
         "paths": "{}",
         "models": "[" + ", ".join(f'"{name}"' for name in models) + "]",
         "context_tokens": context_tokens,
-        "max_parallel": 1,
+        "max_parallel": max_parallel,
         # What is asked here is held out: it must not be recorded as prompts to train on.
         "record_path": '""',
     }

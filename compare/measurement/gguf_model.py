@@ -54,8 +54,8 @@ class GgufModel:
             self.close()
             raise self._refusal(f"no memory for a context of {context_tokens} tokens")
         self._batch = llama_cpp.llama_batch_init(CHUNK_TOKENS, 0, 1)
-        vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
 
     def logits(self, token_ids: Sequence[int], start: int) -> Iterator[NDArray[np.float32]]:
         """Yield the logits [T, V] that follow positions `start` to the last, in chunks of T.
@@ -81,6 +81,23 @@ class GgufModel:
             if num_wanted:
                 pointer = llama_cpp.llama_get_logits(self._context)
                 yield np.ctypeslib.as_array(pointer, (num_wanted, self.vocab_size)).copy()
+
+    def tokenise(self, text: str) -> list[int]:
+        """Return a text's token ids; text that looks like a control token stays text."""
+        content = text.encode()
+        ids = (llama_cpp.llama_token * (len(content) + 1))()
+        count = llama_cpp.llama_tokenize(
+            self._vocabulary, content, len(content), ids, len(ids), False, False
+        )
+        if count < 0:
+            raise self._refusal(f"a text of {len(content)} bytes has {-count} tokens")
+        return list(ids[:count])
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id of the token that ends an answer."""
+        end = int(llama_cpp.llama_vocab_eot(self._vocabulary))
+        return end if end >= 0 else int(llama_cpp.llama_vocab_eos(self._vocabulary))
 
     def close(self) -> None:
         """Free the memory; harmless when done twice."""

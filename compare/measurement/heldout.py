@@ -6,18 +6,22 @@ Knows nothing of models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
 from jinja2 import TemplateError
 
+from compare.answers.questions import Question, question_from
 from potstill.chat import render_prompt
 from potstill.errors import ArtifactError
 from potstill.schema import Conversation, Split
 from potstill.tables import conversation_paths, read_conversations
 
 SPLIT: Split = "test"
+TEMPLATE_TOKENS = 16
+"""Room for what a chat template writes around a message."""
 
 
 def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Conversation]:
@@ -40,30 +44,42 @@ def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Conve
     return held_out
 
 
-def plain_prompts(held_out: list[Conversation]) -> list[Conversation]:
-    """Leave out prompts with tools, which `potstill serve` does not take.
+def read_questions(conversations_dir: Path, max_questions: int) -> list[Question]:
+    """Return the first different prompts of the test split that `potstill serve` takes.
+
+    Prompts with tools are left out: it does not take them.
 
     Raises:
-        ArtifactError: None is left.
+        ArtifactError: There is none, or a table is damaged.
     """
-    plain = [
-        conversation
-        for conversation in held_out
-        if conversation.prompt.tools is None
-        and not any(one.role == "tool" or one.tool_calls for one in conversation.given)
-    ]
-    if not plain:
+    paths = conversation_paths(conversations_dir, SPLIT)
+    found: dict[str, Question] = {}
+    num_read = 0
+    for conversation in chain.from_iterable(map(read_conversations, paths)):
+        if len(found) == max_questions:
+            break
+        num_read += 1
+        if is_plain(conversation) and conversation.prompt.prompt_id not in found:
+            found[conversation.prompt.prompt_id] = question_from(conversation)
+    if not found:
         raise ArtifactError(
             "no held-out prompt can be asked: the endpoint knows no tools",
-            where=f"the {SPLIT} split",
-            expected="at least one prompt without tools",
-            found=f"{len(held_out)} conversations with tools",
+            where=conversations_dir,
+            expected=f"at least one prompt of the {SPLIT} split without tools",
+            found=f"{num_read} conversations with tools",
             hint="generate from prompts without tools too",
         )
-    return plain
+    return list(found.values())
 
 
-def prompt_lengths(prompts: list[Conversation], student_dir: Path | None) -> dict[str, int]:
+def is_plain(conversation: Conversation) -> bool:
+    """Tell whether a prompt has nothing to do with tools."""
+    return conversation.prompt.tools is None and not any(
+        one.role == "tool" or one.tool_calls for one in conversation.given
+    )
+
+
+def prompt_lengths(questions: Sequence[Question], student_dir: Path | None) -> dict[str, int]:
     """Return the tokens of prompts by their id, as many as either model needs.
 
     Args:
@@ -73,35 +89,35 @@ def prompt_lengths(prompts: list[Conversation], student_dir: Path | None) -> dic
     Raises:
         ArtifactError: It refuses all.
     """
-    lengths = {one.prompt.prompt_id: one.turns[0].start for one in prompts}
+    lengths = {one.prompt_id: _teachers_length(one) for one in questions}
     if student_dir is None:
         return lengths
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(student_dir)
     taken = {}
-    for one in prompts:
+    for one in questions:
         with suppress(TemplateError):
-            num_tokens = len(render_prompt(tokenizer, one.given))
-            taken[one.prompt.prompt_id] = max(lengths[one.prompt.prompt_id], num_tokens)
+            num_tokens = len(render_prompt(tokenizer, one.messages))
+            taken[one.prompt_id] = max(lengths[one.prompt_id], num_tokens)
     if not taken:
         raise ArtifactError(
             "the student's chat template takes no held-out prompt",
             where=student_dir,
             expected="at least one prompt that both models take",
-            found=f"{len(prompts)} that it refuses",
+            found=f"{len(questions)} that it refuses",
         )
     return taken
 
 
-def distinct_prompts(held_out: list[Conversation], count: int) -> list[Conversation]:
-    """Return the first `count` of different prompts; fewer when there are no more."""
-    first_by_prompt: dict[str, Conversation] = {}
-    for conversation in held_out:
-        first_by_prompt.setdefault(conversation.prompt.prompt_id, conversation)
-    return list(first_by_prompt.values())[:count]
+def longest_first(questions: Sequence[Question]) -> list[Question]:
+    """Order by the teacher's stored answer, longest first: long answers time decoding best."""
+    return sorted(questions, key=lambda question: -len(question.teacher_answer or ""))
 
 
-def longest_first(held_out: list[Conversation]) -> list[Conversation]:
-    """Order by the teacher's first answer, longest first: long answers time decoding best."""
-    return sorted(held_out, key=lambda conversation: -conversation.turns[0].num_tokens)
+def _teachers_length(question: Question) -> int:
+    if question.prompt_token_ids is not None:
+        return len(question.prompt_token_ids)
+    # No prompt has more tokens than bytes, but for the template's own between messages.
+    num_bytes = sum(len(message.content.encode()) for message in question.messages)
+    return num_bytes + TEMPLATE_TOKENS * (len(question.messages) + 1)

@@ -13,10 +13,11 @@ from statistics import median
 
 import openai
 
-from compare.answers.answers import backend_errors, wire_messages
+from compare.answers.client import backend_errors, wire_messages
+from compare.answers.questions import Question
 from potstill.errors import BackendError
 from potstill.progress import track
-from potstill.schema import Conversation, Message
+from potstill.schema import Message
 
 WARM_UP_MESSAGES = (Message(role="user", content="Hello!"),)
 
@@ -34,7 +35,7 @@ class Speed:
 
 
 def measure_speed(
-    client: openai.OpenAI, models: Sequence[str], prompts: Sequence[Conversation], max_tokens: int
+    client: openai.OpenAI, models: Sequence[str], prompts: Sequence[Question], max_tokens: int
 ) -> dict[str, Speed]:
     """Time every model once a round, one prompt a round, and take medians.
 
@@ -50,7 +51,7 @@ def measure_speed(
             progress.advance()
         for prompt in prompts:
             for model in models:
-                sample = time_answer(client, model, prompt.given, max_tokens)
+                sample = time_answer(client, model, prompt.messages, max_tokens)
                 samples[model] += [sample] if sample else []
                 progress.advance()
     return {model: _median(model, samples[model]) for model in models}

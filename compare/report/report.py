@@ -1,6 +1,6 @@
 """The comparison as numbers: one row per model, and what was measured on what.
 
-In: the manifests of the run's stages, and the measurements. Out: `Report`, which is report.json.
+In: the run's files, the measurements and the verdict. Out: `Report`, which is report.json.
 Knows nothing of how models run or how a report looks.
 """
 
@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal
 
+from compare.measurement.config import CostConfig
+from compare.measurement.cost import Running, price
 from compare.measurement.machine import Machine
+from compare.measurement.run_files import RunFiles
 from compare.measurement.speed import Speed
+from compare.report.cost import Cost
+from compare.report.verdict import Verdict
 from potstill.fidelity import Fidelity
-from potstill.manifest import Manifest
-from potstill.rundir import StageName
 from potstill.schema import Conversation, Value
 
 OWN_TOKENS_NOTE = (
@@ -82,14 +85,20 @@ class Report(Value):
     """The teacher file that ratios refer to: the largest, which is nearest to the checkpoint."""
     recommended: str
     """The student file that the gguf stage recommends."""
-    method: str
-    """How the student was trained: "full" or "lora"."""
-    num_layers: int
-    removed_layers: tuple[int, ...]
+    verdict: Verdict
+    """May the student replace the teacher?"""
+    cost: Cost | None = None
+    """None where the machine's price is not told."""
+    method: str | None = None
+    """How the student was trained: "full" or "lora". None, like all of a run below, where two
+    endpoints were compared without one."""
+    num_layers: int | None = None
+    removed_layers: tuple[int, ...] = ()
     own_tokenizer: bool = False
     """Whether the student has other tokens than the teacher."""
     checkpoints: tuple[ModelRow, ...]
-    """The teacher that was sampled, the student before training, the student after it."""
+    """The teacher that was sampled, the student before training, a student of the teacher's tokens
+    alone if there is one, the student after training. None without a run."""
     files: tuple[FileRow, ...]
     """Largest first."""
     notes: tuple[str, ...]
@@ -100,7 +109,7 @@ class Report(Value):
     """Prompts answered side by side."""
     num_conversations: dict[str, int]
     """Conversations of each split."""
-    top_logprobs: int
+    top_logprobs: int | None
     """Most log-probabilities of the teacher's stored per token."""
     settings: dict[str, Any]
     """The configuration of the comparison."""
@@ -116,7 +125,7 @@ class Report(Value):
     @property
     def trained(self) -> ModelRow:
         """The student after training."""
-        return self.checkpoints[2]
+        return self.checkpoints[-1]
 
     @property
     def recommended_file(self) -> FileRow:
@@ -135,67 +144,88 @@ class Report(Value):
         return [file for file in self.files if file.role == "teacher"]
 
 
-def has_own_tokenizer(student: Manifest) -> bool:
-    """Tell whether a student has other tokens than its teacher."""
-    return bool(student.facts.get("own_tokenizer"))
-
-
-def reference_file(files: list[dict[str, Any]]) -> str:
-    """Name the teacher file that ratios refer to: the largest one."""
-    teachers = [file for file in files if file["role"] == "teacher"]
-    return str(max(teachers, key=lambda file: file["bytes"])["name"])
-
-
 def build_report(
-    manifests: Mapping[StageName, Manifest],
-    held_out: list[Conversation],
+    run: RunFiles | None,
     fidelity: Mapping[str, Fidelity],
     speed: Mapping[str, Speed],
     *,
-    num_prompts: int,
+    verdict: Verdict,
+    sft: Mapping[str, Any] | None,
+    costs: CostConfig,
+    prompt_tokens_per_output_token: float,
     settings: dict[str, Any],
     machine: Machine,
 ) -> Report:
     """Put measurements and lineage together.
 
     Args:
-        manifests: The manifests of conversations, student and gguf.
-        held_out: The conversations that fidelity was measured on.
+        run: What is compared, where it is a run's.
         fidelity: By file name; none for the files of a student with other tokens.
         speed: By file name.
-        num_prompts: Prompts answered side by side.
+        sft: How near a student of the teacher's tokens alone is, if there is one.
+        costs: What the machine and the alternatives cost.
+        prompt_tokens_per_output_token: How long prompts are beside answers.
         settings: The configuration of the comparison.
         machine: Where speed was measured.
     """
-    conversations, student = manifests["conversations"].facts, manifests["student"].facts
-    gguf = manifests["gguf"].facts
-    reference = reference_file(gguf["files"])
-    files = _files(gguf["files"], reference, fidelity, speed)
-    checkpoints = _checkpoints(conversations, student, held_out)
-    own = has_own_tokenizer(manifests["student"])
+    if run is None:
+        return Report(
+            teacher=verdict.teacher,
+            reference=verdict.teacher,
+            recommended=verdict.student,
+            verdict=verdict,
+            checkpoints=(),
+            files=(),
+            notes=(),
+            num_held_out=0,
+            num_prompts=verdict.num_prompts,
+            num_conversations={},
+            top_logprobs=None,
+            settings=settings,
+            versions={},
+            machine=machine,
+        )
+    conversations, student = run.manifests["conversations"].facts, run.manifests["student"].facts
+    files = _files(run, fidelity, speed)
+    checkpoints = _checkpoints(conversations, student, sft, run.held_out)
+    student_row, teacher_row = _running(run.recommended, speed), _running(run.reference, speed)
     return Report(
         teacher=conversations["teacher"]["model"],
-        reference=reference,
-        recommended=gguf["recommended"],
+        reference=run.reference["name"],
+        recommended=run.recommended["name"],
+        verdict=verdict,
+        cost=price(costs, student_row, teacher_row, prompt_tokens_per_output_token),
         method=student["method"],
         num_layers=student["num_layers"],
         removed_layers=tuple(student["removed_layers"]),
-        own_tokenizer=own,
+        own_tokenizer=run.has_own_tokenizer,
         checkpoints=checkpoints,
         files=files,
-        notes=(OWN_TOKENS_NOTE,) if own else _notes(checkpoints[1:], files),
-        num_held_out=len(held_out),
-        num_prompts=num_prompts,
+        notes=(OWN_TOKENS_NOTE,) if run.has_own_tokenizer else _notes(checkpoints[1:], files),
+        num_held_out=len(run.held_out),
+        num_prompts=verdict.num_prompts,
         num_conversations=conversations["num_conversations"],
         top_logprobs=conversations["top_logprobs"],
         settings=settings,
-        versions={name: manifest.environment for name, manifest in manifests.items()},
+        versions={name: manifest.environment for name, manifest in run.manifests.items()},
         machine=machine,
     )
 
 
+def _running(file: Mapping[str, Any], speed: Mapping[str, Speed]) -> Running:
+    return Running(
+        name=file["name"],
+        tokens_per_second=speed[file["name"]].tokens_per_second,
+        bytes=file["bytes"],
+        peak_memory_bytes=file.get("peak_memory_bytes"),
+    )
+
+
 def _checkpoints(
-    conversations: dict[str, Any], student: dict[str, Any], held_out: list[Conversation]
+    conversations: dict[str, Any],
+    student: dict[str, Any],
+    sft: Mapping[str, Any] | None,
+    held_out: list[Conversation],
 ) -> tuple[ModelRow, ...]:
     before = "pruned" if student["pruned"] else "untrained"
     teacher = ModelRow(
@@ -205,17 +235,14 @@ def _checkpoints(
         num_parameters=conversations["teacher"]["num_parameters"],
         **asdict(_to_itself(held_out)),
     )
-    students = (
-        ModelRow(
-            name=name,
-            role="student",
-            step=step,
-            num_parameters=student["num_parameters"],
-            **student["evaluation"][name.partition(", ")[2]],
-        )
-        for name, step in (("student, untrained", before), ("student, trained", "trained"))
-    )
-    return (teacher, *students)
+    evaluation = student["evaluation"]
+    size = {"num_parameters": student["num_parameters"]}
+    students = [("student, untrained", before, size | evaluation["untrained"])]
+    if sft is not None:
+        students.append(("student, SFT only", "teacher's tokens alone", dict(sft)))
+    students.append(("student, trained", "trained", size | evaluation["trained"]))
+    rows = [ModelRow(name=name, role="student", step=step, **row) for name, step, row in students]
+    return (teacher, *rows)
 
 
 def _to_itself(held_out: list[Conversation]) -> Fidelity:
@@ -238,12 +265,10 @@ def _to_itself(held_out: list[Conversation]) -> Fidelity:
 
 
 def _files(
-    files: list[dict[str, Any]],
-    reference: str,
-    fidelity: Mapping[str, Fidelity],
-    speed: Mapping[str, Speed],
+    run: RunFiles, fidelity: Mapping[str, Fidelity], speed: Mapping[str, Speed]
 ) -> tuple[FileRow, ...]:
-    reference_bytes = next(file["bytes"] for file in files if file["name"] == reference)
+    reference = run.reference
+    unit = speed[reference["name"]].tokens_per_second
     rows = (
         FileRow(
             name=file["name"],
@@ -251,12 +276,12 @@ def _files(
             step=file["type"],
             num_parameters=file["num_parameters"],
             bytes=file["bytes"],
-            size_ratio=file["bytes"] / reference_bytes,
-            speed_ratio=speed[file["name"]].tokens_per_second / speed[reference].tokens_per_second,
+            size_ratio=file["bytes"] / reference["bytes"],
+            speed_ratio=speed[file["name"]].tokens_per_second / unit,
             **asdict(speed[file["name"]]),
             **_figures(fidelity.get(file["name"])),
         )
-        for file in files
+        for file in run.files
     )
     return tuple(sorted(rows, key=lambda row: -row.bytes))
 

@@ -1,4 +1,4 @@
-"""The report in plain sentences, each one true of the numbers and none of them a verdict.
+"""The report in plain sentences, each one true of the numbers.
 
 In: a `Report`. Out: sentences. Knows nothing of HTML or terminals.
 """
@@ -8,18 +8,32 @@ from __future__ import annotations
 from math import exp
 
 from compare.report.report import FileRow, ModelRow, Report
+from compare.report.verdict import Verdict
 
 
 def summarise(report: Report) -> list[str]:
     """Say what was measured, what it means, and what it does not mean."""
+    if not report.files:
+        return verdict_sentences(report.verdict)
     student = report.recommended_file
     return [
+        *verdict_sentences(report.verdict),
         *(_against(student, teacher) for teacher in report.teacher_files),
         *_fidelity(student),
         _training(report.untrained, report.trained, student),
         *(_quantised(teacher) for teacher in report.teacher_files[1:]),
-        "This is not a verdict. Nearness to the teacher's probabilities is not the quality a "
-        "reader sees, and nobody has judged the answers yet: read them below.",
+        "Nearness to the teacher's probabilities is not the quality a reader sees: the verdict is "
+        "of the judge alone.",
+    ]
+
+
+def verdict_sentences(verdict: Verdict) -> list[str]:
+    """Say what the verdict is, who gave it and why."""
+    who = verdict.decided_by or "nobody"
+    return [
+        f"{verdict.outcome.replace('_', ' ')}: may {verdict.student} replace {verdict.teacher}? "
+        f"Judge: {who}; margin {verdict.margin:g}, alpha {verdict.alpha:g}, "
+        f"{verdict.num_prompts} prompts. {verdict.reason}."
     ]
 
 

@@ -1,19 +1,27 @@
 import json
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from compare.answers.endpoint import free_port, running_endpoint
+from compare.answers.questions import Question
+from compare.measurement.config import CostConfig
 from compare.measurement.machine import Machine
+from compare.measurement.run_files import RunFiles
 from compare.measurement.speed import Speed
 from compare.report.report import Report, build_report
+from compare.report.verdict import Verdict
 from potstill.fidelity import Fidelity
 from potstill.manifest import Manifest, build_manifest
 from potstill.schema import Conversation, Message
+from potstill.verdict.outcome import Outcome
 
 STAND_IN = Path(__file__).parents[2] / "fixtures" / "endpoint_stand_in.py"
 
@@ -85,6 +93,30 @@ def manifest_with(facts: dict, directory: Path) -> Manifest:
     return build_manifest("made in a test", directory, {}, (), facts=facts)
 
 
+def verdict(**changes: object) -> Verdict:
+    """Return a verdict whose judge has failed the assay."""
+    values = {
+        "outcome": Outcome.INVALID_JUDGE,
+        "reason": "known worse: shuffled words: 0.50, but below 0.45",
+        "margin": 0.05,
+        "alpha": 0.05,
+        "cluster_by": "cluster",
+        "registered_at": "2026-11-24T12:00:00+00:00",
+        "num_answers_before": 0,
+        "decided_by": "the teacher itself",
+        "judges": (),
+        "num_prompts": 2,
+        "num_refused": {"student": 0, "teacher": 0},
+        "samples_per_prompt": 1,
+        "temperature": 0.7,
+        "max_tokens": 200,
+        "seed": 0,
+        "student": "student-Q4_K_M",
+        "teacher": "teacher-F16",
+    }
+    return Verdict(**values | changes)
+
+
 @pytest.fixture
 def report(make_report) -> Report:
     return make_report()
@@ -101,6 +133,8 @@ def build(
     held_out: list[Conversation],
     trained_tokens: int = 8190,
     own_tokenizer: bool = False,
+    sft: Fidelity | None = None,
+    costs: CostConfig | None = None,
 ) -> Report:
     untrained, trained = UNTRAINED, replace(TRAINED, num_tokens=trained_tokens)
     fidelity = FIDELITY
@@ -125,32 +159,43 @@ def build(
         },
         "gguf": {"files": FILES, "recommended": "student-Q4_K_M"},
     }
+    run = RunFiles(
+        manifests={name: manifest_with(value, tmp_path) for name, value in facts.items()},
+        conversations_dir=tmp_path,
+        student_dir=tmp_path,
+        gguf_dir=tmp_path,
+        held_out=held_out,
+    )
     return build_report(
-        {name: manifest_with(value, tmp_path) for name, value in facts.items()},
-        held_out,
+        run,
         fidelity,
         SPEED,
-        num_prompts=2,
-        settings={"speed_rounds": 5, "temperature": 0.0, "max_tokens": 200},
+        verdict=verdict(),
+        sft=None if sft is None else {"num_parameters": 113_274_432, **vars(sft)},
+        costs=costs or CostConfig(),
+        prompt_tokens_per_output_token=0.5,
+        settings={"speed_rounds": 5, "temperature": 0.7, "max_tokens": 200},
         machine=Machine(cpu="AMD EPYC", num_cpus=2, memory_bytes=16_000_000_000, platform="Linux"),
     )
 
 
 @pytest.fixture
-def questions(make_conversation) -> list[Conversation]:
-    """Held-out conversations, each begun by a question of its own."""
-    return [
-        make_conversation(
-            name=f"id{index}",
-            given=(Message(role="user", content=f"question {index}"),),
-            completion=(
-                Message(role="assistant", content="An answer."),
-                Message(role="user", content="A question that the endpoint never sees."),
-                Message(role="assistant", content="Another answer."),
-            ),
-        )
-        for index in range(3)
-    ]
+def questions() -> list[Question]:
+    """Prompts, each with a question of its own."""
+    return [ask_about(index) for index in range(3)]
+
+
+def ask_about(index: int, **fields: object) -> Question:
+    values = {
+        "prompt_id": f"id{index}",
+        "conversation_id": f"id{index}-0",
+        "cluster_id": f"id{index}",
+        "source": "a test",
+        "messages": (Message(role="user", content=f"question {index}"),),
+        "slices": {"source": "a test", "length": "short", "turns": "one"},
+        "teacher_answer": "An answer.",
+    }
+    return Question(**values | fields)
 
 
 @pytest.fixture
@@ -169,3 +214,68 @@ def stand_in(tmp_path: Path):
         return [json.loads(line) for line in log_path.read_text().splitlines()]
 
     return running, requests
+
+
+class OpenAIServer(ThreadingHTTPServer):
+    """A real server on loopback that answers chats as a function of the request says."""
+
+    daemon_threads = True
+
+    def __init__(self, answer: Callable[[dict], tuple[int, object] | str]) -> None:
+        self.answer = answer
+        self.requests: list[dict] = []
+        super().__init__(("127.0.0.1", 0), _Chat)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class _Chat(BaseHTTPRequestHandler):
+    server: OpenAIServer
+
+    def do_GET(self) -> None:
+        self._send(200, {"object": "list", "data": [{"id": "only", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(body)
+        said = self.server.answer(body)
+        if isinstance(said, str):
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": said},
+                "finish_reason": "stop",
+            }
+            usage = {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}
+            whole = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
+            said = 200, whole | {"choices": [choice], "usage": usage}
+        self._send(*said)
+
+    def _send(self, status: int, value: object) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def openai_server():
+    """Return a function that starts a server whose answers a function of the request gives."""
+    servers = []
+
+    def start(answer: Callable[[dict], tuple[int, object] | str]) -> OpenAIServer:
+        server = OpenAIServer(answer)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -1,12 +1,12 @@
 import pytest
 from transformers import AutoTokenizer
 
+from compare.answers.questions import question_from
 from compare.measurement.heldout import (
-    distinct_prompts,
     longest_first,
-    plain_prompts,
     prompt_lengths,
     read_held_out,
+    read_questions,
 )
 from potstill.chat import render_prompt
 from potstill.errors import ArtifactError
@@ -30,6 +30,10 @@ def names(conversations):
     return [conversation.prompt.prompt_id for conversation in conversations]
 
 
+def ids(questions):
+    return [question.prompt_id for question in questions]
+
+
 def test_first_test_conversations_in_stored_order_over_files(tmp_path, named, write_conversations):
     write_conversations(tmp_path, [named(0, split="train"), named(1), named(2, split="validation")])
     write_conversations(tmp_path, [named(3), named(4, split="train"), named(5)], part=1)
@@ -44,18 +48,36 @@ def test_no_held_out_conversation_is_an_error(tmp_path, named, write_conversatio
         read_held_out(tmp_path, 64)
 
 
-def test_several_answers_to_one_prompt_count_once(named):
-    held_out = [named(7), named(7, answer_index=1), named(8), named(9)]
-    assert names(distinct_prompts(held_out, 2)) == ["p7", "p8"]
+def test_several_answers_to_one_prompt_count_once(tmp_path, named, write_conversations):
+    write_conversations(tmp_path, [named(7), named(7, answer_index=1), named(8), named(9)])
+    assert ids(read_questions(tmp_path, 2)) == ["p7", "p8"]
+    assert ids(read_questions(tmp_path, 64)) == ["p7", "p8", "p9"]
 
 
-def test_longest_first_answer_first_and_stored_order_among_equals(named, make_conversation):
-    short_then_long = make_conversation([1, *range(20)], [(1, 2), (5, 15)], name="p3", split="test")
-    held_out = [named(0, 3), named(1, 9), named(2, 3), short_then_long]
-    assert names(longest_first(held_out)) == ["p1", "p0", "p2", "p3"]
+def test_question_is_what_the_conversation_began_with(tmp_path, named, write_conversations):
+    given = (
+        Message(role="user", content="How?"),
+        Message(role="assistant", content="So."),
+        Message(role="user", content="And then?"),
+    )
+    write_conversations(tmp_path, [named(1, given=given, source="chats.jsonl", cluster_id="p0")])
+    (question,) = read_questions(tmp_path, 9)
+    assert question.messages == given
+    assert (question.conversation_id, question.cluster_id) == ("p1-0", "p0")
+    assert question.slices == {"source": "chats.jsonl", "length": "short", "turns": "several"}
+    assert (question.teacher_answer, question.prompt_token_ids) == ("So.", (1, 2))
 
 
-def test_prompts_with_tools_are_not_asked(named):
+def test_longest_stored_answer_first_and_stored_order_among_equals(questions):
+    lengths = ["ab", "abc", "ab"]
+    asked = [
+        one.model_copy(update={"teacher_answer": text})
+        for one, text in zip(questions, lengths, strict=True)
+    ]
+    assert ids(longest_first(asked)) == ["id1", "id0", "id2"]
+
+
+def test_prompts_with_tools_are_not_asked(tmp_path, named, write_conversations):
     result = Message(role="tool", content="4", tool_call_id="call_0")
     call = Message(role="assistant", content="", tool_calls='[{"type": "function"}]')
     with_tools = [
@@ -63,28 +85,36 @@ def test_prompts_with_tools_are_not_asked(named):
         named(1, given=(Message(role="user", content="How?"), call)),
         named(2, given=(result,)),
     ]
-    assert names(plain_prompts([*with_tools, named(3)])) == ["p3"]
+    write_conversations(tmp_path, with_tools)
     with pytest.raises(ArtifactError, match="no held-out prompt can be asked"):
-        plain_prompts(with_tools)
+        read_questions(tmp_path, 9)
+    write_conversations(tmp_path, [named(3)], part=1)
+    assert ids(read_questions(tmp_path, 9)) == ["p3"]
 
 
 def test_prompts_are_as_long_as_the_teacher_read_them(named):
-    assert prompt_lengths([named(0), named(1)], None) == {"p0": 2, "p1": 2}
+    asked = [question_from(named(0)), question_from(named(1))]
+    assert prompt_lengths(asked, None) == {"p0": 2, "p1": 2}
+
+
+def test_prompt_without_tokens_is_no_longer_than_its_bytes(questions):
+    assert prompt_lengths(questions[:1], None) == {"id0": len("question 0") + 32}
 
 
 def test_prompts_are_as_long_as_a_student_with_other_tokens_reads_them(
     named, tiny_student_dir, tmp_path
 ):
     tokenizer = AutoTokenizer.from_pretrained(tiny_student_dir)
-    length = len(render_prompt(tokenizer, named(0).given))
-    assert prompt_lengths([named(0)], tiny_student_dir) == {"p0": length}
+    plain = question_from(named(0))
+    length = len(render_prompt(tokenizer, plain.messages))
+    assert prompt_lengths([plain], tiny_student_dir) == {"p0": length}
     system = Message(role="system", content="Be brief.")
-    refused = named(1, given=(system, *named(0).given))
+    refused = question_from(named(1, given=(system, *plain.messages)))
     tokenizer.chat_template = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
         + tokenizer.chat_template
     )
     tokenizer.save_pretrained(tmp_path)
-    assert prompt_lengths([named(0), refused], tmp_path) == {"p0": length}
+    assert prompt_lengths([plain, refused], tmp_path) == {"p0": length}
     with pytest.raises(ArtifactError, match="takes no held-out prompt"):
         prompt_lengths([refused], tmp_path)

@@ -1,4 +1,4 @@
-from compare.answers.answers import open_client
+from compare.answers.client import open_client
 from compare.measurement.speed import measure_speed
 
 

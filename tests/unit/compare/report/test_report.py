@@ -3,9 +3,21 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from compare.report.report import ModelRow, Report, reference_file
+from compare.measurement.config import CostConfig
+from compare.report.report import ModelRow, Report
 from compare.report.summary import parameters, size, summarise
 from compare.report.table import cells, nearness_cells, render_table
+from potstill.fidelity import Fidelity
+
+
+def nearness(kl, error, top1, nats):
+    return Fidelity(
+        kl_nats=kl,
+        kl_standard_error=error,
+        top1_agreement=top1,
+        nats_per_token=nats,
+        num_tokens=8190,
+    )
 
 
 def test_json_round_trip_keeps_every_number(report):
@@ -32,15 +44,6 @@ def test_ratios_refer_to_the_largest_teacher_file(report):
     assert student.size_ratio == pytest.approx(89 / 271)
 
 
-def test_reference_ignores_larger_student_files():
-    files = [
-        {"name": "student-F16", "role": "student", "bytes": 9},
-        {"name": "teacher-Q4_K_M", "role": "teacher", "bytes": 3},
-        {"name": "teacher-Q8_0", "role": "teacher", "bytes": 5},
-    ]
-    assert reference_file(files) == "teacher-Q8_0"
-
-
 def test_sampled_teacher_is_the_zero_of_the_scale(report):
     teacher = report.rows[0]
     assert (teacher.kl_nats, teacher.top1_agreement) == (0.0, 1.0)
@@ -56,7 +59,27 @@ def test_note_when_training_measured_other_tokens(make_report):
     assert "999 held-out tokens and the files on 8,190" in note
 
 
-def test_summary_compares_with_every_teacher_file_and_claims_no_verdict(report):
+def test_step_of_the_teachers_tokens_alone_stands_before_the_trained_student(make_report):
+    report = make_report(sft=nearness(0.6, 0.02, 0.6, 2.5))
+    names = [row.name for row in report.rows if row.role == "student"]
+    assert names[:3] == ["student, untrained", "student, SFT only", "student, trained"]
+    assert report.trained.kl_nats == 0.312
+
+
+def test_verdict_comes_first_and_nearness_is_none(report):
+    first, *_, last = summarise(report)
+    assert first.startswith("INVALID JUDGE: may student-Q4_K_M replace teacher-F16?")
+    assert "shuffled words" in first
+    assert "the verdict is of the judge alone" in last
+
+
+def test_costs_are_in_the_report_when_the_machine_has_a_price(make_report):
+    assert make_report().cost is None
+    cost = make_report(costs=CostConfig(machine_dollars_per_hour=0.05)).cost
+    assert [row.name for row in cost.rows] == ["student-Q4_K_M", "teacher-F16"]
+
+
+def test_summary_compares_with_every_teacher_file(report):
     text = " ".join(summarise(report))
     assert "0.33 times the size of teacher-F16 (89 MB against 271 MB)" in text
     assert "2.38 times its speed (60.2 against 25.3 tokens per second" in text
@@ -66,7 +89,6 @@ def test_summary_compares_with_every_teacher_file_and_claims_no_verdict(report):
     assert "would have 81% of its tokens accepted" in text
     assert "Training removed 72% of the KL (from 1.104 to 0.312)" in text
     assert "changed it by +0.079" in text
-    assert "not a verdict" in text
 
 
 def test_summary_gives_bounds_where_nothing_can_be_estimated(report):

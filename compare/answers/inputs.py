@@ -1,0 +1,88 @@
+"""Which prompts are asked, and what pins them.
+
+In: the configuration and a run. Out: `Question`s, and digests of all files that are named in the
+configuration: their content decides the result, not where they lie. Knows nothing of endpoints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compare.answers.prompt_file import read_prompt_file
+from compare.answers.questions import Question, messages_id, with_references
+from compare.config import CompareConfig
+from compare.judges.config import LikelihoodJudgeConfig, VotesJudgeConfig
+from compare.measurement.heldout import read_questions
+from potstill.errors import ConfigError
+from potstill.files import sha256_file
+from potstill.manifest import manifest_sha256, read_manifest
+from potstill.rundir import RunDirectory, StageName
+
+WHERE = {"prompts", "references_path", "sft_run"}
+"""Settings that name a place, whose content counts."""
+PATIENCE = {
+    "num_threads",
+    "ready_timeout_seconds",
+    "request_timeout_seconds",
+    "max_concurrency",
+    "max_retries",
+    "cache_dir",
+}
+"""Settings that decide no figure: a run goes on with others."""
+
+
+def read_asked(config: CompareConfig, run_directory: RunDirectory) -> list[Question]:
+    """Return the prompts that both models answer.
+
+    Raises:
+        ArtifactError: A file or run of prompts cannot be used, or has none.
+    """
+    if config.prompts is not None and config.prompts.is_file():
+        questions = read_prompt_file(config.prompts)[: config.num_prompts]
+    else:
+        run = run_directory if config.prompts is None else RunDirectory(config.prompts)
+        run.require("conversations")
+        questions = read_questions(run.stage_dir("conversations"), config.num_prompts)
+    if config.references_path is not None:
+        known = read_prompt_file(config.references_path)
+        questions = with_references(questions, {messages_id(one.messages): one for one in known})
+    return questions
+
+
+def settings(config: CompareConfig) -> dict[str, Any]:
+    """Return what decides the result: settings, and the content of the files that they name.
+
+    Raises:
+        ConfigError: A file is not there.
+        ArtifactError: A run is not finished.
+    """
+    return config.to_json(exclude=PATIENCE | WHERE) | {"content": _digests(config)}
+
+
+def _digests(config: CompareConfig) -> dict[str, str]:
+    found = {}
+    if config.prompts is not None and not config.prompts.is_file():
+        found["prompts"] = _pinned(config.prompts, "conversations")
+    if config.sft_run is not None:
+        found["sft_run"] = _pinned(config.sft_run, "student")
+    paths = {"references_path": config.references_path}
+    if "prompts" not in found:
+        paths["prompts"] = config.prompts
+    for judge in config.judges:
+        if isinstance(judge, VotesJudgeConfig):
+            paths[judge.name] = judge.path
+        elif isinstance(judge, LikelihoodJudgeConfig):
+            paths[judge.name] = judge.gguf_path
+    for name, path in paths.items():
+        if path is not None:
+            if not path.is_file():
+                raise ConfigError("a file is not there", where=f"compare: {name}", found=path)
+            found[name] = sha256_file(path)
+    return found
+
+
+def _pinned(run: Path, stage: StageName) -> str:
+    directory = RunDirectory(run).stage_dir(stage)
+    read_manifest(directory)
+    return manifest_sha256(directory)

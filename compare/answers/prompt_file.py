@@ -1,0 +1,121 @@
+"""Prompts of a JSONL file, with what is known of their answers.
+
+In: a file. Out: `Question`s. Knows nothing of runs. A line is an object with `messages` or `prompt`
+(a text), and optionally `answer`, `check` ({"exact": TEXT} or {"regex": PATTERN}), `prompt_id`,
+`cluster_id`, `source` and `language`. An assistant's message at the end is the known answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compare.answers.questions import Check, Question, messages_id, slices_of
+from potstill.errors import ArtifactError
+from potstill.files import disk_errors
+from potstill.schema import Message
+
+EXPECTED = (
+    '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, with '
+    '"answer" and "check" where they are known'
+)
+
+
+class _Check(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    exact: str | None = None
+    regex: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if (self.exact is None) == (self.regex is None):
+            raise ValueError("a check is either exact or regex")
+        try:
+            re.compile(self.regex or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return self
+
+    def value(self) -> Check:
+        if self.exact is not None:
+            return Check(kind="exact", value=self.exact)
+        return Check(kind="regex", value=str(self.regex))
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    messages: list[Message] = Field(default_factory=list)
+    prompt: str | None = None
+    answer: str | None = None
+    check: _Check | None = None
+    prompt_id: str | None = None
+    cluster_id: str | None = None
+    source: str | None = None
+    language: str | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.prompt is not None and not self.messages:
+            self.messages = [Message(role="user", content=self.prompt)]
+        if self.messages and self.messages[-1].role == "assistant":
+            last = self.messages.pop()
+            self.answer = self.answer if self.answer is not None else last.content
+        if not self.messages or self.messages[-1].role != "user":
+            raise ValueError("the last message must be the user's, or an answer after it")
+        return self
+
+
+def read_prompt_file(path: Path) -> list[Question]:
+    """Return the questions of a JSONL file; a prompt that stands there twice is asked once.
+
+    Raises:
+        ArtifactError: The file cannot be read, is empty, or a line is no prompt.
+    """
+    with disk_errors("reading prompts", path):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    questions: dict[str, Question] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            question = _question(line, f"{path}:{number}", path.name)
+            questions.setdefault(question.prompt_id, question)
+    if not questions:
+        raise ArtifactError("there is no prompt to ask", where=path, expected=EXPECTED)
+    return list(questions.values())
+
+
+def _question(line: str, where: str, name: str) -> Question:
+    try:
+        values: Any = json.loads(line)
+        row = _Row.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
+        raise _refusal(where, found) from error
+    except ValueError as error:
+        raise _refusal(where, f"no JSON: {error}") from error
+    prompt_id = row.prompt_id or messages_id(row.messages)
+    source = row.source or name
+    return Question(
+        prompt_id=prompt_id,
+        conversation_id=prompt_id,
+        cluster_id=row.cluster_id or prompt_id,
+        source=source,
+        messages=tuple(row.messages),
+        slices=slices_of(row.messages, source, row.language),
+        reference=row.answer,
+        check=row.check.value() if row.check else None,
+    )
+
+
+def _refusal(where: str, found: str) -> ArtifactError:
+    return ArtifactError(
+        "a line of a file of prompts cannot be used",
+        where=where,
+        expected=EXPECTED,
+        found=found,
+        hint="mend or remove the line, then run the same command again",
+    )

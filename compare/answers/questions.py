@@ -1,0 +1,102 @@
+"""What both models are asked, and how prompts hang together.
+
+In: held-out conversations of a run. Out: `Question`s with the cluster that is one observation, and
+the slices they belong to. Knows nothing of endpoints or judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from potstill.schema import Conversation, Message, Value
+
+LENGTH_LIMITS = ((200, "short"), (1000, "medium"))
+"""Characters up to which a prompt is called so; beyond the last it is long."""
+CheckKind = Literal["exact", "regex"]
+
+
+class Check(Value):
+    """What a right answer looks like."""
+
+    kind: CheckKind
+    value: str
+
+
+class Question(Value):
+    """A prompt that both models answer."""
+
+    prompt_id: str
+    conversation_id: str
+    cluster_id: str
+    """Prompts that say nearly the same share it."""
+    source: str
+    """The file or template it came from."""
+    messages: tuple[Message, ...]
+    """As given, earlier turns included: nothing is sampled between them."""
+    slices: dict[str, str]
+    """What it is, by the name of the slice: its source, length, turns, language if known."""
+    reference: str | None = None
+    """A known answer."""
+    check: Check | None = None
+    teacher_answer: str | None = None
+    """What the teacher answered when conversations were made."""
+    prompt_token_ids: tuple[int, ...] | None = None
+    """The prompt as the teacher read it, chat template applied."""
+
+    def cluster(self, by: Literal["cluster", "source", "conversation"]) -> str:
+        """Return the name of the independent observation that this prompt is part of."""
+        names = {"cluster": self.cluster_id, "source": self.source}
+        return names.get(by, self.prompt_id)
+
+
+def question_from(conversation: Conversation) -> Question:
+    """Ask what a stored conversation began with."""
+    prompt, turn = conversation.prompt, conversation.turns[0]
+    return Question(
+        prompt_id=prompt.prompt_id,
+        conversation_id=conversation.conversation_id,
+        cluster_id=prompt.cluster_id,
+        source=prompt.source,
+        messages=conversation.given,
+        slices=slices_of(conversation.given, prompt.source),
+        teacher_answer=conversation.completion[0].content,
+        prompt_token_ids=tuple(conversation.token_ids[: turn.start].tolist()),
+    )
+
+
+def slices_of(
+    messages: Sequence[Message], source: str, language: str | None = None
+) -> dict[str, str]:
+    """Say what kind of prompt it is, by the name of each slice."""
+    num_characters = sum(len(message.content) for message in messages)
+    lengths = (name for limit, name in LENGTH_LIMITS if num_characters <= limit)
+    num_turns = sum(message.role == "user" for message in messages)
+    found = {
+        "source": source,
+        "length": next(lengths, "long"),
+        "turns": "one" if num_turns <= 1 else "several",
+    }
+    return found | ({"language": language} if language else {})
+
+
+def messages_id(messages: Sequence[Message]) -> str:
+    """Return 16 hex digits that are the same for the same messages on every machine."""
+    content = json.dumps([message.to_chat() for message in messages], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def with_references(questions: Sequence[Question], known: Mapping[str, Question]) -> list[Question]:
+    """Add known answers and checks.
+
+    Args:
+        known: Questions of a prompt file, by `messages_id`.
+    """
+    found = []
+    for question in questions:
+        match = known.get(messages_id(question.messages))
+        update = {} if match is None else {"reference": match.reference, "check": match.check}
+        found.append(question.model_copy(update=update))
+    return found

@@ -1,0 +1,61 @@
+"""Right or wrong as a judge: an answer passes the prompt's check, or it does not.
+
+In: pairs whose prompt has a check. Out: judgements with 1 or 0 for each answer. Knows nothing of
+models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from compare.answers.questions import Check
+from compare.judges.config import CheckJudgeConfig
+from compare.judges.controls import SHUFFLED, TRUNCATED
+from compare.judges.protocol import Claim, Judgement, Pair, Usage
+from compare.judges.reference import measured
+
+
+class CheckJudge:
+    """Checks each answer by itself.
+
+    What it looks for may be in the first words, and in any order.
+    """
+
+    kind = "check"
+    measures = True
+    blind_to: frozenset[str] = frozenset({SHUFFLED, TRUNCATED})
+    model: str | None = None
+    claim: Claim = "quality"
+
+    def __init__(self, config: CheckJudgeConfig) -> None:
+        self.name = config.name
+
+    def usage(self) -> Usage:
+        """Return nothing: a computation asks nobody."""
+        return Usage()
+
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:  # noqa: ARG002
+        """Check both answers of each pair."""
+        return [self._judge(pair) for pair in pairs]
+
+    def _judge(self, pair: Pair) -> Judgement:
+        check = pair.question.check
+        if check is None:
+            return Judgement(score=None, failure="the prompt has no check")
+        return measured(float(passes(check, pair.student)), float(passes(check, pair.teacher)))
+
+
+def passes(check: Check, answer: str) -> bool:
+    """Tell whether an answer is right.
+
+    "exact" compares whole texts, but for case and white space; "regex" looks for the pattern
+    anywhere, letters as written.
+    """
+    if check.kind == "exact":
+        return _plain(answer) == _plain(check.value)
+    return re.search(check.value, answer) is not None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()

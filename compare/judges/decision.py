@@ -1,0 +1,103 @@
+"""The verdict of a comparison: that of the first judge of quality.
+
+In: opinions, the plan and when it was written down. Out: `Verdict`. Pure: asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from compare.answers.answers import Answer
+from compare.config import CompareConfig
+from compare.judges.findings import report_on
+from compare.judges.health import Humans, human_votes, pair_key
+from compare.judges.panel import Opinion
+from compare.judges.protocol import Pair
+from compare.judges.registration import Registration
+from compare.report.verdict import Verdict
+from potstill.verdict.outcome import Outcome, Plan
+
+VOTES = "votes"
+NO_JUDGE = "no judge of quality was configured, and likeness to the teacher decides nothing"
+
+
+def decide(
+    config: CompareConfig,
+    registration: Registration,
+    opinions: Sequence[Opinion],
+    answers: Sequence[Answer],
+    cluster_of: Callable[[Pair], str],
+) -> Verdict:
+    """Return the verdict, with all judges behind it.
+
+    The first judge of quality in the configuration decides, whatever the others say: which one
+    counts is fixed before any answer is judged.
+    """
+    plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
+    decider = next((one for one in opinions if one.judged.claim == "quality"), None)
+    people = scores_by_pair(one for one in opinions if one.judged.kind == VOTES)
+    reports = []
+    for opinion in opinions:
+        humans = Humans()
+        if opinion.judged.kind != VOTES:
+            humans = human_votes(scores_by_pair([opinion]), people)
+        reports.append(
+            report_on(opinion, plan, cluster_of, decides=opinion is decider, humans=humans)
+        )
+    deciding = next((report for report in reports if report.decides), None)
+    outcome = deciding.outcome if deciding else None
+    names = {answer.role: answer.model for answer in answers}
+    refused = Counter(answer.role for answer in answers if answer.is_refused)
+    return Verdict(
+        outcome=outcome or Outcome.INVALID_JUDGE,
+        reason=deciding.reason if deciding else NO_JUDGE,
+        margin=plan.margin,
+        alpha=plan.alpha,
+        cluster_by=config.verdict.cluster_by,
+        registered_at=registration.registered_at,
+        num_answers_before=registration.num_answers_before,
+        decided_by=deciding.name if deciding else None,
+        judges=tuple(reports),
+        num_prompts=len({answer.prompt_id for answer in answers if not answer.is_refused}),
+        num_refused={"student": refused["student"], "teacher": refused["teacher"]},
+        samples_per_prompt=config.samples_per_prompt,
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        seed=config.seed,
+        student=names["student"],
+        teacher=names["teacher"],
+    )
+
+
+def scores_by_pair(opinions: Iterable[Opinion]) -> dict[tuple[str, ...], float]:
+    """Return the mean score of each pair of answers, by its messages and both texts."""
+    scores: dict[tuple[str, ...], list[float]] = {}
+    for opinion in opinions:
+        said = opinion.judged.judgements or ()
+        for pair, judgement in zip(opinion.pairs, said, strict=bool(said)):
+            if judgement.score is not None:
+                scores.setdefault(pair_key(pair), []).append(judgement.score)
+    return {key: sum(values) / len(values) for key, values in scores.items()}
+
+
+def judgement_rows(opinion: Opinion, cluster_of: Callable[[Pair], str]) -> list[dict[str, object]]:
+    """Lay out all that a judge has said as rows of JUDGEMENT_SCHEMA, controls first."""
+    rows: list[dict[str, object]] = []
+    for control in opinion.judged.controls:
+        judged = zip(
+            control.prompt_ids,
+            control.clusters,
+            control.judgements or (),
+            strict=bool(control.judgements),
+        )
+        rows += [
+            {"control": control.name, "prompt_id": prompt_id, "sample": 0, "cluster": cluster}
+            | judgement.model_dump()
+            for prompt_id, cluster, judgement in judged
+        ]
+    said = opinion.judged.judgements or ()
+    for pair, judgement in zip(opinion.pairs, said, strict=bool(said)):
+        row = {"prompt_id": pair.question.prompt_id, "sample": pair.sample}
+        rows.append(row | {"cluster": cluster_of(pair)} | judgement.model_dump())
+    return [{"judge": opinion.judged.name, "control": None} | row for row in rows]

@@ -1,0 +1,96 @@
+"""The teacher's probabilities as a judge: which answer it would rather have written.
+
+In: the teacher's GGUF file, pairs with the prompt's token ids. Out: judgements with both mean
+log-probabilities. It tells likeness to the teacher, not quality: the teacher's own answers are
+drawn from these probabilities, and dull ones are the most probable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compare.answers.cache import JsonCache
+from compare.judges.config import LikelihoodJudgeConfig
+from compare.judges.protocol import Claim, Judgement, Pair, Usage
+from potstill.files import sha256_bytes
+from potstill.progress import track
+
+SPARE_TOKENS = 8
+
+
+class LikelihoodJudge:
+    """Compares mean log-probabilities per token under the teacher."""
+
+    kind = "likelihood"
+    measures = False
+    blind_to: frozenset[str] = frozenset()
+    claim: Claim = "similarity"
+
+    def __init__(
+        self,
+        config: LikelihoodJudgeConfig,
+        gguf_path: Path,
+        identity: str,
+        cache: JsonCache,
+        num_threads: int | None,
+    ) -> None:
+        self.name = config.name
+        self.model: str | None = gguf_path.stem
+        self._path, self._identity, self._cache = gguf_path, identity, cache
+        self._num_threads = num_threads
+
+    def usage(self) -> Usage:
+        """Return nothing: the file is read here."""
+        return Usage()
+
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:
+        """Compute both log-probabilities of each pair, one after another."""
+        wanted = [pair for pair in pairs if pair.question.prompt_token_ids is not None]
+        missing = [pair for pair in wanted if self._cache.get(self._key(pair)) is None]
+        if missing:
+            self._measure(missing, label)
+        return [self._judge(pair) for pair in pairs]
+
+    def _measure(self, pairs: Sequence[Pair], label: str) -> None:
+        from compare.measurement.gguf_model import GgufModel
+        from compare.measurement.likelihood import answer_ids, mean_logprob
+
+        # A token is a byte at least.
+        longest = max(
+            len(pair.question.prompt_token_ids or ())
+            + max(len(pair.student.encode()), len(pair.teacher.encode()))
+            for pair in pairs
+        )
+        with (
+            track(f"{self.name} judges {label}", len(pairs), "pairs") as progress,
+            GgufModel(self._path, longest + SPARE_TOKENS, self._num_threads) as model,
+        ):
+            for pair in pairs:
+                prompt_ids = pair.question.prompt_token_ids or ()
+                answers = (
+                    ("student", pair.student, pair.student_finished),
+                    ("teacher", pair.teacher, pair.teacher_finished),
+                )
+                values = {
+                    role: mean_logprob(model, prompt_ids, answer_ids(model, text, finished=ended))
+                    for role, text, ended in answers
+                }
+                self._cache.put(self._key(pair), values)
+                progress.advance()
+
+    def _judge(self, pair: Pair) -> Judgement:
+        if pair.question.prompt_token_ids is None:
+            return Judgement(score=None, failure="the prompt's tokens are not stored")
+        values = self._cache.get(self._key(pair)) or {}
+        student, teacher = values.get("student"), values.get("teacher")
+        if student is None or teacher is None:
+            return Judgement(score=None, failure="an answer has no token")
+        score = 0.5 if student == teacher else float(student > teacher)
+        return Judgement(score=score, student_value=student, teacher_value=teacher)
+
+    def _key(self, pair: Pair) -> str:
+        prompt = " ".join(map(str, pair.question.prompt_token_ids or ()))
+        ends = f"{pair.student_finished} {pair.teacher_finished}"
+        content = "\0".join([self._identity, prompt, pair.student, pair.teacher, ends])
+        return f"likelihood-{sha256_bytes(content.encode())[:32]}"

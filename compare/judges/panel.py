@@ -1,0 +1,207 @@
+"""All judges of a comparison, one after another.
+
+In: questions, answers, the judges' tables. Out: `Judged` with the pairs it speaks of; what a judge
+has said is stored when it is done. Knows nothing of how verdicts are reckoned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from compare.answers.answers import Answer, Role
+from compare.answers.cache import JsonCache
+from compare.answers.questions import Question
+from compare.config import CompareConfig
+from compare.judges.assay import IsSound, Judged, work
+from compare.judges.config import JudgeConfig, VotesJudgeConfig
+from compare.judges.controls import Control, build_controls
+from compare.judges.protocol import Judge, Judgement, Pair
+from compare.judges.registry import TEACHER_JUDGE, AtHand, asks_teacher, build_judge
+from compare.judges.votes import read_votes
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What one judge has said, and of what."""
+
+    pairs: list[Pair]
+    judged: Judged
+
+
+class Panel:
+    """The judges of a comparison.
+
+    Args:
+        cache: Where it is kept that a judge is done.
+        is_sound: Whether what a judge said of controls so far is what a sound one says.
+    """
+
+    def __init__(
+        self,
+        config: CompareConfig,
+        questions: Sequence[Question],
+        answers: Sequence[Answer],
+        cache: JsonCache,
+        is_sound: IsSound,
+    ) -> None:
+        self._config, self._cache, self._is_sound = config, cache, is_sound
+        self._judges: tuple[JudgeConfig, ...] = config.judges or (TEACHER_JUDGE,)
+        self.pairs = pair_up(questions, answers, config.samples_per_prompt)
+        self._controls = _controls(config, questions, answers, self.pairs)
+
+    def asks_teacher(self) -> bool:
+        """Tell whether a judge that is not done yet needs the teacher to be served."""
+        return any(asks_teacher(one) and self._stored(one) is None for one in self._judges)
+
+    def opinions(self, at_hand: AtHand) -> list[Opinion]:
+        """Return what each judge says.
+
+        Raises:
+            ConfigError: A judge needs what is not there.
+            ArtifactError: A file of votes cannot be used.
+            BackendError: A judge's server does not tell its models.
+        """
+        return [self._opinion(config, at_hand) for config in self._judges]
+
+    def _opinion(self, config: JudgeConfig, at_hand: AtHand) -> Opinion:
+        if isinstance(config, VotesJudgeConfig):
+            votes = read_votes(config.path)
+            judged = Judged(
+                name=config.name,
+                kind=config.kind,
+                claim="quality",
+                measures=False,
+                model=None,
+                judgements=tuple(judgement for _, judgement in votes),
+            )
+            return Opinion([pair for pair, _ in votes], judged)
+        stored = self._stored(config)
+        if stored is None:
+            stored = self._ask(build_judge(config, at_hand))
+            self._cache.put(_key(config), stored.model_dump(mode="json"))
+        return Opinion(self.pairs, stored)
+
+    def _ask(self, judge: Judge) -> Judged:
+        settle = settled if judge.claim == "quality" and not judge.measures else _open
+        askable = {i: pair for i, pair in enumerate(self.pairs) if settle(pair) is None}
+        controls = [one for one in self._controls if one.name not in judge.blind_to]
+        judged = work(
+            judge,
+            list(askable.values()),
+            # Whether a judge of likeness can tell good from bad is not asked: it never decides.
+            controls if judge.claim == "quality" else (),
+            cluster_of=self.cluster_of,
+            is_sound=self._is_sound,
+            stop_early=self._config.assay.stop_early,
+        )
+        if judged.judgements is None:
+            return judged
+        said = dict(zip(askable, judged.judgements, strict=True))
+        whole = tuple(
+            said.get(index) or settle(pair) or Judgement(score=None)
+            for index, pair in enumerate(self.pairs)
+        )
+        return judged.model_copy(update={"judgements": whole})
+
+    def cluster_of(self, pair: Pair) -> str:
+        """Return the independent observation that a pair is part of."""
+        return pair.question.cluster(self._config.verdict.cluster_by)
+
+    def _stored(self, config: JudgeConfig) -> Judged | None:
+        stored = self._cache.get(_key(config))
+        return None if stored is None else Judged.model_validate(stored)
+
+
+def pair_up(
+    questions: Sequence[Question], answers: Sequence[Answer], samples_per_prompt: int
+) -> list[Pair]:
+    """Return the pairs of student's and teacher's answers; none where both were refused."""
+    by_key = _by_key(answers)
+    pairs = []
+    for question in questions:
+        for sample in range(samples_per_prompt):
+            student = by_key["student"].get((question.prompt_id, sample))
+            teacher = by_key["teacher"].get((question.prompt_id, sample))
+            if student and teacher and not (student.is_refused and teacher.is_refused):
+                pairs.append(_pair(question, sample, student, teacher))
+    return pairs
+
+
+def settled(pair: Pair) -> Judgement | None:
+    """Return the judgement of a pair that nobody needs to read; None of all others.
+
+    A refusal loses against an answer: left out, it would make a student better that refuses what
+    it cannot do.
+    """
+    if pair.student_refused or pair.teacher_refused:
+        side = "student" if pair.student_refused else "teacher"
+        return Judgement(
+            score=0.0 if pair.student_refused else 1.0, note=f"the {side}'s endpoint refused"
+        )
+    if pair.student == pair.teacher:
+        return Judgement(score=0.5, note="the answers are the same")
+    return None
+
+
+def _open(_pair: Pair) -> Judgement | None:
+    return None
+
+
+def _controls(
+    config: CompareConfig,
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    pairs: Sequence[Pair],
+) -> list[Control]:
+    by_key = _by_key(answers)
+    asked = {one.prompt_id: one for one in questions[: config.assay.num_prompts]}
+    first = [
+        pair
+        for pair in pairs
+        if pair.sample == 0 and pair.question.prompt_id in asked and not pair.teacher_refused
+    ]
+
+    def beside(role: Role, sample: int) -> list[Pair]:
+        found = []
+        for pair in first:
+            other = by_key[role].get((pair.question.prompt_id, sample))
+            if other and not other.is_refused:
+                ended = other.finish_reason == "stop"
+                found.append(replace(pair, student=other.answer, student_finished=ended))
+        return found
+
+    return build_controls(
+        [replace(pair, student_refused=False) for pair in first],
+        seed=config.seed,
+        others=beside("teacher", config.samples_per_prompt),
+        known_worse=beside("known_worse", 0),
+    )
+
+
+def _pair(question: Question, sample: int, student: Answer, teacher: Answer) -> Pair:
+    return Pair(
+        question=question,
+        sample=sample,
+        student=student.answer,
+        teacher=teacher.answer,
+        student_finished=student.finish_reason == "stop",
+        teacher_finished=teacher.finish_reason == "stop",
+        student_refused=student.is_refused,
+        teacher_refused=teacher.is_refused,
+    )
+
+
+def _by_key(answers: Sequence[Answer]) -> dict[Role, dict[tuple[str, int], Answer]]:
+    found: dict[Role, dict[tuple[str, int], Answer]] = defaultdict(dict)
+    for answer in answers:
+        found[answer.role][answer.prompt_id, answer.sample] = answer
+    return found
+
+
+def _key(config: JudgeConfig) -> str:
+    content = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return f"judged-{hashlib.sha256(content.encode()).hexdigest()[:32]}"

@@ -1,0 +1,81 @@
+"""Nearness to a reference text as a judge: ROUGE-L or chrF.
+
+In: pairs whose prompt has a known answer, or the teacher's stored one. Out: judgements with both
+figures, from 0 to 1. Knows nothing of models.
+
+Source: Lin 2004 through rouge_score 0.1.2; Popović 2015 through sacrebleu 2.6.0 (chrF2, sentence
+level). The teacher's own words as reference give similarity, which says nothing of quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from compare.judges.config import ReferenceJudgeConfig
+from compare.judges.protocol import Claim, Judgement, Pair, Usage
+
+PERCENT = 100.0
+Metric = Callable[[str, str], float]
+"""From an answer and a reference to a share."""
+
+
+class ReferenceJudge:
+    """Measures each answer against a text."""
+
+    kind = "reference"
+    measures = True
+    blind_to: frozenset[str] = frozenset()
+    model: str | None = None
+
+    def __init__(self, config: ReferenceJudgeConfig) -> None:
+        self.name = config.name
+        self.claim: Claim = "quality" if config.reference == "answer" else "similarity"
+        self._of_teacher = config.reference == "teacher"
+        self._metric = rouge_l() if config.metric == "rouge_l" else chrf()
+
+    def usage(self) -> Usage:
+        """Return nothing: a computation asks nobody."""
+        return Usage()
+
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:  # noqa: ARG002
+        """Measure both answers of each pair."""
+        return [self._judge(pair) for pair in pairs]
+
+    def _judge(self, pair: Pair) -> Judgement:
+        question = pair.question
+        reference = question.teacher_answer if self._of_teacher else question.reference
+        if not reference:
+            return Judgement(score=None, failure="the prompt has no reference")
+        return measured(
+            self._metric(pair.student, reference), self._metric(pair.teacher, reference)
+        )
+
+
+def measured(student: float, teacher: float) -> Judgement:
+    """Return the judgement of two figures from 0 to 1: one half, and half of their difference."""
+    score = 0.5 + (student - teacher) / 2
+    return Judgement(score=score, student_value=student, teacher_value=teacher)
+
+
+def rouge_l() -> Metric:
+    """Return ROUGE-L's F-measure, words by a-z and 0-9, without stemming."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+
+    def metric(answer: str, reference: str) -> float:
+        return float(scorer.score(reference, answer)["rougeL"].fmeasure)
+
+    return metric
+
+
+def chrf() -> Metric:
+    """Return chrF2 as a share."""
+    from sacrebleu.metrics import CHRF
+
+    scorer = CHRF()
+
+    def metric(answer: str, reference: str) -> float:
+        return float(scorer.sentence_score(answer, [reference]).score) / PERCENT
+
+    return metric

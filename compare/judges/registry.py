@@ -1,0 +1,105 @@
+"""From a judge's table to the judge.
+
+In: configuration, and what is at hand of the teacher. Out: judges that fulfil the protocol. Knows
+nothing of answers. Votes are no judge that can be asked: they are read by `votes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compare.answers.cache import JsonCache
+from compare.answers.client import Endpoint, find_endpoint
+from compare.judges.check import CheckJudge
+from compare.judges.config import (
+    CheckJudgeConfig,
+    JudgeConfig,
+    LikelihoodJudgeConfig,
+    LlmJudgeConfig,
+    ReferenceJudgeConfig,
+)
+from compare.judges.likelihood import LikelihoodJudge
+from compare.judges.llm import LlmJudge
+from compare.judges.protocol import Judge
+from compare.judges.reference import ReferenceJudge
+from potstill.errors import ConfigError
+from potstill.files import sha256_file
+
+TEACHER_JUDGE = LlmJudgeConfig(kind="llm", name="the teacher itself")
+"""Who judges when nobody is named."""
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """What judges may use."""
+
+    cache: JsonCache
+    teacher: Endpoint | None
+    """Where the teacher is served, while a judge needs it."""
+    teacher_gguf: Path | None
+    max_concurrency: int
+    timeout_seconds: float
+    max_retries: int
+    num_threads: int | None
+
+
+def build_judge(config: JudgeConfig, at_hand: AtHand) -> Judge:
+    """Return the judge that a table describes.
+
+    Raises:
+        ConfigError: It needs what is not there.
+        BackendError: Its server does not tell its models.
+    """
+    return BUILDERS[config.kind](config, at_hand)
+
+
+def asks_teacher(config: JudgeConfig) -> bool:
+    """Tell whether a judge needs the teacher to be served."""
+    return isinstance(config, LlmJudgeConfig) and config.base_url is None
+
+
+def _llm(config: LlmJudgeConfig, at_hand: AtHand) -> Judge:
+    endpoint = at_hand.teacher
+    if config.base_url is not None:
+        endpoint = find_endpoint(
+            config.base_url,
+            config.model,
+            config.api_key_variable,
+            timeout_seconds=at_hand.timeout_seconds,
+            max_retries=at_hand.max_retries,
+            limit_name=config.limit_name,
+        )
+    if endpoint is None:
+        raise ConfigError("the teacher is not served", where=f"judge {config.name}")
+    return LlmJudge(config, endpoint, at_hand.cache, at_hand.max_concurrency)
+
+
+def _likelihood(config: LikelihoodJudgeConfig, at_hand: AtHand) -> Judge:
+    path = config.gguf_path or at_hand.teacher_gguf
+    if path is None or not path.is_file():
+        raise ConfigError(
+            "a judge by likelihood needs the teacher's GGUF file",
+            where=f"judge {config.name}",
+            expected="gguf_path, or a run with a file of the teacher",
+            found=path or "neither",
+        )
+    return LikelihoodJudge(config, path, sha256_file(path), at_hand.cache, at_hand.num_threads)
+
+
+def _reference(config: ReferenceJudgeConfig, _at_hand: AtHand) -> Judge:
+    return ReferenceJudge(config)
+
+
+def _check(config: CheckJudgeConfig, _at_hand: AtHand) -> Judge:
+    return CheckJudge(config)
+
+
+BUILDERS: dict[str, Callable[[Any, AtHand], Judge]] = {
+    "llm": _llm,
+    "reference": _reference,
+    "check": _check,
+    "likelihood": _likelihood,
+}

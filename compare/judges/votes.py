@@ -1,0 +1,111 @@
+"""Votes of people as a judge, as the playground writes them down.
+
+In: a JSONL file. Out: pairs with judgements. Knows nothing of how votes were collected. A line is
+
+    {"prompt_id": TEXT or null, "messages": [...],
+     "left": {"role": "student" | "teacher", "model": TEXT, "answer": TEXT}, "right": {...},
+     "vote": "left" | "right" | "tie" | "both_bad", "voter": TEXT, "created": UTC time}
+
+A voter who votes on the same prompt and answers again has changed their mind: the last vote counts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from compare.answers.questions import Question, messages_id, slices_of
+from compare.judges.protocol import Judgement, Pair, Vote
+from potstill.errors import ArtifactError
+from potstill.files import disk_errors
+from potstill.schema import Message
+
+SOURCE = "votes"
+EXPECTED = (
+    '{"messages": [...], "left": {"role": "student", "model": "...", "answer": "..."}, '
+    '"right": {...}, "vote": "left", "voter": "..."} on each line'
+)
+
+
+class VotedAnswer(BaseModel):
+    """One of the two answers that were shown."""
+
+    model_config = ConfigDict(extra="ignore")
+    role: Literal["student", "teacher"]
+    model: str
+    answer: str
+
+
+class HumanVote(BaseModel):
+    """One line of the file."""
+
+    model_config = ConfigDict(extra="ignore")
+    messages: tuple[Message, ...]
+    left: VotedAnswer
+    right: VotedAnswer
+    vote: Literal["left", "right", "tie", "both_bad"]
+    voter: str
+    prompt_id: str | None = None
+    created: str | None = None
+
+    @model_validator(mode="after")
+    def _is_of_two_sides(self) -> Self:
+        if self.left.role == self.right.role:
+            raise ValueError("a vote is between a student's and a teacher's answer")
+        return self
+
+
+def read_votes(path: Path) -> list[tuple[Pair, Judgement]]:
+    """Return each vote as a pair and its judgement.
+
+    Raises:
+        ArtifactError: The file cannot be read, or a line is no vote.
+    """
+    with disk_errors("reading votes", path):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    latest: dict[tuple[str, ...], HumanVote] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            vote = _vote(line, f"{path}:{number}")
+            answers = sorted((vote.left.answer, vote.right.answer))
+            latest[(vote.voter, messages_id(vote.messages), *answers)] = vote
+    return [_judged(vote) for vote in latest.values()]
+
+
+def _vote(line: str, where: str) -> HumanVote:
+    try:
+        return HumanVote.model_validate(json.loads(line))
+    except ValueError as error:
+        found: object = error
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            found = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
+        raise ArtifactError(
+            "a line of a file of votes cannot be used", where=where, expected=EXPECTED, found=found
+        ) from error
+
+
+def _judged(vote: HumanVote) -> tuple[Pair, Judgement]:
+    student_left = vote.left.role == "student"
+    student, teacher = (vote.left, vote.right) if student_left else (vote.right, vote.left)
+    prompt_id = vote.prompt_id or messages_id(vote.messages)
+    question = Question(
+        prompt_id=prompt_id,
+        conversation_id=prompt_id,
+        cluster_id=prompt_id,
+        source=SOURCE,
+        messages=vote.messages,
+        slices=slices_of(vote.messages, SOURCE),
+    )
+    won = {"left": student_left, "right": not student_left}.get(vote.vote)
+    winner: Literal["student", "teacher", "tie"] = "tie"
+    if won is not None:
+        winner = "student" if won else "teacher"
+    score = 0.5 if won is None else float(won)
+    place: Literal["first", "second"] = "first" if student_left else "second"
+    read = Vote(student_place=place, winner=winner, reason=vote.vote)
+    pair = Pair(question, 0, student.answer, teacher.answer)
+    return pair, Judgement(score=score, votes=(read,))
