@@ -1,0 +1,28 @@
+"""What is known of a file in the making: that it is whole, and its facts.
+
+In: a file and its facts. Out: JSON beside the stage's scratch files. A file that has changed since
+its record was written has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from potstill.files import sha256_file, write_text_atomically
+
+
+def write_record(record_path: Path, path: Path, facts: Mapping[str, Any]) -> None:
+    """Note that a file is whole and right."""
+    record = {"sha256": sha256_file(path), "facts": dict(facts)}
+    write_text_atomically(record_path, json.dumps(record))
+
+
+def read_record(record_path: Path, path: Path) -> dict[str, Any] | None:
+    """Return the facts of a file that has not changed since they were noted, else None."""
+    if not record_path.is_file() or not path.is_file():
+        return None
+    record = json.loads(record_path.read_text(encoding="utf-8"))
+    return dict(record["facts"]) if record["sha256"] == sha256_file(path) else None
