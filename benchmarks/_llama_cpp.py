@@ -45,13 +45,15 @@ def built(target: str) -> Path:
         if has_amx():
             options |= {"CMAKE_C_FLAGS": NO_TILES, "CMAKE_CXX_FLAGS": NO_TILES}
         settings = [f"-D{name}={value}" for name, value in options.items()]
-        _run("cmake", "-G", "Ninja", "-S", str(_sources()), "-B", str(build_dir), *settings)
+        _run(
+            "cmake", "-G", "Ninja", "-S", str(llama_cpp_sources()), "-B", str(build_dir), *settings
+        )
     num_jobs = len(os.sched_getaffinity(0))
     _run("cmake", "--build", str(build_dir), "--target", target, "--parallel", str(num_jobs))
     return program
 
 
-def _sources() -> Path:
+def llama_cpp_sources() -> Path:
     """Return llama.cpp's source tree, fetched if it is not there."""
     number = version("llama-cpp-python")
     package = f"llama_cpp_python-{number}"

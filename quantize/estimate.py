@@ -6,48 +6,76 @@ model.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
-from quantize.config import GgufType, QuantizeConfig
-from quantize.conversion.families import find_family
+from quantize.config import QuantizeConfig
+from quantize.conversion.families.registry import find_family
+from quantize.quantisation.types import FILE_TYPES, FileTypeName, uses_imatrix
 
 SHARE_OF_PEAK = 0.5
 FIXED_SECONDS = 25.0
 SECONDS_PER_FILE = 4.0
+SECONDS_PER_MEASURED_TYPE = 10.0
 PROCESS_BYTES = 1.0e9
-BITS_PER_WEIGHT: dict[GgufType, float] = {
-    "F32": 32.0,
-    "F16": 16.0,
-    "Q8_0": 8.5,
-    "Q6_K": 8.2,
-    "Q5_K_M": 6.6,
-    "Q4_K_M": 6.2,
-}
-"""As measured on SmolLM2-135M, where many tensors fall back to a larger type."""
+SUPER_BLOCK = 256
+"""Values in a block of K and most IQ types: rows of no whole blocks get a larger type."""
+MATRICES_PER_LAYER = 7
+SHARE_OF_LAYERS_RUN = 0.6
+"""Of all layers, while one tensor after the other is changed: those before it are not run again."""
+NUM_MEASURED_TYPES = 11
+EMBEDDING_BITS = 8.5
 
 
 def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Workload]:
-    """Estimate conversion, quantisation and verification.
+    """Estimate conversion, importance matrices, quantisation and verification.
 
     Raises:
         ConversionError: Student or teacher is of an architecture that cannot become GGUF.
     """
-    find_family(workload.student.architecture, "the student")
+    student, teacher = workload.student, workload.teacher
+    find_family(student.architecture, "the student")
     if config.teacher_types:
-        find_family(workload.teacher.architecture, "the teacher")
-    files = [(workload.student.num_parameters, one) for one in config.types]
-    files += [(workload.teacher.num_parameters, one) for one in config.teacher_types]
-    sizes = [parameters * BITS_PER_WEIGHT[one] / 8 for parameters, one in files]
-    evaluated = sum(parameters for parameters, _ in files)
-    logprobs_bytes = 4.0 * config.verification_tokens * workload.student.vocab_size
+        find_family(teacher.architecture, "the teacher")
+    num_mixes, num_student_files = len(config.mixes), len(config.types) + len(config.mixes)
+    num_files = num_student_files + len(config.teacher_types)
+    sizes = [_file_bytes(student, name) for name in config.types]
+    sizes += [_file_bytes(teacher, name) for name in config.teacher_types]
+    sizes += config.mixes.values()
+    evaluated = num_student_files * student.num_parameters
+    evaluated += len(config.teacher_types) * teacher.num_parameters
+    flops = 2.0 * evaluated * config.verification_tokens
+    for shape, types in ((student, config.types), (teacher, config.teacher_types)):
+        if _uses_imatrix(types, config) or (num_mixes and shape is student):
+            flops += 2.0 * shape.layer_parameters * config.imatrix_tokens
+    fixed_seconds = FIXED_SECONDS + SECONDS_PER_FILE * num_files
+    if num_mixes:
+        num_measured = MATRICES_PER_LAYER * student.num_layers + NUM_MEASURED_TYPES
+        run = SHARE_OF_LAYERS_RUN * student.num_parameters
+        flops += 2.0 * num_measured * run * config.mix_tokens
+        fixed_seconds += SECONDS_PER_MEASURED_TYPE * NUM_MEASURED_TYPES
     cost = Estimate(
         stage="quantize",
-        tokens=len(files) * config.verification_tokens,
-        flops=2.0 * evaluated * config.verification_tokens,
+        tokens=num_files * config.verification_tokens,
+        flops=flops,
         share_of_peak=SHARE_OF_PEAK,
-        fixed_seconds=FIXED_SECONDS + SECONDS_PER_FILE * len(files),
-        disk_bytes=sum(sizes) + logprobs_bytes,
-        memory_bytes=4.0 * workload.teacher.num_parameters + PROCESS_BYTES,
+        fixed_seconds=fixed_seconds,
+        disk_bytes=sum(sizes) + 4.0 * config.verification_tokens * student.vocab_size,
+        memory_bytes=4.0 * teacher.num_parameters + PROCESS_BYTES,
     )
-    return cost, replace(workload, num_files=len(files))
+    return cost, replace(workload, num_files=num_files)
+
+
+def _uses_imatrix(types: Iterable[FileTypeName], config: QuantizeConfig) -> bool:
+    return any(uses_imatrix(name, config.imatrix) for name in types)
+
+
+def _file_bytes(shape: ModelShape, name: FileTypeName) -> float:
+    """Estimate a file: embedding and head are kept finer than the layers."""
+    bits = FILE_TYPES[name].bits
+    if name not in ("F32", "F16", "BF16", "Q8_0") and shape.hidden_size % SUPER_BLOCK:
+        bits += 1.0
+    outer = shape.num_parameters - shape.layer_parameters
+    return (shape.layer_parameters * bits + outer * max(bits, EMBEDDING_BITS)) / 8

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from potstill.errors import ArtifactError, ConversionError
-from quantize.conversion.families import Family, Weights, find_family, refuse_unsupported
+from quantize.conversion.families.family import Family, Weights
+from quantize.conversion.families.registry import find_family
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -36,10 +37,11 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.dir = directory
+        _refuse_adapter(directory)
         architectures = _read_json(directory / "config.json").get("architectures") or [None]
         self.family: Family = find_family(architectures[0], directory / "config.json")
         self.config = self._load_config()
-        refuse_unsupported(self.config, directory / "config.json")
+        self.family.refuse_unsupported(self.config, directory / "config.json")
         self.files = self._find_tensors()
 
     def load(self, name: str) -> Weights:
@@ -93,6 +95,19 @@ class Checkpoint:
         path = self.dir / SINGLE_NAME
         with _opened(path) as file:
             return dict.fromkeys(file.keys(), path)
+
+
+def _refuse_adapter(directory: Path) -> None:
+    path = directory / "adapter_config.json"
+    if path.is_file():
+        raise ConversionError(
+            "an adapter cannot be converted to GGUF by itself",
+            where=path,
+            expected="a whole model",
+            found="an adapter's configuration",
+            hint="merge it into its model in float32 first (PEFT's merge_and_unload), as "
+            "potstill train does with its own adapters",
+        )
 
 
 @contextmanager

@@ -1,32 +1,30 @@
-"""A byte-level BPE tokenizer as GGUF keys.
+"""A tokenizer as GGUF keys.
 
-In: a checkpoint's tokenizer. Out: tokens, types, merges, special ids and chat template in
-llama.cpp's terms. Knows nothing of weights. That llama.cpp then yields the same token ids is not
-believed here but proved after conversion (see verify).
+In: a checkpoint's tokenizer. Out: tokens, types, special ids and chat templates in llama.cpp's
+terms, and what its kind of BPE needs. Knows nothing of weights. That llama.cpp then yields the same
+token ids is not believed here but proved after conversion (see verify).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import ConversionError
+from quantize.conversion.added_tokens import token_text, token_type
+from quantize.conversion.byte_level import add_byte_level
+from quantize.conversion.sampling import read_stops
+from quantize.conversion.sentence_piece import (
+    add_sentence_piece,
+    find_space_rule,
+    is_sentence_piece,
+)
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
-
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
-PRE_TOKENIZERS = {
-    ("ByteLevel:regex",): "gpt-2",
-    ("Digits:individual", "ByteLevel:regex"): "smollm",
-    (f"Split:{_CONTRACTIONS}\\p{{N}}{{1,3}}{_REST}", "ByteLevel"): "llama-bpe",
-    (f"Split:{_CONTRACTIONS}\\p{{N}}{_REST}", "ByteLevel"): "qwen2",
-}
-"""llama.cpp's name of each pre-tokenizer, by its steps in the tokenizers library's JSON."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +33,32 @@ class SpecialTokens:
 
     Attributes:
         eot: The token with which the chat template ends the assistant's turn.
+        eom: One more at which generation stops, if there is any.
         eog: Every token at which generation must stop.
     """
 
     bos: int | None
     eos: int | None
     eot: int | None
+    eom: int | None
+    unk: int | None
     pad: int | None
     eog: frozenset[int]
 
 
 def read_special_tokens(tokenizer: Any, checkpoint_dir: Path) -> SpecialTokens:  # noqa: ANN401
     """Gather special tokens from the tokenizer, the chat template and generation_config.json."""
-    path = checkpoint_dir / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    stops = generation.get("eos_token_id")
-    stops = stops if isinstance(stops, list) else [stops]
+    stops = read_stops(checkpoint_dir)
     eot = _end_of_turn(tokenizer)
-    eos = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else stops[0]
+    eos = tokenizer.eos_token_id
+    if eos is None and stops:
+        eos = stops[0]
     return SpecialTokens(
         bos=tokenizer.bos_token_id,
         eos=eos,
         eot=eot,
+        eom=next((stop for stop in stops if stop not in (eos, eot)), None),
+        unk=tokenizer.unk_token_id,
         pad=tokenizer.pad_token_id,
         eog=frozenset(token for token in (eos, eot, *stops) if token is not None),
     )
@@ -66,6 +68,25 @@ def adds_bos(tokenizer: Any) -> bool:  # noqa: ANN401
     """Tell whether the tokenizer puts the beginning-of-sequence token before plain text."""
     first: int = tokenizer("a")["input_ids"][0]
     return tokenizer.bos_token_id is not None and first == tokenizer.bos_token_id
+
+
+def templates(tokenizer: Any) -> dict[str, str]:  # noqa: ANN401
+    """Return the chat templates by name; `default` is the one for chats without tools."""
+    template = tokenizer.chat_template
+    if template is None:
+        return {}
+    return {"default": template} if isinstance(template, str) else dict(template)
+
+
+def text_anchor(tokenizer: Any) -> str:  # noqa: ANN401
+    """Return what must stand before a text for both libraries to treat its beginning alike.
+
+    Where a space is put before a text's first word only, a special token; otherwise nothing.
+    """
+    content = read_tokenizer(tokenizer, tokenizer.name_or_path)
+    if not is_sentence_piece(content) or find_space_rule(content, "the tokenizer") != "first":
+        return ""
+    return str(tokenizer.bos_token or tokenizer.eos_token)
 
 
 def add_vocabulary(
@@ -80,27 +101,25 @@ def add_vocabulary(
         vocab_size: Rows of the embedding; ids beyond the tokenizer's become unused tokens.
 
     Raises:
-        ConversionError: The tokenizer is of another kind than byte-level BPE.
+        ConversionError: The tokenizer is of another kind than BPE, or has no equal in llama.cpp.
     """
     content = read_tokenizer(tokenizer, checkpoint_dir)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(find_pre_tokenizer(content, checkpoint_dir))
     tokens, types = _tokens(content, vocab_size, checkpoint_dir)
+    if is_sentence_piece(content):
+        add_sentence_piece(writer, content, tokens, checkpoint_dir)
+    else:
+        add_byte_level(writer, content, checkpoint_dir)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(
-        [
-            merge if isinstance(merge, str) else " ".join(merge)
-            for merge in content["model"]["merges"]
-        ]
-    )
     special = read_special_tokens(tokenizer, checkpoint_dir)
-    for name in ("bos", "eos", "eot", "pad"):
+    for name in ("bos", "eos", "eot", "eom", "unk", "pad"):
         if (token_id := getattr(special, name)) is not None:
             getattr(writer, f"add_{name}_token_id")(token_id)
     writer.add_add_bos_token(adds_bos(tokenizer))
-    if tokenizer.chat_template is not None:
-        writer.add_chat_template(tokenizer.chat_template)
+    if named := templates(tokenizer):
+        writer.add_chat_template(
+            [{"name": name, "template": template} for name, template in named.items()]
+        )
 
 
 def read_tokenizer(tokenizer: Any, where: object) -> dict[str, Any]:  # noqa: ANN401
@@ -110,65 +129,36 @@ def read_tokenizer(tokenizer: Any, where: object) -> dict[str, Any]:  # noqa: AN
     model types, and the model was trained on what it loads.
 
     Raises:
-        ConversionError: It is not of that library.
+        ConversionError: It is not of that library, or no BPE.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    content = {} if backend is None else dict(json.loads(backend.to_str()))
+    if content.get("model", {}).get("type") != "BPE":
         raise ConversionError(
             "this kind of tokenizer cannot be converted to GGUF",
             where=where,
-            expected="a tokenizer with a tokenizer.json",
-            found=type(tokenizer).__name__,
+            expected="BPE, byte-level or with byte fallback, in a tokenizer.json",
+            found=content["model"]["type"] if content else type(tokenizer).__name__,
         )
-    return dict(json.loads(backend.to_str()))
-
-
-def find_pre_tokenizer(content: dict[str, Any], where: object) -> str:
-    """Return llama.cpp's name for the pre-tokenizer of a tokenizer.
-
-    Raises:
-        ConversionError: The tokenizer is no byte-level BPE, or llama.cpp's equal is not known here.
-    """
-    model, normalizer = content["model"], content.get("normalizer") or {}
-    kind = (model["type"], bool(model.get("byte_fallback")), normalizer.get("type", "none"))
-    steps = content.get("pre_tokenizer") or {}
-    described = tuple(map(_describe, steps.get("pretokenizers", [steps])))
-    if kind[:2] != ("BPE", False) or kind[2] not in ("none", "NFC"):
-        raise ConversionError(
-            "this kind of tokenizer cannot be converted to GGUF",
-            where=where,
-            expected="byte-level BPE, normalizer none or NFC",
-            found=f"{kind[0]}{' with byte fallback' if kind[1] else ''}, normalizer {kind[2]}",
-        )
-    if described not in PRE_TOKENIZERS:
-        raise ConversionError(
-            "this pre-tokenizer has no known equal in llama.cpp",
-            where=where,
-            expected="that of " + " | ".join(PRE_TOKENIZERS.values()),
-            found=" + ".join(described),
-        )
-    return PRE_TOKENIZERS[described]
-
-
-def _describe(step: dict[str, Any]) -> str:
-    match step:
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            return "ByteLevel:regex" if step.get("use_regex", True) else "ByteLevel"
-        case {"type": "Digits", "individual_digits": True}:
-            return "Digits:individual"
-        case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated"}:
-            return f"Split:{regex}"
-    return json.dumps(step)
+    return content
 
 
 def _tokens(content: dict[str, Any], vocab_size: int, where: object) -> tuple[list[str], list[int]]:
     from gguf import TokenType
 
-    texts = {token_id: text for text, token_id in content["model"]["vocab"].items()}
+    model = content["model"]
+    texts = {token_id: text for text, token_id in model["vocab"].items()}
     types = dict.fromkeys(texts, TokenType.NORMAL)
+    sentence_piece = is_sentence_piece(content)
+    if sentence_piece:
+        for token_id, text in texts.items():
+            if re.fullmatch("<0x[0-9A-F]{2}>", text):
+                types[token_id] = TokenType.BYTE
+            elif text == model["unk_token"]:
+                types[token_id] = TokenType.UNKNOWN
     for token in content["added_tokens"]:
-        texts[token["id"]] = token["content"]
-        types[token["id"]] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
+        texts[token["id"]] = token_text(token) if sentence_piece else token["content"]
+        types[token["id"]] = token_type(token)
     if max(texts) >= vocab_size:
         raise ConversionError(
             "the tokenizer has more tokens than the model",

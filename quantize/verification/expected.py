@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from potstill.chat import render_prompt
 from potstill.schema import Message
-from quantize.conversion.vocabulary import SpecialTokens, adds_bos, read_special_tokens
-from quantize.verification.hostile_texts import HOSTILE_TEXTS
+from quantize.conversion.vocabulary import (
+    SpecialTokens,
+    adds_bos,
+    read_special_tokens,
+    templates,
+    text_anchor,
+)
+from quantize.verification.hostile_texts import HOSTILE_CHATS, HOSTILE_TEXTS
 
 
 @dataclass(frozen=True)
@@ -40,27 +48,46 @@ def read_expected(
 ) -> Expected:
     """Ask the checkpoint's tokenizer for what a file's tokenizer must answer.
 
-    llama.cpp applies no Unicode normalisation: for tokenizers that do (NFC) the texts are compared
-    in normal form.
+    Beside the given chats and texts it is asked for hostile ones, and for every added token.
+    llama.cpp applies no Unicode normalisation: for tokenizers that do (NFC) all are compared in
+    normal form.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
-    texts = [*HOSTILE_TEXTS, *(f"a{token}b {token}" for token in tokenizer.get_added_vocab())]
-    if normalizer is not None:
-        texts = [unicodedata.normalize("NFC", text) for text in texts]
-        chats = [
-            [
-                one.model_copy(update={"content": unicodedata.normalize("NFC", one.content)})
-                for one in chat
-            ]
-            for chat in chats
-        ]
+    form = unicodedata.normalize if normalizer is not None and _is_nfc(normalizer) else _as_is
+    chats = [*chats, *(chat for chat in HOSTILE_CHATS if _renders(tokenizer, chat))]
+    chats = [
+        [one.model_copy(update={"content": form("NFC", one.content)}) for one in chat]
+        for chat in chats
+    ]
+    added = (f"a{token}b {token} c" for token in tokenizer.get_added_vocab())
+    anchor = text_anchor(tokenizer)
+    texts = [anchor + form("NFC", text) for text in (*HOSTILE_TEXTS, *added)]
     return Expected(
         vocab_size=vocab_size,
-        chat_template=tokenizer.chat_template,
+        chat_template=templates(tokenizer).get("default"),
         special=read_special_tokens(tokenizer, checkpoint_dir),
         adds_bos=adds_bos(tokenizer),
-        chats=list(chats),
+        chats=chats,
         chat_token_ids=[render_prompt(tokenizer, messages) for messages in chats],
         texts=texts,
         text_token_ids=[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
     )
+
+
+def _renders(tokenizer: Any, chat: list[Message]) -> bool:  # noqa: ANN401
+    """Tell whether the chat template takes a chat: some refuse system messages."""
+    if tokenizer.chat_template is None:
+        return False
+    try:
+        render_prompt(tokenizer, chat)
+    except TemplateError:
+        return False
+    return True
+
+
+def _is_nfc(normalizer: Any) -> bool:  # noqa: ANN401
+    return type(normalizer).__name__ == "NFC"
+
+
+def _as_is(form: str, text: str) -> str:  # noqa: ARG001
+    return text

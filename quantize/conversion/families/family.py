@@ -1,0 +1,123 @@
+"""What an architecture has to say about its layout in GGUF, and what most of them say.
+
+In: a Hugging Face configuration and weights. Out: GGUF hyperparameters and weights in the layout
+llama.cpp expects. Knows nothing of files or tokenizers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import ConversionError
+from quantize.conversion.rope import add_rope, rope_settings
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+Weights = NDArray[np.float32]
+
+Settings = Mapping[str, tuple[object, tuple[object, ...]]]
+"""By the name of a setting: what the configuration says, and what llama.cpp can do."""
+
+
+def keep_as_is(name: str, weights: Weights, config: Any) -> Weights:  # noqa: ANN401, ARG001
+    """Return the weights unchanged: llama.cpp uses the checkpoint's own layout."""
+    return weights
+
+
+def nothing_else(config: Any) -> Settings:  # noqa: ANN401, ARG001
+    """Return no settings beside those that are looked at in every architecture."""
+    return {}
+
+
+def head_dim(config: Any) -> int:  # noqa: ANN401
+    """Return the number of dimensions of one attention head."""
+    explicit = getattr(config, "head_dim", None)
+    return int(explicit or config.hidden_size // config.num_attention_heads)
+
+
+def add_shape(
+    writer: GGUFWriter,
+    config: Any,  # noqa: ANN401
+    *,
+    context_tokens: int | None = None,
+) -> None:
+    """Write a decoder's sizes and rotary embedding into the GGUF header.
+
+    Args:
+        context_tokens: Longest sequence the file is right for; None: `max_position_embeddings`.
+    """
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(context_tokens or config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head_dim(config))
+    writer.add_value_length(head_dim(config))
+    if hasattr(config, "rms_norm_eps"):
+        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    else:
+        writer.add_layer_norm_eps(config.layer_norm_eps)
+    add_rope(writer, config, head_dim(config))
+
+
+def add_shape_within_window(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401
+    """Write a decoder's sizes; where a token sees a window only, the window is the longest context.
+
+    llama.cpp lets this architecture's tokens see everything: up to the window that is the same.
+    """
+    window = config.sliding_window or config.max_position_embeddings
+    add_shape(writer, config, context_tokens=min(window, config.max_position_embeddings))
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one architecture is laid out in GGUF.
+
+    Attributes:
+        gguf_arch: Its name in llama.cpp.
+        transform: Called with a tensor's checkpoint name, weights and configuration.
+        add_hyperparameters: Writes its sizes into the header.
+        activations: What llama.cpp computes between its feed-forward matrices.
+        rope_types: What llama.cpp can scale its rotary embedding by.
+        settings: Returns what else may be set otherwise than llama.cpp can do.
+        needs_head: llama.cpp does not take the embedding where the head is missing.
+    """
+
+    gguf_arch: str
+    transform: Callable[[str, Weights, Any], Weights] = keep_as_is
+    add_hyperparameters: Callable[[GGUFWriter, Any], None] = add_shape
+    activations: tuple[str, ...] = ("silu",)
+    rope_types: tuple[str, ...] = ("default", "linear", "yarn")
+    settings: Callable[[Any], Settings] = field(default=nothing_else)
+    needs_head: bool = False
+
+    def refuse_unsupported(self, config: Any, where: object) -> None:  # noqa: ANN401
+        """Refuse settings that llama.cpp would ignore silently.
+
+        Raises:
+            ConversionError: The configuration asks for one of them.
+        """
+        activation = getattr(config, "hidden_act", None) or config.hidden_activation
+        settings: Settings = {
+            "hidden_act": (activation, self.activations),
+            "quantization_config": (getattr(config, "quantization_config", None), (None,)),
+            **rope_settings(config, self.rope_types),
+            **self.settings(config),
+        }
+        for key, (found, supported) in settings.items():
+            if found not in supported:
+                raise ConversionError(
+                    f"the model's {key} cannot be expressed in GGUF by this converter",
+                    where=where,
+                    expected=" | ".join(map(str, supported)),
+                    found=found,
+                    hint="choose a teacher or student without it",
+                )
