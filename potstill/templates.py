@@ -48,8 +48,9 @@ def compile_template(source: str) -> jinja2.Template:
 
 def render_template(
     template: jinja2.Template,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     named_tokens: Mapping[str, str],
+    **variables: Any,  # noqa: ANN401  (any JSON value)
 ) -> str:
     """Render a prompt, up to where the assistant begins to answer.
 
@@ -57,17 +58,13 @@ def render_template(
         template: What `compile_template` gave.
         messages: Role and content of each turn.
         named_tokens: Texts of the tokens a template refers to by name, such as `bos_token`.
+        variables: Whatever else the template reads, such as `tools`.
 
     Raises:
         jinja2.TemplateError: The template refuses the messages.
     """
-    return template.render(
-        messages=list(messages),
-        tools=None,
-        documents=None,
-        add_generation_prompt=True,
-        **named_tokens,
-    )
+    usual = {"tools": None, "documents": None, "add_generation_prompt": True, **named_tokens}
+    return template.render({**usual, **variables, "messages": list(messages)})
 
 
 def _raise_exception(message: str) -> NoReturn:

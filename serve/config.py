@@ -49,6 +49,36 @@ class ServeConfig(Table):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of llama.cpp; None takes the physical cores, more make decoding slower."""
 
+    sampling: dict[str, float] = Field(default_factory=dict)
+    """Sampling parameters for requests that leave them out, such as {temperature = 0.7}; by
+    default a request draws from the model's own distribution, as OpenAI's do."""
+
+    fallback_model: str | None = None
+    """Model that answers requests for names that are not served, and for none, so that clients
+    with a built-in name work; by default they get 404, as from OpenAI."""
+
+    keys_path: Path | None = None
+    """TOML file of API keys, hashed, with their limits; see `serve/keys.py`. None leaves only the
+    environment's key, or none."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names that requests may be for, besides loopback's, when there is no key; "*" is any.
+    Without this, any web page could use the server through its visitor's browser."""
+
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the server, such as "https://chat.example.org"; none by
+    default, so that no web page can."""
+
+    max_body_bytes: int = Field(default=4 << 20, ge=1024)
+    """Largest body of a request; ten times what fills a long context, and read in memory."""
+
+    body_timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long a body may take to arrive, in seconds; an honest client needs one."""
+
+    request_timeout_seconds: float = Field(default=600.0, gt=0)
+    """How long an answer may take, waiting included, in seconds; as long as OpenAI's clients wait
+    by default."""
+
     drain_seconds: int = Field(default=60, ge=0)
     """How long a shutdown waits for requests in flight, in seconds."""
 
@@ -57,7 +87,7 @@ class ServeConfig(Table):
     prompts later (`generate.prompts.path`). None, and an empty text, record nothing, the default
     because what users write is private: ask them first, and guard the file."""
 
-    @field_validator("record_path", mode="before")
+    @field_validator("record_path", "keys_path", "fallback_model", mode="before")
     @classmethod
     def _nothing_is_off(cls, given: object) -> object:
         """TOML has no null, and `--set` must be able to turn off what a file turned on."""

@@ -6,7 +6,7 @@ Knows nothing of HTTP.
 
 from __future__ import annotations
 
-from potstill.errors import BackendUnavailableError, PotstillError
+from potstill.errors import BackendError, BackendUnavailableError, PotstillError
 
 
 class InvalidRequestError(PotstillError, ValueError):
@@ -17,11 +17,44 @@ class UnsupportedParameterError(InvalidRequestError):
     """A request asks for something that this server knows of and cannot do."""
 
 
+class RequestTooLargeError(InvalidRequestError):
+    """A request's body is larger than is taken."""
+
+
+class UnsupportedContentError(InvalidRequestError):
+    """A request's body is not JSON by its own account."""
+
+
+class SlowRequestError(InvalidRequestError):
+    """A request's body did not arrive in time."""
+
+
 class ModelNotFoundError(PotstillError):
     """A request names a model that is not served."""
 
 
-class QueueFullError(BackendUnavailableError):
-    """Too many requests wait already; the same request may succeed a little later."""
+class InvalidKeyError(PotstillError):
+    """A request has no API key, or a wrong one."""
+
+
+class WrongHostError(PotstillError):
+    """A request is meant for another host: a web page's, by DNS rebinding."""
+
+
+class RetryLaterError(BackendUnavailableError):
+    """The same request may succeed later."""
 
     retry_after_seconds = 1
+    """A prediction, at least 1."""
+
+
+class QueueFullError(RetryLaterError):
+    """Too many requests wait already."""
+
+
+class RateLimitError(RetryLaterError):
+    """A key has used up what it may ask for in a minute."""
+
+
+class RequestTimeoutError(BackendError):
+    """An answer took longer than is allowed."""

@@ -1,11 +1,13 @@
 """What was asked and answered, for those who opted in: the prompts of a later distillation.
 
 In: requests as they were sent, and whole answers. Out: one line of JSON each, appended to a file.
-Knows nothing of how an answer was made.
+An observer of the application (`serve/backends/protocol.py`). Knows nothing of how an answer was
+made.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import json
@@ -14,7 +16,8 @@ import os
 from pathlib import Path
 
 from potstill.errors import ConfigError
-from serve.api.wire import ChatCompletion
+from serve.api.wire.chat import ChatCompletion
+from serve.backends.protocol import Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,11 @@ class Record:
                 expected="a file that can be appended to, in a directory that exists",
                 found=error,
             ) from error
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Write an exchange down."""
+        # A disk may be slow: not in the event loop.
+        await asyncio.to_thread(self.append, exchange.body, exchange.completion)
 
     def append(self, request: object, response: ChatCompletion) -> None:
         """Write one exchange down; that it cannot be written is logged once and raises nothing."""

@@ -27,13 +27,17 @@ from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.files import sha256_file
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
-from serve.api.app import ServedModel, create_app
+from serve.api.app import AppLimits, create_app
+from serve.api.intake import LOOPBACK_HOSTS
+from serve.backends.local import LocalBackend, LocalModel
 from serve.chat.prompt import ChatPrompt
 from serve.config import ServeConfig
 from serve.engine.context import physical_cores
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits
 from serve.engine.thread import EngineThread
+from serve.keys import Keyring, load_keys
+from serve.metrics import Metrics
 from serve.record import Record
 
 logger = logging.getLogger(__name__)
@@ -50,16 +54,25 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     Raises:
         ArtifactError: The gguf stage is missing or damaged, or a file is no model.
         BackendUnavailableError: The address is taken.
-        ConfigError: A model is unknown, the address is open to others and there is no key, or the
-            record cannot be written.
+        ConfigError: A model is unknown, the address is open to others and there is no key, the
+            keys cannot be read, or the record cannot be written.
     """
     manifest = run_directory.require("gguf")
     paths = model_paths(config, manifest, run_directory.stage_dir("gguf"))
-    api_key = os.environ.get(API_KEY_VARIABLE) or None
-    _refuse_open_door(config.host, api_key)
+    keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
+    _refuse_open_door(config.host, keyring)
+    _refuse_unknown_fallback(config.fallback_model, paths)
     with _bound_socket(config) as listener:
         record = _open_record(config.record_path)
-        app = create_app(load_models(config, paths), api_key=api_key, record=record)
+        metrics = Metrics()
+        app = create_app(
+            load_models(config, paths, metrics),
+            keyring=keyring,
+            observers=[record] if record else [],
+            metrics=metrics,
+            fallback_model=config.fallback_model,
+            limits=_app_limits(config, keyring),
+        )
         serve(app, listener, drain_seconds=config.drain_seconds, names=list(paths))
     return manifest
 
@@ -89,25 +102,25 @@ def model_paths(config: ServeConfig, manifest: Manifest, gguf_dir: Path) -> dict
     return {name: known[name] for name in config.models or aliases} | config.paths
 
 
-def load_models(config: ServeConfig, paths: Mapping[str, Path]) -> dict[str, ServedModel]:
+def load_models(
+    config: ServeConfig, paths: Mapping[str, Path], metrics: Metrics
+) -> dict[str, LocalBackend]:
     """Load each file once, and give it an engine.
 
     Raises:
         ArtifactError: A file is missing, no model, or has no chat template.
+        ConfigError: `serve.sampling` cannot be used.
     """
     threads = config.threads or physical_cores()
-    loaded: dict[Path, ServedModel] = {}
-    models = {}
+    loaded: dict[Path, LocalModel] = {}
+    backends = {}
     for name, given in paths.items():
         path = given.resolve()
         if path not in loaded:
             logger.info("loading %s …", name)
-            loaded[path] = _load(config, name, path, threads)
-        first = loaded[path]
-        models[name] = ServedModel(
-            name, first.created, first.fingerprint, first.engine, first.prompt
-        )
-    return models
+            loaded[path] = _load(config, path, threads)
+        backends[name] = LocalBackend(name, loaded[path], metrics, defaults=config.sampling)
+    return backends
 
 
 def serve(app: FastAPI, listener: socket.socket, *, drain_seconds: int, names: list[str]) -> None:
@@ -147,7 +160,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _load(config: ServeConfig, name: str, path: Path, threads: int) -> ServedModel:
+def _load(config: ServeConfig, path: Path, threads: int) -> LocalModel:
     model = GgufModel(path)
     limits = EngineLimits(
         context_tokens=min(config.context_tokens, model.training_context_tokens),
@@ -155,13 +168,34 @@ def _load(config: ServeConfig, name: str, path: Path, threads: int) -> ServedMod
         max_batch_tokens=config.max_batch_tokens,
         max_queue=config.max_queue,
     )
-    return ServedModel(
-        name=name,
-        created=int(path.stat().st_mtime),
-        fingerprint=_fingerprint(path, threads),
-        prompt=ChatPrompt(model),
+    return LocalModel(
+        model=model,
         engine=EngineThread(model, limits, threads=threads),
+        prompt=ChatPrompt(model),
+        fingerprint=_fingerprint(path, threads),
+        created=int(path.stat().st_mtime),
     )
+
+
+def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
+    # Where a key is asked for, a web page that reaches the server has none.
+    hosts = {"*"} if keyring else {*LOOPBACK_HOSTS, config.host, *config.allowed_hosts}
+    return AppLimits(
+        max_body_bytes=config.max_body_bytes,
+        body_timeout_seconds=config.body_timeout_seconds,
+        request_timeout_seconds=config.request_timeout_seconds,
+        allowed_hosts=hosts,
+        cors_origins=config.cors_origins,
+    )
+
+
+def _refuse_unknown_fallback(name: str | None, paths: Mapping[str, Path]) -> None:
+    if name is not None and name not in paths:
+        raise ConfigError(
+            f"there is no model {name!r} to fall back to",
+            where="serve.fallback_model",
+            expected=" | ".join(paths),
+        )
 
 
 def _fingerprint(path: Path, threads: int) -> str:
@@ -170,17 +204,17 @@ def _fingerprint(path: Path, threads: int) -> str:
     return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
-def _refuse_open_door(host: str, api_key: str | None) -> None:
+def _refuse_open_door(host: str, keyring: Keyring | None) -> None:
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_loopback = host == "localhost"
-    if not is_loopback and api_key is None:
+    if not is_loopback and keyring is None:
         raise ConfigError(
             "an address that others can reach needs an API key",
             where="serve.host",
             found=host,
-            hint=f"set the environment variable {API_KEY_VARIABLE}, or serve on 127.0.0.1",
+            hint=f"set {API_KEY_VARIABLE} or serve.keys_path, or serve on 127.0.0.1",
         )
 
 

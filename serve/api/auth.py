@@ -1,54 +1,69 @@
-"""The door: a Bearer key, when there is one to ask for.
+"""The door: API keys with their limits, when there are any.
 
-In: ASGI requests. Out: the same, or 401 before a body is read. Knows nothing of what is behind it.
+In: ASGI requests. Out: the same with the key's owner, or 401 or 429 before a body is read.
+Knows nothing of what is behind it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import math
+from collections.abc import Iterator
 
-from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.api.wire import ErrorBody
+from serve.api.http_errors import error_response
+from serve.errors import InvalidKeyError, RateLimitError
+from serve.keys import Bucket, Key, Keyring
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/health", "/v1/health"})
 """Paths that need no key: what a load balancer asks."""
 
 
 class RequireKey:
-    """Let a request pass only with `Authorization: Bearer <key>`.
+    """Let a request pass only with `Authorization: Bearer <key>`, and within the key's limits."""
 
-    Keys are compared as digests, in constant time: neither content nor length leaks.
-    """
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
         self._app = app
-        self._digest = _digest(key.encode())
+        self._keyring = keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, or pass on."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._has_key(scope):
+        """Answer 401 or 429, or pass on."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        body: ErrorBody = {
-            "error": {
-                "message": "the API key is missing or wrong",
-                "type": "invalid_request_error",
-                "param": None,
-                "code": "invalid_api_key",
-            }
-        }
-        response = JSONResponse(body, 401, {"WWW-Authenticate": "Bearer"})
-        await response(scope, receive, send)
+        key = self._key(scope)
+        if key is None:
+            response = error_response(InvalidKeyError("the API key is missing or wrong"))
+            await response(scope, receive, send)
+            return
 
-    def _has_key(self, scope: Scope) -> bool:
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        given = _digest(key.strip().encode("latin-1"))
-        return hmac.compare_digest(given, self._digest) and scheme.lower() == "bearer"
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(dict(_limit_headers(key)))
+            await send(message)
+
+        wait = key.admit() if scope["method"] == "POST" else 0.0
+        if wait:
+            limited = RateLimitError("this key's limit per minute is used up")
+            limited.retry_after_seconds = math.ceil(wait)
+            await error_response(limited)(scope, receive, send_with_limits)
+            return
+        scope.setdefault("state", {})["key"] = key
+        await self._app(scope, receive, send_with_limits)
+
+    def _key(self, scope: Scope) -> Key | None:
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        key = self._keyring.find(given.strip())
+        return key if scheme.lower() == "bearer" else None
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
+def _limit_headers(key: Key) -> Iterator[tuple[str, str]]:
+    """Yield OpenAI's headers about what is left."""
+    buckets: dict[str, Bucket | None] = {"requests": key.requests, "tokens": key.tokens}
+    for name, bucket in buckets.items():
+        if bucket is not None:
+            allowance = bucket.allowance
+            yield f"x-ratelimit-limit-{name}", str(allowance.limit)
+            yield f"x-ratelimit-remaining-{name}", str(allowance.remaining)
+            yield f"x-ratelimit-reset-{name}", f"{allowance.reset_seconds:.3f}s"

@@ -11,15 +11,24 @@ from typing import NamedTuple
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError, PotstillError
-from serve.api.wire import ErrorBody
+from serve.api.wire.shared import ErrorBody
 from serve.errors import (
+    InvalidKeyError,
     InvalidRequestError,
     ModelNotFoundError,
     QueueFullError,
+    RateLimitError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    RetryLaterError,
+    SlowRequestError,
+    UnsupportedContentError,
     UnsupportedParameterError,
+    WrongHostError,
 )
 
 logger = logging.getLogger(__name__)
@@ -33,11 +42,18 @@ class _Kind(NamedTuple):
 
 KINDS: dict[type[Exception], _Kind] = {
     UnsupportedParameterError: _Kind(400, "invalid_request_error", "unsupported_parameter"),
+    RequestTooLargeError: _Kind(413, "invalid_request_error", "request_too_large"),
+    UnsupportedContentError: _Kind(415, "invalid_request_error", "unsupported_content_type"),
+    SlowRequestError: _Kind(408, "invalid_request_error", "request_timeout"),
     InvalidRequestError: _Kind(400, "invalid_request_error", "invalid_value"),
     ContextLengthError: _Kind(400, "invalid_request_error", "context_length_exceeded"),
     ModelNotFoundError: _Kind(404, "invalid_request_error", "model_not_found"),
+    InvalidKeyError: _Kind(401, "invalid_request_error", "invalid_api_key"),
+    WrongHostError: _Kind(421, "invalid_request_error", "wrong_host"),
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
+    RateLimitError: _Kind(429, "rate_limit_error", "rate_limit_exceeded"),
     BackendUnavailableError: _Kind(503, "server_error", "unavailable"),
+    RequestTimeoutError: _Kind(504, "server_error", "timeout"),
     BackendError: _Kind(500, "server_error", "backend_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
@@ -56,35 +72,48 @@ def error_body(error: Exception) -> ErrorBody:
     return _body(message, kind.type, param, kind.code)
 
 
+def error_response(error: Exception) -> JSONResponse:
+    """Answer with an exception."""
+    headers = {}
+    if isinstance(error, RetryLaterError):
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, InvalidKeyError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error), _kind(error).status, headers)
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Make every failure of `app` answer in OpenAI's shape."""
     app.add_exception_handler(PotstillError, _answer)
     app.add_exception_handler(Exception, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid_body)
+    app.add_exception_handler(ValidationError, _answer_invalid_body)
     app.add_exception_handler(HTTPException, _answer_http)
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
-    status = _kind(error).status
-    if status >= 500:
+    response = error_response(error)
+    if response.status_code >= 500:
         logger.error("%s failed with %s", request.url.path, type(error).__name__)
-    headers = {}
-    if isinstance(error, QueueFullError):
-        headers["Retry-After"] = str(error.retry_after_seconds)
-    return JSONResponse(error_body(error), status, headers)
+    return response
 
 
 async def _answer_invalid_body(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError | ValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"] if part != "body") or None
     message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    return JSONResponse(_body(message, "invalid_request_error", param, first["type"]), 400)
+    # What the client sent may not be text that can be sent back.
+    message, param = (text and text.encode(errors="replace").decode() for text in (message, param))
+    return JSONResponse(_body(message or "", "invalid_request_error", param, first["type"]), 400)
 
 
-async def _answer_http(_request: Request, error: Exception) -> JSONResponse:
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    body = _body(str(error.detail), "invalid_request_error", None, None)
+    message = str(error.detail)
+    if error.status_code in (404, 405):
+        message = f"{message}: {request.method} {request.url.path}"
+    body = _body(message, "invalid_request_error", None, None)
     return JSONResponse(body, error.status_code, error.headers)
 
 

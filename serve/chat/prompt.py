@@ -1,28 +1,46 @@
 """From chat messages to prompt token ids, through the model's own chat template.
 
-In: messages. Out: the token ids the Hugging Face tokenizer gives for them (llama.cpp leaves out the
-Unicode normalisation that some tokenizers do), except that a control token's text inside a message
-stays text: nobody can write `<|im_end|>` and speak as another role.
+In: messages and tools. Out: the token ids the Hugging Face tokenizer gives for them (llama.cpp
+leaves out the Unicode normalisation that some tokenizers do), except that a control token's text
+inside a message stays text: nobody can write `<|im_end|>` and speak as another role.
 Knows nothing of the engine or HTTP.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
-
-import jinja2
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from potstill.errors import ArtifactError
-from potstill.schema import Message
-from potstill.templates import compile_template, render_template
+from serve.chat.rendering import RenderingError, TemplateProcess
+from serve.chat.tools import ToolFormat, told_in_system
 from serve.engine.model import GgufModel
 from serve.errors import InvalidRequestError
 
+RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """What a template renders."""
+
+    messages: Sequence[Mapping[str, Any]]
+    """As OpenAI spells them: role, content, perhaps tool_calls or tool_call_id."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """As OpenAI spells them."""
+    continue_final: bool = False
+    """The prompt ends inside the last message, so that the answer goes on with it."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the template reads."""
+
 
 class ChatPrompt:
-    """A model's chat template and its tokenizer.
+    """A model's chat template and its tokenizer. Rendering takes milliseconds, and blocks.
 
     Raises:
         ArtifactError: The model has no chat template, or it cannot be compiled.
@@ -32,27 +50,62 @@ class ChatPrompt:
         self._model = model
         if model.chat_template is None:
             raise ArtifactError("the model has no chat template", where=model.path)
+        self.template = model.chat_template
+        self.tool_format = ToolFormat.of_template(self.template)
+        self._knows_tools = "tools" in self.template
         try:
-            self._template = compile_template(model.chat_template)
-        except jinja2.TemplateError as error:
+            self._process = TemplateProcess(self.template)
+        except RenderingError as error:
             raise ArtifactError(
                 "the model's chat template cannot be compiled", where=model.path, found=error
             ) from error
         self._control = re.compile(_alternatives(model.control_tokens))
 
-    def token_ids(self, messages: Sequence[Message]) -> list[int]:
+    def close(self) -> None:
+        """End the template's process."""
+        self._process.close()
+
+    def render(self, dialogue: Dialogue) -> str:
+        """Return the prompt's text, control tokens and their like in messages undistinguished.
+
+        Raises:
+            InvalidRequestError: The template refuses the messages.
+        """
+        reserved = RESERVED_VARIABLES & dialogue.variables.keys()
+        if reserved:
+            raise InvalidRequestError(
+                "chat_template_kwargs sets what the server sets", where=min(reserved)
+            )
+        messages = [_with_parsed_arguments(message) for message in dialogue.messages]
+        tools = list(dialogue.tools)
+        if tools and not self._knows_tools:
+            messages, tools = told_in_system(messages, tools), []
+        variables = {
+            **dialogue.variables,
+            "tools": tools or None,
+            "add_generation_prompt": not dialogue.continue_final,
+        }
+        try:
+            text = self._process.render(messages, self._model.named_tokens, variables)
+        except RenderingError as error:
+            raise InvalidRequestError(
+                "the model's chat template refuses these messages", where="messages", found=error
+            ) from error
+        return _until_final(text, messages[-1]["content"]) if dialogue.continue_final else text
+
+    def token_ids(self, dialogue: Dialogue) -> list[int]:
         """Return the prompt's token ids, up to where the assistant begins to answer.
 
         Raises:
             InvalidRequestError: The template refuses the messages.
         """
-        if any(self._control.search(message.content) for message in messages):
-            return self._token_ids_defused(messages)
-        text = self._render([message.to_chat() for message in messages])
-        return self._model.tokenize(text, parse_special=True)
+        given = (dialogue.messages, dialogue.tools, dialogue.variables)
+        if any(self._control.search(text) for text in _texts(given)):
+            return self._token_ids_defused(dialogue)
+        return self._model.tokenize(self.render(dialogue), parse_special=True)
 
-    def _token_ids_defused(self, messages: Sequence[Message]) -> list[int]:
-        """Tokenise messages of which some contain the text of control tokens.
+    def _token_ids_defused(self, dialogue: Dialogue) -> list[int]:
+        """Tokenise what has the text of control tokens in it.
 
         Such text is replaced by unguessable placeholders while the template renders. What the
         template then wrote between two control tokens is tokenised as one text, placeholders
@@ -61,15 +114,20 @@ class ChatPrompt:
         nonce = secrets.token_hex(8)
         replaced: list[str] = []
 
-        def replace(match: re.Match[str]) -> str:
+        def placeholder(match: re.Match[str]) -> str:
             replaced.append(match[0])
             return f"\ufdd0{nonce}.{len(replaced) - 1}\ufdd1"
 
-        text = self._render(
-            [
-                {"role": message.role, "content": self._control.sub(replace, message.content)}
-                for message in messages
-            ]
+        def defuse(text: str) -> str:
+            return self._control.sub(placeholder, text)
+
+        text = self.render(
+            replace(
+                dialogue,
+                messages=_mapped(dialogue.messages, defuse),
+                tools=_mapped(dialogue.tools, defuse),
+                variables=_mapped(dialogue.variables, defuse),
+            )
         )
         placeholders = re.compile(f"\ufdd0{nonce}" + r"\.(\d+)" + "\ufdd1")
         token_ids: list[int] = []
@@ -80,13 +138,63 @@ class ChatPrompt:
                 token_ids.append(self._model.control_tokens[control])
         return token_ids
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        try:
-            return render_template(self._template, messages, self._model.named_tokens)
-        except jinja2.TemplateError as error:
-            raise InvalidRequestError(
-                "the model's chat template refuses these messages", where="messages", found=error
-            ) from error
+
+def _with_parsed_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the arguments of calls, JSON text on the wire, into the objects templates expect.
+
+    Source: transformers' documentation of chat templates with tools.
+    """
+    calls = message.get("tool_calls")
+    if not calls:
+        return dict(message)
+    parsed = []
+    for call in calls:
+        function = dict(call["function"])
+        # What is no JSON stays text, which the template may print as it is.
+        with contextlib.suppress(ValueError):
+            function["arguments"] = json.loads(function["arguments"] or "{}")
+        parsed.append({**call, "function": function})
+    return {**message, "tool_calls": parsed}
+
+
+def _until_final(text: str, content: str) -> str:
+    """Cut a rendered conversation after the content of its last message.
+
+    Source: transformers 5.19, apply_chat_template with continue_final_message.
+    """
+    start = text.rfind(content.strip())
+    if not content.strip() or start < 0:
+        raise InvalidRequestError(
+            "the template does not render the last message as it is",
+            where="continue_final_message",
+        )
+    whole = content.lstrip()
+    end = start + len(whole)
+    return text[:end] if text[start:end] == whole else text[: start + len(content.strip())]
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield every string inside a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _texts(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401  (any JSON value)
+    """Return a JSON value with every string inside it changed, keys included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(key): _mapped(inner, change) for key, inner in value.items()}
+    if isinstance(value, Sequence):
+        return [_mapped(inner, change) for inner in value]
+    return value
 
 
 def _alternatives(texts: Iterable[str]) -> str:

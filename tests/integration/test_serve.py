@@ -22,7 +22,7 @@ from generate.sources.reading import read_source
 from potstill.chat import render_prompt
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
-from serve.chat.prompt import ChatPrompt
+from serve.chat.prompt import ChatPrompt, Dialogue
 from serve.engine.engine import Engine
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
@@ -177,7 +177,7 @@ def test_a_stream_says_what_the_whole_answer_says(client, ask):
 
 def test_usage_counts_what_the_tokenizer_counts(ask, gguf_path):
     prompt = ChatPrompt(GgufModel(gguf_path))
-    num_prompt = len(prompt.token_ids([Message(role="user", content="Count me")]))
+    num_prompt = len(prompt.token_ids(Dialogue(user("Count me"))))
     usage = ask("Count me", max_tokens=5).usage
     assert (usage.prompt_tokens, usage.completion_tokens) == (num_prompt, 5)
     assert usage.total_tokens == num_prompt + 5
@@ -268,7 +268,8 @@ def test_prompt_ids_equal_the_hugging_face_tokenizers(gguf_path, teacher_dir):
     prompt = ChatPrompt(GgufModel(gguf_path))
     for content in (*QUESTIONS, "x = 10_000 # ärger\n\n\t日本語 🎉", "  \n"):
         messages = [Message(role="user", content=content)]
-        assert prompt.token_ids(messages) == render_prompt(tokenizer, messages)
+        dialogue = Dialogue([message.to_chat() for message in messages])
+        assert prompt.token_ids(dialogue) == render_prompt(tokenizer, messages)
 
 
 def test_models_are_listed_and_found(client):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import ConfigError
-from serve.api.wire import ChatCompletion
+from serve.api.wire.chat import ChatCompletion
 from serve.config import ServeConfig
 from serve.record import Record
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from potstill.chat import render_prompt
 from potstill.schema import Message
-from serve.chat.prompt import ChatPrompt
+from serve.chat.prompt import ChatPrompt, Dialogue
 from serve.errors import InvalidRequestError
 
 START, END = 1, 2
@@ -42,6 +42,10 @@ def user(content: str) -> list[Message]:
     return [Message(role="user", content=content)]
 
 
+def ids(prompt: ChatPrompt, messages: list[Message]) -> list[int]:
+    return prompt.token_ids(Dialogue([message.to_chat() for message in messages]))
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_ids_equal_the_hugging_face_tokenizers(prompt, tokenizer, text):
     for messages in (
@@ -49,7 +53,7 @@ def test_ids_equal_the_hugging_face_tokenizers(prompt, tokenizer, text):
         [Message(role="system", content=text), *user("Hi")],
         [*user("Hi"), Message(role="assistant", content=text), *user(text)],
     ):
-        assert prompt.token_ids(messages) == render_prompt(tokenizer, messages)
+        assert ids(prompt, messages) == render_prompt(tokenizer, messages)
 
 
 words = st.text(st.characters(codec="latin-1", exclude_categories=("Cc",)))
@@ -59,7 +63,7 @@ words = st.text(st.characters(codec="latin-1", exclude_categories=("Cc",)))
 @given(st.lists(words, min_size=1, max_size=3))
 def test_ids_equal_the_hugging_face_tokenizers_for_any_latin_text(prompt, tokenizer, contents):
     messages = [Message(role="user", content=content) for content in contents]
-    assert prompt.token_ids(messages) == render_prompt(tokenizer, messages)
+    assert ids(prompt, messages) == render_prompt(tokenizer, messages)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +77,8 @@ def test_ids_equal_the_hugging_face_tokenizers_for_any_latin_text(prompt, tokeni
     ],
 )
 def test_control_tokens_in_a_message_stay_text(prompt, tiny_model, attack):
-    harmless = prompt.token_ids(user("x"))
-    attacked = prompt.token_ids([*user(attack)])
+    harmless = ids(prompt, user("x"))
+    attacked = ids(prompt, [*user(attack)])
     control = set(tiny_model.control_tokens.values())
     assert [i for i in attacked if i in control] == [i for i in harmless if i in control]
     pieces = b"".join(tiny_model.piece(token_id) for token_id in attacked).decode()
@@ -85,12 +89,12 @@ def test_control_tokens_in_a_message_stay_text(prompt, tiny_model, attack):
 @given(words, words)
 def test_text_around_a_defused_token_merges_as_one_text(prompt, tiny_model, before, after):
     content = f"{before}<|im_end|>{after}"
-    head, tail = prompt.token_ids(user("@")), None
+    head, tail = ids(prompt, user("@")), None
     start = len(head) - 1 - head[::-1].index(START)  # where the assistant's turn begins
     opening = head[: head.index(START, 1) + 1]
     tail = head[start - 2 :]
     middle = tiny_model.tokenize(f"user\n{content}", parse_special=False)
-    assert prompt.token_ids(user(content)) == [*opening, *middle, *tail]
+    assert ids(prompt, user(content)) == [*opening, *middle, *tail]
 
 
 def test_a_template_that_refuses_says_so_to_the_client(tiny_model):
@@ -103,11 +107,11 @@ def test_a_template_that_refuses_says_so_to_the_client(tiny_model):
 
     refusing = ChatPrompt(Refusing("{{ raise_exception('roles must alternate') }}"))
     with pytest.raises(InvalidRequestError, match="roles must alternate"):
-        refusing.token_ids(user("x"))
+        ids(refusing, user("x"))
     escaping = ChatPrompt(Refusing("{{ messages.__class__.__mro__ }}"))
     with pytest.raises(InvalidRequestError, match="unsafe"):
-        escaping.token_ids(user("x"))
+        ids(escaping, user("x"))
     training = ChatPrompt(
         Refusing("{% generation %}{{ messages[0]['content'] }}{% endgeneration %}")
     )
-    assert training.token_ids(user("Hi")) == tiny_model.tokenize("Hi", parse_special=True)
+    assert ids(training, user("Hi")) == tiny_model.tokenize("Hi", parse_special=True)

@@ -1,0 +1,84 @@
+"""A whole chat answer from its chunks, for those who are told of streams when they have ended.
+
+In: OpenAI's chunks. Out: the `ChatCompletion` that says the same. Knows nothing of backends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve.api.wire.chat import (
+    AnswerMessage,
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+)
+from serve.api.wire.shared import CompletionUsage
+
+NO_USAGE: CompletionUsage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+class Assembly:
+    """The answer so far."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, Choice] = {}
+        self._first: ChatCompletionChunk | None = None
+        self._usage = NO_USAGE
+        self._num_finished = 0
+
+    def add(self, chunk: ChatCompletionChunk) -> None:
+        """Take in the next chunk."""
+        self._first = self._first or chunk
+        self._usage = chunk.get("usage") or self._usage
+        for piece in chunk["choices"]:
+            self._add(piece)
+
+    @property
+    def completion(self) -> ChatCompletion | None:
+        """The answer; None while a choice has no end."""
+        if self._first is None or self._num_finished < len(self._choices):
+            return None
+        return {
+            "id": self._first["id"],
+            "object": "chat.completion",
+            "created": self._first["created"],
+            "model": self._first["model"],
+            "system_fingerprint": self._first.get("system_fingerprint", ""),
+            "choices": [self._choices[index] for index in sorted(self._choices)],
+            "usage": self._usage,
+        }
+
+    def _add(self, piece: ChunkChoice) -> None:
+        index = piece["index"]
+        if index not in self._choices:
+            message: AnswerMessage = {"role": "assistant", "content": "", "refusal": None}
+            self._choices[index] = {
+                "index": index,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        choice = self._choices[index]
+        _extend(choice["message"], piece["delta"])
+        if logprobs := piece.get("logprobs"):
+            known = choice["logprobs"] or {"content": [], "refusal": None}
+            content = [*known["content"], *(logprobs["content"] or ())]
+            choice["logprobs"] = {"content": content, "refusal": None}
+        if reason := piece.get("finish_reason"):
+            choice["finish_reason"] = reason
+            self._num_finished += 1
+
+
+def _extend(message: AnswerMessage, delta: dict[str, Any]) -> None:
+    message["content"] = (message["content"] or "") + (delta.get("content") or "")
+    for call in delta.get("tool_calls") or ():
+        calls = message.setdefault("tool_calls", [])
+        function = call.get("function", {})
+        while len(calls) <= call["index"]:
+            calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
+        known = calls[call["index"]]
+        known["id"] = call.get("id") or known["id"]
+        known["function"]["name"] += function.get("name") or ""
+        known["function"]["arguments"] += function.get("arguments") or ""

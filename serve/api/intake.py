@@ -1,0 +1,139 @@
+"""What comes in, and from where: limits before anything is parsed.
+
+In: ASGI requests. Out: the same with their whole body, or an error. Knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from potstill.errors import PotstillError
+from serve.api.http_errors import error_response
+from serve.errors import (
+    RequestTooLargeError,
+    SlowRequestError,
+    UnsupportedContentError,
+    WrongHostError,
+)
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class CheckHost:
+    """Refuse requests for hosts that this server is not.
+
+    A web page can make a browser send requests to 127.0.0.1 under the page's own host name, and
+    read the answers (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 421, or pass on."""
+        if scope["type"] == "http" and "*" not in self._hosts:
+            host = Headers(scope=scope).get("host", "").lower()
+            name = host if host.endswith("]") else host.rpartition(":")[0] or host
+            if name not in self._hosts:
+                error = WrongHostError(
+                    "this server does not answer for this host", hint="serve.allowed_hosts"
+                )
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class ReadBody:
+    """Read the whole body of a POST, if it is JSON, not too large and not too slow."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 408, 413 or 415, or pass on."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(Headers(scope=scope), receive)
+        except PotstillError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        if body is None:
+            return  # the client is gone
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, receive_again, send)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A browser sends other types to other origins without asking; this one it asks for first.
+        if kind != "application/json":
+            raise UnsupportedContentError(
+                "the body must be JSON", where="Content-Type", expected="application/json"
+            )
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            raise self._too_large()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > self._max_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            raise SlowRequestError(
+                "the body did not arrive in time", expected=f"{self._seconds:g} seconds"
+            ) from None
+
+    def _too_large(self) -> RequestTooLargeError:
+        return RequestTooLargeError("the body is too large", expected=f"{self._max_bytes} bytes")
+
+
+class Count:
+    """Give each answer an id, and count it by route and status."""
+
+    def __init__(self, app: ASGIApp, count: Callable[[str, int], None]) -> None:
+        self._app = app
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 499
+        started = time.perf_counter()
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = f"req_{secrets.token_hex(12)}"
+                headers["openai-processing-ms"] = f"{1000 * (time.perf_counter() - started):.0f}"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_counted)
+        finally:
+            route = getattr(scope.get("route"), "path", "unknown")
+            self._count(route, status)

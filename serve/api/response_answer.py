@@ -1,0 +1,209 @@
+"""From a chat's answer to that of `/v1/responses`, whole or as its typed events.
+
+In: a chat completion, or its chunks. Out: OpenAI's response object and events. Knows nothing of
+backends.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from serve.api.answers import server_sent
+from serve.api.assembly import Assembly
+from serve.api.wire.chat import ChatCompletion, ToolCall
+from serve.api.wire.responses import ResponseRequest
+from serve.api.wire.shared import CompletionUsage, JsonObject
+from serve.backends.protocol import ChatReply
+
+
+class ResponseAnswer:
+    """One response in the making."""
+
+    def __init__(self, request: ResponseRequest) -> None:
+        self._request = request
+        self._id = f"resp_{secrets.token_hex(24)}"
+        self._message_id = f"msg_{secrets.token_hex(24)}"
+        self._created_at = int(time.time())
+        self._number = 0
+        self._call_ids: list[str] = []
+
+    def whole(self, completion: ChatCompletion) -> JsonObject:
+        """Return the response that says what a chat completion says."""
+        choice = completion["choices"][0]
+        text = choice["message"]["content"]
+        calls = choice["message"].get("tool_calls", [])
+        output = [self._message(text or "", "completed")] if text or not calls else []
+        output += [self._call(index, call) for index, call in enumerate(calls)]
+        is_cut = choice["finish_reason"] == "length"
+        return self._response("incomplete" if is_cut else "completed", output, completion["usage"])
+
+    async def events(self, reply: ChatReply) -> AsyncIterator[bytes]:
+        """Yield the typed events of a streamed response.
+
+        Raises:
+            BackendError: The backend failed.
+        """
+        yield self._event("response.created", response=self._response("in_progress", [], None))
+        yield self._event("response.in_progress", response=self._response("in_progress", [], None))
+        assembly, has_text, num_calls = Assembly(), False, 0
+        extra: JsonObject = {}
+        async for chunk in reply.chunks():
+            assembly.add(chunk)
+            extra = {"timings": chunk["timings"]} if "timings" in chunk else {}
+            for choice in chunk["choices"]:
+                text = choice["delta"].get("content")
+                if text and not has_text:
+                    has_text = True
+                    for event in self._text_begins():
+                        yield event
+                if text:
+                    yield self._text_event("delta", **extra, delta=text, logprobs=[])
+                for delta in choice["delta"].get("tool_calls") or ():
+                    for event in self._call_events(delta, int(has_text), num_calls):
+                        yield event
+                    num_calls = max(num_calls, delta["index"] + 1)
+        completion = assembly.completion
+        assert completion is not None
+        response = self.whole(completion)
+        for event in self._endings(response, has_text=has_text):
+            yield event
+        yield self._event(f"response.{response['status']}", **extra, response=response)
+
+    def _text_begins(self) -> list[bytes]:
+        item = self._message("", "in_progress")
+        item["content"] = []
+        return [
+            self._event("response.output_item.added", output_index=0, item=item),
+            self._part_event("added", ""),
+        ]
+
+    def _call_events(self, delta: JsonObject, offset: int, num_known: int) -> list[bytes]:
+        """Return the events of one piece of a call; `offset` items came before the first call."""
+        events, index = [], delta["index"]
+        place = {"output_index": offset + index}
+        if index >= num_known:
+            call: ToolCall = {
+                "id": delta["id"],
+                "type": "function",
+                "function": {"name": delta["function"]["name"], "arguments": ""},
+            }
+            item = {**self._call(index, call), "status": "in_progress"}
+            events.append(self._event("response.output_item.added", **place, item=item))
+        if arguments := delta["function"].get("arguments"):
+            events.append(
+                self._event(
+                    "response.function_call_arguments.delta",
+                    **place,
+                    item_id=self._call_ids[index],
+                    delta=arguments,
+                )
+            )
+        return events
+
+    def _endings(self, response: JsonObject, *, has_text: bool) -> list[bytes]:
+        events = []
+        for index, item in enumerate(response["output"]):
+            if item["type"] == "function_call":
+                events.append(
+                    self._event(
+                        "response.function_call_arguments.done",
+                        output_index=index,
+                        item_id=item["id"],
+                        name=item["name"],
+                        arguments=item["arguments"],
+                    )
+                )
+            else:
+                text = item["content"][0]["text"]
+                events += [] if has_text else self._text_begins()
+                events.append(self._text_event("done", text=text, logprobs=[]))
+                events.append(self._part_event("done", text))
+            events.append(self._event("response.output_item.done", output_index=index, item=item))
+        return events
+
+    def _part_event(self, what: str, text: str) -> bytes:
+        return self._event(
+            f"response.content_part.{what}",
+            item_id=self._message_id,
+            output_index=0,
+            content_index=0,
+            part={"type": "output_text", "text": text, "annotations": [], "logprobs": []},
+        )
+
+    def _text_event(self, what: str, **fields: Any) -> bytes:  # noqa: ANN401  (any JSON value)
+        return self._event(
+            f"response.output_text.{what}",
+            item_id=self._message_id,
+            output_index=0,
+            content_index=0,
+            **fields,
+        )
+
+    def _event(self, kind: str, **fields: Any) -> bytes:  # noqa: ANN401  (any JSON value)
+        content = {"type": kind, "sequence_number": self._number, **fields}
+        self._number += 1
+        return server_sent(content, event=kind)
+
+    def _message(self, text: str, status: str) -> JsonObject:
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        return {
+            "id": self._message_id,
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": [part],
+        }
+
+    def _call(self, index: int, call: ToolCall) -> JsonObject:
+        while len(self._call_ids) <= index:
+            self._call_ids.append(f"fc_{secrets.token_hex(24)}")
+        return {
+            "id": self._call_ids[index],
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call["id"],
+            **call["function"],
+        }
+
+    def _response(
+        self, status: str, output: list[JsonObject], usage: CompletionUsage | None
+    ) -> JsonObject:
+        request = self._request
+        is_cut = status == "incomplete"
+        return {
+            "id": self._id,
+            "object": "response",
+            "created_at": self._created_at,
+            "status": status,
+            "error": None,
+            "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+            "instructions": request.instructions,
+            "max_output_tokens": request.max_output_tokens,
+            "metadata": request.metadata or {},
+            "model": request.model,
+            "output": output,
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "store": False,
+            "temperature": 1.0 if request.temperature is None else request.temperature,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": 1.0 if request.top_p is None else request.top_p,
+            "truncation": "disabled",
+            "usage": None if usage is None else _usage(usage),
+        }
+
+
+def _usage(usage: CompletionUsage) -> JsonObject:
+    details = usage.get("prompt_tokens_details", {"cached_tokens": 0})
+    return {
+        "input_tokens": usage["prompt_tokens"],
+        "input_tokens_details": {**details, "cache_write_tokens": 0},
+        "output_tokens": usage["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage["total_tokens"],
+    }

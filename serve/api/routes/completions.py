@@ -1,0 +1,58 @@
+"""`/v1/completions` and `/v1/embeddings`: text without a chat template, where a backend can.
+
+In: HTTP requests. Out: HTTP responses. Knows nothing of how a backend answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from serve.api.answers import STATUS_CLIENT_GONE, EventStream, server_sent, whole
+from serve.api.routes.schema import FAILURES, STREAM_OR
+from serve.api.state import caller_of, serving_of
+from serve.api.wire.completions import Completion, CompletionRequest
+from serve.api.wire.embeddings import EmbeddingList, EmbeddingRequest
+from serve.backends.protocol import CompletionBackend, CompletionReply, EmbeddingBackend
+
+router = APIRouter()
+
+
+@router.post(
+    "/v1/completions",
+    response_model=Completion,
+    responses=FAILURES | STREAM_OR,
+    tags=["OpenAI"],
+)
+async def create_completion(body: CompletionRequest, http: Request) -> Response:
+    """Continue a text, whole or as server-sent events."""
+    serving = serving_of(http)
+    backend, able = serving.find_able(body.model, CompletionBackend)
+    body = body.model_copy(update={"model": backend.card["id"]})
+    reply = await able.complete_text(body, caller_of(http))
+    seconds = serving.request_timeout_seconds
+    if body.stream:
+        return EventStream(_events(reply), seconds=seconds, close=reply.cancel)
+    try:
+        completion = await whole(http, reply.complete(), seconds=seconds)
+    finally:
+        reply.cancel()
+    return JSONResponse(completion, 200 if completion else STATUS_CLIENT_GONE)
+
+
+@router.post("/v1/embeddings", response_model=EmbeddingList, responses=FAILURES, tags=["OpenAI"])
+@router.post("/embeddings", include_in_schema=False)
+async def create_embeddings(body: EmbeddingRequest, http: Request) -> Response:
+    """Give texts vectors."""
+    serving = serving_of(http)
+    _, able = serving.find_able(body.model, EmbeddingBackend)
+    work = able.embed(body, caller_of(http))
+    embeddings = await whole(http, work, seconds=serving.request_timeout_seconds)
+    return JSONResponse(embeddings, 200 if embeddings else STATUS_CLIENT_GONE)
+
+
+async def _events(reply: CompletionReply) -> AsyncIterator[bytes]:
+    async for chunk in reply.chunks():
+        yield server_sent(chunk)

@@ -1,0 +1,140 @@
+"""Endpoints of llama.cpp's own server, for its clients: `/completion`, `/tokenize`, `/props`.
+
+In: HTTP requests. Out: HTTP responses. They need a model in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from serve.api.answers import STATUS_CLIENT_GONE, EventStream, server_sent, whole
+from serve.api.routes.schema import FAILURES, STREAM_OR
+from serve.api.state import caller_of, serving_of
+from serve.api.wire.chat import ChatRequest
+from serve.api.wire.llama import (
+    DetokenizeRequest,
+    LlamaCompletionRequest,
+    TemplateRequest,
+    TokenizeRequest,
+    TokenPiece,
+    Tokens,
+)
+from serve.api.wire.shared import JsonObject
+from serve.backends.llama_answer import LlamaAnswer
+from serve.backends.local import LocalBackend
+
+router = APIRouter(tags=["llama.cpp"])
+
+
+@router.post("/completion", responses=FAILURES | STREAM_OR)
+@router.post("/completions", include_in_schema=False)
+async def complete(body: LlamaCompletionRequest, http: Request) -> Response:
+    """Continue one prompt or several."""
+    serving = serving_of(http)
+    _, local = serving.find_able(body.model, LocalBackend)
+    answers = await local.complete_llama(
+        body.model_copy(update={"model": local.name}), caller_of(http)
+    )
+    seconds = serving.request_timeout_seconds
+
+    def cancel() -> None:
+        for answer in answers:
+            answer.cancel()
+
+    if body.stream:
+        return EventStream(_events(answers[0]), seconds=seconds, close=cancel)
+    try:
+        completed = await whole(http, _all(answers), seconds=seconds)
+    finally:
+        cancel()
+    if completed is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
+    return JSONResponse(completed if body.wants_list else completed[0])
+
+
+@router.post("/tokenize", responses=FAILURES)
+async def tokenize(body: TokenizeRequest, http: Request) -> Tokens:
+    """Cut a text into tokens."""
+    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    token_ids = await local.tokenize(
+        body.content, add_special=body.add_special, parse_special=body.parse_special
+    )
+    if body.with_pieces:
+        return {"tokens": [_piece(local, token_id) for token_id in token_ids]}
+    return {"tokens": token_ids}
+
+
+@router.post("/detokenize", responses=FAILURES)
+async def detokenize(body: DetokenizeRequest, http: Request) -> dict[str, str]:
+    """Join tokens to a text."""
+    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    return {"content": local.detokenize(body.tokens)}
+
+
+@router.post("/apply-template", responses=FAILURES)
+async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]:
+    """Show the prompt that a conversation becomes."""
+    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    variables = body.chat_template_kwargs or {}
+    return {"prompt": await local.rendered(body.messages, body.tools or [], variables)}
+
+
+@router.post("/v1/chat/completions/input_tokens", responses=FAILURES)
+@router.post("/chat/completions/input_tokens", include_in_schema=False)
+async def count_tokens(body: ChatRequest, http: Request) -> dict[str, int]:
+    """Count the tokens of a conversation's prompt."""
+    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    return {"input_tokens": await local.count_prompt_tokens(body)}
+
+
+@router.get("/props", responses=FAILURES)
+async def props(http: Request, model: str | None = None) -> JsonObject:
+    """Describe a model as llama.cpp's server does."""
+    local = _first_local(http, model)
+    return {
+        "default_generation_settings": {"n_ctx": local.card["context_tokens"]},
+        "total_slots": local.stats().num_sequences,
+        "model_alias": local.name,
+        "chat_template": local.template,
+        "build_info": local.card["system_fingerprint"],
+    }
+
+
+@router.get("/slots", responses=FAILURES)
+async def slots(http: Request, model: str | None = None) -> list[JsonObject]:
+    """Show how many requests a model is answering; who is in which slot is nobody's business."""
+    stats = _first_local(http, model).stats()
+    return [
+        {"id": number, "is_processing": number < stats.num_active}
+        for number in range(stats.num_sequences)
+    ]
+
+
+def _first_local(http: Request, name: str | None) -> LocalBackend:
+    serving = serving_of(http)
+    if name is None:
+        locals_ = [one for one in serving.backends.values() if isinstance(one, LocalBackend)]
+        if locals_:
+            return locals_[0]
+    return serving.find_able(name, LocalBackend)[1]
+
+
+def _piece(local: LocalBackend, token_id: int) -> TokenPiece:
+    piece = local.model.piece(token_id)
+    try:
+        return {"id": token_id, "piece": piece.decode()}
+    except UnicodeDecodeError:
+        return {"id": token_id, "piece": list(piece)}
+
+
+async def _all(answers: Sequence[LlamaAnswer]) -> list[JsonObject]:
+    return list(await asyncio.gather(*(answer.complete() for answer in answers)))
+
+
+async def _events(answer: LlamaAnswer) -> AsyncIterator[bytes]:
+    async for chunk in answer.chunks():
+        yield server_sent(chunk)

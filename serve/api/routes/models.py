@@ -1,0 +1,53 @@
+"""What is served, and how it is: models, health, metrics.
+
+In: HTTP requests. Out: HTTP responses. Knows nothing of how a backend answers.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from serve.api.routes.schema import FAILURES
+from serve.api.state import serving_of
+from serve.api.wire.models import ModelCard, ModelList
+
+router = APIRouter()
+
+
+@router.get("/v1/models", responses=FAILURES, tags=["OpenAI"])
+@router.get("/models", include_in_schema=False)
+async def list_models(http: Request) -> ModelList:
+    """List the served models."""
+    return {"object": "list", "data": [one.card for one in serving_of(http).backends.values()]}
+
+
+@router.get("/v1/models/{name:path}", responses=FAILURES, tags=["OpenAI"])
+async def retrieve_model(name: str, http: Request) -> ModelCard:
+    """Describe one model."""
+    return serving_of(http).find(name).card
+
+
+@router.get("/healthz", tags=["operation"])
+@router.get("/health", include_in_schema=False)
+@router.get("/v1/health", include_in_schema=False)
+async def healthz() -> dict[str, str]:
+    """Say that the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"description": "Some do not."}}, tags=["operation"])
+async def readyz(http: Request) -> JSONResponse:
+    """Say whether every model takes requests."""
+    backends = serving_of(http).backends
+    not_ready = [name for name, backend in backends.items() if not backend.is_ready]
+    return JSONResponse({"not_ready": not_ready}, 503 if not_ready else 200)
+
+
+@router.get("/metrics", response_class=Response, responses=FAILURES, tags=["operation"])
+async def metrics(http: Request) -> Response:
+    """Show what the server measures, in Prometheus's text format."""
+    return Response(
+        generate_latest(serving_of(http).metrics.registry), media_type=CONTENT_TYPE_LATEST
+    )

@@ -1,0 +1,39 @@
+"""`/v1/responses`: the stateless subset, over any backend's chats.
+
+In: HTTP requests. Out: HTTP responses. Knows nothing of how a backend answers.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from serve.api.answers import STATUS_CLIENT_GONE, EventStream, whole
+from serve.api.response_answer import ResponseAnswer
+from serve.api.routes.schema import FAILURES, STREAM_OR
+from serve.api.state import caller_of, serving_of
+from serve.api.wire.responses import ResponseRequest
+
+router = APIRouter(tags=["OpenAI"])
+
+
+@router.post("/v1/responses", responses=FAILURES | STREAM_OR)
+@router.post("/responses", include_in_schema=False)
+async def create_response(body: ResponseRequest, http: Request) -> Response:
+    """Answer an input, whole or as server-sent events; nothing is stored."""
+    serving = serving_of(http)
+    backend = serving.find(body.model)
+    body = body.model_copy(update={"model": backend.card["id"]})
+    reply = await backend.chat(body.to_chat(), caller_of(http))
+    answer = ResponseAnswer(body)
+    seconds = serving.request_timeout_seconds
+    if body.stream:
+        events = answer.events(reply)
+        return EventStream(events, seconds=seconds, close=reply.cancel, ending=b"")
+    try:
+        completion = await whole(http, reply.complete(), seconds=seconds)
+    finally:
+        reply.cancel()
+    if completion is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
+    return JSONResponse(answer.whole(completion))

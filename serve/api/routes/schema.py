@@ -1,0 +1,20 @@
+"""What the OpenAPI document says of every route alike.
+
+Out: values for FastAPI's decorators. Knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serve.api.wire.shared import ErrorBody
+
+FAILURES: dict[int | str, dict[str, Any]] = {
+    "default": {"model": ErrorBody, "description": "Any failure, in OpenAI's shape."}
+}
+STREAM_OR: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, or with `stream` its pieces as server-sent events.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}

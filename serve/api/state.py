@@ -1,0 +1,93 @@
+"""What the routes share: who answers, how long, and who is told of it.
+
+In: the application's parts. Out: a backend and a caller for each request. Knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from fastapi import Request
+
+from serve.backends.protocol import Caller, ChatBackend, Exchange, Observer
+from serve.errors import InvalidRequestError, ModelNotFoundError, UnsupportedParameterError
+from serve.keys import Key
+from serve.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C")
+
+SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What every request has at hand."""
+
+    backends: Mapping[str, ChatBackend]
+    metrics: Metrics
+    observers: Sequence[Observer] = ()
+    fallback_model: str | None = None
+    """Who answers for names that are not served, and for none."""
+    request_timeout_seconds: float = field(default=600.0)
+
+    def find(self, name: str | None) -> ChatBackend:
+        """Return who answers a model's name.
+
+        Raises:
+            InvalidRequestError: No name was given, and there is no fallback.
+            ModelNotFoundError: Nobody does.
+        """
+        if name in self.backends:
+            return self.backends[name]
+        if self.fallback_model is not None:
+            return self.backends[self.fallback_model]
+        known = " | ".join(self.backends)
+        if name is None:
+            raise InvalidRequestError(
+                "you must provide a model parameter", where="model", expected=known
+            )
+        shown = name.encode(errors="replace").decode()
+        raise ModelNotFoundError(
+            f"the model {shown!r} does not exist", where="model", expected=known
+        )
+
+    def find_able(self, name: str | None, capability: type[C]) -> tuple[ChatBackend, C]:
+        """Return who answers a model's name, and the same as what it has to be able to do.
+
+        Raises:
+            UnsupportedParameterError: It is not able to.
+        """
+        backend = self.find(name)
+        if not isinstance(backend, capability):
+            raise UnsupportedParameterError(
+                "this model cannot do this", where="model", found=backend.card["id"]
+            )
+        return backend, backend
+
+    async def tell(self, exchange: Exchange) -> None:
+        """Tell all observers of an exchange; what they raise is logged."""
+        for observer in self.observers:
+            try:
+                await observer(exchange)
+            except Exception as error:
+                logger.error("an observer failed with %s", type(error).__name__)
+
+
+def serving_of(http: Request) -> Serving:
+    """Return what the application was made with."""
+    serving: Serving = http.app.state.serving
+    return serving
+
+
+def caller_of(http: Request) -> Caller:
+    """Return who sends a request."""
+    headers = {name: value for name, value in http.headers.items() if name not in SECRET_HEADERS}
+    key: Key | None = getattr(http.state, "key", None)
+    if key is None:
+        return Caller(headers=headers)
+    return Caller(key_name=key.name, headers=headers, charge=key.charge)

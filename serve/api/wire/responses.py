@@ -1,0 +1,182 @@
+"""`/v1/responses` on the wire: the stateless subset that reads and writes text and calls functions.
+
+In: JSON bodies, checked here. Out: the chat request that asks the same.
+Knows nothing of how an answer is made.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from serve.api.wire.chat import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    ChatRequest,
+    ContentPart,
+    FunctionName,
+)
+from serve.api.wire.shared import JsonObject, Received, SamplingFields, Text
+from serve.errors import InvalidRequestError, UnsupportedParameterError
+
+STATEFUL = ("previous_response_id", "conversation", "prompt", "background")
+"""Parameters that need a store of earlier responses; any value but null and false is refused."""
+
+
+class InputItem(Received):
+    """A message so far, a call that was made, or what it gave."""
+
+    type: Text | None = None
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: Text | list[ContentPart] | None = None
+    call_id: Text | None = None
+    name: Text | None = None
+    arguments: Text | None = None
+    output: Text | list[ContentPart] | None = None
+
+
+class ResponseTool(Received):
+    """A tool the assistant may call; only functions are known."""
+
+    type: Text
+    name: FunctionName | None = None
+    description: Text | None = None
+    parameters: JsonObject | None = None
+    strict: bool | None = None
+
+
+class NamedTool(Received):
+    """The one function that the assistant must call."""
+
+    type: Text
+    name: Text | None = None
+
+
+class TextFormat(Received):
+    """What form the answer has."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: Text | None = None
+    schema_: JsonObject | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextSettings(Received):
+    """How text is written."""
+
+    format: TextFormat | None = None
+    verbosity: Any = None
+
+
+class ResponseRequest(SamplingFields):
+    """The body of POST /v1/responses. Null is the same as absent."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: Text | None = None
+    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
+    instructions: Text | None = None
+    """A system message before the input."""
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    stream: bool | None = None
+    tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextSettings | None = None
+    metadata: dict[str, Any] | None = None
+    timings_per_token: bool | None = None
+
+    def to_chat(self) -> ChatRequest:
+        """Return the chat request that asks the same.
+
+        Raises:
+            UnsupportedParameterError: It needs a state, or a tool that is no function.
+            InvalidRequestError: An item is neither a message nor a call.
+        """
+        extra = self.model_extra or {}
+        for name in STATEFUL:
+            if extra.get(name):
+                raise UnsupportedParameterError(
+                    f"{name} is not supported: nothing is stored", where=name
+                )
+        body = self.model_dump(
+            exclude_none=True,
+            include=set(SamplingFields.model_fields)
+            | {"model", "stream", "parallel_tool_calls", "timings_per_token"},
+        )
+        body["messages"] = self._messages()
+        if self.max_output_tokens is not None:
+            body["max_completion_tokens"] = self.max_output_tokens
+        if self.stream:
+            body["stream_options"] = {"include_usage": True}
+        if self.tools:
+            body["tools"] = [_chat_tool(tool) for tool in self.tools]
+            body["tool_choice"] = self._tool_choice()
+        if self.text and self.text.format:
+            body["response_format"] = _chat_format(self.text.format)
+        return ChatRequest.model_validate(body)
+
+    def _messages(self) -> list[JsonObject]:
+        messages: list[JsonObject] = []
+        if self.instructions is not None:
+            messages.append({"role": "system", "content": self.instructions})
+        if isinstance(self.input, str):
+            return [*messages, {"role": "user", "content": self.input}]
+        for item in self.input:
+            _add_item(messages, item)
+        return messages
+
+    def _tool_choice(self) -> object:
+        if isinstance(self.tool_choice, NamedTool):
+            return {"type": self.tool_choice.type, "function": {"name": self.tool_choice.name}}
+        return self.tool_choice or "auto"
+
+
+def _add_item(messages: list[JsonObject], item: InputItem) -> None:
+    if item.type in (None, "message") and item.role is not None:
+        messages.append({"role": item.role, "content": _content(item.content)})
+    elif item.type == "function_call" and item.name is not None:
+        function = {"name": item.name, "arguments": item.arguments or ""}
+        call = {"id": item.call_id or "", "type": "function", "function": function}
+        if messages and "tool_calls" in messages[-1]:
+            messages[-1]["tool_calls"].append(call)
+        else:
+            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+    elif item.type == "function_call_output":
+        messages.append(
+            {"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)}
+        )
+    elif item.type != "reasoning":
+        raise InvalidRequestError(
+            "an item of input is not understood",
+            where="input",
+            expected="message | function_call | function_call_output",
+            found=item.type,
+        )
+
+
+def _content(content: str | list[ContentPart] | None) -> object:
+    if not isinstance(content, list):
+        return content or ""
+    kinds = {"input_text": "text", "output_text": "text"}
+    return [
+        {"type": kinds.get(part.type, part.type), "text": part.text, "refusal": part.refusal}
+        for part in content
+    ]
+
+
+def _chat_tool(tool: ResponseTool) -> JsonObject:
+    if tool.type != "function" or tool.name is None:
+        raise UnsupportedParameterError(
+            f"tools of type {tool.type!r} are not supported", where="tools", expected="function"
+        )
+    function = tool.model_dump(exclude_none=True, exclude={"type"})
+    return {"type": "function", "function": function}
+
+
+def _chat_format(format_: TextFormat) -> JsonObject:
+    if format_.type != "json_schema":
+        return {"type": format_.type}
+    schema = {"name": format_.name, "schema": format_.schema_, "strict": format_.strict}
+    return {"type": "json_schema", "json_schema": schema}

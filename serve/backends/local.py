@@ -1,0 +1,304 @@
+"""A GGUF model in this process, behind the faces of `protocol.py`.
+
+In: checked requests. Out: answers in the making. Rendering, tokenising and grammars happen in
+threads of the backend's own, decoding in the engine's; the event loop waits for neither.
+Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from potstill.errors import ConfigError
+from serve.api.wire.chat import ChatMessage, ChatRequest, Tool
+from serve.api.wire.completions import CompletionRequest
+from serve.api.wire.embeddings import Embedding, EmbeddingList, EmbeddingRequest
+from serve.api.wire.llama import LlamaCompletionRequest
+from serve.api.wire.models import ModelCard
+from serve.api.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
+from serve.backends.chat_answer import ChatAnswer
+from serve.backends.generation import TimedGeneration
+from serve.backends.llama_answer import LlamaAnswer
+from serve.backends.preparation import Preparation, dialogue_of, messages_of, tools_of
+from serve.backends.protocol import Caller
+from serve.backends.text_answer import TextAnswer
+from serve.chat.prompt import ChatPrompt, Dialogue
+from serve.engine.model import GgufModel
+from serve.engine.request import Request
+from serve.engine.stats import EngineStats
+from serve.engine.thread import EngineThread
+from serve.errors import InvalidRequestError, QueueFullError, UnsupportedParameterError
+from serve.metrics import Metrics
+
+T = TypeVar("T")
+Sampling = TypeVar("Sampling", bound=SamplingFields)
+
+PREPARING_THREADS = 4
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A loaded model with its engine; names may share it."""
+
+    model: GgufModel
+    engine: EngineThread
+    prompt: ChatPrompt
+    fingerprint: str
+    """Changes when an equal request with an equal seed may be answered differently."""
+    created: int
+    """When its file was made, in seconds since 1970."""
+
+
+class LocalBackend:
+    """One name of a model in this process.
+
+    Args:
+        defaults: Sampling parameters for requests that leave them out.
+
+    Raises:
+        ConfigError: A default is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        local: LocalModel,
+        metrics: Metrics,
+        *,
+        defaults: Mapping[str, float] | None = None,
+    ) -> None:
+        self.name = name
+        self.model = local.model
+        self._local = local
+        self._engine = local.engine
+        self._preparation = Preparation(local.model, local.prompt)
+        self._metrics = metrics.watch(name, local.engine.stats)
+        self._defaults = _checked_defaults(defaults or {})
+        self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix=f"prepare {name}")
+
+    @property
+    def card(self) -> ModelCard:
+        """The model as OpenAI lists it."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self._local.created,
+            "owned_by": "potstill",
+            "context_tokens": self._engine.engine.limits.context_tokens,
+            "reproducible": self.model.is_reproducible,
+            "system_fingerprint": self._local.fingerprint,
+        }
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._engine.is_ready
+
+    @property
+    def template(self) -> str:
+        """The source of the model's chat template."""
+        return self._local.prompt.template
+
+    async def start(self) -> None:
+        """Begin to work for the running event loop."""
+        if not self._engine.is_ready:
+            self._engine.start()
+
+    async def stop(self) -> None:
+        """Stop; what is unfinished then fails."""
+        await self._engine.stop()
+        self._local.prompt.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def stats(self) -> EngineStats:
+        """Return how busy the engine is."""
+        return self._engine.stats()
+
+    async def chat(self, request: ChatRequest, caller: Caller) -> ChatAnswer:
+        """Take a chat request.
+
+        Raises:
+            InvalidRequestError: A value cannot be used.
+            ContextLengthError: Prompt and completion do not fit.
+            BackendUnavailableError: The engine does not run, or its queue is full.
+        """
+        request.check()
+        request = self._with_defaults(request)
+        prompt, requests = await self._prepared(lambda: self._preparation.chat(request))
+        verbose = None
+        if request.verbose:
+            dialogue = dialogue_of(request)
+            verbose = {"prompt": await self._prepared(lambda: self._local.prompt.render(dialogue))}
+        return ChatAnswer(
+            request,
+            self._submit(requests, caller, num_prompt_tokens=len(prompt)),
+            self.model,
+            self._local.prompt.tool_format,
+            fingerprint=self._local.fingerprint,
+            verbose=verbose,
+        )
+
+    async def complete_text(self, request: CompletionRequest, caller: Caller) -> TextAnswer:
+        """Take a request for text without a template; raises as `chat` does."""
+        request.check()
+        request = self._with_defaults(request)
+
+        prompts, requests = await self._prepared(lambda: self._preparation.text(request))
+        return TextAnswer(
+            request,
+            self._submit(requests, caller, num_prompt_tokens=sum(map(len, prompts))),
+            self.model,
+            prompts,
+            fingerprint=self._local.fingerprint,
+        )
+
+    async def complete_llama(
+        self, request: LlamaCompletionRequest, caller: Caller
+    ) -> list[LlamaAnswer]:
+        """Take a request in the spelling of llama.cpp's server; raises as `chat` does.
+
+        Returns:
+            One answer per prompt.
+        """
+        request.check()
+        request = self._with_defaults(request)
+
+        requests = await self._prepared(lambda: self._preparation.llama(request))
+        answers: list[LlamaAnswer] = []
+        try:
+            for index, one in enumerate(requests):
+                generation = self._submit([one], caller, len(one.prompt_token_ids))
+                answers.append(LlamaAnswer(request, one, generation, self.model, index=index))
+        except BaseException:
+            for answer in answers:
+                answer.cancel()
+            raise
+        return answers
+
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
+        """Give texts vectors.
+
+        Raises:
+            UnsupportedParameterError: The model gives none.
+            InvalidRequestError: A text is empty, or `dimensions` is more than the model has.
+            ContextLengthError: A text is longer than the context.
+            BackendUnavailableError: The engine does not run.
+        """
+        if not self.model.can_embed:
+            raise UnsupportedParameterError("this model gives no embeddings", where="model")
+        texts = await self._prepared(
+            lambda: [self._preparation.prompt_ids(text) for text in request.texts]
+        )
+        vectors = await self._engine.embed(texts)
+        num_tokens = sum(map(len, texts))
+        caller.charge(num_tokens)
+        data: list[Embedding] = [
+            {"object": "embedding", "index": index, "embedding": _shaped(vector, request)}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
+        return {"object": "list", "data": data, "model": self.name, "usage": usage}  # type: ignore[typeddict-item]
+
+    async def count_prompt_tokens(self, request: ChatRequest) -> int:
+        """Return how many tokens a chat's prompt has; raises as `chat` does."""
+        dialogue = dialogue_of(request)
+        return len(await self._prepared(lambda: self._local.prompt.token_ids(dialogue)))
+
+    async def rendered(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Tool], variables: JsonObject
+    ) -> str:
+        """Return a chat's prompt as text; raises as `chat` does."""
+        dialogue = Dialogue(messages_of(messages), tools_of(tools), variables=variables)
+        return await self._prepared(lambda: self._local.prompt.render(dialogue))
+
+    async def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Return a text's token ids."""
+        token_ids = await self._prepared(
+            lambda: self.model.tokenize(text, parse_special=parse_special)
+        )
+        start = self.model.control_tokens.get(self.model.named_tokens.get("bos_token", ""))
+        return [start, *token_ids] if add_special and start is not None else token_ids
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens; those that only a template may write have none.
+
+        Raises:
+            InvalidRequestError: The model does not have a token.
+        """
+        self._preparation.check_ids(token_ids)
+        return b"".join(map(self.model.piece, token_ids)).decode(errors="replace")
+
+    async def _prepared(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _with_defaults(self, request: Sampling) -> Sampling:
+        missing = {k: v for k, v in self._defaults.items() if getattr(request, k) is None}
+        return request.model_copy(update=missing) if missing else request
+
+    def _submit(
+        self, requests: Sequence[Request], caller: Caller, num_prompt_tokens: int
+    ) -> TimedGeneration:
+        stopwatch = self._metrics.start()
+        try:
+            generation = self._engine.submit(requests)
+        except QueueFullError as error:
+            error.retry_after_seconds = self._seconds_until_room()
+            raise
+        return TimedGeneration(
+            generation,
+            stopwatch,
+            caller,
+            num_prompt_tokens=num_prompt_tokens,
+            num_choices=len(requests),
+        )
+
+    def _seconds_until_room(self) -> int:
+        """Predict when a request will find room: the queue's length over the rate of answers."""
+        stats = self.stats()
+        rounds = (stats.num_waiting + 1) / stats.num_sequences
+        return max(1, math.ceil(rounds * self._metrics.recent_answer_seconds))
+
+
+def _checked_defaults(defaults: Mapping[str, float]) -> dict[str, float]:
+    known = {*SAMPLER_FIELDS, "seed"}
+    unknown = defaults.keys() - known
+    if unknown:
+        raise ConfigError(
+            "these are no sampling parameters",
+            where="serve.sampling",
+            expected=" | ".join(sorted(known)),
+            found=", ".join(sorted(unknown)),
+        )
+    try:
+        checked = SamplingFields.model_validate(dict(defaults))
+    except ValidationError as error:
+        raise ConfigError(
+            "a sampling parameter is out of range", where="serve.sampling", found=error
+        ) from error
+    return {name: getattr(checked, name) for name in defaults}
+
+
+def _shaped(vector: list[float], request: EmbeddingRequest) -> list[float] | str:
+    if request.dimensions is not None:
+        if request.dimensions > len(vector):
+            raise InvalidRequestError(
+                "the model's vectors are shorter",
+                where="dimensions",
+                expected=f"at most {len(vector)}",
+                found=request.dimensions,
+            )
+        vector = vector[: request.dimensions]
+        norm = math.sqrt(sum(value * value for value in vector)) or 1.0
+        vector = [value / norm for value in vector]
+    if request.encoding_format == "base64":
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    return vector

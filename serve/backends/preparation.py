@@ -1,0 +1,194 @@
+"""From checked requests to the engine's: templates, tokens, grammars.
+
+In: requests as they came over the wire. Out: prompt token ids and engine requests. All of it takes
+milliseconds and blocks: for threads beside the event loop. Knows nothing of HTTP or answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serve.api.wire.chat import ChatMessage, ChatRequest, Tool
+from serve.api.wire.completions import CompletionRequest
+from serve.api.wire.llama import LlamaCompletionRequest
+from serve.api.wire.shared import JsonObject, SamplingFields
+from serve.chat.prompt import ChatPrompt, Dialogue
+from serve.engine.grammar import GENERIC_JSON_GRAMMAR, check_grammar, grammar_of_schema
+from serve.engine.model import GgufModel
+from serve.engine.request import Request
+from serve.errors import InvalidRequestError
+
+
+class Preparation:
+    """What one model's requests are made with."""
+
+    def __init__(self, model: GgufModel, prompt: ChatPrompt) -> None:
+        self._model = model
+        self._prompt = prompt
+
+    def chat(self, request: ChatRequest) -> tuple[list[int], list[Request]]:
+        """Return a chat's prompt, and one engine request per choice."""
+        prompt = self._prompt.token_ids(dialogue_of(request))
+        grammar = self._chat_grammar(request)
+        top = (request.top_logprobs or 0) if request.logprobs else None
+        return prompt, [
+            self._request(
+                request,
+                prompt,
+                choice,
+                max_new_tokens=request.max_new_tokens,
+                num_top_logprobs=top,
+                grammar=grammar,
+            )
+            for choice in range(request.n or 1)
+        ]
+
+    def text(self, request: CompletionRequest) -> tuple[list[list[int]], list[Request]]:
+        """Return the prompts, and for each of them one engine request per choice."""
+        prompts = [self.prompt_ids(prompt) for prompt in request.prompts]
+        grammar = _grammar(request.grammar, request.json_schema)
+        return prompts, [
+            self._request(
+                request,
+                prompt,
+                choice,
+                max_new_tokens=request.max_new_tokens,
+                num_top_logprobs=_text_logprobs(request),
+                num_prompt_logprobs=request.logprobs if request.echo else None,
+                grammar=grammar,
+            )
+            for prompt in prompts
+            for choice in range(request.num_choices)
+        ]
+
+    def llama(self, request: LlamaCompletionRequest) -> list[Request]:
+        """Return one engine request per prompt."""
+        grammar = _grammar(request.grammar, request.json_schema)
+        return [
+            self._request(
+                request,
+                self.prompt_ids(prompt),
+                0,
+                max_new_tokens=request.max_new_tokens,
+                num_top_logprobs=request.n_probs or None,
+                grammar=grammar,
+            )
+            for prompt in request.prompts
+        ]
+
+    def prompt_ids(self, prompt: str | Sequence[int | str]) -> list[int]:
+        """Tokenise a text, or the texts among token ids; control tokens' text is read as such.
+
+        Raises:
+            InvalidRequestError: The model does not have a token.
+        """
+        if isinstance(prompt, str):
+            return self._model.tokenize(prompt, parse_special=True)
+        self.check_ids([part for part in prompt if isinstance(part, int)])
+        token_ids: list[int] = []
+        for part in prompt:
+            token_ids += [part] if isinstance(part, int) else self.prompt_ids(part)
+        return token_ids
+
+    def check_ids(self, token_ids: Sequence[int]) -> None:
+        """Refuse tokens the model does not have.
+
+        Raises:
+            InvalidRequestError: There is one.
+        """
+        for token_id in token_ids:
+            if not 0 <= token_id < self._model.vocab_size:
+                raise InvalidRequestError(
+                    "the model does not have this token",
+                    where="prompt",
+                    expected=f"0 to {self._model.vocab_size - 1}",
+                    found=token_id,
+                )
+
+    def _chat_grammar(self, request: ChatRequest) -> str | None:
+        if request.required_tools:
+            parallel = request.parallel_tool_calls is not False
+            parallel &= request.tool_choice == "required"
+            grammar = self._prompt.tool_format.grammar(
+                tools_of(request.required_tools), grammar_of_schema, parallel=parallel
+            )
+            check_grammar(grammar)
+            return grammar
+        schema = request.json_schema if request.answer_format is None else request.answer_format
+        return _grammar(request.grammar, schema)
+
+    def _request(
+        self,
+        fields: SamplingFields,
+        prompt: Sequence[int],
+        choice: int,
+        *,
+        max_new_tokens: int | None,
+        num_top_logprobs: int | None,
+        num_prompt_logprobs: int | None = None,
+        grammar: str | None,
+    ) -> Request:
+        return Request(
+            prompt_token_ids=prompt,
+            sampler=fields.sampler_params(choice, self._logit_bias(fields)),
+            max_new_tokens=max_new_tokens,
+            stop=fields.stop_strings,
+            num_top_logprobs=num_top_logprobs,
+            num_prompt_logprobs=num_prompt_logprobs,
+            grammar=grammar,
+            ignore_eos=bool(fields.ignore_eos),
+        )
+
+    def _logit_bias(self, fields: SamplingFields) -> dict[int, float]:
+        biases: dict[int, float] = {}
+        for key, bias in fields.bias_pairs:
+            ids = [key] if isinstance(key, int) else self._model.tokenize(key, parse_special=False)
+            biases.update(dict.fromkeys(ids, bias))
+        return biases
+
+
+def dialogue_of(request: ChatRequest) -> Dialogue:
+    """Return what a chat's template renders."""
+    return Dialogue(
+        messages_of(request.messages),
+        tools_of(request.callable_tools),
+        continue_final=bool(request.continue_final_message),
+        variables=request.chat_template_kwargs or {},
+    )
+
+
+def messages_of(messages: Sequence[ChatMessage]) -> list[JsonObject]:
+    """Return messages as templates take them; a developer speaks as the system."""
+    given = []
+    for message in messages:
+        role = "system" if message.role == "developer" else message.role
+        shown: JsonObject = {"role": role, "content": message.text}
+        if message.tool_calls:
+            shown["tool_calls"] = [call.model_dump() for call in message.tool_calls]
+        if message.tool_call_id is not None:
+            shown["tool_call_id"] = message.tool_call_id
+        if message.name is not None:
+            shown["name"] = message.name
+        given.append(shown)
+    return given
+
+
+def tools_of(tools: Sequence[Tool]) -> list[JsonObject]:
+    """Return tools as templates take them."""
+    return [tool.model_dump(exclude_none=True) for tool in tools]
+
+
+def _grammar(grammar: str | None, schema: JsonObject | None) -> str | None:
+    """Return the grammar of what is asked for; the schema {} is any object."""
+    if grammar is None and schema is None:
+        return None
+    if grammar is None:
+        grammar = grammar_of_schema(schema) if schema else GENERIC_JSON_GRAMMAR
+    check_grammar(grammar)
+    return grammar
+
+
+def _text_logprobs(request: CompletionRequest) -> int | None:
+    if request.logprobs is None and request.num_choices > (request.n or 1):
+        return 0  # to choose the best by
+    return request.logprobs

@@ -1,0 +1,239 @@
+"""Calls of functions in what a model writes, found while it writes.
+
+In: an answer's text, piece by piece. Out: text, and the beginnings and arguments of calls, as soon
+as they are certain. What looks like a call and is none comes out as text. Knows nothing of OpenAI.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from serve.chat.tools import HERMES, LLAMA, ToolFormat
+
+PYTHON_TAG = "<|python_tag|>"
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """Text outside calls."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallBegins:
+    """A call of the function of this name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class CallArguments:
+    """A piece of the JSON text of the last begun call's arguments."""
+
+    text: str
+
+
+Piece = PlainText | CallBegins | CallArguments
+
+
+class ToolCallParser:
+    """Takes an answer apart. One parser per answer."""
+
+    def __init__(self, tool_format: ToolFormat) -> None:
+        self._format = tool_format
+        self._buffer = ""
+        self._call: _CallObject | None = None
+        self._state = self._start if tool_format is LLAMA else self._text
+        self._num_calls = 0
+
+    @property
+    def num_calls(self) -> int:
+        """Calls found so far."""
+        return self._num_calls
+
+    def push(self, text: str) -> list[Piece]:
+        """Take in more of the answer; return what has become certain."""
+        self._buffer += text
+        pieces: list[Piece] = []
+        while self._state(pieces):
+            pass
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """Return what was held back, at the end of the answer."""
+        rest, self._buffer = self._buffer, ""
+        if self._call is not None:
+            begun = self._call.has_begun
+            rest = "" if begun else self._format.opening + self._call.text + rest
+        elif self._num_calls and (not rest.strip() or self._state == self._after):
+            rest = ""
+        elif not self._num_calls and self._state == self._object:
+            rest = self._format.opening + rest
+        return [PlainText(rest)] if rest else []
+
+    # States: each uses up some of the buffer and says whether to go on, with what is left of it.
+
+    def _text(self, pieces: list[Piece]) -> bool:
+        """Pass text on up to an opening."""
+        opening = self._format.opening
+        if self._num_calls:
+            self._buffer = self._buffer.lstrip()
+        before, found, after = (
+            self._buffer.partition(opening) if opening else (self._buffer, "", "")
+        )
+        if not found:
+            before, after = _hold_back(self._buffer, opening)
+        if before:
+            pieces.append(PlainText(before))
+        self._buffer = after
+        if found:
+            self._state = self._object
+        return bool(found)
+
+    def _start(self, _pieces: list[Piece]) -> bool:
+        """Decide whether an answer without an opening is a call."""
+        rest = self._buffer.lstrip()
+        if not rest or PYTHON_TAG.startswith(rest):
+            return False
+        rest = rest.removeprefix(PYTHON_TAG).lstrip()
+        if rest[:1] == "{":
+            self._buffer, self._state = rest, self._object
+        else:
+            self._state = self._text
+        return True
+
+    def _object(self, pieces: list[Piece]) -> bool:
+        """Take in the JSON object of a call."""
+        if self._call is None:
+            self._buffer = self._buffer.lstrip(" \n\t\r[")
+            if not self._buffer:
+                return False
+            if self._buffer[0] != "{":
+                self._state = self._text
+                return True
+            self._call = _CallObject(self._format.arguments_key)
+        used = self._call.push(self._buffer)
+        self._buffer = self._buffer[used:]
+        pieces += self._call.released()
+        if not self._call.is_whole:
+            return False
+        if self._call.has_begun:
+            self._num_calls += 1
+        else:
+            pieces.append(PlainText(self._format.opening + self._call.text))
+        self._call = None
+        self._state = self._after
+        return True
+
+    def _after(self, _pieces: list[Piece]) -> bool:
+        """Skip what stands between a call and what follows."""
+        self._buffer = self._buffer.lstrip()
+        ending = HERMES.closing if self._format is HERMES else ""
+        if not self._buffer or (ending.startswith(self._buffer) and self._buffer != ending):
+            return False
+        if ending:
+            self._buffer = self._buffer.removeprefix(ending)
+            self._state = self._text
+        elif self._buffer[0] in ",;":
+            self._buffer, self._state = self._buffer[1:], self._object
+        else:
+            self._buffer, self._state = self._buffer.removeprefix("]"), self._text
+        return True
+
+
+class _CallObject:
+    """The JSON object of one call, as it arrives.
+
+    Models write the name before the arguments: then the arguments are passed on as they come.
+    Otherwise the object is read when it is whole.
+    """
+
+    def __init__(self, arguments_key: str) -> None:
+        keys = f"(?:{arguments_key}|arguments|parameters)"
+        self._head = re.compile(r'\{\s*"name"\s*:\s*("[^"\\]*")\s*,\s*"' + keys + r'"\s*:\s*(?=\{)')
+        self.text = ""
+        self._depth = 0
+        self._in_string = self._escaped = False
+        self._name: str | None = None
+        self._sent = self._end = 0
+        self._pieces: list[Piece] = []
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.text) and self._depth == 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is known to be a call."""
+        return self._name is not None
+
+    def push(self, text: str) -> int:
+        """Take in text up to the object's end; return how much of it that was."""
+        former = len(self.text)
+        for character in text:
+            self.text += character
+            self._track(character)
+            if self.is_whole:
+                break
+        self._read()
+        return len(self.text) - former
+
+    def released(self) -> list[Piece]:
+        """Return what has become certain."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _track(self, character: str) -> None:
+        if self._in_string:
+            if self._escaped:
+                self._escaped = False
+            elif character == "\\":
+                self._escaped = True
+            elif character == '"':
+                self._in_string = False
+        elif character == '"':
+            self._in_string = True
+        elif character in "{[":
+            self._depth += 1
+        elif character in "}]":
+            self._depth -= 1
+            if self._depth == 1 and not self._end:
+                self._read()
+                self._end = len(self.text) if self._name is not None else 0
+
+    def _read(self) -> None:
+        if self._name is None and (match := self._head.match(self.text)):
+            self._name = str(json.loads(match[1]))
+            self._sent = match.end()
+            self._pieces.append(CallBegins(self._name))
+        if self._name is not None:
+            end = self._end or len(self.text)
+            if end > self._sent:
+                self._pieces.append(CallArguments(self.text[self._sent : end]))
+                self._sent = end
+        elif self.is_whole:
+            self._read_whole()
+
+    def _read_whole(self) -> None:
+        try:
+            call = json.loads(self.text)
+        except ValueError:
+            return
+        name = call.get("name") if isinstance(call, dict) else None
+        arguments = call.get("arguments", call.get("parameters", {})) if name else None
+        if isinstance(name, str) and isinstance(arguments, dict):
+            self._name = name
+            self._sent = self._end = len(self.text)
+            self._pieces.append(CallBegins(name))
+            self._pieces.append(CallArguments(json.dumps(arguments, ensure_ascii=False)))
+
+
+def _hold_back(text: str, opening: str) -> tuple[str, str]:
+    """Cut off an end of the text that may become an opening."""
+    for length in range(min(len(opening) - 1, len(text)), 0, -1):
+        if text.endswith(opening[:length]):
+            return text[:-length], text[-length:]
+    return text, ""

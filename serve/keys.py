@@ -1,0 +1,167 @@
+"""API keys as they are kept: hashed, each with a name and limits of its own.
+
+In: a TOML file, an environment variable. Out: who a given key belongs to, and whether it may ask
+for more. Knows nothing of HTTP.
+
+    [keys.alice]
+    sha256 = "…"                # of the key, which is random and long: nothing slower is needed
+    requests_per_minute = 60
+    tokens_per_minute = 100000
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from potstill.errors import ConfigError
+
+SECONDS_PER_MINUTE = 60.0
+
+
+class KeyEntry(BaseModel):
+    """A key in the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    """Of the key's UTF-8 bytes, in hexadecimal."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """None is without limit; a pause is saved up for one minute at most."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Of prompts and answers; counted when an answer ends, so the last one may exceed it."""
+
+
+class _KeyFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: Annotated[dict[str, KeyEntry], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What is left of a limit."""
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+    """Until all of the limit is there again."""
+
+
+class Bucket:
+    """A limit per minute that fills up evenly: a token bucket.
+
+    Args:
+        now: The time in seconds.
+    """
+
+    def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._now = now
+        self._level = float(per_minute)
+        self._updated = now()
+
+    def take(self, amount: int) -> None:
+        """Take out, below nothing if need be."""
+        self._fill()
+        self._level -= amount
+
+    def seconds_until(self, amount: int) -> float:
+        """Return how long it takes until so much is there; 0 when it is."""
+        self._fill()
+        return max(0.0, amount - self._level) * SECONDS_PER_MINUTE / self._per_minute
+
+    @property
+    def allowance(self) -> Allowance:
+        """What is left."""
+        reset = self.seconds_until(self._per_minute)
+        return Allowance(self._per_minute, max(0, math.floor(self._level)), reset)
+
+    def _fill(self) -> None:
+        now = self._now()
+        gained = (now - self._updated) * self._per_minute / SECONDS_PER_MINUTE
+        self._level = min(float(self._per_minute), self._level + gained)
+        self._updated = now
+
+
+class Key:
+    """A key with its limits, counted in this process."""
+
+    def __init__(self, name: str, entry: KeyEntry) -> None:
+        self.name = name
+        self.digest = bytes.fromhex(entry.sha256)
+        self.requests = Bucket(entry.requests_per_minute) if entry.requests_per_minute else None
+        self.tokens = Bucket(entry.tokens_per_minute) if entry.tokens_per_minute else None
+
+    def charge(self, num_tokens: int) -> None:
+        """Count the tokens of an answer."""
+        if self.tokens is not None:
+            self.tokens.take(num_tokens)
+
+    def admit(self) -> float:
+        """Count a request; or return how many seconds it has to wait, and count nothing."""
+        waits = [bucket.seconds_until(1) for bucket in (self.requests, self.tokens) if bucket]
+        wait = max(waits, default=0.0)
+        if wait == 0.0 and self.requests is not None:
+            self.requests.take(1)
+        return wait
+
+
+class Keyring:
+    """All keys that open the door."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self._keys = tuple(keys)
+
+    def find(self, given: str) -> Key | None:
+        """Return whose key this is.
+
+        Digests are compared in constant time, all of them: neither content nor length leaks.
+        """
+        digest = hashlib.sha256(given.encode("latin-1", errors="replace")).digest()
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(digest, key.digest):
+                found = key
+        return found
+
+
+def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:
+    """Read the keys; None when there are none, and the door is open.
+
+    Args:
+        path: A file of keys.
+        environment_key: One more key, without limits.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    keys = []
+    if environment_key:
+        digest = hashlib.sha256(environment_key.encode()).hexdigest()
+        keys.append(Key("environment", KeyEntry(sha256=digest)))
+    if path is not None:
+        keys += [Key(name, entry) for name, entry in _read(path).items()]
+    return Keyring(keys) if keys else None
+
+
+def _read(path: Path) -> dict[str, KeyEntry]:
+    try:
+        return _KeyFile.model_validate(tomllib.loads(path.read_text())).keys
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigError(
+            "the file of keys cannot be read",
+            where=path,
+            expected='tables [keys.NAME] with sha256 = "…"',
+            # A damaged file may have a key in it that was not hashed.
+            found=type(error).__name__,
+        ) from None

@@ -1,0 +1,170 @@
+"""What the server measures about itself, for Prometheus.
+
+In: what happens, as it happens. Out: series in a registry of their own. Knows nothing of HTTP
+or engines; engines are asked for their totals when somebody reads the series.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from serve.engine.stats import EngineStats
+
+LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BETWEEN_TOKENS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+ANSWER_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+RECENT = 0.1
+"""Weight of the newest answer in the mean that waiting times are predicted from."""
+
+
+class Metrics:
+    """The series of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "potstill_http_requests",
+            "Answered requests by route and status.",
+            ("route", "status"),
+            registry=self.registry,
+        )
+        self._first_token = self._histogram(
+            "time_to_first_token_seconds", "From request to first token.", LATENCY_SECONDS
+        )
+        self._between = self._histogram(
+            "inter_token_latency_seconds", "Between two tokens of one answer.",
+            BETWEEN_TOKENS_SECONDS,
+        )  # fmt: skip
+        self._answer = self._histogram(
+            "answer_seconds", "From request to last token.", ANSWER_SECONDS
+        )
+        self._engines = _EngineCollector()
+        self.registry.register(self._engines)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(
+            f"potstill_{name}", text, ("model",), registry=self.registry, buckets=buckets
+        )
+
+    def count_request(self, route: str, status: int) -> None:
+        """Count an answered request."""
+        self._requests.labels(route, str(status)).inc()
+
+    def watch(self, model: str, stats: Callable[[], EngineStats]) -> ModelMetrics:
+        """Show an engine's totals, and return what the latencies of its answers are told to."""
+        self._engines.stats[model] = stats
+        return ModelMetrics(
+            self._first_token.labels(model), self._between.labels(model), self._answer.labels(model)
+        )
+
+
+class ModelMetrics:
+    """The latencies of one model's answers."""
+
+    def __init__(self, first_token: Histogram, between: Histogram, answer: Histogram) -> None:
+        self._first_token, self._between, self._answer = first_token, between, answer
+        self.recent_answer_seconds = 0.0
+        """Mean of the latest answers; 0 when there was none."""
+
+    def start(self) -> Stopwatch:
+        """Begin to time a request."""
+        return Stopwatch(self)
+
+    def first_token(self, seconds: float) -> None:
+        """Note how long a request waited for its first token."""
+        self._first_token.observe(seconds)
+
+    def tokens(self, seconds: float, num_tokens: int) -> None:
+        """Note how long an answer took for its next tokens."""
+        self._between.observe(seconds / num_tokens)
+
+    def answer(self, seconds: float) -> None:
+        """Note how long a whole answer took."""
+        self._answer.observe(seconds)
+        former = self.recent_answer_seconds or seconds
+        self.recent_answer_seconds = (1 - RECENT) * former + RECENT * seconds
+
+
+class Stopwatch:
+    """The times of one request with one or several choices."""
+
+    def __init__(self, metrics: ModelMetrics) -> None:
+        self._metrics = metrics
+        self._started = time.perf_counter()
+        self._last: dict[int, float] = {}
+        self._first_token: float | None = None
+
+    def tick(self, choice: int, num_tokens: int) -> None:
+        """Note that a choice has got tokens."""
+        if num_tokens == 0:
+            return
+        now = time.perf_counter()
+        if choice in self._last:
+            self._metrics.tokens(now - self._last[choice], num_tokens)
+        elif self._first_token is None:
+            self._first_token = now
+            self._metrics.first_token(now - self._started)
+        self._last[choice] = now
+
+    def stop(self) -> None:
+        """Note that the answer is whole."""
+        self._metrics.answer(time.perf_counter() - self._started)
+
+    @property
+    def prompt_seconds(self) -> float:
+        """From the request to its first token, or to now."""
+        return (self._first_token or time.perf_counter()) - self._started
+
+    @property
+    def generation_seconds(self) -> float:
+        """From the first token to the latest."""
+        if self._first_token is None:
+            return 0.0
+        return max(self._last.values()) - self._first_token
+
+
+GAUGES = {
+    "requests_waiting": ("Requests that have no sequence yet.", "num_waiting"),
+    "requests_active": ("Requests being answered.", "num_active"),
+    "sequences": ("The most requests that can be answered at once.", "num_sequences"),
+}
+COUNTERS = {
+    "steps": ("Batches decoded.", "num_steps"),
+    "scheduled_sequences": (
+        "Sequences per batch, summed; divided by steps it is the mean batch occupancy.",
+        "num_scheduled_sequences",
+    ),
+    "prompt_tokens": ("Tokens of all admitted prompts.", "num_prompt_tokens"),
+    "cached_tokens": ("Those of them that were taken from the prefix cache.", "num_cached_tokens"),
+    "generated_tokens": ("Tokens sampled.", "num_generated_tokens"),
+    "drafted_tokens": ("Tokens that a draft model proposed.", "num_drafted_tokens"),
+    "accepted_tokens": ("Those of them that were accepted.", "num_accepted_tokens"),
+    "decode_seconds": ("Time inside llama.cpp's decoding.", "decode_seconds"),
+    "other_seconds": ("Time of engine steps outside it.", "other_seconds"),
+}
+
+
+class _EngineCollector(Collector):
+    """Reads the engines' totals when the series are read."""
+
+    def __init__(self) -> None:
+        self.stats: dict[str, Callable[[], EngineStats]] = {}
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield one family per total."""
+        snapshots = {model: stats() for model, stats in self.stats.items()}
+        for name, (text, attribute) in GAUGES.items():
+            gauge = GaugeMetricFamily(f"potstill_{name}", text, labels=("model",))
+            for model, snapshot in snapshots.items():
+                gauge.add_metric((model,), getattr(snapshot, attribute))
+            yield gauge
+        for name, (text, attribute) in COUNTERS.items():
+            counter = CounterMetricFamily(f"potstill_{name}", text, labels=("model",))
+            for model, snapshot in snapshots.items():
+                counter.add_metric((model,), getattr(snapshot, attribute))
+            yield counter
