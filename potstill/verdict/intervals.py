@@ -166,7 +166,8 @@ def cluster_sums(values_N: Floats, clusters: Sequence[Hashable] | None) -> tuple
         )
     numbers: dict[Hashable, int] = {}
     cluster_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
-    return np.bincount(cluster_N, values_N), np.bincount(cluster_N).astype(np.float64)
+    sums_G = np.bincount(cluster_N, values_N).astype(np.float64)
+    return sums_G, np.bincount(cluster_N).astype(np.float64)
 
 
 def _robust_error(
