@@ -2,15 +2,14 @@
 
 In: a path. Out: token ids, metadata and numpy arrays. Knows nothing of Hugging Face checkpoints.
 
-llama.cpp ends the whole process on broken invariants (GGML_ABORT): only llama_worker, which runs in
-a process of its own, imports this module.
+llama.cpp ends the whole process on broken invariants (GGML_ABORT): only `worker`, which runs in a
+process of its own, imports this module.
 
 Shape legend: T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +29,7 @@ BATCH_TOKENS = 256
 class GgufModel:
     """A loaded file; a context manager, because llama.cpp's memory is freed by hand."""
 
-    def __init__(self, path: Path, num_threads: int, context_tokens: int) -> None:
+    def __init__(self, path: Path) -> None:
         """Load the file, every tensor's blocks checked for validity.
 
         Raises:
@@ -40,31 +39,25 @@ class GgufModel:
         params.n_gpu_layers = 0
         params.check_tensors = True
         params.use_extra_bufts = not has_amx()
-        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        if not self._model:
+        self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
             raise RuntimeError("the file cannot be loaded")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._vocab = llama_cpp.llama_model_get_vocab(self.pointer)
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._context = llama_cpp.llama_init_from_model(
-            self._model, _context_params(num_threads, context_tokens)
-        )
-        if not self._context:
-            llama_cpp.llama_model_free(self._model)
-            raise RuntimeError("no context can be made for the file")
+        self.trained_context_tokens = llama_cpp.llama_model_n_ctx_train(self.pointer)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        llama_cpp.llama_free(self._context)
-        llama_cpp.llama_model_free(self._model)
+        llama_cpp.llama_model_free(self.pointer)
 
     def describe(self) -> dict[str, Any]:
         """Return sizes, special token ids (-1 where there is none) and the chat template."""
         vocab = self._vocab
         return {
-            "num_parameters": llama_cpp.llama_model_n_params(self._model),
-            "tensor_bytes": llama_cpp.llama_model_size(self._model),
+            "num_parameters": llama_cpp.llama_model_n_params(self.pointer),
+            "tensor_bytes": llama_cpp.llama_model_size(self.pointer),
             "vocab_size": self.vocab_size,
             "eos": llama_cpp.llama_vocab_eos(vocab),
             "eog": [i for i in range(self.vocab_size) if llama_cpp.llama_vocab_is_eog(vocab, i)],
@@ -104,63 +97,102 @@ class GgufModel:
             raise RuntimeError(f"a text of {len(encoded)} bytes needs {-count} tokens")
         return list(tokens[:count])
 
-    def logprobs(self, token_ids: Sequence[int], start: int) -> Iterator[NDArray[np.float64]]:
-        """Yield log-probabilities [V] of the token after each position from `start` on, in order.
-
-        Raises:
-            RuntimeError: llama.cpp cannot evaluate the tokens.
-        """
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        for first in range(0, len(token_ids), BATCH_TOKENS):
-            chunk = token_ids[first : first + BATCH_TOKENS]
-            self._decode(chunk, first, start)
-            for index in range(max(start - first, 0), len(chunk)):
-                pointer = llama_cpp.llama_get_logits_ith(self._context, index)
-                logits_V = np.ctypeslib.as_array(pointer, (self.vocab_size,)).astype(np.float64)
-                yield logits_V - np.logaddexp.reduce(logits_V)
-
-    def _decode(self, chunk: Sequence[int], first: int, start: int) -> None:
-        batch = llama_cpp.llama_batch_init(len(chunk), 0, 1)
-        try:
-            batch.n_tokens = len(chunk)
-            for index, token in enumerate(chunk):
-                batch.token[index] = token
-                batch.pos[index] = first + index
-                batch.n_seq_id[index] = 1
-                batch.seq_id[index][0] = 0
-                batch.logits[index] = first + index >= start
-            code = llama_cpp.llama_decode(self._context, batch)
-        finally:
-            llama_cpp.llama_batch_free(batch)
-        if code != 0:
-            raise RuntimeError(f"llama_decode returned {code}")
-
     def _chat_template(self) -> str | None:
-        template = llama_cpp.llama_model_chat_template(self._model, None)
+        template = llama_cpp.llama_model_chat_template(self.pointer, None)
         return None if template is None else template.decode()
 
     def _text(self, token_id: int) -> str:
         return str(llama_cpp.llama_vocab_get_text(self._vocab, token_id).decode())
 
 
-def quantise_file(source: Path, target: Path, gguf_type: str, num_threads: int) -> None:
-    """Quantise an F32 or F16 file.
+class Context:
+    """A loaded file's state of evaluation: one sequence of tokens at a time."""
 
-    Raises:
-        RuntimeError: llama.cpp refuses; its log says why.
-    """
-    params = llama_cpp.llama_model_quantize_default_params()
-    prefix = "LLAMA_FTYPE_ALL_" if gguf_type == "F32" else "LLAMA_FTYPE_MOSTLY_"
-    params.ftype = getattr(llama_cpp, prefix + gguf_type)
-    params.nthread = num_threads
-    code = llama_cpp.llama_model_quantize(
-        str(source).encode(), str(target).encode(), ctypes.byref(params)
-    )
-    if code != 0:
-        raise RuntimeError(f"llama_model_quantize returned {code}")
+    def __init__(self, model: GgufModel, params: Any) -> None:  # noqa: ANN401  (a ctypes struct)
+        """Take memory for the sequence.
+
+        Raises:
+            RuntimeError: There is none, or the settings do not suit the file; llama.cpp's log says
+                why.
+        """
+        self._vocab_size = model.vocab_size
+        self._pointer = llama_cpp.llama_init_from_model(model.pointer, params)
+        if not self._pointer:
+            raise RuntimeError("no context can be made for the file")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        llama_cpp.llama_free(self._pointer)
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._pointer), True)
+
+    def logprobs(self, token_ids: Sequence[int], start: int) -> Iterator[NDArray[np.float64]]:
+        """Yield log-probabilities [V] of the token after each position from `start` on, in order.
+
+        Raises:
+            RuntimeError: llama.cpp cannot evaluate the tokens.
+        """
+        self.clear()
+        for first in range(0, len(token_ids), BATCH_TOKENS):
+            chunk = token_ids[first : first + BATCH_TOKENS]
+            self.decode(chunk, first, start)
+            for index in range(max(start - first, 0), len(chunk)):
+                logits_V = self._logits(index).astype(np.float64)
+                logits_V -= logits_V.max()
+                yield logits_V - np.log(np.exp(logits_V).sum())
+
+    def greedy(self, prompt_ids: Sequence[int], num_tokens: int) -> list[int]:
+        """Return the most probable tokens after a prompt, each fed back before the next.
+
+        Raises:
+            RuntimeError: llama.cpp cannot evaluate the tokens.
+        """
+        self.clear()
+        for first in range(0, len(prompt_ids), BATCH_TOKENS):
+            chunk = prompt_ids[first : first + BATCH_TOKENS]
+            self.decode(chunk, first, len(prompt_ids) - 1)
+        found = [int(self._logits(-1).argmax())]
+        while len(found) < num_tokens:
+            position = len(prompt_ids) + len(found) - 1
+            self.decode(found[-1:], position, position)
+            found.append(int(self._logits(-1).argmax()))
+        return found
+
+    def decode(self, token_ids: Sequence[int], first: int, start: int) -> None:
+        """Evaluate tokens at positions from `first` on; logits are kept from `start` on.
+
+        Raises:
+            RuntimeError: llama.cpp cannot evaluate the tokens.
+        """
+        batch = llama_cpp.llama_batch_init(len(token_ids), 0, 1)
+        try:
+            batch.n_tokens = len(token_ids)
+            for index, token in enumerate(token_ids):
+                batch.token[index] = token
+                batch.pos[index] = first + index
+                batch.n_seq_id[index] = 1
+                batch.seq_id[index][0] = 0
+                batch.logits[index] = first + index >= start
+            code = llama_cpp.llama_decode(self._pointer, batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        if code != 0:
+            raise RuntimeError(f"llama_decode returned {code}")
+
+    def synchronize(self) -> None:
+        """Wait until what was asked for is computed."""
+        llama_cpp.llama_synchronize(self._pointer)
+
+    def _logits(self, index: int) -> NDArray[np.float32]:
+        pointer = llama_cpp.llama_get_logits_ith(self._pointer, index)
+        return np.ctypeslib.as_array(pointer, (self._vocab_size,))
 
 
-def _context_params(num_threads: int, context_tokens: int) -> Any:  # noqa: ANN401
+def exact_params(num_threads: int, context_tokens: int) -> Any:  # noqa: ANN401  (a ctypes struct)
     """Ask for a float32 cache and exact attention: the file is measured, not the cache."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = context_tokens

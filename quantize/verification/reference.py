@@ -1,16 +1,15 @@
 """What the checkpoint itself does on held-out conversations: the yardstick for every GGUF file.
 
-In: a checkpoint, its tokenizer and the stored conversations. Out: expected token ids, and the
-checkpoint's log-probabilities on disk. Knows nothing of GGUF.
+In: a checkpoint and the stored conversations. Out: the sequences to measure on, the checkpoint's
+log-probabilities on disk, and how it continues prompts. Knows nothing of GGUF.
 
 Shape legend: T predicted tokens of all sequences in order, V vocabulary.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,14 @@ from jinja2 import TemplateError
 
 from potstill.chat import render_prompt, render_text, tokenise
 from potstill.errors import ConversionError
-from potstill.files import replacing
+from potstill.files import replacing, write_text_atomically
 from potstill.progress import track
 from potstill.schema import Conversation, Message
 from potstill.tables import conversation_paths, read_conversations
-from quantize.conversion.vocabulary import SpecialTokens, adds_bos, read_special_tokens
-from quantize.verification.hostile_texts import HOSTILE_TEXTS
+
+NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
+"""Prompts that are continued, and by how many tokens: whether a file generates as it predicts shows
+at once."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,10 @@ class HeldOut:
 
     Attributes:
         chats: The prompts' messages.
-        sequences: Per conversation, `token_ids` to feed and the position `start` from which on
-            predictions are read, that of the first answer's first token being the first. The turns
-            after it count too: what a file predicts of a user's turn must be right as well.
+        sequences: Per conversation, `token_ids` to feed, the position `start` from which on
+            predictions are read, and the `target_ids` that really follow there, the first answer's
+            first token being the first. The turns after it count too: what a file predicts of a
+            user's turn must be right as well.
         num_tokens: T.
     """
 
@@ -45,17 +47,16 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What a GGUF file of the checkpoint must do."""
+class Continuation:
+    """The checkpoint's own greedy continuation of a prompt.
 
-    vocab_size: int
-    chat_template: str | None
-    special: SpecialTokens
-    adds_bos: bool
-    chats: list[list[Message]]
-    chat_token_ids: list[list[int]]
-    texts: list[str]
-    text_token_ids: list[list[int]]
+    Attributes:
+        margins_nats: By how much each token was more probable than the next best one.
+    """
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    margins_nats: list[float]
 
 
 def read_held_out(
@@ -86,7 +87,13 @@ def read_held_out(
         token_ids = token_ids[: start + max_tokens - num_tokens]
         num_tokens += len(token_ids) - start
         chats.append(list(conversation.given))
-        sequences.append({"token_ids": token_ids[:-1], "start": start - 1})
+        sequences.append(
+            {
+                "token_ids": token_ids[:-1],
+                "start": start - 1,
+                "target_ids": token_ids[start:],
+            }
+        )
         if num_tokens == max_tokens:
             break
     if not sequences:
@@ -109,46 +116,13 @@ def _retokenised(
     return start, tokenise(tokenizer, text)
 
 
-def read_expected(
-    tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
-    checkpoint_dir: Path,
-    vocab_size: int,
-    chats: Sequence[list[Message]],
-) -> Expected:
-    """Ask the checkpoint's tokenizer for what a file's tokenizer must answer.
-
-    llama.cpp applies no Unicode normalisation: for tokenizers that do (NFC) the texts are compared
-    in normal form.
-    """
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    texts = [*HOSTILE_TEXTS, *(f"a{token}b {token}" for token in tokenizer.get_added_vocab())]
-    if normalizer is not None:
-        texts = [unicodedata.normalize("NFC", text) for text in texts]
-        chats = [
-            [
-                one.model_copy(update={"content": unicodedata.normalize("NFC", one.content)})
-                for one in chat
-            ]
-            for chat in chats
-        ]
-    return Expected(
-        vocab_size=vocab_size,
-        chat_template=tokenizer.chat_template,
-        special=read_special_tokens(tokenizer, checkpoint_dir),
-        adds_bos=adds_bos(tokenizer),
-        chats=list(chats),
-        chat_token_ids=[render_prompt(tokenizer, messages) for messages in chats],
-        texts=texts,
-        text_token_ids=[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
-    )
-
-
 def write_reference_logprobs(
     checkpoint_dir: Path, held_out: HeldOut, path: Path, *, label: str
 ) -> None:
     """Write the checkpoint's log-probabilities [T, V] as float32, computed in float32.
 
-    Rows are streamed to disk: memory holds one conversation's.
+    Rows are streamed to disk: memory holds one conversation's. What `read_continuations` returns is
+    written beside them, before.
 
     Args:
         label: What to call the checkpoint in the progress.
@@ -158,19 +132,16 @@ def write_reference_logprobs(
     """
     import numpy as np
     import torch
-    from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConversionError(
-            "the checkpoint cannot be loaded to verify its GGUF files",
-            where=checkpoint_dir,
-            found=str(error).splitlines()[0],
-        ) from error
-    model = model.eval().to(device)
-    shape = (held_out.num_tokens, model.config.vocab_size)
+    model = _load_model(checkpoint_dir)
+    with torch.inference_mode():
+        continuations = [
+            _continuation(model, sequence["token_ids"][: sequence["start"] + 1])
+            for sequence in held_out.sequences[:NUM_GREEDY_PROMPTS]
+        ]
+    text = json.dumps([asdict(one) for one in continuations])
+    write_text_atomically(_continuations_path(path), text)
+    shape = (held_out.num_tokens, model.config.get_text_config().vocab_size)
     with (
         replacing(path) as temporary,
         temporary.open("wb") as stream,
@@ -183,9 +154,50 @@ def write_reference_logprobs(
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]
         for sequence in held_out.sequences:
-            ids = torch.tensor([sequence["token_ids"]], device=device)
+            ids = torch.tensor([sequence["token_ids"]], device=model.device)
             kept = ids.shape[1] - sequence["start"]
             logits_TV = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits[0]
             logprobs_TV = logits_TV.double().log_softmax(-1).cpu().numpy()
             stream.write(logprobs_TV.astype("<f4").tobytes())
             progress.advance()
+
+
+def read_continuations(logprobs_path: Path) -> list[Continuation]:
+    """Return the checkpoint's continuations of the first prompts, kept beside `logprobs_path`."""
+    text = _continuations_path(logprobs_path).read_text(encoding="utf-8")
+    return [Continuation(**one) for one in json.loads(text)]
+
+
+def _continuations_path(logprobs_path: Path) -> Path:
+    return logprobs_path.with_suffix(".json")
+
+
+def _load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers model)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            "the checkpoint cannot be loaded to verify its GGUF files",
+            where=checkpoint_dir,
+            found=str(error).splitlines()[0],
+        ) from error
+    return model.eval().to(device)
+
+
+def _continuation(model: Any, prompt_ids: list[int]) -> Continuation:  # noqa: ANN401
+    import torch
+
+    fed, cache, token_ids, margins = prompt_ids, None, [], []
+    while len(token_ids) < NUM_GREEDY_TOKENS:
+        ids = torch.tensor([fed], device=model.device)
+        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        (best, second), (token, _) = (part.tolist() for part in output.logits[0, -1].topk(2))
+        token_ids.append(token)
+        margins.append(best - second)
+        fed = [token]
+    return Continuation(prompt_ids, token_ids, margins)

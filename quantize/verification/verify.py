@@ -1,34 +1,35 @@
 """A GGUF file against the checkpoint it was made from.
 
-In: a file, and what its checkpoint expects and predicts. Out: the measured closeness, or a refusal
-that names the file and the fault. Knows nothing of how the file was made.
+In: a file, and what its checkpoint holds, expects and predicts. Out: the file's figures, or a
+refusal that names the file and the fault. Knows nothing of how the file was made.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from potstill.errors import ConversionError
+import numpy as np
+from numpy.typing import NDArray
+
 from quantize.llama.process import ask_llama
-from quantize.verification.reference import Expected, HeldOut
+from quantize.verification.contents import Origin, check_contents, refusal
+from quantize.verification.expected import Expected
+from quantize.verification.measurement import Measurement
+from quantize.verification.reference import (
+    NUM_GREEDY_TOKENS,
+    Continuation,
+    HeldOut,
+    read_continuations,
+)
 
 NUM_QUOTED_IDS = 8
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was measured on one verified file.
-
-    `bits_per_weight` counts tensors only, not the tokenizer; `kl_to_checkpoint_nats` is the mean of
-    KL(checkpoint‖file) over held-out completion tokens, the whole vocabulary summed.
-    """
-
-    num_parameters: int
-    bits_per_weight: float
-    kl_to_checkpoint_nats: float
-    top1_agreement_with_checkpoint: float
+NEAR_TIES_NATS = {"F32": 0.01, "F16": 0.1, "BF16": 0.5}
+"""Types whose greedy continuation must be the checkpoint's, and by how many nats a token may have
+led there and yet be another. llama.cpp rounds activations as it does weights: SmolLM2's logits
+then move by up to 0.05 in F32, 0.44 in BF16."""
 
 
 def verify_file(
@@ -37,43 +38,74 @@ def verify_file(
     held_out: HeldOut,
     logprobs_path: Path,
     *,
+    origin: Origin,
     kl_bound_nats: float,
     num_threads: int,
 ) -> Measurement:
-    """Load a file with llama.cpp and compare tokens, stops and predictions with the checkpoint.
+    """Load a file with llama.cpp and compare tokens, stops, contents and predictions.
+
+    Args:
+        logprobs_path: What `write_reference_logprobs` wrote of the checkpoint and `held_out`.
 
     Raises:
         ConversionError: The file cannot be loaded, or something differs by more than it may.
     """
-    answer = ask_llama(
-        "reading a GGUF file back",
-        path,
-        task="inspect",
-        path=path,
-        num_threads=num_threads,
-        chats=[[message.to_chat() for message in chat] for chat in expected.chats],
-        texts=expected.texts,
-        sequences=held_out.sequences,
-        logprobs_path=logprobs_path,
-    )
-    _check_vocabulary(path, answer, expected)
+    continuations = read_continuations(logprobs_path)
+    with tempfile.TemporaryDirectory(dir=logprobs_path.parent) as directory:
+        compared_path = Path(directory) / "compared.npy"
+        answer = ask_llama(
+            "reading a GGUF file back",
+            path,
+            task="inspect",
+            path=path,
+            num_threads=num_threads,
+            chats=[[message.to_chat() for message in chat] for chat in expected.chats],
+            texts=expected.texts,
+            sequences=held_out.sequences,
+            prompts=[one.prompt_ids for one in continuations],
+            num_greedy=NUM_GREEDY_TOKENS,
+            logprobs_path=logprobs_path,
+            compared_path=compared_path,
+        )
+        _check_vocabulary(path, answer, expected)
+        compared_T = np.load(compared_path)
     _check_token_ids(path, answer, expected)
-    kl_nats = answer["kl_nats"]
+    check_contents(path, origin, num_threads)
+    _check_kl(path, compared_T, kl_bound_nats)
+    near_tie_nats = NEAR_TIES_NATS.get(origin.gguf_type)
+    if near_tie_nats is not None:
+        _check_continuations(path, answer["greedy"], continuations, near_tie_nats)
+    return Measurement.of(answer, compared_T, held_out.sequences)
+
+
+def _check_kl(path: Path, compared_T: NDArray[Any], kl_bound_nats: float) -> None:
+    kl_nats = float(compared_T["kl_nats"].mean())
     if not kl_nats <= kl_bound_nats:  # NaN is refused too
-        raise _refusal(
+        raise refusal(
             path,
             "its next-token distributions are too far from the checkpoint's",
             f"mean KL of at most {kl_bound_nats} nats (quantize.kl_bounds_nats)",
-            f"{kl_nats:.6f} nats, top-1 agreement {answer['top1_agreement']:.1%}",
-            "a coarse type may need a wider bound, set with --force; several nats mean a wrong "
-            "conversion",
+            f"{kl_nats:.6f} nats, top-1 agreement {compared_T['same_top'].mean():.1%}",
+            "every key and tensor is what the conversion makes of the checkpoint: a coarse type "
+            "may need a wider bound, set with --force; several nats mean that this architecture is "
+            "converted wrongly, in rotary layout, norms, head or scaling",
         )
-    return Measurement(
-        num_parameters=answer["num_parameters"],
-        bits_per_weight=round(8 * answer["tensor_bytes"] / answer["num_parameters"], 3),
-        kl_to_checkpoint_nats=kl_nats,
-        top1_agreement_with_checkpoint=answer["top1_agreement"],
-    )
+
+
+def _check_continuations(
+    path: Path, found: list[list[int]], continuations: list[Continuation], near_tie_nats: float
+) -> None:
+    """Compare up to the first difference, after which both have other prompts."""
+    for index, (ids, wanted) in enumerate(zip(found, continuations, strict=True)):
+        first = _first_difference(ids, wanted.token_ids)
+        if first < len(ids) and wanted.margins_nats[first] > near_tie_nats:
+            raise refusal(
+                path,
+                f"it continues held-out prompt {index} otherwise than the checkpoint",
+                f"at token {first} {wanted.token_ids[first]}, which leads by "
+                f"{wanted.margins_nats[first]:.3f} nats",
+                f"{ids[first]}",
+            )
 
 
 def _check_vocabulary(path: Path, answer: dict[str, Any], expected: Expected) -> None:
@@ -85,10 +117,10 @@ def _check_vocabulary(path: Path, answer: dict[str, Any], expected: Expected) ->
     }
     for name, (found, wanted) in checks.items():
         if found != wanted:
-            raise _refusal(path, f"its {name} is not the checkpoint's", repr(wanted), repr(found))
+            raise refusal(path, f"its {name} is not the checkpoint's", repr(wanted), repr(found))
     missing = expected.special.eog - set(answer["eog"])
     if missing:
-        raise _refusal(
+        raise refusal(
             path,
             "llama.cpp would not stop at a token that ends the checkpoint's answers",
             f"end-of-generation tokens {sorted(expected.special.eog)}",
@@ -106,7 +138,7 @@ def _check_token_ids(path: Path, answer: dict[str, Any], expected: Expected) -> 
             if found != wanted:
                 first = _first_difference(found, wanted)
                 end = first + NUM_QUOTED_IDS
-                raise _refusal(
+                raise refusal(
                     path,
                     f"it gives other token ids than the checkpoint for {kind} {index}",
                     f"from token {first} on {wanted[first:end]}",
@@ -118,15 +150,3 @@ def _first_difference(found: list[int], wanted: list[int]) -> int:
     pairs = zip(found, wanted, strict=False)
     shorter = min(len(found), len(wanted))
     return next((index for index, (a, b) in enumerate(pairs) if a != b), shorter)
-
-
-def _refusal(
-    path: Path, what: str, expected: str, found: str, hint: str | None = None
-) -> ConversionError:
-    return ConversionError(
-        f"a GGUF file does not match its checkpoint: {what}",
-        where=path,
-        expected=expected,
-        found=found,
-        hint=hint or "the file was damaged or converted wrongly: run the same command again",
-    )

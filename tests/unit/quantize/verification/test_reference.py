@@ -5,9 +5,9 @@ import pytest
 from potstill.chat import render_prompt, tokenise
 from potstill.errors import ConversionError
 from potstill.schema import Message
-from quantize.verification.reference import read_expected, read_held_out
+from quantize.verification.reference import read_held_out
 
-from .conftest import VOCAB_SIZE, load_tokenizer
+from ..conftest import load_tokenizer
 
 
 @pytest.fixture
@@ -76,20 +76,3 @@ def test_without_a_held_out_conversation_nothing_can_be_verified(
     write_conversations(tmp_path, [make_conversation()])
     with pytest.raises(ConversionError, match="no held-out conversations"):
         read_held_out(tmp_path, 99)
-
-
-def test_chats_are_compared_in_normal_form_where_the_tokenizer_normalises(
-    make_checkpoint, tokenizer_dir
-):
-    from tokenizers.normalizers import NFC
-
-    tokenizer = load_tokenizer(tokenizer_dir)
-    tokenizer.backend_tokenizer.normalizer = NFC()
-    decomposed = Message(
-        role="assistant", content="cafe\N{COMBINING ACUTE ACCENT}", tool_calls="[]"
-    )
-    chats = [[Message(role="user", content="x"), decomposed]]
-    expected = read_expected(tokenizer, make_checkpoint(), VOCAB_SIZE, chats)
-    composed = decomposed.model_copy(update={"content": "café"})
-    assert expected.chats == [[chats[0][0], composed]]
-    assert expected.chat_token_ids == [render_prompt(tokenizer, expected.chats[0])]

@@ -9,9 +9,11 @@ import pytest
 from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
+from quantize.verification.contents import Origin
+from quantize.verification.reference import Continuation, read_continuations
 from quantize.verification.verify import verify_file
 
-from .conftest import load_tokenizer
+from ..conftest import load_tokenizer
 
 
 @pytest.fixture
@@ -20,9 +22,10 @@ def verify(make_checkpoint, proof, tmp_path):
     path = tmp_path / "student-F16.gguf"
     write_base_gguf(Checkpoint(directory), load_tokenizer(directory), path, "F16", "tiny")
     expected, held_out, logprobs_path = proof(directory)
+    origin = Origin(Checkpoint(directory), load_tokenizer(directory), "tiny", "F16", "F16")
 
     def run(**changes):
-        arguments = {"kl_bound_nats": 2e-4, "num_threads": 1} | changes
+        arguments = {"origin": origin, "kl_bound_nats": 2e-4, "num_threads": 1} | changes
         return verify_file(path, expected, held_out, logprobs_path, **arguments)
 
     return path, run
@@ -35,7 +38,7 @@ def replace_bytes(path: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(content.replace(old, new))
 
 
-def set_field(path: Path, key: str, value: int) -> None:
+def set_field(path: Path, key: str, value: float) -> None:
     from gguf import GGUFReader
 
     field = GGUFReader(path, "r+").fields[key]
@@ -46,17 +49,37 @@ def break_magic(path: Path) -> None:
     replace_bytes(path, b"GGUF", b"GGUX")
 
 
+def flip_a_byte(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x04
+    path.write_bytes(content)
+
+
+def change_the_version(path: Path) -> None:
+    flip_a_byte(path, 4)
+
+
+def change_the_number_of_tensors(path: Path) -> None:
+    flip_a_byte(path, 8)
+
+
 def cut_off_the_end(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
+
+
+def cut_within_the_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
 
 
 def flip_a_byte_of_a_norm(path: Path) -> None:
     from gguf import GGUFReader
 
     tensor = next(t for t in GGUFReader(path).tensors if t.name == "output_norm.weight")
-    content = bytearray(path.read_bytes())
-    content[tensor.data_offset + 3] ^= 0x40
-    path.write_bytes(content)
+    flip_a_byte(path, tensor.data_offset)
+
+
+def change_the_rotary_base(path: Path) -> None:
+    set_field(path, "llama.rope.freq_base", 20000.0)
 
 
 def fill_a_matrix_with_nan(path: Path) -> None:
@@ -84,10 +107,14 @@ def swap_two_tokens(path: Path) -> None:
 
 FAULTS = {
     break_magic: "invalid magic",
+    change_the_version: "version",
+    change_the_number_of_tensors: "llama.cpp failed",
     cut_off_the_end: "not within the file bounds",
-    flip_a_byte_of_a_norm: "too far from the checkpoint's",
+    cut_within_the_header: "failed to read",
+    flip_a_byte_of_a_norm: "tensor output_norm.weight differs in 1 of 256 bytes",
     fill_a_matrix_with_nan: "found nan value",
     change_the_template: "chat template is not the checkpoint's",
+    change_the_rotary_base: "at the key llama.rope.freq_base",
     swap_eos: "eos token is not the checkpoint's",
     swap_two_tokens: "other token ids than the checkpoint",
 }
@@ -99,6 +126,11 @@ def test_good_file_passes(verify):
     path, run = verify
     measured = run()
     assert measured.kl_to_checkpoint_nats < 2e-4
+    assert measured.kl_median_nats <= measured.kl_p99_nats <= measured.kl_p999_nats
+    assert measured.kl_p999_nats <= measured.kl_max_nats < 0.01
+    assert measured.perplexity_ratio == pytest.approx(1, abs=0.01)
+    assert measured.prompt_tokens_per_second > 0 < measured.decode_tokens_per_second
+    assert path.stat().st_size < measured.peak_memory_bytes < 1e9
     assert 16.0 < measured.bits_per_weight < 17.0
     assert path.is_file()
 
@@ -120,3 +152,19 @@ def test_bound_and_finding_are_named(verify):
         run(kl_bound_nats=1e-12)
     assert "1e-12 nats" in str(caught.value.expected)
     assert "nats, top-1 agreement" in str(caught.value.found)
+
+
+def test_another_continuation_is_refused_unless_it_was_nearly_a_tie(verify, monkeypatch):
+    path, run = verify
+    ((*_, wanted),) = [read_continuations(path.with_name("logprobs.npy"))]
+    last = len(wanted.token_ids) - 1
+    ids = [*wanted.token_ids[:last], wanted.token_ids[last] + 1]
+    for margin, refused in ((0.2, True), (0.05, False)):
+        margins = [*wanted.margins_nats[:last], margin]
+        other = [Continuation(wanted.prompt_ids, ids, margins)]
+        monkeypatch.setattr(f"{verify_file.__module__}.read_continuations", lambda _, o=other: o)
+        if refused:
+            with pytest.raises(ConversionError, match=f"at token {last} {ids[last]}, which leads"):
+                run()
+        else:
+            run()

@@ -1,0 +1,82 @@
+"""How fast a GGUF file is, and how much memory it takes.
+
+In: a file loaded with llama.cpp. Out: tokens per second and bytes. Knows nothing of what the tokens
+mean.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from quantize.llama.gguf_model import Context, GgufModel
+
+NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS = 512, 64
+"""llama-bench's pp512, and half of its tg128: on a CPU decoding takes most of the time."""
+
+NUM_REPETITIONS = 2
+"""The quicker one counts: whatever else the machine does only takes away."""
+
+
+def measure_speed(model: GgufModel, num_threads: int) -> dict[str, float]:
+    """Measure prompt and decode tokens per second, and the process's peak memory so far in bytes.
+
+    The context is that of a server: llama.cpp's default cache (F16) and attention. A process that
+    did nothing before has in its peak the file's pages, the cache, the buffers of computing, and
+    some 60 MB of Python and libraries.
+
+    Source: llama.cpp tools/llama-bench/llama-bench.cpp, test_prompt and test_gen (commit
+        0c1e57098), which repeat five times and take the mean.
+    """
+    num_prompt = min(NUM_PROMPT_TOKENS, model.trained_context_tokens - NUM_DECODED_TOKENS)
+    params = _serving_params(num_threads, num_prompt + NUM_DECODED_TOKENS)
+    draws = np.random.default_rng(0)
+    prompt = draws.integers(model.vocab_size, size=num_prompt).tolist()
+    decoded = draws.integers(model.vocab_size, size=NUM_DECODED_TOKENS).tolist()
+    with Context(model, params) as context:
+
+        def read_prompt() -> None:
+            context.clear()
+            context.decode(prompt, 0, num_prompt - 1)
+            context.synchronize()
+
+        def decode() -> None:
+            context.clear()
+            for position, token in enumerate(decoded):
+                context.decode([token], position, position)
+                context.synchronize()
+
+        read_prompt()  # the file's pages are read, and the buffers made
+        return {
+            "prompt_tokens_per_second": num_prompt / _shortest_seconds(read_prompt),
+            "decode_tokens_per_second": NUM_DECODED_TOKENS / _shortest_seconds(decode),
+            "peak_memory_bytes": _peak_memory_bytes(),
+        }
+
+
+def _serving_params(num_threads: int, context_tokens: int) -> Any:  # noqa: ANN401  (a ctypes struct)
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = context_tokens
+    params.n_batch = params.n_ubatch = NUM_PROMPT_TOKENS
+    params.n_threads = params.n_threads_batch = num_threads
+    return params
+
+
+def _shortest_seconds(work: Callable[[], None]) -> float:
+    seconds = []
+    for _ in range(NUM_REPETITIONS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _peak_memory_bytes() -> int:
+    """Return the peak of this process since it began; ru_maxrss would count its parent's too."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
