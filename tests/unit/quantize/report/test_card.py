@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pytest
+from huggingface_hub import ModelCard
 
-from quantize.card import UNKNOWN, teacher_licence, write_card
+from quantize.report.card import PLOT_NAME, UNKNOWN, teacher_licence, write_card
 
 
 @pytest.fixture
-def card(tmp_path, make_conversation, write_conversations):
-    """Return a function that writes the card of two files beside stored conversations."""
+def card(tmp_path, files, make_conversation, write_conversations):
+    """Return a function that writes the card of files beside stored conversations."""
 
     def write(evaluation=None, **teacher) -> str:
         write_conversations(
@@ -18,14 +19,6 @@ def card(tmp_path, make_conversation, write_conversations):
                 make_conversation(source="magpie", licence="MIT", split="test"),
             ],
         )
-        file = {
-            "bytes": 89_000_000,
-            "bits_per_weight": 6.17,
-            "kl_to_checkpoint_nats": 0.071,
-            "kl_bound_nats": 0.2,
-            "top1_agreement_with_checkpoint": 0.9,
-        }
-        files = [file | {"name": name, "file": f"{name}.gguf"} for name in ("big", "small")]
         about = {"model": "tiny", "path": str(tmp_path), "num_parameters": 1_000_000}
         student = {
             "teacher": about | teacher,
@@ -34,7 +27,7 @@ def card(tmp_path, make_conversation, write_conversations):
             "method": "full",
             "evaluation": {"trained": evaluation or {"kl_nats": 0.5, "top1_agreement": 0.75}},
         }
-        return write_card(files, "small", student, tmp_path, 1024)
+        return write_card(files, "student-Q4_K_M", student, tmp_path, 1024)
 
     return write
 
@@ -44,8 +37,35 @@ def test_prompts_of_every_split_are_named_with_their_licences(card):
 
 
 def test_the_recommended_file_stands_out(card):
-    assert "| **small.gguf** | 89,000,000 |" in card()
-    assert "| big.gguf | 89,000,000 |" in card()
+    text = card()
+    assert "| **student-Q4_K_M.gguf** | 89,000,000 | 6.17 | 1,234 | 45.7 | 234 | yes |" in text
+    assert "| student-Q8_0.gguf | 145,000,000 | 6.17 | 1,234 | 45.7 | 234 | no |" in text
+
+
+def test_every_figure_of_nearness_is_told(card):
+    row = (
+        "| **student-Q4_K_M.gguf** | 0.071000 ± 0.007100 | 0.2 | 0.035500 | 0.3550 | 0.7100 "
+        "| 1.4200 | 90.00% | -0.100% | 5.000% | 24.500 | 1.0123 |"
+    )
+    assert row in card()
+
+
+def test_the_picture_beside_it_is_shown(card):
+    assert f"({PLOT_NAME})" in card()
+
+
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [("tiny", None), ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct")],
+)
+def test_the_front_matter_is_what_hugging_face_reads(model, base, card):
+    data = ModelCard(card(model=model), ignore_metadata_errors=False).data
+    assert data.base_model == base
+    assert data.license == "unknown"
+    assert data.library_name == "gguf"
+    assert data.pipeline_tag == "text-generation"
+    assert data.quantized_by == "potstill"
+    assert {"gguf", "knowledge-distillation"} <= set(data.tags)
 
 
 def test_closeness_is_said_where_it_can_be_measured(card):

@@ -1,0 +1,24 @@
+"""Which files are worth their bytes.
+
+In: facts of the files. Out: those that no other file beats. Knows nothing of pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Facts = Mapping[str, Any]
+"""A file's, as in the manifest."""
+
+
+def pareto_front(files: Sequence[Facts]) -> list[Facts]:
+    """Return the files of one model that are not both larger and worse than another, by size.
+
+    Worse is a higher mean KL; of files that are alike in both, the first counts.
+    """
+    front: list[Facts] = []
+    for file in sorted(files, key=lambda one: (one["bytes"], one["kl_to_checkpoint_nats"])):
+        if not front or file["kl_to_checkpoint_nats"] < front[-1]["kl_to_checkpoint_nats"]:
+            front.append(file)
+    return front

@@ -1,0 +1,74 @@
+"""Quality against bytes, drawn.
+
+In: facts of the files. Out: one PNG. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from potstill.files import disk_errors, replacing
+from quantize.report.pareto import Facts, pareto_front
+
+COLOURS = {"student": "#0072b2", "teacher": "#d55e00"}
+"""Told apart by the colour-blind too (Okabe & Ito 2008)."""
+
+LOWEST_KL_NATS = 1e-8
+"""Where files are drawn that are nearer than this: a logarithm has no zero."""
+
+
+def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> None:
+    """Draw each file's mean KL over its size, and the Pareto front of each model's files.
+
+    Raises:
+        ArtifactError: The picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.6), dpi=120, layout="constrained")
+    panel = figure.subplots()
+    for role, colour in COLOURS.items():
+        own = [file for file in files if file["role"] == role]
+        front = pareto_front(own)
+        panel.plot(
+            [_megabytes(file) for file in front],
+            [_height(file) for file in front],
+            color=colour,
+            linewidth=1.2,
+            alpha=0.6,
+            label=f"{role}: Pareto front" if front else None,
+        )
+        for file in own:
+            on_front, best = file in front, file["name"] == recommended
+            panel.errorbar(
+                _megabytes(file),
+                _height(file),
+                yerr=file["kl_standard_error_nats"],
+                fmt="*" if best else "o",
+                markersize=13 if best else 6,
+                color=colour,
+                markerfacecolor=colour if on_front else "white",
+                capsize=2,
+                linewidth=0.8,
+            )
+            place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": "small"}
+            panel.annotate(file["type"], (_megabytes(file), _height(file)), **place)
+    panel.set_yscale("log")
+    panel.set_xlabel("size of the file, MB")
+    panel.set_ylabel("mean KL to its checkpoint, nats per token, ± standard error")
+    panel.set_title("Quality against bytes (star: recommended)", fontsize="medium")
+    panel.margins(0.12)
+    panel.grid(alpha=0.25, which="major")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(edgecolor="none", framealpha=0.8, fontsize="small")
+    with disk_errors("drawing the files' quality", png_path), replacing(png_path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _megabytes(file: Facts) -> float:
+    return float(file["bytes"]) / 1e6
+
+
+def _height(file: Facts) -> float:
+    return max(float(file["kl_to_checkpoint_nats"]), LOWEST_KL_NATS)

@@ -1,0 +1,61 @@
+"""All figures of the files as Markdown tables.
+
+In: facts of the files. Out: text. Knows nothing of how they were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from quantize.report.pareto import Facts, pareto_front
+
+Column = tuple[str, Callable[[Facts], str]]
+
+NEARNESS: tuple[Column, ...] = (
+    (
+        "KL, nats",
+        lambda f: f"{f['kl_to_checkpoint_nats']:.6f} ± {f['kl_standard_error_nats']:.6f}",
+    ),
+    ("Bound", lambda f: f"{f['kl_bound_nats']:g}"),
+    ("Median", lambda f: f"{f['kl_median_nats']:.6f}"),
+    ("99 %", lambda f: f"{f['kl_p99_nats']:.4f}"),
+    ("99.9 %", lambda f: f"{f['kl_p999_nats']:.4f}"),
+    ("Maximum", lambda f: f"{f['kl_max_nats']:.4f}"),
+    ("Top-1 agreement", lambda f: f"{f['top1_agreement_with_checkpoint']:.2%}"),
+    ("Mean Δp", lambda f: f"{f['mean_delta_p']:+.3%}"),
+    ("RMS Δp", lambda f: f"{f['rms_delta_p']:.3%}"),
+    ("Perplexity", lambda f: f"{f['perplexity']:.3f}"),
+    ("Ratio", lambda f: f"{f['perplexity_ratio']:.4f}"),
+)
+
+COST: tuple[Column, ...] = (
+    ("Bytes", lambda f: f"{f['bytes']:,}"),
+    ("Bits per weight", lambda f: f"{f['bits_per_weight']:.2f}"),
+    ("Prompt tokens/s", lambda f: f"{f['prompt_tokens_per_second']:,.0f}"),
+    ("Decode tokens/s", lambda f: f"{f['decode_tokens_per_second']:,.1f}"),
+    ("Peak memory, MB", lambda f: f"{f['peak_memory_bytes'] / 1e6:,.0f}"),
+)
+
+
+def nearness_table(files: Sequence[Facts], recommended: str) -> str:
+    """Return how near each file is to its checkpoint."""
+    return _table(files, recommended, NEARNESS)
+
+
+def cost_table(files: Sequence[Facts], recommended: str) -> str:
+    """Return what each file takes, and whether another of its model is both smaller and nearer."""
+    fronts = [
+        file["name"]
+        for role in ("student", "teacher")
+        for file in pareto_front([one for one in files if one["role"] == role])
+    ]
+    front: Column = ("Pareto front", lambda f: "yes" if f["name"] in fronts else "no")
+    return _table(files, recommended, (*COST, front))
+
+
+def _table(files: Sequence[Facts], recommended: str, columns: Sequence[Column]) -> str:
+    rows = [["File", *(title for title, _ in columns)], ["---", *("---:" for _ in columns)]]
+    for file in files:
+        name = f"**{file['file']}**" if file["name"] == recommended else file["file"]
+        rows.append([name, *(text(file) for _, text in columns)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

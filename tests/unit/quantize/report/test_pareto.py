@@ -1,0 +1,17 @@
+from quantize.report.pareto import pareto_front
+
+from .conftest import file_facts
+
+
+def test_a_file_that_is_larger_and_worse_is_not_on_the_front(files):
+    front = pareto_front(files[:3])
+    assert [file["name"] for file in front] == ["student-Q4_K_M", "student-F16"]
+
+
+def test_of_files_that_are_alike_one_counts():
+    alike = [file_facts("student-Q5_0", 10, 0.1), file_facts("student-Q5_K_M", 10, 0.1)]
+    assert pareto_front(alike) == alike[:1]
+
+
+def test_without_files_there_is_no_front():
+    assert pareto_front([]) == []
