@@ -5,77 +5,90 @@ In: the [quantize] table. Out: a validated QuantizeConfig. Knows nothing of GGUF
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from potstill.config import Table
+from quantize.quantisation.types import FILE_TYPES, FileTypeName, uses_imatrix
 
-GgufType = Literal["F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
-class KlBounds(Table):
-    """Largest mean KL(checkpoint‖file) per type, in nats per token, that a file may show.
-
-    A wrong conversion (rotary halves swapped, a norm left out, another tokenizer) costs whole nats;
-    rounding costs what the type's bits cost. The bounds lie between: four times or more what
-    SmolLM2-135M-Instruct showed on 1,024 sampled completion tokens, because a model that small
-    suffers more from rounding than larger ones, but a pruned one may suffer more still.
-    """
-
-    F32: float = Field(default=1e-5, gt=0)
-    """SmolLM2 showed less than 1e-8: only the order of summation differs."""
-
-    F16: float = Field(default=2e-4, gt=0)
-    """SmolLM2 showed 0.000004; llama.cpp also rounds activations to 16 bits on CPUs."""
-
-    Q8_0: float = Field(default=0.03, gt=0)
-    """SmolLM2 showed 0.0051."""
-
-    Q6_K: float = Field(default=0.06, gt=0)
-    """SmolLM2 showed 0.013."""
-
-    Q5_K_M: float = Field(default=0.4, gt=0)
-    """SmolLM2 showed 0.10, more than for Q4_K_M: its embedded weights come from a 4-bit file."""
-
-    Q4_K_M: float = Field(default=0.4, gt=0)
-    """SmolLM2 showed 0.072."""
-
-    def of(self, gguf_type: GgufType) -> float:
-        """Return the bound of a type, in nats per token."""
-        return float(getattr(self, gguf_type))
+def _as_sequence(value: Any) -> Any:  # noqa: ANN401  (what the user wrote)
+    """Let one number stand for a list of one."""
+    return (value,) if isinstance(value, int | float) else value
 
 
 class QuantizeConfig(Table):
     """The [quantize] table."""
 
-    types: tuple[GgufType, ...] = Field(default=("F16", "Q8_0", "Q4_K_M"), min_length=1)
-    """Types of the student's files. The default spans exact, nearly exact and small."""
+    types: tuple[FileTypeName, ...] = Field(default=("F16", "Q8_0", "Q4_K_M"), min_length=1)
+    """Types of the student's files. The default spans exact, nearly exact and small. The type that
+    the student was trained for, if it was for one, is made as well."""
 
-    teacher_types: tuple[GgufType, ...] = ("F16", "Q4_K_M")
+    teacher_types: tuple[FileTypeName, ...] = ("F16", "Q4_K_M")
     """Types of the teacher's files, made by the same code so that both models are compared alike.
     An empty list makes none."""
 
-    recommended: GgufType | None = None
-    """Type of the student's file that is served and named in the Modelfile. None takes the smallest
-    file: each has passed its bound."""
+    target_megabytes: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence)] = ()
+    """Sizes, in millions of bytes, of further files of the student. Each tensor of such a file has
+    the type that keeps the whole nearest to the checkpoint, by the KL that was measured. None by
+    default: it measures every tensor, which takes minutes on a CPU."""
+
+    imatrix: Literal["auto", "always", "never"] = "auto"
+    """Whether quantisation minds how large each input of a matrix is on the student's own training
+    conversations. `auto`: for types under 6.5 bits, which lose less by it; finer ones lose nothing
+    without."""
+
+    imatrix_tokens: int = Field(default=32768, ge=1)
+    """Tokens of training conversations from which the importance matrix is computed."""
+
+    mix_tokens: int = Field(default=1024, ge=1)
+    """Tokens of training conversations on which each tensor's KL is measured for
+    `target_megabytes`. The files are verified on others."""
+
+    recommended: str | None = None
+    """The student's file that is served and named in the Modelfile: one of its types, or a size as
+    in the file's name, such as "60MB". None takes the smallest file: each has passed its bound."""
 
     verification_tokens: int = Field(default=2048, ge=1)
     """Completion tokens of held-out conversations on which each file is compared with its
     checkpoint. 2048 bring the standard error of the mean KL to a few per cent of it; the
     checkpoint's log-probabilities take 4 bytes per token and vocabulary entry on disk meanwhile."""
 
-    kl_bounds_nats: KlBounds = KlBounds()
-    """Largest mean KL(checkpoint‖file) per type, in nats per token; a file beyond it is refused."""
+    kl_bounds_nats: dict[FileTypeName, PositiveFloat] = Field(default_factory=dict)
+    """Largest mean KL(checkpoint‖file) that a file of a type may show, in nats per token; a file
+    beyond it is refused. Types that are not named keep the default of `quantisation/types.py`."""
 
     num_threads: int = Field(default=0, ge=0)
     """CPU threads for llama.cpp; 0 takes as many as this process may use."""
 
+    def kl_bound_nats(self, name: FileTypeName) -> float:
+        """Return the bound of a type, in nats per token."""
+        return self.kl_bounds_nats.get(name, FILE_TYPES[name].kl_bound_nats)
+
+    def student_types(self, aware_type: FileTypeName | None) -> tuple[FileTypeName, ...]:
+        """Return the types of the student's files, with the one that it was trained for."""
+        extra = () if aware_type is None or aware_type in self.types else (aware_type,)
+        return (*self.types, *extra)
+
+    @property
+    def mixes(self) -> dict[str, float]:
+        """The sizes by their names, in bytes."""
+        return {f"{size:g}MB": size * 1e6 for size in self.target_megabytes}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for types in (self.types, self.teacher_types):
-            if len(set(types)) != len(types):
-                raise ValueError(f"each type once, found {', '.join(types)}")
-        if self.recommended is not None and self.recommended not in self.types:
-            raise ValueError(f"recommended must be one of types ({', '.join(self.types)})")
+        for chosen in (self.types, self.teacher_types, self.target_megabytes):
+            if len(set(chosen)) != len(chosen):
+                raise ValueError(f"each once, found {', '.join(map(str, chosen))}")
+        names = (*self.types, *self.mixes)
+        if self.recommended is not None and self.recommended not in names:
+            raise ValueError(f"recommended must be one of {', '.join(names)}")
+        for name in (*self.types, *self.teacher_types):
+            if FILE_TYPES[name].requires_imatrix and not uses_imatrix(name, self.imatrix):
+                raise ValueError(
+                    f'{name} cannot be made without an importance matrix: imatrix="auto"'
+                )
         return self

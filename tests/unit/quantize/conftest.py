@@ -186,7 +186,7 @@ def make_run(
 ) -> Callable[[Path, Path], RunDirectory]:
     """Return a function that makes a run whose student and conversations are finished."""
 
-    def make(student_dir: Path, teacher_dir: Path) -> RunDirectory:
+    def make(student_dir: Path, teacher_dir: Path, **more_facts: object) -> RunDirectory:
         import shutil
 
         run = RunDirectory(tmp_path / "run")
@@ -204,6 +204,7 @@ def make_run(
                 "method": "full",
                 "evaluation": {"split": "test", "untrained": fidelity, "trained": fidelity},
             }
+            | more_facts
         )
         return run
 

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from potstill.errors import ArtifactError, ConversionError, ManifestMismatchError
+from potstill.config import dump_toml
+from potstill.errors import ArtifactError, ConfigError, ConversionError, ManifestMismatchError
 from potstill.manifest import verify_manifest
 from quantize.config import QuantizeConfig
+from quantize.quantisation.files import FileMaker
 from quantize.stage import run
 
 CONFIG = QuantizeConfig(verification_tokens=40, num_threads=1)
@@ -34,7 +37,10 @@ def test_files_card_and_modelfile_are_made_and_described(tiny_quantize_run, capf
         "student-Q4_K_M.gguf",
         "teacher-F16.gguf",
         "teacher-Q4_K_M.gguf",
+        "student.imatrix.gguf",
+        "teacher.imatrix.gguf",
         "README.md",
+        "quality.png",
         "Modelfile",
     }
     files = {file["name"]: file for file in manifest.facts["files"]}
@@ -93,8 +99,7 @@ def test_a_teacher_that_was_trained_further_gets_no_files(make_checkpoint, make_
 
 
 def test_file_beyond_its_bound_leaves_the_stage_unfinished(tiny_quantize_run):
-    bounds = CONFIG.kl_bounds_nats.model_copy(update={"Q4_K_M": 1e-9})
-    config = CONFIG.model_copy(update={"kl_bounds_nats": bounds})
+    config = CONFIG.model_copy(update={"kl_bounds_nats": {"Q4_K_M": 1e-9}})
     with pytest.raises(ConversionError, match=r"student-Q4_K_M\.gguf"):
         run(config, tiny_quantize_run)
     assert not tiny_quantize_run.is_finished("gguf")
@@ -102,15 +107,16 @@ def test_file_beyond_its_bound_leaves_the_stage_unfinished(tiny_quantize_run):
 
 def test_verified_files_are_kept_and_damaged_ones_made_again(tiny_quantize_run, monkeypatch):
     made: list[str] = []
-    make_file = sys.modules["quantize.stage"]._make_file
+    make_file = FileMaker.make
 
-    def count(model, gguf_type, path, config):
+    def count(maker, name, path):
         if path.name == "teacher-Q4_K_M.gguf" and len(made) < 5:
             raise KeyboardInterrupt
-        make_file(model, gguf_type, path, config)
+        facts = make_file(maker, name, path)
         made.append(path.name)
+        return facts
 
-    monkeypatch.setattr("quantize.stage._make_file", count)
+    monkeypatch.setattr(FileMaker, "make", count)
     with pytest.raises(KeyboardInterrupt):
         run(CONFIG, tiny_quantize_run)
     assert len(made) == 4
@@ -188,6 +194,10 @@ def test_student_of_other_conversations_is_refused(tiny_quantize_run, monkeypatc
         {"types": ()},
         {"types": ("F16", "F16")},
         {"types": ("Q3_K",)},
+        {"types": ("IQ2_XS",), "imatrix": "never"},
+        {"target_megabytes": (60, 60)},
+        {"target_megabytes": 0},
+        {"types": ("F16",), "target_megabytes": 60, "recommended": "61MB"},
         {"recommended": "Q6_K"},
         {"verification_tokens": 0},
         {"kl_bounds_nats": {"Q8_0": 0}},
@@ -197,3 +207,72 @@ def test_student_of_other_conversations_is_refused(tiny_quantize_run, monkeypatc
 def test_impossible_configuration_is_refused(changes):
     with pytest.raises(ValidationError):
         QuantizeConfig(**changes)
+
+
+def test_a_size_may_be_one_number_and_recommended_by_its_name():
+    config = QuantizeConfig(target_megabytes=60.5, recommended="60.5MB")
+    assert config.mixes == {"60.5MB": 60.5e6}
+    assert QuantizeConfig.model_validate(config.to_json()) == config
+    assert QuantizeConfig.model_validate(tomllib.loads(dump_toml({"a": config}))["a"]) == config
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_size_gets_the_best_mix_and_says_what_it_is(tiny_quantize_run):
+    config = CONFIG.model_copy(
+        update={"types": ("Q4_0",), "teacher_types": (), "target_megabytes": (0.28,)}
+    )
+    manifest = run(config, tiny_quantize_run)
+    stock, mix = manifest.facts["files"]
+    assert (mix["name"], mix["type"]) == ("student-0.28MB", "0.28MB")
+    assert mix["bytes"] <= 280_000
+    assert mix["mix"]["target_bytes"] == 280_000
+    assert set(mix["mix"]["types"]) >= {"token_embd", "attn_q", "ffn_down"}
+    assert 0 < mix["kl_to_checkpoint_nats"] < stock["kl_to_checkpoint_nats"] + 1.0
+    assert (tiny_quantize_run.stage_dir("gguf") / "student.imatrix.gguf").is_file()
+
+
+def test_an_impossible_size_is_refused_with_the_smallest_possible(tiny_quantize_run):
+    config = CONFIG.model_copy(
+        update={"types": ("F16",), "teacher_types": (), "target_megabytes": (0.01,)}
+    )
+    with pytest.raises(ConfigError, match=r"at least 0\.\d\d"):
+        run(config, tiny_quantize_run)
+
+
+def test_no_importance_matrix_is_made_where_none_is_used(tiny_quantize_run):
+    config = CONFIG.model_copy(update={"types": ("F16", "Q8_0"), "teacher_types": ()})
+    manifest = run(config, tiny_quantize_run)
+    assert not list(tiny_quantize_run.stage_dir("gguf").glob("*.imatrix.gguf"))
+    assert [file.get("imatrix") for file in manifest.facts["files"]] == [None, False]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_student_trained_for_a_type_gets_it_without_an_importance_matrix(
+    make_checkpoint, make_run
+):
+    student = make_checkpoint("student", num_hidden_layers=1)
+    tiny_run = make_run(student, student, quantisation_aware={"type": "Q4_0"})
+    config = CONFIG.model_copy(update={"types": ("Q5_1",), "teacher_types": ()})
+    files = {file["type"]: file for file in run(config, tiny_run).facts["files"]}
+    assert {name: file["imatrix"] for name, file in files.items()} == {"Q5_1": True, "Q4_0": False}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_damaged_importance_matrix_is_computed_again(tiny_quantize_run, monkeypatch):
+    config = CONFIG.model_copy(update={"types": ("Q4_0", "Q5_0"), "teacher_types": ()})
+    make_file = FileMaker.make
+
+    def interrupted(maker, name, path):
+        if name == "Q5_0":
+            raise KeyboardInterrupt
+        return make_file(maker, name, path)
+
+    monkeypatch.setattr(FileMaker, "make", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tiny_quantize_run)
+    monkeypatch.setattr(FileMaker, "make", make_file)
+    path = tiny_quantize_run.partial_dir("gguf") / "student.imatrix.gguf"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes(100))
+    run(config, tiny_quantize_run)
+    assert (tiny_quantize_run.stage_dir("gguf") / path.name).read_bytes() == whole

@@ -1,0 +1,160 @@
+"""The models of a run that become GGUF files.
+
+In: the configuration and the run's finished stages. Out: `SourceModel`s, with all that is known of
+them before a file is made. Knows nothing of GGUF files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
+from potstill.errors import ConversionError
+from potstill.rundir import RunDirectory
+from quantize.config import QuantizeConfig
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.quantisation.calibration import Calibration, read_calibration
+from quantize.quantisation.types import FileTypeName
+from quantize.verification.expected import Expected, read_expected
+from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A checkpoint and the files to make of it.
+
+    Attributes:
+        mixes: Sizes in bytes of further files, by name.
+        aware_type: The type that the model was trained for, if it was for one.
+        has_own_tokenizer: Its tokens are not those of the conversations.
+        scratch_dir: Where to keep what only the making needs.
+    """
+
+    role: Literal["student", "teacher"]
+    checkpoint: Checkpoint
+    types: tuple[FileTypeName, ...]
+    mixes: dict[str, float]
+    aware_type: FileTypeName | None
+    has_own_tokenizer: bool
+    held_out: HeldOut
+    conversations_dir: Path
+    scratch_dir: Path
+
+    @property
+    def name(self) -> str:
+        """What the files call the model."""
+        return f"{self.role} {self.checkpoint.dir.name}"
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """What the names of its files end in."""
+        return (*self.types, *self.mixes)
+
+    @cached_property
+    def tokenizer(self) -> Any:  # noqa: ANN401  (a transformers tokenizer)
+        """The checkpoint's tokenizer."""
+        return load_tokenizer(self.checkpoint.dir)
+
+    @cached_property
+    def expected(self) -> Expected:
+        """What the files' tokenizers must answer."""
+        config = self.checkpoint.config
+        return read_expected(
+            self.tokenizer, self.checkpoint.dir, config.vocab_size, self.held_out.chats
+        )
+
+    @cached_property
+    def logprobs_path(self) -> Path:
+        """The checkpoint's log-probabilities, computed once for all types."""
+        path = self.scratch_dir / f"{self.role}-logprobs.npy"
+        if not path.is_file():
+            write_reference_logprobs(self.checkpoint.dir, self.held_out, path, label=self.role)
+        return path
+
+    def calibration(self, max_tokens: int, skip_tokens: int = 0) -> Calibration:
+        """Read training conversations in the model's tokens, see `read_calibration`."""
+        return read_calibration(
+            self.conversations_dir,
+            max_tokens,
+            self.checkpoint.config.max_position_embeddings,
+            skip_tokens=skip_tokens,
+            tokenizer=self.tokenizer if self.has_own_tokenizer else None,
+        )
+
+
+def source_models(
+    config: QuantizeConfig,
+    run_directory: RunDirectory,
+    student: dict[str, Any],
+    scratch_dir: Path,
+) -> list[SourceModel]:
+    """Return the student, and the teacher if it gets files.
+
+    Args:
+        student: Facts of the student's manifest.
+
+    Raises:
+        ConversionError: A model's architecture cannot become GGUF.
+        ManifestMismatchError: The teacher is not that of the conversations.
+        ArtifactError: A checkpoint is missing or damaged.
+    """
+    conversations_dir = run_directory.stage_dir("conversations")
+    student_dir = run_directory.stage_dir("student")
+    own_tokenizer = bool(student.get("own_tokenizer"))
+    held_out = student_held_out = read_held_out(conversations_dir, config.verification_tokens)
+    if own_tokenizer:
+        student_held_out = read_held_out(
+            conversations_dir, config.verification_tokens, load_tokenizer(student_dir)
+        )
+    aware_type = (student.get("quantisation_aware") or {}).get("type")
+    models = [
+        SourceModel(
+            role="student",
+            checkpoint=Checkpoint(student_dir),
+            types=config.student_types(aware_type),
+            mixes=config.mixes,
+            aware_type=aware_type,
+            has_own_tokenizer=own_tokenizer,
+            held_out=student_held_out,
+            conversations_dir=conversations_dir,
+            scratch_dir=scratch_dir,
+        )
+    ]
+    if config.teacher_types:
+        teacher_dir = find_checkpoint(student["teacher"]["path"])
+        refuse_other_checkpoint(teacher_dir, student["teacher"]["fingerprint"])
+        models.append(
+            SourceModel(
+                role="teacher",
+                checkpoint=Checkpoint(teacher_dir),
+                types=config.teacher_types,
+                mixes={},
+                aware_type=None,
+                has_own_tokenizer=False,
+                held_out=held_out,
+                conversations_dir=conversations_dir,
+                scratch_dir=scratch_dir,
+            )
+        )
+    return models
+
+
+def load_tokenizer(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers tokenizer)
+    """Load a checkpoint's tokenizer.
+
+    Raises:
+        ConversionError: transformers cannot.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint_dir)
+    except (OSError, ValueError) as error:
+        raise ConversionError(
+            "the checkpoint's tokenizer cannot be loaded",
+            where=checkpoint_dir,
+            found=str(error).splitlines()[0],
+        ) from error

@@ -1,0 +1,65 @@
+"""Every file type that llama.cpp makes, of one random layer whose rows suit them all."""
+
+from __future__ import annotations
+
+import pytest
+from gguf import GGUFReader
+
+from quantize.llama.quantise import quantise_file
+from quantize.quantisation.calibration import Calibration
+from quantize.quantisation.imatrix import write_importance
+from quantize.quantisation.types import BASES, FILE_TYPES
+
+QUANTISED = [name for name in FILE_TYPES if name not in BASES]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory, teacher_dir):
+    """A random layer as F16, and its importance matrix."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from quantize.conversion.checkpoint import Checkpoint
+    from quantize.conversion.convert import gguf_names, write_base_gguf
+
+    directory = tmp_path_factory.mktemp("wide")
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=256,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory / "checkpoint")
+    tokenizer.save_pretrained(directory / "checkpoint")
+    checkpoint = Checkpoint(directory / "checkpoint")
+    base_path, imatrix_path = directory / "F16.gguf", directory / "imatrix.gguf"
+    write_base_gguf(checkpoint, tokenizer, base_path, "F16", "wide")
+    calibration = Calibration([list(range(3, 40))])
+    names = gguf_names(checkpoint)
+    write_importance(checkpoint.dir, names, "llama", calibration, imatrix_path, label="wide")
+    return base_path, imatrix_path
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_every_type_is_made_with_an_importance_matrix(paths, tmp_path, name):
+    base_path, imatrix_path = paths
+    quantise_file(base_path, tmp_path / "made.gguf", name, 1, imatrix_path=imatrix_path)
+    reader = GGUFReader(tmp_path / "made.gguf")
+    assert reader.fields["general.file_type"].contents() == FILE_TYPES[name].ftype
+    types = {tensor.tensor_type.name for tensor in reader.tensors}
+    # MXFP4 is for experts only: a dense model's tensors become Q8_0.
+    assert FILE_TYPES[name].tensor_type in types or (name, types) == ("MXFP4_MOE", {"Q8_0", "F32"})
+
+
+def test_types_that_need_an_importance_matrix_are_those_that_llama_cpp_refuses(paths, tmp_path):
+    refused = set()
+    for name in QUANTISED:
+        try:
+            quantise_file(paths[0], tmp_path / "made.gguf", name, 1)
+        except RuntimeError:
+            refused.add(name)
+    assert refused == {name for name in QUANTISED if FILE_TYPES[name].requires_imatrix}
