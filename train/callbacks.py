@@ -16,6 +16,11 @@ from transformers import TrainerCallback
 from potstill.progress import append_metrics, track
 from train.job import Phase
 
+LABELS: dict[Phase, str] = {
+    "offline": "training",
+    "on_policy": "training on its own answers",
+    "quantisation_aware": "training quantised",
+}
 UNREPORTED = {"epoch", "num_input_tokens_seen", "num_tokens", "step_time"}
 """Logged values that say nothing beside `step` and `tokens_per_second`."""
 
@@ -41,8 +46,8 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         self._num_tokens_before = state.num_input_tokens_seen
         self._progress = None
         if state.is_world_process_zero:
-            label = "training" if self._phase == "offline" else "training on its own answers"
-            self._progress = self._stack.enter_context(track(label, state.max_steps, "steps"))
+            shown = track(LABELS[self._phase], state.max_steps, "steps")
+            self._progress = self._stack.enter_context(shown)
             self._progress.resume_from(state.global_step)
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:  # noqa: ANN401

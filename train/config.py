@@ -5,9 +5,9 @@ In: TOML values. Out: one frozen, validated table. Imports no heavy library.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from potstill.config import Table
 
@@ -160,6 +160,40 @@ class OnPolicyConfig(Table):
     """Of sampling and of the loss (TRL's `temperature`)."""
 
 
+BlockFileType = Literal["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+"""GGUF files whose layers are in blocks of one type, 32 values each."""
+
+
+class QuantisationAwareConfig(Table):
+    """A last phase in which the student learns to be good as a quantised file.
+
+    It goes on learning from the stored conversations, with the same loss, while its weights are
+    quantised as the file's will be. All of it is trained but embeddings and head, if they are
+    frozen: adapters are merged first.
+    """
+
+    type: BlockFileType
+    """Type of the file, made without an importance matrix. The smaller it is, the more there is to
+    regain."""
+    num_epochs: float = Field(default=1.0, gt=0.0)
+    """Passes over the train split, when `max_steps` is unset."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps, instead of `num_epochs`."""
+    learning_rate: float = Field(default=2e-4, gt=0.0)
+    """Peak of the schedule."""
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _type_is_of_small_blocks(cls, value: object) -> object:
+        if isinstance(value, str) and value not in get_args(BlockFileType):
+            raise ValueError(
+                f"a student cannot be trained to be {value}: in such a file tensors have types of "
+                f"their own. Take {', '.join(get_args(BlockFileType))}, or leave the table out and "
+                "let quantize.types make it with an importance matrix"
+            )
+        return value
+
+
 class TrainConfig(Table):
     """The train stage."""
 
@@ -171,6 +205,8 @@ class TrainConfig(Table):
     freeze: FreezeConfig = FreezeConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     on_policy: OnPolicyConfig = OnPolicyConfig()
+    quantisation_aware: QuantisationAwareConfig | None = None
+    """None leaves the phase out: it makes one type of file better, and the others hardly."""
     launch: str | None = None
     """Train in several processes: `ddp`, `fsdp2` or `deepspeed` (train/launch/), or the path of a
     configuration of `accelerate launch`. None: in this process, on one device."""
@@ -217,6 +253,15 @@ class TrainConfig(Table):
     `tensorboard`, `trackio` or `wandb`, each installed by you."""
     seed: int = 0
     """Seed of the order of conversations and of adapter weights."""
+
+    @model_validator(mode="after")
+    def _quantised_weights_can_be_put_back(self) -> TrainConfig:
+        if self.quantisation_aware is not None and self.launch == "deepspeed":
+            raise ValueError(
+                "quantisation_aware needs launch ddp or fsdp2: DeepSpeed changes the weights while "
+                "they are quantised"
+            )
+        return self
 
     @model_validator(mode="after")
     def _narrowed_layers_are_trained(self) -> TrainConfig:

@@ -34,6 +34,8 @@ ACTIVATION_BYTES = 70.0
 CHECKPOINTED_BYTES = 8.0
 """The same with gradient checkpointing: what enters each layer, and its gradient."""
 PROCESS_BYTES = 1.5e9
+MEASUREMENTS_OF_FILES = 3
+"""Before quantised training, in full precision and quantised, and quantised after it."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,13 @@ def _tokens(config: TrainConfig, workload: Workload) -> _Tokens:
     held_out = workload.test_share * workload.num_conversations
     per_step = config.batch_size * config.gradient_accumulation_steps
     per_step_tokens = per_step * _row_tokens(config, workload)
-    num_conversations = workload.num_conversations * (1.0 - workload.test_share)
-    trained = config.num_epochs * num_conversations * length
-    if config.max_steps:
-        trained = config.max_steps * per_step_tokens
+    epoch_tokens = workload.num_conversations * (1.0 - workload.test_share) * length
+    trained, num_measurements = 0.0, 2
+    for phase in filter(None, (config, config.quantisation_aware)):
+        steps_tokens = (phase.max_steps or 0) * per_step_tokens
+        trained += steps_tokens or phase.num_epochs * epoch_tokens
+    if config.quantisation_aware is not None:
+        num_measurements += MEASUREMENTS_OF_FILES
     on_the_way = 0
     if evaluation.every_steps:
         num_steps = math.ceil(trained / max(per_step_tokens, 1.0))
@@ -111,7 +116,9 @@ def _tokens(config: TrainConfig, workload: Workload) -> _Tokens:
     longest = config.on_policy.max_completion_tokens
     return _Tokens(
         trained=trained,
-        measured=(2 + on_the_way) * min(evaluation.max_conversations, held_out) * length,
+        measured=(num_measurements + on_the_way)
+        * min(evaluation.max_conversations, held_out)
+        * length,
         sampled=on_the_way * evaluation.num_generations * evaluation.max_new_tokens
         + answered * longest,
         corrected=answered * (workload.prompt_tokens + longest),
@@ -119,7 +126,7 @@ def _tokens(config: TrainConfig, workload: Workload) -> _Tokens:
 
 
 def _trained_parameters(config: TrainConfig, shape: ModelShape) -> float:
-    if config.method == "full":
+    if config.method == "full" or config.quantisation_aware is not None:
         return shape.layer_parameters if config.freeze.embeddings else shape.num_parameters
     neurons = shape.intermediate_size or 4 * shape.hidden_size
     rows_and_columns = 4 * 2 * shape.hidden_size + 3 * (shape.hidden_size + neurons)

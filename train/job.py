@@ -18,8 +18,9 @@ from train.config import TrainConfig
 from train.students.plan import StudentPlan
 
 JOB_NAME = "job.json"
-Phase = Literal["offline", "on_policy"]
-"""Training on the stored conversations; then, if asked for, on answers of the student itself."""
+Phase = Literal["offline", "on_policy", "quantisation_aware"]
+"""Training on the stored conversations; then, if asked for, on answers of the student itself; then,
+if asked for, on the stored conversations again with weights as a quantised file holds them."""
 Value = TypeVar("Value", bound=BaseModel)
 
 
@@ -83,6 +84,16 @@ class Outcome(BaseModel):
     """Tokens that were read: prompts and answers, without padding."""
 
 
+def phases_of(config: TrainConfig) -> tuple[Phase, ...]:
+    """Return the phases of training that are asked for, in order."""
+    phases: list[Phase] = ["offline"]
+    if config.on_policy.max_steps > 0:
+        phases.append("on_policy")
+    if config.quantisation_aware is not None:
+        phases.append("quantisation_aware")
+    return tuple(phases)
+
+
 class PhaseFiles:
     """Where a phase keeps what."""
 
@@ -95,6 +106,7 @@ class PhaseFiles:
         """Written last: with it the phase is done."""
         self.failure_path = self.dir / "failure.json"
         self.fidelity_path = self.dir / "fidelity.json"
+        self.quantised_fidelity_path = self.dir / "quantised_fidelity.json"
 
     def outcome(self) -> Outcome | None:
         """Return what the phase came to, None before its end."""

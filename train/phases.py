@@ -1,4 +1,4 @@
-"""One phase of training: on the stored conversations, or on the student's own answers.
+"""One phase of training: on the stored conversations, on the student's own answers, or quantised.
 
 In: the stage's scratch directory. Out: the trained parameters in it, and what they cost. Knows
 nothing of run directories, nor whether it is one of several processes that do the same: the first
@@ -8,11 +8,12 @@ of them writes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoTokenizer, EarlyStoppingCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar
@@ -24,8 +25,13 @@ from train.data.batches import Collator, PackedCollator
 from train.data.cache import open_split
 from train.data.packing import pack_split, refuse_mixed_rows
 from train.evaluation.held_out import HeldOut, without_adapters
-from train.job import Job, Outcome, Phase, PhaseFiles, read_job, write_json
+from train.job import Job, Outcome, Phase, PhaseFiles, phases_of, read_job, write_json
 from train.losses import mix_of
+from train.quantisation_aware.training import (
+    mark_trained,
+    phase_settings,
+    quantise_in_training,
+)
 from train.states import load_trained, newest_whole_state
 from train.students.adapters import adapter_config, merge_adapters
 from train.students.plan import build_student, freeze
@@ -41,19 +47,21 @@ def train(scratch_dir: Path, phase: Phase) -> None:
     """
     disable_progress_bar()
     job, files = read_job(scratch_dir), PhaseFiles(scratch_dir, phase)
-    model = trainable_student(job)
-    if phase == "offline":
-        steps_before = 0
-        trainer = _offline_trainer(job, model, scratch_dir)
-    else:
+    before = phases_of(job.config)[: phases_of(job.config).index(phase)]
+    steps_before = sum(PhaseFiles(scratch_dir, one).require_outcome().steps for one in before)
+    model = _student_after(job, scratch_dir, before, phase)
+    if phase == "on_policy":
         from train.on_policy.trainers import on_policy_trainer  # imports much
 
-        steps_before = PhaseFiles(scratch_dir, "offline").require_outcome().steps
-        load_trained(model, PhaseFiles(scratch_dir, "offline").weights_path())
-        trainer = on_policy_trainer(job, model, scratch_dir, files.states_dir)
+        trainer: Any = on_policy_trainer(job, model, scratch_dir, files.states_dir)
+    else:
+        trainer = _trainer_of_the_stored(job, model, scratch_dir, phase)
     if job.config.compile:
         compile_layers(model)
     _equip(trainer, job, scratch_dir, phase, steps_before)
+    aware = job.config.quantisation_aware
+    if phase == "quantisation_aware" and aware is not None:
+        quantise_in_training(trainer, aware.type, job.config.save_dtype)
     state = newest_whole_state(files.states_dir)
     with ProgressCallback(phase, job.metrics_path, steps_before) as progress:
         trainer.add_callback(progress)
@@ -69,9 +77,12 @@ def train(scratch_dir: Path, phase: Phase) -> None:
     _finish(trainer, files)
 
 
-def trainable_student(job: Job) -> Any:  # noqa: ANN401  (untyped library)
-    """Return the student as it is before training, with what is to be trained marked as such."""
+def trainable_student(job: Job, phase: Phase = "offline") -> Any:  # noqa: ANN401
+    """Return the student as it is before training, with what a phase trains marked as such."""
     model = build_student(job.plan)
+    if phase == "quantisation_aware":
+        mark_trained(model, job.config.freeze)
+        return model
     if job.config.method == "lora":
         set_seed(job.config.seed)
         return get_peft_model(model, adapter_config(job.config.lora))
@@ -89,13 +100,33 @@ def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[i
         TrainingError: They compute something else.
         ArtifactError: What the phase left is damaged.
     """
-    model = trainable_student(job)
+    model = trainable_student(job, phase)
     load_trained(model, PhaseFiles(scratch_dir, phase).weights_path())
-    return merge_adapters(model, token_ids) if job.config.method == "lora" else model
+    return merge_adapters(model, token_ids) if isinstance(model, PeftModel) else model
 
 
-def _offline_trainer(job: Job, model: Any, scratch_dir: Path) -> DistillationTrainer:  # noqa: ANN401
-    config = job.config
+def _student_after(job: Job, scratch_dir: Path, before: Sequence[Phase], phase: Phase) -> Any:  # noqa: ANN401  (untyped library)
+    """Return the student that a phase trains, as the phases before it left it."""
+    if phase == "quantisation_aware":
+        token_ids = open_split(scratch_dir, "test")[0]["token_ids"][: job.config.max_length]
+        model = trained_student(job, scratch_dir, before[-1], [int(one) for one in token_ids])
+        mark_trained(model, job.config.freeze)
+        return model
+    model = trainable_student(job, phase)
+    if before:
+        load_trained(model, PhaseFiles(scratch_dir, before[-1]).weights_path())
+    return model
+
+
+def _trainer_of_the_stored(
+    job: Job,
+    model: Any,  # noqa: ANN401
+    scratch_dir: Path,
+    phase: Phase,
+) -> DistillationTrainer:
+    config, aware = job.config, job.config.quantisation_aware
+    if phase == "quantisation_aware" and aware is not None:
+        config = phase_settings(config, aware)
     split = open_split(scratch_dir, "train")
     padded = Collator(config.max_length, job.pad_token_id)
     collator: Collator | PackedCollator = padded
@@ -106,7 +137,7 @@ def _offline_trainer(job: Job, model: Any, scratch_dir: Path) -> DistillationTra
     patience = config.evaluation.patience
     return DistillationTrainer(
         model=model,
-        args=offline_arguments(config, PhaseFiles(scratch_dir, "offline").states_dir),
+        args=offline_arguments(config, PhaseFiles(scratch_dir, phase).states_dir),
         mix=mix_of(config.kd),
         train_dataset=split,
         eval_dataset=open_split(scratch_dir, "validation"),
@@ -119,10 +150,10 @@ def _offline_trainer(job: Job, model: Any, scratch_dir: Path) -> DistillationTra
 def _equip(trainer: Any, job: Job, scratch_dir: Path, phase: Phase, steps_before: int) -> None:  # noqa: ANN401
     """Give a trainer what it measures on the way, and TensorBoard its place.
 
-    The best student is kept in the first phase only: the second one does not lower the loss on the
-    teacher's conversations, by which students are told better or worse.
+    The best student is not kept on its own answers: there the loss on the teacher's conversations,
+    by which students are told better or worse, is not what is lowered.
     """
-    keeps_best = phase == "offline" and job.config.evaluation.patience is not None
+    keeps_best = phase != "on_policy" and job.config.evaluation.patience is not None
     trainer.held_out = HeldOut(
         config=job.config,
         split=open_split(scratch_dir, "validation"),

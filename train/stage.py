@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from train.arguments import refuse_absent_reporters
-from train.config import TrainConfig
+from train.config import QuantisationAwareConfig, TrainConfig
 from train.data.cache import largest_token_id
 from train.data.inputs import Data, load_data
 from train.evaluation.curves import draw_curves
 from train.evaluation.fidelity import measure_fidelity
-from train.job import Job, Outcome, Phase, PhaseFiles, write_job, write_text
+from train.job import Job, Outcome, Phase, PhaseFiles, phases_of, write_job, write_text
 from train.launcher import launch_options, run_phase
 from train.phases import trained_student
+from train.quantisation_aware.weights import Quantisation
 from train.students.checkpoints import reload_student, save_student
 from train.students.plan import StudentPlan, build_student, plan_student, refuse_small_vocabulary
 
@@ -39,6 +41,8 @@ logger = logging.getLogger(__name__)
 START_NAME = "start.json"
 GENERATIONS_NAME = "generations.jsonl"
 CURVES_NAME = "curves.png"
+PLAIN, AWARE = "quantised_plain", "quantised_aware"
+"""What the student measured as its file is called, before it is trained for that and after."""
 
 
 def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
@@ -62,13 +66,22 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     plan, untrained = _start(config, data, session.scratch_dir)
     job = _job(config, data, plan, session, run_directory)
     write_job(job, session.scratch_dir)
-    measured = {"untrained": untrained}
-    outcomes = {"offline": run_phase(session.scratch_dir, "offline", config.launch)}
-    if config.on_policy.max_steps > 0:
-        measured["offline"] = _measure_once(job, data, session.scratch_dir, "offline")
-        outcomes["on_policy"] = run_phase(session.scratch_dir, "on_policy", config.launch)
-    student = _save(job, data, session, "on_policy" if "on_policy" in outcomes else "offline")
+    measured, outcomes = {"untrained": untrained}, {}
+    *earlier, last = phases_of(config)
+    for phase in earlier:
+        outcomes[phase] = run_phase(session.scratch_dir, phase, config.launch)
+        measured[phase] = _measure_once(job, data, session.scratch_dir, phase)
+    if last == "quantisation_aware":
+        measured[PLAIN] = _measure_once(
+            job, data, session.scratch_dir, earlier[-1], config.quantisation_aware
+        )
+    outcomes[last] = run_phase(session.scratch_dir, last, config.launch)
+    student = _save(job, data, session, last)
     measured["trained"] = _measure(config, data, student, "measuring the trained student")
+    if last == "quantisation_aware":
+        measured[AWARE] = _measure(
+            config, data, student, "measuring it quantised", config.quantisation_aware
+        )
     _report(measured, run_directory)
     draw_curves(run_directory.metrics_path, session.dir / CURVES_NAME)
     return session.finish(
@@ -131,27 +144,45 @@ def _save(job: Job, data: Data, session: StageSession, phase: Phase) -> Any:  # 
     return reloaded
 
 
-def _measure_once(job: Job, data: Data, scratch_dir: Path, phase: Phase) -> Fidelity:
+def _measure_once(
+    job: Job,
+    data: Data,
+    scratch_dir: Path,
+    phase: Phase,
+    aware: QuantisationAwareConfig | None = None,
+) -> Fidelity:
     """Measure the student after a phase that is not the last; a resumed run does not again."""
-    path = PhaseFiles(scratch_dir, phase).fidelity_path
+    files = PhaseFiles(scratch_dir, phase)
+    path = files.quantised_fidelity_path if aware else files.fidelity_path
     if path.is_file():
         return Fidelity(**json.loads(path.read_text(encoding="utf-8")))
     model = trained_student(job, scratch_dir, phase, _probe(job.config, data)).to(_device())
-    measured = _measure(job.config, data, model, "measuring the student so far")
+    measured = _measure(job.config, data, model, "measuring the student so far", aware)
     write_text(json.dumps(dataclasses.asdict(measured)), path)
     return measured
 
 
-def _measure(config: TrainConfig, data: Data, model: Any, label: str) -> Fidelity:  # noqa: ANN401
-    return measure_fidelity(
-        model,
-        data.test,
-        data.collator,
-        max_conversations=config.evaluation.max_conversations,
-        batch_size=config.batch_size,
-        label=label,
-        drawn=tokens_are_draws(data.facts),
-    )
+def _measure(
+    config: TrainConfig,
+    data: Data,
+    model: Any,  # noqa: ANN401  (untyped library)
+    label: str,
+    aware: QuantisationAwareConfig | None = None,
+) -> Fidelity:
+    """Measure a model as it is, or as its file of the type that it is trained for."""
+    as_file: AbstractContextManager[None] = nullcontext()
+    if aware is not None:
+        as_file = Quantisation.of(model, aware.type, config.save_dtype).applied(model)
+    with as_file:
+        return measure_fidelity(
+            model,
+            data.test,
+            data.collator,
+            max_conversations=config.evaluation.max_conversations,
+            batch_size=config.batch_size,
+            label=label,
+            drawn=tokens_are_draws(data.facts),
+        )
 
 
 def _probe(config: TrainConfig, data: Data) -> list[int]:
@@ -177,11 +208,24 @@ def _facts(
         "removed_layers": list(plan.removed_layers),
         "pruned": bool(plan.removed_layers or plan.kept_neurons),
         "improved": measured["trained"].loss_nats < measured["untrained"].loss_nats,
+        **_aware_facts(config, measured),
         "evaluation": {
             "split": "test",
             **{name: dataclasses.asdict(fidelity) for name, fidelity in measured.items()},
         },
     }
+
+
+def _aware_facts(config: TrainConfig, measured: dict[str, Fidelity]) -> dict[str, Any]:
+    """Return which type of file the student is good as, and how far it was from that before."""
+    if config.quantisation_aware is None:
+        return {}
+    facts = {
+        "type": config.quantisation_aware.type,
+        "kl_nats_plain": measured[PLAIN].kl_nats,
+        "kl_nats_aware": measured[AWARE].kl_nats,
+    }
+    return {"quantisation_aware": facts}
 
 
 def _stats(outcomes: dict[str, Outcome], data: Data) -> dict[str, float]:

@@ -9,6 +9,7 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _mark_best(panel: Axes, lines: list[Line]) -> None:
 
 
 def _finish(panel: Axes, training: list[Line]) -> None:
-    """Give a panel what all have, and show where the student's own answers begin."""
+    """Give a panel what all have, and show where one phase ends and another begins."""
     panel.title.set(fontweight="bold", fontsize="medium")
     panel.set_xlabel("optimizer step")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -172,9 +173,9 @@ def _finish(panel: Axes, training: list[Line]) -> None:
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
     panel.set_visible(bool(panel.lines))
-    offline = [one["step"] for one in training if one.get("phase") != ON_POLICY]
-    if 0 < len(offline) < len(training):
-        panel.axvline(offline[-1], color=DARK, linewidth=0.8, linestyle="--")
+    for before, after in pairwise(training):
+        if before.get("phase") != after.get("phase"):
+            panel.axvline(before["step"], color=DARK, linewidth=0.8, linestyle="--")
     if panel.get_legend_handles_labels()[1]:
         panel.legend(edgecolor="none", framealpha=0.8, fontsize="small")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,8 @@ class HeldOut:
     """For the weights of the best student; None: they are not kept."""
     steps_before: int = 0
     """Optimizer steps of earlier phases."""
+    around: Callable[[Any], AbstractContextManager[object]] = nullcontext
+    """What the model is put into while it is measured."""
 
     def measure(self, model: Any, step: int, *, writes: bool) -> dict[str, float]:  # noqa: ANN401
         """Return a student's figures as `eval_*`, the held-out loss among them; let it answer.
@@ -48,24 +51,25 @@ class HeldOut:
             writes: Whether the answers are kept: by one of several processes.
         """
         evaluation = self.config.evaluation
-        fidelity = measure_fidelity(
-            model,
-            self.split,
-            self.collator,
-            max_conversations=evaluation.max_conversations,
-            batch_size=self.config.batch_size,
-            label=f"measuring at step {step}",
-            drawn=self.tokens_are_draws,
-        )
-        write_generations(
-            self.generations_path if writes else Path(os.devnull),
-            model,
-            self.tokenizer,
-            self.split,
-            step=self.steps_before + step,
-            num_prompts=evaluation.num_generations,
-            max_new_tokens=evaluation.max_new_tokens,
-        )
+        with self.around(model):
+            fidelity = measure_fidelity(
+                model,
+                self.split,
+                self.collator,
+                max_conversations=evaluation.max_conversations,
+                batch_size=self.config.batch_size,
+                label=f"measuring at step {step}",
+                drawn=self.tokens_are_draws,
+            )
+            write_generations(
+                self.generations_path if writes else Path(os.devnull),
+                model,
+                self.tokenizer,
+                self.split,
+                step=self.steps_before + step,
+                num_prompts=evaluation.num_generations,
+                max_new_tokens=evaluation.max_new_tokens,
+            )
         figures = {"loss": fidelity.loss_nats, **dataclasses.asdict(fidelity)}
         return {f"eval_{name}": value for name, value in figures.items() if value is not None}
 

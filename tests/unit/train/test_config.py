@@ -25,6 +25,25 @@ def test_students_that_cannot_be_are_refused(settings, told):
 
 
 @pytest.mark.parametrize(
+    ("aware", "told"),
+    [
+        ({"type": "Q4_K_M"}, "cannot be trained to be Q4_K_M.*Take Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"),
+        ({"type": "Q3_K_S"}, "quantize.types make it with an importance matrix"),
+        ({"type": 4}, "Q4_0"),
+        ({}, "Field required"),
+    ],
+)
+def test_files_that_a_student_cannot_be_trained_for_are_refused(aware, told):
+    with pytest.raises(ValidationError, match=told):
+        TrainConfig.model_validate({"quantisation_aware": aware})
+
+
+def test_quantised_training_and_deepspeed_are_refused_together():
+    with pytest.raises(ValidationError, match="needs launch ddp or fsdp2"):
+        TrainConfig.model_validate({"quantisation_aware": {"type": "Q4_0"}, "launch": "deepspeed"})
+
+
+@pytest.mark.parametrize(
     "student",
     [
         {"layers": [3, 0]},

@@ -5,7 +5,17 @@ import pytest
 
 from potstill.errors import ArtifactError, ConfigError
 from train.config import TrainConfig
-from train.job import Failure, Job, Outcome, PhaseFiles, read_job, read_json, write_job, write_json
+from train.job import (
+    Failure,
+    Job,
+    Outcome,
+    PhaseFiles,
+    phases_of,
+    read_job,
+    read_json,
+    write_job,
+    write_json,
+)
 from train.students.plan import StudentPlan
 
 
@@ -62,3 +72,19 @@ def test_a_phase_is_done_when_its_outcome_is_there(tmp_path):
     write_json(outcome, files.outcome_path)
     assert files.outcome() == outcome
     assert files.weights_path() == files.best_path
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ("offline",)),
+        ({"on_policy": {"max_steps": 1}}, ("offline", "on_policy")),
+        ({"quantisation_aware": {"type": "Q8_0"}}, ("offline", "quantisation_aware")),
+        (
+            {"on_policy": {"max_steps": 1}, "quantisation_aware": {"type": "Q8_0"}},
+            ("offline", "on_policy", "quantisation_aware"),
+        ),
+    ],
+)
+def test_phases_are_those_asked_for(settings, expected):
+    assert phases_of(TrainConfig.model_validate(settings)) == expected

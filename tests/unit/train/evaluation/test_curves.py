@@ -145,6 +145,16 @@ def test_own_answers_are_told_apart(metrics_path, tmp_path, figures):
     assert [10, 10] in [steps for steps, _ in loss.values()]
 
 
+def test_each_phase_ends_at_a_line(metrics_path, tmp_path, figures):
+    train(metrics_path, 1, 10)
+    train(metrics_path, 12, 14, phase="on_policy")
+    train(metrics_path, 16, 20, phase="quantisation_aware")
+    draw_curves(metrics_path, tmp_path / "curves.png")
+    (panel,) = [one for one in figures[0].axes if one.get_title() == "Learning rate"]
+    lines = [line.get_xdata() for line in panel.lines if line.get_linestyle() == "--"]
+    assert [list(one) for one in lines] == [[10, 10], [14, 14]]
+
+
 def test_a_student_with_other_tokens_has_cross_entropy(metrics_path, tmp_path, figures):
     for step in (1, 2):
         append_metrics(metrics_path, "student", step=step, loss=2.0, ce_nats=2.0)
