@@ -1,13 +1,14 @@
 """The decoding state of one model: a llama.cpp context, one batch, many sequences.
 
-In: chunks of tokens of several sequences. Out: logits rows. One thread owns it.
-Knows nothing of requests, sampling or scheduling. Checks first what would abort the process in C.
+In: chunks of tokens of several sequences. Out: rows of logits, or of hidden states. One thread owns
+it. Checks first what would abort the process in C. Knows nothing of requests or sampling.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,8 @@ class Chunk:
     start: int
     """Position of the first token: the number of tokens the sequence holds already."""
     token_ids: Sequence[int]
-    wants_logits: bool
-    """Whether the distribution after the last token is needed."""
+    num_outputs: int
+    """How many of the last tokens are to have a row of outputs: 0, 1, up to all of them."""
 
 
 class DecodeContext:
@@ -47,6 +48,14 @@ class DecodeContext:
     Every sequence has cells of its own, filled in order of position. In memory that all sequences
     share (kv_unified) a sequence's cells lie where others have left room, attention sums over them
     in that order, and the last bits of an answer would depend on what ran before it.
+
+    llama.cpp decodes such sequences together only where their numbers follow one another without a
+    gap, as many tokens of each as the shortest chunk has: the rest is decoded in further passes.
+
+    Args:
+        max_outputs: The most rows of outputs per batch.
+        embeddings: Give final hidden states instead of logits. All sequences then share the memory
+            of one, and chunks of any length are decoded in one pass.
 
     Raises:
         BackendError: llama.cpp cannot make the context, mostly for want of memory.
@@ -60,16 +69,24 @@ class DecodeContext:
         context_tokens: int,
         max_batch_tokens: int,
         threads: int,
+        max_outputs: int | None = None,
+        embeddings: bool = False,
     ) -> None:
+        self.max_outputs = max_outputs or num_sequences
+        self.decode_seconds = 0.0
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = num_sequences * -(-context_tokens // CELL_BLOCK) * CELL_BLOCK
+        num_cells = -(-context_tokens // CELL_BLOCK) * CELL_BLOCK
+        params.n_ctx = num_cells if embeddings else num_sequences * num_cells
         params.n_seq_max = num_sequences
-        params.n_outputs_max = num_sequences
-        params.kv_unified = False
+        params.n_outputs_max = self.max_outputs
+        params.kv_unified = embeddings
+        params.embeddings = embeddings
         params.type_k = params.type_v = KV_TYPE
         params.n_batch = params.n_ubatch = max_batch_tokens
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
+        if embeddings:
+            params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
         self.pointer = llama_cpp.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise BackendError(
@@ -79,46 +96,36 @@ class DecodeContext:
                 hint="lower serve.max_parallel or serve.context_tokens",
             )
         self._memory = llama_cpp.llama_get_memory(self.pointer)
-        self._vocab_size = model.vocab_size
-        self._num_sequences = num_sequences
+        self._width = model.embedding_width if embeddings else model.vocab_size
+        self._read = llama_cpp.llama_get_embeddings if embeddings else llama_cpp.llama_get_logits
         self._allocate_batch(max_batch_tokens)
 
     def close(self) -> None:
-        """Free the memory; samplers that read from this context must be freed before."""
+        """Free the memory."""
         llama_cpp.llama_free(self.pointer)
 
-    def decode(self, chunks: Sequence[Chunk]) -> list[int]:
+    def decode(self, chunks: Sequence[Chunk]) -> list[npt.NDArray[np.float32]]:
         """Run the model over all chunks at once.
 
         Returns:
-            For each chunk the index of its last token, to read logits by.
+            For each chunk its rows of outputs, [num_outputs, V] raw logits or [num_outputs, width]
+            hidden states, as a view that is valid until the next call.
 
         Raises:
             BackendError: llama.cpp refused the batch. The chunks' sequences must then be cut back
                 with `forget` to what they held before.
         """
-        end = 0
-        last_indices = []
-        for chunk in chunks:
-            begin, end = end, end + len(chunk.token_ids)
-            if not begin < end <= len(self._tokens):
-                raise BackendError("a batch must have 1 to max_batch_tokens tokens", found=end)
-            self._tokens[begin:end] = chunk.token_ids
-            self._positions[begin:end] = np.arange(chunk.start, chunk.start + end - begin)
-            self._sequence_ids[begin:end] = chunk.sequence_id
-            self._wants_logits[begin:end] = 0
-            self._wants_logits[end - 1] = chunk.wants_logits
-            last_indices.append(end - 1)
-        self._batch.n_tokens = end
+        num_outputs = sum(chunk.num_outputs for chunk in chunks)
+        if num_outputs > self.max_outputs:
+            raise BackendError("a batch must have at most max_outputs outputs", found=num_outputs)
+        order = sorted(range(len(chunks)), key=lambda number: chunks[number].sequence_id)
+        self._fill([chunks[number] for number in order])
+        begin = time.perf_counter()
         status = llama_cpp.llama_decode(self.pointer, self._batch)
+        self.decode_seconds += time.perf_counter() - begin
         if status != 0:
             raise BackendError("llama_decode failed", found=f"status {status}")
-        return last_indices
-
-    def logits(self, index: int) -> npt.NDArray[np.float32]:
-        """Copy the raw logits [V] after the batch token at `index`, which must have wanted them."""
-        pointer = llama_cpp.llama_get_logits_ith(self.pointer, index)
-        return np.ctypeslib.as_array(pointer, (self._vocab_size,)).copy()
+        return self._outputs(chunks, order, num_outputs)
 
     def forget(self, sequence_id: int, start: int) -> None:
         """Drop a sequence's tokens from position `start` on."""
@@ -128,13 +135,43 @@ class DecodeContext:
         """Let a sequence hold what another one holds; the bytes move before the next decode."""
         llama_cpp.llama_memory_seq_cp(self._memory, source_id, target_id, -1, -1)
 
+    def clear(self) -> None:
+        """Drop all tokens of all sequences."""
+        llama_cpp.llama_memory_clear(self._memory, False)
+
+    def _fill(self, chunks: Sequence[Chunk]) -> None:
+        end = 0
+        for chunk in chunks:
+            begin, end = end, end + len(chunk.token_ids)
+            if not begin < end <= len(self._tokens):
+                raise BackendError("a batch must have 1 to max_batch_tokens tokens", found=end)
+            self._tokens[begin:end] = chunk.token_ids
+            self._positions[begin:end] = np.arange(chunk.start, chunk.start + end - begin)
+            self._sequence_ids[begin:end] = chunk.sequence_id
+            self._wants_output[begin:end] = 0
+            self._wants_output[end - chunk.num_outputs : end] = 1
+        self._batch.n_tokens = end
+
+    def _outputs(
+        self, chunks: Sequence[Chunk], order: Sequence[int], num_outputs: int
+    ) -> list[npt.NDArray[np.float32]]:
+        if num_outputs == 0:
+            return [np.empty((0, self._width), np.float32) for _ in chunks]
+        rows = np.ctypeslib.as_array(self._read(self.pointer), (num_outputs, self._width))
+        ends = np.cumsum([chunks[number].num_outputs for number in order]).tolist()
+        end_of = dict(zip(order, ends, strict=True))
+        return [
+            rows[end_of[number] - chunk.num_outputs : end_of[number]]
+            for number, chunk in enumerate(chunks)
+        ]
+
     def _allocate_batch(self, capacity: int) -> None:
         """Lay the batch over numpy arrays, which a chunk then fills with one write each."""
         self._tokens = np.zeros(capacity, np.int32)
         self._positions = np.zeros(capacity, np.int32)
         self._sequence_ids = np.zeros(capacity, np.int32)
         self._counts = np.ones(capacity, np.int32)
-        self._wants_logits = np.zeros(capacity, np.int8)
+        self._wants_output = np.zeros(capacity, np.int8)
         int_pointer = ctypes.POINTER(ctypes.c_int32)
         rows = range(
             self._sequence_ids.ctypes.data, self._sequence_ids.ctypes.data + 4 * capacity, 4
@@ -149,7 +186,7 @@ class DecodeContext:
             pos=self._positions.ctypes.data_as(int_pointer),
             n_seq_id=self._counts.ctypes.data_as(int_pointer),
             seq_id=self._row_pointers,
-            logits=self._wants_logits.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+            logits=self._wants_output.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
 

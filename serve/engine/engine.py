@@ -9,42 +9,42 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from concurrent.futures import Future
+from dataclasses import asdict
 
-from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError
+import numpy as np
+import numpy.typing as npt
+
+from potstill.errors import BackendError, BackendUnavailableError, PotstillError
+from serve.engine.checks import check_request, check_texts
 from serve.engine.context import Chunk, DecodeContext
+from serve.engine.embedding import Embedder, Vectors
+from serve.engine.grammar_client import GrammarProcess, Verdict
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
-from serve.engine.sampler import SampledLogprob, Sampler, sampled_logprob
-from serve.engine.slots import Slot, Slots
-from serve.engine.stats import EngineStats
+from serve.engine.sampler import Candidates, Sampler
+from serve.engine.scheduler import Budget, Share, share_batch
+from serve.engine.sequence import ActiveSequence, Proposal
+from serve.engine.slots import Slots, common_length
+from serve.engine.speculation import MAX_VERIFIED_TOKENS, Drafter
+from serve.engine.stats import EngineStats, Totals
 from serve.engine.text import TextStream
 from serve.errors import InvalidRequestError, QueueFullError
 
 logger = logging.getLogger(__name__)
 
+NUM_PROMPT_OUTPUTS = 64
+"""Rows of logits per batch for those who ask for the prompt's log-probabilities, besides one for
+each sequence: 64 rows of 49152 tokens are 13 MB."""
 
-@dataclass(eq=False)
-class _Sequence:
-    """A request at work."""
+GRAMMAR_SECONDS = 0.01
+"""How long a step waits for grammars while other sequences could go on; most need 1 ms."""
 
-    request: Request
-    slot: Slot
-    token_ids: list[int]
-    """Prompt and completion so far; the slot holds a beginning of it."""
-    max_new_tokens: int
-    sampler: Sampler
-    text: TextStream
-    num_cached_tokens: int
-    num_new_tokens: int = 0
-
-    @property
-    def num_pending(self) -> int:
-        return len(self.token_ids) - len(self.slot.token_ids)
-
+IDLE_SECONDS = 0.05
+"""How long it waits when there is nothing else to do."""
 
 Deliver = Callable[[list[tuple[Request, Output]]], None]
 
@@ -54,14 +54,20 @@ class Engine:
 
     Args:
         deliver: Called at the end of a step, in the stepping thread, with what the step produced.
+        draft: A smaller model of the same tokenizer, for speculative decoding.
     """
 
     def __init__(
-        self, model: GgufModel, limits: EngineLimits, *, threads: int, deliver: Deliver
+        self,
+        model: GgufModel,
+        limits: EngineLimits,
+        *,
+        threads: int,
+        deliver: Deliver,
+        draft: GgufModel | None = None,
     ) -> None:
         self.model = model
         self.limits = limits
-        self.num_decoded_tokens = 0
         self._deliver = deliver
         self._context = DecodeContext(
             model,
@@ -69,10 +75,22 @@ class Engine:
             context_tokens=limits.context_tokens,
             max_batch_tokens=limits.max_batch_tokens,
             threads=threads,
+            max_outputs=limits.max_parallel + max(NUM_PROMPT_OUTPUTS, MAX_VERIFIED_TOKENS),
         )
-        self._slots = Slots(self._context, limits.max_parallel, reuse=model.can_forget_a_tail)
-        self._active: dict[Request, _Sequence] = {}
+        self._slots = Slots(
+            self._context,
+            limits.max_parallel,
+            context_tokens=limits.context_tokens,
+            reuse=model.can_forget_a_tail,
+        )
+        self._drafter = Drafter(draft, model, limits, threads=threads) if draft else None
+        self._grammars = GrammarProcess(model.path, model.vocab_size)
+        self._embedder = Embedder(model, limits, threads=threads)
+        self._candidates = Candidates(model.vocab_size)
+        self._end_tokens = frozenset(model.end_tokens)
+        self._active: dict[Request, ActiveSequence] = {}
         self._outputs: list[tuple[Request, Output]] = []
+        self._totals = Totals()
         self._lock = threading.Condition()
         self._waiting: deque[Request] = deque()
         self._cancelled: set[Request] = set()
@@ -90,19 +108,36 @@ class Engine:
             BackendUnavailableError: The engine is closing.
         """
         for request in requests:
-            self._check(request)
+            check_request(request, self.model, self.limits)
         room = self.limits.max_parallel + self.limits.max_queue
         if len(requests) > room:
             raise InvalidRequestError("too many choices", where="n", expected=f"at most {room}")
         with self._lock:
-            if self._closing:
-                raise BackendUnavailableError("the model is shutting down")
+            self._refuse_if_closing()
             if len(self._waiting) + len(self._active) + len(requests) > room:
                 raise QueueFullError(
                     "too many requests are waiting for this model", hint="try again in a moment"
                 )
             self._waiting.extend(requests)
             self._lock.notify()
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
+        """Queue texts whose vectors are asked for.
+
+        Raises:
+            BackendError: The model has no vectors to give.
+            BackendUnavailableError: The engine is closing.
+            ContextLengthError: A text is longer than the context.
+            InvalidRequestError: A text is empty, or has a token the model does not have.
+        """
+        check_texts(texts, self.model, self.limits)
+        with self._lock:
+            self._refuse_if_closing()
+            if self._embedder.num_waiting >= self.limits.max_queue:
+                raise QueueFullError("too many texts are waiting for this model")
+            future = self._embedder.submit(texts)
+            self._lock.notify()
+        return future
 
     def cancel(self, requests: Sequence[Request]) -> None:
         """Drop requests before the next step; nothing more is delivered for them."""
@@ -118,20 +153,16 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return how busy the engine is, and what it has done since it was made."""
+        counts = asdict(self._totals)
+        decode_seconds = self._decode_seconds()
+        other_seconds = max(0.0, counts.pop("step_seconds") - decode_seconds)
         return EngineStats(
             num_waiting=len(self._waiting),
             num_active=len(self._active),
             num_sequences=self.limits.max_parallel,
-            num_steps=0,
-            num_decoded_tokens=self.num_decoded_tokens,
-            num_prompt_tokens=0,
-            num_cached_tokens=0,
-            num_generated_tokens=0,
-            num_scheduled_sequences=0,
-            num_drafted_tokens=0,
-            num_accepted_tokens=0,
-            decode_seconds=0.0,
-            other_seconds=0.0,
+            decode_seconds=decode_seconds,
+            other_seconds=other_seconds,
+            **counts,
         )
 
     @property
@@ -155,15 +186,22 @@ class Engine:
 
     def step(self) -> None:
         """Advance every active request by one batch."""
+        begin = time.perf_counter()
         self._drop_cancelled()
         self._admit()
-        scheduled = self._schedule()
-        if scheduled:
-            self._decode(scheduled)
+        shares = self._schedule()
+        if shares:
+            self._decode(shares)
+            self._totals.num_steps += 1
+            self._totals.num_scheduled_sequences += len(shares)
+        self._ask_grammars(GRAMMAR_SECONDS if shares else IDLE_SECONDS)
+        if self._embedder.has_work:
+            self._embedder.step()
         self._emit()
+        self._totals.step_seconds += time.perf_counter() - begin
 
     def _has_work(self) -> bool:
-        return bool(self._waiting or self._active or self._cancelled)
+        return bool(self._waiting or self._active or self._cancelled or self._embedder.has_work)
 
     def _drop_cancelled(self) -> None:
         with self._lock:
@@ -179,107 +217,174 @@ class Engine:
                 if not self._waiting:
                     return
                 request = self._waiting.popleft()
-            prompt = list(request.prompt_token_ids)
-            max_new_tokens = request.max_new_tokens
-            if max_new_tokens is None:
-                max_new_tokens = self.limits.context_tokens - len(prompt)
-            slot = self._slots.take(prompt)
-            sequence = _Sequence(
-                request=request,
-                slot=slot,
-                token_ids=prompt,
-                max_new_tokens=max_new_tokens,
-                sampler=Sampler(request.sampler, prompt, self.model.vocab_size, max_new_tokens),
-                text=TextStream(request.stop),
-                num_cached_tokens=len(slot.token_ids),
-            )
-            self._active[request] = sequence
-            if max_new_tokens == 0:
-                self._finish(sequence, "length")
+                sequence = self._sequence(request)
+                self._active[request] = sequence
+            self._totals.num_prompt_tokens += len(sequence.token_ids)
+            if sequence.max_new_tokens == 0 and request.num_prompt_logprobs is None:
+                sequence.finish("length")
 
-    def _schedule(self) -> list[tuple[_Sequence, Chunk]]:
-        """Give one token to every decoding sequence, and what is left of the batch to prompts."""
-        budget = self.limits.max_batch_tokens
-        scheduled = []
-        for sequence in sorted(self._active.values(), key=lambda s: s.num_pending > 1):
-            start = len(sequence.slot.token_ids)
-            token_ids = sequence.token_ids[start : start + budget]
-            if not token_ids:
-                break
-            budget -= len(token_ids)
-            wants_logits = len(token_ids) == sequence.num_pending
-            chunk = Chunk(sequence.slot.sequence_id, start, token_ids, wants_logits)
-            scheduled.append((sequence, chunk))
-        return scheduled
-
-    def _decode(self, scheduled: list[tuple[_Sequence, Chunk]]) -> None:
-        """Decode together; if llama.cpp refuses, one by one, so that only the culprit fails."""
-        try:
-            indices = self._context.decode([chunk for _, chunk in scheduled])
-        except BackendError as error:
-            for sequence, chunk in scheduled:
-                self._context.forget(chunk.sequence_id, chunk.start)
-                if len(scheduled) == 1:
-                    self._fail(sequence, error)
-            if len(scheduled) > 1:
-                for one in scheduled:
-                    self._decode([one])
-            return
-        for (sequence, chunk), index in zip(scheduled, indices, strict=True):
-            sequence.slot.token_ids += chunk.token_ids
-            self.num_decoded_tokens += len(chunk.token_ids)
-            if chunk.wants_logits:
-                self._advance(sequence, index)
-
-    def _advance(self, sequence: _Sequence, index: int) -> None:
-        """Sample a sequence's next token, and say what it adds to the completion."""
-        token_id = sequence.sampler.sample(self._context, index)
-        sequence.num_new_tokens += 1
-        num_top = sequence.request.num_top_logprobs
-        logprob = None
-        if num_top is not None:
-            logprob = sampled_logprob(self._context.logits(index), token_id, num_top)
-        if self.model.ends_generation(token_id):
-            self._finish(sequence, "stop", end=logprob)
-            return
-        sequence.token_ids.append(token_id)
-        released = sequence.text.push(self.model.piece(token_id), logprob)
-        if released.stopped:
-            self._finish(sequence, "stop", released.text, released.logprobs)
-        elif sequence.num_new_tokens == sequence.max_new_tokens:
-            self._finish(sequence, "length", released.text, released.logprobs)
-        elif released.text or released.logprobs:
-            self._outputs.append((sequence.request, Output(released.text, released.logprobs)))
-
-    def _finish(
-        self,
-        sequence: _Sequence,
-        reason: Literal["stop", "length"],
-        text: str = "",
-        logprobs: tuple[SampledLogprob, ...] = (),
-        end: SampledLogprob | None = None,
-    ) -> None:
-        rest = sequence.text.finish()
-        output = Output(
-            text=text + rest.text,
-            logprobs=logprobs + rest.logprobs + ((end,) if end else ()),
-            num_new_tokens=sequence.num_new_tokens,
-            num_cached_tokens=sequence.num_cached_tokens,
-            finish_reason=reason,
+    def _sequence(self, request: Request) -> ActiveSequence:
+        prompt = list(request.prompt_token_ids)
+        max_new_tokens = request.max_new_tokens
+        if max_new_tokens is None:
+            max_new_tokens = self.limits.context_tokens - len(prompt)
+        return ActiveSequence(
+            request=request,
+            token_ids=prompt,
+            max_new_tokens=max_new_tokens,
+            sampler=Sampler(
+                request.sampler,
+                self.model,
+                self._candidates,
+                prompt,
+                context_tokens=self.limits.context_tokens,
+                ignore_eos=request.ignore_eos,
+            ),
+            text=TextStream(request.stop),
+            grammar=None if request.grammar is None else self._grammars.open(request.grammar),
         )
-        self._outputs.append((sequence.request, output))
-        self._free(sequence)
 
-    def _fail(self, sequence: _Sequence, error: BackendError) -> None:
-        self._outputs.append((sequence.request, Output(error=error)))
-        self._free(sequence)
+    def _schedule(self) -> list[Share]:
+        for sequence in self._active.values():
+            if sequence.slot is None and not sequence.is_finished:
+                self._start(sequence)
+        self._slots.close_gaps()
+        sequences = [s for s in self._active.values() if s.slot and not s.is_finished]
+        if self._drafter:
+            decoding = [s for s in sequences if not s.is_prefilling and s.num_pending]
+            self._totals.num_drafted_tokens += self._drafter.draft(decoding)
+        budget = Budget(self.limits.max_batch_tokens, self._context.max_outputs)
+        return share_batch(sequences, budget)
 
-    def _free(self, sequence: _Sequence) -> None:
+    def _start(self, sequence: ActiveSequence) -> None:
+        """Take a slot, unless another prompt is being read that begins alike: then wait for it."""
+        if sequence.request.num_prompt_logprobs is not None:
+            sequence.slot = self._slots.take_empty()
+            return
+        prompt = sequence.token_ids
+        if self.model.can_forget_a_tail:
+            worthwhile = self._slots.num_computed(prompt) + self._slots.min_copied_tokens
+            for other in self._active.values():
+                shared = common_length(other.token_ids, prompt[:-1]) if other.slot else 0
+                if shared >= worthwhile and other.num_computed < shared:
+                    return
+        sequence.slot = self._slots.take(prompt)
+        sequence.num_cached_tokens = sequence.num_computed
+        self._totals.num_cached_tokens += sequence.num_cached_tokens
+
+    def _decode(self, shares: Sequence[Share]) -> None:
+        """Decode together; if llama.cpp refuses, one by one, so that only the culprit fails."""
+        chunks = [_chunk(share) for share in shares]
+        try:
+            rows = self._context.decode(chunks)
+        except BackendError as error:
+            for share, chunk in zip(shares, chunks, strict=True):
+                self._context.forget(chunk.sequence_id, chunk.start)
+                if len(shares) == 1:
+                    share.sequence.error = error
+            if len(shares) > 1:
+                for share in shares:
+                    self._decode([share])
+            return
+        for share, chunk, logits_KV in zip(shares, chunks, rows, strict=True):
+            sequence = share.sequence
+            if sequence.slot:
+                sequence.slot.token_ids += chunk.token_ids
+            self._totals.num_decoded_tokens += len(chunk.token_ids)
+            if sequence.is_prefilling and sequence.request.num_prompt_logprobs is not None:
+                sequence.read_prompt(chunk.start, logits_KV)
+                logits_KV = logits_KV[-1:]
+            if sequence.num_pending <= 0:
+                self._advance(sequence, logits_KV)
+
+    def _advance(self, sequence: ActiveSequence, logits_KV: npt.NDArray[np.float32]) -> None:
+        """Sample the tokens that follow, as long as they are those of the draft."""
+        if sequence.num_new_tokens == sequence.max_new_tokens:
+            sequence.finish("length")
+            return
+        drafted, sequence.draft = sequence.draft, []
+        try:
+            for number, logits_V in enumerate(logits_KV):
+                token_id = sequence.sampler.choose(logits_V)
+                if sequence.grammar:
+                    sequence.proposal = Proposal(token_id, logits_V.copy())
+                    self._grammars.propose(sequence.grammar, token_id)
+                    return
+                self._take(sequence, token_id, logits_V)
+                if sequence.is_finished:
+                    return
+                if token_id not in drafted[number : number + 1]:
+                    break
+                self._totals.num_accepted_tokens += 1
+        except BackendError as error:
+            sequence.error = error
+            return
+        if sequence.slot and sequence.num_pending <= 0:
+            self._slots.cut(sequence.slot, len(sequence.token_ids) - 1)
+
+    def _take(
+        self, sequence: ActiveSequence, token_id: int, logits_V: npt.NDArray[np.float32]
+    ) -> None:
+        self._totals.num_generated_tokens += 1
+        ends = token_id in self._end_tokens
+        sequence.take(token_id, None if ends else self.model.piece(token_id), logits_V)
+
+    def _ask_grammars(self, timeout_seconds: float) -> None:
+        """Hear what grammars say to the proposed tokens; who is not done in time is asked again."""
+        deadline = time.monotonic() + timeout_seconds
+        while self._grammars.is_busy:
+            sequences = {s.grammar: s for s in self._active.values() if s.grammar}
+            is_waiting = any(s.proposal for s in sequences.values())
+            remaining_seconds = max(0.0, deadline - time.monotonic()) if is_waiting else 0.0
+            verdicts = self._grammars.collect(remaining_seconds)
+            if not verdicts:
+                return
+            for grammar, verdict in verdicts:
+                if grammar in sequences:
+                    self._judge(sequences[grammar], verdict)
+
+    def _judge(self, sequence: ActiveSequence, verdict: Verdict) -> None:
+        proposal = sequence.proposal
+        if verdict.error is not None or proposal is None or sequence.grammar is None:
+            sequence.error = verdict.error
+        elif verdict.allowed_V is None:
+            sequence.proposal = None
+            self._take(sequence, proposal.token_id, proposal.logits_V)
+        else:
+            allowed_V = verdict.allowed_V
+            may_end = bool(allowed_V[self.model.end_tokens,].any())
+            if sequence.request.ignore_eos:
+                allowed_V[self.model.end_tokens,] = False
+            if not allowed_V.any():
+                sequence.proposal = None
+                sequence.finish("stop")
+                if not may_end:
+                    sequence.error = _dead_end()
+                return
+            try:
+                token_id = sequence.sampler.choose(proposal.logits_V, allowed_V)
+            except BackendError as error:
+                sequence.error = error
+                return
+            sequence.proposal = Proposal(token_id, proposal.logits_V)
+            self._grammars.propose(sequence.grammar, token_id)
+
+    def _free(self, sequence: ActiveSequence) -> None:
         del self._active[sequence.request]
         sequence.sampler.close()
-        self._slots.release(sequence.slot)
+        if sequence.slot:
+            self._slots.release(sequence.slot)
+        if sequence.grammar:
+            self._grammars.release(sequence.grammar)
+        if self._drafter:
+            self._drafter.forget(sequence)
 
     def _emit(self) -> None:
+        for sequence in list(self._active.values()):
+            if output := sequence.tell():
+                self._outputs.append((sequence.request, output))
+            if sequence.is_finished:
+                self._free(sequence)
         if self._outputs:
             outputs, self._outputs = self._outputs, []
             self._deliver(outputs)
@@ -287,29 +392,36 @@ class Engine:
     def _end(self) -> None:
         self.close()
         error = BackendUnavailableError("the model was shut down before the answer was complete")
-        for sequence in list(self._active.values()):
-            self._fail(sequence, error)
+        for sequence in self._active.values():
+            sequence.error = error
         self._outputs += [(request, Output(error=error)) for request in self._waiting]
         self._waiting.clear()
         self._emit()
+        self._embedder.close(error)
+        self._grammars.close()
+        if self._drafter:
+            self._drafter.close()
         self._context.close()
 
-    def _check(self, request: Request) -> None:
-        num_prompt, limit = len(request.prompt_token_ids), self.limits.context_tokens
-        if num_prompt == 0:
-            raise InvalidRequestError("the prompt is empty")
-        num_new = 1 if request.max_new_tokens is None else request.max_new_tokens
-        if num_prompt + num_new > limit:
-            raise ContextLengthError(
-                f"the model's context is {limit} tokens",
-                found=f"{num_prompt} tokens of prompt and {num_new} of completion",
-                hint="shorten the prompt or ask for fewer tokens",
-            )
-        for token_id in request.sampler.logit_bias:
-            if not 0 <= token_id < self.model.vocab_size:
-                raise InvalidRequestError(
-                    "logit_bias names a token the model does not have",
-                    where="logit_bias",
-                    expected=f"0 to {self.model.vocab_size - 1}",
-                    found=token_id,
-                )
+    def _refuse_if_closing(self) -> None:
+        if self._closing:
+            raise BackendUnavailableError("the model is shutting down")
+
+    def _decode_seconds(self) -> float:
+        drafter_seconds = self._drafter.decode_seconds if self._drafter else 0.0
+        return self._context.decode_seconds + self._embedder.decode_seconds + drafter_seconds
+
+
+def _chunk(share: Share) -> Chunk:
+    sequence = share.sequence
+    start = sequence.num_computed
+    token_ids = sequence.token_ids[start : start + share.num_tokens]
+    token_ids += sequence.draft[: share.num_tokens - len(token_ids)]
+    slot_id = sequence.slot.sequence_id if sequence.slot else -1
+    return Chunk(slot_id, start, token_ids, share.num_outputs)
+
+
+def _dead_end() -> PotstillError:
+    return InvalidRequestError(
+        "the grammar asks for text that the model has no tokens for", where="grammar"
+    )

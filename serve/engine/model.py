@@ -76,6 +76,7 @@ class GgufModel:
         self.vocab = llama_cpp.llama_model_get_vocab(self.pointer)
         self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self.training_context_tokens = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
+        self.embedding_width = int(llama_cpp.llama_model_n_embd_out(self.pointer))
         self._pieces: dict[int, bytes] = {}
 
     def close(self) -> None:
@@ -157,6 +158,11 @@ class GgufModel:
     def ends_generation(self, token_id: int) -> bool:
         """Whether the token ends an answer (end of turn, end of text)."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token_id))
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that end an answer."""
+        return tuple(filter(self.ends_generation, range(self.vocab_size)))
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:

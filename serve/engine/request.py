@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from potstill.errors import BackendError
+from potstill.errors import PotstillError
 from serve.engine.sampler import SampledLogprob, SamplerParams
 
 
@@ -36,16 +36,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Output:
-    """What a step added to one request's completion."""
+    """What was added to one request's completion."""
 
     text: str = ""
     token_ids: tuple[int, ...] = ()
-    """What was sampled in this step, end tokens included; the text may lag behind."""
+    """What was sampled since the last output, end tokens included."""
     prompt_logprobs: tuple[SampledLogprob | None, ...] | None = None
     """One entry per prompt token, the first of which has none; in one output, before any text."""
     logprobs: tuple[SampledLogprob, ...] = ()
     finish_reason: Literal["stop", "length"] | None = None
-    error: BackendError | None = None
+    error: PotstillError | None = None
     num_new_tokens: int = 0
     """Tokens of the whole completion, end token included; set in the last output."""
     num_cached_tokens: int = 0

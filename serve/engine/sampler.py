@@ -1,11 +1,13 @@
-"""From logits to a token: one llama.cpp sampler chain per request.
+"""From logits to a token: one chain of llama.cpp's samplers per request.
 
-In: sampling parameters, and a context that has just decoded. Out: token ids, log-probabilities.
+In: sampling parameters, and rows of raw logits. Out: token ids, log-probabilities.
 Knows nothing of scheduling, text or HTTP.
 """
 
 from __future__ import annotations
 
+import ctypes
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +16,21 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from serve.engine.context import DecodeContext
+from potstill.errors import BackendError
+from serve.engine.model import GgufModel
 
 NUM_SEEDS = 2**32 - 1
 """llama.cpp seeds are 32 bits wide, and the greatest value means "random" there."""
 
 REPEAT_WINDOW_TOKENS = 64
 """How far `repeat_penalty` looks back, in prompt and completion; llama.cpp's own default."""
+
+MIROSTAT_NUM_FITTED_TOKENS = 100
+"""How many of the most probable tokens the first Mirostat fits its exponent to, as in its paper and
+in llama.cpp's server."""
+
+LEAST_TEMPERATURE = 1e-6
+"""Below it logits would overflow, and the most probable token is as good as certain."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class SamplerParams:
     """
 
     temperature: float = 1.0
-    """0 takes the most probable token."""
+    """0 (less than 1e-6) takes the most probable token."""
     top_p: float = 1.0
     top_k: int = 0
     """Number of most probable tokens to draw from; 0 means all."""
@@ -85,72 +95,185 @@ class SampledLogprob:
     """The most probable token ids with their log-probabilities, most probable first."""
 
 
-class Sampler:
-    """A sampler chain with the state of one completion.
+class Candidates:
+    """llama.cpp's array of tokens to choose from, filled anew for each choice."""
 
-    The order is: bias, penalties, temperature, top-k, top-p, min-p, draw. Temperature comes before
-    the truncations, as in vLLM and transformers, so that equal parameters mean the same everywhere.
+    def __init__(self, vocab_size: int) -> None:
+        self._ids_V = np.arange(vocab_size, dtype=np.int32)
+        self._rows_V = np.zeros(
+            vocab_size, [("id", np.int32), ("logit", np.float32), ("p", np.float32)]
+        )
+        self._data = self._rows_V.ctypes.data_as(llama_cpp.llama_token_data_p)
+        self._array = llama_cpp.llama_token_data_array()
+
+    def choose(self, chain: object, logits_V: npt.NDArray[np.float32]) -> int:
+        """Return the token id that a chain of samplers chooses."""
+        self._rows_V["id"] = self._ids_V
+        self._rows_V["logit"] = logits_V
+        array = self._array
+        array.data, array.size, array.selected, array.sorted = self._data, len(logits_V), -1, False
+        llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            raise BackendError("no token could be chosen", found=f"index {array.selected}")
+        return int(array.data[array.selected].id)
+
+
+class Sampler:
+    """The choice of each token of one completion, and its state: penalties, random numbers.
+
+    The order is: bias, grammar, penalties, DRY, temperature, top-n-sigma, top-k, typical, top-p,
+    min-p, XTC, draw. Temperature comes before the truncations, as in vLLM and transformers, so that
+    equal parameters mean the same everywhere. Mirostat takes the place of all after temperature.
+
+    Args:
+        context_tokens: Bounds how far back penalties may look.
     """
 
     def __init__(
         self,
         params: SamplerParams,
+        model: GgufModel,
+        candidates: Candidates,
         prompt_token_ids: Sequence[int],
-        vocab_size: int,
-        max_new_tokens: int,
+        *,
+        context_tokens: int,
+        ignore_eos: bool = False,
     ) -> None:
+        self._candidates = candidates
+        biases = dict(params.logit_bias)
+        if ignore_eos:
+            biases |= dict.fromkeys(model.end_tokens, -math.inf)
+        self._bias_ids = np.fromiter(biases, np.int64, len(biases))
+        self._biases = np.fromiter(biases.values(), np.float32, len(biases))
+        history, fresh = _penalties(params, model, context_tokens)
+        self._chain: object | None = None
+        self._is_greedy = params.temperature < LEAST_TEMPERATURE
+        if self._is_greedy and not history and not fresh:
+            return
+        for sampler, window in history:
+            for token_id in prompt_token_ids[-window:]:
+                llama_cpp.llama_sampler_accept(sampler, token_id)
+        draw = [llama_cpp.llama_sampler_init_greedy()] if self._is_greedy else _draw(params, model)
         chain_params = llama_cpp.llama_sampler_chain_default_params()
         self._chain = llama_cpp.llama_sampler_chain_init(chain_params)
-        if params.logit_bias:
-            self._add_logit_bias(params.logit_bias, vocab_size)
-        if params.repeat_penalty != 1.0:
-            penalty = llama_cpp.llama_sampler_init_penalties(
-                vocab_size, REPEAT_WINDOW_TOKENS, params.repeat_penalty, 0.0, 0.0
-            )
-            for token_id in prompt_token_ids[-REPEAT_WINDOW_TOKENS:]:
-                llama_cpp.llama_sampler_accept(penalty, token_id)
-            self._add(penalty)
-        if params.presence_penalty or params.frequency_penalty:
-            self._add(
-                llama_cpp.llama_sampler_init_penalties(
-                    vocab_size,
-                    max_new_tokens,
-                    1.0,
-                    params.frequency_penalty,
-                    params.presence_penalty,
-                )
-            )
-        self._add_draw(params)
+        for sampler in (*(sampler for sampler, _ in history), *fresh, *draw):
+            llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def close(self) -> None:
         """Free the chain."""
-        llama_cpp.llama_sampler_free(self._chain)
+        if self._chain is not None:
+            llama_cpp.llama_sampler_free(self._chain)
+            self._chain = None
 
-    def sample(self, context: DecodeContext, index: int) -> int:
-        """Draw the token that follows the batch token at `index`, and count it as drawn."""
-        return int(llama_cpp.llama_sampler_sample(self._chain, context.pointer, index))
+    def choose(
+        self, logits_V: npt.NDArray[np.float32], allowed_V: npt.NDArray[np.bool_] | None = None
+    ) -> int:
+        """Choose the next token; `accept` must be told if it is taken.
 
-    def _add(self, sampler: object) -> None:
-        llama_cpp.llama_sampler_chain_add(self._chain, sampler)
+        Args:
+            logits_V: [V] raw logits.
+            allowed_V: [V] tokens to choose from; None allows all.
 
-    def _add_logit_bias(self, biases: Mapping[int, float], vocab_size: int) -> None:
-        array = (llama_cpp.llama_logit_bias * len(biases))(*biases.items())
-        self._add(llama_cpp.llama_sampler_init_logit_bias(vocab_size, len(biases), array))
+        Raises:
+            BackendError: The logits are not numbers, or leave no token to choose.
+        """
+        if len(self._bias_ids) or allowed_V is not None:
+            logits_V = logits_V.copy()
+            logits_V[self._bias_ids] += self._biases
+            if allowed_V is not None:
+                logits_V[~allowed_V] = -math.inf
+        best = int(logits_V.argmax())
+        if not math.isfinite(logits_V[best]):
+            raise BackendError(
+                "the model's logits cannot be sampled",
+                expected="finite numbers",
+                found=f"{logits_V[best]} at token {best}",
+                hint="the model file is damaged, or was trained or quantised into overflow",
+            )
+        if self._chain is None:
+            return best
+        return self._candidates.choose(self._chain, logits_V)
 
-    def _add_draw(self, params: SamplerParams) -> None:
-        if params.temperature == 0.0:
-            self._add(llama_cpp.llama_sampler_init_greedy())
-            return
-        if params.temperature != 1.0:
-            self._add(llama_cpp.llama_sampler_init_temp(params.temperature))
-        if params.top_k > 0:
-            self._add(llama_cpp.llama_sampler_init_top_k(params.top_k))
-        if params.top_p < 1.0:
-            self._add(llama_cpp.llama_sampler_init_top_p(params.top_p, 1))
-        if params.min_p > 0.0:
-            self._add(llama_cpp.llama_sampler_init_min_p(params.min_p, 1))
-        seed = secrets.randbelow(NUM_SEEDS) if params.seed is None else params.seed % NUM_SEEDS
-        self._add(llama_cpp.llama_sampler_init_dist(seed))
+    def accept(self, token_id: int) -> None:
+        """Count a token as part of the completion."""
+        if self._chain is not None:
+            llama_cpp.llama_sampler_accept(self._chain, token_id)
+
+
+def _penalties(
+    params: SamplerParams, model: GgufModel, context_tokens: int
+) -> tuple[list[tuple[object, int]], list[object]]:
+    """Make the penalties on prompt and completion, with their windows, and on the completion."""
+
+    def window(num_tokens: int) -> int:
+        return context_tokens if num_tokens < 0 else min(num_tokens, context_tokens)
+
+    history: list[tuple[object, int]] = []
+    fresh: list[object] = []
+    repeat_window, dry_window = window(params.repeat_last_n), window(params.dry_penalty_last_n)
+    if params.repeat_penalty != 1.0 and repeat_window:
+        repeat = llama_cpp.llama_sampler_init_penalties(
+            model.vocab_size, repeat_window, params.repeat_penalty, 0.0, 0.0
+        )
+        history.append((repeat, repeat_window))
+    if params.presence_penalty or params.frequency_penalty:
+        fresh.append(
+            llama_cpp.llama_sampler_init_penalties(
+                model.vocab_size,
+                context_tokens,
+                1.0,
+                params.frequency_penalty,
+                params.presence_penalty,
+            )
+        )
+    if params.dry_multiplier and dry_window:
+        breakers = [text.encode() for text in params.dry_sequence_breakers]
+        dry = llama_cpp.llama_sampler_init_dry(
+            model.vocab,
+            params.dry_multiplier,
+            params.dry_base,
+            params.dry_allowed_length,
+            dry_window,
+            (ctypes.c_char_p * len(breakers))(*breakers),
+            len(breakers),
+        )
+        history.append((dry, dry_window))
+    return history, fresh
+
+
+def _draw(params: SamplerParams, model: GgufModel) -> list[object]:
+    """Make what chooses among the penalised logits at random."""
+    seed = secrets.randbelow(NUM_SEEDS) if params.seed is None else params.seed % NUM_SEEDS
+    chain = []
+    if params.temperature != 1.0:
+        chain.append(llama_cpp.llama_sampler_init_temp(params.temperature))
+    if params.mirostat == 1:
+        mirostat = llama_cpp.llama_sampler_init_mirostat(
+            model.vocab_size,
+            seed,
+            params.mirostat_tau,
+            params.mirostat_eta,
+            MIROSTAT_NUM_FITTED_TOKENS,
+        )
+        return [*chain, mirostat]
+    if params.mirostat == 2:
+        tau, eta = params.mirostat_tau, params.mirostat_eta
+        return [*chain, llama_cpp.llama_sampler_init_mirostat_v2(seed, tau, eta)]
+    if params.top_n_sigma > 0.0:
+        chain.append(llama_cpp.llama_sampler_init_top_n_sigma(params.top_n_sigma))
+    if params.top_k > 0:
+        chain.append(llama_cpp.llama_sampler_init_top_k(params.top_k))
+    if params.typical_p < 1.0:
+        chain.append(llama_cpp.llama_sampler_init_typical(params.typical_p, 1))
+    if params.top_p < 1.0:
+        chain.append(llama_cpp.llama_sampler_init_top_p(params.top_p, 1))
+    if params.min_p > 0.0:
+        chain.append(llama_cpp.llama_sampler_init_min_p(params.min_p, 1))
+    if params.xtc_probability > 0.0:
+        chain.append(
+            llama_cpp.llama_sampler_init_xtc(params.xtc_probability, params.xtc_threshold, 1, seed)
+        )
+    return [*chain, llama_cpp.llama_sampler_init_dist(seed)]
 
 
 def sampled_logprob(
@@ -163,8 +286,8 @@ def sampled_logprob(
         token_id: The token that was sampled.
         num_top: How many of the most probable tokens to list, less than V.
     """
-    shifted_V = logits_V.astype(np.float64) - logits_V.max()
-    logprobs_V = shifted_V - np.log(np.exp(shifted_V).sum())
-    candidates = np.argpartition(-logprobs_V, num_top)[:num_top].tolist()
-    ranked = sorted(((i, float(logprobs_V[i])) for i in candidates), key=lambda pair: -pair[1])
-    return SampledLogprob(token_id, float(logprobs_V[token_id]), tuple(ranked))
+    greatest = float(logits_V.max())
+    log_sum = greatest + math.log(np.exp(np.subtract(logits_V, greatest, dtype=np.float64)).sum())
+    candidates_K = np.argpartition(logits_V, -num_top)[len(logits_V) - num_top :].tolist()
+    ranked = sorted(((i, float(logits_V[i]) - log_sum) for i in candidates_K), key=lambda p: -p[1])
+    return SampledLogprob(token_id, float(logits_V[token_id]) - log_sum, tuple(ranked))

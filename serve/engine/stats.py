@@ -39,3 +39,18 @@ class EngineStats:
     """Time in llama.cpp's decoding, the draft model's and embeddings included."""
     other_seconds: float
     """Time of the steps outside it: scheduling, sampling, texts."""
+
+
+@dataclass
+class Totals:
+    """What an engine counts while it works; the names are those of `EngineStats`."""
+
+    num_steps: int = 0
+    num_decoded_tokens: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_scheduled_sequences: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
+    step_seconds: float = 0.0

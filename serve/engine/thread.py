@@ -18,10 +18,21 @@ from serve.engine.stats import EngineStats
 
 
 class EngineThread:
-    """Runs one engine in a thread of its own, for one event loop."""
+    """Runs one engine in a thread of its own, for one event loop.
 
-    def __init__(self, model: GgufModel, limits: EngineLimits, *, threads: int) -> None:
-        self.engine = Engine(model, limits, threads=threads, deliver=self._deliver)
+    Args:
+        draft: A smaller model of the same tokenizer, for speculative decoding.
+    """
+
+    def __init__(
+        self,
+        model: GgufModel,
+        limits: EngineLimits,
+        *,
+        threads: int,
+        draft: GgufModel | None = None,
+    ) -> None:
+        self.engine = Engine(model, limits, threads=threads, deliver=self._deliver, draft=draft)
         self._generations: dict[Request, Generation] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(
@@ -71,7 +82,9 @@ class EngineThread:
             ContextLengthError: A text is longer than the context.
             InvalidRequestError: A text is empty, or has a token the model does not have.
         """
-        raise BackendUnavailableError("embeddings are not ready yet")
+        if not self.is_ready:
+            raise BackendUnavailableError("the model is not running")
+        return await asyncio.wrap_future(self.engine.embed(texts))
 
     def stats(self) -> EngineStats:
         """Return how busy the engine is, and what it has done since it started."""

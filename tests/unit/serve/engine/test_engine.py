@@ -66,11 +66,11 @@ def test_a_long_prompt_does_not_stall_a_running_stream(bench):
 def test_the_beginning_a_conversation_shares_is_computed_once(bench):
     shared = tuple(range(200, 240))
     bench.run(request(*shared, 1000))
-    decoded = bench.engine.num_decoded_tokens
+    decoded = bench.engine.stats().num_decoded_tokens
     second = request(*shared, 1001, 1002, new=1)
     bench.run(second)
     assert bench.last(second).num_cached_tokens == len(shared)
-    assert bench.engine.num_decoded_tokens == decoded + 2
+    assert bench.engine.stats().num_decoded_tokens == decoded + 2
 
 
 def test_a_shared_beginning_is_taken_from_a_running_request_too(bench):
@@ -97,8 +97,11 @@ def test_cancelled_requests_free_their_slots_and_say_nothing_more(make_bench):
 
 
 def test_a_request_llama_cpp_refuses_fails_alone(bench):
-    good, bad, also_good = request(5, 6), request(7, 10**6), request(8, 9)
-    bench.run(good, bad, also_good)
+    tokens = [7, 8]
+    good, bad, also_good = request(5, 6), Request(tokens, GREEDY, 8), request(8, 9)
+    bench.engine.submit([good, bad, also_good])
+    tokens[1] = 10**6
+    bench.finish(good, bad, also_good)
     assert isinstance(bench.last(bad).error, BackendError)
     for one in (good, also_good):
         fresh = request(*one.prompt_token_ids)
@@ -178,7 +181,7 @@ def test_logprobs_are_the_log_softmax_of_the_raw_logits(bench, tiny_model):
     fed = list(prompt)
     for entry in entries:
         context.forget(0, 0)
-        logits = context.logits(context.decode([Chunk(0, 0, fed, True)])[-1]).astype(np.float64)
+        logits = context.decode([Chunk(0, 0, fed, 1)])[0][0].astype(np.float64)
         expected = logits - np.logaddexp.reduce(logits)
         assert entry.logprob == pytest.approx(expected[entry.token_id], abs=1e-9)
         assert [i for i, _ in entry.top] == np.argsort(-expected)[:5].tolist()
@@ -192,7 +195,7 @@ def test_a_batch_the_context_has_no_room_for_is_refused_before_c_aborts(tiny_mod
         tiny_model, num_sequences=1, context_tokens=64, max_batch_tokens=8, threads=1
     )
     with pytest.raises(BackendError, match="max_batch_tokens"):
-        context.decode([Chunk(0, 0, list(range(9)), True)])
+        context.decode([Chunk(0, 0, list(range(9)), 1)])
     with pytest.raises(BackendError, match="max_batch_tokens"):
-        context.decode([Chunk(0, 0, [], True)])
+        context.decode([Chunk(0, 0, [], 1)])
     context.close()

@@ -1,0 +1,144 @@
+"""Vectors of whole texts, made by the same model between the engine's steps.
+
+In: token ids of texts, from any thread. Out: futures of vectors. Knows nothing of requests that
+generate.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.errors import BackendError, PotstillError
+from serve.engine.context import Chunk, DecodeContext
+from serve.engine.model import GgufModel
+from serve.engine.request import EngineLimits
+
+MAX_TEXTS_PER_BATCH = 16
+"""Texts that are read together; more make no batch fuller that has 256 tokens."""
+
+Vectors = list[list[float]]
+
+
+class Embedder:
+    """The texts that wait for their vectors.
+
+    A vector is the mean of the final hidden states, divided by its length.
+    Its context is made when the first text comes, and holds one context's worth of tokens.
+    """
+
+    def __init__(self, model: GgufModel, limits: EngineLimits, *, threads: int) -> None:
+        self._model = model
+        self._limits = limits
+        self._threads = threads
+        self._context: DecodeContext | None = None
+        self._jobs: deque[tuple[Sequence[Sequence[int]], Future[Vectors]]] = deque()
+        self._work: Iterator[Vectors | None] | None = None
+
+    @property
+    def has_work(self) -> bool:
+        """Whether texts wait."""
+        return bool(self._jobs)
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of lists of texts that are not done."""
+        return len(self._jobs)
+
+    @property
+    def decode_seconds(self) -> float:
+        """Time spent in llama.cpp."""
+        return self._context.decode_seconds if self._context else 0.0
+
+    def submit(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
+        """Queue texts; from any thread. Cancelling the future drops what is left of them."""
+        future: Future[Vectors] = Future()
+        self._jobs.append((texts, future))
+        return future
+
+    def step(self) -> None:
+        """Read one batch of the texts that came first."""
+        texts, future = self._jobs[0]
+        try:
+            if self._work is None:
+                self._work = self._embed(texts)
+            vectors = None if future.cancelled() else next(self._work)
+            if vectors is None and not future.cancelled():
+                return
+            if vectors is not None and future.set_running_or_notify_cancel():
+                future.set_result(vectors)
+        except PotstillError as error:
+            future.set_exception(error)
+        self._jobs.popleft()
+        self._work = None
+
+    def close(self, error: PotstillError) -> None:
+        """Free the context; texts that still wait get the error."""
+        while self._jobs:
+            _, future = self._jobs.popleft()
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+        if self._context is not None:
+            self._context.close()
+
+    def _embed(self, texts: Sequence[Sequence[int]]) -> Iterator[Vectors | None]:
+        """Yield None after each batch, and at last the vectors."""
+        if self._context is None:
+            self._context = DecodeContext(
+                self._model,
+                num_sequences=MAX_TEXTS_PER_BATCH,
+                context_tokens=self._limits.context_tokens,
+                max_batch_tokens=self._limits.max_batch_tokens,
+                threads=self._threads,
+                max_outputs=self._limits.max_batch_tokens,
+                embeddings=True,
+            )
+        vectors: Vectors = []
+        for group in self._groups(texts):
+            sums = [np.zeros(self._model.embedding_width) for _ in group]
+            self._context.clear()
+            for chunks in self._batches(group):
+                for chunk, states_TE in zip(chunks, self._context.decode(chunks), strict=True):
+                    sums[chunk.sequence_id] += states_TE.sum(axis=0, dtype=np.float64)
+                yield None
+            vectors += [_unit(vector) for vector in sums]
+        yield vectors
+
+    def _groups(self, texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+        """Put as many texts together as the context has room for."""
+        group: list[Sequence[int]] = []
+        for text in texts:
+            num_tokens = sum(map(len, group)) + len(text)
+            if len(group) == MAX_TEXTS_PER_BATCH or num_tokens > self._limits.context_tokens:
+                yield group
+                group = []
+            group.append(text)
+        if group:
+            yield group
+
+    def _batches(self, group: Sequence[Sequence[int]]) -> Iterator[list[Chunk]]:
+        """Cut the texts of a group into batches."""
+        chunks: list[Chunk] = []
+        room = self._limits.max_batch_tokens
+        for number, text in enumerate(group):
+            start = 0
+            while start < len(text):
+                part = text[start : start + room]
+                chunks.append(Chunk(number, start, part, num_outputs=len(part)))
+                start, room = start + len(part), room - len(part)
+                if room == 0:
+                    yield chunks
+                    chunks, room = [], self._limits.max_batch_tokens
+        if chunks:
+            yield chunks
+
+
+def _unit(vector_E: npt.NDArray[np.float64]) -> list[float]:
+    length = float(np.linalg.norm(vector_E))
+    if not np.isfinite(length) or length == 0.0:
+        raise BackendError("the model's hidden states have no direction", found=f"length {length}")
+    return [float(value) for value in vector_E / length]

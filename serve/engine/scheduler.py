@@ -1,0 +1,78 @@
+"""Who gets how many tokens of the next batch.
+
+In: the active sequences, oldest first. Out: how many tokens of each to decode.
+Knows nothing of llama.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serve.engine.sequence import ActiveSequence
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one batch may hold."""
+
+    num_tokens: int
+    num_outputs: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part of a batch."""
+
+    sequence: ActiveSequence
+    num_tokens: int
+    num_outputs: int
+
+
+def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Share]:
+    """Divide a batch among sequences: one token to each that decodes, the rest to prompts.
+
+    Half of what is left for prompts goes to the one that was admitted first, so that none waits for
+    ever; the other half goes to the prompts that have the least left to read, so that a short
+    question does not wait until a long text is read. What one has no use for goes to the next.
+
+    Drafted tokens are verified as far as the batch has room for them.
+    """
+    decoding = [s for s in sequences if not s.is_prefilling and s.num_pending]
+    prefilling = [s for s in sequences if s.is_prefilling and s.num_pending]
+    shares = []
+    num_tokens, num_outputs = budget.num_tokens, budget.num_outputs
+    num_still = len(decoding)
+    for sequence in decoding:
+        num_still -= 1
+        room = min(num_tokens, num_outputs) - num_still - 1
+        del sequence.draft[max(0, room) :]
+        count = 1 + len(sequence.draft)
+        shares.append(Share(sequence, count, count))
+        num_tokens, num_outputs = num_tokens - count, num_outputs - count
+    parts: dict[ActiveSequence, int] = {}
+    if prefilling:
+        parts[prefilling[0]] = min(prefilling[0].num_pending, (num_tokens + 1) // 2)
+        num_tokens -= parts[prefilling[0]]
+    for sequence in sorted(prefilling, key=lambda s: s.num_pending):
+        had = parts.get(sequence, 0)
+        more = min(sequence.num_pending - had, num_tokens)
+        parts[sequence] = had + more
+        num_tokens -= more
+    for sequence, wanted in parts.items():
+        share = _prompt_share(sequence, wanted, num_outputs)
+        if share.num_tokens:
+            shares.append(share)
+            num_outputs -= share.num_outputs
+    return shares
+
+
+def _prompt_share(sequence: ActiveSequence, num_tokens: int, num_outputs: int) -> Share:
+    """Limit a prompt's share to the outputs it needs: the last token's, or all of them."""
+    if sequence.request.num_prompt_logprobs is not None:
+        num_tokens = min(num_tokens, num_outputs)
+        return Share(sequence, num_tokens, num_tokens)
+    is_whole = num_tokens == sequence.num_pending
+    if is_whole and num_outputs == 0:
+        num_tokens, is_whole = num_tokens - 1, False
+    return Share(sequence, num_tokens, int(is_whole))

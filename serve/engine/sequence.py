@@ -1,0 +1,136 @@
+"""A request at work: its tokens, its sampler, its text, and what is to be told of it.
+
+In: rows of logits and tokens. Out: `Output`s. Knows nothing of batches or of other requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from potstill.errors import PotstillError
+from serve.engine.grammar_client import Grammar
+from serve.engine.request import Output, Request
+from serve.engine.sampler import SampledLogprob, Sampler, sampled_logprob
+from serve.engine.slots import Slot
+from serve.engine.text import TextStream
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A token that waits for its grammar's verdict."""
+
+    token_id: int
+    logits_V: npt.NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class ActiveSequence:
+    """A request that has been admitted."""
+
+    request: Request
+    token_ids: list[int]
+    """Prompt and completion so far; the slot holds a beginning of it."""
+    max_new_tokens: int
+    sampler: Sampler
+    text: TextStream
+    grammar: Grammar | None = None
+    proposal: Proposal | None = None
+    slot: Slot | None = None
+    """None until its first token is scheduled."""
+    draft: list[int] = field(default_factory=list)
+    """Tokens that may follow, to be verified in the next step."""
+    num_cached_tokens: int = 0
+    num_new_tokens: int = 0
+    finish_reason: Literal["stop", "length"] | None = None
+    error: PotstillError | None = None
+    _prompt_logprobs: list[SampledLogprob | None] = field(default_factory=lambda: [None])
+    _told_token_ids: list[int] = field(default_factory=list)
+    _told_text: str = ""
+    _told_logprobs: list[SampledLogprob] = field(default_factory=list)
+
+    @property
+    def num_computed(self) -> int:
+        """Number of tokens whose keys and values are in the slot."""
+        return len(self.slot.token_ids) if self.slot else 0
+
+    @property
+    def num_pending(self) -> int:
+        """Number of tokens to be computed before the next one can be sampled."""
+        return len(self.token_ids) - self.num_computed
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether the prompt is still being read."""
+        return self.num_new_tokens == 0 and self.proposal is None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more is to be computed."""
+        return self.finish_reason is not None or self.error is not None
+
+    def read_prompt(self, start: int, logits_TV: npt.NDArray[np.float32]) -> None:
+        """Note the log-probabilities of the prompt tokens after position `start`, [T, V]."""
+        num_top = self.request.num_prompt_logprobs or 0
+        for position, logits_V in enumerate(logits_TV, start + 1):
+            if position < len(self.request.prompt_token_ids):
+                token_id = self.token_ids[position]
+                self._prompt_logprobs.append(sampled_logprob(logits_V, token_id, num_top))
+
+    def take(self, token_id: int, piece: bytes | None, logits_V: npt.NDArray[np.float32]) -> None:
+        """Make a token part of the completion.
+
+        Args:
+            token_id: What was sampled.
+            piece: Its bytes; None when it ends the answer.
+            logits_V: [V] the raw logits it was sampled from.
+        """
+        self.sampler.accept(token_id)
+        self.num_new_tokens += 1
+        self._told_token_ids.append(token_id)
+        num_top = self.request.num_top_logprobs
+        logprob = None if num_top is None else sampled_logprob(logits_V, token_id, num_top)
+        if piece is None:
+            self.finish("stop", logprob)
+            return
+        self.token_ids.append(token_id)
+        released = self.text.push(piece, logprob)
+        self._told_text += released.text
+        self._told_logprobs += released.logprobs
+        if released.stopped:
+            self.finish("stop")
+        elif self.num_new_tokens == self.max_new_tokens:
+            self.finish("length")
+
+    def finish(self, reason: Literal["stop", "length"], end: SampledLogprob | None = None) -> None:
+        """End the completion; `end` are the log-probabilities where the end token was sampled."""
+        rest = self.text.finish()
+        self._told_text += rest.text
+        self._told_logprobs += [*rest.logprobs, *([end] if end else [])]
+        self.finish_reason = reason
+
+    def tell(self) -> Output | None:
+        """Return what is new since it was last asked for; None if there is nothing to show yet."""
+        prompt_logprobs = None
+        asks_for_prompt = self.request.num_prompt_logprobs is not None
+        if asks_for_prompt and (self.num_new_tokens or self.finish_reason):
+            if self._prompt_logprobs:
+                prompt_logprobs = tuple(self._prompt_logprobs)
+            self._prompt_logprobs = []
+        if not (self.is_finished or self._told_text or self._told_logprobs or prompt_logprobs):
+            return None
+        output = Output(
+            text=self._told_text,
+            token_ids=tuple(self._told_token_ids),
+            prompt_logprobs=prompt_logprobs,
+            logprobs=tuple(self._told_logprobs),
+            finish_reason=self.finish_reason,
+            error=self.error,
+            num_new_tokens=self.num_new_tokens if self.is_finished else 0,
+            num_cached_tokens=self.num_cached_tokens if self.is_finished else 0,
+        )
+        self._told_token_ids, self._told_text, self._told_logprobs = [], "", []
+        return output
