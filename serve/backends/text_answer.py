@@ -22,6 +22,10 @@ from serve.engine.model import GgufModel
 from serve.engine.request import Output
 from serve.engine.sampler import SampledLogprob
 
+UNPREDICTED = 0.0
+"""Stands for the log-probability of a prompt's first token, which has none: OpenAI's types have no
+null here."""
+
 
 @dataclass
 class _Choice:
@@ -190,11 +194,11 @@ class TextAnswer:
     ) -> None:
         text = token_logprob(self._model, token_id, 0.0)["token"]
         shown["tokens"].append(text)
-        shown["token_logprobs"].append(finite(entry.logprob) if entry else None)
+        shown["token_logprobs"].append(finite(entry.logprob) if entry else UNPREDICTED)
         shown["text_offset"].append(choice.num_characters)
         choice.num_characters += len(text)
         if shown["top_logprobs"] is not None:
-            shown["top_logprobs"].append(entry and self._rivals(entry))
+            shown["top_logprobs"].append(self._rivals(entry) if entry else {})
 
     def _rivals(self, entry: SampledLogprob) -> dict[str, float]:
         """Return the most probable tokens by what they write: of two alike, the likelier one."""

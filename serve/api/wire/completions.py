@@ -95,8 +95,8 @@ class CompletionLogprobs(TypedDict):
     """Log-probabilities along a completion, as lists of equal length."""
 
     tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] | None
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
     text_offset: list[int]
 
 

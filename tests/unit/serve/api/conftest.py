@@ -1,0 +1,68 @@
+"""The application over a tiny random model, in this process."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from serve.api.app import create_app
+from serve.backends.local import LocalBackend, LocalModel
+from serve.chat.prompt import ChatPrompt
+from serve.engine.model import GgufModel
+from serve.engine.request import EngineLimits
+from serve.engine.thread import EngineThread
+from serve.metrics import Metrics
+
+MAX_PARALLEL, MAX_QUEUE, CONTEXT_TOKENS = 4, 4, 512
+
+
+@pytest.fixture(scope="session")
+def make_app(tiny_model: GgufModel) -> Callable[..., FastAPI]:
+    """An application with models `a` and `b` on one engine."""
+
+    def make(
+        context_tokens: int = CONTEXT_TOKENS,
+        max_queue: int = MAX_QUEUE,
+        defaults: dict[str, float] | None = None,
+        **settings: Any,
+    ) -> FastAPI:
+        limits = EngineLimits(
+            context_tokens=context_tokens,
+            max_parallel=MAX_PARALLEL,
+            max_batch_tokens=64,
+            max_queue=max_queue,
+        )
+        local = LocalModel(
+            model=tiny_model,
+            engine=EngineThread(tiny_model, limits, threads=1),
+            prompt=ChatPrompt(tiny_model),
+            fingerprint="fp_test",
+            created=7,
+        )
+        metrics = Metrics()
+        backends = {
+            name: LocalBackend(name, local, metrics, defaults=defaults) for name in ("a", "b")
+        }
+        return create_app(backends, metrics=metrics, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def client(make_app) -> Iterator[TestClient]:
+    # An exception that no handler takes would be raised here: that fails a test, as it should.
+    with TestClient(make_app()) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def chat(client: TestClient) -> Callable[..., dict[str, Any]]:
+    def chat(content: str = "Hi", **more: Any) -> dict[str, Any]:
+        body = {"model": "a", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
+        response = client.post("/v1/chat/completions", json=body | more)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    return chat

@@ -1,0 +1,233 @@
+"""What is refused, with which status, in OpenAI's shape; and no body that breaks anything."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from serve.api.app import AppLimits
+from serve.api.wire.chat import ChatRequest
+from serve.api.wire.completions import CompletionRequest
+from serve.api.wire.embeddings import EmbeddingRequest
+from serve.api.wire.llama import LlamaCompletionRequest
+from serve.api.wire.responses import ResponseRequest
+from tests.unit.serve.api.conftest import CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+CHAT = "/v1/chat/completions"
+
+
+def error_of(response, status: int) -> dict:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "kind", "status"),
+    [
+        ("POST", CHAT, b"{not json", "application/json", 400),
+        ("POST", CHAT, b'{"model": "\\ud800", "messages": []}', "application/json", 400),
+        ("POST", CHAT, b"[" * 100_000, "application/json", 400),
+        ("POST", CHAT, b'{"seed": ' + b"9" * 10_000 + b"}", "application/json", 400),
+        ("POST", CHAT, b"{}", "text/plain", 415),
+        ("POST", CHAT, b"a=1", "application/x-www-form-urlencoded", 415),
+        ("POST", "/nowhere", b"{}", "application/json", 404),
+        ("GET", CHAT, b"", "application/json", 405),
+        ("GET", "/v1/models/nobody", b"", "application/json", 404),
+    ],
+)
+def test_every_failure_has_openais_shape(client, method, path, content, kind, status):
+    response = client.request(method, path, content=content, headers={"Content-Type": kind})
+    assert error_of(response, status)["type"] == "invalid_request_error"
+    assert response.headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "param"),
+    [
+        ({"model": "nobody"}, "model_not_found", "model"),
+        ({"model": None}, "invalid_value", "model"),
+        ({"messages": [{"role": "user", "content": "word " * CONTEXT_TOKENS}]},
+         "context_length_exceeded", None),
+        ({"max_tokens": CONTEXT_TOKENS}, "context_length_exceeded", None),
+        ({"n": 100}, "invalid_value", "n"),
+        ({"logit_bias": {"999999": 1}}, "invalid_value", "logit_bias"),
+        ({"grammar": "root ::= this is (not valid GBNF"}, "invalid_value", "grammar"),
+        ({"json_schema": {"type": "hiccup"}}, "invalid_value", None),
+        ({"response_format": {"type": "json_object", "schema": {"type": 123}}},
+         "invalid_value", None),
+        ({"chat_template_kwargs": {"messages": []}}, "invalid_value", "messages"),
+        ({"modalities": ["audio"]}, "unsupported_parameter", "modalities"),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_answered_says_why(client, more, code, param):
+    response = client.post(CHAT, json={"model": "a", "messages": MESSAGES, **more})
+    error = error_of(response, 404 if code == "model_not_found" else 400)
+    assert error["code"] == code
+    assert param is None or error["param"] == param
+
+
+def test_a_fallback_answers_for_other_names(make_app):
+    with TestClient(make_app(fallback_model="b")) as client:
+        body = {"messages": MESSAGES, "max_tokens": 1}
+        for more in ({}, {"model": "gpt-4"}):
+            assert client.post(CHAT, json=body | more).json()["model"] == "b"
+        assert client.get("/v1/models/gpt-4").json()["id"] == "b"
+
+
+def test_a_body_that_is_too_large_is_not_read(make_app):
+    client = TestClient(make_app(limits=AppLimits(max_body_bytes=100)))
+    error_of(client.post(CHAT, json={"model": "x" * 200}), 413)
+
+    def drip():
+        for _ in range(30):
+            yield b'{"a":'
+
+    headers = {"Content-Type": "application/json"}
+    error_of(client.post(CHAT, content=drip(), headers=headers), 413)
+
+
+def test_only_hosts_that_are_meant_are_answered(make_app):
+    app = make_app(limits=AppLimits(allowed_hosts={"localhost", "127.0.0.1", "[::1]"}))
+    client = TestClient(app)
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:80", "LOCALHOST"):
+        assert client.get("/healthz", headers={"Host": host}).status_code == 200
+    for host in ("evil.example:8000", "127.0.0.1.evil.example", "", "localhost:1:2"):
+        error_of(client.get("/healthz", headers={"Host": host}), 421)
+
+
+def test_other_origins_may_call_only_when_they_are_named(make_app):
+    asked = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
+    closed = TestClient(make_app()).options(CHAT, headers=asked)
+    assert "access-control-allow-origin" not in closed.headers
+    app = make_app(limits=AppLimits(cors_origins={"https://chat.example"}))
+    opened = TestClient(app).options(CHAT, headers=asked)
+    assert opened.headers["access-control-allow-origin"] == "https://chat.example"
+
+
+async def call(app, body: bytes, *, gone_after: int | None) -> list[dict]:
+    """Talk ASGI: a client that sends a body, and hangs up after some answers or never."""
+    sent: list[dict] = []
+    gone = asyncio.Event()
+    incoming = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict:
+        if incoming:
+            return incoming.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+        if gone_after is not None and len(sent) >= gone_after:
+            gone.set()
+
+    if gone_after == 0:
+        asyncio.get_running_loop().call_later(0.2, gone.set)
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(),
+        "query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1",
+        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+    }  # fmt: skip
+    await app(scope, receive, send)
+    return sent
+
+
+ENDLESS = {"model": "a", "messages": MESSAGES, "ignore_eos": True}
+
+
+@pytest.mark.parametrize(("stream", "gone_after"), [(True, 4), (False, 0)])
+def test_a_client_that_leaves_frees_its_slot_within_a_step(make_app, stream, gone_after):
+    app = make_app(context_tokens=512)
+    backend = app.state.serving.backends["a"]
+
+    async def scenario() -> int:
+        async with app.router.lifespan_context(app):
+            body = json.dumps(ENDLESS | {"stream": stream}).encode()
+            await asyncio.wait_for(call(app, body, gone_after=gone_after), 20)
+            steps = backend.stats().num_steps
+            for _ in range(200):
+                if backend.stats().num_active == 0:
+                    return backend.stats().num_steps - steps
+                await asyncio.sleep(0.005)
+            raise AssertionError("the slot is not freed")
+
+    assert asyncio.run(scenario()) <= 2
+
+
+def test_an_answer_that_takes_too_long_is_ended(make_app):
+    app = make_app(context_tokens=512, limits=AppLimits(request_timeout_seconds=0.05))
+    with TestClient(app) as client:
+        assert error_of(client.post(CHAT, json=ENDLESS), 504)["code"] == "timeout"
+        text = client.post(CHAT, json=ENDLESS | {"stream": True}).text
+        last, done = text.strip().split("\n\n")[-2:]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
+        assert done == "data: [DONE]"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(make_app):
+    app = make_app(limits=AppLimits(body_timeout_seconds=0.05))
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 408
+
+
+def test_a_full_queue_says_when_to_come_back(make_app):
+    app = make_app(context_tokens=512)
+
+    async def scenario() -> dict:
+        async with app.router.lifespan_context(app):
+            body = json.dumps(ENDLESS | {"n": MAX_PARALLEL + MAX_QUEUE}).encode()
+            hanging = asyncio.create_task(call(app, body, gone_after=None))
+            await asyncio.sleep(0.2)
+            sent = await call(app, json.dumps(ENDLESS).encode(), gone_after=None)
+            hanging.cancel()
+            return sent[0]
+
+    start = asyncio.run(scenario())
+    assert start["status"] == 429
+    assert int(dict(start["headers"])[b"retry-after"]) >= 1
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+ROUTES = {
+    CHAT: (ChatRequest, {"messages": MESSAGES, "max_tokens": 2}),
+    "/v1/completions": (CompletionRequest, {"prompt": "Hi", "max_tokens": 2}),
+    "/v1/responses": (ResponseRequest, {"input": "Hi", "max_output_tokens": 2}),
+    "/v1/embeddings": (EmbeddingRequest, {"input": "Hi"}),
+    "/completion": (LlamaCompletionRequest, {"prompt": "Hi", "n_predict": 2}),
+}
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_body_breaks_anything(client, data):
+    path = data.draw(st.sampled_from(list(ROUTES)))
+    model, valid = ROUTES[path]
+    names = st.sampled_from(sorted(set(model.model_fields) - {"model"}))
+    fuzz = data.draw(st.dictionaries(names, json_values, min_size=1, max_size=2))
+    content = json.dumps({"model": "a", **valid, **fuzz})
+    response = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code in (200, 400), (content, response.text)
+    if response.status_code == 400:
+        error_of(response, 400)

@@ -1,0 +1,195 @@
+"""Completions, embeddings, responses, models, and llama.cpp's endpoints over HTTP."""
+
+import base64
+import json
+import math
+import struct
+
+import pytest
+from openai.types import Completion, CreateEmbeddingResponse, Model
+from openai.types.responses import Response, ResponseStreamEvent
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import TypeAdapter
+
+from tests.unit.serve.api.test_chat_route import TOOLS, events
+
+
+@pytest.fixture
+def post(client):
+    def post(path: str, **body) -> dict:
+        response = client.post(path, json={"model": "a", **body})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    return post
+
+
+def complete(post, prompt: object = "Once upon", **more) -> dict:
+    answer = post("/v1/completions", **{"prompt": prompt, "max_tokens": 6, "seed": 0} | more)
+    Completion.model_validate(answer)
+    return answer
+
+
+def test_prompts_may_be_texts_or_tokens_one_or_several(post):
+    token_ids = post("/tokenize", content="Once upon")["tokens"]
+    text = complete(post)["choices"][0]["text"]
+    assert complete(post, token_ids)["choices"][0]["text"] == text
+    both = complete(post, ["Once upon", token_ids], n=2)["choices"]
+    assert [choice["index"] for choice in both] == [0, 1, 2, 3]
+    assert both[0]["text"] == both[2]["text"] == text
+    assert both[1]["text"] == both[3]["text"] != text
+
+
+def test_an_echo_has_the_prompts_own_log_probabilities(post):
+    choice = complete(post, echo=True, logprobs=2)["choices"][0]
+    shown = choice["logprobs"]
+    assert choice["text"].startswith("Once upon")
+    assert len({len(column) for column in shown.values()}) == 1
+    assert (shown["token_logprobs"][0], shown["top_logprobs"][0]) == (0, {})
+    assert all(logprob < 0 for logprob in shown["token_logprobs"][1:])
+    assert "".join(shown["tokens"]).startswith("Once upon")
+    for text, offset in zip(shown["tokens"], shown["text_offset"], strict=True):
+        assert "".join(shown["tokens"])[offset:].startswith(text)
+    assert [len(top) for top in shown["top_logprobs"][1:]] == [2] * (len(shown["tokens"]) - 1)
+
+
+def test_the_best_of_several_is_the_likeliest(post):
+    every = complete(post, n=3, logprobs=0)["choices"]
+    means = [
+        sum(choice["logprobs"]["token_logprobs"]) / len(choice["logprobs"]["token_logprobs"])
+        for choice in every
+    ]
+    best = complete(post, best_of=3)["choices"]
+    assert [choice["text"] for choice in best] == [every[means.index(max(means))]["text"]]
+
+
+def test_a_streamed_completion_says_the_same(client, post):
+    body = {"model": "a", "prompt": "Once upon", "max_tokens": 6, "seed": 0, "stream": True}
+    chunks = events(client.post("/v1/completions", json=body).text)
+    text = "".join(choice["text"] for chunk in chunks for choice in chunk["choices"])
+    assert text == complete(post)["choices"][0]["text"]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_vectors_have_unit_length_in_either_encoding(post):
+    whole = post("/v1/embeddings", input=["one", "two words"])
+    CreateEmbeddingResponse.model_validate(whole)
+    first, second = (entry["embedding"] for entry in whole["data"])
+    assert first != second
+    assert math.hypot(*first) == pytest.approx(1, abs=1e-5)
+    packed = post("/v1/embeddings", input="one", encoding_format="base64")["data"][0]["embedding"]
+    assert struct.unpack(f"<{len(first)}f", base64.b64decode(packed)) == pytest.approx(first)
+    short = post("/v1/embeddings", input="one", dimensions=3)["data"][0]["embedding"]
+    assert short == pytest.approx([value / math.hypot(*first[:3]) for value in first[:3]])
+
+
+def test_a_response_says_what_a_chat_says(post, chat):
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+    ]
+    response = Response.model_validate(post("/v1/responses", input=items, temperature=0,
+                                            max_output_tokens=8))  # fmt: skip
+    assert response.output_text == chat(temperature=0)["choices"][0]["message"]["content"]
+    assert response.status == "incomplete"
+    assert response.usage.output_tokens == 8
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"tools": [{"type": "function", **TOOLS[0]["function"]}], "tool_choice": "required"}],
+)
+def test_a_streamed_response_has_the_events_of_openai(client, post, more):
+    body = {"model": "a", "input": "Hi", "temperature": 0, "max_output_tokens": 60, **more}
+    whole = post("/v1/responses", **body)
+    text = client.post("/v1/responses", json=body | {"stream": True}).text
+    lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data")]
+    adapter = TypeAdapter(ResponseStreamEvent)
+    streamed = [adapter.validate_python(json.loads(line)) for line in lines]
+    assert [event.sequence_number for event in streamed] == list(range(len(streamed)))
+    assert streamed[-1].type == f"response.{whole['status']}"
+    kind = "response.function_call_arguments.delta" if more else "response.output_text.delta"
+    joined = "".join(event.delta for event in streamed if event.type == kind)
+    item = whole["output"][0]
+    assert joined == (item["arguments"] if more else item["content"][0]["text"])
+
+
+def test_what_needs_a_store_is_refused(client):
+    body = {"model": "a", "input": "Hi", "previous_response_id": "resp_1"}
+    response = client.post("/v1/responses", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "previous_response_id"
+
+
+def test_models_tell_whether_they_repeat_themselves(client):
+    listed = client.get("/v1/models").json()["data"]
+    assert [Model.model_validate(card).id for card in listed] == ["a", "b"]
+    assert listed[0] == client.get("/v1/models/a").json()
+    assert listed[0]["reproducible"] is True
+    assert listed[0]["system_fingerprint"] == "fp_test"
+
+
+def test_tokens_become_their_text_again(post, client):
+    text = "This is a test string with unicode 媽 and emoji 🤗"
+    pieces = post("/tokenize", content=text, with_pieces=True)["tokens"]
+    written = b"".join(
+        bytes(one["piece"]) if isinstance(one["piece"], list) else one["piece"].encode()
+        for one in pieces
+    )
+    assert written.decode() == text
+    token_ids = post("/tokenize", content=text)["tokens"]
+    assert token_ids == [one["id"] for one in pieces]
+    assert post("/detokenize", tokens=token_ids)["content"] == text
+    started = post("/tokenize", content=text, add_special=True)["tokens"]
+    assert started == [1, *token_ids]
+    assert client.post("/detokenize", json={"model": "a", "tokens": [10**6]}).status_code == 400
+
+
+def test_llama_cpps_completion(post, client):
+    answer = post("/completion", prompt="Once upon", n_predict=5, temperature=0, n_probs=3,
+                  return_tokens=True)  # fmt: skip
+    assert (answer["stop_type"], answer["tokens_predicted"]) == ("limit", 5)
+    assert post("/detokenize", tokens=answer["tokens"])["content"] == answer["content"]
+    assert [len(one["top_logprobs"]) for one in answer["completion_probabilities"]] == [3] * 5
+    several = post("/completion", prompt=["Once upon", {"prompt_string": "Once upon"}],
+                   n_predict=5, temperature=0)  # fmt: skip
+    assert [one["content"] for one in several] == [answer["content"]] * 2
+    fields = post("/completion", prompt=[1, "Hi"], n_predict=2,
+                  response_fields=["content", "generation_settings/n_predict"])  # fmt: skip
+    assert fields["generation_settings/n_predict"] == 2
+    assert len(fields) == 2
+    body = {"model": "a", "prompt": "Once upon", "n_predict": 5, "temperature": 0, "stream": True}
+    chunks = events(client.post("/completion", json=body).text)
+    assert "".join(chunk["content"] for chunk in chunks) == answer["content"]
+    assert [chunk["stop"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+def test_llama_cpps_descriptions(client, post):
+    assert client.get("/props").json()["total_slots"] == 4
+    assert [slot["is_processing"] for slot in client.get("/slots").json()] == [False] * 4
+    messages = [{"role": "user", "content": "Hi"}]
+    assert "<|im_start|>user\nHi" in post("/apply-template", messages=messages)["prompt"]
+    assert post("/chat/completions/input_tokens", messages=messages)["input_tokens"] > 5
+
+
+def test_metrics_count_what_happened(client, chat):
+    def value(name: str, **labels: str) -> float:
+        families = text_string_to_metric_families(client.get("/metrics").text)
+        return sum(
+            sample.value
+            for family in families
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    route = {"route": "/v1/chat/completions", "status": "200"}
+    names = [
+        ("potstill_http_requests_total", route, 1),
+        ("potstill_time_to_first_token_seconds_count", {"model": "a"}, 1),
+        ("potstill_inter_token_latency_seconds_count", {"model": "a"}, 7),
+        ("potstill_generated_tokens_total", {"model": "a"}, 8),
+    ]
+    before = [value(name, **labels) for name, labels, _ in names]
+    chat(logit_bias={"2": -100, "0": -100})
+    after = [value(name, **labels) for name, labels, _ in names]
+    gained = [after_ - before_ for after_, before_ in zip(after, before, strict=True)]
+    assert gained == [expected for _, _, expected in names]

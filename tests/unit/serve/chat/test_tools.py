@@ -1,0 +1,125 @@
+"""Tools: grammars that make a model call, and calls found in what it writes, however it is cut."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve.chat.tool_calls import CallArguments, CallBegins, PlainText, ToolCallParser
+from serve.chat.tools import HERMES, LLAMA, MISTRAL, ToolFormat, told_in_system
+
+FORMATS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
+SUM = {"name": "sum", "arguments": {"terms": [1, {"x": "}"}], "unit": 'a "b" \\'}}
+NOW = {"name": "now", "arguments": {}}
+
+
+def parsed(tool_format: ToolFormat, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
+    parser = ToolCallParser(tool_format)
+    found = [one for piece in pieces for one in parser.push(piece)] + parser.finish()
+    text, calls = "", []
+    for one in found:
+        match one:
+            case PlainText(plain):
+                text += plain
+            case CallBegins(name):
+                calls.append((name, ""))
+            case CallArguments(more):
+                calls[-1] = (calls[-1][0], calls[-1][1] + more)
+    return text, calls
+
+
+def hermes(*calls: dict) -> str:
+    return "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
+
+
+def llama(call: dict) -> str:
+    return json.dumps({"name": call["name"], "parameters": call["arguments"]})
+
+
+WRITTEN = [
+    (HERMES, hermes(SUM), "", [SUM]),
+    (HERMES, "Let me see.\n" + hermes(SUM, NOW), "Let me see.\n", [SUM, NOW]),
+    (HERMES, "no < tool_call, <tool", "no < tool_call, <tool", []),
+    (HERMES, '<tool_call>\n{"arguments": {"a": 1}, "name": "f"}\n</tool_call>', "",
+     [{"name": "f", "arguments": {"a": 1}}]),
+    (HERMES, "<tool_call>\n{broken}\n</tool_call>", "<tool_call>{broken}", []),
+    (LLAMA, llama(SUM), "", [SUM]),
+    (LLAMA, "<|python_tag|>" + llama(NOW) + "; " + llama(SUM), "", [NOW, SUM]),
+    (LLAMA, '{"answer": 42}', '{"answer": 42}', []),
+    (LLAMA, "It is {nothing}.", "It is {nothing}.", []),
+    (MISTRAL, "[TOOL_CALLS][" + json.dumps(SUM) + ", " + json.dumps(NOW) + "]", "", [SUM, NOW]),
+    (MISTRAL, "[TOOL_CALLS] " + json.dumps([{**NOW, "id": "abcdefghi"}]), "", [NOW]),
+    (MISTRAL, "plain [TOOL", "plain [TOOL", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tool_format", "written", "text", "calls"), WRITTEN)
+def test_calls_are_found_whole_and_letter_by_letter(tool_format, written, text, calls):
+    for pieces in ([written], list(written)):
+        found_text, found = parsed(tool_format, *pieces)
+        assert found_text == text
+        assert [{"name": n, "arguments": json.loads(a)} for n, a in found] == calls
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_where_a_text_is_cut_makes_no_difference(data):
+    tool_format, written, *_ = data.draw(st.sampled_from(WRITTEN))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(written)))) | {0, len(written)})
+    pieces = [written[start:end] for start, end in itertools.pairwise(cuts)]
+    assert parsed(tool_format, *pieces) == parsed(tool_format, written)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet='<tool_call>{}"[]TOOL_CALLS,: nm\\\n'), st.sampled_from([*FORMATS]))
+def test_nothing_a_model_writes_breaks_the_parser(text, name):
+    parsed(FORMATS[name], *text)
+
+
+def test_arguments_come_as_they_are_written():
+    parser = ToolCallParser(HERMES)
+    pieces = parser.push('<tool_call>\n{"name": "f", "arguments": {"a": "on')
+    assert pieces == [CallBegins("f"), CallArguments('{"a": "on')]
+    assert parser.push('e"}') == [CallArguments('e"}')]
+    assert parser.push("}\n</tool_call>") == []
+
+
+def test_a_template_tells_the_format():
+    assert ToolFormat.of_template("{% if tools %}<tool_call>{% endif %}") is HERMES
+    assert ToolFormat.of_template("<|python_tag|>") is LLAMA
+    assert ToolFormat.of_template("[AVAILABLE_TOOLS][TOOL_CALLS]") is MISTRAL
+    assert ToolFormat.of_template("nothing of tools") is HERMES
+    assert len(MISTRAL.new_call_id()) == 9
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_grammar_writes_what_the_parser_reads(name):
+    """Read one text of the grammar off its literals, with the arguments' rule standing for {}."""
+    tool_format = FORMATS[name]
+    tools = [{"type": "function", "function": {"name": "root", "parameters": {"x": 1}}}]
+    grammar = tool_format.grammar(tools, lambda _: 'root ::= "{}" root2\nroot2 ::= [r\\]oot]?',
+                                  parallel=True)  # fmt: skip
+    rules = dict(line.split(" ::= ") for line in grammar.split("\n"))
+    assert rules["tool0-root"] == '"{}" tool0-root2'
+    assert rules["tool0-root2"] == "[r\\]oot]?"
+    key = tool_format.arguments_key
+    assert json.loads(rules["tool0-call"].split('" tool0')[0] + '"') == (
+        f'{{"name": "root", "{key}": '
+    )
+    text = tool_format.opening + tool_format.brackets[0] + f'{{"name": "root", "{key}": {{}}}}'
+    assert parsed(tool_format, text)[1] == [("root", "{}")]
+
+
+def test_a_template_without_tools_is_told_in_words():
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": NOW}]},
+        {"role": "tool", "content": "noon"},
+    ]
+    system, called, gave = told_in_system(messages, [{"type": "function", "function": NOW}])
+    assert system["content"].startswith("Be kind.\n\nYou may call")
+    assert json.dumps(NOW) in called["content"]
+    assert gave == {"role": "user", "content": "<tool_response>\nnoon\n</tool_response>"}
+    assert told_in_system(messages[1:], [])[0]["role"] == "system"
