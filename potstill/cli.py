@@ -42,6 +42,7 @@ from potstill.verdict.outcome import Outcome
 
 OUR_ERROR, WRONG_USAGE = 1, 2
 RUNS_DIR = Path("runs")
+QUANTIZE = PIPELINE[2]
 
 app = typer.Typer(
     help="Distil a large chat model into a small, cheap one, and see how close it came.",
@@ -230,8 +231,30 @@ def _endpoint_overrides(side: str, given: str | None) -> list[str]:
     return [f"compare.{side}.{key}={json.dumps(value)}" for key, value in values.items()]
 
 
+def _quantize(
+    run_dir: RunArgument,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    target_megabytes: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="MB",
+            help="Make a file of at most so many million bytes too, whose tensors have the types "
+            "that keep it nearest to the student; may be repeated.",
+        ),
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    if target_megabytes:
+        overrides = [*(overrides or ()), f"quantize.target_megabytes={target_megabytes}"]
+    _stage_command(QUANTIZE)(run_dir, preset, config, overrides, force, verbose)
+
+
 for _stage in (*PIPELINE[1:-1], SERVE):
-    app.command(_stage.name, help=_stage.summary)(_stage_command(_stage))
+    _command = _quantize if _stage is QUANTIZE else _stage_command(_stage)
+    app.command(_stage.name, help=_stage.summary)(_command)
 
 
 @app.command()

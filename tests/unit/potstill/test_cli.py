@@ -129,6 +129,18 @@ def test_force_and_a_shard_together_are_wrong_usage(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_sizes_of_files_are_settings_of_the_quantize_stage(tmp_path):
+    body = "print(list(table.mixes))"
+    command = fake_train(body, "quantize", tmp_path / "run")
+    command[2] = command[2].replace("train.stage", "quantize.stage")
+    sizes = ["--target-megabytes", "60", "--target-megabytes", "80.5"]
+    answer = subprocess.run(
+        [*command, *sizes], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "['60MB', '80.5MB']\n"
+    assert "target_megabytes = [" in (tmp_path / "run" / "config.toml").read_text()
+
+
 def test_a_shard_that_cannot_be_read_is_wrong_usage(tmp_path):
     answer = potstill("generate", tmp_path / "run", "--shard", "3/2")
     assert answer.returncode == 2
