@@ -1,0 +1,130 @@
+import json
+
+import numpy as np
+import pytest
+
+from potstill.errors import PotstillError
+from potstill.verdict.anytime import WinRateMonitor
+from potstill.verdict.betting import log_wealth
+from potstill.verdict.outcome import Outcome, Plan
+
+PLAN = Plan()
+
+
+def _scores(rate, num_pairs, seed=0):
+    return (np.random.default_rng(seed).random(num_pairs) < rate).astype(float)
+
+
+def _watched(scores, step):
+    monitor = WinRateMonitor(PLAN)
+    for start in range(0, len(scores), step):
+        monitor.update(scores[start : start + step])
+    return monitor
+
+
+def test_before_the_first_pair_nothing_is_known():
+    monitor = WinRateMonitor(PLAN)
+    assert monitor.update([]) is Outcome.INCONCLUSIVE
+    assert (monitor.rate, monitor.lower, monitor.upper) == (None, 0.0, 1.0)
+    assert monitor.e_value_non_inferior == monitor.e_value_inferior == 1
+
+
+def test_it_passes_a_student_at_parity_and_fails_a_worse_one():
+    assert _watched(_scores(0.5, 1500), 50).outcome is Outcome.PASS
+    worse = _watched(_scores(0.3, 1500), 50)
+    assert worse.outcome is Outcome.FAIL
+    assert worse.upper < 0.45
+    assert worse.e_value_inferior > 20 > 1 > worse.e_value_non_inferior
+
+
+@pytest.mark.parametrize("step", [1, 7, 50])
+def test_how_pairs_are_handed_over_changes_nothing(step):
+    scores = _scores(0.47, 400)
+    at_once, in_steps = _watched(scores, 400), _watched(scores, step)
+    assert in_steps.num_pairs == at_once.num_pairs == 400
+    for name in (
+        "log_e_non_inferior",
+        "log_e_inferior",
+        "highest_log_e_non_inferior",
+        "highest_log_e_inferior",
+        "lower",
+        "upper",
+    ):
+        assert getattr(in_steps, name) == pytest.approx(getattr(at_once, name))
+    paths = log_wealth(scores, PLAN)
+    assert in_steps.log_e_non_inferior == pytest.approx(paths[0][-1])
+    assert in_steps.highest_log_e_inferior == pytest.approx(max(0.0, paths[1].max()))
+
+
+def test_thousands_of_peeked_experiments_pass_a_worse_student_no_oftener_than_alpha():
+    # The monitor itself; `test_betting` has more runs of its bets.
+    rng = np.random.default_rng(5)
+    passed = 0
+    for scores in (rng.random((1000, 1000)) < 0.45).astype(float):
+        monitor = WinRateMonitor(PLAN)
+        passed += any(
+            monitor.update(scores[start : start + 50]) is Outcome.PASS
+            for start in range(0, 1000, 50)
+        )
+    assert 0 < passed / 1000 <= PLAN.alpha
+
+
+def test_a_verdict_stays_but_a_pass_gives_way_to_a_fail():
+    monitor = _watched(_scores(0.55, 1000), 50)
+    assert monitor.outcome is Outcome.PASS
+    monitor.update(_scores(0.40, 300))
+    assert monitor.outcome is Outcome.PASS
+    monitor.update(_scores(0.05, 3000))
+    assert monitor.outcome is Outcome.FAIL
+    monitor.update(_scores(1.0, 30_000))
+    assert monitor.outcome is Outcome.FAIL
+
+
+def test_the_state_goes_through_json():
+    scores, users = _scores(0.5, 200), [f"user-{row // 3}" for row in range(200)]
+    monitor = WinRateMonitor(PLAN)
+    monitor.update(scores[:100], users[:100])
+    text = json.dumps(monitor.to_state(), allow_nan=False)
+    assert "user-" not in text
+    resumed = WinRateMonitor.from_state(json.loads(text))
+    for one in (monitor, resumed):
+        one.update(scores[100:], users[100:])
+    assert resumed == monitor
+    assert resumed.to_state() == monitor.to_state()
+
+
+def test_a_state_of_another_kind_is_refused():
+    with pytest.raises(PotstillError, match="not the state"):
+        WinRateMonitor.from_state({"plan": {"margin": 0.05}})
+    with pytest.raises(PotstillError, match="not the state"):
+        WinRateMonitor.from_state(WinRateMonitor(PLAN).to_state() | {"colour": "red"})
+
+
+def test_a_cluster_counts_once_with_its_mean():
+    monitor = WinRateMonitor(PLAN)
+    monitor.update([1, 0, 0, 1], ["ann", "bob", "ann", "cy"])
+    assert (monitor.num_clusters, monitor.num_pairs) == (3, 4)
+    assert monitor.rate == pytest.approx((0.5 + 0 + 1) / 3)
+    before = monitor.log_e_non_inferior
+    monitor.update([1, 1], ["ann", "bob"])
+    assert monitor.log_e_non_inferior == before
+    assert (monitor.num_clusters, monitor.num_pairs, monitor.num_late_pairs) == (3, 4, 2)
+    monitor.update([1, 0], ["ann", "dee"])
+    assert (monitor.num_clusters, monitor.num_late_pairs) == (4, 3)
+
+
+def test_copies_in_clusters_bring_no_evidence():
+    scores = _scores(0.5, 300)
+    once, copied = WinRateMonitor(PLAN), WinRateMonitor(PLAN)
+    once.update(scores, list(range(300)))
+    copied.update(np.repeat(scores, 10), np.repeat(np.arange(300), 10).tolist())
+    assert copied.num_pairs == 3000
+    assert copied.log_e_non_inferior == pytest.approx(once.log_e_non_inferior)
+    assert copied.lower == pytest.approx(once.lower)
+
+
+def test_a_score_out_of_bounds_is_refused_and_changes_nothing():
+    monitor = WinRateMonitor(PLAN)
+    with pytest.raises(PotstillError, match="row 1"):
+        monitor.update([0.5, 2.0], ["a", "b"])
+    assert monitor == WinRateMonitor(PLAN)
