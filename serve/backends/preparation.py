@@ -83,11 +83,12 @@ class Preparation:
             InvalidRequestError: The model does not have a token.
         """
         if isinstance(prompt, str):
-            return self._model.tokenize(prompt, parse_special=True)
+            return [*self._model.start_tokens, *self._model.tokenize(prompt, parse_special=True)]
         self.check_ids([part for part in prompt if isinstance(part, int)])
         token_ids: list[int] = []
         for part in prompt:
-            token_ids += [part] if isinstance(part, int) else self.prompt_ids(part)
+            is_id = isinstance(part, int)
+            token_ids += [part] if is_id else self._model.tokenize(part, parse_special=True)
         return token_ids
 
     def check_ids(self, token_ids: Sequence[int]) -> None:

@@ -159,6 +159,12 @@ class GgufModel:
         """Whether the token ends an answer (end of turn, end of text)."""
         return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token_id))
 
+    @property
+    def start_tokens(self) -> tuple[int, ...]:
+        """The tokens that a text without a chat template begins with: one or none."""
+        begins = llama_cpp.llama_vocab_get_add_bos(self.vocab)
+        return (llama_cpp.llama_vocab_bos(self.vocab),) if begins else ()
+
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
         """Ids of the tokens that end an answer."""

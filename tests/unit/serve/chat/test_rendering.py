@@ -28,9 +28,9 @@ def test_a_bomb_harms_nobody_and_the_next_rendering_works(bomb):
     process.close()
 
 
-def test_a_template_that_explodes_while_it_is_compiled_is_refused():
+def test_a_template_that_explodes_before_it_is_rendered_is_refused():
     with pytest.raises(RenderingError):
-        TemplateProcess("{{ 'x' * 99999999999 ~ 'y' }}", seconds=0.5)
+        TemplateProcess("{{ 'x' * 99999999999 ~ 'y' }}", seconds=0.5).render(MESSAGES, {}, {})
     with pytest.raises(RenderingError, match="TemplateSyntaxError"):
         TemplateProcess("{% if %}")
 
