@@ -225,8 +225,7 @@ class LocalBackend:
         token_ids = await self._prepared(
             lambda: self.model.tokenize(text, parse_special=parse_special)
         )
-        start = self.model.control_tokens.get(self.model.named_tokens.get("bos_token", ""))
-        return [start, *token_ids] if add_special and start is not None else token_ids
+        return [*self.model.start_tokens, *token_ids] if add_special else token_ids
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens; those that only a template may write have none.
