@@ -178,7 +178,6 @@ class Bench:
         if gguf_type == "F16":
             ours = theirs = self.f16
         else:
-            request = {} if imatrix is None else {"imatrix_path": imatrix}
             ask_llama(
                 "quantising",
                 ours,
@@ -187,7 +186,8 @@ class Bench:
                 target=ours,
                 gguf_type=gguf_type,
                 num_threads=NUM_THREADS,
-                **request,
+                imatrix=imatrix,
+                tensor_types=None,
             )
             options = () if imatrix is None else ("--imatrix", imatrix)
             tool("llama-quantize", *options, self.f16, theirs, gguf_type, NUM_THREADS)

@@ -68,6 +68,8 @@ def quantise(_: Path, directory: Path) -> None:
         target=directory / f"{GGUF_TYPE}.gguf",
         gguf_type=GGUF_TYPE,
         num_threads=NUM_THREADS,
+        imatrix=None,
+        tensor_types=None,
     )
 
 

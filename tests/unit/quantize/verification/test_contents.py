@@ -41,6 +41,8 @@ def make_file(make_checkpoint, tmp_path):
                 target=path,
                 gguf_type=gguf_type,
                 num_threads=1,
+                imatrix=None,
+                tensor_types=None,
             )
         return path, Origin(checkpoint, tokenizer, "tiny", gguf_type, base_type)
 
