@@ -59,7 +59,7 @@ def loss_budget(report: Report) -> list[Bar]:
         for row in report.rows
         if row.step != "sampled" and row.kl_nats is not None and row.kl_standard_error is not None
     ]
-    widest = max(kl + error for _, kl, error in known) or 1.0
+    widest = max((kl + error for _, kl, error in known), default=0.0) or 1.0
     scale = CHART_WIDTH_PERCENT / widest
     return [
         Bar(

@@ -13,7 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from compare.answers.endpoint import free_port, running_endpoint
 from compare.config import CompareConfig
+from compare.judges.config import LlmJudgeConfig
 from compare.measurement.fidelity import measure_fidelity
+from compare.measurement.gguf_model import GgufModel
+from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.report.report import Report
 from compare.report.table import cells
 from compare.stage import run, run_with_endpoint
@@ -23,7 +26,7 @@ from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
-from potstill.tables import PAIR_SCHEMA, read_rows
+from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
 
 STAND_IN = Path(__file__).parents[1] / "fixtures" / "endpoint_stand_in.py"
 QUESTIONS = (
@@ -36,7 +39,18 @@ TEACHER_SHARPNESS = 1.5
 """The stored teacher is the checkpoint with its logits times this, so that its KL to the files is
 far from zero, and a row shifted by one token would show."""
 CONFIG = CompareConfig(
-    num_side_by_side=2, max_tokens=8, speed_rounds=1, speed_tokens=8, num_threads=2
+    num_prompts=2,
+    max_tokens=8,
+    speed_rounds=1,
+    speed_tokens=8,
+    num_threads=2,
+    max_concurrency=1,
+    max_retries=0,
+    judges=(
+        {"kind": "likelihood"},
+        {"kind": "reference", "reference": "teacher"},
+        {"kind": "llm", "max_tokens": 24},
+    ),
 )
 
 
@@ -143,8 +157,9 @@ def finish_gguf(run_directory: RunDirectory, gguf_files: dict[str, Path], hashes
 
 def stand_in(log_path: Path, *options: str):
     @contextmanager
-    def open_endpoint(models, context_tokens, endpoint_log_path):
-        assert models == ["teacher-F16", "student-Q8_0"]
+    def open_endpoint(models, context_tokens, max_parallel, endpoint_log_path):
+        assert set(models) <= {"teacher-F16", "student-Q8_0"}
+        assert max_parallel == 1
         assert context_tokens >= 64
         port = free_port()
         command = [sys.executable, str(STAND_IN), str(port), str(log_path), *options]
@@ -176,13 +191,13 @@ def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
         run_with_endpoint(CONFIG, finished_run, stand_in(log_path, "3"))
     assert not finished_run.is_finished("comparison")
     stored = sorted((finished_run.partial_dir("comparison") / "scratch").glob("*.json"))
-    before = {path: path.stat().st_mtime_ns for path in stored}
-    assert len(before) == 2 + 1 + 3
+    assert len(stored) == 2 + 1 + 1 + 3, "fidelity, speed, the plan, answers"
     log_path.unlink()
     manifest = run_with_endpoint(CONFIG, finished_run, stand_in(log_path))
-    (asked,) = [json.loads(line) for line in log_path.read_text().splitlines()]
-    assert asked["model"] == "student-Q8_0"
-    assert asked["messages"][0]["content"] == QUESTIONS[1]
+    requests = [json.loads(line) for line in log_path.read_text().splitlines()]
+    answered = [one for one in requests if "response_format" not in one]
+    assert [one["model"] for one in answered] == ["student-Q8_0", "teacher-F16", "teacher-F16"]
+    assert answered[0]["messages"][0]["content"] == QUESTIONS[1]
     check_result(finished_run, manifest, capsys.readouterr().out)
     log_path.unlink()
     patient = CONFIG.model_copy(update={"request_timeout_seconds": 1200.0, "num_threads": 1})
@@ -193,15 +208,42 @@ def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
 def check_result(run_directory: RunDirectory, manifest, stdout: str) -> None:
     directory = run_directory.stage_dir("comparison")
     names = {output.path for output in manifest.outputs}
-    assert names == {"pairs.parquet", "report.json", "report.html"}
+    assert names == {"pairs.parquet", "judgements.parquet", "report.json", "report.html"}
     report = Report.model_validate_json((directory / "report.json").read_text())
     page = (directory / "report.html").read_text()
     for row in report.rows:
         assert all(f">{text}<" in page for text in cells(row))
         assert row.name in stdout
     pairs = list(read_rows(directory / "pairs.parquet", PAIR_SCHEMA))
-    assert [pair["model"] for pair in pairs] == ["teacher-F16", "student-Q8_0"] * 2
+    models = ["teacher-F16", "student-Q8_0"] * 2 + ["teacher-F16"] * 2
+    assert [pair["model"] for pair in pairs] == models
     assert manifest.facts["rows"] == [row.model_dump(mode="json") for row in report.rows]
+    likelihood, similarity, llm = report.verdict.judges
+    assert likelihood.estimate.num_pairs == similarity.estimate.num_pairs == 2
+    assert (likelihood.outcome, similarity.outcome) == (None, None)
+    assert all(pair.judgement.teacher_value < 0 for pair in likelihood.pairs)
+    assert llm.decides
+    assert report.verdict.outcome == "INVALID_JUDGE"
+    assert "INVALID JUDGE: may student-Q8_0 replace teacher-F16?" in stdout
+
+
+def test_likelihood_of_an_answer_is_torchs(gguf_files, teacher_dir, held_out):
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    torch_model = AutoModelForCausalLM.from_pretrained(teacher_dir, dtype=torch.float32)
+    conversation = held_out[1]
+    prompt_ids = conversation.token_ids[: conversation.turns[0].start].tolist()
+    text = "The sky is blue, isn't it? <|im_end|> \n\n 42 Grüße 🙂"
+    with GgufModel(gguf_files["teacher-F16"], 512, 2) as model:
+        ids = answer_ids(model, text, finished=True)
+        found = mean_logprob(model, prompt_ids, ids)
+        assert mean_logprob(model, prompt_ids, []) is None
+    plain = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert ids == [*plain, tokenizer.eos_token_id]
+    with torch.no_grad():
+        logits_LV = torch_model(torch.tensor([prompt_ids + ids])).logits[0].double()
+    logprobs_TV = logits_LV[len(prompt_ids) - 1 : -1].log_softmax(-1)
+    expected = logprobs_TV.gather(-1, torch.tensor(ids)[:, None]).mean().item()
+    assert found == pytest.approx(expected, abs=5e-3)
 
 
 def student_hashes(run_directory: RunDirectory) -> dict:
@@ -243,3 +285,16 @@ def test_real_endpoint_answers_for_the_report(finished_run, capsys, monkeypatch)
         finished_run.stage_dir("comparison") / "pairs.parquet", PAIR_SCHEMA, ["answer"]
     )
     assert all(pair["answer"].strip() for pair in pairs)
+
+
+def test_teacher_that_judges_is_asked_for_verdicts_by_schema(finished_run):
+    """A model of 135M parameters is no judge, and the assay says so."""
+    judge = {"kind": "llm", "max_tokens": 64}
+    config = CONFIG.model_copy(update={"judges": (LlmJudgeConfig(**judge),)})
+    run(config, finished_run)
+    directory = finished_run.stage_dir("comparison")
+    report = Report.model_validate_json((directory / "report.json").read_text())
+    assert report.verdict.outcome == "INVALID_JUDGE"
+    said = list(read_rows(directory / "judgements.parquet", JUDGEMENT_SCHEMA))
+    assert said
+    assert all(row["control"] for row in said), "it was asked no more after it had failed"

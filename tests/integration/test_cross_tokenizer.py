@@ -66,7 +66,13 @@ def test_its_line_is_made_in_its_own_tokens(
     assert all(file["kl_to_checkpoint_nats"] < 1e-3 for file in gguf["files"])
     assert "a tokenizer of its own" in (tiny_run.stage_dir("gguf") / "README.md").read_text()
 
-    settings = CompareConfig(num_side_by_side=2, max_tokens=8, speed_rounds=2, speed_tokens=8)
+    settings = CompareConfig(
+        num_prompts=2,
+        max_tokens=8,
+        speed_rounds=2,
+        speed_tokens=8,
+        judges=({"kind": "llm", "max_tokens": 16},),
+    )
     compare(settings, tiny_run)
     report_path = tiny_run.stage_dir("comparison") / "report.json"
     report = Report.model_validate_json(report_path.read_text())

@@ -233,6 +233,8 @@ class OpenAIServer(ThreadingHTTPServer):
 
 class _Chat(BaseHTTPRequestHandler):
     server: OpenAIServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         self._send(200, {"object": "list", "data": [{"id": "only", "object": "model"}]})

@@ -11,7 +11,7 @@ import pytest
 from compare.answers.endpoint import HOST, free_port, running_endpoint, serve_command
 from potstill.errors import BackendUnavailableError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def is_listening(port: int) -> bool:

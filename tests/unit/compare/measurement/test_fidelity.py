@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compare import fidelity
+from compare.measurement import fidelity
 from compare.measurement.fidelity import log_softmax, student_rows
 from potstill.divergences import TeacherRows, bucket_kl_nats
 

@@ -1,0 +1,119 @@
+import json
+
+import pytest
+
+from compare.answers.cache import JsonCache
+from compare.config import CompareConfig, VerdictConfig
+from compare.judges.config import LlmJudgeConfig, VotesJudgeConfig
+from compare.judges.decision import decide
+from compare.judges.health import is_sound_so_far
+from compare.judges.panel import Panel
+from compare.judges.registration import Registration
+from compare.judges.registry import AtHand
+from compare.judges.votes import read_votes
+from potstill.errors import ArtifactError
+from potstill.verdict.outcome import Outcome, Plan
+
+from .conftest import NUM_CONTROLS, answer, question, right_answer, sound
+
+REGISTERED = Registration(verdict=VerdictConfig(), registered_at="now", num_answers_before=0)
+
+
+def vote(number, said, *, student_left=True, voter="ann", **changes):
+    sides = [
+        {"role": "student", "model": "s", "answer": right_answer(number, 2)},
+        {"role": "teacher", "model": "t", "answer": right_answer(number)},
+    ]
+    left, right = sides if student_left else sides[::-1]
+    line = {
+        "prompt_id": None,
+        "messages": [message.model_dump() for message in question(number).messages],
+        "left": left,
+        "right": right,
+        "vote": said,
+        "voter": voter,
+        "created": "2026-11-24T12:00:00Z",
+    }
+    return line | changes
+
+
+def written(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_votes_are_scores_of_the_student(tmp_path):
+    lines = [
+        vote(1, "left"),
+        vote(2, "left", student_left=False),
+        vote(3, "right", student_left=False),
+        vote(4, "tie"),
+        vote(5, "both_bad"),
+    ]
+    votes = read_votes(written(tmp_path / "votes.jsonl", lines))
+    assert [said.score for _, said in votes] == [1.0, 0.0, 1.0, 0.5, 0.5]
+    assert votes[0][0].student == right_answer(1, 2)
+    assert [said.votes[0].student_place for _, said in votes[:2]] == ["first", "second"]
+
+
+def test_the_last_vote_of_a_voter_on_a_pair_counts(tmp_path):
+    lines = [vote(1, "left"), vote(1, "left", voter="bob"), vote(1, "right")]
+    votes = read_votes(written(tmp_path / "votes.jsonl", lines))
+    assert sorted(said.score for _, said in votes) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        json.dumps(vote(1, "up")),
+        json.dumps(vote(1, "left", right=vote(1, "left")["left"])),
+    ],
+)
+def test_bad_line_is_named(tmp_path, line):
+    path = tmp_path / "votes.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ArtifactError, match=r"votes\.jsonl:1"):
+        read_votes(path)
+
+
+def decided(tmp_path, lines, *others, num_prompts=30):
+    path = written(tmp_path / "votes.jsonl", lines)
+    judges = (VotesJudgeConfig(kind="votes", path=path), *others)
+    config = CompareConfig(judges=judges, max_retries=0, assay={"num_prompts": NUM_CONTROLS})
+    answers = []
+    for number in range(num_prompts):
+        answers.append(answer("student", number, right_answer(number, 2)))
+        answers.append(answer("teacher", number, right_answer(number)))
+
+    def is_sound(controls, *, measures):
+        return is_sound_so_far(controls, measures=measures, plan=Plan())
+
+    cache = JsonCache(tmp_path / "cache")
+    questions = [question(number) for number in range(num_prompts)]
+    panel = Panel(config, questions, answers, cache, is_sound)
+    opinions = panel.opinions(AtHand(cache, None, None, 4, 10.0, 0, None))
+    return decide(config, REGISTERED, opinions, answers, panel.cluster_of)
+
+
+def test_people_decide(tmp_path):
+    lines = [vote(n, "right", student_left=bool(n % 2)) for n in range(60)]
+    lines += [vote(n, "right", student_left=not n % 2, voter="bob") for n in range(60)]
+    found = decided(tmp_path, [one for one in lines if one["right"]["role"] == "teacher"])
+    assert found.outcome is Outcome.INVALID_JUDGE, "all votes are for what stands right"
+    balanced = [vote(n, "left" if n % 2 else "right", student_left=not n % 2) for n in range(30)]
+    found = decided(tmp_path, balanced)
+    assert (found.decided_by, found.outcome) == ("votes", Outcome.FAIL)
+    assert found.judges[0].estimate.value == 0.0
+
+
+def test_people_set_a_judge_right(tmp_path, openai_server):
+    """The judge sees ties everywhere, and people prefer the teacher."""
+    server = openai_server(sound)
+    llm = LlmJudgeConfig(kind="llm", base_url=server.base_url, model="judge")
+    lines = [vote(n, "left" if n % 2 else "right", student_left=not n % 2) for n in range(24)]
+    _, judge = decided(tmp_path, lines, llm).judges
+    (agreement,) = [check for check in judge.checks if check.name == "human votes"]
+    assert agreement.value < agreement.limit
+    assert judge.outcome is Outcome.INVALID_JUDGE

@@ -1,0 +1,43 @@
+import pytest
+
+from compare.measurement.config import ApiPrice, CostConfig
+from compare.measurement.cost import Running, dollars_per_million_tokens, price
+
+CONFIG = CostConfig(
+    machine_dollars_per_hour=0.05,
+    utilisation=0.2,
+    apis=(
+        ApiPrice(
+            name="cheap",
+            dollars_per_million_output_tokens=0.5,
+            dollars_per_million_input_tokens=0.1,
+        ),
+        ApiPrice(name="free", dollars_per_million_output_tokens=0.0),
+    ),
+)
+
+
+def test_price_is_the_machines_over_what_it_writes():
+    assert dollars_per_million_tokens(0.05, 20.0, 1.0) == pytest.approx(0.694, abs=1e-3)
+    assert dollars_per_million_tokens(0.05, 20.0, 0.2) == pytest.approx(3.472, abs=1e-3)
+
+
+def test_rows_are_compared_with_the_student():
+    cost = price(CONFIG, Running("s", 20.0, 89, 300), Running("t", 5.0), 2.0)
+    student, teacher, cheap, free = cost.rows
+    assert student.dollars_per_million_output_tokens == pytest.approx(3.472, abs=1e-3)
+    assert student.at_full_use == pytest.approx(0.694, abs=1e-3)
+    assert (student.bytes, student.peak_memory_bytes) == (89, 300)
+    assert student.break_even_utilisation is None
+    assert teacher.ratio_to_student == pytest.approx(4.0)
+    assert teacher.break_even_utilisation == pytest.approx(0.05)
+    assert cheap.dollars_per_million_output_tokens == pytest.approx(0.5 + 2 * 0.1)
+    assert cheap.break_even_utilisation == pytest.approx(0.694 / 0.7, abs=1e-2)
+    tokens = cheap.break_even_tokens_per_month
+    assert tokens == pytest.approx(cheap.break_even_utilisation * 730 * 3600 * 20)
+    assert tokens / 1e6 * 0.7 == pytest.approx(0.05 * 730)
+    assert free.break_even_utilisation is None
+
+
+def test_without_a_price_of_the_machine_there_is_no_cost():
+    assert price(CostConfig(), Running("s", 20.0), None, 1.0) is None

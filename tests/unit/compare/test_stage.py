@@ -1,0 +1,200 @@
+"""Two endpoints, no run: the whole stage and the command's exit codes, over real HTTP."""
+
+import json
+import re
+
+import pytest
+
+from compare.config import CompareConfig
+from compare.report.report import Report
+from compare.stage import run
+from potstill import cli
+from potstill.errors import BackendError, ConfigError, ManifestMismatchError
+from potstill.manifest import read_manifest
+from potstill.rundir import RunDirectory
+from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from potstill.verdict.outcome import Outcome
+
+from .judges.conftest import right_answer, sound, verdict
+
+NUM_PROMPTS = 30
+"""The fewest with which a student that ties always passes at margin 0.05."""
+FEW, NUM_CONTROLS = 8, 6
+
+
+def world(*, num_bad=0, judge=sound):
+    """Student and teacher on one server; the teacher judges, as `judge` does."""
+
+    def answer(body):
+        if "response_format" in body:
+            return judge(body)
+        number = int(re.search(r"number (\d+)", body["messages"][-1]["content"])[1])
+        if body["model"] == "student":
+            return "Nobody knows." if number < num_bad else right_answer(number, 2)
+        return right_answer(number, body["seed"] % 2)
+
+    return answer
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [
+        {"prompt": f"What is number {n}?", "source": "even" if n % 2 == 0 else "odd"}
+        for n in range(NUM_PROMPTS)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def config(server, prompts, **changes):
+    values = {
+        "student": {"base_url": server.base_url, "model": "student"},
+        "teacher": {"base_url": server.base_url, "model": "teacher"},
+        "prompts": prompts,
+        "num_prompts": FEW,
+        "assay": {"num_prompts": NUM_CONTROLS},
+        "max_retries": 0,
+    }
+    return CompareConfig(**values | changes)
+
+
+def options(server, prompts, out, num_prompts=FEW):
+    return [
+        out,
+        f"--student={server.base_url}#student",
+        f"--teacher={server.base_url}#teacher",
+        f"--prompts={prompts}",
+        f"--set=compare.num_prompts={num_prompts}",
+        f"--set=compare.assay.num_prompts={NUM_CONTROLS}",
+    ]
+
+
+def exit_code(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["potstill", "compare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or 0
+
+
+def test_two_endpoints_give_a_verdict_and_all_files(
+    openai_server, prompts, tmp_path, monkeypatch, capsys
+):
+    server = openai_server(world())
+    run_directory = RunDirectory(tmp_path / "out")
+    given = options(server, prompts, run_directory.root, NUM_PROMPTS)
+    assert exit_code(monkeypatch, *given) == 0
+    directory = run_directory.stage_dir("comparison")
+    manifest = read_manifest(directory)
+    assert {one.path for one in manifest.outputs} == {
+        "pairs.parquet",
+        "judgements.parquet",
+        "report.json",
+        "report.html",
+    }
+    report = Report.model_validate_json((directory / "report.json").read_text())
+    assert report.verdict.outcome is Outcome.PASS
+    assert manifest.facts["outcome"] == "PASS"
+    assert report.verdict.decided_by == "the teacher itself"
+    assert report.verdict.registered_at == manifest.facts["registration"]["registered_at"]
+    assert report.verdict.num_answers_before == 0
+    assert {one.value for one in report.verdict.judges[0].slices} == {"even", "odd"}
+    pairs = list(read_rows(directory / "pairs.parquet", PAIR_SCHEMA))
+    assert len(pairs) == 2 * NUM_PROMPTS + NUM_CONTROLS
+    assert {pair["role"] for pair in pairs} == {"student", "teacher"}
+    judged = list(read_rows(directory / "judgements.parquet", JUDGEMENT_SCHEMA))
+    assert sum(row["control"] is None for row in judged) == NUM_PROMPTS
+    assert "PASS: may student replace teacher?" in capsys.readouterr().out
+    page = (directory / "report.html").read_text()
+    assert "PASS" in page
+    assert page.count('<article class="prompt">') == NUM_PROMPTS
+    num_requests = len(server.requests)
+    assert exit_code(monkeypatch, run_directory.root) == 0
+    assert len(server.requests) == num_requests
+
+
+def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_path):
+    ill = openai_server(world())
+    healthy = ill.answer
+
+    def dies(body):
+        if len(ill.requests) > 10:
+            return 404, {"error": {"message": "gone"}}
+        return healthy(body)
+
+    ill.answer = dies
+    run_directory = RunDirectory(tmp_path / "out")
+    settings = config(ill, prompts, max_concurrency=1)
+    with pytest.raises(BackendError, match="gone"):
+        run(settings, run_directory)
+    registered = json.loads(
+        (run_directory.partial_dir("comparison") / "scratch" / "registration.json").read_text()
+    )
+    ill.answer = healthy
+    manifest = run(settings, run_directory)
+    assert manifest.facts["registration"] == registered
+    answered = [one for one in ill.requests if "response_format" not in one]
+    in_flight = 2
+    assert len(answered) <= 2 * FEW + NUM_CONTROLS + in_flight
+
+
+def test_another_margin_after_the_fact_is_refused(openai_server, prompts, tmp_path):
+    server = openai_server(world())
+    run_directory = RunDirectory(tmp_path / "out")
+    run(config(server, prompts), run_directory)
+    with pytest.raises(ManifestMismatchError, match="margin"):
+        run(config(server, prompts, verdict={"margin": 0.2}), run_directory)
+
+
+def test_prompts_count_by_their_content(openai_server, prompts, tmp_path):
+    server = openai_server(world())
+    run_directory = RunDirectory(tmp_path / "out")
+    manifest = run(config(server, prompts), run_directory)
+    moved = prompts.rename(tmp_path / "moved.jsonl")
+    assert run(config(server, moved), run_directory) == manifest
+    moved.write_text('{"prompt": "What is number 3?"}\n')
+    with pytest.raises(ManifestMismatchError, match="content"):
+        run(config(server, moved), run_directory)
+
+
+def test_answers_are_kept_for_another_comparison(openai_server, prompts, tmp_path):
+    server = openai_server(world())
+    kept = tmp_path / "kept"
+    run(config(server, prompts, cache_dir=kept), RunDirectory(tmp_path / "first"))
+    num_requests = len(server.requests)
+    settings = config(server, prompts, cache_dir=kept, verdict={"margin": 0.2})
+    second = RunDirectory(tmp_path / "second")
+    run(settings, second)
+    assert len(server.requests) == num_requests
+    registration = read_manifest(second.stage_dir("comparison")).facts["registration"]
+    assert registration["num_answers_before"] == 2 * FEW + NUM_CONTROLS
+
+
+def test_absent_file_is_named(openai_server, tmp_path):
+    server = openai_server(world())
+    judge = {"kind": "votes", "path": str(tmp_path / "absent.jsonl")}
+    settings = config(server, tmp_path / "prompts.jsonl", judges=[judge])
+    with pytest.raises(ConfigError, match=r"absent\.jsonl"):
+        run(settings.model_copy(update={"prompts": None}), RunDirectory(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"num_bad": FEW}, 1), ({"num_bad": 1}, 2), ({"judge": lambda _: verdict("A")}, 3)],
+)
+def test_exit_code_is_the_verdict(openai_server, prompts, tmp_path, monkeypatch, changes, code):
+    server = openai_server(world(**changes))
+    assert exit_code(monkeypatch, *options(server, prompts, tmp_path / "out")) == code
+
+
+def test_errors_have_codes_that_are_no_verdict(prompts, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    assert exit_code(monkeypatch, out, "--nonsense") == 64
+    assert exit_code(monkeypatch, out, "--set", "compare.nonsense=1") == 64
+    assert exit_code(monkeypatch, out, "--preset=small", "--config=x") == 64
+    assert exit_code(monkeypatch, out) == 70, "no run is there"
+    nobody = ["--student=http://127.0.0.1:9/v1#s", "--teacher=http://127.0.0.1:9/v1#t"]
+    retries = "--set=compare.max_retries=0"
+    assert exit_code(monkeypatch, out, *nobody, f"--prompts={prompts}", retries) == 70
+    assert "does not answer" in capsys.readouterr().err
+    assert exit_code(monkeypatch, "--help") == 0
