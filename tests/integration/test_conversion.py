@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,12 @@ from quantize.verification.contents import Origin
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import HeldOut, write_reference_logprobs
 from quantize.verification.verify import verify_file
-from tests.fixtures.tiny_checkpoints import PRE_TOKENIZERS, TINY_FAMILIES, save_tiny_checkpoint
+from tests.fixtures.tiny_checkpoints import (
+    PRE_TOKENIZERS,
+    TINY_FAMILIES,
+    TinyFamily,
+    save_tiny_checkpoint,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,8 +32,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CONVERTER = ROOT / "tests" / "fixtures" / "llama_cpp_converter.py"
 NUM_TOKENS = 100
 
-NAMES = {f"general.{name}" for name in ("name", "basename", "finetune", "version", "size_label")}
-"""How a model is called, which llama.cpp's converter guesses from its directory."""
+NAMES = {
+    f"general.{name}"
+    for name in ("name", "basename", "finetune", "version", "size_label", "license")
+}
+"""How a model is called, which llama.cpp's converter guesses from its directory, and its licence,
+which our card tells."""
 
 ONLY_OURS = {
     # llama.cpp has to guess them where they are missing, mostly rightly.
@@ -50,6 +58,8 @@ ONLY_THEIRS = {
     # Tokens that config.json names and the tokenizer does not, or that no text is generated with.
     "tokenizer.ggml.padding_token_id",
     "tokenizer.ggml.mask_token_id",
+    # Of no effect in BPE.
+    "tokenizer.ggml.add_sep_token",
     # Of no effect without a scaling.
     "rope.scaling.original_context_length",
 }
@@ -79,26 +89,6 @@ print(1024 * (peak_kilobytes() - before))
 
 
 @pytest.fixture(scope="module")
-def sources() -> Path:
-    """The sources of llama.cpp, of the version that is installed as a library."""
-    try:
-        return llama_cpp_sources()
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"llama.cpp's sources cannot be fetched: {error}")
-
-
-@pytest.fixture(scope="module")
-def convert_theirs(sources) -> Callable[[list[dict[str, Any]]], None]:
-    """Return what runs llama.cpp's converter on a list of checkpoints."""
-
-    def convert(jobs: list[dict[str, Any]]) -> None:
-        request = json.dumps({"sources": str(sources), "jobs": jobs}, default=str)
-        subprocess.run([sys.executable, CONVERTER], input=request, text=True, check=True)
-
-    return convert
-
-
-@pytest.fixture(scope="module")
 def ours(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
     """A checkpoint of each family and the file we make of it."""
     root = tmp_path_factory.mktemp("families")
@@ -112,21 +102,32 @@ def ours(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
 
 
 @pytest.fixture(scope="module")
-def theirs(ours, convert_theirs) -> dict[str, Path]:
-    """The file that llama.cpp's converter makes of each."""
-    jobs = [
-        {
-            "checkpoint": directory,
-            "file": path.with_suffix(".theirs.gguf"),
-            "type": "f32",
-            "pre": TINY_FAMILIES[name].tokens
-            if TINY_FAMILIES[name].tokens in PRE_TOKENIZERS
-            else None,
-        }
-        for name, (directory, path) in ours.items()
-    ]
-    convert_theirs(jobs)
-    return {name: job["file"] for name, job in zip(ours, jobs, strict=True)}
+def theirs(ours, teacher_dir, tmp_path_factory) -> dict[str, Path]:
+    """What llama.cpp's converter makes: of each family, of one in halves, of a real model."""
+    try:
+        sources = llama_cpp_sources()
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"llama.cpp's sources cannot be fetched: {error}")
+    root = tmp_path_factory.mktemp("theirs")
+    jobs = {
+        name: job(directory, "f32", TINY_FAMILIES[name]) for name, (directory, _) in ours.items()
+    }
+    halved_dir = ours["gemma3"][0]
+    jobs |= {one: job(halved_dir, one.lower(), TINY_FAMILIES["gemma3"]) for one in ("F16", "BF16")}
+    jobs["teacher"] = job(teacher_dir, "f16")
+    paths = {name: root / f"{number}.gguf" for number, name in enumerate(jobs)}
+    for name, path in paths.items():
+        jobs[name]["file"] = path
+    request = json.dumps({"sources": sources, "jobs": list(jobs.values())}, default=str)
+    subprocess.run([sys.executable, CONVERTER], input=request, text=True, check=True)
+    return paths
+
+
+def job(checkpoint_dir: Path, file_type: str, family: TinyFamily | None = None) -> dict[str, Any]:
+    """Return a job of llama.cpp's converter; it cannot find out a tiny tokenizer's kind itself."""
+    known = family is not None and family.tokens in PRE_TOKENIZERS
+    pre = family.tokens if family is not None and known else None
+    return {"checkpoint": checkpoint_dir, "type": file_type, "pre": pre}
 
 
 def load_tokenizer(directory: Path) -> Any:
@@ -211,20 +212,18 @@ def test_file_speaks_and_predicts_as_its_checkpoint(name, ours, tmp_path):
 
 
 @pytest.mark.parametrize("base_type", ["F16", "BF16"])
-def test_halves_are_rounded_as_llama_cpps_converter_does(base_type, ours, convert_theirs, tmp_path):
+def test_halves_are_rounded_as_llama_cpps_converter_does(base_type, ours, theirs, tmp_path):
     directory, _ = ours["gemma3"]
-    path, theirs_path = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+    path = tmp_path / "ours.gguf"
     write_base_gguf(Checkpoint(directory), load_tokenizer(directory), path, base_type, "gemma3")
-    job = {"checkpoint": directory, "file": theirs_path, "type": base_type.lower(), "pre": None}
-    convert_theirs([job])
-    assert tensors(path) == tensors(theirs_path)
-    refuse_other_metadata(metadata(path), metadata(theirs_path))
+    assert tensors(path) == tensors(theirs[base_type])
+    refuse_other_metadata(metadata(path), metadata(theirs[base_type]))
 
 
 def test_real_model_is_converted_alike_with_one_tensor_in_memory(
-    teacher_dir, ours, convert_theirs, tmp_path
+    teacher_dir, ours, theirs, tmp_path
 ):
-    path, theirs_path = tmp_path / "ours.gguf", tmp_path / "theirs.gguf"
+    path = tmp_path / "ours.gguf"
     tiny_dir, _ = ours["llama"]
     arguments = [tiny_dir, tmp_path / "tiny.gguf", teacher_dir, path]
     completed = subprocess.run(
@@ -234,9 +233,8 @@ def test_real_model_is_converted_alike_with_one_tensor_in_memory(
         check=True,
         cwd=ROOT,
     )
-    convert_theirs([{"checkpoint": teacher_dir, "file": theirs_path, "type": "f16", "pre": None}])
-    assert tensors(path) == tensors(theirs_path)
-    refuse_other_metadata(metadata(path), metadata(theirs_path))
+    assert tensors(path) == tensors(theirs["teacher"])
+    refuse_other_metadata(metadata(path), metadata(theirs["teacher"]))
     embedding_bytes = 4 * 49_152 * 576
     # The embedding in float32, rounded, and read: the whole model would be five times as large.
     assert int(completed.stdout) < 2.5 * embedding_bytes
