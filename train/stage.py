@@ -101,6 +101,8 @@ def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentP
     refuse_small_vocabulary(
         model, max(map(largest_token_id, (data.train, data.validation, data.test)))
     )
+    if config.quantisation_aware is not None:  # refuse now what would be refused after training
+        Quantisation.of(model, config.quantisation_aware.type, config.save_dtype)
     untrained = _measure(config, data, model, "measuring the untrained student")
     start = {"plan": plan.model_dump(mode="json"), "untrained": dataclasses.asdict(untrained)}
     write_text(json.dumps(start), path)
