@@ -6,6 +6,7 @@ source distribution, and kept in the repository's cache. Knows nothing of what t
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def built(target: str) -> Path:
 
     It needs cmake, ninja and a C++ compiler, and pip to fetch the sources.
     """
+    CACHE_DIR.mkdir(parents=True, exist_ok=True)
+    with (CACHE_DIR / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _built(target)
+
+
+def _built(target: str) -> Path:
     build_dir = CACHE_DIR / "build"
     program = build_dir / "bin" / target
     if program.is_file():
@@ -55,9 +63,14 @@ def built(target: str) -> Path:
 
 def llama_cpp_sources() -> Path:
     """Return llama.cpp's source tree, fetched if it is not there."""
+    return python_sources() / "vendor" / "llama.cpp"
+
+
+def python_sources() -> Path:
+    """Return llama-cpp-python's source distribution, fetched if it is not there."""
     number = version("llama-cpp-python")
     package = f"llama_cpp_python-{number}"
-    sources = CACHE_DIR / package / "vendor" / "llama.cpp"
+    sources = CACHE_DIR / package
     if not sources.is_dir():
         CACHE_DIR.mkdir(parents=True, exist_ok=True)
         wanted = f"llama-cpp-python=={number}"
