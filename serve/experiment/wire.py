@@ -1,0 +1,186 @@
+"""Experiments on the wire: feedback, votes, results, pairs to be judged.
+
+In: JSON bodies, checked here. Out: the JSON shapes of answers. Knows nothing of how they are made.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from typing_extensions import TypedDict
+
+from serve.api.wire.shared import JsonObject, Received, Text
+
+MAX_COMMENT_CHARACTERS = 10_000
+MAX_JUDGEMENTS = 10_000
+
+State = Literal["running", "fallback", "killed"]
+"""Fallback: a guardrail was breached, and the teacher answers all; killed: a person said so."""
+ResponseId = Annotated[Text, Field(min_length=1, max_length=200)]
+Score = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class FeedbackRequest(Received):
+    """The body of POST /v1/feedback: what a user thinks of one answer; the last word counts."""
+
+    response_id: ResponseId
+    score: Score | None = None
+    """From 0, useless, to 1, perfect."""
+    thumbs: Literal["up", "down"] | None = None
+    """The same as a score of 1 or 0."""
+    comment: Annotated[Text, Field(max_length=MAX_COMMENT_CHARACTERS)] | None = None
+
+    @model_validator(mode="after")
+    def _rates_once(self) -> Self:
+        if (self.score is None) == (self.thumbs is None):
+            raise ValueError("give either score or thumbs")
+        return self
+
+    @property
+    def value(self) -> float:
+        """The score that was meant."""
+        return float(self.thumbs == "up") if self.score is None else self.score
+
+
+class VoteRequest(Received):
+    """The body of POST /v1/votes: which of two answers to the same messages is better."""
+
+    response_ids: tuple[ResponseId, ResponseId]
+    preference: Literal["a", "b", "tie"]
+    """The first of them, the second, or neither."""
+    blind: bool = False
+    """Whether the voter did not know which model wrote which; only such votes decide."""
+
+
+class JudgementEntry(Received):
+    """What a judge says of one pair."""
+
+    pair_id: ResponseId
+    score: Score
+    """From 0, the teacher's answer is better, to 1, the student's is."""
+
+
+class JudgementsRequest(Received):
+    """The body of POST /v1/experiments/{name}/judgements: newly judged pairs."""
+
+    judge: Annotated[Text, Field(min_length=1, max_length=200)]
+    is_valid: bool
+    """Whether the judge has shown that it can tell good from bad."""
+    judgements: Annotated[list[JudgementEntry], Field(max_length=MAX_JUDGEMENTS)]
+
+
+class Accepted(TypedDict):
+    """That something was stored."""
+
+    stored: Literal[True]
+
+
+class ExperimentList(TypedDict):
+    """All experiments, by name."""
+
+    data: list[str]
+
+
+class FeedbackSummary(TypedDict):
+    """The ratings of a variant's answers."""
+
+    n: int
+    mean: float | None
+
+
+class VariantView(TypedDict):
+    """One variant as clients saw it; shadow answers are not in it."""
+
+    name: str
+    model: str
+    weight: float
+    exposures: int
+    """Answers, failed ones included."""
+    users: int
+    errors: int
+    error_rate: float | None
+    p50_seconds: float | None
+    """Of the newest answers that were whole."""
+    p95_seconds: float | None
+    tokens_mean: float | None
+    """Completion tokens of an answer."""
+    feedback: FeedbackSummary
+
+
+class ShadowView(TypedDict):
+    """The answers that were made in the background."""
+
+    pairs: int
+    dropped: int
+    """Not asked since the queue was full, since the server's start."""
+    failed: int
+    queue: int
+    """Waiting now."""
+
+
+class SampleRatioView(TypedDict):
+    """Whether users fell to variants as the weights say."""
+
+    p_value: float
+    is_mismatch: bool
+
+
+class GuardrailView(TypedDict):
+    """One rate of the student's that may not rise above its limit."""
+
+    name: str
+    value: float | None
+    limit: float
+    is_breached: bool
+
+
+class VerdictView(TypedDict):
+    """Whether the student may replace the teacher, valid at any time it is looked at."""
+
+    outcome: str
+    win_rate: float | None
+    lower: float
+    upper: float
+    margin: float
+    alpha: float
+    pairs: int
+
+
+class ExperimentView(TypedDict):
+    """An experiment's results up to now."""
+
+    name: str
+    state: State
+    salt_id: str
+    """Changes when users are dealt anew."""
+    variants: list[VariantView]
+    shadow: ShadowView
+    sample_ratio: SampleRatioView
+    guardrails: list[GuardrailView]
+    verdict: VerdictView | None
+    """None before the first pair is judged."""
+
+
+class PairView(TypedDict):
+    """Both answers to the same messages."""
+
+    pair_id: str
+    conversation: str
+    """The same for all pairs of a conversation: one independent observation."""
+    messages: list[JsonObject]
+    student: str
+    teacher: str
+    student_finished: bool
+    """Whether it ended by itself, not at the limit of tokens."""
+    teacher_finished: bool
+
+
+class PairList(TypedDict):
+    """Pairs that a judge has not seen, the oldest first."""
+
+    data: list[PairView]
+    teacher_model: str
+    """The name under which the teacher answers here."""
+    margin: float
+    alpha: float

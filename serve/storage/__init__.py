@@ -1,0 +1,1 @@
+"""What live traffic leaves behind: answers, assignments, feedback, votes, judgements."""
