@@ -42,6 +42,7 @@ def create_app(
     *,
     keyring: Keyring | None = None,
     routers: Sequence[APIRouter] = (),
+    open_paths: Collection[str] = (),
     observers: Sequence[Observer] = (),
     metrics: Metrics | None = None,
     fallback_model: str | None = None,
@@ -53,6 +54,7 @@ def create_app(
         backends: Who answers, by model name.
         keyring: The keys that open the door; None lets everybody in.
         routers: More routes; they find what the others share with `serve.api.state.serving_of`.
+        open_paths: More paths that need no key.
         observers: Who is told of each answered chat.
         metrics: What the backends measure with.
         fallback_model: Who answers for names that are not served, and for none.
@@ -84,7 +86,7 @@ def create_app(
         ReadBody, max_bytes=limits.max_body_bytes, seconds=limits.body_timeout_seconds
     )
     if keyring is not None:
-        app.add_middleware(RequireKey, keyring=keyring)
+        app.add_middleware(RequireKey, keyring=keyring, open_paths=open_paths)
     if limits.cors_origins:
         app.add_middleware(
             CORSMiddleware,

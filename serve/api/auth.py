@@ -7,7 +7,7 @@ Knows nothing of what is behind it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,15 +21,20 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/health", "/v1/health"})
 
 
 class RequireKey:
-    """Let a request pass only with `Authorization: Bearer <key>`, and within the key's limits."""
+    """Let a request pass only with `Authorization: Bearer <key>`, and within the key's limits.
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    Args:
+        open_paths: More paths that need no key.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, open_paths: Collection[str] = ()) -> None:
         self._app = app
         self._keyring = keyring
+        self._open_paths = OPEN_PATHS | set(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 429, or pass on."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         key = self._key(scope)

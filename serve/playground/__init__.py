@@ -1,0 +1,1 @@
+"""The playground: a page on which served models are tried, compared and watched."""

@@ -1,0 +1,78 @@
+// The server's API. In: requests. Out: what it answers, or an ApiError. Knows nothing of the page.
+
+const KEY = "potstill.key";
+
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export function useKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+/** Ask; paths are relative, so that the server may lie below a path of a proxy. */
+async function ask(method, path, body, signal) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = key ? { authorization: `Bearer ${key}` } : {};
+  if (body) headers["content-type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "the server cannot be reached");
+  }
+  if (response.ok) return response;
+  if (response.status === 401) dispatchEvent(new Event("keyneeded"));
+  const said = await response.json().catch(() => null);
+  throw new ApiError(response.status, said?.error?.message ?? `status ${response.status}`);
+}
+
+export async function get(path) {
+  return (await ask("GET", path)).json();
+}
+
+export async function post(path, body) {
+  return (await ask("POST", path, body)).json();
+}
+
+/** Ask for a chat's answer; returns the experiment's variant, if one answers, and the chunks. */
+export async function chat(body, signal) {
+  const options = { stream: true, stream_options: { include_usage: true } };
+  const response = await ask("POST", "v1/chat/completions", { ...body, ...options }, signal);
+  return {
+    variant: response.headers.get("x-potstill-variant"),
+    chunks: serverSentEvents(response.body),
+  };
+}
+
+async function* serverSentEvents(stream) {
+  let rest = "";
+  for await (const text of texts(stream)) {
+    const events = (rest + text).split("\n\n");
+    rest = events.pop();
+    for (const event of events) {
+      const data = event.replace(/^data: ?/, "");
+      if (data === "[DONE]") return;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ApiError(200, chunk.error.message);
+      yield chunk;
+    }
+  }
+  throw new ApiError(200, "the answer broke off");
+}
+
+async function* texts(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    for (let read; !(read = await reader.read()).done; ) yield read.value;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "the connection broke off");
+  } finally {
+    reader.releaseLock();
+  }
+}

@@ -1,0 +1,61 @@
+// The page's frame: views, the key, and what the server can do. The views do the rest.
+
+import { ApiError, get, useKey } from "./api.js";
+import { setUpChat } from "./chat.js";
+import { watchExperiments } from "./experiments.js";
+
+const door = document.getElementById("door");
+const key = document.getElementById("key");
+const notice = document.getElementById("notice");
+const views = ["chat", "experiments"];
+
+function showView() {
+  const wanted = location.hash.slice(1);
+  const shown = views.includes(wanted) ? wanted : "chat";
+  for (const view of views) {
+    document.getElementById(`${view}-view`).hidden = view !== shown;
+    const link = document.querySelector(`nav a[href="#${view}"]`);
+    if (view === shown) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  watchExperiments(shown === "experiments");
+}
+
+/** Whether answers are kept, so that votes and thumbs have something to be about. */
+async function keepsAnswers() {
+  try {
+    await get("v1/experiments");
+    return true;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return false;
+    throw error;
+  }
+}
+
+async function start() {
+  notice.textContent = "";
+  try {
+    const { data } = await get("v1/models");
+    setUpChat(data.map((card) => card.id), await keepsAnswers());
+    door.hidden = true;
+    showView();
+  } catch (error) {
+    if (error.status !== 401) notice.textContent = `Nothing can be asked: ${error.message}.`;
+  }
+}
+
+addEventListener("keyneeded", () => {
+  if (door.hidden) {
+    door.hidden = false;
+    key.focus();
+  } else {
+    notice.textContent = "This key does not open the server.";
+  }
+});
+door.addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(key.value.trim());
+  start();
+});
+addEventListener("hashchange", showView);
+start();

@@ -1,0 +1,276 @@
+// The chat: one model, or two beside each other, named or blind; figures, thumbs and votes.
+
+import { chat as ask, post } from "./api.js";
+import { button, drawn, element } from "./elements.js";
+
+const USER = "potstill.user";
+const NO_STORAGE =
+  "This server keeps no answers (serve.storage is off), so there are no votes and no thumbs.";
+const LAST_REASON = { length: "cut off at max tokens", content_filter: "filtered" };
+
+const at = (id) => document.getElementById(id);
+const [log, hint, status, options, composer] = ["log", "hint", "status", "options", "composer"].map(at);
+const [first, second, message, send, stop] = ["first", "second", "message", "send", "stop"].map(at);
+
+let keepsAnswers = false;
+/** The conversations under way, one a column; null when the next message begins new ones. */
+let columns = null;
+/** What stops the answers under way; null when there are none. */
+let running = null;
+
+/** Show what can be chosen; may be called again. */
+export function setUpChat(models, answersAreKept) {
+  keepsAnswers = answersAreKept;
+  for (const [select, chosen] of [[first, "student"], [second, "teacher"]]) {
+    select.replaceChildren(...models.map((name) => element("option", {}, name)));
+    select.value = models.includes(chosen) ? chosen : models[select === first ? 0 : models.length - 1];
+  }
+  options.querySelector("[value=blind]").closest("label").hidden = !keepsAnswers;
+  beginAnew();
+}
+
+/** One model's conversation. */
+class Column {
+  constructor(model, side) {
+    this.model = model;
+    this.side = side;
+    this.messages = [];
+  }
+
+  get name() {
+    return this.side ? `${this.side}: ${this.model}` : this.model;
+  }
+}
+
+/** One answer on the page, from the request to its last token. */
+class Answer {
+  constructor(column, isBlind) {
+    this.column = column;
+    this.isBlind = isBlind;
+    this.isWhole = false;
+    this.name = element("h3", {}, isBlind ? column.side : column.name);
+    this.text = document.createTextNode("");
+    this.shown = element("p", { class: "text" });
+    this.note = element("p", { class: "figures muted" }, "…");
+    this.element = element("article", { class: "answer", "aria-busy": "true" }, this.name, this.shown, this.note);
+    if (!isBlind) this.shown.append(this.text);
+  }
+
+  /** Ask, and write down what comes; a chat goes on from all that came. */
+  async run(content, settings, signal) {
+    const started = performance.now();
+    const asked = { role: "user", content };
+    const messages = [...settings.messages, ...this.column.messages, asked];
+    let reason = null;
+    try {
+      const body = { ...settings.parameters, model: this.column.model, messages };
+      const reply = await ask(body, signal);
+      this.variant = reply.variant;
+      for await (const chunk of reply.chunks) {
+        this.take(chunk, performance.now() - started);
+        reason = chunk.choices[0]?.finish_reason ?? reason;
+      }
+      this.isWhole = true;
+      this.ending = LAST_REASON[reason];
+    } catch (error) {
+      this.ending = error.name === "AbortError" ? "stopped" : `failed: ${error.message}`;
+    }
+    if (this.isWhole || this.text.data) {
+      this.column.messages.push(asked, { role: "assistant", content: this.text.data });
+    }
+    if (!this.isBlind) this.show();
+  }
+
+  take(chunk, milliseconds) {
+    this.id = chunk.id;
+    this.numTokens = chunk.usage?.completion_tokens;
+    const text = chunk.choices[0]?.delta.content;
+    if (!text) return;
+    this.firstAt ??= milliseconds;
+    this.lastAt = milliseconds;
+    follow(() => { this.text.data += text; });
+  }
+
+  get figures() {
+    const { firstAt, lastAt, numTokens } = this;
+    const said = [];
+    if (this.variant) said.push(`variant ${this.variant}`);
+    if (firstAt !== undefined) said.push(`first token ${(firstAt / 1000).toFixed(2)} s`);
+    if (numTokens > 1 && lastAt > firstAt) {
+      said.push(`${(1000 * (numTokens - 1) / (lastAt - firstAt)).toFixed(1)} tokens/s`);
+    }
+    if (numTokens !== undefined) said.push(`${numTokens} tokens`);
+    if (this.ending) said.push(this.ending);
+    return said.join(" · ");
+  }
+
+  /** Show all of it; speed would tell who is who, so a blind one is shown when all are there. */
+  show() {
+    this.shown.append(this.text);
+    this.element.setAttribute("aria-busy", "false");
+    this.note.textContent = this.isBlind ? this.ending ?? "" : this.figures;
+  }
+
+  reveal() {
+    this.name.textContent = this.column.name;
+    this.note.textContent = this.figures;
+  }
+
+  offerThumbs() {
+    const buttons = [["up", "Good answer"], ["down", "Bad answer"]].map(([thumbs, label]) => {
+      const icon = drawn("svg", { "aria-hidden": "true" }, drawn("use", { href: "#thumb" }));
+      const rate = () => tell("v1/feedback", { response_id: this.id, thumbs }, () => {
+        for (const other of buttons) other.setAttribute("aria-pressed", other === made);
+      });
+      const made = button(icon, rate, { class: `thumb ${thumbs}`, "aria-label": label, "aria-pressed": "false" });
+      return made;
+    });
+    this.element.append(element("div", { class: "thumbs" }, ...buttons));
+  }
+}
+
+/** Ask one or two models the same, and show what they say. */
+async function converse(content) {
+  const mode = options.elements.mode.value;
+  const isBlind = mode === "blind";
+  if (isBlind) columns = null;
+  columns ??= begun(mode);
+  const askedTheSame = columns.every((column) => column.messages.length === 0);
+  const answers = columns.map((column) => new Answer(column, isBlind));
+  const sides = element("div", { class: `answers of-${answers.length}` }, ...answers.map((one) => one.element));
+  const turn = element("section", { class: "turn" }, element("p", { class: "question text" }, content), sides);
+  log.querySelector(".vote.open")?.remove(); // only the last answers are voted on
+  log.append(turn);
+  turn.scrollIntoView({ block: "end" });
+  setRunning(new AbortController());
+  const settings = readSettings();
+  await Promise.all(answers.map((one) => one.run(content, settings, running.signal)));
+  if (!log.contains(turn)) return; // a new chat was begun meanwhile
+  setRunning(null);
+  follow(() => finish(turn, answers, { isBlind, askedTheSame }));
+  // Read out once, when it is whole: a live log would read out every token.
+  status.textContent = answers.map((one) => `${one.name.textContent}: ${one.text.data}`).join("\n");
+  if (!message.value && !answers.some((one) => one.text.data || one.isWhole)) message.value = content;
+}
+
+function finish(turn, answers, { isBlind, askedTheSame }) {
+  // Later in a chat each model goes on from its own answers: there is nothing to compare.
+  const canVote = keepsAnswers && askedTheSame && answers.length > 1 && answers.every((one) => one.isWhole);
+  for (const one of answers) {
+    if (isBlind) one.show();
+    else if (keepsAnswers && one.isWhole) one.offerThumbs();
+  }
+  if (canVote) turn.append(voteBar(answers, isBlind));
+  else if (isBlind) answers.forEach((one) => one.reveal());
+}
+
+function voteBar(answers, isBlind) {
+  const bar = element("div", { class: "vote open", role: "group", "aria-label": "Which answer is better?" });
+  const choices = [["a", "A is better"], ["tie", "A tie"], ["b", "B is better"]];
+  const buttons = choices.map(([preference, label]) => button(label, () => {
+    const vote = { response_ids: answers.map((one) => one.id), preference, blind: isBlind };
+    return tell("v1/votes", vote, () => {
+      const names = answers.map((one) => one.column.name).join(", ");
+      bar.replaceChildren(element("p", { tabindex: "-1" }, `Your vote: ${label}. ${names}.`));
+      bar.classList.remove("open");
+      bar.firstChild.focus();
+      if (isBlind) answers.forEach((one) => one.reveal());
+    });
+  }));
+  bar.append(...buttons);
+  return bar;
+}
+
+/** Post, and say so when it fails. */
+async function tell(path, body, done) {
+  try {
+    await post(path, body);
+    hint.textContent = "";
+    done();
+  } catch (error) {
+    hint.textContent = `This was not kept: ${error.message}`;
+  }
+}
+
+function begun(mode) {
+  if (log.hasChildNodes() && mode !== "blind") log.append(element("p", { class: "begins muted" }, "New chat"));
+  const models = mode === "single" ? [first.value] : [first.value, second.value];
+  if (mode === "blind" && Math.random() < 0.5) models.reverse();
+  const sides = models.length > 1 ? ["A", "B"] : [null];
+  return models.map((model, index) => new Column(model, sides[index]));
+}
+
+function readSettings() {
+  const system = at("system").value.trim();
+  const parameters = { user: sameUser() };
+  for (const [id, name] of [["temperature", "temperature"], ["max-tokens", "max_tokens"], ["seed", "seed"]]) {
+    const { valueAsNumber } = at(id);
+    if (!Number.isNaN(valueAsNumber)) parameters[name] = valueAsNumber;
+  }
+  return { parameters, messages: system ? [{ role: "system", content: system }] : [] };
+}
+
+/** A random name by which an experiment gives this browser the same variant each time. */
+function sameUser() {
+  let user = localStorage.getItem(USER);
+  if (!user) {
+    user = `playground-${Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("")}`;
+    localStorage.setItem(USER, user);
+  }
+  return user;
+}
+
+/** Change the log, and stay at its end if that was in sight. */
+function follow(change) {
+  const wasAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  change();
+  if (wasAtEnd) log.scrollTop = log.scrollHeight;
+}
+
+function setRunning(controller) {
+  running = controller;
+  send.hidden = running !== null;
+  stop.hidden = running === null;
+}
+
+/** Let the next message begin a new chat with what is chosen now. */
+function beginAnew() {
+  columns = null;
+  const mode = options.elements.mode.value;
+  second.closest("label").hidden = mode === "single";
+  hint.textContent = {
+    single: keepsAnswers ? "" : NO_STORAGE,
+    pair: `Both answer at once, and share the machine. ${keepsAnswers ? "Only blind votes decide." : NO_STORAGE}`,
+    blind: "Each message stands alone. Answers are shown when both are there, names and figures after your vote.",
+  }[mode];
+}
+
+options.addEventListener("change", (event) => {
+  if (event.target.name === "mode" || event.target.matches("select")) beginAnew();
+});
+options.addEventListener("submit", (event) => event.preventDefault());
+at("new-chat").addEventListener("click", () => {
+  running?.abort();
+  setRunning(null);
+  log.replaceChildren();
+  beginAnew();
+  message.focus();
+});
+composer.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const content = message.value.trim();
+  if (!content || running) return;
+  if (!options.reportValidity()) return;
+  message.value = "";
+  message.focus();
+  converse(content);
+});
+message.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  composer.requestSubmit();
+});
+stop.addEventListener("click", () => {
+  running?.abort();
+  message.focus();
+});

@@ -1,0 +1,161 @@
+// The dashboard of live experiments: how they stand, and the buttons that stop and resume them.
+
+import { get, post } from "./api.js";
+import { button, drawn, element } from "./elements.js";
+
+const POLL_MILLISECONDS = 5000;
+const STATES = {
+  running: "running",
+  fallback: "a guardrail was breached: the teacher answers",
+  killed: "stopped by hand: the teacher answers",
+};
+const OUTCOMES = {
+  PASS: "PASS: no worse than the teacher by more than the margin",
+  FAIL: "FAIL: worse than the teacher by more than the margin",
+  INCONCLUSIVE: "INCONCLUSIVE so far: the data allow both",
+  INVALID_JUDGE: "INVALID JUDGE: the judge cannot tell good answers from bad ones",
+};
+
+const hint = document.getElementById("experiments-hint");
+const list = document.getElementById("experiments");
+const cards = new Map();
+let timer = null;
+
+/** Begin to ask how experiments stand, or stop asking. */
+export function watchExperiments(isWatched) {
+  clearInterval(timer);
+  if (!isWatched) return;
+  timer = setInterval(() => document.hidden || refresh(), POLL_MILLISECONDS);
+  refresh();
+}
+
+async function refresh() {
+  try {
+    const { data: names } = await get("v1/experiments");
+    const states = await Promise.all(names.map((name) => get(path(name))));
+    hint.textContent = names.length ? "" : "This server runs no experiment; see serve.experiments.";
+    for (const state of states) {
+      if (!cards.has(state.name)) cards.set(state.name, new Card(state.name));
+      cards.get(state.name).show(state);
+    }
+    const shown = names.map((name) => cards.get(name).element);
+    if (shown.length !== list.children.length) list.replaceChildren(...shown);
+  } catch (error) {
+    hint.textContent = error.status === 404
+      ? "This server runs no experiment; see serve.experiments."
+      : `What is shown may be old: ${error.message}.`;
+  }
+}
+
+const path = (name) => `v1/experiments/${encodeURIComponent(name)}`;
+
+/** One experiment; its buttons stay the same elements, so that they keep the focus. */
+class Card {
+  constructor(name) {
+    this.name = name;
+    this.state = element("p", { class: "state", role: "status" });
+    this.body = element("div");
+    this.failure = element("p", { class: "notice", role: "alert" });
+    this.kill = button("Stop experiment", () => {
+      if (confirm(`Stop ${name}? The teacher then answers all its requests.`)) return this.order("kill");
+    }, { class: "danger" });
+    this.resume = button("Resume experiment", () => this.order("resume"));
+    this.element = element("section", { class: "card", "aria-label": `Experiment ${name}` },
+      element("h3", {}, name), this.state, this.body, this.failure, this.kill, this.resume);
+  }
+
+  async order(what) {
+    try {
+      await post(`${path(this.name)}/${what}`, {});
+      this.failure.textContent = "";
+    } catch (error) {
+      this.failure.textContent = `Not done: ${error.message}`;
+    }
+    await refresh();
+  }
+
+  show(found) {
+    const said = STATES[found.state] ?? found.state;
+    if (this.state.textContent !== said) this.state.textContent = said;
+    this.state.className = `state ${found.state}`;
+    this.kill.hidden = found.state === "killed";
+    this.resume.hidden = found.state === "running";
+    this.body.replaceChildren(
+      ...verdict(found.verdict),
+      ...variants(found.variants),
+      ...checks(found),
+    );
+  }
+}
+
+function verdict(found) {
+  if (!found) return [element("p", { class: "muted" }, "No verdict yet: no pair was judged.")];
+  const { outcome, win_rate: rate, lower, upper, margin, alpha, pairs } = found;
+  return [
+    element("p", { class: `outcome ${outcome}` }, OUTCOMES[outcome] ?? outcome),
+    element("figure", {}, interval(found), element("figcaption", { class: "muted" },
+      `The student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, within ` +
+      `${lower.toFixed(3)} and ${upper.toFixed(3)} at α = ${alpha}, whenever you look. ` +
+      `It passes when all of that lies right of the margin, ½ − ${margin}.`)),
+  ];
+}
+
+/** Draw the win rate's interval between parity and the margin, which stay in the middle. */
+function interval({ win_rate: rate, lower, upper, margin }) {
+  const limit = 0.5 - margin;
+  const middle = 0.5 - margin / 2;
+  const half = 1.08 * Math.max(middle - lower, upper - middle, 2 * margin);
+  const x = (value) => `${(50 * (1 + (value - middle) / half)).toFixed(2)}%`;
+  const upright = (value, kind) => drawn("line", { x1: x(value), x2: x(value), y1: 20, y2: 64, class: kind });
+  const label = `Win rate ${short(rate)}, interval ${lower.toFixed(3)} to ${upper.toFixed(3)}, ` +
+    `margin at ${limit.toFixed(3)}, parity at 0.5`;
+  return drawn("svg", { class: "interval", height: 72, role: "img", "aria-label": label },
+    drawn("rect", { x: 0, y: 20, width: x(limit), height: 44, class: "worse" }),
+    upright(limit, "limit"),
+    upright(0.5, "parity"),
+    drawn("text", { x: x(limit), y: 14, dx: -4, "text-anchor": "end" }, `margin ${limit.toFixed(2)}`),
+    drawn("text", { x: x(0.5), y: 14, dx: 4 }, "½ parity"),
+    drawn("line", { x1: x(lower), x2: x(upper), y1: 42, y2: 42, class: "bar" }),
+    ...(rate === null ? [] : [drawn("circle", { cx: x(rate), cy: 42, r: 6, class: "point" })]));
+}
+
+function variants(rows) {
+  const total = rows.reduce((sum, row) => sum + row.weight, 0);
+  const columns = [
+    ["model", (row) => row.model],
+    ["share", (row) => percent(row.weight / total)],
+    ["exposures", (row) => row.exposures],
+    ["users", (row) => row.users],
+    ["errors", (row) => `${row.errors} (${percent(row.error_rate)})`],
+    ["p50", (row) => seconds(row.p50_seconds)],
+    ["p95", (row) => seconds(row.p95_seconds)],
+    ["tokens", (row) => row.tokens_mean?.toFixed(0) ?? "–"],
+    ["feedback", (row) => (row.feedback.n ? `${row.feedback.mean.toFixed(2)} (${row.feedback.n})` : "–")],
+  ];
+  const names = ["variant", ...columns.map(([name]) => name)];
+  const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)));
+  const body = rows.map((row) => element("tr", {}, element("th", { scope: "row" }, row.name),
+    ...columns.map(([, value]) => element("td", {}, String(value(row))))));
+  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
+  return [element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Variants" }, table)];
+}
+
+function checks({ guardrails, sample_ratio: ratio, shadow }) {
+  const rows = guardrails.map(({ name, value, limit, is_breached: isBreached }) => [
+    `guardrail ${name}`, `${short(value)} of at most ${short(limit)}`, isBreached ? "breached" : "kept", isBreached,
+  ]);
+  rows.push(["shares as configured", `p = ${short(ratio?.p_value)}`,
+    ratio?.is_mismatch ? "sample ratio mismatch" : "no mismatch", ratio?.is_mismatch]);
+  if (shadow) {
+    rows.push(["shadow", `${shadow.pairs} pairs, ${shadow.queue} waiting`,
+      `${shadow.dropped} dropped, ${shadow.failed} failed`, false]);
+  }
+  return [element("dl", { class: "checks" }, ...rows.flatMap(([name, value, said, isBad]) => [
+    element("dt", {}, name),
+    element("dd", { class: isBad ? "bad" : "" }, `${value}: ${said}`),
+  ]))];
+}
+
+const percent = (share) => (share == null ? "–" : `${short(100 * share)} %`);
+const seconds = (value) => (value == null ? "–" : `${value.toFixed(2)} s`);
+const short = (value) => (value == null ? "–" : String(+value.toPrecision(3)));
