@@ -6,7 +6,12 @@ Knows nothing of HTTP.
 
 from __future__ import annotations
 
-from potstill.errors import BackendError, BackendUnavailableError, PotstillError
+from potstill.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ContextLengthError,
+    PotstillError,
+)
 
 
 class InvalidRequestError(PotstillError, ValueError):
@@ -15,6 +20,13 @@ class InvalidRequestError(PotstillError, ValueError):
 
 class UnsupportedParameterError(InvalidRequestError):
     """A request asks for something that this server knows of and cannot do."""
+
+
+class PromptTooLongError(ContextLengthError):
+    """A prompt and what is to follow it do not fit the context."""
+
+    num_prompt_tokens = 0
+    context_tokens = 0
 
 
 class RequestTooLargeError(InvalidRequestError):
@@ -54,6 +66,10 @@ class QueueFullError(RetryLaterError):
 
 class RateLimitError(RetryLaterError):
     """A key has used up what it may ask for in a minute."""
+
+
+class UpstreamError(BackendError):
+    """The server that answers for a model has failed, or answers with what is no answer."""
 
 
 class RequestTimeoutError(BackendError):

@@ -83,6 +83,7 @@ class EventStream(Response):
         self._close = close
         self._finished = finished
         self._ending = ending
+        self._is_whole = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end, the client is gone or the time is up."""
@@ -92,10 +93,12 @@ class EventStream(Response):
             await asyncio.wait(
                 (sending, gone), timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
             )
-            timed_out = not (sending.done() or gone.done())
+            timed_out = not (sending.done() or gone.done() or self._is_whole)
         finally:
             await _cancelled(sending, gone)
             self._close()
+        if self._is_whole and self._finished is not None:
+            await self._finished()
         if timed_out:
             content = server_sent(error_body(_too_slow(self._seconds))) + self._ending
             await send({"type": "http.response.body", "body": content})
@@ -103,11 +106,10 @@ class EventStream(Response):
     async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        is_whole = False
         try:
             async for event in self._events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-            is_whole = True
+            self._is_whole = True
         except PotstillError as error:
             failure = server_sent(error_body(error))
             await send({"type": "http.response.body", "body": failure, "more_body": True})
@@ -116,8 +118,6 @@ class EventStream(Response):
             failure = server_sent(error_body(error))
             await send({"type": "http.response.body", "body": failure, "more_body": True})
         await send({"type": "http.response.body", "body": self._ending})
-        if is_whole and self._finished is not None:
-            await self._finished()
 
 
 async def _disconnected(receive: Receive) -> None:

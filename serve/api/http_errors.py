@@ -20,6 +20,7 @@ from serve.errors import (
     InvalidKeyError,
     InvalidRequestError,
     ModelNotFoundError,
+    PromptTooLongError,
     QueueFullError,
     RateLimitError,
     RequestTimeoutError,
@@ -28,6 +29,7 @@ from serve.errors import (
     SlowRequestError,
     UnsupportedContentError,
     UnsupportedParameterError,
+    UpstreamError,
     WrongHostError,
 )
 
@@ -53,6 +55,7 @@ KINDS: dict[type[Exception], _Kind] = {
     QueueFullError: _Kind(429, "rate_limit_error", "queue_full"),
     RateLimitError: _Kind(429, "rate_limit_error", "rate_limit_exceeded"),
     BackendUnavailableError: _Kind(503, "server_error", "unavailable"),
+    UpstreamError: _Kind(502, "server_error", "upstream_failed"),
     RequestTimeoutError: _Kind(504, "server_error", "timeout"),
     BackendError: _Kind(500, "server_error", "backend_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
@@ -69,7 +72,11 @@ def error_body(error: Exception) -> ErrorBody:
         message = "; ".join([error.what, *said])
         param = None if error.where is None else str(error.where)
     kind = _kind(error)
-    return _body(message, kind.type, param, kind.code)
+    body = _body(message, kind.type, param, kind.code)
+    if isinstance(error, PromptTooLongError):
+        body["error"]["n_prompt_tokens"] = error.num_prompt_tokens
+        body["error"]["n_ctx"] = error.context_tokens
+    return body
 
 
 def error_response(error: Exception) -> JSONResponse:
@@ -93,6 +100,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
     response = error_response(error)
+    if isinstance(error, PromptTooLongError) and not request.url.path.startswith("/v1/"):
+        # Clients of llama.cpp's server, which ask without /v1, know it by its own name.
+        body = error_body(error)
+        body["error"]["type"] = "exceed_context_size_error"
+        response = JSONResponse(body, response.status_code)
     if response.status_code >= 500:
         logger.error("%s failed with %s", request.url.path, type(error).__name__)
     return response

@@ -53,6 +53,12 @@ class ResponseAnswer:
         async for chunk in reply.chunks():
             assembly.add(chunk)
             extra = {"timings": chunk["timings"]} if "timings" in chunk else {}
+            if "prompt_progress" in chunk:
+                yield self._event(
+                    "response.in_progress",
+                    response=self._response("in_progress", [], None),
+                    prompt_progress=chunk["prompt_progress"],
+                )
             for choice in chunk["choices"]:
                 text = choice["delta"].get("content")
                 if text and not has_text:

@@ -97,7 +97,12 @@ class ChatAnswer:
         """
         for index in range(len(self._choices)):
             yield self._chunk(index, {"role": "assistant", "content": None, "refusal": None})
+        is_read = not self._request.return_progress
         async for index, output in self._generation:
+            if not is_read:
+                is_read = True
+                progress = self._generation.prompt_progress
+                yield {**self._bare_chunk(), "prompt_progress": progress}
             deltas = self._choices[index].take(output)
             if output.logprobs and not deltas:
                 deltas = [{"content": ""}]
@@ -109,13 +114,7 @@ class ChatAnswer:
             if reason:
                 yield self._chunk(index, {}, reason=reason)
         if self._request.streams_usage:
-            chunk: ChatCompletionChunk = {
-                **self._head,
-                "object": "chat.completion.chunk",
-                "choices": [],
-                "usage": self._generation.usage,
-            }
-            yield self._timed(chunk)
+            yield self._timed({**self._bare_chunk(), "usage": self._generation.usage})
 
     def cancel(self) -> None:
         """Free what still works."""
@@ -136,14 +135,13 @@ class ChatAnswer:
             "logprobs": logprobs,
             "finish_reason": reason,
         }
-        chunk: ChatCompletionChunk = {
-            **self._head,
-            "object": "chat.completion.chunk",
-            "choices": [choice],
-        }
+        chunk: ChatCompletionChunk = {**self._bare_chunk(), "choices": [choice]}
         if self._request.streams_usage:
             chunk["usage"] = None
         return self._timed(chunk) if timed else chunk
+
+    def _bare_chunk(self) -> ChatCompletionChunk:
+        return {**self._head, "object": "chat.completion.chunk", "choices": []}
 
     def _timed(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
         if self._request.timings_per_token:

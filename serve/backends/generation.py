@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from serve.api.wire.shared import CompletionUsage, Timings, TokenLogprob, TopLogprob
+from serve.api.wire.shared import CompletionUsage, PromptProgress, Timings, TokenLogprob, TopLogprob
 from serve.backends.protocol import Caller
 from serve.engine.model import GgufModel
 from serve.engine.request import Output
@@ -67,6 +67,16 @@ class TimedGeneration:
             "completion_tokens": num_new,
             "total_tokens": self._num_prompt_tokens + num_new,
             "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
+        }
+
+    @property
+    def prompt_progress(self) -> PromptProgress:
+        """That the prompt was read: known with its first token."""
+        return {
+            "total": self._num_prompt_tokens,
+            "cache": self._num_cached_tokens,
+            "processed": self._num_prompt_tokens,
+            "time_ms": 1000 * self._stopwatch.prompt_seconds,
         }
 
     @property

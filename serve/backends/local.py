@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, ContextLengthError
 from serve.api.wire.chat import ChatMessage, ChatRequest, Tool
 from serve.api.wire.completions import CompletionRequest
 from serve.api.wire.embeddings import Embedding, EmbeddingList, EmbeddingRequest
@@ -36,7 +36,12 @@ from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.stats import EngineStats
 from serve.engine.thread import EngineThread
-from serve.errors import InvalidRequestError, QueueFullError, UnsupportedParameterError
+from serve.errors import (
+    InvalidRequestError,
+    PromptTooLongError,
+    QueueFullError,
+    UnsupportedParameterError,
+)
 from serve.metrics import Metrics
 
 T = TypeVar("T")
@@ -93,10 +98,15 @@ class LocalBackend:
             "object": "model",
             "created": self._local.created,
             "owned_by": "potstill",
-            "context_tokens": self._engine.engine.limits.context_tokens,
+            "context_tokens": self.context_tokens,
             "reproducible": self.model.is_reproducible,
             "system_fingerprint": self._local.fingerprint,
         }
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and completion of one request together, in tokens."""
+        return self._engine.engine.limits.context_tokens
 
     @property
     def is_ready(self) -> bool:
@@ -252,6 +262,11 @@ class LocalBackend:
         except QueueFullError as error:
             error.retry_after_seconds = self._seconds_until_room()
             raise
+        except ContextLengthError as error:
+            too_long = PromptTooLongError(error.what, found=error.found, hint=error.hint)
+            too_long.num_prompt_tokens = num_prompt_tokens
+            too_long.context_tokens = self.context_tokens
+            raise too_long from error
         return TimedGeneration(
             generation,
             stopwatch,

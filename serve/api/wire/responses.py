@@ -86,6 +86,7 @@ class ResponseRequest(SamplingFields):
     text: TextSettings | None = None
     metadata: dict[str, Any] | None = None
     timings_per_token: bool | None = None
+    return_progress: bool | None = None
 
     def to_chat(self) -> ChatRequest:
         """Return the chat request that asks the same.
@@ -103,7 +104,7 @@ class ResponseRequest(SamplingFields):
         body = self.model_dump(
             exclude_none=True,
             include=set(SamplingFields.model_fields)
-            | {"model", "stream", "parallel_tool_calls", "timings_per_token"},
+            | {"model", "stream", "parallel_tool_calls", "timings_per_token", "return_progress"},
         )
         body["messages"] = self._messages()
         if self.max_output_tokens is not None:

@@ -188,6 +188,15 @@ class Timings(TypedDict):
     predicted_per_second: float
 
 
+class PromptProgress(TypedDict):
+    """How much of a prompt was read, in the spelling of llama.cpp's server."""
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: float
+
+
 class ErrorDetail(TypedDict):
     """What went wrong."""
 
@@ -195,6 +204,10 @@ class ErrorDetail(TypedDict):
     type: str
     param: str | None
     code: str | None
+    n_prompt_tokens: NotRequired[int]
+    """llama.cpp's, of a prompt that is too long."""
+    n_ctx: NotRequired[int]
+    """llama.cpp's: the context that it does not fit."""
 
 
 class ErrorBody(TypedDict):

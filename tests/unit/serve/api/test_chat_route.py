@@ -141,6 +141,12 @@ def test_a_seed_repeats_an_answer_and_defaults_are_taken(chat, make_app):
     assert [answer["choices"][0]["message"] for answer in answers] == [expected, expected]
 
 
+def test_a_stream_tells_when_the_prompt_was_read(stream):
+    told = [c["prompt_progress"] for c in stream(return_progress=True) if "prompt_progress" in c]
+    assert len(told) == 1
+    assert told[0]["processed"] == told[0]["total"] > told[0]["cache"] >= 0
+
+
 def test_timings_are_told_when_asked(chat, stream):
     timings = chat(timings_per_token=True)["timings"]
     assert timings["predicted_n"] == 8

@@ -23,7 +23,7 @@ CHAT = "/v1/chat/completions"
 def error_of(response, status: int) -> dict:
     assert response.status_code == status, response.text
     error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) - {"n_prompt_tokens", "n_ctx"} == {"message", "type", "param", "code"}
     return error
 
 
@@ -70,6 +70,14 @@ def test_a_request_that_cannot_be_answered_says_why(client, more, code, param):
     error = error_of(response, 404 if code == "model_not_found" else 400)
     assert error["code"] == code
     assert param is None or error["param"] == param
+
+
+def test_a_prompt_that_is_too_long_is_measured(client):
+    body = {"model": "a", "messages": [{"role": "user", "content": "word " * CONTEXT_TOKENS}]}
+    for path, kind in ((CHAT, "invalid_request_error"), (CHAT[3:], "exceed_context_size_error")):
+        error = error_of(client.post(path, json=body), 400)
+        assert error["type"] == kind
+        assert error["n_prompt_tokens"] > error["n_ctx"] == CONTEXT_TOKENS
 
 
 def test_a_fallback_answers_for_other_names(make_app):

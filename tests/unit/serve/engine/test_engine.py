@@ -1,5 +1,6 @@
 """The engine's promises, on a tiny random model that really decodes."""
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError
 from serve.engine.context import Chunk, DecodeContext
+from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
 from serve.errors import InvalidRequestError, QueueFullError
@@ -199,3 +201,172 @@ def test_a_batch_the_context_has_no_room_for_is_refused_before_c_aborts(tiny_mod
     with pytest.raises(BackendError, match="max_batch_tokens"):
         context.decode([Chunk(0, 0, [], 1)])
     context.close()
+
+
+def test_one_prompt_is_read_for_all_that_begin_alike_and_come_together(make_bench):
+    bench = make_bench(max_parallel=4, max_batch_tokens=16)
+    shared = tuple(range(300, 360))
+    together = [request(*shared, 1000 + number, new=3) for number in range(4)]
+    bench.run(*together)
+    num_cached = sorted(bench.last(one).num_cached_tokens for one in together)
+    assert num_cached == [0, 60, 60, 60]
+    for one in together:
+        alone = request(*one.prompt_token_ids, new=3)
+        bench.run(alone)
+        assert bench.logprobs(one) == bench.logprobs(alone)
+
+
+def test_several_choices_of_one_prompt_read_it_once(bench):
+    prompt = tuple(range(300, 360))
+    choices = [
+        request(*prompt, new=4, sampler=SamplerParams(temperature=1.0, seed=seed))
+        for seed in range(3)
+    ]
+    bench.run(*choices)
+    stats = bench.engine.stats()
+    assert stats.num_prompt_tokens == 3 * 60
+    assert stats.num_cached_tokens == 2 * 59
+    assert stats.num_decoded_tokens == 60 + 2 + 3 * 3
+
+
+def test_those_who_wait_for_a_prompt_go_on_when_it_is_cancelled(make_bench):
+    bench = make_bench(max_parallel=3, max_batch_tokens=8)
+    shared = tuple(range(300, 360))
+    first, second = request(*shared, 1, new=2), request(*shared, 2, new=2)
+    bench.engine.submit([first, second])
+    bench.engine.step()
+    bench.engine.cancel([first])
+    bench.finish(second)
+    assert first not in bench.outputs
+    assert bench.last(second).num_cached_tokens >= 8
+
+
+def test_a_cancelled_prompt_is_left_within_one_step(make_bench):
+    bench = make_bench(max_batch_tokens=8)
+    long = request(*range(100, 300), new=2)
+    bench.engine.submit([long])
+    bench.engine.step()
+    bench.engine.cancel([long])
+    bench.engine.step()
+    assert bench.engine.stats().num_decoded_tokens == 8
+    assert bench.engine.stats().num_active == 0
+
+
+def test_running_streams_are_decoded_side_by_side(make_bench):
+    # llama.cpp decodes sequences together only if their numbers have no gap.
+    bench = make_bench(max_parallel=6)
+    streams = [request(10 + number, new=4 if number in (1, 3) else 30) for number in range(5)]
+    bench.engine.submit(streams)
+    for _ in range(6):
+        bench.engine.step()
+    ids = sorted(s.slot.sequence_id for s in bench.engine._active.values())
+    assert len(ids) == 3
+    assert ids[-1] - ids[0] == 2
+    bench.finish(*streams)
+    for stream in streams:
+        alone = request(*stream.prompt_token_ids, new=stream.max_new_tokens)
+        bench.run(alone)
+        assert bench.logprobs(stream) == bench.logprobs(alone)
+
+
+def test_the_prompt_s_own_logprobs_are_those_of_a_run_over_it(make_bench, tiny_model):
+    bench = make_bench(max_batch_tokens=16)
+    prompt = list(range(100, 140))
+    bench.run(request(*prompt))
+    for new in (0, 2):
+        asked = Request(prompt, GREEDY, max_new_tokens=new, num_prompt_logprobs=3)
+        bench.run(asked)
+        told = [o.prompt_logprobs for o in bench.outputs[asked] if o.prompt_logprobs]
+        assert len(told) == 1
+        assert told[0][0] is None
+        assert len(told[0]) == len(prompt)
+        assert bench.last(asked).num_new_tokens == new
+        assert bench.last(asked).finish_reason == "length"
+    context = DecodeContext(
+        tiny_model,
+        num_sequences=1,
+        context_tokens=64,
+        max_batch_tokens=64,
+        threads=1,
+        max_outputs=40,
+    )
+    logits_TV = context.decode([Chunk(0, 0, prompt, 40)])[0].astype(np.float64)
+    for position, entry in enumerate(told[0][1:]):
+        expected = logits_TV[position] - np.logaddexp.reduce(logits_TV[position])
+        assert entry.token_id == prompt[position + 1]
+        assert entry.logprob == pytest.approx(expected[entry.token_id], abs=1e-9)
+        assert [i for i, _ in entry.top] == np.argsort(-expected)[:3].tolist()
+    context.close()
+
+
+def test_token_ids_are_told_once_with_the_end_token(bench, tiny_model):
+    end = tiny_model.end_tokens[0]
+    bias = {77: 100.0, end: 60.0}
+    params = SamplerParams(temperature=0.0, logit_bias=bias, presence_penalty=80.0)
+    asked = Request([1, 2], params, max_new_tokens=8)
+    bench.run(asked)
+    told = [token_id for output in bench.outputs[asked] for token_id in output.token_ids]
+    assert told == [77, end]
+    assert bench.last(asked).num_new_tokens == 2
+    asked = Request([1, 2], params, max_new_tokens=3, ignore_eos=True)
+    bench.run(asked)
+    assert bench.last(asked).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt_token_ids": [1, 49152]},
+        {"prompt_token_ids": [-1]},
+        {"num_top_logprobs": 49152},
+        {"max_new_tokens": -1},
+        {"grammar": "x" * 70_000},
+        {"sampler": SamplerParams(temperature=float("nan"))},
+        {"sampler": SamplerParams(logit_bias={1: float("inf")})},
+        {"sampler": SamplerParams(mirostat=3)},
+        {"sampler": SamplerParams(top_k=2**40)},
+        {"sampler": SamplerParams(dry_multiplier=1.0, dry_sequence_breakers=("x",) * 1000)},
+    ],
+)
+def test_what_would_abort_the_process_or_means_nothing_is_refused(bench, wrong):
+    with pytest.raises(InvalidRequestError):
+        bench.engine.submit([Request(**{"prompt_token_ids": [1], **wrong})])
+
+
+def test_a_window_wider_than_any_memory_is_cut_to_the_context(bench):
+    far = SamplerParams(
+        temperature=0.0,
+        repeat_penalty=1.1,
+        repeat_last_n=2**31 - 1,
+        dry_multiplier=0.1,
+        dry_penalty_last_n=2**31 - 1,
+    )
+    bench.run(request(1, 2, sampler=far, new=4))
+
+
+def test_statistics_add_up(bench):
+    bench.run(request(1, 2, 3, new=5), request(4, 5, new=5))
+    stats = bench.engine.stats()
+    assert (stats.num_waiting, stats.num_active, stats.num_sequences) == (0, 0, 4)
+    assert stats.num_prompt_tokens == 5
+    assert stats.num_generated_tokens == 10
+    assert stats.num_decoded_tokens == 5 + 10 - 2
+    assert stats.num_scheduled_sequences == stats.num_steps * 2
+    assert stats.decode_seconds > 0
+    assert stats.other_seconds > 0
+
+
+def test_a_model_whose_numbers_overflowed_fails_requests_and_lives(bench, tiny_gguf, tmp_path):
+    path = tmp_path / "poisoned.gguf"
+    content = bytearray(tiny_gguf.read_bytes())
+    reader = gguf.GGUFReader(tiny_gguf)
+    embeddings = next(t for t in reader.tensors if t.name == "token_embd.weight")
+    scale_of_token_0 = slice(embeddings.data_offset, embeddings.data_offset + 2)
+    content[scale_of_token_0] = np.float16(np.nan).tobytes()
+    path.write_bytes(content)
+    bench = type(bench)(GgufModel(path))
+    for params in (GREEDY, SamplerParams(seed=1), SamplerParams(seed=1, top_p=0.5)):
+        poisoned = request(1, 2, sampler=params)
+        bench.run(poisoned)
+        assert isinstance(bench.last(poisoned).error, BackendError)
+    assert bench.engine.stats().num_active == 0
