@@ -16,6 +16,30 @@ MAX_PARALLEL = 256
 """The most sequences one llama.cpp context can hold (llama_max_parallel_sequences)."""
 
 
+class UpstreamConfig(Table):
+    """A model that another server with OpenAI's API answers for, such as `vllm serve`."""
+
+    base_url: str = Field(pattern=r"^https?://[^@/\s]+(/\S*)?$")
+    """Its address up to and with the version, such as http://127.0.0.1:8001/v1."""
+
+    model: str | None = Field(default=None, min_length=1)
+    """The model's name there; None is the same name as here."""
+
+    api_key_variable: str | None = Field(default=None, min_length=1)
+    """Environment variable that holds the server's key; None sends none. The key itself never
+    stands in a configuration."""
+
+    connect_timeout_seconds: float = Field(default=5.0, gt=0)
+    """How long a connection may take, in seconds; one within a data centre takes milliseconds."""
+
+    read_timeout_seconds: float = Field(default=300.0, gt=0)
+    """Longest silence of the server, in seconds; an answer that is not streamed is silence."""
+
+    max_retries: int = Field(default=2, ge=0)
+    """Further attempts, before the answer has begun, after a lost connection, a timeout, or status
+    408, 409, 429 and 5xx; two wait about 1.5 seconds in all, or as long as the server asks for."""
+
+
 class ServeConfig(Table):
     """What is served, where, and how much of the machine it may take."""
 
@@ -31,6 +55,10 @@ class ServeConfig(Table):
 
     paths: dict[str, Path] = Field(default_factory=dict)
     """GGUF files from elsewhere, by the model name they are served under."""
+
+    upstreams: dict[str, UpstreamConfig] = Field(default_factory=dict)
+    """Models that other servers answer for, by the name they are served under here; one named like
+    a model of the run takes its place."""
 
     context_tokens: int = Field(default=2048, ge=16)
     """Prompt and completion of one request together, in tokens; memory grows with it times
@@ -68,6 +96,10 @@ class ServeConfig(Table):
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the server, such as "https://chat.example.org"; none by
     default, so that no web page can."""
+
+    playground: bool = True
+    """Whether `/` is a page on which the models are tried and experiments watched; it opens
+    without a key, but asks for one before it shows anything."""
 
     max_body_bytes: int = Field(default=4 << 20, ge=1024)
     """Largest body of a request; ten times what fills a long context, and read in memory."""

@@ -58,6 +58,10 @@ class Metrics:
     def watch(self, model: str, stats: Callable[[], EngineStats]) -> ModelMetrics:
         """Show an engine's totals, and return what the latencies of its answers are told to."""
         self._engines.stats[model] = stats
+        return self.time(model)
+
+    def time(self, model: str) -> ModelMetrics:
+        """Return what the latencies of a model's answers are told to."""
         return ModelMetrics(
             self._first_token.labels(model), self._between.labels(model), self._answer.labels(model)
         )

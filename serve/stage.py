@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from potstill.rundir import RunDirectory
 from serve.api.app import AppLimits, create_app
 from serve.api.intake import LOOPBACK_HOSTS
 from serve.backends.local import LocalBackend, LocalModel
+from serve.backends.protocol import ChatBackend
+from serve.backends.upstream import UpstreamBackend
 from serve.chat.prompt import ChatPrompt
 from serve.config import ServeConfig
 from serve.engine.context import physical_cores
@@ -38,6 +40,7 @@ from serve.engine.request import EngineLimits
 from serve.engine.thread import EngineThread
 from serve.keys import Keyring, load_keys
 from serve.metrics import Metrics
+from serve.playground import routes as playground
 from serve.record import Record
 
 logger = logging.getLogger(__name__)
@@ -55,25 +58,32 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
         ArtifactError: The gguf stage is missing or damaged, or a file is no model.
         BackendUnavailableError: The address is taken.
         ConfigError: A model is unknown, the address is open to others and there is no key, the
-            keys cannot be read, or the record cannot be written.
+            keys cannot be read, a server's key is not set, or the record cannot be written.
     """
     manifest = run_directory.require("gguf")
     paths = model_paths(config, manifest, run_directory.stage_dir("gguf"))
+    names = [*paths, *config.upstreams]
     keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
     _refuse_open_door(config.host, keyring)
-    _refuse_unknown_fallback(config.fallback_model, paths)
+    _refuse_unknown_fallback(config.fallback_model, names)
     with _bound_socket(config) as listener:
         record = _open_record(config.record_path)
         metrics = Metrics()
+        backends: dict[str, ChatBackend] = {
+            name: UpstreamBackend(name, upstream, metrics)
+            for name, upstream in config.upstreams.items()
+        }
         app = create_app(
-            load_models(config, paths, metrics),
+            {**load_models(config, paths, metrics), **backends},
             keyring=keyring,
+            routers=[playground.router] if config.playground else [],
+            open_paths=playground.OPEN_PATHS if config.playground else (),
             observers=[record] if record else [],
             metrics=metrics,
             fallback_model=config.fallback_model,
             limits=_app_limits(config, keyring),
         )
-        serve(app, listener, drain_seconds=config.drain_seconds, names=list(paths))
+        serve(app, listener, drain_seconds=config.drain_seconds, names=names)
     return manifest
 
 
@@ -99,7 +109,8 @@ def model_paths(config: ServeConfig, manifest: Manifest, gguf_dir: Path) -> dict
                 expected=" | ".join(known),
                 hint="serve.paths serves a file from elsewhere",
             )
-    return {name: known[name] for name in config.models or aliases} | config.paths
+    paths = {name: known[name] for name in config.models or aliases} | config.paths
+    return {name: path for name, path in paths.items() if name not in config.upstreams}
 
 
 def load_models(
@@ -189,12 +200,12 @@ def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
     )
 
 
-def _refuse_unknown_fallback(name: str | None, paths: Mapping[str, Path]) -> None:
-    if name is not None and name not in paths:
+def _refuse_unknown_fallback(name: str | None, names: Collection[str]) -> None:
+    if name is not None and name not in names:
         raise ConfigError(
             f"there is no model {name!r} to fall back to",
             where="serve.fallback_model",
-            expected=" | ".join(paths),
+            expected=" | ".join(names),
         )
 
 

@@ -56,6 +56,11 @@ def test_files_of_the_run_and_from_elsewhere_are_served_by_name(manifest):
     }
 
 
+def test_a_server_elsewhere_takes_the_place_of_a_model_of_the_run(manifest):
+    upstreams = {"teacher": {"base_url": "http://127.0.0.1:8001/v1"}}
+    assert names(ServeConfig(upstreams=upstreams), manifest) == {"student": "student-Q8_0.gguf"}
+
+
 def test_an_unknown_model_is_refused_with_the_known_ones(manifest):
     with pytest.raises(ConfigError, match=r"student \| teacher \| student-F16"):
         names(ServeConfig(models=("pupil",)), manifest)

@@ -1,0 +1,285 @@
+"""A model behind another server with OpenAI's API, behind the faces of `protocol.py`.
+
+In: checked requests, sent on under the model's name there. Out: the server's answers under the name
+here, whole or as they come. Knows nothing of how they are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from json import JSONDecodeError
+from typing import Any, Generic, TypeVar, cast
+
+import httpx2
+import openai
+
+from potstill.errors import BackendUnavailableError, ConfigError, ContextLengthError, PotstillError
+from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.api.wire.completions import Completion, CompletionRequest
+from serve.api.wire.embeddings import EmbeddingList, EmbeddingRequest
+from serve.api.wire.models import ModelCard
+from serve.api.wire.shared import JsonObject
+from serve.backends.protocol import Caller
+from serve.config import UpstreamConfig
+from serve.errors import InvalidRequestError, QueueFullError, RequestTimeoutError, UpstreamError
+from serve.metrics import Metrics, Stopwatch
+
+Answer = TypeVar("Answer")
+Chunk = TypeVar("Chunk")
+
+NO_KEY = "none"
+"""The client wants a key even for servers that ask for none."""
+OPENAIS_OWN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
+"""The client takes them from the environment; they are not meant for somebody else's server."""
+REFUSED = frozenset({400, 413, 422})
+"""Statuses that say that the request is at fault."""
+BUSY = frozenset({502, 503, 504})
+MAX_MESSAGE_CHARACTERS = 1000
+"""Of what the server says about a failure and a client is told."""
+
+
+class UpstreamBackend:
+    """One name of a model that another server answers for; it need not be up.
+
+    Raises:
+        ConfigError: The variable that should hold the server's key is not set.
+    """
+
+    def __init__(self, name: str, config: UpstreamConfig, metrics: Metrics) -> None:
+        self.name = name
+        self._model = config.model or name
+        self._metrics = metrics.time(name)
+        self._created = int(time.time())
+        self._client = _client(config)
+        self.is_ready = False
+
+    @property
+    def card(self) -> ModelCard:
+        """The model as OpenAI lists it."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "upstream",
+        }
+
+    async def start(self) -> None:
+        """Take requests; whether the server does is found out with each."""
+        self.is_ready = True
+
+    async def stop(self) -> None:
+        """Close the connections; what is unfinished then fails."""
+        self.is_ready = False
+        await self._client.close()
+
+    async def chat(
+        self, request: ChatRequest, caller: Caller
+    ) -> UpstreamReply[ChatCompletion, ChatCompletionChunk]:
+        """Send a chat on.
+
+        Raises:
+            InvalidRequestError: A value cannot be used, here or there.
+            BackendError: The server is away, busy or broken.
+        """
+        request.check()
+        for message in request.messages:
+            _ = message.text  # refuses images, whose URLs the server would fetch
+        return await self._ask("/chat/completions", request, caller)
+
+    async def complete_text(
+        self, request: CompletionRequest, caller: Caller
+    ) -> UpstreamReply[Completion, Completion]:
+        """Send a request for text without a template on; raises as `chat` does."""
+        request.check()
+        return await self._ask("/completions", request, caller)
+
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
+        """Send texts on whose vectors are asked for; raises as `chat` does."""
+        answer = await self.post("/embeddings", self._body(request))
+        caller.charge(_num_tokens(answer))
+        return cast(EmbeddingList, answer)
+
+    async def post(self, path: str, body: JsonObject) -> JsonObject:
+        """Return the whole answer to a body, with the model's name here."""
+        with self._told():
+            answer = await self._client.post(path, cast_to=object, body=body)
+        return self._renamed(answer)
+
+    async def stream(self, path: str, body: JsonObject) -> openai.AsyncStream[object]:
+        """Return an answer that has begun."""
+        with self._told():
+            return await self._client.post(
+                path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+            )
+
+    async def pieces(self, stream: openai.AsyncStream[object]) -> AsyncIterator[JsonObject]:
+        """Yield what comes of an answer, with the model's name here."""
+        unfinished: set[int] = set()
+        with self._told():
+            async for piece in stream:
+                renamed = self._renamed(piece)
+                for choice in renamed.get("choices") or ():
+                    ends = bool(choice.get("finish_reason"))
+                    (unfinished.discard if ends else unfinished.add)(choice.get("index", 0))
+                yield renamed
+        if unfinished:
+            raise UpstreamError("the server ended its answer before it was whole", where="model")
+
+    async def _ask(
+        self, path: str, request: ChatRequest | CompletionRequest, caller: Caller
+    ) -> UpstreamReply[Any, Any]:
+        body = self._body(request)
+        if body.get("max_tokens") == -1:
+            del body["max_tokens"]
+        reply: UpstreamReply[Any, Any] = UpstreamReply(
+            self, path, body, caller, self._metrics.start(), tells_usage=request.streams_usage
+        )
+        if request.stream:
+            await reply.open()
+        return reply
+
+    def _body(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> JsonObject:
+        given = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return given | {"model": self._model}
+
+    def _renamed(self, answer: object) -> JsonObject:
+        if not isinstance(answer, dict):
+            raise UpstreamError("the server's answer is no JSON object", where="model")
+        return answer | {"model": self.name}
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise what has gone wrong as errors of this server's."""
+        try:
+            yield
+        except openai.APITimeoutError as error:
+            raise RequestTimeoutError("the model's server is silent", where="model") from error
+        except openai.APIConnectionError as error:
+            raise BackendUnavailableError(
+                "the model's server cannot be reached", where="model", hint="try again later"
+            ) from error
+        except openai.APIStatusError as error:
+            raise _refusal(error) from error
+        except (openai.APIError, JSONDecodeError, UnicodeDecodeError) as error:
+            raise UpstreamError("the model's server has failed", where="model") from error
+
+
+class UpstreamReply(Generic[Answer, Chunk]):
+    """One answer of the server in the making.
+
+    Args:
+        body: What is sent.
+        tells_usage: Whether a stream shows its token counts; the key's limit counts them anyway.
+    """
+
+    def __init__(
+        self,
+        backend: UpstreamBackend,
+        path: str,
+        body: JsonObject,
+        caller: Caller,
+        stopwatch: Stopwatch,
+        *,
+        tells_usage: bool,
+    ) -> None:
+        self._backend = backend
+        self._path = path
+        self._body = body
+        self._caller = caller
+        self._stopwatch = stopwatch
+        self._tells_usage = tells_usage
+        self._stream: openai.AsyncStream[object] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Let the stream begin, so that a refusal is one and no answer that fails."""
+        options = (self._body.get("stream_options") or {}) | {"include_usage": True}
+        body = self._body | {"stream_options": options}
+        self._stream = await self._backend.stream(self._path, body)
+
+    async def complete(self) -> Answer:
+        """Wait for the whole answer; raises as `UpstreamBackend.chat` does."""
+        answer = await self._backend.post(self._path, self._body)
+        self._stopwatch.stop()
+        self._caller.charge(_num_tokens(answer))
+        return cast(Answer, answer)
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Yield the answer as it comes; raises as `UpstreamBackend.chat` does."""
+        if self._stream is None:
+            raise RuntimeError("the request does not ask for a stream")
+        num_tokens = 0
+        try:
+            async for piece in self._backend.pieces(self._stream):
+                for choice in piece.get("choices") or ():
+                    num_new = int(_says_something(choice))
+                    self._stopwatch.tick(choice.get("index", 0), num_new)
+                    num_tokens += num_new
+                num_tokens = _num_tokens(piece) or num_tokens
+                if not self._tells_usage and "usage" in piece:
+                    if not piece.get("choices"):
+                        continue
+                    del piece["usage"]
+                yield cast(Chunk, piece)
+            self._stopwatch.stop()
+        finally:
+            self._caller.charge(num_tokens)
+
+    def cancel(self) -> None:
+        """Hang up, upon which the server stops too."""
+        if self._stream is not None and not self._stream.response.is_closed:
+            self._closing = asyncio.ensure_future(self._stream.close())
+
+
+def _client(config: UpstreamConfig) -> openai.AsyncOpenAI:
+    key = None
+    if config.api_key_variable is not None:
+        key = os.environ.get(config.api_key_variable)
+        if not key:
+            raise ConfigError(
+                "the key of a model's server is not set",
+                where="serve.upstreams",
+                expected=f"it in the environment variable {config.api_key_variable}",
+            )
+    seconds = config.read_timeout_seconds
+    return openai.AsyncOpenAI(
+        base_url=config.base_url,
+        api_key=key or NO_KEY,
+        default_headers=dict.fromkeys(OPENAIS_OWN_HEADERS, cast(str, openai.omit)),
+        timeout=httpx2.Timeout(seconds, connect=config.connect_timeout_seconds),
+        max_retries=config.max_retries,
+    )
+
+
+def _refusal(error: openai.APIStatusError) -> PotstillError:
+    """Say why the server has refused a request, as far as the client can mend it."""
+    said: Mapping[str, Any] = error.body if isinstance(error.body, dict) else {}
+    message = str(said.get("message") or "the model's server refuses this request")
+    message = message[:MAX_MESSAGE_CHARACTERS]
+    status = error.status_code
+    if status in REFUSED:
+        if said.get("code") == "context_length_exceeded":
+            return ContextLengthError(message, where=said.get("param"))
+        return InvalidRequestError(message, where=said.get("param"))
+    if status == 429:
+        busy = QueueFullError("the model's server takes no more requests now", where="model")
+        seconds = error.response.headers.get("retry-after", "")
+        busy.retry_after_seconds = int(seconds) if seconds.isdecimal() else 1
+        return busy
+    if status in BUSY:
+        return BackendUnavailableError("the model's server is not available", where="model")
+    return UpstreamError("the model's server has failed", where="model", found=f"status {status}")
+
+
+def _num_tokens(answer: JsonObject) -> int:
+    usage = answer.get("usage")
+    return int(usage.get("total_tokens") or 0) if isinstance(usage, dict) else 0
+
+
+def _says_something(choice: JsonObject) -> bool:
+    delta = choice.get("delta") or {}
+    return bool(choice.get("text") or any(delta[key] for key in delta if key != "role"))

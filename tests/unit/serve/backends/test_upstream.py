@@ -1,0 +1,281 @@
+"""Models that another server answers for: a scripted one, over real sockets."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.testclient import TestClient
+
+from potstill.errors import ConfigError
+from serve.api.app import create_app
+from serve.api.wire.chat import ChatRequest
+from serve.backends.protocol import Caller
+from serve.backends.upstream import UpstreamBackend
+from serve.config import UpstreamConfig
+from serve.metrics import Metrics
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+QUESTION = {"messages": [{"role": "user", "content": "Hi"}]}
+HEAD = {"id": "1", "created": 1, "system_fingerprint": "fp_there"}
+REFUSALS = {
+    "refuses": (400, {"message": "top_p is wrong", "param": "top_p", "code": None}, {}),
+    "overflows": (400, {"message": "too long", "code": "context_length_exceeded"}, {}),
+    "locked": (401, {"message": "wrong key"}, {}),
+    "crowded": (429, {"message": "full"}, {"Retry-After": "7"}),
+    "ill": (500, {"message": "a secret of the server"}, {}),
+    "starting": (503, {"message": "loading"}, {}),
+}
+
+
+def choice(text: str | None = None, finish_reason: str | None = None) -> dict:
+    delta = {"role": "assistant"} if text is None else {"content": text}
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+class Upstream:
+    """A server with one model for each way to answer; it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict] = []
+        self.keys: list[str | None] = []
+        self.hung_up = threading.Event()
+        app = FastAPI()
+        app.post("/v1/chat/completions")(self.chat)
+        app.post("/v1/completions")(self.complete)
+        app.post("/v1/embeddings")(self.embed)
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+
+    async def chat(self, http: Request) -> Response:
+        body = await self._note(http)
+        if body["model"] in REFUSALS:
+            status, error, headers = REFUSALS[body["model"]]
+            return JSONResponse({"error": error}, status, headers)
+        if body["model"] == "recovers" and len(self.asked) < 3:
+            return JSONResponse({"error": {"message": "not yet"}}, 503)
+        if body["model"] == "babbles":
+            return PlainTextResponse("<html>")
+        if body.get("stream"):
+            return StreamingResponse(self._events(body), media_type="text/event-stream")
+        message = {"role": "assistant", "content": "Hello.", "reasoning": "kept"}
+        answer = {"index": 0, "message": message, "finish_reason": "stop"}
+        return JSONResponse(HEAD | {"model": body["model"], "choices": [answer], "usage": USAGE})
+
+    async def complete(self, http: Request) -> Response:
+        body = await self._note(http)
+        answer = {"index": 0, "text": "Hello.", "finish_reason": "stop"}
+        return JSONResponse(HEAD | {"model": body["model"], "choices": [answer], "usage": USAGE})
+
+    async def embed(self, http: Request) -> Response:
+        body = await self._note(http)
+        return JSONResponse({"model": body["model"], "data": [], "usage": {"total_tokens": 3}})
+
+    async def _events(self, body: dict) -> AsyncIterator[str]:
+        def event(value: dict) -> str:
+            return f"data: {json.dumps(HEAD | {'model': body['model'], 'usage': None} | value)}\n\n"
+
+        try:
+            yield event({"choices": [choice()]})
+            yield event({"choices": [choice("Hel")]})
+            if body["model"] == "endless":
+                await asyncio.sleep(60)
+            if body["model"] == "breaks":
+                yield event({"error": {"message": "a secret of the server"}})
+            if body["model"] != "stops":
+                yield event({"choices": [choice("lo.", "stop")]})
+                yield event({"choices": [], "usage": USAGE})
+            yield "data: [DONE]\n\n"
+        finally:
+            if body["model"] == "endless":
+                self.hung_up.set()
+
+    async def _note(self, http: Request) -> dict:
+        body = await http.json()
+        self.asked.append(body)
+        self.keys.append(http.headers.get("authorization"))
+        return body
+
+
+@pytest.fixture(scope="module")
+def shared_upstream() -> Iterator[Upstream]:
+    upstream = Upstream()
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture
+def upstream(shared_upstream: Upstream) -> Upstream:
+    shared_upstream.asked.clear()
+    shared_upstream.keys.clear()
+    return shared_upstream
+
+
+@pytest.fixture
+def client_of(upstream: Upstream):
+    """A client of a server that sends `mine` on to a model of the upstream."""
+    clients = []
+
+    def make(model: str, **config: object) -> TestClient:
+        settings = {"base_url": upstream.base_url, "model": model, "max_retries": 0} | config
+        backend = UpstreamBackend("mine", UpstreamConfig(**settings), Metrics())
+        client = TestClient(create_app({"mine": backend}))
+        clients.append(client)
+        return client.__enter__()
+
+    yield make
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+def ask(client: TestClient, **more: object):
+    return client.post("/v1/chat/completions", json={"model": "mine"} | QUESTION | more)
+
+
+def events(response) -> list[dict]:
+    lines = response.text.strip().split("\n\n")
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_a_chat_is_sent_on_and_answered_under_the_name_here(client_of, upstream):
+    answer = ask(client_of("theirs"), temperature=0.5, top_k=3, seed=1).json()
+    assert answer["model"] == "mine"
+    assert answer["choices"][0]["message"]["content"] == "Hello."
+    assert answer["choices"][0]["message"]["reasoning"] == "kept"
+    assert answer["usage"] == USAGE
+    expected = {"model": "theirs", "temperature": 0.5, "top_k": 3, "seed": 1}
+    assert upstream.asked == [QUESTION | expected]
+
+
+def test_a_stream_is_passed_on_with_its_usage_only_where_that_was_asked_for(client_of, upstream):
+    client = client_of("theirs")
+    plain = events(ask(client, stream=True))
+    told = events(ask(client, stream=True, stream_options={"include_usage": True}))
+    assert {one["model"] for one in plain + told} == {"mine"}
+    text = [one["choices"][0]["delta"].get("content") for one in plain]
+    assert text == [None, "Hel", "lo."]
+    assert not any("usage" in one for one in plain)
+    assert [one["usage"] for one in told] == [None, None, None, USAGE]
+    assert all(body["stream_options"] == {"include_usage": True} for body in upstream.asked)
+
+
+def test_text_and_vectors_are_sent_on_too(client_of, upstream):
+    client = client_of("theirs")
+    body = {"model": "mine", "prompt": [1, 2], "max_tokens": -1}
+    completion = client.post("/v1/completions", json=body).json()
+    assert (completion["model"], completion["choices"][0]["text"]) == ("mine", "Hello.")
+    assert upstream.asked[0] == {"model": "theirs", "prompt": [1, 2]}
+    body = {"model": "mine", "input": ["a"], "dimensions": 2}
+    assert client.post("/v1/embeddings", json=body).json()["model"] == "mine"
+    assert upstream.asked[1] == {"model": "theirs", "input": ["a"], "dimensions": 2}
+
+
+def test_a_key_is_sent_from_its_variable_and_nothing_of_openais(client_of, upstream, monkeypatch):
+    monkeypatch.setenv("UPSTREAM_KEY", "a-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "for-openai-only")
+    ask(client_of("theirs", api_key_variable="UPSTREAM_KEY"))
+    ask(client_of("theirs"))
+    assert upstream.keys == ["Bearer a-secret", "Bearer none"]
+    monkeypatch.delenv("UPSTREAM_KEY")
+    with pytest.raises(ConfigError, match="UPSTREAM_KEY"):
+        client_of("theirs", api_key_variable="UPSTREAM_KEY")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "status", "code"),
+    [
+        ("refuses", 400, "invalid_value"),
+        ("overflows", 400, "context_length_exceeded"),
+        ("locked", 502, "upstream_failed"),
+        ("crowded", 429, "queue_full"),
+        ("ill", 502, "upstream_failed"),
+        ("starting", 503, "unavailable"),
+    ],
+)
+def test_a_refusal_is_passed_on_in_openais_shape(client_of, model, status, code, stream):
+    response = ask(client_of(model), stream=stream)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
+    assert "secret" not in response.text
+    if model == "refuses":
+        assert (error["message"], error["param"]) == ("top_p is wrong", "top_p")
+    if model == "crowded":
+        assert response.headers["retry-after"] == "7"
+
+
+def test_what_is_no_answer_is_not_passed_on(client_of):
+    assert ask(client_of("babbles")).status_code == 502
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_recovers_is_asked_again(client_of, upstream, stream):
+    response = ask(client_of("recovers", max_retries=2), stream=stream)
+    assert response.status_code == 200
+    assert len(upstream.asked) == 3
+
+
+@pytest.mark.parametrize("model", ["breaks", "stops"])
+def test_a_stream_that_breaks_off_ends_with_an_error_and_is_not_begun_again(
+    client_of, upstream, model
+):
+    *_, last = events(ask(client_of(model, max_retries=2), stream=True))
+    assert last["error"]["code"] == "upstream_failed"
+    assert "secret" not in json.dumps(last)
+    assert len(upstream.asked) == 1
+
+
+def test_a_silent_server_is_given_up(client_of, upstream):
+    *_, last = events(ask(client_of("endless", read_timeout_seconds=0.2), stream=True))
+    assert last["error"]["code"] == "timeout"
+    assert upstream.hung_up.wait(10)
+
+
+def test_a_server_that_is_away_leaves_this_one_ready(client_of):
+    client = client_of("theirs", base_url="http://127.0.0.1:1/v1")
+    response = ask(client)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/v1/models/mine").json()["owned_by"] == "upstream"
+
+
+def test_images_are_refused_so_that_nobody_fetches_their_urls(client_of, upstream):
+    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
+    messages = [{"role": "user", "content": [part]}]
+    assert ask(client_of("theirs"), messages=messages).status_code == 400
+    assert upstream.asked == []
+
+
+def test_hanging_up_and_tokens_are_told(upstream):
+    charged: list[int] = []
+    config = UpstreamConfig(base_url=upstream.base_url, model="endless")
+    upstream.hung_up.clear()
+
+    async def listen() -> None:
+        backend = UpstreamBackend("mine", config, Metrics())
+        request = ChatRequest.model_validate(QUESTION | {"stream": True})
+        reply = await backend.chat(request, Caller(charge=charged.append))
+        chunks = reply.chunks()
+        assert [(await anext(chunks))["model"] for _ in range(2)] == ["mine", "mine"]
+        reply.cancel()
+        await chunks.aclose()
+        assert await asyncio.to_thread(upstream.hung_up.wait, 10)
+        await backend.stop()
+
+    asyncio.run(listen())
+    assert charged == [1]
