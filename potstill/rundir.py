@@ -63,6 +63,16 @@ class RunDirectory:
         """Where TensorBoard finds the metrics of training, if they are reported to it."""
         return self.root / "tensorboard"
 
+    @property
+    def traffic_path(self) -> Path:
+        """What live traffic leaves behind, unless a database elsewhere keeps it."""
+        return self.root / "traffic.sqlite"
+
+    @property
+    def live_dir(self) -> Path:
+        """What judges have said of live traffic, so that nothing is asked twice."""
+        return self.root / "live"
+
     def stage_dir(self, stage: StageName) -> Path:
         """Where a finished stage lies."""
         return self.root / stage

@@ -11,6 +11,8 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from potstill.config import Table
+from serve.experiment.config import CascadeConfig, ExperimentConfig
+from serve.storage.config import StorageConfig
 
 MAX_PARALLEL = 256
 """The most sequences one llama.cpp context can hold (llama_max_parallel_sequences)."""
@@ -96,6 +98,17 @@ class ServeConfig(Table):
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the server, such as "https://chat.example.org"; none by
     default, so that no web page can."""
+
+    experiments: dict[str, ExperimentConfig] = Field(default_factory=dict)
+    """Names under which several models answer, each user always by the same one; see
+    docs/experiments.md."""
+
+    cascades: dict[str, CascadeConfig] = Field(default_factory=dict)
+    """Names under which the student answers, and the teacher where the student is unsure."""
+
+    storage: StorageConfig | None = None
+    """Where live traffic is kept. None keeps none, unless there is an experiment: then in the run
+    directory, by the table's defaults."""
 
     playground: bool = True
     """Whether `/` is a page on which the models are tried and experiments watched; it opens

@@ -7,6 +7,7 @@ for more. Knows nothing of HTTP.
     sha256 = "…"                # of the key, which is random and long: nothing slower is needed
     requests_per_minute = 60
     tokens_per_minute = 100000
+    admin = true                # shows experiments and stops them
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class KeyEntry(BaseModel):
     """None is without limit; a pause is saved up for one minute at most."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
     """Of prompts and answers; counted when an answer ends, so the last one may exceed it."""
+    admin: bool = False
+    """Whether it shows experiments and stops them."""
 
 
 class _KeyFile(BaseModel):
@@ -98,6 +101,7 @@ class Key:
 
     def __init__(self, name: str, entry: KeyEntry) -> None:
         self.name = name
+        self.is_admin = entry.admin
         self.digest = bytes.fromhex(entry.sha256)
         self.requests = Bucket(entry.requests_per_minute) if entry.requests_per_minute else None
         self.tokens = Bucket(entry.tokens_per_minute) if entry.tokens_per_minute else None
@@ -140,7 +144,7 @@ def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:
 
     Args:
         path: A file of keys.
-        environment_key: One more key, without limits.
+        environment_key: One more key, an administrator's, without limits.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -148,7 +152,7 @@ def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:
     keys = []
     if environment_key:
         digest = hashlib.sha256(environment_key.encode()).hexdigest()
-        keys.append(Key("environment", KeyEntry(sha256=digest)))
+        keys.append(Key("environment", KeyEntry(sha256=digest, admin=True)))
     if path is not None:
         keys += [Key(name, entry) for name, entry in _read(path).items()]
     return Keyring(keys) if keys else None

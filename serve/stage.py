@@ -30,7 +30,7 @@ from potstill.rundir import RunDirectory
 from serve.api.app import AppLimits, create_app
 from serve.api.intake import LOOPBACK_HOSTS
 from serve.backends.local import LocalBackend, LocalModel
-from serve.backends.protocol import ChatBackend
+from serve.backends.protocol import ChatBackend, Observer
 from serve.backends.upstream import UpstreamBackend
 from serve.chat.prompt import ChatPrompt
 from serve.config import ServeConfig
@@ -38,10 +38,16 @@ from serve.engine.context import physical_cores
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits
 from serve.engine.thread import EngineThread
+from serve.experiment import routes as live_traffic
+from serve.experiment.answer_log import AnswerLog
+from serve.experiment.over_models import cascades_over, check_names, experiments_over
+from serve.experiment.routes import Live
 from serve.keys import Keyring, load_keys
 from serve.metrics import Metrics
 from serve.playground import routes as playground
 from serve.record import Record
+from serve.storage.config import StorageConfig
+from serve.storage.storage import Storage, opened
 
 logger = logging.getLogger(__name__)
 
@@ -58,31 +64,43 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
         ArtifactError: The gguf stage is missing or damaged, or a file is no model.
         BackendUnavailableError: The address is taken.
         ConfigError: A model is unknown, the address is open to others and there is no key, the
-            keys cannot be read, a server's key is not set, or the record cannot be written.
+            keys cannot be read, a server's key is not set, the record cannot be written, or an
+            experiment's or a cascade's model is not served.
     """
     manifest = run_directory.require("gguf")
     paths = model_paths(config, manifest, run_directory.stage_dir("gguf"))
-    names = [*paths, *config.upstreams]
+    models = [*paths, *config.upstreams]
+    check_names(config.cascades, config.experiments, models)
+    names = [*models, *config.cascades, *config.experiments]
     keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
     _refuse_open_door(config.host, keyring)
     _refuse_unknown_fallback(config.fallback_model, names)
-    with _bound_socket(config) as listener:
+    with _bound_socket(config) as listener, _open_storage(config, run_directory) as storage:
         record = _open_record(config.record_path)
         metrics = Metrics()
-        backends: dict[str, ChatBackend] = {
-            name: UpstreamBackend(name, upstream, metrics)
-            for name, upstream in config.upstreams.items()
-        }
+        backends: dict[str, ChatBackend] = {**load_models(config, paths, metrics)}
+        for name, upstream in config.upstreams.items():
+            backends[name] = UpstreamBackend(name, upstream, metrics)
+        backends |= cascades_over(config.cascades, backends)
+        observers: list[Observer] = [record] if record else []
+        routers = [live_traffic.cascades, *([playground.router] if config.playground else [])]
+        live = None
+        if storage is not None:
+            live = Live(storage, experiments_over(config.experiments, backends, storage))
+            backends |= live.experiments
+            observers.append(AnswerLog(storage))
+            routers.append(live_traffic.router)
         app = create_app(
-            {**load_models(config, paths, metrics), **backends},
+            backends,
             keyring=keyring,
-            routers=[playground.router] if config.playground else [],
+            routers=routers,
             open_paths=playground.OPEN_PATHS if config.playground else (),
-            observers=[record] if record else [],
+            observers=observers,
             metrics=metrics,
             fallback_model=config.fallback_model,
             limits=_app_limits(config, keyring),
         )
+        app.state.live = live
         serve(app, listener, drain_seconds=config.drain_seconds, names=names)
     return manifest
 
@@ -235,6 +253,17 @@ def _open_record(path: Path | None) -> Record | None:
     record = Record(path.expanduser())
     logger.warning("what is asked and answered is written down in %s", path)
     return record
+
+
+@contextmanager
+def _open_storage(config: ServeConfig, run_directory: RunDirectory) -> Iterator[Storage | None]:
+    """Hold the storage open, if there is to be one."""
+    settings = config.storage or (StorageConfig() if config.experiments else None)
+    if settings is None:
+        yield None
+        return
+    with opened(settings, run_directory.traffic_path) as storage:
+        yield storage
 
 
 @contextmanager

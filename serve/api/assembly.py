@@ -19,6 +19,15 @@ from serve.api.wire.shared import CompletionUsage
 NO_USAGE: CompletionUsage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
+def without_usage(chunk: ChatCompletionChunk) -> ChatCompletionChunk | None:
+    """Return a chunk as who did not ask for usage gets it; None for one that tells nothing else."""
+    if "usage" not in chunk:
+        return chunk
+    if not chunk["choices"]:
+        return None
+    return {name: value for name, value in chunk.items() if name != "usage"}  # type: ignore[return-value]
+
+
 class Assembly:
     """The answer so far."""
 

@@ -56,6 +56,19 @@ class ChatReply(Protocol):
         ...
 
 
+@runtime_checkable
+class HeadedReply(Protocol):
+    """A reply that tells its client something beside the answer."""
+
+    headers: Mapping[str, str]
+    """Headers of the HTTP response."""
+
+
+def headers_of(reply: ChatReply) -> Mapping[str, str]:
+    """Return what a reply tells its client beside the answer."""
+    return reply.headers if isinstance(reply, HeadedReply) else {}
+
+
 class CompletionReply(Protocol):
     """The same for text without a chat template."""
 

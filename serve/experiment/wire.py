@@ -184,3 +184,26 @@ class PairList(TypedDict):
     """The name under which the teacher answers here."""
     margin: float
     alpha: float
+
+
+class CascadeView(TypedDict):
+    """What a cascade has done since the server's start."""
+
+    name: str
+    student: str
+    teacher: str
+    answers: int
+    escalated: int
+    """Answers that were the teacher's."""
+    share_escalated: float | None
+    student_tokens: int
+    """Completion tokens, those of answers that were thrown away included."""
+    teacher_tokens: int
+    cost: float
+    """By the prices of the configuration."""
+
+
+class CascadeList(TypedDict):
+    """All cascades."""
+
+    data: list[CascadeView]

@@ -12,12 +12,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from serve.api.answers import STATUS_CLIENT_GONE, EventStream, server_sent, whole
-from serve.api.assembly import Assembly
+from serve.api.assembly import Assembly, without_usage
 from serve.api.routes.schema import FAILURES, STREAM_OR
 from serve.api.state import Serving, caller_of, serving_of
-from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.api.wire.chat import ChatCompletion, ChatRequest
 from serve.api.wire.shared import StreamOptions
-from serve.backends.protocol import Caller, ChatBackend, ChatReply, Exchange
+from serve.backends.protocol import Caller, ChatBackend, ChatReply, Exchange, headers_of
 
 router = APIRouter()
 
@@ -39,12 +39,14 @@ async def create_chat_completion(body: ChatRequest, http: Request) -> Response:
     reply = await backend.chat(asked, caller)
     seconds = serving.request_timeout_seconds
     if body.stream:
-        return EventStream(
+        stream = EventStream(
             observed.events(reply),
             seconds=seconds,
             close=reply.cancel,
             finished=observed.tell,
         )
+        stream.headers.update(headers_of(reply))
+        return stream
     try:
         completion = await whole(http, reply.complete(), seconds=seconds)
     finally:
@@ -52,7 +54,7 @@ async def create_chat_completion(body: ChatRequest, http: Request) -> Response:
     if completion is None:
         return JSONResponse(None, STATUS_CLIENT_GONE)
     await observed.tell(completion)
-    return JSONResponse(completion)
+    return JSONResponse(completion, headers=headers_of(reply))
 
 
 class Observed:
@@ -89,11 +91,9 @@ class Observed:
                 yield server_sent(chunk)
                 continue
             assembly.add(chunk)
-            if not streams_usage and "usage" in chunk:
-                if not chunk["choices"]:
-                    continue
-                chunk = _without_usage(chunk)
-            yield server_sent(chunk)
+            shown = chunk if streams_usage else without_usage(chunk)
+            if shown is not None:
+                yield server_sent(shown)
 
     async def tell(self, completion: ChatCompletion | None = None) -> None:
         """Tell the observers of the whole answer, when there are any and it is whole."""
@@ -111,7 +111,3 @@ class Observed:
                 seconds=time.perf_counter() - self._started,
             )
         )
-
-
-def _without_usage(chunk: ChatCompletionChunk) -> ChatCompletionChunk:
-    return {name: value for name, value in chunk.items() if name != "usage"}  # type: ignore[return-value]

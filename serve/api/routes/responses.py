@@ -13,6 +13,7 @@ from serve.api.response_answer import ResponseAnswer
 from serve.api.routes.schema import FAILURES, STREAM_OR
 from serve.api.state import caller_of, serving_of
 from serve.api.wire.responses import ResponseRequest
+from serve.backends.protocol import headers_of
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -29,11 +30,13 @@ async def create_response(body: ResponseRequest, http: Request) -> Response:
     seconds = serving.request_timeout_seconds
     if body.stream:
         events = answer.events(reply)
-        return EventStream(events, seconds=seconds, close=reply.cancel, ending=b"")
+        stream = EventStream(events, seconds=seconds, close=reply.cancel, ending=b"")
+        stream.headers.update(headers_of(reply))
+        return stream
     try:
         completion = await whole(http, reply.complete(), seconds=seconds)
     finally:
         reply.cancel()
     if completion is None:
         return JSONResponse(None, STATUS_CLIENT_GONE)
-    return JSONResponse(answer.whole(completion))
+    return JSONResponse(answer.whole(completion), headers=headers_of(reply))

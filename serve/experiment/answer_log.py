@@ -1,0 +1,41 @@
+"""Answers of plain models, so that people can rate them and vote between them.
+
+In: answered chats. Out: records in the storage. An observer of the application; experiments write
+their own records. Knows nothing of how an answer was made.
+"""
+
+from __future__ import annotations
+
+import time
+
+from serve.backends.protocol import Exchange
+from serve.experiment.backend import Experiment
+from serve.storage.records import AnswerRecord, said_in
+from serve.storage.storage import Storage
+
+
+class AnswerLog:
+    """What is told of each answered chat."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Write an answer down."""
+        if isinstance(exchange.backend, Experiment):
+            return
+        messages = exchange.request.messages
+        conversation, prompt = self._storage.prompt_hashes(exchange.caller.key_name or "", messages)
+        await self._storage.record(
+            AnswerRecord(
+                id=exchange.completion["id"],
+                model=exchange.backend.card["id"],
+                created=time.time() - exchange.seconds,
+                seconds=exchange.seconds,
+                outcome="whole",
+                messages=messages,
+                conversation=conversation,
+                prompt=prompt,
+                said=said_in(exchange.completion),
+            )
+        )

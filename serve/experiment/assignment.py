@@ -1,0 +1,54 @@
+"""Who falls to which variant: the same user always to the same one.
+
+In: a request and its caller, weights, a salt. Out: a user's name and a variant's. Nothing is
+remembered, so that restarts and other servers deal alike. Knows nothing of backends.
+
+Source: weighted rendezvous hashing (Thaler & Ravishankar 1998; weights by an exponential race,
+-ln(u)/w with u uniform by user and variant: the least of them wins with probability w/Σw). When
+one weight grows, users move to that variant and nowhere else; when it shrinks, away from it only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from serve.api.wire.chat import ChatRequest
+from serve.backends.protocol import Caller
+from serve.experiment.config import ExperimentConfig
+from serve.storage.storage import salted_hash
+
+HASH_BYTES = 8
+
+
+def user_of(config: ExperimentConfig, request: ChatRequest, caller: Caller) -> str | None:
+    """Return the first name that a request has of what tells users apart; None where it has none.
+
+    Names of different kinds never meet: a user called like a key is somebody else.
+    """
+    extra = request.model_extra or {}
+    names = {
+        "user": extra.get("user") or extra.get("safety_identifier"),
+        "key": caller.key_name,
+        "header": caller.headers.get(config.header.lower()),
+    }
+    found = ((kind, names[kind]) for kind in config.sticky)
+    return next((f"{kind}\0{name}" for kind, name in found if name), None)
+
+
+def choose(weights: Mapping[str, float], salt: str, experiment: str, user: str) -> str:
+    """Return the variant that a user falls to.
+
+    Args:
+        weights: By variant, not all 0.
+    """
+    return min(
+        (variant for variant, weight in weights.items() if weight > 0),
+        key=lambda variant: -math.log(_uniform(salt, experiment, variant, user)) / weights[variant],
+    )
+
+
+def _uniform(salt: str, *parts: str) -> float:
+    """Return a number above 0 and below 1, always the same for the same parts."""
+    number = int.from_bytes(salted_hash(salt, *parts)[:HASH_BYTES])
+    return (number + 0.5) / (1 << 8 * HASH_BYTES)

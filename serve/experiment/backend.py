@@ -1,0 +1,314 @@
+"""One name behind which several models answer: an experiment, as the routes see it.
+
+In: requests. Out: answers of the variant that the user falls to, under ids of the experiment's own;
+what became of each is stored, watched by guardrails and offered to the shadow. Knows nothing of
+HTTP or of how answers are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from potstill.errors import ContextLengthError
+from serve.api.assembly import Assembly, without_usage
+from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.api.wire.models import ModelCard
+from serve.api.wire.shared import StreamOptions
+from serve.backends.protocol import Caller, ChatBackend, ChatReply
+from serve.errors import InvalidRequestError
+from serve.experiment.assignment import choose, user_of
+from serve.experiment.config import ExperimentConfig
+from serve.experiment.guards import Guards
+from serve.experiment.shadow import Shadow
+from serve.experiment.wire import State
+from serve.storage import tables
+from serve.storage.records import NOTHING, AnswerRecord, OutcomeName, Place, said_in
+from serve.storage.storage import Storage, dialect_insert
+
+logger = logging.getLogger(__name__)
+
+VARIANT_HEADER = "x-potstill-variant"
+ANSWER_HEADER = "x-potstill-answer-id"
+"""What feedback refers to; of a chat completion its `id` as well."""
+STATE_SECONDS = 5.0
+"""How often the stored state is looked at: another server may have changed it."""
+CLIENTS_FAULT = (InvalidRequestError, ContextLengthError)
+"""Errors that say nothing of who answers."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with all that its record needs."""
+
+    answer_id: str
+    request: ChatRequest
+    caller: Caller
+    place: Place
+    conversation: str
+    prompt: str
+    started: float
+    created: float
+
+    def record(
+        self, model: str, outcome: OutcomeName, completion: ChatCompletion | None = None
+    ) -> AnswerRecord:
+        """Return what is written down."""
+        return AnswerRecord(
+            id=self.answer_id,
+            model=model,
+            created=self.created,
+            seconds=time.perf_counter() - self.started,
+            outcome=outcome,
+            messages=self.request.messages,
+            conversation=self.conversation,
+            prompt=self.prompt,
+            place=self.place,
+            said=NOTHING if completion is None else said_in(completion),
+        )
+
+
+class Experiment:
+    """An experiment over served models.
+
+    Args:
+        backends: Who answers, by variant.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: ExperimentConfig,
+        backends: Mapping[str, ChatBackend],
+        storage: Storage,
+    ) -> None:
+        self.name, self.config, self.storage = name, config, storage
+        self.salt = storage.salt if config.salt is None else config.salt
+        self.state: State = "running"
+        self.guards = Guards(config.guardrails)
+        self.shadow: Shadow[Asked] = Shadow(config.shadow, self._answer_in_shadow)
+        self._backends = backends
+        self._created = int(time.time())
+        weights = {variant: one.weight for variant, one in config.variants.items()}
+        self._weights = weights
+        total = sum(weights.values())
+        self.shares = {variant: weight / total for variant, weight in weights.items()}
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def card(self) -> ModelCard:
+        """The experiment as OpenAI lists a model."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "potstill",
+        }
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether any variant takes requests; each is asked for itself as well."""
+        return any(backend.is_ready for backend in self._backends.values())
+
+    async def start(self) -> None:
+        """Begin to answer; the variants are started by who serves them."""
+        await self._read_state()
+        self.shadow.start()
+        self._watching = asyncio.create_task(self._watch_state())
+
+    async def stop(self) -> None:
+        """Stop shadows; answers under way are the variants'."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await self.shadow.stop()
+
+    async def chat(self, request: ChatRequest, caller: Caller) -> ExperimentReply:
+        """Let the user's variant answer; raises as its backend does."""
+        asked = self._asked(request, caller)
+        variant = asked.place.variant
+        update: dict[str, object] = {"model": self.config.model_of(variant)}
+        if request.stream:
+            update["stream_options"] = StreamOptions(include_usage=True)
+        try:
+            reply = await self._backends[variant].chat(request.model_copy(update=update), caller)
+        except CLIENTS_FAULT:
+            raise
+        except Exception:
+            await self.note(asked, "failed")
+            raise
+        return ExperimentReply(self, asked, reply)
+
+    def _asked(self, request: ChatRequest, caller: Caller) -> Asked:
+        answer_id = f"chatcmpl-{secrets.token_hex(12)}"
+        user = user_of(self.config, request, caller) or f"request\0{answer_id}"
+        variant, is_dealt = self.config.teacher, self.state == "running"
+        if is_dealt:
+            variant = choose(self._weights, self.salt, self.name, user)
+        conversation, prompt = self.storage.prompt_hashes(user, request.messages)
+        place = Place(
+            experiment=self.name,
+            variant=variant,
+            user=self.storage.hashed("user", user),
+            shares=self.shares if is_dealt else None,
+        )
+        started, created = time.perf_counter(), time.time()
+        return Asked(answer_id, request, caller, place, conversation, prompt, started, created)
+
+    async def note(
+        self, asked: Asked, outcome: OutcomeName, completion: ChatCompletion | None = None
+    ) -> None:
+        """Take note of what became of an answer; it counts once it is stored."""
+        record = asked.record(self.config.model_of(asked.place.variant), outcome, completion)
+        self._guard(record)
+        await self.storage.record(record)
+        is_side = asked.place.variant in (self.config.student, self.config.teacher)
+        if outcome == "whole" and is_side and self.state == "running":
+            self.shadow.offer(asked)
+
+    def note_cancelled(self, asked: Asked) -> None:
+        """Take note that a client did not wait for its answer."""
+        record = asked.record(self.config.model_of(asked.place.variant), "cancelled")
+        self._guard(record)
+        self.storage.record_soon(record)
+
+    def enter(self, state: State, reason: str) -> Future[None]:
+        """Say who answers from now on; the future is done when it will hold after a restart."""
+        logger.warning("experiment %s: %s, since %s", self.name, state, reason)
+        self._take(state)
+        row = {"name": self.name, "state": state, "reason": reason}
+
+        def work(connection: Connection) -> None:
+            insert = dialect_insert(connection, tables.experiments).values(row)
+            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=row))
+
+        return self.storage.submit(work)
+
+    def _guard(self, record: AnswerRecord) -> None:
+        place = record.place
+        if place is None or place.variant != self.config.student or self.state != "running":
+            return
+        breached = self.guards.update(record)
+        if breached is not None:
+            self.enter("fallback", f"{breached} is above its limit")
+
+    def _take(self, state: State) -> None:
+        if state == "running" and self.state != "running":
+            self.guards = Guards(self.config.guardrails)
+        self.state = state
+
+    async def _read_state(self) -> None:
+        columns = tables.experiments.c
+        query = select(columns.state).where(columns.name == self.name)
+        # Through the writer: what this process has just said is not overlooked.
+        stored = await self.storage.write(lambda connection: connection.scalar(query))
+        if stored is not None:
+            self._take(stored)
+
+    async def _watch_state(self) -> None:
+        while True:
+            await asyncio.sleep(STATE_SECONDS)
+            try:
+                await self._read_state()
+            except Exception as error:
+                logger.error("an experiment's state cannot be read: %s", type(error).__name__)
+
+    async def _answer_in_shadow(self, asked: Asked) -> None:
+        """Let the other side answer, and store its answer beside the client's."""
+        config = self.config
+        is_student = asked.place.variant == config.student
+        variant = config.teacher if is_student else config.student
+        request = asked.request.model_copy(
+            update={"model": config.model_of(variant), "stream": False, "stream_options": None}
+        )
+        request.model_fields_set.discard("stream_options")
+        place = Place(self.name, variant, asked.place.user, shares=None, shadow_of=asked.answer_id)
+        shadow = Asked(
+            answer_id=f"shadow-{secrets.token_hex(12)}",
+            request=request,
+            caller=Caller(asked.caller.key_name, asked.caller.headers),
+            place=place,
+            conversation=asked.conversation,
+            prompt=asked.prompt,
+            started=time.perf_counter(),
+            created=time.time(),
+        )
+        model = config.model_of(variant)
+        try:
+            async with asyncio.timeout(config.shadow.timeout_seconds):
+                completion = await _whole(self._backends[variant], request, shadow.caller)
+        except Exception:
+            self.storage.record_soon(shadow.record(model, "failed"))
+            raise
+        self.storage.record_soon(shadow.record(model, "whole", completion))
+
+
+async def _whole(backend: ChatBackend, request: ChatRequest, caller: Caller) -> ChatCompletion:
+    reply = await backend.chat(request, caller)
+    try:
+        return await reply.complete()
+    finally:
+        reply.cancel()
+
+
+class ExperimentReply:
+    """One answer of a variant's; it is stored before its client has all of it."""
+
+    def __init__(self, experiment: Experiment, asked: Asked, reply: ChatReply) -> None:
+        self._experiment, self._asked, self._reply = experiment, asked, reply
+        self._is_noted = False
+        self.headers: Mapping[str, str] = {
+            VARIANT_HEADER: asked.place.variant,
+            ANSWER_HEADER: asked.answer_id,
+        }
+
+    async def complete(self) -> ChatCompletion:
+        """Wait for the whole answer; raises as the variant's does."""
+        try:
+            completion = await self._reply.complete()
+        except Exception as error:
+            await self._note_failure(error)
+            raise
+        completion = {**completion, "id": self._asked.answer_id}
+        await self._note("whole", completion)
+        return completion
+
+    async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
+        """Yield the answer as it comes; raises as the variant's does."""
+        assembly = Assembly()
+        tells_usage = self._asked.request.streams_usage
+        try:
+            async for chunk in self._reply.chunks():
+                chunk = {**chunk, "id": self._asked.answer_id}
+                assembly.add(chunk)
+                shown = chunk if tells_usage else without_usage(chunk)
+                if shown is not None:
+                    yield shown
+        except Exception as error:
+            await self._note_failure(error)
+            raise
+        completion = assembly.completion
+        await self._note("failed" if completion is None else "whole", completion)
+
+    def cancel(self) -> None:
+        """Free all that still works for this answer."""
+        self._reply.cancel()
+        if not self._is_noted:
+            self._is_noted = True
+            self._experiment.note_cancelled(self._asked)
+
+    async def _note_failure(self, error: Exception) -> None:
+        if isinstance(error, CLIENTS_FAULT):
+            self._is_noted = True
+            return
+        await self._note("failed")
+
+    async def _note(self, outcome: OutcomeName, completion: ChatCompletion | None = None) -> None:
+        self._is_noted = True
+        await self._experiment.note(self._asked, outcome, completion)

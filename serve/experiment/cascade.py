@@ -1,0 +1,242 @@
+"""The student first, the teacher where it is unsure: a cascade, as the routes see it.
+
+In: requests. Out: the student's answer, or the teacher's in its place; how often, and what it cost.
+Knows nothing of HTTP or of how answers are made.
+
+An answer is decided on before its first token is sent: the student's is made whole, and streamed
+only then. A client's time to the first token is the student's whole answer; where the teacher takes
+over, that and the teacher's own first token.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from serve.api.assembly import without_usage
+from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChoiceLogprobs
+from serve.api.wire.models import ModelCard
+from serve.api.wire.shared import StreamOptions
+from serve.backends.protocol import Caller, ChatBackend, ChatReply
+from serve.experiment.config import CascadeConfig
+from serve.experiment.wire import CascadeView
+
+MILLION = 1e6
+NO_LOGPROBS: ChoiceLogprobs = {"content": [], "refusal": None}
+
+
+@dataclass
+class CascadeCounts:
+    """What a cascade has done since the server's start."""
+
+    num_answers: int = 0
+    num_escalated: int = 0
+    student_tokens: int = 0
+    """Completion tokens, thrown away or not."""
+    teacher_tokens: int = 0
+
+
+class Cascade:
+    """A cascade over two served models."""
+
+    def __init__(
+        self, name: str, config: CascadeConfig, student: ChatBackend, teacher: ChatBackend
+    ) -> None:
+        self.name, self.config = name, config
+        self.student, self.teacher = student, teacher
+        self.counts = CascadeCounts()
+        self._created = int(time.time())
+        self._answer_rule = config.answer_pattern and re.compile(config.answer_pattern)
+        self._prompt_rule = config.prompt_pattern and re.compile(config.prompt_pattern)
+
+    @property
+    def card(self) -> ModelCard:
+        """The cascade as OpenAI lists a model."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "potstill",
+        }
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether both take requests."""
+        return self.student.is_ready and self.teacher.is_ready
+
+    async def start(self) -> None:
+        """Do nothing: both models are started by who serves them."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    async def chat(self, request: ChatRequest, caller: Caller) -> CascadeReply:
+        """Ask the student, unless a rule sends the prompt to the teacher; raises as they do."""
+        reply = CascadeReply(self, request, caller)
+        await reply.begin()
+        return reply
+
+    @property
+    def view(self) -> CascadeView:
+        """The share of answers that were the teacher's, and what they cost."""
+        counts, config = self.counts, self.config
+        costs = (
+            counts.student_tokens * config.student_price,
+            counts.teacher_tokens * config.teacher_price,
+        )
+        return {
+            "name": self.name,
+            "student": config.student,
+            "teacher": config.teacher,
+            "answers": counts.num_answers,
+            "escalated": counts.num_escalated,
+            "share_escalated": (
+                counts.num_escalated / counts.num_answers if counts.num_answers else None
+            ),
+            "student_tokens": counts.student_tokens,
+            "teacher_tokens": counts.teacher_tokens,
+            "cost": sum(costs) / MILLION,
+        }
+
+    def sends_on(self, request: ChatRequest) -> bool:
+        """Tell whether a prompt is the teacher's from the beginning."""
+        said = [one.content for one in request.messages if one.role == "user"]
+        text = said[-1] if said and isinstance(said[-1], str) else ""
+        return bool(self._prompt_rule and self._prompt_rule.search(text))
+
+    def is_unsure(self, completion: ChatCompletion) -> bool:
+        """Tell whether an answer of the student's is not good enough to be sent."""
+        config = self.config
+        for choice in completion["choices"]:
+            if self._answer_rule and self._answer_rule.search(choice["message"]["content"] or ""):
+                return True
+            if config.most_tokens is not None and choice["finish_reason"] == "length":
+                return True
+        num_tokens = completion["usage"]["completion_tokens"] / len(completion["choices"])
+        if config.most_tokens is not None and num_tokens > config.most_tokens:
+            return True
+        if config.least_mean_logprob is None:
+            return False
+        # A server that tells no log-probabilities leaves its answers without confidence.
+        found = mean_logprob(completion)
+        return found is None or found < config.least_mean_logprob
+
+
+class CascadeReply:
+    """One answer, of which it is decided first whose it is."""
+
+    def __init__(self, cascade: Cascade, request: ChatRequest, caller: Caller) -> None:
+        self._cascade, self._request, self._caller = cascade, request, caller
+        self._reply: ChatReply | None = None
+        self._is_teachers = False
+
+    async def begin(self) -> None:
+        """Ask whose turn it is first; raises as its backend does."""
+        if self._cascade.sends_on(self._request):
+            await self._ask_teacher()
+            return
+        asked = self._request.model_copy(
+            update={
+                "model": self._cascade.config.student,
+                "stream": False,
+                "stream_options": None,
+                "logprobs": True,
+            }
+        )
+        asked.model_fields_set.discard("stream_options")
+        self._reply = await self._cascade.student.chat(asked, self._caller)
+
+    async def complete(self) -> ChatCompletion:
+        """Wait for the whole answer; raises as its backend does."""
+        completion = await self._students_answer()
+        if completion is None:
+            assert self._reply is not None
+            completion = await self._reply.complete()
+            self._cascade.counts.teacher_tokens += completion["usage"]["completion_tokens"]
+        return completion
+
+    async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
+        """Yield the answer, once it is decided whose it is; raises as its backend does."""
+        completion = await self._students_answer()
+        if completion is not None:
+            for chunk in as_chunks(completion, tells_usage=self._request.streams_usage):
+                yield chunk
+            return
+        assert self._reply is not None
+        num_tokens = 0
+        async for chunk in self._reply.chunks():
+            usage = chunk.get("usage")
+            num_tokens = usage["completion_tokens"] if usage else num_tokens
+            shown = chunk if self._request.streams_usage else without_usage(chunk)
+            if shown is not None:
+                yield shown
+        self._cascade.counts.teacher_tokens += num_tokens
+
+    def cancel(self) -> None:
+        """Free all that still works for this answer."""
+        if self._reply is not None:
+            self._reply.cancel()
+
+    async def _students_answer(self) -> ChatCompletion | None:
+        """Return the student's answer if it is to be sent; else let the teacher begin."""
+        counts = self._cascade.counts
+        if not self._is_teachers:
+            assert self._reply is not None
+            completion = await self._reply.complete()
+            counts.student_tokens += completion["usage"]["completion_tokens"]
+            if not self._cascade.is_unsure(completion):
+                counts.num_answers += 1
+                return completion if self._request.logprobs else _without_logprobs(completion)
+            await self._ask_teacher()
+        counts.num_answers += 1
+        counts.num_escalated += 1
+        return None
+
+    async def _ask_teacher(self) -> None:
+        self._is_teachers = True
+        update: dict[str, object] = {"model": self._cascade.config.teacher}
+        if self._request.stream:
+            update["stream_options"] = StreamOptions(include_usage=True)
+        asked = self._request.model_copy(update=update)
+        self._reply = await self._cascade.teacher.chat(asked, self._caller)
+
+
+def mean_logprob(completion: ChatCompletion) -> float | None:
+    """Return the mean log-probability of an answer's tokens, in nats; None where none is told."""
+    logprobs = [
+        token["logprob"]
+        for choice in completion["choices"]
+        for token in (choice.get("logprobs") or NO_LOGPROBS)["content"] or ()
+    ]
+    return sum(logprobs) / len(logprobs) if logprobs else None
+
+
+def as_chunks(completion: ChatCompletion, *, tells_usage: bool) -> list[ChatCompletionChunk]:
+    """Return the chunks of an answer that is whole already."""
+
+    def chunk(**changes: object) -> ChatCompletionChunk:
+        head = {name: completion[name] for name in ("id", "created", "model")}
+        head["system_fingerprint"] = completion.get("system_fingerprint", "")
+        return {**head, "object": "chat.completion.chunk", "choices": [], **changes}  # type: ignore[typeddict-item]
+
+    chunks = []
+    for choice in completion["choices"]:
+        message = choice["message"]
+        delta: dict[str, object] = {"role": "assistant", "content": message["content"]}
+        if calls := message.get("tool_calls"):
+            delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls)]
+        index, logprobs = choice["index"], choice.get("logprobs")
+        said = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        ended = {"index": index, "delta": {}, "logprobs": None}
+        chunks.append(chunk(choices=[said]))
+        chunks.append(chunk(choices=[{**ended, "finish_reason": choice["finish_reason"]}]))
+    if tells_usage:
+        chunks.append(chunk(usage=completion["usage"]))
+    return chunks
+
+
+def _without_logprobs(completion: ChatCompletion) -> ChatCompletion:
+    choices = [{**choice, "logprobs": None} for choice in completion["choices"]]
+    return {**completion, "choices": choices}  # type: ignore[typeddict-item]

@@ -1,0 +1,80 @@
+"""Cascades and experiments over the models that are served.
+
+In: their tables, backends by name. Out: more backends by name. Knows nothing of how models answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from potstill.errors import ConfigError
+from serve.backends.protocol import ChatBackend
+from serve.experiment.backend import Experiment
+from serve.experiment.cascade import Cascade
+from serve.experiment.config import CascadeConfig, ExperimentConfig
+from serve.storage.storage import Storage
+
+
+def check_names(
+    cascades: Mapping[str, CascadeConfig],
+    experiments: Mapping[str, ExperimentConfig],
+    models: Collection[str],
+) -> None:
+    """Refuse what could not be served, before anything is loaded.
+
+    Raises:
+        ConfigError: A model is not served, or a name is taken.
+    """
+    known = [*models]
+    for name, cascade in cascades.items():
+        _check(f"serve.cascades.{name}", name, (cascade.student, cascade.teacher), models, known)
+        known.append(name)
+    # A cascade may be a variant of an experiment.
+    answering = [*known]
+    for name, one in experiments.items():
+        variants = tuple(map(one.model_of, one.variants))
+        _check(f"serve.experiments.{name}", name, variants, answering, known)
+        known.append(name)
+
+
+def cascades_over(
+    tables: Mapping[str, CascadeConfig], backends: Mapping[str, ChatBackend]
+) -> dict[str, Cascade]:
+    """Return the cascades by name."""
+    return {
+        name: Cascade(name, table, backends[table.student], backends[table.teacher])
+        for name, table in tables.items()
+    }
+
+
+def experiments_over(
+    tables: Mapping[str, ExperimentConfig],
+    backends: Mapping[str, ChatBackend],
+    storage: Storage,
+) -> dict[str, Experiment]:
+    """Return the experiments by name."""
+    return {
+        name: Experiment(
+            name,
+            table,
+            {variant: backends[table.model_of(variant)] for variant in table.variants},
+            storage,
+        )
+        for name, table in tables.items()
+    }
+
+
+def _check(
+    where: str,
+    name: str,
+    wanted: Collection[str],
+    answering: Collection[str],
+    taken: Collection[str],
+) -> None:
+    if name in taken:
+        raise ConfigError(f"the name {name!r} is taken", where=where, hint="name it otherwise")
+    for model in wanted:
+        if model not in answering:
+            raise ConfigError(
+                f"there is no model {model!r} here", where=where, expected=" | ".join(answering)
+            )

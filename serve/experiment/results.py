@@ -1,0 +1,130 @@
+"""An experiment's results, as they are shown.
+
+In: an experiment and its storage. Out: `ExperimentView`. Whoever looks, and however often: the
+verdict is valid at every look. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from potstill.verdict.anytime import WinRateMonitor
+from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.sample_ratio import SAMPLE_RATIO_ALARM_P, sample_ratio_mismatch
+from serve.experiment.backend import Experiment
+from serve.experiment.config import ExperimentConfig
+from serve.experiment.wire import (
+    ExperimentView,
+    SampleRatioView,
+    ShadowView,
+    VariantView,
+    VerdictView,
+)
+from serve.storage.results import (
+    Batch,
+    VariantTotals,
+    blind_votes,
+    dealt_users,
+    judged_batches,
+    shadow_counts,
+    variant_totals,
+)
+from serve.storage.storage import salted_hash
+
+VOTES = "votes"
+"""The judge that people are."""
+
+
+async def results_of(experiment: Experiment) -> ExperimentView:
+    """Return all that is known of an experiment now."""
+    return await experiment.storage.read(lambda connection: _view(connection, experiment))
+
+
+def _view(connection: Connection, experiment: Experiment) -> ExperimentView:
+    totals = variant_totals(connection, experiment.name)
+    counts, expected = dealt_users(connection, experiment.name)
+    return {
+        "name": experiment.name,
+        "state": experiment.state,
+        "salt_id": salted_hash(experiment.salt, "salt", experiment.name).hex()[:8],
+        "variants": [
+            _variant(experiment, name, totals.get(name, VariantTotals()), counts.get(name, 0))
+            for name in experiment.config.variants
+        ],
+        "shadow": _shadow(connection, experiment),
+        "sample_ratio": _sample_ratio(counts, expected),
+        "guardrails": experiment.guards.views,
+        "verdict": _verdict(connection, experiment),
+    }
+
+
+def _variant(
+    experiment: Experiment, name: str, totals: VariantTotals, num_users: int
+) -> VariantView:
+    answered = totals.whole + totals.errors
+    median, high = totals.percentiles_seconds or (None, None)
+    return {
+        "name": name,
+        "model": experiment.config.model_of(name),
+        "weight": experiment.config.variants[name].weight,
+        "exposures": totals.exposures,
+        "users": num_users,
+        "errors": totals.errors,
+        "error_rate": totals.errors / answered if answered else None,
+        "p50_seconds": median,
+        "p95_seconds": high,
+        "tokens_mean": totals.tokens_mean,
+        "feedback": {"n": totals.num_ratings, "mean": totals.rating_mean},
+    }
+
+
+def _shadow(connection: Connection, experiment: Experiment) -> ShadowView:
+    counts = shadow_counts(connection, experiment.name)
+    return {
+        "pairs": counts.get("whole", 0),
+        "dropped": experiment.shadow.num_dropped,
+        "failed": counts.get("failed", 0),
+        "queue": experiment.shadow.num_waiting,
+    }
+
+
+def _sample_ratio(counts: dict[str, int], expected: dict[str, float]) -> SampleRatioView:
+    p_value = 1.0
+    if expected:
+        names = sorted(expected.keys() | counts.keys())
+        p_value = sample_ratio_mismatch(
+            [counts.get(name, 0) for name in names], [expected.get(name, 0.0) for name in names]
+        )
+    return {"p_value": p_value, "is_mismatch": p_value < SAMPLE_RATIO_ALARM_P}
+
+
+def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | None:
+    config = experiment.config
+    votes = blind_votes(
+        connection, config.model_of(config.student), config.model_of(config.teacher)
+    )
+    # Each vote is a look of its own: the order in which votes came decides nothing else.
+    batches = judged_batches(connection, experiment.name)
+    batches += [Batch(VOTES, True, [score], [conversation]) for score, conversation in votes]
+    judge = config.judge or (batches[0].judge if batches else None)
+    said = [batch for batch in batches if batch.judge == judge]
+    return verdict_of(config, said) if said else None
+
+
+def verdict_of(config: ExperimentConfig, batches: Sequence[Batch]) -> VerdictView:
+    """Return the verdict of one judge's batches; a judge that failed its tests has none to give."""
+    monitor = WinRateMonitor(Plan(margin=config.margin, alpha=config.alpha))
+    for batch in batches:
+        if batch.is_valid:
+            monitor.update(batch.scores, batch.conversations)
+    return {
+        "outcome": monitor.outcome if batches[-1].is_valid else Outcome.INVALID_JUDGE,
+        "win_rate": monitor.rate,
+        "lower": monitor.lower,
+        "upper": monitor.upper,
+        "margin": config.margin,
+        "alpha": config.alpha,
+        "pairs": monitor.num_pairs,
+    }

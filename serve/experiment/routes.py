@@ -1,0 +1,216 @@
+"""Feedback, votes, experiments and cascades over HTTP.
+
+In: HTTP requests. Out: HTTP responses. What is said to be stored is committed. Where there are
+keys, any key rates answers; results and the kill switch take an administrator's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from sqlalchemy import Connection, insert
+
+from serve.api.routes.schema import FAILURES
+from serve.api.state import serving_of
+from serve.experiment.backend import Experiment
+from serve.experiment.cascade import Cascade
+from serve.experiment.results import results_of
+from serve.experiment.wire import (
+    Accepted,
+    CascadeList,
+    ExperimentList,
+    ExperimentView,
+    FeedbackRequest,
+    JudgementsRequest,
+    PairList,
+    PairView,
+    VoteRequest,
+)
+from serve.keys import Key
+from serve.storage import tables
+from serve.storage.records import StoredAnswer, StoredPair
+from serve.storage.results import unjudged_pairs
+from serve.storage.storage import Storage, dialect_insert, insert_new
+
+MOST_PAIRS = 10_000
+SCORES = {"a": 1.0, "tie": 0.5, "b": 0.0}
+
+router = APIRouter(tags=["experiments"], responses=FAILURES)
+"""Served where there is a storage."""
+cascades = APIRouter(tags=["experiments"], responses=FAILURES)
+"""Served everywhere."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """What these routes have at hand; the application's `state.live`."""
+
+    storage: Storage
+    experiments: Mapping[str, Experiment]
+
+    async def answer(self, answer_id: str) -> StoredAnswer:
+        """Return a whole answer that was given, or answer 404."""
+        answer = await self.storage.answer(answer_id)
+        if answer is None:
+            raise HTTPException(404, "there is no whole answer of this id")
+        return answer
+
+
+def live_of(http: Request) -> Live:
+    """Return what the application was made with."""
+    live: Live = http.app.state.live
+    return live
+
+
+def experiment_of(name: str, http: Request) -> Experiment:
+    """Return an experiment to whom may see it, or answer 403 or 404."""
+    key: Key | None = getattr(http.state, "key", None)
+    if key is not None and not key.is_admin:
+        raise HTTPException(403, "this takes an administrator's key")
+    experiments = live_of(http).experiments
+    if name not in experiments:
+        known = " | ".join(experiments) or "none"
+        raise HTTPException(404, f"there is no experiment of this name; there is {known}")
+    return experiments[name]
+
+
+AtHand = Annotated[Live, Depends(live_of)]
+Named = Annotated[Experiment, Depends(experiment_of)]
+
+
+@router.post("/v1/feedback")
+async def give_feedback(body: FeedbackRequest, live: AtHand) -> Accepted:
+    """Rate an answer; a later rating replaces an earlier one."""
+    answer = await live.answer(body.response_id)
+    row = {
+        "response_id": answer.id,
+        "created": time.time(),
+        "score": body.value,
+        "comment": live.storage.redacted(body.comment),
+    }
+
+    def work(connection: Connection) -> None:
+        insertion = dialect_insert(connection, tables.feedback).values(row)
+        connection.execute(
+            insertion.on_conflict_do_update(index_elements=["response_id"], set_=row)
+        )
+
+    await live.storage.write(work)
+    return {"stored": True}
+
+
+@router.post("/v1/votes")
+async def vote(body: VoteRequest, live: AtHand) -> Accepted:
+    """Say which of two answers to the same messages is better."""
+    first, second = [await live.answer(one) for one in body.response_ids]
+    if first.prompt != second.prompt or first.id == second.id:
+        raise HTTPException(400, "these are not two answers to the same messages")
+    row = {
+        "created": time.time(),
+        "first_id": first.id,
+        "second_id": second.id,
+        "score": SCORES[body.preference],
+        "is_blind": body.blind,
+    }
+    await live.storage.write(lambda connection: connection.execute(insert(tables.votes), row))
+    return {"stored": True}
+
+
+@router.get("/v1/experiments")
+async def list_experiments(live: AtHand) -> ExperimentList:
+    """List the experiments."""
+    return {"data": list(live.experiments)}
+
+
+@router.get("/v1/experiments/{name}")
+async def show_experiment(experiment: Named) -> ExperimentView:
+    """Show an experiment's results up to now; looking often does no harm."""
+    return await results_of(experiment)
+
+
+@router.post("/v1/experiments/{name}/kill")
+async def kill(experiment: Named) -> ExperimentView:
+    """Let the teacher answer all until the experiment is resumed, restarts included."""
+    await asyncio.wrap_future(experiment.enter("killed", "an administrator said so"))
+    return await results_of(experiment)
+
+
+@router.post("/v1/experiments/{name}/resume")
+async def resume(experiment: Named) -> ExperimentView:
+    """Deal users to the variants again, with guardrails that begin anew."""
+    await asyncio.wrap_future(experiment.enter("running", "an administrator said so"))
+    return await results_of(experiment)
+
+
+@router.get("/v1/experiments/{name}/pairs")
+async def list_pairs(
+    experiment: Named,
+    live: AtHand,
+    judge: str,
+    quiet_seconds: Annotated[float, Query(ge=0)] = 0.0,
+    limit: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 1000,
+) -> PairList:
+    """List pairs of answers that a judge has not seen.
+
+    Conversations in which anything was said in the last `quiet_seconds` are left for later.
+    """
+    config = experiment.config
+    pairs = await live.storage.read(
+        lambda connection: unjudged_pairs(
+            connection,
+            experiment.name,
+            judge,
+            sides=(config.student, config.teacher),
+            quiet_since=time.time() - quiet_seconds,
+            limit=limit,
+        )
+    )
+    return {
+        "data": [_pair(experiment, pair) for pair in pairs],
+        "teacher_model": config.model_of(config.teacher),
+        "margin": config.margin,
+        "alpha": config.alpha,
+    }
+
+
+@router.post("/v1/experiments/{name}/judgements")
+async def judge(experiment: Named, live: AtHand, body: JudgementsRequest) -> ExperimentView:
+    """Store what a judge says of pairs; what it has said of a pair before stands."""
+
+    def work(connection: Connection) -> None:
+        head = {"experiment": experiment.name, "judge": body.judge}
+        batch = {**head, "is_valid": body.is_valid, "created": time.time()}
+        insertion = insert(tables.batches).values(batch).returning(tables.batches.c.number)
+        number = connection.scalar(insertion)
+        for one in body.judgements:
+            row = {**head, "batch": number, "pair_id": one.pair_id, "score": one.score}
+            connection.execute(insert_new(connection, tables.judgements, row))
+
+    await live.storage.write(work)
+    return await results_of(experiment)
+
+
+@cascades.get("/v1/cascades")
+async def list_cascades(http: Request) -> CascadeList:
+    """List the cascades, with the share of answers that were the teacher's."""
+    backends = serving_of(http).backends.values()
+    return {"data": [one.view for one in backends if isinstance(one, Cascade)]}
+
+
+def _pair(experiment: Experiment, pair: StoredPair) -> PairView:
+    student, teacher = experiment.config.student, experiment.config.teacher
+    return {
+        "pair_id": pair.id,
+        "conversation": pair.conversation,
+        "messages": json.loads(pair.messages),
+        "student": pair.answers[student],
+        "teacher": pair.answers[teacher],
+        "student_finished": pair.finish_reasons[student] != "length",
+        "teacher_finished": pair.finish_reasons[teacher] != "length",
+    }

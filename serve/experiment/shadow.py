@@ -1,0 +1,69 @@
+"""Answers in the background, on a queue that drops rather than waits.
+
+In: requests whose clients were answered. Out: the same, handed on one after another. Knows nothing
+of who answers. Nothing here makes a client wait, and nothing that fails here reaches one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from serve.experiment.config import ShadowConfig
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Shadow(Generic[T]):
+    """A bounded queue with those who work on it.
+
+    Args:
+        answer: Makes one answer; what it raises is counted.
+    """
+
+    def __init__(self, config: ShadowConfig, answer: Callable[[T], Awaitable[None]]) -> None:
+        self._config, self._answer = config, answer
+        self._queue: asyncio.Queue[T] = asyncio.Queue(config.queue)
+        self._workers: list[asyncio.Task[None]] = []
+        self._has_failed = False
+        self.num_dropped = 0
+        """Requests that found the queue full."""
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+        return self._queue.qsize()
+
+    def start(self) -> None:
+        """Begin to work for the running event loop."""
+        self._workers = [asyncio.create_task(self._work()) for _ in range(self._config.concurrency)]
+
+    async def stop(self) -> None:
+        """Leave what is unfinished."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    def offer(self, request: T) -> None:
+        """Take a request, or not: by chance as configured, or for want of room."""
+        if random.random() >= self._config.share:  # no secret
+            return
+        try:
+            self._queue.put_nowait(request)
+        except asyncio.QueueFull:
+            self.num_dropped += 1
+
+    async def _work(self) -> None:
+        while True:
+            request = await self._queue.get()
+            try:
+                await self._answer(request)
+            except Exception as error:
+                if not self._has_failed:
+                    logger.warning("a shadow answer failed with %s", type(error).__name__)
+                self._has_failed = True

@@ -1,0 +1,47 @@
+"""What of a text is kept: everything, everything but what patterns match, or nothing.
+
+In: texts and messages. Out: the same, fit for a database. Knows nothing of where they go.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from serve.api.wire.chat import ChatMessage
+from serve.storage.config import StorageConfig
+
+
+class Redaction:
+    """The rules of one configuration."""
+
+    def __init__(self, config: StorageConfig) -> None:
+        self._keeps_text = config.text
+        self._patterns = [
+            (re.compile(pattern), f"[{name}]") for name, pattern in config.redact.items()
+        ]
+
+    def text(self, text: str | None) -> str | None:
+        """Return what is kept of a text; None is nothing."""
+        if text is None or not self._keeps_text:
+            return None
+        # Neither half a character nor, in PostgreSQL, NUL can be stored.
+        text = text.encode(errors="replace").decode().replace("\0", "\ufffd")
+        for pattern, replacement in self._patterns:
+            text = pattern.sub(replacement, text)
+        return text
+
+    def messages(self, messages: Sequence[ChatMessage]) -> str | None:
+        """Return what is kept of a conversation, as JSON."""
+        if not self._keeps_text:
+            return None
+        kept = [{"role": one.role, "content": self.text(_text_of(one))} for one in messages]
+        return json.dumps(kept, ensure_ascii=False)
+
+
+def _text_of(message: ChatMessage) -> str:
+    """Return a message's text, with the kind of what is no text in its place."""
+    if not isinstance(message.content, list):
+        return message.content or ""
+    return "\n".join(part.text or part.refusal or f"[{part.type}]" for part in message.content)

@@ -1,0 +1,235 @@
+"""What live traffic adds up to, read from the tables.
+
+In: an experiment's name. Out: counts, times, pairs, judgements. Knows nothing of what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Select, and_, case, func, select
+
+from serve.storage import tables
+from serve.storage.records import StoredPair
+
+NEWEST = 10_000
+"""Answers whose times the percentiles are of."""
+
+answers, feedback = tables.answers.c, tables.feedback.c
+
+
+@dataclass(frozen=True)
+class VariantTotals:
+    """What one variant has answered to clients."""
+
+    exposures: int = 0
+    whole: int = 0
+    errors: int = 0
+    tokens_mean: float | None = None
+    """Of whole answers."""
+    percentiles_seconds: tuple[float, float] | None = None
+    """50th and 95th, of the newest whole answers."""
+    num_ratings: int = 0
+    rating_mean: float | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a judge has said at one time."""
+
+    judge: str
+    is_valid: bool
+    scores: list[float]
+    """Of the student, in order."""
+    conversations: list[str]
+
+
+def variant_totals(connection: Connection, experiment: str) -> dict[str, VariantTotals]:
+    """Return the totals by variant; of a variant without an answer, nothing."""
+    to_clients = and_(answers.experiment == experiment, answers.shadow_of.is_(None))
+    rows = connection.execute(
+        select(
+            answers.variant,
+            func.count(),
+            func.sum(case((answers.outcome == "whole", 1), else_=0)),
+            func.sum(case((answers.outcome == "failed", 1), else_=0)),
+            func.avg(case((answers.outcome == "whole", answers.completion_tokens))),
+        )
+        .where(to_clients)
+        .group_by(answers.variant)
+    ).all()
+    ratings = {
+        variant: (number, mean)
+        for variant, number, mean in connection.execute(
+            select(answers.variant, func.count(), func.avg(feedback.score))
+            .join(tables.feedback, feedback.response_id == answers.id)
+            .where(to_clients)
+            .group_by(answers.variant)
+        )
+    }
+    found = {}
+    for variant, exposures, whole, errors, tokens in rows:
+        seconds = connection.scalars(
+            select(answers.seconds)
+            .where(to_clients, answers.variant == variant, answers.outcome == "whole")
+            .order_by(answers.number.desc())
+            .limit(NEWEST)
+        ).all()
+        number, mean = ratings.get(variant, (0, None))
+        found[variant] = VariantTotals(
+            exposures=exposures,
+            whole=whole,
+            errors=errors,
+            tokens_mean=None if tokens is None else float(tokens),
+            percentiles_seconds=_percentiles(seconds),
+            num_ratings=number,
+            rating_mean=mean,
+        )
+    return found
+
+
+def dealt_users(connection: Connection, experiment: str) -> tuple[dict[str, int], dict[str, float]]:
+    """Return how many users fell to each variant first, and how many were to be expected."""
+    columns = tables.users.c
+    counts: dict[str, int] = {}
+    expected: dict[str, float] = {}
+    query = (
+        select(columns.variant, columns.shares, func.count())
+        .where(columns.experiment == experiment)
+        .group_by(columns.variant, columns.shares)
+    )
+    for variant, shares, number in connection.execute(query):
+        counts[variant] = counts.get(variant, 0) + number
+        for other, share in json.loads(shares).items():
+            expected[other] = expected.get(other, 0.0) + share * number
+    return counts, expected
+
+
+def shadow_counts(connection: Connection, experiment: str) -> Mapping[str, int]:
+    """Return how many shadow answers there are, by outcome."""
+    query = (
+        select(answers.outcome, func.count())
+        .where(answers.experiment == experiment, answers.shadow_of.isnot(None))
+        .group_by(answers.outcome)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def unjudged_pairs(
+    connection: Connection,
+    experiment: str,
+    judge: str,
+    *,
+    sides: Sequence[str],
+    quiet_since: float,
+    limit: int,
+) -> list[StoredPair]:
+    """Return pairs with their texts that a judge has not seen, the oldest first.
+
+    Args:
+        sides: The variants that are compared.
+        quiet_since: Conversations in which anything was said after it are left for later.
+    """
+    own, shadow = tables.answers.alias("own"), tables.answers.alias("shadow")
+    later, judged = tables.answers.alias("later"), tables.judgements.c
+    query: Select[Any] = (
+        select(
+            own.c.id,
+            own.c.conversation,
+            own.c.messages,
+            own.c.variant,
+            own.c.answer,
+            own.c.finish_reason,
+            shadow.c.variant,
+            shadow.c.answer,
+            shadow.c.finish_reason,
+        )
+        .join(shadow, shadow.c.shadow_of == own.c.id)
+        .where(
+            own.c.experiment == experiment,
+            own.c.outcome == "whole",
+            shadow.c.outcome == "whole",
+            own.c.variant.in_(sides),
+            shadow.c.variant.in_(sides),
+            own.c.messages.isnot(None),
+            own.c.answer.isnot(None),
+            shadow.c.answer.isnot(None),
+            ~select(judged.number)
+            .where(
+                judged.experiment == experiment, judged.judge == judge, judged.pair_id == own.c.id
+            )
+            .exists(),
+            ~select(later.c.number)
+            .where(later.c.conversation == own.c.conversation, later.c.created > quiet_since)
+            .exists(),
+        )
+        .order_by(own.c.number)
+        .limit(limit)
+    )
+    return [
+        StoredPair(
+            id=row[0],
+            conversation=row[1],
+            messages=row[2],
+            answers={row[3]: row[4], row[6]: row[7]},
+            finish_reasons={row[3]: row[5], row[6]: row[8]},
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
+    """Return what all judges have said, in order."""
+    batches, judgements = tables.batches.c, tables.judgements.c
+    rows = connection.execute(
+        select(
+            batches.number, batches.judge, batches.is_valid, judgements.score, answers.conversation
+        )
+        .outerjoin_from(tables.batches, tables.judgements, judgements.batch == batches.number)
+        .outerjoin(tables.answers, answers.id == judgements.pair_id)
+        .where(batches.experiment == experiment)
+        .order_by(batches.number, judgements.number)
+    )
+    found: dict[int, Batch] = {}
+    for number, judge, is_valid, score, conversation in rows:
+        batch = found.setdefault(number, Batch(judge, is_valid, [], []))
+        if score is not None:
+            batch.scores.append(score)
+            batch.conversations.append(conversation)
+    return list(found.values())
+
+
+def blind_votes(connection: Connection, student: str, teacher: str) -> list[tuple[float, str]]:
+    """Return the student's score in each blind vote against the teacher, with the conversation.
+
+    Args:
+        student: The model's name.
+        teacher: The model's name.
+    """
+    votes = tables.votes.c
+    first, second = tables.answers.alias("first"), tables.answers.alias("second")
+    rows = connection.execute(
+        select(votes.score, first.c.model, second.c.model, first.c.conversation)
+        .join(first, first.c.id == votes.first_id)
+        .join(second, second.c.id == votes.second_id)
+        .where(votes.is_blind)
+        .order_by(votes.number)
+    )
+    found = []
+    for score, first_model, second_model, conversation in rows:
+        if (first_model, second_model) == (student, teacher):
+            found.append((score, conversation))
+        elif (first_model, second_model) == (teacher, student):
+            found.append((1 - score, conversation))
+    return found
+
+
+def _percentiles(seconds: Sequence[float]) -> tuple[float, float] | None:
+    if not seconds:
+        return None
+    median, high = np.percentile(np.asarray(seconds), [50, 95])
+    return float(median), float(high)

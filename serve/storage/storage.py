@@ -1,0 +1,288 @@
+"""Live traffic in a database: SQLite in WAL mode, or PostgreSQL.
+
+In: records of answers, feedback, votes, judgements. Out: the same, when asked for. Knows nothing of
+HTTP or of what an experiment makes of them.
+
+What is written is committed when its future is done; a process that is killed then has lost
+nothing of it. (SQLite's synchronous=NORMAL: a machine that loses power may lose the last commits,
+and never more.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    make_url,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from potstill.errors import ArtifactError, ConfigError, SchemaVersionError
+from serve.api.wire.chat import ChatMessage
+from serve.storage import tables
+from serve.storage.config import StorageConfig
+from serve.storage.records import AnswerRecord, StoredAnswer
+from serve.storage.redaction import Redaction
+from serve.storage.writer import Work, Writer
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PRIVATE = 0o600
+"""A new database is for its owner's eyes only."""
+BUSY_SECONDS = 5.0
+"""How long SQLite waits for another process that writes."""
+RETENTION_SECONDS = 600.0
+"""How often old texts are looked for."""
+COMMIT_PATIENCE_SECONDS = 1.0
+"""How long an answer may wait for its record: a database that hangs must not hang the clients."""
+SECONDS_PER_DAY = 86_400.0
+
+
+class Storage:
+    """An open database.
+
+    Raises:
+        ConfigError: The address is no database's.
+        ArtifactError: It cannot be opened or written.
+        SchemaVersionError: Another version of potstill has made its tables.
+    """
+
+    def __init__(self, config: StorageConfig, default_path: Path) -> None:
+        self._redaction = Redaction(config)
+        self._retention_days = config.retention_days
+        url = _checked_url(config.url, default_path)
+        self._engine = _engine(url)
+        try:
+            with self._engine.begin() as connection:
+                tables.metadata.create_all(connection)
+                self.salt = _enrol(connection)
+        except SQLAlchemyError as error:
+            raise ArtifactError(
+                "the storage cannot be opened",
+                where=f"serve.storage.url {url.render_as_string(hide_password=True)}",
+                found=getattr(error, "orig", None) or error,
+            ) from error
+        self._writer = Writer(self._engine, self._erase_old_texts, RETENTION_SECONDS)
+
+    def close(self) -> None:
+        """Write what waits, and close."""
+        self._writer.close()
+        self._engine.dispose()
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, once it is committed.
+
+        Raises:
+            BackendUnavailableError: Too much waits to be written.
+        """
+        return await asyncio.wrap_future(self.submit(work))
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Return what will be done when `work` is committed; it fails as `write` does."""
+        return self._writer.submit(work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns of a connection, beside the event loop."""
+
+        def connected() -> T:
+            with self._engine.connect() as connection:
+                return work(connection)
+
+        return await asyncio.to_thread(connected)
+
+    async def record(self, record: AnswerRecord) -> None:
+        """Write an answer down, waiting a moment for it to be kept; a failure is logged."""
+        try:
+            async with asyncio.timeout(COMMIT_PATIENCE_SECONDS):
+                await self.write(self._recording(record))
+        except Exception as error:
+            logger.error("an answer is not recorded: %s", type(error).__name__)
+
+    def record_soon(self, record: AnswerRecord) -> None:
+        """Write an answer down when there is time."""
+        self._writer.submit(self._recording(record))
+
+    def hashed(self, *parts: str) -> str:
+        """Return a salted hash: the same for the same parts as long as this database lives."""
+        return salted_hash(self.salt, *parts).hex()[:32]
+
+    def prompt_hashes(self, user: str, messages: Sequence[ChatMessage]) -> tuple[str, str]:
+        """Return a hash that all turns of a conversation share, and one of all its messages."""
+        said = [f"{one.role}\0{one.content!r}" for one in messages]
+        first = next((n for n, one in enumerate(messages) if one.role == "user"), 0)
+        return self.hashed("conversation", user, *said[: first + 1]), self.hashed("prompt", *said)
+
+    def redacted(self, text: str | None) -> str | None:
+        """Return what is kept of a text."""
+        return self._redaction.text(text)
+
+    async def answer(self, answer_id: str) -> StoredAnswer | None:
+        """Return what is known of an answer; None of one that was never given."""
+        found = tables.answers.c
+        query = select(found.id, found.model, found.conversation, found.prompt)
+        query = query.where(found.id == answer_id, found.outcome == "whole")
+        # Through the writer: what was recorded before is there, committed or not.
+        row = await self.write(lambda connection: connection.execute(query).first())
+        return None if row is None else StoredAnswer(*row)
+
+    def _recording(self, record: AnswerRecord) -> Work:
+        row: dict[str, object] = {
+            "id": record.id,
+            "created": record.created,
+            "model": record.model,
+            "conversation": record.conversation,
+            "prompt": record.prompt,
+            "outcome": record.outcome,
+            "seconds": record.seconds,
+            "prompt_tokens": record.said.prompt_tokens,
+            "completion_tokens": record.said.completion_tokens,
+            "finish_reason": record.said.finish_reason,
+        }
+        dealt: dict[str, str] | None = None
+        is_shadow = False
+        if place := record.place:
+            person = {"experiment": place.experiment, "user": place.user, "variant": place.variant}
+            row |= {**person, "shadow_of": place.shadow_of}
+            is_shadow = place.shadow_of is not None
+            if place.shares is not None:
+                dealt = {**person, "shares": json.dumps(place.shares, sort_keys=True)}
+
+        def work(connection: Connection) -> None:
+            kept = {
+                "messages": None if is_shadow else self._redaction.messages(record.messages),
+                "answer": self._redaction.text(record.said.answer),
+            }
+            connection.execute(insert_new(connection, tables.answers, row | kept))
+            if dealt is not None:
+                connection.execute(insert_new(connection, tables.users, dealt))
+
+        return work
+
+    def _erase_old_texts(self, connection: Connection) -> None:
+        if self._retention_days is None:
+            return
+        limit = time.time() - self._retention_days * SECONDS_PER_DAY
+        answers, feedback = tables.answers.c, tables.feedback.c
+        connection.execute(
+            update(tables.answers)
+            .where(answers.created < limit, answers.answer.isnot(None))
+            .values(messages=None, answer=None)
+        )
+        connection.execute(
+            update(tables.feedback)
+            .where(feedback.created < limit, feedback.comment.isnot(None))
+            .values(comment=None)
+        )
+
+
+def salted_hash(salt: str, *parts: str) -> bytes:
+    """Return 32 bytes that tell nothing of the parts to whom does not have the salt."""
+    content = b"".join(
+        len(part).to_bytes(8) + part for part in (text.encode(errors="replace") for text in parts)
+    )
+    return hmac.digest(salt.encode(), content, hashlib.sha256)
+
+
+def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return what inserts a row unless its key is there already."""
+    return dialect_insert(connection, table).values(row).on_conflict_do_nothing()
+
+
+def dialect_insert(connection: Connection, table: Table) -> Any:  # noqa: ANN401  (one per dialect)
+    """Return an insert that knows what to do where the key is there already."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def _checked_url(given: str | None, default_path: Path) -> URL:
+    try:
+        url = make_url(given or f"sqlite:///{default_path}")
+    except ArgumentError as error:
+        raise _no_database(given) from error
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise _no_database(url.get_backend_name())
+    return url
+
+
+def _no_database(found: object) -> ConfigError:
+    return ConfigError(
+        "this is no address of a database",
+        where="serve.storage.url",
+        expected="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME",
+        found=found,
+    )
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return create_engine(url, pool_pre_ping=True)
+    path = Path(url.database or "")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+    except OSError as error:
+        raise ArtifactError(
+            "the storage cannot be written", where=f"serve.storage.url {path}", found=error
+        ) from error
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: object) -> None:  # noqa: ANN401  (of any driver)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        # What is erased is overwritten, not only forgotten.
+        connection.execute("PRAGMA secure_delete = ON")
+
+    return engine
+
+
+def _enrol(connection: Connection) -> str:
+    """Mark new tables with their version and a salt; return the salt.
+
+    Raises:
+        SchemaVersionError: They have another version.
+    """
+    for name, value in (("version", str(tables.SCHEMA_VERSION)), ("salt", secrets.token_hex(16))):
+        connection.execute(insert_new(connection, tables.facts, {"name": name, "value": value}))
+    found = {row.name: row.value for row in connection.execute(select(tables.facts))}
+    if found["version"] != str(tables.SCHEMA_VERSION):
+        raise SchemaVersionError(
+            "another version of potstill has made this storage",
+            where="serve.storage.url",
+            expected=f"tables of version {tables.SCHEMA_VERSION}",
+            found=found["version"],
+        )
+    return str(found["salt"])
+
+
+@contextmanager
+def opened(config: StorageConfig, default_path: Path) -> Iterator[Storage]:
+    """Hold a storage open."""
+    storage = Storage(config, default_path)
+    try:
+        yield storage
+    finally:
+        storage.close()

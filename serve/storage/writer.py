@@ -1,0 +1,115 @@
+"""One thread that writes to the database, several jobs in one transaction.
+
+In: functions of a connection. Out: futures, done when the work is committed. Knows nothing of
+tables. Jobs are done in the order in which they came, so that a later one sees what an earlier one
+wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from potstill.errors import BackendUnavailableError
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 10_000
+"""Jobs beyond it are refused: a database that hangs must not fill the memory."""
+MAX_BATCH = 256
+"""Jobs in one transaction; more would make the first of them wait for nothing."""
+
+Work = Callable[[Connection], Any]
+
+
+@dataclass(frozen=True)
+class _Job:
+    work: Work
+    done: Future[Any]
+
+
+class Writer:
+    """The thread.
+
+    Args:
+        chore: Work that is done at the start and then every so often.
+        chore_seconds: How often.
+    """
+
+    def __init__(self, engine: Engine, chore: Work, chore_seconds: float) -> None:
+        self._engine = engine
+        self._chore, self._chore_seconds = chore, chore_seconds
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="storage", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> Future[Any]:
+        """Return a future of what `work` returns; it fails when the work cannot be committed."""
+        job = _Job(work, Future())
+        # What is running can no longer be cancelled: who stops waiting does not undo the work.
+        job.done.set_running_or_notify_cancel()
+        try:
+            if self._is_closed:
+                raise queue.Full
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            job.done.set_exception(BackendUnavailableError("the storage takes no more"))
+        return job.done
+
+    def close(self) -> None:
+        """Do what waits, and stop."""
+        self._is_closed = True
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_last, due = False, 0.0
+        while not is_last:
+            batch: list[_Job] = []
+            if time.monotonic() >= due:
+                batch.append(_Job(self._chore, Future()))
+                due = time.monotonic() + self._chore_seconds
+            else:
+                batch, is_last = self._next(due - time.monotonic())
+            self._do(batch)
+
+    def _next(self, patience_seconds: float) -> tuple[list[_Job], bool]:
+        """Return what waits, as soon as anything does, and whether it is the last."""
+        batch: list[_Job] = []
+        try:
+            while len(batch) < MAX_BATCH:
+                wait = patience_seconds if not batch else 0
+                job = self._jobs.get(block=not batch, timeout=wait or None)
+                if job is None:
+                    return batch, True
+                batch.append(job)
+        except queue.Empty:
+            pass
+        return batch, False
+
+    def _do(self, batch: list[_Job]) -> None:
+        """Commit all jobs together; if that fails, each for itself, so that one spoils no other."""
+        if not batch:
+            return
+        try:
+            with self._engine.begin() as connection:
+                results = [job.work(connection) for job in batch]
+        except Exception as error:
+            if len(batch) > 1:
+                for job in batch:
+                    self._do([job])
+                return
+            logger.error("the storage failed with %s", type(error).__name__)
+            batch[0].done.set_exception(error)
+            return
+        for job, result in zip(batch, results, strict=True):
+            job.done.set_result(result)

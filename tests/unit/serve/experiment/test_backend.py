@@ -1,0 +1,202 @@
+"""An experiment between client and models: whose answer, which id, what is kept, who takes over."""
+
+import json
+import sqlite3
+
+import pytest
+from starlette.testclient import TestClient
+
+from potstill.errors import BackendError
+from serve.errors import InvalidRequestError
+from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
+
+from .conftest import LiveServer, split
+
+
+def rows(path, query):
+    with sqlite3.connect(path / "traffic.sqlite") as connection:
+        return connection.execute(query).fetchall()
+
+
+def events(response) -> list[dict]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def variant_of(server: LiveServer, user: str) -> str:
+    return server.ask(user=user).headers[VARIANT_HEADER]
+
+
+def users_of(server: LiveServer, variant: str, number: int) -> list[str]:
+    found = (f"u{n}" for n in range(1000))
+    return [user for user in found if variant_of(server, user) == variant][:number]
+
+
+def test_a_user_gets_the_same_variant_each_time(live, no_shadow):
+    server = live(split(**no_shadow))
+    first = [variant_of(server, f"u{n}") for n in range(20)]
+    assert set(first) == {"student", "teacher"}
+    assert [variant_of(server, f"u{n}") for n in range(20)] == first
+
+
+def test_variants_stay_after_a_restart(live, no_shadow):
+    first = [variant_of(live(split(**no_shadow)), f"u{n}") for n in range(10)]
+    again = live(split(**no_shadow))
+    assert [variant_of(again, f"u{n}") for n in range(10)] == first
+    assert len(set(first)) == 2
+
+
+@pytest.mark.parametrize("variant", ["student", "teacher"])
+def test_an_answer_is_the_variants_under_an_id_of_the_experiment(live, no_shadow, variant):
+    weights = {"student": 0, "teacher": 0} | {variant: 1}
+    response = live(split(**weights, **no_shadow)).ask("Ho")
+    answer = response.json()
+    assert answer["choices"][0]["message"]["content"] == f"{variant}: Ho"
+    assert answer["model"] == variant
+    assert response.headers[VARIANT_HEADER] == variant
+    assert response.headers[ANSWER_HEADER] == answer["id"]
+    assert "own" not in answer["id"]
+
+
+@pytest.mark.parametrize("wants_usage", [False, True])
+def test_a_stream_has_the_same_id_and_usage_only_if_asked(live, no_shadow, wants_usage):
+    options = {"stream_options": {"include_usage": True}} if wants_usage else {}
+    response = live(split(**no_shadow)).ask("Ho", stream=True, **options)
+    chunks = events(response)
+    assert {chunk["id"] for chunk in chunks} == {response.headers[ANSWER_HEADER]}
+    assert any(chunk.get("usage") for chunk in chunks) == wants_usage
+    texts = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(filter(None, texts)) == f"{response.headers[VARIANT_HEADER]}: Ho"
+
+
+def test_the_responses_api_is_part_of_it(live, no_shadow, tmp_path):
+    server = live(split(**no_shadow))
+    response = server.client.post("/v1/responses", json={"model": "assistant", "input": "Ho"})
+    stored = rows(tmp_path, "select id, answer from answers")
+    assert stored == [
+        (response.headers[ANSWER_HEADER], f"{response.headers[VARIANT_HEADER]}: Ho")
+    ]
+
+
+def test_an_answer_is_stored_before_its_client_has_all_of_it(live, no_shadow, tmp_path):
+    server = live(split(**no_shadow))
+    for number in range(5):
+        server.ask(str(number), user="me", stream=number % 2 == 1).read()
+        assert rows(tmp_path, "select count(*) from answers") == [(number + 1,)]
+    (stored,) = set(rows(tmp_path, 'select outcome, "user", conversation is null from answers'))
+    assert stored[0] == "whole"
+    assert stored[2] == 0
+    assert "me" not in stored[1]
+
+
+def test_turns_of_a_conversation_share_its_hash(live, no_shadow, tmp_path):
+    server = live(split(**no_shadow))
+    first = [{"role": "user", "content": "One?"}]
+    second = [*first, {"role": "assistant", "content": "1"}, {"role": "user", "content": "Two?"}]
+    for messages in (first, second, [{"role": "user", "content": "Else?"}]):
+        server.ask(messages=messages, user="me")
+    stored = rows(tmp_path, "select conversation, prompt from answers order by number")
+    assert stored[0][0] == stored[1][0] != stored[2][0]
+    assert len({prompt for _, prompt in stored}) == 3
+
+
+def test_the_other_side_answers_in_the_shadow(live, tmp_path):
+    server = live(split(student=1, teacher=0))
+    answer = server.ask("Ho", stream=True, stream_options={"include_usage": True})
+    assert server.shadows(1) == {"pairs": 1, "dropped": 0, "failed": 0, "queue": 0}
+    pair = server.client.get("/v1/experiments/assistant/pairs?judge=j").json()["data"]
+    assert [(one["student"], one["teacher"]) for one in pair] == [("student: Ho", "teacher: Ho")]
+    assert pair[0]["pair_id"] == answer.headers[ANSWER_HEADER]
+    assert pair[0]["messages"] == [{"role": "user", "content": "Ho"}]
+    (asked,) = server.teacher.requests
+    assert asked.stream is False
+    assert "stream_options" not in asked.model_dump(exclude_unset=True)
+    assert server.view()["variants"][1]["exposures"] == 0
+
+
+def test_a_shadow_that_fails_is_counted_and_reaches_nobody(live):
+    server = live(split(student=0, teacher=1))
+    server.student.error = RuntimeError("broken")
+    assert all(server.ask().status_code == 200 for _ in range(3))
+    assert server.shadows(3)["failed"] == 3
+    view = server.view()
+    assert view["state"] == "running"
+    assert view["variants"][0]["errors"] == 0
+
+
+def test_a_shadow_that_hangs_fills_its_queue_and_drops(live):
+    server = live(split(student=1, teacher=0, shadow={"queue": 2, "timeout_seconds": 60}))
+    server.teacher.seconds = 60
+    assert all(server.ask().status_code == 200 for _ in range(6))
+    shadow = server.view()["shadow"]
+    assert shadow["queue"] == 2
+    assert shadow["dropped"] in (3, 4)  # the worker may not have taken the first yet
+
+
+def test_failures_of_a_variant_reach_the_client_and_its_record(live, no_shadow):
+    server = live(split(student=0, teacher=1, **no_shadow))
+    server.teacher.error = BackendError("broken")
+    assert server.ask().status_code == 500
+    assert server.ask(stream=True).status_code == 200
+    student, teacher = server.view()["variants"]
+    assert (teacher["exposures"], teacher["errors"], teacher["error_rate"]) == (2, 2, 1.0)
+    assert teacher["p50_seconds"] is None
+    assert student["exposures"] == 0
+
+
+def test_what_a_client_did_wrong_is_nobodys_failure(live, no_shadow, tmp_path):
+    server = live(split(**no_shadow))
+    server.student.error = server.teacher.error = InvalidRequestError("bad")
+    assert server.ask().status_code == 400
+    assert rows(tmp_path, "select outcome from answers") == []
+
+
+def test_the_teacher_takes_over_from_a_student_that_fails(live, no_shadow):
+    server = live(split(student=1, teacher=0, **no_shadow))
+    server.student.error = BackendError("broken")
+    statuses = [server.ask().status_code for _ in range(40)]
+    num_failed = statuses.count(500)
+    assert 0 < num_failed < 20
+    assert statuses == [500] * num_failed + [200] * (40 - num_failed)
+    view = server.view()
+    assert view["state"] == "fallback"
+    (guard,) = view["guardrails"]
+    assert guard == {"name": "error_rate", "value": 1.0, "limit": 0.05, "is_breached": True}
+    assert live(split(student=1, teacher=0, **no_shadow)).view()["state"] == "fallback"
+
+
+@pytest.mark.parametrize(
+    ("guardrails", "name"),
+    [({"slow_seconds": 0.001}, "slow_rate"), ({"long_tokens": 3}, "long_rate")],
+)
+def test_slow_and_long_answers_are_guarded_too(live, no_shadow, guardrails, name):
+    server = live(split(student=1, teacher=0, guardrails=guardrails, **no_shadow))
+    server.student.seconds = 0.002
+    for _ in range(20):
+        server.ask("a long answer")
+    view = server.view()
+    assert view["state"] == "fallback"
+    assert [one["name"] for one in view["guardrails"] if one["is_breached"]] == [name]
+
+
+def test_a_sound_student_stays(live, no_shadow):
+    server = live(
+        split(student=1, teacher=0, guardrails={"slow_seconds": 60, "long_tokens": 50}, **no_shadow)
+    )
+    for _ in range(50):
+        server.ask()
+    view = server.view()
+    assert view["state"] == "running"
+    assert [one["value"] for one in view["guardrails"]] == [0.0, 0.0, 0.0]
+
+
+def test_an_experiment_is_a_model_among_others(live, no_shadow):
+    server = live(split(**no_shadow))
+    listed = [one["id"] for one in server.client.get("/v1/models").json()["data"]]
+    assert listed == ["student", "teacher", "assistant"]
+    response = server.client.post("/v1/completions", json={"model": "assistant", "prompt": "x"})
+    assert response.status_code == 400
+    server.student.is_ready = False
+    assert server.client.get("/readyz").json()["not_ready"] == ["student"]
+    assert isinstance(server.client, TestClient)
