@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
-from potstill.errors import ConversionError
 from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.conversion.checkpoint import Checkpoint
+from quantize.loading import load_tokenizer
 from quantize.quantisation.calibration import Calibration, read_calibration
 from quantize.quantisation.types import FileTypeName
 from quantize.verification.expected import Expected, read_expected
@@ -140,21 +140,3 @@ def source_models(
             )
         )
     return models
-
-
-def load_tokenizer(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers tokenizer)
-    """Load a checkpoint's tokenizer.
-
-    Raises:
-        ConversionError: transformers cannot.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint_dir)
-    except (OSError, ValueError) as error:
-        raise ConversionError(
-            "the checkpoint's tokenizer cannot be loaded",
-            where=checkpoint_dir,
-            found=str(error).splitlines()[0],
-        ) from error

@@ -33,9 +33,10 @@ from potstill.processor import has_amx
 from potstill.tables import conversation_paths, read_conversations
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
-from quantize.llama.process import ask_llama
+from quantize.llama.process import quantise
 from quantize.quantisation.calibration import Calibration
 from quantize.quantisation.imatrix import read_importance, write_importance
+from quantize.quantisation.types import FileTypeName
 from quantize.verification.contents import Origin
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import HeldOut, write_reference_logprobs
@@ -43,9 +44,14 @@ from quantize.verification.verify import verify_file
 
 CONTEXT_TOKENS = 512
 """llama-perplexity's chunk; the second half of each is measured."""
-MEASURED_CHUNKS, IMATRIX_CHUNKS = 8, 20
+MEASURED_CHUNKS, IMATRIX_CHUNKS = 8, 10
 NUM_THREADS = len(os.sched_getaffinity(0))
-FILES = (("F16", False), ("Q8_0", False), ("Q4_K_M", False), ("Q4_K_M", True))
+FILES: tuple[tuple[FileTypeName, bool], ...] = (
+    ("F16", False),
+    ("Q8_0", False),
+    ("Q4_K_M", False),
+    ("Q4_K_M", True),
+)
 
 
 def write_text(run_dir: Path, split: str, path: Path) -> None:
@@ -172,23 +178,13 @@ class Bench:
         )
         return ours, theirs
 
-    def compare(self, gguf_type: str, imatrix: Path | None) -> dict[str, Any]:
+    def compare(self, gguf_type: FileTypeName, imatrix: Path | None) -> dict[str, Any]:
         """Make and measure one file twice."""
         ours, theirs = (self.dir / f"{who}-{gguf_type}.gguf" for who in ("ours", "theirs"))
         if gguf_type == "F16":
             ours = theirs = self.f16
         else:
-            ask_llama(
-                "quantising",
-                ours,
-                task="quantise",
-                source=self.f16,
-                target=ours,
-                gguf_type=gguf_type,
-                num_threads=NUM_THREADS,
-                imatrix=imatrix,
-                tensor_types=None,
-            )
+            quantise(self.f16, ours, gguf_type, NUM_THREADS, imatrix_path=imatrix)
             options = () if imatrix is None else ("--imatrix", imatrix)
             tool("llama-quantize", *options, self.f16, theirs, gguf_type, NUM_THREADS)
         importance = {} if imatrix is None else read_importance(imatrix).mean_squares

@@ -16,14 +16,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 from potstill.processes import end_with_parent
-from quantize.llama.process import ask_llama
+from quantize.llama import process
 
 SCALES = (1, 2, 4)
 NUM_THREADS = len(os.sched_getaffinity(0))
 NUM_CHUNKS, CHUNK_TOKENS = 2, 129
-GGUF_TYPE = "Q4_K_M"
+GGUF_TYPE: Literal["Q4_K_M"] = "Q4_K_M"
 
 
 def status_bytes(key: str) -> int:
@@ -60,17 +61,8 @@ def convert(checkpoint_dir: Path, directory: Path) -> None:
 
 def quantise(_: Path, directory: Path) -> None:
     """Write the quantised file."""
-    ask_llama(
-        "quantising",
-        directory,
-        task="quantise",
-        source=directory / "F16.gguf",
-        target=directory / f"{GGUF_TYPE}.gguf",
-        gguf_type=GGUF_TYPE,
-        num_threads=NUM_THREADS,
-        imatrix=None,
-        tensor_types=None,
-    )
+    source, target = directory / "F16.gguf", directory / f"{GGUF_TYPE}.gguf"
+    process.quantise(source, target, GGUF_TYPE, NUM_THREADS)
 
 
 def _held_out(vocab_size: int):  # noqa: ANN202

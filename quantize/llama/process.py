@@ -1,7 +1,7 @@
 """Requests to llama.cpp, each answered by a fresh process.
 
-In: a task of llama_worker and its arguments. Out: its answer, or a ConversionError that carries
-llama.cpp's own words. Knows nothing of the tasks.
+In: a task of `worker` and its arguments. Out: its answer, or a ConversionError that carries
+llama.cpp's own words. Knows nothing of what an answer should be.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from potstill.errors import ConversionError
+from potstill.files import replacing
 from potstill.processes import end_with_parent
+from quantize.quantisation.types import FileTypeName
 
 QUOTED_LINES = 3
 """Lines of llama.cpp's error log that are quoted in an error; the first one names the cause."""
@@ -23,6 +26,34 @@ QUOTED_LINES = 3
 def usable_threads(num_threads: int) -> int:
     """Return the number of threads to use: the configured one, or all this process may use."""
     return num_threads or len(os.sched_getaffinity(0))
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    file_type: FileTypeName,
+    num_threads: int,
+    *,
+    imatrix_path: Path | None = None,
+    tensor_types: Mapping[str, str] | None = None,
+) -> None:
+    """Let llama.cpp make one GGUF file of another, see `quantise_file`; it is whole or absent.
+
+    Raises:
+        ConversionError: It fails.
+    """
+    with replacing(target) as temporary:
+        ask_llama(
+            f"quantising to {file_type}",
+            target,
+            task="quantise",
+            source=source,
+            target=temporary,
+            file_type=file_type,
+            num_threads=num_threads,
+            imatrix_path=imatrix_path,
+            tensor_types=tensor_types,
+        )
 
 
 def ask_llama(doing: str, subject: Path, **request: object) -> dict[str, Any]:

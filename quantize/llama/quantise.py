@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp
-from gguf import GGMLQuantizationType
 
 from quantize.quantisation.imatrix import Importance, read_importance
 from quantize.quantisation.types import FILE_TYPES, FileTypeName
@@ -63,7 +62,7 @@ def _imatrix(importance: Importance) -> Any:  # noqa: ANN401  (a ctypes array)
     for entry, (name, mean_squares_C) in zip(
         entries, importance.mean_squares.items(), strict=False
     ):
-        values = (ctypes.c_float * mean_squares_C.size).from_buffer_copy(mean_squares_C)
+        values = (ctypes.c_float * mean_squares_C.size).from_buffer_copy(mean_squares_C.tobytes())
         entry.name, entry.data, entry.size = name.encode(), values, len(values)
     return entries
 
@@ -92,6 +91,8 @@ def _provenance(path: Path, importance: Importance) -> Any:  # noqa: ANN401
 
 
 def _tensor_overrides(tensor_types: Mapping[str, str]) -> Any:  # noqa: ANN401
+    from gguf import GGMLQuantizationType
+
     overrides = (llama_cpp.llama_model_tensor_override * (len(tensor_types) + 1))()
     for override, (name, tensor_type) in zip(overrides, tensor_types.items(), strict=False):
         override.pattern = f"^{re.escape(name)}$".encode()

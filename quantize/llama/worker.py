@@ -39,16 +39,11 @@ def _log_errors(level: int, text: bytes, _user_data: object) -> None:
 
 
 def quantise(request: dict[str, Any]) -> dict[str, Any]:
-    """Write `target` from `source` in `gguf_type`, see `quantise_file`."""
-    imatrix = request["imatrix"]
-    quantise_file(
-        Path(request["source"]),
-        Path(request["target"]),
-        request["gguf_type"],
-        request["num_threads"],
-        imatrix_path=None if imatrix is None else Path(imatrix),
-        tensor_types=request["tensor_types"],
-    )
+    """Write a file from another, see `quantise_file`."""
+    paths = {
+        name: request[name] and Path(request[name]) for name in ("source", "target", "imatrix_path")
+    }
+    quantise_file(**(request | paths))
     return {}
 
 
@@ -64,8 +59,8 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
     context_tokens = max(len(sequence["token_ids"]) for sequence in sequences)
     context_tokens += request["num_greedy"]
     with GgufModel(Path(request["path"])) as model:
-        answer = measure_speed(model, num_threads)  # first: nothing else is in its memory yet
-        answer |= model.describe()
+        speed = measure_speed(model, num_threads)  # first: nothing else is in its memory yet
+        answer = {**speed, **model.describe()}
         answer["chat_token_ids"] = [model.tokenize(model.render(chat)) for chat in request["chats"]]
         answer["text_token_ids"] = [model.tokenize(text) for text in request["texts"]]
         reference_TV = np.load(request["logprobs_path"], mmap_mode="r")

@@ -5,18 +5,13 @@ In: the stored conversations. Out: sequences of token ids. Knows nothing of mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
-from potstill.chat import render_text, tokenise
 from potstill.errors import ConversionError
-from potstill.schema import Conversation
-from potstill.tables import conversation_paths, read_conversations
+from quantize.conversations import read_tokenised
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,7 @@ def read_calibration(
         max_length: Tokens after which a conversation is cut: the model's context.
         skip_tokens: Pass over the conversations that hold the first so many tokens, unless none
             would be left.
-        tokenizer: That of a model with other tokens than the teacher's, which the text is put into;
-            conversations that its chat template refuses are left out. None: as they are stored.
+        tokenizer: That of a model with other tokens than the teacher's, see `read_tokenised`.
 
     Raises:
         ConversionError: There are none.
@@ -58,7 +52,7 @@ def read_calibration(
     sequences: list[list[int]] = []
     skipped: list[list[int]] = []
     missing = max_tokens
-    for token_ids in _token_ids(conversations_dir, tokenizer):
+    for _, token_ids, _ in read_tokenised(conversations_dir, "train", tokenizer):
         if sum(map(len, skipped)) < skip_tokens:
             skipped.append(token_ids[:max_length])
             continue
@@ -76,21 +70,3 @@ def read_calibration(
             hint='generate from more prompts, or set quantize.imatrix="never"',
         )
     return Calibration(sequences)
-
-
-def _token_ids(conversations_dir: Path, tokenizer: Any) -> Iterator[list[int]]:  # noqa: ANN401
-    paths = conversation_paths(conversations_dir, "train")
-    for conversation in chain.from_iterable(map(read_conversations, paths)):
-        if tokenizer is None:
-            yield conversation.token_ids.tolist()
-            continue
-        try:
-            yield _retokenised(conversation, tokenizer)
-        except TemplateError:
-            continue
-
-
-def _retokenised(conversation: Conversation, tokenizer: Any) -> list[int]:  # noqa: ANN401
-    messages, tools = [*conversation.given, *conversation.completion], conversation.prompt.tools
-    text = render_text(tokenizer, messages, tools=tools, add_generation_prompt=False)
-    return tokenise(tokenizer, text)

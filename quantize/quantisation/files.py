@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from potstill.files import replacing
 from quantize.config import QuantizeConfig
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
-from quantize.llama.process import ask_llama, usable_threads
+from quantize.llama.process import quantise, usable_threads
 from quantize.models import SourceModel
 from quantize.quantisation.imatrix import read_importance, write_importance
 from quantize.quantisation.mix import (
@@ -26,7 +26,6 @@ from quantize.quantisation.mix import (
     MixSource,
     choose_mix,
     measure,
-    quantise_mix,
     refuse_too_small,
 )
 from quantize.quantisation.tensors import describe_tensors, explain_fallbacks
@@ -64,18 +63,8 @@ class FileMaker:
             self._write_base(path, cast(BaseType, file_type))
             return describe_tensors(path, None)
         imatrix_path = self.imatrix_path if self.uses_imatrix(name) else None
-        with replacing(path) as temporary:
-            ask_llama(
-                f"quantising to {name}",
-                path,
-                task="quantise",
-                source=self._base_path(),
-                target=temporary,
-                gguf_type=name,
-                num_threads=usable_threads(self._config.num_threads),
-                imatrix=imatrix_path,
-                tensor_types=None,
-            )
+        num_threads = usable_threads(self._config.num_threads)
+        quantise(self._base_path(), path, file_type, num_threads, imatrix_path=imatrix_path)
         tensor_type = FILE_TYPES[file_type].tensor_type
         if explained := explain_fallbacks(path, tensor_type):
             logger.info("%s: %s", path.stem, explained)
@@ -128,8 +117,7 @@ class FileMaker:
         source = self._mix_source
         refuse_too_small(source.base_path, max_bytes, path.stem)
         mix = choose_mix(self._measured, max_bytes)
-        with replacing(path) as temporary:
-            quantise_mix(source, mix.types, mix.file_type, temporary)
+        source.quantise(mix.types, mix.file_type, path)
         return describe_tensors(path, None) | {
             "imatrix": source.quantises_with_imatrix,
             "mix": {

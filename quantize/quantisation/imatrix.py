@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from potstill.errors import ConversionError
 from potstill.files import replacing
 from potstill.progress import track
-from quantize.quantisation.calibration import Calibration
+from quantize.loading import load_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from quantize.quantisation.calibration import Calibration
 
 SUM_SUFFIX, COUNT_SUFFIX = ".in_sum2", ".counts"
 HEAD = "lm_head.weight"
@@ -121,28 +123,18 @@ def _sums_of_squares(
     """
     import torch
     from torch import nn
-    from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConversionError(
-            "the checkpoint cannot be loaded to compute an importance matrix",
-            where=checkpoint_dir,
-            found=str(error).splitlines()[0],
-        ) from error
-    model = model.eval().to(device)
+    model = load_model(checkpoint_dir)
     sums: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and f"{name}.weight" != HEAD:
-            zeros_C = torch.zeros(module.in_features, dtype=torch.float64, device=device)
+            zeros_C = torch.zeros(module.in_features, dtype=torch.float64, device=model.device)
             sums[f"{name}.weight"] = zeros_C
             module.register_forward_pre_hook(_adder(zeros_C))
     described = f"importance matrix of the {label}"
     with torch.inference_mode(), track(described, calibration.num_tokens, "tokens") as progress:
         for token_ids in calibration.sequences:
-            model.get_decoder()(torch.tensor([token_ids], device=device), use_cache=False)
+            model.get_decoder()(torch.tensor([token_ids], device=model.device), use_cache=False)
             progress.advance(len(token_ids))
     return {name: sum_C.cpu().numpy() for name, sum_C in sums.items()}
 

@@ -32,7 +32,7 @@ from potstill.files import write_text_atomically
 from potstill.progress import track
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names
-from quantize.llama.process import ask_llama
+from quantize.llama.process import quantise
 from quantize.quantisation.calibration import Calibration
 from quantize.quantisation.imatrix import read_importance
 from quantize.quantisation.planner import Option, choose, total
@@ -84,6 +84,22 @@ class MixSource:
     imatrix_path: Path
     quantises_with_imatrix: bool
     num_threads: int
+
+    def quantise(self, types: Mapping[str, str], file_type: FileTypeName, path: Path) -> None:
+        """Let llama.cpp make a file whose every tensor has a given type.
+
+        Raises:
+            ConversionError: It fails.
+        """
+        imatrix_path = self.imatrix_path if self.quantises_with_imatrix else None
+        quantise(
+            self.base_path,
+            path,
+            file_type,
+            self.num_threads,
+            imatrix_path=imatrix_path,
+            tensor_types=types,
+        )
 
 
 @dataclass(frozen=True)
@@ -219,7 +235,7 @@ class _Measurement:
         }
         if tensor_type not in types.values():
             return False
-        quantise_mix(self._source, types, "Q8_0", path)
+        self._source.quantise(types, "Q8_0", path)
         return True
 
     def add(self, tensor_type: str, path: Path) -> None:
@@ -268,27 +284,6 @@ class _Measurement:
         original_RC = np.empty_like(weights_RC)
         original_RC[order_R] = weights_RC
         return {source: original_RC}
-
-
-def quantise_mix(
-    source: MixSource, types: Mapping[str, str], file_type: FileTypeName, path: Path
-) -> None:
-    """Let llama.cpp make a file whose every tensor has a given type.
-
-    Raises:
-        ConversionError: It fails.
-    """
-    ask_llama(
-        "quantising to a mix of types",
-        path,
-        task="quantise",
-        source=source.base_path,
-        target=path,
-        gguf_type=file_type,
-        num_threads=source.num_threads,
-        imatrix=source.imatrix_path if source.quantises_with_imatrix else None,
-        tensor_types=dict(types),
-    )
 
 
 def _suitable(tensor: FileTensor) -> list[str]:

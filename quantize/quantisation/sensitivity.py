@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.errors import ConversionError
+from quantize.loading import load_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,20 +50,10 @@ class ChangedCheckpoint:
             ConversionError: transformers cannot load it.
         """
         import torch
-        from transformers import AutoModelForCausalLM
 
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.float32)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ConversionError(
-                "the checkpoint cannot be loaded to measure its tensors",
-                where=checkpoint_dir,
-                found=str(error).splitlines()[0],
-            ) from error
-        self._model = model.eval().to(self._device)
-        self._layers = list(model.get_decoder().layers)
-        self._parameters = dict(model.named_parameters())
+        self._model = load_model(checkpoint_dir)
+        self._layers = list(self._model.get_decoder().layers)
+        self._parameters = dict(self._model.named_parameters())
         with torch.inference_mode():
             self._conversations = [self._run_unchanged(ids) for ids in sequences]
 
@@ -104,7 +94,7 @@ class ChangedCheckpoint:
         kept = {name: self._parameters[name].data for name in changes}
         try:
             for name, weights in changes.items():
-                self._parameters[name].data = torch.tensor(weights, device=self._device)
+                self._parameters[name].data = torch.tensor(weights, device=self._model.device)
             yield
         finally:
             for name, weights in kept.items():
@@ -124,7 +114,7 @@ class ChangedCheckpoint:
     def _run_unchanged(self, token_ids: list[int]) -> _Conversation:
         import torch
 
-        one = _Conversation(torch.tensor([token_ids], device=self._device))
+        one = _Conversation(torch.tensor([token_ids], device=self._model.device))
         handles = [
             layer.register_forward_hook(lambda _, __, output: one.outputs.append(output))
             for layer in self._layers

@@ -41,9 +41,7 @@ class FileTensor:
 
     def num_bytes_as(self, tensor_type: str) -> int:
         """Return what it would take as another type."""
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[tensor_type]]
+        block, block_bytes = _block_size(tensor_type)
         return math.prod(self.shape) // block * block_bytes
 
     @property
@@ -85,9 +83,15 @@ class TensorValues:
 
 def block_length(tensor_type: str) -> int:
     """Return how many values a block of a type holds; rows consist of whole blocks."""
+    return _block_size(tensor_type)[0]
+
+
+def _block_size(tensor_type: str) -> tuple[int, int]:
+    """Return values and bytes of a block."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-    return GGML_QUANT_SIZES[GGMLQuantizationType[tensor_type]][0]
+    values, num_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[tensor_type]]
+    return int(values), int(num_bytes)
 
 
 def bits_per_weight(path: Path) -> float:

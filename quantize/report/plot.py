@@ -52,8 +52,13 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
                 capsize=2,
                 linewidth=0.8,
             )
-            place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": "small"}
-            panel.annotate(file["type"], (_megabytes(file), _height(file)), **place)
+            panel.annotate(
+                file["type"],
+                (_megabytes(file), _height(file)),
+                xytext=(6, 6),
+                textcoords="offset points",
+                fontsize="small",
+            )
     panel.set_yscale("log")
     panel.set_xlabel("size of the file, MB")
     panel.set_ylabel("mean KL to its checkpoint, nats per token, ± standard error")

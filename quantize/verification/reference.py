@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
-from potstill.chat import render_prompt, render_text, tokenise
 from potstill.errors import ConversionError
 from potstill.files import replacing, write_text_atomically
 from potstill.progress import track
-from potstill.schema import Conversation, Message
-from potstill.tables import conversation_paths, read_conversations
+from potstill.schema import Message
+from quantize.conversations import read_tokenised
+from quantize.loading import load_model
 
 NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
 """Prompts that are continued, and by how many tokens: whether a file generates as it predicts shows
@@ -67,8 +64,7 @@ def read_held_out(
     """Take test conversations in stored order until `max_tokens` tokens follow their prompts.
 
     Args:
-        tokenizer: That of a model with other tokens than the teacher's, which the text is put into;
-            conversations that its chat template refuses are left out. None: as they are stored.
+        tokenizer: That of a model with other tokens than the teacher's, see `read_tokenised`.
 
     Raises:
         ConversionError: There are none.
@@ -76,17 +72,10 @@ def read_held_out(
     chats: list[list[Message]] = []
     sequences: list[dict[str, Any]] = []
     num_tokens = 0
-    paths = conversation_paths(conversations_dir, "test")
-    for conversation in chain.from_iterable(map(read_conversations, paths)):
-        start, token_ids = conversation.turns[0].start, conversation.token_ids.tolist()
-        if tokenizer is not None:
-            try:
-                start, token_ids = _retokenised(conversation, tokenizer)
-            except TemplateError:
-                continue
+    for given, token_ids, start in read_tokenised(conversations_dir, "test", tokenizer):
         token_ids = token_ids[: start + max_tokens - num_tokens]
         num_tokens += len(token_ids) - start
-        chats.append(list(conversation.given))
+        chats.append(list(given))
         sequences.append(
             {
                 "token_ids": token_ids[:-1],
@@ -106,16 +95,6 @@ def read_held_out(
     return HeldOut(chats, sequences, num_tokens)
 
 
-def _retokenised(
-    conversation: Conversation,
-    tokenizer: Any,  # noqa: ANN401
-) -> tuple[int, list[int]]:
-    messages, tools = [*conversation.given, *conversation.completion], conversation.prompt.tools
-    text = render_text(tokenizer, messages, tools=tools, add_generation_prompt=False)
-    start = len(render_prompt(tokenizer, conversation.given, tools))
-    return start, tokenise(tokenizer, text)
-
-
 def write_reference_logprobs(
     checkpoint_dir: Path, held_out: HeldOut, path: Path, *, label: str
 ) -> None:
@@ -133,7 +112,7 @@ def write_reference_logprobs(
     import numpy as np
     import torch
 
-    model = _load_model(checkpoint_dir)
+    model = load_model(checkpoint_dir)
     with torch.inference_mode():
         continuations = [
             _continuation(model, sequence["token_ids"][: sequence["start"] + 1])
@@ -172,26 +151,12 @@ def _continuations_path(logprobs_path: Path) -> Path:
     return logprobs_path.with_suffix(".json")
 
 
-def _load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers model)
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConversionError(
-            "the checkpoint cannot be loaded to verify its GGUF files",
-            where=checkpoint_dir,
-            found=str(error).splitlines()[0],
-        ) from error
-    return model.eval().to(device)
-
-
 def _continuation(model: Any, prompt_ids: list[int]) -> Continuation:  # noqa: ANN401
     import torch
 
-    fed, cache, token_ids, margins = prompt_ids, None, [], []
+    token_ids: list[int] = []
+    margins: list[float] = []
+    fed, cache = prompt_ids, None
     while len(token_ids) < NUM_GREEDY_TOKENS:
         ids = torch.tensor([fed], device=model.device)
         output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)

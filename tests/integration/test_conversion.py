@@ -15,6 +15,7 @@ from benchmarks._llama_cpp import llama_cpp_sources
 from potstill.schema import Message
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
+from quantize.loading import load_tokenizer
 from quantize.verification.contents import Origin
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import HeldOut, write_reference_logprobs
@@ -128,12 +129,6 @@ def job(checkpoint_dir: Path, file_type: str, family: TinyFamily | None = None) 
     known = family is not None and family.tokens in PRE_TOKENIZERS
     pre = family.tokens if family is not None and known else None
     return {"checkpoint": checkpoint_dir, "type": file_type, "pre": pre}
-
-
-def load_tokenizer(directory: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(directory)
 
 
 def tensors(path: Path) -> dict[str, tuple[int, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
 from quantize.conversion.checkpoint import Checkpoint
+from quantize.loading import load_tokenizer
 from quantize.verification.expected import Expected, read_expected
-from quantize.verification.hostile_texts import HOSTILE_TEXTS
 from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
+from tests.fixtures.tiny_checkpoints import PRE_TOKENIZERS, save_tiny_model, train_byte_level
 
 VOCAB_SIZE = 1280
 CHAT_TEMPLATE = (
@@ -24,95 +26,34 @@ CHAT_TEMPLATE = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-SMOLLM_STEPS = [
-    {"type": "Digits", "individual_digits": True},
-    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-]
 MakeCheckpoint = Callable[..., Path]
-
-
-def save_tokenizer(directory: Path, steps: list[dict[str, Any]] | None = None) -> None:
-    """Train on unsplit text: merges that cross word bounds tell pre-tokenizers apart."""
-    import json
-
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=1200,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(HOSTILE_TEXTS, trainer)
-    content = json.loads(tokenizer.to_str())
-    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps or SMOLLM_STEPS}
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        unk_token="<|endoftext|>",
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(directory)
 
 
 @pytest.fixture(scope="session")
 def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(directory)
+    train_byte_level(PRE_TOKENIZERS["smollm"], CHAT_TEMPLATE).save_pretrained(directory)
     return directory
 
 
 @pytest.fixture
 def make_checkpoint(tmp_path: Path, tokenizer_dir: Path) -> MakeCheckpoint:
-    """Return a function that saves a random model; its weights are wide enough to matter."""
+    """Return a function that saves a random model with the tokenizer."""
 
-    def make(
-        name: str = "checkpoint", model_type: str = "llama", shard: str = "5GB", **changes: object
-    ) -> Path:
-        import shutil
-
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        torch.manual_seed(0)
-        sizes = {
-            "vocab_size": VOCAB_SIZE,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "max_position_embeddings": 512,
-            "tie_word_embeddings": True,
-            "initializer_range": 0.2,
-        }
-        config = AutoConfig.for_model(model_type, **(sizes | changes))
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        for parameter_name, parameter in model.named_parameters():
-            if parameter.ndim == 1:
-                offset = 1.0 if "norm" in parameter_name else 0.0
-                parameter.data = offset + 0.2 * torch.randn_like(parameter)
+    def make(name: str = "checkpoint", model_type: str = "llama", **changes: object) -> Path:
         directory = tmp_path / name
-        model.save_pretrained(directory, max_shard_size=shard)
-        for path in tokenizer_dir.iterdir():
-            shutil.copy(path, directory)
+        save_tiny_model(directory, model_type, **changes)
+        shutil.copytree(tokenizer_dir, directory, dirs_exist_ok=True)
         return directory
 
     return make
 
 
-def load_tokenizer(directory: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(directory)
+@pytest.fixture
+def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a mix consist of fewer types, each of which takes time to measure."""
+    few = ("IQ4_NL", "Q5_1", "Q8_0", "Q4_K")
+    monkeypatch.setattr("quantize.quantisation.mix.CANDIDATES", few)
 
 
 @pytest.fixture
@@ -187,8 +128,6 @@ def make_run(
     """Return a function that makes a run whose student and conversations are finished."""
 
     def make(student_dir: Path, teacher_dir: Path, **more_facts: object) -> RunDirectory:
-        import shutil
-
         run = RunDirectory(tmp_path / "run")
         facts = finish_conversations(run, teacher_dir, talk(load_tokenizer(student_dir))).facts
         session = run.open_stage("student", {}, inputs=("conversations",))

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 
 from potstill.schema import Message
+from quantize.loading import load_tokenizer
 from quantize.modelfile import translate_template, write_modelfile
-
-from .conftest import load_tokenizer
 
 SYSTEM = Message(role="system", content="Answer in rhyme.")
 USER = Message(role="user", content="Why is the sky blue?")

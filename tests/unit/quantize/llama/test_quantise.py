@@ -4,10 +4,9 @@ from gguf import GGUFReader
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names, write_base_gguf
 from quantize.llama.quantise import quantise_file
+from quantize.loading import load_tokenizer
 from quantize.quantisation.calibration import Calibration
 from quantize.quantisation.imatrix import write_importance
-
-from ..conftest import load_tokenizer
 
 
 @pytest.fixture

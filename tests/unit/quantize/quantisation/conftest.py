@@ -9,10 +9,9 @@ import pytest
 
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names, write_base_gguf
+from quantize.loading import load_tokenizer
 from quantize.quantisation.calibration import Calibration
 from quantize.quantisation.imatrix import write_importance
-
-from ..conftest import load_tokenizer
 
 SEQUENCES = [[7, 300, 12, 900, 44, 3, 71, 5] * 4, [1, 2, 1000, 600, 601, 17, 99] * 4]
 

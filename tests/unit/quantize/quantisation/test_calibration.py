@@ -3,9 +3,8 @@ from dataclasses import replace
 import pytest
 
 from potstill.errors import ConversionError
+from quantize.loading import load_tokenizer
 from quantize.quantisation.calibration import read_calibration
-
-from ..conftest import load_tokenizer
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from quantize.quantisation.mix import (
     _Measurement,
     choose_mix,
     measure,
-    quantise_mix,
     refuse_too_small,
 )
 from quantize.quantisation.planner import Option
@@ -21,8 +20,8 @@ def source(make_base):
     return MixSource(base.checkpoint, base.base_path, base.imatrix_path, True, 1)
 
 
-def test_a_mix_has_its_size_and_its_types_to_the_byte(source, calibration, tmp_path, monkeypatch):
-    monkeypatch.setattr("quantize.quantisation.mix.CANDIDATES", ("IQ4_NL", "Q5_1", "Q8_0", "Q4_K"))
+@pytest.mark.usefixtures("few_candidates")
+def test_a_mix_has_its_size_and_its_types_to_the_byte(source, calibration, tmp_path):
     measured = measure(source, calibration, tmp_path)
     matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
     assert measured.options.keys() == {one.name for one in matrices}
@@ -38,7 +37,7 @@ def test_a_mix_has_its_size_and_its_types_to_the_byte(source, calibration, tmp_p
     for num_bytes in (smallest, smallest + 20_000, 10**6):
         mix = choose_mix(measured, num_bytes)
         path = tmp_path / "mix.gguf"
-        quantise_mix(source, mix.types, mix.file_type, path)
+        source.quantise(mix.types, mix.file_type, path)
         assert path.stat().st_size == mix.num_bytes <= num_bytes
         types = {one.name: one.type for one in read_tensors(path) if one.is_matrix}
         assert types == mix.types

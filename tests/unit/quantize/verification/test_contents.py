@@ -11,10 +11,9 @@ from gguf import GGUFReader
 from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
-from quantize.llama.process import ask_llama
+from quantize.llama.process import quantise
+from quantize.loading import load_tokenizer
 from quantize.verification.contents import Origin, check_contents
-
-from ..conftest import load_tokenizer
 
 NUM_FLIPS = 4
 QUANTISED_TYPES = ("Q8_0", "Q4_K_M", "IQ4_XS")
@@ -33,17 +32,7 @@ def make_file(make_checkpoint, tmp_path):
         if gguf_type == base_type:
             base.rename(path)
         else:
-            ask_llama(
-                "quantising",
-                path,
-                task="quantise",
-                source=base,
-                target=path,
-                gguf_type=gguf_type,
-                num_threads=1,
-                imatrix=None,
-                tensor_types=None,
-            )
+            quantise(base, path, gguf_type, 1)
         return path, Origin(checkpoint, tokenizer, "tiny", gguf_type, base_type)
 
     return make

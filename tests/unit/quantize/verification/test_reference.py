@@ -5,9 +5,8 @@ import pytest
 from potstill.chat import render_prompt, tokenise
 from potstill.errors import ConversionError
 from potstill.schema import Message
+from quantize.loading import load_tokenizer
 from quantize.verification.reference import read_held_out
-
-from ..conftest import load_tokenizer
 
 
 @pytest.fixture
@@ -40,7 +39,11 @@ def test_held_out_conversations_are_cut_to_a_number_of_predictions(stored, max_t
 
 def test_what_follows_the_first_answer_is_predicted_too(stored):
     second = read_held_out(stored, 99).sequences[1]
-    assert second == {"token_ids": [5, 6, 7, 8, 9, 1], "start": 0}
+    assert second == {
+        "token_ids": [5, 6, 7, 8, 9, 1],
+        "start": 0,
+        "target_ids": [6, 7, 8, 9, 1, 2],
+    }
 
 
 def test_a_model_with_other_tokens_is_asked_in_its_own(
@@ -65,7 +68,11 @@ def test_a_model_with_other_tokens_is_asked_in_its_own(
     (sequence,) = held_out.sequences
     asked_ids = render_prompt(tokenizer, [asked])
     answer_ids = tokenise(tokenizer, "So, as ever.<|im_end|>\n")
-    assert sequence == {"token_ids": (asked_ids + answer_ids)[:-1], "start": len(asked_ids) - 1}
+    assert sequence == {
+        "token_ids": (asked_ids + answer_ids)[:-1],
+        "start": len(asked_ids) - 1,
+        "target_ids": answer_ids,
+    }
     assert held_out.num_tokens == len(answer_ids)
     assert held_out.chats == [[asked]]
 

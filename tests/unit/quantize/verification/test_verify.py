@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
+from quantize.conversion.families.family import keep_as_is
+from quantize.loading import load_tokenizer
 from quantize.verification.contents import Origin
 from quantize.verification.reference import Continuation, read_continuations
 from quantize.verification.verify import verify_file
 
-from ..conftest import load_tokenizer
-
 
 @pytest.fixture
 def verify(make_checkpoint, proof, tmp_path):
-    directory = make_checkpoint()
+    directory = make_checkpoint("good")
     path = tmp_path / "student-F16.gguf"
     write_base_gguf(Checkpoint(directory), load_tokenizer(directory), path, "F16", "tiny")
     expected, held_out, logprobs_path = proof(directory)
@@ -105,6 +108,26 @@ def swap_two_tokens(path: Path) -> None:
     first[0], second[0] = second[0], first[0]
 
 
+def convert_again(path: Path, checkpoint: Checkpoint) -> None:
+    path.unlink()
+    write_base_gguf(checkpoint, load_tokenizer(checkpoint.dir), path, "F16", "tiny")
+
+
+def leave_rotary_rows_in_halves(path: Path) -> None:
+    checkpoint = Checkpoint(path.with_name("good"))
+    checkpoint.family = replace(checkpoint.family, transform=keep_as_is)
+    convert_again(path, checkpoint)
+
+
+def untie_the_head(path: Path) -> None:
+    directory = path.with_name("untied")
+    shutil.copytree(path.with_name("good"), directory)
+    weights = load_file(directory / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].flip(0)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    convert_again(path, Checkpoint(directory))
+
+
 FAULTS = {
     break_magic: "invalid magic",
     change_the_version: "version",
@@ -117,6 +140,8 @@ FAULTS = {
     change_the_rotary_base: "at the key llama.rope.freq_base",
     swap_eos: "eos token is not the checkpoint's",
     swap_two_tokens: "other token ids than the checkpoint",
+    leave_rotary_rows_in_halves: "right rows in another order, as for another rotary layout",
+    untie_the_head: "tensor output.weight belongs to no such model",
 }
 
 FAULT_NAMES = [plant.__name__ for plant in FAULTS]
@@ -152,6 +177,26 @@ def test_bound_and_finding_are_named(verify):
         run(kl_bound_nats=1e-12)
     assert "1e-12 nats" in str(caught.value.expected)
     assert "nats, top-1 agreement" in str(caught.value.found)
+
+
+def test_a_wrong_conversion_is_caught_by_what_the_file_predicts(verify):
+    """Tensor by tensor the file is what the conversion makes: only llama.cpp shows the fault."""
+    path, run = verify
+    leave_rotary_rows_in_halves(path)
+    checkpoint = Checkpoint(path.with_name("good"))
+    checkpoint.family = replace(checkpoint.family, transform=keep_as_is)
+    origin = Origin(checkpoint, load_tokenizer(checkpoint.dir), "tiny", "F16", "F16")
+    with pytest.raises(ConversionError, match="too far from the checkpoint's") as caught:
+        run(origin=origin, kl_bound_nats=0.1)
+    assert "rotary layout" in caught.value.hint
+
+
+def test_a_wrong_pre_tokenizer_is_caught(verify, monkeypatch):
+    path, run = verify
+    monkeypatch.setattr("quantize.conversion.byte_level.find_pre_tokenizer", lambda *_: "qwen2")
+    convert_again(path, Checkpoint(path.with_name("good")))
+    with pytest.raises(ConversionError, match="other token ids than the checkpoint"):
+        run()
 
 
 def test_another_continuation_is_refused_unless_it_was_nearly_a_tie(verify, monkeypatch):

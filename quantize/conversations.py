@@ -1,0 +1,60 @@
+"""The stored conversations in a model's tokens.
+
+In: a finished stage of conversations. Out: token ids, conversation by conversation. Knows nothing
+of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+
+from potstill.chat import render_prompt, render_text, tokenise
+from potstill.schema import Conversation, Message, Split
+from potstill.tables import conversation_paths, read_conversations
+
+
+class Tokenised(NamedTuple):
+    """A conversation in tokens.
+
+    Attributes:
+        given: The messages of the prompt.
+        start: Where the first answer begins.
+    """
+
+    given: tuple[Message, ...]
+    token_ids: list[int]
+    start: int
+
+
+def read_tokenised(
+    conversations_dir: Path,
+    split: Split,
+    tokenizer: Any = None,  # noqa: ANN401  (a transformers tokenizer)
+) -> Iterator[Tokenised]:
+    """Yield a split's conversations in stored order.
+
+    Args:
+        tokenizer: That of a model with other tokens than the teacher's, which the text is put into;
+            conversations that its chat template refuses are left out. None: as they are stored.
+    """
+    paths = conversation_paths(conversations_dir, split)
+    for one in chain.from_iterable(map(read_conversations, paths)):
+        if tokenizer is None:
+            yield Tokenised(one.given, one.token_ids.tolist(), one.turns[0].start)
+            continue
+        try:
+            yield _in_tokens_of(tokenizer, one)
+        except TemplateError:
+            continue
+
+
+def _in_tokens_of(tokenizer: Any, one: Conversation) -> Tokenised:  # noqa: ANN401
+    messages, tools = [*one.given, *one.completion], one.prompt.tools
+    text = render_text(tokenizer, messages, tools=tools, add_generation_prompt=False)
+    start = len(render_prompt(tokenizer, one.given, tools))
+    return Tokenised(one.given, tokenise(tokenizer, text), start)
