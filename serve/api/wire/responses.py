@@ -109,6 +109,8 @@ class ResponseRequest(SamplingFields):
         body["messages"] = self._messages()
         if self.max_output_tokens is not None:
             body["max_completion_tokens"] = self.max_output_tokens
+        # Experiments tell users apart by them.
+        body |= {name: extra[name] for name in ("user", "safety_identifier") if name in extra}
         if self.stream:
             body["stream_options"] = {"include_usage": True}
         if self.tools:

@@ -53,7 +53,7 @@ class Model:
     async def stop(self) -> None:
         pass
 
-    async def chat(self, request: ChatRequest, caller: Caller) -> Reply:
+    async def chat(self, request: ChatRequest, _caller: Caller) -> Reply:
         self.requests.append(request)
         return Reply(self, request)
 
@@ -112,9 +112,7 @@ class LiveServer:
         experiments: dict[str, ExperimentConfig] = settings.get("experiments", {})
         cascades: dict[str, CascadeConfig] = settings.get("cascades", {})
         check_names(cascades, experiments, list(backends))
-        self.storage = stack.enter_context(
-            opened(settings.get("storage", StorageConfig()), path)
-        )
+        self.storage = stack.enter_context(opened(settings.get("storage", StorageConfig()), path))
         backends |= cascades_over(cascades, backends)
         live = Live(self.storage, experiments_over(experiments, backends, self.storage))
         self.experiments = live.experiments

@@ -74,9 +74,7 @@ def test_the_responses_api_is_part_of_it(live, no_shadow, tmp_path):
     server = live(split(**no_shadow))
     response = server.client.post("/v1/responses", json={"model": "assistant", "input": "Ho"})
     stored = rows(tmp_path, "select id, answer from answers")
-    assert stored == [
-        (response.headers[ANSWER_HEADER], f"{response.headers[VARIANT_HEADER]}: Ho")
-    ]
+    assert stored == [(response.headers[ANSWER_HEADER], f"{response.headers[VARIANT_HEADER]}: Ho")]
 
 
 def test_an_answer_is_stored_before_its_client_has_all_of_it(live, no_shadow, tmp_path):
@@ -101,7 +99,7 @@ def test_turns_of_a_conversation_share_its_hash(live, no_shadow, tmp_path):
     assert len({prompt for _, prompt in stored}) == 3
 
 
-def test_the_other_side_answers_in_the_shadow(live, tmp_path):
+def test_the_other_side_answers_in_the_shadow(live):
     server = live(split(student=1, teacher=0))
     answer = server.ask("Ho", stream=True, stream_options={"include_usage": True})
     assert server.shadows(1) == {"pairs": 1, "dropped": 0, "failed": 0, "queue": 0}

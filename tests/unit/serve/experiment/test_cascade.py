@@ -1,0 +1,113 @@
+"""Who answers in a cascade, whole and streamed, and what it has cost."""
+
+import json
+
+import pytest
+
+from potstill.errors import BackendError
+from serve.experiment.config import CascadeConfig
+
+
+@pytest.fixture
+def cascade(live):
+    def serve(**settings):
+        return live(cascades={"both": CascadeConfig(**settings)})
+
+    return serve
+
+
+def ask(server, text: str = "Hi", **more):
+    return server.ask(text, model="both", **more)
+
+
+def text_of(response) -> str:
+    if "event-stream" not in response.headers["content-type"]:
+        return response.json()["choices"][0]["message"]["content"]
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    chunks = [json.loads(line) for line in lines[:-1]]
+    assert [one["finish_reason"] for chunk in chunks for one in chunk["choices"]][-1] == "stop"
+    deltas = [one["delta"] for chunk in chunks for one in chunk["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def counts(server) -> dict:
+    (view,) = server.client.get("/v1/cascades").json()["data"]
+    return view
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_sure_student_answers(cascade, stream):
+    server = cascade(least_mean_logprob=-1.0)
+    assert text_of(ask(server, stream=stream)) == "student: Hi"
+    assert server.teacher.requests == []
+    assert counts(server)["share_escalated"] == 0.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_teacher_takes_over_from_an_unsure_one(cascade, stream):
+    server = cascade(least_mean_logprob=-0.4)
+    assert text_of(ask(server, stream=stream)) == "teacher: Hi"
+    assert counts(server)["share_escalated"] == 1.0
+
+
+def test_a_student_that_tells_no_confidence_has_none(cascade):
+    server = cascade(least_mean_logprob=-1.0)
+    server.student.logprob = None
+    assert text_of(ask(server)) == "teacher: Hi"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "says"),
+    [
+        ({"prompt_pattern": r"(?i)\blaw\b"}, "What is the law?", "teacher"),
+        ({"prompt_pattern": r"(?i)\blaw\b"}, "What is the lawn?", "student"),
+        ({"answer_pattern": r"(?i)cannot help"}, "I cannot help", "teacher"),
+        ({"most_tokens": 3}, "one two three", "teacher"),
+        ({"most_tokens": 3}, "one two", "student"),
+        ({}, "anything", "student"),
+    ],
+)
+def test_rules_decide_too(cascade, settings, text, says):
+    assert text_of(ask(cascade(**settings), text)) == f"{says}: {text}"
+
+
+def test_a_rule_on_prompts_spares_the_student(cascade):
+    server = cascade(prompt_pattern="law")
+    ask(server, "law")
+    assert server.student.requests == []
+    assert len(server.teacher.requests) == 1
+
+
+def test_log_probabilities_are_shown_only_to_who_asked(cascade):
+    server = cascade(least_mean_logprob=-1.0)
+    assert ask(server).json()["choices"][0]["logprobs"] is None
+    shown = ask(server, logprobs=True).json()["choices"][0]["logprobs"]
+    assert [one["token"] for one in shown["content"]] == ["student:", "Hi"]
+
+
+def test_usage_is_streamed_only_if_asked(cascade):
+    for settings in ({"least_mean_logprob": -1.0}, {"least_mean_logprob": -0.1}):
+        server = cascade(**settings)
+        assert '"usage":{' not in ask(server, stream=True).text
+        options = {"stream_options": {"include_usage": True}}
+        assert '"completion_tokens":2' in ask(server, stream=True, **options).text
+
+
+def test_tokens_that_were_thrown_away_are_paid_for(cascade):
+    server = cascade(answer_pattern="no", student_price=1.0, teacher_price=10.0)
+    ask(server, "yes")
+    ask(server, "no", stream=True)
+    assert counts(server) == {
+        "name": "both", "student": "student", "teacher": "teacher",
+        "answers": 2, "escalated": 1, "share_escalated": 0.5,
+        "student_tokens": 4, "teacher_tokens": 2, "cost": pytest.approx(24e-6),
+    }  # fmt: skip
+
+
+def test_failures_are_those_of_who_was_asked(cascade):
+    server = cascade(least_mean_logprob=-0.1)
+    server.teacher.error = BackendError("broken")
+    assert ask(server).status_code == 500
+    server.student.error = BackendError("broken")
+    assert ask(server).status_code == 500

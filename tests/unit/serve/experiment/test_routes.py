@@ -1,0 +1,214 @@
+"""Feedback, votes, results, the kill switch: what is stored, and who may."""
+
+import hashlib
+import sqlite3
+
+import pytest
+
+from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
+from serve.keys import Key, KeyEntry, Keyring
+from serve.storage.config import StorageConfig
+
+from .conftest import split
+
+
+def key(name: str, *, admin: bool) -> Key:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return Key(name, KeyEntry(sha256=digest, admin=admin))
+
+
+@pytest.fixture
+def server(live, no_shadow):
+    return live(split(student=1, teacher=0, **no_shadow))
+
+
+def feedback_of(server) -> dict:
+    return server.view()["variants"][0]["feedback"]
+
+
+def rate(server, answer_id: str, **said):
+    return server.client.post("/v1/feedback", json={"response_id": answer_id, **said})
+
+
+def test_thumbs_and_scores_are_means_by_variant(server):
+    ids = [server.ask().json()["id"] for _ in range(3)]
+    assert rate(server, ids[0], thumbs="up").json() == {"stored": True}
+    rate(server, ids[1], thumbs="down", comment="no")
+    rate(server, ids[2], score=0.2)
+    assert feedback_of(server) == {"n": 3, "mean": pytest.approx(0.4)}
+
+
+def test_the_last_word_on_an_answer_counts(server):
+    answer_id = server.ask(stream=True).headers[ANSWER_HEADER]
+    rate(server, answer_id, thumbs="down")
+    rate(server, answer_id, thumbs="up")
+    assert feedback_of(server) == {"n": 1, "mean": 1.0}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"score": 1.5}, {"score": 0.5, "thumbs": "up"}, {"thumbs": "sideways"}],
+)
+def test_what_is_no_rating_is_refused(server, said):
+    assert rate(server, server.ask().json()["id"], **said).status_code == 400
+    assert feedback_of(server)["n"] == 0
+
+
+def test_an_answer_that_was_never_given_cannot_be_rated(server):
+    response = rate(server, "chatcmpl-unknown", score=1)
+    assert response.status_code == 404
+    assert "no whole answer" in response.json()["error"]["message"]
+
+
+def test_blind_votes_between_plain_models_decide(live, no_shadow):
+    server = live(split(judge="votes", **no_shadow))
+
+    def vote(preference: str, *, blind: bool = True, swapped: bool = False, to: str = "Hi"):
+        ids = [server.ask(to, model=one).json()["id"] for one in ("student", "teacher")]
+        body = {"response_ids": ids[::-1] if swapped else ids, "preference": preference}
+        return server.client.post("/v1/votes", json=body | {"blind": blind})
+
+    assert vote("a", to="1").json() == {"stored": True}
+    vote("b", swapped=True, to="2")
+    vote("tie", to="3")
+    vote("b", blind=False, to="4")
+    verdict = server.view()["verdict"]
+    assert (verdict["pairs"], verdict["win_rate"]) == (3, pytest.approx(2.5 / 3))
+    assert verdict["outcome"] == "INCONCLUSIVE"
+    for number in range(100):
+        vote("b", to=f"more {number}")
+    assert server.view()["verdict"]["outcome"] == "FAIL"
+
+
+def test_a_vote_is_between_two_answers_to_the_same(server):
+    ids = [server.ask(text).json()["id"] for text in ("One", "Two")]
+    for pair in (ids, [ids[0], ids[0]]):
+        body = {"response_ids": pair, "preference": "a"}
+        assert server.client.post("/v1/votes", json=body).status_code == 400
+    body = {"response_ids": [ids[0], "other"], "preference": "a"}
+    assert server.client.post("/v1/votes", json=body).status_code == 404
+
+
+def test_the_dashboard_has_what_it_was_promised(server):
+    server.ask("a b", user="me")
+    assert server.client.get("/v1/experiments").json() == {"data": ["assistant"]}
+    view = server.view()
+    salt_id = view.pop("salt_id")
+    student = view["variants"][0]
+    assert 0 < student.pop("p50_seconds") <= student.pop("p95_seconds")
+    assert view == {
+        "name": "assistant",
+        "state": "running",
+        "variants": [
+            {
+                "name": "student", "model": "student", "weight": 1.0, "exposures": 1, "users": 1,
+                "errors": 0, "error_rate": 0.0, "tokens_mean": 3.0,
+                "feedback": {"n": 0, "mean": None},
+            },
+            {
+                "name": "teacher", "model": "teacher", "weight": 0.0, "exposures": 0, "users": 0,
+                "errors": 0, "error_rate": None, "p50_seconds": None, "p95_seconds": None,
+                "tokens_mean": None, "feedback": {"n": 0, "mean": None},
+            },
+        ],
+        "shadow": {"pairs": 0, "dropped": 0, "failed": 0, "queue": 0},
+        "sample_ratio": {"p_value": 1.0, "is_mismatch": False},
+        "guardrails": [
+            {"name": "error_rate", "value": 0.0, "limit": 0.05, "is_breached": False}
+        ],
+        "verdict": None,
+    }  # fmt: skip
+    assert len(salt_id) == 8
+    assert server.client.get("/v1/experiments/other").status_code == 404
+
+
+def test_a_killed_experiment_is_the_teachers_until_it_is_resumed(live, no_shadow):
+    settings = split(student=1, teacher=0, **no_shadow)
+    server = live(settings)
+    post = {"json": {}}
+    assert server.client.post("/v1/experiments/assistant/kill", **post).json()["state"] == "killed"
+    assert server.ask().headers[VARIANT_HEADER] == "teacher"
+    restarted = live(settings)
+    assert restarted.ask().headers[VARIANT_HEADER] == "teacher"
+    assert restarted.view()["state"] == "killed"
+    resumed = restarted.client.post("/v1/experiments/assistant/resume", **post).json()
+    assert resumed["state"] == "running"
+    assert restarted.ask().headers[VARIANT_HEADER] == "student"
+    # Who was answered meanwhile was dealt to nobody.
+    assert [one["users"] for one in restarted.view()["variants"]] == [1, 0]
+
+
+def test_results_and_the_switch_are_for_administrators(live, no_shadow):
+    ring = Keyring([key("root", admin=True), key("guest", admin=False)])
+    server = live(split(**no_shadow), keyring=ring)
+    guest, root = ({"Authorization": f"Bearer {name}"} for name in ("guest", "root"))
+    client = server.client
+    answer = client.post(
+        "/v1/chat/completions",
+        json={"model": "assistant", "messages": [{"role": "user", "content": "Hi"}]},
+        headers=guest,
+    ).json()
+    body = {"response_id": answer["id"], "thumbs": "up"}
+    assert client.post("/v1/feedback", json=body, headers=guest).status_code == 200
+    path = "/v1/experiments/assistant"
+    assert client.get(path).status_code == 401
+    assert client.get(path, headers=guest).status_code == 403
+    assert client.get(f"{path}/pairs?judge=j", headers=guest).status_code == 403
+    assert client.post(f"{path}/kill", json={}, headers=guest).status_code == 403
+    assert client.get(path, headers=root).json()["state"] == "running"
+    assert client.post(f"{path}/kill", json={}, headers=root).json()["state"] == "killed"
+
+
+def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):
+    server = live(split(student=1, teacher=0))
+    for number in range(6):
+        server.ask(f"Question {number}")
+    server.shadows(6)
+    path = "/v1/experiments/assistant"
+    listed = server.client.get(f"{path}/pairs?judge=j&limit=4").json()
+    assert listed["margin"] == listed["alpha"] == 0.05
+    assert listed["teacher_model"] == "teacher"
+    ids = [one["pair_id"] for one in listed["data"]]
+    assert len(set(ids)) == 4
+
+    def judge(ids: list[str], score: float, *, valid: bool = True) -> dict:
+        judgements = [{"pair_id": one, "score": score} for one in ids]
+        body = {"judge": "j", "is_valid": valid, "judgements": judgements}
+        return server.client.post(f"{path}/judgements", json=body).json()["verdict"]
+
+    assert judge(ids, 1.0)["pairs"] == 4
+    verdict = judge(ids, 0.0)  # what was said stands
+    assert (verdict["pairs"], verdict["win_rate"]) == (4, 1.0)
+    left = server.client.get(f"{path}/pairs?judge=j").json()["data"]
+    assert len(left) == 2
+    assert not {one["pair_id"] for one in left} & set(ids)
+    assert len(server.client.get(f"{path}/pairs?judge=other").json()["data"]) == 6
+    busy = server.client.get(f"{path}/pairs?judge=j&quiet_seconds=3600").json()["data"]
+    assert busy == []
+    assert judge([], 0.0, valid=False)["outcome"] == "INVALID_JUDGE"
+
+
+def test_without_texts_there_are_counts_scores_and_nothing_to_read(live, tmp_path):
+    server = live(split(student=1, teacher=0), storage=StorageConfig(text=False))
+    answer = server.ask("My secret").json()
+    server.ask("My secret", model="teacher")
+    server.shadows(1)
+    rate(server, answer["id"], score=1, comment="My secret")
+    with sqlite3.connect(tmp_path / "traffic.sqlite") as connection:
+        dump = "\n".join(connection.iterdump())
+    assert answer["id"] in dump
+    assert "secret" not in dump
+    assert server.client.get("/v1/experiments/assistant/pairs?judge=j").json()["data"] == []
+    assert feedback_of(server) == {"n": 1, "mean": 1.0}
+
+
+def test_a_split_that_is_not_the_weights_is_told(live, no_shadow, tmp_path):
+    server = live(split(**no_shadow))
+    for number in range(30):
+        server.ask(user=f"u{number}")
+    assert not server.view()["sample_ratio"]["is_mismatch"]
+    with sqlite3.connect(tmp_path / "traffic.sqlite") as connection:
+        connection.execute("update users set variant = 'student'")
+    ratio = server.view()["sample_ratio"]
+    assert ratio["is_mismatch"]
+    assert ratio["p_value"] < 0.001
