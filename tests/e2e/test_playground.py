@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -27,9 +28,10 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no chromium on this machine (Debian: apt install chromium)"
 )
 
-KEY = "a-secret-key"
+KEY, VISITORS_KEY = "a-secret-key", "another-secret-key"
 HOSTILE = """<img src=x onerror="document.title='taken over'">"""
 PATIENCE_SECONDS = 120
+PHONE = {"width": 360, "height": 740}
 FIGURES = re.compile(r"first token \d+\.\d\d s · \d+\.\d tokens/s · 8 tokens")
 
 
@@ -78,6 +80,21 @@ def url(run_directory, tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def live_url(run_directory, tmp_path_factory) -> Iterator[str]:
+    """A server that keeps answers, with an experiment, and a second key that rules nothing."""
+    directory = tmp_path_factory.mktemp("live")
+    digest = hashlib.sha256(VISITORS_KEY.encode()).hexdigest()
+    (directory / "keys.toml").write_text(f'[keys.visitor]\nsha256 = "{digest}"\n')
+    options = (
+        f"--set=serve.keys_path={directory / 'keys.toml'}",
+        "--set=serve.experiments.assistant.variants.student.weight=1",
+        "--set=serve.experiments.assistant.variants.teacher.weight=0",
+    )
+    with serving(run_directory, directory / "log", *options) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
     with playwright.sync_playwright() as driver:
         # The pages are ours, and a container's user is often root, for whom there is no sandbox.
@@ -98,6 +115,7 @@ def open_page(browser) -> Iterator[Callable[..., playwright.Page]]:
         page.set_default_timeout(1000 * PATIENCE_SECONDS)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text))
+        add_to_requests(page, ignore_eos=True)  # each answer has the length that is asked for
         page.goto(url)
         if key is not None:
             page.get_by_label("API key").fill(key)
@@ -117,6 +135,14 @@ def ask(page: playwright.Page, text: str, *, max_tokens: int = 8) -> None:
     page.locator("#max-tokens").evaluate("(field, value) => { field.value = value }", max_tokens)
     page.get_by_role("textbox", name="Message").fill(text)
     page.keyboard.press("Enter")
+
+
+def add_to_requests(page: playwright.Page, **parameters: object) -> None:
+    """Ask the server for what the page has no field for."""
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.continue_(post_data={**route.request.post_data_json, **parameters}),
+    )
 
 
 def answered(page: playwright.Page) -> None:
@@ -207,12 +233,7 @@ def test_a_failure_is_told_and_the_message_comes_back(url, open_page):
 
 def test_what_is_written_is_never_markup(url, open_page):
     page = open_page(url)
-
-    def force_answer(route: playwright.Route) -> None:
-        grammar = f"root ::= {json.dumps(HOSTILE)}"
-        route.continue_(post_data={**route.request.post_data_json, "grammar": grammar})
-
-    page.route("**/v1/chat/completions", force_answer)
+    add_to_requests(page, grammar=f"root ::= {json.dumps(HOSTILE)}")
     ask(page, HOSTILE, max_tokens=100)
     answered(page)
 
@@ -239,12 +260,115 @@ def test_without_storage_there_are_no_votes_and_the_page_says_so(url, open_page)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_one_way_only(url, open_page, scheme):
-    phone = {"width": 360, "height": 740}
-    page = open_page(url, viewport=phone, is_mobile=True, has_touch=True, color_scheme=scheme)
+    page = open_page(url, viewport=PHONE, is_mobile=True, has_touch=True, color_scheme=scheme)
     page.get_by_text("Side by side").click()
     page.get_by_text("Settings").click()
     ask(page, "A" * 300)
     answered(page)
     left, right = (box.bounding_box() for box in page.locator(".answer").all())
     assert right["y"] > left["y"] + left["height"]
-    assert width(page) == 360
+    assert width(page) == PHONE["width"]
+
+
+@pytest.mark.parametrize(
+    ("chance", "models"), [(0.1, ["teacher", "student"]), (0.9, ["student", "teacher"])]
+)
+def test_a_blind_vote_hides_who_answers_until_it_is_cast(live_url, open_page, chance, models):
+    page = open_page(live_url)
+    page.evaluate("chance => { Math.random = () => chance }", chance)
+    page.get_by_text("Blind vote").click()
+    answers: dict[str, str] = {}
+
+    def note_answer(response: playwright.Response) -> None:
+        if response.url.endswith("/chat/completions"):
+            first = json.loads(response.text().partition("\n")[0].removeprefix("data: "))
+            answers[first["id"]] = first["model"]
+
+    page.on("requestfinished", lambda request: note_answer(request.response()))
+    ask(page, "Name a colour.")
+    answered(page)
+    expect(page.locator(".answer h3")).to_have_text(["A", "B"])
+    expect(page.locator(".answer .text")).to_have_text([re.compile(r"\S")] * 2)
+    assert "tokens/s" not in page.locator("#log").text_content()
+
+    with page.expect_request("**/v1/votes") as sent:
+        page.get_by_role("button", name="B is better").click()
+    expect(page.locator(".vote")).to_contain_text("Your vote: B is better.")
+    expect(page.locator(".answer h3")).to_have_text([f"A: {models[0]}", f"B: {models[1]}"])
+    expect(page.locator(".figures")).to_have_text([FIGURES, FIGURES])
+    vote = sent.value.post_data_json
+    assert [answers[one] for one in vote["response_ids"]] == models
+    assert (vote["preference"], vote["blind"]) == ("b", True)
+    assert sent.value.response().status == 200
+
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "Name another.")
+    answered(page)
+    assert len(sent.value.post_data_json["messages"]) == 1
+
+
+def test_only_first_answers_are_voted_on_beside_each_other(live_url, open_page):
+    page = open_page(live_url)
+    page.get_by_text("Side by side").click()
+    votes = page.get_by_role("group", name="Which answer is better?")
+    ask(page, "Name a colour.")
+    answered(page)
+    expect(votes).to_have_count(1)
+    ask(page, "Name another.")
+    answered(page)
+    expect(votes).to_have_count(0)
+
+
+def test_an_experiment_is_watched_stopped_and_resumed(live_url, open_page):
+    page = open_page(live_url)
+    page.locator("#first").select_option("assistant")
+    ask(page, "Name a colour.")
+    answered(page)
+    expect(page.locator(".figures").last).to_contain_text("variant student")
+    page.get_by_role("button", name="Good answer").click()
+    expect(page.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "true")
+
+    page.get_by_role("link", name="Experiments").click()
+    card = page.get_by_role("region", name="Experiment assistant")
+    expect(card.get_by_role("status")).to_have_text("running")
+    student = card.get_by_role("row").filter(has=page.get_by_role("rowheader", name="student"))
+    expect(student).to_contain_text("1.00 (1)")
+
+    page.on("dialog", lambda dialog: dialog.accept())
+    card.get_by_role("button", name="Stop experiment").click()
+    expect(card.get_by_role("status")).to_have_text("stopped by hand: the teacher answers")
+    page.get_by_role("link", name="Chat").click()
+    ask(page, "Name another.")
+    answered(page)
+    expect(page.locator(".figures").last).to_contain_text("variant teacher")
+
+    page.get_by_role("link", name="Experiments").click()
+    card.get_by_role("button", name="Resume experiment").click()
+    expect(card.get_by_role("status")).to_have_text("running")
+
+
+def test_the_win_rate_of_votes_is_drawn_on_a_phone_too(live_url, open_page):
+    page = open_page(live_url, viewport=PHONE, is_mobile=True, has_touch=True)
+    page.get_by_text("Blind vote").click()
+    ask(page, "Name a fruit.")
+    answered(page)
+    page.get_by_role("button", name="A tie").click()
+    expect(page.locator(".vote")).to_contain_text("Your vote: A tie.")
+
+    page.get_by_role("link", name="Experiments").click()
+    expect(page.get_by_text("INCONCLUSIVE so far")).to_be_visible()
+    drawing = page.get_by_role("img", name=re.compile(r"Win rate .+ margin at 0\.450, parity"))
+    left, right = (drawing.locator(part).bounding_box()["x"] for part in (".limit", ".parity"))
+    assert left < right
+    assert width(page) == PHONE["width"]
+
+
+def test_who_rules_nothing_sees_no_results_until_the_key_is_changed(live_url, open_page):
+    page = open_page(f"{live_url}#experiments", key=None)
+    page.get_by_label("API key").fill(VISITORS_KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("take an administrator's key")).to_be_visible()
+    page.get_by_role("button", name="Key", exact=True).click()
+    page.get_by_label("API key").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="Experiment assistant")).to_be_visible()

@@ -13,6 +13,10 @@ export function useKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
+export function hasKey() {
+  return sessionStorage.getItem(KEY) !== null;
+}
+
 /** Ask; paths are relative, so that the server may lie below a path of a proxy. */
 async function ask(method, path, body, signal) {
   const key = sessionStorage.getItem(KEY);

@@ -1,11 +1,12 @@
 // The page's frame: views, the key, and what the server can do. The views do the rest.
 
-import { ApiError, get, useKey } from "./api.js";
+import { ApiError, get, hasKey, useKey } from "./api.js";
 import { setUpChat } from "./chat.js";
 import { watchExperiments } from "./experiments.js";
 
 const door = document.getElementById("door");
 const key = document.getElementById("key");
+const changeKey = document.getElementById("change-key");
 const notice = document.getElementById("notice");
 const views = ["chat", "experiments"];
 
@@ -38,24 +39,28 @@ async function start() {
     const { data } = await get("v1/models");
     setUpChat(data.map((card) => card.id), await keepsAnswers());
     door.hidden = true;
+    changeKey.hidden = !hasKey();
     showView();
+    window.onhashchange = showView;
   } catch (error) {
     if (error.status !== 401) notice.textContent = `Nothing can be asked: ${error.message}.`;
   }
 }
 
+function askForKey() {
+  door.hidden = false;
+  key.focus();
+}
+
 addEventListener("keyneeded", () => {
-  if (door.hidden) {
-    door.hidden = false;
-    key.focus();
-  } else {
-    notice.textContent = "This key does not open the server.";
-  }
+  if (door.hidden) askForKey();
+  else notice.textContent = "This key does not open the server.";
 });
+changeKey.addEventListener("click", askForKey);
 door.addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(key.value.trim());
+  key.value = "";
   start();
 });
-addEventListener("hashchange", showView);
 start();

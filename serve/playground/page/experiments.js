@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { button, drawn, element } from "./elements.js";
 
 const POLL_MILLISECONDS = 5000;
+const NONE = "This server runs no experiment; see serve.experiments.";
 const STATES = {
   running: "running",
   fallback: "a guardrail was breached: the teacher answers",
@@ -33,7 +34,7 @@ async function refresh() {
   try {
     const { data: names } = await get("v1/experiments");
     const states = await Promise.all(names.map((name) => get(path(name))));
-    hint.textContent = names.length ? "" : "This server runs no experiment; see serve.experiments.";
+    hint.textContent = names.length ? "" : NONE;
     for (const state of states) {
       if (!cards.has(state.name)) cards.set(state.name, new Card(state.name));
       cards.get(state.name).show(state);
@@ -41,9 +42,11 @@ async function refresh() {
     const shown = names.map((name) => cards.get(name).element);
     if (shown.length !== list.children.length) list.replaceChildren(...shown);
   } catch (error) {
-    hint.textContent = error.status === 404
-      ? "This server runs no experiment; see serve.experiments."
-      : `What is shown may be old: ${error.message}.`;
+    hint.textContent = {
+      403: "Results and the kill switch take an administrator's key.",
+      404: NONE,
+    }[error.status] ?? `What is shown may be old: ${error.message}.`;
+    if (error.status in { 403: 1, 404: 1 }) clearInterval(timer);
   }
 }
 
