@@ -113,11 +113,15 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 async def _answer_invalid_body(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError | ValidationError)
     first = error.errors()[0]
-    param = ".".join(str(part) for part in first["loc"] if part != "body") or None
-    message = f"{param}: {first['msg']}" if param else str(first["msg"])
-    # What the client sent may not be text that can be sent back.
-    message, param = (text and text.encode(errors="replace").decode() for text in (message, param))
-    return JSONResponse(_body(message or "", "invalid_request_error", param, first["type"]), 400)
+    param = _encodable(".".join(str(part) for part in first["loc"] if part != "body"))
+    message = _encodable(f"{param}: {first['msg']}" if param else str(first["msg"]))
+    body = _body(message, "invalid_request_error", param or None, first["type"])
+    return JSONResponse(body, 400)
+
+
+def _encodable(text: str) -> str:
+    """Replace lone surrogates: what a client sent may not be text that can be sent back."""
+    return text.encode(errors="replace").decode()
 
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:

@@ -20,9 +20,15 @@ from serve.backends.protocol import ChatReply
 
 
 class ResponseAnswer:
-    """One response in the making."""
+    """One response in the making.
 
-    def __init__(self, request: ResponseRequest) -> None:
+    Args:
+        tells_cut: Whether an answer that reached its limit is called incomplete, as OpenAI does;
+            llama.cpp's server calls it completed.
+    """
+
+    def __init__(self, request: ResponseRequest, *, tells_cut: bool = True) -> None:
+        self._tells_cut = tells_cut
         self._request = request
         self._id = f"resp_{secrets.token_hex(24)}"
         self._message_id = f"msg_{secrets.token_hex(24)}"
@@ -37,7 +43,7 @@ class ResponseAnswer:
         calls = choice["message"].get("tool_calls", [])
         output = [self._message(text or "", "completed")] if text or not calls else []
         output += [self._call(index, call) for index, call in enumerate(calls)]
-        is_cut = choice["finish_reason"] == "length"
+        is_cut = self._tells_cut and choice["finish_reason"] == "length"
         return self._response("incomplete" if is_cut else "completed", output, completion["usage"])
 
     async def events(self, reply: ChatReply) -> AsyncIterator[bytes]:

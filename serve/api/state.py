@@ -42,7 +42,7 @@ class Serving:
             InvalidRequestError: No name was given, and there is no fallback.
             ModelNotFoundError: Nobody does.
         """
-        if name in self.backends:
+        if name is not None and name in self.backends:
             return self.backends[name]
         if self.fallback_model is not None:
             return self.backends[self.fallback_model]

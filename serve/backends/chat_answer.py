@@ -70,7 +70,7 @@ class ChatAnswer:
             self._choices[index].take(output)
             logprobs[index] += output.logprobs
         completion: ChatCompletion = {
-            **self._head,
+            **self._head,  # type: ignore[typeddict-item]
             "object": "chat.completion",
             "choices": [
                 {
@@ -97,11 +97,9 @@ class ChatAnswer:
         """
         for index in range(len(self._choices)):
             yield self._chunk(index, {"role": "assistant", "content": None, "refusal": None})
-        is_read = not self._request.return_progress
         async for index, output in self._generation:
-            if not is_read:
-                is_read = True
-                progress = self._generation.prompt_progress
+            for num_read in output.prompt_progress:
+                progress = self._generation.prompt_progress(num_read)
                 yield {**self._bare_chunk(), "prompt_progress": progress}
             deltas = self._choices[index].take(output)
             if output.logprobs and not deltas:
@@ -141,7 +139,7 @@ class ChatAnswer:
         return self._timed(chunk) if timed else chunk
 
     def _bare_chunk(self) -> ChatCompletionChunk:
-        return {**self._head, "object": "chat.completion.chunk", "choices": []}
+        return {**self._head, "object": "chat.completion.chunk", "choices": []}  # type: ignore[typeddict-item]
 
     def _timed(self, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
         if self._request.timings_per_token:

@@ -69,13 +69,12 @@ class TimedGeneration:
             "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
         }
 
-    @property
-    def prompt_progress(self) -> PromptProgress:
-        """That the prompt was read: known with its first token."""
+    def prompt_progress(self, num_read: int) -> PromptProgress:
+        """Tell that so much of the prompt was read."""
         return {
             "total": self._num_prompt_tokens,
             "cache": self._num_cached_tokens,
-            "processed": self._num_prompt_tokens,
+            "processed": num_read,
             "time_ms": 1000 * self._stopwatch.prompt_seconds,
         }
 

@@ -6,12 +6,13 @@ Source: llama.cpp 0c1e57098, tools/server/README.md, POST /completion.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from serve.api.wire.llama import LlamaCompletionRequest
-from serve.api.wire.shared import JsonObject
+from serve.api.wire.shared import JsonObject, TokenLogprob
 from serve.backends.generation import TimedGeneration, token_logprobs
 from serve.engine.model import GgufModel
 from serve.engine.request import Output, Request
@@ -83,9 +84,9 @@ class LlamaAnswer:
         self._text += output.text
         self._token_ids += output.token_ids
         self._reason = output.finish_reason or self._reason
-        shown: list[JsonObject] = [
-            dict(entry) for entry in token_logprobs(self._model, output.logprobs)
-        ]
+        entries = token_logprobs(self._model, output.logprobs)
+        show = _as_probability if self._body.post_sampling_probs else dict
+        shown: list[JsonObject] = [show(entry) for entry in entries]
         self._probabilities += shown
         return shown
 
@@ -135,6 +136,20 @@ class LlamaAnswer:
 
     def _model_text(self, token_ids: Sequence[int]) -> str:
         return b"".join(map(self._model.piece, token_ids)).decode(errors="replace")
+
+
+def _as_probability(entry: TokenLogprob) -> JsonObject:
+    """Show a token with the probabilities that it was drawn by."""
+
+    def shown(one: Mapping[str, Any]) -> JsonObject:
+        return {
+            "id": one["id"],
+            "token": one["token"],
+            "bytes": one["bytes"],
+            "prob": math.exp(one["logprob"]),
+        }
+
+    return {**shown(entry), "top_probs": [shown(rival) for rival in entry["top_logprobs"]]}
 
 
 def _selected(answer: JsonObject, fields: Sequence[str]) -> JsonObject:

@@ -7,6 +7,7 @@ milliseconds and blocks: for threads beside the event loop. Knows nothing of HTT
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from serve.api.wire.chat import ChatMessage, ChatRequest, Tool
 from serve.api.wire.completions import CompletionRequest
@@ -39,6 +40,7 @@ class Preparation:
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=top,
                 grammar=grammar,
+                tells_progress=bool(request.stream and request.return_progress and choice == 0),
             )
             for choice in range(request.n or 1)
         ]
@@ -71,6 +73,7 @@ class Preparation:
                 0,
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=request.n_probs or None,
+                after_sampling=bool(request.post_sampling_probs),
                 grammar=grammar,
             )
             for prompt in request.prompts
@@ -87,8 +90,10 @@ class Preparation:
         self.check_ids([part for part in prompt if isinstance(part, int)])
         token_ids: list[int] = []
         for part in prompt:
-            is_id = isinstance(part, int)
-            token_ids += [part] if is_id else self._model.tokenize(part, parse_special=True)
+            if isinstance(part, int):
+                token_ids.append(part)
+            else:
+                token_ids += self._model.tokenize(part, parse_special=True)
         return token_ids
 
     def check_ids(self, token_ids: Sequence[int]) -> None:
@@ -123,21 +128,14 @@ class Preparation:
         fields: SamplingFields,
         prompt: Sequence[int],
         choice: int,
-        *,
-        max_new_tokens: int | None,
-        num_top_logprobs: int | None,
-        num_prompt_logprobs: int | None = None,
-        grammar: str | None,
+        **more: Any,  # noqa: ANN401  (fields of a request)
     ) -> Request:
         return Request(
             prompt_token_ids=prompt,
             sampler=fields.sampler_params(choice, self._logit_bias(fields)),
-            max_new_tokens=max_new_tokens,
             stop=fields.stop_strings,
-            num_top_logprobs=num_top_logprobs,
-            num_prompt_logprobs=num_prompt_logprobs,
-            grammar=grammar,
             ignore_eos=bool(fields.ignore_eos),
+            **more,
         )
 
     def _logit_bias(self, fields: SamplingFields) -> dict[int, float]:

@@ -239,6 +239,7 @@ class Engine:
                 prompt,
                 context_tokens=self.limits.context_tokens,
                 ignore_eos=request.ignore_eos,
+                num_drawn=request.num_top_logprobs if request.after_sampling else None,
             ),
             text=TextStream(request.stop),
             grammar=None if request.grammar is None else self._grammars.open(request.grammar),
@@ -260,6 +261,7 @@ class Engine:
         """Take a slot, unless another prompt is being read that begins alike: then wait for it."""
         if sequence.request.num_prompt_logprobs is not None:
             sequence.slot = self._slots.take_empty()
+            sequence.note_progress()
             return
         prompt = sequence.token_ids
         if self.model.can_forget_a_tail:
@@ -271,6 +273,7 @@ class Engine:
         sequence.slot = self._slots.take(prompt)
         sequence.num_cached_tokens = sequence.num_computed
         self._totals.num_cached_tokens += sequence.num_cached_tokens
+        sequence.note_progress()
 
     def _decode(self, shares: Sequence[Share]) -> None:
         """Decode together; if llama.cpp refuses, one by one, so that only the culprit fails."""
@@ -287,15 +290,22 @@ class Engine:
                     self._decode([share])
             return
         for share, chunk, logits_KV in zip(shares, chunks, rows, strict=True):
-            sequence = share.sequence
-            if sequence.slot:
-                sequence.slot.token_ids += chunk.token_ids
             self._totals.num_decoded_tokens += len(chunk.token_ids)
-            if sequence.is_prefilling and sequence.request.num_prompt_logprobs is not None:
+            self._read(share.sequence, chunk, logits_KV)
+
+    def _read(
+        self, sequence: ActiveSequence, chunk: Chunk, logits_KV: npt.NDArray[np.float32]
+    ) -> None:
+        """Take in what was decoded of a sequence; sample if all that it has was read."""
+        if sequence.slot:
+            sequence.slot.token_ids += chunk.token_ids
+        if sequence.is_prefilling:
+            sequence.note_progress()
+            if sequence.request.num_prompt_logprobs is not None:
                 sequence.read_prompt(chunk.start, logits_KV)
                 logits_KV = logits_KV[-1:]
-            if sequence.num_pending <= 0:
-                self._advance(sequence, logits_KV)
+        if sequence.num_pending <= 0:
+            self._advance(sequence, logits_KV)
 
     def _advance(self, sequence: ActiveSequence, logits_KV: npt.NDArray[np.float32]) -> None:
         """Sample the tokens that follow, as long as they are those of the draft."""

@@ -92,11 +92,11 @@ class GrammarServer:
         return bytes([Reply.FORBIDDEN]) + np.packbits(self._allowed(grammar, self._all)).tobytes()
 
     @staticmethod
-    def _allowed(grammar: object, rows: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def _allowed(grammar: object, rows: np.ndarray) -> np.ndarray:
         data = rows.ctypes.data_as(llama_cpp.llama_token_data_p)
         array = llama_cpp.llama_token_data_array(data, len(rows), -1, False)
         llama_cpp.llama_sampler_apply(grammar, ctypes.byref(array))
-        allowed: np.ndarray = rows["logit"] == 0.0  # type: ignore[type-arg]
+        allowed: np.ndarray = rows["logit"] == 0.0
         return allowed
 
 

@@ -25,6 +25,9 @@ class Request:
     """The completion ends before the first of these strings."""
     num_top_logprobs: int | None = None
     """How many alternatives to report per token; None reports no log-probabilities at all."""
+    after_sampling: bool = False
+    """Whether what is reported per token is what it was drawn by, after bias, penalties and
+    truncation, instead of the model's own distribution."""
     num_prompt_logprobs: int | None = None
     """The same for the prompt's own tokens, which are then computed whole, prefix cache or not."""
     grammar: str | None = None
@@ -32,6 +35,8 @@ class Request:
     completion ends where the grammar ends."""
     ignore_eos: bool = False
     """Whether tokens that end an answer are never drawn."""
+    tells_progress: bool = False
+    """Whether outputs tell how much of the prompt has been read."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class Output:
     text: str = ""
     token_ids: tuple[int, ...] = ()
     """What was sampled since the last output, end tokens included."""
+    prompt_progress: tuple[int, ...] = ()
+    """Numbers of prompt tokens that were read since the last output, batch by batch; the first one
+    of a request counts those that were not computed."""
     prompt_logprobs: tuple[SampledLogprob | None, ...] | None = None
     """One entry per prompt token, the first of which has none; in one output, before any text."""
     logprobs: tuple[SampledLogprob, ...] = ()

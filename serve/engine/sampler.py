@@ -117,6 +117,16 @@ class Candidates:
             raise BackendError("no token could be chosen", found=f"index {array.selected}")
         return int(array.data[array.selected].id)
 
+    def drawn(self, num_top: int) -> SampledLogprob:
+        """Tell the distribution that the last choice was drawn from."""
+        array = self._array
+        rows = np.ctypeslib.as_array(array.data, (array.size,))
+        likely = rows[np.argpartition(-rows["p"], min(num_top, len(rows) - 1))[:num_top]]
+        ranked = sorted(((int(r["id"]), float(r["p"])) for r in likely), key=lambda p: -p[1])
+        chosen = array.data[array.selected]
+        top = tuple((token_id, math.log(p)) for token_id, p in ranked if p > 0.0)
+        return SampledLogprob(int(chosen.id), math.log(chosen.p), top)
+
 
 class Sampler:
     """The choice of each token of one completion, and its state: penalties, random numbers.
@@ -127,6 +137,7 @@ class Sampler:
 
     Args:
         context_tokens: Bounds how far back penalties may look.
+        num_drawn: How many of the likeliest tokens `drawn` tells after a choice; None tells none.
     """
 
     def __init__(
@@ -138,7 +149,11 @@ class Sampler:
         *,
         context_tokens: int,
         ignore_eos: bool = False,
+        num_drawn: int | None = None,
     ) -> None:
+        self.drawn: SampledLogprob | None = None
+        """The distribution that the last choice was drawn from, if it was asked for."""
+        self._num_drawn = num_drawn
         self._candidates = candidates
         biases = dict(params.logit_bias)
         if ignore_eos:
@@ -190,9 +205,14 @@ class Sampler:
                 found=f"{logits_V[best]} at token {best}",
                 hint="the model file is damaged, or was trained or quantised into overflow",
             )
-        if self._chain is None:
-            return best
-        return self._candidates.choose(self._chain, logits_V)
+        token_id = best
+        if self._chain is not None:
+            token_id = self._candidates.choose(self._chain, logits_V)
+        if self._num_drawn is not None and self._is_greedy:
+            self.drawn = SampledLogprob(token_id, 0.0, ((token_id, 0.0),))
+        elif self._num_drawn is not None:
+            self.drawn = self._candidates.drawn(self._num_drawn)
+        return token_id
 
     def accept(self, token_id: int) -> None:
         """Count a token as part of the completion."""

@@ -51,7 +51,7 @@ class _References(dict[str, Any]):
         return part
 
 
-class ExactConverter(SchemaConverter):  # type: ignore[misc]  (llama_cpp is not typed)
+class ExactConverter(SchemaConverter):  # type: ignore[misc]
     """Makes the rules of one schema."""
 
     def __init__(self, schema: Any) -> None:  # noqa: ANN401  (JSON)

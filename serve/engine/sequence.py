@@ -47,6 +47,7 @@ class ActiveSequence:
     num_new_tokens: int = 0
     finish_reason: Literal["stop", "length"] | None = None
     error: PotstillError | None = None
+    _progress: list[int] = field(default_factory=list)
     _prompt_logprobs: list[SampledLogprob | None] = field(default_factory=lambda: [None])
     _told_token_ids: list[int] = field(default_factory=list)
     _told_text: str = ""
@@ -72,6 +73,11 @@ class ActiveSequence:
         """Whether nothing more is to be computed."""
         return self.finish_reason is not None or self.error is not None
 
+    def note_progress(self) -> None:
+        """Remember how much of the prompt has been read by now."""
+        if self.request.tells_progress:
+            self._progress.append(self.num_computed)
+
     def read_prompt(self, start: int, logits_TV: npt.NDArray[np.float32]) -> None:
         """Note the log-probabilities of the prompt tokens after position `start`, [T, V]."""
         num_top = self.request.num_prompt_logprobs or 0
@@ -92,7 +98,9 @@ class ActiveSequence:
         self.num_new_tokens += 1
         self._told_token_ids.append(token_id)
         num_top = self.request.num_top_logprobs
-        logprob = None if num_top is None else sampled_logprob(logits_V, token_id, num_top)
+        logprob = None if num_top is None else self.sampler.drawn
+        if num_top is not None and not self.request.after_sampling:
+            logprob = sampled_logprob(logits_V, token_id, num_top)
         if piece is None:
             self.finish("stop", logprob)
             return
@@ -120,11 +128,13 @@ class ActiveSequence:
             if self._prompt_logprobs:
                 prompt_logprobs = tuple(self._prompt_logprobs)
             self._prompt_logprobs = []
-        if not (self.is_finished or self._told_text or self._told_logprobs or prompt_logprobs):
+        told = (self._told_text, self._told_logprobs, self._progress, prompt_logprobs)
+        if not (self.is_finished or any(told)):
             return None
         output = Output(
             text=self._told_text,
             token_ids=tuple(self._told_token_ids),
+            prompt_progress=tuple(self._progress),
             prompt_logprobs=prompt_logprobs,
             logprobs=tuple(self._told_logprobs),
             finish_reason=self.finish_reason,
@@ -133,4 +143,5 @@ class ActiveSequence:
             num_cached_tokens=self.num_cached_tokens,
         )
         self._told_token_ids, self._told_text, self._told_logprobs = [], "", []
+        self._progress = []
         return output

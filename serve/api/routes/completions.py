@@ -29,7 +29,7 @@ router = APIRouter()
 async def create_completion(body: CompletionRequest, http: Request) -> Response:
     """Continue a text, whole or as server-sent events."""
     serving = serving_of(http)
-    backend, able = serving.find_able(body.model, CompletionBackend)
+    backend, able = serving.find_able(body.model, CompletionBackend)  # type: ignore[type-abstract]
     body = body.model_copy(update={"model": backend.card["id"]})
     reply = await able.complete_text(body, caller_of(http))
     seconds = serving.request_timeout_seconds
@@ -47,7 +47,7 @@ async def create_completion(body: CompletionRequest, http: Request) -> Response:
 async def create_embeddings(body: EmbeddingRequest, http: Request) -> Response:
     """Give texts vectors."""
     serving = serving_of(http)
-    _, able = serving.find_able(body.model, EmbeddingBackend)
+    _, able = serving.find_able(body.model, EmbeddingBackend)  # type: ignore[type-abstract]
     work = able.embed(body, caller_of(http))
     embeddings = await whole(http, work, seconds=serving.request_timeout_seconds)
     return JSONResponse(embeddings, 200 if embeddings else STATUS_CLIENT_GONE)

@@ -26,7 +26,7 @@ async def create_response(body: ResponseRequest, http: Request) -> Response:
     backend = serving.find(body.model)
     body = body.model_copy(update={"model": backend.card["id"]})
     reply = await backend.chat(body.to_chat(), caller_of(http))
-    answer = ResponseAnswer(body)
+    answer = ResponseAnswer(body, tells_cut=http.url.path.startswith("/v1/"))
     seconds = serving.request_timeout_seconds
     if body.stream:
         events = answer.events(reply)

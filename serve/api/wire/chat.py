@@ -193,7 +193,7 @@ class ChatRequest(SamplingFields):
     timings_per_token: bool | None = None
     """llama.cpp's: a stream's chunks tell how fast it is."""
     return_progress: bool | None = None
-    """llama.cpp's: a stream tells when the prompt was read."""
+    """llama.cpp's: a stream tells how the reading of its prompt goes on."""
     verbose: bool | None = None
     """llama.cpp's: the answer tells the rendered prompt."""
 

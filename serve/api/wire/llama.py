@@ -41,6 +41,7 @@ class LlamaCompletionRequest(SamplingFields):
     n_probs: int | None = Field(default=None, ge=0, le=100)
     """Most probable tokens to report at each place."""
     post_sampling_probs: bool | None = None
+    """Report the probabilities that tokens were drawn by, instead of the model's own."""
     return_tokens: bool | None = None
     response_fields: list[Text] | None = None
     """The only fields to answer, `a/b` being field b of a."""
@@ -77,15 +78,9 @@ class LlamaCompletionRequest(SamplingFields):
         """Refuse what cannot be honoured, and what contradicts itself.
 
         Raises:
-            UnsupportedParameterError: Probabilities after sampling are asked for, or media.
+            UnsupportedParameterError: A prompt has media.
             InvalidRequestError: Parameters contradict each other.
         """
-        if self.post_sampling_probs and self.n_probs:
-            raise UnsupportedParameterError(
-                "probabilities after sampling are not supported",
-                where="post_sampling_probs",
-                hint="n_probs gives the model's own log-probabilities",
-            )
         if self.stream and self.wants_list:
             raise InvalidRequestError("a stream completes one prompt", where="prompt")
         if self.grammar is not None and self.json_schema is not None:

@@ -15,7 +15,7 @@ from serve.engine.request import EngineLimits
 from serve.engine.thread import EngineThread
 from serve.metrics import Metrics
 
-MAX_PARALLEL, MAX_QUEUE, CONTEXT_TOKENS = 4, 4, 512
+MAX_PARALLEL, MAX_QUEUE, CONTEXT_TOKENS, BATCH_TOKENS = 4, 4, 512, 64
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def make_app(tiny_model: GgufModel) -> Callable[..., FastAPI]:
         limits = EngineLimits(
             context_tokens=context_tokens,
             max_parallel=MAX_PARALLEL,
-            max_batch_tokens=64,
+            max_batch_tokens=BATCH_TOKENS,
             max_queue=max_queue,
         )
         local = LocalModel(

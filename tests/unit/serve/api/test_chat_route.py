@@ -1,11 +1,13 @@
 """Chats over HTTP: shapes that OpenAI's own types accept, streams that say what answers say."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from serve.api.assembly import Assembly
+from tests.unit.serve.api.conftest import BATCH_TOKENS
 
 
 def events(text: str) -> list[dict]:
@@ -141,10 +143,14 @@ def test_a_seed_repeats_an_answer_and_defaults_are_taken(chat, make_app):
     assert [answer["choices"][0]["message"] for answer in answers] == [expected, expected]
 
 
-def test_a_stream_tells_when_the_prompt_was_read(stream):
-    told = [c["prompt_progress"] for c in stream(return_progress=True) if "prompt_progress" in c]
-    assert len(told) == 1
-    assert told[0]["processed"] == told[0]["total"] > told[0]["cache"] >= 0
+def test_a_stream_tells_how_its_prompt_is_read(stream):
+    chunks = stream("word " * 150, return_progress=True)
+    told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+    assert {(one["total"], one["cache"]) for one in told} == {(told[0]["total"], told[0]["cache"])}
+    read = [one["processed"] for one in told]
+    assert read[0] == told[0]["cache"] < told[0]["total"] == read[-1]
+    assert len(read) >= 3
+    assert all(0 < after - before <= BATCH_TOKENS for before, after in pairwise(read))
 
 
 def test_timings_are_told_when_asked(chat, stream):

@@ -163,6 +163,27 @@ def test_llama_cpps_completion(post, client):
     assert [chunk["stop"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
+def test_llama_cpps_probabilities_may_be_those_that_tokens_were_drawn_by(post):
+    body = {"prompt": "Once upon", "n_predict": 4, "seed": 1, "n_probs": 3}
+    body |= {"temperature": 0.5, "top_k": 3}
+    raw = post("/completion", **body)["completion_probabilities"]
+    drawn = post("/completion", **body, post_sampling_probs=True)["completion_probabilities"]
+    for before, after in zip(raw, drawn, strict=True):
+        weights = {one["id"]: math.exp(one["logprob"] / 0.5) for one in before["top_logprobs"]}
+        expected = {
+            token_id: weight / sum(weights.values()) for token_id, weight in weights.items()
+        }
+        assert {one["id"]: one["prob"] for one in after["top_probs"]} == pytest.approx(expected)
+        assert after["id"] == before["id"]
+        assert after["prob"] == pytest.approx(expected[after["id"]])
+
+
+def test_llama_cpps_clients_are_told_that_a_cut_response_is_completed(post):
+    body = {"input": "Hi", "max_output_tokens": 2}
+    assert post("/v1/responses", **body)["status"] == "incomplete"
+    assert post("/responses", **body)["status"] == "completed"
+
+
 def test_llama_cpps_descriptions(client, post):
     assert client.get("/props").json()["total_slots"] == 4
     assert [slot["is_processing"] for slot in client.get("/slots").json()] == [False] * 4
