@@ -85,6 +85,9 @@ class Storage:
                 where=f"serve.storage.url {url.render_as_string(hide_password=True)}",
                 found=getattr(error, "orig", None) or error,
             ) from error
+        finally:
+            # Also where it fails: no connection stays open.
+            self._engine.dispose()
         self._writer = Writer(self._engine, self._erase_old_texts, RETENTION_SECONDS)
 
     def close(self) -> None:

@@ -1,0 +1,210 @@
+"""What is written is there, in both databases, and what may not be kept is not."""
+
+import asyncio
+import stat
+import time
+from concurrent.futures import Future
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError, SchemaVersionError
+from serve.api.wire.chat import ChatMessage
+from serve.storage import tables
+from serve.storage.config import StorageConfig
+from serve.storage.records import Said
+from serve.storage.storage import opened
+
+from .conftest import place, record
+
+DAY = 86_400
+
+
+def stored(storage, *columns):
+    query = select(*columns).order_by(tables.answers.c.number)
+    return asyncio.run(storage.read(lambda connection: connection.execute(query).all()))
+
+
+def save(storage, *records) -> None:
+    async def all_of_them() -> None:
+        await asyncio.gather(*(storage.record(one) for one in records))
+
+    asyncio.run(all_of_them())
+
+
+def texts(storage):
+    return stored(storage, tables.answers.c.messages, tables.answers.c.answer)
+
+
+def test_answers_come_back_as_they_were(open_storage):
+    storage = open_storage()
+    save(storage, record(1, place=place(shares={"student": 1.0})), record(2))
+    columns = tables.answers.c
+    assert stored(storage, columns.id, columns.experiment, columns.user) == [
+        ("a1", "e", "u"), ("a2", None, None),
+    ]  # fmt: skip
+    assert texts(storage)[0] == ('[{"role": "user", "content": "Question 1"}]', "Answer 1")
+    found = asyncio.run(storage.answer("a1"))
+    assert (found.model, found.conversation, found.prompt) == ("student", "c1", "p1")
+    assert asyncio.run(storage.answer("a3")) is None
+
+
+def test_an_answer_is_written_once_and_a_user_dealt_once(open_storage):
+    storage = open_storage()
+    first = record(1, place=place(shares={"student": 1.0}))
+    save(storage, first, first, record(2, place=place("teacher", shares={"teacher": 1.0})))
+    assert len(texts(storage)) == 2
+    query = select(tables.users.c.variant)
+    assert asyncio.run(storage.read(lambda one: one.scalars(query).all())) == ["student"]
+
+
+def test_what_was_committed_is_there_for_the_next(open_storage):
+    first = open_storage()
+    save(first, record(1))
+    salt, hashed = first.salt, first.hashed("user", "me")
+    first.close()
+    second = open_storage()
+    assert len(texts(second)) == 1
+    assert (second.salt, second.hashed("user", "me")) == (salt, hashed)
+
+
+def test_the_last_that_waits_is_written_when_it_closes(open_storage):
+    storage = open_storage()
+    for number in range(500):
+        storage.record_soon(record(number))
+    storage.close()
+    assert len(texts(open_storage())) == 500
+
+
+def test_texts_are_redacted(open_storage):
+    storage = open_storage(redact={**StorageConfig().redact, "name": "Bob"})
+    asked = "I am Bob, bob.b+x@mail.example.org, card 4111 1111 1111 1111, room 12."
+    messages = [ChatMessage(role="user", content=asked)]
+    save(storage, record(1, messages=messages, said=Said("Hi Bob\0!", "stop", 1, 1)))
+    (kept,) = texts(storage)
+    assert kept.messages == (
+        '[{"role": "user", "content": "I am [name], [email], card [number], room 12."}]'
+    )
+    assert kept.answer == "Hi [name]\ufffd!"
+
+
+def test_redaction_of_a_hostile_text_comes_to_an_end(open_storage):
+    storage = open_storage()
+    for character in ("a", "1", "a.", "1 "):  # quadratic would be hours
+        assert storage.redacted(character * 200_000) is not None
+
+
+def test_other_parts_than_texts_are_named(open_storage):
+    storage = open_storage()
+    parts = [{"type": "text", "text": "See"}, {"type": "image_url"}]
+    save(storage, record(1, messages=[ChatMessage(role="user", content=parts)]))
+    assert "See\\n[image_url]" in texts(storage)[0].messages
+
+
+def test_texts_can_be_left_out(open_storage):
+    storage = open_storage(text=False)
+    save(storage, record(1))
+    assert texts(storage) == [(None, None)]
+    assert storage.redacted("x") is None
+
+
+def test_a_shadow_keeps_the_messages_once(open_storage):
+    storage = open_storage()
+    save(storage, record(1, place=place()), record(2, place=place("teacher", shadow_of="a1")))
+    assert [row.messages is None for row in texts(storage)] == [False, True]
+
+
+def test_old_texts_are_erased_and_counts_stay(open_storage):
+    storage = open_storage(retention_days=2)
+    old = time.time() - 3 * DAY
+    save(storage, record(1, created=old), record(2))
+    comment = {"response_id": "a1", "created": old, "score": 1.0, "comment": "thanks"}
+
+    async def rate() -> None:
+        await storage.write(lambda one: one.execute(insert(tables.feedback).values(comment)))
+
+    asyncio.run(rate())
+    storage.close()
+    again = open_storage(retention_days=2)
+    for _ in range(200):
+        kept = stored(again, tables.answers.c.answer, tables.answers.c.completion_tokens)
+        if kept[0].answer is None:
+            break
+        time.sleep(0.02)
+    assert kept == [(None, 4), ("Answer 2", 4)]
+    said = asyncio.run(again.read(lambda one: one.execute(select(tables.feedback)).one()))
+    assert (said.score, said.comment) == (1.0, None)
+
+
+def test_texts_can_be_kept_for_ever():
+    assert StorageConfig(retention_days=0).retention_days is None
+    assert StorageConfig().retention_days == 30
+
+
+def test_tables_of_another_version_are_refused(open_storage):
+    storage = open_storage()
+    change = update(tables.facts).where(tables.facts.c.name == "version").values(value="7")
+
+    async def work() -> None:
+        await storage.write(lambda connection: connection.execute(change))
+
+    asyncio.run(work())
+    with pytest.raises(SchemaVersionError, match="version 1"):
+        open_storage()
+
+
+def test_one_bad_job_spoils_no_other(open_storage):
+    storage = open_storage()
+
+    def bad(connection) -> None:
+        connection.execute(insert(tables.votes).values(first_id="only"))
+
+    async def work() -> list[object]:
+        jobs = [storage.record(record(1)), storage.write(bad), storage.record(record(2))]
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    results = asyncio.run(work())
+    assert isinstance(results[1], Exception)
+    assert len(texts(storage)) == 2
+
+
+def test_a_storage_that_is_closed_takes_no_more(open_storage):
+    storage = open_storage()
+    storage.close()
+    refused: Future[None] = storage.submit(lambda _: None)
+    with pytest.raises(BackendUnavailableError):
+        refused.result(1)
+
+
+@pytest.mark.parametrize("url", ["mysql://host/name", "no address", "sqlite3:///x"])
+def test_what_is_no_database_is_refused(url):
+    with (
+        pytest.raises(ConfigError, match=r"serve\.storage\.url"),
+        opened(StorageConfig(url=url), "unused"),
+    ):
+        pass
+
+
+def test_a_database_that_is_away_is_told_without_its_password(tmp_path):
+    url = f"postgresql+psycopg://me:hidden@/name?host={tmp_path}"
+    with (
+        pytest.raises(ArtifactError, match="cannot be opened") as caught,
+        opened(StorageConfig(url=url), tmp_path),
+    ):
+        pass
+    assert "hidden" not in str(caught.value)
+    with (
+        pytest.raises(ArtifactError, match="cannot be written"),
+        opened(StorageConfig(), tmp_path / "absent" / "x.sqlite"),
+    ):
+        pass
+
+
+def test_a_file_is_for_its_owner_and_has_write_ahead_logging(tmp_path):
+    path = tmp_path / "traffic.sqlite"
+    with opened(StorageConfig(), path) as storage:
+        mode = asyncio.run(
+            storage.read(lambda one: one.exec_driver_sql("pragma journal_mode").scalar())
+        )
+    assert mode == "wal"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
