@@ -157,7 +157,7 @@ def _codes_beside_verdicts() -> Iterator[None]:
         raise
     except typer.TyperException as error:
         if getattr(error, "exit_code", None) == WRONG_USAGE:
-            error.exit_code = COMPARE_USAGE  # type: ignore[attr-defined]
+            error.exit_code = COMPARE_USAGE
         raise
     except ConfigError as error:
         error.exit_code = COMPARE_USAGE

@@ -95,10 +95,13 @@ def _gguf(facts: Facts, _stats: Facts) -> str:
 
 
 def _comparison(facts: Facts, _stats: Facts) -> str:
-    row = next(row for row in facts["rows"] if row["name"] == facts["recommended"])
+    outcome, student = facts["outcome"].replace("_", " "), facts["recommended"]
+    row = next((row for row in facts["rows"] if row["name"] == student), None)
+    if row is None:  # Two endpoints were compared, and no files.
+        return f"{outcome}: {student} in place of {facts['reference']}"
     nearness = "" if row["kl_nats"] is None else f"KL {row['kl_nats']:.3f} nats, "
     return (
-        f"{row['name']}: {nearness}{row['size_ratio']:.2f}x the size and "
+        f"{outcome}; {row['name']}: {nearness}{row['size_ratio']:.2f}x the size and "
         f"{row['speed_ratio']:.2f}x the speed of {facts['reference']}"
     )
 

@@ -193,6 +193,14 @@ def test_the_first_stage_that_fails_stops_the_pipeline(run_directory, processes,
     assert [command[3] for command in processes.commands] == ["generate", "train"]
 
 
+@pytest.mark.parametrize(
+    ("code", "told"), [(0, 0), (1, 0), (2, 0), (3, 0), (64, 2), (70, 1), (130, 130)]
+)
+def test_a_verdict_is_no_error_of_the_pipeline(run_directory, processes, code, told):
+    processes.codes = {"compare": code}
+    assert run_pipeline(OWN, run_directory, force=False) == told
+
+
 def test_a_stage_that_is_killed_is_told_with_what_kills(run_directory, processes):
     processes.codes = {"train": -signal.SIGKILL}
     with pytest.raises(PotstillError, match="the train stage was killed") as caught:

@@ -32,6 +32,7 @@ FACTS = {
         "recommended": "student-Q8_0",
     },
     "comparison": {
+        "outcome": "INVALID_JUDGE",
         "reference": "teacher-F16",
         "recommended": "student-Q8_0",
         "rows": [
@@ -48,7 +49,8 @@ EXPECTED = {
     "224,512 completion tokens, 4 conversations left out",
     "student": "24 layers, 113.3M parameters; KL 1.104 → 0.312 nats, top-1 agreement 48.9% → 70.1%",
     "gguf": "student-F16, student-Q8_0; served: student-Q8_0",
-    "comparison": "student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the speed of teacher-F16",
+    "comparison": "INVALID JUDGE; student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the speed "
+    "of teacher-F16",
 }
 
 
@@ -88,7 +90,15 @@ def test_a_student_with_other_tokens_is_told_without_what_cannot_be_compared(run
     finish(run_directory, "comparison", FACTS["comparison"] | {"rows": rows})
     table = shown(run_directory)
     assert table["student"][-1].endswith("2.500 → 1.500 nats per token of its own")
-    assert table["comparison"][-1].startswith("student-Q8_0: 0.45x the size and 2.08x the speed")
+    assert table["comparison"][-1].startswith(
+        "INVALID JUDGE; student-Q8_0: 0.45x the size and 2.08x the speed"
+    )
+
+
+def test_two_endpoints_are_told_without_figures_of_files(run_directory):
+    facts = {"outcome": "PASS", "reference": "large", "recommended": "small", "rows": []}
+    finish(run_directory, "comparison", facts)
+    assert shown(run_directory)["comparison"][-1] == "PASS: small in place of large"
 
 
 def test_all_stages_are_rows_in_their_order_begun_and_missing_ones_too(run_directory):
