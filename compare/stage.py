@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from compare.answers.answers import Answer, Role, Sampling
 from compare.answers.cache import JsonCache
-from compare.answers.client import Endpoint, find_endpoint, open_client
+from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.answers.inputs import read_asked, settings
@@ -25,6 +24,7 @@ from compare.answers.questions import Question
 from compare.answers.serving import FileSide, OpenEndpoint, Serving, Sides
 from compare.config import CompareConfig, SideConfig
 from compare.judges.decision import decide, judgement_rows
+from compare.judges.examples import examples
 from compare.judges.health import is_sound_so_far
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registration import Registration, register
@@ -32,7 +32,7 @@ from compare.judges.registry import AtHand
 from compare.measurement.heldout import longest_first, prompt_lengths
 from compare.measurement.machine import describe_machine
 from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_evaluation
-from compare.measurement.speed import Speed, measure_speed
+from compare.measurement.served import Served, measure_served, prompts_read_otherwise
 from compare.report.page import render_page
 from compare.report.report import Report, build_report
 from compare.report.summary import verdict_sentences
@@ -53,8 +53,6 @@ JUDGE_CONTEXT_TOKENS = 700
 """Room for the rubric and the marks between two answers."""
 NUM_ANSWERS_JUDGED = 4
 """Answers' lengths in one question to a judge: the teacher's and its longest damage."""
-NUM_SIDE_BY_SIDE = 60
-"""Prompts whose answers are on the page; all are in pairs.parquet."""
 
 
 def run(config: CompareConfig, run_directory: RunDirectory) -> Manifest:
@@ -107,13 +105,13 @@ def _compare(
     own_student = run.student_dir if run and run.has_own_tokenizer else None
     lengths = prompt_lengths(questions, own_student)
     questions = [one for one in questions if one.prompt_id in lengths]
-    serving = _serving(config, session, max(lengths.values()), open_endpoint)
-
-    fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
-    sft = sft_evaluation(config.sft_run, run) if run and config.sft_run else None
-    speed = _speed(config, run, measured, questions, serving) if run else {}
+    serving = _serving(config, session, run, max(lengths.values()), open_endpoint)
 
     sides = _sides(config, run)
+    fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
+    sft = sft_evaluation(config.sft_run, run) if run and config.sft_run else None
+    served = _served(config, run, sides, measured, questions, serving)
+
     collection = Collection(
         questions=questions,
         sides=sides,
@@ -124,16 +122,18 @@ def _compare(
     )
     registration = register(measured, config.verdict, len(collection.book().answers()))
     answers = collection.answers(serving)
-    panel, opinions = _judge(config, run, questions, answers, kept, sides, serving)
+    panel, opinions = _judge(config, run, questions, answers, (measured, kept), sides, serving)
     verdict = decide(config, registration, opinions, answers, panel.cluster_of)
     report = build_report(
         run,
         fidelity,
-        speed,
+        served,
         verdict=verdict,
         sft=sft,
         costs=config.cost,
         prompt_tokens_per_output_token=_prompt_share(answers),
+        notes=prompts_read_otherwise(run, sides, questions, answers),
+        examples=examples(panel.pairs, answers, opinions),
         settings=config.to_json(),
         machine=describe_machine(),
     )
@@ -141,13 +141,17 @@ def _compare(
 
 
 def _serving(
-    config: CompareConfig, session: StageSession, longest_tokens: int, open_endpoint: OpenEndpoint
+    config: CompareConfig,
+    session: StageSession,
+    run: RunFiles | None,
+    longest_tokens: int,
+    open_endpoint: OpenEndpoint,
 ) -> Serving:
+    asked = longest_tokens + max(config.max_tokens, config.speed_tokens)
+    held_out = [len(conversation.token_ids) for conversation in run.held_out] if run else []
     return Serving(
         open_endpoint=open_endpoint,
-        context_tokens=longest_tokens
-        + max(config.max_tokens, config.speed_tokens)
-        + SPARE_CONTEXT_TOKENS,
+        context_tokens=max([asked, *held_out]) + SPARE_CONTEXT_TOKENS,
         log_path=session.scratch_dir / "endpoint.log",
         max_concurrency=config.max_concurrency,
         timeout_seconds=config.request_timeout_seconds,
@@ -155,26 +159,21 @@ def _serving(
     )
 
 
-def _speed(
+def _served(
     config: CompareConfig,
-    run: RunFiles,
+    run: RunFiles | None,
+    sides: Sides,
     cache: JsonCache,
     questions: Sequence[Question],
     serving: Serving,
-) -> dict[str, Speed]:
-    """Time all files, one request at a time, on a server that has seen none of the prompts."""
-    stored = cache.get("speed")
-    if stored is None:
-        names = [str(file["name"]) for file in run.files]
-        timed = longest_first(questions)[: config.speed_rounds]
-        with (
-            serving.open_endpoint(names, serving.context_tokens, 1, serving.log_path) as base_url,
-            open_client(base_url, config.request_timeout_seconds) as client,
-        ):
-            found = measure_speed(client, names, timed, config.speed_tokens)
-        stored = {name: asdict(value) for name, value in found.items()}
-        cache.put("speed", stored)
-    return {name: Speed(**value) for name, value in stored.items()}
+) -> Served:
+    stored = cache.get("served")
+    if stored is not None:
+        return Served.model_validate(stored)
+    timed = longest_first(questions)[: config.speed_rounds]
+    served = measure_served(run, sides, serving, timed, config.speed_tokens)
+    cache.put("served", served.model_dump(mode="json"))
+    return served
 
 
 def _sides(config: CompareConfig, run: RunFiles | None) -> Sides:
@@ -206,12 +205,18 @@ def _judge(
     run: RunFiles | None,
     questions: Sequence[Question],
     answers: Sequence[Answer],
-    cache: JsonCache,
+    caches: tuple[JsonCache, JsonCache],
     sides: Sides,
     serving: Serving,
 ) -> tuple[Panel, list[Opinion]]:
+    """Ask all judges.
+
+    Args:
+        caches: Of this comparison, for who is done; and perhaps of several, for single readings.
+    """
+    of_stage, kept = caches
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
-    panel = Panel(config, questions, answers, cache, partial(is_sound_so_far, plan=plan))
+    panel = Panel(config, questions, answers, of_stage, partial(is_sound_so_far, plan=plan))
     judged_tokens = NUM_ANSWERS_JUDGED * config.max_tokens + JUDGE_CONTEXT_TOKENS
     with ExitStack() as stack:
         endpoints: dict[Role, Endpoint] = {}
@@ -219,7 +224,7 @@ def _judge(
             wide = serving.with_room(judged_tokens)
             endpoints = stack.enter_context(wide.served({"teacher": sides["teacher"]}))
         at_hand = AtHand(
-            cache=cache,
+            cache=kept,
             teacher=endpoints.get("teacher"),
             teacher_gguf=run.path(run.reference) if run else None,
             max_concurrency=config.max_concurrency,
@@ -246,12 +251,6 @@ def _finish(
 ) -> Manifest:
     rows = [answer.model_dump() for answer in answers]
     judgements = [row for one in opinions for row in judgement_rows(one, panel.cluster_of)]
-    shown = {pair.question.prompt_id for pair in panel.pairs[:NUM_SIDE_BY_SIDE]}
-    side_by_side = [
-        row
-        for row in rows
-        if row["prompt_id"] in shown and row["sample"] == 0 and row["role"] != "known_worse"
-    ]
     with disk_errors("writing the report", session.dir):
         counts = {
             PAIRS_NAME: write_rows(session.dir / PAIRS_NAME, PAIR_SCHEMA, rows),
@@ -260,7 +259,7 @@ def _finish(
             ),
         }
         write_text_atomically(session.dir / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
-        write_text_atomically(session.dir / PAGE_NAME, render_page(report, side_by_side))
+        write_text_atomically(session.dir / PAGE_NAME, render_page(report))
     for row in report.rows:
         append_metrics(
             run_directory.metrics_path, STAGE, **row.model_dump(mode="json", exclude_none=True)

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else: no script, no network, no second file.
+"""HTML pages that need nothing else: no network, no second file, no script but the room's own.
 
 In: a room's template, which fills the blocks of `page.html.j2`, and values, which are untrusted
 text. Out: HTML. Knows nothing of what a page is about.
@@ -6,12 +6,26 @@ text. Out: HTML. Knows nothing of what a page is about.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any
 
 
-def render_page(room: str, template: str, **values: Any) -> str:  # noqa: ANN401  (what is shown)
-    """Render a template that lies in a room's folder; text in values is escaped."""
+def render_page(
+    room: str,
+    template: str,
+    *,
+    script: str | None = None,
+    **values: Any,  # noqa: ANN401  (what is shown)
+) -> str:
+    """Render a template that lies in a room's folder; text in values is escaped.
+
+    Args:
+        script: JavaScript in the room's folder. The page's policy names its hash, so that a browser
+            runs it and nothing else, whatever is in the values.
+    """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(room, "."), PackageLoader("potstill", ".")]),
@@ -20,4 +34,8 @@ def render_page(room: str, template: str, **values: Any) -> str:  # noqa: ANN401
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
+    code = environment.get_template(script).render() if script else ""
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        **values, script=Markup(code), script_source=f"sha256-{digest}" if code else ""
+    )

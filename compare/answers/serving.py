@@ -66,14 +66,18 @@ class Serving:
             names, self.context_tokens, self.max_concurrency, self.log_path
         ) as base_url:
             for role, side in files.items():
-                found[role] = Endpoint(
-                    base_url=base_url,
-                    model=side.name,
-                    identity=side.identity,
-                    timeout_seconds=self.timeout_seconds,
-                    max_retries=self.max_retries,
-                )
+                found[role] = self.endpoint(side, base_url)
             yield found
+
+    def endpoint(self, side: FileSide, base_url: str) -> Endpoint:
+        """Return where a file is served, on a server that runs."""
+        return Endpoint(
+            base_url=base_url,
+            model=side.name,
+            identity=side.identity,
+            timeout_seconds=self.timeout_seconds,
+            max_retries=self.max_retries,
+        )
 
 
 def name_of(side: FileSide | Endpoint) -> str:

@@ -17,6 +17,7 @@ from compare.judges.protocol import Pair
 from compare.judges.registration import Registration
 from compare.report.verdict import Verdict
 from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.sample_size import power
 
 VOTES = "votes"
 NO_JUDGE = "no judge of quality was configured, and likeness to the teacher decides nothing"
@@ -49,6 +50,7 @@ def decide(
     outcome = deciding.outcome if deciding else None
     names = {answer.role: answer.model for answer in answers}
     refused = Counter(answer.role for answer in answers if answer.is_refused)
+    num_prompts = len({answer.prompt_id for answer in answers if not answer.is_refused})
     return Verdict(
         outcome=outcome or Outcome.INVALID_JUDGE,
         reason=deciding.reason if deciding else NO_JUDGE,
@@ -57,9 +59,10 @@ def decide(
         cluster_by=config.verdict.cluster_by,
         registered_at=registration.registered_at,
         num_answers_before=registration.num_answers_before,
+        power_at_parity=power(plan, num_prompts),
         decided_by=deciding.name if deciding else None,
         judges=tuple(reports),
-        num_prompts=len({answer.prompt_id for answer in answers if not answer.is_refused}),
+        num_prompts=num_prompts,
         num_refused={"student": refused["student"], "teacher": refused["teacher"]},
         samples_per_prompt=config.samples_per_prompt,
         temperature=config.temperature,

@@ -14,20 +14,22 @@ from dataclasses import dataclass
 from compare.judges.health import Health, Humans, control_row, health_of, pair_key
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgement, Pair
-from compare.report.verdict import Estimate, HumanCorrected, JudgedPair, JudgeReport, Slice
-from potstill.verdict.holm import holm
-from potstill.verdict.intervals import MeanInterval, Method, mean_interval
-from potstill.verdict.judge_accuracy import (
-    LEAST_HUMAN_VOTES,
-    corrected_verdict,
-    human_corrected_win_rate,
+from compare.report.verdict import (
+    EQUAL,
+    Discordance,
+    Estimate,
+    HumanCorrected,
+    JudgeReport,
+    ScaleName,
+    Slice,
 )
+from potstill.verdict.holm import adjusted_outcomes
+from potstill.verdict.intervals import MeanInterval, Method, mean_interval
+from potstill.verdict.judge_accuracy import LEAST_HUMAN_VOTES, human_corrected_win_rate
 from potstill.verdict.mcnemar import mcnemar
-from potstill.verdict.non_inferiority import further_pairs, outcome_of_bounds, win_rate
+from potstill.verdict.non_inferiority import further_values, outcome_of_bounds
 from potstill.verdict.outcome import Outcome, Plan
 
-NUM_SHOWN = 60
-"""Judged pairs in the report; all are in judgements.parquet."""
 FEWEST_CLUSTERS = 2
 """A slice of one observation has no spread and is left out."""
 
@@ -36,10 +38,14 @@ FEWEST_CLUSTERS = 2
 class Scale:
     """What a judge's figure means."""
 
-    name: str
+    name: ScaleName
     bounds: tuple[float, float]
-    equal: float
     values_of: Callable[[Judgement], float]
+
+    @property
+    def equal(self) -> float:
+        """What equal models have."""
+        return EQUAL[self.name]
 
     def interval(
         self, decided: Sequence[Decided], alpha: float, method: Method = "t"
@@ -59,11 +65,10 @@ class Decided:
     cluster: str
 
 
-WIN_RATE = Scale("win rate", (0.0, 1.0), 0.5, lambda said: said.score or 0.0)
+WIN_RATE = Scale("win rate", (0.0, 1.0), lambda said: said.score or 0.0)
 DIFFERENCE = Scale(
     "difference",
     (-1.0, 1.0),
-    0.0,
     lambda said: (said.student_value or 0.0) - (said.teacher_value or 0.0),
 )
 
@@ -104,7 +109,6 @@ def report_on(
         controls=tuple(control_row(control, plan) for control in judged.controls),
         num_failed=len(said) - len(decided),
         usage=judged.usage,
-        pairs=tuple(_shown(pair, judgement) for pair, judgement in both[:NUM_SHOWN]),
     )
     if not health.is_valid or not decided:
         return report
@@ -121,7 +125,7 @@ def _figures(
     interval = scale.interval(decided, plan.alpha)
     threshold = scale.equal - plan.margin
     outcome = outcome_of_bounds(interval.lower, interval.upper, threshold)
-    further = _further(decided, scale, plan)
+    further = further_values(interval, threshold, plan)
     return {
         "outcome": None if is_similarity else outcome,
         "reason": _because(outcome, interval, threshold, scale, further),
@@ -130,7 +134,7 @@ def _figures(
             scale.interval(decided, plan.alpha, "bca"), scale, threshold, decided
         ),
         "further_pairs": further if outcome is Outcome.INCONCLUSIVE else None,
-        "mcnemar_p_value": _mcnemar(decided),
+        "discordance": _discordance(decided),
         "slices": tuple(_slices(decided, scale, plan)),
     }
 
@@ -156,19 +160,6 @@ def _estimate(
     )
 
 
-def _further(decided: Sequence[Decided], scale: Scale, plan: Plan) -> int | None:
-    """Return how many pairs are missing: a difference is twice a win rate less one."""
-    rate = win_rate(
-        [scale.values_of(one.judgement) / 2 + 0.5 for one in decided]
-        if scale is DIFFERENCE
-        else [scale.values_of(one.judgement) for one in decided],
-        [one.cluster for one in decided],
-        alpha=plan.alpha,
-    )
-    margin = plan.margin / 2 if scale is DIFFERENCE else plan.margin
-    return further_pairs(rate, Plan(margin=margin, alpha=plan.alpha, power=plan.power))
-
-
 def _slices(decided: Sequence[Decided], scale: Scale, plan: Plan) -> list[Slice]:
     """Return the slices that leave something out, each at Holm's level among all."""
     groups: dict[tuple[str, str], list[Decided]] = {}
@@ -184,33 +175,32 @@ def _slices(decided: Sequence[Decided], scale: Scale, plan: Plan) -> list[Slice]
         return []
     threshold = scale.equal - plan.margin
     intervals = [scale.interval(group, plan.alpha) for group in groups.values()]
-    above = holm([interval.p_at_most(threshold) for interval in intervals])
-    below = holm([interval.p_at_least(threshold) for interval in intervals])
+    found = adjusted_outcomes(intervals, threshold, plan.alpha)
     return [
         Slice(
             key=key,
             value=value,
-            estimate=_estimate(interval, scale, threshold, groups[key, value]),
-            p_adjusted=passes,
-            outcome=Outcome.PASS
-            if passes < plan.alpha
-            else Outcome.FAIL
-            if fails < plan.alpha
-            else Outcome.INCONCLUSIVE,
+            estimate=_estimate(interval, scale, threshold, group),
+            p_adjusted=adjusted.p_not_inferior,
+            outcome=adjusted.outcome,
         )
-        for (key, value), interval, passes, fails in zip(
-            groups, intervals, above, below, strict=True
+        for ((key, value), group), interval, adjusted in zip(
+            groups.items(), intervals, found, strict=True
         )
     ]
 
 
-def _mcnemar(decided: Sequence[Decided]) -> float | None:
-    """Return McNemar's exact p-value where every figure is right or wrong."""
+def _discordance(decided: Sequence[Decided]) -> Discordance | None:
+    """Return McNemar's test where every figure is right or wrong."""
     values = [(one.judgement.student_value, one.judgement.teacher_value) for one in decided]
     if not all(value in (0.0, 1.0) for pair in values for value in pair):
         return None
-    students, teachers = zip(*values, strict=True)
-    return mcnemar(students, teachers).p_exact
+    test = mcnemar(*zip(*values, strict=True))
+    return Discordance(
+        only_student=test.num_only_student,
+        only_teacher=test.num_only_teacher,
+        p_exact=test.p_exact,
+    )
 
 
 def _human_corrected(
@@ -233,7 +223,7 @@ def _human_corrected(
         upper=corrected.upper,
         num_human_votes=corrected.num_human_votes,
         num_judged=corrected.num_judged,
-        outcome=corrected_verdict(corrected, plan),
+        outcome=outcome_of_bounds(corrected.lower, corrected.upper, plan.win_rate_threshold),
     )
 
 
@@ -247,18 +237,6 @@ def _because(
         return figure
     more = "more than a million" if further is None else f"about {further:,}"
     return f"{figure}; {more} further prompts are needed at this rate"
-
-
-def _shown(pair: Pair, judgement: Judgement) -> JudgedPair:
-    return JudgedPair(
-        prompt_id=pair.question.prompt_id,
-        sample=pair.sample,
-        slices=pair.question.slices,
-        messages=pair.question.messages,
-        student=pair.student,
-        teacher=pair.teacher,
-        judgement=judgement,
-    )
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -32,7 +32,7 @@ class Health:
     def reason(self) -> str:
         """Which checks were failed, or could not be made, in words."""
         told = [
-            f"{check.name}: {check.value:.2f}, but {check.detail} {check.limit:.2f}"
+            f"{check.name}: {check.value:.2f} ({check.detail} {check.limit:.2f})"
             for check in self.checks
             if check.passed is False and check.value is not None and check.limit is not None
         ]

@@ -36,7 +36,7 @@ class Panel:
     """The judges of a comparison.
 
     Args:
-        cache: Where it is kept that a judge is done.
+        cache: Where it is kept, for this comparison only, that a judge is done.
         is_sound: Whether what a judge said of controls so far is what a sound one says.
     """
 

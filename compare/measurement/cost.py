@@ -7,8 +7,9 @@ nothing of how speed was measured. A machine's price is for all it does, so prom
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from compare.measurement.config import ApiPrice, CostConfig
+from compare.measurement.config import CostConfig
 from compare.report.cost import Cost, CostRow
 
 SECONDS_PER_HOUR = 3600.0
@@ -18,11 +19,13 @@ MILLION = 1e6
 
 @dataclass(frozen=True)
 class Running:
-    """A model on the machine."""
+    """A model that answers."""
 
     name: str
-    tokens_per_second: float
-    """Output tokens, of all that it answers at once."""
+    tokens_per_second: float | None
+    """Output tokens; None where nobody could measure them."""
+    is_here: bool = True
+    """Whether it runs on the machine whose price is told."""
     bytes: int | None = None
     peak_memory_bytes: int | None = None
 
@@ -34,103 +37,67 @@ def dollars_per_million_tokens(
     return dollars_per_hour * MILLION / (tokens_per_second * SECONDS_PER_HOUR * utilisation)
 
 
-def break_even_utilisation(
-    dollars_per_hour: float, tokens_per_second: float, dollars_per_million: float
-) -> float | None:
-    """Return how busy a machine must be for its tokens to cost no more than a price.
-
-    Returns:
-        None: The price is 0, which no machine reaches.
-    """
-    if dollars_per_million <= 0:
-        return None
-    return dollars_per_million_tokens(dollars_per_hour, tokens_per_second, 1.0) / (
-        dollars_per_million
-    )
-
-
 def price(
-    config: CostConfig,
-    student: Running,
-    teacher: Running | None,
-    prompt_tokens_per_output_token: float,
-) -> Cost | None:
-    """Return the prices of the student, the teacher and each API.
+    config: CostConfig, student: Running, teacher: Running, prompt_tokens_per_output_token: float
+) -> Cost:
+    """Return what the student, the teacher and each API cost.
 
     Args:
-        teacher: None where the teacher does not run on this machine.
         prompt_tokens_per_output_token: How long prompts are beside answers: an API asks for both.
-
-    Returns:
-        None: The machine's price is not told.
     """
-    dollars = config.machine_dollars_per_hour
-    if dollars is None:
-        return None
-    own = dollars_per_million_tokens(dollars, student.tokens_per_second, config.utilisation)
-    rows = [_machine_row(config, dollars, student, "student", own)]
-    if teacher is not None:
-        teachers = dollars_per_million_tokens(
-            dollars, teacher.tokens_per_second, config.utilisation
+    teachers_machine = config.teacher_dollars_per_hour
+    if teachers_machine is None and teacher.is_here:
+        teachers_machine = config.machine_dollars_per_hour
+    own = _machine_row(config, student, "student", config.machine_dollars_per_hour)
+    others = [_machine_row(config, teacher, "teacher", teachers_machine)]
+    others += [
+        CostRow(
+            name=api.name,
+            kind="api",
+            dollars_per_million_output_tokens=api.dollars_per_million_output_tokens
+            + prompt_tokens_per_output_token * api.dollars_per_million_input_tokens,
         )
-        rows.append(_machine_row(config, dollars, teacher, "teacher", teachers, (student, own)))
-    rows += [
-        _api_row(api, dollars, (student, own), prompt_tokens_per_output_token)
         for api in config.apis
     ]
-    return Cost(machine_dollars_per_hour=dollars, utilisation=config.utilisation, rows=tuple(rows))
+    return Cost(
+        machine_dollars_per_hour=config.machine_dollars_per_hour,
+        teacher_dollars_per_hour=teachers_machine,
+        utilisation=config.utilisation,
+        rows=(own, *(_against(own, row) for row in others)),
+    )
 
 
 def _machine_row(
     config: CostConfig,
-    dollars: float,
     model: Running,
-    kind: str,
-    asked: float,
-    student: tuple[Running, float] | None = None,
+    kind: Literal["student", "teacher"],
+    dollars_per_hour: float | None,
 ) -> CostRow:
+    full = None
+    if dollars_per_hour is not None and model.tokens_per_second is not None:
+        full = dollars_per_million_tokens(dollars_per_hour, model.tokens_per_second, 1.0)
     return CostRow(
         name=model.name,
         kind=kind,
-        dollars_per_million_output_tokens=asked,
-        at_full_use=asked * config.utilisation,
         tokens_per_second=model.tokens_per_second,
         bytes=model.bytes,
         peak_memory_bytes=model.peak_memory_bytes,
-        **_against(dollars, student, asked),
+        dollars_per_million_output_tokens=None if full is None else full / config.utilisation,
+        at_full_use=full,
     )
 
 
-def _api_row(
-    api: ApiPrice, dollars: float, student: tuple[Running, float], prompt_tokens: float
-) -> CostRow:
-    asked = (
-        api.dollars_per_million_output_tokens + prompt_tokens * api.dollars_per_million_input_tokens
+def _against(student: CostRow, row: CostRow) -> CostRow:
+    """Return a row with what it is beside the student's; a price of 0 no machine reaches."""
+    own, asked = (one.dollars_per_million_output_tokens for one in (student, row))
+    if own is None or student.at_full_use is None or student.tokens_per_second is None or not asked:
+        return row
+    share = student.at_full_use / asked
+    monthly = HOURS_PER_MONTH * SECONDS_PER_HOUR * student.tokens_per_second
+    return row.model_copy(
+        update={
+            "ratio_to_student": asked / own,
+            "break_even_utilisation": share,
+            "break_even_tokens_per_month": share * monthly,
+        }
     )
-    return CostRow(
-        name=api.name,
-        kind="api",
-        dollars_per_million_output_tokens=asked,
-        at_full_use=None,
-        tokens_per_second=None,
-        bytes=None,
-        peak_memory_bytes=None,
-        **_against(dollars, student, asked),
-    )
-
-
-def _against(
-    dollars: float, student: tuple[Running, float] | None, asked: float
-) -> dict[str, float | None]:
-    if student is None:
-        return dict.fromkeys(
-            ("ratio_to_student", "break_even_utilisation", "break_even_tokens_per_month")
-        )
-    model, own = student
-    share = break_even_utilisation(dollars, model.tokens_per_second, asked)
-    monthly = HOURS_PER_MONTH * SECONDS_PER_HOUR * model.tokens_per_second
-    return {
-        "ratio_to_student": asked / own,
-        "break_even_utilisation": share,
-        "break_even_tokens_per_month": None if share is None else share * monthly,
-    }

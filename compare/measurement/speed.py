@@ -1,19 +1,19 @@
 """How fast each model of an endpoint answers one user.
 
-In: a client, model names, prompts. Out: the median over rounds of tokens per second and of the time
+In: models at servers, prompts. Out: the median over rounds of tokens per second and of the time
 to the first token. Knows nothing of what runs behind the endpoint.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 import openai
 
-from compare.answers.client import backend_errors, wire_messages
+from compare.answers.client import LimitName, backend_errors, wire_messages
 from compare.answers.questions import Question
 from potstill.errors import BackendError
 from potstill.progress import track
@@ -34,32 +34,39 @@ class Speed:
     """Answers behind the medians; one of fewer than two tokens has no speed."""
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A model at a server."""
+
+    client: openai.OpenAI
+    model: str
+    limit_name: LimitName = "max_tokens"
+
+
 def measure_speed(
-    client: openai.OpenAI, models: Sequence[str], prompts: Sequence[Question], max_tokens: int
+    models: Mapping[str, Timed], prompts: Sequence[Question], max_tokens: int
 ) -> dict[str, Speed]:
     """Time every model once a round, one prompt a round, and take medians.
 
     Prompts differ from round to round, so that a server which remembers prompts reads each anew.
 
     Raises:
-        BackendError: The endpoint fails, or a model never answers with two tokens.
+        BackendError: An endpoint fails, or a model never answers with two tokens.
     """
-    samples: dict[str, list[Speed]] = {model: [] for model in models}
+    samples: dict[str, list[Speed]] = {name: [] for name in models}
     with track("measuring speed", len(models) * (len(prompts) + 1), "answers") as progress:
-        for model in models:
-            time_answer(client, model, WARM_UP_MESSAGES, 4)
+        for timed in models.values():
+            time_answer(timed, WARM_UP_MESSAGES, 4)
             progress.advance()
         for prompt in prompts:
-            for model in models:
-                sample = time_answer(client, model, prompt.messages, max_tokens)
-                samples[model] += [sample] if sample else []
+            for name, timed in models.items():
+                sample = time_answer(timed, prompt.messages, max_tokens)
+                samples[name] += [sample] if sample else []
                 progress.advance()
-    return {model: _median(model, samples[model]) for model in models}
+    return {name: _median(name, samples[name]) for name in models}
 
 
-def time_answer(
-    client: openai.OpenAI, model: str, messages: Sequence[Message], max_tokens: int
-) -> Speed | None:
+def time_answer(timed: Timed, messages: Sequence[Message], max_tokens: int) -> Speed | None:
     """Time one streamed answer at temperature 0; None when it has fewer than two tokens.
 
     Raises:
@@ -69,14 +76,14 @@ def time_answer(
     first = last = None
     num_tokens = 0
     with (
-        backend_errors(model),
-        client.chat.completions.create(
-            model=model,
+        backend_errors(timed.model),
+        timed.client.chat.completions.create(
+            model=timed.model,
             messages=wire_messages(messages),
             temperature=0.0,
-            max_tokens=max_tokens,
             stream=True,
             stream_options={"include_usage": True},
+            extra_body={timed.limit_name: max_tokens},
         ) as stream,
     ):
         for chunk in stream:

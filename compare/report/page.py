@@ -1,72 +1,76 @@
-"""The report as one HTML page that needs nothing else: no script, no network, no second file.
+"""The report as one HTML page that needs no network and no second file.
 
-In: a `Report` and the answers, which are untrusted text. Out: HTML.
-Knows nothing of how anything was measured.
+In: a `Report`, whose texts are untrusted. Out: HTML. Knows nothing of how anything was measured.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from collections import Counter
 
-from compare.report.report import ModelRow, Report
-from compare.report.summary import summarise
+from compare.report.charts import Axis, loss_budget
+from compare.report.report import Report
+from compare.report.summary import answer, size, summarise
 from compare.report.table import HEADINGS, NEARNESS_HEADINGS, cells, nearness_cells
+from compare.report.verdict import Example, JudgeReport
 from potstill import pages
 from potstill.fidelity import NUM_CONFIDENCE_BINS
+from potstill.verdict.outcome import Outcome
 
-CHART_WIDTH_PERCENT = 84.0
-"""What the longest bar and its whisker may take, so that the figure beside them has room."""
+SYMBOLS = {
+    Outcome.PASS: "✓",
+    Outcome.FAIL: "✗",
+    Outcome.INCONCLUSIVE: "?",
+    Outcome.INVALID_JUDGE: "!",
+}
+"""Beside the colour, for those who do not see it."""
+RESULTS = {
+    "student": "student better",
+    "tie": "tie",
+    "teacher": "teacher better",
+    "none": "not judged",
+}
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One step of the loss budget; lengths are in percent of the chart's width."""
-
-    row: ModelRow
-    length: float
-    low: float
-    high: float
-
-
-def render_page(report: Report, pairs: list[dict[str, Any]]) -> str:
-    """Return the whole page.
-
-    Args:
-        report: The numbers.
-        pairs: Rows of PAIR_SCHEMA, prompt by prompt.
-    """
+def render_page(report: Report) -> str:
+    """Return the whole page."""
+    decider = next((judge for judge in report.verdict.judges if judge.decides), None)
+    shown = [(example, result(example, decider)) for example in report.examples]
     return pages.render_page(
         "compare",
         "report/report.html.j2",
+        script="report/report.js",
         report=report,
-        sentences=summarise(report),
+        verdict=report.verdict,
+        decider=decider,
+        answer=answer(report.verdict),
+        axis_of=Axis.of,
+        symbols=SYMBOLS,
+        sentences=summarise(report)[1:],
         headings=HEADINGS,
         table=[(row, cells(row)) for row in report.rows],
         bars=loss_budget(report),
         nearness_headings=NEARNESS_HEADINGS,
         nearness_table=[(row, nearness_cells(row)) for row in report.rows],
         num_confidence_bins=NUM_CONFIDENCE_BINS,
-        prompts=[list(group) for _, group in groupby(pairs, key=lambda pair: pair["prompt_id"])],
+        size=size,
+        examples=shown,
+        results=RESULTS,
+        filters=filters(shown),
     )
 
 
-def loss_budget(report: Report) -> list[Bar]:
-    """Return the bars of KL at each step where it is known, but of the sampled teacher: it is 0."""
-    known = [
-        (row, row.kl_nats, row.kl_standard_error)
-        for row in report.rows
-        if row.step != "sampled" and row.kl_nats is not None and row.kl_standard_error is not None
-    ]
-    widest = max((kl + error for _, kl, error in known), default=0.0) or 1.0
-    scale = CHART_WIDTH_PERCENT / widest
-    return [
-        Bar(
-            row=row,
-            length=max(kl, 0.0) * scale,
-            low=max(kl - error, 0.0) * scale,
-            high=max(kl + error, 0.0) * scale,
-        )
-        for row, kl, error in known
-    ]
+def result(example: Example, decider: JudgeReport | None) -> str:
+    """Return who has the better answer by the judge that decides: a key of RESULTS."""
+    said = example.judgements.get(decider.name) if decider else None
+    if said is None or said.score is None:
+        return "none"
+    return "tie" if said.score == 0.5 else "student" if said.score > 0.5 else "teacher"
+
+
+def filters(shown: list[tuple[Example, str]]) -> dict[str, dict[str, int]]:
+    """Return by what examples can be chosen, and how many there are of each, if there are two."""
+    found: dict[str, Counter[str]] = {"result": Counter(one for _, one in shown)}
+    for example, _ in shown:
+        for key, value in example.slices.items():
+            found.setdefault(key, Counter())[value] += 1
+    return {key: dict(counts.most_common()) for key, counts in found.items() if len(counts) > 1}

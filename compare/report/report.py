@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal
 
+from pydantic import Field
+
+from compare.answers.answers import Role
 from compare.measurement.config import CostConfig
 from compare.measurement.cost import Running, price
 from compare.measurement.machine import Machine
 from compare.measurement.run_files import RunFiles
+from compare.measurement.served import SIDES, Served
 from compare.measurement.speed import Speed
 from compare.report.cost import Cost
-from compare.report.verdict import Verdict
+from compare.report.verdict import Example, Verdict
 from potstill.fidelity import Fidelity
 from potstill.schema import Conversation, Value
 
@@ -25,7 +29,12 @@ OWN_TOKENS_NOTE = (
     "than the teacher's, so KL and top-1 agreement are left out for it, and its tokens per second "
     "are of other tokens too."
 )
+SERVED_NOTE = (
+    "KL of the served student is that of its file, and what the server's log-probabilities of the "
+    "teacher's tokens differ from those of the file."
+)
 ReportRole = Literal["teacher", "student"]
+TRAINED = "trained"
 
 
 class ModelRow(Value):
@@ -34,7 +43,7 @@ class ModelRow(Value):
     name: str
     role: ReportRole
     step: str
-    """What was done to get it: "sampled", "pruned", "trained", or a quantisation type."""
+    """What was done to get it: "sampled", "pruned", "trained", a quantisation type, "served"."""
     num_parameters: int
     kl_nats: float | None
     """Forward KL(teacher‖this) per token on held-out conversations, bounded from below by the
@@ -87,8 +96,7 @@ class Report(Value):
     """The student file that the gguf stage recommends."""
     verdict: Verdict
     """May the student replace the teacher?"""
-    cost: Cost | None = None
-    """None where the machine's price is not told."""
+    cost: Cost
     method: str | None = None
     """How the student was trained: "full" or "lora". None, like all of a run below, where two
     endpoints were compared without one."""
@@ -96,24 +104,28 @@ class Report(Value):
     removed_layers: tuple[int, ...] = ()
     own_tokenizer: bool = False
     """Whether the student has other tokens than the teacher."""
-    checkpoints: tuple[ModelRow, ...]
+    checkpoints: tuple[ModelRow, ...] = ()
     """The teacher that was sampled, the student before training, a student of the teacher's tokens
-    alone if there is one, the student after training. None without a run."""
-    files: tuple[FileRow, ...]
+    alone if there is one, the student after each phase of training. None without a run."""
+    files: tuple[FileRow, ...] = ()
     """Largest first."""
+    served: ModelRow | None = None
+    """The student as its endpoint answers; None where that does not tell log-probabilities."""
+    examples: tuple[Example, ...]
+    """The first pairs, to be read."""
     notes: tuple[str, ...]
     """What a reader must know before comparing rows."""
-    num_held_out: int
+    num_held_out: int = 0
     """Held-out conversations behind the fidelity of files."""
     num_prompts: int
     """Prompts answered side by side."""
-    num_conversations: dict[str, int]
+    num_conversations: dict[str, int] = Field(default_factory=dict)
     """Conversations of each split."""
-    top_logprobs: int | None
+    top_logprobs: int | None = None
     """Most log-probabilities of the teacher's stored per token."""
     settings: dict[str, Any]
     """The configuration of the comparison."""
-    versions: dict[str, dict[str, str]]
+    versions: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Library versions by stage."""
     machine: Machine
 
@@ -125,7 +137,7 @@ class Report(Value):
     @property
     def trained(self) -> ModelRow:
         """The student after training."""
-        return self.checkpoints[-1]
+        return next(row for row in self.checkpoints if row.step == TRAINED)
 
     @property
     def recommended_file(self) -> FileRow:
@@ -134,8 +146,8 @@ class Report(Value):
 
     @property
     def rows(self) -> list[ModelRow]:
-        """All rows in reading order: the teacher and its files, the student and its files."""
-        rows: list[ModelRow] = [*self.checkpoints, *self.files]
+        """All rows in reading order: the teacher and its files, the student, its files, served."""
+        rows = [*self.checkpoints, *self.files, *filter(None, [self.served])]
         return sorted(rows, key=lambda row: row.role == "student")
 
     @property
@@ -147,12 +159,14 @@ class Report(Value):
 def build_report(
     run: RunFiles | None,
     fidelity: Mapping[str, Fidelity],
-    speed: Mapping[str, Speed],
+    served: Served,
     *,
     verdict: Verdict,
     sft: Mapping[str, Any] | None,
     costs: CostConfig,
     prompt_tokens_per_output_token: float,
+    notes: Sequence[str],
+    examples: tuple[Example, ...],
     settings: dict[str, Any],
     machine: Machine,
 ) -> Report:
@@ -161,63 +175,104 @@ def build_report(
     Args:
         run: What is compared, where it is a run's.
         fidelity: By file name; none for the files of a student with other tokens.
-        speed: By file name.
+        served: Speed, and what the student's endpoint says of the teacher's tokens.
         sft: How near a student of the teacher's tokens alone is, if there is one.
         costs: What the machine and the alternatives cost.
         prompt_tokens_per_output_token: How long prompts are beside answers.
+        notes: What else a reader must know.
+        examples: Pairs to be read.
         settings: The configuration of the comparison.
         machine: Where speed was measured.
     """
-    if run is None:
-        return Report(
-            teacher=verdict.teacher,
-            reference=verdict.teacher,
-            recommended=verdict.student,
-            verdict=verdict,
-            checkpoints=(),
-            files=(),
-            notes=(),
-            num_held_out=0,
-            num_prompts=verdict.num_prompts,
-            num_conversations={},
-            top_logprobs=None,
-            settings=settings,
-            versions={},
-            machine=machine,
-        )
-    conversations, student = run.manifests["conversations"].facts, run.manifests["student"].facts
-    files = _files(run, fidelity, speed)
-    checkpoints = _checkpoints(conversations, student, sft, run.held_out)
-    student_row, teacher_row = _running(run.recommended, speed), _running(run.reference, speed)
+    student, teacher = (_running(role, run, served, verdict) for role in SIDES)
+    measured: dict[str, Any] = {
+        "verdict": verdict,
+        "cost": price(costs, student, teacher, prompt_tokens_per_output_token),
+        "examples": examples,
+        "num_prompts": verdict.num_prompts,
+        "settings": settings,
+        "machine": machine,
+    }
+    if run is not None:
+        return Report(**_of_run(run, fidelity, served, sft, notes), **measured)
     return Report(
-        teacher=conversations["teacher"]["model"],
-        reference=run.reference["name"],
-        recommended=run.recommended["name"],
-        verdict=verdict,
-        cost=price(costs, student_row, teacher_row, prompt_tokens_per_output_token),
-        method=student["method"],
-        num_layers=student["num_layers"],
-        removed_layers=tuple(student["removed_layers"]),
-        own_tokenizer=run.has_own_tokenizer,
-        checkpoints=checkpoints,
-        files=files,
-        notes=(OWN_TOKENS_NOTE,) if run.has_own_tokenizer else _notes(checkpoints[1:], files),
-        num_held_out=len(run.held_out),
-        num_prompts=verdict.num_prompts,
-        num_conversations=conversations["num_conversations"],
-        top_logprobs=conversations["top_logprobs"],
-        settings=settings,
-        versions={name: manifest.environment for name, manifest in run.manifests.items()},
-        machine=machine,
+        teacher=verdict.teacher,
+        reference=verdict.teacher,
+        recommended=verdict.student,
+        notes=tuple(notes),
+        **measured,
     )
 
 
-def _running(file: Mapping[str, Any], speed: Mapping[str, Speed]) -> Running:
+def _of_run(
+    run: RunFiles,
+    fidelity: Mapping[str, Fidelity],
+    served: Served,
+    sft: Mapping[str, Any] | None,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    conversations, student = run.manifests["conversations"].facts, run.manifests["student"].facts
+    files = _files(run, fidelity, served.speed)
+    checkpoints = _checkpoints(conversations, student, sft, run.held_out)
+    row = _served_row(run, files, served)
+    own_notes = [OWN_TOKENS_NOTE] if run.has_own_tokenizer else _notes(checkpoints[1:], files)
+    return {
+        "teacher": conversations["teacher"]["model"],
+        "reference": run.reference["name"],
+        "recommended": run.recommended["name"],
+        "method": student["method"],
+        "num_layers": student["num_layers"],
+        "removed_layers": tuple(student["removed_layers"]),
+        "own_tokenizer": run.has_own_tokenizer,
+        "checkpoints": checkpoints,
+        "files": files,
+        "served": row,
+        "notes": (*own_notes, *([SERVED_NOTE] if row else []), *notes),
+        "num_held_out": len(run.held_out),
+        "num_conversations": conversations["num_conversations"],
+        "top_logprobs": conversations["top_logprobs"],
+        "versions": {name: manifest.environment for name, manifest in run.manifests.items()},
+    }
+
+
+def _running(role: Role, run: RunFiles | None, served: Served, verdict: Verdict) -> Running:
+    """Return what answers for a side: a file of the run on this machine, or a model elsewhere."""
+    if run is None or role in served.elsewhere:
+        speed = served.speed.get(role)
+        tokens_per_second = speed.tokens_per_second if speed else None
+        name = verdict.student if role == "student" else verdict.teacher
+        # Whose price is told is the student's machine, wherever it stands.
+        return Running(name, tokens_per_second, is_here=role == "student")
+    file = run.recommended if role == "student" else run.reference
     return Running(
         name=file["name"],
-        tokens_per_second=speed[file["name"]].tokens_per_second,
+        tokens_per_second=served.speed[file["name"]].tokens_per_second,
         bytes=file["bytes"],
         peak_memory_bytes=file.get("peak_memory_bytes"),
+    )
+
+
+def _served_row(run: RunFiles, files: Sequence[FileRow], served: Served) -> ModelRow | None:
+    """Return the served student's row.
+
+    KL(teacher‖server) - KL(teacher‖file) is the expected difference of both log-probabilities of
+    the teacher's tokens, which is known on the same tokens.
+    """
+    file = next(row for row in files if row.name == run.recommended["name"])
+    if served.nats_per_token is None or file.nats_per_token is None or file.kl_nats is None:
+        return None
+    changed = served.nats_per_token - file.nats_per_token
+    name = "student, elsewhere" if "student" in served.elsewhere else f"{file.name}, served"
+    return ModelRow(
+        name=name,
+        role="student",
+        step="served",
+        num_parameters=file.num_parameters,
+        kl_nats=file.kl_nats + changed,
+        kl_standard_error=file.kl_standard_error,
+        top1_agreement=None,
+        nats_per_token=served.nats_per_token,
+        num_tokens=file.num_tokens,
     )
 
 
@@ -235,13 +290,24 @@ def _checkpoints(
         num_parameters=conversations["teacher"]["num_parameters"],
         **asdict(_to_itself(held_out)),
     )
-    evaluation = student["evaluation"]
     size = {"num_parameters": student["num_parameters"]}
-    students = [("student, untrained", before, size | evaluation["untrained"])]
+    as_file = f"as {student.get('quantisation_aware', {}).get('type')}"
+    steps = [
+        ("untrained", "student, untrained", before),
+        ("offline", "student, first trained", "trained on stored conversations"),
+        ("on_policy", "student, then on its own", "trained on its own answers"),
+        ("quantised_plain", f"student so far, {as_file}", "quantised before it was trained to be"),
+        ("trained", "student, trained", TRAINED),
+        ("quantised_aware", f"student, trained, {as_file}", "quantised as it was trained to be"),
+    ]
+    found = [
+        (name, step, size | student["evaluation"][key])
+        for key, name, step in steps
+        if key in student["evaluation"]
+    ]
     if sft is not None:
-        students.append(("student, SFT only", "teacher's tokens alone", dict(sft)))
-    students.append(("student, trained", "trained", size | evaluation["trained"]))
-    rows = [ModelRow(name=name, role="student", step=step, **row) for name, step, row in students]
+        found.insert(1, ("student, SFT only", "teacher's tokens alone", dict(sft)))
+    rows = [ModelRow(name=name, role="student", step=step, **row) for name, step, row in found]
     return (teacher, *rows)
 
 
@@ -292,12 +358,12 @@ def _figures(fidelity: Fidelity | None) -> dict[str, Any]:
     return asdict(fidelity)
 
 
-def _notes(students: Sequence[ModelRow], files: Sequence[FileRow]) -> tuple[str, ...]:
+def _notes(students: Sequence[ModelRow], files: Sequence[FileRow]) -> list[str]:
     trained, on_files = students[-1].num_tokens, files[0].num_tokens
     if trained == on_files:
-        return ()
-    return (
+        return []
+    return [
         f"The student's checkpoints were measured on {trained:,} held-out tokens and the files on "
         f"{on_files:,}: let training and comparison use as many conversations to compare them "
-        "closely.",
-    )
+        "closely."
+    ]

@@ -9,6 +9,7 @@ from math import exp
 
 from compare.report.report import FileRow, ModelRow, Report
 from compare.report.verdict import Verdict
+from potstill.verdict.outcome import Outcome
 
 
 def summarise(report: Report) -> list[str]:
@@ -35,6 +36,21 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
         f"Judge: {who}; margin {verdict.margin:g}, alpha {verdict.alpha:g}, "
         f"{verdict.num_prompts} prompts. {verdict.reason}."
     ]
+
+
+def answer(verdict: Verdict) -> str:
+    """Answer the question of the verdict in plain words."""
+    beside = f"worse than its teacher by more than the margin of {verdict.margin:g}"
+    likely = f"with an error rate of {verdict.alpha:g}"
+    further = next((one.further_pairs for one in verdict.judges if one.decides), None)
+    more = f"about {further:,}" if further else "more than a million"
+    return {
+        Outcome.PASS: f"Yes: it is not {beside}, {likely}.",
+        Outcome.FAIL: f"No: it is {beside}, {likely}.",
+        Outcome.INCONCLUSIVE: "Not known yet: so few prompts allow both. At this rate, "
+        f"{more} further ones would decide.",
+        Outcome.INVALID_JUDGE: "Not known: no judge that can be believed has spoken.",
+    }[verdict.outcome]
 
 
 def size(num_bytes: int) -> str:

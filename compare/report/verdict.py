@@ -5,9 +5,15 @@ In: nothing but values. Out: typed sections of report.json. Knows nothing of how
 
 from __future__ import annotations
 
+from typing import Literal
+
 from compare.judges.protocol import Claim, Judgement, Usage
 from potstill.schema import Message, Value
 from potstill.verdict.outcome import Outcome
+
+ScaleName = Literal["win rate", "difference"]
+EQUAL: dict[ScaleName, float] = {"win rate": 0.5, "difference": 0.0}
+"""What equal models have."""
 
 
 class Estimate(Value):
@@ -17,8 +23,7 @@ class Estimate(Value):
     each answer, the mean difference student - teacher, where equal is 0.
     """
 
-    scale: str
-    """"win rate" or "difference"."""
+    scale: ScaleName
     value: float
     lower: float
     upper: float
@@ -32,6 +37,20 @@ class Estimate(Value):
     student_mean: float | None = None
     """The metric's means, of a judge that measures each answer."""
     teacher_mean: float | None = None
+
+    @property
+    def equal(self) -> float:
+        """What equal models have."""
+        return EQUAL[self.scale]
+
+
+class Discordance(Value):
+    """Prompts that only one of both answered rightly, and McNemar's test of them."""
+
+    only_student: int
+    only_teacher: int
+    p_exact: float
+    """Two-sided p-value of "both are right equally often", prompts taken as independent."""
 
 
 class HumanCorrected(Value):
@@ -87,16 +106,27 @@ class Slice(Value):
     """At the adjusted level: a slice passes only if it does among all of them."""
 
 
-class JudgedPair(Value):
-    """One prompt with both answers and what a judge said of them."""
+class ShownAnswer(Value):
+    """An answer to be read."""
+
+    text: str
+    num_tokens: int
+    seconds: float
+    """From the request to the whole answer, others being under way."""
+    finish_reason: str
+
+
+class Example(Value):
+    """One prompt with both answers, and what each judge said of them."""
 
     prompt_id: str
     sample: int
     slices: dict[str, str]
     messages: tuple[Message, ...]
-    student: str
-    teacher: str
-    judgement: Judgement
+    student: ShownAnswer
+    teacher: ShownAnswer
+    judgements: dict[str, Judgement]
+    """By the judge's name; those who were not asked are left out."""
 
 
 class JudgeReport(Value):
@@ -120,16 +150,14 @@ class JudgeReport(Value):
     """Pairs still needed for a decision, if rate and variance stay as they are."""
     human_corrected: HumanCorrected | None = None
     """The win rate by people's preference, where enough of them voted on the same pairs."""
-    mcnemar_p_value: float | None = None
-    """Exact, two-sided: of right answers, for a judge that checks."""
+    discordance: Discordance | None = None
+    """Of right answers, for a judge that checks."""
     checks: tuple[HealthCheck, ...] = ()
     controls: tuple[Control, ...] = ()
     slices: tuple[Slice, ...] = ()
     num_failed: int = 0
     """Pairs without a judgement."""
     usage: Usage = Usage()
-    pairs: tuple[JudgedPair, ...] = ()
-    """The first of the judged pairs, to be read."""
 
     @property
     def worst_slice(self) -> Slice | None:
@@ -149,6 +177,8 @@ class Verdict(Value):
     """When margin and alpha were written down (UTC), before the first answer was there."""
     num_answers_before: int
     """Answers that were there by then, kept from another comparison: they could have been seen."""
+    power_at_parity: float
+    """Probability that so many prompts let a student as good as the teacher pass, without ties."""
     decided_by: str | None
     """Name of the judge that decides."""
     judges: tuple[JudgeReport, ...]

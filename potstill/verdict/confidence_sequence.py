@@ -5,27 +5,13 @@ together with probability 1 - alpha, as the number of values grows (the guarante
 Knows nothing of the values themselves.
 
 Source: Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024, "Time-uniform central limit theory and
-asymptotic confidence sequences", Annals of Statistics 52: Theorem 2.2 (two-sided), appendix B.1
-(one-sided) and B.2 (where they are narrowest).
+asymptotic confidence sequences", Annals of Statistics 52: appendices B.1 (one-sided)
+and B.2 (where they are narrowest).
 """
 
 from __future__ import annotations
 
 import math
-
-
-def two_sided_radius(num_values: int, variance: float, alpha: float, tightest_at: int) -> float:
-    """Return r so that the mean ± r is right at all times with probability 1 - alpha.
-
-    sqrt(variance · 2(trho² + 1)/(t²rho²) · ln(sqrt(trho² + 1)/alpha)) after t values.
-
-    Args:
-        tightest_at: Number of values at which the interval is to be narrowest.
-    """
-    rho_squared = mixture_variance(alpha, tightest_at)
-    scale = num_values * rho_squared + 1
-    factor = 2 * scale / (num_values**2 * rho_squared)
-    return math.sqrt(variance * factor * math.log(math.sqrt(scale) / alpha))
 
 
 def one_sided_radius(num_values: int, variance: float, alpha: float, tightest_at: int) -> float:

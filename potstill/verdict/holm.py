@@ -1,94 +1,59 @@
 """Verdicts on parts of the prompts (languages, topics, lengths) without claiming too much.
 
-In: scores of all pairs and which rows are in which slice. Out: a verdict for each slice, with
-p-values adjusted for their number, the worst first. Knows nothing of what a slice is.
+In: the interval of each part. Out: its outcome, with p-values adjusted for their number. Knows
+nothing of what a part is. Parts may overlap: Holm's procedure holds under any dependence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from potstill.errors import PotstillError
-from potstill.verdict.intervals import checked_values, mean_interval
-from potstill.verdict.non_inferiority import WinRate, win_rate
-from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.intervals import MeanInterval
+from potstill.verdict.outcome import Outcome
 
 
 @dataclass(frozen=True)
-class SliceVerdict:
-    """A slice's win rate, and what may be said of it beside all other slices."""
+class Adjusted:
+    """What may be said of one part beside all others."""
 
-    name: str
-    win_rate: WinRate
-    """With bounds of this slice alone."""
     p_not_inferior: float
-    """P-value of "worse by the margin or more", after Holm: below alpha the slice passes."""
+    """P-value of "worse by the margin or more", after Holm: below alpha the part passes."""
     p_inferior: float
-    """P-value of "worse by the margin at most", after Holm: below alpha the slice fails."""
+    """P-value of "worse by the margin at most", after Holm: below alpha the part fails."""
     outcome: Outcome
 
 
-def slice_verdicts(
-    scores: ArrayLike,
-    slices: Mapping[str, Sequence[int]],
-    plan: Plan,
-    clusters: Sequence[Hashable] | None = None,
-) -> list[SliceVerdict]:
-    """Judge every slice, so that one wrong PASS among all of them has a probability below alpha.
+def adjusted_outcomes(
+    intervals: Sequence[MeanInterval], threshold: float, alpha: float
+) -> list[Adjusted]:
+    """Judge every part, so that one wrong PASS among all of them has a probability below alpha.
 
-    Likewise one wrong FAIL. Slices may overlap: Holm's procedure holds under any dependence.
-
-    Args:
-        scores: The student's score in each pair, 0 to 1.
-        slices: Rows of each slice.
-        clusters: Conversation, user or template of each pair.
-
-    Returns:
-        Slices in order of the evidence that the student is worse there, the worst first.
-
-    Raises:
-        PotstillError: A slice without rows, a score out of bounds, or not a cluster for each.
+    Likewise one wrong FAIL.
     """
-    scores_N = checked_values(scores)
-    if clusters is not None and len(clusters) != len(scores_N):
-        raise PotstillError(
-            "Each pair needs its cluster.", expected=len(scores_N), found=len(clusters)
-        )
-    win_rates, p_not_inferior, p_inferior = [], [], []
-    for name, rows in slices.items():
-        if not len(rows):
-            raise PotstillError("A slice has no pairs.", where=name)
-        inside = scores_N[np.asarray(rows)]
-        groups = None if clusters is None else [clusters[row] for row in rows]
-        interval = mean_interval(inside, groups, alpha=plan.alpha)
-        p_not_inferior.append(interval.p_at_most(plan.win_rate_threshold))
-        p_inferior.append(interval.p_at_least(plan.win_rate_threshold))
-        win_rates.append(win_rate(inside, groups, alpha=plan.alpha))
-    columns = (list(slices), win_rates, holm(p_not_inferior), holm(p_inferior))
-    verdicts = [
-        SliceVerdict(name, rate, passing, failing, _outcome(passing, failing, plan))
-        for name, rate, passing, failing in zip(*columns, strict=True)
+    not_inferior = holm([interval.p_at_most(threshold) for interval in intervals])
+    inferior = holm([interval.p_at_least(threshold) for interval in intervals])
+    return [
+        Adjusted(passing, failing, _outcome(passing, failing, alpha))
+        for passing, failing in zip(not_inferior, inferior, strict=True)
     ]
-    return [verdicts[row] for row in np.argsort(p_inferior, kind="stable")]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number.
+    """Return p-values adjusted for their number: sorted, times m, m - 1, ..., 1, never falling.
 
-    Source: Holm 1979, Scand. J. Statist. 6:65, through statsmodels.stats.multitest.
+    Source: Holm 1979, Scand. J. Statist. 6:65.
     """
-    from statsmodels.stats.multitest import multipletests
+    order = np.argsort(p_values)
+    factors = np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.maximum.accumulate(np.asarray(p_values)[order] * factors)
+    return [float(p) for p in np.minimum(adjusted, 1.0)]
 
-    if not len(p_values):
-        return []
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
-
-def _outcome(p_not_inferior: float, p_inferior: float, plan: Plan) -> Outcome:
-    if p_not_inferior < plan.alpha:
+def _outcome(p_not_inferior: float, p_inferior: float, alpha: float) -> Outcome:
+    if p_not_inferior < alpha:
         return Outcome.PASS
-    return Outcome.FAIL if p_inferior < plan.alpha else Outcome.INCONCLUSIVE
+    return Outcome.FAIL if p_inferior < alpha else Outcome.INCONCLUSIVE

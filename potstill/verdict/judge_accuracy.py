@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike
 
 from potstill.errors import ConfigError, PotstillError
 from potstill.verdict.intervals import checked_values
-from potstill.verdict.non_inferiority import outcome_of_bounds
-from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.outcome import Plan
 
 LEAST_HUMAN_VOTES = 20
 """With fewer, the normal approximation of the correction cannot be relied on."""
@@ -37,7 +36,6 @@ class CorrectedWinRate:
     num_judged: int
     judge_weight: float
     """How far the judge is relied on: 0 not at all, 1 as if it were a person but for its bias."""
-    alpha: float
 
 
 def accuracy_needed(plan: Plan, true_deficit: float | None = None) -> float:
@@ -64,24 +62,6 @@ def accuracy_needed(plan: Plan, true_deficit: float | None = None) -> float:
             found=deficit,
         )
     return (1 + plan.margin / deficit) / 2
-
-
-def rate_without_judge_errors(observed_rate: float, accuracy: float) -> float:
-    """Return the true win rate behind an observed one: ½ + (observed - ½)/(2 accuracy - 1).
-
-    Source: as for `accuracy_needed`. Judges' errors are taken to be as likely on either side.
-
-    Raises:
-        ConfigError: The judge is no better than a coin.
-    """
-    if not 0.5 < accuracy <= 1:
-        raise ConfigError(
-            "Nothing can be learnt from such a judge.",
-            where="accuracy",
-            expected="above 0.5, at most 1",
-            found=accuracy,
-        )
-    return float(np.clip(0.5 + (observed_rate - 0.5) / (2 * accuracy - 1), 0, 1))
 
 
 def human_corrected_win_rate(
@@ -138,21 +118,4 @@ def human_corrected_win_rate(
         num_human_votes=num_votes,
         num_judged=num_votes + num_without,
         judge_weight=weight,
-        alpha=alpha,
     )
-
-
-def corrected_verdict(corrected: CorrectedWinRate, plan: Plan) -> Outcome:
-    """Return the outcome by human preference; bounds as for `non_inferiority.judge_verdict`.
-
-    Raises:
-        ConfigError: The bounds are of another alpha than the plan's.
-    """
-    if corrected.alpha != plan.alpha:
-        raise ConfigError(
-            "The bounds are of another error rate than the plan.",
-            where="alpha",
-            expected=plan.alpha,
-            found=corrected.alpha,
-        )
-    return outcome_of_bounds(corrected.lower, corrected.upper, plan.win_rate_threshold)

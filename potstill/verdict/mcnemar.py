@@ -1,8 +1,8 @@
 """Do student and teacher differ in how often they are right on the same prompts?
 
 In: right or wrong, of both, on each prompt. Out: the four counts and McNemar's p-values. Knows
-nothing of margins: "no difference was found" is not "no worse", which `paired_difference` tells,
-and which also knows of clusters. Here prompts are taken as independent.
+nothing of margins: "no difference was found" is not "no worse", which `intervals` of the difference
+tell, and which also know of clusters. Here prompts are taken as independent.
 """
 
 from __future__ import annotations

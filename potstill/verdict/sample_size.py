@@ -1,13 +1,13 @@
 """How many pairs a comparison needs, and what a given number of them can decide.
 
-In: a plan and what is expected of the student. Out: numbers of pairs, power, margins. Knows nothing
-of data that were seen (`non_inferiority.further_pairs` does).
+In: a plan and what is expected of the student. Out: numbers of pairs, power. Knows nothing of data
+that were seen (`non_inferiority.further_values` does).
 
 All by the normal approximation. With win rate W and a share of ties the variance of a pair's score
 in {0, ½, 1} is W(1 - W) - ties/4.
 
-Source: Chow, Shao & Wang 2008, "Sample Size Calculations in Clinical Research", eq. 3.1.4 (one
-mean) and eq. 4.2.4 (two rates), n = (z_alpha + z_power)² variance / (expected - threshold)².
+Source: Chow, Shao & Wang 2008, "Sample Size Calculations in Clinical Research", eq. 3.1.4,
+n = (z_alpha + z_power)² variance / (expected - threshold)².
 """
 
 from __future__ import annotations
@@ -20,16 +20,12 @@ from potstill.verdict.outcome import Plan
 
 
 @lru_cache
-def pairs_for_non_inferiority(
-    plan: Plan, *, rate: float = 0.5, tie_share: float = 0.0, design_effect: float = 1.0
-) -> int:
+def pairs_for_non_inferiority(plan: Plan, *, rate: float = 0.5, tie_share: float = 0.0) -> int:
     """Return how many pairs let a student of this win rate pass with the plan's power.
 
     Args:
         rate: True win rate; ½ is parity.
         tie_share: Expected share of ties.
-        design_effect: Variance of the mean with clusters over that without, 1 + (m - 1)·ICC for m
-            pairs a cluster with intraclass correlation ICC.
 
     Raises:
         ConfigError: The rate is not above the threshold, or cannot have so many ties.
@@ -42,49 +38,20 @@ def pairs_for_non_inferiority(
             expected=f"above {plan.win_rate_threshold}",
             found=rate,
         )
-    variance = score_variance(rate, tie_share) * design_effect
+    variance = score_variance(rate, tie_share)
     return math.ceil((normal_quantile_sum(plan) / distance) ** 2 * variance)
 
 
-def power(
-    plan: Plan,
-    num_pairs: int,
-    *,
-    rate: float = 0.5,
-    tie_share: float = 0.0,
-    design_effect: float = 1.0,
-) -> float:
-    """Return the probability that a student of this win rate passes with so many pairs.
-
-    Raises:
-        ConfigError: The rate cannot have so many ties.
-    """
-    from scipy.stats import norm
-
-    error = math.sqrt(score_variance(rate, tie_share) * design_effect / num_pairs)
-    return float(norm.cdf((rate - plan.win_rate_threshold) / error - norm.isf(plan.alpha)))
-
-
-def smallest_margin(
-    plan: Plan, num_pairs: int, *, tie_share: float = 0.0, design_effect: float = 1.0
-) -> float:
-    """Return the margin at which a student at parity passes with the plan's power.
-
-    Raises:
-        ConfigError: All pairs are ties.
-    """
-    variance = score_variance(0.5, tie_share) * design_effect
-    return normal_quantile_sum(plan) * math.sqrt(variance / num_pairs)
-
-
-def ratings_per_arm(plan: Plan, rate: float) -> int:
-    """Return the ratings each arm needs where users rate one answer (thumbs), at equal true rates.
+def power(plan: Plan, num_pairs: int, *, rate: float = 0.5) -> float:
+    """Return the probability that a student of this win rate, without ties, passes.
 
     Raises:
         ConfigError: The rate is not between 0 and 1.
     """
-    variance = 2 * score_variance(rate, 0.0)
-    return math.ceil((normal_quantile_sum(plan) / plan.margin) ** 2 * variance)
+    from scipy.stats import norm
+
+    error = math.sqrt(score_variance(rate, 0.0) / num_pairs)
+    return float(norm.cdf((rate - plan.win_rate_threshold) / error - norm.isf(plan.alpha)))
 
 
 def score_variance(rate: float, tie_share: float) -> float:

@@ -15,9 +15,10 @@ from compare.answers.questions import Question
 from compare.measurement.config import CostConfig
 from compare.measurement.machine import Machine
 from compare.measurement.run_files import RunFiles
+from compare.measurement.served import Served
 from compare.measurement.speed import Speed
 from compare.report.report import Report, build_report
-from compare.report.verdict import Verdict
+from compare.report.verdict import Example, ShownAnswer, Verdict
 from potstill.fidelity import Fidelity
 from potstill.manifest import Manifest, build_manifest
 from potstill.schema import Conversation, Message
@@ -103,6 +104,7 @@ def verdict(**changes: object) -> Verdict:
         "cluster_by": "cluster",
         "registered_at": "2026-11-24T12:00:00+00:00",
         "num_answers_before": 0,
+        "power_at_parity": 0.06,
         "decided_by": "the teacher itself",
         "judges": (),
         "num_prompts": 2,
@@ -135,6 +137,11 @@ def build(
     own_tokenizer: bool = False,
     sft: Fidelity | None = None,
     costs: CostConfig | None = None,
+    phases: dict[str, Fidelity] | None = None,
+    quantisation_aware: dict | None = None,
+    served: Served | None = None,
+    examples: tuple[Example, ...] = (),
+    **verdict_changes: object,
 ) -> Report:
     untrained, trained = UNTRAINED, replace(TRAINED, num_tokens=trained_tokens)
     fidelity = FIDELITY
@@ -155,7 +162,9 @@ def build(
             "pruned": True,
             "num_parameters": 113_274_432,
             "own_tokenizer": own_tokenizer,
-            "evaluation": {"untrained": vars(untrained), "trained": vars(trained)},
+            "evaluation": {"untrained": vars(untrained), "trained": vars(trained)}
+            | {name: vars(figures) for name, figures in (phases or {}).items()},
+            **({"quantisation_aware": quantisation_aware} if quantisation_aware else {}),
         },
         "gguf": {"files": FILES, "recommended": "student-Q4_K_M"},
     }
@@ -169,14 +178,30 @@ def build(
     return build_report(
         run,
         fidelity,
-        SPEED,
-        verdict=verdict(),
+        served or Served(speed=SPEED, elsewhere=(), nats_per_token=None),
+        verdict=verdict(**verdict_changes),
         sft=None if sft is None else {"num_parameters": 113_274_432, **vars(sft)},
         costs=costs or CostConfig(),
         prompt_tokens_per_output_token=0.5,
+        notes=[],
+        examples=examples,
         settings={"speed_rounds": 5, "temperature": 0.7, "max_tokens": 200},
         machine=Machine(cpu="AMD EPYC", num_cpus=2, memory_bytes=16_000_000_000, platform="Linux"),
     )
+
+
+def example(student: str, teacher: str, prompt: str = "How?", **changes: object) -> Example:
+    """Return a prompt with two answers that nobody has judged."""
+    values = {
+        "prompt_id": "id0",
+        "sample": 0,
+        "slices": {"source": "a test", "length": "short", "turns": "one"},
+        "messages": (Message(role="user", content=prompt),),
+        "student": ShownAnswer(text=student, num_tokens=200, seconds=4.2, finish_reason="length"),
+        "teacher": ShownAnswer(text=teacher, num_tokens=31, seconds=2.1, finish_reason="stop"),
+        "judgements": {},
+    }
+    return Example(**values | changes)
 
 
 @pytest.fixture

@@ -107,7 +107,8 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     assert "PASS: may student replace teacher?" in capsys.readouterr().out
     page = (directory / "report.html").read_text()
     assert "PASS" in page
-    assert page.count('<article class="prompt">') == NUM_PROMPTS
+    assert page.count('<article class="prompt"') == len(report.examples) == NUM_PROMPTS
+    assert report.cost.rows[0].tokens_per_second is None, "this server does not stream"
     num_requests = len(server.requests)
     assert exit_code(monkeypatch, run_directory.root) == 0
     assert len(server.requests) == num_requests
@@ -118,7 +119,7 @@ def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_pa
     healthy = ill.answer
 
     def dies(body):
-        if len(ill.requests) > 10:
+        if sum("stream" not in one for one in ill.requests) > 10:
             return 404, {"error": {"message": "gone"}}
         return healthy(body)
 
@@ -133,7 +134,7 @@ def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_pa
     ill.answer = healthy
     manifest = run(settings, run_directory)
     assert manifest.facts["registration"] == registered
-    answered = [one for one in ill.requests if "response_format" not in one]
+    answered = [one for one in ill.requests if not {"response_format", "stream"} & one.keys()]
     in_flight = 2
     assert len(answered) <= 2 * FEW + NUM_CONTROLS + in_flight
 
@@ -165,9 +166,21 @@ def test_answers_are_kept_for_another_comparison(openai_server, prompts, tmp_pat
     settings = config(server, prompts, cache_dir=kept, verdict={"margin": 0.2})
     second = RunDirectory(tmp_path / "second")
     run(settings, second)
-    assert len(server.requests) == num_requests
+    assert all("stream" in one for one in server.requests[num_requests:]), "speed is of its time"
     registration = read_manifest(second.stage_dir("comparison")).facts["registration"]
     assert registration["num_answers_before"] == 2 * FEW + NUM_CONTROLS
+
+
+def test_kept_verdicts_are_of_their_own_answers(openai_server, prompts, tmp_path):
+    """Another student under the same judge is judged anew."""
+    kept = tmp_path / "kept"
+    outcomes = []
+    for num_bad, name in ((FEW, "bad"), (0, "good")):
+        server = openai_server(world(num_bad=num_bad))
+        run_directory = RunDirectory(tmp_path / name)
+        manifest = run(config(server, prompts, cache_dir=kept), run_directory)
+        outcomes.append(manifest.facts["outcome"])
+    assert outcomes == ["FAIL", "INCONCLUSIVE"]
 
 
 def test_absent_file_is_named(openai_server, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from compare.config import VerdictConfig
 from compare.judges.decision import decide, judgement_rows
+from compare.judges.examples import examples
 from compare.judges.llm import combine, question_text
 from compare.judges.protocol import Vote
 from compare.judges.registration import Registration
@@ -24,6 +25,12 @@ def decided(judged):
     found = decide(config, REGISTERED, [opinion], answers, panel.cluster_of)
     (report,) = found.judges
     return found, report
+
+
+def read(judged):
+    """Return the judgements of the pairs that are there to be read."""
+    _, answers, panel, opinion = judged
+    return [one.judgements["llm"] for one in examples(panel.pairs, answers, [opinion])]
 
 
 def failed(report):
@@ -48,13 +55,14 @@ def test_sound_judge_passes_an_equal_student(openai_server, panel):
 
 
 def test_sound_judge_fails_a_student_that_is_often_worse(openai_server, panel):
-    found, report = decided(panel(openai_server(sound), num_prompts=30, num_bad=20))
+    judged = panel(openai_server(sound), num_prompts=30, num_bad=20)
+    found, report = decided(judged)
     assert found.outcome is Outcome.FAIL
     assert report.estimate.value == pytest.approx(1 / 6)
     slices = {one.value: one.estimate.value for one in report.slices}
     assert slices == {"even": pytest.approx(1 / 6), "odd": pytest.approx(1 / 6)}
-    shown = next(pair for pair in report.pairs if pair.judgement.score == 0.0)
-    assert [vote.winner for vote in shown.judgement.votes] == ["teacher", "teacher"]
+    shown = next(said for said in read(judged) if said.score == 0.0)
+    assert [vote.winner for vote in shown.votes] == ["teacher", "teacher"]
 
 
 def test_few_prompts_are_inconclusive_and_say_how_many_more(openai_server, panel):
@@ -133,19 +141,21 @@ def test_judge_that_has_failed_is_asked_no_more(openai_server, panel):
 def test_judge_that_turns_bad_after_the_assay_is_invalid(openai_server, panel):
     """It loses its voice when it comes to the student."""
     server = openai_server(lambda body: sound(body) if "three" not in str(body) else ERROR)
-    found, report = decided(panel(server))
+    judged = panel(server)
+    found, report = decided(judged)
     assert found.outcome is Outcome.INVALID_JUDGE
     assert failed(report) == {"readable"}
     assert report.num_failed == 8
-    assert "the judge is ill" in report.pairs[0].judgement.failure
+    assert "the judge is ill" in read(judged)[0].failure
 
 
 def test_refusal_of_the_student_loses_and_of_nobody_is_read(openai_server, panel):
     server = openai_server(sound)
-    found, report = decided(panel(server, num_prompts=10, refused=(6, 7, 8, 9, 0)))
+    judged = panel(server, num_prompts=10, refused=(6, 7, 8, 9, 0))
+    found, report = decided(judged)
     assert report.estimate.value == 0.25
     assert found.num_refused == {"student": 5, "teacher": 0}
-    assert report.pairs[0].judgement.note == "the student's endpoint refused"
+    assert read(judged)[0].note == "the student's endpoint refused"
 
 
 def test_verdicts_are_kept(openai_server, panel):

@@ -1,12 +1,13 @@
 from compare.answers.client import open_client
-from compare.measurement.speed import measure_speed
+from compare.measurement.speed import Timed, measure_speed
 
 
 def test_speed_is_the_rate_after_the_first_token(stand_in, questions):
     running, requests = stand_in
-    with running() as base_url:
-        speed = measure_speed(open_client(base_url, 10.0), ["slow", "fast"], questions, 64)
-    slow, fast = speed["slow"], speed["fast"]
+    with running() as base_url, open_client(base_url, 10.0) as client:
+        models = {f"the {name}": Timed(client, name) for name in ("slow", "fast")}
+        speed = measure_speed(models, questions, 64)
+    slow, fast = speed["the slow"], speed["the fast"]
     assert 0 < slow.tokens_per_second <= 50.5
     assert slow.tokens_per_second < fast.tokens_per_second <= 101
     assert slow.time_to_first_token_seconds >= 0.02

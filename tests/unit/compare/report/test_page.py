@@ -1,65 +1,218 @@
+import base64
+import hashlib
 import re
+from pathlib import Path
 
 import pytest
 
-from compare.report.page import loss_budget, render_page
+from compare.judges.protocol import Judgement, Vote
+from compare.report.charts import Axis, loss_budget
+from compare.report.page import render_page, result
 from compare.report.table import cells, nearness_cells
+from compare.report.verdict import Control, Estimate, HealthCheck, JudgeReport, Slice
+from potstill.schema import Message
+from potstill.verdict.outcome import Outcome
+
+from ..conftest import example
 
 HOSTILE = (
-    '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>{{ 7*7 }}'
+    '\'"><script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>{{ 7*7 }}'
 )
 
 
-def pair(model: str, prompt: str, answer: str) -> dict:
-    return {
-        "prompt_id": prompt,
-        "messages": [{"role": "user", "content": prompt}],
-        "model": model,
-        "answer": answer,
-        "finish_reason": "length",
-        "prompt_tokens": 31,
-        "completion_tokens": 200,
-        "seconds": 4.2,
+def estimate(value: float, **changes: object) -> Estimate:
+    values = {
+        "scale": "win rate",
+        "value": value,
+        "lower": value - 0.04,
+        "upper": value + 0.04,
+        "threshold": 0.45,
+        "standard_error": 0.02,
+        "num_pairs": 400,
+        "num_clusters": 390,
+        "tie_share": 0.3,
     }
+    return Estimate(**values | changes)
+
+
+def part(value: str, rate: float, outcome: Outcome) -> Slice:
+    return Slice(
+        key="length", value=value, estimate=estimate(rate), p_adjusted=0.02, outcome=outcome
+    )
+
+
+def judge(**changes: object) -> JudgeReport:
+    """Return a judge that is sound and decides."""
+    values = {
+        "name": "a judge",
+        "kind": "llm",
+        "claim": "quality",
+        "model": "large",
+        "decides": True,
+        "outcome": Outcome.PASS,
+        "reason": "win rate 0.512",
+        "estimate": estimate(0.512),
+        "bootstrap": estimate(0.511),
+        "checks": (
+            HealthCheck(name="length", passed=True, value=0.1, limit=0.6, detail="at most"),
+            HealthCheck(name="A/A", passed=None, value=None, limit=0.05, detail="at most"),
+        ),
+        "controls": (
+            Control(
+                name="shuffled words",
+                expected="worse",
+                num_pairs=24,
+                num_failed=1,
+                win_rate=0.02,
+                lower=0.0,
+                upper=0.06,
+                tie_share=0.04,
+            ),
+        ),
+        "slices": (
+            part("short", 0.53, Outcome.PASS),
+            part("long", 0.43, Outcome.INCONCLUSIVE),
+        ),
+    }
+    return JudgeReport(**values | changes)
+
+
+def hostile_report(make_report):
+    said = Judgement(
+        score=0.0, votes=(Vote(student_place="first", winner="teacher", reason=HOSTILE),)
+    )
+    shown = example(
+        HOSTILE,
+        HOSTILE,
+        HOSTILE,
+        slices={"source": HOSTILE, "length": "short"},
+        messages=(Message(role="system", content=HOSTILE), Message(role="user", content=HOSTILE)),
+        judgements={"a judge": said},
+    )
+    return make_report(
+        examples=(shown, example("fine", "fine", prompt_id="other")),
+        judges=(judge(model=HOSTILE, reason=HOSTILE),),
+        outcome=Outcome.PASS,
+        student=HOSTILE,
+        teacher=HOSTILE,
+    ).model_copy(update={"teacher": HOSTILE, "notes": (HOSTILE,)})
 
 
 @pytest.fixture
-def page(report):
-    models = ("teacher-F16", "student-Q4_K_M")
-    pairs = [pair(model, prompt, HOSTILE) for prompt in ("How?", HOSTILE) for model in models]
-    return render_page(report, pairs)
+def page(make_report):
+    return render_page(
+        make_report(
+            judges=(judge(),), outcome=Outcome.PASS, examples=(example("mine", "its own"),) * 2
+        )
+    )
 
 
-def test_untrusted_text_is_text(page):
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5
+def test_untrusted_text_is_text(make_report):
+    page = render_page(hostile_report(make_report))
+    assert page.count("&lt;script&gt;alert(1)") >= 12
     assert "{{ 7*7 }}" in page
-    assert not re.search(r"<(script|img|iframe|object|embed|link|form)\b", page)
+    assert len(re.findall(r"<script\b", page)) == 1
+    assert not re.search(r"<(img|iframe|object|embed|link)\b", page)
+    outside_text = re.sub(r">[^<]*<", "><", page)
+    assert not re.search(r"""\son\w+\s*=\s*["']?\w""", re.sub(r'"[^"]*"', '""', outside_text))
 
 
-def test_hostile_teacher_name_is_text(report):
-    page = render_page(report.model_copy(update={"teacher": HOSTILE}), [])
-    assert "<script" not in page
+def test_policy_lets_the_pages_own_script_run_and_no_other(page):
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+    source = Path(render_page.__code__.co_filename).with_name("report.js").read_text()
+    assert script == source.rstrip("\n")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+    ]
 
 
 def test_page_needs_nothing_else(page):
-    markup = re.sub(r">[^<]*<", "><", page)
+    markup = re.sub(r">[^<]*<", "><", page.partition("<script>")[0])
     assert not re.search(r"\b(src|href|srcset|action|xlink:href)\s*=", markup)
     style = page.partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
-    assert "default-src 'none'" in page
 
 
-@pytest.mark.parametrize(("index", "shown"), [(1, cells), (2, nearness_cells)])
-def test_page_shows_the_reports_numbers(page, report, index, shown):
-    body = page.split("<tbody>")[index].partition("</tbody>")[0]
-    found = re.findall(r"<(?:td|th)[^>]*>([^<]*)</(?:td|th)>", body)
+def test_verdict_comes_first(page):
+    body = page.partition("<main>")[2]
+    places = [
+        body.index(text)
+        for text in (
+            "PASS",
+            "May student-Q4_K_M replace teacher-F16?",
+            "Yes: it is not worse",
+            "0.512 [0.472, 0.552]",
+            "Where nearness is lost",
+            "Win rate by kind of prompt",
+            "Cost",
+            "side by side",
+            "Can the judges be believed?",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_slices_stand_worst_first(page):
+    rows = page.partition("Win rate by kind of prompt</h2>")[2].partition("</table>")[0]
+    names = re.findall(r'<th scope="row">([^<]*)</th>', rows)
+    assert names == ["all", "length: long (worst)", "length: short"]
+
+
+def test_judges_health_is_told(page):
+    told = page.partition("Can the judges be believed?")[2]
+    assert "finds it worse" in told
+    assert "not asked" in told
+    assert "0.020 [0.000, 0.060]" in told
+
+
+def test_judge_that_failed_has_no_interval(make_report):
+    failed = judge(
+        outcome=Outcome.INVALID_JUDGE,
+        reason="length: 0.90",
+        estimate=None,
+        bootstrap=None,
+        slices=(),
+        checks=(HealthCheck(name="length", passed=False, value=0.9, limit=0.6, detail="at most"),),
+    )
+    page = render_page(make_report(judges=(failed,)))
+    head = page.partition("<header")[2].partition("</header>")[0]
+    assert "INVALID JUDGE" in head
+    assert "<svg" not in head
+    assert "failed" in page
+    assert "Win rate by kind of prompt" not in page
+
+
+@pytest.mark.parametrize(("table", "shown"), [("models", cells), ("nearness", nearness_cells)])
+def test_page_shows_the_reports_numbers(page, report, table, shown):
+    body = page.partition(f'aria-label="Table of {table}"')[2].partition("</table>")[0]
+    found = re.findall(r"<(?:td|th)[^>]*>([^<]*)</(?:td|th)>", body.partition("<tbody>")[2])
     assert found == [text for row in report.rows for text in shown(row)]
 
 
 def test_every_prompt_has_both_answers(page):
     assert page.count('class="prompt"') == 2
     assert page.count('class="answer"') == 4
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"), [(1.0, "student"), (0.25, "teacher"), (0.5, "tie"), (None, "none")]
+)
+def test_result_of_a_pair_is_the_deciding_judges(score, expected):
+    judgements = {"a judge": Judgement(score=score), "another": Judgement(score=1.0)}
+    assert result(example("a", "b", judgements=judgements), judge()) == expected
+    assert result(example("a", "b", judgements=judgements), None) == "none"
+
+
+def test_two_endpoints_have_a_page_without_files(report):
+    page = render_page(report.model_copy(update={"files": (), "checkpoints": ()}))
+    assert "INVALID JUDGE" in page
+    assert "Where nearness is lost" not in page
+    assert "None" not in page
 
 
 def test_bars_are_proportional_and_fit(report):
@@ -71,9 +224,19 @@ def test_bars_are_proportional_and_fit(report):
     assert all(0 <= bar.low <= bar.length <= bar.high for bar in bars.values())
 
 
+def test_axis_shows_intervals_equality_and_the_threshold():
+    axis = Axis.of([estimate(0.6), estimate(0.55)])
+    places = [axis.at(value) for value in (0.45, 0.5, 0.51, 0.64)]
+    assert places == sorted(places)
+    assert all(0 < place < 100 for place in places)
+    assert axis.ticks == [0.45, 0.5, 0.55, 0.6, 0.65]
+    below = estimate(-0.3, scale="difference", threshold=-0.05)
+    assert Axis.of([below]).ticks == [-0.3, -0.2, -0.1, 0.0]
+
+
 def test_a_student_with_other_tokens_has_no_bars(make_report):
     report = make_report(own_tokenizer=True)
     assert [bar.row.name for bar in loss_budget(report)] == ["teacher-F16", "teacher-Q4_K_M"]
-    page = render_page(report, [])
+    page = render_page(report)
     assert "tokenizer of its own" in page
     assert "None" not in page

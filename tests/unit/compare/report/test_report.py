@@ -4,10 +4,14 @@ import pytest
 from rich.console import Console
 
 from compare.measurement.config import CostConfig
+from compare.measurement.served import Served
+from compare.measurement.speed import Speed
 from compare.report.report import ModelRow, Report
 from compare.report.summary import parameters, size, summarise
 from compare.report.table import cells, nearness_cells, render_table
 from potstill.fidelity import Fidelity
+
+from ..conftest import SPEED
 
 
 def nearness(kl, error, top1, nats):
@@ -73,10 +77,51 @@ def test_verdict_comes_first_and_nearness_is_none(report):
     assert "the verdict is of the judge alone" in last
 
 
-def test_costs_are_in_the_report_when_the_machine_has_a_price(make_report):
-    assert make_report().cost is None
-    cost = make_report(costs=CostConfig(machine_dollars_per_hour=0.05)).cost
-    assert [row.name for row in cost.rows] == ["student-Q4_K_M", "teacher-F16"]
+def test_costs_are_of_what_answers_for_each_side(make_report):
+    costs = CostConfig(machine_dollars_per_hour=0.05)
+    student, teacher = make_report(costs=costs).cost.rows
+    assert (student.name, student.tokens_per_second) == ("student-Q4_K_M", 60.2)
+    assert (teacher.name, teacher.bytes) == ("teacher-F16", 271_000_000)
+    assert teacher.ratio_to_student == pytest.approx(60.2 / 25.3)
+    speed = SPEED | {"teacher": Speed(80.0, 0.2)}
+    served = Served(speed=speed, elsewhere=("teacher",), nats_per_token=None)
+    teacher = make_report(costs=costs, served=served, teacher="large").cost.rows[1]
+    assert (teacher.name, teacher.tokens_per_second, teacher.bytes) == ("large", 80.0, None)
+    assert teacher.dollars_per_million_output_tokens is None
+
+
+def test_loss_budget_has_every_phase_of_training(make_report):
+    phases = {
+        "offline": nearness(0.5, 0.02, 0.6, 2.3),
+        "on_policy": nearness(0.4, 0.02, 0.65, 2.2),
+        "quantised_plain": nearness(0.45, 0.02, 0.62, 2.25),
+        "quantised_aware": nearness(0.33, 0.02, 0.69, 2.1),
+    }
+    report = make_report(
+        sft=nearness(0.6, 0.02, 0.6, 2.5), phases=phases, quantisation_aware={"type": "Q4_K"}
+    )
+    rows = [(row.name, row.kl_nats) for row in report.checkpoints[1:]]
+    assert rows == [
+        ("student, untrained", 1.104),
+        ("student, SFT only", 0.6),
+        ("student, first trained", 0.5),
+        ("student, then on its own", 0.4),
+        ("student so far, as Q4_K", 0.45),
+        ("student, trained", 0.312),
+        ("student, trained, as Q4_K", 0.33),
+    ]
+    assert report.trained.kl_nats == 0.312
+
+
+def test_loss_budget_ends_with_what_is_served(make_report):
+    assert make_report().served is None, "the server tells no log-probabilities"
+    served = Served(speed=SPEED, elsewhere=(), nats_per_token=2.15)
+    report = make_report(served=served)
+    row = report.rows[-1]
+    assert row == report.served
+    assert (row.name, row.step) == ("student-Q4_K_M, served", "served")
+    assert row.kl_nats == pytest.approx(0.391 + (2.15 - 2.14))
+    assert any("served student" in note for note in report.notes)
 
 
 def test_summary_compares_with_every_teacher_file(report):

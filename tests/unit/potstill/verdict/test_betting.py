@@ -59,7 +59,7 @@ def test_peeking_with_fixed_sample_bounds_passes_it_several_times_as_often(ties)
 def test_peeking_at_a_model_against_itself_fails_it_no_oftener_than_alpha():
     non_inferior, inferior = log_wealth(draws(0.5, 0.2, 2000, 1500, seed=2), PLAN)
     assert (inferior[:, LOOKS] >= NEEDED).any(axis=1).mean() <= PLAN.alpha
-    assert (non_inferior[:, LOOKS] >= NEEDED).any(axis=1).mean() > 0.97
+    assert (non_inferior[:, LOOKS] >= NEEDED).any(axis=1).mean() > 0.95
 
 
 def test_validity_at_parity_costs_next_to_no_pairs():

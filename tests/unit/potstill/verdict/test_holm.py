@@ -1,12 +1,18 @@
 import numpy as np
 import pytest
+from statsmodels.stats.multitest import multipletests
 
-from potstill.errors import PotstillError
-from potstill.verdict.holm import holm, slice_verdicts
-from potstill.verdict.non_inferiority import judge_verdict, win_rate
-from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.holm import adjusted_outcomes, holm
+from potstill.verdict.intervals import mean_interval
+from potstill.verdict.non_inferiority import outcome_of_bounds
+from potstill.verdict.outcome import Outcome
 
-PLAN = Plan()
+ALPHA, THRESHOLD = 0.05, 0.45
+
+
+def outcomes(*parts):
+    intervals = [mean_interval(part, alpha=ALPHA) for part in parts]
+    return [one.outcome for one in adjusted_outcomes(intervals, THRESHOLD, ALPHA)]
 
 
 def test_holm_by_hand():
@@ -16,40 +22,34 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-def test_the_worst_slice_comes_first_and_fails():
-    scores = np.concatenate([np.tile([0.0, 1.0], 800), np.tile([0.0, 0.0, 1.0], 100), [0.5, 0.0]])
-    slices = {"English": range(1600), "French": range(1600, 1900), "Irish": range(1900, 1902)}
-    verdicts = slice_verdicts(scores, slices, PLAN)
-    assert [one.name for one in verdicts] == ["French", "Irish", "English"]
-    assert [one.outcome for one in verdicts] == ["FAIL", "INCONCLUSIVE", "PASS"]
-    assert verdicts[0].win_rate.num_pairs == 300
+def test_holm_is_statsmodels():
+    p_values = list(np.random.default_rng(2).random(30) ** 3)
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
 
 
-def test_a_single_slice_has_the_verdict_of_all_pairs():
+def test_each_part_has_its_outcome():
+    english, french = np.tile([0.0, 1.0], 800), np.tile([0.0, 0.0, 1.0], 100)
+    assert outcomes(english, french, [0.5, 0.0]) == ["PASS", "FAIL", "INCONCLUSIVE"]
+    assert outcomes() == []
+
+
+def test_a_single_part_has_the_verdict_of_all_pairs():
     rng = np.random.default_rng(0)
+    users = (np.arange(600) // 3).tolist()
     for rate in (0.35, 0.45, 0.5, 0.6):
-        scores = (rng.random(600) < rate).astype(float)
-        users = (np.arange(600) // 3).tolist()
-        (alone,) = slice_verdicts(scores, {"all": range(600)}, PLAN, users)
-        assert alone.outcome is judge_verdict(win_rate(scores, users, alpha=PLAN.alpha), PLAN)
+        interval = mean_interval((rng.random(600) < rate).astype(float), users, alpha=ALPHA)
+        (alone,) = adjusted_outcomes([interval], THRESHOLD, ALPHA)
+        assert alone.outcome is outcome_of_bounds(interval.lower, interval.upper, THRESHOLD)
 
 
-def test_ten_slices_worse_by_the_margin_have_a_wrong_pass_no_oftener_than_alpha():
+def test_ten_parts_worse_by_the_margin_have_a_wrong_pass_no_oftener_than_alpha():
     rng = np.random.default_rng(1)
-    slices = {str(part): range(part * 100, part * 100 + 100) for part in range(10)}
     adjusted, careless = [], []
-    for _ in range(200):
-        scores = (rng.random(1000) < 0.45).astype(float)
-        verdicts = slice_verdicts(scores, slices, PLAN)
-        adjusted.append(any(one.outcome is Outcome.PASS for one in verdicts))
-        careless.append(any(one.win_rate.lower > 0.45 for one in verdicts))
+    for parts in (rng.random((200, 10, 100)) < 0.45).astype(float):
+        intervals = [mean_interval(part, alpha=ALPHA) for part in parts]
+        found = adjusted_outcomes(intervals, THRESHOLD, ALPHA)
+        adjusted.append(any(one.outcome is Outcome.PASS for one in found))
+        careless.append(any(interval.lower > THRESHOLD for interval in intervals))
     # Standard error of the share at 0.05: 0.015.
     assert np.mean(adjusted) <= 0.08
     assert np.mean(careless) > 0.25
-
-
-def test_slices_need_rows_and_pairs_their_clusters():
-    with pytest.raises(PotstillError, match="Irish"):
-        slice_verdicts([0.5, 0.5], {"Irish": []}, PLAN)
-    with pytest.raises(PotstillError, match="cluster"):
-        slice_verdicts([0.5, 0.5], {"all": [0, 1]}, PLAN, ["a"])
