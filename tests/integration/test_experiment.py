@@ -1,0 +1,201 @@
+"""Live traffic on the real server: 10,000 users under ramps, a teacher that is down, kill -9."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import signal
+import socket
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from potstill.rundir import RunDirectory
+from serve.experiment.assignment import choose
+from tests.fixtures.served import KEY, Server, run_of_gguf
+from tests.fixtures.tiny_gguf import write_tiny_gguf
+
+NUM_USERS, NUM_CLIENTS, SALT = 10_000, 8, "a salt"
+USERS = [f"user-{number}" for number in range(NUM_USERS)]
+MODELS = ("student", "teacher")
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run whose model is so small that the server's own work is what takes time."""
+    directory = tmp_path_factory.mktemp("experiment")
+    write_tiny_gguf(directory / "tiny.gguf")
+    return run_of_gguf(directory / "run", directory / "tiny.gguf")
+
+
+@pytest.fixture
+def serve(run_directory: RunDirectory, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Return what starts a server with an experiment; each storage is a test's own."""
+    servers = []
+
+    def start(student: float, teacher: float, **settings: object) -> Server:
+        more = settings.pop("experiment", {})
+        variants = {"student": {"weight": student}, "teacher": {"weight": teacher}}
+        experiment = {"variants": variants, "salt": SALT, "shadow": {"share": 0}, **more}
+        gguf = run_directory.stage_dir("gguf") / "student-Q4_1.gguf"
+        server = Server(
+            run_directory,
+            tmp_path / f"log-{len(servers)}",
+            models=["student-Q4_1"],
+            **{
+                "paths": {name: str(gguf) for name in MODELS},
+                "experiments": {"assistant": experiment},
+                "storage": {"url": f"sqlite:///{tmp_path / 'traffic.sqlite'}"},
+                "max_queue": 1000,
+                "context_tokens": 64,
+                **settings,
+            },
+        )
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def post(connection: http.client.HTTPConnection, user: str) -> tuple[int, str | None, str]:
+    body = {
+        "model": "assistant",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "user": user,
+        "max_tokens": 1,
+    }
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+    response = connection.getresponse()
+    content = json.loads(response.read())
+    return response.status, response.headers.get("x-potstill-variant"), content.get("id", "")
+
+
+def connect(server: Server) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=120)
+
+
+def dealt(server: Server, users: Sequence[str]) -> dict[str, str]:
+    """Let each user ask once; return who answered them."""
+
+    def ask(some: Sequence[str]) -> dict[str, str]:
+        connection = connect(server)
+        found = {}
+        for user in some:
+            status, variant, _ = post(connection, user)
+            assert status == 200
+            assert variant is not None
+            found[user] = variant
+        return found
+
+    with ThreadPoolExecutor(NUM_CLIENTS) as pool:
+        parts = pool.map(ask, [users[start::NUM_CLIENTS] for start in range(NUM_CLIENTS)])
+        return dict(itertools.chain.from_iterable(part.items() for part in parts))
+
+
+def results(server: Server) -> dict:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    response = httpx.get(f"{server.url}/experiments/assistant", headers=headers, timeout=60)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def expected(student: float, teacher: float) -> dict[str, str]:
+    weights = {"student": student, "teacher": teacher}
+    return {user: choose(weights, SALT, "assistant", user=f"user\0{user}") for user in USERS}
+
+
+def test_ten_thousand_users_stay_where_they_are_but_for_whom_a_ramp_must_move(serve):
+    server = serve(1, 9)
+    before = dealt(server, USERS)
+    assert before == expected(1, 9)
+    counts = Counter(before.values())
+    # Four standard errors of a tenth of the users.
+    assert counts["student"] == pytest.approx(NUM_USERS / 10, abs=120)
+    view = results(server)
+    assert [one["users"] for one in view["variants"]] == [counts[name] for name in MODELS]
+    assert [one["exposures"] for one in view["variants"]] == [counts[name] for name in MODELS]
+    assert not view["sample_ratio"]["is_mismatch"]
+    server.stop()
+
+    # A restart moves nobody; a ramp moves users to the student, and as many as it must.
+    ramped = serve(3, 9)
+    after = dealt(ramped, USERS)
+    assert after == expected(3, 9)
+    moved = {user for user in USERS if before[user] != after[user]}
+    assert {after[user] for user in moved} == {"student"}
+    assert len(moved) == Counter(after.values())["student"] - counts["student"]
+    # First assignments count, with the shares of that time.
+    view = results(ramped)
+    assert [one["users"] for one in view["variants"]] == [counts[name] for name in MODELS]
+    assert sum(one["exposures"] for one in view["variants"]) == 2 * NUM_USERS
+    assert not view["sample_ratio"]["is_mismatch"]
+
+
+def test_a_teacher_that_is_down_costs_its_shadow_and_no_client(serve):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        server = serve(
+            1,
+            0,
+            upstreams={"teacher": {"base_url": f"http://127.0.0.1:{port}/v1"}},
+            experiment={"shadow": {"queue": 5, "timeout_seconds": 1}},
+        )
+        answered = dealt(server, USERS[:200])
+        assert set(answered.values()) == {"student"}
+        view = results(server)
+    shadow = view["shadow"]
+    assert shadow["pairs"] == 0
+    assert shadow["queue"] <= 5
+    assert shadow["failed"] + shadow["dropped"] + shadow["queue"] >= 199
+    assert view["state"] == "running"
+    student = view["variants"][0]
+    assert (student["exposures"], student["errors"]) == (200, 0)
+
+
+def test_kill_minus_nine_loses_nothing_that_a_client_has(serve, tmp_path):
+    server = serve(1, 1)
+    received: list[str] = []
+    is_killed = threading.Event()
+
+    def ask(client: int) -> None:
+        connection = connect(server)
+        for number in itertools.count():
+            try:
+                _, _, answer_id = post(connection, f"{client}-{number}")
+            except (OSError, http.client.HTTPException):
+                assert is_killed.is_set()
+                return
+            received.append(answer_id)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(NUM_CLIENTS)]
+    for thread in threads:
+        thread.start()
+    while len(received) < 300:
+        is_killed.wait(0.01)
+    is_killed.set()
+    server.process.send_signal(signal.SIGKILL)
+    server.process.wait(60)
+    for thread in threads:
+        thread.join(60)
+
+    with sqlite3.connect(tmp_path / "traffic.sqlite") as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+        stored = {row[0] for row in database.execute("select id from answers")}
+    assert set(received) <= stored
+    # What is stored beyond it was in flight: one request a client at most.
+    assert len(stored) <= len(received) + NUM_CLIENTS
+    again = serve(1, 1)
+    assert sum(one["exposures"] for one in results(again)["variants"]) == len(stored)
