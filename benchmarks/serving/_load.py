@@ -1,0 +1,113 @@
+"""Many streams at once against one server, and how each fared.
+
+In: a base URL, bodies of chat requests. Out: times, texts, failures. Knows nothing of servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+TIMEOUT_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One streamed answer."""
+
+    text: str
+    num_pieces: int
+    """Pieces of text: tokens, where none ends inside a character."""
+    first_token_seconds: float
+    """From the request to its first text; infinite where none came."""
+    seconds: float
+    failure: str | None
+    """Why it is no whole answer."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a server did with all requests."""
+
+    answers: Sequence[Answer]
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of whole answers, all streams together."""
+        return sum(one.num_pieces for one in self.answers if not one.failure) / self.seconds
+
+    @property
+    def num_failed(self) -> int:
+        """Requests without a whole answer."""
+        return sum(one.failure is not None for one in self.answers)
+
+    def first_token_milliseconds(self, percent: float) -> float:
+        """Return a percentile of the times to the first token, of whole answers."""
+        times = [one.first_token_seconds for one in self.answers if not one.failure]
+        return 1000 * float(np.percentile(times, percent)) if times else float("nan")
+
+
+async def load(
+    base_url: str, bodies: Sequence[dict[str, Any]], num_streams: int, key: str | None = None
+) -> Load:
+    """Ask everything, `num_streams` requests at a time."""
+    waiting = iter(enumerate(bodies))
+    answers: dict[int, Answer] = {}
+    async with session(key) as http:
+
+        async def work() -> None:
+            for number, body in waiting:
+                answers[number] = await stream(http, base_url, body)
+
+        begin = time.perf_counter()
+        await asyncio.gather(*(work() for _ in range(num_streams)))
+        seconds = time.perf_counter() - begin
+    return Load([answers[number] for number in range(len(bodies))], seconds)
+
+
+def session(key: str | None = None) -> aiohttp.ClientSession:
+    """Return a client that waits long and opens a connection for every request."""
+    return aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {key}"} if key else None,
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+        timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS),
+    )
+
+
+async def stream(http: aiohttp.ClientSession, base_url: str, body: dict[str, Any]) -> Answer:
+    """Ask once, and listen to the end."""
+    begin = time.perf_counter()
+    first, pieces, reason, failure = float("inf"), [], None, None
+    try:
+        async with http.post(f"{base_url}/chat/completions", json=body | {"stream": True}) as got:
+            if got.status != 200:
+                failure = f"status {got.status}"
+            async for event in events(got):
+                if "error" in event:
+                    failure = str(event["error"])
+                for choice in event.get("choices") or ():
+                    if text := choice["delta"].get("content"):
+                        first = min(first, time.perf_counter() - begin)
+                        pieces.append(text)
+                    reason = choice.get("finish_reason") or reason
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        failure = type(error).__name__
+    if failure is None and (reason is None or not pieces):
+        failure = "cut off"
+    seconds = time.perf_counter() - begin
+    return Answer("".join(pieces), len(pieces), first, seconds, failure)
+
+
+async def events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Yield the server-sent events of a response, without the last one's [DONE]."""
+    async for line in response.content:
+        if line.startswith(b"data: {"):
+            yield json.loads(line[6:])

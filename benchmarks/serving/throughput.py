@@ -1,0 +1,108 @@
+"""Our server beside its peers under load: `python benchmarks/serving/throughput.py`.
+
+The same GGUF file, the same prompts, the same number of threads, the same load generator on the
+same machine; every server runs, and they take turns at each number of concurrent streams. Told are
+tokens per second, time to first token, failed requests, and the ratios of ours to each peer's.
+Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's source
+distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no
+batches, once told not to cut a stream off for the next request, and once as it comes.
+
+Usage: throughput.py [--gguf FILE] [--streams 1 4 16 64] [--rounds N] [--servers NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.serving._load import Load, load
+from benchmarks.serving._servers import (
+    COMMANDS,
+    MODEL,
+    NUM_THREADS,
+    Setting,
+    all_running,
+    embedded_gguf,
+)
+
+SYSTEM = "You are a helpful assistant who answers at length, in plain English, in whole sentences."
+TOPICS = (
+    "rain", "bread", "the sea", "a lighthouse", "bees", "winter", "trains", "old maps", "coffee",
+    "the moon", "gardens", "music", "bridges", "clocks", "rivers", "birds", "paper", "glass",
+)  # fmt: skip
+NUM_TOKENS = 48
+REQUESTS = {1: 6, 4: 16, 16: 48, 64: 96}
+"""Per round, by the number of streams."""
+
+
+def bodies(number: int, salt: int) -> list[dict[str, Any]]:
+    """Return requests that differ from their first user's word on: no prompt is asked twice."""
+    return [
+        {
+            "model": MODEL,
+            "messages": [
+                {"role": "system", "content": SYSTEM},
+                {
+                    "role": "user",
+                    "content": f"{salt + index}. Write a long story about "
+                    f"{TOPICS[index % len(TOPICS)]}, with many details.",
+                },
+            ],
+            "temperature": 0.0,
+            "max_tokens": NUM_TOKENS,
+        }
+        for index in range(number)
+    ]
+
+
+def main() -> None:
+    """Let the servers take turns and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gguf", type=Path, default=embedded_gguf())
+    parser.add_argument("--streams", type=int, nargs="+", default=list(REQUESTS))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--servers", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
+    parser.add_argument("--threads", type=int, default=NUM_THREADS)
+    given = parser.parse_args()
+    found: dict[tuple[str, int], list[Load]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        setting = Setting(given.gguf, Path(name), threads=given.threads)
+        with all_running(given.servers, setting) as servers:
+            for server in servers:
+                asyncio.run(load(server.base_url, bodies(2, 900_000), 2))
+            salt = 1000
+            for num_streams in given.streams:
+                for number in range(given.rounds):
+                    # No server is always the first.
+                    turn = number % len(servers)
+                    for server in servers[turn:] + servers[:turn]:
+                        asked = bodies(REQUESTS.get(num_streams, 2 * num_streams), salt)
+                        done = asyncio.run(load(server.base_url, asked, num_streams))
+                        found.setdefault((server.name, num_streams), []).append(done)
+                    salt += 1000
+    print(f"{given.gguf.name}, {setting.threads} threads, {NUM_TOKENS} tokens an answer")
+    for num_streams in given.streams:
+        table(num_streams, {name: found[name, num_streams] for name in given.servers})
+
+
+def table(num_streams: int, found: dict[str, list[Load]]) -> None:
+    """Print what the servers did with one number of streams: medians of the rounds."""
+    print(f"\n| {num_streams} streams | tokens/s | TTFT p50, ms | p99, ms | failed | ours / its |")
+    print("|---|---|---|---|---|---|")
+    ours = median(one.tokens_per_second for one in found[next(iter(found))])
+    for name, rounds in found.items():
+        rate = median(one.tokens_per_second for one in rounds)
+        half, most = (median(one.first_token_milliseconds(p) for one in rounds) for p in (50, 99))
+        num_failed = sum(one.num_failed for one in rounds)
+        num_asked = sum(len(one.answers) for one in rounds)
+        ratio = f"{ours / rate:.2f}" if rate else "∞"
+        failed = f"{num_failed} of {num_asked}"
+        print(f"| {name} | {rate:.1f} | {half:.0f} | {most:.0f} | {failed} | {ratio} |")
+
+
+if __name__ == "__main__":
+    main()

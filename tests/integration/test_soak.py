@@ -1,0 +1,26 @@
+"""A minute of what `benchmarks/serving/soak.py` does for hours."""
+
+import asyncio
+
+from benchmarks.serving._servers import Setting, embedded_gguf, potstill, running
+from benchmarks.serving.soak import CONTEXT_TOKENS, NUM_PARALLEL, settings, soak
+from compare.answers.endpoint import free_port
+
+SECONDS = 60.0
+
+
+def test_mixed_requests_leave_nothing_behind_and_no_text_in_the_wrong_answer(tmp_path):
+    setting = Setting(
+        embedded_gguf(),
+        tmp_path,
+        num_parallel=NUM_PARALLEL,
+        context_tokens=CONTEXT_TOKENS,
+        threads=1,
+    )
+    port = free_port()
+    command = potstill(setting, port, **settings())
+    with running("potstill", command, port, tmp_path / "log") as server:
+        report = asyncio.run(soak(server, SECONDS))
+    assert report.wrong == []
+    assert len(report.counts) >= 8
+    assert len(report.memory_bytes) > SECONDS / 4
