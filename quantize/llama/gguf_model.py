@@ -10,6 +10,7 @@ Shape legend: T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +45,7 @@ class GgufModel:
             raise RuntimeError("the file cannot be loaded")
         self._vocab = llama_cpp.llama_model_get_vocab(self.pointer)
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._longest_piece = 64
         self.trained_context_tokens = llama_cpp.llama_model_n_ctx_train(self.pointer)
 
     def __enter__(self) -> Self:
@@ -97,9 +99,22 @@ class GgufModel:
             raise RuntimeError(f"a text of {len(encoded)} bytes needs {-count} tokens")
         return list(tokens[:count])
 
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, each as it is streamed to a reader, special ones too."""
+        return b"".join(map(self._piece, token_ids)).decode(errors="replace")
+
     def _chat_template(self) -> str | None:
         template = llama_cpp.llama_model_chat_template(self.pointer, None)
         return None if template is None else template.decode()
+
+    def _piece(self, token_id: int) -> bytes:
+        room = self._longest_piece
+        buffer = ctypes.create_string_buffer(room)
+        count = llama_cpp.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, True)
+        if count < 0:
+            self._longest_piece = -count
+            return self._piece(token_id)
+        return buffer.raw[:count]
 
     def _text(self, token_id: int) -> str:
         return str(llama_cpp.llama_vocab_get_text(self._vocab, token_id).decode())

@@ -50,10 +50,10 @@ def quantise(request: dict[str, Any]) -> dict[str, Any]:
 def inspect(request: dict[str, Any]) -> dict[str, Any]:
     """Measure a file's speed, describe it, tokenise, continue greedily and compare distributions.
 
-    `texts` and rendered `chats` are tokenised; each of `prompts` is continued by `num_greedy`
-    tokens. `logprobs_path` holds the reference [T, V] as float32, one row per position from `start`
-    on of each sequence, in order; `compared_path` gets an array [T] of COMPARED, unless the file's
-    vocabulary has another size.
+    `texts` and rendered `chats` are tokenised, `encoded` ids are put into text; each of `prompts`
+    is continued by `num_greedy` tokens. `logprobs_path` holds the reference [T, V] as float32, one
+    row per position from `start` on of each sequence, in order; `compared_path` gets an array [T]
+    of COMPARED, unless the file's vocabulary has another size.
     """
     sequences, num_threads = request["sequences"], request["num_threads"]
     context_tokens = max(len(sequence["token_ids"]) for sequence in sequences)
@@ -63,6 +63,7 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
         answer = {**speed, **model.describe()}
         answer["chat_token_ids"] = [model.tokenize(model.render(chat)) for chat in request["chats"]]
         answer["text_token_ids"] = [model.tokenize(text) for text in request["texts"]]
+        answer["decoded"] = [model.detokenize(ids) for ids in request["encoded"]]
         reference_TV = np.load(request["logprobs_path"], mmap_mode="r")
         if reference_TV.shape[1] != model.vocab_size:
             return answer

@@ -28,7 +28,11 @@ from quantize.verification.hostile_texts import HOSTILE_CHATS, HOSTILE_TEXTS
 
 @dataclass(frozen=True)
 class Expected:
-    """What a GGUF file of the checkpoint must do."""
+    """What a GGUF file of the checkpoint must do.
+
+    Attributes:
+        encoded, decoded: Token ids, and the text that they are.
+    """
 
     vocab_size: int
     chat_template: str | None
@@ -38,6 +42,8 @@ class Expected:
     chat_token_ids: list[list[int]]
     texts: list[str]
     text_token_ids: list[list[int]]
+    encoded: list[list[int]]
+    decoded: list[str]
 
 
 def read_expected(
@@ -62,6 +68,10 @@ def read_expected(
     added = (f"a{token}b {token} c" for token in tokenizer.get_added_vocab())
     anchor = text_anchor(tokenizer)
     texts = [anchor + form("NFC", text) for text in (*HOSTILE_TEXTS, *added)]
+    text_token_ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    # transformers takes a space away that some tokenizers put before a text, but not after a token.
+    before = [token for token in (tokenizer.eos_token_id,) if token is not None]
+    encoded = [before + ids for ids in text_token_ids]
     return Expected(
         vocab_size=vocab_size,
         chat_template=templates(tokenizer).get("default"),
@@ -70,7 +80,9 @@ def read_expected(
         chats=chats,
         chat_token_ids=[render_prompt(tokenizer, messages) for messages in chats],
         texts=texts,
-        text_token_ids=[tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
+        text_token_ids=text_token_ids,
+        encoded=encoded,
+        decoded=[tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in encoded],
     )
 
 

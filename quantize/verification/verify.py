@@ -61,6 +61,7 @@ def verify_file(
             num_threads=num_threads,
             chats=[[message.to_chat() for message in chat] for chat in expected.chats],
             texts=expected.texts,
+            encoded=expected.encoded,
             sequences=held_out.sequences,
             prompts=[one.prompt_ids for one in continuations],
             num_greedy=NUM_GREEDY_TOKENS,
@@ -144,6 +145,16 @@ def _check_token_ids(path: Path, answer: dict[str, Any], expected: Expected) -> 
                     f"from token {first} on {wanted[first:end]}",
                     f"{found[first:end]}",
                 )
+    for index, (text, wanted_text) in enumerate(
+        zip(answer["decoded"], expected.decoded, strict=True)
+    ):
+        if text != wanted_text:
+            raise refusal(
+                path,
+                f"it writes the tokens of test text {index} otherwise than the checkpoint",
+                repr(wanted_text),
+                repr(text),
+            )
 
 
 def _first_difference(found: list[int], wanted: list[int]) -> int:

@@ -108,6 +108,14 @@ def swap_two_tokens(path: Path) -> None:
     first[0], second[0] = second[0], first[0]
 
 
+def hide_a_token(path: Path) -> None:
+    """Llama.cpp still finds it in texts, but writes nothing for it."""
+    from gguf import GGUFReader, TokenType
+
+    field = GGUFReader(path, "r+").fields["tokenizer.ggml.token_type"]
+    field.parts[field.data[70]][0] = TokenType.UNUSED
+
+
 def convert_again(path: Path, checkpoint: Checkpoint) -> None:
     path.unlink()
     write_base_gguf(checkpoint, load_tokenizer(checkpoint.dir), path, "F16", "tiny")
@@ -139,6 +147,7 @@ FAULTS = {
     change_the_template: "chat template is not the checkpoint's",
     change_the_rotary_base: "at the key llama.rope.freq_base",
     swap_eos: "eos token is not the checkpoint's",
+    hide_a_token: "writes the tokens of test text",
     swap_two_tokens: "other token ids than the checkpoint",
     leave_rotary_rows_in_halves: "right rows in another order, as for another rotary layout",
     untie_the_head: "tensor output.weight belongs to no such model",
