@@ -9,8 +9,9 @@ The embedded SmolLM2-135M-Instruct comes from a Q4_1 file: its weights lie on th
 planner that may take Q4_1 finds it at no cost. So its weights are moved by up to half a step of the
 grid first, as training moves them; --as-is leaves them.
 
-Usage: planner.py [CHECKPOINT_DIR] [--run RUN] [--types TYPE ...] [--megabytes MB ...] [--as-is]:
-conversations are the run's; CHECKPOINT_DIR may be its student.
+Usage: planner.py [CHECKPOINT_DIR] [--run RUN] [--types TYPE ...] [--megabytes MB ...] [--as-is]
+[--imatrix-tokens N] [--mix-tokens N] [--verification-tokens N]: conversations are the run's;
+CHECKPOINT_DIR may be its student; numbers of tokens are the stage's own if not given.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from quantize.stage import run
 BLOCK = 32
 LEVELS = {True: 255, False: 15}
 """Steps of a block's grid in the embedded file: of the embedding (Q8_0), of the rest (Q4_1)."""
+TOKENS = ("imatrix_tokens", "mix_tokens", "verification_tokens")
 PINNED = ("teacher", "tokenizer_sha256", "chat_template_sha256")
 
 
@@ -106,7 +108,11 @@ def main() -> None:
     parser.add_argument("--types", nargs="*", default=["Q4_K_M"])
     parser.add_argument("--megabytes", type=float, nargs="*", default=[])
     parser.add_argument("--as-is", action="store_true")
+    for name in TOKENS:
+        default = QuantizeConfig.model_fields[name].default
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     arguments = parser.parse_args()
+    tokens = {name: getattr(arguments, name) for name in TOKENS}
     checkpoint_dir = arguments.checkpoint_dir or embedded_checkpoint(
         TeacherConfig().cache_dir.expanduser()
     )
@@ -117,10 +123,10 @@ def main() -> None:
             move_off_the_grid(moved_dir)
             checkpoint_dir = moved_dir
         run_directory = run_of(checkpoint_dir, RunDirectory(arguments.run), Path(name) / "run")
-        (stock,) = files_of(run_directory, types=("Q4_K_M",), imatrix="never")
+        (stock,) = files_of(run_directory, types=("Q4_K_M",), imatrix="never", **tokens)
         size = math.floor(stock["bytes"] / 1e4) / 100
         sizes = (size, *arguments.megabytes)
-        made = files_of(run_directory, types=arguments.types, target_megabytes=sizes)
+        made = files_of(run_directory, types=arguments.types, target_megabytes=sizes, **tokens)
     report("Q4_K_M", stock, stock)
     for file in made:
         label = "mix" if "mix" in file else "+ imatrix" if file["imatrix"] else ""

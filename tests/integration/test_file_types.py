@@ -5,39 +5,32 @@ from __future__ import annotations
 import pytest
 from gguf import GGUFReader
 
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.conversion.convert import gguf_names, write_base_gguf
 from quantize.llama.quantise import quantise_file
+from quantize.loading import load_tokenizer
 from quantize.quantisation.calibration import Calibration
 from quantize.quantisation.imatrix import write_importance
 from quantize.quantisation.types import BASES, FILE_TYPES
+from tests.fixtures.tiny_checkpoints import TinyFamily, save_tiny_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WIDE = TinyFamily(
+    "llama",
+    "gpt-2",
+    {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "num_hidden_layers": 1},
+)
 QUANTISED = [name for name in FILE_TYPES if name not in BASES]
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory, teacher_dir):
+def paths(tmp_path_factory):
     """A random layer as F16, and its importance matrix."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    from quantize.conversion.checkpoint import Checkpoint
-    from quantize.conversion.convert import gguf_names, write_base_gguf
-
     directory = tmp_path_factory.mktemp("wide")
-    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,
-        intermediate_size=256,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory / "checkpoint")
-    tokenizer.save_pretrained(directory / "checkpoint")
-    checkpoint = Checkpoint(directory / "checkpoint")
+    checkpoint = Checkpoint(save_tiny_checkpoint(WIDE, directory / "checkpoint"))
     base_path, imatrix_path = directory / "F16.gguf", directory / "imatrix.gguf"
-    write_base_gguf(checkpoint, tokenizer, base_path, "F16", "wide")
+    write_base_gguf(checkpoint, load_tokenizer(checkpoint.dir), base_path, "F16", "wide")
     calibration = Calibration([list(range(3, 40))])
     names = gguf_names(checkpoint)
     write_importance(checkpoint.dir, names, "llama", calibration, imatrix_path, label="wide")
