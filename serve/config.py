@@ -42,6 +42,19 @@ class UpstreamConfig(Table):
     408, 409, 429 and 5xx; two wait about 1.5 seconds in all, or as long as the server asks for."""
 
 
+class AdapterConfig(Table):
+    """A LoRA adapter over a served model."""
+
+    base: str
+    """Name of the model that it changes."""
+
+    path: Path
+    """GGUF file of the adapter, as llama.cpp's convert_lora_to_gguf.py writes it."""
+
+    scale: float = 1.0
+    """How strongly it changes the model; 0 leaves it as it is."""
+
+
 class ServeConfig(Table):
     """What is served, where, and how much of the machine it may take."""
 
@@ -61,6 +74,16 @@ class ServeConfig(Table):
     upstreams: dict[str, UpstreamConfig] = Field(default_factory=dict)
     """Models that other servers answer for, by the name they are served under here; one named like
     a model of the run takes its place."""
+
+    drafts: dict[str, str] = Field(default_factory=dict)
+    """Models with a smaller one that drafts for each, such as {teacher = "student"}: the large one
+    checks several drafted tokens in a step, and says what it would say alone. Both need the same
+    tokens. It is quicker where drafts are cheap and mostly right, and few requests come at once."""
+
+    adapters: dict[str, AdapterConfig] = Field(default_factory=dict)
+    """LoRA adapters by the model name each is served under. The base is loaded once; requests for
+    one adapter are decoded together, requests for different ones by turns, and each has a
+    key-value memory of its own."""
 
     context_tokens: int = Field(default=2048, ge=16)
     """Prompt and completion of one request together, in tokens; memory grows with it times

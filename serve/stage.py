@@ -5,7 +5,6 @@ In: a finished gguf stage. Out: an endpoint, until it is told to stop.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import json
 import logging
@@ -13,31 +12,23 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import llama_cpp
 import uvicorn
 from fastapi import FastAPI
 
 from potstill.config import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError, ConfigError
-from potstill.files import sha256_file
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from serve.api.app import AppLimits, create_app
 from serve.api.intake import LOOPBACK_HOSTS
-from serve.backends.local import LocalBackend, LocalModel
+from serve.backends.loading import load_models
 from serve.backends.protocol import ChatBackend, Observer
 from serve.backends.upstream import UpstreamBackend
-from serve.chat.prompt import ChatPrompt
 from serve.config import ServeConfig
-from serve.engine.context import physical_cores
-from serve.engine.model import GgufModel
-from serve.engine.request import EngineLimits
-from serve.engine.thread import EngineThread
 from serve.experiment import routes as live_traffic
 from serve.experiment.answer_log import AnswerLog
 from serve.experiment.over_models import cascades_over, check_names, experiments_over
@@ -69,7 +60,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     """
     manifest = run_directory.require("gguf")
     paths = model_paths(config, manifest, run_directory.stage_dir("gguf"))
-    models = [*paths, *config.upstreams]
+    models = [*paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
     keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
@@ -131,27 +122,6 @@ def model_paths(config: ServeConfig, manifest: Manifest, gguf_dir: Path) -> dict
     return {name: path for name, path in paths.items() if name not in config.upstreams}
 
 
-def load_models(
-    config: ServeConfig, paths: Mapping[str, Path], metrics: Metrics
-) -> dict[str, LocalBackend]:
-    """Load each file once, and give it an engine.
-
-    Raises:
-        ArtifactError: A file is missing, no model, or has no chat template.
-        ConfigError: `serve.sampling` cannot be used.
-    """
-    threads = config.threads or physical_cores()
-    loaded: dict[Path, LocalModel] = {}
-    backends = {}
-    for name, given in paths.items():
-        path = given.resolve()
-        if path not in loaded:
-            logger.info("loading %s …", name)
-            loaded[path] = _load(config, path, threads)
-        backends[name] = LocalBackend(name, loaded[path], metrics, defaults=config.sampling)
-    return backends
-
-
 def serve(app: FastAPI, listener: socket.socket, *, drain_seconds: int, names: list[str]) -> None:
     """Answer requests until a signal comes."""
     listener.listen(BACKLOG)
@@ -189,23 +159,6 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _load(config: ServeConfig, path: Path, threads: int) -> LocalModel:
-    model = GgufModel(path)
-    limits = EngineLimits(
-        context_tokens=min(config.context_tokens, model.training_context_tokens),
-        max_parallel=config.max_parallel,
-        max_batch_tokens=config.max_batch_tokens,
-        max_queue=config.max_queue,
-    )
-    return LocalModel(
-        model=model,
-        engine=EngineThread(model, limits, threads=threads),
-        prompt=ChatPrompt(model),
-        fingerprint=_fingerprint(path, threads),
-        created=int(path.stat().st_mtime),
-    )
-
-
 def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
     # Where a key is asked for, a web page that reaches the server has none.
     hosts = {"*"} if keyring else {*LOOPBACK_HOSTS, config.host, *config.allowed_hosts}
@@ -225,12 +178,6 @@ def _refuse_unknown_fallback(name: str | None, names: Collection[str]) -> None:
             where="serve.fallback_model",
             expected=" | ".join(names),
         )
-
-
-def _fingerprint(path: Path, threads: int) -> str:
-    """Hash what decides the numbers: weights, llama.cpp's build, number of threads."""
-    parts: list[Any] = [sha256_file(path), llama_cpp.__version__, threads]
-    return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def _refuse_open_door(host: str, keyring: Keyring | None) -> None:

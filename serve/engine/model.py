@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import logging
 from collections import deque
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,14 @@ def _log(level: int, text: bytes, _user_data: Any) -> None:  # noqa: ANN401  (a 
         _last_errors.append(line)
 
 
+@dataclass(frozen=True)
+class LoraAdapter:
+    """A loaded adapter, freed with its model."""
+
+    pointer: object
+    scale: float
+
+
 class GgufModel:
     """One model file, loaded once and shared by whatever decodes with it.
 
@@ -77,7 +87,30 @@ class GgufModel:
         self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self.training_context_tokens = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
         self.embedding_width = int(llama_cpp.llama_model_n_embd_out(self.pointer))
+        self.adapter: LoraAdapter | None = None
+        """What changes the weights in every context made from this model."""
         self._pieces: dict[int, bytes] = {}
+
+    def adapted(self, path: Path, scale: float) -> GgufModel:
+        """Return the model as a LoRA adapter changes it; the weights are shared.
+
+        Raises:
+            ArtifactError: The file is missing, or no adapter for this model.
+        """
+        _last_errors.clear()
+        pointer = None
+        if path.is_file():
+            pointer = llama_cpp.llama_adapter_lora_init(self.pointer, str(path).encode())
+        if not pointer:
+            raise ArtifactError(
+                "the adapter cannot be loaded",
+                where=path,
+                expected=f"a LoRA adapter in GGUF for {self.path.name}",
+                found="; ".join(_last_errors) or "no such file",
+            )
+        changed = copy(self)
+        changed.adapter = LoraAdapter(pointer, scale)
+        return changed
 
     def close(self) -> None:
         """Free the weights; nothing made from this model may be used afterwards."""
@@ -121,7 +154,11 @@ class GgufModel:
         llama.cpp multiplies these formats in one order at any batch size; k-quants have kernels of
         their own for batches, which round otherwise.
         """
-        return self.tensor_types <= REPRODUCIBLE_TYPES and self.can_forget_a_tail
+        return (
+            self.tensor_types <= REPRODUCIBLE_TYPES
+            and self.can_forget_a_tail
+            and self.adapter is None
+        )
 
     @property
     def chat_template(self) -> str | None:

@@ -11,8 +11,7 @@ from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from serve.config import ServeConfig
 from serve.engine.model import GgufModel
-from serve.metrics import Metrics
-from serve.stage import load_models, model_paths, run
+from serve.stage import model_paths, run
 
 FILES = [
     {"name": "student-F16", "file": "student-F16.gguf", "role": "student"},
@@ -72,12 +71,9 @@ def test_a_file_changed_after_it_was_made_is_refused(gguf_run):
         run(ServeConfig(port=0), gguf_run)
 
 
-def test_a_file_that_is_no_model_is_refused_with_a_reason(gguf_run, tmp_path):
+def test_a_file_that_is_no_model_is_refused_with_a_reason(gguf_run):
     with pytest.raises(ArtifactError, match=r"cannot be loaded(.|\n)*student-Q8_0"):
         run(ServeConfig(port=0), gguf_run)
-    elsewhere = {"mine": tmp_path / "none.gguf"}
-    with pytest.raises(ArtifactError, match="does not exist"):
-        load_models(ServeConfig(), elsewhere, Metrics())
 
 
 def test_a_truncated_model_is_refused(tiny_gguf, tmp_path):

@@ -1,0 +1,113 @@
+"""From files to backends: weights loaded once, and engines over them.
+
+In: names with their GGUF files, the configuration. Out: a `LocalBackend` per name. Names that stand
+for the same file, draft and adapter share an engine. Knows nothing of run directories or HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from potstill.errors import ConfigError
+from potstill.files import sha256_file
+from serve.backends.local import LocalBackend, LocalModel
+from serve.chat.prompt import ChatPrompt
+from serve.config import ServeConfig
+from serve.engine.context import physical_cores
+from serve.engine.model import GgufModel
+from serve.engine.request import EngineLimits
+from serve.engine.thread import EngineThread
+from serve.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What an engine is made of."""
+
+    path: Path
+    draft: Path | None = None
+    adapter: Path | None = None
+    scale: float = 1.0
+
+
+def load_models(
+    config: ServeConfig, paths: Mapping[str, Path], metrics: Metrics
+) -> dict[str, LocalBackend]:
+    """Load what the configuration names.
+
+    Raises:
+        ArtifactError: A file is missing, no model, or has no chat template.
+        ConfigError: `serve.sampling` cannot be used, or a draft's or an adapter's model is not
+            served, or does not fit.
+    """
+    weights = cache(GgufModel)
+    loaded: dict[_Recipe, LocalModel] = {}
+    backends = {}
+    for name, recipe in _recipes(config, paths).items():
+        if recipe not in loaded:
+            logger.info("loading %s …", name)
+            model = weights(recipe.path)
+            if recipe.adapter:
+                model = model.adapted(recipe.adapter, recipe.scale)
+            draft = weights(recipe.draft) if recipe.draft else None
+            loaded[recipe] = _local_model(config, recipe, model, draft)
+        backends[name] = LocalBackend(name, loaded[recipe], metrics, defaults=config.sampling)
+    return backends
+
+
+def _recipes(config: ServeConfig, paths: Mapping[str, Path]) -> dict[str, _Recipe]:
+    files = {name: path.resolve() for name, path in paths.items()}
+
+    def file_of(name: str, where: str) -> Path:
+        if name not in files:
+            raise ConfigError(
+                f"there is no model {name!r}", where=where, expected=" | ".join(files)
+            )
+        return files[name]
+
+    recipes = {name: _Recipe(path) for name, path in files.items()}
+    for name, draft in config.drafts.items():
+        path = file_of(name, "serve.drafts")
+        recipes[name] = _Recipe(path, draft=file_of(draft, f"serve.drafts.{name}"))
+    for name, adapter in config.adapters.items():
+        base = file_of(adapter.base, f"serve.adapters.{name}.base")
+        recipes[name] = _Recipe(base, adapter=adapter.path.resolve(), scale=adapter.scale)
+    return recipes
+
+
+def _local_model(
+    config: ServeConfig, recipe: _Recipe, model: GgufModel, draft: GgufModel | None
+) -> LocalModel:
+    threads = config.threads or physical_cores()
+    limits = EngineLimits(
+        context_tokens=min(config.context_tokens, model.training_context_tokens),
+        max_parallel=config.max_parallel,
+        max_batch_tokens=config.max_batch_tokens,
+        max_queue=config.max_queue,
+    )
+    return LocalModel(
+        model=model,
+        engine=EngineThread(model, limits, threads=threads, draft=draft),
+        prompt=ChatPrompt(model),
+        fingerprint=_fingerprint(recipe, threads),
+        created=int(recipe.path.stat().st_mtime),
+    )
+
+
+def _fingerprint(recipe: _Recipe, threads: int) -> str:
+    """Hash what decides the numbers: weights, llama.cpp's build, number of threads."""
+    parts: list[Any] = [sha256_file(recipe.path), llama_cpp.__version__, threads]
+    if recipe.adapter:
+        parts += [sha256_file(recipe.adapter), recipe.scale]
+    return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
