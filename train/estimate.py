@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
-from train.config import TrainConfig
+from train.config import QuantisationAwareConfig, TrainConfig
 from train.students.sizes import student_sizes
 
 SHARE_OF_PEAK = 1.0
@@ -103,11 +103,13 @@ def _tokens(config: TrainConfig, workload: Workload) -> _Tokens:
     per_step_tokens = per_step * _row_tokens(config, workload)
     epoch_tokens = workload.num_conversations * (1.0 - workload.test_share) * length
     trained, num_measurements = 0.0, 2
-    for phase in filter(None, (config, config.quantisation_aware)):
+    phases: list[TrainConfig | QuantisationAwareConfig] = [config]
+    if config.quantisation_aware is not None:
+        phases.append(config.quantisation_aware)
+        num_measurements += MEASUREMENTS_OF_FILES
+    for phase in phases:
         steps_tokens = (phase.max_steps or 0) * per_step_tokens
         trained += steps_tokens or phase.num_epochs * epoch_tokens
-    if config.quantisation_aware is not None:
-        num_measurements += MEASUREMENTS_OF_FILES
     on_the_way = 0
     if evaluation.every_steps:
         num_steps = math.ceil(trained / max(per_step_tokens, 1.0))

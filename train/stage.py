@@ -66,7 +66,8 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     plan, untrained = _start(config, data, session.scratch_dir)
     job = _job(config, data, plan, session, run_directory)
     write_job(job, session.scratch_dir)
-    measured, outcomes = {"untrained": untrained}, {}
+    measured = {"untrained": untrained}
+    outcomes: dict[Phase, Outcome] = {}
     *earlier, last = phases_of(config)
     for phase in earlier:
         outcomes[phase] = run_phase(session.scratch_dir, phase, config.launch)
@@ -230,7 +231,7 @@ def _aware_facts(config: TrainConfig, measured: dict[str, Fidelity]) -> dict[str
     return {"quantisation_aware": facts}
 
 
-def _stats(outcomes: dict[str, Outcome], data: Data) -> dict[str, float]:
+def _stats(outcomes: dict[Phase, Outcome], data: Data) -> dict[str, float]:
     return {
         "steps": sum(outcome.steps for outcome in outcomes.values()),
         "train_tokens": sum(outcome.tokens for outcome in outcomes.values()),

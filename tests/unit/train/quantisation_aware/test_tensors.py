@@ -58,7 +58,7 @@ def test_a_head_that_equals_the_embedding_is_left_out_of_a_file():
         (GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2), "transformer.wpe.weight"),
         (
             MixtralConfig(**SMALL, hidden_size=32, intermediate_size=32, num_local_experts=2),
-            "experts",
+            "mlp.gate.weight",
         ),
     ],
 )
