@@ -9,8 +9,9 @@ const NO_STORAGE =
 const LAST_REASON = { length: "cut off at max tokens", content_filter: "filtered" };
 
 const at = (id) => document.getElementById(id);
-const [log, hint, status, options, composer] = ["log", "hint", "status", "options", "composer"].map(at);
-const [first, second, message, send, stop] = ["first", "second", "message", "send", "stop"].map(at);
+const [log, hint, status] = ["log", "hint", "status"].map(at);
+const [options, first, second] = ["options", "first", "second"].map(at);
+const [composer, message, send, stop] = ["composer", "message", "send", "stop"].map(at);
 
 let keepsAnswers = false;
 /** The conversations under way, one a column; null when the next message begins new ones. */
@@ -21,9 +22,9 @@ let running = null;
 /** Show what can be chosen; may be called again. */
 export function setUpChat(models, answersAreKept) {
   keepsAnswers = answersAreKept;
-  for (const [select, chosen] of [[first, "student"], [second, "teacher"]]) {
+  for (const [select, wanted, other] of [[first, "student", 0], [second, "teacher", -1]]) {
     select.replaceChildren(...models.map((name) => element("option", {}, name)));
-    select.value = models.includes(chosen) ? chosen : models[select === first ? 0 : models.length - 1];
+    select.value = models.includes(wanted) ? wanted : models.at(other);
   }
   options.querySelector("[value=blind]").closest("label").hidden = !keepsAnswers;
   beginAnew();
@@ -52,7 +53,9 @@ class Answer {
     this.text = document.createTextNode("");
     this.shown = element("p", { class: "text" });
     this.note = element("p", { class: "figures muted" }, "…");
-    this.element = element("article", { class: "answer", "aria-busy": "true" }, this.name, this.shown, this.note);
+    this.element = element(
+      "article", { class: "answer", "aria-busy": "true" }, this.name, this.shown, this.note,
+    );
     if (!isBlind) this.shown.append(this.text);
   }
 
@@ -122,7 +125,8 @@ class Answer {
       const rate = () => tell("v1/feedback", { response_id: this.id, thumbs }, () => {
         for (const other of buttons) other.setAttribute("aria-pressed", other === made);
       });
-      const made = button(icon, rate, { class: `thumb ${thumbs}`, "aria-label": label, "aria-pressed": "false" });
+      const attributes = { class: `thumb ${thumbs}`, "aria-label": label, "aria-pressed": "false" };
+      const made = button(icon, rate, attributes);
       return made;
     });
     this.element.append(element("div", { class: "thumbs" }, ...buttons));
@@ -137,8 +141,10 @@ async function converse(content) {
   columns ??= begun(mode);
   const askedTheSame = columns.every((column) => column.messages.length === 0);
   const answers = columns.map((column) => new Answer(column, isBlind));
-  const sides = element("div", { class: `answers of-${answers.length}` }, ...answers.map((one) => one.element));
-  const turn = element("section", { class: "turn" }, element("p", { class: "question text" }, content), sides);
+  const shown = answers.map((one) => one.element);
+  const turn = element("section", { class: "turn" },
+    element("p", { class: "question text" }, content),
+    element("div", { class: `answers of-${answers.length}` }, ...shown));
   log.querySelector(".vote.open")?.remove(); // only the last answers are voted on
   log.append(turn);
   turn.scrollIntoView({ block: "end" });
@@ -150,12 +156,14 @@ async function converse(content) {
   follow(() => finish(turn, answers, { isBlind, askedTheSame }));
   // Read out once, when it is whole: a live log would read out every token.
   status.textContent = answers.map((one) => `${one.name.textContent}: ${one.text.data}`).join("\n");
-  if (!message.value && !answers.some((one) => one.text.data || one.isWhole)) message.value = content;
+  const hasAny = answers.some((one) => one.text.data || one.isWhole);
+  if (!message.value && !hasAny) message.value = content;
 }
 
 function finish(turn, answers, { isBlind, askedTheSame }) {
   // Later in a chat each model goes on from its own answers: there is nothing to compare.
-  const canVote = keepsAnswers && askedTheSame && answers.length > 1 && answers.every((one) => one.isWhole);
+  const isComparable = askedTheSame && answers.length > 1 && answers.every((one) => one.isWhole);
+  const canVote = keepsAnswers && isComparable;
   for (const one of answers) {
     if (isBlind) one.show();
     else if (keepsAnswers && one.isWhole) one.offerThumbs();
@@ -165,7 +173,8 @@ function finish(turn, answers, { isBlind, askedTheSame }) {
 }
 
 function voteBar(answers, isBlind) {
-  const bar = element("div", { class: "vote open", role: "group", "aria-label": "Which answer is better?" });
+  const attributes = { class: "vote open", role: "group", "aria-label": "Which answer is better?" };
+  const bar = element("div", attributes);
   const choices = [["a", "A is better"], ["tie", "A tie"], ["b", "B is better"]];
   const buttons = choices.map(([preference, label]) => button(label, () => {
     const vote = { response_ids: answers.map((one) => one.id), preference, blind: isBlind };
@@ -185,15 +194,17 @@ function voteBar(answers, isBlind) {
 async function tell(path, body, done) {
   try {
     await post(path, body);
-    hint.textContent = "";
-    done();
+    showHint();
+    follow(done);
   } catch (error) {
     hint.textContent = `This was not kept: ${error.message}`;
   }
 }
 
 function begun(mode) {
-  if (log.hasChildNodes() && mode !== "blind") log.append(element("p", { class: "begins muted" }, "New chat"));
+  if (log.hasChildNodes() && mode !== "blind") {
+    log.append(element("p", { class: "begins muted" }, "New chat"));
+  }
   const models = mode === "single" ? [first.value] : [first.value, second.value];
   if (mode === "blind" && Math.random() < 0.5) models.reverse();
   const sides = models.length > 1 ? ["A", "B"] : [null];
@@ -203,8 +214,8 @@ function begun(mode) {
 function readSettings() {
   const system = at("system").value.trim();
   const parameters = { user: sameUser() };
-  for (const [id, name] of [["temperature", "temperature"], ["max-tokens", "max_tokens"], ["seed", "seed"]]) {
-    const { valueAsNumber } = at(id);
+  for (const name of ["temperature", "max_tokens", "seed"]) {
+    const { valueAsNumber } = at(name);
     if (!Number.isNaN(valueAsNumber)) parameters[name] = valueAsNumber;
   }
   return { parameters, messages: system ? [{ role: "system", content: system }] : [] };
@@ -214,7 +225,7 @@ function readSettings() {
 function sameUser() {
   let user = localStorage.getItem(USER);
   if (!user) {
-    user = `playground-${Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("")}`;
+    user = `playground-${crypto.getRandomValues(new Uint32Array(3)).join("-")}`;
     localStorage.setItem(USER, user);
   }
   return user;
@@ -236,13 +247,16 @@ function setRunning(controller) {
 /** Let the next message begin a new chat with what is chosen now. */
 function beginAnew() {
   columns = null;
-  const mode = options.elements.mode.value;
-  second.closest("label").hidden = mode === "single";
+  second.closest("label").hidden = options.elements.mode.value === "single";
+  showHint();
+}
+
+function showHint() {
   hint.textContent = {
     single: keepsAnswers ? "" : NO_STORAGE,
-    pair: `Both answer at once, and share the machine. ${keepsAnswers ? "Only blind votes decide." : NO_STORAGE}`,
-    blind: "Each message stands alone. Answers are shown when both are there, names and figures after your vote.",
-  }[mode];
+    pair: `Both share the machine. ${keepsAnswers ? "Only blind votes decide." : NO_STORAGE}`,
+    blind: "Each message stands alone. Names and figures are shown after your vote.",
+  }[options.elements.mode.value];
 }
 
 options.addEventListener("change", (event) => {
@@ -260,7 +274,11 @@ composer.addEventListener("submit", (event) => {
   event.preventDefault();
   const content = message.value.trim();
   if (!content || running) return;
-  if (!options.reportValidity()) return;
+  if (!options.checkValidity()) {
+    options.querySelector("details").open = true; // a browser complains about what it can show
+    options.reportValidity();
+    return;
+  }
   message.value = "";
   message.focus();
   converse(content);

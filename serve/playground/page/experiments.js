@@ -52,19 +52,25 @@ async function refresh() {
 
 const path = (name) => `v1/experiments/${encodeURIComponent(name)}`;
 
-/** One experiment; its buttons stay the same elements, so that they keep the focus. */
+/** One experiment; what can have the focus or be scrolled stays the same element. */
 class Card {
   constructor(name) {
     this.name = name;
     this.state = element("p", { class: "state", role: "status" });
-    this.body = element("div");
+    this.verdict = element("div");
+    this.variants = element("div",
+      { class: "wide", tabindex: "0", role: "region", "aria-label": "Variants" });
+    this.checks = element("dl", { class: "checks" });
     this.failure = element("p", { class: "notice", role: "alert" });
-    this.kill = button("Stop experiment", () => {
-      if (confirm(`Stop ${name}? The teacher then answers all its requests.`)) return this.order("kill");
+    this.kill = button("Stop experiment", async () => {
+      if (confirm(`Stop ${name}? The teacher then answers all its requests.`)) {
+        await this.order("kill");
+      }
     }, { class: "danger" });
     this.resume = button("Resume experiment", () => this.order("resume"));
     this.element = element("section", { class: "card", "aria-label": `Experiment ${name}` },
-      element("h3", {}, name), this.state, this.body, this.failure, this.kill, this.resume);
+      element("h3", {}, name), this.state, this.verdict, this.variants, this.checks,
+      this.failure, this.kill, this.resume);
   }
 
   async order(what) {
@@ -83,11 +89,9 @@ class Card {
     this.state.className = `state ${found.state}`;
     this.kill.hidden = found.state === "killed";
     this.resume.hidden = found.state === "running";
-    this.body.replaceChildren(
-      ...verdict(found.verdict),
-      ...variants(found.variants),
-      ...checks(found),
-    );
+    this.verdict.replaceChildren(...verdict(found.verdict));
+    this.variants.replaceChildren(variants(found.variants));
+    this.checks.replaceChildren(...checks(found));
   }
 }
 
@@ -109,15 +113,17 @@ function interval({ win_rate: rate, lower, upper, margin }) {
   const middle = 0.5 - margin / 2;
   const half = 1.08 * Math.max(middle - lower, upper - middle, 2 * margin);
   const x = (value) => `${(50 * (1 + (value - middle) / half)).toFixed(2)}%`;
-  const upright = (value, kind) => drawn("line", { x1: x(value), x2: x(value), y1: 20, y2: 64, class: kind });
+  const upright = (value, kind) =>
+    drawn("line", { x1: x(value), x2: x(value), y1: 20, y2: 64, class: kind });
+  const text = (value, said, placed) => drawn("text", { x: x(value), y: 14, ...placed }, said);
   const label = `Win rate ${short(rate)}, interval ${lower.toFixed(3)} to ${upper.toFixed(3)}, ` +
     `margin at ${limit.toFixed(3)}, parity at 0.5`;
   return drawn("svg", { class: "interval", height: 72, role: "img", "aria-label": label },
     drawn("rect", { x: 0, y: 20, width: x(limit), height: 44, class: "worse" }),
     upright(limit, "limit"),
     upright(0.5, "parity"),
-    drawn("text", { x: x(limit), y: 14, dx: -4, "text-anchor": "end" }, `margin ${limit.toFixed(2)}`),
-    drawn("text", { x: x(0.5), y: 14, dx: 4 }, "½ parity"),
+    text(limit, `margin ${limit.toFixed(2)}`, { dx: -4, "text-anchor": "end" }),
+    text(0.5, "½ parity", { dx: 4 }),
     drawn("line", { x1: x(lower), x2: x(upper), y1: 42, y2: 42, class: "bar" }),
     ...(rate === null ? [] : [drawn("circle", { cx: x(rate), cy: 42, r: 6, class: "point" })]));
 }
@@ -133,30 +139,34 @@ function variants(rows) {
     ["p50", (row) => seconds(row.p50_seconds)],
     ["p95", (row) => seconds(row.p95_seconds)],
     ["tokens", (row) => row.tokens_mean?.toFixed(0) ?? "–"],
-    ["feedback", (row) => (row.feedback.n ? `${row.feedback.mean.toFixed(2)} (${row.feedback.n})` : "–")],
+    ["feedback", ({ feedback: { n, mean } }) => (n ? `${mean.toFixed(2)} (${n})` : "–")],
   ];
   const names = ["variant", ...columns.map(([name]) => name)];
   const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)));
   const body = rows.map((row) => element("tr", {}, element("th", { scope: "row" }, row.name),
     ...columns.map(([, value]) => element("td", {}, String(value(row))))));
-  const table = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  return [element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Variants" }, table)];
+  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
 function checks({ guardrails, sample_ratio: ratio, shadow }) {
-  const rows = guardrails.map(({ name, value, limit, is_breached: isBreached }) => [
-    `guardrail ${name}`, `${short(value)} of at most ${short(limit)}`, isBreached ? "breached" : "kept", isBreached,
-  ]);
-  rows.push(["shares as configured", `p = ${short(ratio?.p_value)}`,
-    ratio?.is_mismatch ? "sample ratio mismatch" : "no mismatch", ratio?.is_mismatch]);
-  if (shadow) {
-    rows.push(["shadow", `${shadow.pairs} pairs, ${shadow.queue} waiting`,
-      `${shadow.dropped} dropped, ${shadow.failed} failed`, false]);
-  }
-  return [element("dl", { class: "checks" }, ...rows.flatMap(([name, value, said, isBad]) => [
+  const { pairs, queue, dropped, failed } = shadow;
+  const rows = [
+    ...guardrails.map(({ name, value, limit, is_breached: isBreached }) => [
+      `guardrail ${name.replaceAll("_", " ")}`,
+      `${short(value)} of at most ${short(limit)}: ${isBreached ? "breached" : "kept"}`,
+      isBreached,
+    ]),
+    [
+      "sample ratio",
+      `p = ${short(ratio.p_value)}: ${ratio.is_mismatch ? "mismatch" : "no mismatch"}`,
+      ratio.is_mismatch,
+    ],
+    ["shadow", `pairs ${pairs}, waiting ${queue}, dropped ${dropped}, failed ${failed}`, false],
+  ];
+  return rows.flatMap(([name, said, isBad]) => [
     element("dt", {}, name),
-    element("dd", { class: isBad ? "bad" : "" }, `${value}: ${said}`),
-  ]))];
+    element("dd", { class: isBad ? "bad" : "" }, said),
+  ]);
 }
 
 const percent = (share) => (share == null ? "–" : `${short(100 * share)} %`);
