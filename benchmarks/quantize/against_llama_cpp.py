@@ -6,9 +6,9 @@ the same version. Told are the figures of both, and whether the quantised tensor
 for bit, for the same importance matrix. The peer's reference is an F32 file, its log-probabilities
 rounded to 16 bits; ours is the checkpoint in float32.
 
-Usage: against_llama_cpp.py [CHECKPOINT_DIR] [--run RUN]: the checkpoint is SmolLM2-135M-Instruct
-if none is named; the text is the run's conversations, those of split test to measure on and those
-of split train for the importance matrix.
+Usage: against_llama_cpp.py [CHECKPOINT_DIR] [--run RUN] [--chunks N] [--imatrix-chunks N]: the
+checkpoint is SmolLM2-135M-Instruct if none is named; the text is the run's conversations, chunks of
+split test to measure on and of split train for the importance matrix.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ from quantize.verification.verify import verify_file
 
 CONTEXT_TOKENS = 512
 """llama-perplexity's chunk; the second half of each is measured."""
-MEASURED_CHUNKS, IMATRIX_CHUNKS = 8, 10
-NUM_THREADS = len(os.sched_getaffinity(0))
+NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 FILES: tuple[tuple[FileTypeName, bool], ...] = (
     ("F16", False),
     ("Q8_0", False),
@@ -129,10 +128,13 @@ class Bench:
     """One checkpoint, the text, and what both make of them.
 
     Args:
+        num_chunks: To measure on.
         directory: For files, several hundred megabytes each.
     """
 
-    def __init__(self, checkpoint_dir: Path, run_dir: Path, directory: Path) -> None:
+    def __init__(
+        self, checkpoint_dir: Path, run_dir: Path, num_chunks: int, directory: Path
+    ) -> None:
         self.dir = directory
         self.checkpoint = Checkpoint(checkpoint_dir)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint_dir)
@@ -141,7 +143,7 @@ class Bench:
         write_text(run_dir, "train", self.calibration_text)
         self.f32, self.f16 = (self._convert(base_type) for base_type in ("F32", "F16"))
         self.peer_base = directory / "base.logits"
-        perplexity(self.f32, self.peer_base, "-f", self.text, "--chunks", MEASURED_CHUNKS)
+        perplexity(self.f32, self.peer_base, "-f", self.text, "--chunks", num_chunks)
         half = CONTEXT_TOKENS // 2
         sequences = [
             {"token_ids": chunk[:-1], "start": half, "target_ids": chunk[half + 1 :]}
@@ -157,16 +159,16 @@ class Bench:
         write_base_gguf(self.checkpoint, self.tokenizer, path, base_type, "benchmark")
         return path
 
-    def imatrices(self) -> tuple[Path, Path]:
+    def imatrices(self, num_chunks: int) -> tuple[Path, Path]:
         """Compute importance matrices on the same text: ours, and llama-imatrix's."""
         ours, theirs = self.dir / "ours.imatrix.gguf", self.dir / "theirs.imatrix.gguf"
-        options = ("-c", CONTEXT_TOKENS, "--chunks", IMATRIX_CHUNKS, "-o", theirs)
+        options = ("-c", CONTEXT_TOKENS, "--chunks", num_chunks, "-o", theirs)
         tool("llama-imatrix", "-m", self.f16, "-f", self.calibration_text, *options)
         text = self.calibration_text.read_text(encoding="utf-8")
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         chunks = [
             ids[first : first + CONTEXT_TOKENS]
-            for first in range(0, IMATRIX_CHUNKS * CONTEXT_TOKENS, CONTEXT_TOKENS)
+            for first in range(0, num_chunks * CONTEXT_TOKENS, CONTEXT_TOKENS)
         ]
         write_importance(
             self.checkpoint.dir,
@@ -227,13 +229,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint_dir", type=Path, nargs="?")
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--chunks", type=int, default=8)
+    parser.add_argument("--imatrix-chunks", type=int, default=10)
     arguments = parser.parse_args()
     checkpoint_dir = arguments.checkpoint_dir or embedded_checkpoint(
         TeacherConfig().cache_dir.expanduser()
     )
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(checkpoint_dir, arguments.run, Path(name))
-        imatrix, peer_imatrix = bench.imatrices()
+        bench = Bench(checkpoint_dir, arguments.run, arguments.chunks, Path(name))
+        imatrix, peer_imatrix = bench.imatrices(arguments.imatrix_chunks)
         mine, peer = read_importance(imatrix), read_importance(peer_imatrix)
         distances = [
             np.abs(mine.mean_squares[key] - values).sum() / values.sum()

@@ -22,7 +22,7 @@ from potstill.processes import end_with_parent
 from quantize.llama import process
 
 SCALES = (1, 2, 4)
-NUM_THREADS = len(os.sched_getaffinity(0))
+NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 NUM_CHUNKS, CHUNK_TOKENS = 2, 129
 GGUF_TYPE: Literal["Q4_K_M"] = "Q4_K_M"
 

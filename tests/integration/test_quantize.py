@@ -61,7 +61,7 @@ def real_run(teacher_dir, tmp_path, make_conversation, finish_conversations):
 
 
 def test_real_model_becomes_verified_gguf_files(real_run, capfd):
-    config = QuantizeConfig(teacher_types=("Q8_0",), verification_tokens=64)
+    config = QuantizeConfig(teacher_types=("Q8_0",), verification_tokens=64, num_threads=1)
     manifest = run(config, real_run)
     verify_manifest(real_run.stage_dir("gguf"))
     files = {file["name"]: file for file in manifest.facts["files"]}

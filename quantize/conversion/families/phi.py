@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_phi3_shape(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401
-    """Write the sizes; a window of 0 tells llama.cpp's converter's readers that there is none."""
+    """Write the sizes, and a window of 0, which llama.cpp reads as none, where there is none."""
     add_shape_within_window(writer, config)
     writer.add_sliding_window(config.sliding_window or 0)
 
