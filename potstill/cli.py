@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from potstill.pipeline import (
     Choice,
     Stage,
     plan,
+    resolve,
     run_pipeline,
     run_share,
     run_stage,
@@ -229,6 +230,65 @@ def _endpoint_overrides(side: str, given: str | None) -> list[str]:
     url, _, model = given.partition("#")
     values = {"base_url": url} | ({"model": model} if model else {})
     return [f"compare.{side}.{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+@app.command("experiment", cls=_CompareCommand)
+def _experiment(
+    run_dir: RunArgument,
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL[#NAME]", help="Server, such as http://127.0.0.1:8000/v1."),
+    ],
+    quiet_seconds: Annotated[
+        float,
+        typer.Option(min=0, help="How long a conversation must have been silent to be judged."),
+    ] = 600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Judge the new pairs of a live experiment: may the student replace the teacher?
+
+    The judges are those of RUN's [compare] table, and what they say is kept in RUN. The verdict is
+    valid however often this is asked. The server's key is POTSTILL_API_KEY.
+
+    Exit codes: those of `compare`.
+    """
+    set_up_logging(verbose=verbose)
+    run_directory = RunDirectory(run_dir)
+    table = resolve(_choice(preset, config, overrides), run_directory)[COMPARE.name]
+    base_url, _, name = url.partition("#")
+    outcome: Outcome = import_module("compare.live.experiment").run(
+        table, run_directory, base_url, name or None, quiet_seconds=quiet_seconds, as_json=as_json
+    )
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command("cascade", cls=_CompareCommand)
+def _cascade(
+    run_dir: RunArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fit the confidence below which the teacher takes over from the student.
+
+    RUN's comparison must be finished. Half of its prompts are fitted on, the other half tells
+    whether student and teacher together are no worse than the teacher by more than the margin.
+
+    Exit codes: those of `compare`.
+    """
+    set_up_logging(verbose=verbose)
+    run_directory = RunDirectory(run_dir)
+    table = resolve(_choice(preset, config, overrides), run_directory)[COMPARE.name]
+    outcome: Outcome = import_module("compare.live.cascade").run(
+        table, run_directory, as_json=as_json
+    )
+    raise typer.Exit(outcome.exit_code)
 
 
 def _quantize(

@@ -1,0 +1,1 @@
+"""Experiments on live traffic, judged; cascades, fitted."""

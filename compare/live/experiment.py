@@ -1,0 +1,191 @@
+"""The pairs of a live experiment, judged by the judges of `potstill compare`.
+
+In: the [compare] table, a running server. Out: judgements, stored there; the verdict, which the
+server reckons from all of them and which is valid at every look. Knows nothing of databases.
+
+A judge is tested before it is believed, as offline; on the teacher's answers to live prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from compare.answers.cache import JsonCache
+from compare.answers.client import find_endpoint
+from compare.config import CompareConfig
+from compare.judges.assay import Judged, work
+from compare.judges.config import JudgeConfig
+from compare.judges.controls import build_controls
+from compare.judges.health import Health, Humans, health_of, is_sound_so_far
+from compare.judges.panel import settled
+from compare.judges.protocol import Judge, Pair
+from compare.judges.registry import TEACHER_JUDGE, AtHand, asks_teacher, build_judge
+from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
+from potstill.config import API_KEY_VARIABLE
+from potstill.errors import ConfigError
+from potstill.rundir import RunDirectory
+from potstill.verdict.outcome import Outcome, Plan
+
+logger = logging.getLogger(__name__)
+
+PAIRS_AT_ONCE = 50
+"""What a judge has said of so many is stored together: a run that is cut off loses no more."""
+
+
+def run(
+    config: CompareConfig,
+    run_directory: RunDirectory,
+    base_url: str,
+    name: str | None,
+    *,
+    quiet_seconds: float,
+    as_json: bool,
+) -> Outcome:
+    """Let each judge judge what it has not seen; print the results, return the outcome.
+
+    Args:
+        run_directory: Where single readings and tests of judges are kept.
+        name: The experiment; None takes the only one.
+        quiet_seconds: How long a conversation must have been silent: it counts once, as a whole.
+
+    Raises:
+        ConfigError: No judge can judge live pairs, or it is not said which experiment is meant.
+        BackendError: The server or a judge is away.
+    """
+    experiment = LiveExperiment(base_url, name, config.request_timeout_seconds)
+    judges = [one for one in config.judges or (TEACHER_JUDGE,) if one.kind == "llm"]
+    if not judges:
+        raise ConfigError(
+            "no judge can judge live pairs",
+            where="compare.judges",
+            expected='one of kind "llm": there are no known answers, and votes are counted anyway',
+        )
+    cache = JsonCache(run_directory.live_dir)
+    for table in judges:
+        unjudged = experiment.unjudged(table.name, quiet_seconds)
+        if unjudged.pairs:
+            at_hand = _at_hand(config, cache, base_url, unjudged.teacher_model, table)
+            judge = build_judge(table, at_hand)
+            _LiveJudge(config, experiment, table, judge, cache).judge(unjudged)
+    results = experiment.results()
+    verdict = verdict_in(results)
+    console = Console()
+    if as_json:
+        console.print_json(json.dumps(results))
+    else:
+        console.print(_sentence(results, verdict), markup=False, soft_wrap=True)
+    return Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
+
+
+def _sentence(results: Mapping[str, Any], verdict: LiveVerdict | None) -> str:
+    name, state = results["name"], results["state"]
+    if verdict is None or verdict.win_rate is None:
+        outcome = Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
+        waiting = results["shadow"]["pairs"]
+        return f"{outcome}: {name} ({state}) has {waiting} pairs, of which none is judged."
+    return (
+        f"{verdict.outcome}: {name} ({state}), {verdict.pairs} judged pairs, "
+        f"win rate {verdict.win_rate:.3f}, at every look between {verdict.lower:.3f} and "
+        f"{verdict.upper:.3f}; margin {verdict.margin:g}, alpha {verdict.alpha:g}."
+    )
+
+
+class _LiveJudge:
+    """One judge at work on one experiment."""
+
+    def __init__(
+        self,
+        config: CompareConfig,
+        experiment: LiveExperiment,
+        table: JudgeConfig,
+        judge: Judge,
+        cache: JsonCache,
+    ) -> None:
+        self._config, self._experiment, self._cache = config, experiment, cache
+        self._table, self._judge = table, judge
+
+    def judge(self, unjudged: Unjudged) -> None:
+        plan = Plan(margin=unjudged.margin, alpha=unjudged.alpha)
+        health = self._health(unjudged.pairs, plan)
+        if health is None:
+            return
+        if not health.is_valid:
+            logger.warning("%s is not to be believed: %s", self._judge.name, health.reason)
+            self._experiment.store(self._judge.name, [], is_valid=False)
+            return
+        for start in range(0, len(unjudged.pairs), PAIRS_AT_ONCE):
+            scores = self._scores(unjudged.pairs[start : start + PAIRS_AT_ONCE])
+            self._experiment.store(self._judge.name, scores, is_valid=True)
+
+    def _scores(self, pairs: Sequence[Pair]) -> list[tuple[str, float]]:
+        """Return what is said of pairs; what fails stays unjudged, for the next time."""
+        open_pairs = [pair for pair in pairs if settled(pair) is None]
+        said = iter(self._judge.judge(open_pairs, "live pairs"))
+        judgements = [settled(pair) or next(said) for pair in pairs]
+        return [
+            (pair.question.prompt_id, one.score)
+            for pair, one in zip(pairs, judgements, strict=True)
+            if one.score is not None
+        ]
+
+    def _health(self, pairs: Sequence[Pair], plan: Plan) -> Health | None:
+        """Return whether the judge can tell good from bad; None where too few pairs tell it."""
+        key = self._key()
+        stored = self._cache.get(key)
+        if stored is None:
+            wanted = self._config.assay.num_prompts
+            if len(pairs) < wanted:
+                logger.warning(
+                    "%s is tested on the first %d pairs, of which there are %d yet",
+                    self._judge.name, wanted, len(pairs),
+                )  # fmt: skip
+                return None
+            judged = work(
+                self._judge,
+                (),
+                build_controls(pairs[:wanted], seed=self._config.seed),
+                cluster_of=lambda pair: pair.question.cluster_id,
+                is_sound=partial(is_sound_so_far, plan=plan),
+                stop_early=self._config.assay.stop_early,
+            )
+            stored = judged.model_dump(mode="json")
+            self._cache.put(key, stored)
+        return health_of(Judged.model_validate(stored), plan, Humans())
+
+    def _key(self) -> str:
+        """Name what a judge's test depends on."""
+        content = [self._table.model_dump(mode="json"), self._judge.model, self._experiment.name]
+        content.append(self._config.assay.model_dump(mode="json"))
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return f"tested-{digest[:32]}"
+
+
+def _at_hand(
+    config: CompareConfig, cache: JsonCache, base_url: str, teacher_model: str, judge: JudgeConfig
+) -> AtHand:
+    teacher = None
+    if asks_teacher(judge):
+        teacher = find_endpoint(
+            base_url,
+            teacher_model,
+            API_KEY_VARIABLE if os.environ.get(API_KEY_VARIABLE) else None,
+            timeout_seconds=config.request_timeout_seconds,
+            max_retries=config.max_retries,
+        )
+    return AtHand(
+        cache=cache,
+        teacher=teacher,
+        teacher_gguf=None,
+        max_concurrency=config.max_concurrency,
+        timeout_seconds=config.request_timeout_seconds,
+        max_retries=config.max_retries,
+        num_threads=config.num_threads,
+    )

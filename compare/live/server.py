@@ -1,0 +1,141 @@
+"""An experiment of a running `potstill serve`, over HTTP.
+
+In: an address, an experiment's name. Out: pairs to be judged, results. Knows nothing of judges.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compare.answers.client import backend_errors, open_client
+from compare.answers.questions import Question, slices_of
+from compare.judges.protocol import Pair
+from potstill.config import API_KEY_VARIABLE
+from potstill.errors import ConfigError
+from potstill.schema import Message, Value
+from potstill.verdict.outcome import Outcome
+
+SOURCE = "live"
+MOST_PAIRS = 10_000
+"""Pairs asked for at once; the next call has the others."""
+
+
+class LiveVerdict(Value):
+    """What the server says of all judged pairs."""
+
+    outcome: Outcome
+    win_rate: float | None
+    lower: float
+    upper: float
+    margin: float
+    alpha: float
+    pairs: int
+
+
+class Unjudged(Value):
+    """Pairs of which a judge has said nothing."""
+
+    pairs: tuple[Pair, ...]
+    teacher_model: str
+    margin: float
+    alpha: float
+
+
+class LiveExperiment:
+    """One experiment of a server.
+
+    Args:
+        base_url: The server's address up to and with the version.
+        name: None takes the only experiment.
+
+    Raises:
+        ConfigError: There is none, or which of several is not said.
+        BackendError: The server is away, or refuses the key.
+    """
+
+    def __init__(self, base_url: str, name: str | None, timeout_seconds: float) -> None:
+        self._base_url, self._timeout_seconds = base_url, timeout_seconds
+        self._key = os.environ.get(API_KEY_VARIABLE) or "none"
+        self.name = name or self._only()
+
+    def results(self) -> dict[str, Any]:
+        """Return all that the server knows of the experiment."""
+        return self._get(f"/experiments/{self.name}", {})
+
+    def unjudged(self, judge: str, quiet_seconds: float) -> Unjudged:
+        """Return the pairs that a judge has not seen, the oldest first.
+
+        Args:
+            quiet_seconds: How long a conversation must have been silent.
+        """
+        query = {"judge": judge, "quiet_seconds": quiet_seconds, "limit": MOST_PAIRS}
+        found = self._get(f"/experiments/{self.name}/pairs", query)
+        return Unjudged(
+            pairs=tuple(_pair(row) for row in found["data"]),
+            teacher_model=found["teacher_model"],
+            margin=found["margin"],
+            alpha=found["alpha"],
+        )
+
+    def store(self, judge: str, scores: Sequence[tuple[str, float]], *, is_valid: bool) -> None:
+        """Store what a judge says of pairs, by their ids, and whether it can be believed."""
+        body = {
+            "judge": judge,
+            "is_valid": is_valid,
+            "judgements": [{"pair_id": pair_id, "score": score} for pair_id, score in scores],
+        }
+        with backend_errors(self._base_url), self._client() as client:
+            client.post(f"/experiments/{self.name}/judgements", cast_to=object, body=body)
+
+    def _only(self) -> str:
+        names = self._get("/experiments", {})["data"]
+        if len(names) != 1:
+            raise ConfigError(
+                "it must be said which experiment is meant",
+                where=self._base_url,
+                expected=f"{self._base_url}#NAME",
+                found=", ".join(names) or "no experiment",
+            )
+        return str(names[0])
+
+    def _get(self, path: str, query: Mapping[str, object]) -> dict[str, Any]:
+        with backend_errors(self._base_url), self._client() as client:
+            found: Any = client.get(path, cast_to=object, options={"params": query})
+        return dict(found)
+
+    def _client(self) -> Any:  # noqa: ANN401  (mypy does not see through its overloads)
+        return open_client(self._base_url, self._timeout_seconds, self._key)
+
+
+def verdict_in(results: Mapping[str, Any]) -> LiveVerdict | None:
+    """Return the verdict among an experiment's results; None before the first judged pair."""
+    found = results["verdict"]
+    return None if found is None else LiveVerdict.model_validate(found)
+
+
+def _pair(row: Mapping[str, Any]) -> Pair:
+    # A developer speaks as the system; what a conversation's other parts were is in its texts.
+    messages = tuple(
+        Message(
+            role="system" if one["role"] == "developer" else one["role"], content=one["content"]
+        )
+        for one in row["messages"]
+    )
+    question = Question(
+        prompt_id=row["pair_id"],
+        conversation_id=row["conversation"],
+        cluster_id=row["conversation"],
+        source=SOURCE,
+        messages=messages,
+        slices=slices_of(messages, SOURCE),
+    )
+    return Pair(
+        question=question,
+        sample=0,
+        student=row["student"],
+        teacher=row["teacher"],
+        student_finished=row["student_finished"],
+        teacher_finished=row["teacher_finished"],
+    )

@@ -1,0 +1,115 @@
+"""Below which confidence a student's answer is thrown away, so that a cascade is good enough.
+
+In: for each answer of the student's its confidence and its score against the teacher's. Out: the
+threshold that escalates least while the cascade is shown to reach the target. Pure arithmetic.
+
+An answer that is escalated is the teacher's, which ties with itself. Thresholds are tried from the
+safest on, which escalates all, and the first that is not shown to reach the target ends the search:
+tested in an order fixed beforehand, all of them together are wrong with probability alpha at most.
+
+Source: fixed sequence testing in Angelopoulos, Bates, Candès, Jordan & Lei 2021, "Learn then Test"
+(arXiv 2110.01052), section 2.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from potstill.errors import ArtifactError
+from potstill.schema import Value
+from potstill.verdict.intervals import MeanInterval, mean_interval
+from potstill.verdict.non_inferiority import outcome_of_bounds
+from potstill.verdict.outcome import Outcome, Plan
+
+TIE = 0.5
+MOST_THRESHOLDS = 100
+"""Thresholds that are tried; more would hardly move the choice."""
+
+
+@dataclass(frozen=True)
+class Confident:
+    """One answer of the student's."""
+
+    confidence: float
+    """Mean log-probability of its tokens, in nats."""
+    score: float
+    """Against the teacher's answer: 1 better, ½ tie, 0 worse."""
+    cluster: str
+    """The independent observation that it is part of."""
+
+
+class Threshold(Value):
+    """A threshold, and what a cascade with it does on prompts that it was not fitted on."""
+
+    least_mean_logprob: float
+    share_escalated: float
+    win_rate: float
+    """Of the cascade against the teacher alone."""
+    lower: float
+    upper: float
+    target: float
+    """What the win rate has to exceed: one half less the margin."""
+    outcome: Outcome
+    """Whether it does, on these prompts."""
+    student_win_rate: float
+    """Of the student alone, on these prompts."""
+    num_fitted: int
+    num_checked: int
+
+
+def fit_threshold(rows: Sequence[Confident], plan: Plan) -> Threshold:
+    """Fit on one half of the clusters, and check on the other.
+
+    Raises:
+        ArtifactError: So few prompts show nothing.
+    """
+    fitted = [row for row in rows if _half(row.cluster) == 0]
+    checked = [row for row in rows if _half(row.cluster) == 1]
+    target = plan.win_rate_threshold
+    best = None
+    if fitted and checked:
+        for threshold in _thresholds(fitted):
+            if _interval(fitted, threshold, plan).lower <= target:
+                break
+            best = threshold
+    if best is None:
+        raise ArtifactError(
+            "a threshold cannot be fitted on so few judged prompts",
+            expected="so many that even the teacher alone is shown to reach the target",
+            found=f"{len(fitted)} to fit on and {len(checked)} to check on",
+            hint="compare on more prompts, or with a larger margin",
+        )
+    interval = _interval(checked, best, plan)
+    return Threshold(
+        least_mean_logprob=best,
+        share_escalated=sum(row.confidence < best for row in checked) / len(checked),
+        win_rate=interval.mean,
+        lower=interval.lower,
+        upper=interval.upper,
+        target=target,
+        outcome=outcome_of_bounds(interval.lower, interval.upper, target),
+        student_win_rate=sum(row.score for row in checked) / len(checked),
+        num_fitted=len(fitted),
+        num_checked=len(checked),
+    )
+
+
+def _thresholds(rows: Sequence[Confident]) -> list[float]:
+    """Return confidences to try, the one that escalates most first."""
+    found = np.unique([row.confidence for row in rows])
+    steps = np.unique(np.linspace(0, len(found) - 1, MOST_THRESHOLDS).round().astype(int))
+    return [0.0, *(float(value) for value in found[steps][::-1])]
+
+
+def _interval(rows: Sequence[Confident], threshold: float, plan: Plan) -> MeanInterval:
+    scores = [row.score if row.confidence >= threshold else TIE for row in rows]
+    return mean_interval(scores, [row.cluster for row in rows], alpha=plan.alpha)
+
+
+def _half(cluster: str) -> int:
+    """Return 0 or 1, always the same for the same cluster."""
+    return hashlib.sha256(cluster.encode()).digest()[0] % 2

@@ -1,0 +1,74 @@
+"""A live experiment on a real server in a thread, whose models answer as a test says."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from serve.api.wire.chat import ChatRequest
+from tests.unit.compare.judges.conftest import right_answer
+from tests.unit.serve.experiment.conftest import LiveServer, split
+
+
+class Running:
+    """An experiment that answers over real HTTP."""
+
+    def __init__(self, live: LiveServer, base_url: str) -> None:
+        self.live, self.base_url = live, base_url
+
+    def ask(self, numbers: range) -> None:
+        """Let users ask for numbers, and wait for the shadows."""
+        for number in numbers:
+            assert self.live.ask(f"What is number {number}?", user=f"u{number}").status_code == 200
+        pairs = self.live.view()["shadow"]["pairs"]
+        for _ in range(500):
+            if self.live.view()["shadow"]["queue"] == 0 and pairs >= numbers.stop:
+                return
+            time.sleep(0.01)
+            pairs = self.live.view()["shadow"]["pairs"]
+        raise AssertionError(pairs)
+
+
+def number_in(request: ChatRequest) -> int:
+    found = re.search(r"number (\d+)", request.messages[-1].text)
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Return what serves an experiment whose student is wrong on some numbers."""
+    with ExitStack() as stack:
+
+        def serve(is_wrong: Callable[[int], bool] = lambda _: False) -> Running:
+            path = tmp_path / "traffic.sqlite"
+            live = LiveServer(stack, path, experiments={"assistant": split(student=1, teacher=0)})
+            live.teacher.says = lambda request: right_answer(number_in(request))
+            live.student.says = lambda request: (
+                "Nobody knows." if is_wrong(number_in(request)) else
+                right_answer(number_in(request), 2)
+            )  # fmt: skip
+            # The same application, but for its lifespan, which the test's client has begun.
+            config = uvicorn.Config(live.client.app, port=0, lifespan="off", log_level="error")
+            server = uvicorn.Server(config)
+            thread = threading.Thread(target=server.run, daemon=True)
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+
+            def stop() -> None:
+                server.should_exit = True
+                thread.join(10)
+
+            stack.callback(stop)
+            return Running(live, f"http://127.0.0.1:{port}/v1")
+
+        yield serve

@@ -1,0 +1,109 @@
+"""Live pairs, judged over real HTTP: verdicts, exit codes, and judges that are not believed."""
+
+import json
+
+import pytest
+
+from potstill import cli
+from tests.unit.compare.judges.conftest import parts, prefers_length, sound, verdict
+
+NUM_CONTROLS = 6
+FIRST, ALL = range(20), range(80)
+"""Few enough to decide nothing of an equal student, and enough: 72 ties are at margin 0.05."""
+
+
+@pytest.fixture
+def judge(openai_server, tmp_path, monkeypatch, capsys):
+    """Return what judges an experiment on the command line, and gives exit code and output."""
+
+    def run(running, says=sound, *more: str, server=None):
+        server = server or openai_server(says)
+        tables = f'[{{kind = "llm", base_url = "{server.base_url}", model = "judge"}}]'
+        arguments = [
+            "potstill", "experiment", str(tmp_path / "run"), running.base_url,
+            "--quiet-seconds=0", f"--set=compare.judges={tables}",
+            f"--set=compare.assay.num_prompts={NUM_CONTROLS}", "--set=compare.max_retries=0", *more,
+        ]  # fmt: skip
+        monkeypatch.setattr("sys.argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr()
+
+    return run
+
+
+def test_an_equal_student_passes_and_nothing_is_judged_twice(experiment, judge, openai_server):
+    running, server = experiment(), openai_server(sound)
+    running.ask(FIRST)
+    code, said = judge(running, server=server)
+    assert code == 2, said
+    assert "INCONCLUSIVE: assistant (running), 20 judged pairs, win rate 0.500" in said.out
+    num_asked = len(server.requests)
+    assert judge(running, server=server)[0] == 2
+    assert len(server.requests) == num_asked
+    running.ask(range(FIRST.stop, ALL.stop))
+    code, said = judge(running, sound, "--json", server=server)
+    results = json.loads(said.out)
+    assert (code, results["verdict"]["outcome"]) == (0, "PASS")
+    assert results["verdict"]["pairs"] == ALL.stop
+
+
+def test_a_student_that_is_worse_fails(experiment, judge):
+    running = experiment(lambda _: True)
+    running.ask(FIRST)
+    code, said = judge(running)
+    assert code == 1
+    assert "FAIL: assistant" in said.out
+
+
+@pytest.mark.parametrize(
+    "says", [lambda _: verdict("A"), lambda _: "garbage", prefers_length, lambda _: (500, {})]
+)
+def test_a_judge_that_cannot_tell_decides_nothing(experiment, judge, says):
+    running = experiment()
+    running.ask(range(20))
+    code, said = judge(running, says)
+    assert code == 3
+    assert "INVALID_JUDGE: assistant" in said.out
+    assert "is not to be believed" in said.err
+    assert running.live.view()["verdict"]["outcome"] == "INVALID_JUDGE"
+    assert running.live.view()["verdict"]["pairs"] == 0
+
+
+def test_what_a_judge_did_not_say_is_asked_again(experiment, judge, openai_server):
+    is_ill = True
+
+    def sometimes(body):
+        number, _, _ = parts(body)
+        return (500, {}) if is_ill and number == 15 else sound(body)
+
+    running, server = experiment(), openai_server(sometimes)
+    running.ask(range(20))
+    judge(running, server=server)
+    assert running.live.view()["verdict"]["pairs"] == 19
+    is_ill = False
+    judge(running, server=server)
+    assert running.live.view()["verdict"]["pairs"] == 20
+
+
+def test_a_judge_is_tested_on_enough_pairs_or_not_yet(experiment, judge):
+    running = experiment()
+    running.ask(range(3))
+    code, said = judge(running)
+    assert code == 2
+    assert "3 pairs, of which none is judged" in said.out
+
+
+def test_conversations_under_way_are_left_for_later(experiment, judge):
+    running = experiment()
+    running.ask(range(20))
+    assert judge(running, sound, "--quiet-seconds=3600")[0] == 2
+    assert running.live.view()["verdict"] is None
+
+
+def test_what_is_not_there_is_told(experiment, judge):
+    running = experiment()
+    running.base_url += "#other"
+    code, said = judge(running)
+    assert code == 70
+    assert "there is no experiment of this name" in said.err
