@@ -120,8 +120,9 @@ class Preparation:
             )
             check_grammar(grammar)
             return grammar
-        schema = request.json_schema if request.answer_format is None else request.answer_format
-        return _grammar(request.grammar, schema)
+        if request.answer_format is None:
+            return _grammar(request.grammar, request.json_schema)
+        return _grammar(None, request.answer_format, exact=request.is_format_exact)
 
     def _request(
         self,
@@ -177,12 +178,12 @@ def tools_of(tools: Sequence[Tool]) -> list[JsonObject]:
     return [tool.model_dump(exclude_none=True) for tool in tools]
 
 
-def _grammar(grammar: str | None, schema: JsonObject | None) -> str | None:
+def _grammar(grammar: str | None, schema: JsonObject | None, *, exact: bool = True) -> str | None:
     """Return the grammar of what is asked for; the schema {} is any object."""
     if grammar is None and schema is None:
         return None
     if grammar is None:
-        grammar = grammar_of_schema(schema) if schema else GENERIC_JSON_GRAMMAR
+        grammar = grammar_of_schema(schema, exact=exact) if schema else GENERIC_JSON_GRAMMAR
     check_grammar(grammar)
     return grammar
 

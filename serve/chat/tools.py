@@ -9,11 +9,18 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-GrammarOfSchema = Callable[[Mapping[str, Any]], str]
+
+class GrammarOfSchema(Protocol):
+    """What makes a grammar of a JSON schema."""
+
+    def __call__(self, schema: Mapping[str, Any], *, exact: bool) -> str:
+        """Return it; if it need not be exact, of as much of the schema as can be one."""
+        ...
+
 
 INSTRUCTIONS = """\
 You may call one or more functions to assist with the user query.
@@ -76,7 +83,8 @@ class ToolFormat:
             function = tool["function"]
             schema = function.get("parameters") or {"type": "object"}
             prefix = f"tool{number}-"
-            rules.append(_renamed(grammar_of_schema(schema), prefix))
+            grammar = grammar_of_schema(schema, exact=bool(function.get("strict")))
+            rules.append(_renamed(grammar, prefix))
             head = f'{{"name": {json.dumps(function["name"])}, "{self.arguments_key}": '
             rules.append(f'{prefix}call ::= {_literal(head)} {prefix}root "}}"')
             names.append(f"{prefix}call")

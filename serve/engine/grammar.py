@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from serve.engine.grammar_client import GrammarProcess
+from serve.engine.integer_range import BOUNDS
 from serve.engine.schema_converter import ANNOTATIONS, ExactConverter
 from serve.errors import InvalidRequestError
 
@@ -54,11 +55,14 @@ _checker = GrammarProcess(None)
 _checker_lock = threading.Lock()
 
 
-def grammar_of_schema(schema: Mapping[str, Any]) -> str:
+def grammar_of_schema(schema: Mapping[str, Any], *, exact: bool = True) -> str:
     """Return the GBNF grammar of the JSON texts that are valid under a JSON schema.
 
     Properties come in the schema's order; those not named are left out unless
     `additionalProperties` asks for them.
+
+    Args:
+        exact: Refuse keywords that a grammar cannot express, instead of leaving them out.
 
     Raises:
         InvalidRequestError: The schema is damaged, too large, or has a keyword that a grammar
@@ -69,6 +73,8 @@ def grammar_of_schema(schema: Mapping[str, Any]) -> str:
         if len(text) > MAX_SCHEMA_BYTES:
             raise _refused("the JSON schema is too large", f"{len(text)} characters")
         copy = json.loads(text)
+        if not exact:
+            _relax(copy)
         _check_schema(copy)
         grammar = str(ExactConverter(copy).format_grammar())
     except InvalidRequestError:
@@ -122,15 +128,29 @@ def _check_schema(schema: Any) -> None:  # noqa: ANN401  (JSON)
             continue
         if not isinstance(node, dict):
             raise _refused("a part of the JSON schema is no object", json.dumps(node)[:80])
-        for name, value in node.items():
-            _check_keyword(name, value)
+        for name in node:
+            _check_keyword(node, name)
         if missing := set(node.get("required", [])) - set(node.get("properties", {})):
             raise _refused("a required property has no schema", ", ".join(map(str, missing)))
 
 
-def _check_keyword(name: str, value: object) -> None:
-    if name not in _EXPRESSED | ANNOTATIONS:
+def _relax(schema: Any) -> None:  # noqa: ANN401  (JSON)
+    """Drop what a grammar cannot express."""
+    for node, _ in _nodes(schema, 0):
+        for name in [*node] if isinstance(node, dict) else []:
+            try:
+                _check_keyword(node, name)
+            except InvalidRequestError:
+                del node[name]
+
+
+def _check_keyword(node: Mapping[str, Any], name: str) -> None:
+    value = node[name]
+    of_integer = name in BOUNDS and node.get("type") == "integer"
+    if not of_integer and name not in _EXPRESSED | ANNOTATIONS:
         raise _refused("a keyword of the JSON schema cannot be a grammar", name)
+    if of_integer and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise _refused("a bound must be a number", f"{name} {value!r}")
     if name == "format" and value not in _FORMATS:
         raise _refused("a format of the JSON schema cannot be a grammar", f"format {value!r}")
     if name in ("maxItems", "minItems", "maxLength", "minLength") and (

@@ -14,6 +14,8 @@ from typing import Any
 
 from llama_cpp.llama_grammar import PRIMITIVE_RULES, SchemaConverter
 
+from serve.engine.integer_range import BOUNDS, integer_range
+
 ANNOTATIONS = frozenset({
     "$comment", "$defs", "$id", "$schema", "definitions", "default", "deprecated", "description",
     "discriminator", "examples", "readOnly", "strict", "title", "writeOnly",
@@ -71,6 +73,8 @@ class ExactConverter(SchemaConverter):  # type: ignore[misc]
         if bound.get("items") in ({}, True):
             # The converter takes an empty schema for none.
             bound["items"] = {"$comment": "any value"}
+        if bound.keys() & BOUNDS:
+            return str(self._add_rule(name or "root", f"({integer_range(bound)}) space"))
         return str(super().visit(bound, name))
 
     def _add_rule(self, name: str, rule: str) -> str:

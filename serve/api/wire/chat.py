@@ -288,6 +288,12 @@ class ChatRequest(SamplingFields):
         """The schema `response_format` asks for; None when it asks for nothing."""
         return None if self.response_format is None else self.response_format.json_schema_of_answer
 
+    @property
+    def is_format_exact(self) -> bool:
+        """Whether an answer must follow all of that schema, or what a grammar can express."""
+        named = self.response_format.json_schema if self.response_format else None
+        return named is None or bool(named.strict)
+
 
 def _unsupported(name: str, hint: str) -> UnsupportedParameterError:
     return UnsupportedParameterError(f"this {name} is not supported", where=name, hint=hint)

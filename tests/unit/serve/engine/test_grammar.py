@@ -6,9 +6,12 @@ import time
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from serve.engine.grammar import GENERIC_JSON_GRAMMAR, check_grammar, grammar_of_schema
 from serve.engine.grammar_client import GrammarProcess
+from serve.engine.integer_range import integer_range
 from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
 from serve.engine.schema_converter import plain_pattern
@@ -115,7 +118,9 @@ def test_a_schema_may_refer_to_itself_and_use_the_names_of_rules():
 @pytest.mark.parametrize(
     ("schema", "found"),
     [
-        ({"type": "integer", "minimum": 3}, "minimum"),
+        ({"type": "number", "minimum": 3}, "minimum"),
+        ({"type": "integer", "minimum": "3"}, "minimum"),
+        ({"type": "integer", "minimum": 3, "exclusiveMaximum": 3}, "3 to 2"),
         ({"type": "array", "items": {"not": {}}}, "not"),
         ({"properties": {"a": {"patternProperties": {}}}}, "patternProperties"),
         ({"type": "string", "format": "email"}, "email"),
@@ -138,6 +143,46 @@ def test_a_schema_that_cannot_be_a_grammar_is_refused_by_name(schema, found):
     with pytest.raises(InvalidRequestError, match=r"schema|pattern|0 to") as caught:
         grammar_of_schema(schema)
     assert found in str(caught.value)
+
+
+def test_what_need_not_be_exact_is_bound_as_far_as_it_can():
+    loose = {
+        "type": "object",
+        "properties": {"at": {"type": "number", "minimum": 0}, "to": {"format": "email"}},
+        "required": ["at"],
+        "not": {},
+    }
+    tight = {"type": "object", "properties": {"at": {"type": "number"}, "to": {}}}
+    assert grammar_of_schema(loose, exact=False) == grammar_of_schema(tight | {"required": ["at"]})
+    with pytest.raises(InvalidRequestError, match="thing"):
+        grammar_of_schema({"type": "thing"}, exact=False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_bounds_of_integers_are_kept(data):
+    low, high = sorted(data.draw(st.tuples(*[st.integers(-12_345, 12_345)] * 2)))
+    near = st.sampled_from([low - 1, low, low + 1, high - 1, high, high + 1, -1, 0, 1])
+    value = data.draw(near | st.integers(-20_000, 20_000))
+    bounds = data.draw(
+        st.sampled_from([
+            {"minimum": low, "maximum": high},
+            {"exclusiveMinimum": low - 1, "exclusiveMaximum": high + 1},
+            {"minimum": low - 0.5, "maximum": high + 0.5},
+        ])
+    )  # fmt: skip
+    # What these expressions are made of means the same as a regular expression.
+    pattern = re.sub(r'[" ]', "", integer_range(bounds))
+    assert bool(re.fullmatch(pattern, str(value))) == (low <= value <= high)
+
+
+@pytest.mark.parametrize("bounds", [{"exclusiveMaximum": -7}, {"minimum": 95, "maximum": 1004}, {}])
+def test_bounded_integers_are_written(bench, bounds):
+    schema = {"type": "integer", "minimum": -(10**9), **bounds}
+    grammar = grammar_of_schema(schema)
+    check_grammar(grammar)
+    value = json.loads(bench.text(generate(bench, grammar=grammar)))
+    jsonschema.validate(value, schema)
 
 
 def test_a_schema_as_deep_as_the_stack_is_refused():
