@@ -155,7 +155,7 @@ class ServeConfig(Table):
     prompts later (`generate.prompts.path`). None, and an empty text, record nothing, the default
     because what users write is private: ask them first, and guard the file."""
 
-    @field_validator("record_path", "keys_path", "fallback_model", mode="before")
+    @field_validator("record_path", "keys_path", "fallback_model", "storage", mode="before")
     @classmethod
     def _nothing_is_off(cls, given: object) -> object:
         """TOML has no null, and `--set` must be able to turn off what a file turned on."""

@@ -39,12 +39,14 @@ def serve_command(
     settings = {
         "host": HOST,
         "port": port,
-        "paths": "{}",
+        # The run's files and nothing else, by whatever its configuration serves to users.
+        **dict.fromkeys(("paths", "upstreams", "cascades", "experiments"), "{}"),
         "models": "[" + ", ".join(f'"{name}"' for name in models) + "]",
         "context_tokens": context_tokens,
         "max_parallel": max_parallel,
-        # What is asked here is held out: it must not be recorded as prompts to train on.
+        # What is asked here is held out: it must not be kept, as prompts to train on or otherwise.
         "record_path": '""',
+        "storage": '""',
     }
     options = [f"--set=serve.{key}={value}" for key, value in settings.items()]
     return [sys.executable, "-m", "potstill", "serve", str(run_dir), *options]

@@ -59,13 +59,13 @@ def test_a_student_that_is_worse_fails(experiment, judge):
 @pytest.mark.parametrize(
     "says", [lambda _: verdict("A"), lambda _: "garbage", prefers_length, lambda _: (500, {})]
 )
-def test_a_judge_that_cannot_tell_decides_nothing(experiment, judge, says):
+def test_a_judge_that_cannot_tell_decides_nothing(experiment, judge, says, caplog):
     running = experiment()
     running.ask(range(20))
     code, said = judge(running, says)
     assert code == 3
     assert "INVALID_JUDGE: assistant" in said.out
-    assert "is not to be believed" in said.err
+    assert "is not to be believed" in caplog.text
     assert running.live.view()["verdict"]["outcome"] == "INVALID_JUDGE"
     assert running.live.view()["verdict"]["pairs"] == 0
 
