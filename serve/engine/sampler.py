@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.errors import BackendError
+from serve.engine.draw import LEAST_TOP_P, Draw
 from serve.engine.model import GgufModel
 
 NUM_SEEDS = 2**32 - 1
@@ -162,8 +163,12 @@ class Sampler:
         self._biases = np.fromiter(biases.values(), np.float32, len(biases))
         history, fresh = _penalties(params, model, context_tokens)
         self._chain: object | None = None
+        self._draw: Draw | None = None
         self._is_greedy = params.temperature < LEAST_TEMPERATURE
         if self._is_greedy and not history and not fresh:
+            return
+        if num_drawn is None and not history and not fresh and _is_plain(params):
+            self._draw = Draw(params.temperature, params.top_p, _seed(params))
             return
         for sampler, window in history:
             for token_id in prompt_token_ids[-window:]:
@@ -206,7 +211,9 @@ class Sampler:
                 hint="the model file is damaged, or was trained or quantised into overflow",
             )
         token_id = best
-        if self._chain is not None:
+        if self._draw is not None:
+            token_id = self._draw.choose(logits_V, best)
+        elif self._chain is not None:
             token_id = self._candidates.choose(self._chain, logits_V)
         if self._num_drawn is not None and self._is_greedy:
             self.drawn = SampledLogprob(token_id, 0.0, ((token_id, 0.0),))
@@ -261,9 +268,26 @@ def _penalties(
     return history, fresh
 
 
+def _is_plain(params: SamplerParams) -> bool:
+    """Tell whether nothing but temperature and top-p decides among the biased logits."""
+    return not (
+        params.top_p < LEAST_TOP_P
+        or params.mirostat
+        or params.top_k > 0
+        or params.min_p > 0.0
+        or params.typical_p < 1.0
+        or params.top_n_sigma > 0.0
+        or params.xtc_probability > 0.0
+    )
+
+
+def _seed(params: SamplerParams) -> int:
+    return secrets.randbelow(NUM_SEEDS) if params.seed is None else params.seed % NUM_SEEDS
+
+
 def _draw(params: SamplerParams, model: GgufModel) -> list[object]:
     """Make what chooses among the penalised logits at random."""
-    seed = secrets.randbelow(NUM_SEEDS) if params.seed is None else params.seed % NUM_SEEDS
+    seed = _seed(params)
     chain = []
     if params.temperature != 1.0:
         chain.append(llama_cpp.llama_sampler_init_temp(params.temperature))
