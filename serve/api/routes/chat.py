@@ -36,8 +36,10 @@ async def create_chat_completion(body: ChatRequest, http: Request) -> Response:
     body = body.model_copy(update={"model": backend.card["id"]})
     observed = Observed(serving, backend, caller, body, await http.json())
     asked = observed.with_usage(body) if serving.observers else body
-    reply = await backend.chat(asked, caller)
     seconds = serving.request_timeout_seconds
+    reply = await whole(http, backend.chat(asked, caller), seconds=seconds)
+    if reply is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
     if body.stream:
         stream = EventStream(
             observed.events(reply),

@@ -31,8 +31,10 @@ async def create_completion(body: CompletionRequest, http: Request) -> Response:
     serving = serving_of(http)
     backend, able = serving.find_able(body.model, CompletionBackend)  # type: ignore[type-abstract]
     body = body.model_copy(update={"model": backend.card["id"]})
-    reply = await able.complete_text(body, caller_of(http))
     seconds = serving.request_timeout_seconds
+    reply = await whole(http, able.complete_text(body, caller_of(http)), seconds=seconds)
+    if reply is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
     if body.stream:
         return EventStream(_events(reply), seconds=seconds, close=reply.cancel)
     try:

@@ -25,9 +25,11 @@ async def create_response(body: ResponseRequest, http: Request) -> Response:
     serving = serving_of(http)
     backend = serving.find(body.model)
     body = body.model_copy(update={"model": backend.card["id"]})
-    reply = await backend.chat(body.to_chat(), caller_of(http))
-    answer = ResponseAnswer(body, tells_cut=http.url.path.startswith("/v1/"))
     seconds = serving.request_timeout_seconds
+    reply = await whole(http, backend.chat(body.to_chat(), caller_of(http)), seconds=seconds)
+    if reply is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
+    answer = ResponseAnswer(body, tells_cut=http.url.path.startswith("/v1/"))
     if body.stream:
         events = answer.events(reply)
         stream = EventStream(events, seconds=seconds, close=reply.cancel, ending=b"")

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
@@ -38,17 +39,10 @@ def choice(text: str | None = None, finish_reason: str | None = None) -> dict:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
 
 
-class Upstream:
-    """A server with one model for each way to answer; it remembers what it was asked."""
+class Listening:
+    """An application on a port of its own, in a thread."""
 
-    def __init__(self) -> None:
-        self.asked: list[dict] = []
-        self.keys: list[str | None] = []
-        self.hung_up = threading.Event()
-        app = FastAPI()
-        app.post("/v1/chat/completions")(self.chat)
-        app.post("/v1/completions")(self.complete)
-        app.post("/v1/embeddings")(self.embed)
+    def __init__(self, app: FastAPI) -> None:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
@@ -61,6 +55,20 @@ class Upstream:
         self._thread.join()
         self._socket.close()
 
+
+class Upstream(Listening):
+    """A server with one model for each way to answer; it remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict] = []
+        self.keys: list[str | None] = []
+        self.hung_up = threading.Event()
+        app = FastAPI()
+        app.post("/v1/chat/completions")(self.chat)
+        app.post("/v1/completions")(self.complete)
+        app.post("/v1/embeddings")(self.embed)
+        super().__init__(app)
+
     async def chat(self, http: Request) -> Response:
         body = await self._note(http)
         if body["model"] in REFUSALS:
@@ -70,6 +78,10 @@ class Upstream:
             return JSONResponse({"error": {"message": "not yet"}}, 503)
         if body["model"] == "babbles":
             return PlainTextResponse("<html>")
+        if body["model"] == "mute":
+            while not await http.is_disconnected():
+                await asyncio.sleep(0.02)
+            self.hung_up.set()
         if body.get("stream"):
             return StreamingResponse(self._events(body), media_type="text/event-stream")
         message = {"role": "assistant", "content": "Hello.", "reasoning": "kept"}
@@ -259,6 +271,20 @@ def test_images_are_refused_so_that_nobody_fetches_their_urls(client_of, upstrea
     messages = [{"role": "user", "content": [part]}]
     assert ask(client_of("theirs"), messages=messages).status_code == 400
     assert upstream.asked == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_hangs_up_before_the_answer_begins_is_hung_up_on(upstream, stream):
+    config = UpstreamConfig(base_url=upstream.base_url, model="mute")
+    near = Listening(create_app({"mine": UpstreamBackend("mine", config, Metrics())}))
+    upstream.hung_up.clear()
+    body = {"model": "mine", "stream": stream} | QUESTION
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{near.base_url}/chat/completions", json=body, timeout=httpx.Timeout(10, read=1)
+        )
+    assert upstream.hung_up.wait(10)
+    near.close()
 
 
 def test_hanging_up_and_tokens_are_told(upstream):
