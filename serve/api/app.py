@@ -93,7 +93,7 @@ def create_app(
             allow_origins=list(limits.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-request-id"],
+            expose_headers=["x-request-id", "x-potstill-variant", "x-potstill-answer-id"],
         )
     app.add_middleware(CheckHost, hosts=frozenset(limits.allowed_hosts))
     app.add_middleware(Count, count=serving.metrics.count_request)

@@ -52,6 +52,7 @@ answers = Table(
     Column("messages", Text, comment="JSON; null in shadows, and where texts are not kept."),
     Column("answer", Text),
     Index("answers_by_variant", "experiment", "variant", "outcome"),
+    Index("answers_by_conversation", "conversation", "created"),
     Index("answers_by_shadow", "shadow_of"),
     Index("answers_by_time", "created"),
 )

@@ -199,3 +199,26 @@ def test_kill_minus_nine_loses_nothing_that_a_client_has(serve, tmp_path):
     assert len(stored) <= len(received) + NUM_CLIENTS
     again = serve(1, 1)
     assert sum(one["exposures"] for one in results(again)["variants"]) == len(stored)
+
+
+def test_a_cascade_over_a_real_model_is_decided_by_its_own_confidence(serve):
+    limits = {"bold": -100.0, "careful": -1e-6}
+    server = serve(1, 1, cascades={
+        name: {"least_mean_logprob": limit} for name, limit in limits.items()
+    })  # fmt: skip
+    for name, model in (("bold", "student"), ("careful", "teacher")):
+        settings = {"model": name, "messages": [{"role": "user", "content": "Hi"}]}
+        settings |= {"temperature": 0, "max_tokens": 4}
+        whole = server.client.chat.completions.create(**settings)
+        assert whole.model == model
+        assert whole.choices[0].logprobs is None
+        stream = list(server.client.chat.completions.create(**settings, stream=True))
+        text = "".join(one.choices[0].delta.content or "" for one in stream if one.choices)
+        assert text == whole.choices[0].message.content
+        assert {one.model for one in stream} == {model}
+    headers = {"Authorization": f"Bearer {KEY}"}
+    views = httpx.get(f"{server.url}/cascades", headers=headers, timeout=60).json()["data"]
+    assert [one["share_escalated"] for one in views] == [0.0, 1.0]
+    assert [one["answers"] for one in views] == [2, 2]
+    assert all(one["student_tokens"] > 0 for one in views)
+    assert [one["teacher_tokens"] > 0 for one in views] == [False, True]

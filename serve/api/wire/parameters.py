@@ -42,13 +42,13 @@ def _table(supported: str, notes: dict[str, str], ignored: str, refused: str) ->
     return sorted(parameters)
 
 
+_USER = "tells users of an experiment apart; kept by `serve.record_path`"
 _SHARED_NOTES = {
     "logit_bias": "keys may also be text, and the value a list of pairs, as in llama.cpp's server",
     "seed": "choice i of several has seed + i; any integer",
     "stop": "up to 16 strings",
     "stream_options": "`include_usage`",
     "temperature": "1 by default, or as `serve.sampling` says",
-    "user": "kept by `serve.record_path`",
     "metadata": "kept by `serve.record_path`",
     "store": "nothing is stored",
     "service_tier": "there is one",
@@ -77,7 +77,8 @@ CHAT = _table(
         "tool_choice": "`allowed_tools` and custom tools are refused",
         "parallel_tool_calls": "false leaves only the first call",
         "reasoning_effort": "use `chat_template_kwargs`",
-        "safety_identifier": "kept by `serve.record_path`",
+        "safety_identifier": _USER,
+        "user": _USER,
         "web_search_options": "no search is made",
     },
 )
@@ -113,6 +114,8 @@ RESPONSES = _table(
     notes=_SHARED_NOTES
     | {
         "input": "text, messages of text, function calls and what they gave",
+        "safety_identifier": _USER,
+        "user": _USER,
         "metadata": "returned",
         "stream_options": "usage is always told",
         "text": "`format`, as `response_format`",

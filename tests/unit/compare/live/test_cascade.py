@@ -1,0 +1,129 @@
+"""A cascade fitted on a finished comparison, with the confidence of a real GGUF file."""
+
+import json
+
+import pytest
+
+from compare.measurement.gguf_model import GgufModel
+from compare.measurement.likelihood import mean_logprob
+from potstill import cli
+from potstill.rundir import RunDirectory
+from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, write_rows
+from tests.fixtures.tiny_gguf import write_tiny_gguf
+
+NUM_PROMPTS = 40
+JUDGE = "a judge"
+
+
+def answer_row(number: int, role: str) -> dict:
+    return {
+        "prompt_id": f"p{number}", "conversation_id": f"p{number}-0", "messages": [], "role": role,
+        "model": role, "sample": 0, "seed": 1, "answer": f"Answer {number}", "prompt_tokens": 4,
+        "completion_tokens": 3, "seconds": 0.1, "finish_reason": "stop",
+    }  # fmt: skip
+
+
+def judgement_row(number: int, score: float, **changes: object) -> dict:
+    row = {
+        "judge": JUDGE, "control": None, "prompt_id": f"p{number}", "sample": 0,
+        "cluster": f"c{number}", "score": score, "student_value": None, "teacher_value": None,
+        "votes": [], "failure": None, "note": None,
+    }  # fmt: skip
+    return row | changes
+
+
+@pytest.fixture
+def compared(tmp_path, tiny_teacher_dir, make_conversation, finish_conversations):
+    """Return what makes a run whose comparison has been judged as a test says."""
+
+    def make(scores, outcome: str = "PASS") -> RunDirectory:
+        directory = RunDirectory(tmp_path / "run")
+        conversations = [
+            make_conversation(token_ids=[1, 40 + n, 3, 4], name=f"p{n}", split="test")
+            for n in range(NUM_PROMPTS)
+        ]
+        facts = finish_conversations(directory, tiny_teacher_dir, conversations).facts
+        same = {name: facts[name] for name in ("tokenizer_sha256", "chat_template_sha256")}
+        directory.open_stage("student", {}).finish(facts=same)
+        session = directory.open_stage("gguf", {})
+        write_tiny_gguf(session.dir / "student.gguf")
+        files = [
+            {"name": name, "file": "student.gguf", "role": name, "bytes": 1}
+            for name in ("student", "teacher")
+        ]
+        session.finish(facts=same | {"files": files, "recommended": "student"})
+        session = directory.open_stage("comparison", {})
+        roles = ("student", "teacher")
+        answers = [answer_row(n, role) for n in range(NUM_PROMPTS) for role in roles]
+        judged = [judgement_row(n, score) for n, score in enumerate(scores)]
+        judged.append(judgement_row(0, 0.0, control="shuffled words"))
+        judged.append(judgement_row(1, 0.0, judge="another"))
+        write_rows(session.dir / "pairs.parquet", PAIR_SCHEMA, answers)
+        write_rows(session.dir / "judgements.parquet", JUDGEMENT_SCHEMA, judged)
+        prices = [
+            {"kind": kind, "dollars_per_million_output_tokens": price}
+            for kind, price in (("student", 1.0), ("teacher", 4.0))
+        ]
+        report = {"verdict": {"decided_by": JUDGE}, "cost": {"rows": prices}}
+        (session.dir / "report.json").write_text(json.dumps(report))
+        session.finish(facts={"outcome": outcome})
+        return directory
+
+    return make
+
+
+@pytest.fixture
+def fit(monkeypatch, capsys):
+    def run(directory: RunDirectory, *more: str):
+        arguments = ["potstill", "cascade", str(directory.root), "--set=compare.verdict.margin=0.2"]
+        monkeypatch.setattr("sys.argv", [*arguments, *more])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr()
+
+    return run
+
+
+def test_a_student_that_ties_answers_alone(compared, fit):
+    code, said = fit(compared([0.5] * NUM_PROMPTS))
+    assert code == 0, said
+    assert said.out.startswith("PASS: with the teacher for 0% of the answers")
+    assert "[serve.cascades.NAME]\nleast_mean_logprob = -" in said.out
+
+
+def test_what_the_student_is_unsure_of_is_the_teachers(compared, fit):
+    directory = compared([0.5] * NUM_PROMPTS)
+    prompts = {n: [1, 40 + n] for n in range(NUM_PROMPTS)}
+    with GgufModel(directory.stage_dir("gguf") / "student.gguf", 64, 1) as model:
+        confidence = {
+            n: mean_logprob(
+                model, prompt, [*model.tokenise(f"Answer {n}"), model.end_of_turn]
+            )
+            for n, prompt in prompts.items()
+        }  # fmt: skip
+    unsure = sorted(confidence, key=confidence.__getitem__)[: NUM_PROMPTS // 2]
+    for stage in ("conversations", "student", "gguf", "comparison"):
+        directory.set_aside(stage)
+    scores = [0.0 if n in unsure else 0.5 for n in range(NUM_PROMPTS)]
+    code, said = fit(compared(scores), "--json")
+    found = json.loads(said.out)
+    threshold = found["threshold"]
+    assert threshold["student_win_rate"] < 0.4
+    assert 0.1 < threshold["share_escalated"] < 0.9
+    assert threshold["win_rate"] > threshold["student_win_rate"]
+    assert threshold["num_fitted"] + threshold["num_checked"] == NUM_PROMPTS
+    assert found["judge"] == JUDGE
+    assert found["relative_cost"] == pytest.approx(0.25 + threshold["share_escalated"])
+    assert code in (0, 2)
+
+
+def test_what_no_sound_judge_has_judged_fits_nothing(compared, fit):
+    code, said = fit(compared([0.5] * NUM_PROMPTS, outcome="INVALID_JUDGE"))
+    assert code == 70
+    assert "no judge that can be believed" in said.err
+
+
+def test_prompts_of_elsewhere_have_no_tokens_here(compared, fit):
+    code, said = fit(compared([0.5] * NUM_PROMPTS), "--set=compare.prompts=elsewhere.jsonl")
+    assert code == 64
+    assert "confidence cannot be reckoned" in said.err
