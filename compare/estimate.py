@@ -26,7 +26,8 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
     num_held_out = min(config.max_conversations, num_tested)
     length = workload.prompt_tokens + workload.completion_tokens
     timed = config.speed_rounds * workload.num_files * config.speed_tokens
-    tokens = workload.num_files * num_held_out * length + timed
+    # The served student's log-probabilities of the same tokens are one more reading.
+    tokens = (workload.num_files + 1) * num_held_out * length + timed
     tokens += _answered_and_judged(config, workload, min(config.num_prompts, num_tested))
     cost = Estimate(
         stage="compare",

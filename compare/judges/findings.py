@@ -8,6 +8,7 @@ answer, the mean difference. Both are means of bounded values in clusters, again
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -126,6 +127,9 @@ def _figures(
     threshold = scale.equal - plan.margin
     outcome = outcome_of_bounds(interval.lower, interval.upper, threshold)
     further = further_values(interval, threshold, plan)
+    if further is not None:  # Several answers to one prompt are several values.
+        num_prompts = len({one.pair.question.prompt_id for one in decided})
+        further = math.ceil(further * num_prompts / len(decided))
     return {
         "outcome": None if is_similarity else outcome,
         "reason": _because(outcome, interval, threshold, scale, further),
@@ -133,7 +137,7 @@ def _figures(
         "bootstrap": _estimate(
             scale.interval(decided, plan.alpha, "bca"), scale, threshold, decided
         ),
-        "further_pairs": further if outcome is Outcome.INCONCLUSIVE else None,
+        "further_prompts": further if outcome is Outcome.INCONCLUSIVE else None,
         "discordance": _discordance(decided),
         "slices": tuple(_slices(decided, scale, plan)),
     }

@@ -262,9 +262,8 @@ def _served_row(run: RunFiles, files: Sequence[FileRow], served: Served) -> Mode
     if served.nats_per_token is None or file.nats_per_token is None or file.kl_nats is None:
         return None
     changed = served.nats_per_token - file.nats_per_token
-    name = "student, elsewhere" if "student" in served.elsewhere else f"{file.name}, served"
     return ModelRow(
-        name=name,
+        name="student, elsewhere" if "student" in served.elsewhere else "student, served",
         role="student",
         step="served",
         num_parameters=file.num_parameters,
@@ -291,14 +290,18 @@ def _checkpoints(
         **asdict(_to_itself(held_out)),
     )
     size = {"num_parameters": student["num_parameters"]}
-    as_file = f"as {student.get('quantisation_aware', {}).get('type')}"
+    file_type = student.get("quantisation_aware", {}).get("type")
     steps = [
         ("untrained", "student, untrained", before),
-        ("offline", "student, first trained", "trained on stored conversations"),
-        ("on_policy", "student, then on its own", "trained on its own answers"),
-        ("quantised_plain", f"student so far, {as_file}", "quantised before it was trained to be"),
+        ("offline", "student, offline", "trained on stored conversations"),
+        ("on_policy", "student, on-policy", "trained on its own answers"),
+        (
+            "quantised_plain",
+            f"student before, {file_type}",
+            "quantised before it was trained to be",
+        ),
         ("trained", "student, trained", TRAINED),
-        ("quantised_aware", f"student, trained, {as_file}", "quantised as it was trained to be"),
+        ("quantised_aware", f"student after, {file_type}", "quantised as it was trained to be"),
     ]
     found = [
         (name, step, size | student["evaluation"][key])

@@ -42,7 +42,7 @@ def answer(verdict: Verdict) -> str:
     """Answer the question of the verdict in plain words."""
     beside = f"worse than its teacher by more than the margin of {verdict.margin:g}"
     likely = f"with an error rate of {verdict.alpha:g}"
-    further = next((one.further_pairs for one in verdict.judges if one.decides), None)
+    further = next((one.further_prompts for one in verdict.judges if one.decides), None)
     more = f"about {further:,}" if further else "more than a million"
     return {
         Outcome.PASS: f"Yes: it is not {beside}, {likely}.",

@@ -86,7 +86,8 @@ def render_table(report: Report) -> Table:
         "standard error; top-1: how often the most probable token is the teacher's",
     )
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
+        is_name = heading == "model"  # Names may take a second line, figures may not.
+        table.add_column(heading, justify="left" if is_name else "right", no_wrap=not is_name)
     for row in report.rows:
         table.add_row(*cells(row), style="bold" if row.name == report.recommended else None)
     return table

@@ -146,8 +146,8 @@ class JudgeReport(Value):
     """None when nothing was judged, or the judge is invalid."""
     bootstrap: Estimate | None = None
     """The same by BCa bootstrap over clusters."""
-    further_pairs: int | None = None
-    """Pairs still needed for a decision, if rate and variance stay as they are."""
+    further_prompts: int | None = None
+    """Prompts still needed for a decision, if rate and variance stay as they are."""
     human_corrected: HumanCorrected | None = None
     """The win rate by people's preference, where enough of them voted on the same pairs."""
     discordance: Discordance | None = None

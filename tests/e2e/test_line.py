@@ -94,7 +94,7 @@ def test_the_report_is_printed_and_written(line):
     for name in ("teacher-F16", "student-F16", "student-Q8_0", "student-Q4_K_M"):
         assert name in line.stdout
     page = (line.run_directory.stage_dir("comparison") / "report.html").read_text()
-    assert page.count('<article class="prompt">') == 3
+    assert page.count('<article class="prompt"') == 3
 
 
 def test_a_finished_run_is_skipped(line):

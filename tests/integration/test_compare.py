@@ -198,14 +198,17 @@ def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
     answered = [one for one in requests if "response_format" not in one]
     assert [one["model"] for one in answered] == ["student-Q8_0", "teacher-F16", "teacher-F16"]
     assert answered[0]["messages"][0]["content"] == QUESTIONS[1]
-    check_result(finished_run, manifest, capsys.readouterr().out)
+    report = check_result(finished_run, manifest, capsys.readouterr().out)
+    assert report.served is None, "the stand-in tells no log-probabilities"
+    templates = [note for note in report.notes if "its chat template is another one" in note]
+    assert len(templates) == 2, "the stand-in says that every prompt has five tokens"
     log_path.unlink()
     patient = CONFIG.model_copy(update={"request_timeout_seconds": 1200.0, "num_threads": 1})
     assert run_with_endpoint(patient, finished_run, stand_in(log_path)) == manifest
     assert not log_path.exists()
 
 
-def check_result(run_directory: RunDirectory, manifest, stdout: str) -> None:
+def check_result(run_directory: RunDirectory, manifest, stdout: str) -> Report:
     directory = run_directory.stage_dir("comparison")
     names = {output.path for output in manifest.outputs}
     assert names == {"pairs.parquet", "judgements.parquet", "report.json", "report.html"}
@@ -221,10 +224,11 @@ def check_result(run_directory: RunDirectory, manifest, stdout: str) -> None:
     likelihood, similarity, llm = report.verdict.judges
     assert likelihood.estimate.num_pairs == similarity.estimate.num_pairs == 2
     assert (likelihood.outcome, similarity.outcome) == (None, None)
-    assert all(pair.judgement.teacher_value < 0 for pair in likelihood.pairs)
+    assert [one.judgements["likelihood"].teacher_value < 0 for one in report.examples] == [True] * 2
     assert llm.decides
     assert report.verdict.outcome == "INVALID_JUDGE"
     assert "INVALID JUDGE: may student-Q8_0 replace teacher-F16?" in stdout
+    return report
 
 
 def test_likelihood_of_an_answer_is_torchs(gguf_files, teacher_dir, held_out):
@@ -278,7 +282,9 @@ def test_damaged_file_is_refused(finished_run):
 def test_real_endpoint_answers_for_the_report(finished_run, capsys, monkeypatch):
     monkeypatch.setenv("POTSTILL_API_KEY", "for users of potstill serve")
     manifest = run(CONFIG, finished_run)
-    check_result(finished_run, manifest, capsys.readouterr().out)
+    report = check_result(finished_run, manifest, capsys.readouterr().out)
+    assert report.served.kl_nats == pytest.approx(report.recommended_file.kl_nats, abs=2e-3)
+    assert not [note for note in report.notes if "chat template" in note]
     for row in manifest.facts["rows"]:
         assert row.get("tokens_per_second", 1.0) > 0.5
     pairs = read_rows(

@@ -108,21 +108,26 @@ def panel(tmp_path):
         *,
         num_prompts: int = 8,
         num_bad: int = 0,
+        samples: int = 1,
         known_worse: bool = False,
         refused: tuple[int, ...] = (),
         **settings: object,
     ):
         judges = (LlmJudgeConfig(kind="llm", base_url=server.base_url, model="judge", **settings),)
-        config = CompareConfig(judges=judges, assay={"num_prompts": NUM_CONTROLS}, max_retries=0)
+        config = CompareConfig(
+            judges=judges,
+            samples_per_prompt=samples,
+            assay={"num_prompts": NUM_CONTROLS},
+            max_retries=0,
+        )
         answers = []
         for number in range(num_prompts):
-            answers.append(answer("teacher", number, right_answer(number)))
-            answers.append(answer("teacher", number, right_answer(number, 1), sample=1))
             text = "Nobody knows." if number < num_bad else right_answer(number, 2)
-            reason = "error" if number in refused else "stop"
-            answers.append(
-                answer("student", number, "" if number in refused else text, reason=reason)
-            )
+            given = ("", "error") if number in refused else (text, "stop")
+            for sample in range(samples):
+                answers.append(answer("teacher", number, right_answer(number), sample))
+                answers.append(answer("student", number, given[0], sample, given[1]))
+            answers.append(answer("teacher", number, right_answer(number, 1), samples))
             if known_worse:
                 answers.append(answer("known_worse", number, "I am untrained."))
         plan = Plan()

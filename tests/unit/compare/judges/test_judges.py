@@ -68,8 +68,17 @@ def test_sound_judge_fails_a_student_that_is_often_worse(openai_server, panel):
 def test_few_prompts_are_inconclusive_and_say_how_many_more(openai_server, panel):
     found, report = decided(panel(openai_server(sound), num_bad=1))
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert report.further_pairs > 0
-    assert f"about {report.further_pairs:,} further prompts" in found.reason
+    assert report.further_prompts > 0
+    assert f"about {report.further_prompts:,} further prompts" in found.reason
+
+
+def test_several_answers_to_a_prompt_make_nothing_surer_by_being_the_same(openai_server, panel):
+    server = openai_server(sound)
+    _, once = decided(panel(server, num_bad=1))
+    _, thrice = decided(panel(server, num_bad=1, samples=3, name="thrice"))
+    assert (once.estimate.num_pairs, thrice.estimate.num_pairs) == (8, 24)
+    assert thrice.estimate.lower == pytest.approx(once.estimate.lower)
+    assert thrice.further_prompts == pytest.approx(once.further_prompts, abs=1)
 
 
 def always_first(_):
