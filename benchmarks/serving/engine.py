@@ -5,7 +5,7 @@ of a bare loop that calls llama_decode with one token of each sequence and sampl
 share of the engine's time that is spent outside llama_decode. The goals are at least 80 % of the
 loop and at most 5 % outside.
 
-Usage: engine.py [--gguf FILE] [--parallel N] [--rounds N]
+Usage: engine.py [--gguf FILE] [--parallel N] [--rounds N] [--threads N]
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.sampler import SamplerParams
 
-CONTEXT_TOKENS, PROMPT_TOKENS, NEW_TOKENS = 512, 48, 128
+CONTEXT_TOKENS, PROMPT_TOKENS, NEW_TOKENS = 512, 48, 64
 WAYS = {
     "greedy": SamplerParams(temperature=0.0),
     "drawn at temperature 1": SamplerParams(seed=1),
@@ -44,13 +44,13 @@ def prompts(num: int) -> list[list[int]]:
 
 
 @contextmanager
-def bare_context(model: GgufModel, num_sequences: int) -> Iterator[Any]:
+def bare_context(model: GgufModel, num_sequences: int, threads: int) -> Iterator[Any]:
     """Make a context with llama.cpp's defaults for many sequences."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = num_sequences * CONTEXT_TOKENS
     params.n_seq_max = num_sequences
     params.kv_unified = True
-    params.n_threads = params.n_threads_batch = NUM_THREADS
+    params.n_threads = params.n_threads_batch = threads
     context = llama_cpp.llama_init_from_model(model.pointer, params)
     yield context
     llama_cpp.llama_free(context)
@@ -88,7 +88,7 @@ def bare_loop(context: Any, token_ids: list[list[int]]) -> float:  # noqa: ANN40
 class Bench:
     """Our engine, stepped by hand."""
 
-    def __init__(self, model: GgufModel, num_parallel: int) -> None:
+    def __init__(self, model: GgufModel, num_parallel: int, threads: int) -> None:
         limits = EngineLimits(
             context_tokens=CONTEXT_TOKENS,
             max_parallel=num_parallel,
@@ -98,7 +98,7 @@ class Bench:
         self._begun: set[Request] = set()
         self._done: set[Request] = set()
         self._num_tokens = 0
-        self._engine = Engine(model, limits, threads=NUM_THREADS, deliver=self._take)
+        self._engine = Engine(model, limits, threads=threads, deliver=self._take)
 
     def _take(self, outputs: list[tuple[Request, Output]]) -> None:
         for request, output in outputs:
@@ -140,19 +140,20 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, default=embedded_gguf())
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=NUM_THREADS)
     given = parser.parse_args()
     model = GgufModel(given.gguf)
     token_ids = prompts(given.parallel)
-    bench = Bench(model, given.parallel)
+    bench = Bench(model, given.parallel, given.threads)
     loop: list[float] = []
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-    with bare_context(model, given.parallel) as context:
+    with bare_context(model, given.parallel, given.threads) as context:
         bare_loop(context, token_ids)
         for _ in range(given.rounds):
             loop.append(bare_loop(context, token_ids))
             for way, sampler in WAYS.items():
                 found[way].append(bench.run(token_ids, sampler))
-    print(f"{given.gguf.name}, {NUM_THREADS} threads, {given.parallel} sequences")
+    print(f"{given.gguf.name}, {given.threads} threads, {given.parallel} sequences")
     print(f"bare loop: {median(loop):.1f} tokens/s")
     for way, rounds in found.items():
         rate, outside = (median(values) for values in zip(*rounds, strict=True))

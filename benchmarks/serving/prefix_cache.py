@@ -4,7 +4,8 @@ Time to the first token of a chat with a system prompt of about 1,000 tokens, ov
 server: cold, with a prompt that nobody has sent, and warm, with the same one and another question.
 Told are the medians and their ratio, for ours and for llama.cpp's own server.
 
-Usage: prefix_cache.py [--gguf FILE] [--rounds N] [--servers NAME ...]
+Usage: prefix_cache.py [--gguf FILE] [--rounds N] [--threads N]
+    [--servers NAME ...]
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's
 distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no
 batches, once told not to cut a stream off for the next request, and once as it comes.
 
-Usage: throughput.py [--gguf FILE] [--streams 1 4 16 64] [--rounds N] [--servers NAME ...]
+Usage: throughput.py [--gguf FILE] [--streams 1 4 16 64] [--rounds N] [--threads N]
+    [--servers NAME ...]
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TOPICS = (
     "the moon", "gardens", "music", "bridges", "clocks", "rivers", "birds", "paper", "glass",
 )  # fmt: skip
 NUM_TOKENS = 48
-REQUESTS = {1: 6, 4: 16, 16: 48, 64: 96}
+REQUESTS = {1: 6, 4: 16, 16: 48, 64: 64}
 """Per round, by the number of streams."""
 
 
@@ -68,32 +69,33 @@ def main() -> None:
     parser.add_argument("--servers", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--threads", type=int, default=NUM_THREADS)
     given = parser.parse_args()
-    found: dict[tuple[str, int], list[Load]] = {}
     with tempfile.TemporaryDirectory() as name:
         setting = Setting(given.gguf, Path(name), threads=given.threads)
         with all_running(given.servers, setting) as servers:
             for server in servers:
                 asyncio.run(load(server.base_url, bodies(2, 900_000), 2))
+            print(f"{given.gguf.name}, {setting.threads} threads, {NUM_TOKENS} tokens an answer")
             salt = 1000
             for num_streams in given.streams:
+                found: dict[str, list[Load]] = {name: [] for name in given.servers}
                 for number in range(given.rounds):
                     # No server is always the first.
                     turn = number % len(servers)
                     for server in servers[turn:] + servers[:turn]:
                         asked = bodies(REQUESTS.get(num_streams, 2 * num_streams), salt)
                         done = asyncio.run(load(server.base_url, asked, num_streams))
-                        found.setdefault((server.name, num_streams), []).append(done)
+                        found[server.name].append(done)
                     salt += 1000
-    print(f"{given.gguf.name}, {setting.threads} threads, {NUM_TOKENS} tokens an answer")
-    for num_streams in given.streams:
-        table(num_streams, {name: found[name, num_streams] for name in given.servers})
+                table(num_streams, found)
 
 
 def table(num_streams: int, found: dict[str, list[Load]]) -> None:
     """Print what the servers did with one number of streams: medians of the rounds."""
-    print(f"\n| {num_streams} streams | tokens/s | TTFT p50, ms | p99, ms | failed | ours / its |")
+    first = next(iter(found))
+    ratio = f"{first} / its"
+    print(f"\n| {num_streams} streams | tokens/s | TTFT p50, ms | p99, ms | failed | {ratio} |")
     print("|---|---|---|---|---|---|")
-    ours = median(one.tokens_per_second for one in found[next(iter(found))])
+    ours = median(one.tokens_per_second for one in found[first])
     for name, rounds in found.items():
         rate = median(one.tokens_per_second for one in rounds)
         half, most = (median(one.first_token_milliseconds(p) for one in rounds) for p in (50, 99))
@@ -101,7 +103,7 @@ def table(num_streams: int, found: dict[str, list[Load]]) -> None:
         num_asked = sum(len(one.answers) for one in rounds)
         ratio = f"{ours / rate:.2f}" if rate else "∞"
         failed = f"{num_failed} of {num_asked}"
-        print(f"| {name} | {rate:.1f} | {half:.0f} | {most:.0f} | {failed} | {ratio} |")
+        print(f"| {name} | {rate:.1f} | {half:.0f} | {most:.0f} | {failed} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":
