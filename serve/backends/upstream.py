@@ -122,9 +122,10 @@ class UpstreamBackend:
         with self._told():
             async for piece in stream:
                 renamed = self._renamed(piece)
-                for choice in renamed.get("choices") or ():
-                    ends = bool(choice.get("finish_reason"))
-                    (unfinished.discard if ends else unfinished.add)(choice.get("index", 0))
+                choices = renamed.get("choices") or ()
+                ended = {one.get("index", 0) for one in choices if one.get("finish_reason")}
+                unfinished |= {one.get("index", 0) for one in choices}
+                unfinished -= ended
                 yield renamed
         if unfinished:
             raise UpstreamError("the server ended its answer before it was whole", where="model")
