@@ -95,9 +95,16 @@ class GgufModel:
 
     @property
     def end_of_turn(self) -> int:
-        """The id of the token that ends an answer."""
-        end = int(llama_cpp.llama_vocab_eot(self._vocabulary))
-        return end if end >= 0 else int(llama_cpp.llama_vocab_eos(self._vocabulary))
+        """The id of the token that ends an answer.
+
+        llama.cpp guesses one by its looks among several; the chat template knows which it writes.
+        """
+        guess = int(llama_cpp.llama_vocab_eot(self._vocabulary))
+        end = int(llama_cpp.llama_vocab_eos(self._vocabulary))
+        template = llama_cpp.llama_model_chat_template(self._model, None) or b""
+        if guess >= 0 and llama_cpp.llama_vocab_get_text(self._vocabulary, guess) in template:
+            return guess
+        return end if end >= 0 else guess
 
     def close(self) -> None:
         """Free the memory; harmless when done twice."""
