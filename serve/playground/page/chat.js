@@ -81,7 +81,7 @@ class Answer {
     if (this.isWhole || this.text.data) {
       this.column.messages.push(asked, { role: "assistant", content: this.text.data });
     }
-    if (!this.isBlind) this.show();
+    if (!this.isBlind) follow(() => this.show());
   }
 
   take(chunk, milliseconds) {
