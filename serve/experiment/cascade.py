@@ -137,14 +137,15 @@ class CascadeReply:
         if self._cascade.sends_on(self._request):
             await self._ask_teacher()
             return
-        asked = self._request.model_copy(
-            update={
-                "model": self._cascade.config.student,
-                "stream": False,
-                "stream_options": None,
-                "logprobs": True,
-            }
-        )
+        config = self._cascade.config
+        update: dict[str, object] = {
+            "model": config.student,
+            "stream": False,
+            "stream_options": None,
+        }
+        if config.least_mean_logprob is not None:
+            update["logprobs"] = True
+        asked = self._request.model_copy(update=update)
         asked.model_fields_set.discard("stream_options")
         self._reply = await self._cascade.student.chat(asked, self._caller)
 
