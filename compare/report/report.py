@@ -297,11 +297,11 @@ def _checkpoints(
         ("on_policy", "student, on-policy", "trained on its own answers"),
         (
             "quantised_plain",
-            f"student before, {file_type}",
+            f"before, as {file_type}",
             "quantised before it was trained to be",
         ),
         ("trained", "student, trained", TRAINED),
-        ("quantised_aware", f"student after, {file_type}", "quantised as it was trained to be"),
+        ("quantised_aware", f"after, as {file_type}", "quantised as it was trained to be"),
     ]
     found = [
         (name, step, size | student["evaluation"][key])

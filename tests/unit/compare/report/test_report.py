@@ -102,7 +102,7 @@ def long_report(make_report) -> Report:
     return make_report(
         sft=nearness(0.6, 0.02, 0.6, 2.5),
         phases=phases,
-        quantisation_aware={"type": "Q4_K"},
+        quantisation_aware={"type": "Q4_K_M"},
         served=Served(speed=SPEED, elsewhere=(), nats_per_token=2.15),
     )
 
@@ -114,9 +114,9 @@ def test_loss_budget_has_every_phase_of_training(long_report):
         ("student, SFT only", 0.6),
         ("student, offline", 0.5),
         ("student, on-policy", 0.4),
-        ("student before, Q4_K", 0.45),
+        ("before, as Q4_K_M", 0.45),
         ("student, trained", 0.312),
-        ("student after, Q4_K", 0.33),
+        ("after, as Q4_K_M", 0.33),
     ]
     assert long_report.trained.kl_nats == 0.312
 
