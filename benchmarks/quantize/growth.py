@@ -1,9 +1,9 @@
-"""How conversion, quantisation and verification grow: `python benchmarks/quantize/growth.py`.
+"""How conversion, quantisation and verification grow: `growth.py [SCALE ...]`.
 
-Seconds and peak memory for SmolLM2-135M-Instruct and for random models of the same width with two
-and four times its layers, each step in a process of its own. The goal is a conversion whose memory
-does not grow with the model: one tensor above the largest one. What quantising takes is llama.cpp's
-own: the mapped file, of which the system may drop pages, and one tensor's values.
+Seconds and peak memory for SmolLM2-135M-Instruct and for random models of the same width with
+SCALE times its layers (1 2 4), each step in a process of its own. The goal is a conversion whose
+memory does not grow with the model: one tensor above the largest one. What quantising takes is
+llama.cpp's own: the mapped file, of which the system may drop pages, and one tensor's values.
 """
 
 from __future__ import annotations
@@ -160,11 +160,12 @@ def embedded_teacher() -> Path:
 
 def main() -> None:
     """Measure and print."""
-    if len(sys.argv) > 1:
+    if sys.argv[1:2] and sys.argv[1] in STEPS:
         work(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
         return
+    scales = tuple(map(int, sys.argv[1:])) or SCALES
     source, peaks = embedded_teacher(), {}
-    for scale in SCALES:
+    for scale in scales:
         with tempfile.TemporaryDirectory() as name:
             directory, checkpoint_dir = Path(name), source
             if scale > 1:
@@ -177,7 +178,7 @@ def main() -> None:
                 peaks[step, scale] = peak
                 print(f"  {step:10} {took['seconds']:6.1f} s  {peak / 1e6:7.0f} MB", flush=True)
             print(f"  F16 file {(directory / 'F16.gguf').stat().st_size / 1e6:,.0f} MB")
-    few, many = SCALES[0], SCALES[-1]
+    few, many = scales[0], scales[-1]
     for step in STEPS:
         ratio = peaks[step, many] / peaks[step, few]
         print(f"{step}: {ratio:.2f} times the memory for {many} times the layers")
