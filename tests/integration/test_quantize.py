@@ -34,15 +34,16 @@ def real_run(teacher_dir, tmp_path, make_conversation, finish_conversations):
         given = (Message(role="user", content=question),)
         prompt_ids = render_prompt(tokenizer, given)
         answer_ids = [*tokenise(tokenizer, answer), tokenizer.eos_token_id]
-        conversations.append(
+        conversations += [
             make_conversation(
                 prompt_ids + answer_ids,
                 [(len(prompt_ids), len(answer_ids))],
-                name=question,
+                name=f"{split}: {question}",
                 given=given,
-                split="test",
+                split=split,
             )
-        )
+            for split in ("train", "test")
+        ]
     run_directory = RunDirectory(tmp_path / "run")
     facts = finish_conversations(run_directory, teacher_dir, conversations).facts
     session = run_directory.open_stage("student", {}, inputs=("conversations",))
@@ -71,7 +72,10 @@ def test_real_model_becomes_verified_gguf_files(real_run, capfd):
     assert losses[3] == pytest.approx(losses[1], rel=0.01), "equal weights, equal file"
     assert files["student-F16"]["num_parameters"] == 134_515_008
     assert files["student-F16"]["top1_agreement_with_checkpoint"] > 0.98
-    assert files["student-Q4_K_M"]["bits_per_weight"] == pytest.approx(6.17, abs=0.01)
+    stock = files["student-Q4_K_M"]
+    assert stock["bits_per_weight"] == pytest.approx(6.17, abs=0.01)
+    assert stock["fallbacks"] == {"Q5_0": 165, "Q8_0": 15}, "rows of 576"
+    assert stock["imatrix"]
     assert manifest.facts["recommended"] == "student-Q4_K_M"
     modelfile = (real_run.stage_dir("gguf") / "Modelfile").read_text()
     assert 'PARAMETER stop "<|im_end|>"' in modelfile
