@@ -263,8 +263,13 @@ def test_a_phone_scrolls_one_way_only(url, open_page, scheme):
     page = open_page(url, viewport=PHONE, is_mobile=True, has_touch=True, color_scheme=scheme)
     page.get_by_text("Side by side").click()
     page.get_by_text("Settings").click()
-    ask(page, "A" * 300)
+    ask(page, "A" * 300, max_tokens=48)
     answered(page)
+    above, below = page.locator("#log").evaluate(
+        "log => [log.scrollTop, log.scrollHeight - log.scrollTop - log.clientHeight]"
+    )
+    assert above > 0
+    assert below < 2
     left, right = (box.bounding_box() for box in page.locator(".answer").all())
     assert right["y"] > left["y"] + left["height"]
     assert width(page) == PHONE["width"]
