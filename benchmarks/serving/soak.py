@@ -299,7 +299,7 @@ def _anonymous_bytes(pid: int) -> int:
 def main() -> int:
     """Soak and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--gguf", type=Path, default=embedded_gguf())
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
