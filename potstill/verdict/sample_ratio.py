@@ -11,6 +11,9 @@ import numpy as np
 
 from potstill.errors import PotstillError
 
+MIN_EXPECTED = 5.0
+"""Users of each arm below which χ² is no χ² (Cochran 1954)."""
+
 SAMPLE_RATIO_ALARM_P = 0.001
 """Below it, the split is broken. As low as this since a sound split is looked at very often."""
 
@@ -18,11 +21,14 @@ SAMPLE_RATIO_ALARM_P = 0.001
 def sample_ratio_mismatch(counts: Sequence[int], shares: Sequence[float]) -> float:
     """Return the p-value of "users were split by these shares", by Pearson's χ².
 
+    While an arm is to have few users yet, each arm's binomial test and Bonferroni's bound stand in:
+    one user who falls to a small arm is no alarm.
+
     Count users (what was split), not their requests, which come in clusters. Where shares were
     changed on the way, hand over the sum of shares over all arrivals: the users to be expected.
 
     Source: Fabijan et al. 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled
-    Experiments", KDD; χ² through scipy.stats.chisquare.
+    Experiments", KDD; χ² through scipy.stats.chisquare and binomtest.
 
     Args:
         shares: Of each arm, in any unit: they are scaled to the counts.
@@ -30,7 +36,7 @@ def sample_ratio_mismatch(counts: Sequence[int], shares: Sequence[float]) -> flo
     Raises:
         PotstillError: Arms do not match, a number is negative, or no arm has a share.
     """
-    from scipy.stats import chisquare
+    from scipy.stats import binomtest, chisquare
 
     counts_A, shares_A = np.asarray(counts, np.float64), np.asarray(shares, np.float64)
     if counts_A.shape != shares_A.shape or counts_A.ndim != 1:
@@ -50,5 +56,12 @@ def sample_ratio_mismatch(counts: Sequence[int], shares: Sequence[float]) -> flo
     total = counts_A.sum()
     if total == 0 or open_A.sum() < 2:
         return 1.0
-    expected_A = shares_A[open_A] / shares_A.sum() * total
-    return float(chisquare(counts_A[open_A], expected_A).pvalue)
+    share_A = shares_A[open_A] / shares_A.sum()
+    if share_A.min() * total >= MIN_EXPECTED:
+        return float(chisquare(counts_A[open_A], share_A * total).pvalue)
+    p_values = [
+        binomtest(int(count), int(total), share).pvalue
+        for count, share in zip(counts_A[open_A], share_A, strict=True)
+    ]
+    num_tests = len(p_values) if len(p_values) > 2 else 1  # Two arms are one test.
+    return float(min(1.0, num_tests * min(p_values)))

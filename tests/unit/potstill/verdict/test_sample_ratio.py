@@ -24,6 +24,18 @@ def test_a_sound_split_raises_few_alarms():
     assert np.mean(np.array(p_values) < 0.1) == pytest.approx(0.1, abs=0.04)
 
 
+def test_few_users_raise_no_alarm_that_their_number_cannot_bear():
+    assert sample_ratio_mismatch([0, 1], [99, 1]) == pytest.approx(0.01)
+    assert sample_ratio_mismatch([1, 2], [99, 1]) == pytest.approx(3 * 0.01**2, rel=0.01)
+    rng = np.random.default_rng(0)
+    shares = [0.85, 0.1, 0.05]
+    alarms = [
+        sample_ratio_mismatch(counts, shares) < 0.05
+        for counts in rng.multinomial(12, shares, 500).tolist()
+    ]
+    assert np.mean(alarms) <= 0.07
+
+
 def test_an_arm_that_is_shut_is_a_mismatch_once_it_has_users():
     assert sample_ratio_mismatch([500, 0], [1, 0]) == 1
     assert sample_ratio_mismatch([500, 1], [1, 0]) == 0
