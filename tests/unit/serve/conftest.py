@@ -76,4 +76,4 @@ def bench(tiny_model: GgufModel) -> Bench:
 
 @pytest.fixture(scope="session")
 def make_bench(tiny_model: GgufModel):
-    return lambda **limits: Bench(tiny_model, **limits)
+    return lambda model=tiny_model, **limits: Bench(model, **limits)
