@@ -116,13 +116,7 @@ def verdict_in(results: Mapping[str, Any]) -> LiveVerdict | None:
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:
-    # A developer speaks as the system; what a conversation's other parts were is in its texts.
-    messages = tuple(
-        Message(
-            role="system" if one["role"] == "developer" else one["role"], content=one["content"]
-        )
-        for one in row["messages"]
-    )
+    messages = tuple(Message(role=one["role"], content=one["content"]) for one in row["messages"])
     question = Question(
         prompt_id=row["pair_id"],
         conversation_id=row["conversation"],

@@ -113,6 +113,12 @@ class Experiment:
         }
 
     @property
+    def sides(self) -> tuple[str, str]:
+        """The models that are compared: the student's and the teacher's."""
+        config = self.config
+        return config.model_of(config.student), config.model_of(config.teacher)
+
+    @property
     def is_ready(self) -> bool:
         """Whether any variant takes requests; each is asked for itself as well."""
         return any(backend.is_ready for backend in self._backends.values())

@@ -102,12 +102,12 @@ def _sample_ratio(counts: dict[str, int], expected: dict[str, float]) -> SampleR
 
 def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | None:
     config = experiment.config
-    votes = blind_votes(
-        connection, config.model_of(config.student), config.model_of(config.teacher)
-    )
-    # Each vote is a look of its own: the order in which votes came decides nothing else.
     batches = judged_batches(connection, experiment.name)
-    batches += [Batch(VOTES, True, [score], [conversation]) for score, conversation in votes]
+    student = config.model_of(config.student)
+    for vote in blind_votes(connection, experiment.sides):
+        # Each is a look of its own.
+        score = vote.score if vote.first.model == student else 1 - vote.score
+        batches.append(Batch(VOTES, True, [score], [vote.conversation]))
     judge = config.judge or (batches[0].judge if batches else None)
     said = [batch for batch in batches if batch.judge == judge]
     return verdict_of(config, said) if said else None

@@ -11,13 +11,15 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from sqlalchemy import Connection, insert
 
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
+from serve.api.wire.shared import JsonObject
 from serve.experiment.backend import Experiment
 from serve.experiment.cascade import Cascade
 from serve.experiment.results import results_of
@@ -35,7 +37,7 @@ from serve.experiment.wire import (
 from serve.keys import Key
 from serve.storage import tables
 from serve.storage.records import StoredAnswer, StoredPair
-from serve.storage.results import unjudged_pairs
+from serve.storage.results import BlindVote, blind_votes, unjudged_pairs
 from serve.storage.storage import Storage, dialect_insert, insert_new
 
 MOST_PAIRS = 10_000
@@ -196,11 +198,36 @@ async def judge(experiment: Named, live: AtHand, body: JudgementsRequest) -> Exp
     return await results_of(experiment)
 
 
+@router.get("/v1/experiments/{name}/votes", response_class=Response)
+async def list_votes(experiment: Named, live: AtHand) -> Response:
+    """List people's blind votes with their texts, as `potstill compare` reads them: JSONL."""
+    votes = await live.storage.read(lambda connection: blind_votes(connection, experiment.sides))
+    lines = [_vote_line(experiment, one) for one in votes if one.messages and one.first.text]
+    content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return Response(content, media_type="application/jsonl")
+
+
 @cascades.get("/v1/cascades")
 async def list_cascades(http: Request) -> CascadeList:
     """List the cascades, with the share of answers that were the teacher's."""
     backends = serving_of(http).backends.values()
     return {"data": [one.view for one in backends if isinstance(one, Cascade)]}
+
+
+def _vote_line(experiment: Experiment, vote: BlindVote) -> JsonObject:
+    roles = dict(zip(experiment.sides, ("student", "teacher"), strict=True))
+    sides = {"left": vote.first, "right": vote.second}
+    return {
+        "messages": json.loads(vote.messages or "[]"),
+        **{
+            side: {"role": roles[one.model], "model": one.model, "answer": one.text or ""}
+            for side, one in sides.items()
+        },
+        "vote": {1.0: "left", 0.0: "right"}.get(vote.score, "tie"),
+        # Nobody's name is stored: each vote is somebody's.
+        "voter": str(vote.number),
+        "created": datetime.fromtimestamp(vote.created, UTC).isoformat(),
+    }
 
 
 def _pair(experiment: Experiment, pair: StoredPair) -> PairView:

@@ -36,8 +36,13 @@ class Redaction:
         """Return what is kept of a conversation, as JSON."""
         if not self._keeps_text:
             return None
-        kept = [{"role": one.role, "content": self.text(_text_of(one))} for one in messages]
+        kept = [{"role": _role_of(one), "content": self.text(_text_of(one))} for one in messages]
         return json.dumps(kept, ensure_ascii=False)
+
+
+def _role_of(message: ChatMessage) -> str:
+    """Return a role that every reader of stored conversations knows."""
+    return "system" if message.role == "developer" else message.role
 
 
 def _text_of(message: ChatMessage) -> str:

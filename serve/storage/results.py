@@ -6,7 +6,7 @@ In: an experiment's name. Out: counts, times, pairs, judgements. Knows nothing o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,29 +203,59 @@ def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
     return list(found.values())
 
 
-def blind_votes(connection: Connection, student: str, teacher: str) -> list[tuple[float, str]]:
-    """Return the student's score in each blind vote against the teacher, with the conversation.
+@dataclass(frozen=True)
+class ShownAnswer:
+    """One of two answers that a person chose between; no text where none is kept."""
 
-    Args:
-        student: The model's name.
-        teacher: The model's name.
-    """
+    model: str
+    text: str | None
+
+
+@dataclass(frozen=True)
+class BlindVote:
+    """What a person said of two answers without knowing whose they were."""
+
+    number: int
+    created: float
+    first: ShownAnswer
+    second: ShownAnswer
+    score: float
+    """Of the first: 1, 0, or ½ for a tie."""
+    conversation: str
+    messages: str | None
+    """JSON."""
+
+
+def blind_votes(connection: Connection, models: Collection[str]) -> list[BlindVote]:
+    """Return the blind votes between two models, in order."""
     votes = tables.votes.c
     first, second = tables.answers.alias("first"), tables.answers.alias("second")
     rows = connection.execute(
-        select(votes.score, first.c.model, second.c.model, first.c.conversation)
+        select(
+            votes.number,
+            votes.created,
+            first.c.model,
+            first.c.answer,
+            second.c.model,
+            second.c.answer,
+            votes.score,
+            first.c.conversation,
+            first.c.messages,
+        )
         .join(first, first.c.id == votes.first_id)
         .join(second, second.c.id == votes.second_id)
-        .where(votes.is_blind)
+        .where(
+            votes.is_blind,
+            first.c.model.in_(models),
+            second.c.model.in_(models),
+            first.c.model != second.c.model,
+        )
         .order_by(votes.number)
     )
-    found = []
-    for score, first_model, second_model, conversation in rows:
-        if (first_model, second_model) == (student, teacher):
-            found.append((score, conversation))
-        elif (first_model, second_model) == (teacher, student):
-            found.append((1 - score, conversation))
-    return found
+    return [
+        BlindVote(*row[:2], ShownAnswer(*row[2:4]), ShownAnswer(*row[4:6]), *row[6:])
+        for row in rows
+    ]
 
 
 def _percentiles(seconds: Sequence[float]) -> tuple[float, float] | None:

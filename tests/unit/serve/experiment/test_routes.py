@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 
+from compare.judges.votes import read_votes
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 from serve.keys import Key, KeyEntry, Keyring
 from serve.storage.config import StorageConfig
@@ -78,6 +79,20 @@ def test_blind_votes_between_plain_models_decide(live, no_shadow):
     for number in range(100):
         vote("b", to=f"more {number}")
     assert server.view()["verdict"]["outcome"] == "FAIL"
+
+
+def test_votes_are_told_as_the_comparison_reads_them(live, no_shadow, tmp_path):
+    server = live(split(**no_shadow))
+    for text, preference, blind in (("1", "a", True), ("2", "tie", True), ("3", "b", False)):
+        ids = [server.ask(text, model=one).json()["id"] for one in ("teacher", "student")]
+        body = {"response_ids": ids, "preference": preference, "blind": blind}
+        server.client.post("/v1/votes", json=body)
+    path = tmp_path / "votes.jsonl"
+    path.write_text(server.client.get("/v1/experiments/assistant/votes").text)
+    (first, lost), (_, tied) = read_votes(path)
+    assert (first.student, first.teacher) == ("student: 1", "teacher: 1")
+    assert first.question.messages[0].content == "1"
+    assert (lost.score, tied.score) == (0.0, 0.5)
 
 
 def test_a_vote_is_between_two_answers_to_the_same(server):
