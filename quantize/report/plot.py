@@ -52,12 +52,17 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
                 capsize=2,
                 linewidth=0.8,
             )
+            # Below the front there are no points, and the student's is the crowded one.
+            below = on_front and role == "student"
             panel.annotate(
                 file["type"],
                 (_megabytes(file), _height(file)),
-                xytext=(6, 6),
+                xytext=(-6, -6) if below else (6, 6),
                 textcoords="offset points",
+                horizontalalignment="right" if below else "left",
+                verticalalignment="top" if below else "bottom",
                 fontsize="small",
+                color=colour,
             )
     panel.set_yscale("log")
     panel.set_xlabel("size of the file, MB")
