@@ -76,7 +76,7 @@ def test_blind_votes_between_plain_models_decide(live, no_shadow):
     verdict = server.view()["verdict"]
     assert (verdict["pairs"], verdict["win_rate"]) == (3, pytest.approx(2.5 / 3))
     assert verdict["outcome"] == "INCONCLUSIVE"
-    for number in range(100):
+    for number in range(40):
         vote("b", to=f"more {number}")
     assert server.view()["verdict"]["outcome"] == "FAIL"
 
