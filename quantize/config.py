@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from potstill.config import Table
-from quantize.quantisation.types import FILE_TYPES, FileTypeName, uses_imatrix
+from quantize.quantisation.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -59,7 +59,7 @@ class QuantizeConfig(Table):
 
     kl_bounds_nats: dict[FileTypeName, PositiveFloat] = Field(default_factory=dict)
     """Largest mean KL(checkpoint‖file) that a file of a type may show, in nats per token; a file
-    beyond it is refused. Types that are not named keep the default of `quantisation/types.py`."""
+    beyond it is refused. Types that are not named keep that of `quantisation/file_types.py`."""
 
     num_threads: int = Field(default=0, ge=0)
     """CPU threads for llama.cpp; 0 takes as many as this process may use."""

@@ -13,7 +13,7 @@ from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 from quantize.config import QuantizeConfig
 from quantize.conversion.families.registry import find_family
-from quantize.quantisation.types import FILE_TYPES, FileTypeName, uses_imatrix
+from quantize.quantisation.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
 SHARE_OF_PEAK = 0.5
 FIXED_SECONDS = 25.0

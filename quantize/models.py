@@ -17,7 +17,7 @@ from quantize.config import QuantizeConfig
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
 from quantize.quantisation.calibration import Calibration, read_calibration
-from quantize.quantisation.types import FileTypeName
+from quantize.quantisation.file_types import FileTypeName
 from quantize.verification.expected import Expected, read_expected
 from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
 

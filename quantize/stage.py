@@ -24,9 +24,9 @@ from quantize.config import QuantizeConfig
 from quantize.llama.process import usable_threads
 from quantize.modelfile import write_modelfile
 from quantize.models import SourceModel, source_models
+from quantize.quantisation.file_types import FileTypeName, bound_of_bits
 from quantize.quantisation.files import FileMaker
 from quantize.quantisation.tensors import bits_per_weight
-from quantize.quantisation.types import FileTypeName, bound_of_bits
 from quantize.records import read_record, write_record
 from quantize.report.card import PLOT_NAME, write_card
 from quantize.report.plot import draw_quality

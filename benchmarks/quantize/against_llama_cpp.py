@@ -35,8 +35,8 @@ from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
 from quantize.llama.process import quantise
 from quantize.quantisation.calibration import Calibration
+from quantize.quantisation.file_types import FileTypeName
 from quantize.quantisation.imatrix import read_importance, write_importance
-from quantize.quantisation.types import FileTypeName
 from quantize.verification.contents import Origin
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import HeldOut, write_reference_logprobs

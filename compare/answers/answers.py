@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import openai
 
+from compare.answers.bounded import gather_bounded
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, backend_errors, wire_messages
-from compare.answers.concurrent import gather_bounded
 from compare.answers.questions import Question
 from potstill.errors import BackendError
 from potstill.progress import Progress, track

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import openai
 from pydantic import ValidationError
 
+from compare.answers.bounded import gather_bounded
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
-from compare.answers.concurrent import gather_bounded
 from compare.judges.config import LlmJudgeConfig
 from compare.judges.protocol import Claim, Judgement, Pair, Place, Side, Usage, Vote
 from potstill.progress import Progress, track

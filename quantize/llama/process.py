@@ -17,7 +17,7 @@ from typing import Any
 from potstill.errors import ConversionError
 from potstill.files import replacing
 from potstill.processes import end_with_parent
-from quantize.quantisation.types import FileTypeName
+from quantize.quantisation.file_types import FileTypeName
 
 QUOTED_LINES = 3
 """Lines of llama.cpp's error log that are quoted in an error; the first one names the cause."""

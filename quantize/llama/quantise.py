@@ -15,8 +15,8 @@ from typing import Any
 
 import llama_cpp
 
+from quantize.quantisation.file_types import FILE_TYPES, FileTypeName
 from quantize.quantisation.imatrix import Importance, read_importance
-from quantize.quantisation.types import FILE_TYPES, FileTypeName
 
 MAX_TEXT_BYTES = 127
 """Of a text in llama_model_kv_override (llama.cpp 0c1e57098, llama.h)."""

@@ -20,6 +20,7 @@ from quantize.config import QuantizeConfig
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
 from quantize.llama.process import quantise, usable_threads
 from quantize.models import SourceModel
+from quantize.quantisation.file_types import BASES, FILE_TYPES, FileTypeName, uses_imatrix
 from quantize.quantisation.imatrix import read_importance, write_importance
 from quantize.quantisation.mix import (
     Measured,
@@ -29,7 +30,6 @@ from quantize.quantisation.mix import (
     refuse_too_small,
 )
 from quantize.quantisation.tensors import describe_tensors, explain_fallbacks
-from quantize.quantisation.types import BASES, FILE_TYPES, FileTypeName, uses_imatrix
 from quantize.records import read_record, write_record
 
 logger = logging.getLogger(__name__)

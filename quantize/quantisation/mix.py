@@ -34,6 +34,7 @@ from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names
 from quantize.llama.process import quantise
 from quantize.quantisation.calibration import Calibration
+from quantize.quantisation.file_types import BASES, FILE_TYPES, FileTypeName
 from quantize.quantisation.imatrix import read_importance
 from quantize.quantisation.planner import Option, choose, total
 from quantize.quantisation.sensitivity import ChangedCheckpoint
@@ -45,7 +46,6 @@ from quantize.quantisation.tensors import (
     block_length,
     read_tensors,
 )
-from quantize.quantisation.types import BASES, FILE_TYPES, FileTypeName
 
 ANCHOR = "IQ4_NL"
 """A type that nearly every row can have, coarse enough for its KL to be far above rounding."""

@@ -18,7 +18,7 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 
-from potstill.errors import BackendError, BackendUnavailableError, PotstillError
+from potstill.errors import BackendError, BackendUnavailableError
 from serve.engine.checks import check_request, check_texts
 from serve.engine.context import Chunk, DecodeContext
 from serve.engine.embedding import Embedder, Vectors
@@ -154,7 +154,8 @@ class Engine:
     def stats(self) -> EngineStats:
         """Return how busy the engine is, and what it has done since it was made."""
         counts = asdict(self._totals)
-        decode_seconds = self._decode_seconds()
+        decode_seconds = self._context.decode_seconds + self._embedder.decode_seconds
+        decode_seconds += self._drafter.decode_seconds if self._drafter else 0.0
         other_seconds = max(0.0, counts.pop("step_seconds") - decode_seconds)
         return EngineStats(
             num_waiting=len(self._waiting),
@@ -216,11 +217,10 @@ class Engine:
             with self._lock:
                 if not self._waiting:
                     return
-                request = self._waiting.popleft()
-                sequence = self._sequence(request)
-                self._active[request] = sequence
+                sequence = self._sequence(self._waiting.popleft())
+                self._active[sequence.request] = sequence
             self._totals.num_prompt_tokens += len(sequence.token_ids)
-            if sequence.max_new_tokens == 0 and request.num_prompt_logprobs is None:
+            if sequence.max_new_tokens == 0 and sequence.request.num_prompt_logprobs is None:
                 sequence.finish("length")
 
     def _sequence(self, request: Request) -> ActiveSequence:
@@ -277,7 +277,7 @@ class Engine:
 
     def _decode(self, shares: Sequence[Share]) -> None:
         """Decode together; if llama.cpp refuses, one by one, so that only the culprit fails."""
-        chunks = [_chunk(share) for share in shares]
+        chunks = [share.chunk for share in shares]
         try:
             rows = self._context.decode(chunks)
         except BackendError as error:
@@ -285,9 +285,8 @@ class Engine:
                 self._context.forget(chunk.sequence_id, chunk.start)
                 if len(shares) == 1:
                     share.sequence.error = error
-            if len(shares) > 1:
-                for share in shares:
-                    self._decode([share])
+            for share in shares if len(shares) > 1 else ():
+                self._decode([share])
             return
         for share, chunk, logits_KV in zip(shares, chunks, rows, strict=True):
             self._totals.num_decoded_tokens += len(chunk.token_ids)
@@ -355,29 +354,12 @@ class Engine:
 
     def _judge(self, sequence: ActiveSequence, verdict: Verdict) -> None:
         proposal = sequence.proposal
-        if verdict.error is not None or proposal is None or sequence.grammar is None:
-            sequence.error = verdict.error
-        elif verdict.allowed_V is None:
+        if proposal and verdict.error is None and verdict.allowed_V is None:
             sequence.proposal = None
             self._take(sequence, proposal.token_id, proposal.logits_V)
-        else:
-            allowed_V = verdict.allowed_V
-            may_end = bool(allowed_V[self.model.end_tokens,].any())
-            if sequence.request.ignore_eos:
-                allowed_V[self.model.end_tokens,] = False
-            if not allowed_V.any():
-                sequence.proposal = None
-                sequence.finish("stop")
-                if not may_end:
-                    sequence.error = _dead_end()
-                return
-            try:
-                token_id = sequence.sampler.choose(proposal.logits_V, allowed_V)
-            except BackendError as error:
-                sequence.error = error
-                return
-            sequence.proposal = Proposal(token_id, proposal.logits_V)
-            self._grammars.propose(sequence.grammar, token_id)
+        elif (other := sequence.propose_another(verdict, self.model.end_tokens)) is not None:
+            assert sequence.grammar
+            self._grammars.propose(sequence.grammar, other)
 
     def _free(self, sequence: ActiveSequence) -> None:
         del self._active[sequence.request]
@@ -416,22 +398,3 @@ class Engine:
     def _refuse_if_closing(self) -> None:
         if self._closing:
             raise BackendUnavailableError("the model is shutting down")
-
-    def _decode_seconds(self) -> float:
-        drafter_seconds = self._drafter.decode_seconds if self._drafter else 0.0
-        return self._context.decode_seconds + self._embedder.decode_seconds + drafter_seconds
-
-
-def _chunk(share: Share) -> Chunk:
-    sequence = share.sequence
-    start = sequence.num_computed
-    token_ids = sequence.token_ids[start : start + share.num_tokens]
-    token_ids += sequence.draft[: share.num_tokens - len(token_ids)]
-    slot_id = sequence.slot.sequence_id if sequence.slot else -1
-    return Chunk(slot_id, start, token_ids, share.num_outputs)
-
-
-def _dead_end() -> PotstillError:
-    return InvalidRequestError(
-        "the grammar asks for text that the model has no tokens for", where="grammar"
-    )

@@ -1,7 +1,7 @@
 """Who gets how many tokens of the next batch.
 
-In: the active sequences, oldest first. Out: how many tokens of each to decode.
-Knows nothing of llama.cpp.
+In: the active sequences, oldest first. Out: which tokens of each to decode. Calls nothing of
+llama.cpp.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from serve.engine.context import Chunk
 from serve.engine.sequence import ActiveSequence
 
 
@@ -27,6 +28,16 @@ class Share:
     sequence: ActiveSequence
     num_tokens: int
     num_outputs: int
+
+    @property
+    def chunk(self) -> Chunk:
+        """The tokens it stands for, drafted ones last."""
+        sequence = self.sequence
+        start = sequence.num_computed
+        token_ids = sequence.token_ids[start : start + self.num_tokens]
+        token_ids += sequence.draft[: self.num_tokens - len(token_ids)]
+        slot_id = sequence.slot.sequence_id if sequence.slot else -1
+        return Chunk(slot_id, start, token_ids, self.num_outputs)
 
 
 def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Share]:

@@ -5,18 +5,20 @@ In: rows of logits and tokens. Out: `Output`s. Knows nothing of batches or of ot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from potstill.errors import PotstillError
-from serve.engine.grammar_client import Grammar
+from potstill.errors import BackendError, PotstillError
+from serve.engine.grammar_client import Grammar, Verdict
 from serve.engine.request import Output, Request
 from serve.engine.sampler import SampledLogprob, Sampler, sampled_logprob
 from serve.engine.slots import Slot
 from serve.engine.text import TextStream
+from serve.errors import InvalidRequestError
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,35 @@ class ActiveSequence:
             self.finish("stop")
         elif self.num_new_tokens == self.max_new_tokens:
             self.finish("length")
+
+    def propose_another(self, verdict: Verdict, end_tokens: Sequence[int]) -> int | None:
+        """Choose among what the grammar allows, where it did not take what was proposed.
+
+        Returns:
+            The token to propose next; None where the completion ends here, or fails.
+        """
+        if verdict.error is not None or self.proposal is None or verdict.allowed_V is None:
+            self.error = verdict.error
+            return None
+        allowed_V, logits_V, ends = verdict.allowed_V, self.proposal.logits_V, list(end_tokens)
+        may_end = bool(allowed_V[ends].any())
+        if self.request.ignore_eos:
+            allowed_V[ends] = False
+        if not allowed_V.any():
+            self.proposal = None
+            self.finish("stop")
+            if not may_end:
+                self.error = InvalidRequestError(
+                    "the grammar asks for text that the model has no tokens for", where="grammar"
+                )
+            return None
+        try:
+            token_id = self.sampler.choose(logits_V, allowed_V)
+        except BackendError as error:
+            self.error = error
+            return None
+        self.proposal = Proposal(token_id, logits_V)
+        return token_id
 
     def finish(self, reason: Literal["stop", "length"], end: SampledLogprob | None = None) -> None:
         """End the completion; `end` are the log-probabilities where the end token was sampled."""

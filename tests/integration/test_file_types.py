@@ -10,8 +10,8 @@ from quantize.conversion.convert import gguf_names, write_base_gguf
 from quantize.llama.quantise import quantise_file
 from quantize.loading import load_tokenizer
 from quantize.quantisation.calibration import Calibration
+from quantize.quantisation.file_types import BASES, FILE_TYPES
 from quantize.quantisation.imatrix import write_importance
-from quantize.quantisation.types import BASES, FILE_TYPES
 from tests.fixtures.tiny_checkpoints import TinyFamily, save_tiny_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")

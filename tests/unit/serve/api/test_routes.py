@@ -11,7 +11,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
-from tests.unit.serve.api.test_chat_route import TOOLS, events
+from tests.unit.serve.api.routes.test_chat import TOOLS, events
 
 
 @pytest.fixture

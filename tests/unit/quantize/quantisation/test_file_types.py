@@ -5,7 +5,7 @@ import llama_cpp
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from quantize.quantisation.types import FILE_TYPES, FileTypeName, bound_of_bits, uses_imatrix
+from quantize.quantisation.file_types import FILE_TYPES, FileTypeName, bound_of_bits, uses_imatrix
 
 LEFT_OUT = {"NVFP4", "Q2_0", "GUESSED"}
 

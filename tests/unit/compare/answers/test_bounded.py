@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from compare.answers.concurrent import gather_bounded
+from compare.answers.bounded import gather_bounded
 
 
 def test_results_are_in_order_and_never_too_many_at_once():
