@@ -24,13 +24,14 @@ from matplotlib import pyplot as plt
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from potstill.manifest import read_manifest
+from potstill.manifest import Manifest, read_manifest
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.cache import load_split
 from train.evaluation.generations import write_generations
 from train.stage import run
+from train.students.pruning.layers import keep_layers
 
 LOSSES: dict[str, dict[str, Any]] = {
     "SFT only": {"weight": 0.0},
@@ -103,10 +104,22 @@ def rows(run_directory: RunDirectory, root: Path, labels: list[str], given: Any)
         manifest = run(settings(LOSSES[label], given.steps), copy)
         measured = manifest.facts["evaluation"]
         if not found:
-            found.append(Row("untrained", measured["untrained"], float("nan"), 0.0))
+            checkpoint_dir = untrained(manifest, teacher_dir, root / "untrained" / "student")
+            said = answers(checkpoint_dir, copy, root / "untrained", given.answers)
+            found.append(Row("untrained", measured["untrained"], *rouge(said, wanted)))
         said = answers(copy.stage_dir("student"), copy, copy.root, given.answers)
         found.append(Row(label, measured["trained"], *rouge(said, wanted)))
     return found
+
+
+def untrained(manifest: Manifest, teacher_dir: Path, directory: Path) -> Path:
+    """Return a checkpoint of the teacher without the layers that the students lack."""
+    model = AutoModelForCausalLM.from_pretrained(teacher_dir, dtype=torch.float32)
+    removed = manifest.facts["removed_layers"]
+    keep_layers(model, [one for one in range(model.config.num_hidden_layers) if one not in removed])
+    model.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(teacher_dir).save_pretrained(directory)
+    return directory
 
 
 def table(found: list[Row]) -> str:
