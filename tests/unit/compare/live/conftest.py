@@ -56,7 +56,8 @@ def experiment(tmp_path: Path) -> Iterator[Callable[..., Running]]:
                 right_answer(number_in(request), 2)
             )  # fmt: skip
             # The same application, but for its lifespan, which the test's client has begun.
-            config = uvicorn.Config(live.client.app, port=0, lifespan="off", log_level="error")
+            app = live.client.app
+            config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
             server = uvicorn.Server(config)
             thread = threading.Thread(target=server.run, daemon=True)
             thread.start()
