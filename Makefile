@@ -1,5 +1,5 @@
-# Five verbs. Each one sets up what it needs first.
-.PHONY: setup check test demo bench
+# Six verbs. Each one sets up what it needs first.
+.PHONY: setup check test conformance demo bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,6 +20,10 @@ check: setup
 # Everything, the real teacher through the whole line included.
 test: check
 	$(BIN)/pytest tests/integration tests/e2e
+
+# What others wrote to try servers and clients with: llama.cpp, OpenAI, LangChain, LiteLLM, llm.
+conformance: setup
+	$(BIN)/pytest tests/conformance
 
 # Distil the embedded teacher, then serve student and teacher until Ctrl-C.
 demo: setup
