@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,9 @@ from generate.teachers.vllm_arrays import vllms_own_objects
 from potstill.manifest import Manifest, read_manifest
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
+
+STATE_SECONDS = 240
+"""How long a run may take to write the state that it is to be killed after."""
 
 TRAIN = """
 import resource, sys, torch
@@ -73,3 +77,27 @@ def run_in_a_process(stage_process) -> Callable[[RunDirectory, TrainConfig], Man
         return read_manifest(run_directory.stage_dir("student"))
 
     return run
+
+
+@pytest.fixture
+def kill_a_run(stage_process) -> Callable[[RunDirectory, TrainConfig, str, int], None]:
+    """Return what runs the train stage until a phase has written the state of a step, and kills it.
+
+    Nothing is tidied up: SIGKILL.
+    """
+
+    def run_and_kill(
+        run_directory: RunDirectory, config: TrainConfig, phase: str, step: int
+    ) -> None:
+        process = stage_process(run_directory, config)
+        states_dir = run_directory.partial_dir("student") / "scratch" / phase / "states"
+        deadline = time.monotonic() + STATE_SECONDS
+        while not (states_dir / f"checkpoint-{step}" / "whole").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert not run_directory.is_finished("student")
+
+    return run_and_kill

@@ -1,10 +1,8 @@
 """The student's own answers, corrected by the real TRL with the tiny teacher in memory."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -112,20 +110,12 @@ def test_a_student_with_other_tokens_is_corrected_by_gold(
 
 
 def test_a_killed_phase_goes_on_and_the_one_before_is_not_done_again(
-    tiny_run, tmp_path, stage_process, run_in_a_process
+    tiny_run, tmp_path, kill_a_run, run_in_a_process
 ):
     whole = type(tiny_run)(tmp_path / "whole")
     subprocess.run(["cp", "-r", str(tiny_run.root), str(whole.root)], check=True)
     finished = run_in_a_process(whole, config())
-    process = stage_process(tiny_run, config())
-    states_dir = tiny_run.partial_dir("student") / "scratch" / "on_policy" / "states"
-    deadline = time.monotonic() + 240
-    while not (states_dir / "checkpoint-2" / "whole").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_a_run(tiny_run, config(), "on_policy", 2)
 
     resumed = run_in_a_process(tiny_run, config())
     assert len(lines(tiny_run, "offline")) == 3

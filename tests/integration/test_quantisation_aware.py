@@ -3,8 +3,6 @@
 import ctypes
 import json
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import gguf
@@ -97,19 +95,11 @@ def test_the_last_measurement_is_that_of_the_saved_student(tiny_run):
     assert min(distance, key=distance.__getitem__) == "quantised_aware"
 
 
-def test_a_killed_phase_goes_on_and_ends_alike(tiny_run, tmp_path, stage_process, run_in_a_process):
+def test_a_killed_phase_goes_on_and_ends_alike(tiny_run, tmp_path, kill_a_run, run_in_a_process):
     whole = type(tiny_run)(tmp_path / "whole")
     shutil.copytree(tiny_run.root, whole.root)
     finished = run_in_a_process(whole, config())
-    process = stage_process(tiny_run, config())
-    states_dir = tiny_run.partial_dir("student") / "scratch" / "quantisation_aware" / "states"
-    deadline = time.monotonic() + 240
-    while not (states_dir / "checkpoint-4" / "whole").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_a_run(tiny_run, config(), "quantisation_aware", 4)
 
     resumed = run_in_a_process(tiny_run, config())
     assert losses(tiny_run) == losses(whole)

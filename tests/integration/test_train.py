@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -91,21 +89,12 @@ def test_a_student_that_got_worse_is_reported(tiny_run, caplog):
     assert "training made the student worse" in caplog.text
 
 
-def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path, stage_process, run_in_a_process):
+def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path, kill_a_run, run_in_a_process):
     whole = type(tiny_run)(tmp_path / "whole")
     shutil.copytree(tiny_run.root, whole.root)
     finished = run_in_a_process(whole, config())
 
-    process = stage_process(tiny_run, config())
-    states_dir = tiny_run.partial_dir("student") / "scratch" / "offline" / "states"
-    deadline = time.monotonic() + 120
-    while not (states_dir / "checkpoint-4" / "whole").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not tiny_run.is_finished("student")
+    kill_a_run(tiny_run, config(), "offline", 4)
 
     resumed = run_in_a_process(tiny_run, config())
     assert losses(tiny_run) == losses(whole)
