@@ -16,8 +16,8 @@ import pytest
 from potstill.rundir import STAGE_NAMES, RunDirectory
 
 POTSTILL = Path(sys.executable).with_name("potstill")
-START_SECONDS = 300.0
-"""Patience for a stage to begin: models are loaded before it."""
+START_SECONDS = 900.0
+"""Patience for a stage to begin: the one before it is finished first."""
 MAX_DELAY_SECONDS = 12.0
 """Kills fall anywhere in the first seconds of a stage; some of them last no longer."""
 
