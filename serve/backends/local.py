@@ -23,7 +23,7 @@ from serve.api.wire.chat import ChatMessage, ChatRequest, Tool
 from serve.api.wire.completions import CompletionRequest
 from serve.api.wire.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 from serve.api.wire.llama import LlamaCompletionRequest
-from serve.api.wire.models import ModelCard
+from serve.api.wire.models import ModelCard, model_card
 from serve.api.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
 from serve.backends.chat_answer import ChatAnswer
 from serve.backends.generation import TimedGeneration
@@ -94,10 +94,7 @@ class LocalBackend:
     def card(self) -> ModelCard:
         """The model as OpenAI lists it."""
         return {
-            "id": self.name,
-            "object": "model",
-            "created": self._local.created,
-            "owned_by": "potstill",
+            **model_card(self.name, self._local.created),
             "context_tokens": self.context_tokens,
             "reproducible": self.model.is_reproducible,
             "system_fingerprint": self._local.fingerprint,

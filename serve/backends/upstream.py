@@ -21,7 +21,7 @@ from potstill.errors import BackendUnavailableError, ConfigError, ContextLengthE
 from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.api.wire.completions import Completion, CompletionRequest
 from serve.api.wire.embeddings import EmbeddingList, EmbeddingRequest
-from serve.api.wire.models import ModelCard
+from serve.api.wire.models import ModelCard, model_card
 from serve.api.wire.shared import JsonObject
 from serve.backends.protocol import Caller
 from serve.config import UpstreamConfig
@@ -60,12 +60,7 @@ class UpstreamBackend:
     @property
     def card(self) -> ModelCard:
         """The model as OpenAI lists it."""
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "upstream",
-        }
+        return model_card(self.name, self._created, owned_by="upstream")
 
     async def start(self) -> None:
         """Take requests; whether the server does is found out with each."""

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select
 from potstill.errors import ContextLengthError
 from serve.api.assembly import Assembly, without_usage
 from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from serve.api.wire.models import ModelCard
+from serve.api.wire.models import ModelCard, model_card
 from serve.api.wire.shared import StreamOptions
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.errors import InvalidRequestError
@@ -105,12 +105,7 @@ class Experiment:
     @property
     def card(self) -> ModelCard:
         """The experiment as OpenAI lists a model."""
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "potstill",
-        }
+        return model_card(self.name, self._created)
 
     @property
     def sides(self) -> tuple[str, str]:

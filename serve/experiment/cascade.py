@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from serve.api.assembly import without_usage
 from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChoiceLogprobs
-from serve.api.wire.models import ModelCard
+from serve.api.wire.models import ModelCard, model_card
 from serve.api.wire.shared import StreamOptions
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.experiment.config import CascadeConfig
@@ -54,12 +54,7 @@ class Cascade:
     @property
     def card(self) -> ModelCard:
         """The cascade as OpenAI lists a model."""
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "potstill",
-        }
+        return model_card(self.name, self._created)
 
     @property
     def is_ready(self) -> bool:

@@ -30,3 +30,8 @@ class ModelList(TypedDict):
 
     object: Literal["list"]
     data: list[ModelCard]
+
+
+def model_card(name: str, created: int, owned_by: str = "potstill") -> ModelCard:
+    """Return what OpenAI tells of a model; `created` is in seconds since 1970."""
+    return {"id": name, "object": "model", "created": created, "owned_by": owned_by}
