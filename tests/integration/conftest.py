@@ -80,15 +80,21 @@ def run_in_a_process(stage_process) -> Callable[[RunDirectory, TrainConfig], Man
 
 
 @pytest.fixture
-def kill_a_run(stage_process) -> Callable[[RunDirectory, TrainConfig, str, int], None]:
+def kill_a_run(stage_process) -> Callable[..., None]:
     """Return what runs the train stage until a phase has written the state of a step, and kills it.
 
     Nothing is tidied up: SIGKILL.
     """
 
     def run_and_kill(
-        run_directory: RunDirectory, config: TrainConfig, phase: str, step: int
+        run_directory: RunDirectory,
+        config: TrainConfig,
+        phase: str,
+        step: int,
+        *,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
+        """Do so; `before` is called when it is about to be killed."""
         process = stage_process(run_directory, config)
         states_dir = run_directory.partial_dir("student") / "scratch" / phase / "states"
         deadline = time.monotonic() + STATE_SECONDS
@@ -96,6 +102,7 @@ def kill_a_run(stage_process) -> Callable[[RunDirectory, TrainConfig, str, int],
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
+        before()
         process.kill()
         process.wait()
         assert not run_directory.is_finished("student")

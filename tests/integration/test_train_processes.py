@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -67,14 +66,6 @@ def processes_of(run_directory):
     return found
 
 
-def wait_until(condition, process):
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("changes", [{}, {"method": "lora"}])
 def test_two_processes_train_as_one_does_on_twice_the_batch(tiny_run, tmp_path, changes):
     """At every step of three epochs, to rounding: order, shares, normalisation and clipping."""
@@ -106,16 +97,14 @@ def test_two_processes_share_out_the_student(tiny_run, tmp_path, monkeypatch, ch
         torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path, stage_process):
+def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path, kill_a_run):
     whole = copied(tiny_run, tmp_path / "whole")
     finished = run(config(), whole)
 
-    process = stage_process(tiny_run, config())
-    states_dir = tiny_run.partial_dir("student") / "scratch" / "offline" / "states"
-    wait_until((states_dir / "checkpoint-4" / "whole").exists, process)
-    assert len(processes_of(tiny_run)) >= 3
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    def several_are_at_work():
+        assert len(processes_of(tiny_run)) >= 3
+
+    kill_a_run(tiny_run, config(), "offline", 4, before=several_are_at_work)
     deadline = time.monotonic() + 10
     while processes_of(tiny_run):
         assert time.monotonic() < deadline

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from serve.api.answers import STATUS_CLIENT_GONE, EventStream, server_sent, whole
+from serve.api.answers import STATUS_CLIENT_GONE, EventStream, completed, server_sent, whole
 from serve.api.assembly import Assembly, without_usage
 from serve.api.routes.schema import FAILURES, STREAM_OR
 from serve.api.state import Serving, caller_of, serving_of
@@ -41,18 +41,14 @@ async def create_chat_completion(body: ChatRequest, http: Request) -> Response:
     if reply is None:
         return JSONResponse(None, STATUS_CLIENT_GONE)
     if body.stream:
-        stream = EventStream(
+        return EventStream(
             observed.events(reply),
             seconds=seconds,
             close=reply.cancel,
             finished=observed.tell,
+            headers=headers_of(reply),
         )
-        stream.headers.update(headers_of(reply))
-        return stream
-    try:
-        completion = await whole(http, reply.complete(), seconds=seconds)
-    finally:
-        reply.cancel()
+    completion = await completed(http, reply, seconds=seconds)
     if completion is None:
         return JSONResponse(None, STATUS_CLIENT_GONE)
     await observed.tell(completion)

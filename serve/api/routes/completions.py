@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from serve.api.answers import STATUS_CLIENT_GONE, EventStream, server_sent, whole
+from serve.api.answers import STATUS_CLIENT_GONE, EventStream, completed, server_sent, whole
 from serve.api.routes.schema import FAILURES, STREAM_OR
 from serve.api.state import caller_of, serving_of
 from serve.api.wire.completions import Completion, CompletionRequest
@@ -37,10 +37,7 @@ async def create_completion(body: CompletionRequest, http: Request) -> Response:
         return JSONResponse(None, STATUS_CLIENT_GONE)
     if body.stream:
         return EventStream(_events(reply), seconds=seconds, close=reply.cancel)
-    try:
-        completion = await whole(http, reply.complete(), seconds=seconds)
-    finally:
-        reply.cancel()
+    completion = await completed(http, reply, seconds=seconds)
     return JSONResponse(completion, 200 if completion else STATUS_CLIENT_GONE)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from serve.api.answers import STATUS_CLIENT_GONE, EventStream, whole
+from serve.api.answers import STATUS_CLIENT_GONE, EventStream, completed, whole
 from serve.api.response_answer import ResponseAnswer
 from serve.api.routes.schema import FAILURES, STREAM_OR
 from serve.api.state import caller_of, serving_of
@@ -31,14 +31,14 @@ async def create_response(body: ResponseRequest, http: Request) -> Response:
         return JSONResponse(None, STATUS_CLIENT_GONE)
     answer = ResponseAnswer(body, tells_cut=http.url.path.startswith("/v1/"))
     if body.stream:
-        events = answer.events(reply)
-        stream = EventStream(events, seconds=seconds, close=reply.cancel, ending=b"")
-        stream.headers.update(headers_of(reply))
-        return stream
-    try:
-        completion = await whole(http, reply.complete(), seconds=seconds)
-    finally:
-        reply.cancel()
+        return EventStream(
+            answer.events(reply),
+            seconds=seconds,
+            close=reply.cancel,
+            ending=b"",
+            headers=headers_of(reply),
+        )
+    completion = await completed(http, reply, seconds=seconds)
     if completion is None:
         return JSONResponse(None, STATUS_CLIENT_GONE)
     return JSONResponse(answer.whole(completion), headers=headers_of(reply))
