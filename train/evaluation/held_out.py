@@ -51,25 +51,24 @@ class HeldOut:
             writes: Whether the answers are kept: by one of several processes.
         """
         evaluation = self.config.evaluation
-        with self.around(model):
-            fidelity = measure_fidelity(
-                model,
-                self.split,
-                self.collator,
-                max_conversations=evaluation.max_conversations,
-                batch_size=self.config.batch_size,
-                label=f"measuring at step {step}",
-                drawn=self.tokens_are_draws,
-            )
-            write_generations(
-                self.generations_path if writes else Path(os.devnull),
-                model,
-                self.tokenizer,
-                self.split,
-                step=self.steps_before + step,
-                num_prompts=evaluation.num_generations,
-                max_new_tokens=evaluation.max_new_tokens,
-            )
+        fidelity = measure_fidelity(
+            model,
+            self.split,
+            self.collator,
+            max_conversations=evaluation.max_conversations,
+            batch_size=self.config.batch_size,
+            label=f"measuring at step {step}",
+            drawn=self.tokens_are_draws,
+        )
+        write_generations(
+            self.generations_path if writes else Path(os.devnull),
+            model,
+            self.tokenizer,
+            self.split,
+            step=self.steps_before + step,
+            num_prompts=evaluation.num_generations,
+            max_new_tokens=evaluation.max_new_tokens,
+        )
         figures = {"loss": fidelity.loss_nats, **dataclasses.asdict(fidelity)}
         return {f"eval_{name}": value for name, value in figures.items() if value is not None}
 
@@ -96,7 +95,8 @@ class MeasuresHeldOut:
                 writes=self.args.should_save,
             )
 
-        with torch.compiler.set_stance("force_eager"):
+        around = self.held_out.around(without_adapters(self.model))
+        with torch.compiler.set_stance("force_eager"), around:
             measured = inside_forward(self.model, measure) if self.is_fsdp_enabled else measure()
         figures: dict[str, float]
         (figures,) = broadcast_object_list([measured])  # one process decides for all

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from train.quantisation_aware.blocks import read_back
@@ -64,7 +65,13 @@ class Quantisation:
                 weights.copy_(full[name])
 
     def _weights_of(self, model: Any) -> dict[str, Tensor]:  # noqa: ANN401
-        """Return this process's rows of each matrix: blocks do not reach beyond a row."""
+        """Return this process's rows of each matrix: blocks do not reach beyond a row.
+
+        What FSDP has gathered for a forward pass that is over is a copy of them, and is let go.
+        """
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
         parameters = {name: model.get_parameter(name).detach() for name in self.types}
         return {
             name: one.to_local() if isinstance(one, DTensor) else one
