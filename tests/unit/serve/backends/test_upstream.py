@@ -45,6 +45,7 @@ class Listening:
     def __init__(self, app: FastAPI) -> None:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen()  # Whoever comes before the thread has begun waits.
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
