@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from serve.api.wire.shared import (
     CompletionUsage,
     JsonObject,
+    Many,
     PromptProgress,
     Received,
     SamplingFields,
@@ -59,9 +60,9 @@ class ChatMessage(Received):
     """A message of the conversation so far."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[ContentPart] | None = None
+    content: Text | Many[ContentPart] | None = None
     name: Text | None = None
-    tool_calls: Annotated[list[MadeCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_calls: Annotated[Many[MadeCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: Text | None = None
 
     @model_validator(mode="after")
@@ -168,7 +169,7 @@ class ChatRequest(SamplingFields):
     model_config = ConfigDict(extra="allow", serialize_by_alias=True)
 
     model: Text | None = None
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: Many[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=128)
@@ -179,11 +180,11 @@ class ChatRequest(SamplingFields):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[Many[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
-    modalities: list[Text] | None = None
-    functions: list[JsonObject] | None = None
+    modalities: Many[Text] | None = None
+    functions: Many[JsonObject] | None = None
     function_call: Any = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None

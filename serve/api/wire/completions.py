@@ -11,7 +11,14 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from serve.api.wire.shared import CompletionUsage, SamplingFields, StreamOptions, Text, Timings
+from serve.api.wire.shared import (
+    CompletionUsage,
+    Many,
+    SamplingFields,
+    StreamOptions,
+    Text,
+    Timings,
+)
 from serve.errors import InvalidRequestError
 
 MAX_PROMPTS = 128
@@ -20,7 +27,7 @@ DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[Many[TokenId], Field(min_length=1)]
 GivenPrompt = Text | TokenIds
 
 
@@ -31,7 +38,7 @@ class CompletionRequest(SamplingFields):
 
     model: Text | None = None
     prompt: (
-        Text | TokenIds | Annotated[list[GivenPrompt], Field(min_length=1, max_length=MAX_PROMPTS)]
+        Text | TokenIds | Annotated[Many[GivenPrompt], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
     """A text, its token ids, or a list of either; each element is completed."""
     suffix: Text | None = None

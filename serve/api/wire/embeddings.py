@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from serve.api.wire.completions import TokenId, TokenIds
-from serve.api.wire.shared import Received, Text
+from serve.api.wire.shared import Many, Received, Text
 
 MAX_TEXTS = 2048
 """OpenAI's own limit."""
@@ -27,7 +27,7 @@ class EmbeddingRequest(Received):
     input: (
         GivenText
         | TokenIds
-        | Annotated[list[GivenText | TokenIds], Field(min_length=1, max_length=MAX_TEXTS)]
+        | Annotated[Many[GivenText | TokenIds], Field(min_length=1, max_length=MAX_TEXTS)]
     )
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)

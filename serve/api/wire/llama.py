@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from serve.api.wire.chat import ChatMessage, Tool
+from serve.api.wire.chat import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
 from serve.api.wire.completions import MAX_PROMPTS, TokenId
-from serve.api.wire.shared import JsonObject, Received, SamplingFields, Text
+from serve.api.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 from serve.errors import InvalidRequestError, UnsupportedParameterError
 
 
@@ -25,7 +25,7 @@ class PromptObject(Received):
 
 
 PromptPart = Text | TokenId
-OnePrompt = Text | PromptObject | Annotated[list[PromptPart], Field(min_length=1)]
+OnePrompt = Text | PromptObject | Annotated[Many[PromptPart], Field(min_length=1)]
 
 
 class LlamaCompletionRequest(SamplingFields):
@@ -34,7 +34,7 @@ class LlamaCompletionRequest(SamplingFields):
     model_config = ConfigDict(extra="allow")
 
     model: Text | None = None
-    prompt: OnePrompt | Annotated[list[OnePrompt], Field(min_length=1, max_length=MAX_PROMPTS)]
+    prompt: OnePrompt | Annotated[Many[OnePrompt], Field(min_length=1, max_length=MAX_PROMPTS)]
     """A text, token ids and texts mixed, or a list of such prompts."""
     n_predict: int | None = Field(default=None, ge=-1)
     stream: bool | None = None
@@ -43,7 +43,7 @@ class LlamaCompletionRequest(SamplingFields):
     post_sampling_probs: bool | None = None
     """Report the probabilities that tokens were drawn by, instead of the model's own."""
     return_tokens: bool | None = None
-    response_fields: list[Text] | None = None
+    response_fields: Many[Text] | None = None
     """The only fields to answer, `a/b` being field b of a."""
 
     @property
@@ -125,13 +125,13 @@ class DetokenizeRequest(Received):
     """The body of POST /detokenize."""
 
     model: Text | None = None
-    tokens: list[TokenId]
+    tokens: Many[TokenId]
 
 
 class TemplateRequest(Received):
     """The body of POST /apply-template."""
 
     model: Text | None = None
-    messages: list[ChatMessage] = Field(min_length=1)
-    tools: list[Tool] | None = None
+    messages: Many[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    tools: Annotated[Many[Tool], Field(max_length=MAX_TOOLS)] | None = None
     chat_template_kwargs: JsonObject | None = None

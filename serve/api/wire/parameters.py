@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from serve.api.wire.shared import MAX_BIASES
+
 
 class Support(StrEnum):
     """What is done with a parameter."""
@@ -44,7 +46,8 @@ def _table(supported: str, notes: dict[str, str], ignored: str, refused: str) ->
 
 _USER = "tells users of an experiment apart; kept by `serve.record_path`"
 _SHARED_NOTES = {
-    "logit_bias": "keys may also be text, and the value a list of pairs, as in llama.cpp's server",
+    "logit_bias": "keys may also be text, and the value a list of pairs, as in llama.cpp's server; "
+    f"at most {MAX_BIASES} keys",
     "seed": "choice i of several has seed + i; any integer",
     "stop": "up to 16 strings",
     "stream_options": "`include_usage`",

@@ -17,7 +17,7 @@ from serve.api.wire.chat import (
     ContentPart,
     FunctionName,
 )
-from serve.api.wire.shared import JsonObject, Received, SamplingFields, Text
+from serve.api.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 from serve.errors import InvalidRequestError, UnsupportedParameterError
 
 STATEFUL = ("previous_response_id", "conversation", "prompt", "background")
@@ -29,11 +29,11 @@ class InputItem(Received):
 
     type: Text | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Text | list[ContentPart] | None = None
+    content: Text | Many[ContentPart] | None = None
     call_id: Text | None = None
     name: Text | None = None
     arguments: Text | None = None
-    output: Text | list[ContentPart] | None = None
+    output: Text | Many[ContentPart] | None = None
 
 
 class ResponseTool(Received):
@@ -75,12 +75,12 @@ class ResponseRequest(SamplingFields):
     model_config = ConfigDict(extra="allow")
 
     model: Text | None = None
-    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
+    input: Text | Annotated[Many[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
     instructions: Text | None = None
     """A system message before the input."""
     max_output_tokens: int | None = Field(default=None, ge=1)
     stream: bool | None = None
-    tools: Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[Many[ResponseTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     text: TextSettings | None = None

@@ -7,15 +7,18 @@ Knows nothing of how an answer is made.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from serve.engine.sampler import SamplerParams
 
 MAX_STOP_STRINGS = 16
 """OpenAI takes 4; clients of llama.cpp's server send more."""
+
+MAX_BIASES = 1 << 13
+"""Each costs microseconds to check, and ten times as much to complain of."""
 
 
 def _encodable(text: str) -> str:
@@ -27,6 +30,17 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _few(biases: object) -> object:
+    """Refuse what takes long to check."""
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise ValueError(f"at most {MAX_BIASES} biases are taken")
+    return biases
+
+
+T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list; of all that is wrong in it the first is told, since a megabyte of mistakes takes a minute
+and gigabytes to tell."""
 Text = Annotated[str, AfterValidator(_encodable)]
 StopString = Annotated[Text, Field(min_length=1, max_length=1024)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0)]
@@ -59,12 +73,15 @@ class SamplingFields(Received):
 
     seed: int | None = None
     """Equal requests with an equal seed get an equal answer; choice i of several has seed + i."""
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
+    stop: StopString | Annotated[Many[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: Share | None = None
     presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
     frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
-    logit_bias: dict[Text, Bias] | list[tuple[int | Text, Bias | Literal[False]]] | None = None
+    logit_bias: Annotated[
+        dict[Text, Bias] | Many[tuple[int | Text, Bias | Literal[False]]] | None,
+        BeforeValidator(_few),
+    ] = None
     """By token id; text is cut into tokens, each of which gets the bias; false forbids them."""
     top_k: int | None = Field(default=None, ge=-1, lt=2**31)
     """Draw from the k most probable tokens; 0 and -1 mean all."""
@@ -85,7 +102,7 @@ class SamplingFields(Received):
     dry_allowed_length: int | None = Field(default=None, ge=0, lt=2**31)
     dry_penalty_last_n: Window | None = None
     dry_sequence_breakers: (
-        Annotated[list[Annotated[StopString, Field(max_length=64)]], Field(max_length=16)] | None
+        Annotated[Many[Annotated[StopString, Field(max_length=64)]], Field(max_length=16)] | None
     ) = None
     ignore_eos: bool | None = None
     """Never draw a token that ends the answer."""
