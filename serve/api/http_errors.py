@@ -6,7 +6,8 @@ In: exceptions. Out: JSON responses. Knows nothing of routes. A traceback never 
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -62,6 +63,15 @@ KINDS: dict[type[Exception], _Kind] = {
 }
 """The most specific class of an exception decides."""
 
+CODES = {
+    "missing": "missing_required_parameter",
+    "too_long": "array_above_max_length",
+    "too_short": "empty_array",
+    "string_too_long": "string_above_max_length",
+    "json_invalid": None,
+}
+"""OpenAI's codes of pydantic's errors, besides those of types and bounds."""
+
 
 def error_body(error: Exception) -> ErrorBody:
     """Describe an exception to a client; one that is not ours is named only as internal."""
@@ -112,11 +122,57 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_invalid_body(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError | ValidationError)
-    first = error.errors()[0]
-    param = _encodable(".".join(str(part) for part in first["loc"] if part != "body"))
-    message = _encodable(f"{param}: {first['msg']}" if param else str(first["msg"]))
-    body = _body(message, "invalid_request_error", param or None, first["type"])
+    given = error.body if isinstance(error, RequestValidationError) else None
+    problem = _most_telling(error.errors(), given)
+    param = _encodable(_parameter(problem, given))
+    message = _encodable(f"{param}: {problem['msg']}" if param else str(problem["msg"]))
+    body = _body(message, "invalid_request_error", param or None, _code(problem))
     return JSONResponse(body, 400)
+
+
+def _most_telling(errors: Sequence[Mapping[str, Any]], body: object) -> Mapping[str, Any]:
+    """Return what is wrong with the first wrong parameter.
+
+    Where it has alternatives, the one that went furthest is the one that was meant.
+    """
+
+    def depth(error: Mapping[str, Any]) -> tuple[int, bool]:
+        spelled = _parameter(error, body)
+        return spelled.count(".") + spelled.count("["), not error["type"].endswith("_type")
+
+    return max((one for one in errors if one["loc"][:2] == errors[0]["loc"][:2]), key=depth)
+
+
+def _parameter(error: Mapping[str, Any], body: object) -> str:
+    """Return where a body is wrong as OpenAI spells it, such as `messages[0].content`.
+
+    Pydantic names the alternatives that it has tried in between; they are in no body.
+    """
+    kind, *location = error["loc"] or ("body",)
+    if kind != "body":
+        return str(location[0] if kind in ("path", "query") else kind)
+    missing = location[-1] if error["type"] == "missing" else None
+    spelled = ""
+    for part in location:
+        if isinstance(body, list) and isinstance(part, int) and part < len(body):
+            spelled, body = f"{spelled}[{part}]", body[part]
+        elif isinstance(body, dict) and (part in body or part == missing):
+            spelled, body = f"{spelled}.{part}", body.get(part)
+    return spelled.removeprefix(".")
+
+
+def _code(error: Mapping[str, Any]) -> str | None:
+    """Return OpenAI's code for what pydantic has found."""
+    kind: str = error["type"]
+    bounds = error.get("ctx", {}).values()
+    number = "decimal" if any(isinstance(bound, float) for bound in bounds) else "integer"
+    if kind.startswith("greater_than"):
+        return f"{number}_below_min_value"
+    if kind.startswith("less_than"):
+        return f"{number}_above_max_value"
+    if kind.endswith(("_type", "_parsing")):
+        return "invalid_type"
+    return CODES.get(kind, "invalid_value")
 
 
 def _encodable(text: str) -> str:

@@ -15,7 +15,7 @@ from serve.api.answers import server_sent
 from serve.api.assembly import Assembly
 from serve.api.wire.chat import ChatCompletion, ToolCall
 from serve.api.wire.responses import ResponseRequest
-from serve.api.wire.shared import CompletionUsage, JsonObject
+from serve.api.wire.shared import CompletionUsage, JsonObject, Received
 from serve.backends.protocol import ChatReply
 
 
@@ -201,13 +201,20 @@ class ResponseAnswer:
             "previous_response_id": None,
             "store": False,
             "temperature": 1.0 if request.temperature is None else request.temperature,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
+            "text": {"format": _dumped(request.text and request.text.format) or {"type": "text"}},
+            "tool_choice": _dumped(request.tool_choice) or "auto",
+            "tools": [_dumped(tool) for tool in request.tools or ()],
             "top_p": 1.0 if request.top_p is None else request.top_p,
             "truncation": "disabled",
             "usage": None if usage is None else _usage(usage),
         }
+
+
+def _dumped(given: object) -> object:
+    """Return a part of the request as it was sent."""
+    if isinstance(given, Received):
+        return given.model_dump(by_alias=True, exclude_unset=True)
+    return given
 
 
 def _usage(usage: CompletionUsage) -> JsonObject:

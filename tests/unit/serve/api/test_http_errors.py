@@ -1,7 +1,11 @@
 """What is refused, with which status, in OpenAI's shape; and no body that breaks anything."""
 
 import asyncio
+import copy
 import json
+import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +16,12 @@ from serve.api.app import AppLimits
 from serve.api.wire.chat import ChatRequest
 from serve.api.wire.completions import CompletionRequest
 from serve.api.wire.embeddings import EmbeddingRequest
-from serve.api.wire.llama import LlamaCompletionRequest
+from serve.api.wire.llama import (
+    DetokenizeRequest,
+    LlamaCompletionRequest,
+    TemplateRequest,
+    TokenizeRequest,
+)
 from serve.api.wire.responses import ResponseRequest
 from tests.unit.serve.api.conftest import CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE
 
@@ -213,29 +222,118 @@ def test_a_full_queue_says_when_to_come_back(make_app):
     assert int(dict(start["headers"])[b"retry-after"]) >= 1
 
 
-json_values = st.recursive(
+INVALID = [
+    ({"temperature": 9}, "temperature", "decimal_above_max_value"),
+    ({"n": 0}, "n", "integer_below_min_value"),
+    ({"messages": None}, "messages", "invalid_type"),
+    ({"messages": []}, "messages", "empty_array"),
+    ({"messages": [{"content": "Hi"}]}, "messages[0].role", "missing_required_parameter"),
+    ({"messages": [*MESSAGES, {"role": "user", "content": 5}]}, "messages[1].content",
+     "invalid_type"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]},
+     "messages[0].content[0].text", "invalid_type"),
+    ({"stop": ["a"] * 17}, "stop", "array_above_max_length"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice.function",
+     "missing_required_parameter"),
+    ({"logit_bias": {"7": 101}}, "logit_bias.7", "decimal_above_max_value"),
+    ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]},
+     "tools[0].function.name", "invalid_value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "param", "code"), INVALID)
+def test_what_is_wrong_with_a_body_is_said_in_openais_words(client, more, param, code):
+    error = error_of(client.post(CHAT, json={"model": "a", "messages": MESSAGES} | more), 400)
+    assert (error["param"], error["code"]) == (param, code)
+    assert error["message"].startswith(f"{param}: ")
+
+
+ROUTES = {
+    CHAT: (ChatRequest, {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+            {"role": "assistant", "content": None, "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "1", "content": "done"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {
+            "type": "object", "properties": {"a": {"enum": [1, "b"]}}, "required": ["a"]}}}],
+        "tool_choice": "auto", "response_format": {"type": "text"}, "n": 2, "seed": 1,
+        "stop": ["x"], "logprobs": True, "top_logprobs": 1, "logit_bias": {"7": 1.5},
+        "chat_template_kwargs": {"a": 1}, "stream_options": {"include_usage": True},
+    }),
+    "/v1/completions": (CompletionRequest, {
+        "prompt": ["Hi", [300, 301]], "echo": True, "logprobs": 1, "n": 1, "best_of": 1,
+        "stop": "x", "logit_bias": [[7, False], ["a", 1]],
+    }),
+    "/v1/responses": (ResponseRequest, {
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+            {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "1", "output": "done"},
+        ],
+        "instructions": "Be brief.", "tools": [{"type": "function", "name": "f"}],
+        "text": {"format": {"type": "text"}}, "metadata": {"a": "b"},
+    }),
+    "/v1/embeddings": (EmbeddingRequest, {"input": ["Hi", [300]], "dimensions": 2}),
+    "/completion": (LlamaCompletionRequest, {
+        "prompt": [300, "Hi", 301], "n_probs": 1, "response_fields": ["timings/prompt_n"],
+    }),
+    "/tokenize": (TokenizeRequest, {"content": "Hi", "with_pieces": True}),
+    "/detokenize": (DetokenizeRequest, {"tokens": [300]}),
+    "/apply-template": (TemplateRequest, {"messages": MESSAGES}),
+}  # fmt: skip
+"""What is read by each route, and a body with much in it that can be spoilt."""
+
+LIMITS = ("max_tokens", "max_output_tokens", "n_predict")
+odd_values = st.sampled_from(
+    ["", "\ud800", "a" * 3000, 0, -1, 1e308, 2**63, 10**400, [], {}, [[]], [{}], [None], "null"]
+)
+json_values = odd_values | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-ROUTES = {
-    CHAT: (ChatRequest, {"messages": MESSAGES, "max_tokens": 2}),
-    "/v1/completions": (CompletionRequest, {"prompt": "Hi", "max_tokens": 2}),
-    "/v1/responses": (ResponseRequest, {"input": "Hi", "max_output_tokens": 2}),
-    "/v1/embeddings": (EmbeddingRequest, {"input": "Hi"}),
-    "/completion": (LlamaCompletionRequest, {"prompt": "Hi", "n_predict": 2}),
-}
+NUM_BODIES = int(os.environ.get("FUZZ_BODIES", "250"))
+"""docs/serving.md says how many were tried."""
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+def places(value: object) -> Iterator[tuple[Any, Any]]:
+    """Yield every element of a JSON value, as its container and its key or index."""
+    if isinstance(value, dict | list):
+        for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            yield value, key
+            yield from places(inner)
+
+
+@pytest.fixture(scope="module")
+def patient_client(make_app) -> Iterator[TestClient]:
+    """A client of a server that calls a minute a hang."""
+    app = make_app(limits=AppLimits(request_timeout_seconds=60))
+    with TestClient(app) as client:
+        yield client
+
+
+@settings(max_examples=NUM_BODIES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_body_breaks_anything(client, data):
+def test_no_body_breaks_anything(patient_client, data):
     path = data.draw(st.sampled_from(list(ROUTES)))
     model, valid = ROUTES[path]
-    names = st.sampled_from(sorted(set(model.model_fields) - {"model"}))
-    fuzz = data.draw(st.dictionaries(names, json_values, min_size=1, max_size=2))
-    content = json.dumps({"model": "a", **valid, **fuzz})
-    response = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    body = copy.deepcopy(valid)
+    for container, key in data.draw(st.lists(st.sampled_from(list(places(body))), max_size=2)):
+        if data.draw(st.booleans()):
+            container[key] = data.draw(json_values)
+    names = st.sampled_from(sorted(set(model.model_fields) - {"model", "stream"}))
+    body |= data.draw(st.dictionaries(names, json_values, max_size=2))
+    body |= {"model": "a", "stream": data.draw(st.booleans())}
+    body |= {name: 2 for name in LIMITS if name in model.model_fields}
+    content = json.dumps(body)
+    response = patient_client.post(
+        path, content=content, headers={"Content-Type": "application/json"}
+    )
     assert response.status_code in (200, 400), (content, response.text)
     if response.status_code == 400:
         error_of(response, 400)
+    elif response.headers["content-type"].startswith("text/event-stream"):
+        assert '"type":"server_error"' not in response.text, (content, response.text)

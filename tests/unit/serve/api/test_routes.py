@@ -101,6 +101,9 @@ def test_a_response_says_what_a_chat_says(post, chat):
 def test_a_streamed_response_has_the_events_of_openai(client, post, more):
     body = {"model": "a", "input": "Hi", "temperature": 0, "max_output_tokens": 60, **more}
     whole = post("/v1/responses", **body)
+    assert [whole[name] for name in ("tools", "tool_choice")] == (
+        list(more.values()) or [[], "auto"]
+    )
     text = client.post("/v1/responses", json=body | {"stream": True}).text
     lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data")]
     adapter = TypeAdapter(ResponseStreamEvent)
