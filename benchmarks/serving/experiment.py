@@ -1,24 +1,29 @@
 """What an experiment costs its clients: `python benchmarks/serving/experiment.py`.
 
-The latency of whole answers of one model, one client at a time, on one server under four names:
-`plain`, the model itself; `split`, an experiment without shadow; `down`, one whose shadow goes to a
-teacher that refuses connections; `hangs`, to one that takes them and never answers. The names are
-asked in turns, so that a slow moment of the machine hits all. Told are the 50th and 95th percentile
-of each, their ratios to `plain`, and what became of the shadows. The goal: ratios of 1.
+The latency of whole answers of one model, one client at a time, on one server under five names:
+`plain`, the model itself; `no shadow` and `no shadow again`, two experiments without one; `down`,
+an experiment whose shadow goes to a teacher that refuses connections; `hangs`, to one that takes
+them and never answers. Told are the 50th and 99th percentile of each and their ratios to
+`no shadow`, and what became of the shadows. The goal: ratios of 1, as near as `no shadow again`.
 
-Usage: experiment.py [--gguf FILE] [--rounds N] [--threads N] [--max-tokens N]
+Answers have one token, so that they hide as little as possible of what an experiment costs. Each
+name is asked several times in a row, in a new order each round: a shadow's work then falls on the
+next request of its own name, and a slow moment of the machine on all names alike. The first request
+of a row is not counted.
+
+Usage: experiment.py [--gguf FILE] [--seconds S] [--threads N] [--max-tokens N]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import socket
 import tempfile
 import time
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -33,9 +38,18 @@ from benchmarks.serving._servers import (
 )
 from compare.answers.endpoint import free_port
 
-NAMES = ("plain", "split", "down", "hangs")
+NAMES = {
+    "plain": MODEL,
+    "no shadow": "none",
+    "no shadow again": "again",
+    "down": "down",
+    "hangs": "hangs",
+}
+BASE = "no shadow"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-WARM_UP_ROUNDS = 3
+PERCENTILES = (50, 99)
+ROW = 10
+"""Requests of one name in a row, beside the first."""
 
 
 def settings(down_port: int, hanging_port: int) -> dict[str, object]:
@@ -53,16 +67,16 @@ def settings(down_port: int, hanging_port: int) -> dict[str, object]:
     )
     return {
         "upstreams": f"{{{', '.join(upstreams)}}}",
-        "experiments.split": experiment("away", 0),
+        "experiments.none": experiment("away", 0),
+        "experiments.again": experiment("away", 0),
         "experiments.down": experiment("away", 1),
         "experiments.hangs": experiment("silent", 1),
     }
 
 
-def seconds_of(connection: HTTPConnection, name: str, max_tokens: int) -> float:
+def seconds_of(connection: HTTPConnection, model: str, max_tokens: int) -> float:
     """Ask once; return how long the whole answer took."""
-    body: dict[str, Any] = {"model": MODEL if name == "plain" else name, "messages": QUESTION}
-    body |= {"temperature": 0, "max_tokens": max_tokens}
+    body = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": max_tokens}
     begin = time.perf_counter()
     headers = {"Content-Type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
@@ -73,6 +87,21 @@ def seconds_of(connection: HTTPConnection, name: str, max_tokens: int) -> float:
     return time.perf_counter() - begin
 
 
+def rows_of(
+    connection: HTTPConnection, max_seconds: float, max_tokens: int
+) -> dict[str, list[float]]:
+    """Ask all names in rows, in a new order each round, for so long; return their latencies."""
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    order, chance = list(NAMES), random.Random(0)
+    end = time.perf_counter() + max_seconds
+    while time.perf_counter() < end:
+        chance.shuffle(order)
+        for name in order:
+            seconds = [seconds_of(connection, NAMES[name], max_tokens) for _ in range(1 + ROW)]
+            found[name] += seconds[1:]
+    return found
+
+
 def shadow_of(connection: HTTPConnection, name: str) -> dict[str, int]:
     """Return what became of an experiment's shadows."""
     connection.request("GET", f"/v1/experiments/{name}")
@@ -81,12 +110,12 @@ def shadow_of(connection: HTTPConnection, name: str) -> dict[str, int]:
 
 
 def main() -> None:
-    """Ask all names in turns and print."""
+    """Ask all names and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--gguf", type=Path, default=embedded_gguf())
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=150.0)
     parser.add_argument("--threads", type=int, default=NUM_THREADS)
-    parser.add_argument("--max-tokens", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=1)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -97,21 +126,20 @@ def main() -> None:
         more = settings(free_port(), hanging.getsockname()[1])
         command = potstill(setting, port, **more)
         with running("potstill", command, port, Path(directory) / "log") as server:
-            connection = HTTPConnection(urlsplit(server.base_url).netloc, timeout=600)
-            found: dict[str, list[float]] = {name: [] for name in NAMES}
-            for number in range(WARM_UP_ROUNDS + options.rounds):
-                for name in NAMES[number % len(NAMES) :] + NAMES[: number % len(NAMES)]:
-                    seconds = seconds_of(connection, name, options.max_tokens)
-                    if number >= WARM_UP_ROUNDS:
-                        found[name].append(seconds)
-            shadows = {name: shadow_of(connection, name) for name in NAMES[1:]}
-    plain = np.percentile(found["plain"], [50, 95])
+            connection = HTTPConnection(urlsplit(server.base_url).netloc, timeout=60)
+            rows_of(connection, 0, options.max_tokens)  # one round to warm up
+            found = rows_of(connection, options.seconds, options.max_tokens)
+            shadows = {name: shadow_of(connection, name) for name in ("down", "hangs")}
+    print(f"{len(found[BASE])} answers of each, of {options.max_tokens} tokens at most")
+    base = np.percentile(found[BASE], PERCENTILES)
     for name, values in found.items():
-        median, high = np.percentile(values, [50, 95])
-        print(
-            f"{name:6} p50 {1000 * median:7.1f} ms ({median / plain[0]:.3f} of plain)   "
-            f"p95 {1000 * high:7.1f} ms ({high / plain[1]:.3f})   {shadows.get(name, '')}"
+        figures = "   ".join(
+            f"p{percentile} {1000 * seconds:6.1f} ms ({seconds / of_base:.3f})"
+            for percentile, seconds, of_base in zip(
+                PERCENTILES, np.percentile(values, PERCENTILES), base, strict=True
+            )
         )
+        print(f"{name:15} {figures}   {shadows.get(name, '')}")
 
 
 if __name__ == "__main__":
