@@ -99,6 +99,11 @@ class ServeConfig(Table):
     max_queue: int = Field(default=64, ge=0)
     """Requests that may wait per model; one more is refused with 429."""
 
+    reproducible: bool = True
+    """Whether models that can answer the same at any load do so: files of type Q4_0, Q4_1, Q8_0 and
+    F32. It costs them time with long prompts, 1.3 times as much at 1,000 tokens; others can not,
+    and are read at full speed anyway."""
+
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of llama.cpp; None takes the physical cores, more make decoding slower."""
 

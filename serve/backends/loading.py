@@ -100,6 +100,7 @@ def _local_model(
         max_parallel=config.max_parallel,
         max_batch_tokens=config.max_batch_tokens,
         max_queue=config.max_queue,
+        reproducible=config.reproducible,
     )
     return LocalModel(
         model=model,

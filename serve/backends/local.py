@@ -96,7 +96,7 @@ class LocalBackend:
         return {
             **model_card(self.name, self._local.created),
             "context_tokens": self.context_tokens,
-            "reproducible": self.model.is_reproducible,
+            "reproducible": self._engine.engine.is_reproducible,
             "system_fingerprint": self._local.fingerprint,
         }
 

@@ -96,6 +96,7 @@ class Embedder:
                 threads=self._threads,
                 max_outputs=self._limits.max_batch_tokens,
                 embeddings=True,
+                reproducible=self._limits.reproducible,
             )
         vectors: Vectors = []
         for group in self._groups(texts):

@@ -76,6 +76,7 @@ class Engine:
             max_batch_tokens=limits.max_batch_tokens,
             threads=threads,
             max_outputs=limits.max_parallel + max(NUM_PROMPT_OUTPUTS, MAX_VERIFIED_TOKENS),
+            reproducible=limits.reproducible,
         )
         self._slots = Slots(
             self._context,
@@ -95,6 +96,11 @@ class Engine:
         self._waiting: deque[Request] = deque()
         self._cancelled: set[Request] = set()
         self._closing = False
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether equal seeds give equal tokens at any load, chunking and reuse of prefixes."""
+        return self.limits.reproducible and self.model.is_reproducible
 
     # From any thread
 

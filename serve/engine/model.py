@@ -149,7 +149,7 @@ class GgufModel:
 
     @property
     def is_reproducible(self) -> bool:
-        """Whether equal seeds give equal tokens at any load, chunking and reuse of prefixes.
+        """Whether equal seeds can give equal tokens at any load, chunking and reuse of prefixes.
 
         llama.cpp multiplies these formats in one order at any batch size; k-quants have kernels of
         their own for batches, which round otherwise.

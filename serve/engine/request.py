@@ -73,3 +73,4 @@ class EngineLimits:
     max_parallel: int
     max_batch_tokens: int
     max_queue: int
+    reproducible: bool = True

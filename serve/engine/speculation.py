@@ -47,6 +47,7 @@ class Drafter:
             context_tokens=limits.context_tokens,
             max_batch_tokens=limits.max_batch_tokens,
             threads=threads,
+            reproducible=False,  # what it guesses is checked
         )
         self._slots = Slots(
             self._context, limits.max_parallel, context_tokens=limits.context_tokens, reuse=True

@@ -65,6 +65,17 @@ def test_how_a_prompt_is_cut_into_chunks_does_not_change_the_answer(make_bench):
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_without_the_promise_chunks_change_the_last_bits(make_bench):
+    answers = []
+    for max_batch_tokens in (256, 17):
+        bench = make_bench(max_batch_tokens=max_batch_tokens, reproducible=False)
+        assert not bench.engine.is_reproducible
+        long = request(*range(100, 250))
+        bench.run(long)
+        answers.append(bench.logprobs(long))
+    assert answers[0] != answers[1]
+
+
 def test_a_long_prompt_does_not_stall_a_running_stream(bench):
     running = request(5, 6, 7, new=40)
     bench.engine.submit([running])
