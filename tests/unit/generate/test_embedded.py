@@ -3,7 +3,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from generate.embedded import EMBEDDED_TEACHER, GGUF_NAME, PACKAGE, embedded_checkpoint
+from generate.embedded import (
+    EMBEDDED_TEACHER,
+    GGUF_NAME,
+    PACKAGE,
+    embedded_checkpoint,
+    embedded_shape,
+)
+from potstill.checkpoints import ModelShape
 from potstill.errors import ArtifactError, TeacherError
 from potstill.files import sha256_file
 
@@ -139,3 +146,7 @@ def test_the_real_checkpoint_is_whole_and_splits_digits_one_by_one(teacher_dir):
     assert [tokenizer.decode([one]) for one in ids] == ["in", " ", "1", "9", "8", "4"]
     assert tokenizer.chat_template
     assert "apache-2.0" in (teacher_dir / "README.md").read_text()
+
+
+def test_the_shape_is_the_real_checkpoints(teacher_dir):
+    assert embedded_shape() == ModelShape.read(teacher_dir)
