@@ -189,6 +189,16 @@ def tiny_teacher_dir(teacher_dir, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory) -> Path:
+    """A random llama with the real teacher's vocabulary as a GGUF file."""
+    from tests.fixtures.tiny_gguf import write_tiny_gguf
+
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    write_tiny_gguf(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_student_dir(teacher_dir, tmp_path_factory) -> Path:
     """A random Llama whose tokenizer knows half the teacher's merges and writes chats otherwise."""
     directory = _tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "student", teacher_dir, 2)

@@ -7,14 +7,6 @@ import pytest
 from serve.engine.engine import Engine
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
-from tests.fixtures.tiny_gguf import write_tiny_gguf
-
-
-@pytest.fixture(scope="session")
-def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("serve") / "tiny.gguf"
-    write_tiny_gguf(path)
-    return path
 
 
 @pytest.fixture(scope="session")
