@@ -40,11 +40,13 @@ class ResponseAnswer:
         """Return the response that says what a chat completion says."""
         choice = completion["choices"][0]
         text = choice["message"]["content"]
-        calls = choice["message"].get("tool_calls", [])
+        calls = choice["message"].get("tool_calls") or []
         output = [self._message(text or "", "completed")] if text or not calls else []
         output += [self._call(index, call) for index, call in enumerate(calls)]
         is_cut = self._tells_cut and choice["finish_reason"] == "length"
-        return self._response("incomplete" if is_cut else "completed", output, completion["usage"])
+        return self._response(
+            "incomplete" if is_cut else "completed", output, completion.get("usage")
+        )
 
     async def events(self, reply: ChatReply) -> AsyncIterator[bytes]:
         """Yield the typed events of a streamed response.
@@ -218,7 +220,8 @@ def _dumped(given: object) -> object:
 
 
 def _usage(usage: CompletionUsage) -> JsonObject:
-    details = usage.get("prompt_tokens_details", {"cached_tokens": 0})
+    # Servers elsewhere say null.
+    details = usage.get("prompt_tokens_details") or {"cached_tokens": 0}
     return {
         "input_tokens": usage["prompt_tokens"],
         "input_tokens_details": {**details, "cache_write_tokens": 0},

@@ -25,7 +25,13 @@ from serve.api.wire.models import ModelCard, model_card
 from serve.api.wire.shared import JsonObject
 from serve.backends.protocol import Caller
 from serve.config import UpstreamConfig
-from serve.errors import InvalidRequestError, QueueFullError, RequestTimeoutError, UpstreamError
+from serve.errors import (
+    InvalidRequestError,
+    QueueFullError,
+    RequestTimeoutError,
+    UnsupportedParameterError,
+    UpstreamError,
+)
 from serve.metrics import Metrics, Stopwatch
 
 Answer = TypeVar("Answer")
@@ -36,7 +42,10 @@ NO_KEY = "none"
 OPENAIS_OWN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 """The client takes them from the environment; they are not meant for somebody else's server."""
 REFUSED = frozenset({400, 413, 422})
-"""Statuses that say that the request is at fault."""
+"""Statuses that say that the request is at fault; of a prompt that is too long OpenAI's code says so,
+or the `param` that vLLM gives it."""
+UNABLE = frozenset({404, 405, 501})
+"""Statuses that say, without an error of OpenAI's shape, that there is no such route."""
 BUSY = frozenset({502, 503, 504})
 MAX_MESSAGE_CHARACTERS = 1000
 """Of what the server says about a failure and a client is told."""
@@ -200,6 +209,8 @@ class UpstreamReply(Generic[Answer, Chunk]):
     async def complete(self) -> Answer:
         """Wait for the whole answer; raises as `UpstreamBackend.chat` does."""
         answer = await self._backend.post(self._path, self._body)
+        if not answer.get("choices"):
+            raise UpstreamError("the server's answer has no choices", where="model")
         self._stopwatch.stop()
         self._caller.charge(_num_tokens(answer))
         return cast(Answer, answer)
@@ -258,9 +269,11 @@ def _refusal(error: openai.APIStatusError) -> PotstillError:
     message = message[:MAX_MESSAGE_CHARACTERS]
     status = error.status_code
     if status in REFUSED:
-        if said.get("code") == "context_length_exceeded":
+        if said.get("code") == "context_length_exceeded" or said.get("param") == "input_tokens":
             return ContextLengthError(message, where=said.get("param"))
         return InvalidRequestError(message, where=said.get("param"))
+    if status in UNABLE and "message" not in said:
+        return UnsupportedParameterError("the model's server cannot do this", where="model")
     if status == 429:
         busy = QueueFullError("the model's server takes no more requests now", where="model")
         seconds = error.response.headers.get("retry-after", "")

@@ -10,7 +10,9 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi import Response as HttpResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from openai.types.responses import Response
 from starlette.testclient import TestClient
 
 from potstill.errors import ConfigError
@@ -21,12 +23,15 @@ from serve.backends.upstream import UpstreamBackend
 from serve.config import UpstreamConfig
 from serve.metrics import Metrics
 
-USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7,
+         "prompt_tokens_details": None}  # fmt: skip
 QUESTION = {"messages": [{"role": "user", "content": "Hi"}]}
 HEAD = {"id": "1", "created": 1, "system_fingerprint": "fp_there"}
 REFUSALS = {
     "refuses": (400, {"message": "top_p is wrong", "param": "top_p", "code": None}, {}),
     "overflows": (400, {"message": "too long", "code": "context_length_exceeded"}, {}),
+    "overflows in vLLM": (400, {"message": "too long", "param": "input_tokens", "code": 400}, {}),
+    "unable": (404, {}, {}),
     "locked": (401, {"message": "wrong key"}, {}),
     "crowded": (429, {"message": "full"}, {"Retry-After": "7"}),
     "ill": (500, {"message": "a secret of the server"}, {}),
@@ -70,7 +75,7 @@ class Upstream(Listening):
         app.post("/v1/embeddings")(self.embed)
         super().__init__(app)
 
-    async def chat(self, http: Request) -> Response:
+    async def chat(self, http: Request) -> HttpResponse:
         body = await self._note(http)
         if body["model"] in REFUSALS:
             status, error, headers = REFUSALS[body["model"]]
@@ -79,6 +84,8 @@ class Upstream(Listening):
             return JSONResponse({"error": {"message": "not yet"}}, 503)
         if body["model"] == "babbles":
             return PlainTextResponse("<html>")
+        if body["model"] == "hums":
+            return JSONResponse({"choices": []})
         if body["model"] == "mute":
             while not await http.is_disconnected():
                 await asyncio.sleep(0.02)
@@ -86,15 +93,16 @@ class Upstream(Listening):
         if body.get("stream"):
             return StreamingResponse(self._events(body), media_type="text/event-stream")
         message = {"role": "assistant", "content": "Hello.", "reasoning": "kept"}
+        message["tool_calls"] = None
         answer = {"index": 0, "message": message, "finish_reason": "stop"}
         return JSONResponse(HEAD | {"model": body["model"], "choices": [answer], "usage": USAGE})
 
-    async def complete(self, http: Request) -> Response:
+    async def complete(self, http: Request) -> HttpResponse:
         body = await self._note(http)
         answer = {"index": 0, "text": "Hello.", "finish_reason": "stop"}
         return JSONResponse(HEAD | {"model": body["model"], "choices": [answer], "usage": USAGE})
 
-    async def embed(self, http: Request) -> Response:
+    async def embed(self, http: Request) -> HttpResponse:
         body = await self._note(http)
         return JSONResponse({"model": body["model"], "data": [], "usage": {"total_tokens": 3}})
 
@@ -215,6 +223,8 @@ def test_a_key_is_sent_from_its_variable_and_nothing_of_openais(client_of, upstr
     [
         ("refuses", 400, "invalid_value"),
         ("overflows", 400, "context_length_exceeded"),
+        ("overflows in vLLM", 400, "context_length_exceeded"),
+        ("unable", 400, "unsupported_parameter"),
         ("locked", 502, "upstream_failed"),
         ("crowded", 429, "queue_full"),
         ("ill", 502, "upstream_failed"),
@@ -232,8 +242,19 @@ def test_a_refusal_is_passed_on_in_openais_shape(client_of, model, status, code,
         assert response.headers["retry-after"] == "7"
 
 
-def test_what_is_no_answer_is_not_passed_on(client_of):
-    assert ask(client_of("babbles")).status_code == 502
+@pytest.mark.parametrize("model", ["babbles", "hums"])
+def test_what_is_no_answer_is_not_passed_on(client_of, model):
+    assert ask(client_of(model)).status_code == 502
+
+
+def test_a_response_is_made_of_a_servers_nulls_too(client_of):
+    client, body = client_of("theirs"), {"model": "mine", "input": "Hi"}
+    whole = Response.model_validate(client.post("/v1/responses", json=body).json())
+    assert (whole.output_text, whole.usage.input_tokens) == ("Hello.", 5)
+    lines = client.post("/v1/responses", json=body | {"stream": True}).text.splitlines()
+    *_, last = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    streamed = Response.model_validate(json.loads(last)["response"])
+    assert (streamed.output_text, streamed.usage) == (whole.output_text, whole.usage)
 
 
 @pytest.mark.parametrize("stream", [False, True])
