@@ -42,8 +42,8 @@ NO_KEY = "none"
 OPENAIS_OWN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 """The client takes them from the environment; they are not meant for somebody else's server."""
 REFUSED = frozenset({400, 413, 422})
-"""Statuses that say that the request is at fault; of a prompt that is too long OpenAI's code says so,
-or the `param` that vLLM gives it."""
+"""Statuses that say that the request is at fault. That its prompt is too long says OpenAI's code, or
+the `param` that vLLM gives it."""
 UNABLE = frozenset({404, 405, 501})
 """Statuses that say, without an error of OpenAI's shape, that there is no such route."""
 BUSY = frozenset({502, 503, 504})
