@@ -42,7 +42,7 @@ NO_KEY = "none"
 OPENAIS_OWN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 """The client takes them from the environment; they are not meant for somebody else's server."""
 REFUSED = frozenset({400, 413, 422})
-"""Statuses that say that the request is at fault. That its prompt is too long says OpenAI's code, or
+"""Statuses of a request that is at fault. Too long a prompt has a code of OpenAI's besides, or
 the `param` that vLLM gives it."""
 UNABLE = frozenset({404, 405, 501})
 """Statuses that say, without an error of OpenAI's shape, that there is no such route."""
