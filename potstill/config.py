@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Set
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -153,14 +153,28 @@ def _validate(name: str, cls: type[Table], content: object, source: str) -> Tabl
 
 
 def _fields_at(cls: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    tables = [cls]
     for part in location:
-        field = cls.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        if not issubclass(field.annotation, BaseModel):
-            return []
-        cls = field.annotation
-    return list(cls.model_fields)
+        fields = [one.model_fields[str(part)] for one in tables if str(part) in one.model_fields]
+        if fields:
+            tables = [table for field in fields for table in _tables_in(field.annotation)]
+        # Else the part is a place in a list, a name in a mapping, or the kind of one of several.
+        elif of_kind := [one for one in tables if part in _kinds(one)]:
+            tables = of_kind
+    return list(dict.fromkeys(name for table in tables for name in table.model_fields))
+
+
+def _tables_in(annotation: object) -> list[type[BaseModel]]:
+    """Return the tables that a value may be, or hold: those of `dict[str, Table] | None`."""
+    if arguments := get_args(annotation):
+        return [table for argument in arguments for table in _tables_in(argument)]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return []
+
+
+def _kinds(table: type[BaseModel]) -> tuple[object, ...]:
+    return get_args(table.model_fields["kind"].annotation) if "kind" in table.model_fields else ()
 
 
 def _parse_value(text: str) -> Any:  # noqa: ANN401  (a TOML value has any type)

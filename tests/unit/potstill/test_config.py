@@ -1,6 +1,6 @@
 import tomllib
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -112,6 +112,32 @@ def test_unknown_names_are_refused_with_the_known_ones(content, what, expected, 
     assert caught.value.where == "a test"
     assert caught.value.expected == expected
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("where", "content", "expected"),
+    [
+        ("spare", {"liters": 3}, "wood | litres"),
+        ("named", {"a": {"liters": 3}}, "wood | litres"),
+        ("listed", ({"kind": "small", "size": 3},), "kind | num_drams"),
+    ],
+)
+def test_unknown_names_are_told_wherever_a_table_lies(where, content, expected):
+    class Dram(Table):
+        kind: Literal["small"]
+        num_drams: int = 1
+
+    class Bulk(Table):
+        kind: Literal["large"]
+
+    class Store(Table):
+        spare: Cask | None = None
+        named: dict[str, Cask] = Field(default_factory=dict)
+        listed: tuple[Annotated[Dram | Bulk, Field(discriminator="kind")], ...] = ()
+
+    with pytest.raises(ConfigError) as caught:
+        validate_tables({"store": {where: content}}, {"store": Store}, "a test")
+    assert caught.value.expected == expected
 
 
 @pytest.mark.parametrize(
