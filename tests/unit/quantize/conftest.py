@@ -148,3 +148,12 @@ def make_run(
         return run
 
     return make
+
+
+@pytest.fixture
+def tiny_quantize_run(
+    make_checkpoint: MakeCheckpoint, make_run: Callable[[Path, Path], RunDirectory]
+) -> RunDirectory:
+    """A run whose student has one layer and its teacher two."""
+    student = make_checkpoint("student", num_hidden_layers=1)
+    return make_run(student, make_checkpoint("teacher"))

@@ -1,0 +1,134 @@
+"""Whole runs of the stage on tiny random models: other settings, kills, damage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from potstill.manifest import verify_manifest
+from quantize.config import QuantizeConfig
+from quantize.quantisation.files import FileMaker
+from quantize.stage import run
+
+CONFIG = QuantizeConfig(
+    types=("F16", "Q4_K_M"), teacher_types=("Q8_0",), verification_tokens=40, num_threads=1
+)
+STUDENT_ONLY = {"teacher_types": ()}
+
+
+def test_types_and_recommendation_follow_the_configuration(tiny_quantize_run):
+    changes = STUDENT_ONLY | {"types": ("Q6_K", "Q8_0"), "recommended": "Q8_0"}
+    manifest = run(CONFIG.model_copy(update=changes), tiny_quantize_run)
+    assert [file["name"] for file in manifest.facts["files"]] == ["student-Q6_K", "student-Q8_0"]
+    assert manifest.facts["recommended"] == "student-Q8_0"
+    assert not list(tiny_quantize_run.stage_dir("gguf").rglob("*F16*"))
+
+
+def test_verified_files_are_kept_and_damaged_ones_made_again(tiny_quantize_run, monkeypatch):
+    made: list[str] = []
+    interrupted: list[str] = []
+    make_file = FileMaker.make
+
+    def count(maker, name, path):
+        if path.name == "teacher-Q8_0.gguf" and not interrupted:
+            interrupted.append(path.name)
+            raise KeyboardInterrupt
+        facts = make_file(maker, name, path)
+        made.append(path.name)
+        return facts
+
+    monkeypatch.setattr(FileMaker, "make", count)
+    with pytest.raises(KeyboardInterrupt):
+        run(CONFIG, tiny_quantize_run)
+    assert made == ["student-F16.gguf", "student-Q4_K_M.gguf"]
+    damaged = tiny_quantize_run.partial_dir("gguf") / "student-Q4_K_M.gguf"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    run(CONFIG, tiny_quantize_run)
+    assert made[2:] == ["student-Q4_K_M.gguf", "teacher-Q8_0.gguf"]
+
+
+def test_killed_run_goes_on_and_its_files_verify(tiny_quantize_run):
+    script = (
+        "from pathlib import Path; from potstill.rundir import RunDirectory;"
+        "from quantize.config import QuantizeConfig; from quantize.stage import run;"
+        f"run(QuantizeConfig.model_validate({CONFIG.to_json()!r}),"
+        f" RunDirectory(Path({str(tiny_quantize_run.root)!r})))"
+    )
+    first = tiny_quantize_run.partial_dir("gguf") / "student-F16.gguf"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[3],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert first.exists()
+    assert not tiny_quantize_run.is_finished("gguf")
+    run(CONFIG, tiny_quantize_run)
+    verify_manifest(tiny_quantize_run.stage_dir("gguf"))
+    names = {path.name for path in tiny_quantize_run.stage_dir("gguf").iterdir()}
+    assert not any(name.endswith(".tmp") for name in names)
+
+
+@pytest.mark.usefixtures("one_thread", "few_candidates")
+def test_a_size_gets_the_best_mix_and_says_what_it_is(tiny_quantize_run):
+    changes = STUDENT_ONLY | {"types": ("Q4_0",), "target_megabytes": (0.28,)}
+    manifest = run(CONFIG.model_copy(update=changes), tiny_quantize_run)
+    stock, mix = manifest.facts["files"]
+    assert (mix["name"], mix["type"]) == ("student-0.28MB", "0.28MB")
+    assert mix["bytes"] <= 280_000
+    assert mix["mix"]["target_bytes"] == 280_000
+    assert set(mix["mix"]["types"]) >= {"token_embd", "attn_q", "ffn_down"}
+    assert 0 < mix["kl_to_checkpoint_nats"] < stock["kl_to_checkpoint_nats"] + 1.0
+    assert (tiny_quantize_run.stage_dir("gguf") / "student.imatrix.gguf").is_file()
+
+
+def test_no_importance_matrix_is_made_where_none_is_used(tiny_quantize_run):
+    config = CONFIG.model_copy(update=STUDENT_ONLY | {"types": ("F16", "Q8_0")})
+    manifest = run(config, tiny_quantize_run)
+    assert not list(tiny_quantize_run.stage_dir("gguf").glob("*.imatrix.gguf"))
+    assert [file.get("imatrix") for file in manifest.facts["files"]] == [None, False]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_student_trained_for_a_type_gets_it_without_an_importance_matrix(
+    make_checkpoint, make_run
+):
+    student = make_checkpoint("student", num_hidden_layers=1)
+    tiny_run = make_run(student, student, quantisation_aware={"type": "Q4_0"})
+    config = CONFIG.model_copy(update=STUDENT_ONLY | {"types": ("Q5_1",)})
+    files = {file["type"]: file for file in run(config, tiny_run).facts["files"]}
+    assert {name: file["imatrix"] for name, file in files.items()} == {"Q5_1": True, "Q4_0": False}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_damaged_importance_matrix_is_computed_again(tiny_quantize_run, monkeypatch):
+    config = CONFIG.model_copy(update=STUDENT_ONLY | {"types": ("Q4_0", "Q5_0")})
+    make_file = FileMaker.make
+
+    def interrupted(maker, name, path):
+        if name == "Q5_0":
+            raise KeyboardInterrupt
+        return make_file(maker, name, path)
+
+    monkeypatch.setattr(FileMaker, "make", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tiny_quantize_run)
+    monkeypatch.setattr(FileMaker, "make", make_file)
+    path = tiny_quantize_run.partial_dir("gguf") / "student.imatrix.gguf"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] + bytes(100))
+    run(config, tiny_quantize_run)
+    assert (tiny_quantize_run.stage_dir("gguf") / path.name).read_bytes() == whole
