@@ -77,7 +77,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
         routers = [live_traffic.cascades, *([playground.router] if config.playground else [])]
         live = None
         if storage is not None:
-            live = Live(storage, experiments_over(config.experiments, backends, storage))
+            live = Live(storage, experiments_over(config.experiments, backends, storage, metrics))
             backends |= live.experiments
             observers.append(AnswerLog(storage))
             routers.append(live_traffic.router)

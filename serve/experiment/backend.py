@@ -27,6 +27,7 @@ from serve.errors import InvalidRequestError
 from serve.experiment.assignment import choose, user_of
 from serve.experiment.config import ExperimentConfig
 from serve.experiment.guards import Guards
+from serve.experiment.series import ExperimentSeries
 from serve.experiment.shadow import Shadow
 from serve.experiment.wire import State
 from serve.storage import tables
@@ -80,6 +81,7 @@ class Experiment:
 
     Args:
         backends: Who answers, by variant.
+        series: Where what became of answers is counted.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class Experiment:
         config: ExperimentConfig,
         backends: Mapping[str, ChatBackend],
         storage: Storage,
+        series: ExperimentSeries,
     ) -> None:
         self.name, self.config, self.storage = name, config, storage
+        self._series = series
         self.salt = storage.salt if config.salt is None else config.salt
         self.state: State = "running"
         self.guards = Guards(config.guardrails)
@@ -167,16 +171,16 @@ class Experiment:
     ) -> None:
         """Take note of what became of an answer; it counts once it is stored."""
         record = asked.record(self.config.model_of(asked.place.variant), outcome, completion)
-        self._guard(record)
+        self._watch(record)
         await self.storage.record(record)
         is_side = asked.place.variant in (self.config.student, self.config.teacher)
-        if outcome == "whole" and is_side and self.state == "running":
+        if is_side and self.state == "running":
             self.shadow.offer(asked)
 
     def note_cancelled(self, asked: Asked) -> None:
         """Take note that a client did not wait for its answer."""
         record = asked.record(self.config.model_of(asked.place.variant), "cancelled")
-        self._guard(record)
+        self._watch(record)
         self.storage.record_soon(record)
 
     def enter(self, state: State, reason: str) -> Future[None]:
@@ -191,7 +195,9 @@ class Experiment:
 
         return self.storage.submit(work)
 
-    def _guard(self, record: AnswerRecord) -> None:
+    def _watch(self, record: AnswerRecord) -> None:
+        """Count an answer, and let the guardrails see it if it is the student's."""
+        self._series.count(record)
         place = record.place
         if place is None or place.variant != self.config.student or self.state != "running":
             return
@@ -244,10 +250,17 @@ class Experiment:
         try:
             async with asyncio.timeout(config.shadow.timeout_seconds):
                 completion = await _whole(self._backends[variant], request, shadow.caller)
-        except Exception:
-            self.storage.record_soon(shadow.record(model, "failed"))
+        except Exception as error:
+            record = shadow.record(model, "failed")
+            if isinstance(error, CLIENTS_FAULT):
+                self._series.count(record)
+            else:
+                self._watch(record)
+            self.storage.record_soon(record)
             raise
-        self.storage.record_soon(shadow.record(model, "whole", completion))
+        record = shadow.record(model, "whole", completion)
+        self._watch(record)
+        self.storage.record_soon(record)
 
 
 async def _whole(backend: ChatBackend, request: ChatRequest, caller: Caller) -> ChatCompletion:

@@ -45,7 +45,8 @@ class GuardrailsConfig(Table):
     """Rates of the student's answers that may not rise; when one does, the teacher answers all."""
 
     most_errors: float = Field(default=0.05, gt=0.0, lt=1.0)
-    """Highest share of failed answers. What a client did wrong does not count."""
+    """Highest share of failed answers, those in the shadow included. What a client did wrong does
+    not count."""
     slow_seconds: float | None = Field(default=None, gt=0)
     """An answer that takes longer is slow. None asks nothing of latency, which depends on the
     machine."""
@@ -84,6 +85,9 @@ class ExperimentConfig(Table):
     judge: str | None = None
     """Name of the judge that decides; "votes" are people's blind votes. None takes the first that
     has judged a pair."""
+    failed_pairs: Literal["lose", "leave_out"] = "lose"
+    """What becomes of a pair of which one side failed to answer. That side loses it, as it does
+    before a user; left out, a student looks the better the more often it fails at what is hard."""
     shadow: ShadowConfig = Field(default_factory=ShadowConfig)
     guardrails: GuardrailsConfig = Field(default_factory=GuardrailsConfig)
 

@@ -13,6 +13,8 @@ from serve.experiment.wire import GuardrailView
 from serve.storage.records import AnswerRecord
 
 IsBad = Callable[[AnswerRecord], bool]
+SLOW = "slow_rate"
+"""Nobody waits for a shadow answer: it may be as slow as it likes."""
 
 
 class Guards:
@@ -23,7 +25,7 @@ class Guards:
             "error_rate": (RateGuardrail(config.most_errors), lambda one: one.outcome == "failed")
         }
         if (slow := config.slow_seconds) is not None:
-            self._rates["slow_rate"] = (
+            self._rates[SLOW] = (
                 RateGuardrail(config.most_slow),
                 lambda one: one.seconds > slow,
             )
@@ -40,7 +42,10 @@ class Guards:
         is. What it would have become is not known.
         """
         breached = None
+        is_shadow = record.place is not None and record.place.shadow_of is not None
         for name, (guardrail, is_bad) in self._rates.items():
+            if is_shadow and name == SLOW:
+                continue
             bad = is_bad(record)
             if bad or record.outcome != "cancelled":
                 breached = name if guardrail.update(int(bad), 1) else breached

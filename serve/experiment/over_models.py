@@ -12,6 +12,8 @@ from serve.backends.protocol import ChatBackend
 from serve.experiment.backend import Experiment
 from serve.experiment.cascade import Cascade
 from serve.experiment.config import CascadeConfig, ExperimentConfig
+from serve.experiment.series import ExperimentSeries, ExperimentStates
+from serve.metrics import Metrics
 from serve.storage.storage import Storage
 
 
@@ -51,17 +53,22 @@ def experiments_over(
     tables: Mapping[str, ExperimentConfig],
     backends: Mapping[str, ChatBackend],
     storage: Storage,
+    metrics: Metrics,
 ) -> dict[str, Experiment]:
-    """Return the experiments by name."""
-    return {
+    """Return the experiments by name; their series are among the server's."""
+    series = ExperimentSeries(metrics.registry)
+    experiments = {
         name: Experiment(
             name,
             table,
             {variant: backends[table.model_of(variant)] for variant in table.variants},
             storage,
+            series,
         )
         for name, table in tables.items()
     }
+    metrics.registry.register(ExperimentStates(experiments))
+    return experiments
 
 
 def _check(

@@ -6,17 +6,19 @@ verdict is valid at every look. Knows nothing of HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
 from potstill.verdict.anytime import WinRateMonitor
+from potstill.verdict.bounded_mean import difference_of_means
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_ratio import SAMPLE_RATIO_ALARM_P, sample_ratio_mismatch
 from serve.experiment.backend import Experiment
 from serve.experiment.config import ExperimentConfig
 from serve.experiment.wire import (
     ExperimentView,
+    RatingsView,
     SampleRatioView,
     ShadowView,
     VariantView,
@@ -27,6 +29,8 @@ from serve.storage.results import (
     VariantTotals,
     blind_votes,
     dealt_users,
+    failed_pairs,
+    first_ratings,
     judged_batches,
     shadow_counts,
     variant_totals,
@@ -57,6 +61,7 @@ def _view(connection: Connection, experiment: Experiment) -> ExperimentView:
         "sample_ratio": _sample_ratio(counts, expected),
         "guardrails": experiment.guards.views,
         "verdict": _verdict(connection, experiment),
+        "ratings": _ratings(connection, experiment),
     }
 
 
@@ -110,21 +115,56 @@ def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | No
         batches.append(Batch(VOTES, True, [score], [vote.conversation]))
     judge = config.judge or (batches[0].judge if batches else None)
     said = [batch for batch in batches if batch.judge == judge]
-    return verdict_of(config, said) if said else None
+    if judge is None or not said:
+        return None
+    return verdict_of(config, said, failed_pairs(connection, experiment.name, judge))
 
 
-def verdict_of(config: ExperimentConfig, batches: Sequence[Batch]) -> VerdictView:
-    """Return the verdict of one judge's batches; a judge that failed its tests has none to give."""
+def verdict_of(
+    config: ExperimentConfig, batches: Sequence[Batch], failed: Mapping[str, int]
+) -> VerdictView:
+    """Return the verdict of one judge's batches; a judge that failed its tests has none to give.
+
+    To outdo a teacher that is away proves nothing. Withholding PASS can only make it rarer, so that
+    what holds of it at all looks together still does.
+
+    Args:
+        failed: Judged pairs that a variant has lost by failing to answer.
+    """
     monitor = WinRateMonitor(Plan(margin=config.margin, alpha=config.alpha))
     for batch in batches:
         if batch.is_valid:
             monitor.update(batch.scores, batch.conversations)
+    outcome = monitor.outcome if batches[-1].is_valid else Outcome.INVALID_JUDGE
+    most_failures = config.guardrails.most_errors * monitor.num_pairs
+    is_withheld = outcome is Outcome.PASS and failed.get(config.teacher, 0) > most_failures
     return {
-        "outcome": monitor.outcome if batches[-1].is_valid else Outcome.INVALID_JUDGE,
+        "outcome": Outcome.INCONCLUSIVE if is_withheld else outcome,
         "win_rate": monitor.rate,
         "lower": monitor.lower,
         "upper": monitor.upper,
         "margin": config.margin,
         "alpha": config.alpha,
         "pairs": monitor.num_pairs,
+        "failed": {
+            "student": failed.get(config.student, 0),
+            "teacher": failed.get(config.teacher, 0),
+        },
+        "is_withheld": is_withheld,
+    }
+
+
+def _ratings(connection: Connection, experiment: Experiment) -> RatingsView | None:
+    config = experiment.config
+    rated = first_ratings(connection, experiment.name)
+    student, teacher = rated.get(config.student), rated.get(config.teacher)
+    if not student or not teacher:
+        return None
+    found = difference_of_means(student, teacher, config.alpha)
+    return {
+        "difference": found.difference,
+        "lower": found.lower,
+        "upper": found.upper,
+        "alpha": config.alpha,
+        "users": {"student": len(student), "teacher": len(teacher)},
     }

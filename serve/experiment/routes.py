@@ -99,8 +99,10 @@ async def give_feedback(body: FeedbackRequest, live: AtHand) -> Accepted:
 
     def work(connection: Connection) -> None:
         insertion = dialect_insert(connection, tables.feedback).values(row)
+        # Ratings are counted in the order in which they were first given.
+        latest = {name: row[name] for name in ("score", "comment")}
         connection.execute(
-            insertion.on_conflict_do_update(index_elements=["response_id"], set_=row)
+            insertion.on_conflict_do_update(index_elements=["response_id"], set_=latest)
         )
 
     await live.storage.write(work)
@@ -169,6 +171,7 @@ async def list_pairs(
             experiment.name,
             judge,
             sides=(config.student, config.teacher),
+            with_failed=config.failed_pairs == "lose",
             quiet_since=time.time() - quiet_seconds,
             limit=limit,
         )
@@ -240,4 +243,6 @@ def _pair(experiment: Experiment, pair: StoredPair) -> PairView:
         "teacher": pair.answers[teacher],
         "student_finished": pair.finish_reasons[student] != "length",
         "teacher_finished": pair.finish_reasons[teacher] != "length",
+        "student_failed": pair.failed == student,
+        "teacher_failed": pair.failed == teacher,
     }

@@ -145,6 +145,23 @@ class VerdictView(TypedDict):
     margin: float
     alpha: float
     pairs: int
+    failed: dict[str, int]
+    """Pairs that a side has lost by failing to answer, by "student" and "teacher"."""
+    is_withheld: bool
+    """Whether it would be PASS, if the teacher had failed less often than a student may."""
+
+
+class RatingsView(TypedDict):
+    """How much better the student's answers are rated than the teacher's."""
+
+    difference: float
+    """Mean of the student's less that of the teacher's; a user counts once, by the first rating."""
+    lower: float
+    upper: float
+    """Bounds of it that hold at all looks together with probability 1 - alpha."""
+    alpha: float
+    users: dict[str, int]
+    """Who rated, by "student" and "teacher"."""
 
 
 class ExperimentView(TypedDict):
@@ -160,6 +177,8 @@ class ExperimentView(TypedDict):
     guardrails: list[GuardrailView]
     verdict: VerdictView | None
     """None before the first pair is judged."""
+    ratings: RatingsView | None
+    """None before both sides were rated."""
 
 
 class PairView(TypedDict):
@@ -174,6 +193,9 @@ class PairView(TypedDict):
     student_finished: bool
     """Whether it ended by itself, not at the limit of tokens."""
     teacher_finished: bool
+    student_failed: bool
+    """Whether it did not answer, and so has lost; its text is then empty."""
+    teacher_failed: bool
 
 
 class PairList(TypedDict):

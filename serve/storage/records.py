@@ -91,7 +91,7 @@ class StoredAnswer:
 
 @dataclass(frozen=True)
 class StoredPair:
-    """Two whole answers to the same messages, the client's and its shadow."""
+    """Two answers to the same messages, the client's and its shadow; one may have failed."""
 
     id: str
     """The client's answer's."""
@@ -99,6 +99,8 @@ class StoredPair:
     messages: str
     """JSON."""
     answers: Mapping[str, str]
+    """By variant; empty where it failed."""
+    finish_reasons: Mapping[str, str | None]
     """By variant."""
-    finish_reasons: Mapping[str, str]
-    """By variant."""
+    failed: str | None
+    """The variant that failed to answer, if one did."""

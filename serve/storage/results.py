@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, and_, case, func, select
+from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
 from serve.storage import tables
-from serve.storage.records import StoredPair
+from serve.storage.records import OutcomeName, StoredPair
 
 NEWEST = 10_000
 """Answers whose times the percentiles are of."""
+
+WHOLE: OutcomeName = "whole"
+FAILED: OutcomeName = "failed"
 
 answers, feedback = tables.answers.c, tables.feedback.c
 
@@ -55,9 +58,9 @@ def variant_totals(connection: Connection, experiment: str) -> dict[str, Variant
         select(
             answers.variant,
             func.count(),
-            func.sum(case((answers.outcome == "whole", 1), else_=0)),
-            func.sum(case((answers.outcome == "failed", 1), else_=0)),
-            func.avg(case((answers.outcome == "whole", answers.completion_tokens))),
+            func.sum(case((answers.outcome == WHOLE, 1), else_=0)),
+            func.sum(case((answers.outcome == FAILED, 1), else_=0)),
+            func.avg(case((answers.outcome == WHOLE, answers.completion_tokens))),
         )
         .where(to_clients)
         .group_by(answers.variant)
@@ -75,7 +78,7 @@ def variant_totals(connection: Connection, experiment: str) -> dict[str, Variant
     for variant, exposures, whole, errors, tokens in rows:
         seconds = connection.scalars(
             select(answers.seconds)
-            .where(to_clients, answers.variant == variant, answers.outcome == "whole")
+            .where(to_clients, answers.variant == variant, answers.outcome == WHOLE)
             .order_by(answers.number.desc())
             .limit(NEWEST)
         ).all()
@@ -125,6 +128,7 @@ def unjudged_pairs(
     judge: str,
     *,
     sides: Sequence[str],
+    with_failed: bool,
     quiet_since: float,
     limit: int,
 ) -> list[StoredPair]:
@@ -132,10 +136,12 @@ def unjudged_pairs(
 
     Args:
         sides: The variants that are compared.
+        with_failed: Whether pairs count of which one side failed to answer.
         quiet_since: Conversations in which anything was said after it are left for later.
     """
     own, shadow = tables.answers.alias("own"), tables.answers.alias("shadow")
     later, judged = tables.answers.alias("later"), tables.judgements.c
+    usable = (WHOLE, FAILED) if with_failed else (WHOLE,)
     query: Select[Any] = (
         select(
             own.c.id,
@@ -147,17 +153,20 @@ def unjudged_pairs(
             shadow.c.variant,
             shadow.c.answer,
             shadow.c.finish_reason,
+            own.c.outcome,
+            shadow.c.outcome,
         )
         .join(shadow, shadow.c.shadow_of == own.c.id)
         .where(
             own.c.experiment == experiment,
-            own.c.outcome == "whole",
-            shadow.c.outcome == "whole",
+            own.c.outcome.in_(usable),
+            shadow.c.outcome.in_(usable),
+            or_(own.c.outcome == WHOLE, shadow.c.outcome == WHOLE),
             own.c.variant.in_(sides),
             shadow.c.variant.in_(sides),
             own.c.messages.isnot(None),
-            own.c.answer.isnot(None),
-            shadow.c.answer.isnot(None),
+            or_(own.c.outcome == FAILED, own.c.answer.isnot(None)),
+            or_(shadow.c.outcome == FAILED, shadow.c.answer.isnot(None)),
             ~select(judged.number)
             .where(
                 judged.experiment == experiment, judged.judge == judge, judged.pair_id == own.c.id
@@ -175,8 +184,9 @@ def unjudged_pairs(
             id=row[0],
             conversation=row[1],
             messages=row[2],
-            answers={row[3]: row[4], row[6]: row[7]},
+            answers={row[3]: row[4] or "", row[6]: row[7] or ""},
             finish_reasons={row[3]: row[5], row[6]: row[8]},
+            failed={row[9]: row[3], row[10]: row[6]}.get(FAILED),
         )
         for row in connection.execute(query)
     ]
@@ -201,6 +211,42 @@ def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
             batch.scores.append(score)
             batch.conversations.append(conversation)
     return list(found.values())
+
+
+def failed_pairs(connection: Connection, experiment: str, judge: str) -> dict[str, int]:
+    """Return how many of the pairs that a judge has judged each variant lost by failing."""
+    judged = tables.judgements.c
+    query = (
+        select(answers.variant, func.count())
+        .join(
+            tables.judgements,
+            and_(
+                judged.experiment == experiment,
+                judged.judge == judge,
+                judged.pair_id == func.coalesce(answers.shadow_of, answers.id),
+            ),
+        )
+        .where(answers.experiment == experiment, answers.outcome == FAILED)
+        .group_by(answers.variant)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def first_ratings(connection: Connection, experiment: str) -> dict[str, list[float]]:
+    """Return one rating of each user, the first, by the variant that it is of, in order."""
+    query = (
+        select(answers.user, answers.variant, feedback.score)
+        .join(tables.feedback, feedback.response_id == answers.id)
+        .where(answers.experiment == experiment, answers.shadow_of.is_(None))
+        .order_by(feedback.created, answers.number)
+    )
+    firsts: dict[str, tuple[str, float]] = {}
+    for user, variant, score in connection.execute(query):
+        firsts.setdefault(user, (variant, score))
+    found: dict[str, list[float]] = {}
+    for variant, score in firsts.values():
+        found.setdefault(variant, []).append(score)
+    return found
 
 
 @dataclass(frozen=True)

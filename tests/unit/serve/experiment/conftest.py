@@ -23,6 +23,7 @@ from serve.experiment.config import CascadeConfig, ExperimentConfig
 from serve.experiment.over_models import cascades_over, check_names, experiments_over
 from serve.experiment.routes import Live
 from serve.keys import Keyring
+from serve.metrics import Metrics
 from serve.storage.config import StorageConfig
 from serve.storage.storage import opened
 
@@ -114,7 +115,8 @@ class LiveServer:
         check_names(cascades, experiments, list(backends))
         self.storage = stack.enter_context(opened(settings.get("storage", StorageConfig()), path))
         backends |= cascades_over(cascades, backends)
-        live = Live(self.storage, experiments_over(experiments, backends, self.storage))
+        metrics = Metrics()
+        live = Live(self.storage, experiments_over(experiments, backends, self.storage, metrics))
         self.experiments = live.experiments
         keyring: Keyring | None = settings.get("keyring")
         app = create_app(
@@ -122,6 +124,7 @@ class LiveServer:
             keyring=keyring,
             routers=[routes.cascades, routes.router],
             observers=[AnswerLog(self.storage)],
+            metrics=metrics,
         )
         app.state.live = live
         self.client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

@@ -1,12 +1,13 @@
 """An experiment between client and models: whose answer, which id, what is kept, who takes over."""
 
+import asyncio
 import json
 import sqlite3
 
 import pytest
 from starlette.testclient import TestClient
 
-from potstill.errors import BackendError
+from potstill.errors import BackendError, ContextLengthError
 from serve.errors import InvalidRequestError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 
@@ -114,13 +115,75 @@ def test_the_other_side_answers_in_the_shadow(live):
 
 
 def test_a_shadow_that_fails_is_counted_and_reaches_nobody(live):
-    server = live(split(student=0, teacher=1))
-    server.student.error = RuntimeError("broken")
+    server = live(split(student=1, teacher=0))
+    server.teacher.error = RuntimeError("broken")
     assert all(server.ask().status_code == 200 for _ in range(3))
     assert server.shadows(3)["failed"] == 3
     view = server.view()
     assert view["state"] == "running"
-    assert view["variants"][0]["errors"] == 0
+    assert [one["errors"] for one in view["variants"]] == [0, 0]
+
+
+def pairs(server: LiveServer) -> list[dict]:
+    return server.client.get("/v1/experiments/assistant/pairs?judge=j").json()["data"]
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("answers_client", [True, False])
+def test_who_fails_loses_the_pair_before_the_client_and_in_the_shadow(live, side, answers_client):
+    weights = {"student": 0, "teacher": 0}
+    other = "teacher" if side == "student" else "student"
+    weights[side if answers_client else other] = 1
+    server = live(split(**weights))
+    getattr(server, side).error = BackendError("broken")
+    assert server.ask("Ho").status_code == (500 if answers_client else 200)
+    server.shadows(1)
+    (pair,) = pairs(server)
+    assert (pair[f"{side}_failed"], pair[f"{other}_failed"]) == (True, False)
+    assert (pair[side], pair[other]) == ("", f"{other}: Ho")
+
+
+def test_where_both_fail_nobody_has_lost(live):
+    server = live(split(student=1, teacher=0))
+    server.student.error = server.teacher.error = BackendError("broken")
+    server.ask()
+    server.shadows(1)
+    assert pairs(server) == []
+
+
+def test_failed_pairs_may_be_left_out(live):
+    server = live(split(student=1, teacher=0, failed_pairs="leave_out"))
+    server.ask("One")
+    server.teacher.error = BackendError("broken")
+    server.ask("Two")
+    server.shadows(2)
+    assert [one["messages"][0]["content"] for one in pairs(server)] == ["One"]
+
+
+def test_a_student_that_fails_in_the_shadow_only_is_taken_off_too(live):
+    server = live(split(student=0, teacher=1, guardrails={"slow_seconds": 1e-9}))
+    for _ in range(20):
+        server.ask()
+    assert server.shadows(20)["pairs"] == 20
+    errors, slow = server.view()["guardrails"]
+    assert (errors["value"], slow["value"]) == (0.0, None)  # nobody waits for a shadow
+    server.student.error = BackendError("broken")
+    for _ in range(20):
+        server.ask()
+    for _ in range(200):
+        if server.view()["state"] == "fallback":
+            break
+        server.client.portal.call(asyncio.sleep, 0.01)
+    assert server.view()["state"] == "fallback"
+
+
+def test_what_cannot_be_asked_of_a_student_loses_and_is_no_error(live):
+    server = live(split(student=0, teacher=1))
+    server.student.error = ContextLengthError("too long")
+    server.ask()
+    server.shadows(1)
+    assert pairs(server)[0]["student_failed"]
+    assert server.view()["guardrails"][0]["value"] is None
 
 
 def test_a_shadow_that_hangs_fills_its_queue_and_drops(live):

@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 
 from compare.judges.votes import read_votes
+from potstill.errors import BackendError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 from serve.keys import Key, KeyEntry, Keyring
 from serve.storage.config import StorageConfig
@@ -59,6 +60,24 @@ def test_an_answer_that_was_never_given_cannot_be_rated(server):
     response = rate(server, "chatcmpl-unknown", score=1)
     assert response.status_code == 404
     assert "no whole answer" in response.json()["error"]["message"]
+
+
+def test_ratings_of_both_sides_are_compared_and_a_user_counts_once(live, no_shadow):
+    server = live(split(student=1, teacher=1, **no_shadow))
+    assert server.view()["ratings"] is None
+    for number in range(40):
+        answer = server.ask(user=f"u{number}")
+        is_student = answer.headers[VARIANT_HEADER] == "student"
+        rate(server, answer.headers[ANSWER_HEADER], thumbs="up" if is_student else "down")
+    found = server.view()["ratings"]
+    again = server.ask(user="u0").headers[ANSWER_HEADER]
+    rate(server, again, score=0.5)
+    assert server.view()["ratings"] == found
+    assert found["difference"] == 1.0
+    assert sum(found["users"].values()) == 40
+    # Some twenty users a side show that the student is liked better, and not by how much.
+    assert 0 < found["lower"] < 0.8
+    assert found["upper"] == 1.0
 
 
 def test_blind_votes_between_plain_models_decide(live, no_shadow):
@@ -132,6 +151,7 @@ def test_the_dashboard_has_what_it_was_promised(server):
             {"name": "error_rate", "value": 0.0, "limit": 0.05, "is_breached": False}
         ],
         "verdict": None,
+        "ratings": None,
     }  # fmt: skip
     assert len(salt_id) == 8
     assert server.client.get("/v1/experiments/other").status_code == 404
@@ -201,6 +221,80 @@ def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):
     busy = server.client.get(f"{path}/pairs?judge=j&quiet_seconds=3600").json()["data"]
     assert busy == []
     assert judge([], 0.0, valid=False)["outcome"] == "INVALID_JUDGE"
+
+
+def judged(server, judge: str = "j") -> dict:
+    """Judge all open pairs as a sound judge of equal answers does; return the verdict."""
+    path = "/v1/experiments/assistant"
+    pairs = server.client.get(f"{path}/pairs?judge={judge}").json()["data"]
+    scores = [
+        {"pair_id": one["pair_id"],
+         "score": 0.0 if one["student_failed"] else 1.0 if one["teacher_failed"] else 0.5}
+        for one in pairs
+    ]  # fmt: skip
+    body = {"judge": judge, "is_valid": True, "judgements": scores}
+    return server.client.post(f"{path}/judgements", json=body).json()["verdict"]
+
+
+def test_failures_are_lost_pairs_in_the_verdict(live):
+    server = live(split(student=0, teacher=1, guardrails={"most_errors": 0.99}))
+    for number in range(40):
+        server.student.error = BackendError("broken") if number % 2 else None
+        server.ask(user=f"u{number}")
+        server.shadows(number + 1)
+    verdict = judged(server)
+    assert (verdict["win_rate"], verdict["outcome"]) == (0.25, "FAIL")
+    assert verdict["failed"] == {"student": 20, "teacher": 0}
+
+
+def test_a_teacher_that_is_away_lets_no_student_pass(live):
+    server = live(split(student=1, teacher=0))
+    server.teacher.error = BackendError("away")
+    for number in range(80):
+        server.ask(user=f"u{number}")
+    server.shadows(80)
+    verdict = judged(server)
+    assert (verdict["win_rate"], verdict["outcome"]) == (1.0, "INCONCLUSIVE")
+    assert verdict["is_withheld"]
+    assert verdict["failed"] == {"student": 0, "teacher": 80}
+
+
+def test_prometheus_sees_variants_shadows_guardrails_and_the_state(live):
+    server = live(split(student=1, teacher=0, shadow={"queue": 1, "timeout_seconds": 60}))
+
+    def series() -> dict[str, float]:
+        lines = server.client.get("/metrics").text.splitlines()
+        found = (line.rpartition(" ") for line in lines if line.startswith("potstill_experiment"))
+        return {name.removeprefix("potstill_experiment_"): float(value) for name, _, value in found}
+
+    of_student = 'experiment="assistant",variant="student"'
+    server.ask()
+    server.shadows(1)
+    found = series()
+    assert found['answers_total{experiment="assistant",outcome="whole",variant="student"}'] == 1
+    name = 'shadow_answers_total{experiment="assistant",outcome="whole",variant="teacher"}'
+    assert found[name] == 1
+    assert found[f"answer_seconds_count{{{of_student}}}"] == 1
+    assert found['state{experiment="assistant",state="running"}'] == 1
+    of_errors = 'experiment="assistant",guardrail="error_rate"'
+    assert found[f"guardrail_rate{{{of_errors}}}"] == 0.0
+    assert found[f"guardrail_limit{{{of_errors}}}"] == 0.05
+
+    server.teacher.seconds = 60
+    for _ in range(4):
+        server.ask()
+    found = series()
+    assert found['shadow_waiting{experiment="assistant"}'] == 1
+    assert found['shadow_dropped_total{experiment="assistant"}'] in (2, 3)
+
+    server.student.error, server.teacher.seconds = BackendError("broken"), 0.0
+    while server.ask().status_code == 500:
+        pass
+    found = series()
+    assert found['answers_total{experiment="assistant",outcome="failed",variant="student"}'] > 1
+    assert found['state{experiment="assistant",state="fallback"}'] == 1
+    assert found['state{experiment="assistant",state="running"}'] == 0
+    assert found[f"guardrail_breached{{{of_errors}}}"] == 1
 
 
 def test_without_texts_there_are_counts_scores_and_nothing_to_read(live, tmp_path):

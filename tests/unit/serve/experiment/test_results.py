@@ -1,0 +1,40 @@
+"""The verdict of stored judgements: failures are scores like any other."""
+
+import numpy as np
+
+from serve.experiment.config import ExperimentConfig
+from serve.experiment.results import verdict_of
+from serve.storage.results import Batch
+
+from .conftest import split
+
+NUM_EXPERIMENTS, NUM_PAIRS = 300, 600
+
+
+def outcome(config: ExperimentConfig, scores: list[float]) -> str:
+    """Return the last outcome; a PASS at any earlier look is kept, unless it became FAIL."""
+    batch = Batch("j", True, scores, [str(number) for number in range(len(scores))])
+    return verdict_of(config, [batch], {})["outcome"]
+
+
+def test_a_student_that_fails_too_often_passes_no_oftener_than_alpha_at_all_looks_together():
+    """It ties when it answers, and fails so often that it is worse by just the margin."""
+    config = split(margin=0.1, alpha=0.1)
+    rng = np.random.default_rng(0)
+    lost = rng.random((NUM_EXPERIMENTS, NUM_PAIRS)) < 0.2
+    found = [outcome(config, list(np.where(one, 0.0, 0.5))) for one in lost]
+    assert found.count("PASS") <= 45  # 300 · 0.1 and three standard errors
+    # Without the pairs that it lost by failing, each of them would have passed.
+    answered = [outcome(config, [0.5] * int((~one).sum())) for one in lost[:20]]
+    assert set(answered) == {"PASS"}
+
+
+def test_a_pass_is_withheld_while_the_teacher_fails_oftener_than_a_student_may():
+    config = split(guardrails={"most_errors": 0.1})
+    batch = Batch("j", True, [1.0] * 100, [str(number) for number in range(100)])
+    few = verdict_of(config, [batch], {"teacher": 10})
+    many = verdict_of(config, [batch], {"teacher": 11})
+    assert (few["outcome"], few["is_withheld"]) == ("PASS", False)
+    assert (many["outcome"], many["is_withheld"]) == ("INCONCLUSIVE", True)
+    worse = Batch("j", True, [0.0] * 100, batch.conversations)
+    assert verdict_of(config, [worse], {"teacher": 50})["outcome"] == "FAIL"
