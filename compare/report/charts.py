@@ -1,6 +1,6 @@
 """Figures drawn as lengths in percent of their width: a page needs no script to fit any screen.
 
-In: a `Report` or estimates. Out: positions. Knows nothing of HTML.
+In: a `Report`, estimates or files. Out: positions. Knows nothing of HTML.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compare.report.quantised import QuantisedFile
 from compare.report.report import ModelRow, Report
 from compare.report.verdict import Estimate
 
@@ -18,6 +19,12 @@ PADDING = 0.08
 """Room on either side of intervals, as a share of what they span."""
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 MOST_TICKS = 6
+CHART_PIXELS = 240
+"""Height of the files' chart, which no width changes."""
+LEFT_PERCENT, RIGHT_PERCENT, EDGE_PIXELS = 28.0, 14.0, 24.0
+"""Room around its points, for ticks and names; a phone is 350 pixels wide."""
+LOWEST_KL_NATS = 1e-8
+"""Where files are drawn that are nearer than this: a logarithm has no zero."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,35 @@ class Bar:
     length: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A file in the chart of quality against bytes.
+
+    Attributes:
+        x: In percent.
+        y: In pixels from the top.
+        step: Where the Pareto front goes on from here, if the file is on it and not the last.
+    """
+
+    file: QuantisedFile
+    x: float
+    y: float
+    step: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class QualityChart:
+    """Mean KL, on a logarithmic scale, over size.
+
+    Attributes:
+        decades: Texts of the powers of ten and where they lie, in pixels.
+    """
+
+    points: list[Point]
+    decades: dict[str, float]
+    height: int = CHART_PIXELS
 
 
 @dataclass(frozen=True)
@@ -76,3 +112,41 @@ def loss_budget(report: Report) -> list[Bar]:
         )
         for row, kl, error in known
     ]
+
+
+def quality_chart(files: Sequence[QuantisedFile]) -> QualityChart | None:
+    """Return the chart of several files; one alone has nothing to be compared with."""
+    if len(files) < 2:
+        return None
+    sizes = [file.bytes for file in files]
+    levels = [_level(file) for file in files]
+    lowest, highest = math.floor(min(levels)), math.ceil(max(levels))
+    width = max(max(sizes) - min(sizes), 1)
+    height = max(highest - lowest, 1)
+
+    def x(file: QuantisedFile) -> float:
+        room = 100 - LEFT_PERCENT - RIGHT_PERCENT
+        return LEFT_PERCENT + room * (file.bytes - min(sizes)) / width
+
+    def y(level: float) -> float:
+        return EDGE_PIXELS + (CHART_PIXELS - 2 * EDGE_PIXELS) * (highest - level) / height
+
+    def step(file: QuantisedFile) -> tuple[float, float] | None:
+        larger = [
+            other
+            for other in files
+            if file.on_pareto_front
+            and other.on_pareto_front
+            and other.role == file.role
+            and other.bytes > file.bytes
+        ]
+        following = min(larger, key=lambda other: other.bytes, default=None)
+        return following and (x(following), y(_level(following)))
+
+    points = [Point(file, x(file), y(_level(file)), step(file)) for file in files]
+    decades = {f"{10.0**power:g}": y(power) for power in range(lowest, highest + 1)}
+    return QualityChart(points, decades)
+
+
+def _level(file: QuantisedFile) -> float:
+    return math.log10(max(file.kl_to_checkpoint_nats, LOWEST_KL_NATS))

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from compare.report.charts import Axis, loss_budget
+from compare.report.charts import Axis, loss_budget, quality_chart
 from compare.report.report import Report
 from compare.report.summary import answer, size, summarise
-from compare.report.table import HEADINGS, NEARNESS_HEADINGS, cells, nearness_cells
+from compare.report.table import (
+    HEADINGS,
+    NEARNESS_HEADINGS,
+    QUANTISED_HEADINGS,
+    cells,
+    nearness_cells,
+    quantised_cells,
+)
 from compare.report.verdict import Example, JudgeReport
 from potstill import pages
 from potstill.fidelity import NUM_CONFIDENCE_BINS
@@ -51,6 +58,9 @@ def render_page(report: Report) -> str:
         bars=loss_budget(report),
         nearness_headings=NEARNESS_HEADINGS,
         nearness_table=[(row, nearness_cells(row)) for row in report.rows],
+        chart=quality_chart(report.quantised),
+        quantised_headings=QUANTISED_HEADINGS,
+        quantised_table=[(file, quantised_cells(file)) for file in report.quantised],
         num_confidence_bins=NUM_CONFIDENCE_BINS,
         size=size,
         examples=shown,

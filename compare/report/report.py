@@ -20,6 +20,7 @@ from compare.measurement.run_files import RunFiles
 from compare.measurement.served import SIDES, Served
 from compare.measurement.speed import Speed
 from compare.report.cost import Cost
+from compare.report.quantised import QuantisedFile, quantised_files
 from compare.report.verdict import Example, Verdict
 from potstill.fidelity import Fidelity
 from potstill.schema import Conversation, Value
@@ -109,6 +110,8 @@ class Report(Value):
     alone if there is one, the student after each phase of training. None without a run."""
     files: tuple[FileRow, ...] = ()
     """Largest first."""
+    quantised: tuple[QuantisedFile, ...] = ()
+    """The same files beside the checkpoints they were made from."""
     served: ModelRow | None = None
     """The student as its endpoint answers; None where that does not tell log-probabilities."""
     examples: tuple[Example, ...]
@@ -226,6 +229,7 @@ def _of_run(
         "own_tokenizer": run.has_own_tokenizer,
         "checkpoints": checkpoints,
         "files": files,
+        "quantised": quantised_files(run.files),
         "served": row,
         "notes": (*own_notes, *([SERVED_NOTE] if row else []), *notes),
         "num_held_out": len(run.held_out),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from compare.report.quantised import QuantisedFile
 from compare.report.report import FileRow, ModelRow, Report
 from compare.report.summary import acceptance, parameters, size
 
@@ -30,6 +31,21 @@ NEARNESS_HEADINGS = (
     "drafts\naccepted",
     "calibration\nerror",
     "nats per\ntoken",
+)
+QUANTISED_HEADINGS = (
+    "file",
+    "size",
+    "bits a\nweight",
+    "mean KL",
+    "median",
+    "99 %",
+    "99.9 %",
+    "top-1",
+    "RMS Δp",
+    "perplexity\nratio",
+    "prompt\ntok/s",
+    "decode\ntok/s",
+    "peak\nmemory",
 )
 NOT_MEASURED = "—"
 
@@ -65,6 +81,25 @@ def nearness_cells(row: ModelRow) -> tuple[str, ...]:
         acceptance(row) or NOT_MEASURED,
         NOT_MEASURED if row.calibration_error is None else f"{row.calibration_error:.1%}",
         _with_error(row.nats_per_token, None),
+    )
+
+
+def quantised_cells(file: QuantisedFile) -> tuple[str, ...]:
+    """Lay out under QUANTISED_HEADINGS what a file lost and takes."""
+    return (
+        file.name,
+        size(file.bytes),
+        f"{file.bits_per_weight:.2f}",
+        f"{file.kl_to_checkpoint_nats:.3g} ± {file.kl_standard_error_nats:.1g}",
+        f"{file.kl_median_nats:.2g}",
+        f"{file.kl_p99_nats:.2g}",
+        f"{file.kl_p999_nats:.2g}",
+        f"{file.top1_agreement_with_checkpoint:.1%}",
+        f"{file.rms_delta_p:.2%}",
+        f"{file.perplexity_ratio:.4f}",
+        f"{file.prompt_tokens_per_second:,.0f}",
+        f"{file.decode_tokens_per_second:,.1f}",
+        size(file.peak_memory_bytes),
     )
 
 

@@ -27,7 +27,7 @@ from potstill.verdict.outcome import Outcome
 STAND_IN = Path(__file__).parents[2] / "fixtures" / "endpoint_stand_in.py"
 
 
-def gguf_file(name: str, num_bytes: int) -> dict:
+def gguf_file(name: str, num_bytes: int, kl_nats: float, on_pareto_front: bool = True) -> dict:
     role, _, kind = name.partition("-")
     parameters = 134_515_008 if role == "teacher" else 113_274_432
     return {
@@ -37,15 +37,28 @@ def gguf_file(name: str, num_bytes: int) -> dict:
         "type": kind,
         "bytes": num_bytes,
         "num_parameters": parameters,
+        "bits_per_weight": 8 * num_bytes / parameters,
+        "kl_to_checkpoint_nats": kl_nats,
+        "kl_standard_error_nats": kl_nats / 20,
+        "kl_median_nats": 0.7 * kl_nats,
+        "kl_p99_nats": 5 * kl_nats,
+        "kl_p999_nats": 9 * kl_nats,
+        "top1_agreement_with_checkpoint": 1 - 3 * kl_nats,
+        "rms_delta_p": kl_nats,
+        "perplexity_ratio": 1 + kl_nats / 2,
+        "prompt_tokens_per_second": 512.3,
+        "decode_tokens_per_second": 98.7,
+        "peak_memory_bytes": num_bytes + 100_000_000,
+        "on_pareto_front": on_pareto_front,
     }
 
 
 FILES = [
-    gguf_file("student-F16", 228_000_000),
-    gguf_file("student-Q8_0", 122_000_000),
-    gguf_file("student-Q4_K_M", 89_000_000),
-    gguf_file("teacher-F16", 271_000_000),
-    gguf_file("teacher-Q4_K_M", 105_000_000),
+    gguf_file("student-F16", 228_000_000, 3.3e-6),
+    gguf_file("student-Q8_0", 122_000_000, 0.051, on_pareto_front=False),
+    gguf_file("student-Q4_K_M", 89_000_000, 0.0376),
+    gguf_file("teacher-F16", 271_000_000, 0.0),
+    gguf_file("teacher-Q4_K_M", 105_000_000, 0.0439),
 ]
 
 

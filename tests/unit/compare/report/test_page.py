@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from compare.judges.protocol import Judgement, Vote
-from compare.report.charts import Axis, loss_budget
+from compare.report.charts import CHART_PIXELS, Axis, loss_budget, quality_chart
 from compare.report.page import render_page, result
-from compare.report.table import cells, nearness_cells
+from compare.report.table import cells, nearness_cells, quantised_cells
 from compare.report.verdict import Control, Estimate, HealthCheck, JudgeReport, Slice
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
@@ -187,11 +187,27 @@ def test_judge_that_failed_has_no_interval(make_report):
     assert "Win rate by kind of prompt" not in page
 
 
-@pytest.mark.parametrize(("table", "shown"), [("models", cells), ("nearness", nearness_cells)])
-def test_page_shows_the_reports_numbers(page, report, table, shown):
-    body = page.partition(f'aria-label="Table of {table}"')[2].partition("</table>")[0]
-    found = re.findall(r"<(?:td|th)[^>]*>([^<]*)</(?:td|th)>", body.partition("<tbody>")[2])
-    assert found == [text for row in report.rows for text in shown(row)]
+@pytest.mark.parametrize(
+    ("table", "rows", "shown"),
+    [
+        ("Table of models", "rows", cells),
+        ("Table of nearness", "rows", nearness_cells),
+        ("Files beside their checkpoints", "quantised", quantised_cells),
+    ],
+)
+def test_page_shows_the_reports_numbers(page, report, table, rows, shown):
+    body = page.partition(f'aria-label="{table}"')[2].partition("</table>")[0]
+    body = body.partition("<tbody>")[2]
+    found = re.findall(r"<(?:td|th)[^>]*>([^<]*)</(?:td|th)>", body)
+    assert found == [text for row in getattr(report, rows) for text in shown(row)]
+    (chosen,) = re.findall(r'class="recommended[^"]*">\s*<th scope="row">([^<]*)', body)
+    assert chosen == report.recommended
+
+
+def test_figures_of_files_keep_their_digits_however_small(report):
+    texts = {file.name: quantised_cells(file) for file in report.quantised}
+    assert texts["student-F16"][3:5] == ("3.3e-06 ± 2e-07", "2.3e-06")
+    assert texts["student-Q4_K_M"][2:5] == ("6.29", "0.0376 ± 0.002", "0.026")
 
 
 def test_every_prompt_has_both_answers(page):
@@ -209,7 +225,8 @@ def test_result_of_a_pair_is_the_deciding_judges(score, expected):
 
 
 def test_two_endpoints_have_a_page_without_files(report):
-    page = render_page(report.model_copy(update={"files": (), "checkpoints": ()}))
+    no_files = {"files": (), "quantised": (), "checkpoints": ()}
+    page = render_page(report.model_copy(update=no_files))
     assert "INVALID JUDGE" in page
     assert "Where nearness is lost" not in page
     assert "None" not in page
@@ -222,6 +239,20 @@ def test_bars_are_proportional_and_fit(report):
     assert trained.length / untrained.length == pytest.approx(0.312 / 1.104)
     assert max(bar.high for bar in bars.values()) == pytest.approx(84.0)
     assert all(0 <= bar.low <= bar.length <= bar.high for bar in bars.values())
+
+
+def test_chart_of_files_has_the_better_ones_below_and_left_and_a_line_along_each_front(report):
+    chart = quality_chart(report.quantised)
+    points = {point.file.name: point for point in chart.points}
+    small, large = points["student-Q4_K_M"], points["student-F16"]
+    assert small.x < points["student-Q8_0"].x < large.x
+    assert points["student-Q8_0"].y < small.y < large.y
+    assert small.step == (large.x, large.y), "past the one that is beaten"
+    assert points["student-Q8_0"].step is None is large.step
+    assert points["teacher-Q4_K_M"].step == (points["teacher-F16"].x, points["teacher-F16"].y)
+    assert all(0 < point.x < 100 and 0 < point.y < CHART_PIXELS for point in chart.points)
+    assert next(iter(chart.decades)) == "1e-08", "where a KL of 0 is drawn"
+    assert quality_chart(report.quantised[:1]) is None
 
 
 def test_axis_shows_intervals_equality_and_the_threshold():

@@ -6,12 +6,13 @@ from rich.console import Console
 from compare.measurement.config import CostConfig
 from compare.measurement.served import Served
 from compare.measurement.speed import Speed
+from compare.report.quantised import quantised_files
 from compare.report.report import ModelRow, Report
 from compare.report.summary import parameters, size, summarise
 from compare.report.table import cells, nearness_cells, render_table
 from potstill.fidelity import Fidelity
 
-from ..conftest import SPEED
+from ..conftest import FILES, SPEED
 
 
 def nearness(kl, error, top1, nats):
@@ -159,6 +160,28 @@ def test_figures_that_an_earlier_measurement_lacks_are_left_out(report):
     row = ModelRow(**report.trained.model_dump(include=old))
     assert "|".join(nearness_cells(row)) == "student, trained|0.312 ± 0.012|—|—|—|—|—|2.050"
     assert cells(row) == cells(report.trained)
+
+
+def test_files_stand_beside_their_checkpoints_with_the_gguf_stages_figures(report):
+    names = [file.name for file in report.quantised]
+    assert names == [
+        "teacher-F16",
+        "teacher-Q4_K_M",
+        "student-F16",
+        "student-Q8_0",
+        "student-Q4_K_M",
+    ]
+    facts = {file["name"]: file for file in FILES}
+    for file in report.quantised:
+        assert file.model_dump().items() <= facts[file.name].items()
+
+
+def test_files_of_an_earlier_version_are_left_out():
+    older = [{name: one for name, one in FILES[0].items() if name != "perplexity_ratio"}]
+    assert [file.name for file in quantised_files([*older, *FILES[1:3]])] == [
+        "student-Q8_0",
+        "student-Q4_K_M",
+    ]
 
 
 def test_summary_says_when_training_did_not_help(report):
