@@ -151,7 +151,7 @@ def _parameter(error: Mapping[str, Any], body: object) -> str:
     kind, *location = error["loc"] or ("body",)
     if kind != "body":
         return str(location[0] if kind in ("path", "query") else kind)
-    missing = location[-1] if error["type"] == "missing" else None
+    missing = error["loc"][-1] if error["type"] == "missing" else None
     spelled = ""
     for part in location:
         if isinstance(body, list) and isinstance(part, int) and part < len(body):

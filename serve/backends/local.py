@@ -217,6 +217,7 @@ class LocalBackend:
 
     async def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Return how many tokens a chat's prompt has; raises as `chat` does."""
+        request.check()
         dialogue = dialogue_of(request)
         return len(await self._prepared(lambda: self._local.prompt.token_ids(dialogue)))
 

@@ -23,6 +23,7 @@ from serve.api.wire.llama import (
     TokenizeRequest,
 )
 from serve.api.wire.responses import ResponseRequest
+from tests.fixtures.waiting import eventually
 from tests.unit.serve.api.conftest import CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -40,6 +41,9 @@ def error_of(response, status: int) -> dict:
     ("method", "path", "content", "kind", "status"),
     [
         ("POST", CHAT, b"{not json", "application/json", 400),
+        ("POST", CHAT, b"", "application/json", 400),
+        ("POST", CHAT, b"null", "application/json", 400),
+        ("POST", CHAT, b"[{}]", "application/json", 400),
         ("POST", CHAT, b'{"model": "\\ud800", "messages": []}', "application/json", 400),
         ("POST", CHAT, b"[" * 100_000, "application/json", 400),
         ("POST", CHAT, b'{"seed": ' + b"9" * 10_000 + b"}", "application/json", 400),
@@ -212,7 +216,8 @@ def test_a_full_queue_says_when_to_come_back(make_app):
         async with app.router.lifespan_context(app):
             body = json.dumps(ENDLESS | {"n": MAX_PARALLEL + MAX_QUEUE}).encode()
             hanging = asyncio.create_task(call(app, body, gone_after=None))
-            await asyncio.sleep(0.2)
+            stats = app.state.serving.backends["a"].stats
+            assert await asyncio.to_thread(eventually, lambda: stats().num_waiting == MAX_QUEUE)
             sent = await call(app, json.dumps(ENDLESS).encode(), gone_after=None)
             hanging.cancel()
             return sent[0]
