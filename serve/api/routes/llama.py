@@ -56,23 +56,22 @@ async def complete(body: LlamaCompletionRequest, http: Request) -> Response:
     return JSONResponse(completed if body.wants_list else completed[0])
 
 
-@router.post("/tokenize", responses=FAILURES)
-async def tokenize(body: TokenizeRequest, http: Request) -> Tokens:
+@router.post("/tokenize", response_model=Tokens, responses=FAILURES)
+async def tokenize(body: TokenizeRequest, http: Request) -> Response:
     """Cut a text into tokens."""
     _, local = serving_of(http).find_able(body.model, LocalBackend)
     token_ids = await local.tokenize(
         body.content, add_special=body.add_special, parse_special=body.parse_special
     )
-    if body.with_pieces:
-        return {"tokens": [_piece(local, token_id) for token_id in token_ids]}
-    return {"tokens": token_ids}
+    # Of megabytes this takes seconds: beside the event loop.
+    return await asyncio.to_thread(_shown, local, token_ids, with_pieces=body.with_pieces)
 
 
 @router.post("/detokenize", responses=FAILURES)
 async def detokenize(body: DetokenizeRequest, http: Request) -> dict[str, str]:
     """Join tokens to a text."""
     _, local = serving_of(http).find_able(body.model, LocalBackend)
-    return {"content": local.detokenize(body.tokens)}
+    return {"content": await asyncio.to_thread(local.detokenize, body.tokens)}
 
 
 @router.post("/apply-template", responses=FAILURES)
@@ -121,6 +120,12 @@ def _first_local(http: Request, name: str | None) -> LocalBackend:
         if locals_:
             return locals_[0]
     return serving.find_able(name, LocalBackend)[1]
+
+
+def _shown(local: LocalBackend, token_ids: list[int], *, with_pieces: bool) -> Response:
+    if not with_pieces:
+        return JSONResponse({"tokens": token_ids})
+    return JSONResponse({"tokens": [_piece(local, token_id) for token_id in token_ids]})
 
 
 def _piece(local: LocalBackend, token_id: int) -> TokenPiece:

@@ -32,7 +32,7 @@ def _encodable(text: str) -> str:
 
 def _few(biases: object) -> object:
     """Refuse what takes long to check."""
-    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+    if isinstance(biases, dict | list) and len(biases) > MAX_BIASES:
         raise ValueError(f"at most {MAX_BIASES} biases are taken")
     return biases
 
