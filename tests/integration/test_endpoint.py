@@ -1,13 +1,16 @@
-"""Teachers behind real servers: SmolLM2 in vLLM's, beside vLLM in this process, and in our own.
+"""Teachers behind real servers: SmolLM2 in vLLM's, beside vLLM in this process, and in our own,
+and in vLLM's with our own before it.
 
 vLLM runs in float32, so that what should be equal is so to the rounding of float32.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from openai import OpenAI
 
 from compare.answers.endpoint import free_port
 from generate.embedded import GGUF_NAME, PACKAGE
@@ -28,6 +32,8 @@ from potstill.chat import render_prompt, tokenise
 from potstill.errors import TeacherError
 from potstill.rundir import RunDirectory
 from potstill.schema import Message, SamplingParams
+from tests.fixtures.served import Server, run_of_gguf
+from tests.fixtures.tiny_gguf import smollm2_path
 
 TOP_LOGPROBS = 40
 OUR_TOP_LOGPROBS = 20
@@ -39,7 +45,7 @@ NEAR_NATS = 0.15
 """Bound of the mean difference between float32 and llama.cpp's arithmetic with weights of four bits
 and activations of eight; 0.04 for sampled tokens and 0.09 for all entries when it was set."""
 CONTEXT_TOKENS, KV_CACHE_BYTES = 512, 1 << 28
-READY_SECONDS = 300
+READY_SECONDS = 600
 # `vllm serve` asks for the version of a package named vllm, which the CPU build is not: the same
 # server by its module.
 VLLM_SERVE = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
@@ -81,7 +87,7 @@ def wait_until_ready(process: subprocess.Popen, url: str, log_path: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def served_by_vllm(teacher_dir, tmp_path_factory) -> Iterator[EndpointTeacher]:
+def vllm_url(teacher_dir, tmp_path_factory) -> Iterator[str]:
     port = free_port()
     options = {
         "model": teacher_dir,
@@ -97,9 +103,33 @@ def served_by_vllm(teacher_dir, tmp_path_factory) -> Iterator[EndpointTeacher]:
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [*VLLM_SERVE, *flags, "--enforce-eager", "--no-enable-chunked-prefill"]
+    command += ["--enable-auto-tool-choice", "--tool-call-parser=hermes"]
     log_path = tmp_path_factory.mktemp("vllm") / "log"
     with running(command, port, "/health", log_path) as base_url:
-        yield from connected(base_url, "teacher", teacher_dir)
+        yield base_url
+
+
+@pytest.fixture(scope="module")
+def served_by_vllm(vllm_url, teacher_dir) -> Iterator[EndpointTeacher]:
+    yield from connected(vllm_url, "teacher", teacher_dir)
+
+
+@pytest.fixture(scope="module")
+def before_vllm(vllm_url, tmp_path_factory) -> Iterator[Server]:
+    """Our server: vLLM's model is its `teacher`, a file its `student`, both are `assistant`."""
+    directory = tmp_path_factory.mktemp("before")
+    variants = {"student": {"weight": 1}, "teacher": {"weight": 1}}
+    server = Server(
+        run_of_gguf(directory / "run", smollm2_path()),
+        directory / "log",
+        key=None,
+        context_tokens=CONTEXT_TOKENS,
+        max_parallel=4,
+        upstreams={"teacher": {"base_url": vllm_url}},
+        experiments={"assistant": {"variants": variants, "salt": "salt"}},
+    )
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +292,83 @@ def test_our_server_teaches_token_by_token(served_by_us, in_process):
 def test_our_server_cannot_score(served_by_us):
     with pytest.raises(TeacherError, match="cannot score text"):
         served_by_us.score(taking([]), top_logprobs=OUR_TOP_LOGPROBS)
+
+
+HELLO = {"model": "teacher", "messages": [{"role": "user", "content": QUESTIONS[1]}]}
+GREEDY = HELLO | {"temperature": 0, "max_tokens": MAX_TOKENS}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 10}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+def test_vllm_answers_through_our_server_as_it_answers_alone(vllm_url, before_vllm):
+    alone = OpenAI(base_url=vllm_url, api_key="none").chat.completions.create(**GREEDY)
+    create = before_vllm.client.chat.completions.create
+    whole = create(**GREEDY, logprobs=True, top_logprobs=3)
+    assert whole.choices[0].message.content == alone.choices[0].message.content
+    assert [len(one.top_logprobs) for one in whole.choices[0].logprobs.content] == (
+        [3] * whole.usage.completion_tokens
+    )
+    *chunks, last = create(**GREEDY, stream=True, stream_options={"include_usage": True})
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert (text, last.usage) == (alone.choices[0].message.content, alone.usage)
+
+
+def test_vllm_is_bound_by_schemas_through_our_server(before_vllm):
+    create = before_vllm.client.chat.completions.create
+    settings = GREEDY | {"max_tokens": 200}
+    named = {"name": "city", "schema": SCHEMA, "strict": True}
+    answer = create(**settings, response_format={"type": "json_schema", "json_schema": named})
+    assert list(json.loads(answer.choices[0].message.content)) == ["city"]
+    # vLLM binds no others' arguments.
+    function = {"name": "look_up", "parameters": SCHEMA, "strict": True}
+    answer = create(
+        **settings,
+        tools=[{"type": "function", "function": function}],
+        tool_choice={"type": "function", "function": {"name": "look_up"}},
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "look_up"
+    assert list(json.loads(call.function.arguments)) == ["city"]
+
+
+def test_vllm_stops_for_who_hangs_up_on_our_server(vllm_url, before_vllm):
+    def num_running() -> float:
+        with urllib.request.urlopen(vllm_url.replace("/v1", "/metrics")) as metrics:
+            lines = metrics.read().decode().splitlines()
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.startswith("vllm:num_requests_running")
+        )
+
+    endless = HELLO | {"max_tokens": 400, "stream": True, "extra_body": {"ignore_eos": True}}
+    stream = before_vllm.client.chat.completions.create(**endless)
+    next(iter(stream))
+    assert num_running() == 1
+    stream.close()
+    deadline = time.monotonic() + 10
+    while num_running() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert num_running() == 0
+
+
+def test_an_experiment_pairs_a_file_with_vllm(before_vllm):
+    create = before_vllm.client.chat.completions.with_raw_response.create
+    asked = GREEDY | {"model": "assistant"}
+    variants = {
+        create(**asked, user=f"user-{number}").headers["x-potstill-variant"] for number in range(8)
+    }
+    assert variants == {"student", "teacher"}
+    pairs_url = f"{before_vllm.url}/experiments/assistant/pairs?judge=nobody"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(pairs_url) as answer:
+            pairs = json.load(answer)["data"]
+        if len(pairs) == 8:
+            break
+        time.sleep(0.2)
+    assert len(pairs) == 8
