@@ -1,8 +1,7 @@
 """One real server before another: `far` is a model of the second, by way of the first."""
 
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from openai import OpenAI
 
 from benchmarks.serving._servers import Server, Setting, embedded_gguf, potstill, running
 from compare.answers.endpoint import free_port
+from tests.fixtures.waiting import eventually
 
 KEY = "the-far-server's-key"
 QUESTION = [{"role": "user", "content": "Name three colours."}]
@@ -66,15 +66,6 @@ def pair(tmp_path_factory) -> Iterator[Pair]:
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAR_KEY", KEY)
         yield Pair(stack, tmp_path_factory.mktemp("pair"))
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_the_far_server_answers_through_the_near_one(pair):

@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 
-import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
@@ -22,6 +21,7 @@ from serve.backends.protocol import Caller
 from serve.backends.upstream import UpstreamBackend
 from serve.config import UpstreamConfig
 from serve.metrics import Metrics
+from tests.fixtures.waiting import PATIENCE_SECONDS, eventually
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7,
          "prompt_tokens_details": None}  # fmt: skip
@@ -51,7 +51,8 @@ class Listening:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen()  # Whoever comes before the thread has begun waits.
-        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+        self.address = self._socket.getsockname()
+        self.base_url = f"http://127.0.0.1:{self.address[1]}/v1"
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
         self._thread.start()
@@ -277,7 +278,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error_and_is_not_begun_again(
 def test_a_silent_server_is_given_up(client_of, upstream):
     *_, last = events(ask(client_of("endless", read_timeout_seconds=0.2), stream=True))
     assert last["error"]["code"] == "timeout"
-    assert upstream.hung_up.wait(10)
+    assert upstream.hung_up.wait(PATIENCE_SECONDS)
 
 
 def test_a_server_that_is_away_leaves_this_one_ready(client_of):
@@ -300,12 +301,14 @@ def test_who_hangs_up_before_the_answer_begins_is_hung_up_on(upstream, stream):
     config = UpstreamConfig(base_url=upstream.base_url, model="mute")
     near = Listening(create_app({"mine": UpstreamBackend("mine", config, Metrics())}))
     upstream.hung_up.clear()
-    body = {"model": "mine", "stream": stream} | QUESTION
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{near.base_url}/chat/completions", json=body, timeout=httpx.Timeout(10, read=1)
+    body = json.dumps({"model": "mine", "stream": stream} | QUESTION)
+    headers = f"Host: near\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection(near.address) as connection:
+        connection.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\n{headers}\r\n\r\n{body}".encode()
         )
-    assert upstream.hung_up.wait(10)
+        assert eventually(lambda: bool(upstream.asked))
+    assert upstream.hung_up.wait(PATIENCE_SECONDS)
     near.close()
 
 
@@ -322,7 +325,7 @@ def test_hanging_up_and_tokens_are_told(upstream):
         assert [(await anext(chunks))["model"] for _ in range(2)] == ["mine", "mine"]
         reply.cancel()
         await chunks.aclose()
-        assert await asyncio.to_thread(upstream.hung_up.wait, 10)
+        assert await asyncio.to_thread(upstream.hung_up.wait, PATIENCE_SECONDS)
         await backend.stop()
 
     asyncio.run(listen())

@@ -26,6 +26,7 @@ from serve.keys import Keyring
 from serve.metrics import Metrics
 from serve.storage.config import StorageConfig
 from serve.storage.storage import opened
+from tests.fixtures.waiting import eventually
 
 Answers = Callable[[ChatRequest], str]
 WORD_LOGPROB = -0.5
@@ -140,12 +141,12 @@ class LiveServer:
 
     def shadows(self, number: int, name: str = "assistant") -> dict[str, Any]:
         """Wait for so many shadow answers, failed ones included."""
-        for _ in range(200):
-            shadow = self.view(name)["shadow"]
-            if shadow["pairs"] + shadow["failed"] >= number:
-                return shadow
-            self.client.portal.call(asyncio.sleep, 0.01)  # type: ignore[union-attr]
-        raise AssertionError(shadow)
+
+        def shadow() -> dict[str, Any]:
+            return self.view(name)["shadow"]
+
+        assert eventually(lambda: shadow()["pairs"] + shadow()["failed"] >= number), shadow()
+        return shadow()
 
 
 def split(student: float = 1, teacher: float = 1, **more: Any) -> ExperimentConfig:

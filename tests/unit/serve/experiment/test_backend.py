@@ -1,6 +1,5 @@
 """An experiment between client and models: whose answer, which id, what is kept, who takes over."""
 
-import asyncio
 import json
 import sqlite3
 
@@ -10,6 +9,7 @@ from starlette.testclient import TestClient
 from potstill.errors import BackendError, ContextLengthError
 from serve.errors import InvalidRequestError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
+from tests.fixtures.waiting import eventually
 
 from .conftest import LiveServer, split
 
@@ -170,11 +170,7 @@ def test_a_student_that_fails_in_the_shadow_only_is_taken_off_too(live):
     server.student.error = BackendError("broken")
     for _ in range(20):
         server.ask()
-    for _ in range(200):
-        if server.view()["state"] == "fallback":
-            break
-        server.client.portal.call(asyncio.sleep, 0.01)
-    assert server.view()["state"] == "fallback"
+    assert eventually(lambda: server.view()["state"] == "fallback")
 
 
 def test_what_cannot_be_asked_of_a_student_loses_and_is_no_error(live):

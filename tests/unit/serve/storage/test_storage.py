@@ -14,6 +14,7 @@ from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import Said
 from serve.storage.storage import opened
+from tests.fixtures.waiting import eventually
 
 from .conftest import place, record
 
@@ -126,12 +127,12 @@ def test_old_texts_are_erased_and_counts_stay(open_storage):
     asyncio.run(rate())
     storage.close()
     again = open_storage(retention_days=2)
-    for _ in range(200):
-        kept = stored(again, tables.answers.c.answer, tables.answers.c.completion_tokens)
-        if kept[0].answer is None:
-            break
-        time.sleep(0.02)
-    assert kept == [(None, 4), ("Answer 2", 4)]
+
+    def kept() -> list:
+        return stored(again, tables.answers.c.answer, tables.answers.c.completion_tokens)
+
+    assert eventually(lambda: kept()[0].answer is None)
+    assert kept() == [(None, 4), ("Answer 2", 4)]
     said = asyncio.run(again.read(lambda one: one.execute(select(tables.feedback)).one()))
     assert (said.score, said.comment) == (1.0, None)
 
