@@ -1,0 +1,32 @@
+"""Our own OpenAPI document, tried by schemathesis with bodies that follow it and that do not.
+
+Run in the environment of `requirements.txt`, with the server's address in BASE_URL.
+"""
+
+import os
+
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+CHECKS = [
+    not_a_server_error,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+]
+document = schemathesis.openapi.from_url(f"{os.environ['BASE_URL']}/openapi.json")
+
+
+@document.parametrize()
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_answers_are_as_they_are_described(case):
+    # Whoever does not answer within a minute hangs.
+    case.call_and_validate(checks=CHECKS, timeout=60)
