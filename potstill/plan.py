@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 from rich.table import Table
 
 from potstill.checkpoints import ModelShape
@@ -56,6 +55,8 @@ class Estimate:
 
 def matmul_flops_per_second() -> float:
     """Time products of float32 matrices with all CPUs and return the best of a few."""
+    import numpy as np  # which most commands can do without
+
     random = np.random.default_rng(0)
     left = random.random((PROBE_SIZE, PROBE_SIZE), dtype=np.float32)
     seconds = []
