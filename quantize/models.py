@@ -71,7 +71,13 @@ class SourceModel:
         """The checkpoint's log-probabilities, computed once for all types."""
         path = self.scratch_dir / f"{self.role}-logprobs.npy"
         if not path.is_file():
-            write_reference_logprobs(self.checkpoint.dir, self.held_out, path, label=self.role)
+            write_reference_logprobs(
+                self.checkpoint.dir,
+                self.held_out,
+                path,
+                label=self.role,
+                stops=self.expected.special.eog,
+            )
         return path
 
     def calibration(self, max_tokens: int, skip_tokens: int = 0) -> Calibration:

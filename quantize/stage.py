@@ -29,6 +29,7 @@ from quantize.quantisation.files import FileMaker
 from quantize.quantisation.tensors import bits_per_weight
 from quantize.records import read_record, write_record
 from quantize.report.card import PLOT_NAME, write_card
+from quantize.report.pareto import mark_pareto_fronts
 from quantize.report.plot import draw_quality
 from quantize.verification.contents import Origin
 from quantize.verification.verify import verify_file
@@ -62,6 +63,7 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
                 for facts in _make_files(model, config, session, progress):
                     append_metrics(run_directory.metrics_path, "gguf", **_figures(facts))
                     files.append(facts)
+        files = mark_pareto_fronts(files)
         recommended = _recommend(files, config)
         draw_quality(files, recommended["name"], session.dir / PLOT_NAME)
         card = write_card(files, recommended["name"], student, conversations_dir, num_tokens)
@@ -117,7 +119,7 @@ def _verify(
             model.checkpoint,
             model.tokenizer,
             model.name,
-            name,
+            maker.file_type(name),
             maker.base_type(name),
             maker.importance(name),
         ),

@@ -189,7 +189,7 @@ class Bench:
             quantise(self.f16, ours, gguf_type, NUM_THREADS, imatrix_path=imatrix)
             options = () if imatrix is None else ("--imatrix", imatrix)
             tool("llama-quantize", *options, self.f16, theirs, gguf_type, NUM_THREADS)
-        importance = {} if imatrix is None else read_importance(imatrix).mean_squares
+        importance = None if imatrix is None else read_importance(imatrix)
         origin = Origin(self.checkpoint, self.tokenizer, "benchmark", gguf_type, "F16", importance)
         vocab_size = self.checkpoint.config.vocab_size
         expected = read_expected(self.tokenizer, self.checkpoint.dir, vocab_size, [])

@@ -1,22 +1,24 @@
 """How conversion, quantisation and verification grow: `growth.py [SCALE ...]`.
 
 Seconds and peak memory for SmolLM2-135M-Instruct and for random models of the same width with
-SCALE times its layers (1 2 4), each step in a process of its own. The goal is a conversion whose
-memory does not grow with the model: one tensor above the largest one. What quantising takes is
-llama.cpp's own: the mapped file, of which the system may drop pages, and one tensor's values.
+SCALE times its layers (1 2 4), each step in a process of its own. Memory is that of the process and
+of those that it starts, above what its libraries and the tokenizer take: what is its own
+(anonymous), which must not grow with the layers where it works tensor by tensor, and what is mapped
+from files, which the system may take back at any time.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from potstill.processes import end_with_parent
 from quantize.llama import process
@@ -25,12 +27,35 @@ SCALES = (1, 2, 4)
 NUM_THREADS = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 NUM_CHUNKS, CHUNK_TOKENS = 2, 129
 GGUF_TYPE: Literal["Q4_K_M"] = "Q4_K_M"
+WATCH_SECONDS = 0.003
 
 
-def status_bytes(key: str) -> int:
-    """Return a figure of this process in bytes: VmHWM is the peak, VmRSS what there is now."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a process and its children."""
+
+    anonymous: int
+    mapped: int
+
+
+def memory_of(pid: int) -> Memory:
+    """Return what a process and its children take now; nothing of those that have ended."""
+    anonymous = mapped = 0
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return Memory(0, 0)
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == "RssAnon":
+            anonymous = 1024 * int(value.split()[0])
+        elif name == "RssFile":
+            mapped = 1024 * int(value.split()[0])
+    parts = [memory_of(int(child)) for child in children.split()]
+    return Memory(
+        anonymous + sum(one.anonymous for one in parts), mapped + sum(one.mapped for one in parts)
+    )
 
 
 def make_checkpoint(source: Path, target: Path, scale: int) -> None:
@@ -47,21 +72,29 @@ def make_checkpoint(source: Path, target: Path, scale: int) -> None:
             shutil.copy(path, target)
 
 
-def convert(checkpoint_dir: Path, directory: Path) -> None:
-    """Write the F16 file."""
+def _opened(checkpoint_dir: Path) -> tuple[Any, Any]:
+    """Return a checkpoint and its tokenizer, all libraries loaded."""
+    import torch  # noqa: F401
     from transformers import AutoTokenizer
 
     from quantize.conversion.checkpoint import Checkpoint
+
+    return Checkpoint(checkpoint_dir), AutoTokenizer.from_pretrained(checkpoint_dir)
+
+
+def convert(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
+    """Write the F16 file."""
     from quantize.conversion.convert import write_base_gguf
 
-    checkpoint = Checkpoint(checkpoint_dir)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint_dir)
+    checkpoint, tokenizer = _opened(checkpoint_dir)
+    yield
     write_base_gguf(checkpoint, tokenizer, directory / "F16.gguf", "F16", "benchmark")
 
 
-def quantise(_: Path, directory: Path) -> None:
+def quantise(_: Path, directory: Path) -> Iterator[None]:
     """Write the quantised file."""
     source, target = directory / "F16.gguf", directory / f"{GGUF_TYPE}.gguf"
+    yield
     process.quantise(source, target, GGUF_TYPE, NUM_THREADS)
 
 
@@ -75,79 +108,87 @@ def _held_out(vocab_size: int):  # noqa: ANN202
     return HeldOut([], sequences, NUM_CHUNKS * (CHUNK_TOKENS - 1))
 
 
-def reference(checkpoint_dir: Path, directory: Path) -> None:
+def reference(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
     """Compute the checkpoint's distributions, in float32."""
-    from quantize.conversion.checkpoint import Checkpoint
     from quantize.verification.reference import write_reference_logprobs
 
-    held_out = _held_out(Checkpoint(checkpoint_dir).config.vocab_size)
-    path = directory / "logprobs.npy"
+    checkpoint, _ = _opened(checkpoint_dir)
+    held_out, path = _held_out(checkpoint.config.vocab_size), directory / "logprobs.npy"
+    yield
     write_reference_logprobs(checkpoint_dir, held_out, path, label="benchmark's")
 
 
-def verify(checkpoint_dir: Path, directory: Path) -> None:
-    """Verify the quantised file: load it, measure it, make every tensor again."""
-    from transformers import AutoTokenizer
-
-    from quantize.conversion.checkpoint import Checkpoint
+def _origin(checkpoint_dir: Path):  # noqa: ANN202
     from quantize.verification.contents import Origin
+
+    return Origin(*_opened(checkpoint_dir), "benchmark", GGUF_TYPE, "F16")
+
+
+def contents(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
+    """Make every key and tensor of the quantised file again and compare."""
+    from quantize.verification.contents import check_contents
+
+    origin = _origin(checkpoint_dir)
+    yield
+    check_contents(directory / f"{GGUF_TYPE}.gguf", origin, NUM_THREADS)
+
+
+def verify(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
+    """Verify the quantised file as the stage does: load it, measure it, compare its contents."""
     from quantize.verification.expected import read_expected
     from quantize.verification.verify import verify_file
 
-    checkpoint = Checkpoint(checkpoint_dir)
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint_dir)
-    vocab_size = checkpoint.config.vocab_size
+    origin = _origin(checkpoint_dir)
+    vocab_size = origin.checkpoint.config.vocab_size
+    expected = read_expected(origin.tokenizer, checkpoint_dir, vocab_size, [])
+    yield
     verify_file(
         directory / f"{GGUF_TYPE}.gguf",
-        read_expected(tokenizer, checkpoint_dir, vocab_size, []),
+        expected,
         _held_out(vocab_size),
         directory / "logprobs.npy",
-        origin=Origin(checkpoint, tokenizer, "benchmark", GGUF_TYPE, "F16"),
+        origin=origin,
         kl_bound_nats=float("inf"),
         num_threads=NUM_THREADS,
     )
 
 
-STEPS = {
+STEPS: dict[str, Callable[[Path, Path], Iterator[None]]] = {
     "convert": convert,
     "quantise": quantise,
     "reference": reference,
+    "contents": contents,
     "verify": verify,
 }
 
 
-def work(step: str, checkpoint_dir: Path, directory: Path) -> None:
-    """Do one step in this process; print what it took above what its libraries take."""
-    import resource
-
-    if step != "quantise":  # its parent must be small: a child's peak begins with its parent's
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-
-        from quantize.conversion.checkpoint import Checkpoint
-
-        Checkpoint(checkpoint_dir)
-    before, start = status_bytes("VmRSS"), time.perf_counter()
-    STEPS[step](checkpoint_dir, directory)
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    print(
-        json.dumps(
-            {
-                "seconds": time.perf_counter() - start,
-                "bytes": status_bytes("VmHWM") - before,
-                "child_bytes": child if step == "quantise" else 0,
-            }
-        )
-    )
+def work(name: str, checkpoint_dir: Path, directory: Path) -> None:
+    """Do one step in this process, once it is told that it is watched."""
+    step = STEPS[name](checkpoint_dir, directory)
+    next(step)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    next(step, None)
 
 
-def measure(step: str, checkpoint_dir: Path, directory: Path) -> dict[str, float]:
-    """Run one step in a process of its own."""
-    command = [sys.executable, __file__, step, str(checkpoint_dir), str(directory)]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent()
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+def measure(name: str, checkpoint_dir: Path, directory: Path) -> tuple[float, Memory]:
+    """Run one step in a process of its own; return seconds and both peaks."""
+    command = [sys.executable, __file__, name, str(checkpoint_dir), str(directory)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=end_with_parent(), **pipes) as child:
+        child.stdout.readline()
+        before, start = memory_of(child.pid), time.perf_counter()
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        anonymous = mapped = 0
+        while child.poll() is None:
+            now = memory_of(child.pid)
+            anonymous, mapped = max(anonymous, now.anonymous), max(mapped, now.mapped)
+            time.sleep(WATCH_SECONDS)
+        seconds = time.perf_counter() - start
+    if child.returncode:
+        raise SystemExit(f"{name} failed")
+    return seconds, Memory(anonymous - before.anonymous, mapped - before.mapped)
 
 
 def embedded_teacher() -> Path:
@@ -164,7 +205,7 @@ def main() -> None:
         work(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
         return
     scales = tuple(map(int, sys.argv[1:])) or SCALES
-    source, peaks = embedded_teacher(), {}
+    source = embedded_teacher()
     for scale in scales:
         with tempfile.TemporaryDirectory() as name:
             directory, checkpoint_dir = Path(name), source
@@ -173,15 +214,14 @@ def main() -> None:
                 make_checkpoint(source, checkpoint_dir, scale)
             print(f"{scale} times the layers")
             for step in STEPS:
-                took = measure(step, checkpoint_dir, directory)
-                peak = took["child_bytes"] or took["bytes"]
-                peaks[step, scale] = peak
-                print(f"  {step:10} {took['seconds']:6.1f} s  {peak / 1e6:7.0f} MB", flush=True)
-            print(f"  F16 file {(directory / 'F16.gguf').stat().st_size / 1e6:,.0f} MB")
-    few, many = scales[0], scales[-1]
-    for step in STEPS:
-        ratio = peaks[step, many] / peaks[step, few]
-        print(f"{step}: {ratio:.2f} times the memory for {many} times the layers")
+                seconds, peak = measure(step, checkpoint_dir, directory)
+                print(
+                    f"  {step:10} {seconds:6.1f} s  {peak.anonymous / 1e6:6.0f} MB its own "
+                    f"{peak.mapped / 1e6:6.0f} MB mapped",
+                    flush=True,
+                )
+            sizes = [(directory / f"{one}.gguf").stat().st_size for one in ("F16", GGUF_TYPE)]
+            print(f"  files {' and '.join(f'{size / 1e6:,.0f} MB' for size in sizes)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint on disk, read tensor by tensor.
 
-In: a directory with config.json and safetensors, sharded or not. Out: its configuration and
-weights as float32 arrays, one in memory at a time. Knows nothing of GGUF.
+In: a directory with config.json and safetensors, sharded or not. Out: its configuration and its
+weights, mapped and not copied. Knows nothing of GGUF.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from potstill.errors import ArtifactError, ConversionError
-from quantize.conversion.families.family import Family, Weights
+from quantize.conversion.families.family import Family
 from quantize.conversion.families.registry import find_family
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
@@ -44,18 +45,16 @@ class Checkpoint:
         self.family.refuse_unsupported(self.config, directory / "config.json")
         self.files = self._find_tensors()
 
-    def load(self, name: str) -> Weights:
-        """Read one tensor as float32.
+    def load(self, name: str) -> Tensor:
+        """Map one tensor, in the type that it is stored in.
 
         Raises:
             ArtifactError: Its file is damaged.
             ConversionError: It holds NaN or infinity.
         """
-        import torch
-
         with _opened(self.files[name]) as file:
-            weights: Weights = file.get_tensor(name).to(torch.float32).numpy()
-        if not np.isfinite(weights).all():
+            weights: Tensor = file.get_tensor(name)
+        if not is_finite(weights):
             raise ConversionError(
                 "the checkpoint holds weights that are not finite",
                 where=f"{self.files[name]}, tensor {name}",
@@ -72,7 +71,7 @@ class Checkpoint:
     def equal(self, name: str, other: str) -> bool:
         """Tell whether two tensors hold the same values."""
         return self.shape(name) == self.shape(other) and bool(
-            np.array_equal(self.load(name), self.load(other))
+            (self.load(name) == self.load(other)).all()
         )
 
     def _load_config(self) -> Any:  # noqa: ANN401  (a transformers configuration of any model)
@@ -95,6 +94,11 @@ class Checkpoint:
         path = self.dir / SINGLE_NAME
         with _opened(path) as file:
             return dict.fromkeys(file.keys(), path)
+
+
+def is_finite(weights: Tensor) -> bool:
+    """Tell whether a tensor holds neither NaN nor infinity, without a copy of it."""
+    return all(bound.isfinite() for bound in weights.aminmax())
 
 
 def _refuse_adapter(directory: Path) -> None:

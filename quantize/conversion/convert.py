@@ -1,8 +1,8 @@
 """A Hugging Face checkpoint as an unquantised GGUF file.
 
 In: a Checkpoint and its tokenizer. Out: one GGUF file in F32, F16 or BF16, written tensor by
-tensor, so that memory holds one tensor at a time. Knows nothing of llama.cpp's library; whether the
-file is right is proved by verify.
+tensor: memory holds one as it is in the file, and the mapped pages that it is made from. Knows
+nothing of llama.cpp's library; whether the file is right is proved by verify.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from potstill.errors import ConversionError
 from quantize.conversion.added_tokens import name_for_stripping
-from quantize.conversion.checkpoint import Checkpoint
-from quantize.conversion.families.family import Weights, head_dim
+from quantize.conversion.checkpoint import Checkpoint, is_finite
+from quantize.conversion.families.family import head_dim
 from quantize.conversion.rope import rope_tensors
 from quantize.conversion.sampling import add_sampling_defaults
 from quantize.conversion.vocabulary import add_vocabulary
@@ -82,30 +82,30 @@ def add_metadata(
 def gguf_tensors(checkpoint: Checkpoint, base_type: BaseType) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield each tensor's name and values as they stand in the file, one in memory at a time.
 
-    Values of BF16 come as float32: numpy has no such type.
+    Values of BF16 come as their bits, in uint16: numpy has no such type.
 
     Raises:
         ConversionError: A tensor has no place in the architecture, or does not fit the type.
         ArtifactError: The checkpoint is damaged.
     """
-    yield from rope_tensors(checkpoint.config, head_dim(checkpoint.config)).items()
+    for target, divisors in rope_tensors(checkpoint.config, head_dim(checkpoint.config)).items():
+        yield target, divisors.numpy()
     for source, target in gguf_names(checkpoint).items():
-        weights = checkpoint.family.transform(source, checkpoint.load(source), checkpoint.config)
-        yield target, _rounded(weights, base_type, f"{checkpoint.dir}, tensor {source}")
+        yield target, _stored(checkpoint, source, base_type)
 
 
 def _write_tensors(writer: GGUFWriter, checkpoint: Checkpoint, base_type: BaseType) -> None:
     names = gguf_names(checkpoint)
-    for target, values in rope_tensors(checkpoint.config, head_dim(checkpoint.config)).items():
-        _announce(writer, target, values.shape, base_type)
+    for target, divisors in rope_tensors(checkpoint.config, head_dim(checkpoint.config)).items():
+        _announce(writer, target, tuple(divisors.shape), base_type)
     for source, target in names.items():
         _announce(writer, target, checkpoint.shape(source), base_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for _, values in gguf_tensors(checkpoint, base_type):
-        is_bf16 = base_type == "BF16" and values.ndim > 1
-        writer.write_tensor_data(_upper_halves(values) if is_bf16 else values)
+        writer.write_tensor_data(values)
+        del values  # before the next one is made
 
 
 def _announce(writer: GGUFWriter, name: str, shape: tuple[int, ...], base_type: BaseType) -> None:
@@ -156,30 +156,22 @@ def gguf_names(checkpoint: Checkpoint) -> dict[str, str]:
     return names
 
 
-def _rounded(weights: Weights, base_type: BaseType, where: str) -> NDArray[Any]:
-    """Round matrices to the type's precision; vectors stay as they are."""
-    if base_type == "F32" or weights.ndim == 1:
-        return np.ascontiguousarray(weights)
-    if base_type == "BF16":
-        import torch
+def _stored(checkpoint: Checkpoint, source: str, base_type: BaseType) -> NDArray[Any]:
+    """Lay a tensor out for llama.cpp and round it, if it is a matrix: vectors stay float32."""
+    import torch
 
-        tensor = torch.from_numpy(np.ascontiguousarray(weights))
-        rounded: NDArray[Any] = tensor.to(torch.bfloat16).to(torch.float32).numpy()
-        largest = float(torch.finfo(torch.bfloat16).max)
-    else:
-        with np.errstate(over="ignore"):
-            rounded = np.ascontiguousarray(weights, dtype=np.float16)
-        largest = float(np.finfo(np.float16).max)
-    if not np.isfinite(rounded).all():
+    dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    weights = checkpoint.family.transform(source, checkpoint.load(source), checkpoint.config)
+    dtype = dtypes[base_type] if weights.ndim > 1 else torch.float32
+    stored = weights.to(dtype).contiguous()
+    if not is_finite(stored):
         raise ConversionError(
             f"weights are too large for {base_type}",
-            where=where,
-            expected=f"magnitudes up to {largest:g}",
-            found=float(np.abs(weights).max()),
+            where=f"{checkpoint.dir}, tensor {source}",
+            expected=f"magnitudes up to {torch.finfo(dtype).max:g}",
+            found=max(abs(bound.item()) for bound in weights.aminmax()),
         )
-    return rounded
-
-
-def _upper_halves(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Return the bits of BF16: the upper halves of float32's."""
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
+    values: NDArray[Any] = (
+        stored.view(torch.uint16) if dtype is torch.bfloat16 else stored
+    ).numpy()
+    return values

@@ -13,11 +13,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
     from gguf import GGUFWriter
+    from torch import Tensor
 
 YARN_BETAS = {"beta_fast": (32, None), "beta_slow": (1, None)}
 """The bounds of YaRN's ramp that llama.cpp has, whatever the file says."""
@@ -62,20 +60,22 @@ def add_rope(writer: GGUFWriter, config: Any, head_dim: int) -> None:  # noqa: A
             writer.add_rope_scaling_attn_factors(attention_factor)
 
 
-def rope_tensors(config: Any, head_dim: int) -> dict[str, NDArray[np.float32]]:  # noqa: ANN401
+def rope_tensors(config: Any, head_dim: int) -> dict[str, Tensor]:  # noqa: ANN401
     """Return divisors of the frequencies [rotary dimensions / 2], by tensor name, if any."""
+    import torch
+
     rope = _parameters(config)
     if rope.get("rope_type") == "llama3":
         return {"rope_freqs.weight": _llama3_divisors(rope, head_dim)}
     if rope.get("rope_type") == "longrope":
         return {
-            f"rope_factors_{length}.weight": np.array(rope[f"{length}_factor"], dtype=np.float32)
+            f"rope_factors_{length}.weight": torch.tensor(rope[f"{length}_factor"])
             for length in ("long", "short")
         }
     return {}
 
 
-def _llama3_divisors(rope: Mapping[str, Any], head_dim: int) -> NDArray[np.float32]:
+def _llama3_divisors(rope: Mapping[str, Any], head_dim: int) -> Tensor:
     """Source: _compute_llama3_parameters, as quotients of unscaled and scaled frequencies."""
     import torch
 
@@ -86,9 +86,7 @@ def _llama3_divisors(rope: Mapping[str, Any], head_dim: int) -> NDArray[np.float
     smooth = (original / wavelengths - low) / (high - low)
     divisors = 1.0 / ((1.0 - smooth) / factor + smooth)
     divisors = torch.where(wavelengths < original / high, 1.0, divisors)
-    divisors = torch.where(wavelengths > original / low, float(factor), divisors)
-    scaled: NDArray[np.float32] = divisors.numpy()
-    return scaled
+    return torch.where(wavelengths > original / low, float(factor), divisors)
 
 
 def _attention_factor(config: Any) -> float:  # noqa: ANN401

@@ -1,6 +1,6 @@
 """Rows of weights as the blocks of a GGUF type, by the same code that quantises whole files.
 
-In: float32 rows, a type, and what weighs their columns. Out: bytes. Knows nothing of files.
+In: unquantised rows, a type, and what weighs their columns. Out: bytes. Knows nothing of files.
 
 Only ggml's arithmetic is called, on arrays whose sizes were checked: unlike models and files, that
 is safe in any process.
@@ -25,7 +25,7 @@ ROWS_PER_TASK = 256
 
 
 def quantise_rows(
-    weights_RC: NDArray[np.float32],
+    weights_RC: NDArray[Any],
     type_number: int,
     importance_C: NDArray[np.float32] | None = None,
     num_threads: int = 1,
@@ -33,6 +33,7 @@ def quantise_rows(
     """Return rows [R, B] of blocks.
 
     Args:
+        weights_RC: float32, float16, or the bits of bfloat16 in uint16.
         type_number: A GGMLQuantizationType.
         importance_C: Weights of the columns' squared errors, the mean squares of an importance
             matrix; None weighs them as the type does by itself.
@@ -52,14 +53,13 @@ def quantise_rows(
             expected=f"a multiple of {block_columns} columns",
             found=num_columns,
         )
-    weights_RC = np.ascontiguousarray(weights_RC, np.float32)
     blocks_RB = np.empty((num_rows, num_columns // block_columns * block_bytes), np.uint8)
     if importance_C is not None:
         importance_C = np.ascontiguousarray(importance_C, np.float32)
     library = _ggml()
 
     def quantise(first: int) -> None:
-        rows_RC = weights_RC[first : first + ROWS_PER_TASK]
+        rows_RC = _float32(weights_RC[first : first + ROWS_PER_TASK])
         library.ggml_quantize_chunk(
             type_number,
             rows_RC.ctypes.data,
@@ -74,6 +74,12 @@ def quantise_rows(
     with ThreadPoolExecutor(num_threads) as threads:
         list(threads.map(quantise, range(0, num_rows, ROWS_PER_TASK)))
     return blocks_RB
+
+
+def _float32(rows_RC: NDArray[Any]) -> NDArray[np.float32]:
+    if rows_RC.dtype == np.uint16:
+        return (rows_RC.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(rows_RC, np.float32)
 
 
 @cache

@@ -43,8 +43,8 @@ class GgufModel:
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise RuntimeError("the file cannot be loaded")
-        self._vocab = llama_cpp.llama_model_get_vocab(self.pointer)
-        self.vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.vocab = llama_cpp.llama_model_get_vocab(self.pointer)
+        self.vocab_size = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self._longest_piece = 64
         self.trained_context_tokens = llama_cpp.llama_model_n_ctx_train(self.pointer)
 
@@ -56,7 +56,7 @@ class GgufModel:
 
     def describe(self) -> dict[str, Any]:
         """Return sizes, special token ids (-1 where there is none) and the chat template."""
-        vocab = self._vocab
+        vocab = self.vocab
         return {
             "num_parameters": llama_cpp.llama_model_n_params(self.pointer),
             "tensor_bytes": llama_cpp.llama_model_size(self.pointer),
@@ -77,9 +77,9 @@ class GgufModel:
         if source is None:
             raise RuntimeError("the file has no chat template")
         ids = {
-            "bos_token": llama_cpp.llama_vocab_bos(self._vocab),
-            "eos_token": llama_cpp.llama_vocab_eos(self._vocab),
-            "pad_token": llama_cpp.llama_vocab_pad(self._vocab),
+            "bos_token": llama_cpp.llama_vocab_bos(self.vocab),
+            "eos_token": llama_cpp.llama_vocab_eos(self.vocab),
+            "pad_token": llama_cpp.llama_vocab_pad(self.vocab),
         }
         named_tokens = {name: self._text(token) for name, token in ids.items() if token >= 0}
         try:
@@ -93,7 +93,7 @@ class GgufModel:
         room = len(encoded) + 1
         tokens = (llama_cpp.llama_token * room)()
         count = llama_cpp.llama_tokenize(
-            self._vocab, encoded, len(encoded), tokens, room, False, True
+            self.vocab, encoded, len(encoded), tokens, room, False, True
         )
         if count < 0:
             raise RuntimeError(f"a text of {len(encoded)} bytes needs {-count} tokens")
@@ -110,14 +110,14 @@ class GgufModel:
     def _piece(self, token_id: int) -> bytes:
         room = self._longest_piece
         buffer = ctypes.create_string_buffer(room)
-        count = llama_cpp.llama_token_to_piece(self._vocab, token_id, buffer, room, 0, True)
+        count = llama_cpp.llama_token_to_piece(self.vocab, token_id, buffer, room, 0, True)
         if count < 0:
             self._longest_piece = -count
             return self._piece(token_id)
         return buffer.raw[:count]
 
     def _text(self, token_id: int) -> str:
-        return str(llama_cpp.llama_vocab_get_text(self._vocab, token_id).decode())
+        return str(llama_cpp.llama_vocab_get_text(self.vocab, token_id).decode())
 
 
 class Context:
@@ -130,7 +130,7 @@ class Context:
             RuntimeError: There is none, or the settings do not suit the file; llama.cpp's log says
                 why.
         """
-        self._vocab_size = model.vocab_size
+        self._vocab, self._vocab_size = model.vocab, model.vocab_size
         self._pointer = llama_cpp.llama_init_from_model(model.pointer, params)
         if not self._pointer:
             raise RuntimeError("no context can be made for the file")
@@ -161,7 +161,7 @@ class Context:
                 yield logits_V - np.log(np.exp(logits_V).sum())
 
     def greedy(self, prompt_ids: Sequence[int], num_tokens: int) -> list[int]:
-        """Return the most probable tokens after a prompt, each fed back before the next.
+        """Return the most probable tokens after a prompt, each fed back, up to where it stops.
 
         Raises:
             RuntimeError: llama.cpp cannot evaluate the tokens.
@@ -171,7 +171,7 @@ class Context:
             chunk = prompt_ids[first : first + BATCH_TOKENS]
             self.decode(chunk, first, len(prompt_ids) - 1)
         found = [int(self._logits(-1).argmax())]
-        while len(found) < num_tokens:
+        while len(found) < num_tokens and not llama_cpp.llama_vocab_is_eog(self._vocab, found[-1]):
             position = len(prompt_ids) + len(found) - 1
             self.decode(found[-1:], position, position)
             found.append(int(self._logits(-1).argmax()))

@@ -18,9 +18,6 @@ import llama_cpp
 from quantize.quantisation.file_types import FILE_TYPES, FileTypeName
 from quantize.quantisation.imatrix import Importance, read_importance
 
-MAX_TEXT_BYTES = 127
-"""Of a text in llama_model_kv_override (llama.cpp 0c1e57098, llama.h)."""
-
 
 def quantise_file(
     source: Path,
@@ -47,7 +44,7 @@ def quantise_file(
     if imatrix_path is not None:
         importance = read_importance(imatrix_path)
         params.imatrix = _imatrix(importance)
-        params.kv_overrides = _provenance(imatrix_path, importance)
+        params.kv_overrides = _overrides(importance.provenance)
     if tensor_types:
         params.tt_overrides = _tensor_overrides(tensor_types)
     code = llama_cpp.llama_model_quantize(
@@ -67,26 +64,16 @@ def _imatrix(importance: Importance) -> Any:  # noqa: ANN401  (a ctypes array)
     return entries
 
 
-def _provenance(path: Path, importance: Importance) -> Any:  # noqa: ANN401
-    """Tell in the file what it was made with, as llama.cpp's own tool does.
-
-    Source: llama.cpp 0c1e57098, tools/quantize/quantize.cpp: the library writes none of these keys.
-    """
-    values: dict[str, str | int] = {
-        "file": path.name,
-        "dataset": importance.dataset,
-        "entries_count": len(importance.mean_squares),
-        "chunks_count": importance.num_chunks,
-    }
-    overrides = (llama_cpp.llama_model_kv_override * (len(values) + 1))()
-    for override, (name, value) in zip(overrides, values.items(), strict=False):
-        override.key = f"quantize.imatrix.{name}".encode()
+def _overrides(keys: Mapping[str, str | int]) -> Any:  # noqa: ANN401
+    overrides = (llama_cpp.llama_model_kv_override * (len(keys) + 1))()
+    for override, (name, value) in zip(overrides, keys.items(), strict=False):
+        override.key = name.encode()
         if isinstance(value, int):
             override.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT
             override.value.val_i64 = value
         else:
             override.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
-            override.value.val_str = value.encode()[:MAX_TEXT_BYTES]
+            override.value.val_str = value.encode()
     return overrides
 
 

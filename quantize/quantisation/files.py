@@ -7,13 +7,9 @@ beside them. Knows nothing of verification.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
-
-import numpy as np
-from numpy.typing import NDArray
 
 from potstill.files import replacing
 from quantize.config import QuantizeConfig
@@ -21,9 +17,10 @@ from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
 from quantize.llama.process import quantise, usable_threads
 from quantize.models import SourceModel
 from quantize.quantisation.file_types import BASES, FILE_TYPES, FileTypeName, uses_imatrix
-from quantize.quantisation.imatrix import read_importance, write_importance
+from quantize.quantisation.imatrix import Importance, read_importance, write_importance
 from quantize.quantisation.mix import (
     Measured,
+    Mix,
     MixSource,
     choose_mix,
     measure,
@@ -57,7 +54,7 @@ class FileMaker:
             ConfigError: No file can have that size.
         """
         if name in self._model.mixes:
-            return self._make_mix(self._model.mixes[name], path)
+            return self._make_mix(name, path)
         file_type = cast(FileTypeName, name)
         if file_type in BASES:
             self._write_base(path, cast(BaseType, file_type))
@@ -69,6 +66,10 @@ class FileMaker:
         if explained := explain_fallbacks(path, tensor_type):
             logger.info("%s: %s", path.stem, explained)
         return describe_tensors(path, tensor_type) | {"imatrix": imatrix_path is not None}
+
+    def file_type(self, name: str) -> FileTypeName:
+        """Return the file type that a file's header tells."""
+        return self._mix(name).file_type if name in self._model.mixes else cast(FileTypeName, name)
 
     def base_type(self, name: str) -> BaseType:
         """Return the unquantised type that a file is made from, its own if it is one."""
@@ -86,9 +87,9 @@ class FileMaker:
             return False
         return uses_imatrix(cast(FileTypeName, name), self._config.imatrix)
 
-    def importance(self, name: str) -> Mapping[str, NDArray[np.float32]]:
-        """Return the mean squares that a file is made with, by tensor; none without the matrix."""
-        return read_importance(self.imatrix_path).mean_squares if self.uses_imatrix(name) else {}
+    def importance(self, name: str) -> Importance | None:
+        """Return the importance matrix that a file is made with, if it is with one."""
+        return read_importance(self.imatrix_path) if self.uses_imatrix(name) else None
 
     def provide_imatrix(self) -> None:
         """Put the importance matrix beside the files, if it is not there whole."""
@@ -113,10 +114,13 @@ class FileMaker:
             write_record(record_path, path, {"num_tokens": calibration.num_tokens})
         return path
 
-    def _make_mix(self, max_bytes: float, path: Path) -> dict[str, Any]:
-        source = self._mix_source
+    def _mix(self, name: str) -> Mix:
+        return choose_mix(self._measured, self._model.mixes[name])
+
+    def _make_mix(self, name: str, path: Path) -> dict[str, Any]:
+        source, max_bytes = self._mix_source, self._model.mixes[name]
         refuse_too_small(source.base_path, max_bytes, path.stem)
-        mix = choose_mix(self._measured, max_bytes)
+        mix = self._mix(name)
         source.quantise(mix.types, mix.file_type, path)
         return describe_tensors(path, None) | {
             "imatrix": source.quantises_with_imatrix,

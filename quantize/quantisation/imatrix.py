@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from quantize.quantisation.calibration import Calibration
 
 SUM_SUFFIX, COUNT_SUFFIX = ".in_sum2", ".counts"
+MAX_TEXT_BYTES = 127
+"""Of a text in llama_model_kv_override (llama.cpp 0c1e57098, llama.h)."""
 HEAD = "lm_head.weight"
 """Left out, as llama.cpp's own tool does: as the embedding it serves two purposes."""
 
@@ -40,11 +42,27 @@ class Importance:
         mean_squares: Per GGUF tensor the mean squared input [C], float32.
         dataset: What it was computed from, in words.
         num_chunks: From how many sequences.
+        file_name: Of the file that holds it.
     """
 
     mean_squares: Mapping[str, NDArray[np.float32]]
     dataset: str
     num_chunks: int
+    file_name: str
+
+    @property
+    def provenance(self) -> dict[str, str | int]:
+        """Keys by which a file tells that it was made with this, as llama.cpp's own tool writes.
+
+        Source: llama.cpp 0c1e57098, tools/quantize/quantize.cpp: the library writes none of them.
+        """
+        values: dict[str, str | int] = {
+            "file": _cut(self.file_name),
+            "dataset": _cut(self.dataset),
+            "entries_count": len(self.mean_squares),
+            "chunks_count": self.num_chunks,
+        }
+        return {f"quantize.imatrix.{name}": value for name, value in values.items()}
 
 
 def write_importance(
@@ -111,7 +129,11 @@ def read_importance(path: Path) -> Importance:
             found=error,
             hint="delete it and run the same command again",
         ) from error
-    return Importance(mean_squares, dataset, num_chunks)
+    return Importance(mean_squares, dataset, num_chunks, path.name)
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
 
 
 def _sums_of_squares(

@@ -278,9 +278,11 @@ class _Measurement:
 
     def _changes(self, name: str, weights_RC: NDArray[np.float32]) -> dict[str, Any]:
         """Return weights under the checkpoint's name, rows in its order."""
+        import torch
+
         checkpoint, source = self._source.checkpoint, self._sources[name]
-        rows_R1 = np.arange(len(weights_RC), dtype=np.float32)[:, None]
-        order_R = checkpoint.family.transform(source, rows_R1, checkpoint.config)[:, 0].astype(int)
+        rows_R1 = torch.arange(len(weights_RC))[:, None]
+        order_R = checkpoint.family.transform(source, rows_R1, checkpoint.config)[:, 0].numpy()
         original_RC = np.empty_like(weights_RC)
         original_RC[order_R] = weights_RC
         return {source: original_RC}

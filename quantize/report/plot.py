@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.files import disk_errors, replacing
-from quantize.report.pareto import Facts, pareto_front
+from quantize.report.pareto import Facts
 
 COLOURS = {"student": "#0072b2", "teacher": "#d55e00"}
 """Told apart by the colour-blind too (Okabe & Ito 2008)."""
@@ -30,7 +30,7 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
     panel = figure.subplots()
     for role, colour in COLOURS.items():
         own = [file for file in files if file["role"] == role]
-        front = pareto_front(own)
+        front = sorted((one for one in own if one["on_pareto_front"]), key=_megabytes)
         panel.plot(
             [_megabytes(file) for file in front],
             [_height(file) for file in front],
@@ -40,7 +40,7 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
             label=f"{role}: Pareto front" if front else None,
         )
         for file in own:
-            on_front, best = file in front, file["name"] == recommended
+            on_front, best = file["on_pareto_front"], file["name"] == recommended
             panel.errorbar(
                 _megabytes(file),
                 _height(file),

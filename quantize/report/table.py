@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from quantize.report.pareto import Facts, pareto_front
+from quantize.report.pareto import Facts
 
 Column = tuple[str, Callable[[Facts], str]]
 
@@ -34,6 +34,7 @@ COST: tuple[Column, ...] = (
     ("Prompt tokens/s", lambda f: f"{f['prompt_tokens_per_second']:,.0f}"),
     ("Decode tokens/s", lambda f: f"{f['decode_tokens_per_second']:,.1f}"),
     ("Peak memory, MB", lambda f: f"{f['peak_memory_bytes'] / 1e6:,.0f}"),
+    ("Pareto front", lambda f: "yes" if f["on_pareto_front"] else "no"),
 )
 
 
@@ -44,13 +45,7 @@ def nearness_table(files: Sequence[Facts], recommended: str) -> str:
 
 def cost_table(files: Sequence[Facts], recommended: str) -> str:
     """Return what each file takes, and whether another of its model is both smaller and nearer."""
-    fronts = [
-        file["name"]
-        for role in ("student", "teacher")
-        for file in pareto_front([one for one in files if one["role"] == role])
-    ]
-    front: Column = ("Pareto front", lambda f: "yes" if f["name"] in fronts else "no")
-    return _table(files, recommended, (*COST, front))
+    return _table(files, recommended, COST)
 
 
 def _table(files: Sequence[Facts], recommended: str, columns: Sequence[Column]) -> str:

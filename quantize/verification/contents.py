@@ -11,8 +11,8 @@ itself is right is for others to prove.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,14 @@ from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import BaseType, add_metadata, gguf_tensors
 from quantize.llama.blocks import quantise_rows
+from quantize.quantisation.file_types import FILE_TYPES, FileTypeName
+from quantize.quantisation.imatrix import Importance
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderField, ReaderTensor
 
-IMATRIX_PREFIX = "quantize.imatrix."
+COUNTS = ("GGUF.tensor_count", "GGUF.kv_count")
+"""What the reader adds that a header alone cannot tell; a wrong one misses or finds too much."""
 
 MAX_QUOTED = 200
 """Characters of a value that are quoted in an error."""
@@ -39,17 +42,17 @@ class Origin:
 
     Attributes:
         name: The model's name in the file's metadata.
-        gguf_type: The type that was asked for.
+        file_type: What its header tells; of a mix, the commonest.
         base_type: The type that was converted to, and quantised from.
-        importance: Mean squares of the importance matrix, by tensor name; empty without one.
+        importance: What it was quantised with, if anything.
     """
 
     checkpoint: Checkpoint
     tokenizer: Any
     name: str
-    gguf_type: str
+    file_type: FileTypeName
     base_type: BaseType
-    importance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    importance: Importance | None = None
 
 
 def check_contents(path: Path, origin: Origin, num_threads: int) -> None:
@@ -58,10 +61,10 @@ def check_contents(path: Path, origin: Origin, num_threads: int) -> None:
     Raises:
         ConversionError: Something differs.
     """
-    from gguf import GGUFReader
+    from quantize.verification.reader import BoundedReader
 
     try:
-        reader = GGUFReader(path)
+        reader = BoundedReader(path)
     except (ValueError, KeyError, IndexError) as error:
         raise refusal(path, "its header cannot be read", "GGUF", str(error)) from error
     _check_metadata(path, reader, origin)
@@ -82,7 +85,7 @@ def _check_metadata(path: Path, reader: GGUFReader, origin: Origin) -> None:
         writer.close()
         wanted = _values(GGUFReader(header_path))
     found = _values(reader)
-    wanted |= _added_by_quantising(origin, found)
+    wanted |= _added_by_quantising(origin)
     for key in [*wanted, *found]:
         if found.get(key) != wanted.get(key):
             raise refusal(
@@ -93,33 +96,28 @@ def _check_metadata(path: Path, reader: GGUFReader, origin: Origin) -> None:
             )
 
 
-def _added_by_quantising(
-    origin: Origin, found: dict[str, tuple[Any, Any]]
-) -> dict[str, tuple[Any, Any]]:
-    """Return what a quantised file has besides; where its weights come from is only told, not used.
+def _added_by_quantising(origin: Origin) -> dict[str, tuple[Any, Any]]:
+    """Return what llama.cpp writes besides, or instead."""
+    from gguf import GGML_QUANT_VERSION, GGUFValueType
 
-    A mix of types has no number of its own.
-    """
-    from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
-
-    if origin.gguf_type == origin.base_type:
-        return {}
-    told = {key: value for key, value in found.items() if key.startswith(IMATRIX_PREFIX)}
-    numbers = {member.name.removeprefix("MOSTLY_"): member.value for member in LlamaFileType}
-    unsigned = [GGUFValueType.UINT32]
-    file_type = found.get("general.file_type", (unsigned, None))
-    return told | {
-        "general.quantization_version": (unsigned, GGML_QUANT_VERSION),
-        "general.file_type": (unsigned, numbers.get(origin.gguf_type, file_type[1])),
+    added: dict[str, str | int] = {
+        "general.quantization_version": GGML_QUANT_VERSION,
+        "general.file_type": FILE_TYPES[origin.file_type].ftype,
+    }
+    if origin.importance is not None:
+        added |= origin.importance.provenance
+    text, number = [GGUFValueType.STRING], [GGUFValueType.UINT32]
+    return {
+        key: (text if isinstance(value, str) else number, value) for key, value in added.items()
     }
 
 
 def _values(reader: GGUFReader) -> dict[str, tuple[Any, Any]]:
-    """Return types and values by key; what the reader itself adds is left out."""
+    """Return types and values by key."""
     return {
         name: (one.types, _content(one))
         for name, one in reader.fields.items()
-        if not name.startswith("GGUF.")
+        if name not in COUNTS
     }
 
 
@@ -139,20 +137,22 @@ def _check_tensors(path: Path, reader: GGUFReader, origin: Origin, num_threads: 
     found = {tensor.name: tensor for tensor in reader.tensors}
     wanted_names = []
     faults: list[str] = []
+    mean_squares = origin.importance.mean_squares if origin.importance else {}
     for name, values in gguf_tensors(origin.checkpoint, origin.base_type):
         wanted_names.append(name)
         if name not in found:
             faults.append(f"tensor {name} is missing")
             continue
-        fault = _fault(found[name], values, origin.importance.get(name), num_threads)
+        fault = _fault(found[name], values, mean_squares.get(name), num_threads)
         if fault is not None:
             faults.append(f"tensor {name} {fault}")
+        del values  # before the next one is made
     faults += [f"tensor {name} belongs to no such model" for name in found.keys() - wanted_names]
     if faults:
         raise refusal(
             path,
             "its tensors are not the checkpoint's",
-            f"what {origin.gguf_type} makes of the checkpoint's {len(wanted_names)} tensors",
+            f"what {origin.file_type} makes of the checkpoint's {len(wanted_names)} tensors",
             f"{faults[0]}; {len(faults)} of {len(wanted_names)} tensors differ",
             "the file is another checkpoint's, or this one's of another time"
             if len(faults) > len(wanted_names) / 2
@@ -170,7 +170,7 @@ def _fault(
     shape = tuple(tensor.shape.tolist()[::-1])
     if shape != values.shape:
         return f"has shape {shape}, expected {values.shape}"
-    rows = values.astype(np.float32, copy=False).reshape(-1, values.shape[-1])
+    rows = values.reshape(-1, values.shape[-1])
     wanted = quantise_rows(rows, int(tensor.tensor_type), importance, num_threads)
     found = np.ascontiguousarray(tensor.data).view(np.uint8).reshape(wanted.shape)
     if np.array_equal(found, wanted):
@@ -188,20 +188,21 @@ def _in_order(rows: NDArray[np.uint8]) -> NDArray[Any]:
 
 
 def _check_padding(path: Path, reader: GGUFReader) -> None:
-    """Look at what no tensor owns: nothing but zeros up to the next tensor, or the end."""
+    """Look at what neither header nor tensors own: zeros up to the next tensor, or the end."""
     for start, end in _gaps(reader):
         rest = reader.data[start:end]
         if len(rest) != end - start or rest.any():
             raise refusal(
                 path,
-                "there is something else than zeros between its tensors",
+                "there is something else than zeros before, between or after its tensors",
                 f"{end - start} zeros from byte {start} on",
                 f"{rest[: MAX_QUOTED // 4].tolist()}",
             )
 
 
 def _gaps(reader: GGUFReader) -> Iterator[tuple[int, int]]:
-    start = reader.data_offset
+    infos = [one.field for one in reader.tensors]
+    start = max(int(one.offset) + sum(part.nbytes for part in one.parts) for one in infos)
     for tensor in sorted(reader.tensors, key=lambda one: int(one.data_offset)):
         yield start, int(tensor.data_offset)
         start = int(tensor.data_offset + tensor.n_bytes)

@@ -9,6 +9,7 @@ Shape legend: T predicted tokens of all sequences in order, V vocabulary.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from quantize.conversations import read_tokenised
 from quantize.loading import load_model
 
 NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
-"""Prompts that are continued, and by how many tokens: whether a file generates as it predicts shows
-at once."""
+"""Conversations that are continued, and by how many tokens: whether a file generates as it predicts
+shows at once."""
+
+TOKENS_BEFORE_END = 4
+"""Tokens of an answer that are left out when its end is to be written."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Continuation:
-    """The checkpoint's own greedy continuation of a prompt.
+    """The checkpoint's own greedy continuation of a prompt, up to where it stops.
 
     Attributes:
         margins_nats: By how much each token was more probable than the next best one.
@@ -96,7 +100,12 @@ def read_held_out(
 
 
 def write_reference_logprobs(
-    checkpoint_dir: Path, held_out: HeldOut, path: Path, *, label: str
+    checkpoint_dir: Path,
+    held_out: HeldOut,
+    path: Path,
+    *,
+    label: str,
+    stops: Collection[int] = (),
 ) -> None:
     """Write the checkpoint's log-probabilities [T, V] as float32, computed in float32.
 
@@ -105,6 +114,7 @@ def write_reference_logprobs(
 
     Args:
         label: What to call the checkpoint in the progress.
+        stops: The tokens at which it stops.
 
     Raises:
         ConversionError: transformers cannot load the checkpoint.
@@ -115,8 +125,7 @@ def write_reference_logprobs(
     model = load_model(checkpoint_dir)
     with torch.inference_mode():
         continuations = [
-            _continuation(model, sequence["token_ids"][: sequence["start"] + 1])
-            for sequence in held_out.sequences[:NUM_GREEDY_PROMPTS]
+            _continuation(model, prompt, stops) for prompt in _greedy_prompts(held_out, stops)
         ]
     text = json.dumps([asdict(one) for one in continuations])
     write_text_atomically(_continuations_path(path), text)
@@ -142,7 +151,7 @@ def write_reference_logprobs(
 
 
 def read_continuations(logprobs_path: Path) -> list[Continuation]:
-    """Return the checkpoint's continuations of the first prompts, kept beside `logprobs_path`."""
+    """Return the checkpoint's continuations, kept beside `logprobs_path`."""
     text = _continuations_path(logprobs_path).read_text(encoding="utf-8")
     return [Continuation(**one) for one in json.loads(text)]
 
@@ -151,13 +160,30 @@ def _continuations_path(logprobs_path: Path) -> Path:
     return logprobs_path.with_suffix(".json")
 
 
-def _continuation(model: Any, prompt_ids: list[int]) -> Continuation:  # noqa: ANN401
+def _greedy_prompts(held_out: HeldOut, stops: Collection[int]) -> Iterator[list[int]]:
+    """Yield prompts, and each once more with its answer up to where it soon ends."""
+    for sequence in held_out.sequences[:NUM_GREEDY_PROMPTS]:
+        prompt_ids, answer_ids = (
+            sequence["token_ids"][: sequence["start"] + 1],
+            sequence["target_ids"],
+        )
+        yield prompt_ids
+        end = next((index for index, token in enumerate(answer_ids) if token in stops), 0)
+        if end > TOKENS_BEFORE_END:
+            yield prompt_ids + answer_ids[: end - TOKENS_BEFORE_END]
+
+
+def _continuation(
+    model: Any,  # noqa: ANN401
+    prompt_ids: list[int],
+    stops: Collection[int],
+) -> Continuation:
     import torch
 
     token_ids: list[int] = []
     margins: list[float] = []
     fed, cache = prompt_ids, None
-    while len(token_ids) < NUM_GREEDY_TOKENS:
+    while len(token_ids) < NUM_GREEDY_TOKENS and not (token_ids and token_ids[-1] in stops):
         ids = torch.tensor([fed], device=model.device)
         output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values

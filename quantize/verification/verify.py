@@ -73,7 +73,7 @@ def verify_file(
     _check_token_ids(path, answer, expected)
     check_contents(path, origin, num_threads)
     _check_kl(path, compared_T, kl_bound_nats)
-    near_tie_nats = NEAR_TIES_NATS.get(origin.gguf_type)
+    near_tie_nats = NEAR_TIES_NATS.get(origin.file_type)
     if near_tie_nats is not None:
         _check_continuations(path, answer["greedy"], continuations, near_tie_nats)
     return Measurement.of(answer, compared_T, held_out.sequences)
@@ -99,10 +99,20 @@ def _check_continuations(
     """Compare up to the first difference, after which both have other prompts."""
     for index, (ids, wanted) in enumerate(zip(found, continuations, strict=True)):
         first = _first_difference(ids, wanted.token_ids)
-        if first < len(ids) and wanted.margins_nats[first] > near_tie_nats:
+        if first == len(wanted.token_ids) < len(ids):
             raise refusal(
                 path,
-                f"it continues held-out prompt {index} otherwise than the checkpoint",
+                f"it goes on where the checkpoint stops, in greedy continuation {index}",
+                f"the end after token {first - 1}, {wanted.token_ids[-1]}",
+                f"{ids[first]}",
+            )
+        if (
+            first < min(len(ids), len(wanted.token_ids))
+            and wanted.margins_nats[first] > near_tie_nats
+        ):
+            raise refusal(
+                path,
+                f"it writes greedy continuation {index} otherwise than the checkpoint",
                 f"at token {first} {wanted.token_ids[first]}, which leads by "
                 f"{wanted.margins_nats[first]:.3f} nats",
                 f"{ids[first]}",

@@ -10,22 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from potstill.errors import ConversionError
 from quantize.conversion.rope import add_rope, rope_settings
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
-
-Weights = NDArray[np.float32]
+    from torch import Tensor
 
 Settings = Mapping[str, tuple[object, tuple[object, ...]]]
 """By the name of a setting: what the configuration says, and what llama.cpp can do."""
 
 
-def keep_as_is(name: str, weights: Weights, config: Any) -> Weights:  # noqa: ANN401, ARG001
+def keep_as_is(name: str, weights: Tensor, config: Any) -> Tensor:  # noqa: ANN401, ARG001
     """Return the weights unchanged: llama.cpp uses the checkpoint's own layout."""
     return weights
 
@@ -92,7 +88,7 @@ class Family:
     """
 
     gguf_arch: str
-    transform: Callable[[str, Weights, Any], Weights] = keep_as_is
+    transform: Callable[[str, Tensor, Any], Tensor] = keep_as_is
     add_hyperparameters: Callable[[GGUFWriter, Any], None] = add_shape
     activations: tuple[str, ...] = ("silu",)
     rope_types: tuple[str, ...] = ("default", "linear", "yarn")

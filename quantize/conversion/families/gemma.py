@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from quantize.conversion.families.family import Family, Settings, Weights, add_shape
+from quantize.conversion.families.family import Family, Settings, add_shape
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
+    from torch import Tensor
 
 LAYERS_OF_27B = 62
 """The number of layers by which llama.cpp knows Gemma 3 27B, whose attention it scales by another
 size than the head's (commit 0c1e57098, src/models/gemma3.cpp)."""
 
 
-def add_one_to_norms(name: str, weights: Weights, config: Any) -> Weights:  # noqa: ANN401, ARG001
+def add_one_to_norms(name: str, weights: Tensor, config: Any) -> Tensor:  # noqa: ANN401, ARG001
     """Add the 1 that Gemma adds to the scale of a norm when it computes.
 
     Source: transformers 5.19, Gemma3RMSNorm.forward.
     """
-    return weights + np.float32(1) if name.endswith("norm.weight") else weights
+    return weights.float() + 1 if name.endswith("norm.weight") else weights
 
 
 def add_gemma3_shape(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401

@@ -5,21 +5,19 @@ In: configurations and weights. Out: rows of the table of architectures. Knows n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from quantize.conversion.families.family import (
-    Family,
-    Settings,
-    Weights,
-    add_shape_within_window,
-)
+from quantize.conversion.families.family import Family, Settings, add_shape_within_window
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SMOLLM3_NO_ROPE_INTERVAL = 4
 """llama.cpp leaves every fourth layer of SmolLM3 without rotary embedding (commit 0c1e57098,
 src/models/smollm3.cpp)."""
 
 
-def permute_query_key(name: str, weights: Weights, config: Any) -> Weights:  # noqa: ANN401
+def permute_query_key(name: str, weights: Tensor, config: Any) -> Tensor:  # noqa: ANN401
     """Reorder the rows of query and key projections from rotary halves to rotary pairs.
 
     Source: llama.cpp conversion/llama.py, LlamaModel.permute (commit 0c1e57098).

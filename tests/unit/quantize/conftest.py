@@ -111,9 +111,9 @@ def proof(
         write_conversations(conversations_dir, talk(tokenizer))
         held_out = read_held_out(conversations_dir, 60)
         vocab_size = Checkpoint(checkpoint_dir).config.vocab_size
-        logprobs_path = tmp_path / "logprobs.npy"
-        write_reference_logprobs(checkpoint_dir, held_out, logprobs_path, label="test")
         expected = read_expected(tokenizer, checkpoint_dir, vocab_size, held_out.chats)
+        logprobs_path, stops = tmp_path / "logprobs.npy", expected.special.eog
+        write_reference_logprobs(checkpoint_dir, held_out, logprobs_path, label="test", stops=stops)
         return expected, held_out, logprobs_path
 
     return prove

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from quantize.report.pareto import mark_pareto_fronts
+
 
 def file_facts(name: str, size: int, kl_nats: float, **changes: Any) -> dict[str, Any]:
     role, _, gguf_type = name.partition("-")
@@ -38,9 +40,11 @@ def file_facts(name: str, size: int, kl_nats: float, **changes: Any) -> dict[str
 @pytest.fixture
 def files() -> list[dict[str, Any]]:
     """Two files on the student's front, one that a smaller one beats, and the teacher's."""
-    return [
-        file_facts("student-F16", 270_000_000, 0.0),
-        file_facts("student-Q8_0", 145_000_000, 0.09),
-        file_facts("student-Q4_K_M", 89_000_000, 0.071),
-        file_facts("teacher-F16", 300_000_000, 0.00001),
-    ]
+    return mark_pareto_fronts(
+        [
+            file_facts("student-F16", 270_000_000, 0.0),
+            file_facts("student-Q8_0", 145_000_000, 0.09),
+            file_facts("student-Q4_K_M", 89_000_000, 0.071),
+            file_facts("teacher-F16", 300_000_000, 0.00001),
+        ]
+    )

@@ -8,6 +8,16 @@ def test_a_file_that_is_larger_and_worse_is_not_on_the_front(files):
     assert [file["name"] for file in front] == ["student-Q4_K_M", "student-F16"]
 
 
+def test_each_models_files_have_a_front_of_their_own(files):
+    marked = {file["name"]: file["on_pareto_front"] for file in files}
+    assert marked == {
+        "student-F16": True,
+        "student-Q8_0": False,
+        "student-Q4_K_M": True,
+        "teacher-F16": True,
+    }
+
+
 def test_of_files_that_are_alike_one_counts():
     alike = [file_facts("student-Q5_0", 10, 0.1), file_facts("student-Q5_K_M", 10, 0.1)]
     assert pareto_front(alike) == alike[:1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,10 @@ def swap_two_tokens(path: Path) -> None:
     first[0], second[0] = second[0], first[0]
 
 
+def swap_end_of_turn(path: Path) -> None:
+    set_field(path, "tokenizer.ggml.eot_token_id", 1)
+
+
 def hide_a_token(path: Path) -> None:
     """Llama.cpp still finds it in texts, but writes nothing for it."""
     from gguf import GGUFReader, TokenType
@@ -147,6 +152,7 @@ FAULTS = {
     change_the_template: "chat template is not the checkpoint's",
     change_the_rotary_base: "at the key llama.rope.freq_base",
     swap_eos: "eos token is not the checkpoint's",
+    swap_end_of_turn: "at the key tokenizer.ggml.eot_token_id",
     hide_a_token: "writes the tokens of test text",
     swap_two_tokens: "other token ids than the checkpoint",
     leave_rotary_rows_in_halves: "right rows in another order, as for another rotary layout",
@@ -222,3 +228,25 @@ def test_another_continuation_is_refused_unless_it_was_nearly_a_tie(verify, monk
                 run()
         else:
             run()
+
+
+def test_greedy_text_ends_where_the_checkpoint_stops(verify, proof, monkeypatch):
+    path, _ = verify
+    directory = path.with_name("good")
+    first, *_ = read_continuations(path.with_name("logprobs.npy"))
+    stop = first.token_ids[2]
+    eos = load_tokenizer(directory).eos_token_id
+    settings = json.dumps({"eos_token_id": [eos, stop]})
+    (directory / "generation_config.json").write_text(settings)
+    expected, held_out, logprobs_path = proof(directory)
+    ended, *_ = read_continuations(logprobs_path)
+    assert ended.token_ids == first.token_ids[: first.token_ids.index(stop) + 1]
+    convert_again(path, Checkpoint(directory))
+    origin = Origin(Checkpoint(directory), load_tokenizer(directory), "tiny", "F16", "F16")
+    arguments = {"origin": origin, "kl_bound_nats": 2e-4, "num_threads": 1}
+    verify_file(path, expected, held_out, logprobs_path, **arguments)
+    sooner = Continuation(ended.prompt_ids, ended.token_ids[:1], ended.margins_nats[:1])
+    monkeypatch.setattr(f"{verify_file.__module__}.read_continuations", lambda _: [sooner])
+    assert len(ended.token_ids) > 1
+    with pytest.raises(ConversionError, match="goes on where the checkpoint stops"):
+        verify_file(path, expected, held_out, logprobs_path, **arguments)
