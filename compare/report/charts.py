@@ -141,7 +141,7 @@ def quality_chart(files: Sequence[QuantisedFile]) -> QualityChart | None:
             and other.bytes > file.bytes
         ]
         following = min(larger, key=lambda other: other.bytes, default=None)
-        return following and (x(following), y(_level(following)))
+        return None if following is None else (x(following), y(_level(following)))
 
     points = [Point(file, x(file), y(_level(file)), step(file)) for file in files]
     decades = {f"{10.0**power:g}": y(power) for power in range(lowest, highest + 1)}
