@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from potstill.rundir import RunDirectory
+from tests.fixtures.served import KEY, Server
 from tests.fixtures.tiny_gguf import smollm2_path
-
-from .conftest import POTSTILL
 
 playwright = pytest.importorskip("playwright.sync_api")
 expect = playwright.expect
@@ -28,9 +24,10 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no chromium on this machine (Debian: apt install chromium)"
 )
 
-KEY, VISITORS_KEY = "a-secret-key", "another-secret-key"
+VISITORS_KEY = "another-secret-key"
 HOSTILE = """<img src=x onerror="document.title='taken over'">"""
 PATIENCE_SECONDS = 300
+expect.set_options(timeout=1000 * PATIENCE_SECONDS)
 PHONE = {"width": 360, "height": 740}
 FIGURES = re.compile(r"first token \d+\.\d\d s · \d+\.\d tokens/s · 8 tokens")
 
@@ -48,25 +45,11 @@ def run_directory(tmp_path_factory) -> RunDirectory:
 
 
 @contextmanager
-def serving(run_directory: RunDirectory, log_path: Path, *options: str) -> Iterator[str]:
+def serving(run_directory: RunDirectory, log_path: Path, **config: object) -> Iterator[str]:
     """Serve until the block ends; gives the playground's address."""
-    command = [POTSTILL, "serve", run_directory.root, "--set=serve.port=0", *options]
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--set=serve.threads=1"],
-            stderr=log,
-            env={**os.environ, "POTSTILL_API_KEY": KEY},
-        )
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (found := re.search(r"serving .* at (\S+)/v1", log_path.read_text())):
-            assert process.poll() is None, log_path.read_text()
-            assert time.monotonic() < deadline, log_path.read_text()
-            time.sleep(0.1)
-        yield f"{found[1]}/"
-    finally:
-        process.terminate()
-        process.wait()
+    server = Server(run_directory, log_path, **config)
+    yield f"{server.root_url}/"
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +64,12 @@ def live_url(run_directory, tmp_path_factory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("live")
     digest = hashlib.sha256(VISITORS_KEY.encode()).hexdigest()
     (directory / "keys.toml").write_text(f'[keys.visitor]\nsha256 = "{digest}"\n')
-    options = (
-        f"--set=serve.keys_path={directory / 'keys.toml'}",
-        "--set=serve.experiments.assistant.variants.student.weight=1",
-        "--set=serve.experiments.assistant.variants.teacher.weight=0",
-    )
-    with serving(run_directory, directory / "log", *options) as url:
+    variants = {"student": {"weight": 1}, "teacher": {"weight": 0}}
+    config = {
+        "keys_path": str(directory / "keys.toml"),
+        "experiments": {"assistant": {"variants": variants}},
+    }
+    with serving(run_directory, directory / "log", **config) as url:
         yield url
 
 
@@ -143,7 +126,7 @@ def add_to_requests(page: playwright.Page, **parameters: object) -> None:
 
 def answered(page: playwright.Page) -> None:
     """Wait until nothing is written any more."""
-    expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=1000 * PATIENCE_SECONDS)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
 def width(page: playwright.Page) -> int:
