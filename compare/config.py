@@ -55,8 +55,8 @@ class AssayConfig(Table):
     """Whether a judge that has failed one control is asked no more: an invalid judge's win rate
     means nothing, and its answers may cost money."""
     known_worse: SideConfig | None = None
-    """A model known to be worse than the teacher, such as the untrained student, as one more
-    control; None leaves it to answers that are damaged on purpose."""
+    """A model known to be worse than the teacher, as one more control. None takes the run's student
+    as it was before training, where that is the teacher with parts left out and far from it."""
 
 
 class CompareConfig(Table):

@@ -13,7 +13,7 @@ SHARE_OF_PEAK = 0.5
 FIXED_SECONDS = 20.0
 PROCESS_BYTES = 1.0e9
 PAGE_BYTES = 1e6
-NUM_CONTROLS = 7
+NUM_CONTROLS = 8
 RUBRIC_TOKENS = 500
 
 
@@ -45,7 +45,8 @@ def _answered_and_judged(config: CompareConfig, workload: Workload, num_prompts:
     answer_tokens = min(config.max_tokens, workload.completion_tokens)
     num_pairs = num_prompts * config.samples_per_prompt
     num_assayed = min(config.assay.num_prompts, num_prompts)
-    answered = (2 * num_pairs + num_assayed) * (workload.prompt_tokens + answer_tokens)
+    # For the assay the teacher answers once more, and so does the untrained student.
+    answered = 2 * (num_pairs + num_assayed) * (workload.prompt_tokens + answer_tokens)
     here = [
         judge
         for judge in config.judges

@@ -16,13 +16,21 @@ from rich.console import Console
 
 from compare.answers.answers import Answer, Role, Sampling
 from compare.answers.cache import JsonCache
-from compare.answers.client import Endpoint, find_endpoint
+from compare.answers.client import Endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.answers.inputs import read_asked, settings
 from compare.answers.questions import Question
-from compare.answers.serving import FileSide, OpenEndpoint, Serving, Sides
+from compare.answers.serving import (
+    FileSide,
+    ModelFiles,
+    OpenEndpoint,
+    Serving,
+    Sides,
+    endpoint_of,
+)
 from compare.config import CompareConfig, SideConfig
+from compare.judges.controls import UNTRAINED
 from compare.judges.decision import decide, judgement_rows
 from compare.judges.examples import examples
 from compare.judges.health import is_sound_so_far
@@ -33,11 +41,12 @@ from compare.measurement.heldout import longest_first, prompt_lengths
 from compare.measurement.machine import describe_machine
 from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_evaluation
 from compare.measurement.served import Served, measure_served, prompts_read_otherwise
+from compare.measurement.untrained import untrained_file
 from compare.report.page import render_page
 from compare.report.report import Report, build_report
 from compare.report.summary import verdict_sentences
 from compare.report.table import render_table
-from potstill.files import disk_errors, write_text_atomically
+from potstill.files import disk_errors, sha256_file, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageName, StageSession
@@ -65,7 +74,7 @@ def run(config: CompareConfig, run_directory: RunDirectory) -> Manifest:
     """
 
     def open_endpoint(
-        models: Sequence[str], context_tokens: int, max_parallel: int, log_path: Path
+        models: ModelFiles, context_tokens: int, max_parallel: int, log_path: Path
     ) -> AbstractContextManager[str]:
         port = free_port()
         command = serve_command(run_directory.root, models, port, context_tokens, max_parallel)
@@ -107,7 +116,7 @@ def _compare(
     questions = [one for one in questions if one.prompt_id in lengths]
     serving = _serving(config, session, run, max(lengths.values()), open_endpoint)
 
-    sides = _sides(config, run)
+    sides = _sides(config, run, session.scratch_dir)
     fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
     sft = sft_evaluation(config.sft_run, run) if run and config.sft_run else None
     served = _served(config, run, sides, measured, questions, serving)
@@ -176,28 +185,21 @@ def _served(
     return served
 
 
-def _sides(config: CompareConfig, run: RunFiles | None) -> Sides:
+def _sides(config: CompareConfig, run: RunFiles | None, scratch_dir: Path) -> Sides:
     sides: dict[Role, FileSide | Endpoint] = {}
     given: dict[Role, SideConfig | None] = {"student": config.student, "teacher": config.teacher}
     given["known_worse"] = config.assay.known_worse
     for role, side in given.items():
         if side is not None:
-            sides[role] = _elsewhere(side, config)
+            sides[role] = endpoint_of(side, config)
         elif run is not None and role != "known_worse":
             file = run.recommended if role == "student" else run.reference
             sides[role] = FileSide(str(file["name"]), run.sha256(file))
+    if run is not None and "known_worse" not in sides:
+        path = untrained_file(run, scratch_dir)
+        if path is not None:
+            sides["known_worse"] = FileSide(UNTRAINED, sha256_file(path), path)
     return sides
-
-
-def _elsewhere(side: SideConfig, config: CompareConfig) -> Endpoint:
-    return find_endpoint(
-        side.base_url,
-        side.model,
-        side.api_key_variable,
-        timeout_seconds=config.request_timeout_seconds,
-        max_retries=config.max_retries,
-        limit_name=side.limit_name,
-    )
 
 
 def _judge(

@@ -6,6 +6,7 @@ Knows nothing of what it serves, but for `/readyz` and OpenAI's API.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from compare.answers.serving import ModelFiles
 from potstill.config import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError
 from potstill.files import disk_errors
@@ -29,19 +31,21 @@ NUM_LOG_LINES = 12
 
 
 def serve_command(
-    run_dir: Path, models: Sequence[str], port: int, context_tokens: int, max_parallel: int = 1
+    run_dir: Path, models: ModelFiles, port: int, context_tokens: int, max_parallel: int = 1
 ) -> list[str]:
-    """Return the command that serves model files of a run.
+    """Return the command that serves model files of a run, and others by their paths.
 
     Args:
         max_parallel: Requests decoded together; one where speed for one user is measured.
     """
+    paths = [(name, str(path)) for name, path in models.items() if path is not None]
     settings = {
         "host": HOST,
         "port": port,
-        # The run's files and nothing else, by whatever its configuration serves to users.
-        **dict.fromkeys(("paths", "upstreams", "cascades", "experiments"), "{}"),
-        "models": "[" + ", ".join(f'"{name}"' for name in models) + "]",
+        # These files and nothing else, by whatever the run's configuration serves to users.
+        **dict.fromkeys(("upstreams", "cascades", "experiments"), "{}"),
+        "models": json.dumps([name for name, path in models.items() if path is None]),
+        "paths": "{" + ", ".join(f"{json.dumps(n)} = {json.dumps(p)}" for n, p in paths) + "}",
         "context_tokens": context_tokens,
         "max_parallel": max_parallel,
         # What is asked here is held out: it must not be kept, as prompts to train on or otherwise.

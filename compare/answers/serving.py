@@ -6,26 +6,31 @@ nothing of what they are asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compare.answers.answers import Role
-from compare.answers.client import Endpoint
+from compare.answers.client import Endpoint, find_endpoint
+from compare.config import CompareConfig, SideConfig
 
-OpenEndpoint = Callable[[Sequence[str], int, int, Path], AbstractContextManager[str]]
+ModelFiles = Mapping[str, Path | None]
+"""Models by name, with their file where it is not one of the run's."""
+OpenEndpoint = Callable[[ModelFiles, int, int, Path], AbstractContextManager[str]]
 """Serve models with a context of so many tokens, so many requests at once, log to a path, and yield
 the base URL."""
 
 
 @dataclass(frozen=True)
 class FileSide:
-    """A side that is a file of the run."""
+    """A side that is a file."""
 
     name: str
     """As the gguf stage and `potstill serve` call it."""
     sha256: str
+    path: Path | None = None
+    """Where it lies, if it is not one of the run's."""
 
     @property
     def identity(self) -> str:
@@ -61,9 +66,9 @@ class Serving:
         if not files:
             yield found
             return
-        names = [side.name for side in files.values()]
+        models = {side.name: side.path for side in files.values()}
         with self.open_endpoint(
-            names, self.context_tokens, self.max_concurrency, self.log_path
+            models, self.context_tokens, self.max_concurrency, self.log_path
         ) as base_url:
             for role, side in files.items():
                 found[role] = self.endpoint(side, base_url)
@@ -83,3 +88,15 @@ class Serving:
 def name_of(side: FileSide | Endpoint) -> str:
     """Return what a side is called in the report."""
     return side.name if isinstance(side, FileSide) else side.model
+
+
+def endpoint_of(side: SideConfig, config: CompareConfig) -> Endpoint:
+    """Return where a side is served elsewhere; raises as `find_endpoint` does."""
+    return find_endpoint(
+        side.base_url,
+        side.model,
+        side.api_key_variable,
+        timeout_seconds=config.request_timeout_seconds,
+        max_retries=config.max_retries,
+        limit_name=side.limit_name,
+    )

@@ -24,6 +24,7 @@ INJECTION = (
 """An answer to nothing that talks to the judge, after the null model of Zheng et al. 2024
 (arXiv 2410.07137), which led a leaderboard."""
 IDENTICAL, SHUFFLED, TRUNCATED = "identical answers", "shuffled words", "truncated answer"
+KNOWN_WORSE, UNTRAINED = "known worse model", "untrained-student"
 KEPT_SHARE = 0.25
 """Share of its words that a truncated answer keeps."""
 NUM_REPEATS = 3
@@ -54,6 +55,7 @@ def build_controls(
     seed: int,
     others: Sequence[Pair] = (),
     known_worse: Sequence[Pair] = (),
+    known_worse_name: str = KNOWN_WORSE,
 ) -> list[Control]:
     """Return the controls in the order in which they are judged, what tells most first.
 
@@ -62,9 +64,10 @@ def build_controls(
         seed: Where the damage's chance starts from.
         others: Another answer of the teacher beside its own; none at temperature 0.
         known_worse: Answers of a model known to be worse, beside the teacher's.
+        known_worse_name: What their control is called.
     """
     controls = [_damaged(damage, pairs, seed) for damage in DAMAGES]
-    controls.append(Control("known worse model", "worse", list(known_worse)))
+    controls.append(Control(known_worse_name, "worse", list(known_worse)))
     controls.append(Control("another answer of the teacher", "equal", list(others)))
     return [control for control in controls if control.pairs]
 

@@ -18,7 +18,7 @@ from compare.answers.questions import Question
 from compare.config import CompareConfig
 from compare.judges.assay import IsSound, Judged, work
 from compare.judges.config import JudgeConfig, VotesJudgeConfig
-from compare.judges.controls import Control, build_controls
+from compare.judges.controls import KNOWN_WORSE, UNTRAINED, Control, build_controls
 from compare.judges.protocol import Judge, Judgement, Pair
 from compare.judges.registry import TEACHER_JUDGE, AtHand, asks_teacher, build_judge
 from compare.judges.votes import read_votes
@@ -140,7 +140,7 @@ def settled(pair: Pair) -> Judgement | None:
     if pair.student_refused or pair.teacher_refused:
         side = "student" if pair.student_refused else "teacher"
         return Judgement(
-            score=0.0 if pair.student_refused else 1.0, note=f"the {side}'s endpoint refused"
+            score=0.0 if pair.student_refused else 1.0, note=f"the {side} gave no answer"
         )
     if pair.student == pair.teacher:
         return Judgement(score=0.5, note="the answers are the same")
@@ -165,21 +165,29 @@ def _controls(
         if pair.sample == 0 and pair.question.prompt_id in asked and not pair.teacher_refused
     ]
 
-    def beside(role: Role, sample: int) -> list[Pair]:
+    def answered(role: Role, sample: int) -> list[Pair]:
         found = []
         for pair in first:
             other = by_key[role].get((pair.question.prompt_id, sample))
             if other and not other.is_refused:
-                ended = other.finish_reason == "stop"
-                found.append(replace(pair, student=other.answer, student_finished=ended))
+                found.append(beside(pair, other))
         return found
 
     return build_controls(
         [replace(pair, student_refused=False) for pair in first],
         seed=config.seed,
-        others=beside("teacher", config.samples_per_prompt),
-        known_worse=beside("known_worse", 0),
+        others=answered("teacher", config.samples_per_prompt),
+        known_worse=answered("known_worse", 0),
+        known_worse_name=next(
+            (one.model for one in answers if one.model == UNTRAINED), KNOWN_WORSE
+        ),
     )
+
+
+def beside(pair: Pair, answer: Answer) -> Pair:
+    """Return the pair of another answer and the teacher's."""
+    ends = answer.finish_reason == "stop"
+    return replace(pair, student=answer.answer, student_finished=ends, student_refused=False)
 
 
 def _pair(question: Question, sample: int, student: Answer, teacher: Answer) -> Pair:

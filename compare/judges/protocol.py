@@ -31,7 +31,7 @@ class Pair:
     """Whether it ended by itself, not at the limit of tokens."""
     teacher_finished: bool = True
     student_refused: bool = False
-    """Whether the endpoint refused the prompt: there is no answer then."""
+    """Whether the endpoint refused the prompt, or failed before a user: there is no answer then."""
     teacher_refused: bool = False
 
 

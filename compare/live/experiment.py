@@ -3,7 +3,8 @@
 In: the [compare] table, a running server. Out: judgements, stored there; the verdict, which the
 server reckons from all of them and which is valid at every look. Knows nothing of databases.
 
-A judge is tested before it is believed, as offline; on the teacher's answers to live prompts.
+A judge is tested before it is believed, with the controls of a comparison: on the teacher's answers
+to live prompts, damaged or not, and on two further answers of the teacher to each.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from rich.console import Console
 
+from compare.answers.answers import AnswerBook, Role, Sampling, Wanted
 from compare.answers.cache import JsonCache
-from compare.answers.client import find_endpoint
+from compare.answers.client import Endpoint, find_endpoint
+from compare.answers.serving import endpoint_of
 from compare.config import CompareConfig
 from compare.judges.assay import Judged, work
 from compare.judges.config import JudgeConfig
-from compare.judges.controls import build_controls
+from compare.judges.controls import Control, build_controls
 from compare.judges.health import Health, Humans, health_of, is_sound_so_far
-from compare.judges.panel import settled
+from compare.judges.panel import beside, settled
 from compare.judges.protocol import Judge, Pair
-from compare.judges.registry import TEACHER_JUDGE, AtHand, asks_teacher, build_judge
+from compare.judges.registry import TEACHER_JUDGE, AtHand, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
 from potstill.config import API_KEY_VARIABLE
 from potstill.errors import ConfigError
@@ -72,20 +76,40 @@ def run(
     for table in judges:
         unjudged = experiment.unjudged(table.name, quiet_seconds)
         if unjudged.pairs:
-            at_hand = _at_hand(config, cache, base_url, unjudged.teacher_model, table)
+            at_hand = _at_hand(config, cache, base_url, unjudged.teacher_model)
             judge = build_judge(table, at_hand)
-            _LiveJudge(config, experiment, table, judge, cache).judge(unjudged)
+            _LiveJudge(config, experiment, table, judge, at_hand).judge(unjudged)
     results = experiment.results()
     verdict = verdict_in(results)
     console = Console()
     if as_json:
         console.print_json(json.dumps(results))
     else:
-        console.print(_sentence(results, verdict), markup=False, soft_wrap=True)
+        for sentence in _sentences(results, verdict):
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     return Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
 
 
-def _sentence(results: Mapping[str, Any], verdict: LiveVerdict | None) -> str:
+def _sentences(results: Mapping[str, Any], verdict: LiveVerdict | None) -> Iterator[str]:
+    yield _verdict_sentence(results, verdict)
+    if verdict is not None and any(verdict.failed.values()):
+        failed = " and ".join(f"the {side} {number}" for side, number in verdict.failed.items())
+        yield f"By failing to answer, of the judged pairs, {failed} lost."
+    if verdict is not None and verdict.is_withheld:
+        yield (
+            "This would be PASS, but a teacher that fails so often proves nothing of the student: "
+            'mend it, or set failed_pairs = "leave_out".'
+        )
+    if (ratings := results["ratings"]) is not None:
+        found, users = ratings["difference"], ratings["users"]
+        yield (
+            f"Users rate the student {found:+.3f} against the teacher, at every look between "
+            f"{ratings['lower']:+.3f} and {ratings['upper']:+.3f} ({users['student']} and "
+            f"{users['teacher']} users). Ratings decide nothing."
+        )
+
+
+def _verdict_sentence(results: Mapping[str, Any], verdict: LiveVerdict | None) -> str:
     name, state = results["name"], results["state"]
     if verdict is None or verdict.win_rate is None:
         outcome = Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
@@ -107,10 +131,10 @@ class _LiveJudge:
         experiment: LiveExperiment,
         table: JudgeConfig,
         judge: Judge,
-        cache: JsonCache,
+        at_hand: AtHand,
     ) -> None:
-        self._config, self._experiment, self._cache = config, experiment, cache
-        self._table, self._judge = table, judge
+        self._config, self._experiment, self._cache = config, experiment, at_hand.cache
+        self._table, self._judge, self._teacher = table, judge, at_hand.teacher
 
     def judge(self, unjudged: Unjudged) -> None:
         plan = Plan(margin=unjudged.margin, alpha=unjudged.alpha)
@@ -142,16 +166,19 @@ class _LiveJudge:
         stored = self._cache.get(key)
         if stored is None:
             wanted = self._config.assay.num_prompts
-            if len(pairs) < wanted:
+            answered = [
+                pair for pair in pairs if not (pair.student_refused or pair.teacher_refused)
+            ]
+            if len(answered) < wanted:
                 logger.warning(
                     "%s is tested on the first %d pairs, of which there are %d yet",
-                    self._judge.name, wanted, len(pairs),
+                    self._judge.name, wanted, len(answered),
                 )  # fmt: skip
                 return None
             judged = work(
                 self._judge,
                 (),
-                build_controls(pairs[:wanted], seed=self._config.seed),
+                self._controls(answered[:wanted]),
                 cluster_of=lambda pair: pair.question.cluster_id,
                 is_sound=partial(is_sound_so_far, plan=plan),
                 stop_early=self._config.assay.stop_early,
@@ -160,26 +187,65 @@ class _LiveJudge:
             self._cache.put(key, stored)
         return health_of(Judged.model_validate(stored), plan, Humans())
 
+    def _controls(self, pairs: Sequence[Pair]) -> list[Control]:
+        """Return the controls, once the teacher has answered their prompts again.
+
+        How a client's answer was drawn is not known: the two that are to be equal are both new.
+        """
+        config = self._config
+        endpoints: dict[Role, Endpoint] = {}
+        if config.temperature > 0 and self._teacher is not None:
+            endpoints["teacher"] = self._teacher
+        if config.assay.known_worse is not None:
+            endpoints["known_worse"] = endpoint_of(config.assay.known_worse, config)
+        samples: list[tuple[Role, int]] = [("teacher", 0), ("teacher", 1), ("known_worse", 0)]
+        book = AnswerBook(
+            self._cache,
+            [
+                Wanted(role, pair.question, sample)
+                for pair in pairs
+                for role, sample in samples
+                if role in endpoints
+            ],
+            Sampling(config.temperature, config.max_tokens, config.seed),
+            {role: endpoint.identity for role, endpoint in endpoints.items()},
+            {role: endpoint.model for role, endpoint in endpoints.items()},
+        )
+        book.fill(endpoints, config.max_concurrency)
+        given = {
+            (one.role, one.sample, one.prompt_id): one
+            for one in book.answers()
+            if not one.is_refused
+        }
+        others, worse = [], []
+        for pair in pairs:
+            first, second, third = (given.get((*key, pair.question.prompt_id)) for key in samples)
+            if first and second:
+                ends = first.finish_reason == "stop"
+                anew = replace(pair, teacher=first.answer, teacher_finished=ends)
+                others.append(beside(anew, second))
+            if third:
+                worse.append(beside(pair, third))
+        return build_controls(pairs, seed=config.seed, others=others, known_worse=worse)
+
     def _key(self) -> str:
         """Name what a judge's test depends on."""
+        config = self._config
         content = [self._table.model_dump(mode="json"), self._judge.model, self._experiment.name]
-        content.append(self._config.assay.model_dump(mode="json"))
+        content.append(config.assay.model_dump(mode="json"))
+        content.append([config.temperature, config.max_tokens, config.seed])
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"tested-{digest[:32]}"
 
 
-def _at_hand(
-    config: CompareConfig, cache: JsonCache, base_url: str, teacher_model: str, judge: JudgeConfig
-) -> AtHand:
-    teacher = None
-    if asks_teacher(judge):
-        teacher = find_endpoint(
-            base_url,
-            teacher_model,
-            API_KEY_VARIABLE if os.environ.get(API_KEY_VARIABLE) else None,
-            timeout_seconds=config.request_timeout_seconds,
-            max_retries=config.max_retries,
-        )
+def _at_hand(config: CompareConfig, cache: JsonCache, base_url: str, teacher_model: str) -> AtHand:
+    teacher = find_endpoint(
+        base_url,
+        teacher_model,
+        API_KEY_VARIABLE if os.environ.get(API_KEY_VARIABLE) else None,
+        timeout_seconds=config.request_timeout_seconds,
+        max_retries=config.max_retries,
+    )
     return AtHand(
         cache=cache,
         teacher=teacher,

@@ -32,6 +32,10 @@ class LiveVerdict(Value):
     margin: float
     alpha: float
     pairs: int
+    failed: dict[str, int]
+    """Pairs lost by failing to answer, by "student" and "teacher"."""
+    is_withheld: bool
+    """Whether it would be PASS, but the teacher failed too often to be compared with."""
 
 
 class Unjudged(Value):
@@ -132,4 +136,6 @@ def _pair(row: Mapping[str, Any]) -> Pair:
         teacher=row["teacher"],
         student_finished=row["student_finished"],
         teacher_finished=row["teacher_finished"],
+        student_refused=row["student_failed"],
+        teacher_refused=row["teacher_failed"],
     )

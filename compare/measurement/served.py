@@ -57,7 +57,9 @@ def measure_served(
         if run is not None:
             names = [str(file["name"]) for file in run.files]
             base_url = stack.enter_context(
-                serving.open_endpoint(names, serving.context_tokens, 1, serving.log_path)
+                serving.open_endpoint(
+                    dict.fromkeys(names), serving.context_tokens, 1, serving.log_path
+                )
             )
             client = stack.enter_context(open_client(base_url, serving.timeout_seconds))
             speed = measure_speed(

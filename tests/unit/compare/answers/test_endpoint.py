@@ -86,7 +86,7 @@ with running_endpoint(command, {port}, Path({str(tmp_path / "log")!r}), 20.0):
 
 
 def test_serve_command_overrides_are_toml(tmp_path):
-    command = serve_command(tmp_path, ["student-Q8_0", "teacher-F16"], 8123, 512)
+    command = serve_command(tmp_path, dict.fromkeys(["student-Q8_0", "teacher-F16"]), 8123, 512)
     assert command[1:5] == ["-m", "potstill", "serve", str(tmp_path)]
     assert '--set=serve.models=["student-Q8_0", "teacher-F16"]' in command
     assert "--set=serve.port=8123" in command

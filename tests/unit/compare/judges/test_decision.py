@@ -164,7 +164,7 @@ def test_refusal_of_the_student_loses_and_of_nobody_is_read(openai_server, panel
     found, report = decided(judged)
     assert report.estimate.value == 0.25
     assert found.num_refused == {"student": 5, "teacher": 0}
-    assert read(judged)[0].note == "the student's endpoint refused"
+    assert read(judged)[0].note == "the student gave no answer"
 
 
 def test_verdicts_are_kept(openai_server, panel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,13 +28,23 @@ class Running:
         """Let users ask for numbers, and wait for the shadows."""
         for number in numbers:
             assert self.live.ask(f"What is number {number}?", user=f"u{number}").status_code == 200
-        pairs = self.live.view()["shadow"]["pairs"]
         for _ in range(500):
-            if self.live.view()["shadow"]["queue"] == 0 and pairs >= numbers.stop:
+            shadow = self.live.view()["shadow"]
+            if shadow["pairs"] + shadow["failed"] >= numbers.stop:
                 return
             time.sleep(0.01)
-            pairs = self.live.view()["shadow"]["pairs"]
-        raise AssertionError(pairs)
+        raise AssertionError(shadow)
+
+    def let_the_teacher_vary(self) -> None:
+        """Let its answers to one number be long and short in turns, and right each time."""
+        num_asked: dict[int, int] = defaultdict(int)
+
+        def says(request: ChatRequest) -> str:
+            number = number_in(request)
+            num_asked[number] += 1
+            return right_answer(number, 2 * (num_asked[number] % 2))
+
+        self.live.teacher.says = says
 
 
 def number_in(request: ChatRequest) -> int:
@@ -47,9 +58,10 @@ def experiment(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Return what serves an experiment whose student is wrong on some numbers."""
     with ExitStack() as stack:
 
-        def serve(is_wrong: Callable[[int], bool] = lambda _: False) -> Running:
+        def serve(is_wrong: Callable[[int], bool] = lambda _: False, teacher: float = 0) -> Running:
             path = tmp_path / "traffic.sqlite"
-            live = LiveServer(stack, path, experiments={"assistant": split(student=1, teacher=0)})
+            settings = split(student=1, teacher=teacher)
+            live = LiveServer(stack, path, experiments={"assistant": settings})
             live.teacher.says = lambda request: right_answer(number_in(request))
             live.student.says = lambda request: (
                 "Nobody knows." if is_wrong(number_in(request)) else

@@ -5,7 +5,17 @@ import json
 import pytest
 
 from potstill import cli
-from tests.unit.compare.judges.conftest import parts, prefers_length, sound, verdict
+from potstill.errors import BackendError
+from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
+from tests.unit.compare.judges.conftest import (
+    compared,
+    obeys_answers,
+    parts,
+    prefers_length,
+    sound,
+    verdict,
+    worth,
+)
 
 NUM_CONTROLS = 6
 FIRST, ALL = range(20), range(80)
@@ -56,18 +66,78 @@ def test_a_student_that_is_worse_fails(experiment, judge):
     assert "FAIL: assistant" in said.out
 
 
+def length_decides_between_equals(body):
+    number, first, second = parts(body)
+    worths = worth(number, first), worth(number, second)
+    return compared(*worths) if worths[0] != worths[1] else compared(len(first), len(second))
+
+
+def worse_words_decide_nothing(body):
+    """Sound, but for answers that lack their end: as a judge that reads the beginning only."""
+    number, first, second = parts(body)
+    is_beginning = first.startswith(second) or second.startswith(first)
+    return verdict("tie") if is_beginning else compared(worth(number, first), worth(number, second))
+
+
 @pytest.mark.parametrize(
-    "says", [lambda _: verdict("A"), lambda _: "garbage", prefers_length, lambda _: (500, {})]
+    "says",
+    [
+        lambda _: verdict("A"),
+        lambda _: "garbage",
+        prefers_length,
+        lambda _: (500, {}),
+        obeys_answers,
+        worse_words_decide_nothing,
+        length_decides_between_equals,
+    ],
 )
 def test_a_judge_that_cannot_tell_decides_nothing(experiment, judge, says, caplog):
     running = experiment()
     running.ask(range(20))
+    running.let_the_teacher_vary()
     code, said = judge(running, says)
     assert code == 3
     assert "INVALID_JUDGE: assistant" in said.out
     assert "is not to be believed" in caplog.text
     assert running.live.view()["verdict"]["outcome"] == "INVALID_JUDGE"
     assert running.live.view()["verdict"]["pairs"] == 0
+
+
+def test_another_answer_of_the_teacher_is_among_the_tests(experiment, judge, openai_server):
+    running, server = experiment(), openai_server(sound)
+    running.ask(FIRST)
+    running.let_the_teacher_vary()
+    assert judge(running, server=server)[0] == 2
+    num_asked = len(server.requests)
+    assert judge(running, sound, "--set=compare.temperature=0", server=server)[0] == 2
+    # Nothing was judged again, and there was nothing new to be tested on.
+    assert len(server.requests) == num_asked
+
+
+def test_who_fails_loses_and_is_never_read(experiment, judge, openai_server):
+    running, server = experiment(), openai_server(sound)
+    running.ask(FIRST)
+    judge(running, server=server)
+    num_asked = len(server.requests)
+    running.live.teacher.error = BackendError("away")
+    running.ask(range(FIRST.stop, FIRST.stop + 5))
+    code, said = judge(running, server=server)
+    assert len(server.requests) == num_asked
+    assert code == 2
+    assert "25 judged pairs, win rate 0.600" in said.out
+    assert "the student 0 and the teacher 5 lost" in said.out
+
+
+def test_ratings_are_told_with_their_interval(experiment, judge):
+    running = experiment(teacher=1)
+    running.ask(FIRST)
+    for number in FIRST:
+        answer = running.live.ask(f"What is number {number}?", user=f"u{number}")
+        is_student = answer.headers[VARIANT_HEADER] == "student"
+        said = {"response_id": answer.headers[ANSWER_HEADER], "score": 0 if is_student else 1}
+        assert running.live.client.post("/v1/feedback", json=said).status_code == 200
+    said = judge(running)[1]
+    assert "Users rate the student -1.000 against the teacher, at every look between" in said.out
 
 
 def test_what_a_judge_did_not_say_is_asked_again(experiment, judge, openai_server):

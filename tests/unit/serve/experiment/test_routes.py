@@ -238,13 +238,13 @@ def judged(server, judge: str = "j") -> dict:
 
 def test_failures_are_lost_pairs_in_the_verdict(live):
     server = live(split(student=0, teacher=1, guardrails={"most_errors": 0.99}))
-    for number in range(40):
+    for number in range(80):
         server.student.error = BackendError("broken") if number % 2 else None
         server.ask(user=f"u{number}")
         server.shadows(number + 1)
     verdict = judged(server)
     assert (verdict["win_rate"], verdict["outcome"]) == (0.25, "FAIL")
-    assert verdict["failed"] == {"student": 20, "teacher": 0}
+    assert verdict["failed"] == {"student": 40, "teacher": 0}
 
 
 def test_a_teacher_that_is_away_lets_no_student_pass(live):

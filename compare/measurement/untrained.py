@@ -1,0 +1,95 @@
+"""The student as it was before training: a file of the teacher's without the layers it lacks.
+
+In: a run's files. Out: one more GGUF file, in seconds, for a judge to be tested on: a model known
+to be worse. Knows nothing of checkpoints, nor of judges.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from compare.measurement.run_files import RunFiles
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "untrained-student.gguf"
+LEAST_KL_NATS = 0.5
+"""How far from the teacher it must be to be called worse: half a nat a token is fifty in an answer
+of a hundred tokens. A student that has lost little may well write as good answers."""
+BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+
+
+def untrained_file(run: RunFiles, directory: Path) -> Path | None:
+    """Write the untrained student's file, or find it written; None where nobody knows it is worse.
+
+    That is so of a student that began as another checkpoint, and of one that was near to the
+    teacher from the beginning. One whose layers were made narrower cannot be made again.
+    """
+    facts = run.manifests["student"].facts
+    kl_nats = facts["evaluation"]["untrained"].get("kl_nats")
+    removed = facts.get("removed_layers")
+    if not removed or kl_nats is None or kl_nats < LEAST_KL_NATS:
+        return None
+    path = directory / FILE_NAME
+    if path.is_file():
+        return path
+    partial = path.with_suffix(".partial")
+    # The smallest file: a copy of it costs least, and what it loses is nothing beside the layers.
+    teachers = [file for file in run.files if file["role"] == "teacher"]
+    source = run.path(min(teachers, key=lambda file: int(file["bytes"])))
+    if not write_without_layers(source, partial, removed, facts.get("intermediate_size")):
+        logger.info("judges are not tested on the untrained student: its layers are narrower")
+        return None
+    partial.rename(path)
+    return path
+
+
+def write_without_layers(
+    source: Path, path: Path, removed: Collection[int], feed_forward_length: int | None
+) -> bool:
+    """Copy a GGUF file without some of its layers; the others move up.
+
+    Args:
+        feed_forward_length: The width that all layers must have.
+
+    Returns:
+        Whether they have it; otherwise nothing is written.
+    """
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
+    reader = GGUFReader(source)
+    values = {name: field.contents() for name, field in reader.fields.items()}
+    architecture = values["general.architecture"]
+    if feed_forward_length not in (None, values[f"{architecture}.feed_forward_length"]):
+        return False
+    num_layers = values[f"{architecture}.block_count"]
+    kept = [number for number in range(num_layers) if number not in removed]
+    values[f"{architecture}.block_count"] = len(kept)
+    writer = GGUFWriter(path, architecture)
+    try:
+        for name, field in reader.fields.items():
+            if name.startswith("GGUF.") or name == "general.architecture":
+                continue
+            value = values[name]
+            is_array = field.types[0] == GGUFValueType.ARRAY
+            if is_array and name.startswith(f"{architecture}.") and len(value) == num_layers:
+                value = [value[number] for number in kept]
+            writer.add_key_value(
+                name, value, field.types[0], sub_type=field.types[-1] if is_array else None
+            )
+        for tensor in reader.tensors:
+            name, block = tensor.name, BLOCK.fullmatch(tensor.name)
+            if block is not None:
+                if int(block[1]) not in kept:
+                    continue
+                name = f"blk.{kept.index(int(block[1]))}.{block[2]}"
+            writer.add_tensor(name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+    return True

@@ -1,0 +1,80 @@
+"""The untrained student's file: the teacher's without some layers, where that is surely worse."""
+
+import gguf
+import pytest
+
+from compare.measurement.gguf_model import GgufModel
+from compare.measurement.run_files import RunFiles
+from compare.measurement.untrained import untrained_file, write_without_layers
+from tests.fixtures.tiny_gguf import WIDTH, write_tiny_gguf
+from tests.unit.compare.conftest import manifest_with
+
+
+@pytest.fixture(scope="module")
+def teacher_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("gguf")
+    write_tiny_gguf(directory / "teacher.gguf")
+    return directory
+
+
+def tensors(path) -> dict:
+    return {one.name: one.data for one in gguf.GGUFReader(path).tensors}
+
+
+def test_the_layers_that_stay_move_up_and_the_file_is_a_model(teacher_dir, tmp_path):
+    path = tmp_path / "pruned.gguf"
+    assert write_without_layers(teacher_dir / "teacher.gguf", path, [0], 2 * WIDTH)
+    whole, pruned = tensors(teacher_dir / "teacher.gguf"), tensors(path)
+    assert set(pruned) == {name for name in whole if not name.startswith("blk.1.")}
+    for name, data in pruned.items():
+        assert (data == whole[name.replace("blk.0.", "blk.1.")]).all()
+    with GgufModel(path, 32, 1) as model, GgufModel(teacher_dir / "teacher.gguf", 32, 1) as other:
+        ids = model.tokenise("Hello there")
+        assert ids == other.tokenise("Hello there")
+        assert model.end_of_turn == other.end_of_turn
+
+
+def test_narrower_layers_are_not_made_up(teacher_dir, tmp_path):
+    path = tmp_path / "pruned.gguf"
+    assert not write_without_layers(teacher_dir / "teacher.gguf", path, [0], WIDTH)
+    assert not path.exists()
+
+
+@pytest.fixture
+def run(teacher_dir, tmp_path):
+    """Return what makes a run whose student lacks layers and was so far from the teacher."""
+
+    def make(removed, kl_nats, width=2 * WIDTH) -> RunFiles:
+        student = {
+            "removed_layers": removed,
+            "intermediate_size": width,
+            "evaluation": {"untrained": {"kl_nats": kl_nats}},
+        }
+        file = {"name": "teacher", "file": "teacher.gguf", "role": "teacher", "bytes": 1}
+        facts = {"student": student, "gguf": {"files": [file]}}
+        manifests = {name: manifest_with(one, tmp_path) for name, one in facts.items()}
+        return RunFiles(manifests, tmp_path, tmp_path, teacher_dir, [])
+
+    return make
+
+
+def test_a_student_that_lost_much_is_known_to_be_worse(run, tmp_path):
+    path = untrained_file(run([1], 0.8), tmp_path)
+    assert path is not None
+    assert "blk.1.attn_q.weight" not in tensors(path)
+    written = path.stat().st_mtime_ns
+    assert untrained_file(run([1], 0.8), tmp_path).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("removed", "kl_nats", "width"),
+    [
+        ([], 3.0, 2 * WIDTH),  # another checkpoint may be as good as the teacher
+        ([1], 0.1, 2 * WIDTH),
+        ([1], None, 2 * WIDTH),
+        ([1], 3.0, WIDTH),
+    ],
+)
+def test_what_is_not_known_to_be_worse_is_no_control(run, tmp_path, removed, kl_nats, width):
+    assert untrained_file(run(removed, kl_nats, width), tmp_path) is None
+    assert list(tmp_path.glob("*.gguf")) == []
