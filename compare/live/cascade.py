@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from compare.measurement.gguf_model import GgufModel
 from compare.measurement.heldout import read_questions
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
+from compare.report.verdict import EQUAL, ScaleName
 from potstill.errors import ArtifactError, ConfigError
 from potstill.progress import track
 from potstill.rundir import RunDirectory
@@ -28,6 +29,7 @@ from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
 from potstill.verdict.outcome import Outcome, Plan
 
 SPARE_TOKENS = 8
+LARGEST_LEADS: dict[ScaleName, float] = {"win rate": 0.5, "difference": 1.0}
 
 
 class Fit(Value):
@@ -35,6 +37,8 @@ class Fit(Value):
 
     threshold: Threshold
     judge: str
+    scale: ScaleName
+    """What a lead is measured in: the win rate less one half, or the difference of two figures."""
     relative_cost: float | None
     """Of a cascade's output token, the teacher's being 1; the student's are paid for each time.
     None where the comparison has no prices."""
@@ -52,20 +56,35 @@ def run(config: CompareConfig, run_directory: RunDirectory, *, as_json: bool) ->
     if as_json:
         console.print_json(fit.model_dump_json())
         return fit.threshold.outcome
-    found = fit.threshold
-    cost = "" if fit.relative_cost is None else f", at {fit.relative_cost:.2f} of its price"
-    console.print(
-        f"{found.outcome}: with the teacher for {found.share_escalated:.0%} of "
-        f"the answers the win rate is {found.win_rate:.3f} (between {found.lower:.3f} and "
-        f"{found.upper:.3f}; {found.student_win_rate:.3f} without){cost}; to pass it must surely "
-        f"exceed {found.target:g}. Judge: {fit.judge}; fitted on {found.num_fitted} prompts, "
-        f"checked on {found.num_checked}.\n\n[serve.cascades.NAME]\n"
-        f"least_mean_logprob = {found.least_mean_logprob:.4f}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    console.print(in_words(fit), markup=False, highlight=False, soft_wrap=True)
+    return fit.threshold.outcome
+
+
+def in_words(fit: Fit) -> str:
+    """Return what was found, and what to write into the configuration."""
+    found, equal = fit.threshold, EQUAL[fit.scale]
+    figure, lower, upper, alone, target = (
+        f"{equal + lead:.3f}"
+        for lead in (found.lead, found.lower, found.upper, found.student_lead, found.target)
     )
-    return found.outcome
+    sentences = [
+        f"{found.outcome}: the student answers {1 - found.share_escalated:.0%} of the prompts, the "
+        f"teacher {found.share_escalated:.0%}. The {fit.scale} against the teacher alone is "
+        f"{figure}, surely between {lower} and {upper}; to pass it must surely exceed {target}. "
+        f"The student alone has {alone}.",
+        f"Judge: {fit.judge}; fitted on {found.num_fitted} prompts, checked on "
+        f"{found.num_checked} others.",
+    ]
+    if fit.relative_cost is not None:
+        sentences.append(f"An output token costs {fit.relative_cost:.2f} of the teacher's.")
+    if found.share_escalated == 1:
+        sentences.append(
+            "No confidence tells the student's good answers: the teacher may as well answer alone."
+        )
+    if found.share_escalated == 0:
+        sentences.append("The student needs no teacher for this: it may answer alone.")
+    table = f"[serve.cascades.NAME]\nleast_mean_logprob = {found.least_mean_logprob:.4f}"
+    return "\n".join([*sentences, "", table])
 
 
 def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
@@ -88,20 +107,38 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     judge = report["verdict"]["decided_by"]
     if judge is None or manifest.facts["outcome"] == "INVALID_JUDGE":
         raise ArtifactError(
-            "no judge that can be believed has spoken", where=directory, found=judge or "nobody"
+            "no judge that can be believed has spoken",
+            where=directory,
+            expected="a comparison whose verdict is not INVALID_JUDGE",
+            found=f"the verdict of {judge}" if judge else "no judge of quality",
+            hint="compare again with --force and another of compare.judges: a larger model, or "
+            "known answers (kinds reference and check)",
         )
     questions = read_questions(run.conversations_dir, config.num_prompts)
     confidences = _confidences(run, questions, run_directory, config.num_threads)
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
-    rows = [
-        Confident(confidences[key], row["score"], row["cluster"])
+    judged = [
+        row
         for row in read_rows(directory / "judgements.parquet", JUDGEMENT_SCHEMA)
         if row["judge"] == judge and row["control"] is None and row["score"] is not None
-        if (key := (row["prompt_id"], row["sample"])) in confidences
+        if (row["prompt_id"], row["sample"]) in confidences
     ]
-    threshold = fit_threshold(rows, plan)
+    scale: ScaleName = "win rate"
+    if any(row["student_value"] is not None for row in judged):
+        scale = "difference"
+    rows = [
+        Confident(confidences[row["prompt_id"], row["sample"]], _lead(row, scale), row["cluster"])
+        for row in judged
+    ]
+    threshold = fit_threshold(rows, plan, LARGEST_LEADS[scale])
     cost = _relative_cost(report, threshold.share_escalated)
-    return Fit(threshold=threshold, judge=judge, relative_cost=cost)
+    return Fit(threshold=threshold, judge=judge, scale=scale, relative_cost=cost)
+
+
+def _lead(row: Mapping[str, Any], scale: ScaleName) -> float:
+    if scale == "difference":
+        return float(row["student_value"] - row["teacher_value"])
+    return float(row["score"] - EQUAL[scale])
 
 
 def _confidences(
@@ -139,7 +176,9 @@ def _confidences(
 def _relative_cost(report: dict[str, Any], share: float) -> float | None:
     prices: dict[str, list[float]] = defaultdict(list)
     for row in (report.get("cost") or {}).get("rows", []):
-        prices[row["kind"]].append(row["dollars_per_million_output_tokens"])
+        price = row["dollars_per_million_output_tokens"]
+        if price is not None:  # Without a price of the machine, its speed is told and no cost.
+            prices[row["kind"]].append(price)
     if not prices["student"] or not prices["teacher"]:
         return None
     return prices["student"][0] / prices["teacher"][0] + share

@@ -1,6 +1,6 @@
 """Below which confidence a student's answer is thrown away, so that a cascade is good enough.
 
-In: for each answer of the student's its confidence and its score against the teacher's. Out: the
+In: for each answer of the student's its confidence and its lead over the teacher's. Out: the
 threshold that escalates least while the cascade is shown to reach the target. Pure arithmetic.
 
 An answer that is escalated is the teacher's, which ties with itself. Thresholds are tried from the
@@ -25,7 +25,8 @@ from potstill.verdict.intervals import MeanInterval, mean_interval
 from potstill.verdict.non_inferiority import outcome_of_bounds
 from potstill.verdict.outcome import Outcome, Plan
 
-TIE = 0.5
+LARGEST_LEAD = 0.5
+"""Of a win rate over one half."""
 MOST_THRESHOLDS = 100
 """Thresholds that are tried; more would hardly move the choice."""
 
@@ -36,8 +37,9 @@ class Confident:
 
     confidence: float
     """Mean log-probability of its tokens, in nats."""
-    score: float
-    """Against the teacher's answer: 1 better, ½ tie, 0 worse."""
+    lead: float
+    """Over the teacher's answer: the score less one half (½ better, 0 tie, -½ worse); or, of a
+    judge that measures each answer, the difference of both figures."""
     cluster: str
     """The independent observation that it is part of."""
 
@@ -47,52 +49,57 @@ class Threshold(Value):
 
     least_mean_logprob: float
     share_escalated: float
-    win_rate: float
-    """Of the cascade against the teacher alone."""
+    lead: float
+    """Mean, of the cascade over the teacher alone; 0 is equal."""
     lower: float
     upper: float
     target: float
-    """What the win rate has to exceed: one half less the margin."""
+    """What the lead has to exceed: minus the margin."""
     outcome: Outcome
     """Whether it does, on these prompts."""
-    student_win_rate: float
+    student_lead: float
     """Of the student alone, on these prompts."""
     num_fitted: int
     num_checked: int
 
 
-def fit_threshold(rows: Sequence[Confident], plan: Plan) -> Threshold:
+def fit_threshold(
+    rows: Sequence[Confident], plan: Plan, largest_lead: float = LARGEST_LEAD
+) -> Threshold:
     """Fit on one half of the clusters, and check on the other.
+
+    Args:
+        largest_lead: What one answer can be ahead or behind.
 
     Raises:
         ArtifactError: So few prompts show nothing.
     """
     fitted = [row for row in rows if _half(row.cluster) == 0]
     checked = [row for row in rows if _half(row.cluster) == 1]
-    target = plan.win_rate_threshold
+    target = -plan.margin
     best = None
     if fitted and checked:
         for threshold in _thresholds(fitted):
-            if _interval(fitted, threshold, plan).lower <= target:
+            if _interval(fitted, threshold, plan, largest_lead).lower <= target:
                 break
             best = threshold
     if best is None:
         raise ArtifactError(
             "a threshold cannot be fitted on so few judged prompts",
-            expected="so many that even the teacher alone is shown to reach the target",
+            expected="so many that the teacher beside itself is shown to reach the target",
             found=f"{len(fitted)} to fit on and {len(checked)} to check on",
             hint="compare on more prompts, or with a larger margin",
         )
-    interval = _interval(checked, best, plan)
+    interval = _interval(checked, best, plan, largest_lead)
     return Threshold(
         least_mean_logprob=best,
         share_escalated=sum(row.confidence < best for row in checked) / len(checked),
-        win_rate=interval.mean,
+        lead=interval.mean,
         lower=interval.lower,
         upper=interval.upper,
         target=target,
         outcome=outcome_of_bounds(interval.lower, interval.upper, target),
-        student_win_rate=sum(row.score for row in checked) / len(checked),
+        student_lead=sum(row.lead for row in checked) / len(checked),
         num_fitted=len(fitted),
         num_checked=len(checked),
     )
@@ -105,9 +112,12 @@ def _thresholds(rows: Sequence[Confident]) -> list[float]:
     return [0.0, *(float(value) for value in found[steps][::-1])]
 
 
-def _interval(rows: Sequence[Confident], threshold: float, plan: Plan) -> MeanInterval:
-    scores = [row.score if row.confidence >= threshold else TIE for row in rows]
-    return mean_interval(scores, [row.cluster for row in rows], alpha=plan.alpha)
+def _interval(
+    rows: Sequence[Confident], threshold: float, plan: Plan, largest_lead: float
+) -> MeanInterval:
+    leads = [row.lead if row.confidence >= threshold else 0.0 for row in rows]
+    clusters = [row.cluster for row in rows]
+    return mean_interval(leads, clusters, alpha=plan.alpha, bounds=(-largest_lead, largest_lead))
 
 
 def _half(cluster: str) -> int:

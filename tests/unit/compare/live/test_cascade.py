@@ -9,7 +9,6 @@ from compare.measurement.likelihood import mean_logprob
 from potstill import cli
 from potstill.rundir import RunDirectory
 from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, write_rows
-from tests.fixtures.tiny_gguf import write_tiny_gguf
 
 NUM_PROMPTS = 40
 JUDGE = "a judge"
@@ -33,10 +32,10 @@ def judgement_row(number: int, score: float, **changes: object) -> dict:
 
 
 @pytest.fixture
-def compared(tmp_path, tiny_teacher_dir, make_conversation, finish_conversations):
+def compared(tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_conversations):
     """Return what makes a run whose comparison has been judged as a test says."""
 
-    def make(scores, outcome: str = "PASS") -> RunDirectory:
+    def make(scores, outcome: str = "PASS", prices=(1.0, 4.0), **values: float) -> RunDirectory:
         directory = RunDirectory(tmp_path / "run")
         conversations = [
             make_conversation(token_ids=[1, 40 + n, 3, 4], name=f"p{n}", split="test")
@@ -46,7 +45,7 @@ def compared(tmp_path, tiny_teacher_dir, make_conversation, finish_conversations
         same = {name: facts[name] for name in ("tokenizer_sha256", "chat_template_sha256")}
         directory.open_stage("student", {}).finish(facts=same)
         session = directory.open_stage("gguf", {})
-        write_tiny_gguf(session.dir / "student.gguf")
+        (session.dir / "student.gguf").hardlink_to(tiny_gguf)
         files = [
             {"name": name, "file": "student.gguf", "role": name, "bytes": 1}
             for name in ("student", "teacher")
@@ -55,16 +54,16 @@ def compared(tmp_path, tiny_teacher_dir, make_conversation, finish_conversations
         session = directory.open_stage("comparison", {})
         roles = ("student", "teacher")
         answers = [answer_row(n, role) for n in range(NUM_PROMPTS) for role in roles]
-        judged = [judgement_row(n, score) for n, score in enumerate(scores)]
+        judged = [judgement_row(n, score, **values) for n, score in enumerate(scores)]
         judged.append(judgement_row(0, 0.0, control="shuffled words"))
         judged.append(judgement_row(1, 0.0, judge="another"))
         write_rows(session.dir / "pairs.parquet", PAIR_SCHEMA, answers)
         write_rows(session.dir / "judgements.parquet", JUDGEMENT_SCHEMA, judged)
-        prices = [
+        costs = [
             {"kind": kind, "dollars_per_million_output_tokens": price}
-            for kind, price in (("student", 1.0), ("teacher", 4.0))
+            for kind, price in zip(("student", "teacher"), prices, strict=True)
         ]
-        report = {"verdict": {"decided_by": JUDGE}, "cost": {"rows": prices}}
+        report = {"verdict": {"decided_by": JUDGE}, "cost": {"rows": costs}}
         (session.dir / "report.json").write_text(json.dumps(report))
         session.finish(facts={"outcome": outcome})
         return directory
@@ -75,7 +74,8 @@ def compared(tmp_path, tiny_teacher_dir, make_conversation, finish_conversations
 @pytest.fixture
 def fit(monkeypatch, capsys):
     def run(directory: RunDirectory, *more: str):
-        arguments = ["potstill", "cascade", str(directory.root), "--set=compare.verdict.margin=0.2"]
+        settings = ("--set=compare.verdict.margin=0.2", "--set=compare.num_threads=1")
+        arguments = ["potstill", "cascade", str(directory.root), *settings]
         monkeypatch.setattr("sys.argv", [*arguments, *more])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -87,7 +87,9 @@ def fit(monkeypatch, capsys):
 def test_a_student_that_ties_answers_alone(compared, fit):
     code, said = fit(compared([0.5] * NUM_PROMPTS))
     assert code == 0, said
-    assert said.out.startswith("PASS: with the teacher for 0% of the answers")
+    assert said.out.startswith("PASS: the student answers 100% of the prompts, the teacher 0%.")
+    assert "win rate against the teacher alone is 0.500" in said.out
+    assert "it may answer alone" in said.out
     assert "[serve.cascades.NAME]\nleast_mean_logprob = -" in said.out
 
 
@@ -108,13 +110,29 @@ def test_what_the_student_is_unsure_of_is_the_teachers(compared, fit):
     code, said = fit(compared(scores), "--json")
     found = json.loads(said.out)
     threshold = found["threshold"]
-    assert threshold["student_win_rate"] < 0.4
+    assert threshold["student_lead"] < -0.1
     assert 0.1 < threshold["share_escalated"] < 0.9
-    assert threshold["win_rate"] > threshold["student_win_rate"]
+    assert threshold["lead"] > threshold["student_lead"]
     assert threshold["num_fitted"] + threshold["num_checked"] == NUM_PROMPTS
     assert found["judge"] == JUDGE
     assert found["relative_cost"] == pytest.approx(0.25 + threshold["share_escalated"])
     assert code in (0, 2)
+
+
+def test_of_a_judge_that_measures_the_margin_is_of_the_difference(compared, fit):
+    """A difference of -0.3 is a score of 0.35, which a win rate of 0.3 would let pass."""
+    measured = {"student_value": 0.4, "teacher_value": 0.7}
+    code, said = fit(compared([0.35] * NUM_PROMPTS, **measured))
+    assert code in (0, 2), said
+    assert "difference against the teacher alone is" in said.out
+    assert "The student alone has -0.300" in said.out
+    assert "the teacher 0%" not in said.out
+
+
+def test_without_a_price_of_the_machine_no_cost_is_told(compared, fit):
+    code, said = fit(compared([0.5] * NUM_PROMPTS, prices=(None, None)))
+    assert code == 0, said
+    assert "costs" not in said.out
 
 
 def test_what_no_sound_judge_has_judged_fits_nothing(compared, fit):

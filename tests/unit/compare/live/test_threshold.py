@@ -15,8 +15,8 @@ def rows(number: int, *, worse_below: float, seed: int = 0) -> list[Confident]:
     found = []
     for index in range(number):
         confidence = -2 * chance.random()
-        score = 0.5 if confidence >= worse_below else 0.0
-        found.append(Confident(confidence, score, f"c{index}"))
+        lead = 0.0 if confidence >= worse_below else -0.5
+        found.append(Confident(confidence, lead, f"c{index}"))
     return found
 
 
@@ -26,20 +26,21 @@ def test_what_loses_is_escalated_and_little_else():
     assert found.least_mean_logprob == pytest.approx(-1.2, abs=0.08)
     assert found.share_escalated == pytest.approx(0.4, abs=0.06)
     assert found.outcome in (Outcome.PASS, Outcome.INCONCLUSIVE)
-    assert found.student_win_rate == pytest.approx(0.25, abs=0.05)
+    assert found.student_lead == pytest.approx(-0.25, abs=0.05)
     assert found.num_fitted + found.num_checked == 2000
 
 
 def test_a_student_that_is_as_good_is_never_thrown_away():
     found = fit_threshold(rows(400, worse_below=-9.0), Plan())
     assert found.share_escalated <= 1 / 100
-    assert (found.win_rate, found.outcome) == (0.5, Outcome.PASS)
+    assert (found.lead, found.outcome) == (0.0, Outcome.PASS)
 
 
 def test_confidence_that_tells_nothing_escalates_nearly_all():
     chance = random.Random(1)
     answers = [
-        Confident(-chance.random(), float(chance.random() < 0.1), f"c{n}") for n in range(1000)
+        Confident(-chance.random(), float(chance.random() < 0.1) - 0.5, f"c{n}")
+        for n in range(1000)
     ]
     assert fit_threshold(answers, Plan()).share_escalated > 0.8
 
@@ -51,7 +52,7 @@ def test_the_target_is_missed_no_more_often_than_alpha_says():
     for seed in range(200):
         found = fit_threshold(rows(300, worse_below=-1.0, seed=seed), plan)
         lost = max(0.0, (-1.0 - found.least_mean_logprob)) / 2
-        num_missed += 0.5 - 0.5 * lost < plan.win_rate_threshold
+        num_missed += -0.5 * lost < -plan.margin
     assert num_missed <= 33  # 200 · 0.1 and three standard errors
 
 
