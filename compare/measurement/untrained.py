@@ -29,9 +29,11 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
     teacher from the beginning. One whose layers were made narrower cannot be made again.
     """
     facts = run.manifests["student"].facts
-    kl_nats = facts["evaluation"]["untrained"].get("kl_nats")
     removed = facts.get("removed_layers")
-    if not removed or kl_nats is None or kl_nats < LEAST_KL_NATS:
+    if not removed:
+        return None
+    kl_nats = facts["evaluation"]["untrained"].get("kl_nats")
+    if kl_nats is None or kl_nats < LEAST_KL_NATS:
         return None
     path = directory / FILE_NAME
     if path.is_file():
