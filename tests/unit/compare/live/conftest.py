@@ -28,12 +28,7 @@ class Running:
         """Let users ask for numbers, and wait for the shadows."""
         for number in numbers:
             assert self.live.ask(f"What is number {number}?", user=f"u{number}").status_code == 200
-        for _ in range(500):
-            shadow = self.live.view()["shadow"]
-            if shadow["pairs"] + shadow["failed"] >= numbers.stop:
-                return
-            time.sleep(0.01)
-        raise AssertionError(shadow)
+        self.live.shadows(numbers.stop)
 
     def let_the_teacher_vary(self) -> None:
         """Let its answers to one number be long and short in turns, and right each time."""
