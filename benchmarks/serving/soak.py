@@ -197,6 +197,7 @@ class Clients:
                 b"[]",
                 json.dumps(chat("rain", 1) | {"temperature": "hot"}).encode(),
                 json.dumps(chat("rain", 1) | {"messages": []}).encode(),
+                json.dumps(chat("rain", 1) | {"logit_bias": [[-1, 999]] * 5000}).encode(),
                 json.dumps(chat("rain", 1) | {"grammar": "root ::= ("}).encode(),
             ]
         )
