@@ -29,12 +29,13 @@ def summarise(report: Report) -> list[str]:
 
 
 def verdict_sentences(verdict: Verdict) -> list[str]:
-    """Say what the verdict is, who gave it and why."""
+    """Say what the verdict is, who gave it and why, and what the other judges say."""
     who = verdict.decided_by or "nobody"
     return [
         f"{verdict.outcome.replace('_', ' ')}: may {verdict.student} replace {verdict.teacher}? "
         f"Judge: {who}; margin {verdict.margin:g}, alpha {verdict.alpha:g}, "
-        f"{verdict.num_prompts} prompts. {verdict.reason}."
+        f"{verdict.num_prompts} prompts. {verdict.reason}.",
+        *(f"Beside it, {one.name}: {one.reason}." for one in verdict.judges if not one.decides),
     ]
 
 

@@ -138,7 +138,7 @@ def _identical(controls: JudgeControls, limits: HealthLimits) -> HealthCheck:
     if _given(controls.identical_scores):
         value = float((checked_values(controls.identical_scores) == 0.5).mean())
     passed = value is not None and value >= limit
-    meaning = "share of ties between identical answers, at least"
+    meaning = "share of readings that call identical answers equal, at least"
     return HealthCheck("identical answers", passed, value, limit, meaning)
 
 

@@ -78,6 +78,15 @@ def test_verdict_comes_first_and_nearness_is_none(report):
     assert "the verdict is of the judge alone" in last
 
 
+def test_other_judges_are_told_beside_the_one_that_decides(report):
+    decider = next(one for one in report.verdict.judges if one.decides)
+    said = {"name": "votes", "decides": False, "reason": "win rate 0.4"}
+    judges = (decider, decider.model_copy(update=said))
+    verdict = report.verdict.model_copy(update={"judges": judges})
+    sentences = summarise(report.model_copy(update={"verdict": verdict}))
+    assert sentences[1] == "Beside it, votes: win rate 0.4."
+
+
 def test_costs_are_of_what_answers_for_each_side(make_report):
     costs = CostConfig(machine_dollars_per_hour=0.05)
     student, teacher = make_report(costs=costs).cost.rows
