@@ -79,12 +79,16 @@ def test_verdict_comes_first_and_nearness_is_none(report):
 
 
 def test_other_judges_are_told_beside_the_one_that_decides(report):
-    decider = next(one for one in report.verdict.judges if one.decides)
-    said = {"name": "votes", "decides": False, "reason": "win rate 0.4"}
-    judges = (decider, decider.model_copy(update=said))
+    said = {"model": None, "outcome": None, "estimate": None}
+    judges = (
+        JudgeReport(name="a model", kind="llm", claim="quality", decides=True, reason="?", **said),
+        JudgeReport(
+            name="words", kind="reference", claim="similarity", decides=False, reason="0.4", **said
+        ),
+    )
     verdict = report.verdict.model_copy(update={"judges": judges})
     sentences = summarise(report.model_copy(update={"verdict": verdict}))
-    assert sentences[1] == "Beside it, votes: win rate 0.4."
+    assert sentences[1] == "Beside it, words: 0.4."
 
 
 def test_costs_are_of_what_answers_for_each_side(make_report):
