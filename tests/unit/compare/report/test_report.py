@@ -10,6 +10,7 @@ from compare.report.quantised import quantised_files
 from compare.report.report import ModelRow, Report
 from compare.report.summary import parameters, size, summarise
 from compare.report.table import cells, nearness_cells, render_table
+from compare.report.verdict import JudgeReport
 from potstill.fidelity import Fidelity
 
 from ..conftest import FILES, SPEED
