@@ -1,4 +1,4 @@
-"""How conversion, quantisation and verification grow: `growth.py [SCALE ...]`.
+"""How conversion, quantisation and verification grow: `growth.py [SCALE ...] [--steps STEP ...]`.
 
 Seconds and peak memory for SmolLM2-135M-Instruct and for random models of the same width with
 SCALE times its layers (1 2 4), each step in a process of its own. Memory is that of the process and
@@ -9,6 +9,7 @@ from files, which the system may take back at any time.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -204,24 +205,29 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in STEPS:
         work(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
         return
-    scales = tuple(map(int, sys.argv[1:])) or SCALES
+    parser = argparse.ArgumentParser()
+    parser.add_argument("scales", type=int, nargs="*", default=SCALES)
+    parser.add_argument(
+        "--steps", nargs="*", default=list(STEPS), help="each needs those before it"
+    )
+    arguments = parser.parse_args()
     source = embedded_teacher()
-    for scale in scales:
+    for scale in arguments.scales:
         with tempfile.TemporaryDirectory() as name:
             directory, checkpoint_dir = Path(name), source
             if scale > 1:
                 checkpoint_dir = directory / "checkpoint"
                 make_checkpoint(source, checkpoint_dir, scale)
             print(f"{scale} times the layers")
-            for step in STEPS:
+            for step in arguments.steps:
                 seconds, peak = measure(step, checkpoint_dir, directory)
                 print(
                     f"  {step:10} {seconds:6.1f} s  {peak.anonymous / 1e6:6.0f} MB its own "
                     f"{peak.mapped / 1e6:6.0f} MB mapped",
                     flush=True,
                 )
-            sizes = [(directory / f"{one}.gguf").stat().st_size for one in ("F16", GGUF_TYPE)]
-            print(f"  files {' and '.join(f'{size / 1e6:,.0f} MB' for size in sizes)}")
+            for path in sorted(directory.glob("*.gguf")):
+                print(f"  {path.name} {path.stat().st_size / 1e6:,.0f} MB", flush=True)
 
 
 if __name__ == "__main__":

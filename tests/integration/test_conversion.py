@@ -231,5 +231,5 @@ def test_real_model_is_converted_alike_with_one_tensor_in_memory(
     assert tensors(path) == tensors(theirs["teacher"])
     refuse_other_metadata(metadata(path), metadata(theirs["teacher"]))
     embedding_bytes = 4 * 49_152 * 576
-    # The embedding in float32, rounded, and read: the whole model would be five times as large.
-    assert int(completed.stdout) < 2.5 * embedding_bytes
+    # The embedding as it is mapped, in F16, and the header: the model would be five times as large.
+    assert int(completed.stdout) < 1.75 * embedding_bytes
