@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from serve.api.wire.shared import JsonObject, Received, Text
+from serve.api.wire.shared import JsonObject, Many, Received, Text
 
 MAX_COMMENT_CHARACTERS = 10_000
 MAX_JUDGEMENTS = 10_000
@@ -67,7 +67,7 @@ class JudgementsRequest(Received):
     judge: Annotated[Text, Field(min_length=1, max_length=200)]
     is_valid: bool
     """Whether the judge has shown that it can tell good from bad."""
-    judgements: Annotated[list[JudgementEntry], Field(max_length=MAX_JUDGEMENTS)]
+    judgements: Annotated[Many[JudgementEntry], Field(max_length=MAX_JUDGEMENTS)]
 
 
 class Accepted(TypedDict):
