@@ -12,7 +12,7 @@ from gguf import GGUFReader
 from numpy.typing import DTypeLike, NDArray
 
 
-class BoundedReader(GGUFReader):  # type: ignore[misc]  (the package has no types)
+class BoundedReader(GGUFReader):  # type: ignore[misc]
     """The gguf package's reader, which looks for values beyond the end if a damaged count says so.
 
     Raises:
