@@ -231,9 +231,9 @@ class _LiveJudge:
     def _key(self) -> str:
         """Name what a judge's test depends on."""
         config = self._config
-        content = [self._table.model_dump(mode="json"), self._judge.model, self._experiment.name]
-        content.append(config.assay.model_dump(mode="json"))
-        content.append([config.temperature, config.max_tokens, config.seed])
+        tables = [one.model_dump(mode="json") for one in (self._table, config.assay)]
+        drawn = [config.temperature, config.max_tokens, config.seed]
+        content = [*tables, self._judge.model, self._experiment.name, *drawn]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"tested-{digest[:32]}"
 
