@@ -15,7 +15,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist loadfile tests/unit tests/architecture
+	$(BIN)/pytest -n auto --dist worksteal tests/unit tests/architecture
 
 # Everything, the real teacher through the whole line included.
 test: check
