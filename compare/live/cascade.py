@@ -29,6 +29,8 @@ from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
 from potstill.verdict.outcome import Outcome, Plan
 
 SPARE_TOKENS = 8
+UNKNOWN = -1.0
+"""Any confidence: how many prompts there are does not depend on it."""
 LARGEST_LEADS: dict[ScaleName, float] = {"win rate": 0.5, "difference": 1.0}
 
 
@@ -114,23 +116,27 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
             hint="compare again with --force and another of compare.judges: a larger model, or "
             "known answers (kinds reference and check)",
         )
-    questions = read_questions(run.conversations_dir, config.num_prompts)
-    confidences = _confidences(run, questions, run_directory, config.num_threads)
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     judged = [
         row
         for row in read_rows(directory / "judgements.parquet", JUDGEMENT_SCHEMA)
         if row["judge"] == judge and row["control"] is None and row["score"] is not None
-        if (row["prompt_id"], row["sample"]) in confidences
     ]
-    scale: ScaleName = "win rate"
-    if any(row["student_value"] is not None for row in judged):
-        scale = "difference"
-    rows = [
-        Confident(confidences[row["prompt_id"], row["sample"]], _lead(row, scale), row["cluster"])
-        for row in judged
-    ]
-    threshold = fit_threshold(rows, plan, LARGEST_LEADS[scale])
+    is_measured = any(row["student_value"] is not None for row in judged)
+    scale: ScaleName = "difference" if is_measured else "win rate"
+
+    def fit(confidences: Mapping[tuple[str, int], float]) -> Threshold:
+        rows = [
+            Confident(confidences[key], _lead(row, scale), row["cluster"])
+            for row in judged
+            if (key := (row["prompt_id"], row["sample"])) in confidences
+        ]
+        return fit_threshold(rows, plan, LARGEST_LEADS[scale])
+
+    # That there are too few is told before the student reads all its answers again.
+    fit({(row["prompt_id"], row["sample"]): UNKNOWN for row in judged})
+    questions = read_questions(run.conversations_dir, config.num_prompts)
+    threshold = fit(_confidences(run, questions, run_directory, config.num_threads))
     cost = _relative_cost(report, threshold.share_escalated)
     return Fit(threshold=threshold, judge=judge, scale=scale, relative_cost=cost)
 
