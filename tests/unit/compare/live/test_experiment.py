@@ -95,7 +95,8 @@ def test_a_judge_that_cannot_tell_decides_nothing(experiment, judge, says, caplo
     running = experiment()
     running.ask(range(20))
     running.let_the_teacher_vary()
-    code, said = judge(running, says)
+    # One after the other, so that the first of the teacher's two answers is the long one.
+    code, said = judge(running, says, "--set=compare.max_concurrency=1")
     assert code == 3
     assert "INVALID_JUDGE: assistant" in said.out
     assert "is not to be believed" in caplog.text
