@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 COUNTS = ("GGUF.tensor_count", "GGUF.kv_count")
 """What the reader adds that a header alone cannot tell; a wrong one misses or finds too much."""
 
+Header = dict[str, tuple[Any, Any]]
+"""Types and values by key."""
+
 MAX_QUOTED = 200
 """Characters of a value that are quoted in an error."""
 
@@ -63,17 +66,18 @@ def check_contents(path: Path, origin: Origin, num_threads: int) -> None:
     """
     from quantize.verification.reader import BoundedReader
 
+    wanted = _header(origin)  # before the file's is read: a reader takes objects for every token
     try:
         reader = BoundedReader(path)
     except (ValueError, KeyError, IndexError) as error:
         raise refusal(path, "its header cannot be read", "GGUF", str(error)) from error
-    _check_metadata(path, reader, origin)
+    _check_metadata(path, _values(reader), wanted)
     _check_tensors(path, reader, origin, num_threads)
     _check_padding(path, reader)
 
 
-def _check_metadata(path: Path, reader: GGUFReader, origin: Origin) -> None:
-    """Compare keys, types and values with a header that is written anew."""
+def _header(origin: Origin) -> Header:
+    """Write the file's header anew and return what is in it."""
     from gguf import GGUFReader, GGUFWriter
 
     with tempfile.TemporaryDirectory() as directory:
@@ -83,9 +87,10 @@ def _check_metadata(path: Path, reader: GGUFReader, origin: Origin) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.close()
-        wanted = _values(GGUFReader(header_path))
-    found = _values(reader)
-    wanted |= _added_by_quantising(origin)
+        return _values(GGUFReader(header_path)) | _added_by_quantising(origin)
+
+
+def _check_metadata(path: Path, found: Header, wanted: Header) -> None:
     for key in [*wanted, *found]:
         if found.get(key) != wanted.get(key):
             raise refusal(
@@ -96,7 +101,7 @@ def _check_metadata(path: Path, reader: GGUFReader, origin: Origin) -> None:
             )
 
 
-def _added_by_quantising(origin: Origin) -> dict[str, tuple[Any, Any]]:
+def _added_by_quantising(origin: Origin) -> Header:
     """Return what llama.cpp writes besides, or instead."""
     from gguf import GGML_QUANT_VERSION, GGUFValueType
 
@@ -112,8 +117,7 @@ def _added_by_quantising(origin: Origin) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _values(reader: GGUFReader) -> dict[str, tuple[Any, Any]]:
-    """Return types and values by key."""
+def _values(reader: GGUFReader) -> Header:
     return {
         name: (one.types, _content(one))
         for name, one in reader.fields.items()
