@@ -84,7 +84,7 @@ class LocalBackend:
         self.name = name
         self.model = local.model
         self._local = local
-        self._engine = local.engine
+        self._engine, self._limits = local.engine, local.engine.engine.limits
         self._preparation = Preparation(local.model, local.prompt)
         self._metrics = metrics.watch(name, local.engine.stats)
         self._defaults = _checked_defaults(defaults or {})
@@ -96,14 +96,14 @@ class LocalBackend:
         return {
             **model_card(self.name, self._local.created),
             "context_tokens": self.context_tokens,
-            "reproducible": self._engine.engine.is_reproducible,
+            "reproducible": self._limits.reproducible and self.model.is_reproducible,
             "system_fingerprint": self._local.fingerprint,
         }
 
     @property
     def context_tokens(self) -> int:
         """Prompt and completion of one request together, in tokens."""
-        return self._engine.engine.limits.context_tokens
+        return self._limits.context_tokens
 
     @property
     def is_ready(self) -> bool:

@@ -66,8 +66,7 @@ class Engine:
         deliver: Deliver,
         draft: GgufModel | None = None,
     ) -> None:
-        self.model = model
-        self.limits = limits
+        self.model, self.limits = model, limits
         self._deliver = deliver
         self._context = DecodeContext(
             model,
@@ -96,11 +95,6 @@ class Engine:
         self._waiting: deque[Request] = deque()
         self._cancelled: set[Request] = set()
         self._closing = False
-
-    @property
-    def is_reproducible(self) -> bool:
-        """Whether equal seeds give equal tokens at any load, chunking and reuse of prefixes."""
-        return self.limits.reproducible and self.model.is_reproducible
 
     # From any thread
 
