@@ -9,16 +9,17 @@ setup: $(VENV)/ready
 $(VENV)/ready: requirements/cpu.txt requirements/cpu-torch.txt pyproject.toml scripts/setup
 	PYTHON="$(PYTHON)" scripts/setup
 
-# Lint, types, imports and unit tests: the fast lane.
+# Lint, types, imports and the quick unit tests: the fast lane.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist worksteal tests/unit tests/architecture
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow" tests/unit tests/architecture
 
 # Everything, the real teacher through the whole line included.
 test: check
+	$(BIN)/pytest -n auto --dist worksteal -m slow tests/unit
 	$(BIN)/pytest tests/integration tests/e2e
 
 # What others wrote to try servers and clients with: llama.cpp, OpenAI, LangChain, LiteLLM, llm.

@@ -258,7 +258,7 @@ class OpenAIServer(ThreadingHTTPServer):
     """A real server on loopback that answers chats as a function of the request says."""
 
     daemon_threads = True
-    request_queue_size = 64  # with the usual 5, a crowd's connections wait a second to be tried again
+    request_queue_size = 64  # with the usual 5, connections of a crowd wait for a second
 
     def __init__(self, answer: Callable[[dict], tuple[int, object] | str]) -> None:
         self.answer = answer

@@ -17,6 +17,8 @@ from potstill.verdict.outcome import Outcome
 
 from .judges.conftest import right_answer, sound, verdict
 
+pytestmark = pytest.mark.slow
+
 NUM_PROMPTS = 30
 """The fewest with which a student that ties always passes at margin 0.05."""
 FEW, NUM_CONTROLS = 8, 6

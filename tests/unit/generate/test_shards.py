@@ -150,6 +150,7 @@ def toy_replicas(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(python))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy_replicas")
 def test_replicas_go_on_where_one_was_killed_and_make_what_one_process_makes(
     open_session, undivided, toys, stored, monkeypatch
@@ -192,6 +193,7 @@ def test_a_damaged_part_is_no_finished_one(open_session, undivided, monkeypatch)
     assert not damaged.exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_a_replica_is_told(open_session, tmp_path):
     """The real process: it has no toys, and does not find the model."""
     config, run_directory, session = open_session(teacher={"model": str(tmp_path / "none")})

@@ -225,6 +225,7 @@ def test_an_interrupted_stage_exits_with_130_and_lets_the_run_go(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_fails_the_run_with_its_code_and_is_told_once(tmp_path):
     answer = potstill("run", tmp_path / "run", "--set", "generate.teacher.model=/no/such/teacher")
     assert answer.returncode == 1

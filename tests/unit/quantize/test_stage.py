@@ -12,6 +12,8 @@ from potstill.errors import ArtifactError, ConfigError, ConversionError, Manifes
 from quantize.config import QuantizeConfig
 from quantize.stage import run
 
+pytestmark = pytest.mark.slow
+
 CONFIG = QuantizeConfig(
     types=("F16", "Q4_K_M"), teacher_types=("Q8_0",), verification_tokens=40, num_threads=1
 )

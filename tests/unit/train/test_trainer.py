@@ -1,9 +1,11 @@
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from train.trainer import compile_layers, targets_of
 
 
+@pytest.mark.slow
 def test_compiling_keeps_the_names_of_parameters():
     config = LlamaConfig(
         vocab_size=8,

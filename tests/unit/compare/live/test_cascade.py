@@ -10,6 +10,8 @@ from potstill import cli
 from potstill.rundir import RunDirectory
 from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, write_rows
 
+pytestmark = pytest.mark.slow
+
 NUM_PROMPTS = 40
 JUDGE = "a judge"
 

@@ -17,6 +17,8 @@ from tests.unit.compare.judges.conftest import (
     worth,
 )
 
+pytestmark = pytest.mark.slow
+
 NUM_CONTROLS = 6
 FIRST, ALL = range(20), range(80)
 """Few enough to decide nothing of an equal student, and enough: 72 ties are at margin 0.05."""

@@ -9,6 +9,8 @@ from compare.measurement.untrained import untrained_file, write_without_layers
 from tests.fixtures.tiny_gguf import WIDTH, write_tiny_gguf
 from tests.unit.compare.conftest import manifest_with
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def teacher_dir(tmp_path_factory):

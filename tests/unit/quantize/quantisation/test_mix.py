@@ -13,6 +13,8 @@ from quantize.quantisation.mix import (
 from quantize.quantisation.planner import Option
 from quantize.quantisation.tensors import TensorValues, read_tensors
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(make_base):

@@ -47,6 +47,7 @@ def make_file(make_checkpoint, tmp_path):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gguf_type", ["F32", "F16", *QUANTISED_TYPES])
 def test_a_flipped_byte_of_any_tensor_is_found_and_the_tensor_named(gguf_type, make_file):
     path, origin = make_file(gguf_type)
@@ -70,6 +71,7 @@ def test_a_flipped_byte_of_any_tensor_is_found_and_the_tensor_named(gguf_type, m
         check_contents(path, origin, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bit", "which"), [(1, slice(0, None, 2)), (0x80, slice(1, None, 5))])
 def test_a_flipped_byte_of_a_value_is_found_and_its_key_named(bit, which, make_file):
     """The higher bit makes texts no UTF-8."""
@@ -103,6 +105,7 @@ def regions(path):
     }
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_wherever_it_is(make_file):
     """The vocabulary's size lets a tensor end within the padded bytes."""
     path, origin = make_file("Q4_K_M", with_imatrix=True, vocab_size=1281)
@@ -144,6 +147,7 @@ def test_rows_in_another_order_are_told_from_other_rows(make_file):
         check_contents(path, origin, 1)
 
 
+@pytest.mark.slow
 def test_the_importance_matrix_must_be_the_one_that_was_used(make_file):
     path, origin = make_file("Q4_K_M", with_imatrix=True)
     name = "blk.0.ffn_up.weight"

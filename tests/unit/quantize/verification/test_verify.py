@@ -175,6 +175,7 @@ def test_good_file_passes(verify):
     assert path.is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plant", "message"), FAULTS.items(), ids=FAULT_NAMES)
 def test_planted_fault_is_caught(plant, message, verify, capfd):
     path, run = verify
@@ -214,6 +215,7 @@ def test_a_wrong_pre_tokenizer_is_caught(verify, monkeypatch):
         run()
 
 
+@pytest.mark.slow
 def test_another_continuation_is_refused_unless_it_was_nearly_a_tie(verify, monkeypatch):
     path, run = verify
     ((*_, wanted),) = [read_continuations(path.with_name("logprobs.npy"))]
@@ -230,6 +232,7 @@ def test_another_continuation_is_refused_unless_it_was_nearly_a_tie(verify, monk
             run()
 
 
+@pytest.mark.slow
 def test_greedy_text_ends_where_the_checkpoint_stops(verify, proof, monkeypatch):
     path, _ = verify
     directory = path.with_name("good")

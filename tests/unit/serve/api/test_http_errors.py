@@ -320,6 +320,7 @@ def patient_client(make_app) -> Iterator[TestClient]:
         yield client
 
 
+@pytest.mark.slow
 @settings(max_examples=NUM_BODIES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_body_breaks_anything(patient_client, data):

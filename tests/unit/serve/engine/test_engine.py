@@ -377,6 +377,7 @@ def test_statistics_add_up(bench):
     assert stats.other_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_model_whose_numbers_overflowed_fails_requests_and_lives(bench, tiny_gguf, tmp_path):
     path = tmp_path / "poisoned.gguf"
     content = bytearray(tiny_gguf.read_bytes())

@@ -207,6 +207,7 @@ def test_patterns_keep_their_meaning(pattern, good, bad):
         assert bool(re.search(pattern, text)) == bool(re.search(rewritten, text))
 
 
+@pytest.mark.slow
 def test_a_grammar_that_explodes_later_costs_its_own_request_only(make_bench, monkeypatch):
     monkeypatch.setattr("serve.engine.grammar_client.ANSWER_SECONDS", 1.0)
     bench = make_bench()
