@@ -326,7 +326,16 @@ def test_an_experiment_is_watched_stopped_and_resumed(live_url, open_page):
     answered(page)
     expect(page.locator(".figures").last).to_contain_text("variant teacher")
 
+    someone_else = open_page(live_url)
+    someone_else.locator("#first").select_option("assistant")
+    ask(someone_else, "Name a third.")
+    answered(someone_else)
+    good = someone_else.get_by_role("button", name="Good answer")
+    good.click()
+    expect(good).to_have_attribute("aria-pressed", "true")
+
     page.get_by_role("link", name="Experiments").click()
+    expect(card).to_contain_text("student − teacher 0.00, within")
     card.get_by_role("button", name="Resume experiment").click()
     expect(card.get_by_role("status")).to_have_text("running")
 

@@ -103,8 +103,15 @@ function verdict(found) {
     element("figure", {}, interval(found), element("figcaption", { class: "muted" },
       `The student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, within ` +
       `${lower.toFixed(3)} and ${upper.toFixed(3)} at α = ${alpha}, whenever you look. ` +
-      `It passes when all of that lies right of the margin, ½ − ${margin}.`)),
+      `It passes when all of that lies right of the margin, ½ − ${margin}.${lost(found)}`)),
   ];
+}
+
+/** Tell the pairs that a side has lost because it gave no answer. */
+function lost({ failed, is_withheld: isWithheld }) {
+  if (!failed.student && !failed.teacher) return "";
+  const said = ` Lost by failing to answer: student ${failed.student}, teacher ${failed.teacher}.`;
+  return isWithheld ? `${said} The teacher failed too often for a PASS.` : said;
 }
 
 /** Draw the win rate's interval between parity and the margin, which stay in the middle. */
@@ -148,7 +155,7 @@ function variants(rows) {
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
-function checks({ guardrails, sample_ratio: ratio, shadow }) {
+function checks({ guardrails, sample_ratio: ratio, shadow, ratings }) {
   const { pairs, queue, dropped, failed } = shadow;
   const rows = [
     ...guardrails.map(({ name, value, limit, is_breached: isBreached }) => [
@@ -163,6 +170,15 @@ function checks({ guardrails, sample_ratio: ratio, shadow }) {
     ],
     ["shadow", `pairs ${pairs}, waiting ${queue}, dropped ${dropped}, failed ${failed}`, false],
   ];
+  if (ratings) {
+    const { difference, lower, upper, users } = ratings;
+    rows.push([
+      "ratings",
+      `student − teacher ${difference.toFixed(2)}, within ${lower.toFixed(2)} and ` +
+        `${upper.toFixed(2)}; users ${users.student} and ${users.teacher}`,
+      upper < 0,
+    ]);
+  }
   return rows.flatMap(([name, said, isBad]) => [
     element("dt", {}, name),
     element("dd", { class: isBad ? "bad" : "" }, said),
