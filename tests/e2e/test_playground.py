@@ -335,7 +335,7 @@ def test_an_experiment_is_watched_stopped_and_resumed(live_url, open_page):
     expect(good).to_have_attribute("aria-pressed", "true")
 
     page.get_by_role("link", name="Experiments").click()
-    expect(card).to_contain_text("student − teacher 0.00, within")
+    expect(card).to_contain_text("teacher 0.00, within")
     card.get_by_role("button", name="Resume experiment").click()
     expect(card.get_by_role("status")).to_have_text("running")
 
