@@ -131,6 +131,7 @@ def test_prompts_keep_their_order_and_fields(raw_prompt):
         assert prompt.licence == one.licence
 
 
+@pytest.mark.slow
 @given(st.integers(40, 120), st.integers(0, 80), st.randoms())
 def test_a_prompt_stays_in_its_split_when_others_come(count, more, shuffler: random.Random):
     shares = (0.2, 0.2)

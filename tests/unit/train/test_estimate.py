@@ -26,6 +26,7 @@ def estimated(workload=WORKLOAD, **changes):
     return estimate(TrainConfig.model_validate(changes), workload)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "removed", "kept_neurons"),
     [
@@ -66,6 +67,7 @@ def test_what_the_teacher_lacks_is_refused_before_the_run(student, told):
         estimated(student=student)
 
 
+@pytest.mark.slow
 def test_trained_tokens_cost_three_passes_and_frozen_ones_two():
     frozen, workload = estimated()
     free, _ = estimated(freeze={"embeddings": False})

@@ -34,6 +34,7 @@ def test_server_ends_with_the_block(stand_in):
     assert not is_listening(port)
 
 
+@pytest.mark.slow
 def test_server_that_ends_is_reported_with_its_last_lines(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('model file is damaged')"]
     with (
@@ -59,6 +60,7 @@ def test_server_that_never_gets_ready_is_stopped(tmp_path):
         os.kill(int(pid_path.read_text()), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
 def test_server_ends_when_its_parent_is_killed(tmp_path):
     port = free_port()

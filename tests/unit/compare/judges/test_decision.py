@@ -14,6 +14,8 @@ from potstill.verdict.outcome import Outcome
 
 from .conftest import NUM_CONTROLS, obeys_answers, parts, prefers_length, sound, verdict
 
+pytestmark = pytest.mark.slow
+
 REGISTERED = Registration(
     verdict=VerdictConfig(), registered_at="2026-11-24T12:00:00+00:00", num_answers_before=0
 )

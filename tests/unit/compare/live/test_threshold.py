@@ -36,6 +36,7 @@ def test_a_student_that_is_as_good_is_never_thrown_away():
     assert (found.lead, found.outcome) == (0.0, Outcome.PASS)
 
 
+@pytest.mark.slow
 def test_confidence_that_tells_nothing_escalates_nearly_all():
     chance = random.Random(1)
     answers = [

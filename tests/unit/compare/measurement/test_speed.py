@@ -1,7 +1,10 @@
+import pytest
+
 from compare.answers.client import open_client
 from compare.measurement.speed import Timed, measure_speed
 
 
+@pytest.mark.slow
 def test_speed_is_the_rate_after_the_first_token(stand_in, questions):
     running, requests = stand_in
     with running() as base_url, open_client(base_url, 10.0) as client:

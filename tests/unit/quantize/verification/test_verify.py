@@ -187,6 +187,8 @@ def test_planted_fault_is_caught(plant, message, verify, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_bound_and_finding_are_named(verify):
     _, run = verify
     with pytest.raises(ConversionError) as caught:

@@ -258,6 +258,7 @@ def test_a_response_is_made_of_a_servers_nulls_too(client_of):
     assert (streamed.output_text, streamed.usage) == (whole.output_text, whole.usage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_server_that_recovers_is_asked_again(client_of, upstream, stream):
     response = ask(client_of("recovers", max_retries=2), stream=stream)

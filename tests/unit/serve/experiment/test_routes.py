@@ -223,6 +223,7 @@ def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):
     assert judge([], 0.0, valid=False)["outcome"] == "INVALID_JUDGE"
 
 
+@pytest.mark.slow
 def judged(server, judge: str = "j") -> dict:
     """Judge all open pairs as a sound judge of equal answers does; return the verdict."""
     path = "/v1/experiments/assistant"
