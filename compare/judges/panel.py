@@ -178,9 +178,7 @@ def _controls(
         seed=config.seed,
         others=answered("teacher", config.samples_per_prompt),
         known_worse=answered("known_worse", 0),
-        known_worse_name=next(
-            (one.model for one in answers if one.model == UNTRAINED), KNOWN_WORSE
-        ),
+        known_worse_name=UNTRAINED if any(a.model == UNTRAINED for a in answers) else KNOWN_WORSE,
     )
 
 
