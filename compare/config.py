@@ -98,7 +98,7 @@ class CompareConfig(Table):
     """Another run on the same conversations, trained on the teacher's tokens alone: its student is
     one more step of the loss budget. None leaves the step out."""
     cache_dir: Path | None = None
-    """Where answers and judgements are kept for further comparisons. None keeps them while the
+    """Where answers and judgments are kept for further comparisons. None keeps them while the
     stage works only."""
     max_concurrency: int = Field(default=8, ge=1)
     """Requests in flight at once; as many as a CPU decodes together well. A server with GPUs takes

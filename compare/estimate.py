@@ -18,7 +18,7 @@ RUBRIC_TOKENS = 500
 
 
 def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workload]:
-    """Estimate fidelity, speed, answers, and judgements of the teacher, should it pass the assay.
+    """Estimate fidelity, speed, answers, and judgments of the teacher, should it pass the assay.
 
     Judges that are served elsewhere cost this machine nothing.
     """

@@ -1,7 +1,7 @@
 """The comparison stage: may this student replace its teacher?
 
 In: a run's finished conversations, student and GGUF files and the `potstill serve` command, or two
-endpoints and prompts; judges. Out: pairs.parquet, judgements.parquet, report.json, report.html, and
+endpoints and prompts; judges. Out: pairs.parquet, judgments.parquet, report.json, report.html, and
 a table on stdout. Knows nothing of how the models were made.
 """
 
@@ -31,7 +31,7 @@ from compare.answers.serving import (
 )
 from compare.config import CompareConfig, SideConfig
 from compare.judges.controls import UNTRAINED
-from compare.judges.decision import decide, judgement_rows
+from compare.judges.decision import decide, judgment_rows
 from compare.judges.examples import examples
 from compare.judges.health import is_sound_so_far
 from compare.judges.panel import Opinion, Panel
@@ -50,11 +50,11 @@ from potstill.files import disk_errors, sha256_file, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageName, StageSession
-from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, write_rows
+from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
 from potstill.verdict.outcome import Plan
 
 STAGE: StageName = "comparison"
-PAIRS_NAME, JUDGEMENTS_NAME = "pairs.parquet", "judgements.parquet"
+PAIRS_NAME, JUDGMENTS_NAME = "pairs.parquet", "judgments.parquet"
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
 SPARE_CONTEXT_TOKENS = 32
 """Room in the endpoint's context beside prompt and answer, for the warm-up and the template."""
@@ -252,13 +252,11 @@ def _finish(
     opinions: Sequence[Opinion],
 ) -> Manifest:
     rows = [answer.model_dump() for answer in answers]
-    judgements = [row for one in opinions for row in judgement_rows(one, panel.cluster_of)]
+    judgments = [row for one in opinions for row in judgment_rows(one, panel.cluster_of)]
     with disk_errors("writing the report", session.dir):
         counts = {
             PAIRS_NAME: write_rows(session.dir / PAIRS_NAME, PAIR_SCHEMA, rows),
-            JUDGEMENTS_NAME: write_rows(
-                session.dir / JUDGEMENTS_NAME, JUDGEMENT_SCHEMA, judgements
-            ),
+            JUDGMENTS_NAME: write_rows(session.dir / JUDGMENTS_NAME, JUDGMENT_SCHEMA, judgments),
         }
         write_text_atomically(session.dir / REPORT_NAME, report.model_dump_json(indent=2) + "\n")
         write_text_atomically(session.dir / PAGE_NAME, render_page(report))

@@ -32,11 +32,11 @@ def render_card(facts: Mapping[str, Any], summary: Summary) -> str:
         summary: What the files hold.
     """
     stats = summary.stats()
-    licences = sorted({licence or UNKNOWN for _, licence in summary.sources})
+    licenses = sorted({license or UNKNOWN for _, license in summary.sources})
     splits = [split for split, count in summary.num_conversations_by_split.items() if count]
     front = [
         "---",
-        f"license: {_text(licences[0].lower() if len(licences) == 1 else 'other')}",
+        f"license: {_text(licenses[0].lower() if len(licenses) == 1 else 'other')}",
         *_listed("language", sorted(facts["languages"])),
         *_listed("task_categories", ["text-generation"]),
         *_listed("tags", ["distillation", "chat", "logprobs", "synthetic"]),
@@ -64,18 +64,18 @@ distil a smaller model from.
   (sha256)
 - {_how(facts)}
 
-| source | licence of the prompts | conversations |
+| source | license of the prompts | conversations |
 |---|---|--:|
 {
             _rows(
-                f"| {_cell(source)} | {_cell(licence or UNKNOWN)} | {count:,} |"
-                for (source, licence), count in sorted(
+                f"| {_cell(source)} | {_cell(license or UNKNOWN)} | {count:,} |"
+                for (source, license), count in sorted(
                     summary.sources.items(), key=lambda item: (item[0][0], item[0][1] or "")
                 )
             )
         }
 
-The answers are the teacher's: its licence may limit what they are used for.
+The answers are the teacher's: its license may limit what they are used for.
 
 ## What is in it
 

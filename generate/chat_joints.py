@@ -1,7 +1,7 @@
 """The chat template's text between turns, so that a conversation grows by ids and never anew.
 
 In: a tokenizer with a chat template. Out: the token ids that lead from the teacher's last sampled
-token to the next slot. What was sampled is never tokenised again. Knows nothing of engines.
+token to the next slot. What was sampled is never tokenized again. Knows nothing of engines.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from potstill.chat import ChatTokenizer, render_text, tokenise
+from potstill.chat import ChatTokenizer, render_text, tokenize
 from potstill.errors import TeacherError
 from potstill.schema import Message
 
@@ -78,7 +78,7 @@ def after(tokenizer: ChatTokenizer, last_token_id: int, joint: str) -> list[int]
     A turn that ended otherwise, by another token or by its length, has no continuation that the
     template would write.
     """
-    token_ids = tokenise(tokenizer, joint)
+    token_ids = tokenize(tokenizer, joint)
     return token_ids[1:] if token_ids[:1] == [last_token_id] else None
 
 
@@ -90,7 +90,7 @@ def require_user_turns_end(
     Raises:
         TeacherError: It does not.
     """
-    first = tokenise(tokenizer, joints.before_answer)[:1]
+    first = tokenize(tokenizer, joints.before_answer)[:1]
     if not set(first) & set(end_token_ids):
         raise TeacherError(
             "the teacher cannot play the user: its template does not end a user's turn with a "

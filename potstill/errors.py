@@ -60,11 +60,11 @@ class ArtifactError(PotstillError):
 
 
 class ManifestMismatchError(ArtifactError):
-    """An artefact is intact but belongs to something else (config, tokenizer, template, input)."""
+    """An artifact is intact but belongs to something else (config, tokenizer, template, input)."""
 
 
 class SchemaVersionError(ArtifactError):
-    """An artefact was written in a format this version cannot read."""
+    """An artifact was written in a format this version cannot read."""
 
 
 class TeacherError(PotstillError):

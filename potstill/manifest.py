@@ -31,7 +31,7 @@ class _Record(BaseModel):
 
 
 class Code(_Record):
-    """Which potstill made the artefact."""
+    """Which potstill made the artifact."""
 
     version: str
     git_commit: str | None
@@ -91,7 +91,7 @@ def build_manifest(
     """Describe every file under `directory`.
 
     Args:
-        exclude: Names at the top of `directory` that are not part of the artefact.
+        exclude: Names at the top of `directory` that are not part of the artifact.
         rows: Number of table rows by file path, for the files that are tables.
     """
     rows = rows or {}
@@ -132,7 +132,7 @@ def read_manifest(directory: Path) -> Manifest:
         if isinstance(version, int) and version != SCHEMA_VERSION:
             later = version > SCHEMA_VERSION
             raise SchemaVersionError(
-                f"this artefact was written by {'a later' if later else 'an earlier'} potstill",
+                f"this artifact was written by {'a later' if later else 'an earlier'} potstill",
                 where=path,
                 expected=f"schema_version {SCHEMA_VERSION}",
                 found=version,
@@ -166,7 +166,7 @@ def verify_manifest(directory: Path) -> Manifest:
     manifest = read_manifest(directory)
     for output in manifest.outputs:
         path = directory / output.path
-        with disk_errors("reading an artefact", path):
+        with disk_errors("reading an artifact", path):
             found = sha256_file(path) if path.is_file() else "no such file"
         if found != output.sha256:
             raise ArtifactError(

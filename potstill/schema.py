@@ -61,8 +61,8 @@ class Prompt(Value):
     messages: tuple[Message, ...] = Field(min_length=1)
     source: str
     """Where the prompt came from: a file's name, or "magpie"."""
-    licence: str | None = None
-    """SPDX identifier of the prompt's licence; None when its file does not say."""
+    license: str | None = None
+    """SPDX identifier of the prompt's license; None when its file does not say."""
     tools: str | None = None
     """JSON list of the tools the teacher may call, as OpenAI spells them."""
 

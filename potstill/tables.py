@@ -43,7 +43,7 @@ PROMPT_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("messages", pa.list_(_MESSAGE)),
         ("source", pa.string()),
-        ("licence", pa.string()),
+        ("license", pa.string()),
         ("tools", pa.string()),
     ]
 )
@@ -81,7 +81,7 @@ _VOTE = pa.struct(
     [("student_place", pa.string()), ("winner", pa.string()), ("reason", pa.string())]
 )
 
-JUDGEMENT_SCHEMA = pa.schema(
+JUDGMENT_SCHEMA = pa.schema(
     [
         ("judge", pa.string()),
         ("control", pa.string()),

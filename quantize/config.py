@@ -1,4 +1,4 @@
-"""Settings of the quantisation stage: which files to make, and how close they must be.
+"""Settings of the quantization stage: which files to make, and how close they must be.
 
 In: the [quantize] table. Out: a validated QuantizeConfig. Knows nothing of GGUF.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from potstill.config import Table
-from quantize.quantisation.file_types import FILE_TYPES, FileTypeName, uses_imatrix
+from quantize.quantization.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -37,7 +37,7 @@ class QuantizeConfig(Table):
     default: it measures every tensor, which takes minutes on a CPU."""
 
     imatrix: Literal["auto", "always", "never"] = "auto"
-    """Whether quantisation minds how large each input of a matrix is on the student's own training
+    """Whether quantization minds how large each input of a matrix is on the student's own training
     conversations. `auto`: for types under 6.5 bits, which lose less by it; finer ones lose nothing
     without."""
 
@@ -59,7 +59,7 @@ class QuantizeConfig(Table):
 
     kl_bounds_nats: dict[FileTypeName, PositiveFloat] = Field(default_factory=dict)
     """Largest mean KL(checkpoint‖file) that a file of a type may show, in nats per token; a file
-    beyond it is refused. Types that are not named keep that of `quantisation/file_types.py`."""
+    beyond it is refused. Types that are not named keep that of `quantization/file_types.py`."""
 
     num_threads: int = Field(default=0, ge=0)
     """CPU threads for llama.cpp; 0 takes as many as this process may use."""

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
-from potstill.chat import render_prompt, render_text, tokenise
+from potstill.chat import render_prompt, render_text, tokenize
 from potstill.schema import Conversation, Message, Split
 from potstill.tables import conversation_paths, read_conversations
 
 
-class Tokenised(NamedTuple):
+class Tokenized(NamedTuple):
     """A conversation in tokens.
 
     Attributes:
@@ -31,11 +31,11 @@ class Tokenised(NamedTuple):
     start: int
 
 
-def read_tokenised(
+def read_tokenized(
     conversations_dir: Path,
     split: Split,
     tokenizer: Any = None,  # noqa: ANN401  (a transformers tokenizer)
-) -> Iterator[Tokenised]:
+) -> Iterator[Tokenized]:
     """Yield a split's conversations in stored order.
 
     Args:
@@ -45,7 +45,7 @@ def read_tokenised(
     paths = conversation_paths(conversations_dir, split)
     for one in chain.from_iterable(map(read_conversations, paths)):
         if tokenizer is None:
-            yield Tokenised(one.given, one.token_ids.tolist(), one.turns[0].start)
+            yield Tokenized(one.given, one.token_ids.tolist(), one.turns[0].start)
             continue
         try:
             yield _in_tokens_of(tokenizer, one)
@@ -53,8 +53,8 @@ def read_tokenised(
             continue
 
 
-def _in_tokens_of(tokenizer: Any, one: Conversation) -> Tokenised:  # noqa: ANN401
+def _in_tokens_of(tokenizer: Any, one: Conversation) -> Tokenized:  # noqa: ANN401
     messages, tools = [*one.given, *one.completion], one.prompt.tools
     text = render_text(tokenizer, messages, tools=tools, add_generation_prompt=False)
     start = len(render_prompt(tokenizer, one.given, tools))
-    return Tokenised(one.given, tokenise(tokenizer, text), start)
+    return Tokenized(one.given, tokenize(tokenizer, text), start)

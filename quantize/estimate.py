@@ -1,4 +1,4 @@
-"""What the quantisation stage will cost.
+"""What the quantization stage will cost.
 
 In: its config and the student's estimate. Out: an estimate, and the number of files. Loads no
 model.
@@ -13,7 +13,7 @@ from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 from quantize.config import QuantizeConfig
 from quantize.conversion.families.registry import find_family
-from quantize.quantisation.file_types import FILE_TYPES, FileTypeName, uses_imatrix
+from quantize.quantization.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
 SHARE_OF_PEAK = 0.5
 FIXED_SECONDS = 25.0
@@ -30,7 +30,7 @@ EMBEDDING_BITS = 8.5
 
 
 def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Workload]:
-    """Estimate conversion, importance matrices, quantisation and verification.
+    """Estimate conversion, importance matrices, quantization and verification.
 
     Raises:
         ConversionError: Student or teacher is of an architecture that cannot become GGUF.

@@ -16,8 +16,8 @@ from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
-from quantize.quantisation.calibration import Calibration, read_calibration
-from quantize.quantisation.file_types import FileTypeName
+from quantize.quantization.calibration import Calibration, read_calibration
+from quantize.quantization.file_types import FileTypeName
 from quantize.verification.expected import Expected, read_expected
 from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
 
@@ -115,7 +115,7 @@ def source_models(
         student_held_out = read_held_out(
             conversations_dir, config.verification_tokens, load_tokenizer(student_dir)
         )
-    aware_type = (student.get("quantisation_aware") or {}).get("type")
+    aware_type = (student.get("quantization_aware") or {}).get("type")
     models = [
         SourceModel(
             role="student",

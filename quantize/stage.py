@@ -1,4 +1,4 @@
-"""The quantisation stage: student checkpoint → GGUF files that were proved against it.
+"""The quantization stage: student checkpoint → GGUF files that were proved against it.
 
 In: a run with finished student and conversations. Out: the gguf stage: one verified file per model
 and type or size, the importance matrices, a model card and a Modelfile. Knows nothing of training
@@ -24,9 +24,9 @@ from quantize.config import QuantizeConfig
 from quantize.llama.process import usable_threads
 from quantize.modelfile import write_modelfile
 from quantize.models import SourceModel, source_models
-from quantize.quantisation.file_types import FileTypeName, bound_of_bits
-from quantize.quantisation.files import FileMaker
-from quantize.quantisation.tensors import bits_per_weight
+from quantize.quantization.file_types import FileTypeName, bound_of_bits
+from quantize.quantization.files import FileMaker
+from quantize.quantization.tensors import bits_per_weight
 from quantize.records import read_record, write_record
 from quantize.report.card import PLOT_NAME, write_card
 from quantize.report.pareto import mark_pareto_fronts

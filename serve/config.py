@@ -32,7 +32,7 @@ class UpstreamConfig(Table):
     stands in a configuration."""
 
     connect_timeout_seconds: float = Field(default=5.0, gt=0)
-    """How long a connection may take, in seconds; one within a data centre takes milliseconds."""
+    """How long a connection may take, in seconds; one within a data center takes milliseconds."""
 
     read_timeout_seconds: float = Field(default=300.0, gt=0)
     """Longest silence of the server, in seconds; an answer that is not streamed is silence."""

@@ -28,7 +28,7 @@ PRIVATE = 0o600
 class Record:
     """A file that several servers may append to, and that may be moved away while they run.
 
-    Nothing is left out of it or made unrecognisable: it holds what users wrote.
+    Nothing is left out of it or made unrecognizable: it holds what users wrote.
 
     Raises:
         ConfigError: The file cannot be written.

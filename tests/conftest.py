@@ -15,7 +15,7 @@ import pytest
 
 from generate.config import TeacherConfig
 from generate.embedded import embedded_checkpoint
-from potstill.chat import chat_template_sha256, render_prompt, tokenise, tokenizer_sha256
+from potstill.chat import chat_template_sha256, render_prompt, tokenize, tokenizer_sha256
 from potstill.checkpoints import checkpoint_fingerprint, count_parameters
 from potstill.distributions import TokenDistributions
 from potstill.manifest import Manifest
@@ -292,7 +292,7 @@ def sample_conversation(
     with torch.no_grad():
         for length in lengths:
             if turns:
-                ids += tokenise(tokenizer, NEXT_TURN)
+                ids += tokenize(tokenizer, NEXT_TURN)
                 completion.append(NEXT_QUESTION)
             turns.append((len(ids), length))
             for _ in range(length):

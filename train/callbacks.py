@@ -19,7 +19,7 @@ from train.job import Phase
 LABELS: dict[Phase, str] = {
     "offline": "training",
     "on_policy": "training on its own answers",
-    "quantisation_aware": "training quantised",
+    "quantization_aware": "training quantized",
 }
 UNREPORTED = {"epoch", "num_input_tokens_seen", "num_tokens", "step_time"}
 """Logged values that say nothing beside `step` and `tokens_per_second`."""

@@ -30,7 +30,7 @@ class StudentConfig(Table):
     checkpoint: str | None = None
     """Hugging Face checkpoint (directory or hub name) to start from instead of pruning the teacher.
     A padded vocabulary is fine. With another tokenizer than the teacher's, the conversations' text
-    is tokenised again and only sequence-level distillation (`kd.weight = 0`) is possible."""
+    is tokenized again and only sequence-level distillation (`kd.weight = 0`) is possible."""
     max_calibration_conversations: int = Field(default=16, ge=1)
     """Validation conversations over which influence and activations are averaged. The ranking of
     layers settles within a few thousand tokens."""
@@ -59,11 +59,11 @@ class KDConfig(Table):
     )
     """Which token-level loss, by its name in `train.losses.DIVERGENCES`. On the teacher's own
     samples forward KL is the one whose gradient they estimate."""
-    tail: Literal["bucket", "sample", "renormalise", "truncate"] = "bucket"
+    tail: Literal["bucket", "sample", "renormalize", "truncate"] = "bucket"
     """What stands for the tokens that are not stored: one category of their whole mass (a lower
     bound of the full divergence), the teacher's own sampled token as a draw from them (unbiased;
     refused unless sampled at temperature 1 and top-p 1 without choice), or nothing, with the stored
-    ones renormalised or not (biased towards over-confidence; for comparison)."""
+    ones renormalized or not (biased towards over-confidence; for comparison)."""
     beta: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Weight of the teacher in the mixture of `jsd`; 0.5 is the symmetric one."""
     skew: float = Field(default=0.1, gt=0.0, lt=1.0)
@@ -154,7 +154,7 @@ class OnPolicyConfig(Table):
     learning_rate: float = Field(default=1e-5, gt=0.0)
     """Peak of the schedule. Lower than before: the student is near its best already."""
     beta: float = Field(default=1.0, ge=0.0, le=1.0)
-    """0 is forward KL, 1 reverse KL, between them generalised JSD (TRL's `beta`). On the student's
+    """0 is forward KL, 1 reverse KL, between them generalized JSD (TRL's `beta`). On the student's
     own samples reverse KL is the one whose gradient they estimate."""
     temperature: float = Field(default=1.0, gt=0.0)
     """Of sampling and of the loss (TRL's `temperature`)."""
@@ -164,11 +164,11 @@ BlockFileType = Literal["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 """GGUF files whose layers are in blocks of one type, 32 values each."""
 
 
-class QuantisationAwareConfig(Table):
-    """A last phase in which the student learns to be good as a quantised file.
+class QuantizationAwareConfig(Table):
+    """A last phase in which the student learns to be good as a quantized file.
 
     It goes on learning from the stored conversations, with the same loss, while its weights are
-    quantised as the file's will be. All of it is trained but embeddings and head, if they are
+    quantized as the file's will be. All of it is trained but embeddings and head, if they are
     frozen: adapters are merged first.
     """
 
@@ -205,7 +205,7 @@ class TrainConfig(Table):
     freeze: FreezeConfig = FreezeConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     on_policy: OnPolicyConfig = OnPolicyConfig()
-    quantisation_aware: QuantisationAwareConfig | None = None
+    quantization_aware: QuantizationAwareConfig | None = None
     """None leaves the phase out: it makes one type of file better, and the others hardly."""
     launch: str | None = None
     """Train in several processes: `ddp`, `fsdp2` or `deepspeed` (train/launch/), or the path of a
@@ -255,11 +255,11 @@ class TrainConfig(Table):
     """Seed of the order of conversations and of adapter weights."""
 
     @model_validator(mode="after")
-    def _quantised_weights_can_be_put_back(self) -> TrainConfig:
-        if self.quantisation_aware is not None and self.launch == "deepspeed":
+    def _quantized_weights_can_be_put_back(self) -> TrainConfig:
+        if self.quantization_aware is not None and self.launch == "deepspeed":
             raise ValueError(
-                "quantisation_aware needs launch ddp or fsdp2: DeepSpeed changes the weights while "
-                "they are quantised"
+                "quantization_aware needs launch ddp or fsdp2: DeepSpeed changes the weights while "
+                "they are quantized"
             )
         return self
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
-from train.config import QuantisationAwareConfig, TrainConfig
+from train.config import QuantizationAwareConfig, TrainConfig
 from train.students.sizes import student_sizes
 
 SHARE_OF_PEAK = 1.0
@@ -35,7 +35,7 @@ CHECKPOINTED_BYTES = 8.0
 """The same with gradient checkpointing: what enters each layer, and its gradient."""
 PROCESS_BYTES = 1.5e9
 MEASUREMENTS_OF_FILES = 3
-"""Before quantised training, in full precision and quantised, and quantised after it."""
+"""Before quantized training, in full precision and quantized, and quantized after it."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def _tokens(config: TrainConfig, workload: Workload) -> _Tokens:
     per_step_tokens = per_step * _row_tokens(config, workload)
     epoch_tokens = workload.num_conversations * (1.0 - workload.test_share) * length
     trained, num_measurements = 0.0, 2
-    phases: list[TrainConfig | QuantisationAwareConfig] = [config]
-    if config.quantisation_aware is not None:
-        phases.append(config.quantisation_aware)
+    phases: list[TrainConfig | QuantizationAwareConfig] = [config]
+    if config.quantization_aware is not None:
+        phases.append(config.quantization_aware)
         num_measurements += MEASUREMENTS_OF_FILES
     for phase in phases:
         steps_tokens = (phase.max_steps or 0) * per_step_tokens
@@ -128,7 +128,7 @@ def _tokens(config: TrainConfig, workload: Workload) -> _Tokens:
 
 
 def _trained_parameters(config: TrainConfig, shape: ModelShape) -> float:
-    if config.method == "full" or config.quantisation_aware is not None:
+    if config.method == "full" or config.quantization_aware is not None:
         return shape.layer_parameters if config.freeze.embeddings else shape.num_parameters
     neurons = shape.intermediate_size or 4 * shape.hidden_size
     rows_and_columns = 4 * 2 * shape.hidden_size + 3 * (shape.hidden_size + neurons)

@@ -3,7 +3,7 @@
 In: a causal language model. Out: its head as plain values, and the hidden states that the head is
 needed for. Knows nothing of losses.
 
-Shape legend: B rows, L length, T labelled tokens, N tokens, D width, V vocabulary.
+Shape legend: B rows, L length, T labeled tokens, N tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from potstill.errors import TrainingError
-from train.data.batches import is_labelled
+from train.data.batches import is_labeled
 
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 """What families call the factor of their logits: Cohere, Muse Glimmer, Falcon-H1."""
@@ -77,8 +77,8 @@ def output_head(model: Any) -> Head:  # noqa: ANN401  (untyped library)
     )
 
 
-def labelled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # noqa: ANN401
-    """Return the hidden states [T, D] that predict the labelled tokens, in row-major order.
+def labeled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # noqa: ANN401
+    """Return the hidden states [T, D] that predict the labeled tokens, in row-major order.
 
     Args:
         batch: `input_ids` and `labels` [B, L], and either the `attention_mask` of padded rows or
@@ -87,7 +87,7 @@ def labelled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # n
     names = ("input_ids", "attention_mask", "position_ids")
     inputs = {name: batch[name] for name in names if name in batch}
     hidden_BLD = model.base_model(**inputs, use_cache=False).last_hidden_state
-    predicting: Tensor = hidden_BLD[:, :-1][is_labelled(batch)]
+    predicting: Tensor = hidden_BLD[:, :-1][is_labeled(batch)]
     return predicting
 
 

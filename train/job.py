@@ -18,9 +18,9 @@ from train.config import TrainConfig
 from train.students.plan import StudentPlan
 
 JOB_NAME = "job.json"
-Phase = Literal["offline", "on_policy", "quantisation_aware"]
+Phase = Literal["offline", "on_policy", "quantization_aware"]
 """Training on the stored conversations; then, if asked for, on answers of the student itself; then,
-if asked for, on the stored conversations again with weights as a quantised file holds them."""
+if asked for, on the stored conversations again with weights as a quantized file holds them."""
 Value = TypeVar("Value", bound=BaseModel)
 
 
@@ -89,8 +89,8 @@ def phases_of(config: TrainConfig) -> tuple[Phase, ...]:
     phases: list[Phase] = ["offline"]
     if config.on_policy.max_steps > 0:
         phases.append("on_policy")
-    if config.quantisation_aware is not None:
-        phases.append("quantisation_aware")
+    if config.quantization_aware is not None:
+        phases.append("quantization_aware")
     return tuple(phases)
 
 
@@ -106,7 +106,7 @@ class PhaseFiles:
         """Written last: with it the phase is done."""
         self.failure_path = self.dir / "failure.json"
         self.fidelity_path = self.dir / "fidelity.json"
-        self.quantised_fidelity_path = self.dir / "quantised_fidelity.json"
+        self.quantized_fidelity_path = self.dir / "quantized_fidelity.json"
 
     def outcome(self) -> Outcome | None:
         """Return what the phase came to, None before its end."""

@@ -1,4 +1,4 @@
-"""One phase of training: on the stored conversations, on the student's own answers, or quantised.
+"""One phase of training: on the stored conversations, on the student's own answers, or quantized.
 
 In: the stage's scratch directory. Out: the trained parameters in it, and what they cost. Knows
 nothing of run directories, nor whether it is one of several processes that do the same: the first
@@ -27,10 +27,10 @@ from train.data.packing import pack_split, refuse_mixed_rows
 from train.evaluation.held_out import HeldOut, without_adapters
 from train.job import Job, Outcome, Phase, PhaseFiles, phases_of, read_job, write_json
 from train.losses import mix_of
-from train.quantisation_aware.training import (
+from train.quantization_aware.training import (
     mark_trained,
     phase_settings,
-    quantise_in_training,
+    quantize_in_training,
 )
 from train.states import load_trained, newest_whole_state
 from train.students.adapters import adapter_config, merge_adapters
@@ -59,9 +59,9 @@ def train(scratch_dir: Path, phase: Phase) -> None:
     if job.config.compile:
         compile_layers(model)
     _equip(trainer, job, scratch_dir, phase, steps_before)
-    aware = job.config.quantisation_aware
-    if phase == "quantisation_aware" and aware is not None:
-        quantise_in_training(trainer, aware.type, job.config.save_dtype)
+    aware = job.config.quantization_aware
+    if phase == "quantization_aware" and aware is not None:
+        quantize_in_training(trainer, aware.type, job.config.save_dtype)
     state = newest_whole_state(files.states_dir)
     with ProgressCallback(phase, job.metrics_path, steps_before) as progress:
         trainer.add_callback(progress)
@@ -80,7 +80,7 @@ def train(scratch_dir: Path, phase: Phase) -> None:
 def trainable_student(job: Job, phase: Phase = "offline") -> Any:  # noqa: ANN401
     """Return the student as it is before training, with what a phase trains marked as such."""
     model = build_student(job.plan)
-    if phase == "quantisation_aware":
+    if phase == "quantization_aware":
         mark_trained(model, job.config.freeze)
         return model
     if job.config.method == "lora":
@@ -107,7 +107,7 @@ def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[i
 
 def _student_after(job: Job, scratch_dir: Path, before: Sequence[Phase], phase: Phase) -> Any:  # noqa: ANN401  (untyped library)
     """Return the student that a phase trains, as the phases before it left it."""
-    if phase == "quantisation_aware":
+    if phase == "quantization_aware":
         token_ids = open_split(scratch_dir, "test")[0]["token_ids"][: job.config.max_length]
         model = trained_student(job, scratch_dir, before[-1], [int(one) for one in token_ids])
         mark_trained(model, job.config.freeze)
@@ -124,8 +124,8 @@ def _trainer_of_the_stored(
     scratch_dir: Path,
     phase: Phase,
 ) -> DistillationTrainer:
-    config, aware = job.config, job.config.quantisation_aware
-    if phase == "quantisation_aware" and aware is not None:
+    config, aware = job.config, job.config.quantization_aware
+    if phase == "quantization_aware" and aware is not None:
         config = phase_settings(config, aware)
     split = open_split(scratch_dir, "train")
     padded = Collator(config.max_length, job.pad_token_id)

@@ -24,7 +24,7 @@ from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from train.arguments import refuse_absent_reporters
-from train.config import QuantisationAwareConfig, TrainConfig
+from train.config import QuantizationAwareConfig, TrainConfig
 from train.data.cache import largest_token_id
 from train.data.inputs import Data, load_data
 from train.evaluation.curves import draw_curves
@@ -32,7 +32,7 @@ from train.evaluation.fidelity import measure_fidelity
 from train.job import Job, Outcome, Phase, PhaseFiles, phases_of, write_job, write_text
 from train.launcher import launch_options, run_phase
 from train.phases import trained_student
-from train.quantisation_aware.weights import Quantisation
+from train.quantization_aware.weights import Quantization
 from train.students.checkpoints import reload_student, save_student
 from train.students.plan import StudentPlan, build_student, plan_student, refuse_small_vocabulary
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 START_NAME = "start.json"
 GENERATIONS_NAME = "generations.jsonl"
 CURVES_NAME = "curves.png"
-PLAIN, AWARE = "quantised_plain", "quantised_aware"
+PLAIN, AWARE = "quantized_plain", "quantized_aware"
 """What the student measured as its file is called, before it is trained for that and after."""
 
 
@@ -72,16 +72,16 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     for phase in earlier:
         outcomes[phase] = run_phase(session.scratch_dir, phase, config.launch)
         measured[phase] = _measure_once(job, data, session.scratch_dir, phase)
-    if last == "quantisation_aware":
+    if last == "quantization_aware":
         measured[PLAIN] = _measure_once(
-            job, data, session.scratch_dir, earlier[-1], config.quantisation_aware
+            job, data, session.scratch_dir, earlier[-1], config.quantization_aware
         )
     outcomes[last] = run_phase(session.scratch_dir, last, config.launch)
     student = _save(job, data, session, last)
     measured["trained"] = _measure(config, data, student, "measuring the trained student")
-    if last == "quantisation_aware":
+    if last == "quantization_aware":
         measured[AWARE] = _measure(
-            config, data, student, "measuring it quantised", config.quantisation_aware
+            config, data, student, "measuring it quantized", config.quantization_aware
         )
     _report(measured, run_directory)
     draw_curves(run_directory.metrics_path, session.dir / CURVES_NAME)
@@ -102,8 +102,8 @@ def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentP
     refuse_small_vocabulary(
         model, max(map(largest_token_id, (data.train, data.validation, data.test)))
     )
-    if config.quantisation_aware is not None:  # refuse now what would be refused after training
-        Quantisation.of(model, config.quantisation_aware.type, config.save_dtype)
+    if config.quantization_aware is not None:  # refuse now what would be refused after training
+        Quantization.of(model, config.quantization_aware.type, config.save_dtype)
     untrained = _measure(config, data, model, "measuring the untrained student")
     start = {"plan": plan.model_dump(mode="json"), "untrained": dataclasses.asdict(untrained)}
     write_text(json.dumps(start), path)
@@ -152,11 +152,11 @@ def _measure_once(
     data: Data,
     scratch_dir: Path,
     phase: Phase,
-    aware: QuantisationAwareConfig | None = None,
+    aware: QuantizationAwareConfig | None = None,
 ) -> Fidelity:
     """Measure the student after a phase that is not the last; a resumed run does not again."""
     files = PhaseFiles(scratch_dir, phase)
-    path = files.quantised_fidelity_path if aware else files.fidelity_path
+    path = files.quantized_fidelity_path if aware else files.fidelity_path
     if path.is_file():
         return Fidelity(**json.loads(path.read_text(encoding="utf-8")))
     model = trained_student(job, scratch_dir, phase, _probe(job.config, data)).to(_device())
@@ -170,12 +170,12 @@ def _measure(
     data: Data,
     model: Any,  # noqa: ANN401  (untyped library)
     label: str,
-    aware: QuantisationAwareConfig | None = None,
+    aware: QuantizationAwareConfig | None = None,
 ) -> Fidelity:
     """Measure a model as it is, or as its file of the type that it is trained for."""
     as_file: AbstractContextManager[None] = nullcontext()
     if aware is not None:
-        as_file = Quantisation.of(model, aware.type, config.save_dtype).applied(model)
+        as_file = Quantization.of(model, aware.type, config.save_dtype).applied(model)
     with as_file:
         return measure_fidelity(
             model,
@@ -221,14 +221,14 @@ def _facts(
 
 def _aware_facts(config: TrainConfig, measured: dict[str, Fidelity]) -> dict[str, Any]:
     """Return which type of file the student is good as, and how far it was from that before."""
-    if config.quantisation_aware is None:
+    if config.quantization_aware is None:
         return {}
     facts = {
-        "type": config.quantisation_aware.type,
+        "type": config.quantization_aware.type,
         "kl_nats_plain": measured[PLAIN].kl_nats,
         "kl_nats_aware": measured[AWARE].kl_nats,
     }
-    return {"quantisation_aware": facts}
+    return {"quantization_aware": facts}
 
 
 def _stats(outcomes: dict[Phase, Outcome], data: Data) -> dict[str, float]:

@@ -3,7 +3,7 @@
 In: a model, a dataset and a collator. Out: the model, trained in place. Knows nothing of run
 directories or of how the student came to be.
 
-Shape legend: B rows, L padded length, T labelled tokens, K stored entries, D width.
+Shape legend: B rows, L padded length, T labeled tokens, K stored entries, D width.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from transformers.utils import ModelOutput
 from trl import SFTConfig, SFTTrainer
 
 from potstill.errors import TrainingError
-from train.data.batches import Collator, PackedCollator, labelled_token_ids, num_tokens
+from train.data.batches import Collator, PackedCollator, labeled_token_ids, num_tokens
 from train.data.order import SimilarLengths
 from train.evaluation.held_out import MeasuresHeldOut, without_adapters
-from train.heads import labelled_hidden_states, output_head
+from train.heads import labeled_hidden_states, output_head
 from train.losses import Mix
 from train.losses.chunked import Targets, distillation_loss
 from train.states import TrainedStates
@@ -38,7 +38,7 @@ TARGET_COLUMNS = ("sampled_logprobs", "top_token_ids", "top_logprobs")
 
 @dataclass
 class DistillationOutput(ModelOutput):  # type: ignore[misc]
-    """Sums over the batch's labelled tokens, in nats."""
+    """Sums over the batch's labeled tokens, in nats."""
 
     loss: Tensor | None = None
     kd: Tensor | None = None
@@ -83,34 +83,34 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:  # noqa: ANN401
-        """Return the mean loss over all labelled tokens of the optimizer step's batches.
+        """Return the mean loss over all labeled tokens of the optimizer step's batches.
 
         The step is that of all processes together: the mean of their losses is the step's loss.
         """
         targets = targets_of(inputs)
         batch = {name: tensor for name, tensor in inputs.items() if name not in TARGET_COLUMNS}
         output = model(**batch, targets=targets)
-        num_labelled = targets.token_ids_T.numel()
-        divisor = num_labelled if num_items_in_batch is None else num_items_in_batch
+        num_labeled = targets.token_ids_T.numel()
+        divisor = num_labeled if num_items_in_batch is None else num_items_in_batch
         loss = output.loss / torch.as_tensor(divisor, device=output.loss.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         sums = torch.stack([output.kd, output.ce]).detach()
-        self._sums += torch.cat([sums, sums.new_tensor([num_labelled])])
+        self._sums += torch.cat([sums, sums.new_tensor([num_labeled])])
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of both losses since the last line, in nats per labelled token.
+        """Add the means of both losses since the last line, in nats per labeled token.
 
         Raises:
             TrainingError: The loss is no longer a number.
         """
         if "loss" in logs:
-            kd, ce, num_labelled = self.accelerator.reduce(self._sums).tolist()
+            kd, ce, num_labeled = self.accelerator.reduce(self._sums).tolist()
             self._sums.zero_()
-            logs["ce_nats"] = ce / num_labelled
+            logs["ce_nats"] = ce / num_labeled
             if self._mix.weight > 0.0:
-                logs["kd_nats"] = kd / num_labelled
+                logs["kd_nats"] = kd / num_labeled
             if not math.isfinite(logs["loss"]):
                 raise TrainingError(
                     "the loss is no longer a number",
@@ -138,9 +138,9 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
 
 
 def targets_of(batch: dict[str, Tensor]) -> Targets:
-    """Return the teacher's signal for the labelled tokens of a batch."""
+    """Return the teacher's signal for the labeled tokens of a batch."""
     return Targets(
-        token_ids_T=labelled_token_ids(batch),
+        token_ids_T=labeled_token_ids(batch),
         sampled_logprobs_T=batch["sampled_logprobs"],
         top_token_ids_TK=batch["top_token_ids"],
         top_logprobs_TK=batch["top_logprobs"],
@@ -170,7 +170,7 @@ def add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (un
     def forward(self: Any, *args: Any, targets: Targets | None = None, **batch: Any) -> Any:  # noqa: ANN401
         if targets is None:
             return original(*args, **batch)
-        hidden_TD = labelled_hidden_states(self, batch)
+        hidden_TD = labeled_hidden_states(self, batch)
         sums = distillation_loss(hidden_TD, output_head(self), targets, mix)
         return DistillationOutput(loss=sums.total, kd=sums.divergence, ce=sums.cross_entropy)
 

@@ -2,7 +2,7 @@
 
 One model, the same text: F16, Q8_0 and Q4_K_M without and with an importance matrix, made and
 measured by potstill, and by llama-quantize, llama-imatrix and llama-perplexity --kl-divergence of
-the same version. Told are the figures of both, and whether the quantised tensors are the same, bit
+the same version. Told are the figures of both, and whether the quantized tensors are the same, bit
 for bit, for the same importance matrix. The peer's reference is an F32 file, its log-probabilities
 rounded to 16 bits; ours is the checkpoint in float32.
 
@@ -33,10 +33,10 @@ from potstill.processor import has_amx
 from potstill.tables import conversation_paths, read_conversations
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
-from quantize.llama.process import quantise
-from quantize.quantisation.calibration import Calibration
-from quantize.quantisation.file_types import FileTypeName
-from quantize.quantisation.imatrix import read_importance, write_importance
+from quantize.llama.process import quantize
+from quantize.quantization.calibration import Calibration
+from quantize.quantization.file_types import FileTypeName
+from quantize.quantization.imatrix import read_importance, write_importance
 from quantize.verification.contents import Origin
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import HeldOut, write_reference_logprobs
@@ -186,7 +186,7 @@ class Bench:
         if gguf_type == "F16":
             ours = theirs = self.f16
         else:
-            quantise(self.f16, ours, gguf_type, NUM_THREADS, imatrix_path=imatrix)
+            quantize(self.f16, ours, gguf_type, NUM_THREADS, imatrix_path=imatrix)
             options = () if imatrix is None else ("--imatrix", imatrix)
             tool("llama-quantize", *options, self.f16, theirs, gguf_type, NUM_THREADS)
         importance = None if imatrix is None else read_importance(imatrix)

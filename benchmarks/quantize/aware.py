@@ -1,10 +1,10 @@
-"""How much of what a quantised file loses does training for it regain?
+"""How much of what a quantized file loses does training for it regain?
 
 A student is made into a file as it is, and once more after it was trained with its weights
-quantised. Both files and the unquantised one are run by llama.cpp over the test split; measured is
+quantized. Both files and the unquantized one are run by llama.cpp over the test split; measured is
 the KL to the teacher's stored distributions. The share regained is (plain - aware) / (plain -
-unquantised). A student may gain by going on learning at all: `--student teacher` cannot, which has
-nothing to learn from itself but how to be quantised.
+unquantized). A student may gain by going on learning at all: `--student teacher` cannot, which has
+nothing to learn from itself but how to be quantized.
 
     python benchmarks/quantize/aware.py [RUN] [--student teacher] [--type Q4_0]
 
@@ -61,7 +61,7 @@ def main() -> None:
         measured = {
             name: measure_fidelity(path, held_out, None, lambda: None, drawn=drawn)
             for name, path in {
-                "unquantised (F16)": plain / "student-F16.gguf",
+                "unquantized (F16)": plain / "student-F16.gguf",
                 f"plain {options.type}": plain / f"student-{options.type}.gguf",
                 f"aware {options.type}": trained / f"student-{options.type}.gguf",
             }.items()
@@ -90,7 +90,7 @@ def _files(
     """Make a student's files, and return their directory."""
     run_directory = _copy(source, root)
     settings = read_preset("demo")["train"] | NOTHING_LEARNT
-    settings |= {"student": {"checkpoint": str(start_dir)}, "quantisation_aware": aware}
+    settings |= {"student": {"checkpoint": str(start_dir)}, "quantization_aware": aware}
     train(TrainConfig.model_validate(settings), run_directory)
     files = {"types": ("F16", file_type), "teacher_types": (), "imatrix": "never"}
     bounds = {"kl_bounds_nats": {file_type: WIDE_BOUND_NATS}}
@@ -115,8 +115,8 @@ def _print(measured: dict[str, Fidelity]) -> None:
             f"| {name} | {fidelity.kl_nats:.4f} ± {fidelity.kl_standard_error:.4f} "
             f"| {fidelity.top1_agreement:.3f} |"
         )
-    unquantised, plain, aware = kl_nats
-    print(f"\nregained: {(plain - aware) / (plain - unquantised):.0%}")
+    unquantized, plain, aware = kl_nats
+    print(f"\nregained: {(plain - aware) / (plain - unquantized):.0%}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How conversion, quantisation and verification grow: `growth.py [SCALE ...] [--steps STEP ...]`.
+"""How conversion, quantization and verification grow: `growth.py [SCALE ...] [--steps STEP ...]`.
 
 Seconds and peak memory for SmolLM2-135M-Instruct and for random models of the same width with
 SCALE times its layers (1 2 4), each step in a process of its own. Memory is that of the process and
@@ -92,11 +92,11 @@ def convert(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
     write_base_gguf(checkpoint, tokenizer, directory / "F16.gguf", "F16", "benchmark")
 
 
-def quantise(_: Path, directory: Path) -> Iterator[None]:
-    """Write the quantised file."""
+def quantize(_: Path, directory: Path) -> Iterator[None]:
+    """Write the quantized file."""
     source, target = directory / "F16.gguf", directory / f"{GGUF_TYPE}.gguf"
     yield
-    process.quantise(source, target, GGUF_TYPE, NUM_THREADS)
+    process.quantize(source, target, GGUF_TYPE, NUM_THREADS)
 
 
 def _held_out(vocab_size: int):  # noqa: ANN202
@@ -126,7 +126,7 @@ def _origin(checkpoint_dir: Path):  # noqa: ANN202
 
 
 def contents(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
-    """Make every key and tensor of the quantised file again and compare."""
+    """Make every key and tensor of the quantized file again and compare."""
     from quantize.verification.contents import check_contents
 
     origin = _origin(checkpoint_dir)
@@ -135,7 +135,7 @@ def contents(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
 
 
 def verify(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
-    """Verify the quantised file as the stage does: load it, measure it, compare its contents."""
+    """Verify the quantized file as the stage does: load it, measure it, compare its contents."""
     from quantize.verification.expected import read_expected
     from quantize.verification.verify import verify_file
 
@@ -156,7 +156,7 @@ def verify(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
 
 STEPS: dict[str, Callable[[Path, Path], Iterator[None]]] = {
     "convert": convert,
-    "quantise": quantise,
+    "quantize": quantize,
     "reference": reference,
     "contents": contents,
     "verify": verify,

@@ -31,7 +31,7 @@ CONTEXT_TOKENS, PROMPT_TOKENS, NEW_TOKENS = 512, 48, 64
 WAYS = {
     "greedy": SamplerParams(temperature=0.0),
     "drawn at temperature 1": SamplerParams(seed=1),
-    "drawn at temperature 0.8, top-p 0.95, top-k 40, penalised": SamplerParams(
+    "drawn at temperature 0.8, top-p 0.95, top-k 40, penalized": SamplerParams(
         seed=1, temperature=0.8, top_p=0.95, top_k=40, repeat_penalty=1.1
     ),
 }

@@ -26,7 +26,7 @@ from trl import SFTTrainer
 from train import phases
 from train.arguments import offline_arguments
 from train.callbacks import ProgressCallback
-from train.data.batches import Collator, is_labelled, num_tokens
+from train.data.batches import Collator, is_labeled, num_tokens
 from train.data.cache import open_split
 from train.data.order import SimilarLengths
 from train.job import PhaseFiles, read_job
@@ -119,7 +119,7 @@ def training_flops(model: Any, inputs: dict[str, Tensor]) -> float:  # noqa: ANN
     """Return the floating-point operations that a step on a batch cannot do without.
 
     Two for each weight and token forward, two for the gradient of what goes in, two for the
-    weight's own unless it is frozen; the head for labelled tokens only; scores and sums of causal
+    weight's own unless it is frozen; the head for labeled tokens only; scores and sums of causal
     attention among a conversation's own tokens. Padding and what is computed twice do not count.
 
     Source: Chowdhery et al. 2022, "PaLM", appendix B, with frozen weights left out.
@@ -129,14 +129,14 @@ def training_flops(model: Any, inputs: dict[str, Tensor]) -> float:  # noqa: ANN
     linear = [weight for weight in layers.parameters() if weight.ndim == 2]
     passes = sum(weight.numel() * (6 if weight.requires_grad else 4) for weight in linear)
     head = model.get_output_embeddings().weight
-    num_labelled = int(is_labelled(inputs).sum())
+    num_labeled = int(is_labeled(inputs).sum())
     lengths = conversation_lengths(inputs)
     # Forward, two products of L x L / 2 scores for each head; backward twice that.
     attention = 3 * 2 * 2 * float((lengths.double() ** 2).sum()) / 2
     attention *= config.num_attention_heads * config.head_dim * len(layers)
     return (
         passes * float(lengths.sum())
-        + head.numel() * (6 if head.requires_grad else 4) * num_labelled
+        + head.numel() * (6 if head.requires_grad else 4) * num_labeled
         + attention
     )
 

@@ -36,7 +36,7 @@ from train.students.pruning.layers import keep_layers
 LOSSES: dict[str, dict[str, Any]] = {
     "SFT only": {"weight": 0.0},
     "truncate": {"weight": 1.0, "tail": "truncate"},
-    "renormalise": {"weight": 1.0, "tail": "renormalise"},
+    "renormalize": {"weight": 1.0, "tail": "renormalize"},
     "sample": {"weight": 1.0, "tail": "sample"},
     "bucket": {"weight": 1.0, "tail": "bucket"},
     "bucket + CE": {"weight": 0.9, "tail": "bucket"},

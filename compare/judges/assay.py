@@ -1,7 +1,7 @@
 """A judge at work: first on pairs whose better side is known, then on student and teacher.
 
 In: a judge, controls, pairs. Out: `Judged`, plain values to be kept. Knows nothing of margins or of
-what the judgements amount to. A judge that fails a control is asked no more, if so configured.
+what the judgments amount to. A judge that fails a control is asked no more, if so configured.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from compare.judges.controls import Control
-from compare.judges.protocol import Claim, Judge, Judgement, Pair, Usage
+from compare.judges.protocol import Claim, Judge, Judgment, Pair, Usage
 from potstill.schema import Value
 
 
@@ -31,13 +31,13 @@ class ControlJudged(Value):
     """The independent observation that each pair is part of."""
     lengths: tuple[tuple[int, int], ...]
     """Characters of the changed answer and of the teacher's own."""
-    judgements: tuple[Judgement, ...] | None
+    judgments: tuple[Judgment, ...] | None
     """None when it was left out because an earlier control had failed."""
 
     @property
     def decided_clusters(self) -> list[str]:
         """The clusters of the pairs that were decided."""
-        said = self.judgements or ()
+        said = self.judgments or ()
         judged = zip(said, self.clusters, strict=bool(said))
         return [cluster for one, cluster in judged if one.score is not None]
 
@@ -51,7 +51,7 @@ class Judged(Value):
     measures: bool
     model: str | None
     controls: tuple[ControlJudged, ...] = ()
-    judgements: tuple[Judgement, ...] | None = None
+    judgments: tuple[Judgment, ...] | None = None
     """Of student and teacher; None when a control had failed before."""
     usage: Usage = Usage()
 
@@ -74,9 +74,9 @@ def work(
     done: list[ControlJudged] = []
     sound = True
     for control in controls:
-        judgements = None
+        judgments = None
         if sound or not stop_early:
-            judgements = tuple(judge.judge(control.pairs, control.name))
+            judgments = tuple(judge.judge(control.pairs, control.name))
         done.append(
             ControlJudged(
                 name=control.name,
@@ -84,10 +84,10 @@ def work(
                 prompt_ids=tuple(pair.question.prompt_id for pair in control.pairs),
                 clusters=tuple(cluster_of(pair) for pair in control.pairs),
                 lengths=tuple((len(pair.student), len(pair.teacher)) for pair in control.pairs),
-                judgements=judgements,
+                judgments=judgments,
             )
         )
-        sound = sound and (judgements is None or is_sound(done, measures=judge.measures))
+        sound = sound and (judgments is None or is_sound(done, measures=judge.measures))
     judged = tuple(judge.judge(pairs, "student and teacher")) if sound or not stop_early else None
     return Judged(
         name=judge.name,
@@ -96,6 +96,6 @@ def work(
         measures=judge.measures,
         model=judge.model,
         controls=tuple(done),
-        judgements=judged,
+        judgments=judged,
         usage=judge.usage(),
     )

@@ -1,6 +1,6 @@
 """Right or wrong as a judge: an answer passes the prompt's check, or it does not.
 
-In: pairs whose prompt has a check. Out: judgements with 1 or 0 for each answer. Knows nothing of
+In: pairs whose prompt has a check. Out: judgments with 1 or 0 for each answer. Knows nothing of
 models.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from compare.answers.questions import Check
 from compare.judges.config import CheckJudgeConfig
 from compare.judges.controls import SHUFFLED, TRUNCATED
-from compare.judges.protocol import Claim, Judgement, Pair, Usage
+from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from compare.judges.reference import measured
 
 
@@ -35,14 +35,14 @@ class CheckJudge:
         """Return nothing: a computation asks nobody."""
         return Usage()
 
-    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:  # noqa: ARG002
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
         """Check both answers of each pair."""
         return [self._judge(pair) for pair in pairs]
 
-    def _judge(self, pair: Pair) -> Judgement:
+    def _judge(self, pair: Pair) -> Judgment:
         check = pair.question.check
         if check is None:
-            return Judgement(score=None, failure="the prompt has no check")
+            return Judgment(score=None, failure="the prompt has no check")
         return measured(float(passes(check, pair.student)), float(passes(check, pair.teacher)))
 
 

@@ -77,30 +77,30 @@ def scores_by_pair(opinions: Iterable[Opinion]) -> dict[tuple[str, ...], float]:
     """Return the mean score of each pair of answers, by its messages and both texts."""
     scores: dict[tuple[str, ...], list[float]] = {}
     for opinion in opinions:
-        said = opinion.judged.judgements or ()
-        for pair, judgement in zip(opinion.pairs, said, strict=bool(said)):
-            if judgement.score is not None:
-                scores.setdefault(pair_key(pair), []).append(judgement.score)
+        said = opinion.judged.judgments or ()
+        for pair, judgment in zip(opinion.pairs, said, strict=bool(said)):
+            if judgment.score is not None:
+                scores.setdefault(pair_key(pair), []).append(judgment.score)
     return {key: sum(values) / len(values) for key, values in scores.items()}
 
 
-def judgement_rows(opinion: Opinion, cluster_of: Callable[[Pair], str]) -> list[dict[str, object]]:
-    """Lay out all that a judge has said as rows of JUDGEMENT_SCHEMA, controls first."""
+def judgment_rows(opinion: Opinion, cluster_of: Callable[[Pair], str]) -> list[dict[str, object]]:
+    """Lay out all that a judge has said as rows of JUDGMENT_SCHEMA, controls first."""
     rows: list[dict[str, object]] = []
     for control in opinion.judged.controls:
         judged = zip(
             control.prompt_ids,
             control.clusters,
-            control.judgements or (),
-            strict=bool(control.judgements),
+            control.judgments or (),
+            strict=bool(control.judgments),
         )
         rows += [
             {"control": control.name, "prompt_id": prompt_id, "sample": 0, "cluster": cluster}
-            | judgement.model_dump()
-            for prompt_id, cluster, judgement in judged
+            | judgment.model_dump()
+            for prompt_id, cluster, judgment in judged
         ]
-    said = opinion.judged.judgements or ()
-    for pair, judgement in zip(opinion.pairs, said, strict=bool(said)):
+    said = opinion.judged.judgments or ()
+    for pair, judgment in zip(opinion.pairs, said, strict=bool(said)):
         row = {"prompt_id": pair.question.prompt_id, "sample": pair.sample}
-        rows.append(row | {"cluster": cluster_of(pair)} | judgement.model_dump())
+        rows.append(row | {"cluster": cluster_of(pair)} | judgment.model_dump())
     return [{"judge": opinion.judged.name, "control": None} | row for row in rows]

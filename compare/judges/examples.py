@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from compare.answers.answers import Answer
 from compare.judges.health import pair_key
 from compare.judges.panel import Opinion
-from compare.judges.protocol import Judgement, Pair
+from compare.judges.protocol import Judgment, Pair
 from compare.report.verdict import Example, ShownAnswer
 
 NUM_EXAMPLES = 200
-"""Pairs in the report, the first so many; all are in pairs.parquet and judgements.parquet."""
+"""Pairs in the report, the first so many; all are in pairs.parquet and judgments.parquet."""
 
 
 def examples(
@@ -31,20 +31,20 @@ def examples(
             messages=pair.question.messages,
             student=_shown(given["student", pair.question.prompt_id, pair.sample]),
             teacher=_shown(given["teacher", pair.question.prompt_id, pair.sample]),
-            judgements={
-                name: judgements[pair_key(pair)]
-                for name, judgements in said.items()
-                if pair_key(pair) in judgements
+            judgments={
+                name: judgments[pair_key(pair)]
+                for name, judgments in said.items()
+                if pair_key(pair) in judgments
             },
         )
         for pair in pairs[:NUM_EXAMPLES]
     )
 
 
-def _by_pair(opinion: Opinion) -> dict[tuple[str, ...], Judgement]:
-    said = opinion.judged.judgements or ()
+def _by_pair(opinion: Opinion) -> dict[tuple[str, ...], Judgment]:
+    said = opinion.judged.judgments or ()
     judged = zip(opinion.pairs, said, strict=bool(said))
-    return {pair_key(pair): judgement for pair, judgement in judged}
+    return {pair_key(pair): judgment for pair, judgment in judged}
 
 
 def _shown(answer: Answer) -> ShownAnswer:

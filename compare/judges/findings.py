@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from compare.judges.health import Health, Humans, control_row, health_of, pair_key
 from compare.judges.panel import Opinion
-from compare.judges.protocol import Judgement, Pair
+from compare.judges.protocol import Judgment, Pair
 from compare.report.verdict import (
     EQUAL,
     Discordance,
@@ -41,7 +41,7 @@ class Scale:
 
     name: ScaleName
     bounds: tuple[float, float]
-    values_of: Callable[[Judgement], float]
+    values_of: Callable[[Judgment], float]
 
     @property
     def equal(self) -> float:
@@ -52,7 +52,7 @@ class Scale:
         self, decided: Sequence[Decided], alpha: float, method: Method = "t"
     ) -> MeanInterval:
         """Return the mean with its one-sided bounds."""
-        values = [self.values_of(one.judgement) for one in decided]
+        values = [self.values_of(one.judgment) for one in decided]
         clusters = [one.cluster for one in decided]
         return mean_interval(values, clusters, alpha=alpha, method=method, bounds=self.bounds)
 
@@ -62,7 +62,7 @@ class Decided:
     """A pair on which the judge has decided."""
 
     pair: Pair
-    judgement: Judgement
+    judgment: Judgment
     cluster: str
 
 
@@ -88,12 +88,12 @@ def report_on(
         humans: What people said of the same pairs.
     """
     judged = opinion.judged
-    said = judged.judgements or ()
+    said = judged.judgments or ()
     both = list(zip(opinion.pairs, said, strict=bool(said)))
     decided = [
-        Decided(pair, judgement, cluster_of(pair))
-        for pair, judgement in both
-        if judgement.score is not None
+        Decided(pair, judgment, cluster_of(pair))
+        for pair, judgment in both
+        if judgment.score is not None
     ]
     decides_nothing = judged.claim == "similarity"
     health = Health((), is_valid=True) if decides_nothing else health_of(judged, plan, humans)
@@ -147,8 +147,8 @@ def _estimate(
     interval: MeanInterval, scale: Scale, threshold: float, decided: Sequence[Decided]
 ) -> Estimate:
     measured = scale is DIFFERENCE
-    values = [(one.judgement.student_value, one.judgement.teacher_value) for one in decided]
-    ties = sum(scale.values_of(one.judgement) == scale.equal for one in decided)
+    values = [(one.judgment.student_value, one.judgment.teacher_value) for one in decided]
+    ties = sum(scale.values_of(one.judgment) == scale.equal for one in decided)
     return Estimate(
         scale=scale.name,
         value=interval.mean,
@@ -196,7 +196,7 @@ def _slices(decided: Sequence[Decided], scale: Scale, plan: Plan) -> list[Slice]
 
 def _discordance(decided: Sequence[Decided]) -> Discordance | None:
     """Return McNemar's test where every figure is right or wrong."""
-    values = [(one.judgement.student_value, one.judgement.teacher_value) for one in decided]
+    values = [(one.judgment.student_value, one.judgment.teacher_value) for one in decided]
     if not all(value in (0.0, 1.0) for pair in values for value in pair):
         return None
     test = mcnemar(*zip(*values, strict=True))
@@ -212,9 +212,9 @@ def _human_corrected(
 ) -> HumanCorrected | None:
     """Return the win rate by people's preference; None with too few votes on judged pairs."""
     without = [
-        one.judgement.score
+        one.judgment.score
         for one in decided
-        if one.judgement.score is not None and pair_key(one.pair) not in humans.keys
+        if one.judgment.score is not None and pair_key(one.pair) not in humans.keys
     ]
     if len(humans.human_scores) < LEAST_HUMAN_VOTES or len(without) < FEWEST_CLUSTERS:
         return None

@@ -1,6 +1,6 @@
 """Can this judge tell good from bad? What it said, laid out for `potstill.verdict.judge_health`.
 
-In: judged controls and judgements. Out: named checks, and rows of the report. Knows nothing of how
+In: judged controls and judgments. Out: named checks, and rows of the report. Knows nothing of how
 a judge was asked.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from compare.answers.questions import messages_id
 from compare.judges.assay import ControlJudged, Judged
 from compare.judges.llm import VALUES
-from compare.judges.protocol import Judgement, Pair, Vote
+from compare.judges.protocol import Judgment, Pair, Vote
 from compare.report.verdict import Control, HealthCheck
 from potstill.verdict.intervals import mean_interval
 from potstill.verdict.judge_health import HealthLimits, JudgeControls, JudgeHealth, judge_health
@@ -59,8 +59,8 @@ def is_sound_so_far(controls: Sequence[ControlJudged], *, measures: bool, plan: 
 def health_of(judged: Judged, plan: Plan, humans: Humans) -> Health:
     """Return a judge's health; people are only asked whether they prefer a side of the screen."""
     if judged.kind == "votes":
-        return _people(judged.judgements or ())
-    laid_out = _laid_out(judged.controls, judged.judgements or (), judged.measures, humans)
+        return _people(judged.judgments or ())
+    laid_out = _laid_out(judged.controls, judged.judgments or (), judged.measures, humans)
     return _told(judge_health(laid_out, plan))
 
 
@@ -78,11 +78,11 @@ def control_row(control: ControlJudged, plan: Plan) -> Control:
     )
     scores = _scores(control)
     if not scores:
-        return row.model_copy(update={"num_failed": len(control.judgements or ())})
+        return row.model_copy(update={"num_failed": len(control.judgments or ())})
     interval = mean_interval(scores, control.decided_clusters, alpha=plan.alpha)
     return row.model_copy(
         update={
-            "num_failed": len(control.judgements or ()) - len(scores),
+            "num_failed": len(control.judgments or ()) - len(scores),
             "win_rate": interval.mean,
             "lower": interval.lower,
             "upper": interval.upper,
@@ -93,14 +93,14 @@ def control_row(control: ControlJudged, plan: Plan) -> Control:
 
 def _laid_out(
     controls: Sequence[ControlJudged],
-    judgements: Sequence[Judgement],
+    judgments: Sequence[Judgment],
     measures: bool,
     humans: Humans,
 ) -> JudgeControls:
-    asked = [control for control in controls if control.judgements is not None]
-    said = [one for control in asked for one in control.judgements or ()] + list(judgements)
+    asked = [control for control in controls if control.judgments is not None]
+    said = [one for control in asked for one in control.judgments or ()] + list(judgments)
     ordered = [one for control in asked if control.expected != "tie" for one in _said(control)]
-    first, second = _both_orders([*ordered, *judgements], measures)
+    first, second = _both_orders([*ordered, *judgments], measures)
     same = [control for control in asked if control.expected == "equal"]
     num_calls, num_failed = _calls(said, measures)
     return JudgeControls(
@@ -127,14 +127,12 @@ def _identical(controls: Sequence[ControlJudged], measures: bool) -> list[float]
     return [_value(vote) for one in said for vote in one.votes if vote.winner is not None]
 
 
-def _both_orders(
-    judgements: Sequence[Judgement], measures: bool
-) -> tuple[list[float], list[float]]:
+def _both_orders(judgments: Sequence[Judgment], measures: bool) -> tuple[list[float], list[float]]:
     """Return the student's scores by its place; a computation gives the same in both."""
     if measures:
-        scores = [one.score for one in judgements if one.score is not None]
+        scores = [one.score for one in judgments if one.score is not None]
         return scores, scores
-    read = [one.votes for one in judgements if one.score is not None and len(one.votes) > 1]
+    read = [one.votes for one in judgments if one.score is not None and len(one.votes) > 1]
     by_place = [{vote.student_place: _value(vote) for vote in votes} for votes in read]
     return [places["first"] for places in by_place], [places["second"] for places in by_place]
 
@@ -151,18 +149,18 @@ def _longer(controls: Sequence[ControlJudged]) -> list[float]:
     return found
 
 
-def _calls(judgements: Sequence[Judgement], measures: bool) -> tuple[int, int]:
+def _calls(judgments: Sequence[Judgment], measures: bool) -> tuple[int, int]:
     """Count calls and failed ones; a prompt without a reference asks a computation nothing."""
     if measures:
-        return sum(one.score is not None for one in judgements), 0
-    votes = [vote for one in judgements for vote in one.votes]
+        return sum(one.score is not None for one in judgments), 0
+    votes = [vote for one in judgments for vote in one.votes]
     return len(votes), sum(vote.winner is None for vote in votes)
 
 
-def _people(judgements: Sequence[Judgement]) -> Health:
+def _people(judgments: Sequence[Judgment]) -> Health:
     """Return the bias of people's votes towards one side of the screen."""
     limit = HealthLimits().most_position_bias
-    decided = [vote for one in judgements for vote in one.votes if vote.winner != "tie"]
+    decided = [vote for one in judgments for vote in one.votes if vote.winner != "tie"]
     if not decided:
         return Health((_position(None, limit),), is_valid=True)
     left = sum((vote.winner == "student") == (vote.student_place == "first") for vote in decided)
@@ -194,8 +192,8 @@ def _told(health: JudgeHealth) -> Health:
     return Health(checks, health.valid)
 
 
-def _said(control: ControlJudged) -> Sequence[Judgement]:
-    return control.judgements or ()
+def _said(control: ControlJudged) -> Sequence[Judgment]:
+    return control.judgments or ()
 
 
 def _scores(control: ControlJudged) -> list[float]:

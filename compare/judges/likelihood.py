@@ -1,6 +1,6 @@
 """The teacher's probabilities as a judge: which answer it would rather have written.
 
-In: the teacher's GGUF file, pairs with the prompt's token ids. Out: judgements with both mean
+In: the teacher's GGUF file, pairs with the prompt's token ids. Out: judgments with both mean
 log-probabilities. It tells likeness to the teacher, not quality: the teacher's own answers are
 drawn from these probabilities, and dull ones are the most probable.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compare.answers.cache import JsonCache
 from compare.judges.config import LikelihoodJudgeConfig
-from compare.judges.protocol import Claim, Judgement, Pair, Usage
+from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from potstill.files import sha256_bytes
 from potstill.progress import track
 
@@ -44,7 +44,7 @@ class LikelihoodJudge:
         """Return nothing: the file is read here."""
         return Usage()
 
-    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
         """Compute both log-probabilities of each pair, one after another."""
         wanted = [pair for pair in pairs if pair.question.prompt_token_ids is not None]
         missing = [pair for pair in wanted if self._cache.get(self._key(pair)) is None]
@@ -79,15 +79,15 @@ class LikelihoodJudge:
                 self._cache.put(self._key(pair), values)
                 progress.advance()
 
-    def _judge(self, pair: Pair) -> Judgement:
+    def _judge(self, pair: Pair) -> Judgment:
         if pair.question.prompt_token_ids is None:
-            return Judgement(score=None, failure="the prompt's tokens are not stored")
+            return Judgment(score=None, failure="the prompt's tokens are not stored")
         values = self._cache.get(self._key(pair)) or {}
         student, teacher = values.get("student"), values.get("teacher")
         if student is None or teacher is None:
-            return Judgement(score=None, failure="an answer has no token")
+            return Judgment(score=None, failure="an answer has no token")
         score = 0.5 if student == teacher else float(student > teacher)
-        return Judgement(score=score, student_value=student, teacher_value=teacher)
+        return Judgment(score=score, student_value=student, teacher_value=teacher)
 
     def _key(self, pair: Pair) -> str:
         prompt = " ".join(map(str, pair.question.prompt_token_ids or ()))

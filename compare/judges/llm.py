@@ -1,6 +1,6 @@
 """A model as judge: both orders, a verdict in JSON by schema, nothing guessed.
 
-In: an endpoint, a rubric, pairs. Out: judgements; each reading is stored when it arrives. Knows
+In: an endpoint, a rubric, pairs. Out: judgments; each reading is stored when it arrives. Knows
 nothing of who wrote the answers. What is not a verdict by the schema is a failure and is counted.
 
 Source: position bias and swapping as in Zheng et al. 2023 (arXiv 2306.05685), section 3.4.
@@ -21,7 +21,7 @@ from compare.answers.bounded import gather_bounded
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
 from compare.judges.config import LlmJudgeConfig
-from compare.judges.protocol import Claim, Judgement, Pair, Place, Side, Usage, Vote
+from compare.judges.protocol import Claim, Judgment, Pair, Place, Side, Usage, Vote
 from potstill.progress import Progress, track
 from potstill.schema import Message, Value
 
@@ -82,7 +82,7 @@ class LlmJudge:
         """Return what all readings so far have cost."""
         return self._usage
 
-    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
         """Read each pair in both orders."""
         with track(f"{self.name} judges {label}", 2 * len(pairs), "readings") as progress:
             votes = asyncio.run(self._read(pairs, progress))
@@ -161,15 +161,15 @@ def question_text(messages: Sequence[Message], first: str, second: str) -> str:
     return "\n\n".join([*texts, question])
 
 
-def combine(votes: Sequence[Vote], disagreement: Literal["tie", "half"]) -> Judgement:
-    """Return one judgement of both orders' votes; a vote that failed leaves none."""
+def combine(votes: Sequence[Vote], disagreement: Literal["tie", "half"]) -> Judgment:
+    """Return one judgment of both orders' votes; a vote that failed leaves none."""
     values = [VALUES[vote.winner] for vote in votes if vote.winner is not None]
     if len(values) < len(votes):
         failure = next(vote.reason for vote in votes if vote.winner is None)
-        return Judgement(score=None, votes=tuple(votes), failure=failure)
+        return Judgment(score=None, votes=tuple(votes), failure=failure)
     agree = len(set(values)) == 1
     score = values[0] if agree else 0.5 if disagreement == "tie" else sum(values) / len(values)
-    return Judgement(score=score, votes=tuple(votes))
+    return Judgment(score=score, votes=tuple(votes))
 
 
 def _plain(completion: Any) -> dict[str, Any]:  # noqa: ANN401  (whatever a server sent)
@@ -191,4 +191,4 @@ def _side(winner: Literal["A", "B", "tie"], student_place: Place) -> Side:
 
 def _key(identity: str, request: dict[str, Any]) -> str:
     content = json.dumps([identity, request], sort_keys=True)
-    return f"judgement-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+    return f"judgment-{hashlib.sha256(content.encode()).hexdigest()[:32]}"

@@ -19,7 +19,7 @@ from compare.config import CompareConfig
 from compare.judges.assay import IsSound, Judged, work
 from compare.judges.config import JudgeConfig, VotesJudgeConfig
 from compare.judges.controls import KNOWN_WORSE, UNTRAINED, Control, build_controls
-from compare.judges.protocol import Judge, Judgement, Pair
+from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.registry import TEACHER_JUDGE, AtHand, asks_teacher, build_judge
 from compare.judges.votes import read_votes
 
@@ -76,7 +76,7 @@ class Panel:
                 claim="quality",
                 measures=False,
                 model=None,
-                judgements=tuple(judgement for _, judgement in votes),
+                judgments=tuple(judgment for _, judgment in votes),
             )
             return Opinion([pair for pair, _ in votes], judged)
         stored = self._stored(config)
@@ -98,14 +98,14 @@ class Panel:
             is_sound=self._is_sound,
             stop_early=self._config.assay.stop_early,
         )
-        if judged.judgements is None:
+        if judged.judgments is None:
             return judged
-        said = dict(zip(askable, judged.judgements, strict=True))
+        said = dict(zip(askable, judged.judgments, strict=True))
         whole = tuple(
-            said.get(index) or settle(pair) or Judgement(score=None)
+            said.get(index) or settle(pair) or Judgment(score=None)
             for index, pair in enumerate(self.pairs)
         )
-        return judged.model_copy(update={"judgements": whole})
+        return judged.model_copy(update={"judgments": whole})
 
     def cluster_of(self, pair: Pair) -> str:
         """Return the independent observation that a pair is part of."""
@@ -131,23 +131,23 @@ def pair_up(
     return pairs
 
 
-def settled(pair: Pair) -> Judgement | None:
-    """Return the judgement of a pair that nobody needs to read; None of all others.
+def settled(pair: Pair) -> Judgment | None:
+    """Return the judgment of a pair that nobody needs to read; None of all others.
 
     A refusal loses against an answer: left out, it would make a student better that refuses what
     it cannot do.
     """
     if pair.student_refused or pair.teacher_refused:
         side = "student" if pair.student_refused else "teacher"
-        return Judgement(
+        return Judgment(
             score=0.0 if pair.student_refused else 1.0, note=f"the {side} gave no answer"
         )
     if pair.student == pair.teacher:
-        return Judgement(score=0.5, note="the answers are the same")
+        return Judgment(score=0.5, note="the answers are the same")
     return None
 
 
-def _open(_pair: Pair) -> Judgement | None:
+def _open(_pair: Pair) -> Judgment | None:
     return None
 
 

@@ -1,6 +1,6 @@
-"""What a judge is: pairs of answers in, one judgement a pair out.
+"""What a judge is: pairs of answers in, one judgment a pair out.
 
-In: pairs of a student's and a teacher's answer. Out: judgements from the student's view.
+In: pairs of a student's and a teacher's answer. Out: judgments from the student's view.
 Knows nothing of how a judge decides.
 """
 
@@ -46,7 +46,7 @@ class Vote(Value):
     """Why, in the judge's words; or what was wrong with what it said."""
 
 
-class Judgement(Value):
+class Judgment(Value):
     """What a judge says of one pair."""
 
     score: float | None
@@ -85,12 +85,12 @@ class Judge(Protocol):
     blind_to: frozenset[str]
     """Controls whose damage this kind of judge cannot see, and need not."""
 
-    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:
-        """Return a judgement for each pair, in order; what fails is told in it and never raised.
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
+        """Return a judgment for each pair, in order; what fails is told in it and never raised.
 
         Args:
             label: What the pairs are, for the progress shown.
         """
 
     def usage(self) -> Usage:
-        """Return what all judgements so far have cost, stored ones included."""
+        """Return what all judgments so far have cost, stored ones included."""

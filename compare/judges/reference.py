@@ -1,6 +1,6 @@
 """Nearness to a reference text as a judge: ROUGE-L or chrF.
 
-In: pairs whose prompt has a known answer, or the teacher's stored one. Out: judgements with both
+In: pairs whose prompt has a known answer, or the teacher's stored one. Out: judgments with both
 figures, from 0 to 1. Knows nothing of models.
 
 Source: Lin 2004 through rouge_score 0.1.2; Popović 2015 through sacrebleu 2.6.0 (chrF2, sentence
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from compare.judges.config import ReferenceJudgeConfig
-from compare.judges.protocol import Claim, Judgement, Pair, Usage
+from compare.judges.protocol import Claim, Judgment, Pair, Usage
 
 PERCENT = 100.0
 Metric = Callable[[str, str], float]
@@ -37,24 +37,24 @@ class ReferenceJudge:
         """Return nothing: a computation asks nobody."""
         return Usage()
 
-    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgement]:  # noqa: ARG002
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
         """Measure both answers of each pair."""
         return [self._judge(pair) for pair in pairs]
 
-    def _judge(self, pair: Pair) -> Judgement:
+    def _judge(self, pair: Pair) -> Judgment:
         question = pair.question
         reference = question.teacher_answer if self._of_teacher else question.reference
         if not reference:
-            return Judgement(score=None, failure="the prompt has no reference")
+            return Judgment(score=None, failure="the prompt has no reference")
         return measured(
             self._metric(pair.student, reference), self._metric(pair.teacher, reference)
         )
 
 
-def measured(student: float, teacher: float) -> Judgement:
-    """Return the judgement of two figures from 0 to 1: one half, and half of their difference."""
+def measured(student: float, teacher: float) -> Judgment:
+    """Return the judgment of two figures from 0 to 1: one half, and half of their difference."""
     score = 0.5 + (student - teacher) / 2
-    return Judgement(score=score, student_value=student, teacher_value=teacher)
+    return Judgment(score=score, student_value=student, teacher_value=teacher)
 
 
 def rouge_l() -> Metric:

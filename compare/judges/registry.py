@@ -1,6 +1,6 @@
 """From a judge's table to the judge.
 
-In: configuration, and what is at hand of the teacher. Out: judges that fulfil the protocol. Knows
+In: configuration, and what is at hand of the teacher. Out: judges that fulfill the protocol. Knows
 nothing of answers. Votes are no judge that can be asked: they are read by `votes`.
 """
 

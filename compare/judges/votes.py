@@ -1,6 +1,6 @@
 """Votes of people as a judge, as the playground writes them down.
 
-In: a JSONL file. Out: pairs with judgements. Knows nothing of how votes were collected. A line is
+In: a JSONL file. Out: pairs with judgments. Knows nothing of how votes were collected. A line is
 
     {"prompt_id": TEXT or null, "messages": [...],
      "left": {"role": "student" | "teacher", "model": TEXT, "answer": TEXT}, "right": {...},
@@ -18,7 +18,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from compare.answers.questions import Question, messages_id, slices_of
-from compare.judges.protocol import Judgement, Pair, Vote
+from compare.judges.protocol import Judgment, Pair, Vote
 from potstill.errors import ArtifactError
 from potstill.files import disk_errors
 from potstill.schema import Message
@@ -58,8 +58,8 @@ class HumanVote(BaseModel):
         return self
 
 
-def read_votes(path: Path) -> list[tuple[Pair, Judgement]]:
-    """Return each vote as a pair and its judgement.
+def read_votes(path: Path) -> list[tuple[Pair, Judgment]]:
+    """Return each vote as a pair and its judgment.
 
     Raises:
         ArtifactError: The file cannot be read, or a line is no vote.
@@ -88,7 +88,7 @@ def _vote(line: str, where: str) -> HumanVote:
         ) from error
 
 
-def _judged(vote: HumanVote) -> tuple[Pair, Judgement]:
+def _judged(vote: HumanVote) -> tuple[Pair, Judgment]:
     student_left = vote.left.role == "student"
     student, teacher = (vote.left, vote.right) if student_left else (vote.right, vote.left)
     prompt_id = vote.prompt_id or messages_id(vote.messages)
@@ -108,4 +108,4 @@ def _judged(vote: HumanVote) -> tuple[Pair, Judgement]:
     place: Literal["first", "second"] = "first" if student_left else "second"
     read = Vote(student_place=place, winner=winner, reason=vote.vote)
     pair = Pair(question, 0, student.answer, teacher.answer)
-    return pair, Judgement(score=score, votes=(read,))
+    return pair, Judgment(score=score, votes=(read,))

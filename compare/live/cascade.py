@@ -25,7 +25,7 @@ from potstill.errors import ArtifactError, ConfigError
 from potstill.progress import track
 from potstill.rundir import RunDirectory
 from potstill.schema import Value
-from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
 from potstill.verdict.outcome import Outcome, Plan
 
 SPARE_TOKENS = 8
@@ -119,7 +119,7 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     judged = [
         row
-        for row in read_rows(directory / "judgements.parquet", JUDGEMENT_SCHEMA)
+        for row in read_rows(directory / "judgments.parquet", JUDGMENT_SCHEMA)
         if row["judge"] == judge and row["control"] is None and row["score"] is not None
     ]
     is_measured = any(row["student_value"] is not None for row in judged)

@@ -1,6 +1,6 @@
 """The pairs of a live experiment, judged by the judges of `potstill compare`.
 
-In: the [compare] table, a running server. Out: judgements, stored there; the verdict, which the
+In: the [compare] table, a running server. Out: judgments, stored there; the verdict, which the
 server reckons from all of them and which is valid at every look. Knows nothing of databases.
 
 A judge is tested before it is believed, with the controls of a comparison: on the teacher's answers
@@ -153,10 +153,10 @@ class _LiveJudge:
         """Return what is said of pairs; what fails stays unjudged, for the next time."""
         open_pairs = [pair for pair in pairs if settled(pair) is None]
         said = iter(self._judge.judge(open_pairs, "live pairs"))
-        judgements = [settled(pair) or next(said) for pair in pairs]
+        judgments = [settled(pair) or next(said) for pair in pairs]
         return [
             (pair.question.prompt_id, one.score)
-            for pair, one in zip(pairs, judgements, strict=True)
+            for pair, one in zip(pairs, judgments, strict=True)
             if one.score is not None
         ]
 

@@ -88,10 +88,10 @@ class LiveExperiment:
         body = {
             "judge": judge,
             "is_valid": is_valid,
-            "judgements": [{"pair_id": pair_id, "score": score} for pair_id, score in scores],
+            "judgments": [{"pair_id": pair_id, "score": score} for pair_id, score in scores],
         }
         with backend_errors(self._base_url), self._client() as client:
-            client.post(f"/experiments/{self.name}/judgements", cast_to=object, body=body)
+            client.post(f"/experiments/{self.name}/judgments", cast_to=object, body=body)
 
     def _only(self) -> str:
         names = self._get("/experiments", {})["data"]

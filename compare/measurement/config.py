@@ -30,7 +30,7 @@ class CostConfig(Table):
     teacher_dollars_per_hour: float | None = Field(default=None, gt=0.0)
     """Price of the machine that the teacher needs. None takes the student's for a teacher that is a
     file of the run, and prices none that is served elsewhere: an API has its row in `apis`."""
-    utilisation: float = Field(default=0.2, gt=0.0, le=1.0)
+    utilization: float = Field(default=0.2, gt=0.0, le=1.0)
     """Share of the time that the machine really writes. Few services are busy day and night, and an
     idle machine costs the same: at 0.2 a token costs five times what a full machine asks."""
     apis: tuple[ApiPrice, ...] = ()

@@ -31,10 +31,10 @@ class Running:
 
 
 def dollars_per_million_tokens(
-    dollars_per_hour: float, tokens_per_second: float, utilisation: float
+    dollars_per_hour: float, tokens_per_second: float, utilization: float
 ) -> float:
     """Return the price of a million output tokens of a machine that writes part of the time."""
-    return dollars_per_hour * MILLION / (tokens_per_second * SECONDS_PER_HOUR * utilisation)
+    return dollars_per_hour * MILLION / (tokens_per_second * SECONDS_PER_HOUR * utilization)
 
 
 def price(
@@ -62,7 +62,7 @@ def price(
     return Cost(
         machine_dollars_per_hour=config.machine_dollars_per_hour,
         teacher_dollars_per_hour=teachers_machine,
-        utilisation=config.utilisation,
+        utilization=config.utilization,
         rows=(own, *(_against(own, row) for row in others)),
     )
 
@@ -82,7 +82,7 @@ def _machine_row(
         tokens_per_second=model.tokens_per_second,
         bytes=model.bytes,
         peak_memory_bytes=model.peak_memory_bytes,
-        dollars_per_million_output_tokens=None if full is None else full / config.utilisation,
+        dollars_per_million_output_tokens=None if full is None else full / config.utilization,
         at_full_use=full,
     )
 
@@ -97,7 +97,7 @@ def _against(student: CostRow, row: CostRow) -> CostRow:
     return row.model_copy(
         update={
             "ratio_to_student": asked / own,
-            "break_even_utilisation": share,
+            "break_even_utilization": share,
             "break_even_tokens_per_month": share * monthly,
         }
     )

@@ -82,7 +82,7 @@ class GgufModel:
                 pointer = llama_cpp.llama_get_logits(self._context)
                 yield np.ctypeslib.as_array(pointer, (num_wanted, self.vocab_size)).copy()
 
-    def tokenise(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Return a text's token ids; text that looks like a control token stays text."""
         content = text.encode()
         ids = (llama_cpp.llama_token * (len(content) + 1))()

@@ -15,7 +15,7 @@ from compare.measurement.gguf_model import GgufModel
 
 def answer_ids(model: GgufModel, text: str, *, finished: bool) -> list[int]:
     """Return an answer's tokens, with the one that ends it if it ended by itself."""
-    return model.tokenise(text) + ([model.end_of_turn] if finished else [])
+    return model.tokenize(text) + ([model.end_of_turn] if finished else [])
 
 
 def mean_logprob(model: GgufModel, prompt_ids: Sequence[int], ids: Sequence[int]) -> float | None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compare.report.quantised import QuantisedFile
+from compare.report.quantized import QuantizedFile
 from compare.report.report import ModelRow, Report
 from compare.report.verdict import Estimate
 
@@ -47,7 +47,7 @@ class Point:
         step: Where the Pareto front goes on from here, if the file is on it and not the last.
     """
 
-    file: QuantisedFile
+    file: QuantizedFile
     x: float
     y: float
     step: tuple[float, float] | None
@@ -114,7 +114,7 @@ def loss_budget(report: Report) -> list[Bar]:
     ]
 
 
-def quality_chart(files: Sequence[QuantisedFile]) -> QualityChart | None:
+def quality_chart(files: Sequence[QuantizedFile]) -> QualityChart | None:
     """Return the chart of several files; one alone has nothing to be compared with."""
     if len(files) < 2:
         return None
@@ -124,14 +124,14 @@ def quality_chart(files: Sequence[QuantisedFile]) -> QualityChart | None:
     width = max(max(sizes) - min(sizes), 1)
     height = max(highest - lowest, 1)
 
-    def x(file: QuantisedFile) -> float:
+    def x(file: QuantizedFile) -> float:
         room = 100 - LEFT_PERCENT - RIGHT_PERCENT
         return LEFT_PERCENT + room * (file.bytes - min(sizes)) / width
 
     def y(level: float) -> float:
         return EDGE_PIXELS + (CHART_PIXELS - 2 * EDGE_PIXELS) * (highest - level) / height
 
-    def step(file: QuantisedFile) -> tuple[float, float] | None:
+    def step(file: QuantizedFile) -> tuple[float, float] | None:
         larger = [
             other
             for other in files
@@ -148,5 +148,5 @@ def quality_chart(files: Sequence[QuantisedFile]) -> QualityChart | None:
     return QualityChart(points, decades)
 
 
-def _level(file: QuantisedFile) -> float:
+def _level(file: QuantizedFile) -> float:
     return math.log10(max(file.kl_to_checkpoint_nats, LOWEST_KL_NATS))

@@ -27,7 +27,7 @@ class CostRow(Value):
     """The same were the machine never idle; None for an API, which is paid by the token."""
     ratio_to_student: float | None = None
     """This price over the student's."""
-    break_even_utilisation: float | None = None
+    break_even_utilization: float | None = None
     """Share of the time that the student's machine must write to be as cheap as this row; above 1
     it cannot be. None for the student itself."""
     break_even_tokens_per_month: float | None = None
@@ -40,6 +40,6 @@ class Cost(Value):
     machine_dollars_per_hour: float | None
     teacher_dollars_per_hour: float | None
     """Of the teacher's machine."""
-    utilisation: float
+    utilization: float
     """Share of the time that the machine writes."""
     rows: tuple[CostRow, ...]

@@ -9,14 +9,14 @@ from collections import Counter
 
 from compare.report.charts import Axis, loss_budget, quality_chart
 from compare.report.report import Report
-from compare.report.summary import answer, size, summarise
+from compare.report.summary import answer, size, summarize
 from compare.report.table import (
     HEADINGS,
     NEARNESS_HEADINGS,
-    QUANTISED_HEADINGS,
+    QUANTIZED_HEADINGS,
     cells,
     nearness_cells,
-    quantised_cells,
+    quantized_cells,
 )
 from compare.report.verdict import Example, JudgeReport
 from potstill import pages
@@ -29,7 +29,7 @@ SYMBOLS = {
     Outcome.INCONCLUSIVE: "?",
     Outcome.INVALID_JUDGE: "!",
 }
-"""Beside the colour, for those who do not see it."""
+"""Beside the color, for those who do not see it."""
 RESULTS = {
     "student": "student better",
     "tie": "tie",
@@ -52,15 +52,15 @@ def render_page(report: Report) -> str:
         answer=answer(report.verdict),
         axis_of=Axis.of,
         symbols=SYMBOLS,
-        sentences=summarise(report)[1:],
+        sentences=summarize(report)[1:],
         headings=HEADINGS,
         table=[(row, cells(row)) for row in report.rows],
         bars=loss_budget(report),
         nearness_headings=NEARNESS_HEADINGS,
         nearness_table=[(row, nearness_cells(row)) for row in report.rows],
-        chart=quality_chart(report.quantised),
-        quantised_headings=QUANTISED_HEADINGS,
-        quantised_table=[(file, quantised_cells(file)) for file in report.quantised],
+        chart=quality_chart(report.quantized),
+        quantized_headings=QUANTIZED_HEADINGS,
+        quantized_table=[(file, quantized_cells(file)) for file in report.quantized],
         num_confidence_bins=NUM_CONFIDENCE_BINS,
         size=size,
         examples=shown,
@@ -71,7 +71,7 @@ def render_page(report: Report) -> str:
 
 def result(example: Example, decider: JudgeReport | None) -> str:
     """Return who has the better answer by the judge that decides: a key of RESULTS."""
-    said = example.judgements.get(decider.name) if decider else None
+    said = example.judgments.get(decider.name) if decider else None
     if said is None or said.score is None:
         return "none"
     return "tie" if said.score == 0.5 else "student" if said.score > 0.5 else "teacher"

@@ -20,7 +20,7 @@ from compare.measurement.run_files import RunFiles
 from compare.measurement.served import SIDES, Served
 from compare.measurement.speed import Speed
 from compare.report.cost import Cost
-from compare.report.quantised import QuantisedFile, quantised_files
+from compare.report.quantized import QuantizedFile, quantized_files
 from compare.report.verdict import Example, Verdict
 from potstill.fidelity import Fidelity
 from potstill.schema import Conversation, Value
@@ -44,7 +44,7 @@ class ModelRow(Value):
     name: str
     role: ReportRole
     step: str
-    """What was done to get it: "sampled", "pruned", "trained", a quantisation type, "served"."""
+    """What was done to get it: "sampled", "pruned", "trained", a quantization type, "served"."""
     num_parameters: int
     kl_nats: float | None
     """Forward KL(teacher‖this) per token on held-out conversations, bounded from below by the
@@ -110,7 +110,7 @@ class Report(Value):
     alone if there is one, the student after each phase of training. None without a run."""
     files: tuple[FileRow, ...] = ()
     """Largest first."""
-    quantised: tuple[QuantisedFile, ...] = ()
+    quantized: tuple[QuantizedFile, ...] = ()
     """The same files beside the checkpoints they were made from."""
     served: ModelRow | None = None
     """The student as its endpoint answers; None where that does not tell log-probabilities."""
@@ -229,7 +229,7 @@ def _of_run(
         "own_tokenizer": run.has_own_tokenizer,
         "checkpoints": checkpoints,
         "files": files,
-        "quantised": quantised_files(run.files),
+        "quantized": quantized_files(run.files),
         "served": row,
         "notes": (*own_notes, *([SERVED_NOTE] if row else []), *notes),
         "num_held_out": len(run.held_out),
@@ -294,18 +294,18 @@ def _checkpoints(
         **asdict(_to_itself(held_out)),
     )
     size = {"num_parameters": student["num_parameters"]}
-    file_type = student.get("quantisation_aware", {}).get("type")
+    file_type = student.get("quantization_aware", {}).get("type")
     steps = [
         ("untrained", "student, untrained", before),
         ("offline", "student, offline", "trained on stored conversations"),
         ("on_policy", "student, on-policy", "trained on its own answers"),
         (
-            "quantised_plain",
+            "quantized_plain",
             f"before, as {file_type}",
-            "quantised before it was trained to be",
+            "quantized before it was trained to be",
         ),
         ("trained", "student, trained", TRAINED),
-        ("quantised_aware", f"after, as {file_type}", "quantised as it was trained to be"),
+        ("quantized_aware", f"after, as {file_type}", "quantized as it was trained to be"),
     ]
     found = [
         (name, step, size | student["evaluation"][key])

@@ -12,7 +12,7 @@ from compare.report.verdict import Verdict
 from potstill.verdict.outcome import Outcome
 
 
-def summarise(report: Report) -> list[str]:
+def summarize(report: Report) -> list[str]:
     """Say what was measured, what it means, and what it does not mean."""
     if not report.files:
         return verdict_sentences(report.verdict)
@@ -22,7 +22,7 @@ def summarise(report: Report) -> list[str]:
         *(_against(student, teacher) for teacher in report.teacher_files),
         *_fidelity(student),
         _training(report.untrained, report.trained, student),
-        *(_quantised(teacher) for teacher in report.teacher_files[1:]),
+        *(_quantized(teacher) for teacher in report.teacher_files[1:]),
         "Nearness to the teacher's probabilities is not the quality a reader sees: the verdict is "
         "of the judge alone.",
     ]
@@ -125,7 +125,7 @@ def _training(untrained: ModelRow, trained: ModelRow, student: FileRow) -> str:
     )
 
 
-def _quantised(teacher: FileRow) -> str:
+def _quantized(teacher: FileRow) -> str:
     return (
         f"For scale: {teacher.name}, which is the teacher itself in fewer bits, has a KL of "
         f"{teacher.kl_nats:.3f} and a top-1 agreement of {teacher.top1_agreement:.0%}."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from compare.report.quantised import QuantisedFile
+from compare.report.quantized import QuantizedFile
 from compare.report.report import FileRow, ModelRow, Report
 from compare.report.summary import acceptance, parameters, size
 
@@ -32,7 +32,7 @@ NEARNESS_HEADINGS = (
     "calibration\nerror",
     "nats per\ntoken",
 )
-QUANTISED_HEADINGS = (
+QUANTIZED_HEADINGS = (
     "file",
     "size",
     "bits a\nweight",
@@ -84,8 +84,8 @@ def nearness_cells(row: ModelRow) -> tuple[str, ...]:
     )
 
 
-def quantised_cells(file: QuantisedFile) -> tuple[str, ...]:
-    """Lay out under QUANTISED_HEADINGS what a file lost and takes."""
+def quantized_cells(file: QuantizedFile) -> tuple[str, ...]:
+    """Lay out under QUANTIZED_HEADINGS what a file lost and takes."""
     return (
         file.name,
         size(file.bytes),

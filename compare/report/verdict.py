@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from compare.judges.protocol import Claim, Judgement, Usage
+from compare.judges.protocol import Claim, Judgment, Usage
 from potstill.schema import Message, Value
 from potstill.verdict.outcome import Outcome
 
@@ -125,7 +125,7 @@ class Example(Value):
     messages: tuple[Message, ...]
     student: ShownAnswer
     teacher: ShownAnswer
-    judgements: dict[str, Judgement]
+    judgments: dict[str, Judgment]
     """By the judge's name; those who were not asked are left out."""
 
 
@@ -156,7 +156,7 @@ class JudgeReport(Value):
     controls: tuple[Control, ...] = ()
     slices: tuple[Slice, ...] = ()
     num_failed: int = 0
-    """Pairs without a judgement."""
+    """Pairs without a judgment."""
     usage: Usage = Usage()
 
     @property

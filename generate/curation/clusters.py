@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from generate.curation.similarity import Pair, pairs_between, pairs_within
-from generate.prompts import normalise
+from generate.prompts import normalize
 from potstill.schema import Message, Prompt
 
 HELD_OUT_SEED = 2
@@ -30,11 +30,11 @@ class HasMessages(Protocol):
 
 
 def user_text(prompt: HasMessages) -> str:
-    """Return the normalised text of the user's turns.
+    """Return the normalized text of the user's turns.
 
     System prompts are left out: what many prompts have in common would make them all alike.
     """
-    return normalise("\n".join(user_turns(prompt.messages)))
+    return normalize("\n".join(user_turns(prompt.messages)))
 
 
 def user_turns(messages: Iterable[Message]) -> list[str]:

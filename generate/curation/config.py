@@ -48,12 +48,12 @@ class CurationConfig(Table):
     pii: Literal["redact", "drop", "keep"] = "redact"
     """Personal data in prompts: replaced by its kind in brackets before the teacher reads it, so
     that tokens and log-probabilities stay true; or the prompt is dropped. Names of people are not
-    recognised: that needs a model."""
+    recognized: that needs a model."""
     pii_kinds: tuple[PiiKind, ...] = ("email", "phone", "credit_card", "iban", "ssn")
     """What counts as personal data. `ip` is left out: version and chapter numbers look like it."""
     phone_region: str = Field(default="US", pattern="^([A-Z]{2})?$")
     """Country (ISO 3166) of telephone numbers written without `+` and country code; empty: such
-    numbers are not recognised."""
+    numbers are not recognized."""
 
     min_prompt_characters: int = Field(default=1, ge=0)
     """Shortest text of a prompt's user turns; 1 drops only what is empty: `hi` is a question."""

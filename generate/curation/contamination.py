@@ -12,7 +12,7 @@ from generate.curation.clusters import user_turns
 from generate.curation.config import CurationConfig
 from generate.curation.evaluation_sets import read_evaluation_set
 from generate.curation.similarity import pairs_between
-from generate.prompts import RawPrompt, normalise
+from generate.prompts import RawPrompt, normalize
 
 RUN_WORDS = 13
 """Words in a row that nobody writes twice by chance (Brown et al. 2020, "Language Models are
@@ -33,7 +33,7 @@ class Contamination:
     def __init__(self, config: CurationConfig) -> None:
         self._threshold = config.contamination_threshold
         self._questions: dict[str, str] = {}
-        """Names of questions by their normalised texts."""
+        """Names of questions by their normalized texts."""
         self._runs: dict[int, str] = {}
         """Names of questions by the hashes of their runs of words."""
         for evaluation_set in config.evaluation_sets:
@@ -81,13 +81,13 @@ class Contamination:
 
 
 def _compared(turns: Sequence[str]) -> Iterable[str]:
-    """Return the normalised texts that stand for a conversation, without empty ones."""
-    texts = (normalise("\n".join(part)) for part in (turns[:1], turns))
+    """Return the normalized texts that stand for a conversation, without empty ones."""
+    texts = (normalize("\n".join(part)) for part in (turns[:1], turns))
     return dict.fromkeys(text for text in texts if text)
 
 
 def _runs(text: str) -> Iterator[int]:
-    """Yield a hash of each run of words in a normalised text."""
+    """Yield a hash of each run of words in a normalized text."""
     words = text.split()
     for start in range(len(words) - RUN_WORDS + 1):
         yield hash(" ".join(words[start : start + RUN_WORDS]))

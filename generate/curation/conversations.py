@@ -18,7 +18,7 @@ from generate.curation.refusals import Refusal
 from generate.curation.registry import OwnFilter, make_filters
 from generate.curation.repetition import MIN_TOKENS, ends_in_loop, repeated_share
 from generate.curation.toxicity import Toxicity
-from generate.prompts import normalise
+from generate.prompts import normalize
 from potstill.schema import Conversation, Message, Turn
 
 
@@ -109,7 +109,7 @@ def _answers(conversation: Conversation) -> Iterator[Message]:
 
 
 def _hash(conversation: Conversation) -> int:
-    return hash("\n".join(normalise(answer.content) for answer in _answers(conversation)))
+    return hash("\n".join(normalize(answer.content) for answer in _answers(conversation)))
 
 
 def _texts(judge_text: Callable[[str], str | None]) -> ConversationFilter:

@@ -25,7 +25,7 @@ _DECLINE = (
 )
 _DO = (
     r"(?: to)?(?: (?:ethically|legally|morally|currently|directly))?"
-    r" (?:help(?! but| myself)|assist|answer|provide|comply|fulfil+|do (?:that|this)|discuss"
+    r" (?:help(?! but| myself)|assist|answer|provide|comply|fulfill+|do (?:that|this)|discuss"
     r"|engage|support|create|generate|write|give|offer|share|continue|participate|respond"
     r"|complete|condone|access|browse|open|view|see|hear|have|produce)\b"
 )

@@ -27,7 +27,7 @@ NUM_BANDS, BAND_ROWS = 48, 4
 at 0.6, more than 0.999999 at 0.75."""
 NUM_HASHES = NUM_BANDS * BAND_ROWS
 WINDOW = 64
-"""Neighbours of equal hash that a text is compared with in each band, so that many texts of one
+"""Neighbors of equal hash that a text is compared with in each band, so that many texts of one
 template cost no quadratic time."""
 MARGIN = 0.18
 """Candidates whose estimate lies this far below the threshold are not compared: five standard
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 def shingles(text: str) -> set[str]:
-    """Return all runs of 5 characters of a normalised text, a space added at both ends.
+    """Return all runs of 5 characters of a normalized text, a space added at both ends.
 
     An empty text has none.
     """
@@ -66,14 +66,14 @@ def jaccard(first: set[str], second: set[str]) -> float:
 
 
 def pairs_within(texts: Sequence[str], threshold: float, *, seed: int = 1) -> list[Pair]:
-    """Return the pairs of normalised texts that are at least so similar, in order.
+    """Return the pairs of normalized texts that are at least so similar, in order.
 
     Args:
         seed: Another seed misses other pairs.
     """
     hashes_NH = _signatures(texts, seed)
     bands = (
-        _neighbours(_band(hashes_NH, band), _band(hashes_NH, band + 1)) for band in range(NUM_BANDS)
+        _neighbors(_band(hashes_NH, band), _band(hashes_NH, band + 1)) for band in range(NUM_BANDS)
     )
     candidates_P2 = _promising(bands, hashes_NH, hashes_NH, threshold)
     return list(_verified(texts, texts, candidates_P2, threshold))
@@ -114,7 +114,7 @@ def _band(hashes_NH: Signatures, band: int) -> NDArray[np.uint64]:
     )
 
 
-def _neighbours(
+def _neighbors(
     keys_N: NDArray[np.uint64], next_keys_N: NDArray[np.uint64]
 ) -> tuple[Positions, Positions]:
     """Return the positions [P] of pairs of equal key, smaller first.

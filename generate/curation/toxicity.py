@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from generate.curation.config import CurationConfig
-from generate.prompts import normalise
+from generate.prompts import normalize
 from potstill.errors import ConfigError
 
 
@@ -27,12 +27,12 @@ class Toxicity:
         """Phrases, word by word, under their first word."""
         for source in config.toxic_words:
             for phrase in _read_words(source):
-                if words := normalise(phrase).split():
+                if words := normalize(phrase).split():
                     self._phrases[words[0]].append(tuple(words))
 
     def judge_text(self, text: str) -> str | None:
         """Name the first word or phrase of the lists in a text, or None."""
-        words = normalise(text).split()
+        words = normalize(text).split()
         for start, word in enumerate(words):
             for phrase in self._phrases.get(word, ()):
                 if tuple(words[start : start + len(phrase)]) == phrase:

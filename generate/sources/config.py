@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from potstill.config import Table
 
-Operation = Literal["constraints", "deepen", "concretise", "reasoning", "breadth"]
+Operation = Literal["constraints", "deepen", "concretize", "reasoning", "breadth"]
 """How a seed is rewritten: in depth, in four ways, or in breadth."""
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -56,8 +56,8 @@ class SourceConfig(Table):
     """Source of prompts that do not name one; None takes the file's, data set's or kind's name."""
     weight: float = Field(default=1.0, gt=0.0)
     """Share of the prompts, in proportion to the other sources' weights."""
-    licence: str | None = Field(default=None, min_length=1)
-    """SPDX identifier of the licence of prompts that do not name one."""
+    license: str | None = Field(default=None, min_length=1)
+    """SPDX identifier of the license of prompts that do not name one."""
     split: str | None = Field(default=None, min_length=1)
     """Split of the data set; None takes "train"."""
     subset: str | None = Field(default=None, min_length=1)

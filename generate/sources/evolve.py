@@ -1,6 +1,6 @@
 """Prompts that the teacher makes of others by rewriting them.
 
-In: a teacher and seeds. Out: distinct `RawPrompt`s that keep their seeds' source and licence.
+In: a teacher and seeds. Out: distinct `RawPrompt`s that keep their seeds' source and license.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from generate.sources.attempts import Writing, write_until_enough
 from generate.sources.config import Operation, SourceConfig
 from generate.sources.rewriting import evolution_messages, parse_evolved, text_key
 from generate.teachers.protocol import SamplingTeacher, derive_seed
-from potstill.chat import ChatTokenizer, control_texts, render_prompt, tokenise
+from potstill.chat import ChatTokenizer, control_texts, render_prompt, tokenize
 from potstill.errors import ConfigError
 from potstill.schema import Message, SamplingParams
 
@@ -94,7 +94,7 @@ def usable_seeds(
         and not any(
             control in message.content for message in prompt.messages for control in controls
         )
-        and len(tokenise(tokenizer, first_question(prompt.messages))) <= max_tokens
+        and len(tokenize(tokenizer, first_question(prompt.messages))) <= max_tokens
     }
     return [seeds[prompt_id] for prompt_id in sorted(seeds)]
 
@@ -105,5 +105,5 @@ def _to_prompt(variant: str, seed: RawPrompt, config: SourceConfig) -> RawPrompt
     return RawPrompt(
         messages=(*system, Message(role="user", content=variant)),
         source=f"{config.name or SOURCE}:{seed.source}",
-        licence=seed.licence or config.licence,
+        license=seed.license or config.license,
     )

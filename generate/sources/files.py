@@ -118,7 +118,7 @@ def _parse(line: str) -> object:
     try:
         values = json.loads(line)
         if "\\u" in line:
-            # Half a character (a lone surrogate) is JSON, but can be neither tokenised nor stored.
+            # Half a character (a lone surrogate) is JSON, but can be neither tokenized nor stored.
             json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         return RowError(f"not JSON: {error}")

@@ -20,7 +20,7 @@ from generate.prompts import RawPrompt
 from generate.sources.attempts import Writing, write_until_enough
 from generate.sources.config import SourceConfig
 from generate.teachers.protocol import SamplingTeacher, derive_seed
-from potstill.chat import ChatTokenizer, tokenise, user_slot_prefix
+from potstill.chat import ChatTokenizer, tokenize, user_slot_prefix
 from potstill.errors import TeacherError
 from potstill.schema import Message, SamplingParams
 
@@ -114,7 +114,7 @@ def _slot_token_ids(tokenizer: ChatTokenizer, system_prompt: str | None) -> list
             found=found,
             hint="leave out system_prompts and topics of the source of kind magpie",
         )
-    return tokenise(tokenizer, text)
+    return tokenize(tokenizer, text)
 
 
 def _to_prompt(text: str, config: SourceConfig, steer: _Steer) -> RawPrompt:
@@ -123,4 +123,4 @@ def _to_prompt(text: str, config: SourceConfig, steer: _Steer) -> RawPrompt:
         messages.insert(0, Message(role="system", content=steer.system_prompt))
     name = config.name or SOURCE
     source = name if steer.topic is None else f"{name}:{steer.topic}"
-    return RawPrompt(tuple(messages), source, config.licence)
+    return RawPrompt(tuple(messages), source, config.license)

@@ -36,8 +36,8 @@ def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPro
             prompt = to_prompt(row.values, last_role=last_role, source=config.name or row.source)
         except RowError as error:
             raise _refusal(row, error, last_role) from error
-        if prompt.licence is None and config.licence is not None:
-            prompt = dataclasses.replace(prompt, licence=config.licence)
+        if prompt.license is None and config.license is not None:
+            prompt = dataclasses.replace(prompt, license=config.license)
         yield prompt
     if is_empty:
         raise ArtifactError(

@@ -20,7 +20,7 @@ INSTRUCTIONS: dict[Operation, str] = {
     "as a limit, a format or a case to be covered.",
     "deepen": "Rewrite it so that it asks about the same matter in more depth: causes, "
     "consequences, exceptions or trade-offs.",
-    "concretise": "Rewrite it with something concrete in place of what is general: a named thing, "
+    "concretize": "Rewrite it with something concrete in place of what is general: a named thing, "
     "a number, a situation.",
     "reasoning": "Rewrite it so that whoever answers has to take several steps of reasoning "
     "instead of one.",

@@ -70,7 +70,7 @@ def to_prompt(values: object, *, last_role: LastRole, source: str) -> RawPrompt:
     return RawPrompt(
         messages=_ended(found.messages, last_role),
         source=_text(row, "source") or source,
-        licence=_text(row, "licence") or _text(row, "license"),
+        license=_text(row, "license") or _text(row, "licence"),
         tools=tools_text(found.tools),
     )
 

@@ -4,7 +4,7 @@ vLLM 0.32 draws by adding Gumbel noise to every logit, sorts the vocabulary for 
 tokens, and counts ranks that nobody here reads: a quarter of a small model's time. Here a token is
 drawn with one random number for a request, and only the blocks of tokens that can hold one of the
 most probable are sorted. Both lay the vocabulary out in blocks whose columns lie far apart, so that
-sums and maxima of neighbouring blocks are taken side by side.
+sums and maxima of neighboring blocks are taken side by side.
 
 In: torch tensors. Out: the same. Knows nothing of requests or of how its functions get into vLLM.
 

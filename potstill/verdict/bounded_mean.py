@@ -66,10 +66,10 @@ def mean_bounds(values: Floats, alpha: float) -> tuple[Floats, Floats]:
     weights = np.sqrt(2 * log_term / (variances_before * counts_T * np.log1p(counts_T)))
     weights = np.minimum(weights, LARGEST_WEIGHT)
     totals = np.cumsum(weights, axis=-1)
-    centres = np.cumsum(weights * values, axis=-1) / totals
+    centers = np.cumsum(weights * values, axis=-1) / totals
     spreads = (values - means_before) ** 2 * (-np.log1p(-weights) - weights)
     radii = (log_term + np.cumsum(spreads, axis=-1)) / totals
     # What holds at all times together holds of the narrowest so far.
-    lower = np.maximum.accumulate(np.maximum(centres - radii, 0.0), axis=-1)
-    upper = np.minimum.accumulate(np.minimum(centres + radii, 1.0), axis=-1)
+    lower = np.maximum.accumulate(np.maximum(centers - radii, 0.0), axis=-1)
+    upper = np.minimum.accumulate(np.minimum(centers + radii, 1.0), axis=-1)
     return lower, upper

@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint as an unquantised GGUF file.
+"""A Hugging Face checkpoint as an unquantized GGUF file.
 
 In: a Checkpoint and its tokenizer. Out: one GGUF file in F32, F16 or BF16, written tensor by
 tensor: memory holds one as it is in the file, and the mapped pages that it is made from. Knows

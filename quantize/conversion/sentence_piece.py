@@ -3,7 +3,7 @@
 In: a tokenizer as the JSON of the tokenizers library. Out: scores in place of merges, and whether a
 space is put before a text. Knows nothing of special tokens.
 
-llama.cpp merges the pair of neighbours whose union has the highest score, the tokenizers library
+llama.cpp merges the pair of neighbors whose union has the highest score, the tokenizers library
 the pair that comes first in a list of merges. That list was once made from scores, a token's pairs
 all in one place: so its order gives scores back that make the same tokens.
 """

@@ -1,6 +1,6 @@
-"""Rows of weights as the blocks of a GGUF type, by the same code that quantises whole files.
+"""Rows of weights as the blocks of a GGUF type, by the same code that quantizes whole files.
 
-In: unquantised rows, a type, and what weighs their columns. Out: bytes. Knows nothing of files.
+In: unquantized rows, a type, and what weighs their columns. Out: bytes. Knows nothing of files.
 
 Only ggml's arithmetic is called, on arrays whose sizes were checked: unlike models and files, that
 is safe in any process.
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from potstill.errors import ConversionError
 
 ROWS_PER_TASK = 256
-"""Rows that a thread takes at a time; rows are quantised each on their own."""
+"""Rows that a thread takes at a time; rows are quantized each on their own."""
 
 
-def quantise_rows(
+def quantize_rows(
     weights_RC: NDArray[Any],
     type_number: int,
     importance_C: NDArray[np.float32] | None = None,
@@ -58,7 +58,7 @@ def quantise_rows(
         importance_C = np.ascontiguousarray(importance_C, np.float32)
     library = _ggml()
 
-    def quantise(first: int) -> None:
+    def quantize(first: int) -> None:
         rows_RC = _float32(weights_RC[first : first + ROWS_PER_TASK])
         library.ggml_quantize_chunk(
             type_number,
@@ -72,7 +72,7 @@ def quantise_rows(
 
     library.ggml_quantize_init(type_number)  # tables of some types; not to be made by two threads
     with ThreadPoolExecutor(num_threads) as threads:
-        list(threads.map(quantise, range(0, num_rows, ROWS_PER_TASK)))
+        list(threads.map(quantize, range(0, num_rows, ROWS_PER_TASK)))
     return blocks_RB
 
 
@@ -87,8 +87,8 @@ def _ggml() -> Any:  # noqa: ANN401  (a ctypes library)
     from llama_cpp._ggml import libggml
 
     pointer, rows = ctypes.c_void_p, ctypes.c_int64
-    quantise, prepare = libggml.ggml_quantize_chunk, libggml.ggml_quantize_init
-    quantise.argtypes = [ctypes.c_int, pointer, pointer, rows, rows, rows, pointer]
-    quantise.restype = ctypes.c_size_t
+    quantize, prepare = libggml.ggml_quantize_chunk, libggml.ggml_quantize_init
+    quantize.argtypes = [ctypes.c_int, pointer, pointer, rows, rows, rows, pointer]
+    quantize.restype = ctypes.c_size_t
     prepare.argtypes, prepare.restype = [ctypes.c_int], None
     return libggml

@@ -88,7 +88,7 @@ class GgufModel:
             raise RuntimeError(f"the file's chat template cannot be rendered: {error}") from error
 
     def tokenize(self, text: str) -> list[int]:
-        """Return token ids; special tokens in the text are recognised, none are added."""
+        """Return token ids; special tokens in the text are recognized, none are added."""
         encoded = text.encode()
         room = len(encoded) + 1
         tokens = (llama_cpp.llama_token * room)()

@@ -17,7 +17,7 @@ from typing import Any
 from potstill.errors import ConversionError
 from potstill.files import replacing
 from potstill.processes import end_with_parent
-from quantize.quantisation.file_types import FileTypeName
+from quantize.quantization.file_types import FileTypeName
 
 QUOTED_LINES = 3
 """Lines of llama.cpp's error log that are quoted in an error; the first one names the cause."""
@@ -28,7 +28,7 @@ def usable_threads(num_threads: int) -> int:
     return num_threads or len(os.sched_getaffinity(0))
 
 
-def quantise(
+def quantize(
     source: Path,
     target: Path,
     file_type: FileTypeName,
@@ -37,16 +37,16 @@ def quantise(
     imatrix_path: Path | None = None,
     tensor_types: Mapping[str, str] | None = None,
 ) -> None:
-    """Let llama.cpp make one GGUF file of another, see `quantise_file`; it is whole or absent.
+    """Let llama.cpp make one GGUF file of another, see `quantize_file`; it is whole or absent.
 
     Raises:
         ConversionError: It fails.
     """
     with replacing(target) as temporary:
         ask_llama(
-            f"quantising to {file_type}",
+            f"quantizing to {file_type}",
             target,
-            task="quantise",
+            task="quantize",
             source=source,
             target=temporary,
             file_type=file_type,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantize.llama.gguf_model import Context, GgufModel, exact_params
-from quantize.llama.quantise import quantise_file
+from quantize.llama.quantize import quantize_file
 from quantize.llama.speed import measure_speed
 
 ERROR_LEVEL = 4
@@ -38,19 +38,19 @@ def _log_errors(level: int, text: bytes, _user_data: object) -> None:
         sys.stderr.write(text.decode(errors="replace"))
 
 
-def quantise(request: dict[str, Any]) -> dict[str, Any]:
-    """Write a file from another, see `quantise_file`."""
+def quantize(request: dict[str, Any]) -> dict[str, Any]:
+    """Write a file from another, see `quantize_file`."""
     paths = {
         name: request[name] and Path(request[name]) for name in ("source", "target", "imatrix_path")
     }
-    quantise_file(**(request | paths))
+    quantize_file(**(request | paths))
     return {}
 
 
 def inspect(request: dict[str, Any]) -> dict[str, Any]:
-    """Measure a file's speed, describe it, tokenise, continue greedily and compare distributions.
+    """Measure a file's speed, describe it, tokenize, continue greedily and compare distributions.
 
-    `texts` and rendered `chats` are tokenised, `encoded` ids are put into text; each of `prompts`
+    `texts` and rendered `chats` are tokenized, `encoded` ids are put into text; each of `prompts`
     is continued by `num_greedy` tokens. `logprobs_path` holds the reference [T, V] as float32, one
     row per position from `start` on of each sequence, in order; `compared_path` gets an array [T]
     of COMPARED, unless the file's vocabulary has another size.
@@ -102,7 +102,7 @@ def _compare(
 def main() -> None:
     """Answer one request."""
     llama_cpp.llama_log_set(_log_errors, None)
-    tasks = {"quantise": quantise, "inspect": inspect}
+    tasks = {"quantize": quantize, "inspect": inspect}
     request = json.load(sys.stdin)
     try:
         answer = tasks[request.pop("task")](request)

@@ -38,20 +38,20 @@ def write_card(
         num_verification_tokens: On how many tokens the files were measured.
     """
     teacher = student["teacher"]
-    licence = teacher_licence(Path(teacher["path"]))
-    sources, licences = _data(conversations_dir)
-    return f"""{_front_matter(teacher["model"], licence)}
+    license = teacher_license(Path(teacher["path"]))
+    sources, licenses = _data(conversations_dir)
+    return f"""{_front_matter(teacher["model"], license)}
 
 # A student of {teacher["model"]}
 
 Made with potstill by knowledge distillation.
 
 - Teacher: {teacher["model"]}{_parameters(teacher["num_parameters"])}
-- Teacher's licence: {licence}
+- Teacher's license: {license}
 - Student: {student["num_parameters"]:,} parameters, {student["num_layers"]} layers, trained by
   method "{student["method"]}"
-- Training prompts from: {sources}; their licence: {licences}
-- Closeness to the teacher on held-out conversations, before quantisation:
+- Training prompts from: {sources}; their license: {licenses}
+- Closeness to the teacher on held-out conversations, before quantization:
   {_closeness(student["evaluation"]["trained"])}
 
 ## Files
@@ -83,13 +83,13 @@ its bound is refused.
 """
 
 
-def _front_matter(teacher: str, licence: str) -> str:
+def _front_matter(teacher: str, license: str) -> str:
     """Return what Hugging Face reads; a teacher that is no repository there is not its base."""
     tags = ("gguf", "llama.cpp", "knowledge-distillation", "potstill", "conversational")
     return "\n".join(
         [
             "---",
-            f"license: {json.dumps('unknown' if licence == UNKNOWN else licence.lower())}",
+            f"license: {json.dumps('unknown' if license == UNKNOWN else license.lower())}",
             *([f"base_model: {json.dumps(teacher)}"] if HUB_NAME.fullmatch(teacher) else []),
             "library_name: gguf",
             "pipeline_tag: text-generation",
@@ -101,8 +101,8 @@ def _front_matter(teacher: str, licence: str) -> str:
     )
 
 
-def teacher_licence(checkpoint_dir: Path) -> str:
-    """Return the licence in the front matter of a checkpoint's README.md, if it has one."""
+def teacher_license(checkpoint_dir: Path) -> str:
+    """Return the license in the front matter of a checkpoint's README.md, if it has one."""
     path = checkpoint_dir / "README.md"
     if path.is_file():
         _, *front = path.read_text(encoding="utf-8", errors="replace").split("---", 2)
@@ -132,10 +132,10 @@ def _closeness(evaluation: Mapping[str, Any]) -> str:
 
 def _data(conversations_dir: Path) -> tuple[str, str]:
     sources: set[str] = set()
-    licences: set[str] = set()
+    licenses: set[str] = set()
     splits = get_args(Split)
     for path in (path for split in splits for path in conversation_paths(conversations_dir, split)):
-        for batch in read_conversation_batches(path, ["source", "licence"]):
+        for batch in read_conversation_batches(path, ["source", "license"]):
             sources.update(batch["source"].to_pylist())
-            licences.update(one or UNKNOWN for one in batch["licence"].to_pylist())
-    return ", ".join(sorted(sources)), ", ".join(sorted(licences))
+            licenses.update(one or UNKNOWN for one in batch["license"].to_pylist())
+    return ", ".join(sorted(sources)), ", ".join(sorted(licenses))

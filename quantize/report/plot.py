@@ -11,8 +11,8 @@ from pathlib import Path
 from potstill.files import disk_errors, replacing
 from quantize.report.pareto import Facts
 
-COLOURS = {"student": "#0072b2", "teacher": "#d55e00"}
-"""Told apart by the colour-blind too (Okabe & Ito 2008)."""
+COLORS = {"student": "#0072b2", "teacher": "#d55e00"}
+"""Told apart by the color-blind too (Okabe & Ito 2008)."""
 
 LOWEST_KL_NATS = 1e-8
 """Where files are drawn that are nearer than this: a logarithm has no zero."""
@@ -28,13 +28,13 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
 
     figure = Figure(figsize=(7.2, 4.6), dpi=120, layout="constrained")
     panel = figure.subplots()
-    for role, colour in COLOURS.items():
+    for role, color in COLORS.items():
         own = [file for file in files if file["role"] == role]
         front = sorted((one for one in own if one["on_pareto_front"]), key=_megabytes)
         panel.plot(
             [_megabytes(file) for file in front],
             [_height(file) for file in front],
-            color=colour,
+            color=color,
             linewidth=1.2,
             alpha=0.6,
             label=f"{role}: Pareto front" if front else None,
@@ -47,8 +47,8 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
                 yerr=file["kl_standard_error_nats"],
                 fmt="*" if best else "o",
                 markersize=13 if best else 6,
-                color=colour,
-                markerfacecolor=colour if on_front else "white",
+                color=color,
+                markerfacecolor=color if on_front else "white",
                 capsize=2,
                 linewidth=0.8,
             )
@@ -62,7 +62,7 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
                 horizontalalignment="right" if below else "left",
                 verticalalignment="top" if below else "bottom",
                 fontsize="small",
-                color=colour,
+                color=color,
             )
     panel.set_yscale("log")
     panel.set_xlabel("size of the file, MB")

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import BaseType, add_metadata, gguf_tensors
-from quantize.llama.blocks import quantise_rows
-from quantize.quantisation.file_types import FILE_TYPES, FileTypeName
-from quantize.quantisation.imatrix import Importance
+from quantize.llama.blocks import quantize_rows
+from quantize.quantization.file_types import FILE_TYPES, FileTypeName
+from quantize.quantization.imatrix import Importance
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderField, ReaderTensor
@@ -46,8 +46,8 @@ class Origin:
     Attributes:
         name: The model's name in the file's metadata.
         file_type: What its header tells; of a mix, the commonest.
-        base_type: The type that was converted to, and quantised from.
-        importance: What it was quantised with, if anything.
+        base_type: The type that was converted to, and quantized from.
+        importance: What it was quantized with, if anything.
     """
 
     checkpoint: Checkpoint
@@ -87,7 +87,7 @@ def _header(origin: Origin) -> Header:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.close()
-        return _values(GGUFReader(header_path)) | _added_by_quantising(origin)
+        return _values(GGUFReader(header_path)) | _added_by_quantizing(origin)
 
 
 def _check_metadata(path: Path, found: Header, wanted: Header) -> None:
@@ -101,7 +101,7 @@ def _check_metadata(path: Path, found: Header, wanted: Header) -> None:
             )
 
 
-def _added_by_quantising(origin: Origin) -> Header:
+def _added_by_quantizing(origin: Origin) -> Header:
     """Return what llama.cpp writes besides, or instead."""
     from gguf import GGML_QUANT_VERSION, GGUFValueType
 
@@ -175,7 +175,7 @@ def _fault(
     if shape != values.shape:
         return f"has shape {shape}, expected {values.shape}"
     rows = values.reshape(-1, values.shape[-1])
-    wanted = quantise_rows(rows, int(tensor.tensor_type), importance, num_threads)
+    wanted = quantize_rows(rows, int(tensor.tensor_type), importance, num_threads)
     found = np.ascontiguousarray(tensor.data).view(np.uint8).reshape(wanted.shape)
     if np.array_equal(found, wanted):
         return None

@@ -55,7 +55,7 @@ def read_expected(
     """Ask the checkpoint's tokenizer for what a file's tokenizer must answer.
 
     Beside the given chats and texts it is asked for hostile ones, and for every added token.
-    llama.cpp applies no Unicode normalisation: for tokenizers that do (NFC) all are compared in
+    llama.cpp applies no Unicode normalization: for tokenizers that do (NFC) all are compared in
     normal form.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer

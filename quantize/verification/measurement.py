@@ -52,7 +52,7 @@ class Measurement:
     def of(
         cls, answer: dict[str, Any], compared_T: NDArray[Any], sequences: Sequence[dict[str, Any]]
     ) -> Self:
-        """Summarise what a file's process answered.
+        """Summarize what a file's process answered.
 
         Args:
             answer: What it says of the whole file.

@@ -18,7 +18,7 @@ from potstill.errors import ConversionError
 from potstill.files import replacing, write_text_atomically
 from potstill.progress import track
 from potstill.schema import Message
-from quantize.conversations import read_tokenised
+from quantize.conversations import read_tokenized
 from quantize.loading import load_model
 
 NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
@@ -68,7 +68,7 @@ def read_held_out(
     """Take test conversations in stored order until `max_tokens` tokens follow their prompts.
 
     Args:
-        tokenizer: That of a model with other tokens than the teacher's, see `read_tokenised`.
+        tokenizer: That of a model with other tokens than the teacher's, see `read_tokenized`.
 
     Raises:
         ConversionError: There are none.
@@ -76,7 +76,7 @@ def read_held_out(
     chats: list[list[Message]] = []
     sequences: list[dict[str, Any]] = []
     num_tokens = 0
-    for given, token_ids, start in read_tokenised(conversations_dir, "test", tokenizer):
+    for given, token_ids, start in read_tokenized(conversations_dir, "test", tokenizer):
         token_ids = token_ids[: start + max_tokens - num_tokens]
         num_tokens += len(token_ids) - start
         chats.append(list(given))

@@ -1,6 +1,6 @@
 """A GGUF model in this process, behind the faces of `protocol.py`.
 
-In: checked requests. Out: answers in the making. Rendering, tokenising and grammars happen in
+In: checked requests. Out: answers in the making. Rendering, tokenizing and grammars happen in
 threads of the backend's own, decoding in the engine's; the event loop waits for neither.
 Knows nothing of HTTP.
 """

@@ -80,7 +80,7 @@ class Preparation:
         ]
 
     def prompt_ids(self, prompt: str | Sequence[int | str]) -> list[int]:
-        """Tokenise a text, or the texts among token ids; control tokens' text is read as such.
+        """Tokenize a text, or the texts among token ids; control tokens' text is read as such.
 
         Raises:
             InvalidRequestError: The model does not have a token.

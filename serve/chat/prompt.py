@@ -1,7 +1,7 @@
 """From chat messages to prompt token ids, through the model's own chat template.
 
 In: messages and tools. Out: the token ids the Hugging Face tokenizer gives for them (llama.cpp
-leaves out the Unicode normalisation that some tokenizers do), except that a control token's text
+leaves out the Unicode normalization that some tokenizers do), except that a control token's text
 inside a message stays text: nobody can write `<|im_end|>` and speak as another role.
 Knows nothing of the engine or HTTP.
 """
@@ -105,10 +105,10 @@ class ChatPrompt:
         return self._model.tokenize(self.render(dialogue), parse_special=True)
 
     def _token_ids_defused(self, dialogue: Dialogue) -> list[int]:
-        """Tokenise what has the text of control tokens in it.
+        """Tokenize what has the text of control tokens in it.
 
         Such text is replaced by unguessable placeholders while the template renders. What the
-        template then wrote between two control tokens is tokenised as one text, placeholders
+        template then wrote between two control tokens is tokenized as one text, placeholders
         undone: tokens never merge across a control token, and nothing inside is read as one.
         """
         nonce = secrets.token_hex(8)

@@ -23,7 +23,7 @@ from serve.engine.model import GgufModel
 FAST_KV_TYPE, REPRODUCIBLE_KV_TYPE = 1, 30
 """GGML_TYPE_F16 and GGML_TYPE_BF16 of ggml.h, the number format of keys and values. With f16,
 llama.cpp's CPU flash attention sums in another order for 64 or more tokens, and for a lone token
-after 512: an answer would depend on its neighbours. With bf16 it has one order only, so Q4_0, Q4_1
+after 512: an answer would depend on its neighbors. With bf16 it has one order only, so Q4_0, Q4_1
 and Q8_0 models answer the same at any load; prompts of 1,000 tokens take 1.3 times as long."""
 
 CELL_BLOCK = 256

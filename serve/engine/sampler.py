@@ -208,7 +208,7 @@ class Sampler:
                 "the model's logits cannot be sampled",
                 expected="finite numbers",
                 found=f"{logits_V[best]} at token {best}",
-                hint="the model file is damaged, or was trained or quantised into overflow",
+                hint="the model file is damaged, or was trained or quantized into overflow",
             )
         token_id = best
         if self._draw is not None:
@@ -286,7 +286,7 @@ def _seed(params: SamplerParams) -> int:
 
 
 def _draw(params: SamplerParams, model: GgufModel) -> list[object]:
-    """Make what chooses among the penalised logits at random."""
+    """Make what chooses among the penalized logits at random."""
     seed = _seed(params)
     chain = []
     if params.temperature != 1.0:

@@ -29,7 +29,7 @@ from serve.experiment.wire import (
     ExperimentList,
     ExperimentView,
     FeedbackRequest,
-    JudgementsRequest,
+    JudgmentsRequest,
     PairList,
     PairView,
     VoteRequest,
@@ -184,8 +184,8 @@ async def list_pairs(
     }
 
 
-@router.post("/v1/experiments/{name}/judgements")
-async def judge(experiment: Named, live: AtHand, body: JudgementsRequest) -> ExperimentView:
+@router.post("/v1/experiments/{name}/judgments")
+async def judge(experiment: Named, live: AtHand, body: JudgmentsRequest) -> ExperimentView:
     """Store what a judge says of pairs; what it has said of a pair before stands."""
 
     def work(connection: Connection) -> None:
@@ -193,9 +193,9 @@ async def judge(experiment: Named, live: AtHand, body: JudgementsRequest) -> Exp
         batch = {**head, "is_valid": body.is_valid, "created": time.time()}
         insertion = insert(tables.batches).values(batch).returning(tables.batches.c.number)
         number = connection.scalar(insertion)
-        for one in body.judgements:
+        for one in body.judgments:
             row = {**head, "batch": number, "pair_id": one.pair_id, "score": one.score}
-            connection.execute(insert_new(connection, tables.judgements, row))
+            connection.execute(insert_new(connection, tables.judgments, row))
 
     await live.storage.write(work)
     return await results_of(experiment)

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from serve.api.wire.shared import JsonObject, Many, Received, Text
 
 MAX_COMMENT_CHARACTERS = 10_000
-MAX_JUDGEMENTS = 10_000
+MAX_JUDGMENTS = 10_000
 
 State = Literal["running", "fallback", "killed"]
 """Fallback: a guardrail was breached, and the teacher answers all; killed: a person said so."""
@@ -53,7 +53,7 @@ class VoteRequest(Received):
     """Whether the voter did not know which model wrote which; only such votes decide."""
 
 
-class JudgementEntry(Received):
+class JudgmentEntry(Received):
     """What a judge says of one pair."""
 
     pair_id: ResponseId
@@ -61,13 +61,13 @@ class JudgementEntry(Received):
     """From 0, the teacher's answer is better, to 1, the student's is."""
 
 
-class JudgementsRequest(Received):
-    """The body of POST /v1/experiments/{name}/judgements: newly judged pairs."""
+class JudgmentsRequest(Received):
+    """The body of POST /v1/experiments/{name}/judgments: newly judged pairs."""
 
     judge: Annotated[Text, Field(min_length=1, max_length=200)]
     is_valid: bool
     """Whether the judge has shown that it can tell good from bad."""
-    judgements: Annotated[Many[JudgementEntry], Field(max_length=MAX_JUDGEMENTS)]
+    judgments: Annotated[Many[JudgmentEntry], Field(max_length=MAX_JUDGMENTS)]
 
 
 class Accepted(TypedDict):

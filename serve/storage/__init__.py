@@ -1,1 +1,1 @@
-"""What live traffic leaves behind: answers, assignments, feedback, votes, judgements."""
+"""What live traffic leaves behind: answers, assignments, feedback, votes, judgments."""

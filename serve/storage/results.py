@@ -1,6 +1,6 @@
 """What live traffic adds up to, read from the tables.
 
-In: an experiment's name. Out: counts, times, pairs, judgements. Knows nothing of what they mean.
+In: an experiment's name. Out: counts, times, pairs, judgments. Knows nothing of what they mean.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def unjudged_pairs(
         quiet_since: Conversations in which anything was said after it are left for later.
     """
     own, shadow = tables.answers.alias("own"), tables.answers.alias("shadow")
-    later, judged = tables.answers.alias("later"), tables.judgements.c
+    later, judged = tables.answers.alias("later"), tables.judgments.c
     usable = (WHOLE, FAILED) if with_failed else (WHOLE,)
     query: Select[Any] = (
         select(
@@ -194,15 +194,15 @@ def unjudged_pairs(
 
 def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
     """Return what all judges have said, in order."""
-    batches, judgements = tables.batches.c, tables.judgements.c
+    batches, judgments = tables.batches.c, tables.judgments.c
     rows = connection.execute(
         select(
-            batches.number, batches.judge, batches.is_valid, judgements.score, answers.conversation
+            batches.number, batches.judge, batches.is_valid, judgments.score, answers.conversation
         )
-        .outerjoin_from(tables.batches, tables.judgements, judgements.batch == batches.number)
-        .outerjoin(tables.answers, answers.id == judgements.pair_id)
+        .outerjoin_from(tables.batches, tables.judgments, judgments.batch == batches.number)
+        .outerjoin(tables.answers, answers.id == judgments.pair_id)
         .where(batches.experiment == experiment)
-        .order_by(batches.number, judgements.number)
+        .order_by(batches.number, judgments.number)
     )
     found: dict[int, Batch] = {}
     for number, judge, is_valid, score, conversation in rows:
@@ -215,11 +215,11 @@ def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
 
 def failed_pairs(connection: Connection, experiment: str, judge: str) -> dict[str, int]:
     """Return how many of the pairs that a judge has judged each variant lost by failing."""
-    judged = tables.judgements.c
+    judged = tables.judgments.c
     query = (
         select(answers.variant, func.count())
         .join(
-            tables.judgements,
+            tables.judgments,
             and_(
                 judged.experiment == experiment,
                 judged.judge == judge,

@@ -1,6 +1,6 @@
 """Live traffic in a database: SQLite in WAL mode, or PostgreSQL.
 
-In: records of answers, feedback, votes, judgements. Out: the same, when asked for. Knows nothing of
+In: records of answers, feedback, votes, judgments. Out: the same, when asked for. Knows nothing of
 HTTP or of what an experiment makes of them.
 
 What is written is committed when its future is done; a process that is killed then has lost
@@ -78,7 +78,7 @@ class Storage:
         try:
             with self._engine.begin() as connection:
                 tables.metadata.create_all(connection)
-                self.salt = _enrol(connection)
+                self.salt = _enroll(connection)
         except SQLAlchemyError as error:
             raise ArtifactError(
                 "the storage cannot be opened",
@@ -262,7 +262,7 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _enrol(connection: Connection) -> str:
+def _enroll(connection: Connection) -> str:
     """Mark new tables with their version and a salt; return the salt.
 
     Raises:

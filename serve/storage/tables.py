@@ -104,8 +104,8 @@ batches = Table(
     Column("created", Double, nullable=False),
 )
 
-judgements = Table(
-    "judgements",
+judgments = Table(
+    "judgments",
     metadata,
     Column("number", Integer, primary_key=True),
     Column("batch", Integer, ForeignKey("batches.number"), nullable=False),

@@ -19,7 +19,7 @@ from generate.embedded import embedded_checkpoint
 from potstill.processes import end_with_parent
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
-from quantize.llama.process import quantise
+from quantize.llama.process import quantize
 from quantize.loading import load_tokenizer
 
 SERVER = """
@@ -70,7 +70,7 @@ def served(request, python, tmp_path_factory):
         path.write_text(text, encoding="utf-8")
     tokenizer, base, path = load_tokenizer(directory), root / "F16.gguf", root / "Q8_0.gguf"
     write_base_gguf(Checkpoint(directory), tokenizer, base, "F16", "SmolLM2")
-    quantise(base, path, "Q8_0", 1)
+    quantize(base, path, "Q8_0", 1)
     with subprocess.Popen(
         [python, "-c", SERVER, path],
         stdin=subprocess.PIPE,

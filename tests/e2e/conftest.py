@@ -47,7 +47,7 @@ def potstill(*arguments: object, cwd: Path | None = None, **environment: str):
 @pytest.fixture(scope="session")
 def line(teacher_dir, tmp_path_factory) -> Line:
     """Run the smallest preset to its end, through kill -9 in each stage."""
-    assert teacher_dir.is_dir(), "dequantised first, so that the first kill hits sampling"
+    assert teacher_dir.is_dir(), "dequantized first, so that the first kill hits sampling"
     run_directory = RunDirectory(tmp_path_factory.mktemp("e2e") / "small")
     command = [POTSTILL, "run", run_directory.root, "--preset", "small"]
     delays = random.Random(20261124)

@@ -1,4 +1,4 @@
-"""What a user gets from the whole line: artefacts that verify, a report, a served student."""
+"""What a user gets from the whole line: artifacts that verify, a report, a served student."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def facts(line, stage):
     return verify_manifest(line.run_directory.stage_dir(stage)).facts
 
 
-def test_killed_in_every_stage_the_line_ends_in_artefacts_that_verify(line):
+def test_killed_in_every_stage_the_line_ends_in_artifacts_that_verify(line):
     assert len(line.kills) >= 5
     assert len(set(line.kills) - {"between stages"}) >= 3, line.kills
     for stage in STAGE_NAMES:

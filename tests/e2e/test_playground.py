@@ -190,7 +190,7 @@ def test_student_and_teacher_answer_the_same_message_with_their_figures(url, ope
     bodies = []
     page.on("request", lambda one: bodies.append(one.post_data_json) if one.post_data else None)
 
-    ask(page, "Name a colour.")
+    ask(page, "Name a color.")
     answered(page)
 
     expect(page.locator(".answer h3")).to_have_text(["A: student", "B: teacher"])
@@ -271,7 +271,7 @@ def test_a_blind_vote_hides_who_answers_until_it_is_cast(live_url, open_page, ch
             answers[first["id"]] = first["model"]
 
     page.on("requestfinished", lambda request: note_answer(request.response()))
-    ask(page, "Name a colour.")
+    ask(page, "Name a color.")
     answered(page)
     expect(page.locator(".answer h3")).to_have_text(["A", "B"])
     expect(page.locator(".answer .text")).to_have_text([re.compile(r"\S")] * 2)
@@ -297,7 +297,7 @@ def test_only_first_answers_are_voted_on_beside_each_other(live_url, open_page):
     page = open_page(live_url)
     page.get_by_text("Side by side").click()
     votes = page.get_by_role("group", name="Which answer is better?")
-    ask(page, "Name a colour.")
+    ask(page, "Name a color.")
     answered(page)
     expect(votes).to_have_count(1)
     ask(page, "Name another.")
@@ -308,7 +308,7 @@ def test_only_first_answers_are_voted_on_beside_each_other(live_url, open_page):
 def test_an_experiment_is_watched_stopped_and_resumed(live_url, open_page):
     page = open_page(live_url)
     page.locator("#first").select_option("assistant")
-    ask(page, "Name a colour.")
+    ask(page, "Name a color.")
     answered(page)
     expect(page.locator(".figures").last).to_contain_text("variant student")
     page.get_by_role("button", name="Good answer").click()

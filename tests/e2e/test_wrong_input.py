@@ -137,7 +137,7 @@ def test_a_full_disk_while_the_teacher_answers(tiny_disk, tmp_path):
 
 
 @pytest.mark.parametrize("spare_bytes", [100 << 20, 260 << 20], ids=["F16", "verification"])
-def test_a_full_disk_while_files_are_quantised(line, tiny_disk, spare_bytes):
+def test_a_full_disk_while_files_are_quantized(line, tiny_disk, spare_bytes):
     needed = ("prompts", "conversations", "student")
     sizes = [
         path.stat().st_size

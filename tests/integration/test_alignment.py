@@ -16,7 +16,7 @@ from train.config import KDConfig
 from train.data.batches import IGNORED_LABEL, Collator
 from train.data.cache import load_split
 from train.data.packing import pack_split
-from train.heads import labelled_hidden_states, output_head
+from train.heads import labeled_hidden_states, output_head
 from train.losses import mix_of
 from train.losses.chunked import distillation_loss
 from train.trainer import targets_of
@@ -53,7 +53,7 @@ def packed(split, collator, *, one_row=False):
 
 def loss_of(model, batch, **kd):
     """Return the sums over a batch, with everything needed for a gradient."""
-    hidden_TD = labelled_hidden_states(model, batch)
+    hidden_TD = labeled_hidden_states(model, batch)
     mix = mix_of(KDConfig(**kd))
     return distillation_loss(hidden_TD, output_head(model), targets_of(batch), mix)
 
@@ -71,7 +71,7 @@ def test_each_row_is_what_the_teacher_predicts_at_its_token(teacher, split, lay_
     """First and last tokens, second answers and answers that are cut off among them."""
     batch = lay_out(split(max_length), Collator(max_length, 0))
     with torch.no_grad():
-        hidden_TD = labelled_hidden_states(teacher, batch)
+        hidden_TD = labeled_hidden_states(teacher, batch)
         logprobs_TV = teacher.lm_head(hidden_TD).log_softmax(-1)
     ids_TK, stored_TK = batch["top_token_ids"], batch["top_token_ids"] >= 0
     predicted_TK = logprobs_TV.gather(-1, ids_TK.clamp_min(0))
@@ -101,13 +101,13 @@ def test_a_cut_takes_tokens_and_rows_off_the_end_alike(split, max_length):
     for shorter in split(max_length):
         before = Collator(LONGEST, 0)([whole[shorter["conversation_id"]]])
         after = Collator(max_length, 0)([shorter])
-        num_labelled = int((before["labels"][0, :max_length] != IGNORED_LABEL).sum())
+        num_labeled = int((before["labels"][0, :max_length] != IGNORED_LABEL).sum())
         assert torch.equal(after["labels"][0], before["labels"][0, :max_length])
         for name in ("top_token_ids", "top_logprobs"):
             found, width = after[name], after[name].shape[1]
-            assert torch.equal(found, before[name][:num_labelled, :width])
-        assert torch.equal(after["sampled_logprobs"], before["sampled_logprobs"][:num_labelled])
-        num_cut_off += len(before["sampled_logprobs"]) - num_labelled
+            assert torch.equal(found, before[name][:num_labeled, :width])
+        assert torch.equal(after["sampled_logprobs"], before["sampled_logprobs"][:num_labeled])
+        num_cut_off += len(before["sampled_logprobs"]) - num_labeled
     assert num_cut_off > 0
 
 

@@ -25,7 +25,7 @@ from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
-from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
 from tests.fixtures.tiny_gguf import smollm2_path
 
 STAND_IN = Path(__file__).parents[1] / "fixtures" / "endpoint_stand_in.py"
@@ -210,7 +210,7 @@ def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
 def check_result(run_directory: RunDirectory, manifest, stdout: str) -> Report:
     directory = run_directory.stage_dir("comparison")
     names = {output.path for output in manifest.outputs}
-    assert names == {"pairs.parquet", "judgements.parquet", "report.json", "report.html"}
+    assert names == {"pairs.parquet", "judgments.parquet", "report.json", "report.html"}
     report = Report.model_validate_json((directory / "report.json").read_text())
     page = (directory / "report.html").read_text()
     for row in report.rows:
@@ -223,7 +223,7 @@ def check_result(run_directory: RunDirectory, manifest, stdout: str) -> Report:
     likelihood, similarity, llm = report.verdict.judges
     assert likelihood.estimate.num_pairs == similarity.estimate.num_pairs == 2
     assert (likelihood.outcome, similarity.outcome) == (None, None)
-    assert [one.judgements["likelihood"].teacher_value < 0 for one in report.examples] == [True] * 2
+    assert [one.judgments["likelihood"].teacher_value < 0 for one in report.examples] == [True] * 2
     assert llm.decides
     assert report.verdict.outcome == "INVALID_JUDGE"
     assert "INVALID JUDGE: may student-Q8_0 replace teacher-F16?" in stdout
@@ -301,6 +301,6 @@ def test_teacher_that_judges_is_asked_for_verdicts_by_schema(finished_run):
     directory = finished_run.stage_dir("comparison")
     report = Report.model_validate_json((directory / "report.json").read_text())
     assert report.verdict.outcome == "INVALID_JUDGE"
-    said = list(read_rows(directory / "judgements.parquet", JUDGEMENT_SCHEMA))
+    said = list(read_rows(directory / "judgments.parquet", JUDGMENT_SCHEMA))
     assert said
     assert all(row["control"] for row in said), "it was asked no more after it had failed"

@@ -37,7 +37,7 @@ NAMES = {
     f"general.{name}"
     for name in ("name", "basename", "finetune", "version", "size_label", "license")
 }
-"""How a model is called, which llama.cpp's converter guesses from its directory, and its licence,
+"""How a model is called, which llama.cpp's converter guesses from its directory, and its license,
 which our card tells."""
 
 ONLY_OURS = {

@@ -110,7 +110,7 @@ def test_it_is_trained_on_what_the_teacher_said(tiny_run, config, tiny_student_d
 
 
 def test_its_first_loss_is_transformers_own(tiny_run, config, tiny_student_dir, tmp_path):
-    """On one batch: the mean cross-entropy of its labelled tokens."""
+    """On one batch: the mean cross-entropy of its labeled tokens."""
     train(config.model_copy(update={"max_steps": 1, "batch_size": 64}), tiny_run)
     lines = map(json.loads, tiny_run.metrics_path.read_text().splitlines())
     (loss,) = [line["loss"] for line in lines if "loss" in line]

@@ -28,7 +28,7 @@ from generate.teachers.endpoint_config import EndpointConfig
 from generate.teachers.engine_config import EngineConfig
 from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
 from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
-from potstill.chat import render_prompt, tokenise
+from potstill.chat import render_prompt, tokenize
 from potstill.errors import TeacherError
 from potstill.rundir import RunDirectory
 from potstill.schema import Message, SamplingParams
@@ -49,7 +49,7 @@ READY_SECONDS = 600
 # `vllm serve` asks for the version of a package named vllm, which the CPU build is not: the same
 # server by its module.
 VLLM_SERVE = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
-QUESTIONS = ("What is 2+2?", "Name three colours.", "Write a line about the sea.", "Who are you?")
+QUESTIONS = ("What is 2+2?", "Name three colors.", "Write a line about the sea.", "Who are you?")
 AGAIN = "And now in other words?"
 
 
@@ -206,7 +206,7 @@ def follow_up(tokenizer, request: SampleRequest, sample: Sample) -> SampleReques
         Message(role="user", content=AGAIN),
     )
     joint = f"\n<|im_start|>user\n{AGAIN}<|im_end|>\n<|im_start|>assistant\n"
-    token_ids = [*request.prompt_token_ids, *sample.token_ids, *tokenise(tokenizer, joint)]
+    token_ids = [*request.prompt_token_ids, *sample.token_ids, *tokenize(tokenizer, joint)]
     assert token_ids == render_prompt(tokenizer, messages)
     return SampleRequest("follow-up", tuple(token_ids), request.sampling, messages)
 

@@ -7,11 +7,11 @@ from gguf import GGUFReader
 
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names, write_base_gguf
-from quantize.llama.quantise import quantise_file
+from quantize.llama.quantize import quantize_file
 from quantize.loading import load_tokenizer
-from quantize.quantisation.calibration import Calibration
-from quantize.quantisation.file_types import BASES, FILE_TYPES
-from quantize.quantisation.imatrix import write_importance
+from quantize.quantization.calibration import Calibration
+from quantize.quantization.file_types import BASES, FILE_TYPES
+from quantize.quantization.imatrix import write_importance
 from tests.fixtures.tiny_checkpoints import TinyFamily, save_tiny_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +21,7 @@ WIDE = TinyFamily(
     "gpt-2",
     {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "num_hidden_layers": 1},
 )
-QUANTISED = [name for name in FILE_TYPES if name not in BASES]
+QUANTIZED = [name for name in FILE_TYPES if name not in BASES]
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def paths(tmp_path_factory):
     return base_path, imatrix_path
 
 
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", QUANTIZED)
 def test_every_type_is_made_with_an_importance_matrix(paths, tmp_path, name):
     base_path, imatrix_path = paths
-    quantise_file(base_path, tmp_path / "made.gguf", name, 1, imatrix_path=imatrix_path)
+    quantize_file(base_path, tmp_path / "made.gguf", name, 1, imatrix_path=imatrix_path)
     reader = GGUFReader(tmp_path / "made.gguf")
     assert reader.fields["general.file_type"].contents() == FILE_TYPES[name].ftype
     types = {tensor.tensor_type.name for tensor in reader.tensors}
@@ -50,9 +50,9 @@ def test_every_type_is_made_with_an_importance_matrix(paths, tmp_path, name):
 
 def test_types_that_need_an_importance_matrix_are_those_that_llama_cpp_refuses(paths, tmp_path):
     refused = set()
-    for name in QUANTISED:
+    for name in QUANTIZED:
         try:
-            quantise_file(paths[0], tmp_path / "made.gguf", name, 1)
+            quantize_file(paths[0], tmp_path / "made.gguf", name, 1)
         except RuntimeError:
             refused.add(name)
-    assert refused == {name for name in QUANTISED if FILE_TYPES[name].requires_imatrix}
+    assert refused == {name for name in QUANTIZED if FILE_TYPES[name].requires_imatrix}

@@ -20,7 +20,7 @@ from potstill.tables import conversation_paths, read_conversations
 
 QUESTIONS = (
     "Hi!", "What is 2 + 2?", "Say yes.", "What is the capital of France?", "Who are you?",
-    "Name a colour.", "Is water wet?", "Say good night.", "What comes after Monday?",
+    "Name a color.", "Is water wet?", "Say good night.", "What comes after Monday?",
 )  # fmt: skip
 POTSTILL = Path(sys.executable).with_name("potstill")
 SETTINGS = {
@@ -130,7 +130,7 @@ def test_turns_go_on_by_token_ids_and_stored_answers_score_alike(generate, tmp_p
     # The template writes a line's end after the last turn, which nobody samples.
     again = {tuple(one.token_ids[:-1]): one for one in kept(scored)}
     same = [(one, again[key]) for one in finished if (key := (*one.token_ids,)) in again]
-    # Where text of a sampled token is tokenised in another way, there is nothing to compare.
+    # Where text of a sampled token is tokenized in another way, there is nothing to compare.
     assert len(same) > len(finished) // 2
     for one, other in same:
         assert [(turn.start, turn.num_tokens) for turn in one.turns] == [

@@ -18,7 +18,7 @@ from potstill.schema import Conversation, Message, Prompt, SamplingParams, Turn
 TOP_LOGPROBS, MAX_TOKENS, DTYPE = 20, 32, "float32"
 QUESTIONS = [
     "What is a cat?",
-    "Name three colours, and say in a few words what each of them makes people think of.",
+    "Name three colors, and say in a few words what each of them makes people think of.",
     "Say hello.",
     "Who wrote Hamlet?",
     "How do I boil an egg?",

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from potstill.chat import render_prompt, tokenise
+from potstill.chat import render_prompt, tokenize
 from potstill.manifest import verify_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
@@ -33,7 +33,7 @@ def real_run(teacher_dir, tmp_path, make_conversation, finish_conversations):
     for question, answer in QUESTIONS_AND_ANSWERS.items():
         given = (Message(role="user", content=question),)
         prompt_ids = render_prompt(tokenizer, given)
-        answer_ids = [*tokenise(tokenizer, answer), tokenizer.eos_token_id]
+        answer_ids = [*tokenize(tokenizer, answer), tokenizer.eos_token_id]
         conversations += [
             make_conversation(
                 prompt_ids + answer_ids,

@@ -14,7 +14,7 @@ from potstill.schema import Message, SamplingParams
 TOP_LOGPROBS, FEW_TOKENS, MANY_TOKENS = 20, 8, 48
 QUESTIONS = [
     "What is a cat?",
-    "Name three colours.",
+    "Name three colors.",
     "Say hello.",
     "Who wrote Hamlet?",
     "How deep is the sea?",

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from compare.judges.protocol import Judgement
+from compare.judges.protocol import Judgment
 from compare.measurement.config import CostConfig
 from compare.measurement.cost import Running, price
 from compare.measurement.machine import Machine
@@ -33,7 +33,7 @@ def example(number: int, score: float) -> Example:
         messages=(Message(role="user", content=f"Question {number} {HOSTILE}"),),
         student=shown,
         teacher=shown,
-        judgements={"judge": Judgement(score=score)},
+        judgments={"judge": Judgment(score=score)},
     )
 
 

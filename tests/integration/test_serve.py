@@ -30,7 +30,7 @@ from tests.fixtures.tiny_gguf import smollm2_path
 CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE = 512, 8, 8
 QUESTIONS = [
     "What is the capital of France?", "Write a short poem about rain.", "What is 2+2?",
-    "Name three colours.", "Who wrote Hamlet?", "Say hello in Spanish.", "What is a cat?",
+    "Name three colors.", "Who wrote Hamlet?", "Say hello in Spanish.", "What is a cat?",
     "Why is the sky blue?",
 ]  # fmt: skip
 

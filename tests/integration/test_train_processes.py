@@ -68,7 +68,7 @@ def processes_of(run_directory):
 
 @pytest.mark.parametrize("changes", [{}, {"method": "lora"}])
 def test_two_processes_train_as_one_does_on_twice_the_batch(tiny_run, tmp_path, changes):
-    """At every step of three epochs, to rounding: order, shares, normalisation and clipping."""
+    """At every step of three epochs, to rounding: order, shares, normalization and clipping."""
     alone = copied(tiny_run, tmp_path / "alone")
     expected = run(config(launch=None, batch_size=8, **changes), alone)
     manifest = run(config(**changes), tiny_run)

@@ -15,7 +15,7 @@ from compare.answers.endpoint import free_port
 from tests.fixtures.waiting import eventually
 
 KEY = "the-far-server's-key"
-QUESTION = [{"role": "user", "content": "Name three colours."}]
+QUESTION = [{"role": "user", "content": "Name three colors."}]
 GREEDY = {"messages": QUESTION, "temperature": 0, "max_tokens": 24}
 ENDLESS = {"messages": QUESTION, "max_tokens": 400, "logit_bias": {"2": -100}, "stream": True}
 

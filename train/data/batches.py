@@ -3,7 +3,7 @@
 In: rows of a split. Out: tensors in which row t of the teacher's distributions belongs to token t
 of its answers. Knows nothing of files or models.
 
-Shape legend: B rows of a batch, L padded length, T labelled tokens of a batch, K stored entries.
+Shape legend: B rows of a batch, L padded length, T labeled tokens of a batch, K stored entries.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ Row = dict[str, Any]
 Ids = NDArray[np.int64]
 
 
-def labelled_positions(row: Row, max_length: int) -> Ids:
+def labeled_positions(row: Row, max_length: int) -> Ids:
     """Return the positions [T] of the tokens of a row's answers that `max_length` leaves."""
     turns = zip(row["turn_starts"], row["turn_lengths"], strict=True)
     positions_T = np.concatenate([np.arange(start, start + length) for start, length in turns])
     return positions_T[positions_T < max_length]
 
 
-def is_labelled(batch: dict[str, Tensor]) -> Tensor:
+def is_labeled(batch: dict[str, Tensor]) -> Tensor:
     """Return where [B, L - 1] what is seen so far predicts a token with a loss."""
     return batch["labels"][:, 1:] != IGNORED_LABEL
 
 
-def labelled_token_ids(batch: dict[str, Tensor]) -> Tensor:
+def labeled_token_ids(batch: dict[str, Tensor]) -> Tensor:
     """Return the ids [T] of the tokens with a loss, in row-major order."""
-    return batch["labels"][:, 1:][is_labelled(batch)]
+    return batch["labels"][:, 1:][is_labeled(batch)]
 
 
 def num_tokens(batch: dict[str, Tensor]) -> Tensor:
@@ -67,7 +67,7 @@ class Collator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return `input_ids`, `attention_mask` and `labels` [B, L], and the teacher's rows.
 
-        `top_token_ids` and `top_logprobs` [T, K] and `sampled_logprobs` [T] follow the labelled
+        `top_token_ids` and `top_logprobs` [T, K] and `sampled_logprobs` [T] follow the labeled
         tokens in row-major order. Absent entries have id -1 and log-probability -inf. Where the
         split has no signal, K is 0 and `sampled_logprobs` are NaN.
         """
@@ -82,7 +82,7 @@ class Collator:
     def tokens(self, row: Row) -> tuple[Ids, Ids]:
         """Return a conversation's token ids and labels, cut at `max_length`."""
         token_ids = np.asarray(row["token_ids"][: self.max_length], dtype=np.int64)
-        positions_T = labelled_positions(row, self.max_length)
+        positions_T = labeled_positions(row, self.max_length)
         labels = np.full_like(token_ids, IGNORED_LABEL)
         labels[positions_T] = token_ids[positions_T]
         return token_ids, labels
@@ -90,11 +90,11 @@ class Collator:
     def targets(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return the teacher's rows of conversations, one conversation after another."""
         if not _has_signal(rows[0]):
-            num_labelled = sum(len(labelled_positions(row, self.max_length)) for row in rows)
+            num_labeled = sum(len(labeled_positions(row, self.max_length)) for row in rows)
             return {
-                "top_token_ids": torch.empty((num_labelled, 0), dtype=torch.int64),
-                "top_logprobs": torch.empty((num_labelled, 0)),
-                "sampled_logprobs": torch.full((num_labelled,), torch.nan),
+                "top_token_ids": torch.empty((num_labeled, 0), dtype=torch.int64),
+                "top_logprobs": torch.empty((num_labeled, 0)),
+                "sampled_logprobs": torch.full((num_labeled,), torch.nan),
             }
         whole = TokenDistributions.concatenate([self._signal(row) for row in rows])
         top_token_ids_TK, top_logprobs_TK = whole.padded()
@@ -105,7 +105,7 @@ class Collator:
         }
 
     def _signal(self, row: Row) -> TokenDistributions:
-        return decode_row(row).slice(0, len(labelled_positions(row, self.max_length)))
+        return decode_row(row).slice(0, len(labeled_positions(row, self.max_length)))
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class PackedCollator:
 
 
 def _has_signal(row: Row) -> bool:
-    """Tell whether the teacher's distributions are stored: not where its text is tokenised anew."""
+    """Tell whether the teacher's distributions are stored: not where its text is tokenized anew."""
     return "top_token_ids" in row
 
 

@@ -21,7 +21,7 @@ from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.batches import Collator
 from train.data.cache import ReadBatches, load_split, stored_batches
-from train.data.retokenise import Retokeniser
+from train.data.retokenize import Retokenizer
 from train.data.signal_checks import refuse_other_signal
 from train.students.checkpoints import refuse_other_tokenizer
 
@@ -79,7 +79,7 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
         _refuse_other_template(tokenizer.chat_template, facts["chat_template_sha256"], teacher_dir)
     else:
         _refuse_no_template(tokenizer, tokenizer_dir)
-        read = Retokeniser(tokenizer, tokenizer_dir).batches
+        read = Retokenizer(tokenizer, tokenizer_dir).batches
     train, validation, test = (
         load_split(conversations_dir, split, config.max_length, scratch_dir, read)
         for split in ("train", "validation", "test")

@@ -1,4 +1,4 @@
-"""Training drawn as curves: what it minimised, and how near the student came to the teacher.
+"""Training drawn as curves: what it minimized, and how near the student came to the teacher.
 
 In: the lines that training appended to `metrics.jsonl`. Out: one PNG. Knows nothing of models.
 """
@@ -24,7 +24,7 @@ Line = dict[str, Any]
 """A line of metrics: its `step` and figures by name."""
 
 DARK, BLUE, ORANGE, GREEN = "#333333", "#0072b2", "#d55e00", "#009e73"
-"""Told apart by the colour-blind too (Okabe & Ito 2008)."""
+"""Told apart by the color-blind too (Okabe & Ito 2008)."""
 ON_POLICY = "on_policy"
 """The `phase` of lines of training on the student's own answers."""
 PANEL_INCHES = (4.4, 3.4)
@@ -138,7 +138,7 @@ def _curve(
     panel: Axes,
     lines: list[Line],
     name: str,
-    colour: str,
+    color: str,
     label: str | None = None,
     width: float = 1.2,
 ) -> None:
@@ -146,15 +146,15 @@ def _curve(
     if steps:
         marker = "o" if len(steps) <= FEW_POINTS else None
         panel.plot(
-            steps, values, color=colour, label=label, linewidth=width, marker=marker, markersize=3
+            steps, values, color=color, label=label, linewidth=width, marker=marker, markersize=3
         )
 
 
-def _band(panel: Axes, lines: list[Line], name: str, error_name: str, colour: str) -> None:
+def _band(panel: Axes, lines: list[Line], name: str, error_name: str, color: str) -> None:
     both = [one for one in lines if name in one and error_name in one]
     if both:
         low, high = ([one[name] + side * one[error_name] for one in both] for side in (-1, 1))
-        panel.fill_between([one["step"] for one in both], low, high, color=colour, alpha=0.15, lw=0)
+        panel.fill_between([one["step"] for one in both], low, high, color=color, alpha=0.15, lw=0)
 
 
 def _mark_best(panel: Axes, lines: list[Line]) -> None:

@@ -3,7 +3,7 @@
 In: a model and a split of conversations. Out: `potstill.fidelity.Fidelity`; log-probabilities are
 float32, sums float64. Knows nothing of trainers.
 
-Shape legend: T labelled tokens, C tokens of one chunk, K stored entries, D width, V vocabulary, N
+Shape legend: T labeled tokens, C tokens of one chunk, K stored entries, D width, V vocabulary, N
 least probable tokens.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.fidelity import Fidelity, FidelityMeter
 from potstill.progress import track
-from train.data.batches import Collator, is_labelled, labelled_token_ids
-from train.heads import Head, labelled_hidden_states, output_head
+from train.data.batches import Collator, is_labeled, labeled_token_ids
+from train.heads import Head, labeled_hidden_states, output_head
 
 CHUNK_TOKENS = 256
 """Tokens whose logits exist at once."""
@@ -63,7 +63,7 @@ def measure_fidelity(
             rows = [split[int(index)] for index in order[start : start + batch_size]]
             batch = collator(rows)
             on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            hidden_TD = labelled_hidden_states(model, on_device)
+            hidden_TD = labeled_hidden_states(model, on_device)
             _add(meter, batch, _student_rows(head, hidden_TD, on_device))
             progress.advance(len(rows))
     return meter.result()
@@ -85,7 +85,7 @@ def _student_rows(head: Head, hidden_TD: Tensor, batch: dict[str, Tensor]) -> St
     """Gather what the figures need of the student's distributions, one chunk's at a time."""
     chunks = zip(
         torch.split(hidden_TD.to(head.weight_VD.dtype), CHUNK_TOKENS),
-        torch.split(labelled_token_ids(batch), CHUNK_TOKENS),
+        torch.split(labeled_token_ids(batch), CHUNK_TOKENS),
         torch.split(batch["top_token_ids"], CHUNK_TOKENS),
         strict=True,
     )
@@ -111,12 +111,12 @@ def _chunk_rows(
 def _add(meter: FidelityMeter, batch: dict[str, Tensor], student: StudentRows) -> None:
     """Hand a padded batch to the meter, conversation by conversation."""
     teacher = TeacherRows(
-        labelled_token_ids(batch).numpy(),
+        labeled_token_ids(batch).numpy(),
         batch["top_token_ids"].numpy(),
         _numpy(batch["top_logprobs"]),
         _numpy(batch["sampled_logprobs"]),
     )
-    ends = is_labelled(batch).sum(-1).cumsum(0).tolist()
+    ends = is_labeled(batch).sum(-1).cumsum(0).tolist()
     for start, end in zip([0, *ends], ends, strict=False):
         meter.add(teacher[start:end], student[start:end])
 

@@ -17,7 +17,7 @@ from train.config import KDConfig
 from train.losses.jsd import jsd
 from train.losses.kl import forward_kl, reverse_kl
 from train.losses.skew import skew_kl, skew_reverse_kl
-from train.losses.tails import Tail, bucket, renormalise, sample, truncate
+from train.losses.tails import Tail, bucket, renormalize, sample, truncate
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(logp, logq) -> what each outcome adds; its sum over all outcomes is an f-divergence."""
@@ -33,7 +33,7 @@ DIVERGENCES: Mapping[str, Callable[[KDConfig], Divergence]] = {
 TAILS: Mapping[str, Callable[[KDConfig], Tail]] = {
     "bucket": lambda kd: functools.partial(bucket, temperature=kd.temperature),
     "sample": lambda _: sample,
-    "renormalise": lambda _: renormalise,
+    "renormalize": lambda _: renormalize,
     "truncate": lambda _: truncate,
 }
 

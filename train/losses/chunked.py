@@ -208,8 +208,8 @@ def _losses(
     """Return the sums over C tokens of the mix, the divergence and cross-entropy."""
     stored_logits_CK = single_CW[:, 1:].masked_fill(~stored_CK, -torch.inf)
     all_CX = torch.cat([stored_logits_CK, rest_C1], dim=-1)
-    normaliser_C1 = torch.logsumexp(all_CX, dim=-1, keepdim=True)
-    logq_sampled_C = (single_CW[:, :1] - normaliser_C1)[:, 0]
+    normalizer_C1 = torch.logsumexp(all_CX, dim=-1, keepdim=True)
+    logq_sampled_C = (single_CW[:, :1] - normalizer_C1)[:, 0]
     entropy = cross_entropy(logq_sampled_C).sum()
     if not mix.weight:
         return torch.stack([entropy, torch.zeros_like(entropy), entropy])
@@ -217,8 +217,8 @@ def _losses(
     rows = Rows(
         stored_CK=stored_CK,
         logp_CK=targets.top_logprobs_TK.to(single_CW.dtype),
-        logq_CK=stored_logits_CK - normaliser_C1,
-        logq_rest_C=(rest_C1 - normaliser_C1)[:, 0],
+        logq_CK=stored_logits_CK - normalizer_C1,
+        logq_rest_C=(rest_C1 - normalizer_C1)[:, 0],
         sampled_is_stored_C=is_sampled_CK.any(-1),
         logp_sampled_C=targets.sampled_logprobs_T.to(single_CW.dtype),
         logq_sampled_C=logq_sampled_C,

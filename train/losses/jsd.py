@@ -1,4 +1,4 @@
-"""Generalised Jensen-Shannon divergence of teacher and student, one outcome at a time.
+"""Generalized Jensen-Shannon divergence of teacher and student, one outcome at a time.
 
 In: finite log-probabilities of the same outcomes. Out: what each outcome adds, in nats. Knows
 nothing of which outcomes there are.

@@ -22,7 +22,7 @@ LEAST_LOGPROB = -80.0
 class Rows:
     """Log-probabilities of teacher (logp) and student (logq) at C tokens, in nats.
 
-    The student's are normalised over the whole vocabulary. Where nothing is stored, both may be
+    The student's are normalized over the whole vocabulary. Where nothing is stored, both may be
     anything.
     """
 
@@ -58,7 +58,7 @@ def bucket(rows: Rows, temperature: float = 1.0) -> Outcomes:
     by the square of the temperature; with all tokens stored this is the tempered divergence itself.
 
     Args:
-        temperature: Log-probabilities are divided by it, then normalised again.
+        temperature: Log-probabilities are divided by it, then normalized again.
 
     Source: data-processing inequality, Csiszár 1967; Cover & Thomas 2006, theorem 2.8.1, for KL.
         Temperature and its square: Hinton et al. 2015, section 2.
@@ -99,7 +99,7 @@ def sample(rows: Rows) -> Outcomes:
     )
 
 
-def renormalise(rows: Rows) -> Outcomes:
+def renormalize(rows: Rows) -> Outcomes:
     """Give the teacher's stored tokens all the mass; the student's keep what they have.
 
     Biased: the optimum is a student that gives the stored tokens the whole mass.

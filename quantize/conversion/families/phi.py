@@ -20,7 +20,7 @@ def add_phi3_shape(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401
 
 
 def phi_settings(config: Any) -> Settings:  # noqa: ANN401
-    """Refuse normalised queries and keys, and a head that is the embedding."""
+    """Refuse normalized queries and keys, and a head that is the embedding."""
     return {
         "qk_layernorm": (config.qk_layernorm, (False,)),
         "tie_word_embeddings": (config.tie_word_embeddings, (False,)),

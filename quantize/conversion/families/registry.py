@@ -1,6 +1,6 @@
 """The architectures that can become GGUF, by the names that transformers gives them.
 
-In: an architecture's name. Out: its row. Knows nothing of files, tokenizers or quantisation.
+In: an architecture's name. Out: its row. Knows nothing of files, tokenizers or quantization.
 
 To add one: a row here, in a module of its kin what it does otherwise than others, and a case in the
 tests that compare it with the Hugging Face model and with llama.cpp's converter.

@@ -238,7 +238,7 @@ class ChatRequest(SamplingFields):
         """Refuse what this server knows of and cannot do, and what contradicts itself.
 
         Raises:
-            UnsupportedParameterError: A parameter would change the answer and cannot be honoured.
+            UnsupportedParameterError: A parameter would change the answer and cannot be honored.
             InvalidRequestError: Parameters contradict each other.
         """
         if set(self.modalities or ()) - {"text"}:

@@ -75,7 +75,7 @@ class LlamaCompletionRequest(SamplingFields):
         return self._is_list_of_prompts and len(self.prompts) > 1
 
     def check(self) -> None:
-        """Refuse what cannot be honoured, and what contradicts itself.
+        """Refuse what cannot be honored, and what contradicts itself.
 
         Raises:
             UnsupportedParameterError: A prompt has media.

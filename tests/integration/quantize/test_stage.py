@@ -13,7 +13,7 @@ import pytest
 
 from potstill.manifest import verify_manifest
 from quantize.config import QuantizeConfig
-from quantize.quantisation.files import FileMaker
+from quantize.quantization.files import FileMaker
 from quantize.stage import run
 
 CONFIG = QuantizeConfig(
@@ -107,7 +107,7 @@ def test_a_student_trained_for_a_type_gets_it_without_an_importance_matrix(
     make_checkpoint, make_run
 ):
     student = make_checkpoint("student", num_hidden_layers=1)
-    tiny_run = make_run(student, student, quantisation_aware={"type": "Q4_0"})
+    tiny_run = make_run(student, student, quantization_aware={"type": "Q4_0"})
     config = CONFIG.model_copy(update=STUDENT_ONLY | {"types": ("Q5_1",)})
     files = {file["type"]: file for file in run(config, tiny_run).facts["files"]}
     assert {name: file["imatrix"] for name, file in files.items()} == {"Q5_1": True, "Q4_0": False}

@@ -151,7 +151,7 @@ def build(
     sft: Fidelity | None = None,
     costs: CostConfig | None = None,
     phases: dict[str, Fidelity] | None = None,
-    quantisation_aware: dict | None = None,
+    quantization_aware: dict | None = None,
     served: Served | None = None,
     examples: tuple[Example, ...] = (),
     **verdict_changes: object,
@@ -177,7 +177,7 @@ def build(
             "own_tokenizer": own_tokenizer,
             "evaluation": {"untrained": vars(untrained), "trained": vars(trained)}
             | {name: vars(figures) for name, figures in (phases or {}).items()},
-            **({"quantisation_aware": quantisation_aware} if quantisation_aware else {}),
+            **({"quantization_aware": quantization_aware} if quantization_aware else {}),
         },
         "gguf": {"files": FILES, "recommended": "student-Q4_K_M"},
     }
@@ -212,7 +212,7 @@ def example(student: str, teacher: str, prompt: str = "How?", **changes: object)
         "messages": (Message(role="user", content=prompt),),
         "student": ShownAnswer(text=student, num_tokens=200, seconds=4.2, finish_reason="length"),
         "teacher": ShownAnswer(text=teacher, num_tokens=31, seconds=2.1, finish_reason="stop"),
-        "judgements": {},
+        "judgments": {},
     }
     return Example(**values | changes)
 

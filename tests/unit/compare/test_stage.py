@@ -12,7 +12,7 @@ from potstill import cli
 from potstill.errors import BackendError, ConfigError, ManifestMismatchError
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
-from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
 from potstill.verdict.outcome import Outcome
 
 from .judges.conftest import right_answer, sound, verdict
@@ -90,7 +90,7 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     manifest = read_manifest(directory)
     assert {one.path for one in manifest.outputs} == {
         "pairs.parquet",
-        "judgements.parquet",
+        "judgments.parquet",
         "report.json",
         "report.html",
     }
@@ -104,7 +104,7 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     pairs = list(read_rows(directory / "pairs.parquet", PAIR_SCHEMA))
     assert len(pairs) == 2 * NUM_PROMPTS + NUM_CONTROLS
     assert {pair["role"] for pair in pairs} == {"student", "teacher"}
-    judged = list(read_rows(directory / "judgements.parquet", JUDGEMENT_SCHEMA))
+    judged = list(read_rows(directory / "judgments.parquet", JUDGMENT_SCHEMA))
     assert sum(row["control"] is None for row in judged) == NUM_PROMPTS
     assert "PASS: may student replace teacher?" in capsys.readouterr().out
     page = (directory / "report.html").read_text()

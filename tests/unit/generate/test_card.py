@@ -75,7 +75,7 @@ def test_hugging_face_finds_the_splits_that_have_files(facts, summary):
 
 
 @pytest.mark.parametrize(
-    ("licences", "said"),
+    ("licenses", "said"),
     [
         (["Apache-2.0"], "apache-2.0"),
         ([None], "unknown"),
@@ -83,8 +83,8 @@ def test_hugging_face_finds_the_splits_that_have_files(facts, summary):
         (["mine: \"see\" # below"], 'mine: "see" # below'),
     ],
 )  # fmt: skip
-def test_the_licence_is_one_if_all_prompts_have_the_same(facts, summary, licences, said):
-    summary.sources = Counter({("a", licence): 1 for licence in licences})
+def test_the_license_is_one_if_all_prompts_have_the_same(facts, summary, licenses, said):
+    summary.sources = Counter({("a", license): 1 for license in licenses})
     assert front(render_card(facts, summary))["license"] == said
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from generate.chat_joints import Joints, after, find_joints, require_user_turns_end
-from potstill.chat import render_prompt, tokenise
+from potstill.chat import render_prompt, tokenize
 from potstill.errors import TeacherError
 from potstill.schema import Message
 from potstill.templates import compile_template
@@ -79,7 +79,7 @@ def test_a_template_that_appends_is_taken_and_gives_what_it_would_write(with_tem
     )
     grown = render_prompt(tokenizer, conversation("one"))
     turns = "two", joints.before_user, "three", joints.before_answer
-    grown += tokenise(tokenizer, "".join(turns))
+    grown += tokenize(tokenizer, "".join(turns))
     assert grown == render_prompt(tokenizer, conversation("one", "two", "three"))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from generate.choice import length, make_choice, mean_logprob, reward
 from generate.config import TurnsConfig
-from potstill.chat import render_text, tokenise
+from potstill.chat import render_text, tokenize
 from potstill.errors import ArtifactError, TeacherError
 from potstill.schema import Message
 
@@ -137,7 +137,7 @@ def test_a_reward_model_scores_the_whole_conversation_through_its_own_template(
     model = AutoModelForSequenceClassification.from_pretrained(reward_dir)
     tokenizer = AutoTokenizer.from_pretrained(reward_dir)
     text = render_text(tokenizer, messages, add_generation_prompt=False)
-    expected = model(torch.tensor([tokenise(tokenizer, text)])).logits.item()
+    expected = model(torch.tensor([tokenize(tokenizer, text)])).logits.item()
     shorter = make_conversation(given=tuple(messages[:1]), completion=tuple(messages[1:2]))
     config = TurnsConfig(num_answers=2, best_of=3, best_by="reward", reward_model=str(reward_dir))
     kept = make_choice(config)([shorter, conversation])

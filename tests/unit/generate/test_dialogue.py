@@ -204,7 +204,7 @@ def slur(text: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["simulate", "replay"])
-def test_what_was_sampled_is_never_tokenised_again(
+def test_what_was_sampled_is_never_tokenized_again(
     make_chat, make_prompt, talk, toy_tokenizer, kind
 ):
     tokenizer = _Slurring(toy_tokenizer)

@@ -14,7 +14,7 @@ from potstill.tables import PROMPT_SCHEMA
 
 def test_prompts_are_written_with_filter_and_reason(raw_prompt, tmp_path):
     tools = '[{"type": "function"}]'
-    asked = raw_prompt("One?", "Two.", "Three?", source="a", licence="MIT", tools=tools)
+    asked = raw_prompt("One?", "Two.", "Three?", source="a", license="MIT", tools=tools)
     dropped = [(asked, "length", "9 characters"), (raw_prompt("No"), "mine:own", "no reason")]
     dropped.append((raw_prompt("Also no"), "length", "7 characters"))
     counts = write_dropped_prompts(tmp_path, dropped)
@@ -30,7 +30,7 @@ def test_prompts_are_written_with_filter_and_reason(raw_prompt, tmp_path):
         "split": None,
         "messages": ["One?", "Two.", "Three?"],
         "source": "a",
-        "licence": "MIT",
+        "license": "MIT",
         "tools": tools,
         "filter": "length",
         "reason": "9 characters",

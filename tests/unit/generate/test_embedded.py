@@ -41,15 +41,15 @@ def package_dir(tmp_path, install) -> Path:
 
 
 @pytest.fixture
-def dequantised(monkeypatch) -> list[Path]:
+def dequantized(monkeypatch) -> list[Path]:
     """Write a marker in place of a checkpoint, and record where."""
     places = []
 
-    def dequantise(gguf_path, checkpoint_dir):
+    def dequantize(gguf_path, checkpoint_dir):
         places.append(checkpoint_dir)
         (checkpoint_dir / "weights").write_bytes(gguf_path.read_bytes())
 
-    monkeypatch.setattr("generate.embedded._dequantise", dequantise)
+    monkeypatch.setattr("generate.embedded._dequantize", dequantize)
     return places
 
 
@@ -58,23 +58,23 @@ def names(directory) -> list[str]:
 
 
 @pytest.mark.usefixtures("package_dir")
-def test_the_checkpoint_is_made_once_and_found_again(dequantised, tmp_path):
+def test_the_checkpoint_is_made_once_and_found_again(dequantized, tmp_path):
     cache_dir = tmp_path / "cache" / "potstill"
     made = embedded_checkpoint(cache_dir)
     assert (made / "weights").read_bytes() == b"GGUF but nothing else"
     assert embedded_checkpoint(cache_dir) == made
-    assert len(dequantised) == 1
+    assert len(dequantized) == 1
     assert names(cache_dir) == [made.name]
 
 
-def test_another_file_of_the_package_is_another_checkpoint(package_dir, dequantised, tmp_path):
+def test_another_file_of_the_package_is_another_checkpoint(package_dir, dequantized, tmp_path):
     first = embedded_checkpoint(tmp_path / "cache")
     assert first.name == f"{EMBEDDED_TEACHER}-{sha256_file(package_dir / GGUF_NAME)[:12]}"
     (package_dir / GGUF_NAME).write_bytes(b"GGUF of the next release")
     second = embedded_checkpoint(tmp_path / "cache")
     assert second != first
     assert (second / "weights").read_bytes() == b"GGUF of the next release"
-    assert len(dequantised) == 2
+    assert len(dequantized) == 2
 
 
 @pytest.mark.parametrize("error", [TeacherError("unreadable"), KeyboardInterrupt()])
@@ -84,7 +84,7 @@ def test_a_failure_leaves_no_half_checkpoint(monkeypatch, tmp_path, error):
         (checkpoint_dir / "weights").touch()
         raise error
 
-    monkeypatch.setattr("generate.embedded._dequantise", fail)
+    monkeypatch.setattr("generate.embedded._dequantize", fail)
     with pytest.raises(type(error)):
         embedded_checkpoint(tmp_path / "cache")
     assert names(tmp_path / "cache") == []
@@ -100,19 +100,19 @@ def test_a_process_that_comes_second_takes_the_firsts_checkpoint(monkeypatch, tm
         first.mkdir()
         (first / "weights").write_text("the first's")
 
-    monkeypatch.setattr("generate.embedded._dequantise", slow)
+    monkeypatch.setattr("generate.embedded._dequantize", slow)
     found = embedded_checkpoint(cache_dir)
     assert (found / "weights").read_text() == "the first's"
     assert names(cache_dir) == [found.name]
 
 
 @pytest.mark.usefixtures("package_dir")
-def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(dequantised, tmp_path):
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(dequantized, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(ArtifactError, match="caching the embedded teacher failed") as caught:
         embedded_checkpoint(tmp_path / "cache")
     assert str(caught.value.where).startswith(str(tmp_path / "cache"))
-    assert dequantised == []
+    assert dequantized == []
 
 
 def test_a_missing_package_is_told_with_what_to_do(install, tmp_path):

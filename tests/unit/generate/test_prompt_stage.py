@@ -44,7 +44,7 @@ def test_every_prompt_is_kept_or_dropped_with_its_reason(made, dropped, run_dire
             *OTHERS,
             "hi",
             "Pourquoi est-ce que le ciel est bleu pendant la journée, dites-moi ?",
-            {"prompt": "Reach me at a@example.com, will you?", "licence": "MIT"},
+            {"prompt": "Reach me at a@example.com, will you?", "license": "MIT"},
             "Two<|nothing",
             "Explain gravity to a child, please.",
         ],
@@ -58,7 +58,7 @@ def test_every_prompt_is_kept_or_dropped_with_its_reason(made, dropped, run_dire
     texts = {prompt.messages[0].content: prompt for prompt in prompts}
     gravity = {"Explain gravity to a child.", "Explain gravity to a child, please."}
     assert set(texts) - gravity == {*OTHERS[:2], "Reach me at [email], will you?"}
-    assert texts["Reach me at [email], will you?"].licence == "MIT"
+    assert texts["Reach me at [email], will you?"].license == "MIT"
     assert {prompt.source for prompt in prompts} == {"questions.jsonl"}
     (kept,) = gravity & set(texts)
     why = dropped()
@@ -95,12 +95,12 @@ def test_a_control_token_anywhere_in_a_prompt_drops_it(made, dropped):
 
 
 def test_what_is_dropped_has_the_columns_of_prompts_and_is_in_no_split(made, run_directory):
-    made([*OTHERS, {"prompt": "no", "source": "mine", "licence": "MIT"}],
+    made([*OTHERS, {"prompt": "no", "source": "mine", "license": "MIT"}],
          curation={"min_prompt_characters": 3})  # fmt: skip
     table = pq.read_table(run_directory.stage_dir("prompts") / "dropped.parquet")
     assert table.schema.names == [*PROMPT_SCHEMA.names, "filter", "reason"]
     (row,) = table.to_pylist()
-    assert (row["source"], row["licence"]) == ("mine", "MIT")
+    assert (row["source"], row["license"]) == ("mine", "MIT")
     assert (row["cluster_id"], row["split"]) == (None, None)
 
 
@@ -144,13 +144,13 @@ def test_a_training_prompt_like_a_held_out_one_is_dropped(
 def test_sources_are_mixed_by_weight_and_keep_their_names(
     made, run_directory, stored, write_questions, tmp_path
 ):
-    words = ["amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbour"]
+    words = ["amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbor"]
     write_questions(tmp_path / "first.jsonl", [f"What is {word * 3}?" for word in words])
     write_questions(tmp_path / "second.jsonl", [f"Who has {word[::-1] * 3}?" for word in words])
-    first = {"path": str(tmp_path / "first.jsonl"), "weight": 3.0, "licence": "MIT"}
+    first = {"path": str(tmp_path / "first.jsonl"), "weight": 3.0, "license": "MIT"}
     second = {"path": str(tmp_path / "second.jsonl"), "name": "chats"}
     made(OTHERS, prompts={"path": None, "sources": [first, second], "num_prompts": 8})
-    found = Counter((one.source, one.licence) for one in stored.prompts(run_directory))
+    found = Counter((one.source, one.license) for one in stored.prompts(run_directory))
     assert found == {("first.jsonl", "MIT"): 6, ("chats", None): 2}
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generate.prompts import ID_DIGITS, RawPrompt, assign_splits, choose, distinct, normalise
+from generate.prompts import ID_DIGITS, RawPrompt, assign_splits, choose, distinct, normalize
 from potstill.schema import Message
 
 SHARES = st.floats(0.001, 0.499)
@@ -31,7 +31,7 @@ def test_ids_are_the_same_on_every_machine_and_in_every_version(raw_prompt):
 def test_an_id_is_of_the_messages_alone(raw_prompt):
     prompt = raw_prompt("Hello?")
     assert len(prompt.prompt_id) == ID_DIGITS
-    assert raw_prompt("Hello?", source="elsewhere", licence="MIT").prompt_id == prompt.prompt_id
+    assert raw_prompt("Hello?", source="elsewhere", license="MIT").prompt_id == prompt.prompt_id
     others = [raw_prompt("Hello!"), raw_prompt("hello?"), raw_prompt("Hello?", "Yes?", "Well?")]
     system = RawPrompt((Message(role="system", content="Hello?"),), "made in a test")
     ids = {one.prompt_id for one in (prompt, system, *others)}
@@ -122,13 +122,13 @@ def test_each_split_of_a_few_prompts_has_one(first, count, validation_share, tes
 
 def test_prompts_keep_their_order_and_fields(raw_prompt):
     raw = [
-        raw_prompt(f"number {n}", source=f"s{n}", licence=["MIT", None][n % 2]) for n in range(9)
+        raw_prompt(f"number {n}", source=f"s{n}", license=["MIT", None][n % 2]) for n in range(9)
     ]
     prompts = assign_splits(raw, {}, 0.2, 0.2)
     for prompt, one in zip(prompts, raw, strict=True):
         assert prompt.prompt_id == one.prompt_id
         assert (prompt.messages, prompt.source) == (one.messages, one.source)
-        assert prompt.licence == one.licence
+        assert prompt.license == one.license
 
 
 @pytest.mark.slow
@@ -193,10 +193,10 @@ def test_the_same_question_with_other_tools_is_another(raw_prompt):
 
 @settings(deadline=None)
 @given(st.text())
-def test_normalised_text_stays_as_it_is(text):
-    assert normalise(normalise(text)) == normalise(text)
+def test_normalized_text_stays_as_it_is(text):
+    assert normalize(normalize(text)) == normalize(text)
 
 
 def test_case_width_and_punctuation_do_not_count_but_signs_do():
-    assert normalise("  Why? WHY,\twhy… ") == normalise("why ｗｈｙ why")  # noqa: RUF001
-    assert normalise("5 - 3") != normalise("5 + 3") != normalise("5 * 3")
+    assert normalize("  Why? WHY,\twhy… ") == normalize("why ｗｈｙ why")  # noqa: RUF001
+    assert normalize("5 - 3") != normalize("5 + 3") != normalize("5 * 3")

@@ -282,7 +282,7 @@ def test_interrupted_sampling_is_gone_on_with(
     [
         ("generate.prompt_stage.curate_prompts", ()),
         ("generate.stage.open_samples", ("prompts",)),
-        ("generate.samples.summarise", ("prompts",)),
+        ("generate.samples.summarize", ("prompts",)),
         ("generate.stage.make_conversations", ("prompts", "samples")),
         ("generate.curated.render_card", ("prompts", "samples")),
     ],
@@ -314,7 +314,7 @@ def assert_same_files(run_directory, other):
 
 
 def test_interrupted_writing_of_prompts_is_gone_on_with(configured, run_directory, stored, toys):
-    words = ["amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbour", "ivy"]
+    words = ["amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbor", "ivy"]
     words += ["jasmine", "kelp", "lagoon", "marble", "nectar"]
 
     def answer(request):

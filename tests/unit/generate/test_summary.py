@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from generate.summary import ENTROPY_STEP, TAIL_SIZES, Summary, summarise
+from generate.summary import ENTROPY_STEP, TAIL_SIZES, Summary, summarize
 from potstill.distributions import MAX_SQRT_ERROR, TokenDistributions
 from potstill.errors import ArtifactError
 from potstill.schema import Message
@@ -20,7 +20,7 @@ def paths(tmp_path, make_conversation, write_conversations):
         range(6), [(4, 2)], name="a", entries=[SURE, HALVES], sampled_logprobs=[-0.5, -1.5]
     )
     second = make_conversation(
-        range(12), [(3, 3), (8, 2)], name="b", source="b test", licence="MIT",
+        range(12), [(3, 3), (8, 2)], name="b", source="b test", license="MIT",
         completion=tuple(Message(role=role, content="x") for role in ("assistant", "user")),
         entries=[HALVES] * 5,
     )  # fmt: skip
@@ -33,7 +33,7 @@ def paths(tmp_path, make_conversation, write_conversations):
 
 
 def test_everything_is_counted(paths):
-    summary = summarise(paths)
+    summary = summarize(paths)
     assert summary.rows_by_part == {"train-00000.parquet": 2, "validation-00000.parquet": 1}
     assert summary.num_conversations == 3
     assert summary.num_conversations_by_split == {"train": 2, "validation": 1, "test": 0}
@@ -49,7 +49,7 @@ def test_everything_is_counted(paths):
 
 
 def test_a_manifest_has_the_figures_per_token(paths):
-    summary = summarise(paths)
+    summary = summarize(paths)
     stats = summary.stats()
     assert stats["prompt_tokens"] == 12
     assert stats["completion_tokens"] == 10
@@ -65,7 +65,7 @@ def test_a_manifest_has_the_figures_per_token(paths):
 def test_no_parts_are_no_division_by_zero():
     stats = Summary().stats()
     assert set(stats.values()) == {0.0}
-    assert summarise([]).num_conversations == 0
+    assert summarize([]).num_conversations == 0
 
 
 def distributions(*positions: list[tuple[int, float]]) -> TokenDistributions:
@@ -113,5 +113,5 @@ def test_a_sure_teacher_has_no_entropy_and_no_tail():
 def test_a_damaged_part_is_told(paths):
     paths[1].write_bytes(paths[1].read_bytes()[:-5])
     with pytest.raises(ArtifactError, match="cannot be read") as caught:
-        summarise(paths)
+        summarize(paths)
     assert caught.value.where == paths[1]

@@ -25,7 +25,7 @@ class Cask(Table):
     """A table below a table."""
 
     wood: Literal["oak", "cherry"] = "oak"
-    litres: float = Field(200.0, gt=0)
+    liters: float = Field(200.0, gt=0)
 
 
 class Still(Table):
@@ -69,7 +69,7 @@ def test_tables_cannot_be_changed():
 
 def test_a_table_is_json_for_manifests():
     assert Still(tags=("a",)).to_json() == {
-        "cask": {"wood": "oak", "litres": 200.0},
+        "cask": {"wood": "oak", "liters": 200.0},
         "num_runs": 2,
         "label": None,
         "path": "spirit.txt",
@@ -97,10 +97,10 @@ def test_a_docstring_below_a_field_is_its_description():
             "did you mean 'num_runs'?",
         ),
         (
-            {"still": {"cask": {"liters": 3}}},
-            "unknown key still.cask.liters",
-            "wood | litres",
-            "did you mean 'litres'?",
+            {"still": {"cask": {"litres": 3}}},
+            "unknown key still.cask.litres",
+            "wood | liters",
+            "did you mean 'liters'?",
         ),
         ({"bottle": {"xyz": 3}}, "unknown key bottle.xyz", "sealed", None),
     ],
@@ -117,8 +117,8 @@ def test_unknown_names_are_refused_with_the_known_ones(content, what, expected, 
 @pytest.mark.parametrize(
     ("where", "content", "expected"),
     [
-        ("spare", {"liters": 3}, "wood | litres"),
-        ("named", {"a": {"liters": 3}}, "wood | litres"),
+        ("spare", {"litres": 3}, "wood | liters"),
+        ("named", {"a": {"litres": 3}}, "wood | liters"),
         ("listed", ({"kind": "small", "size": 3},), "kind | num_drams"),
     ],
 )
@@ -267,7 +267,7 @@ def test_a_directory_is_no_configuration(tmp_path):
         cask=st.builds(
             Cask,
             wood=st.sampled_from(["oak", "cherry"]),
-            litres=st.floats(0.1, 1e9),
+            liters=st.floats(0.1, 1e9),
         ),
         num_runs=st.integers(1, 2**62),
         label=st.none() | st.text(st.characters(codec="utf-8")),

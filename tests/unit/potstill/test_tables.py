@@ -51,7 +51,7 @@ def prompts(draw) -> Prompt:
         split=draw(st.sampled_from(["train", "validation", "test"])),
         messages=tuple(draw(st.lists(messages(), min_size=1, max_size=3))),
         source=draw(TEXTS),
-        licence=draw(st.none() | TEXTS),
+        license=draw(st.none() | TEXTS),
         tools=draw(st.none() | TEXTS),
     )
 
@@ -220,10 +220,10 @@ def test_rows_of_several_row_groups_come_in_stored_order(tmp_path):
 
 def test_only_some_columns_of_conversations_are_read(tmp_path, make_conversation):
     path = tmp_path / "some.parquet"
-    write_table(path, conversations_to_table([make_conversation(licence="MIT")], VOCAB_SIZE))
-    (batch,) = read_conversation_batches(path, ["licence", "turns", *SIGNAL_COLUMNS])
-    assert set(batch.schema.names) == {"licence", "turns", *SIGNAL_COLUMNS}
-    assert batch["licence"].to_pylist() == ["MIT"]
+    write_table(path, conversations_to_table([make_conversation(license="MIT")], VOCAB_SIZE))
+    (batch,) = read_conversation_batches(path, ["license", "turns", *SIGNAL_COLUMNS])
+    assert set(batch.schema.names) == {"license", "turns", *SIGNAL_COLUMNS}
+    assert batch["license"].to_pylist() == ["MIT"]
 
 
 def test_a_table_of_other_columns_is_refused_with_both_lists(table_path):

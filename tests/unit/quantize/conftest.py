@@ -53,7 +53,7 @@ def make_checkpoint(tmp_path: Path, tokenizer_dir: Path) -> MakeCheckpoint:
 def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a mix consist of fewer types, each of which takes time to measure."""
     few = ("IQ4_NL", "Q5_1", "Q8_0", "Q4_K")
-    monkeypatch.setattr("quantize.quantisation.mix.CANDIDATES", few)
+    monkeypatch.setattr("quantize.quantization.mix.CANDIDATES", few)
 
 
 @pytest.fixture
@@ -64,18 +64,18 @@ def talk(make_conversation: Callable[..., Conversation]) -> Callable[..., list[C
     """
 
     def make(tokenizer: Any, num_held_out: int = 3) -> list[Conversation]:
-        from potstill.chat import render_prompt, tokenise
+        from potstill.chat import render_prompt, tokenize
 
         made = []
         for number in range(num_held_out + 1):
             given = (Message(role="user", content=f"What is {number} plus {number}?"),)
-            answer = tokenise(tokenizer, f"It is {number + number}, as ever: café № {number}.")
+            answer = tokenize(tokenizer, f"It is {number + number}, as ever: café № {number}.")
             answer.append(tokenizer.eos_token_id)
             ids = render_prompt(tokenizer, given)
             turns = [(len(ids), len(answer))]
             ids += answer
             if number == num_held_out:
-                ids += tokenise(
+                ids += tokenize(
                     tokenizer, "\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n"
                 )
                 turns.append((len(ids), len(answer)))
@@ -88,7 +88,7 @@ def talk(make_conversation: Callable[..., Conversation]) -> Callable[..., list[C
                     given=given,
                     split="test" if number else "train",
                     source="arithmetic.jsonl",
-                    licence="CC0-1.0",
+                    license="CC0-1.0",
                 )
             )
         return made

@@ -35,12 +35,12 @@ def test_students_that_cannot_be_are_refused(settings, told):
 )
 def test_files_that_a_student_cannot_be_trained_for_are_refused(aware, told):
     with pytest.raises(ValidationError, match=told):
-        TrainConfig.model_validate({"quantisation_aware": aware})
+        TrainConfig.model_validate({"quantization_aware": aware})
 
 
-def test_quantised_training_and_deepspeed_are_refused_together():
+def test_quantized_training_and_deepspeed_are_refused_together():
     with pytest.raises(ValidationError, match="needs launch ddp or fsdp2"):
-        TrainConfig.model_validate({"quantisation_aware": {"type": "Q4_0"}, "launch": "deepspeed"})
+        TrainConfig.model_validate({"quantization_aware": {"type": "Q4_0"}, "launch": "deepspeed"})
 
 
 @pytest.mark.parametrize(

@@ -111,13 +111,13 @@ def test_the_last_stage_holds_the_teacher_and_samples():
     assert corrected.flops > plain.flops
 
 
-def test_quantised_training_trains_all_and_measures_three_times_more():
+def test_quantized_training_trains_all_and_measures_three_times_more():
     plain, _ = estimated()
-    aware, _ = estimated(quantisation_aware={"type": "Q4_0", "num_epochs": 2.0})
+    aware, _ = estimated(quantization_aware={"type": "Q4_0", "num_epochs": 2.0})
     assert aware.tokens - plain.tokens == pytest.approx(2 * 900 * 200 + 3 * 64 * 200)
-    steps, _ = estimated(quantisation_aware={"type": "Q4_0", "max_steps": 10})
+    steps, _ = estimated(quantization_aware={"type": "Q4_0", "max_steps": 10})
     assert steps.tokens - plain.tokens == pytest.approx(10 * 8 * 200 + 3 * 64 * 200)
-    adapters, _ = estimated(method="lora", quantisation_aware={"type": "Q4_0"})
+    adapters, _ = estimated(method="lora", quantization_aware={"type": "Q4_0"})
     assert adapters.memory_bytes == aware.memory_bytes
 
 

@@ -1,4 +1,4 @@
-"""Shape legend: B rows, L length, T labelled tokens, V vocabulary."""
+"""Shape legend: B rows, L length, T labeled tokens, V vocabulary."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ from transformers import (
 from potstill.errors import TrainingError
 from train.config import KDConfig
 from train.data.batches import IGNORED_LABEL
-from train.heads import Head, labelled_hidden_states, output_head, refuse_unknown_head
+from train.heads import Head, labeled_hidden_states, output_head, refuse_unknown_head
 from train.losses import mix_of
 from train.losses.chunked import Targets, distillation_loss
 
@@ -86,7 +86,7 @@ def test_loss_and_gradients_are_those_of_the_model_s_own_logits(config):
     top_logprobs, top_ids = logp.topk(V, -1)
     sampled = logp.gather(-1, token_ids[:, None])[:, 0]
     total = distillation_loss(
-        labelled_hidden_states(model, given),
+        labeled_hidden_states(model, given),
         output_head(model),
         Targets(token_ids, sampled, top_ids, top_logprobs),
         mix_of(KDConfig(weight=0.9, chunk_tokens=3)),
@@ -136,7 +136,7 @@ def test_sharded_weights_are_gathered(tmp_path):
 @pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 def test_packed_rows_have_the_hidden_states_of_padded_ones(config):
     model, padded = tiny(config), batch()
-    expected = labelled_hidden_states(model, padded)
+    expected = labeled_hidden_states(model, padded)
     keep = padded["attention_mask"].bool()
     starts = padded["labels"].clone()
     starts[:, 0] = IGNORED_LABEL
@@ -146,9 +146,7 @@ def test_packed_rows_have_the_hidden_states_of_padded_ones(config):
         "position_ids": positions[keep][None],
         "labels": starts[keep][None],
     }
-    torch.testing.assert_close(
-        labelled_hidden_states(model, packed), expected, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(labeled_hidden_states(model, packed), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)

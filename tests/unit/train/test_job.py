@@ -79,10 +79,10 @@ def test_a_phase_is_done_when_its_outcome_is_there(tmp_path):
     [
         ({}, ("offline",)),
         ({"on_policy": {"max_steps": 1}}, ("offline", "on_policy")),
-        ({"quantisation_aware": {"type": "Q8_0"}}, ("offline", "quantisation_aware")),
+        ({"quantization_aware": {"type": "Q8_0"}}, ("offline", "quantization_aware")),
         (
-            {"on_policy": {"max_steps": 1}, "quantisation_aware": {"type": "Q8_0"}},
-            ("offline", "on_policy", "quantisation_aware"),
+            {"on_policy": {"max_steps": 1}, "quantization_aware": {"type": "Q8_0"}},
+            ("offline", "on_policy", "quantization_aware"),
         ),
     ],
 )

@@ -94,13 +94,13 @@ def most_important(importance_M: Tensor, num_kept: int) -> list[int]:
 
 
 def warn_of_odd_size(size: int) -> None:
-    """Warn when quantised files will hold down_proj in a larger type than is asked for.
+    """Warn when quantized files will hold down_proj in a larger type than is asked for.
 
     Args:
         size: Neurons that stay in each MLP: the length of down_proj's rows.
     """
     for block, types, instead in (
-        (BLOCK, "quantised types", "F16"),
+        (BLOCK, "quantized types", "F16"),
         (SUPERBLOCK, "K-quants such as Q4_K_M", "a larger type"),
     ):
         if size % block:

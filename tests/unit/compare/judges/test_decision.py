@@ -3,13 +3,13 @@
 import pytest
 
 from compare.config import VerdictConfig
-from compare.judges.decision import decide, judgement_rows
+from compare.judges.decision import decide, judgment_rows
 from compare.judges.examples import examples
 from compare.judges.llm import combine, question_text
 from compare.judges.protocol import Vote
 from compare.judges.registration import Registration
 from potstill.schema import Message
-from potstill.tables import JUDGEMENT_SCHEMA, read_rows, write_rows
+from potstill.tables import JUDGMENT_SCHEMA, read_rows, write_rows
 from potstill.verdict.outcome import Outcome
 
 from .conftest import NUM_CONTROLS, obeys_answers, parts, prefers_length, sound, verdict
@@ -30,9 +30,9 @@ def decided(judged):
 
 
 def read(judged):
-    """Return the judgements of the pairs that are there to be read."""
+    """Return the judgments of the pairs that are there to be read."""
     _, answers, panel, opinion = judged
-    return [one.judgements["llm"] for one in examples(panel.pairs, answers, [opinion])]
+    return [one.judgments["llm"] for one in examples(panel.pairs, answers, [opinion])]
 
 
 def failed(report):
@@ -201,9 +201,9 @@ def test_cost_is_counted(openai_server, panel):
 
 def test_all_that_was_said_is_in_the_table(openai_server, panel, tmp_path):
     _, _, made, opinion = panel(openai_server(sound), num_bad=1)
-    rows = judgement_rows(opinion, made.cluster_of)
-    write_rows(tmp_path / "judgements.parquet", JUDGEMENT_SCHEMA, rows)
-    stored = list(read_rows(tmp_path / "judgements.parquet", JUDGEMENT_SCHEMA))
+    rows = judgment_rows(opinion, made.cluster_of)
+    write_rows(tmp_path / "judgments.parquet", JUDGMENT_SCHEMA, rows)
+    stored = list(read_rows(tmp_path / "judgments.parquet", JUDGMENT_SCHEMA))
     assert [row["score"] for row in stored if row["control"] is None] == [0.0] + [0.5] * 7
     assert {row["control"] for row in stored} > {None, "identical answers"}
     assert stored[0]["votes"][0]["student_place"] == "first"

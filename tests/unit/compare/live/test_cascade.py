@@ -8,7 +8,7 @@ from compare.measurement.gguf_model import GgufModel
 from compare.measurement.likelihood import mean_logprob
 from potstill import cli
 from potstill.rundir import RunDirectory
-from potstill.tables import JUDGEMENT_SCHEMA, PAIR_SCHEMA, write_rows
+from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def answer_row(number: int, role: str) -> dict:
     }  # fmt: skip
 
 
-def judgement_row(number: int, score: float, **changes: object) -> dict:
+def judgment_row(number: int, score: float, **changes: object) -> dict:
     row = {
         "judge": JUDGE, "control": None, "prompt_id": f"p{number}", "sample": 0,
         "cluster": f"c{number}", "score": score, "student_value": None, "teacher_value": None,
@@ -56,11 +56,11 @@ def compared(tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_co
         session = directory.open_stage("comparison", {})
         roles = ("student", "teacher")
         answers = [answer_row(n, role) for n in range(NUM_PROMPTS) for role in roles]
-        judged = [judgement_row(n, score, **values) for n, score in enumerate(scores)]
-        judged.append(judgement_row(0, 0.0, control="shuffled words"))
-        judged.append(judgement_row(1, 0.0, judge="another"))
+        judged = [judgment_row(n, score, **values) for n, score in enumerate(scores)]
+        judged.append(judgment_row(0, 0.0, control="shuffled words"))
+        judged.append(judgment_row(1, 0.0, judge="another"))
         write_rows(session.dir / "pairs.parquet", PAIR_SCHEMA, answers)
-        write_rows(session.dir / "judgements.parquet", JUDGEMENT_SCHEMA, judged)
+        write_rows(session.dir / "judgments.parquet", JUDGMENT_SCHEMA, judged)
         costs = [
             {"kind": kind, "dollars_per_million_output_tokens": price}
             for kind, price in zip(("student", "teacher"), prices, strict=True)
@@ -101,7 +101,7 @@ def test_what_the_student_is_unsure_of_is_the_teachers(compared, fit):
     with GgufModel(directory.stage_dir("gguf") / "student.gguf", 64, 1) as model:
         confidence = {
             n: mean_logprob(
-                model, prompt, [*model.tokenise(f"Answer {n}"), model.end_of_turn]
+                model, prompt, [*model.tokenize(f"Answer {n}"), model.end_of_turn]
             )
             for n, prompt in prompts.items()
         }  # fmt: skip

@@ -5,7 +5,7 @@ from compare.measurement.cost import Running, dollars_per_million_tokens, price
 
 CONFIG = CostConfig(
     machine_dollars_per_hour=0.05,
-    utilisation=0.2,
+    utilization=0.2,
     apis=(
         ApiPrice(
             name="cheap",
@@ -28,15 +28,15 @@ def test_rows_are_compared_with_the_student():
     assert student.dollars_per_million_output_tokens == pytest.approx(3.472, abs=1e-3)
     assert student.at_full_use == pytest.approx(0.694, abs=1e-3)
     assert (student.bytes, student.peak_memory_bytes) == (89, 300)
-    assert student.break_even_utilisation is None
+    assert student.break_even_utilization is None
     assert teacher.ratio_to_student == pytest.approx(4.0)
-    assert teacher.break_even_utilisation == pytest.approx(0.05)
+    assert teacher.break_even_utilization == pytest.approx(0.05)
     assert cheap.dollars_per_million_output_tokens == pytest.approx(0.5 + 2 * 0.1)
-    assert cheap.break_even_utilisation == pytest.approx(0.694 / 0.7, abs=1e-2)
+    assert cheap.break_even_utilization == pytest.approx(0.694 / 0.7, abs=1e-2)
     tokens = cheap.break_even_tokens_per_month
-    assert tokens == pytest.approx(cheap.break_even_utilisation * 730 * 3600 * 20)
+    assert tokens == pytest.approx(cheap.break_even_utilization * 730 * 3600 * 20)
     assert tokens / 1e6 * 0.7 == pytest.approx(0.05 * 730)
-    assert free.break_even_utilisation is None
+    assert free.break_even_utilization is None
 
 
 def test_without_a_price_of_the_machine_speed_and_memory_are_told():
@@ -47,7 +47,7 @@ def test_without_a_price_of_the_machine_speed_and_memory_are_told():
     assert (student.tokens_per_second, student.bytes, student.peak_memory_bytes) == (20.0, 89, 300)
     assert teacher.dollars_per_million_output_tokens is None
     assert cheap.dollars_per_million_output_tokens == pytest.approx(0.7)
-    assert cheap.break_even_utilisation is None
+    assert cheap.break_even_utilization is None
 
 
 def test_teacher_on_a_machine_of_its_own_has_its_price():

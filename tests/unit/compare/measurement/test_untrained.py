@@ -31,8 +31,8 @@ def test_the_layers_that_stay_move_up_and_the_file_is_a_model(teacher_dir, tmp_p
     for name, data in pruned.items():
         assert (data == whole[name.replace("blk.0.", "blk.1.")]).all()
     with GgufModel(path, 32, 1) as model, GgufModel(teacher_dir / "teacher.gguf", 32, 1) as other:
-        ids = model.tokenise("Hello there")
-        assert ids == other.tokenise("Hello there")
+        ids = model.tokenize("Hello there")
+        assert ids == other.tokenize("Hello there")
         assert model.end_of_turn == other.end_of_turn
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from compare.judges.protocol import Judgement, Vote
+from compare.judges.protocol import Judgment, Vote
 from compare.report.charts import CHART_PIXELS, Axis, loss_budget, quality_chart
 from compare.report.page import render_page, result
-from compare.report.table import cells, nearness_cells, quantised_cells
+from compare.report.table import cells, nearness_cells, quantized_cells
 from compare.report.verdict import Control, Estimate, HealthCheck, JudgeReport, Slice
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
@@ -78,7 +78,7 @@ def judge(**changes: object) -> JudgeReport:
 
 
 def hostile_report(make_report):
-    said = Judgement(
+    said = Judgment(
         score=0.0, votes=(Vote(student_place="first", winner="teacher", reason=HOSTILE),)
     )
     shown = example(
@@ -87,7 +87,7 @@ def hostile_report(make_report):
         HOSTILE,
         slices={"source": HOSTILE, "length": "short"},
         messages=(Message(role="system", content=HOSTILE), Message(role="user", content=HOSTILE)),
-        judgements={"a judge": said},
+        judgments={"a judge": said},
     )
     return make_report(
         examples=(shown, example("fine", "fine", prompt_id="other")),
@@ -192,7 +192,7 @@ def test_judge_that_failed_has_no_interval(make_report):
     [
         ("Table of models", "rows", cells),
         ("Table of nearness", "rows", nearness_cells),
-        ("Files beside their checkpoints", "quantised", quantised_cells),
+        ("Files beside their checkpoints", "quantized", quantized_cells),
     ],
 )
 def test_page_shows_the_reports_numbers(page, report, table, rows, shown):
@@ -205,7 +205,7 @@ def test_page_shows_the_reports_numbers(page, report, table, rows, shown):
 
 
 def test_figures_of_files_keep_their_digits_however_small(report):
-    texts = {file.name: quantised_cells(file) for file in report.quantised}
+    texts = {file.name: quantized_cells(file) for file in report.quantized}
     assert texts["student-F16"][3:5] == ("3.3e-06 ± 2e-07", "2.3e-06")
     assert texts["student-Q4_K_M"][2:5] == ("6.29", "0.0376 ± 0.002", "0.026")
 
@@ -219,13 +219,13 @@ def test_every_prompt_has_both_answers(page):
     ("score", "expected"), [(1.0, "student"), (0.25, "teacher"), (0.5, "tie"), (None, "none")]
 )
 def test_result_of_a_pair_is_the_deciding_judges(score, expected):
-    judgements = {"a judge": Judgement(score=score), "another": Judgement(score=1.0)}
-    assert result(example("a", "b", judgements=judgements), judge()) == expected
-    assert result(example("a", "b", judgements=judgements), None) == "none"
+    judgments = {"a judge": Judgment(score=score), "another": Judgment(score=1.0)}
+    assert result(example("a", "b", judgments=judgments), judge()) == expected
+    assert result(example("a", "b", judgments=judgments), None) == "none"
 
 
 def test_two_endpoints_have_a_page_without_files(report):
-    no_files = {"files": (), "quantised": (), "checkpoints": ()}
+    no_files = {"files": (), "quantized": (), "checkpoints": ()}
     page = render_page(report.model_copy(update=no_files))
     assert "INVALID JUDGE" in page
     assert "Where nearness is lost" not in page
@@ -242,7 +242,7 @@ def test_bars_are_proportional_and_fit(report):
 
 
 def test_chart_of_files_has_the_better_ones_below_and_left_and_a_line_along_each_front(report):
-    chart = quality_chart(report.quantised)
+    chart = quality_chart(report.quantized)
     points = {point.file.name: point for point in chart.points}
     small, large = points["student-Q4_K_M"], points["student-F16"]
     assert small.x < points["student-Q8_0"].x < large.x
@@ -252,7 +252,7 @@ def test_chart_of_files_has_the_better_ones_below_and_left_and_a_line_along_each
     assert points["teacher-Q4_K_M"].step == (points["teacher-F16"].x, points["teacher-F16"].y)
     assert all(0 < point.x < 100 and 0 < point.y < CHART_PIXELS for point in chart.points)
     assert next(iter(chart.decades)) == "1e-08", "where a KL of 0 is drawn"
-    assert quality_chart(report.quantised[:1]) is None
+    assert quality_chart(report.quantized[:1]) is None
 
 
 def test_axis_shows_intervals_equality_and_the_threshold():

@@ -6,9 +6,9 @@ from rich.console import Console
 from compare.measurement.config import CostConfig
 from compare.measurement.served import Served
 from compare.measurement.speed import Speed
-from compare.report.quantised import quantised_files
+from compare.report.quantized import quantized_files
 from compare.report.report import ModelRow, Report
-from compare.report.summary import parameters, size, summarise
+from compare.report.summary import parameters, size, summarize
 from compare.report.table import cells, nearness_cells, render_table
 from compare.report.verdict import JudgeReport
 from potstill.fidelity import Fidelity
@@ -73,7 +73,7 @@ def test_step_of_the_teachers_tokens_alone_stands_before_the_trained_student(mak
 
 
 def test_verdict_comes_first_and_nearness_is_none(report):
-    first, *_, last = summarise(report)
+    first, *_, last = summarize(report)
     assert first.startswith("INVALID JUDGE: may student-Q4_K_M replace teacher-F16?")
     assert "shuffled words" in first
     assert "the verdict is of the judge alone" in last
@@ -88,7 +88,7 @@ def test_other_judges_are_told_beside_the_one_that_decides(report):
         ),
     )
     verdict = report.verdict.model_copy(update={"judges": judges})
-    sentences = summarise(report.model_copy(update={"verdict": verdict}))
+    sentences = summarize(report.model_copy(update={"verdict": verdict}))
     assert sentences[1] == "Beside it, words: 0.4."
 
 
@@ -111,13 +111,13 @@ def long_report(make_report) -> Report:
     phases = {
         "offline": nearness(0.5, 0.02, 0.6, 2.3),
         "on_policy": nearness(0.4, 0.02, 0.65, 2.2),
-        "quantised_plain": nearness(0.45, 0.02, 0.62, 2.25),
-        "quantised_aware": nearness(0.33, 0.02, 0.69, 2.1),
+        "quantized_plain": nearness(0.45, 0.02, 0.62, 2.25),
+        "quantized_aware": nearness(0.33, 0.02, 0.69, 2.1),
     }
     return make_report(
         sft=nearness(0.6, 0.02, 0.6, 2.5),
         phases=phases,
-        quantisation_aware={"type": "Q4_K_M"},
+        quantization_aware={"type": "Q4_K_M"},
         served=Served(speed=SPEED, elsewhere=(), nats_per_token=2.15),
     )
 
@@ -148,7 +148,7 @@ def test_loss_budget_ends_with_what_is_served(make_report):
 
 
 def test_summary_compares_with_every_teacher_file(report):
-    text = " ".join(summarise(report))
+    text = " ".join(summarize(report))
     assert "0.33 times the size of teacher-F16 (89 MB against 271 MB)" in text
     assert "2.38 times its speed (60.2 against 25.3 tokens per second" in text
     assert "0.85 times the size of teacher-Q4_K_M" in text
@@ -162,7 +162,7 @@ def test_summary_compares_with_every_teacher_file(report):
 def test_summary_gives_bounds_where_nothing_can_be_estimated(report):
     unknown = {"kl_estimate_nats": None, "acceptance_estimate": None}
     files = tuple(file.model_copy(update=unknown) for file in report.files)
-    text = " ".join(summarise(report.model_copy(update={"files": files})))
+    text = " ".join(summarize(report.model_copy(update={"files": files})))
     assert "at most 68% of the probability" in text
     assert "KL of at least 0.391 ± 0.014 nats" in text
     assert "would have 75% to 84% of its tokens accepted" in text
@@ -177,7 +177,7 @@ def test_figures_that_an_earlier_measurement_lacks_are_left_out(report):
 
 
 def test_files_stand_beside_their_checkpoints_with_the_gguf_stages_figures(report):
-    names = [file.name for file in report.quantised]
+    names = [file.name for file in report.quantized]
     assert names == [
         "teacher-F16",
         "teacher-Q4_K_M",
@@ -186,13 +186,13 @@ def test_files_stand_beside_their_checkpoints_with_the_gguf_stages_figures(repor
         "student-Q4_K_M",
     ]
     facts = {file["name"]: file for file in FILES}
-    for file in report.quantised:
+    for file in report.quantized:
         assert file.model_dump().items() <= facts[file.name].items()
 
 
 def test_files_of_an_earlier_version_are_left_out():
     older = [{name: one for name, one in FILES[0].items() if name != "perplexity_ratio"}]
-    assert [file.name for file in quantised_files([*older, *FILES[1:3]])] == [
+    assert [file.name for file in quantized_files([*older, *FILES[1:3]])] == [
         "student-Q8_0",
         "student-Q4_K_M",
     ]
@@ -202,7 +202,7 @@ def test_summary_says_when_training_did_not_help(report):
     untrained, trained = report.untrained, report.trained
     worse = trained.model_copy(update={"kl_nats": 1.2})
     changed = report.model_copy(update={"checkpoints": (report.rows[0], untrained, worse)})
-    text = " ".join(summarise(changed))
+    text = " ".join(summarize(changed))
     assert "Training did not bring the student nearer" in text
 
 
@@ -228,7 +228,7 @@ def test_a_student_with_other_tokens_has_no_figures_per_token(make_report):
         assert cells(row).count("—") == 2 * (row.role == "student") + 4 * (
             row in report.checkpoints
         )
-    text = " ".join(summarise(report))
+    text = " ".join(summarize(report))
     assert "student-Q4_K_M has other tokens than the teacher" in text
     assert "from 3.210 to 2.050 nats per token of its own" in text
     assert "2.38 times its speed" in text

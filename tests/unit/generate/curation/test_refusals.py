@@ -20,7 +20,7 @@ from generate.curation.refusals import Refusal
         "  \nI'm not able to create that image.",
     ],
 )
-def test_refusals_are_recognised(text):
+def test_refusals_are_recognized(text):
     assert Refusal().judge_text(text) == "begins with a refusal"
 
 

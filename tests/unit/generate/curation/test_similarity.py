@@ -11,7 +11,7 @@ from generate.curation.similarity import (
     pairs_within,
     shingles,
 )
-from generate.prompts import normalise
+from generate.prompts import normalize
 
 
 def questions(count: int, seed: int) -> list[str]:
@@ -82,7 +82,7 @@ def test_nothing_is_similar_to_nothing(texts):
 @settings(deadline=None)
 @given(st.text(), st.text())
 def test_similarity_is_symmetric_and_bounded(first, second):
-    one, other = shingles(normalise(first)), shingles(normalise(second))
+    one, other = shingles(normalize(first)), shingles(normalize(second))
 
     assert 0 <= jaccard(one, other) == jaccard(other, one) <= 1
     assert jaccard(one, one) == (1 if one else 0)

@@ -82,13 +82,13 @@ def test_a_source_whose_share_is_nothing_loads_no_teacher(collect, file_source):
 
 
 def test_sources_are_weighed_whether_read_or_written(collect, file_source, writing):
-    sources = [MAGPIE, file_source("a", 50, weight=2, licence="MIT"), EVOLVE]
+    sources = [MAGPIE, file_source("a", 50, weight=2, license="MIT"), EVOLVE]
     prompts = collect(sources, teacher=writing(WRITTEN))
     kinds = Counter(prompt.source.split(":")[0] for prompt in prompts)
     assert kinds == {"a.jsonl": 20, "magpie": 10, "evolve": 10}
     assert len({prompt.key for prompt in prompts}) == 40
-    licences = {(prompt.source, prompt.licence) for prompt in prompts}
-    assert licences >= {("a.jsonl", "MIT"), ("magpie", None), ("evolve:a.jsonl", "MIT")}
+    licenses = {(prompt.source, prompt.license) for prompt in prompts}
+    assert licenses >= {("a.jsonl", "MIT"), ("magpie", None), ("evolve:a.jsonl", "MIT")}
 
 
 def test_seeds_are_what_was_read_and_written_before(collect, file_source, writing):
@@ -140,7 +140,7 @@ def test_what_cannot_be_scored_or_read_is_told_before_the_teacher_is_loaded(coll
 
 
 def test_a_digest_is_of_content_and_settings_not_of_places(file_source, tmp_path):
-    source = file_source("a", 3, licence="MIT")
+    source = file_source("a", 3, license="MIT")
     before = sources_digest([source, MAGPIE])
     assert before == json.loads(json.dumps(before))
     assert before[1] == {"kind": "magpie"}
@@ -149,7 +149,7 @@ def test_a_digest_is_of_content_and_settings_not_of_places(file_source, tmp_path
     source = source.model_copy(update={"path": str(moved)})
     assert sources_digest([source, MAGPIE]) == before
     others = [
-        [source.model_copy(update={"licence": None}), MAGPIE],
+        [source.model_copy(update={"license": None}), MAGPIE],
         [source.model_copy(update={"weight": 2.0}), MAGPIE],
         [MAGPIE, source],
         [source, SourceConfig(kind="magpie", topics=["law"])],

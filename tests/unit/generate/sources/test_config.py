@@ -43,7 +43,7 @@ def test_system_prompts_are_texts_or_tables():
 @pytest.mark.parametrize(
     "table",
     [
-        {"path": "a.jsonl", "weight": 2, "licence": "MIT", "name": "mine"},
+        {"path": "a.jsonl", "weight": 2, "license": "MIT", "name": "mine"},
         {"dataset": "org/set", "split": "test", "revision": "v1", "subset": "en"},
         {"kind": "magpie", "topics": ["law"], "system_prompts": ["Be kind."]},
         {"kind": "evolve", "operations": ["deepen"]},

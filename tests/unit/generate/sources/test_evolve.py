@@ -9,14 +9,14 @@ from generate.sources.rewriting import INSTRUCTIONS, evolution_messages
 from potstill.errors import ConfigError
 from potstill.schema import Message, SamplingParams
 
-EVOLVE = SourceConfig(kind="evolve", licence="CC0-1.0")
+EVOLVE = SourceConfig(kind="evolve", license="CC0-1.0")
 VARIANTS = [f"Why is number {number} so?" for number in range(2000)]
 
 
 @pytest.fixture
 def seeds(asking):
     return [
-        asking("How do I boil an egg?", licence="MIT", source="eggs.jsonl"),
+        asking("How do I boil an egg?", license="MIT", source="eggs.jsonl"),
         asking("How do I bake bread?", system="You are a baker.", source="bread.jsonl"),
     ]
 
@@ -26,9 +26,9 @@ def write(teacher, tmp_path, seeds, config=EVOLVE, count=6, seed=0, name="evolve
     return write_evolved(teacher, config, seeds, count, sampling, tmp_path / name)
 
 
-def test_variants_keep_source_licence_and_system_prompt_of_their_seeds(writing, tmp_path, seeds):
+def test_variants_keep_source_license_and_system_prompt_of_their_seeds(writing, tmp_path, seeds):
     prompts = write(writing(VARIANTS), tmp_path, seeds, count=30)
-    kept = {(prompt.source, prompt.licence, prompt.messages[:-1]) for prompt in prompts}
+    kept = {(prompt.source, prompt.license, prompt.messages[:-1]) for prompt in prompts}
     assert kept == {
         ("evolve:eggs.jsonl", "MIT", ()),
         (

@@ -35,11 +35,11 @@ def saved(tmp_path):
 
 
 def test_a_saved_data_set_is_read(saved):
-    prompts = read(dataset=saved, licence="MIT")
+    prompts = read(dataset=saved, license="MIT")
     assert [prompt.messages[0].content for prompt in prompts] == [
         f"Question {number}?" for number in range(30)
     ]
-    assert {(prompt.source, prompt.licence) for prompt in prompts} == {("saved", "MIT")}
+    assert {(prompt.source, prompt.license) for prompt in prompts} == {("saved", "MIT")}
     assert len(read(dataset=saved, split="test")) == 3
     assert len(read(dataset=f"{saved}/test")) == 3
 

@@ -25,12 +25,12 @@ def test_the_teacher_goes_on_from_its_templates_empty_user_slot(writing, tmp_pat
     prompts = write(teacher, tmp_path)
     assert set(teacher.asked_texts()) == {"<user>"}
     assert prompts[0].messages == (Message(role="user", content=QUESTIONS[0]),)
-    assert {(prompt.source, prompt.licence) for prompt in prompts} == {("magpie", None)}
+    assert {(prompt.source, prompt.license) for prompt in prompts} == {("magpie", None)}
 
 
-def test_a_name_and_a_licence_are_the_configurations(writing, tmp_path):
-    prompts = write(writing(QUESTIONS), tmp_path, name="x", licence="CC0-1.0")
-    assert {(prompt.source, prompt.licence) for prompt in prompts} == {("magpie", "CC0-1.0")}
+def test_a_name_and_a_license_are_the_configurations(writing, tmp_path):
+    prompts = write(writing(QUESTIONS), tmp_path, name="x", license="CC0-1.0")
+    assert {(prompt.source, prompt.license) for prompt in prompts} == {("magpie", "CC0-1.0")}
     source = SourceConfig(kind="magpie", name="ours", topics=["law"])
     prompts = write(writing(QUESTIONS), tmp_path, source=source)
     assert {prompt.source for prompt in prompts} == {"ours:law"}

@@ -47,7 +47,7 @@ def test_a_prompt_is_one_turn_of_the_user(prompt_file):
     (prompt,) = read(prompt_file(GOOD))
     assert prompt.messages == (user("What is 17 plus 25?"),)
     assert prompt.source == "mine.jsonl"
-    assert prompt.licence is None
+    assert prompt.license is None
     assert prompt.tools is None
 
 
@@ -56,20 +56,20 @@ def test_rows_keep_their_order_and_other_keys_are_left_alone(prompt_file):
     assert texts(path) == ["b", "a"]
 
 
-def test_source_and_licence_are_kept_however_it_is_spelled(prompt_file):
+def test_source_and_license_are_kept_however_it_is_spelled(prompt_file):
     rows = [
         {"prompt": "a", "source": "a book", "licence": "CC0-1.0"},
         {"prompt": "b", "license": "MIT"},
-        {"prompt": "c", "source": "", "licence": None, "license": None},
+        {"prompt": "c", "source": "", "license": None, "licence": None},
     ]
     path = prompt_file("\n".join(map(json.dumps, rows)))
-    assert [(prompt.source, prompt.licence) for prompt in read(path)] == [
+    assert [(prompt.source, prompt.license) for prompt in read(path)] == [
         ("a book", "CC0-1.0"),
         ("mine.jsonl", "MIT"),
         ("mine.jsonl", None),
     ]
-    named = read(path, name="support", licence="CC-BY-4.0")
-    assert [(prompt.source, prompt.licence) for prompt in named] == [
+    named = read(path, name="support", license="CC-BY-4.0")
+    assert [(prompt.source, prompt.license) for prompt in named] == [
         ("a book", "CC0-1.0"),
         ("support", "MIT"),
         ("support", "CC-BY-4.0"),
@@ -232,7 +232,7 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 def test_a_table_is_read_as_the_same_rows_of_json_would_be(tmp_path, prompt_file):
     call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     rows = [
-        {"prompt": "one", "licence": "MIT", "score": 0.5},
+        {"prompt": "one", "license": "MIT", "score": 0.5},
         {
             "messages": [
                 {"role": "user", "content": "Add them."},

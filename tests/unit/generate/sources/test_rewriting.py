@@ -4,7 +4,7 @@ from generate.sources.config import OPERATIONS
 from generate.sources.rewriting import INSTRUCTIONS, evolution_messages, parse_evolved
 
 SEED = "How do I boil an egg?"
-VARIANT = "How do I boil an egg at 3,000 metres without a timer?"
+VARIANT = "How do I boil an egg at 3,000 meters without a timer?"
 
 
 def test_a_request_holds_the_seed_and_what_to_do_with_it():

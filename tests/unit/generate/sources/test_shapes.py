@@ -167,7 +167,7 @@ NO_USER = "no user's message at the end, or an empty one"
         ({"prompt": "a", "tools": "{"}, "text that is not JSON"),
         ({"prompt": "a", "tools": {"name": "add"}}, "tools that are no list"),
         ({"prompt": "a", "tools": [{"type": "web_search"}]}, "a tool without the name"),
-        ({"prompt": "a", "licence": 3}, "licence is no text"),
+        ({"prompt": "a", "license": 3}, "license is no text"),
         ({"prompt": "a", "license": ["MIT"]}, "license is no text"),
         ({"prompt": "a", "source": {}}, "source is no text"),
     ],
@@ -183,8 +183,8 @@ def test_a_conversation_in_which_nobody_asks_is_refused():
         prompt({"messages": [{"role": "user", "content": " "}, ANSWER]}, "any")
 
 
-def test_source_and_licence_of_the_row_are_kept():
+def test_source_and_license_of_the_row_are_kept():
     row = {"prompt": "Hello", "source": "a book", "license": "MIT"}
     found = prompt(row)
-    assert (found.source, found.licence) == ("a book", "MIT")
+    assert (found.source, found.license) == ("a book", "MIT")
     assert found.messages == (Message(role="user", content="Hello"),)

@@ -97,7 +97,7 @@ def test_a_state_of_another_kind_is_refused():
     with pytest.raises(PotstillError, match="not the state"):
         WinRateMonitor.from_state({"plan": {"margin": 0.05}})
     with pytest.raises(PotstillError, match="not the state"):
-        WinRateMonitor.from_state(WinRateMonitor(PLAN).to_state() | {"colour": "red"})
+        WinRateMonitor.from_state(WinRateMonitor(PLAN).to_state() | {"color": "red"})
 
 
 def test_a_cluster_counts_once_with_its_mean():

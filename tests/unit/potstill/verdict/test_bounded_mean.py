@@ -20,8 +20,8 @@ def in_a_loop(values, alpha):
         spread += 4 * (value - mean_before) ** 2 * psi
         weight_sum += weight
         weighted += weight * value
-        centre, radius = weighted / weight_sum, (log_term + spread) / weight_sum
-        lower, upper = max(lower, centre - radius), min(upper, centre + radius)
+        center, radius = weighted / weight_sum, (log_term + spread) / weight_sum
+        lower, upper = max(lower, center - radius), min(upper, center + radius)
         found.append((lower, upper))
         seen.append(value)
         squares += (value - (0.5 + sum(seen)) / (t + 1)) ** 2

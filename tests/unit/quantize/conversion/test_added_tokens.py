@@ -29,7 +29,7 @@ def test_what_looks_special_is_not_shown(content, special, kind):
     assert token_type({"content": content, "special": special}) is kind
 
 
-def test_spaces_are_spaces_in_tokens_that_are_found_in_normalised_text():
+def test_spaces_are_spaces_in_tokens_that_are_found_in_normalized_text():
     assert token_text({"content": "▁▁x", "normalized": True}) == "  x"
     assert token_text({"content": "▁▁x", "normalized": False}) == "▁▁x"
 

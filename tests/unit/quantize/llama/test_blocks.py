@@ -5,7 +5,7 @@ import pytest
 from gguf import GGMLQuantizationType, dequantize, quantize
 
 from potstill.errors import ConversionError
-from quantize.llama.blocks import ROWS_PER_TASK, quantise_rows
+from quantize.llama.blocks import ROWS_PER_TASK, quantize_rows
 
 
 @pytest.fixture(scope="module")
@@ -19,16 +19,16 @@ def test_blocks_are_those_of_the_gguf_package(weights_RC, name):
     """Of the types that both round alike; it has no other implementation of K types."""
     number = GGMLQuantizationType[name]
     wanted = quantize(weights_RC, number).view(np.uint8)
-    assert np.array_equal(quantise_rows(weights_RC, number), wanted)
+    assert np.array_equal(quantize_rows(weights_RC, number), wanted)
 
 
 @pytest.mark.parametrize("name", ["Q4_K", "IQ4_XS", "Q5_1"])
 def test_threads_change_nothing_and_weighed_columns_are_nearer(weights_RC, name):
     number = GGMLQuantizationType[name]
     importance_C = np.where(np.arange(512) % 32 < 4, 100.0, 1.0).astype(np.float32)
-    plain = quantise_rows(weights_RC, number)
-    weighed = quantise_rows(weights_RC, number, importance_C, num_threads=3)
-    assert np.array_equal(weighed, quantise_rows(weights_RC, number, importance_C))
+    plain = quantize_rows(weights_RC, number)
+    weighed = quantize_rows(weights_RC, number, importance_C, num_threads=3)
+    assert np.array_equal(weighed, quantize_rows(weights_RC, number, importance_C))
     important_C = importance_C > 1
     errors = [
         np.square(dequantize(blocks, number) - weights_RC)[:, important_C].mean()
@@ -39,5 +39,5 @@ def test_threads_change_nothing_and_weighed_columns_are_nearer(weights_RC, name)
 
 def test_columns_of_no_whole_blocks_are_refused(weights_RC):
     with pytest.raises(ConversionError, match="blocks of Q4_K") as caught:
-        quantise_rows(weights_RC[:, :320], GGMLQuantizationType.Q4_K)
+        quantize_rows(weights_RC[:, :320], GGMLQuantizationType.Q4_K)
     assert caught.value.found == 320

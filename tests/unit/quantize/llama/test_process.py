@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from potstill.errors import ConversionError
-from quantize.llama.process import QUOTED_LINES, ask_llama, quantise
+from quantize.llama.process import QUOTED_LINES, ask_llama, quantize
 
 
 def test_llama_cpps_own_words_are_in_the_error(tmp_path, capfd):
     source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
     source.write_bytes(b"GGUX" + bytes(100))
-    with pytest.raises(ConversionError, match="failed while quantising to Q8_0") as caught:
-        quantise(source, target, "Q8_0", 1)
+    with pytest.raises(ConversionError, match="failed while quantizing to Q8_0") as caught:
+        quantize(source, target, "Q8_0", 1)
     assert caught.value.where == target
     assert "invalid magic" in str(caught.value.found)
     assert "exit code 1" in str(caught.value.found)

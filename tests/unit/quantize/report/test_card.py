@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import ModelCard
 
-from quantize.report.card import PLOT_NAME, UNKNOWN, teacher_licence, write_card
+from quantize.report.card import PLOT_NAME, UNKNOWN, teacher_license, write_card
 
 
 @pytest.fixture
@@ -14,9 +14,9 @@ def card(tmp_path, files, make_conversation, write_conversations):
         write_conversations(
             tmp_path,
             [
-                make_conversation(source="a.jsonl", licence="MIT"),
-                make_conversation(source="b.jsonl", licence=None, split="validation"),
-                make_conversation(source="magpie", licence="MIT", split="test"),
+                make_conversation(source="a.jsonl", license="MIT"),
+                make_conversation(source="b.jsonl", license=None, split="validation"),
+                make_conversation(source="magpie", license="MIT", split="test"),
             ],
         )
         about = {"model": "tiny", "path": str(tmp_path), "num_parameters": 1_000_000}
@@ -32,8 +32,8 @@ def card(tmp_path, files, make_conversation, write_conversations):
     return write
 
 
-def test_prompts_of_every_split_are_named_with_their_licences(card):
-    assert f"from: a.jsonl, b.jsonl, magpie; their licence: MIT, {UNKNOWN}" in card()
+def test_prompts_of_every_split_are_named_with_their_licenses(card):
+    assert f"from: a.jsonl, b.jsonl, magpie; their license: MIT, {UNKNOWN}" in card()
 
 
 def test_the_recommended_file_stands_out(card):
@@ -80,7 +80,7 @@ def test_a_served_teacher_of_unknown_size_gets_none(card):
 
 
 @pytest.mark.parametrize(
-    ("text", "licence"),
+    ("text", "license"),
     [
         ("---\nlicense: apache-2.0\n---\nA model.", "apache-2.0"),
         ("---\nlicense:\n---\n", UNKNOWN),
@@ -88,7 +88,7 @@ def test_a_served_teacher_of_unknown_size_gets_none(card):
         (None, UNKNOWN),
     ],
 )
-def test_the_teachers_licence_is_read_from_its_front_matter(tmp_path, text, licence):
+def test_the_teachers_license_is_read_from_its_front_matter(tmp_path, text, license):
     if text is not None:
         (tmp_path / "README.md").write_text(text)
-    assert teacher_licence(tmp_path) == licence
+    assert teacher_license(tmp_path) == license

@@ -12,14 +12,14 @@ from gguf import GGUFReader
 from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names, write_base_gguf
-from quantize.llama.process import quantise
+from quantize.llama.process import quantize
 from quantize.loading import load_tokenizer
-from quantize.quantisation.calibration import Calibration
-from quantize.quantisation.imatrix import read_importance, write_importance
+from quantize.quantization.calibration import Calibration
+from quantize.quantization.imatrix import read_importance, write_importance
 from quantize.verification.contents import Origin, check_contents
 
 NUM_FLIPS = 4
-QUANTISED_TYPES = ("Q8_0", "Q4_K_M", "IQ4_XS")
+QUANTIZED_TYPES = ("Q8_0", "Q4_K_M", "IQ4_XS")
 NUM_DRAWS = 5
 
 
@@ -40,7 +40,7 @@ def make_file(make_checkpoint, tmp_path):
         if gguf_type == base_type:
             base.rename(path)
         else:
-            quantise(base, path, gguf_type, 1, imatrix_path=imatrix_path)
+            quantize(base, path, gguf_type, 1, imatrix_path=imatrix_path)
         importance = imatrix_path and read_importance(imatrix_path)
         return path, Origin(checkpoint, tokenizer, "tiny", gguf_type, base_type, importance)
 
@@ -48,7 +48,7 @@ def make_file(make_checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gguf_type", ["F32", "F16", *QUANTISED_TYPES])
+@pytest.mark.parametrize("gguf_type", ["F32", "F16", *QUANTIZED_TYPES])
 def test_a_flipped_byte_of_any_tensor_is_found_and_the_tensor_named(gguf_type, make_file):
     path, origin = make_file(gguf_type)
     check_contents(path, origin, 1)

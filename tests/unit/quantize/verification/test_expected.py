@@ -8,7 +8,7 @@ from quantize.verification.expected import read_expected
 from ..conftest import VOCAB_SIZE
 
 
-def test_chats_are_compared_in_normal_form_where_the_tokenizer_normalises(
+def test_chats_are_compared_in_normal_form_where_the_tokenizer_normalizes(
     make_checkpoint, tokenizer_dir
 ):
     from tokenizers.normalizers import NFC

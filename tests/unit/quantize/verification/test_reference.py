@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from potstill.chat import render_prompt, tokenise
+from potstill.chat import render_prompt, tokenize
 from potstill.errors import ConversionError
 from potstill.schema import Message
 from quantize.loading import load_tokenizer
@@ -67,7 +67,7 @@ def test_a_model_with_other_tokens_is_asked_in_its_own(
     held_out = read_held_out(tmp_path, 99, tokenizer)
     (sequence,) = held_out.sequences
     asked_ids = render_prompt(tokenizer, [asked])
-    answer_ids = tokenise(tokenizer, "So, as ever.<|im_end|>\n")
+    answer_ids = tokenize(tokenizer, "So, as ever.<|im_end|>\n")
     assert sequence == {
         "token_ids": (asked_ids + answer_ids)[:-1],
         "start": len(asked_ids) - 1,

@@ -40,9 +40,7 @@ prompts = st.lists(st.integers(100, 130), min_size=1, max_size=100)
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(prompts, st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=10))
-def test_answers_do_not_depend_on_load_history_or_neighbours(
-    loaded, make_bench, model_of_type, mix
-):
+def test_answers_do_not_depend_on_load_history_or_neighbors(loaded, make_bench, model_of_type, mix):
     assert model_of_type.is_reproducible
     requests = [
         request(*prompt, new=new, sampler=SamplerParams(temperature=1.0, seed=seed))

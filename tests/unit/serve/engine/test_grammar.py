@@ -231,7 +231,7 @@ def test_a_grammar_that_explodes_later_costs_its_own_request_only(make_bench, mo
         assert bench.last(one).error is None
 
 
-def test_a_grammar_in_a_batch_does_not_change_its_neighbours(make_bench):
+def test_a_grammar_in_a_batch_does_not_change_its_neighbors(make_bench):
     params = SamplerParams(seed=3)
     bench = make_bench()
     plain = Request([5, 9], params, 20, num_top_logprobs=0)

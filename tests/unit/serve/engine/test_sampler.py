@@ -76,7 +76,7 @@ def test_repeat_penalty_counts_the_prompt_too(bench):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 1e3), st.integers(0, 20))
-def test_log_softmax_is_shift_invariant_and_normalised(seed, scale, num_top):
+def test_log_softmax_is_shift_invariant_and_normalized(seed, scale, num_top):
     logits = np.random.default_rng(seed).normal(0, scale, 50).astype(np.float32)
     result = sampled_logprob(logits, 7, num_top)
     shifted = sampled_logprob((logits + np.float32(1024)).astype(np.float32), 7, 49)

@@ -1,4 +1,4 @@
-"""The verdict of stored judgements: failures are scores like any other."""
+"""The verdict of stored judgments: failures are scores like any other."""
 
 import numpy as np
 

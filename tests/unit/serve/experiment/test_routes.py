@@ -207,9 +207,9 @@ def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):
     assert len(set(ids)) == 4
 
     def judge(ids: list[str], score: float, *, valid: bool = True) -> dict:
-        judgements = [{"pair_id": one, "score": score} for one in ids]
-        body = {"judge": "j", "is_valid": valid, "judgements": judgements}
-        return server.client.post(f"{path}/judgements", json=body).json()["verdict"]
+        judgments = [{"pair_id": one, "score": score} for one in ids]
+        body = {"judge": "j", "is_valid": valid, "judgments": judgments}
+        return server.client.post(f"{path}/judgments", json=body).json()["verdict"]
 
     assert judge(ids, 1.0)["pairs"] == 4
     verdict = judge(ids, 0.0)  # what was said stands
@@ -233,8 +233,8 @@ def judged(server, judge: str = "j") -> dict:
          "score": 0.0 if one["student_failed"] else 1.0 if one["teacher_failed"] else 0.5}
         for one in pairs
     ]  # fmt: skip
-    body = {"judge": judge, "is_valid": True, "judgements": scores}
-    return server.client.post(f"{path}/judgements", json=body).json()["verdict"]
+    body = {"judge": judge, "is_valid": True, "judgments": scores}
+    return server.client.post(f"{path}/judgments", json=body).json()["verdict"]
 
 
 def test_failures_are_lost_pairs_in_the_verdict(live):

@@ -161,10 +161,10 @@ def test_without_the_teachers_signal_no_entries_are_stored(stored):
 
     split, collator = load_split(stored, "train", 9, stored / "bare", read), Collator(9, 0)
     for batch in (collator(list(split)), PackedCollator(split, collator)(bins([0, 1, 2]))):
-        num_labelled = int((batch["labels"] != NO).sum())
-        assert num_labelled == 8
-        assert batch["top_token_ids"].shape == batch["top_logprobs"].shape == (num_labelled, 0)
-        assert batch["sampled_logprobs"].isnan().tolist() == [True] * num_labelled
+        num_labeled = int((batch["labels"] != NO).sum())
+        assert num_labeled == 8
+        assert batch["top_token_ids"].shape == batch["top_logprobs"].shape == (num_labeled, 0)
+        assert batch["sampled_logprobs"].isnan().tolist() == [True] * num_labeled
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def hold_out(path, *steps, kl=0.5, **figures):
 
 
 def drawn(figures, title):
-    """Return the labelled curves of a panel as lists of steps and values."""
+    """Return the labeled curves of a panel as lists of steps and values."""
     (figure,) = figures
     (panel,) = [one for one in figure.axes if one.get_title() == title]
     return {
@@ -148,7 +148,7 @@ def test_own_answers_are_told_apart(metrics_path, tmp_path, figures):
 def test_each_phase_ends_at_a_line(metrics_path, tmp_path, figures):
     train(metrics_path, 1, 10)
     train(metrics_path, 12, 14, phase="on_policy")
-    train(metrics_path, 16, 20, phase="quantisation_aware")
+    train(metrics_path, 16, 20, phase="quantization_aware")
     draw_curves(metrics_path, tmp_path / "curves.png")
     (panel,) = [one for one in figures[0].axes if one.get_title() == "Learning rate"]
     lines = [line.get_xdata() for line in panel.lines if line.get_linestyle() == "--"]

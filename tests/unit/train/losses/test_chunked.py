@@ -83,8 +83,8 @@ def slow_sums(logits, targets, name, tail):
     divergence = entropy = 0.0
     for t in range(len(logits)):
         largest = max(logits[t])
-        normaliser = sum(math.exp(z - largest) for z in logits[t])
-        q = [math.exp(z - largest) / normaliser for z in logits[t]]
+        normalizer = sum(math.exp(z - largest) for z in logits[t])
+        q = [math.exp(z - largest) / normalizer for z in logits[t]]
         stored = {
             int(i): math.exp(logp)
             for i, logp in zip(targets.top_token_ids_TK[t], targets.top_logprobs_TK[t], strict=True)
@@ -92,7 +92,7 @@ def slow_sums(logits, targets, name, tail):
         }
         y, p_y = int(targets.token_ids_T[t]), math.exp(targets.sampled_logprobs_T[t])
         entropy -= math.log(q[y])
-        total = (tail == "renormalise" and sum(stored.values())) or 1.0
+        total = (tail == "renormalize" and sum(stored.values())) or 1.0
         divergence += sum(d(p / total, q[i]) for i, p in stored.items())
         if tail == "bucket" and len(stored) < len(q):
             q_rest = sum(one for i, one in enumerate(q) if i not in stored)

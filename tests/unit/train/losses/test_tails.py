@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from train.config import KDConfig
 from train.losses import DIVERGENCES, TAILS
-from train.losses.tails import Rows, bucket, renormalise, sample, truncate
+from train.losses.tails import Rows, bucket, renormalize, sample, truncate
 
 C, V = 5, 9
 
@@ -88,8 +88,10 @@ def test_gradients_keep_their_size_at_high_temperature():
         leaf_CV = logq_CV.clone().requires_grad_()
         known = rows(logp_CV, leaf_CV.log_softmax(-1), V)
         losses(lambda rows, by=temperature: bucket(rows, by), "forward_kl", known).sum().backward()
-        centred = [one - one.mean(-1, keepdim=True) for one in (logq_CV, logp_CV)]
-        torch.testing.assert_close(leaf_CV.grad, (centred[0] - centred[1]) / V, rtol=0.1, atol=2e-4)
+        centered = [one - one.mean(-1, keepdim=True) for one in (logq_CV, logp_CV)]
+        torch.testing.assert_close(
+            leaf_CV.grad, (centered[0] - centered[1]) / V, rtol=0.1, atol=2e-4
+        )
 
 
 @every_divergence
@@ -109,10 +111,10 @@ def test_the_mean_over_sampled_tokens_is_the_whole_divergence(name, k):
     assert not torch.allclose(means[truncate], expected_C, atol=1e-3)
 
 
-def test_renormalised_the_teacher_gives_its_stored_tokens_all_mass():
+def test_renormalized_the_teacher_gives_its_stored_tokens_all_mass():
     logp_CV, logq_CV = distributions()
     known = rows(logp_CV, logq_CV, 3)
-    outcomes = renormalise(known)
+    outcomes = renormalize(known)
     torch.testing.assert_close(outcomes.logp_CO.exp().sum(-1), torch.ones(C, dtype=torch.float64))
     assert torch.equal(outcomes.logq_CO, known.logq_CK)
 

@@ -64,7 +64,7 @@ def test_a_wrong_merge_is_caught(make_adapted, settings):
         merge_adapters(model, TOKEN_IDS)
 
 
-def test_rank_stabilised_adapters_are_scaled_by_the_root_of_the_rank(make_adapted):
+def test_rank_stabilized_adapters_are_scaled_by_the_root_of_the_rank(make_adapted):
     scalings = [
         make_adapted(use_rslora=one).get_base_model().model.layers[0].mlp.up_proj.scaling["default"]
         for one in (False, True)

@@ -79,7 +79,7 @@ def test_unknown_parameters_are_ignored_and_empty_wishes_granted():
         ("functions", [{}]),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(name, value):
+def test_what_cannot_be_honored_is_refused(name, value):
     with pytest.raises(UnsupportedParameterError, match=name):
         parse(**{name: value})
 

@@ -131,7 +131,7 @@ def test_other_mlps_are_refused_by_name(make_model, family, found, changes):
         (20, "no multiple of 32: .* are 32"),
     ],
 )
-def test_sizes_that_quantise_badly_are_told(caplog, size, told):
+def test_sizes_that_quantize_badly_are_told(caplog, size, told):
     with caplog.at_level(logging.WARNING):
         warn_of_odd_size(size)
     messages = [record.getMessage() for record in caplog.records]

@@ -1,0 +1,297 @@
+"""The best mix of types for a size: what each tensor costs at each type, measured once.
+
+In: an unquantized file, its checkpoint, an importance matrix and training conversations. Out: the
+types of all tensors of a file of a given size, with the KL to expect. Knows nothing of stages.
+
+For each candidate type llama.cpp makes a file in which every tensor that can has that type. From it
+come, per tensor, the bytes and the error of the tensor's output, the importance matrix being the
+mean square of its input. What an error is worth in KL is measured: each tensor alone is replaced,
+at the type ANCHOR, and KL(checkpoint‖changed) is taken over conversations. KL is quadratic in the
+error, so that a tensor's KL at another type is that at ANCHOR times the ratio of output errors.
+Embedding and head, the largest tensors, whose inputs the importance matrix does not tell, are
+measured at every type.
+
+Shape legend: R rows of a matrix, C columns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potstill.errors import ConfigError
+from potstill.files import write_text_atomically
+from potstill.progress import track
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.conversion.convert import gguf_names
+from quantize.llama.process import quantize
+from quantize.quantization.calibration import Calibration
+from quantize.quantization.file_types import BASES, FILE_TYPES, FileTypeName
+from quantize.quantization.imatrix import read_importance
+from quantize.quantization.planner import Option, choose, total
+from quantize.quantization.sensitivity import ChangedCheckpoint
+from quantize.quantization.tensors import (
+    EMBEDDING,
+    HEAD,
+    FileTensor,
+    TensorValues,
+    block_length,
+    read_tensors,
+)
+
+ANCHOR = "IQ4_NL"
+"""A type that nearly every row can have, coarse enough for its KL to be far above rounding."""
+
+CANDIDATES = (
+    ANCHOR,
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q2_K",
+    "Q3_K",
+    "IQ4_XS",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+)
+"""Q4_0 is left out: IQ4_NL is as large and nearer. So are types of two and three bits that take
+llama.cpp minutes per hundred million weights."""
+
+ALIGNMENT_BYTES = 32
+"""Of each tensor in a file (GGUF 3, general.alignment)."""
+
+
+@dataclass(frozen=True)
+class MixSource:
+    """What mixes are made from.
+
+    Attributes:
+        base_path: The checkpoint as an unquantized GGUF file.
+        quantizes_with_imatrix: Whether llama.cpp gets the importance matrix too.
+    """
+
+    checkpoint: Checkpoint
+    base_path: Path
+    imatrix_path: Path
+    quantizes_with_imatrix: bool
+    num_threads: int
+
+    def quantize(self, types: Mapping[str, str], file_type: FileTypeName, path: Path) -> None:
+        """Let llama.cpp make a file whose every tensor has a given type.
+
+        Raises:
+            ConversionError: It fails.
+        """
+        imatrix_path = self.imatrix_path if self.quantizes_with_imatrix else None
+        quantize(
+            self.base_path,
+            path,
+            file_type,
+            self.num_threads,
+            imatrix_path=imatrix_path,
+            tensor_types=types,
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What every tensor costs at every type.
+
+    Attributes:
+        options: By GGUF's name of the tensor; the unquantized type is one of them.
+        fixed_bytes: What a file holds besides: header, tokenizer, vectors.
+    """
+
+    options: Mapping[str, Sequence[Option]]
+    fixed_bytes: int
+
+    @classmethod
+    def read(cls, path: Path) -> Measured:
+        """Read what `write` wrote."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        options = {
+            name: [Option(**option) for option in of_tensor]
+            for name, of_tensor in content["options"].items()
+        }
+        return cls(options, content["fixed_bytes"])
+
+    def write(self, path: Path) -> None:
+        """Keep it for further sizes, and for a run that goes on after an interruption."""
+        options = {name: list(map(asdict, of_tensor)) for name, of_tensor in self.options.items()}
+        content = {"fixed_bytes": self.fixed_bytes, "options": options}
+        write_text_atomically(path, json.dumps(content))
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The types of a file's tensors.
+
+    Attributes:
+        num_bytes: Of the whole file.
+        predicted_kl_nats: The sum of what each tensor costs alone.
+    """
+
+    types: Mapping[str, str]
+    num_bytes: int
+    predicted_kl_nats: float
+
+    @property
+    def file_type(self) -> FileTypeName:
+        """The file type of the commonest quantized type, which the file's header tells."""
+        names = {FILE_TYPES[name].tensor_type: name for name in reversed(FILE_TYPES)}
+        quantized = [one for one in self.types.values() if names.get(one) not in BASES]
+        commonest = Counter(quantized or self.types.values()).most_common(1)
+        return names[commonest[0][0]]
+
+    def per_group(self) -> dict[str, dict[str, int]]:
+        """Count types per kind of tensor, such as attn_q or ffn_down."""
+        groups: dict[str, Counter[str]] = defaultdict(Counter)
+        for name, tensor_type in self.types.items():
+            groups[name.removesuffix(".weight").rsplit(".", 1)[-1]][tensor_type] += 1
+        return {group: dict(counts.most_common()) for group, counts in sorted(groups.items())}
+
+
+def refuse_too_small(base_path: Path, max_bytes: float, where: object) -> None:
+    """Refuse a size that no file of the model can have, before anything is measured.
+
+    Raises:
+        ConfigError: It is too small.
+    """
+    matrices = [one for one in read_tensors(base_path) if one.is_matrix]
+    smallest = base_path.stat().st_size + sum(
+        min(_padded(one.num_bytes_as(name)) for name in (one.type, *_suitable(one)))
+        - _padded(one.num_bytes)
+        for one in matrices
+    )
+    if smallest > max_bytes:
+        raise ConfigError(
+            "no file of this model can be so small",
+            where=where,
+            expected=f"quantize.target_megabytes of at least {math.ceil(smallest / 1e4) / 100:.2f}",
+            found=f"{max_bytes / 1e6:g}",
+            hint="remove layers or neurons in training to make it smaller still",
+        )
+
+
+def choose_mix(measured: Measured, max_bytes: float) -> Mix:
+    """Choose the types for a file of at most `max_bytes`.
+
+    Raises:
+        ValueError: No file of the model can be so small.
+    """
+    chosen = choose(measured.options, int(max_bytes) - measured.fixed_bytes)
+    num_bytes, kl_nats = total(chosen.values())
+    types = {name: option.type for name, option in chosen.items()}
+    return Mix(types, measured.fixed_bytes + num_bytes, kl_nats)
+
+
+def measure(source: MixSource, calibration: Calibration, scratch_dir: Path) -> Measured:
+    """Measure every matrix at every candidate type that its rows allow.
+
+    Raises:
+        ConversionError: The checkpoint cannot be loaded, or llama.cpp fails.
+    """
+    matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
+    measurement = _Measurement(source, calibration, matrices)
+    with track("measuring types", len(CANDIDATES), "types") as progress:
+        for tensor_type in CANDIDATES:
+            path = scratch_dir / f"candidate-{tensor_type}.gguf"
+            if measurement.make_file(tensor_type, path):
+                measurement.add(tensor_type, path)
+                path.unlink()
+            progress.advance(note=tensor_type)
+    return Measured(measurement.options(), measurement.fixed_bytes)
+
+
+class _Measurement:
+    def __init__(
+        self, source: MixSource, calibration: Calibration, matrices: list[FileTensor]
+    ) -> None:
+        self.fixed_bytes = 0
+        self._source = source
+        self._matrices = matrices
+        self._base = TensorValues(source.base_path)
+        self._importance = read_importance(source.imatrix_path).mean_squares
+        self._sources = {name: one for one, name in gguf_names(source.checkpoint).items()}
+        self._checkpoint = ChangedCheckpoint(source.checkpoint.dir, calibration.sequences)
+        self._errors: dict[str, dict[str, float]] = defaultdict(dict)
+        self._bytes: dict[str, dict[str, int]] = defaultdict(dict)
+        self._kl_nats: dict[str, dict[str, float]] = defaultdict(dict)
+
+    def make_file(self, tensor_type: str, path: Path) -> bool:
+        """Make a file whose tensors have a type if their rows allow it; tell whether any does."""
+        types = {
+            one.name: tensor_type if tensor_type in _suitable(one) else one.type
+            for one in self._matrices
+        }
+        if tensor_type not in types.values():
+            return False
+        self._source.quantize(types, "Q8_0", path)
+        return True
+
+    def add(self, tensor_type: str, path: Path) -> None:
+        """Measure a file's tensors of a type."""
+        values = TensorValues(path)
+        tensors = {one.name: one for one in read_tensors(path)}
+        self.fixed_bytes = path.stat().st_size - sum(
+            _padded(tensors[one.name].num_bytes) for one in self._matrices
+        )
+        for name, tensor in tensors.items():
+            if tensor.type != tensor_type:
+                continue
+            weights_RC = values[name]
+            self._bytes[name][tensor_type] = _padded(tensor.num_bytes)
+            self._errors[name][tensor_type] = self._output_error(name, weights_RC)
+            if tensor_type == ANCHOR or name in (EMBEDDING, HEAD) or not self._kl_nats[name]:
+                changes = self._changes(name, weights_RC)
+                self._kl_nats[name][tensor_type] = self._checkpoint.kl_nats(changes)
+
+    def options(self) -> dict[str, list[Option]]:
+        """Return every tensor's options, the measured KL carried over to types by their errors."""
+        options = {}
+        for one in self._matrices:
+            kl_nats, errors = self._kl_nats[one.name], self._errors[one.name]
+            options[one.name] = [Option(one.type, _padded(one.num_bytes), 0.0)]
+            if not kl_nats:
+                continue
+            anchor = next(iter(kl_nats))
+            per_error = kl_nats[anchor] / errors[anchor] if errors[anchor] else 0.0
+            options[one.name] += [
+                Option(name, num_bytes, kl_nats.get(name, per_error * errors[name]))
+                for name, num_bytes in self._bytes[one.name].items()
+            ]
+        return options
+
+    def _output_error(self, name: str, weights_RC: NDArray[np.float32]) -> float:
+        """Return the squared error of a matrix's output, summed over rows, per token."""
+        squares_C = np.square(weights_RC - self._base[name]).sum(0, dtype=np.float64)
+        return float((squares_C * self._importance.get(name, np.float32(1.0))).sum())
+
+    def _changes(self, name: str, weights_RC: NDArray[np.float32]) -> dict[str, Any]:
+        """Return weights under the checkpoint's name, rows in its order."""
+        import torch
+
+        checkpoint, source = self._source.checkpoint, self._sources[name]
+        rows_R1 = torch.arange(len(weights_RC))[:, None]
+        order_R = checkpoint.family.transform(source, rows_R1, checkpoint.config)[:, 0].numpy()
+        original_RC = np.empty_like(weights_RC)
+        original_RC[order_R] = weights_RC
+        return {source: original_RC}
+
+
+def _suitable(tensor: FileTensor) -> list[str]:
+    """Return the candidates whose blocks make up the tensor's rows."""
+    return [name for name in CANDIDATES if tensor.row_length % block_length(name) == 0]
+
+
+def _padded(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES

@@ -1,0 +1,147 @@
+"""The types that the tensors of a GGUF file really have.
+
+In: a GGUF file. Out: its tensors, and facts about their types for the user. Knows nothing of
+llama.cpp's recipes: what is told here was read back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+"""Both have types of their own in every recipe."""
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """One tensor of a file.
+
+    Attributes:
+        type: ggml's name of its type.
+        shape: Rows first; a row is what a block of a type must divide.
+        num_bytes: What it takes in the file, without padding.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    num_bytes: int
+
+    @property
+    def row_length(self) -> int:
+        """Values in a row."""
+        return self.shape[-1]
+
+    def num_bytes_as(self, tensor_type: str) -> int:
+        """Return what it would take as another type."""
+        block, block_bytes = _block_size(tensor_type)
+        return math.prod(self.shape) // block * block_bytes
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether llama.cpp quantizes it."""
+        return len(self.shape) > 1 and self.name.endswith(".weight")
+
+
+def read_tensors(path: Path) -> list[FileTensor]:
+    """Read what a file's header tells of its tensors."""
+    from gguf import GGUFReader
+
+    return [
+        FileTensor(
+            tensor.name,
+            tensor.tensor_type.name,
+            tuple(int(size) for size in reversed(tensor.shape)),
+            int(tensor.n_bytes),
+        )
+        for tensor in GGUFReader(path).tensors
+    ]
+
+
+class TensorValues:
+    """The values of a mapped file's tensors, made when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        from gguf import GGUFReader
+
+        self._tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        from gguf.quants import dequantize
+
+        tensor = self._tensors[name]
+        values: NDArray[np.float32] = dequantize(tensor.data, tensor.tensor_type)
+        return values.astype(np.float32, copy=False)
+
+
+def block_length(tensor_type: str) -> int:
+    """Return how many values a block of a type holds; rows consist of whole blocks."""
+    return _block_size(tensor_type)[0]
+
+
+def _block_size(tensor_type: str) -> tuple[int, int]:
+    """Return values and bytes of a block."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    values, num_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[tensor_type]]
+    return int(values), int(num_bytes)
+
+
+def bits_per_weight(path: Path) -> float:
+    """Return what the tensors of a file take, over how many values they hold."""
+    tensors = read_tensors(path)
+    num_weights = sum(math.prod(one.shape) for one in tensors)
+    return 8 * sum(one.num_bytes for one in tensors) / num_weights
+
+
+def count_fallbacks(tensors: list[FileTensor], tensor_type: str) -> dict[str, int]:
+    """Count the matrices that could not have a type, because their rows are no whole blocks of it.
+
+    Embedding and head are left out: recipes give them other types anyway.
+
+    Returns:
+        How many became what instead, by ggml's name of the type.
+    """
+    block = block_length(tensor_type)
+    return dict(
+        Counter(
+            one.type
+            for one in tensors
+            if one.is_matrix and one.name not in (EMBEDDING, HEAD) and one.row_length % block
+        ).most_common()
+    )
+
+
+def describe_tensors(path: Path, tensor_type: str | None) -> dict[str, Any]:
+    """Return a file's facts about its tensors' types.
+
+    Args:
+        tensor_type: What most of them should have become; None for a file of no such type.
+    """
+    tensors = read_tensors(path)
+    return {
+        "tensor_types": dict(Counter(one.type for one in tensors).most_common()),
+        "fallbacks": count_fallbacks(tensors, tensor_type) if tensor_type else {},
+    }
+
+
+def explain_fallbacks(path: Path, tensor_type: str) -> str | None:
+    """Say in words how many tensors have other types than the file's name tells, and why."""
+    tensors = read_tensors(path)
+    fallbacks = count_fallbacks(tensors, tensor_type)
+    if not fallbacks:
+        return None
+    block = block_length(tensor_type)
+    rows = sorted({one.row_length for one in tensors if one.is_matrix and one.row_length % block})
+    became = ", ".join(f"{count} {name}" for name, count in fallbacks.items())
+    return (
+        f"{sum(fallbacks.values())} of {len(tensors)} tensors are not {tensor_type} but {became}: "
+        f"rows of {' and '.join(map(str, rows))} are no multiple of {block}"
+    )

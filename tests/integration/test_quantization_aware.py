@@ -1,0 +1,199 @@
+"""Training to be good as a file: the phase on a tiny run, its weights beside llama.cpp's file."""
+
+import ctypes
+import json
+import shutil
+from pathlib import Path
+
+import gguf
+import llama_cpp
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.conversion.convert import write_base_gguf
+from train.config import TrainConfig
+from train.quantization_aware.weights import Quantization
+from train.stage import run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SETTINGS = {
+    "student": {"num_layers": 3},
+    "dtype": "float32",
+    "kd": {"weight": 1.0},
+    "learning_rate": 1e-3,
+    "max_steps": 2,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "batch_size": 4,
+    "quantization_aware": {"type": "Q4_0", "max_steps": 6, "learning_rate": 3e-3},
+}
+NUM_HEADS, NUM_KEY_VALUE_HEADS = 4, 2
+
+
+def config(**changes):
+    return TrainConfig.model_validate(SETTINGS | changes)
+
+
+def lines(run_directory, phase):
+    found = map(json.loads, run_directory.metrics_path.read_text().splitlines())
+    return [line for line in found if line.get("phase") == phase]
+
+
+def losses(run_directory):
+    found = lines(run_directory, "quantization_aware")
+    return {line["step"]: line["loss"] for line in found if "loss" in line}
+
+
+def weights(run_directory):
+    return load_file(run_directory.stage_dir("student") / "model.safetensors")
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_student_becomes_better_as_its_file(tiny_run, tiny_teacher_dir, method):
+    evaluation = {"every_steps": 3, "patience": 5, "num_generations": 1, "max_new_tokens": 4}
+    manifest = run(config(method=method, evaluation=evaluation), tiny_run)
+    facts = manifest.facts
+    measured = facts["evaluation"]
+    assert list(measured) == [
+        *("split", "untrained", "offline", "quantized_plain", "trained", "quantized_aware")
+    ]
+    plain, aware = (measured[f"quantized_{one}"]["kl_nats"] for one in ("plain", "aware"))
+    assert facts["quantization_aware"] == {
+        "type": "Q4_0",
+        "kl_nats_plain": plain,
+        "kl_nats_aware": aware,
+    }
+    assert aware < plain
+    assert plain != measured["offline"]["kl_nats"]
+    assert aware != measured["trained"]["kl_nats"]
+    assert list(losses(tiny_run)) == [3, 4, 5, 6, 7, 8]
+    on_the_way = [one for one in lines(tiny_run, "quantization_aware") if "eval_loss" in one]
+    assert [one["step"] for one in on_the_way] == [5, 8]
+    assert manifest.stats["steps"] == 8
+    student = AutoModelForCausalLM.from_pretrained(tiny_run.stage_dir("student"))
+    full = {name: one.clone() for name, one in student.named_parameters()}
+    Quantization.of(student, "Q4_0", "float32").replace_weights(student)
+    for name, one in student.named_parameters():
+        assert torch.equal(one, full[name]) == (one.ndim == 1)  # what is saved is not rounded
+    teacher = load_file(tiny_teacher_dir / "model.safetensors")
+    embedding = "model.embed_tokens.weight"
+    assert torch.equal(weights(tiny_run)[embedding], teacher[embedding])
+
+
+def test_the_last_measurement_is_that_of_the_saved_student(tiny_run):
+    """What is measured on the way is the quantized student, with the weights that are kept."""
+    evaluation = {"every_steps": 6, "num_generations": 0}
+    manifest = run(config(evaluation=evaluation), tiny_run)
+    (on_the_way,) = [one for one in lines(tiny_run, "quantization_aware") if "eval_loss" in one]
+    measured = manifest.facts["evaluation"]
+    kl_nats = on_the_way["eval_kl_nats"]  # of the validation split
+    distance = {name: abs(measured[name]["kl_nats"] - kl_nats) for name in list(measured)[1:]}
+    assert min(distance, key=distance.__getitem__) == "quantized_aware"
+
+
+def test_a_killed_phase_goes_on_and_ends_alike(tiny_run, tmp_path, kill_a_run, run_in_a_process):
+    whole = type(tiny_run)(tmp_path / "whole")
+    shutil.copytree(tiny_run.root, whole.root)
+    finished = run_in_a_process(whole, config())
+    kill_a_run(tiny_run, config(), "quantization_aware", 4)
+
+    resumed = run_in_a_process(tiny_run, config())
+    assert losses(tiny_run) == losses(whole)
+    assert resumed.facts == finished.facts
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(tiny_run)[name], tensor)
+
+
+def test_two_processes_share_out_quantized_weights(tiny_run, tmp_path, monkeypatch):
+    """FSDP2 on a CPU: each quantizes its own rows."""
+    alone = type(tiny_run)(tmp_path / "alone")
+    shutil.copytree(tiny_run.root, alone.root)
+    same = {"freeze": {"embeddings": False}, "evaluation": {"every_steps": 3, "num_generations": 0}}
+    run(config(batch_size=8, **same), alone)
+    fixture_dir = Path(__file__).parent.parent / "fixtures" / "fsdp_on_cpu"
+    monkeypatch.setenv("PYTHONPATH", str(fixture_dir))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run(config(launch="fsdp2", **same), tiny_run)
+    for name in ("loss", "eval_loss"):
+        found, expected = (
+            [line[name] for line in lines(one, "quantization_aware") if name in line]
+            for one in (tiny_run, alone)
+        )
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("file_type", "width", "tied"),
+    [
+        ("Q4_0", 64, True),
+        ("Q4_0", 256, True),
+        ("Q4_0", 256, False),
+        ("Q4_1", 64, False),
+        ("Q5_0", 64, True),
+        ("Q5_1", 64, True),
+        ("Q8_0", 256, True),
+        ("Q4_0", 48, True),
+    ],
+)
+def test_weights_are_those_of_llama_cpps_file(tmp_path, teacher_dir, file_type, width, tied):
+    """Tensor by tensor and bit by bit, though the file has rows of queries and keys in pairs."""
+    model = checkpoint(tmp_path / "model", teacher_dir, width, tied)
+    quantization = Quantization.of(model, file_type, "float32")
+    quantization.replace_weights(model)
+    expected = {name: one.detach().numpy() for name, one in model.named_parameters()}
+    tensors = quantized_file(tmp_path, file_type).tensors
+    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    found = {table.get_name(name, (".weight",)): name for name in expected}
+    assert {one.name for one in tensors} == found.keys()
+    for tensor in tensors:
+        name = found[tensor.name]
+        if name in quantization.types:
+            assert tensor.tensor_type.name == quantization.types[name]
+        read = gguf.dequantize(tensor.data, tensor.tensor_type).reshape(expected[name].shape)
+        assert (in_halves(read, name) == expected[name]).all(), name
+
+
+def checkpoint(directory, teacher_dir, width, tied):
+    torch.manual_seed(0)
+    settings = LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=width,
+        intermediate_size=160,
+        num_hidden_layers=2,
+        num_attention_heads=NUM_HEADS,
+        num_key_value_heads=NUM_KEY_VALUE_HEADS,
+        tie_word_embeddings=tied,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    model = AutoModelForCausalLM.from_config(settings)
+    model.save_pretrained(directory)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(teacher_dir / name, directory / name)
+    return model
+
+
+def quantized_file(directory, file_type):
+    """Return what llama.cpp makes of the checkpoint's F16 file."""
+    tokenizer = AutoTokenizer.from_pretrained(directory / "model")
+    base_path, path = directory / "base.gguf", directory / "file.gguf"
+    write_base_gguf(Checkpoint(directory / "model"), tokenizer, base_path, "F16", "a model")
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{file_type}")
+    params.nthread = 1
+    paths = (str(base_path).encode(), str(path).encode())
+    assert llama_cpp.llama_model_quantize(*paths, ctypes.byref(params)) == 0
+    return gguf.GGUFReader(path)
+
+
+def in_halves(weights, name):
+    """Undo llama.cpp's order of a Llama's queries and keys: pairs of rotary halves."""
+    num_heads = {"q_proj": NUM_HEADS, "k_proj": NUM_KEY_VALUE_HEADS}.get(name.split(".")[-2])
+    if num_heads is None:
+        return weights
+    pairs = weights.reshape(num_heads, -1, 2, weights.shape[1])
+    return pairs.swapaxes(1, 2).reshape(weights.shape)

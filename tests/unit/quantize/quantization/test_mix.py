@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from potstill.errors import ConfigError
+from quantize.quantization.mix import (
+    Measured,
+    MixSource,
+    _Measurement,
+    choose_mix,
+    measure,
+    refuse_too_small,
+)
+from quantize.quantization.planner import Option
+from quantize.quantization.tensors import TensorValues, read_tensors
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def source(make_base):
+    base = make_base("F32", intermediate_size=256)
+    return MixSource(base.checkpoint, base.base_path, base.imatrix_path, True, 1)
+
+
+@pytest.mark.usefixtures("few_candidates")
+def test_a_mix_has_its_size_and_its_types_to_the_byte(source, calibration, tmp_path):
+    measured = measure(source, calibration, tmp_path)
+    matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
+    assert measured.options.keys() == {one.name for one in matrices}
+    for name, of_tensor in measured.options.items():
+        costs = {option.type: option.kl_nats for option in of_tensor}
+        only_whole_super_blocks = {"Q4_K"} if "ffn_down" in name else set()
+        assert costs.keys() == {"F32", "IQ4_NL", "Q5_1", "Q8_0"} | only_whole_super_blocks
+        assert costs["F32"] == 0 < costs["Q8_0"] < costs["Q5_1"] < costs["IQ4_NL"]
+    smallest = measured.fixed_bytes + sum(
+        min(option.num_bytes for option in of_tensor) for of_tensor in measured.options.values()
+    )
+    costs_by_size = {}
+    for num_bytes in (smallest, smallest + 20_000, 10**6):
+        mix = choose_mix(measured, num_bytes)
+        path = tmp_path / "mix.gguf"
+        source.quantize(mix.types, mix.file_type, path)
+        assert path.stat().st_size == mix.num_bytes <= num_bytes
+        types = {one.name: one.type for one in read_tensors(path) if one.is_matrix}
+        assert types == mix.types
+        costs_by_size[mix.num_bytes] = mix.predicted_kl_nats
+    assert len(costs_by_size) == 3
+    ordered = [costs_by_size[size] for size in sorted(costs_by_size)]
+    assert ordered == sorted(ordered, reverse=True)
+    assert ordered[-1] == 0.0, "there is room for the base's own type"
+
+
+def test_weights_go_back_into_the_checkpoints_order(source, calibration):
+    """Of the base file itself, whose query and key rows are in another order."""
+    matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
+    measurement = _Measurement(source, calibration, matrices)
+    values = TensorValues(source.base_path)
+    for name in ("blk.0.attn_q.weight", "blk.1.attn_k.weight", "blk.0.ffn_up.weight"):
+        ((their_name, weights),) = measurement._changes(name, values[name]).items()
+        np.testing.assert_array_equal(weights, source.checkpoint.load(their_name))
+
+
+def test_what_was_measured_is_kept(tmp_path):
+    measured = Measured({"tensor": [Option("Q8_0", 40, 0.25)]}, 7)
+    measured.write(tmp_path / "measured.json")
+    assert Measured.read(tmp_path / "measured.json") == measured
+    mix = choose_mix(measured, 47)
+    assert (mix.num_bytes, mix.predicted_kl_nats, mix.file_type) == (47, 0.25, "Q8_0")
+    assert mix.per_group() == {"tensor": {"Q8_0": 1}}
+
+
+def test_a_size_below_the_smallest_is_refused_with_it(source):
+    with pytest.raises(ConfigError, match=r"at least (0\.\d+)") as caught:
+        refuse_too_small(source.base_path, 1e5, "student-0.1MB")
+    smallest = float(str(caught.value.expected).rsplit(" ", 1)[1])
+    refuse_too_small(source.base_path, smallest * 1e6, "student")
+    with pytest.raises(ConfigError):
+        refuse_too_small(source.base_path, smallest * 1e6 - 1e4, "student")

@@ -1,0 +1,79 @@
+"""A model that computes with the weights that a quantized file will hold.
+
+In: a model with weights in full precision. Out: the same model, its weights replaced for a while
+or for good. Knows nothing of training.
+
+Gradients that are formed meanwhile are those at the quantized weights; taken for gradients of the
+full ones they are the straight-through estimate (Bengio et al. 2013, section 4). As parameters are
+replaced in place, whatever wraps a model or shards it by rows sees nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from train.quantization_aware.blocks import read_back
+from train.quantization_aware.tensors import tensor_types
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What becomes of a model's weights in a file."""
+
+    types: Mapping[str, str]
+    """Keys of `BLOCK_TYPES`, or "F16", by parameter name."""
+    save_dtype: torch.dtype
+    """The precision in which the weights are saved before a file is made of them."""
+
+    @classmethod
+    def of(cls, model: Any, file_type: str, save_dtype: str) -> Self:  # noqa: ANN401
+        """Return that of all weight matrices in a file of the type.
+
+        Raises:
+            TrainingError: The model has weights that are not quantized row by row.
+        """
+        return cls(tensor_types(model, file_type), getattr(torch, save_dtype))
+
+    def without(self, names: Set[str]) -> Self:
+        """Return that of the other parameters."""
+        types = {name: one for name, one in self.types.items() if name not in names}
+        return type(self)(types, self.save_dtype)
+
+    @torch.no_grad()
+    def replace_weights(self, model: Any) -> None:  # noqa: ANN401  (untyped library)
+        """Give a model quantized weights for good."""
+        for name, weights in self._weights_of(model).items():
+            weights.copy_(read_back(weights.to(self.save_dtype), self.types[name]))
+
+    @contextmanager
+    def applied(self, model: Any) -> Iterator[None]:  # noqa: ANN401  (untyped library)
+        """Let a model have quantized weights for the block; the full ones are kept beside them."""
+        full = {name: weights.clone() for name, weights in self._weights_of(model).items()}
+        try:
+            self.replace_weights(model)
+            yield
+        finally:
+            for name, weights in self._weights_of(model).items():
+                weights.copy_(full[name])
+
+    def _weights_of(self, model: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        """Return this process's rows of each matrix: blocks do not reach beyond a row.
+
+        What FSDP has gathered for a forward pass that is over is a copy of them, and is let go.
+        """
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        parameters = {name: model.get_parameter(name).detach() for name in self.types}
+        return {
+            name: one.to_local() if isinstance(one, DTensor) else one
+            for name, one in parameters.items()
+        }
