@@ -9,8 +9,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -52,20 +52,36 @@ class Stage:
 
     def run(self, table: Table, run_directory: RunDirectory) -> Manifest:
         """Do the stage's work; what is finished already is left alone."""
-        manifest: Manifest = import_module(f"{self.name}.stage").run(table, run_directory)
+        with self._libraries():
+            manifest: Manifest = import_module(f"{self.name}.stage").run(table, run_directory)
         return manifest
 
     def run_share(self, table: Table, run_directory: RunDirectory, share: str) -> bool:
         """Do one share of the stage's work; return whether all shares are done."""
-        shards = import_module(f"{self.name}.shards")
-        is_last: bool = shards.run_shard(table, run_directory, share)
+        with self._libraries():
+            shards = import_module(f"{self.name}.shards")
+            is_last: bool = shards.run_shard(table, run_directory, share)
         return is_last
 
     def estimate(self, table: Table, workload: Workload | None) -> tuple[Estimate, Workload]:
         """Estimate the stage's cost, and what it leaves to the next one."""
-        module = import_module(f"{self.name}.estimate")
-        estimated: tuple[Estimate, Workload] = module.estimate(table, workload)
+        with self._libraries():
+            module = import_module(f"{self.name}.estimate")
+            estimated: tuple[Estimate, Workload] = module.estimate(table, workload)
         return estimated
+
+    @contextmanager
+    def _libraries(self) -> Iterator[None]:
+        """Report a library that is not installed by the name of the extra that installs it."""
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            raise PotstillError(
+                f"{self.name} needs a Python package that is not installed",
+                found=f"no module named {error.name!r}",
+                hint=f"pip install 'potstill[{self.name}]'"
+                + (", with cpu or gpu beside it for vLLM" if self.name == "generate" else ""),
+            ) from error
 
 
 COMPARE = Stage(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from potstill.pipeline import PIPELINE, STAGES
 ROOT = Path(__file__).parents[2]
 ROOMS = ("potstill", "generate", "train", "quantize", "serve", "compare")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def source_id(path):
@@ -58,23 +56,6 @@ def test_unit_tests_mirror_the_tree():
         folder = ROOT / path.parent.relative_to(ROOT / "tests" / "unit")
         subject = path.stem.removeprefix("test_")
         assert (folder / f"{subject}.py").is_file() or (folder / subject).is_dir(), source_id(path)
-
-
-def test_the_lock_holds_what_the_project_names():
-    locked = {
-        match[1].lower().replace("_", "-"): match[2]
-        for name in ("cpu.txt", "cpu-torch.txt")
-        for line in (ROOT / "requirements" / name).read_text().splitlines()
-        if (match := re.match(r"([A-Za-z0-9_.-]+)==(\S+)", line))
-    }
-    extras = PROJECT["project"]["optional-dependencies"]
-    named = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
-    for extra in ("cpu", "postgresql", "ray"):
-        named += extras[extra]
-    for requirement in named:
-        name, version = re.sub(r"\[.*\]", "", requirement).split("==")
-        assert locked[name].split("+")[0] == version, name
-    assert not {"torchvision", "torchaudio", "torchcodec"} & set(locked), "they break transformers"
 
 
 def test_the_tree_in_the_documents_is_the_tree():

@@ -124,6 +124,16 @@ def test_overrides_count_above_all_else(run_directory, tmp_path, base):
     assert train.seed == (0 if base == "preset" else 5)
 
 
+def test_a_library_that_is_absent_is_reported_with_its_extra(run_directory, fake_room):
+    def run(_table, _run_directory):
+        import a_library_that_nobody_wrote  # noqa: F401
+
+    fake_room("train", run)
+    with pytest.raises(PotstillError, match="a_library_that_nobody_wrote") as caught:
+        TRAIN.run(TRAIN.table_class()(), run_directory)
+    assert "'potstill[train]'" in caught.value.hint
+
+
 def test_an_error_names_where_the_value_came_from(run_directory, tmp_path):
     (tmp_path / "mine.toml").write_text("[train]\nmax_steps = 0\n")
     with pytest.raises(ConfigError) as caught:

