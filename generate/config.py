@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +14,8 @@ from generate.teachers.endpoint_config import EndpointConfig
 from generate.teachers.engine_config import EngineConfig
 from generate.teachers.ray_config import RayConfig
 from potstill.config import Table
+
+logger = logging.getLogger(__name__)
 
 
 class TeacherConfig(Table):
@@ -152,10 +155,6 @@ class GenerateConfig(Table):
     """How conversations go on, and how many there are."""
     curation: CurationConfig = CurationConfig()
     """What is left out."""
-    hidden_states: bool = False
-    """Store the teacher's final hidden states in int8 beside the conversations: the full
-    distribution for whoever has its output head, about one byte per dimension and token, so for
-    narrow teachers. `sampling.top_logprobs = 1` then leaves them in place of the distributions."""
     copy_to: str | None = Field(default=None, min_length=1)
     """URL to which the finished conversations are copied, such as s3://bucket/name: any that fsspec
     knows, with the file system's package installed. None copies nothing."""
@@ -163,6 +162,15 @@ class GenerateConfig(Table):
     """How vLLM runs."""
     ray: RayConfig | None = None
     """A Ray cluster that holds copies of the teacher; None: this machine alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_hidden_states(cls, content: Any) -> Any:  # noqa: ANN401  (not yet validated)
+        """Ignore `hidden_states = false`, which earlier runs have in their `config.toml`."""
+        if isinstance(content, dict) and content.get("hidden_states") is False:
+            logger.warning("generate.hidden_states is ignored: the key was removed")
+            return {key: value for key, value in content.items() if key != "hidden_states"}
+        return content
 
     @property
     def has_replicas(self) -> bool:

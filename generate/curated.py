@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from heapq import nsmallest
@@ -31,7 +30,6 @@ from generate.page import render_summary
 from generate.parts import part_paths
 from generate.prompts import first_question
 from generate.summary import Summary, summarize
-from generate.teachers.at_hand import TeacherAtHand
 from potstill.distributions import parquet_options
 from potstill.errors import TeacherError
 from potstill.files import disk_errors, replacing, write_text_atomically
@@ -50,9 +48,7 @@ NUM_SAMPLES = 12
 """Conversations shown on the page."""
 
 
-def make_conversations(
-    config: GenerateConfig, teacher: TeacherAtHand, run_directory: RunDirectory
-) -> Manifest:
+def make_conversations(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
     """Filter the samples and describe what is left.
 
     Raises:
@@ -61,10 +57,7 @@ def make_conversations(
     """
     session = run_directory.open_stage(
         "conversations",
-        {
-            "curation": config.curation.to_json() | file_digests(config.curation),
-            "hidden_states": config.hidden_states,
-        },
+        {"curation": config.curation.to_json() | file_digests(config.curation)},
         inputs=("prompts", "samples"),
         replace=True,
     )
@@ -97,8 +90,6 @@ def make_conversations(
             "num_redacted": prompt_facts["num_redacted"],
             "languages": dict(found.languages.most_common()),
         }
-        if config.hidden_states:
-            _write_hidden_states(config, teacher, paths)
         write_text_atomically(session.dir / "README.md", render_card(facts, summary))
         page = render_summary(facts, summary, found.samples)
         write_text_atomically(session.dir / "summary.html", page)
@@ -226,18 +217,6 @@ class _RowGroups:
         )
         self._num_files += 1
         return self._writer
-
-
-def _write_hidden_states(
-    config: GenerateConfig, teacher: TeacherAtHand, paths: Iterable[Path]
-) -> None:
-    # Imported here: few runs want them, and they bring torch.
-    from generate.hidden_files import write_hidden_states
-    from generate.hidden_states import HiddenStateReader
-
-    checkpoint = teacher.checkpoint
-    reader = HiddenStateReader(checkpoint.dir, checkpoint.dtype, config.teacher.lora)
-    write_hidden_states(paths, reader)
 
 
 def _report(summary: Summary, dropped: dict[str, int], run_directory: RunDirectory) -> None:

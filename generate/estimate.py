@@ -62,9 +62,6 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
     num_conversations = num_prompts * min(turns.num_answers, turns.num_sampled)
     served = config.teacher.endpoint is not None
     num_stored = num_conversations * completion_tokens
-    token_bytes = COPIES * BYTES_PER_LOGPROB * entries
-    if config.hidden_states:
-        token_bytes += shape.hidden_size
     copies = 0 if served else config.engine.data_parallel_size
     cost = Estimate(
         stage="generate",
@@ -72,7 +69,7 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
         flops=0.0 if served else 2.0 * shape.num_parameters * tokens,
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
-        disk_bytes=token_bytes * num_stored,
+        disk_bytes=COPIES * BYTES_PER_LOGPROB * entries * num_stored,
         memory_bytes=PROCESS_BYTES
         + copies * (2.0 * shape.num_parameters + config.engine.kv_cache_bytes + PROCESS_BYTES),
     )

@@ -39,7 +39,7 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
                 make_parts(config, teacher, run_directory, session)
             finish_samples(config, teacher, session, run_directory)
             teacher.close()
-        manifest = make_conversations(config, teacher, run_directory)
+        manifest = make_conversations(config, run_directory)
     finally:
         teacher.close()
     if config.copy_to is not None:

@@ -321,30 +321,6 @@ def decode_row(row: Mapping[str, npt.NDArray[Any]]) -> TokenDistributions:
     )
 
 
-def tail_prior(distributions: Iterable[TokenDistributions], vocab_size: int) -> Floats:
-    """Return how to spread a position's tail mass over the ids that are no entry: float32 [V].
-
-    An id's share is 1 + the number of positions that have it as an entry. It needs no bytes of its
-    own, since it is made from the stored entries.
-    """
-    counts_V = np.ones(vocab_size, dtype=np.int64)
-    for part in distributions:
-        counts_V += np.bincount(part.top_token_ids_N, minlength=vocab_size)
-    shares_V: Floats = (counts_V / counts_V.sum()).astype(np.float32)
-    return shares_V
-
-
-def conversation_tail_prior(prior_V: Floats, conversation: TokenDistributions) -> Floats:
-    """Return how to spread the tail mass of one conversation's positions: float32 [V].
-
-    The mean of the data set's `tail_prior` and of the shares that ids have among the conversation's
-    own entries: what is said here is likelier to be said again.
-    """
-    counts_V = np.bincount(conversation.top_token_ids_N, minlength=len(prior_V))
-    shares_V: Floats = ((prior_V + counts_V / counts_V.sum()) / 2).astype(np.float32)
-    return shares_V
-
-
 def _row_lengths(columns: Sequence[pa.Array], counts_T: Counts) -> Counts:
     """Return each row's tokens, after a check that its columns agree."""
     if any(column.null_count for column in columns):

@@ -24,7 +24,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from _encodings import (
     DISTILLKIT,
@@ -38,13 +37,11 @@ from _encodings import (
     ours_within,
     plain,
     random_sampling,
-    written,
 )
 
 from generate.config import TeacherConfig
 from generate.embedded import embedded_checkpoint
-from potstill.distributions import TokenDistributions, conversation_tail_prior, tail_prior
-from potstill.hidden_states import HiddenStateCodec
+from potstill.distributions import TokenDistributions
 
 NUM_CONVERSATIONS = 96
 MAX_PROMPT_TOKENS, MAX_ANSWER_TOKENS = 48, 160
@@ -203,6 +200,24 @@ def entries(ids_TK: torch.Tensor, probabilities_TK: torch.Tensor) -> TokenDistri
     return TokenDistributions.from_padded(ids_TK.numpy(), logprobs_TK, np.zeros(len(ids_TK)))
 
 
+def tail_prior(entries: TokenDistributions, vocab_size: int) -> np.ndarray:
+    """Return shares [V] for the ids that are no entry: 1 + the positions with the id as an entry.
+
+    It needs no bytes of its own, since it is made from the stored entries.
+    """
+    counts_V = 1 + np.bincount(entries.top_token_ids_N, minlength=vocab_size)
+    return (counts_V / counts_V.sum()).astype(np.float32)
+
+
+def conversation_tail_prior(prior_V: np.ndarray, conversation: TokenDistributions) -> np.ndarray:
+    """Return the mean of a data set's prior and the shares of ids among a conversation's entries.
+
+    What is said in a conversation is likelier to be said in it again.
+    """
+    counts_V = np.bincount(conversation.top_token_ids_N, minlength=len(prior_V))
+    return ((prior_V + counts_V / counts_V.sum()) / 2).astype(np.float32)
+
+
 def from_entries(stored: Stored, answers: Answers) -> Decoded:
     """Return what an encoding's entries decode to at tested positions."""
     ids_TK = torch.from_numpy(stored.ids_TK.astype(np.int64))
@@ -214,7 +229,7 @@ def from_entries(stored: Stored, answers: Answers) -> Decoded:
     else:
         tested_T = torch.from_numpy(answers.tested_T)
         others = entries(ids_TK[~tested_T], probabilities_TK[~tested_T])
-        prior_V = tail_prior([others], len(even_V))
+        prior_V = tail_prior(others, len(even_V))
         ids_TK, probabilities_TK = ids_TK[tested_T], probabilities_TK[tested_T]
 
         def own_V(chunk: torch.Tensor) -> torch.Tensor:
@@ -234,22 +249,6 @@ def from_entries(stored: Stored, answers: Answers) -> Decoded:
         float((ids_TK >= 0).sum(1).float().mean()),
         float((1 - probabilities_TK.sum(1)).clamp_min(0).mean()),
         dense,
-    )
-
-
-def from_hidden_states(answers: Answers, sharpness: float) -> Decoded:
-    """Return what int8 hidden states decode to at tested positions."""
-    parts = [one.numpy() for one in answers.hidden_TD.split(answers.lengths)]
-    codec = HiddenStateCodec.fit(parts[1:TEST_EVERY])
-    table = pa.table(codec.encode(parts), schema=pa.schema(codec.fields()))
-    num_bytes, batch = written(table, use_dictionary=False)
-    hidden_TD = torch.from_numpy(np.concatenate(codec.decode(batch))[answers.tested_T])
-    return Decoded(
-        f"{OURS} int8 hidden state, D = {hidden_TD.shape[1]}",
-        num_bytes / len(answers.sampled_T),
-        0.0,
-        0.0,
-        [lambda chunk: log_probabilities(hidden_TD[chunk], answers.head_VD, sharpness).exp()],
     )
 
 
@@ -273,7 +272,6 @@ def measure(answers: Answers, sharpness: float) -> tuple[float, list[Row]]:
         random_sampling((full(chunk).exp() for chunk in chunks), len(answers.sampled_T)),
     ]
     decoded = [from_entries(one, answers) for one in stored]
-    decoded.append(from_hidden_states(answers, sharpness))
     sums = np.zeros((len(decoded), 2, NUM_SPREADS))
     for chunk in chunks:
         logprobs_TV = full(chunk)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from generate.hidden_files import read_hidden_states
 from potstill.chat import render_text
 from potstill.files import write_text_atomically
 from potstill.rundir import RunDirectory
@@ -99,7 +98,6 @@ def test_turns_go_on_by_token_ids_and_stored_answers_score_alike(generate, tmp_p
         turns__min_turns=2,
         turns__max_turns=3,
         turns__max_user_tokens=48,
-        hidden_states="true",
     )
     conversations = kept(run_directory)
     assert asked(conversations) == sorted(QUESTIONS)
@@ -110,16 +108,6 @@ def test_turns_go_on_by_token_ids_and_stored_answers_score_alike(generate, tmp_p
     for one in finished:
         written = render_text(tokenizer, [*one.given, *one.completion], add_generation_prompt=False)
         assert tokenizer.decode(one.token_ids) == written.removesuffix("\n")
-
-    directory = run_directory.stage_dir("conversations")
-    states = {
-        conversation_id: hidden_TD
-        for path in directory.glob("hidden_states-*.parquet")
-        for conversation_id, hidden_TD in read_hidden_states(path)
-    }
-    assert {name: len(hidden_TD) for name, hidden_TD in states.items()} == {
-        one.conversation_id: len(one.signal.counts_T) for one in conversations
-    }
 
     stored = [
         {"messages": [turn.to_chat() for turn in (*one.given, *one.completion)]} for one in finished

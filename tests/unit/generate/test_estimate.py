@@ -83,11 +83,6 @@ def test_what_is_improbable_takes_no_disk(estimated):
     assert few / all_ == pytest.approx(module.STORED_LOGPROBS / 128)
 
 
-def test_hidden_states_take_a_byte_per_dimension_and_token(estimated):
-    plain, hidden = estimated()[0], estimated(hidden_states=True)[0]
-    assert hidden.disk_bytes - plain.disk_bytes == pytest.approx(480 * SHAPE.hidden_size)
-
-
 def test_memory_counts_every_copy_of_this_machine(estimated):
     one, two = (
         estimated(engine={"data_parallel_size": count, "kv_cache_bytes": 10**9})[0].memory_bytes

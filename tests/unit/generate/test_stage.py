@@ -385,23 +385,3 @@ def test_the_limit_of_the_context_is_exact(configured, run_directory, toys, spar
     config = configured(engine={"max_model_len": longest + 60 + spare})
     assert run(config, run_directory).facts["num_failed"] == num_failed
     assert len(toys.loaded[0].asked) == NUM_PROMPTS - num_failed
-
-
-def test_hidden_states_are_read_once_the_answers_are_filtered(
-    configured, run_directory, toys, monkeypatch
-):
-    class Reader:
-        def __init__(self, directory, dtype, lora):
-            assert (directory, dtype, lora) == (toys.checkpoint.dir, "float32", None)
-
-        def read(self, conversations):
-            assert toys.loaded[0].closed
-            return [one.signal.sampled_logprobs_T[:, None] for one in conversations]
-
-    monkeypatch.setattr("generate.hidden_states.HiddenStateReader", Reader)
-    config = configured(hidden_states=True)
-    manifest = run(config, run_directory)
-    names = [output.path for output in manifest.outputs]
-    assert [name for name in names if name.startswith("hidden_states-")] == [
-        f"hidden_states-{split}-00000.parquet" for split in ("test", "train", "validation")
-    ]

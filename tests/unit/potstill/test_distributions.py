@@ -14,13 +14,11 @@ from potstill.distributions import (
     MAX_SQRT_ERROR,
     MIN_DECODED_PROBABILITY,
     TokenDistributions,
-    conversation_tail_prior,
     decode,
     decode_row,
     encode,
     parquet_options,
     signal_fields,
-    tail_prior,
 )
 from potstill.errors import ArtifactError
 
@@ -389,12 +387,3 @@ def test_columns_that_do_not_fit_are_refused(name, values):
     batch = to_batch([distributions([[(1, 0.5), (2, 0.1)], [(1, 0.5)]]), distributions([[(3, 1)]])])
     with pytest.raises(ArtifactError, match="do not fit one another"):
         decode(with_column(batch, name, values))
-
-
-def test_tail_priors_count_the_positions_that_keep_an_id():
-    parts = [distributions([[(0, 0.5), (1, 0.1)], [(1, 0.5)]]), distributions([[(1, 0.2)]])]
-    np.testing.assert_allclose(tail_prior(parts, 4), np.array([2, 4, 1, 1]) / 8)
-
-    np.testing.assert_allclose(tail_prior([], 4), 0.25)
-    prior = conversation_tail_prior(tail_prior(parts, 4), parts[0])
-    np.testing.assert_allclose(prior, [(1 / 4 + 1 / 3) / 2, (1 / 2 + 2 / 3) / 2, 1 / 16, 1 / 16])
