@@ -1,10 +1,8 @@
-"""What this machine's processor can do, as far as it matters to several stages.
-
-In: what Linux says of it. Out: yes or no. Knows nothing of what it is asked for.
-"""
+"""What this machine's processor can do, as far as it matters to several stages."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +11,7 @@ CPUINFO_PATH = Path("/proc/cpuinfo")
 
 @cache
 def has_amx() -> bool:
-    """Tell whether it has Intel's matrix tiles, on which llama.cpp crashes.
+    """Return whether it has Intel's matrix tiles, on which llama.cpp crashes.
 
     Where a compiler has optimized the tiles' configuration away, the first product of a quantized
     matrix ends the process (github.com/ggml-org/llama.cpp/issues/20824, seen with llama-cpp-python
@@ -24,3 +22,8 @@ def has_amx() -> bool:
     except OSError:
         return False
     return any(line.startswith("flags") and " amx_tile" in line for line in lines)
+
+
+def usable_threads(num_threads: int | None = None) -> int:
+    """Return the configured number of threads; for 0 or None, as many as this process may use."""
+    return num_threads or len(os.sched_getaffinity(0))

@@ -53,8 +53,8 @@ class LikelihoodJudge:
         return [self._judge(pair) for pair in pairs]
 
     def _measure(self, pairs: Sequence[Pair], label: str) -> None:
-        from compare.measurement.gguf_model import GgufModel
         from compare.measurement.likelihood import answer_ids, mean_logprob
+        from potstill.llama.context import measuring
 
         # A token is a byte at least.
         longest = max(
@@ -64,7 +64,7 @@ class LikelihoodJudge:
         )
         with (
             track(f"{self.name} judges {label}", len(pairs), "pairs") as progress,
-            GgufModel(self._path, longest + SPARE_TOKENS, self._num_threads) as model,
+            measuring(self._path, longest + SPARE_TOKENS, self._num_threads) as context,
         ):
             for pair in pairs:
                 prompt_ids = pair.question.prompt_token_ids or ()
@@ -73,7 +73,9 @@ class LikelihoodJudge:
                     ("teacher", pair.teacher, pair.teacher_finished),
                 )
                 values = {
-                    role: mean_logprob(model, prompt_ids, answer_ids(model, text, finished=ended))
+                    role: mean_logprob(
+                        context, prompt_ids, answer_ids(context.model, text, finished=ended)
+                    )
                     for role, text, ended in answers
                 }
                 self._cache.put(self._key(pair), values)

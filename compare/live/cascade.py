@@ -16,12 +16,12 @@ from rich.console import Console
 from compare.answers.questions import Question
 from compare.config import CompareConfig
 from compare.live.threshold import Confident, Threshold, fit_threshold
-from compare.measurement.gguf_model import GgufModel
 from compare.measurement.heldout import read_questions
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
 from compare.report.verdict import EQUAL, ScaleName
 from potstill.errors import ArtifactError, ConfigError
+from potstill.llama.context import measuring
 from potstill.progress import track
 from potstill.rundir import RunDirectory
 from potstill.schema import Value
@@ -168,11 +168,11 @@ def _confidences(
     found = {}
     with (
         track("reckoning the student's confidence", len(answers), "answers") as progress,
-        GgufModel(run.path(run.recommended), longest + SPARE_TOKENS, num_threads) as model,
+        measuring(run.path(run.recommended), longest + SPARE_TOKENS, num_threads) as context,
     ):
         for row in answers:
-            ids = answer_ids(model, row["answer"], finished=row["finish_reason"] == "stop")
-            value = mean_logprob(model, prompts[row["prompt_id"]], ids)
+            ids = answer_ids(context.model, row["answer"], finished=row["finish_reason"] == "stop")
+            value = mean_logprob(context, prompts[row["prompt_id"]], ids)
             if value is not None:
                 found[row["prompt_id"], row["sample"]] = value
             progress.advance()

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compare.measurement.gguf_model import GgufModel
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.errors import ManifestMismatchError
 from potstill.fidelity import Fidelity, FidelityMeter
+from potstill.llama.context import Context, log_softmax, measuring
 from potstill.schema import Conversation
 
 
@@ -40,21 +40,22 @@ def measure_fidelity(
         drawn: Whether `potstill.fidelity.tokens_are_draws` of the conversations' facts.
 
     Raises:
-        BackendError: llama.cpp cannot run the file.
+        ArtifactError: llama.cpp cannot load the file.
+        BackendError: llama.cpp cannot run it.
         ManifestMismatchError: The file has fewer tokens than the teacher used.
     """
     meter = FidelityMeter(drawn=drawn)
     longest = max(len(conversation.token_ids) for conversation in held_out)
-    with GgufModel(gguf_path, longest, num_threads) as model:
+    with measuring(gguf_path, longest, num_threads) as context:
         for conversation in held_out:
             teacher = TeacherRows.of(conversation)
-            _require_vocabulary(gguf_path, model.vocab_size, teacher)
-            meter.add(teacher, student_rows(model, conversation, teacher))
+            _require_vocabulary(gguf_path, context.model.vocab_size, teacher)
+            meter.add(teacher, student_rows(context, conversation, teacher))
             on_conversation()
     return meter.result()
 
 
-def student_rows(model: GgufModel, conversation: Conversation, teacher: TeacherRows) -> StudentRows:
+def student_rows(context: Context, conversation: Conversation, teacher: TeacherRows) -> StudentRows:
     """Run a model over a stored conversation and gather its distribution at the teacher's ids.
 
     The logits that follow a token predict the next one; those of the user's turns are left out.
@@ -63,7 +64,7 @@ def student_rows(model: GgufModel, conversation: Conversation, teacher: TeacherR
     first = position = int(predicting_T[0])
     tokens = conversation.token_ids[: predicting_T[-1] + 1].tolist()
     parts, done = [], 0
-    for logits_LV in model.logits(tokens, start=first):
+    for logits_LV in context.logits(tokens, start=first):
         end = int(np.searchsorted(predicting_T, position + len(logits_LV)))
         logits_TV = logits_LV[predicting_T[done:end] - position]
         parts.append(_chunk_rows(log_softmax(logits_TV), teacher[done:end]))
@@ -82,14 +83,6 @@ def _chunk_rows(logprobs_TV: NDArray[np.float64], teacher: TeacherRows) -> Stude
         max_logprobs_T=logprobs_TV.max(-1),
         lowest_logprobs_TN=np.sort(lowest_TN, -1),
     )
-
-
-def log_softmax(logits_TV: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return log-probabilities [T, V] in nats, in double precision."""
-    shifted = logits_TV.astype(np.float64)
-    shifted -= shifted.max(-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return shifted
 
 
 def _require_vocabulary(gguf_path: Path, vocab_size: int, teacher: TeacherRows) -> None:

@@ -14,7 +14,6 @@ from compare.answers.endpoint import free_port, running_endpoint
 from compare.config import CompareConfig
 from compare.judges.config import LlmJudgeConfig
 from compare.measurement.fidelity import measure_fidelity
-from compare.measurement.gguf_model import GgufModel
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.report.report import Report
 from compare.report.table import cells
@@ -22,6 +21,7 @@ from compare.stage import run, run_with_endpoint
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.errors import ArtifactError, BackendUnavailableError, ManifestMismatchError
 from potstill.fidelity import Fidelity, FidelityMeter
+from potstill.llama.context import measuring
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
@@ -236,10 +236,10 @@ def test_likelihood_of_an_answer_is_torchs(gguf_files, teacher_dir, held_out):
     conversation = held_out[1]
     prompt_ids = conversation.token_ids[: conversation.turns[0].start].tolist()
     text = "The sky is blue, isn't it? <|im_end|> \n\n 42 Grüße 🙂"
-    with GgufModel(gguf_files["teacher-F16"], 512, 2) as model:
-        ids = answer_ids(model, text, finished=True)
-        found = mean_logprob(model, prompt_ids, ids)
-        assert mean_logprob(model, prompt_ids, []) is None
+    with measuring(gguf_files["teacher-F16"], 512, 2) as context:
+        ids = answer_ids(context.model, text, finished=True)
+        found = mean_logprob(context, prompt_ids, ids)
+        assert mean_logprob(context, prompt_ids, []) is None
     plain = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert ids == [*plain, tokenizer.eos_token_id]
     with torch.no_grad():

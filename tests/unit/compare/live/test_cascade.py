@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from compare.measurement.gguf_model import GgufModel
-from compare.measurement.likelihood import mean_logprob
+from compare.measurement.likelihood import answer_ids, mean_logprob
 from potstill import cli
+from potstill.llama.context import measuring
 from potstill.rundir import RunDirectory
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
 
@@ -98,11 +98,10 @@ def test_a_student_that_ties_answers_alone(compared, fit):
 def test_what_the_student_is_unsure_of_is_the_teachers(compared, fit):
     directory = compared([0.5] * NUM_PROMPTS)
     prompts = {n: [1, 40 + n] for n in range(NUM_PROMPTS)}
-    with GgufModel(directory.stage_dir("gguf") / "student.gguf", 64, 1) as model:
+    with measuring(directory.stage_dir("gguf") / "student.gguf", 64, 1) as context:
+        model = context.model
         confidence = {
-            n: mean_logprob(
-                model, prompt, [*model.tokenize(f"Answer {n}"), model.end_of_turn]
-            )
+            n: mean_logprob(context, prompt, answer_ids(model, f"Answer {n}", finished=True))
             for n, prompt in prompts.items()
         }  # fmt: skip
     unsure = sorted(confidence, key=confidence.__getitem__)[: NUM_PROMPTS // 2]

@@ -3,9 +3,9 @@
 import gguf
 import pytest
 
-from compare.measurement.gguf_model import GgufModel
 from compare.measurement.run_files import RunFiles
 from compare.measurement.untrained import untrained_file, write_without_layers
+from potstill.llama.model import LlamaModel
 from tests.fixtures.tiny_gguf import WIDTH, write_tiny_gguf
 from tests.unit.compare.conftest import manifest_with
 
@@ -30,9 +30,9 @@ def test_the_layers_that_stay_move_up_and_the_file_is_a_model(teacher_dir, tmp_p
     assert set(pruned) == {name for name in whole if not name.startswith("blk.1.")}
     for name, data in pruned.items():
         assert (data == whole[name.replace("blk.0.", "blk.1.")]).all()
-    with GgufModel(path, 32, 1) as model, GgufModel(teacher_dir / "teacher.gguf", 32, 1) as other:
-        ids = model.tokenize("Hello there")
-        assert ids == other.tokenize("Hello there")
+    with LlamaModel(path) as model, LlamaModel(teacher_dir / "teacher.gguf") as other:
+        ids = model.tokenize("Hello there", parse_special=False)
+        assert ids == other.tokenize("Hello there", parse_special=False)
         assert model.end_of_turn == other.end_of_turn
 
 

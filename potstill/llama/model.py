@@ -1,0 +1,142 @@
+"""A GGUF file in llama.cpp: its weights, vocabulary and chat template."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import llama_cpp
+
+from potstill.errors import ArtifactError
+from potstill.llama.library import forget_errors, initialize, model_params, quoted_errors
+
+
+class LlamaModel:
+    """A loaded file. Its methods may be called from any thread.
+
+    Args:
+        path: A GGUF file; split files are not supported.
+        for_measurement: See `model_params`.
+
+    Raises:
+        ArtifactError: It is missing or llama.cpp cannot load it.
+    """
+
+    def __init__(self, path: Path, *, for_measurement: bool = False) -> None:
+        initialize()
+        if not path.is_file():
+            raise ArtifactError("the model file does not exist", where=path)
+        forget_errors()
+        self.path = path
+        params = model_params(for_measurement=for_measurement)
+        self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            raise ArtifactError(
+                "the model cannot be loaded",
+                where=path,
+                expected="an intact GGUF file",
+                found=quoted_errors(),
+                hint="make the file again",
+            )
+        self.vocab = llama_cpp.llama_model_get_vocab(self.pointer)
+        self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
+        self.training_context_tokens = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
+        self._pieces: dict[int, bytes] = {}
+
+    def close(self) -> None:
+        """Free the weights; nothing made from this model may be used afterwards."""
+        llama_cpp.llama_model_free(self.pointer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source of the model's chat template; None when the file has none."""
+        source = llama_cpp.llama_model_chat_template(self.pointer, None)
+        return None if source is None else source.decode()
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """Return the token ids of `text`; nothing is added at its start or end.
+
+        Args:
+            parse_special: Whether the text of a control token, such as `<|im_end|>`, becomes that
+                token; otherwise it is text like any other.
+        """
+        content = text.encode()
+        capacity = len(content) + 16
+        while True:
+            tokens = (llama_cpp.llama_token * capacity)()
+            count = llama_cpp.llama_tokenize(
+                self.vocab, content, len(content), tokens, capacity, False, parse_special
+            )
+            if count >= 0:
+                return list(tokens[:count])
+            capacity = -count
+
+    def piece(self, token_id: int) -> bytes:
+        """Return the bytes a token writes: maybe a part of a character; none for control tokens."""
+        if token_id not in self._pieces:
+            self._pieces[token_id] = self._piece(token_id, special=False)
+        return self._pieces[token_id]
+
+    def detokenize(self, token_ids: Iterable[int]) -> str:
+        """Return the text of tokens, control tokens included."""
+        pieces = (self._piece(token_id, special=True) for token_id in token_ids)
+        return b"".join(pieces).decode(errors="replace")
+
+    def ends_generation(self, token_id: int) -> bool:
+        """Return whether the token ends an answer (end of turn, end of text)."""
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocab, token_id))
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that end an answer."""
+        return tuple(filter(self.ends_generation, range(self.vocab_size)))
+
+    @property
+    def end_of_turn(self) -> int:
+        """The id of the token that ends an answer; -1 when there is none.
+
+        llama.cpp guesses it from the texts of tokens: its guess counts where the chat template
+        writes that token.
+        """
+        guess = int(llama_cpp.llama_vocab_eot(self.vocab))
+        end = int(llama_cpp.llama_vocab_eos(self.vocab))
+        if guess >= 0 and self.detokenize([guess]) in (self.chat_template or ""):
+            return guess
+        return end if end >= 0 else guess
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether a text without a chat template begins with the token `bos`."""
+        return bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
+
+    @cached_property
+    def named_tokens(self) -> dict[str, str]:
+        """Texts of the tokens a chat template refers to by name, such as `bos_token`."""
+        ids = {
+            "bos_token": llama_cpp.llama_vocab_bos(self.vocab),
+            "eos_token": llama_cpp.llama_vocab_eos(self.vocab),
+            "pad_token": llama_cpp.llama_vocab_pad(self.vocab),
+        }
+        return {
+            name: self.detokenize([token_id]) for name, token_id in ids.items() if token_id >= 0
+        }
+
+    def _piece(self, token_id: int, *, special: bool) -> bytes:
+        capacity = 64
+        while True:
+            buffer = ctypes.create_string_buffer(capacity)
+            length = llama_cpp.llama_token_to_piece(
+                self.vocab, token_id, buffer, capacity, 0, special
+            )
+            if length >= 0:
+                return buffer.raw[:length]
+            capacity = -length
