@@ -2,7 +2,6 @@
 
 In: what went wrong, where, what was expected and found, and how to mend it.
 Out: an exception whose text is a complete message for the user, with an exit code.
-Knows nothing of stages, HTTP or the terminal.
 """
 
 from __future__ import annotations
@@ -48,6 +47,13 @@ class PotstillError(Exception):
         lines += [f"  {name}: {value}" for name, value in details.items() if value is not None]
         return "\n".join(lines)
 
+    def to_dict(self) -> dict[str, str | None]:
+        """Return the error as JSON values, for another process to raise: see `error_from_dict`."""
+        kind = next(cls for cls in type(self).__mro__ if cls.__module__ == __name__)
+        details = {name: getattr(self, name) for name in ("where", "expected", "found", "hint")}
+        texts = {name: None if value is None else str(value) for name, value in details.items()}
+        return {"kind": kind.__name__, "what": self.what, **texts}
+
 
 class ConfigError(PotstillError, ValueError):
     """A setting, option or argument the user gave cannot be used."""
@@ -89,3 +95,10 @@ class ContextLengthError(BackendError):
 
 class BackendUnavailableError(BackendError):
     """The backend cannot take the request now; it may later."""
+
+
+def error_from_dict(values: dict[str, str | None]) -> PotstillError:
+    """Return the error that `to_dict` wrote, as its class or the nearest base in this file."""
+    details = dict(values)
+    kind: type[PotstillError] = globals()[str(details.pop("kind"))]
+    return kind(str(details.pop("what")), **details)

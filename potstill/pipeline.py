@@ -7,7 +7,6 @@ room is imported when it runs.
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ from potstill.errors import ConfigError, PotstillError
 from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.plan import Estimate, Workload, machine_speed, plan_table
-from potstill.processes import end_with_parent
+from potstill.processes import child_process
 from potstill.rundir import RunDirectory, StageName
 from potstill.verdict.outcome import Outcome
 
@@ -217,7 +216,8 @@ def run_pipeline(
     for stage in PIPELINE:
         command = [sys.executable, "-m", "potstill", stage.name, str(run_directory.root)]
         command += [*choice.options(), *options]
-        code = subprocess.run(command, check=False, preexec_fn=end_with_parent()).returncode
+        with child_process(command) as process:
+            code = process.wait()
         if code < 0:
             raise PotstillError(
                 f"the {stage.name} stage was killed",

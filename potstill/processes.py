@@ -1,18 +1,56 @@
 """Child processes that never outlive their parent.
 
-In: nothing. Out: what to run in a child before it becomes another program. Linux only; elsewhere a
-child of a killed parent goes on.
+Programs that exchange no messages with this one are run by `child_process`; functions that answer
+messages by `potstill.workers`. On systems other than Linux a program goes on when its parent is
+killed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
-"""Option of prctl(2) that names the signal a process gets when its parent ends."""
+"""Option of prctl(2) that names the signal a process gets when the thread that started it ends."""
+Output = IO[Any] | int
+"""A file, or a constant of `subprocess`; None is this process's own."""
+
+
+@contextmanager
+def child_process(
+    command: Sequence[str],
+    *,
+    stdin: int | None = None,
+    stdout: Output | None = None,
+    stderr: Output | None = None,
+    env: Mapping[str, str] | None = None,
+    stop_seconds: float = 0.0,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program for as long as the block runs, at most.
+
+    Use it in a thread that lives as long as the program: Linux ends the program with its thread.
+
+    Args:
+        stop_seconds: How long the program may take to stop when it is asked to at the end of the
+            block; then it is killed.
+    """
+    process = subprocess.Popen(
+        command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, preexec_fn=end_with_parent()
+    )
+    try:
+        yield process
+    finally:
+        if stop_seconds:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(stop_seconds)
+        process.kill()
+        process.wait()
 
 
 def end_with_parent() -> Callable[[], None] | None:

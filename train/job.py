@@ -11,8 +11,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from potstill import errors
-from potstill.errors import ArtifactError, PotstillError
+from potstill.errors import ArtifactError
 from potstill.files import disk_errors, write_text_atomically
 from train.config import TrainConfig
 from train.students.plan import StudentPlan
@@ -41,32 +40,6 @@ class Job(BaseModel):
     metrics_path: Path
     generations_path: Path
     tensorboard_dir: Path
-
-
-class Failure(BaseModel):
-    """An error of a process that trains, for the stage to raise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: str
-    """Name of its class in `potstill.errors`."""
-    what: str
-    where: str | None
-    expected: str | None
-    found: str | None
-    hint: str | None
-
-    @classmethod
-    def of(cls, error: PotstillError) -> Failure:
-        """Write an error down."""
-        details = {name: getattr(error, name) for name in ("where", "expected", "found", "hint")}
-        texts = {name: None if one is None else str(one) for name, one in details.items()}
-        return cls(kind=type(error).__name__, what=error.what, **texts)
-
-    def error(self) -> PotstillError:
-        """Return the error again."""
-        kind: type[PotstillError] = getattr(errors, self.kind)
-        return kind(self.what, **self.model_dump(exclude={"kind", "what"}))
 
 
 class Outcome(BaseModel):

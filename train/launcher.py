@@ -7,6 +7,7 @@ nothing of how training is done.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -16,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from potstill.errors import ConfigError, TrainingError
-from potstill.processes import end_with_parent
-from train.job import Failure, Outcome, Phase, PhaseFiles, read_json
+from potstill.errors import ConfigError, TrainingError, error_from_dict
+from potstill.processes import child_process
+from train.job import Outcome, Phase, PhaseFiles
 from train.states import remove_other_states
 
 SHIPPED_DIR = Path(__file__).parent / "launch"
@@ -83,21 +84,14 @@ def _launch(scratch_dir: Path, phase: Phase, options: list[str]) -> None:
     failure_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "accelerate.commands.launch", *options]
     command += ["-m", "train.worker", str(scratch_dir), phase]
-    process = subprocess.Popen(
-        command,
-        stdout=sys.__stderr__,
-        preexec_fn=end_with_parent(),
-        env=os.environ | {"PYTHONSAFEPATH": "1"},  # a `train` where the user stands is not ours
-    )
-    try:
+    # A directory named `train` where the user works must not be imported instead of ours.
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    with child_process(command, stdout=sys.__stderr__, env=environment) as process:
         while process.poll() is None and not failure_path.is_file():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_SECONDS)
-    finally:
-        process.kill()
-        process.wait()
     if failure_path.is_file():
-        raise read_json(Failure, failure_path).error()
+        raise error_from_dict(json.loads(failure_path.read_text(encoding="utf-8")))
     if process.returncode != 0:
         raise TrainingError(
             "a process that trains has ended before it was done",

@@ -9,6 +9,7 @@ Knows nothing of how training is done, and imports it late: it must be tied to i
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> None:
     if os.environ.get("RANK", "0") != "0":
         logging.disable(logging.INFO)
         sys.stderr = _NoTerminal(sys.stderr.buffer, line_buffering=True)
-    from train.job import Failure, Phase, PhaseFiles, write_json
+    from train.job import Phase, PhaseFiles, write_text
     from train.phases import train
 
     scratch_dir = Path(arguments[0])
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
     try:
         train(scratch_dir, phase)
     except PotstillError as error:
-        write_json(Failure.of(error), PhaseFiles(scratch_dir, phase).failure_path)
+        write_text(json.dumps(error.to_dict()), PhaseFiles(scratch_dir, phase).failure_path)
         time.sleep(PATIENCE_SECONDS)
         sys.exit(error.exit_code)
 

@@ -1,5 +1,7 @@
 import copy
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from potstill.errors import (
     SchemaVersionError,
     TeacherError,
     TrainingError,
+    error_from_dict,
 )
 
 TREE = {
@@ -62,6 +65,19 @@ def test_only_a_wrong_setting_exits_with_2(kind):
 def test_a_wrong_setting_is_a_value_error_for_whoever_expects_one():
     with pytest.raises(ValueError, match="it broke"):
         raise ConfigError("it broke")
+
+
+class RoomError(BackendError):
+    """An error of a room, which another process may not know."""
+
+
+@pytest.mark.parametrize("kind", [PotstillError, *TREE, RoomError])
+def test_an_error_is_raised_again_from_json(kind):
+    error = kind("it broke", where=Path("row"), expected=1, found=2.5, hint="mend it")
+    again = error_from_dict(json.loads(json.dumps(error.to_dict())))
+    assert type(again) is (BackendError if kind is RoomError else kind)
+    assert str(again) == str(error)
+    assert again.to_dict() == error.to_dict()
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, lambda one: pickle.loads(pickle.dumps(one))])

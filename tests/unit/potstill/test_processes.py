@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from potstill.processes import end_with_parent
+from potstill.processes import child_process, end_with_parent
+from tests.fixtures.waiting import eventually, is_running
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,14 +23,6 @@ child = subprocess.Popen(["sleep", "30"], preexec_fn=preexec_fn)
 print(child.pid, flush=True)
 time.sleep(30)
 """
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there and is no zombie that waits to be collected."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def child_after_its_parent_was_killed(kind: str) -> int:
@@ -47,10 +40,7 @@ def child_after_its_parent_was_killed(kind: str) -> int:
 
 def test_a_child_dies_when_its_parent_is_killed():
     pid = child_after_its_parent_was_killed("bound")
-    deadline = time.monotonic() + 5
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_running(pid)
+    assert eventually(lambda: not is_running(pid))
 
 
 def test_without_it_a_child_would_go_on():
@@ -60,9 +50,26 @@ def test_without_it_a_child_would_go_on():
     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_child_whose_parent_lives_is_left_alone():
-    child = subprocess.run(["sh", "-c", "exit 7"], check=False, preexec_fn=end_with_parent())
-    assert child.returncode == 7
+def test_a_child_whose_parent_lives_is_left_alone(tmp_path):
+    log_path = tmp_path / "log"
+    command = ["sh", "-c", "echo $WORD; exit 7"]
+    with log_path.open("wb") as log, child_process(command, stdout=log, env={"WORD": "x"}) as child:
+        assert child.wait() == 7
+    assert log_path.read_text() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("stop_seconds", "expected"), [(0.0, -signal.SIGKILL), (30.0, 3), (0.1, -signal.SIGKILL)]
+)
+def test_a_child_ends_with_its_block(stop_seconds, expected):
+    """Asked first if it may take a while, killed when it does not stop in time."""
+    trap = "trap '' TERM" if stop_seconds == 0.1 else "trap 'exit 3' TERM"
+    script = f"{trap}; echo ready; while :; do sleep 0.05; done"
+    with child_process(
+        ["sh", "-c", script], stdout=subprocess.PIPE, stop_seconds=stop_seconds
+    ) as child:
+        child.stdout.readline()
+    assert child.returncode == expected
 
 
 def test_other_systems_get_no_preexec_fn(monkeypatch):

@@ -3,16 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from potstill.errors import ArtifactError, ConfigError
+from potstill.errors import ArtifactError
 from train.config import TrainConfig
 from train.job import (
-    Failure,
     Job,
     Outcome,
     PhaseFiles,
     phases_of,
     read_job,
-    read_json,
     write_job,
     write_json,
 )
@@ -51,16 +49,6 @@ def test_a_damaged_job_is_refused(tmp_path):
             read_job(tmp_path)
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_job(tmp_path / "absent")
-
-
-def test_an_error_crosses_processes_as_it_is(tmp_path):
-    error = ConfigError("it does not fit", where=tmp_path, expected=1, found=2.5, hint="mend it")
-    path = tmp_path / "failure.json"
-    write_json(Failure.of(error), path)
-    again = read_json(Failure, path).error()
-    assert type(again) is ConfigError
-    assert again.exit_code == error.exit_code
-    assert str(again) == str(error)
 
 
 def test_a_phase_is_done_when_its_outcome_is_there(tmp_path):
