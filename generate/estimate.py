@@ -9,11 +9,11 @@ from __future__ import annotations
 from itertools import islice
 
 from generate.config import GenerateConfig
-from generate.embedded import EMBEDDED_TEACHER, embedded_shape
-from generate.prompt_stage import LAST_ROLES
-from generate.prompts import RawPrompt
+from generate.prompts.stage import LAST_ROLES
 from generate.sources.attempts import ATTEMPTS_PER_PROMPT
+from generate.sources.raw_prompt import RawPrompt
 from generate.sources.reading import read_source
+from generate.teachers.embedded import EMBEDDED_TEACHER, embedded_shape
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 

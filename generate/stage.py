@@ -7,14 +7,16 @@ and `conversations` of a run. The teacher is loaded only when there is something
 from __future__ import annotations
 
 from generate.config import GenerateConfig
-from generate.copies import copy_stage, find_target
-from generate.curated import make_conversations
-from generate.prompt_stage import make_prompts
-from generate.samples import finish_samples, make_parts, open_samples
-from generate.shards import make_parts_in_replicas
-from generate.teachers.at_hand import TeacherAtHand
+from generate.dataset.stage import make_dataset
+from generate.dataset.upload import find_target, upload_stage
+from generate.lazy_teacher import LazyTeacher
+from generate.prompts.stage import make_prompts
+from generate.sampling.shards import make_parts_in_replicas, run_shard
+from generate.sampling.stage import finish_samples, make_parts, open_samples
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
+
+__all__ = ["run", "run_shard"]
 
 
 def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
@@ -27,7 +29,7 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
     """
     if config.copy_to is not None:
         find_target(config.copy_to)  # What cannot be reached is said before the work begins.
-    teacher = TeacherAtHand(config)
+    teacher = LazyTeacher(config)
     try:
         make_prompts(config, teacher, run_directory)
         session = open_samples(config, run_directory)
@@ -39,9 +41,9 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
                 make_parts(config, teacher, run_directory, session)
             finish_samples(config, teacher, session, run_directory)
             teacher.close()
-        manifest = make_conversations(config, run_directory)
+        manifest = make_dataset(config, run_directory)
     finally:
         teacher.close()
     if config.copy_to is not None:
-        copy_stage(run_directory.stage_dir("conversations"), config.copy_to)
+        upload_stage(run_directory.stage_dir("conversations"), config.copy_to)
     return manifest

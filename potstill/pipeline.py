@@ -58,8 +58,8 @@ class Stage:
     def run_share(self, table: Table, run_directory: RunDirectory, share: str) -> bool:
         """Do one share of the stage's work; return whether all shares are done."""
         with self._libraries():
-            shards = import_module(f"{self.name}.shards")
-            is_last: bool = shards.run_shard(table, run_directory, share)
+            stage = import_module(f"{self.name}.stage")
+            is_last: bool = stage.run_shard(table, run_directory, share)
         return is_last
 
     def estimate(self, table: Table, workload: Workload | None) -> tuple[Estimate, Workload]:

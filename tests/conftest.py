@@ -13,8 +13,8 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from generate.config import TeacherConfig
-from generate.embedded import embedded_checkpoint
+from generate.teachers.config import TeacherConfig
+from generate.teachers.embedded import embedded_checkpoint
 from potstill.chat import chat_template_sha256, render_prompt, tokenize, tokenizer_sha256
 from potstill.checkpoints import checkpoint_fingerprint, count_parameters
 from potstill.distributions import TokenDistributions

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from generate.config import GenerateConfig
-from generate.prompt_stage import PROMPTS_NAME, make_prompts
-from generate.teachers.at_hand import TeacherAtHand
+from generate.lazy_teacher import LazyTeacher
+from generate.prompts.stage import PROMPTS_NAME, make_prompts
 from potstill.chat import render_prompt
 from potstill.rundir import RunDirectory
 from potstill.tables import PROMPT_SCHEMA, prompt_from_row, read_rows
@@ -46,15 +46,15 @@ def configuration(prompts: Path, **tables: Any) -> GenerateConfig:  # noqa: ANN4
     )
 
 
-def prepare(config: GenerateConfig, root: Path) -> tuple[TeacherAtHand, RunDirectory]:
+def prepare(config: GenerateConfig, root: Path) -> tuple[LazyTeacher, RunDirectory]:
     """Return the loaded teacher, and a run whose prompts are made."""
-    teacher, run_directory = TeacherAtHand(config), RunDirectory(root)
+    teacher, run_directory = LazyTeacher(config), RunDirectory(root)
     make_prompts(config, teacher, run_directory)
     teacher.load()
     return teacher, run_directory
 
 
-def rendered(teacher: TeacherAtHand, run_directory: RunDirectory) -> list[list[int]]:
+def rendered(teacher: LazyTeacher, run_directory: RunDirectory) -> list[list[int]]:
     """Return the token ids of a run's prompts."""
     path = run_directory.stage_dir("prompts") / PROMPTS_NAME
     prompts = map(prompt_from_row, read_rows(path, PROMPT_SCHEMA))

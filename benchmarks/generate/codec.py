@@ -39,8 +39,8 @@ from _encodings import (
     random_sampling,
 )
 
-from generate.config import TeacherConfig
-from generate.embedded import embedded_checkpoint
+from generate.teachers.config import TeacherConfig
+from generate.teachers.embedded import embedded_checkpoint
 from potstill.distributions import TokenDistributions
 
 NUM_CONVERSATIONS = 96

@@ -19,7 +19,7 @@ from typing import Any
 
 from _workload import configuration, prepare, write_prompts
 
-from generate.samples import make_parts, open_samples
+from generate.sampling.stage import make_parts, open_samples
 
 NUM_PROMPTS, MAX_TOKENS, TOP_LOGPROBS = 256, 48, 128
 BASE = {"max_num_seqs": 128, "kv_cache_bytes": 2 << 30, "enforce_eager": True}

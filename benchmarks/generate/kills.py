@@ -23,8 +23,8 @@ from _fake_teacher import FakeTeacher
 from _workload import configuration, write_prompts
 
 from generate import stage
-from generate.prompt_stage import PROMPTS_NAME
-from generate.teachers.at_hand import TeacherAtHand
+from generate.lazy_teacher import LazyTeacher
+from generate.prompts.stage import PROMPTS_NAME
 from potstill.manifest import verify_manifest
 from potstill.rundir import RunDirectory
 from potstill.tables import PROMPT_SCHEMA, conversation_paths, read_conversations, read_rows
@@ -45,11 +45,11 @@ def work(root: Path, prompts: Path, seconds_each: float) -> None:
         engine={"conversations_per_part": 16},
     )
 
-    def load(at_hand: TeacherAtHand) -> FakeTeacher:
+    def load(at_hand: LazyTeacher) -> FakeTeacher:
         tokenizer = at_hand.checkpoint.tokenizer
         return FakeTeacher(tokenizer, NUM_TOKENS, max_num_seqs=16, seconds_each=seconds_each)
 
-    TeacherAtHand._load = load  # type: ignore[method-assign]
+    LazyTeacher._load = load  # type: ignore[method-assign]
     stage.run(config, RunDirectory(root))
 
 

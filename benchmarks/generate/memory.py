@@ -17,10 +17,10 @@ from pathlib import Path
 from _fake_teacher import FakeTeacher
 from _workload import configuration, resident_bytes, write_prompts
 
-from generate.curated import make_conversations
-from generate.prompt_stage import make_prompts
-from generate.samples import finish_samples, make_parts, open_samples
-from generate.teachers.at_hand import TeacherAtHand
+from generate.dataset.stage import make_dataset
+from generate.lazy_teacher import LazyTeacher
+from generate.prompts.stage import make_prompts
+from generate.sampling.stage import finish_samples, make_parts, open_samples
 from potstill.rundir import RunDirectory
 
 FEW, MANY = 1_000, 100_000
@@ -39,7 +39,7 @@ def work(root: Path, what: str) -> int:
         curation={},
         sampling={"max_tokens": NUM_TOKENS, "top_logprobs": TOP_LOGPROBS},
     )
-    teacher, run_directory = TeacherAtHand(config), RunDirectory(root / "run")
+    teacher, run_directory = LazyTeacher(config), RunDirectory(root / "run")
     teacher._loaded = FakeTeacher(teacher.checkpoint.tokenizer, NUM_TOKENS)
     before = resident_bytes()
     if what == "prompts":
@@ -48,7 +48,7 @@ def work(root: Path, what: str) -> int:
         session = open_samples(config, run_directory)
         make_parts(config, teacher, run_directory, session)
         finish_samples(config, teacher, session, run_directory)
-        make_conversations(config, teacher, run_directory)
+        make_dataset(config, teacher, run_directory)
     return peak_bytes() - before
 
 

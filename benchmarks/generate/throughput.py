@@ -29,8 +29,8 @@ from typing import Any
 from _workload import configuration, prepare, rendered, resident_bytes, write_prompts
 
 from generate.config import GenerateConfig
-from generate.curated import make_conversations
-from generate.samples import finish_samples, make_parts, open_samples
+from generate.dataset.stage import make_dataset
+from generate.sampling.stage import finish_samples, make_parts, open_samples
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 
@@ -73,7 +73,7 @@ class Bench:
         session = open_samples(self._config, copy)
         make_parts(self._config, self.teacher, copy, session)
         samples = finish_samples(self._config, self.teacher, session, copy)
-        make_conversations(self._config, self.teacher, copy)
+        make_dataset(self._config, self.teacher, copy)
         return int(samples.stats["completion_tokens"])
 
     def _generate(self, **options: Any) -> list[Any]:  # noqa: ANN401

@@ -27,8 +27,8 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks._llama_cpp import built
-from generate.config import TeacherConfig
-from generate.embedded import embedded_checkpoint
+from generate.teachers.config import TeacherConfig
+from generate.teachers.embedded import embedded_checkpoint
 from potstill.processor import has_amx
 from potstill.tables import conversation_paths, read_conversations
 from quantize.conversion.checkpoint import Checkpoint

@@ -194,8 +194,8 @@ def measure(name: str, checkpoint_dir: Path, directory: Path) -> tuple[float, Me
 
 def embedded_teacher() -> Path:
     """Return the checkpoint of SmolLM2-135M-Instruct."""
-    from generate.config import TeacherConfig
-    from generate.embedded import embedded_checkpoint
+    from generate.teachers.config import TeacherConfig
+    from generate.teachers.embedded import embedded_checkpoint
 
     return embedded_checkpoint(TeacherConfig().cache_dir.expanduser())
 

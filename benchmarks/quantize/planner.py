@@ -24,8 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from generate.config import TeacherConfig
-from generate.embedded import embedded_checkpoint
+from generate.teachers.config import TeacherConfig
+from generate.teachers.embedded import embedded_checkpoint
 from potstill.checkpoints import count_parameters
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory

@@ -21,7 +21,7 @@ from urllib.error import HTTPError
 
 from benchmarks._llama_cpp import CACHE_DIR, built, python_sources
 from compare.answers.endpoint import free_port
-from generate.embedded import GGUF_NAME, PACKAGE
+from generate.teachers.embedded import GGUF_NAME, PACKAGE
 from potstill.processes import end_with_parent
 from potstill.rundir import RunDirectory
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from generate.curation.config import CurationConfig
-from generate.curation.conversations import ConversationCurator
+from generate.curation.conversation_filters import ConversationCurator
 from generate.curation.pii import PersonalData
-from generate.curation.prompts import make_prompt_filters
+from generate.curation.prompt_filters import make_prompt_filters
 from generate.sources.files import digest_files, find_files
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from generate.curation.similarity import Pair, pairs_between, pairs_within
-from generate.prompts import normalize
+from generate.sources.raw_prompt import normalize
 from potstill.schema import Message, Prompt
 
 HELD_OUT_SEED = 2

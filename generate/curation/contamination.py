@@ -12,7 +12,7 @@ from generate.curation.clusters import user_turns
 from generate.curation.config import CurationConfig
 from generate.curation.evaluation_sets import read_evaluation_set
 from generate.curation.similarity import pairs_between
-from generate.prompts import RawPrompt, normalize
+from generate.sources.raw_prompt import RawPrompt, normalize
 
 RUN_WORDS = 13
 """Words in a row that nobody writes twice by chance (Brown et al. 2020, "Language Models are

@@ -13,7 +13,7 @@ from typing import Any
 
 from generate.curation.config import PiiKind
 from generate.curation.pii import PersonalData, redact
-from generate.prompts import RawPrompt
+from generate.sources.raw_prompt import RawPrompt
 from potstill.schema import Message
 
 Redact = Callable[[str], str]

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from generate.curation.config import CurationConfig
-from generate.prompts import normalize
+from generate.sources.raw_prompt import normalize
 from potstill.errors import ConfigError
 
 

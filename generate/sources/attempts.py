@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from generate.prompts import RawPrompt, distinct
+from generate.sources.raw_prompt import RawPrompt, distinct
 from generate.teachers.protocol import Failure, Sample, SampleRequest, SamplingTeacher, derive_seed
 from potstill.chat import control_texts
 from potstill.errors import TeacherError

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from generate.prompts import RawPrompt, choose
 from generate.sources.config import SourceConfig
 from generate.sources.evolve import write_evolved
 from generate.sources.magpie import write_prompts
 from generate.sources.mix import KnownPrompts, pool, shares
+from generate.sources.raw_prompt import RawPrompt, choose
 from generate.sources.reading import read_source, source_digest
 from generate.sources.shapes import LastRole
 from generate.teachers.protocol import SamplingTeacher, derive_seed

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
-from generate.prompts import RawPrompt, first_question
 from generate.sources.attempts import Writing, write_until_enough
 from generate.sources.config import Operation, SourceConfig
+from generate.sources.raw_prompt import RawPrompt, first_question
 from generate.sources.rewriting import evolution_messages, parse_evolved, text_key
 from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.chat import ChatTokenizer, control_texts, render_prompt, tokenize

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import jinja2
 
-from generate.prompts import RawPrompt
 from generate.sources.attempts import Writing, write_until_enough
 from generate.sources.config import SourceConfig
+from generate.sources.raw_prompt import RawPrompt
 from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.chat import ChatTokenizer, tokenize, user_slot_prefix
 from potstill.errors import TeacherError

@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from generate.prompts import RawPrompt
+from generate.sources.raw_prompt import RawPrompt
 
 DIGEST_BYTES = 16
 

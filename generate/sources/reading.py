@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from generate.prompts import RawPrompt
 from generate.sources.config import SourceConfig
 from generate.sources.files import digest_files, find_files, read_file
 from generate.sources.hf_dataset import digest_dataset, read_dataset
+from generate.sources.raw_prompt import RawPrompt
 from generate.sources.rows import RowError, SourceRow
 from generate.sources.shapes import COLUMNS, EXPECTED, LastRole, to_prompt
 from potstill.errors import ArtifactError

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 
-from generate.prompts import RawPrompt
 from generate.sources.config import Operation
+from generate.sources.raw_prompt import RawPrompt
 from potstill.schema import Message
 
 INSTRUCTIONS: dict[Operation, str] = {

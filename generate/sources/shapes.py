@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from generate.prompts import RawPrompt
 from generate.sources.messages import parsed, to_message, to_messages, tools_text
+from generate.sources.raw_prompt import RawPrompt
 from generate.sources.rows import RowError
 from potstill.schema import Message
 

@@ -23,9 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from generate.teachers.engine_config import EngineConfig
+from generate.teachers.config import EngineConfig, RayConfig
 from generate.teachers.protocol import Failure, Requests, Sample, SamplingTeacher, ScoreRequests
-from generate.teachers.ray_config import RayConfig
 from generate.teachers.ray_connection import RayConnection
 from generate.teachers.ray_replica import Loaded, Replica, Request, Task
 from generate.teachers.vllm_engine import EngineSpec, VllmTeacher

@@ -11,8 +11,7 @@ import math
 import os
 from typing import Any
 
-from generate.teachers.engine_config import EngineConfig
-from generate.teachers.ray_config import RayConfig
+from generate.teachers.config import EngineConfig, RayConfig
 from potstill.errors import TeacherError
 
 

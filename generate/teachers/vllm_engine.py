@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from generate.teachers.engine_config import EngineConfig
+from generate.teachers.config import EngineConfig
 from generate.teachers.protocol import Failure, Requests, Sample, ScoreRequest, ScoreRequests
 from generate.teachers.vllm_arrays import keep_arrays, prompt_distributions, sampled_distributions
 from potstill.errors import PotstillError, TeacherError

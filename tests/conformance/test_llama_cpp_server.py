@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from generate.config import TeacherConfig
-from generate.embedded import embedded_checkpoint
+from generate.teachers.config import TeacherConfig
+from generate.teachers.embedded import embedded_checkpoint
 from potstill.processes import end_with_parent
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf

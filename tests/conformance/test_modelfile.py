@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from generate.config import TeacherConfig
-from generate.embedded import embedded_checkpoint
+from generate.teachers.config import TeacherConfig
+from generate.teachers.embedded import embedded_checkpoint
 from quantize.loading import load_tokenizer
 from quantize.modelfile import write_modelfile
 

@@ -22,10 +22,10 @@ import pytest
 from openai import OpenAI
 
 from compare.answers.endpoint import free_port
-from generate.embedded import GGUF_NAME, PACKAGE
-from generate.teachers.endpoint import EndpointTeacher, connect
-from generate.teachers.endpoint_config import EndpointConfig
-from generate.teachers.engine_config import EngineConfig
+from generate.teachers.config import EngineConfig
+from generate.teachers.embedded import GGUF_NAME, PACKAGE
+from generate.teachers.endpoint.config import EndpointConfig
+from generate.teachers.endpoint.teacher import EndpointTeacher, connect
 from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
 from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 from potstill.chat import render_prompt, tokenize

@@ -3,10 +3,9 @@
 import psutil
 import pytest
 
-from generate.teachers.engine_config import EngineConfig
+from generate.teachers.config import EngineConfig, RayConfig
 from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
 from generate.teachers.ray_cluster import RayTeacher
-from generate.teachers.ray_config import RayConfig
 from generate.teachers.vllm_engine import LOGPROBS_MODE, EngineSpec
 from potstill.chat import render_prompt
 from potstill.schema import Message, SamplingParams

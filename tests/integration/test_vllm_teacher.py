@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from generate.teachers.engine_config import EngineConfig
+from generate.teachers.config import EngineConfig
 from generate.teachers.protocol import SampleRequest, ScoreRequest
 from generate.teachers.vllm_arrays import (
     prompt_distributions,

@@ -18,8 +18,8 @@ import pytest
 from tokenizers import AddedToken
 
 from generate.config import GenerateConfig
-from generate.prompts import RawPrompt
-from generate.teacher import Teacher
+from generate.sources.raw_prompt import RawPrompt
+from generate.teachers.checkpoint import TeacherCheckpoint
 from generate.teachers.protocol import Failure, Sample, SampleRequest, ScoreRequest
 from potstill.distributions import TokenDistributions
 from potstill.rundir import RunDirectory
@@ -168,7 +168,7 @@ def answer_in_kind(request: SampleRequest) -> str:
 class Toys:
     """Every teacher that runs find and load: the toy checkpoint, and a new fake for each load."""
 
-    checkpoint: Teacher
+    checkpoint: TeacherCheckpoint
     answer: Callable[[SampleRequest], str | Failure] = answer_in_kind
     lives: int | None = None
     """How many answers the next teacher has in it before it is killed."""
@@ -180,9 +180,9 @@ class Toys:
         return teacher
 
 
-def toy_checkpoint(directory: Path) -> Teacher:
+def toy_checkpoint(directory: Path) -> TeacherCheckpoint:
     """Return the toy teacher as it lies in a directory, which has its tokenizer.json."""
-    return Teacher(
+    return TeacherCheckpoint(
         name="toy",
         dir=directory,
         dtype="float32",
@@ -200,8 +200,8 @@ def toys(monkeypatch, tmp_path) -> Toys:
     directory.mkdir()
     (directory / "tokenizer.json").write_text("{}")
     toys = Toys(toy_checkpoint(directory))
-    monkeypatch.setattr("generate.teachers.at_hand.find_teacher", lambda _: toys.checkpoint)
-    monkeypatch.setattr("generate.teachers.at_hand.TeacherAtHand._load", toys.load)
+    monkeypatch.setattr("generate.lazy_teacher.find_teacher", lambda _: toys.checkpoint)
+    monkeypatch.setattr("generate.lazy_teacher.LazyTeacher._load", toys.load)
     return toys
 
 

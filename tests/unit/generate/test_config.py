@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from generate.config import GenerateConfig, PromptsConfig, TeacherConfig, TurnsConfig
+from generate.config import GenerateConfig, PromptsConfig, TurnsConfig
+from generate.teachers.config import TeacherConfig
 
 ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "served", "tokenizer": "/t"}
 

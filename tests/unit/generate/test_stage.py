@@ -5,16 +5,16 @@ import json
 
 import pytest
 
-import generate.teacher
+import generate.teachers.checkpoint
+from generate.lazy_teacher import LazyTeacher
 from generate.stage import run
-from generate.teachers.at_hand import TeacherAtHand
 from generate.teachers.protocol import Sample
 from potstill.chat import chat_template_sha256, render_prompt, tokenizer_sha256
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.manifest import manifest_sha256
 from potstill.rundir import RunDirectory
 
-load_once = functools.cache(generate.teacher._load)
+load_once = functools.cache(generate.teachers.checkpoint._load)
 NUM_PROMPTS = 10
 STAGES = ("prompts", "samples", "conversations")
 END_OF_TURN = 2
@@ -44,8 +44,8 @@ def tiny_teacher(monkeypatch, tiny_teacher_dir, fake_teacher, distributions):
         loaded.append(TinyTeacher(lambda _: "", tokenizer=tokenizer))
         return loaded[-1]
 
-    monkeypatch.setattr("generate.teacher._load", load_once)
-    monkeypatch.setattr(TeacherAtHand, "_load", load)
+    monkeypatch.setattr("generate.teachers.checkpoint._load", load_once)
+    monkeypatch.setattr(LazyTeacher, "_load", load)
     return loaded
 
 
@@ -252,9 +252,7 @@ def test_finished_stages_need_neither_file_nor_teacher(
 ):
     manifest = run(configured(), run_directory)
     question_path.unlink()
-    monkeypatch.setattr(
-        "generate.teachers.at_hand.find_teacher", lambda _: pytest.fail("looked for")
-    )
+    monkeypatch.setattr("generate.lazy_teacher.find_teacher", lambda _: pytest.fail("looked for"))
     with caplog.at_level("WARNING"):
         assert run(configured(), run_directory) == manifest
     assert "the prompts that were read before are kept" in caplog.text
@@ -280,11 +278,11 @@ def test_interrupted_sampling_is_gone_on_with(
 @pytest.mark.parametrize(
     ("at", "finished"),
     [
-        ("generate.prompt_stage.curate_prompts", ()),
+        ("generate.prompts.stage.curate_prompts", ()),
         ("generate.stage.open_samples", ("prompts",)),
-        ("generate.samples.summarize", ("prompts",)),
-        ("generate.stage.make_conversations", ("prompts", "samples")),
-        ("generate.curated.render_card", ("prompts", "samples")),
+        ("generate.sampling.stage.summarize", ("prompts",)),
+        ("generate.stage.make_dataset", ("prompts", "samples")),
+        ("generate.dataset.stage.render_card", ("prompts", "samples")),
     ],
 )
 def test_an_interruption_between_stages_costs_no_answers(

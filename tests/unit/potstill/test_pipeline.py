@@ -291,7 +291,7 @@ def test_serving_neither_waits_for_the_run_nor_writes_to_it(run_directory, fake_
 
 
 @pytest.fixture
-def shares(monkeypatch, fake_room):
+def shares(fake_room):
     """Stand in for the work on shares; `is_last` says whether all others are done.
 
     Recorded are the shares, and the tables that the stage was finished with.
@@ -302,10 +302,8 @@ def shares(monkeypatch, fake_room):
         recorded.seen.append((share, table.sampling.seed))
         return recorded.is_last
 
-    module = ModuleType("generate.shards")
-    module.run_shard = run_shard
-    monkeypatch.setitem(sys.modules, "generate.shards", module)
     fake_room("generate", lambda table, _run_directory: recorded.finished.append(table))
+    sys.modules["generate.stage"].run_shard = run_shard
     return recorded
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from generate.prompts import RawPrompt
+from generate.sources.raw_prompt import RawPrompt
 from potstill.distributions import TokenDistributions
 from potstill.schema import Conversation, Message, Prompt, Turn
 

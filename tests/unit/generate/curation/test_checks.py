@@ -2,8 +2,8 @@ import pytest
 
 from generate.curation.checks import check_filters, file_digests
 from generate.curation.config import CurationConfig
-from generate.curation.conversations import CONVERSATION_FILTERS
-from generate.curation.prompts import PROMPT_FILTERS
+from generate.curation.conversation_filters import CONVERSATION_FILTERS
+from generate.curation.prompt_filters import PROMPT_FILTERS
 from potstill.errors import ConfigError
 
 

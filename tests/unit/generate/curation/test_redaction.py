@@ -5,7 +5,7 @@ import pytest
 from generate.curation.config import CurationConfig
 from generate.curation.pii import PersonalData
 from generate.curation.redaction import redact_prompt
-from generate.prompts import RawPrompt
+from generate.sources.raw_prompt import RawPrompt
 from potstill.schema import Message
 
 

@@ -11,7 +11,7 @@ from generate.curation.similarity import (
     pairs_within,
     shingles,
 )
-from generate.prompts import normalize
+from generate.sources.raw_prompt import normalize
 
 
 def questions(count: int, seed: int) -> list[str]:

@@ -8,7 +8,7 @@ import jinja2
 import pytest
 from tokenizers import AddedToken
 
-from generate.prompts import RawPrompt
+from generate.sources.raw_prompt import RawPrompt
 from generate.teachers.protocol import Failure, Sample, SampleRequest
 from potstill.schema import Message
 

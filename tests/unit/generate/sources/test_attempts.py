@@ -3,13 +3,13 @@ import math
 
 import pytest
 
-from generate.prompts import RawPrompt
 from generate.sources.attempts import (
     ATTEMPTS_PER_PROMPT,
     MAX_ATTEMPTS_PER_PROMPT,
     Writing,
     write_until_enough,
 )
+from generate.sources.raw_prompt import RawPrompt
 from generate.teachers.protocol import Failure
 from potstill.errors import ArtifactError, TeacherError
 from potstill.schema import Message, SamplingParams

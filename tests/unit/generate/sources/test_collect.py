@@ -3,9 +3,9 @@ from collections import Counter
 
 import pytest
 
-from generate.prompts import RawPrompt, choose
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.config import SourceConfig
+from generate.sources.raw_prompt import RawPrompt, choose
 from generate.sources.reading import read_source
 from potstill.errors import ArtifactError, ConfigError
 from potstill.schema import SamplingParams

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from generate.prompts import first_question
 from generate.sources.config import OPERATIONS, SourceConfig
 from generate.sources.evolve import usable_seeds, write_evolved
+from generate.sources.raw_prompt import first_question
 from generate.sources.rewriting import INSTRUCTIONS, evolution_messages
 from potstill.errors import ConfigError
 from potstill.schema import Message, SamplingParams

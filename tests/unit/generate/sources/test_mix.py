@@ -3,8 +3,8 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generate.prompts import RawPrompt, choose
 from generate.sources.mix import KnownPrompts, Pool, pool, shares
+from generate.sources.raw_prompt import RawPrompt, choose
 from potstill.schema import Message
 
 

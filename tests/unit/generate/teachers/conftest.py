@@ -17,8 +17,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from generate.teachers.endpoint import EndpointTeacher
-from generate.teachers.endpoint_config import EndpointConfig
+from generate.teachers.endpoint.config import EndpointConfig
+from generate.teachers.endpoint.teacher import EndpointTeacher
 from generate.teachers.protocol import SampleRequest, ScoreRequest
 from potstill.chat import render_prompt
 from potstill.schema import Message, SamplingParams

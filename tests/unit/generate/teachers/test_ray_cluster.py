@@ -12,10 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from generate.teachers import ray_cluster, ray_replica
-from generate.teachers.engine_config import EngineConfig
+from generate.teachers.config import EngineConfig, RayConfig
 from generate.teachers.protocol import Failure, Sample, SampleRequest
 from generate.teachers.ray_cluster import MAX_LOSSES, RayTeacher
-from generate.teachers.ray_config import RayConfig
 from generate.teachers.vllm_engine import EngineSpec
 from potstill.errors import TeacherError
 from potstill.schema import SamplingParams

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from generate.teachers import vllm_arrays, vllm_engine
-from generate.teachers.engine_config import EngineConfig
+from generate.teachers.config import EngineConfig
 from generate.teachers.protocol import Failure, SampleRequest, ScoreRequest
 from generate.teachers.vllm_engine import ENVIRONMENT, LORA_RANKS, EngineSpec, VllmTeacher
 from potstill.errors import TeacherError

@@ -1,0 +1,173 @@
+"""Which conversations are kept, judged one by one as they finish.
+
+In: conversations. Out: for each the first filter that objects and its reason, or None. A filter
+objects to a conversation when it objects to one of the teacher's answers. Memory holds a hash per
+conversation for `duplicate_answer` and nothing for the others. Knows nothing of parts and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from generate.curation.config import CurationConfig
+from generate.curation.language import Language
+from generate.curation.pii import PersonalData
+from generate.curation.refusals import Refusal
+from generate.curation.registry import OwnFilter, make_filters
+from generate.curation.repetition import MIN_TOKENS, ends_in_loop, repeated_share
+from generate.curation.toxicity import Toxicity
+from generate.sources.raw_prompt import normalize
+from potstill.schema import Conversation, Message, Turn
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Which filter dropped a conversation, and why."""
+
+    filter: str
+    reason: str
+
+
+class ConversationFilter(Protocol):
+    """A filter, known or the user's own."""
+
+    def judge(self, conversation: Conversation, /) -> str | None:
+        """Return why a conversation is dropped, or None."""
+
+
+class ConversationCurator:
+    """Judges conversations by the configured filters.
+
+    Raises:
+        ConfigError: A filter is not known or refuses its configuration.
+    """
+
+    def __init__(self, config: CurationConfig) -> None:
+        self._filters = make_filters("conversation_filters", config, CONVERSATION_FILTERS, _own)
+
+    def judge(self, conversation: Conversation) -> Drop | None:
+        """Return the first filter's objection to a conversation, or None: it is kept."""
+        for name, one in self._filters.items():
+            if (reason := one.judge(conversation)) is not None:
+                return Drop(name, reason)
+        for one in self._filters.values():
+            if isinstance(one, DuplicateAnswer):
+                one.remember(conversation)
+        return None
+
+
+class DuplicateAnswer:
+    """Drops conversations whose answers a kept one has in the same words."""
+
+    def __init__(self) -> None:
+        self._prompt_ids: dict[int, str] = {}
+        """Prompts of the conversations that are kept, by the hash of their answers."""
+
+    def judge(self, conversation: Conversation) -> str | None:
+        """Name the prompt that was answered alike, or None."""
+        prompt_id = self._prompt_ids.get(_hash(conversation))
+        return prompt_id and f"answered as prompt {prompt_id}"
+
+    def remember(self, conversation: Conversation) -> None:
+        """Add a conversation that is kept."""
+        self._prompt_ids.setdefault(_hash(conversation), conversation.prompt.prompt_id)
+
+
+class _EachAnswer:
+    """Judges the teacher's messages one by one."""
+
+    def __init__(self, judge_answer: Callable[[Message], str | None]) -> None:
+        self._judge_answer = judge_answer
+
+    def judge(self, conversation: Conversation) -> str | None:
+        reasons = map(self._judge_answer, _answers(conversation))
+        return next((reason for reason in reasons if reason is not None), None)
+
+
+class _EachTurn:
+    """Judges the tokens of the teacher's answers, one answer after another."""
+
+    def __init__(self, judge_turn: Callable[[Turn, list[int]], str | None]) -> None:
+        self._judge_turn = judge_turn
+
+    def judge(self, conversation: Conversation) -> str | None:
+        for turn in conversation.turns:
+            ids = conversation.token_ids[turn.start : turn.start + turn.num_tokens].tolist()
+            if (reason := self._judge_turn(turn, ids)) is not None:
+                return reason
+        return None
+
+
+def _own(own: OwnFilter) -> ConversationFilter:
+    return own
+
+
+def _answers(conversation: Conversation) -> Iterator[Message]:
+    return (message for message in conversation.completion if message.role == "assistant")
+
+
+def _hash(conversation: Conversation) -> int:
+    return hash("\n".join(normalize(answer.content) for answer in _answers(conversation)))
+
+
+def _texts(judge_text: Callable[[str], str | None]) -> ConversationFilter:
+    return _EachAnswer(lambda answer: judge_text(answer.content))
+
+
+def _empty(_config: CurationConfig) -> ConversationFilter:
+    def judge(answer: Message) -> str | None:
+        says_something = answer.content.strip() or answer.tool_calls
+        return None if says_something else "an answer without text"
+
+    return _EachAnswer(judge)
+
+
+def _looping(config: CurationConfig) -> ConversationFilter:
+    def judge(turn: Turn, ids: list[int]) -> str | None:
+        said = ids[:-1] if turn.finish_reason == "stop" else ids
+        if len(said) < MIN_TOKENS:
+            return None
+        if ends_in_loop(said):
+            return "an answer ends in a loop"
+        share = repeated_share(said)
+        if share > config.max_repeated_share:
+            return f"{share:.0%} of an answer's tokens repeat what it said"
+        return None
+
+    return _EachTurn(judge)
+
+
+def _length(config: CurationConfig) -> ConversationFilter:
+    def judge(turn: Turn, _ids: list[int]) -> str | None:
+        if turn.num_tokens < config.min_answer_tokens:
+            return f"an answer of {turn.num_tokens} tokens, at least {config.min_answer_tokens}"
+        if config.max_answer_tokens is not None and turn.num_tokens > config.max_answer_tokens:
+            return f"an answer of {turn.num_tokens} tokens, at most {config.max_answer_tokens}"
+        return None
+
+    return _EachTurn(judge)
+
+
+def _truncated(_config: CurationConfig) -> ConversationFilter:
+    def judge(turn: Turn, _ids: list[int]) -> str | None:
+        if turn.finish_reason == "length":
+            return f"an answer cut off after {turn.num_tokens} tokens"
+        return None
+
+    return _EachTurn(judge)
+
+
+CONVERSATION_FILTERS: dict[str, Callable[[CurationConfig], ConversationFilter]] = {
+    "empty": _empty,
+    "looping": _looping,
+    "language": lambda config: _texts(Language(config).judge_text),
+    "length": _length,
+    "truncated": _truncated,
+    "refusal": lambda _config: _texts(Refusal().judge_text),
+    "personal_data": lambda config: _texts(PersonalData(config).judge_text),
+    "toxicity": lambda config: _texts(Toxicity(config).judge_text),
+    "duplicate_answer": lambda _config: DuplicateAnswer(),
+}
+"""Makers of filters of conversations, by name."""

@@ -1,0 +1,148 @@
+"""The data set's card: README.md as Hugging Face reads it, and what a reader must know.
+
+In: the manifest's facts and the summary. Out: Markdown. Knows nothing of how anything was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from generate.curation.dropped import counts_by_filter
+from generate.sampling.summary import Summary
+from potstill.distributions import ERROR_BOUNDS
+
+UNKNOWN = "unknown"
+DECODE = """```python
+from pathlib import Path
+from potstill.tables import read_conversations
+
+for path in sorted(Path(".").glob("train-*.parquet")):
+    for conversation in read_conversations(path):
+        conversation.token_ids, conversation.turns, conversation.signal
+```"""
+
+
+def render_card(facts: Mapping[str, Any], summary: Summary) -> str:
+    """Return the card of the finished conversations.
+
+    Args:
+        facts: The manifest's.
+        summary: What the files hold.
+    """
+    stats = summary.stats()
+    licenses = sorted({license or UNKNOWN for _, license in summary.sources})
+    splits = [split for split, count in summary.num_conversations_by_split.items() if count]
+    front = [
+        "---",
+        f"license: {_text(licenses[0].lower() if len(licenses) == 1 else 'other')}",
+        *_listed("language", sorted(facts["languages"])),
+        *_listed("task_categories", ["text-generation"]),
+        *_listed("tags", ["distillation", "chat", "logprobs", "synthetic"]),
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        *(f"  - {{split: {split}, path: '{split}-*.parquet'}}" for split in splits),
+        "---",
+    ]
+    return (
+        "\n".join(front)
+        + f"""
+
+# Conversations of {facts["teacher"]["model"]} with log-probabilities
+
+{summary.num_conversations:,} conversations, {summary.completion_tokens:,} tokens of the teacher's
+answers, {stats["bytes_per_token"]} bytes each with all that belongs to them. Made by potstill to
+distil a smaller model from.
+
+## Where it comes from
+
+- Teacher: {facts["teacher"]["model"]}, {facts["teacher"]["dtype"]}, fingerprint
+  `{facts["teacher"]["fingerprint"][:16]}`
+- Tokenizer `{facts["tokenizer_sha256"][:16]}`, chat template `{facts["chat_template_sha256"][:16]}`
+  (sha256)
+- {_how(facts)}
+
+| source | license of the prompts | conversations |
+|---|---|--:|
+{
+            _rows(
+                f"| {_cell(source)} | {_cell(license or UNKNOWN)} | {count:,} |"
+                for (source, license), count in sorted(
+                    summary.sources.items(), key=lambda item: (item[0][0], item[0][1] or "")
+                )
+            )
+        }
+
+The answers are the teacher's: its license may limit what they are used for.
+
+## What is in it
+
+| split | conversations |
+|---|--:|
+{_rows(f"| {split} | {count:,} |" for split, count in summary.num_conversations_by_split.items())}
+
+Prompts that say nearly the same are in one split. Languages, as a detector sees the prompts:
+{", ".join(f"{code} {count:,}" for code, count in facts["languages"].items()) or UNKNOWN}.
+
+## What was left out
+
+| filter | prompts | conversations |
+|---|--:|--:|
+{
+            _rows(
+                f"| {name} | {prompts:,} | {conversations:,} |"
+                for name, prompts, conversations in counts_by_filter(facts)
+            )
+            or "| nothing | 0 | 0 |"
+        }
+
+`dropped.parquet` here and beside the prompts has every row that was left out, with its reason.
+
+## The signal
+
+Per token of an answer: the token's own log-probability, and the {facts["top_logprobs"]} most
+probable tokens at most, of those that have a probability of {facts["min_probability"]} or more
+({stats["entries_per_token"]} on average). They leave out {stats["mean_tail_mass"]:.1%} of the
+probability; entropy is {stats["entropy_bits"]} bits or more. {ERROR_BOUNDS}
+
+{DECODE}
+
+Any Parquet reader and `datasets.load_dataset` open the files; potstill's docs/data-format.md says
+how to decode the columns by hand.
+"""
+    )
+
+
+def _how(facts: Mapping[str, Any]) -> str:
+    if facts["turns"] == "score":
+        return "Answers written by others, scored by the teacher"
+    how = (
+        f"Sampled at temperature {facts['generation_temperature']} and top-p "
+        f"{facts['generation_top_p']}, turns: {facts['turns']}"
+    )
+    if facts["num_sampled_per_prompt"] > facts["num_kept_per_prompt"]:
+        how += (
+            f"; {facts['num_kept_per_prompt']} kept of {facts['num_sampled_per_prompt']} sampled "
+            "for each prompt"
+        )
+    return how
+
+
+def _rows(lines: Any) -> str:  # noqa: ANN401  (an iterable of lines)
+    return "\n".join(lines)
+
+
+def _listed(key: str, values: list[str]) -> list[str]:
+    return [f"{key}:", *(f"- {_text(value)}" for value in values)] if values else []
+
+
+def _text(value: str) -> str:
+    """Quote a text for YAML, which takes `no`, the code of Norwegian, for false."""
+    return json.dumps(value)
+
+
+def _cell(text: str) -> str:
+    """Make a text fit for a cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,124 @@
+"""The summary as one HTML page: what was said, how long, how surely, and what was left out.
+
+In: the manifest's facts, the summary and a few conversations, which are untrusted text. Out: HTML.
+Knows nothing of how anything was made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from generate.curation.dropped import counts_by_filter
+from generate.sampling.summary import ENTROPY_STEP, Summary
+from potstill import pages
+from potstill.schema import Conversation
+
+NUM_CLASSES = 8
+"""Bars of a histogram."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One class of a histogram; its length is in percent of the longest."""
+
+    label: str
+    text: str
+    length: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A histogram."""
+
+    title: str
+    caption: str
+    bars: tuple[Bar, ...]
+
+
+def render_summary(
+    facts: Mapping[str, Any], summary: Summary, samples: Sequence[Conversation]
+) -> str:
+    """Return the whole page."""
+    return pages.render_page(
+        "generate.dataset",
+        "summary.html.j2",
+        facts=facts,
+        summary=summary,
+        stats=summary.stats(),
+        sentences=sentences(facts, summary),
+        charts=charts(summary),
+        filters=counts_by_filter(facts),
+        sources=summary.sources.most_common(),
+        samples=samples,
+    )
+
+
+def sentences(facts: Mapping[str, Any], summary: Summary) -> list[str]:
+    """Say in words what a reader should know first."""
+    stats = summary.stats()
+    said = [
+        f"{summary.truncated_share:.0%} of the answers were cut off at the limit of tokens.",
+        f"Stored are {stats['entries_per_token']} log-probabilities a token; they leave out "
+        f"{stats['mean_tail_mass']:.1%} of the probability. The teacher's entropy is at least "
+        f"{stats['entropy_bits']} bits a token.",
+    ]
+    if facts["num_failed"]:
+        said.append(f"{facts['num_failed']} conversations failed; samples/failed-*.jsonl says why.")
+    return said
+
+
+def charts(summary: Summary) -> list[Chart]:
+    """Return the histograms of the page."""
+    tokens = max(summary.completion_tokens, 1)
+    tails = {str(size): mass / tokens for size, mass in summary.tail_by_size.items()}
+    return [
+        Chart(
+            "Answers by length",
+            "tokens, end of turn included",
+            _bars(*_classes(summary.answer_lengths)),
+        ),
+        Chart(
+            "Conversations by answers",
+            "answers in a conversation",
+            _bars(*_classes(summary.num_turns)),
+        ),
+        Chart(
+            "Mass outside the most probable",
+            "mean probability that so many tokens leave out; after the last that are stored it "
+            "stays the same",
+            _bars(list(tails), list(tails.values()), "{:.1%}"),
+        ),
+        Chart(
+            "Tokens by entropy",
+            "bits, of what is stored and one more token for the rest",
+            _bars(*_classes(summary.entropies, ENTROPY_STEP)),
+        ),
+    ]
+
+
+def _classes(counts: Counter[int], unit: float = 1.0) -> tuple[list[str], list[float]]:
+    """Gather counts by value into at most NUM_CLASSES classes of equal width."""
+    if not counts:
+        return [], []
+    low, high = min(counts), max(counts)
+    width = -(-(high - low + 1) // NUM_CLASSES)
+    labels, sums = [], []
+    for start in range(low, high + 1, width):
+        end = start + width
+        sums.append(float(sum(count for value, count in counts.items() if start <= value < end)))
+        if unit != 1.0:
+            labels.append(f"{start * unit:g}-{end * unit:g}")
+        else:
+            labels.append(str(start) if width == 1 else f"{start}-{min(end - 1, high)}")
+    return labels, sums
+
+
+def _bars(labels: list[str], values: list[float], form: str = "{:,.0f}") -> tuple[Bar, ...]:
+    longest = max(values, default=0.0) or 1.0
+    return tuple(
+        Bar(label, form.format(value), 100.0 * value / longest)
+        for label, value in zip(labels, values, strict=True)
+    )

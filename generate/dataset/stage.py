@@ -1,0 +1,226 @@
+"""The stage `conversations`: what the filters leave of the samples, by split, described.
+
+In: the stages `prompts` and `samples`. Out: `train-00000.parquet` and so on, as Hugging Face
+`datasets` finds splits, `dropped.parquet`, a card and a summary page. Rows are copied as they are,
+a row group at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from pathlib import Path
+from types import TracebackType
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from generate.config import GenerateConfig
+from generate.curation.checks import file_digests
+from generate.curation.conversation_filters import ConversationCurator, Drop
+from generate.curation.dropped import DROPPED_NAME, dropped_schema, format_counts, with_reasons
+from generate.curation.language import Detector
+from generate.dataset.card import render_card
+from generate.dataset.page import render_summary
+from generate.sampling.parts import part_paths
+from generate.sampling.summary import Summary, summarize
+from generate.sources.raw_prompt import first_question
+from potstill.distributions import parquet_options
+from potstill.errors import TeacherError
+from potstill.files import disk_errors, replacing, write_text_atomically
+from potstill.manifest import Manifest, read_manifest
+from potstill.progress import append_metrics, track
+from potstill.rundir import RunDirectory
+from potstill.schema import Conversation, Split
+from potstill.tables import conversation_paths, conversations_from_batch, read_conversation_batches
+
+logger = logging.getLogger(__name__)
+
+ROWS_PER_GROUP = 512
+"""Enough for columns to compress well, few enough to hold in memory."""
+ROWS_PER_FILE = 65_536
+NUM_SAMPLES = 12
+"""Conversations shown on the page."""
+
+
+def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
+    """Filter the samples and describe what is left.
+
+    Raises:
+        TeacherError: Nothing is left of the training split.
+        ArtifactError: A part is damaged, or the disk is full.
+    """
+    session = run_directory.open_stage(
+        "conversations",
+        {"curation": config.curation.to_json() | file_digests(config.curation)},
+        inputs=("prompts", "samples"),
+        replace=True,
+    )
+    if session.finished:
+        return session.finished
+    samples_dir = run_directory.stage_dir("samples")
+    # Verified when the stage was opened.
+    prompt_facts, sample_facts = (
+        read_manifest(run_directory.stage_dir(name)).facts for name in ("prompts", "samples")
+    )
+    with disk_errors("writing conversations", session.dir):
+        found = _filter(config, part_paths(samples_dir), session.dir)
+        dropped = dict(found.dropped)
+        paths = [
+            path for split in get_args(Split) for path in conversation_paths(session.dir, split)
+        ]
+        summary = summarize(paths)
+        if not summary.num_conversations_by_split["train"]:
+            raise TeacherError(
+                "the filters left no conversation to train on",
+                where=samples_dir,
+                found=format_counts(dropped | {"failed": sample_facts["num_failed"]}),
+                hint="loosen generate.curation, or ask for more prompts",
+            )
+        facts = sample_facts | {
+            "num_conversations": summary.num_conversations_by_split,
+            "num_dropped": sum(dropped.values()),
+            "dropped_prompts": prompt_facts["dropped"],
+            "dropped_conversations": dropped,
+            "num_redacted": prompt_facts["num_redacted"],
+            "languages": dict(found.languages.most_common()),
+        }
+        write_text_atomically(session.dir / "README.md", render_card(facts, summary))
+        page = render_summary(facts, summary, found.samples)
+        write_text_atomically(session.dir / "summary.html", page)
+    _report(summary, dropped, run_directory)
+    rows = summary.rows_by_part | {DROPPED_NAME: sum(dropped.values())}
+    return session.finish(rows=rows, facts=facts, stats=summary.stats())
+
+
+@dataclass
+class _Found:
+    """What one reading of the samples found."""
+
+    dropped: Counter[str] = field(default_factory=Counter)
+    """By filter."""
+    languages: Counter[str] = field(default_factory=Counter)
+    """Of the first questions of what is kept, as a detector sees them."""
+    samples: list[Conversation] = field(default_factory=list)
+    """Some that are kept; which ones is as good as random, and the same every time."""
+
+
+def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Found:
+    """Write what is kept and what is not; return what was found on the way.
+
+    What an interrupted process left is written again, the same: it takes less time than one part
+    took to sample.
+    """
+    curator, detector, found = ConversationCurator(config.curation), Detector(), _Found()
+    schema = pq.read_schema(parts[0])
+    with ExitStack() as stack, track("filtering conversations", len(parts), "parts") as progress:
+        files: dict[str, _RowGroups] = {
+            split: stack.enter_context(_RowGroups(directory, f"{split}-{{:05d}}.parquet", schema))
+            for split in get_args(Split)
+        }
+        rest = _RowGroups(directory, DROPPED_NAME, dropped_schema(schema), always=True)
+        stack.enter_context(rest)
+        for path in parts:
+            for batch in read_conversation_batches(path):
+                conversations = conversations_from_batch(batch)
+                drops = [curator.judge(one) for one in conversations]
+                kept = [one for one, drop in zip(conversations, drops, strict=True) if drop is None]
+                found.dropped.update(drop.filter for drop in drops if drop is not None)
+                found.languages.update(
+                    detector.language(first_question(one.given)) or "und" for one in kept
+                )
+                found.samples = nsmallest(
+                    NUM_SAMPLES, [*found.samples, *kept], key=lambda one: one.conversation_id
+                )
+                _sort_rows(pa.Table.from_batches([batch]), drops, files, rest)
+            progress.advance(1)
+    splits = get_args(Split)
+    found.samples.sort(key=lambda one: splits.index(one.prompt.split))
+    return found
+
+
+def _sort_rows(
+    rows: pa.Table, drops: list[Drop | None], files: dict[str, _RowGroups], rest: _RowGroups
+) -> None:
+    is_kept = pa.array([drop is None for drop in drops])
+    for split, file in files.items():
+        file.add(rows.filter(pc.and_(is_kept, pc.equal(rows["split"], split))))
+    objections = [drop for drop in drops if drop is not None]
+    filters, reasons = [one.filter for one in objections], [one.reason for one in objections]
+    rest.add(with_reasons(rows.filter(pc.invert(is_kept)), filters, reasons))
+
+
+class _RowGroups:
+    """Writes rows to files of whole row groups; each file appears under its name when it is whole.
+
+    Args:
+        name: Of the files, with a place for their number if there may be several.
+        always: Write a file even when there are no rows.
+    """
+
+    def __init__(
+        self, directory: Path, name: str, schema: pa.Schema, *, always: bool = False
+    ) -> None:
+        self._directory, self._name, self._schema, self._always = directory, name, schema, always
+        self._waiting: list[pa.Table] = []
+        self._num_waiting = self._num_files = self._num_rows = 0
+        self._file = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> _RowGroups:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._file.__exit__(kind, error, traceback)
+            return
+        with self._file:
+            self._write(self._num_waiting)
+            if self._always and not self._num_files:
+                self._open()
+
+    def add(self, rows: pa.Table) -> None:
+        """Write rows, or keep them until a row group is full."""
+        self._waiting.append(rows)
+        self._num_waiting += rows.num_rows
+        while self._num_waiting >= ROWS_PER_GROUP:
+            self._write(ROWS_PER_GROUP)
+
+    def _write(self, count: int) -> None:
+        if not count:
+            return
+        rows = pa.concat_tables(self._waiting)
+        writer = self._writer or self._open()
+        writer.write_table(rows.slice(0, count))
+        self._num_rows += count
+        self._waiting = [rows.slice(count)]
+        self._num_waiting -= count
+        if self._num_rows >= ROWS_PER_FILE:
+            self._file.close()
+            self._writer, self._num_rows = None, 0
+
+    def _open(self) -> pq.ParquetWriter:
+        path = self._directory / self._name.format(self._num_files)
+        temporary = self._file.enter_context(replacing(path))
+        self._writer = self._file.enter_context(
+            pq.ParquetWriter(temporary, self._schema, **parquet_options(self._schema))
+        )
+        self._num_files += 1
+        return self._writer
+
+
+def _report(summary: Summary, dropped: dict[str, int], run_directory: RunDirectory) -> None:
+    append_metrics(run_directory.metrics_path, "conversations", **summary.stats())
+    logger.info(
+        "%d conversations kept; left out: %s", summary.num_conversations, format_counts(dropped)
+    )

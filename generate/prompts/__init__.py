@@ -1,0 +1,1 @@
+"""The prompts of a run: collected, filtered, split."""

@@ -1,0 +1,65 @@
+"""Assign prompts to train, validation and test, similar prompts to the same split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from generate.sources.raw_prompt import RawPrompt
+from potstill.files import sha256_bytes
+from potstill.schema import Prompt, Split
+
+
+def assign_splits(
+    prompts: Sequence[RawPrompt],
+    clusters: Mapping[str, str],
+    validation_share: float,
+    test_share: float,
+) -> list[Prompt]:
+    """Hold prompts out by a hash of their cluster: what says nearly the same stays together.
+
+    A split that would be empty gets the cluster whose hash is nearest to it: of three clusters each
+    split has one.
+
+    Args:
+        clusters: Id of its cluster by a prompt's id; a prompt that is not in it is its own.
+    """
+    cluster_of = {
+        prompt.prompt_id: clusters.get(prompt.prompt_id, prompt.prompt_id) for prompt in prompts
+    }
+    positions = {cluster: _position(cluster) for cluster in cluster_of.values()}
+    splits: dict[str, Split] = {
+        cluster: _split_at(position, validation_share, test_share)
+        for cluster, position in positions.items()
+    }
+    by_position = sorted(positions, key=lambda cluster: positions[cluster])
+    fallbacks: tuple[tuple[Split, list[str]], ...] = (
+        ("train", by_position[-1:]),
+        ("test", by_position[:1]),
+        ("validation", by_position[1:2]),
+    )
+    for split, nearest in fallbacks:
+        if split not in splits.values():
+            splits |= dict.fromkeys(nearest, split)
+    return [
+        Prompt(
+            prompt_id=prompt.prompt_id,
+            cluster_id=cluster_of[prompt.prompt_id],
+            split=splits[cluster_of[prompt.prompt_id]],
+            messages=prompt.messages,
+            source=prompt.source,
+            license=prompt.license,
+            tools=prompt.tools,
+        )
+        for prompt in prompts
+    ]
+
+
+def _position(cluster_id: str) -> float:
+    """Return a number in [0, 1) that is independent of the order `choose` takes."""
+    return int(sha256_bytes(f"split {cluster_id}".encode())[:13], 16) / 16**13
+
+
+def _split_at(position: float, validation_share: float, test_share: float) -> Split:
+    if position < test_share:
+        return "test"
+    return "validation" if position < test_share + validation_share else "train"

@@ -1,0 +1,186 @@
+"""The stage `prompts`: which questions the teacher is asked, and in which split each one is.
+
+In: the configuration, and the sources it names. Out: `prompts.parquet`, and `dropped.parquet` with
+what was left out and why. The teacher is loaded only when it writes prompts itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from generate.config import GenerateConfig
+from generate.curation.checks import check_filters, file_digests
+from generate.curation.clusters import cluster, near_held_out
+from generate.curation.dropped import DROPPED_NAME, format_counts, write_dropped_prompts
+from generate.curation.prompt_filters import curate_prompts
+from generate.lazy_teacher import LazyTeacher
+from generate.prompts.splits import assign_splits
+from generate.sources.collect import collect_prompts, sources_digest
+from generate.sources.raw_prompt import RawPrompt
+from generate.sources.shapes import LastRole
+from potstill.chat import control_texts
+from potstill.errors import ConfigError
+from potstill.files import disk_errors
+from potstill.rundir import RunDirectory
+from potstill.schema import Prompt, SamplingParams
+from potstill.tables import PROMPT_SCHEMA, prompt_to_row, write_rows
+
+logger = logging.getLogger(__name__)
+
+PROMPTS_NAME = "prompts.parquet"
+MIN_CLUSTERS = 3
+"""One for each split."""
+CONVERSATION_SETTINGS = {
+    "conversation_filters",
+    "min_answer_tokens",
+    "max_answer_tokens",
+    "max_repeated_share",
+}
+"""What of the curation's table does not decide prompts: it may change without asking again."""
+LAST_ROLES: dict[str, LastRole] = {
+    "single": "user",
+    "simulate": "user",
+    "replay": "any",
+    "score": "assistant",
+}
+"""Whose message must end a prompt, by the kind of conversation."""
+
+Dropped = tuple[RawPrompt, str, str]
+
+
+def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: RunDirectory) -> None:
+    """Read or write the prompts, leave out what the filters object to, and hold some out.
+
+    Raises:
+        ConfigError: A source cannot be read, or too few prompts are left.
+        ArtifactError: A row of a source is no prompt, or the disk is full.
+        TeacherError: The teacher cannot be loaded or sampled.
+    """
+    sources = config.prompts.all_sources
+    check_filters(config.curation)
+    try:
+        digest = sources_digest(sources)
+    except ConfigError as error:
+        if not run_directory.is_finished("prompts"):
+            raise
+        logger.warning("the prompts that were read before are kept: %s", error.what)
+        return
+    if not _has_written(config) and not run_directory.is_finished("prompts"):
+        # What is only read is read again: a file that was mended is no other configuration.
+        run_directory.set_aside("prompts")
+    session = run_directory.open_stage("prompts", _stage_config(config, digest))
+    if session.finished:
+        return
+    with disk_errors("making prompts", session.dir):
+        session.scratch_dir.mkdir(exist_ok=True)
+    raw = collect_prompts(
+        sources,
+        config.prompts.num_prompts,
+        last_role=LAST_ROLES[config.turns.kind],
+        load_teacher=teacher.load,
+        sampling=_written_as(config),
+        scratch_dir=session.scratch_dir,
+    )
+    curated = curate_prompts(raw, config.curation)
+    controls = control_texts(teacher.checkpoint.tokenizer)
+    askable, unaskable = _split_by_control_texts(curated.kept, controls)
+    clusters = cluster(askable, config.curation.cluster_threshold)
+    _refuse_too_few(len(raw), len(askable), len(set(clusters.values())))
+    shares = config.prompts.validation_share, config.prompts.test_share
+    prompts = assign_splits(askable, clusters, *shares)
+    near = near_held_out(prompts, config.curation.cluster_threshold)
+    kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
+    dropped = [
+        *((one.prompt, one.filter, one.reason) for one in curated.dropped),
+        *unaskable,
+        *_too_near(askable, near),
+    ]
+    with disk_errors("writing prompts", session.dir):
+        write_rows(session.dir / PROMPTS_NAME, PROMPT_SCHEMA, map(prompt_to_row, kept))
+        dropped_by_filter = write_dropped_prompts(session.dir, dropped)
+    _report(len(raw), kept, dropped_by_filter)
+    session.finish(
+        rows={PROMPTS_NAME: len(kept), DROPPED_NAME: len(dropped)},
+        facts={
+            "num_prompts": len(kept),
+            "num_dropped": len(dropped),
+            "dropped": dropped_by_filter,
+            "num_redacted": curated.num_redacted,
+            "num_clusters": len({prompt.cluster_id for prompt in kept}),
+        },
+    )
+
+
+def _stage_config(config: GenerateConfig, digest: Any) -> dict[str, Any]:  # noqa: ANN401  (JSON)
+    """Return what decides the prompts: files by their content, and the teacher if it writes any."""
+    read = {"num_prompts", "validation_share", "test_share"}
+    settings = {
+        **config.prompts.model_dump(mode="json", include=read),
+        "sources": digest,
+        "last_role": LAST_ROLES[config.turns.kind],
+        "curation": config.curation.model_dump(mode="json", exclude=CONVERSATION_SETTINGS)
+        | file_digests(config.curation),
+    }
+    if _has_written(config):
+        settings["written_by"] = {
+            "teacher": config.teacher.identity,
+            "sampling": _written_as(config).model_dump(),
+        }
+    return settings
+
+
+def _has_written(config: GenerateConfig) -> bool:
+    return any(source.is_written for source in config.prompts.all_sources)
+
+
+def _written_as(config: GenerateConfig) -> SamplingParams:
+    return SamplingParams(
+        temperature=config.prompts.temperature,
+        top_p=config.prompts.top_p,
+        max_tokens=config.prompts.max_prompt_tokens,
+        seed=config.sampling.seed,
+    )
+
+
+def _split_by_control_texts(
+    prompts: Iterable[RawPrompt], controls: Sequence[str]
+) -> tuple[list[RawPrompt], list[Dropped]]:
+    """Set prompts aside that hold the text of a control token, which would end their turn."""
+    askable: list[RawPrompt] = []
+    unaskable: list[Dropped] = []
+    for prompt in prompts:
+        found = [
+            control
+            for control in controls
+            if any(control in message.content for message in prompt.messages)
+        ]
+        if found:
+            unaskable.append((prompt, "control_token", ", ".join(found)))
+        else:
+            askable.append(prompt)
+    return askable, unaskable
+
+
+def _too_near(kept: Iterable[RawPrompt], near: dict[str, str]) -> Iterator[Dropped]:
+    for prompt in kept:
+        if prompt.prompt_id in near:
+            yield prompt, "near_held_out", f"like held-out prompt {near[prompt.prompt_id]}"
+
+
+def _refuse_too_few(num_found: int, num_kept: int, num_clusters: int) -> None:
+    if num_clusters < MIN_CLUSTERS:
+        raise ConfigError(
+            "too few prompts for three splits",
+            where="generate.prompts",
+            expected=f"at least {MIN_CLUSTERS} that are not alike, after the filters",
+            found=f"{num_found} prompts, {num_kept} after the filters, {num_clusters} not alike",
+            hint="name more sources, or loosen generate.curation",
+        )
+
+
+def _report(num_found: int, kept: Sequence[Prompt], dropped: dict[str, int]) -> None:
+    logger.info(
+        "%d prompts found, %d kept; left out: %s", num_found, len(kept), format_counts(dropped)
+    )

@@ -1,0 +1,1 @@
+"""Sampling: the teacher answers the prompts, and its conversations go to Parquet parts."""

@@ -1,0 +1,253 @@
+"""The stage `samples`: everything the teacher said, before anything is left out.
+
+In: the stage `prompts`. Out: parts with the conversations of so many prompts each, and a list of
+those that failed. Knows nothing of filters.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow.parquet as pq
+
+from generate.config import GenerateConfig
+from generate.lazy_teacher import LazyTeacher
+from generate.prompts.stage import PROMPTS_NAME
+from generate.sampling.best_of_n import make_choice
+from generate.sampling.dialogue import Dialogue
+from generate.sampling.loop import ConversationLoop, Job, Part
+from generate.sampling.parts import (
+    WHOLE,
+    FailedConversation,
+    Shard,
+    finished_parts,
+    part_paths,
+    read_failures,
+    read_prompts,
+)
+from generate.sampling.scoring import ScoredConversation
+from generate.sampling.settings import Chat
+from generate.sampling.simulated_user import SimulatedUser
+from generate.sampling.summary import Summary, summarize
+from generate.teachers.protocol import SamplingTeacher
+from potstill.errors import PotstillError, TeacherError
+from potstill.files import write_text_atomically
+from potstill.manifest import Manifest
+from potstill.progress import append_metrics
+from potstill.rundir import RunDirectory, StageSession
+from potstill.schema import Prompt
+
+logger = logging.getLogger(__name__)
+
+TEACHER_NAME = "teacher.json"
+
+
+def open_samples(config: GenerateConfig, run_directory: RunDirectory) -> StageSession:
+    """Begin, resume or find finished the stage."""
+    return run_directory.open_stage("samples", _stage_config(config), inputs=("prompts",))
+
+
+def make_parts(
+    config: GenerateConfig,
+    teacher: LazyTeacher,
+    run_directory: RunDirectory,
+    session: StageSession,
+    shard: Shard = WHOLE,
+) -> None:
+    """Let the teacher make the parts of a shard that are not there yet.
+
+    Raises:
+        TeacherError: The teacher fails as a whole, or is another one than made the parts there are.
+        ArtifactError: A part cannot be written.
+    """
+    prompts_path = run_directory.stage_dir("prompts") / PROMPTS_NAME
+    per_part, done = config.engine.conversations_per_part, finished_parts(session.dir)
+    total = _num_prompts(run_directory)
+    mine = [index for index in range(num_parts(config, run_directory)) if shard.has(index)]
+    missing = [index for index in mine if index not in done]
+    if not missing:
+        return
+    _refuse_other_teacher(teacher, session)
+    loaded = teacher.load()
+    chat = Chat(config, teacher.checkpoint.tokenizer, teacher.max_model_len)
+    chat.require_turns(loaded.end_token_ids)
+    user = _load_user(config, teacher.checkpoint.dir)
+    loop = ConversationLoop(
+        session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns), user
+    )
+    sizes = {index: min(per_part, total - index * per_part) for index in mine}
+    each = config.turns.num_sampled
+    try:
+        loop.run(
+            _ask(config, loaded),
+            _parts(chat, loaded, read_prompts(prompts_path, per_part), set(missing)),
+            total=each * sum(sizes.values()),
+            num_done=each * sum(sizes[index] for index in mine if index in done),
+            at_once=loaded.max_num_seqs,
+        )
+    finally:
+        if user is not None:
+            user.close()
+
+
+def num_parts(config: GenerateConfig, run_directory: RunDirectory) -> int:
+    """Return how many parts the finished prompts make."""
+    return -(-_num_prompts(run_directory) // config.engine.conversations_per_part)
+
+
+def finish_samples(
+    config: GenerateConfig,
+    teacher: LazyTeacher,
+    session: StageSession,
+    run_directory: RunDirectory,
+) -> Manifest:
+    """Count what the parts hold and finish the stage.
+
+    Raises:
+        TeacherError: Every conversation failed.
+    """
+    summary = summarize(part_paths(session.dir))
+    failures = read_failures(session.dir)
+    if failures and not summary.num_conversations:
+        raise TeacherError(
+            "every conversation failed",
+            where=session.dir,
+            found=failures[0].reason,
+            hint="mend the cause, then run the same command again with --force",
+        )
+    if failures:
+        logger.warning(
+            "%d conversations failed; failed-*.jsonl lists them, the first: %s",
+            len(failures),
+            failures[0].reason,
+        )
+    _report(config, summary, run_directory)
+    sampling, is_scored = config.sampling, config.turns.kind == "score"
+    return session.finish(
+        rows=summary.rows_by_part,
+        facts=teacher.checkpoint.facts()
+        | json.loads((session.scratch_dir / TEACHER_NAME).read_text(encoding="utf-8"))
+        | {
+            "top_logprobs": sampling.top_logprobs,
+            "top_mass": sampling.top_mass,
+            "min_probability": sampling.min_probability,
+            "generation_temperature": None if is_scored else sampling.temperature,
+            "generation_top_p": None if is_scored else sampling.top_p,
+            "turns": config.turns.kind,
+            "num_sampled_per_prompt": config.turns.num_sampled,
+            "num_kept_per_prompt": config.turns.num_answers,
+            "num_failed": len(failures),
+            "num_conversations": summary.num_conversations_by_split,
+        },
+        stats=summary.stats(),
+    )
+
+
+def _num_prompts(run_directory: RunDirectory) -> int:
+    path = run_directory.stage_dir("prompts") / PROMPTS_NAME
+    return int(pq.read_metadata(path).num_rows)
+
+
+def _stage_config(config: GenerateConfig) -> dict[str, Any]:
+    turns = config.turns.to_json()
+    if config.turns.user is not None:
+        turns["user"] = {"model": config.turns.user.model}
+    return {
+        "teacher": config.teacher.identity,
+        "sampling": config.sampling.to_json(),
+        "turns": turns,
+        "conversations_per_part": config.engine.conversations_per_part,
+    }
+
+
+def _ask(config: GenerateConfig, teacher: SamplingTeacher) -> Any:  # noqa: ANN401  (an Ask)
+    how = teacher.score if config.turns.kind == "score" else teacher.sample
+    return partial(how, top_logprobs=config.sampling.top_logprobs)
+
+
+def _load_user(config: GenerateConfig, teacher_dir: Path) -> SimulatedUser | None:
+    if config.turns.kind != "simulate" or config.turns.user is None:
+        return None
+    from generate.teachers.endpoint.teacher import connect
+
+    return SimulatedUser(connect(config.turns.user, teacher_dir), config)
+
+
+def _parts(
+    chat: Chat,
+    teacher: SamplingTeacher,
+    parts: Iterator[tuple[int, list[Prompt]]],
+    missing: set[int],
+) -> Iterator[Part]:
+    for index, prompts in parts:
+        if index in missing:
+            yield (
+                index,
+                [
+                    partial(_begin, chat, teacher, prompt, answer)
+                    for prompt in prompts
+                    for answer in range(chat.config.turns.num_sampled)
+                ],
+            )
+
+
+def _begin(
+    chat: Chat, teacher: SamplingTeacher, prompt: Prompt, answer: int
+) -> Job | FailedConversation:
+    """Begin a conversation; a prompt that cannot be asked must not stop all others."""
+    name = f"{prompt.prompt_id}-{answer}"
+    try:
+        job: Dialogue | ScoredConversation
+        if chat.config.turns.kind == "score":
+            job = ScoredConversation(chat, prompt, teacher.end_token_ids)
+        else:
+            job = Dialogue(chat, prompt, answer)
+    except (jinja2.TemplateError, PotstillError) as error:
+        return FailedConversation(
+            name, f"the chat template does not take it: {error}".splitlines()[0]
+        )
+    if job.request is None:
+        return FailedConversation(
+            name,
+            f"{job.num_tokens} tokens and {chat.config.sampling.max_tokens} for the answer do not "
+            f"fit the teacher's {chat.max_model_len}",
+        )
+    return job
+
+
+def _refuse_other_teacher(teacher: LazyTeacher, session: StageSession) -> None:
+    """Write down which teacher makes the parts, or check that it is the one that made others."""
+    path = session.scratch_dir / TEACHER_NAME
+    facts = teacher.load().facts() | {"fingerprint": teacher.checkpoint.fingerprint}
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        write_text_atomically(path, json.dumps(facts))
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if before != facts:
+        raise TeacherError(
+            "another teacher made the conversations that are there",
+            where=session.dir,
+            expected=before,
+            found=facts,
+            hint="restore the teacher's checkpoint, or make them again with --force",
+        )
+
+
+def _report(config: GenerateConfig, summary: Summary, run_directory: RunDirectory) -> None:
+    append_metrics(run_directory.metrics_path, "samples", **summary.stats())
+    logger.info(
+        "%d conversations, %d completion tokens, %.0f%% of the answers cut off at %d tokens; what "
+        "is stored leaves out %.1f%% of the probability on average",
+        summary.num_conversations,
+        summary.completion_tokens,
+        100 * summary.truncated_share,
+        config.sampling.max_tokens,
+        100 * summary.mean_tail_mass,
+    )

@@ -1,0 +1,102 @@
+"""The chat template's text between turns, so that a conversation grows by ids and never anew.
+
+In: a tokenizer with a chat template. Out: the token ids that lead from the teacher's last sampled
+token to the next slot. What was sampled is never tokenized again. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from potstill.chat import ChatTokenizer, render_text, tokenize
+from potstill.errors import TeacherError
+from potstill.schema import Message
+
+MARKS = [f"\N{LEFT WHITE SQUARE BRACKET}{number}\N{RIGHT WHITE SQUARE BRACKET}" for number in "123"]
+SYSTEM = "Be brief."
+THOUGHT = f"<think>\n{MARKS[1]}\n</think>\n\n{MARKS[2]}"
+"""An answer that templates which drop the thinking of earlier turns rewrite."""
+
+
+@dataclass(frozen=True)
+class TurnSeparators:
+    """The text between turns, end-of-turn tokens included."""
+
+    before_user: str
+    """From the end of an answer to the user's slot."""
+    before_answer: str
+    """From the end of a user's turn to the assistant's slot."""
+
+
+def find_turn_separators(
+    tokenizer: ChatTokenizer, *, has_system: bool = False, tools: str | None = None
+) -> TurnSeparators:
+    """Read the joints off the chat template.
+
+    Args:
+        has_system: Whether a system message begins the conversation.
+        tools: JSON list of its tools. Some templates show either before the last turn only.
+
+    Raises:
+        TeacherError: The template does not only append: with a further turn it writes the earlier
+            ones in another way, so that the teacher would see other tokens than it sampled.
+    """
+
+    def render(*turns: Message) -> str:
+        system = [Message(role="system", content=SYSTEM)] if has_system else []
+        return render_text(tokenizer, [*system, *turns], tools=tools)
+
+    asked = Message(role="user", content=MARKS[0])
+    answered = Message(role="assistant", content=MARKS[1])
+    again = Message(role="user", content=MARKS[2])
+    thought = Message(role="assistant", content=THOUGHT)
+    first = render(asked)
+    second = render(asked, answered, again)
+    prefix, _, before_answer = first.partition(MARKS[0])
+    _, _, rest = second.partition(MARKS[1])
+    before_user = rest.partition(MARKS[2])[0]
+    turn = MARKS[1] + before_user + MARKS[2] + before_answer
+    if (
+        second != prefix + MARKS[0] + before_answer + turn
+        or render(asked, answered, again, answered, again) != second + turn
+        or THOUGHT not in render(asked, thought, again)
+    ):
+        raise TeacherError(
+            "the teacher's chat template rewrites earlier turns when a turn is added",
+            where="the tokenizer's chat template",
+            expected="a template that only appends, so that the teacher sees the tokens it sampled",
+            hint="ask for one turn (generate.turns.kind = 'single'), or score whole conversations "
+            "(generate.turns.kind = 'score')",
+        )
+    return TurnSeparators(before_user, before_answer)
+
+
+def after(tokenizer: ChatTokenizer, last_token_id: int, joint: str) -> list[int] | None:
+    """Return the ids of a joint after a sampled token; None when that token does not begin it.
+
+    A turn that ended otherwise, by another token or by its length, has no continuation that the
+    template would write.
+    """
+    token_ids = tokenize(tokenizer, joint)
+    return token_ids[1:] if token_ids[:1] == [last_token_id] else None
+
+
+def require_user_turns_end(
+    tokenizer: ChatTokenizer, joints: TurnSeparators, end_token_ids: Collection[int]
+) -> None:
+    """Check that a simulated user's turn ends with a token that the teacher stops at.
+
+    Raises:
+        TeacherError: It does not.
+    """
+    first = tokenize(tokenizer, joints.before_answer)[:1]
+    if not set(first) & set(end_token_ids):
+        raise TeacherError(
+            "the teacher cannot play the user: its template does not end a user's turn with a "
+            "token that ends sampling",
+            where="the tokenizer's chat template",
+            expected=f"one of the token ids {sorted(end_token_ids)}",
+            found=first or "nothing",
+            hint="name another model in [generate.turns.user], or replay stored user turns",
+        )

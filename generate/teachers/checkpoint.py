@@ -1,0 +1,108 @@
+"""The teacher before it runs: where its checkpoint lies, and what is true of it.
+
+In: the teacher's configuration. Out: its directory, tokenizer and the facts later stages rely on.
+Knows nothing of vLLM or of prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generate.teachers.config import TeacherConfig
+from generate.teachers.embedded import EMBEDDED_TEACHER, embedded_checkpoint
+from potstill.chat import chat_template_sha256, tokenizer_sha256
+from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
+from potstill.errors import TeacherError
+
+
+@dataclass(frozen=True)
+class TeacherCheckpoint:
+    """A teacher's checkpoint on this machine."""
+
+    name: str
+    """As the configuration names it."""
+    dir: Path
+    dtype: str
+    """Precision of sampling, in vLLM's words."""
+    tokenizer: Any
+    context_tokens: int
+    """Longest prompt plus completion it was trained for."""
+    vocab_size: int
+    num_parameters: int
+    """0 of a served teacher whose weights are not here."""
+    fingerprint: str
+    """Hash that tells its checkpoint from another one."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what pins the teacher in a manifest."""
+        return {
+            "teacher": {
+                "model": self.name,
+                "path": str(self.dir),
+                "num_parameters": self.num_parameters,
+                "dtype": self.dtype,
+                "fingerprint": self.fingerprint,
+            },
+            "tokenizer_sha256": tokenizer_sha256(self.dir),
+            "chat_template_sha256": chat_template_sha256(self.tokenizer.chat_template),
+            "vocab_size": self.vocab_size,
+        }
+
+
+def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:
+    """Find the teacher's checkpoint; make or download it when it is not there.
+
+    Raises:
+        ArtifactError: There is none of that name, or a file of it is damaged.
+        TeacherError: It is no chat model.
+    """
+    embedded = config.model == EMBEDDED_TEACHER
+    if embedded:
+        directory = embedded_checkpoint(config.cache_dir.expanduser().resolve())
+    else:
+        directory = find_checkpoint(config.model)
+    dtype = "bfloat16" if embedded and config.dtype == "auto" else config.dtype
+    model_config = _load(directory, "AutoConfig", "config.json").get_text_config()
+    tokenizer = _load(directory, "AutoTokenizer", "tokenizer files")
+    if tokenizer.chat_template is None:
+        raise TeacherError(
+            "the teacher has no chat template",
+            where=directory,
+            expected="an instruction-tuned model with a chat template",
+            hint="choose the model's chat or instruct variant",
+        )
+    context_tokens = getattr(model_config, "max_position_embeddings", None)
+    if context_tokens is None:
+        raise TeacherError(
+            "the teacher's config does not say how long its context is",
+            where=directory / "config.json",
+            expected="max_position_embeddings",
+            hint="choose a transformer, or add the key",
+        )
+    served, has_weights = config.endpoint is not None, any(directory.glob("*.safetensors"))
+    return TeacherCheckpoint(
+        name=config.model,
+        dir=directory,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        context_tokens=context_tokens,
+        vocab_size=model_config.vocab_size,
+        num_parameters=0 if served and not has_weights else count_parameters(directory),
+        fingerprint=checkpoint_fingerprint(directory),
+    )
+
+
+def _load(directory: Path, kind: str, what: str) -> Any:  # noqa: ANN401  (untyped library)
+    import transformers
+
+    try:
+        return getattr(transformers, kind).from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # The tokenizers library raises no narrower one.
+        raise TeacherError(
+            f"the teacher's {what} cannot be read",
+            where=directory,
+            found=(str(error) or type(error).__name__).splitlines()[0],
+            hint="copy or download the checkpoint again",
+        ) from error

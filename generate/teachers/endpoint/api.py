@@ -1,0 +1,169 @@
+"""One OpenAI-compatible server: JSON in, JSON out, paid for and retried by the `openai` client.
+
+In: paths and bodies. Out: answers, or errors that say whether anything else can be hoped for.
+Knows nothing of tokens or samples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import httpx2
+import openai
+
+from generate.teachers.endpoint.budget import Budget
+from generate.teachers.endpoint.config import EndpointConfig
+from potstill.errors import ConfigError, PotstillError, TeacherError
+
+NO_KEY = "none"
+"""The client wants a key even for servers that ask for none."""
+CONNECT_SECONDS = 15.0
+"""Longest wait for a connection, in seconds: no server takes as long as for an answer."""
+NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+OVERLOADED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
+"""Errors that say nothing about the request: the client has repeated it in vain."""
+HOPELESS = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
+"""Errors that every further request would meet."""
+
+_worst_cost: ContextVar[float] = ContextVar("worst_cost", default=0.0)
+
+
+class _Client(openai.DefaultAsyncHttpxClient):
+    """Counts attempts whose answer was lost as paid: the server may have made it."""
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__()
+        self._budget = budget
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401
+        try:
+            return await super().send(request, **options)
+        except NEVER_SENT:
+            raise
+        except httpx2.TransportError as error:
+            if not self._budget.lose(_worst_cost.get()):
+                # The client does not retry after an error of its own kind.
+                raise openai.OpenAIError("the cost cap allows no further attempt") from error
+            raise
+
+
+class EndpointApi:
+    """A server, asked from within one event loop.
+
+    Raises:
+        ConfigError: The variable that should hold the key is not set.
+    """
+
+    def __init__(self, config: EndpointConfig, budget: Budget) -> None:
+        self.config = config
+        self.budget = budget
+        self._client = openai.AsyncOpenAI(
+            base_url=config.base_url,
+            api_key=_read_key(config.api_key_variable),
+            timeout=httpx2.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS),
+            max_retries=config.max_retries,
+            http_client=_Client(budget),
+        )
+
+    async def post(
+        self, path: str, make_body: Callable[[], dict[str, Any]], *, worst: float
+    ) -> Any:  # noqa: ANN401  (JSON of somebody else's)
+        """Send a request and return its answer's JSON; None where the answer is none.
+
+        Args:
+            path: Below the base URL.
+            make_body: Returns the request's JSON.
+            worst: The most it can cost; held back in the budget by the caller, released here.
+
+        Raises:
+            OpenAIError: There is no answer, or it is an error.
+        """
+        _worst_cost.set(worst)
+        cost = 0.0
+        try:
+            body = make_body()
+            cost = worst  # until it is known better
+            try:
+                answer = await self._client.post(path, cast_to=object, body=body)
+            except ValueError:  # The body of an answer that calls itself JSON.
+                answer = None
+            cost = self._cost(answer, worst)
+        except openai.OpenAIError:
+            cost = 0.0  # a lost attempt is counted where it is lost
+            raise
+        finally:
+            self.budget.settle(worst, cost)
+        return answer
+
+    async def model_names(self) -> list[str] | None:
+        """Return the names of the models served; None when the server does not list them."""
+        try:
+            return [model.id async for model in self._client.models.list()]
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            return None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def why(self, error: openai.OpenAIError) -> str:
+        """Say in a line why there is no answer; the server's own words may quote the prompt."""
+        if isinstance(error, openai.APITimeoutError):
+            return f"no answer within {self.config.timeout_seconds:g} s"
+        if isinstance(error, openai.APIConnectionError):
+            return f"no connection: {type(error.__cause__ or error).__name__}"
+        if isinstance(error, openai.APIStatusError):
+            named = error.code and not str(error.code).isdigit()
+            detail = error.code if named else error.type
+            return " ".join(filter(None, [f"HTTP {error.status_code}", detail]))
+        return str(error)
+
+    async def explain(self, error: openai.OpenAIError) -> PotstillError:
+        """Return what to tell the user about an error that ends the work."""
+        where = self.config.base_url
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            return TeacherError(
+                "the teacher's server refuses the key",
+                where=where,
+                found=self.why(error),
+                hint="name the environment variable with the right key as api_key_variable",
+            )
+        names = None
+        if isinstance(error, openai.APIStatusError):
+            names = await self.model_names()
+        if names is not None and self.config.model not in names:
+            return TeacherError(
+                f"the teacher's server has no model {self.config.model!r}",
+                where=where,
+                expected=" | ".join(names),
+            )
+        refused = isinstance(error, openai.APIStatusError)
+        return TeacherError(
+            f"the teacher's server {'answers with an error' if refused else 'does not answer'}",
+            where=where,
+            found=self.why(error),
+            hint="check that the server runs, and that base_url ends as its documentation says, "
+            "mostly in /v1",
+        )
+
+    def _cost(self, answer: Any, worst: float) -> float:  # noqa: ANN401
+        try:
+            usage = answer["usage"]
+            return self.budget.cost(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+        except (LookupError, TypeError, ValueError):
+            return worst
+
+
+def _read_key(variable: str | None) -> str:
+    if variable is None:
+        return NO_KEY
+    if key := os.environ.get(variable):
+        return key
+    raise ConfigError(
+        "the key of the teacher's server is not set",
+        where=f"environment variable {variable}",
+        hint=f"run: export {variable}=..., or unset api_key_variable if the server wants no key",
+    )

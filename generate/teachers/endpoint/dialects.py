@@ -1,0 +1,285 @@
+"""The two ways a server is asked: token ids in and out, or messages in and tokens' text out.
+
+In: requests. Out: JSON bodies of OpenAI's API; from JSON answers, samples with exact token ids.
+Knows nothing of sockets, retries or money. Shape legend: T token, K top-k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, Protocol
+
+import numpy as np
+
+from generate.teachers.endpoint.token_ids import TokenIds
+from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
+from potstill.chat import render_prompt
+from potstill.distributions import TokenDistributions
+from potstill.errors import TeacherError
+from potstill.schema import FinishReason, SamplingParams
+
+TOKEN_ID_PREFIX = "token_id:"
+FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+NEUTRAL = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
+"""Servers take what is left out from the model's generation_config.json or from defaults of their
+own: these values, of vLLM and llama.cpp, say that nothing but temperature and top_p counts."""
+
+
+class UnusableAnswerError(Exception):
+    """An answer that cannot become a sample; the text says why and holds nothing of the answer."""
+
+
+class PromptMismatchError(UnusableAnswerError):
+    """The server does not read the prompt as our tokenizer does."""
+
+
+class Dialect(Protocol):
+    """How one kind of server is asked."""
+
+    @property
+    def path(self) -> str:
+        """The route it uses, below the base URL."""
+
+    def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
+        """Return the request's JSON.
+
+        Raises:
+            UnusableAnswerError: The request cannot be put in this way.
+        """
+        ...
+
+    def read(
+        self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
+    ) -> Sample:
+        """Return the sample that an answer holds.
+
+        Raises:
+            UnusableAnswerError: It holds none.
+            TeacherError: No answer of this server ever will.
+            LookupError, TypeError, ValueError, AttributeError: The JSON has another shape.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TokenIdDialect:
+    """`/completions` with token ids as prompt, answered with token ids: vLLM (0.32).
+
+    Source: `CompletionRequest` and `OpenAIServingCompletion._create_completion_logprobs` of
+    vllm/entrypoints/openai/completion. The end-of-turn token is among the ids that come back, with
+    its row, though not in the text.
+    """
+
+    model: str
+    end_token_ids: frozenset[int]
+    path: str = "/completions"
+
+    def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
+        """Return the JSON of a completion to draw."""
+        return (
+            self._ids_body(request.prompt_token_ids)
+            | sampling_body(request.sampling)
+            | NEUTRAL
+            | {"stop_token_ids": sorted(self.end_token_ids)}
+            | ({} if top_logprobs is None else {"logprobs": top_logprobs})
+        )
+
+    def read(
+        self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
+    ) -> Sample:
+        """Return the sample that a completion holds."""
+        choice = _only_choice(answer)
+        if choice.get("token_ids") is None or choice.get("prompt_token_ids") is None:
+            raise UnusableAnswerError("the server returns no token ids")
+        if list(choice["prompt_token_ids"]) != list(request.prompt_token_ids):
+            raise PromptMismatchError("the server has changed the prompt's token ids")
+        token_ids = tuple(choice["token_ids"])
+        signal = None
+        if top_logprobs is not None:
+            signal = self._signal(choice, token_ids, 0, top_logprobs)
+        return Sample(request.request_id, token_ids, signal, _finish_reason(choice))
+
+    def score_body(self, request: ScoreRequest, top_logprobs: int) -> dict[str, Any]:
+        """Return the JSON that asks for the log-probabilities of the prompt itself."""
+        settings = {"echo": True, "max_tokens": 0, "temperature": 1.0, "logprobs": top_logprobs}
+        return self._ids_body(request.token_ids) | settings
+
+    def read_score(
+        self, answer: Mapping[str, Any], request: ScoreRequest, top_logprobs: int
+    ) -> Sample:
+        """Return the text from `start` on with the distributions that predict it."""
+        choice = _only_choice(answer)
+        token_ids = tuple(request.token_ids)
+        signal = self._signal(choice, token_ids, request.start, top_logprobs)
+        ended = token_ids[-1] in self.end_token_ids
+        return Sample(
+            request.request_id, token_ids[request.start :], signal, "stop" if ended else "length"
+        )
+
+    def _ids_body(self, token_ids: Sequence[int]) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "prompt": list(token_ids),
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+        }
+
+    def _signal(
+        self, choice: Mapping[str, Any], token_ids: tuple[int, ...], start: int, top_logprobs: int
+    ) -> TokenDistributions:
+        logprobs = choice.get("logprobs")
+        if logprobs is None:
+            raise UnusableAnswerError("the server returns no log-probabilities")
+        if tuple(map(_token_id, logprobs["tokens"])) != token_ids:
+            raise UnusableAnswerError("log-probabilities and token ids do not belong together")
+        rows = [
+            {_token_id(token): float(logprob) for token, logprob in row.items()}
+            for row in logprobs["top_logprobs"][start:]
+        ]
+        return _distributions(logprobs["token_logprobs"][start:], rows, top_logprobs)
+
+
+@dataclass(frozen=True)
+class ChatDialect:
+    """`/chat/completions`: messages in, tokens out as text or bytes, at best with their ids.
+
+    Log-probabilities are asked for even where nobody wants them: they alone name the tokens.
+    """
+
+    model: str
+    end_token_ids: frozenset[int]
+    tokenizer: Any
+    neutral: Mapping[str, Any]
+    """Parameters beyond OpenAI's to send along."""
+    path: str = "/chat/completions"
+
+    def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
+        """Return the JSON of an answer to draw."""
+        if request.messages is None:
+            raise UnusableAnswerError("the server takes no token ids, and there are no messages")
+        if request.tools is not None:
+            raise UnusableAnswerError("a prompt with tools needs a server that takes token ids")
+        if render_prompt(self.tokenizer, request.messages) != list(request.prompt_token_ids):
+            raise UnusableAnswerError("the messages do not give the prompt's token ids")
+        return {
+            "model": self.model,
+            "messages": [message.to_chat() for message in request.messages],
+            **sampling_body(request.sampling),
+            "logprobs": True,
+            "top_logprobs": top_logprobs or 0,
+            **self.neutral,
+        }
+
+    def read(
+        self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
+    ) -> Sample:
+        """Return the sample that an answer holds."""
+        choice = _only_choice(answer)
+        self._check_prompt(answer["usage"]["prompt_tokens"], len(request.prompt_token_ids))
+        finish_reason = _finish_reason(choice)
+        entries = (choice.get("logprobs") or {}).get("content")
+        if entries is None:
+            raise UnusableAnswerError("the server returns no log-probabilities")
+        token_ids = tuple(map(self._token_id, entries))
+        self._check_text(choice["message"]["content"], token_ids, entries)
+        if finish_reason == "stop" and (not token_ids or token_ids[-1] not in self.end_token_ids):
+            token_ids += (self._end_token_id(wants_signal=top_logprobs is not None),)
+        signal = None
+        if top_logprobs is not None:
+            rows = [
+                {self._token_id(rival): float(rival["logprob"]) for rival in entry["top_logprobs"]}
+                for entry in entries
+            ]
+            signal = _distributions([entry["logprob"] for entry in entries], rows, top_logprobs)
+        return Sample(request.request_id, token_ids, signal, finish_reason)
+
+    @cached_property
+    def _known(self) -> TokenIds:
+        return TokenIds(self.tokenizer.backend_tokenizer)
+
+    def _token_id(self, entry: Mapping[str, Any]) -> int:
+        """Return an entry's id: as the server says (llama.cpp's servers do), or by its bytes."""
+        if entry.get("id") is not None:
+            return int(entry["id"])
+        piece = entry.get("bytes")
+        token_id = self._known.find(entry["token"].encode() if piece is None else bytes(piece))
+        if token_id is None:
+            raise UnusableAnswerError(
+                "a token's text belongs to no token of the tokenizer, or many"
+            )
+        return token_id
+
+    def _check_prompt(self, found: int, expected: int) -> None:
+        if found != expected:
+            raise PromptMismatchError(
+                f"the server's prompt has {found} tokens, by our chat template it has {expected}"
+            )
+
+    def _check_text(
+        self, text: str | None, token_ids: Sequence[int], entries: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Check ids that were found by bytes: together they must give the answer's text."""
+        if all(entry.get("id") is not None for entry in entries):
+            return
+        if self.tokenizer.decode(token_ids, skip_special_tokens=True) != (text or ""):
+            raise UnusableAnswerError("the tokens' ids do not decode to the answer's text")
+
+    def _end_token_id(self, *, wants_signal: bool) -> int:
+        if wants_signal or len(self.end_token_ids) != 1:
+            raise TeacherError(
+                "the server leaves out the end-of-turn token, so that a student could not learn "
+                "when to stop",
+                expected="its id and log-probabilities after the answer's last token",
+                hint="use a server that returns token ids, such as vLLM or potstill serve"
+                + (", or sample without log-probabilities" if wants_signal else ""),
+            )
+        return next(iter(self.end_token_ids))
+
+
+def sampling_body(sampling: SamplingParams) -> dict[str, Any]:
+    """Return sampling parameters as OpenAI spells them."""
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+    }
+
+
+def _only_choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    (choice,) = answer["choices"]
+    return choice  # type: ignore[no-any-return]
+
+
+def _finish_reason(choice: Mapping[str, Any]) -> FinishReason:
+    found = choice["finish_reason"]
+    if found not in FINISH_REASONS:
+        raise UnusableAnswerError(f"finish reason {str(found)[:40]!r}")
+    return FINISH_REASONS[found]
+
+
+def _token_id(token: str) -> int:
+    """Read vLLM's `token_id:17`."""
+    if not token.startswith(TOKEN_ID_PREFIX):
+        raise UnusableAnswerError("the server writes tokens as text, not as ids")
+    return int(token.removeprefix(TOKEN_ID_PREFIX))
+
+
+def _distributions(
+    sampled_logprobs: Sequence[float], rows: Sequence[Mapping[int, float]], top_logprobs: int
+) -> TokenDistributions:
+    """Sort each row by probability and cut it to the top k: servers put the sampled token first."""
+    shape = len(rows), top_logprobs
+    token_ids_TK = np.full(shape, -1, np.int32)
+    logprobs_TK = np.full(shape, -np.inf, np.float32)
+    for index, row in enumerate(rows):
+        best = sorted(row.items(), key=itemgetter(1), reverse=True)[:top_logprobs]
+        token_ids_TK[index, : len(best)] = [token_id for token_id, _ in best]
+        logprobs_TK[index, : len(best)] = [logprob for _, logprob in best]
+    sampled_logprobs_T = np.asarray(sampled_logprobs, np.float32)
+    return TokenDistributions.from_padded(token_ids_TK, logprobs_TK, sampled_logprobs_T)

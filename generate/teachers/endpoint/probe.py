@@ -1,0 +1,182 @@
+"""What a server can do, found out by asking it for single tokens.
+
+In: a server and the teacher's tokenizer. Out: how to ask it, which kind of log-probabilities it
+gives, and whether it gives as many as are wanted. Knows nothing of the requests that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import openai
+
+from generate.teachers.endpoint.api import EndpointApi
+from generate.teachers.endpoint.dialects import (
+    NEUTRAL,
+    ChatDialect,
+    Dialect,
+    PromptMismatchError,
+    TokenIdDialect,
+    UnusableAnswerError,
+)
+from generate.teachers.protocol import Sample, SampleRequest
+from potstill.chat import render_prompt
+from potstill.distributions import Floats
+from potstill.errors import TeacherError
+from potstill.schema import Message, SamplingParams
+
+LogprobsMode = Literal["raw_logprobs", "processed_logprobs", "unknown"]
+
+GREETING = (Message(role="user", content="Hi"),)
+FEW_LOGPROBS = 2
+"""As many as any server gives that gives some, and enough to tell their kind."""
+REFUSALS = (
+    openai.BadRequestError,
+    openai.NotFoundError,
+    openai.UnprocessableEntityError,
+    openai.ConflictError,
+)
+SHARP = {"temperature": 0.5, "top_p": 0.5}
+SAME_NATS = 0.2
+"""Raw log-probabilities asked for twice differ by rounding, in nats; after SHARP, whole tokens are
+missing and the others have moved by the logarithm of 2 and more."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What was found out."""
+
+    dialect: Dialect
+    logprobs_mode: LogprobsMode
+    """`raw_logprobs`: before temperature and top-p; `processed_logprobs`: after. The names are
+    vLLM's."""
+    greeting: SampleRequest
+    """A request of one token that it answers."""
+
+
+async def probe(
+    api: EndpointApi,
+    tokenizer: Any,  # noqa: ANN401
+    end_token_ids: frozenset[int],
+) -> Server:
+    """Find out how the server is to be asked.
+
+    Raises:
+        TeacherError: It cannot be reached, or gives no log-probabilities with exact tokens.
+    """
+    greeting = SampleRequest(
+        "probe",
+        render_prompt(tokenizer, GREETING),
+        SamplingParams(temperature=1.0, top_p=1.0, max_tokens=1, seed=0),
+        GREETING,
+    )
+    reasons: dict[str, str] = {}
+    for dialect in _dialects(api.config.model, tokenizer, end_token_ids):
+        try:
+            sample = await _ask(api, dialect, greeting, FEW_LOGPROBS)
+        except PromptMismatchError as error:
+            raise TeacherError(
+                "the tokenizer or its chat template is not the one that the teacher's server uses",
+                where=api.config.base_url,
+                found=str(error),
+                hint="name the checkpoint that the server runs as the teacher's tokenizer",
+            ) from error
+        except UnusableAnswerError as error:
+            reasons[dialect.path] = str(error)
+        except REFUSALS as error:
+            refusal = error
+            reasons.setdefault(dialect.path, api.why(error))
+        except openai.OpenAIError as error:
+            raise await api.explain(error) from error
+        else:
+            return Server(dialect, await _logprobs_mode(api, dialect, greeting, sample), greeting)
+    if all(reason.startswith("HTTP") for reason in reasons.values()):
+        raise await api.explain(refusal) from refusal
+    raise TeacherError(
+        "the teacher's server does not tell which tokens it sampled, and how probable they were",
+        where=api.config.base_url,
+        expected="token ids from /completions, or logprobs from /chat/completions",
+        found="; ".join(f"{path}: {reason}" for path, reason in reasons.items()),
+        hint="serve the teacher with vLLM or with `potstill serve`",
+    )
+
+
+async def check_top_logprobs(api: EndpointApi, server: Server, top_logprobs: int) -> None:
+    """Check that the server gives so many log-probabilities a position.
+
+    Raises:
+        TeacherError: It refuses, gives fewer, or does not answer.
+    """
+    try:
+        sample = await _ask(api, server.dialect, server.greeting, top_logprobs)
+        num_given = _first_row(sample).size
+        if num_given >= top_logprobs:
+            return
+        found = f"{num_given} of them"
+    except UnusableAnswerError as error:
+        found = str(error)
+    except REFUSALS as error:
+        found = api.why(error)
+    except openai.OpenAIError as error:
+        raise await api.explain(error) from error
+    raise TeacherError(
+        "the teacher's server does not give as many log-probabilities a position",
+        where=api.config.base_url,
+        expected=f"{top_logprobs} of them",
+        found=found,
+        hint=f"start vLLM with --max-logprobs {top_logprobs} or more, or ask for fewer: other "
+        "servers give 20 at most",
+    )
+
+
+def _dialects(
+    model: str,
+    tokenizer: Any,  # noqa: ANN401
+    end_token_ids: frozenset[int],
+) -> Iterator[Dialect]:
+    yield TokenIdDialect(model, end_token_ids)
+    yield ChatDialect(model, end_token_ids, tokenizer, NEUTRAL)
+    yield ChatDialect(model, end_token_ids, tokenizer, {})
+
+
+async def _ask(
+    api: EndpointApi, dialect: Dialect, request: SampleRequest, top_logprobs: int
+) -> Sample:
+    worst = api.budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
+    if not api.budget.hold(worst):
+        raise TeacherError("max_cost does not even pay for a greeting", found=api.budget.cap)
+    answer = await api.post(dialect.path, lambda: dialect.body(request, top_logprobs), worst=worst)
+    try:
+        return dialect.read(answer, request, top_logprobs)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UnusableAnswerError("the answer is not in OpenAI's format") from error
+
+
+async def _logprobs_mode(
+    api: EndpointApi, dialect: Dialect, greeting: SampleRequest, sample: Sample
+) -> LogprobsMode:
+    """Compare the first token's log-probabilities with those under sharp sampling.
+
+    Raises:
+        TeacherError: The server does not answer any more.
+    """
+    sharp = replace(greeting, sampling=greeting.sampling.model_copy(update=SHARP))
+    try:
+        other = await _ask(api, dialect, sharp, FEW_LOGPROBS)
+    except (*REFUSALS, UnusableAnswerError):
+        return "unknown"
+    except openai.OpenAIError as error:
+        raise await api.explain(error) from error
+    plain_K, sharp_K = _first_row(sample), _first_row(other)
+    if len(plain_K) != len(sharp_K) or np.abs(plain_K - sharp_K).max() > SAME_NATS:
+        return "processed_logprobs"
+    return "raw_logprobs" if len(plain_K) == FEW_LOGPROBS else "unknown"
+
+
+def _first_row(sample: Sample) -> Floats:
+    """Return the log-probabilities [K] given at the first position."""
+    assert sample.signal is not None
+    return sample.signal.top_logprobs_N[: int(sample.signal.counts_T[0])]

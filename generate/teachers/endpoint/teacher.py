@@ -1,0 +1,266 @@
+"""The teacher behind an API: any OpenAI-compatible server that returns log-probabilities.
+
+In: token ids and sampling parameters, and the messages they come from where the server takes no
+ids. Out: exact token ids with log-probabilities, as answers arrive.
+Knows nothing of prompts, files or runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from generate.teachers.endpoint.api import HOPELESS, OVERLOADED, EndpointApi
+from generate.teachers.endpoint.budget import Budget
+from generate.teachers.endpoint.config import EndpointConfig
+from generate.teachers.endpoint.dialects import TokenIdDialect, UnusableAnswerError
+from generate.teachers.endpoint.loop_thread import LoopThread
+from generate.teachers.endpoint.probe import LogprobsMode, check_top_logprobs, probe
+from generate.teachers.protocol import (
+    Failure,
+    Requests,
+    Sample,
+    SampleRequest,
+    ScoreRequest,
+    ScoreRequests,
+)
+from potstill.errors import PotstillError, TeacherError
+
+UNANSWERED_ROUNDS = 2
+"""Requests given up one after the other, as multiples of `max_concurrency`, after which the server
+counts as down: else an outage would give up every request there is."""
+
+
+class EndpointTeacher:
+    """A teacher at a server, ready to sample. One iterator at a time.
+
+    Args:
+        tokenizer: The teacher's, with a chat template.
+        end_token_ids: Token ids that end a completion.
+
+    Raises:
+        ConfigError: The variable that should hold the key is not set.
+        TeacherError: The server cannot be reached, or cannot teach.
+    """
+
+    def __init__(
+        self,
+        config: EndpointConfig,
+        tokenizer: Any,  # noqa: ANN401
+        end_token_ids: frozenset[int],
+    ) -> None:
+        self.tokenizer: Any = tokenizer
+        self.end_token_ids = end_token_ids
+        self.max_num_seqs = config.max_concurrency
+        self._config = config
+        self._budget = Budget(config)
+        self._num_unanswered = 0
+        self._checked_top_logprobs: set[int] = set()
+        self._api = EndpointApi(config, self._budget)
+        self._loop = LoopThread("endpoint teacher")
+        try:
+            self._server = self._loop.run(probe(self._api, tokenizer, end_token_ids))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def logprobs_mode(self) -> LogprobsMode:
+        """Whether log-probabilities are those before temperature and top-p, as measured."""
+        return self._server.logprobs_mode
+
+    @property
+    def spent(self) -> float:
+        """What this teacher's requests have cost so far, in the configuration's currency."""
+        return self._budget.spent
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest says of it.
+
+        Neither the address nor the way of asking is part of it: the same model may be served
+        elsewhere when the work goes on.
+        """
+        return {"served_as": self._config.model, "logprobs_mode": self.logprobs_mode}
+
+    def sample(
+        self, next_requests: Requests, *, top_logprobs: int | None
+    ) -> Iterator[Sample | Failure]:
+        """Draw completions; yield each as soon as it has arrived.
+
+        Closing the iterator cancels the requests in flight.
+
+        Args:
+            next_requests: Where requests come from.
+            top_logprobs: Log-probabilities wanted at each position; None wants none.
+
+        Raises:
+            TeacherError: The server refuses or has stopped to answer; it gives fewer
+                log-probabilities, or not those before temperature and top-p; the cost cap is
+                reached.
+        """
+        if top_logprobs is not None:
+            self._check_top_logprobs(top_logprobs)
+        dialect = self._server.dialect
+
+        def worst(request: SampleRequest) -> float:
+            return self._budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
+
+        def admit(request: SampleRequest) -> bool:
+            self._check_mode(request, top_logprobs)
+            return self._budget.hold(worst(request))
+
+        def draw(request: SampleRequest) -> Coroutine[Any, Any, Sample | Failure]:
+            return self._answer(
+                request.request_id,
+                dialect.path,
+                lambda: dialect.body(request, top_logprobs),
+                lambda answer: dialect.read(answer, request, top_logprobs),
+                worst=worst(request),
+            )
+
+        return self._loop.results(
+            next_requests,
+            draw,
+            max_in_flight=self.max_num_seqs,
+            admit=admit,
+            refused=self._cap_reached,
+        )
+
+    def score(
+        self, next_requests: ScoreRequests, *, top_logprobs: int
+    ) -> Iterator[Sample | Failure]:
+        """Return the distributions that predict the tokens of given texts.
+
+        Raises:
+            TeacherError: As for `sample`, or the server cannot score token ids.
+        """
+        self._check_top_logprobs(top_logprobs)
+        dialect = self._server.dialect
+        if not isinstance(dialect, TokenIdDialect):
+            raise TeacherError(
+                "the teacher's server cannot score text",
+                where=self._config.base_url,
+                expected="a server that takes and returns token ids, such as vLLM",
+                found=f"its {dialect.path} only",
+            )
+
+        def worst(request: ScoreRequest) -> float:
+            return self._budget.cost(len(request.token_ids), 1)
+
+        def score(request: ScoreRequest) -> Coroutine[Any, Any, Sample | Failure]:
+            return self._answer(
+                request.request_id,
+                dialect.path,
+                lambda: dialect.score_body(request, top_logprobs),
+                lambda answer: dialect.read_score(answer, request, top_logprobs),
+                worst=worst(request),
+            )
+
+        return self._loop.results(
+            next_requests,
+            score,
+            max_in_flight=self.max_num_seqs,
+            admit=lambda request: self._budget.hold(worst(request)),
+            refused=self._cap_reached,
+        )
+
+    def close(self) -> None:
+        """Close the connections and end the thread."""
+        if not self._loop.closed:
+            self._loop.run(self._api.close())
+            self._loop.close()
+
+    async def _answer(
+        self,
+        request_id: str,
+        path: str,
+        make_body: Callable[[], dict[str, Any]],
+        read: Callable[[Mapping[str, Any]], Sample],
+        *,
+        worst: float,
+    ) -> Sample | Failure:
+        try:
+            answer = await self._api.post(path, make_body, worst=worst)
+        except UnusableAnswerError as error:
+            return Failure(request_id, str(error))
+        except HOPELESS as error:
+            raise await self._api.explain(error) from error
+        except OVERLOADED as error:
+            self._num_unanswered += 1
+            if self._num_unanswered >= UNANSWERED_ROUNDS * self.max_num_seqs:
+                raise await self._api.explain(error) from error
+            return Failure(request_id, self._api.why(error))
+        except openai.OpenAIError as error:
+            return Failure(request_id, self._api.why(error))
+        self._num_unanswered = 0
+        try:
+            return read(answer)
+        except UnusableAnswerError as error:
+            return Failure(request_id, str(error))
+        except PotstillError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return Failure(request_id, f"not an answer in OpenAI's format: {type(error).__name__}")
+
+    def _check_top_logprobs(self, top_logprobs: int) -> None:
+        if top_logprobs not in self._checked_top_logprobs:
+            self._loop.run(check_top_logprobs(self._api, self._server, top_logprobs))
+            self._checked_top_logprobs.add(top_logprobs)
+
+    def _check_mode(self, request: SampleRequest, top_logprobs: int | None) -> None:
+        """Refuse to take log-probabilities after temperature or top-p for the teacher's own."""
+        plain = request.sampling.temperature == 1.0 and request.sampling.top_p == 1.0
+        if top_logprobs is not None and not plain and self.logprobs_mode != "raw_logprobs":
+            raise TeacherError(
+                "the server's log-probabilities are not known to be the teacher's own",
+                where=self._config.base_url,
+                expected="log-probabilities before temperature and top-p",
+                found=self.logprobs_mode,
+                hint="sample at temperature 1 and top_p 1, or start vLLM with "
+                "--logprobs-mode raw_logprobs",
+            )
+
+    def _cap_reached(self) -> TeacherError:
+        return TeacherError(
+            "the cost cap is reached",
+            where="max_cost",
+            expected=f"at most {self._budget.cap:g}",
+            found=f"{self.spent:.6g} spent, and the next request could cost more than is left",
+            hint="raise max_cost and run again: finished conversations are kept",
+        )
+
+
+def connect(config: EndpointConfig, teacher_dir: Path) -> EndpointTeacher:
+    """Load a served model's tokenizer and find out how its server is to be asked.
+
+    Args:
+        teacher_dir: The teacher's checkpoint; weights are not needed. Token ids are stored, and
+            only its own tokenizer and chat template make the right ones.
+
+    Raises:
+        ConfigError: The variable that should hold the key is not set.
+        TeacherError: The tokenizer cannot be loaded, or the server cannot teach.
+    """
+    from transformers import AutoTokenizer, GenerationConfig
+
+    name = config.tokenizer or str(teacher_dir)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # The tokenizers library raises no narrower one.
+        raise TeacherError(
+            "the teacher's tokenizer cannot be loaded",
+            where=name,
+            found=(str(error) or type(error).__name__).splitlines()[0],
+            hint="name a checkpoint directory, or a model on the Hugging Face hub",
+        ) from error
+    if tokenizer.chat_template is None:
+        raise TeacherError("the teacher's tokenizer has no chat template", where=name)
+    try:
+        named = GenerationConfig.from_pretrained(name).eos_token_id
+    except OSError:
+        named = None
+    ends = tokenizer.eos_token_id if named is None else named
+    return EndpointTeacher(config, tokenizer, frozenset(ends if isinstance(ends, list) else [ends]))

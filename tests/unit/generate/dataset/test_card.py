@@ -1,0 +1,148 @@
+import json
+import re
+from collections import Counter
+
+import pytest
+import yaml
+
+from generate.dataset.card import render_card
+from generate.sampling.summary import Summary
+
+
+@pytest.fixture
+def facts():
+    return {
+        "teacher": {"model": "some/teacher", "dtype": "bfloat16", "fingerprint": "0" * 64},
+        "tokenizer_sha256": "1" * 64,
+        "chat_template_sha256": "2" * 64,
+        "top_logprobs": 128,
+        "min_probability": 0.001,
+        "generation_temperature": 0.7,
+        "generation_top_p": 0.9,
+        "turns": "simulate",
+        "num_sampled_per_prompt": 1,
+        "num_kept_per_prompt": 1,
+        "languages": {"en": 1200, "no": 30},
+        "dropped_prompts": {"length": 2, "near_duplicate": 4000},
+        "dropped_conversations": {"looping": 7, "length": 1},
+    }
+
+
+@pytest.fixture
+def summary():
+    return Summary(
+        rows_by_part={"train-00000.parquet": 1230, "test-00000.parquet": 4},
+        num_conversations_by_split={"train": 1230, "validation": 0, "test": 4},
+        sources=Counter({("mine.jsonl", "CC-BY-4.0"): 1000, ("magpie", None): 234}),
+        answer_lengths=Counter({10: 100}),
+        num_tokens=1500,
+        tail_mass=250.0,
+        entropy_bits=2000.0,
+        num_entries=20_000,
+        num_bytes=45_000,
+    )
+
+
+def front(card: str) -> dict:
+    begin, front, _ = card.split("---\n", 2)
+    assert begin == ""
+    return yaml.safe_load(front)
+
+
+def table(card: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table below a heading."""
+    lines = card.partition(f"## {heading}\n")[2].partition("\n## ")[0].splitlines()
+    rows = [line for line in lines if line.startswith("|")][2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def test_hugging_face_finds_the_splits_that_have_files(facts, summary):
+    assert front(render_card(facts, summary)) == {
+        "license": "other",
+        "language": ["en", "no"],
+        "task_categories": ["text-generation"],
+        "tags": ["distillation", "chat", "logprobs", "synthetic"],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": "train", "path": "train-*.parquet"},
+                    {"split": "test", "path": "test-*.parquet"},
+                ],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("licenses", "said"),
+    [
+        (["Apache-2.0"], "apache-2.0"),
+        ([None], "unknown"),
+        (["MIT", None], "other"),
+        (["mine: \"see\" # below"], 'mine: "see" # below'),
+    ],
+)  # fmt: skip
+def test_the_license_is_one_if_all_prompts_have_the_same(facts, summary, licenses, said):
+    summary.sources = Counter({("a", license): 1 for license in licenses})
+    assert front(render_card(facts, summary))["license"] == said
+
+
+def test_without_a_language_none_is_named(facts, summary):
+    card = render_card(facts | {"languages": {}}, summary)
+    assert "language" not in front(card)
+    assert "as a detector sees the prompts:\nunknown." in card
+
+
+def test_counts_stand_in_tables(facts, summary):
+    card = render_card(facts, summary)
+    assert "1,234 conversations, 1,000 tokens" in card
+    assert "45.0 bytes each" in card
+    assert table(card, "Where it comes from") == [
+        ["magpie", "unknown", "234"],
+        ["mine.jsonl", "CC-BY-4.0", "1,000"],
+    ]
+    assert table(card, "What is in it") == [["train", "1,230"], ["validation", "0"], ["test", "4"]]
+    assert table(card, "What was left out") == [
+        ["length", "2", "1"],
+        ["near_duplicate", "4,000", "0"],
+        ["looping", "0", "7"],
+    ]
+    assert "en 1,200, no 30" in card
+
+
+def test_nothing_left_out_is_a_row(facts, summary):
+    card = render_card(facts | {"dropped_prompts": {}, "dropped_conversations": {}}, summary)
+    assert table(card, "What was left out") == [["nothing", "0", "0"]]
+
+
+def test_a_source_cannot_break_a_table(facts, summary):
+    summary.sources = Counter({("a | b\n| evil | evil | 7 |", None): 3})
+    (row,) = table(render_card(facts, summary), "Where it comes from")
+    assert row[1:] == ["unknown", "3"]
+
+
+def test_the_signal_is_described(facts, summary):
+    card = render_card(facts, summary)
+    text = " ".join(card.partition("## The signal")[2].split())
+    assert "the 128 most probable tokens at most" in text
+    assert "a probability of 0.001 or more (20.0 on average)" in text
+    assert "leave out 25.0% of the probability; entropy is 2.0 bits or more" in text
+    assert "1/255" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Sampled at temperature 0.7 and top-p 0.9, turns: simulate\n"),
+        ({"num_sampled_per_prompt": 3, "num_kept_per_prompt": 3}, "turns: simulate\n"),
+        ({"num_sampled_per_prompt": 8}, "; 1 kept of 8 sampled for each prompt\n"),
+        ({"turns": "score"}, "Answers written by others, scored by the teacher\n"),
+    ],
+)
+def test_how_answers_came_about(facts, summary, changes, said):
+    assert said in render_card(facts | changes, summary)
+
+
+def test_the_facts_are_json_of_a_manifest(facts, summary):
+    assert render_card(json.loads(json.dumps(facts)), summary) == render_card(facts, summary)

@@ -1,0 +1,78 @@
+"""What all conversations of a run have in common."""
+
+import pytest
+
+from generate.config import GenerateConfig
+from generate.sampling.settings import Chat
+from potstill.errors import TeacherError
+from potstill.schema import Message
+
+OTHER_MODEL = {"base_url": "http://127.0.0.1:1/v1", "model": "user", "tokenizer": "user"}
+
+
+@pytest.fixture
+def make_chat(toy_tokenizer):
+    """Return a function that makes it; keywords are turns' settings."""
+
+    def make(**turns) -> Chat:
+        config = GenerateConfig.model_validate({"sampling": {"seed": 5}, "turns": turns})
+        return Chat(config, toy_tokenizer, 10_000)
+
+    return make
+
+
+def test_the_number_of_turns_is_drawn_per_prompt_evenly_and_alike_every_time(
+    make_chat, make_prompt
+):
+    chat = make_chat(kind="simulate", min_turns=2, max_turns=4)
+    drawn = [chat.num_turns(make_prompt(f"p{number}", "Why?")) for number in range(300)]
+    assert set(drawn) == {2, 3, 4}
+    assert all(drawn.count(turns) > 70 for turns in (2, 3, 4))
+    again = make_chat(kind="simulate", min_turns=2, max_turns=4)
+    assert drawn[:9] == [again.num_turns(make_prompt(f"p{number}", "Why?")) for number in range(9)]
+
+
+def test_a_prompt_keeps_its_own_system_prompt(make_chat, make_prompt):
+    own = (Message(role="system", content="Mine."), Message(role="user", content="Why?"))
+    prompt = make_prompt("p", "Why?").model_copy(update={"messages": own})
+    assert make_chat(system_prompts=["Be kind."]).given(prompt) == own
+
+
+def counts_turns(conversation, **_):
+    """Write the number of messages in front of them."""
+    turns = ["<{role}>{content}|".format(**one) for one in conversation]
+    return f"{len(turns)}" + "".join(turns) + "<assistant>"
+
+
+def ends_answers_only(conversation, **_):
+    """Write `[question]answer|`, as `[INST] question [/INST] answer</s>` does."""
+    forms = {"user": "[{content}]", "assistant": "{content}|"}
+    return "".join(forms[one["role"]].format(**one) for one in conversation)
+
+
+@pytest.mark.parametrize(
+    ("turns", "template", "refused"),
+    [
+        ({"kind": "single"}, counts_turns, None),
+        ({"kind": "score"}, counts_turns, None),
+        ({"kind": "simulate", "max_turns": 1}, counts_turns, None),
+        ({"kind": "simulate"}, counts_turns, "rewrites earlier turns"),
+        ({"kind": "replay"}, counts_turns, "rewrites earlier turns"),
+        ({"kind": "simulate", "user": OTHER_MODEL}, counts_turns, "rewrites earlier turns"),
+        ({"kind": "simulate"}, ends_answers_only, "cannot play the user"),
+        ({"kind": "simulate", "user": OTHER_MODEL}, ends_answers_only, None),
+        ({"kind": "replay"}, ends_answers_only, None),
+        ({"kind": "simulate"}, None, None),
+    ],
+)
+def test_what_the_template_cannot_do_is_refused_before_anything_is_sampled(
+    make_chat, toy_tokenizer, turns, template, refused
+):
+    if template is not None:
+        toy_tokenizer.apply_chat_template = template
+    chat = make_chat(**turns)
+    if refused is None:
+        chat.require_turns({0})
+        return
+    with pytest.raises(TeacherError, match=refused):
+        chat.require_turns({0})
