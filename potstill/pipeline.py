@@ -31,7 +31,6 @@ from potstill.manifest import Manifest
 from potstill.plan import Estimate, Workload, machine_speed, plan_table
 from potstill.processes import child_process
 from potstill.rundir import RunDirectory, StageName
-from potstill.verdict.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Stage:
     makes: tuple[StageName, ...]
     """Directories of the run that it fills; empty for one that only reads."""
     config_class: str
-    summary: str
 
     def table_class(self) -> type[Table]:
         """Return the class of its configuration table."""
@@ -83,27 +81,13 @@ class Stage:
             ) from error
 
 
-COMPARE = Stage(
-    "compare",
-    ("comparison",),
-    "CompareConfig",
-    "Compare student and teacher: may the student replace it?",
-)
-COMPARE_USAGE, COMPARE_ERROR = 64, 70
-"""Exit codes of `potstill compare` where it gives no verdict, after BSD's sysexits.h (EX_USAGE,
-EX_SOFTWARE): 0 to 3 are verdicts."""
 PIPELINE = (
-    Stage(
-        "generate",
-        ("prompts", "samples", "conversations"),
-        "GenerateConfig",
-        "Let the teacher write conversations with log-probabilities.",
-    ),
-    Stage("train", ("student",), "TrainConfig", "Train a student on the conversations."),
-    Stage("quantize", ("gguf",), "QuantizeConfig", "Make GGUF files and verify each of them."),
-    COMPARE,
+    Stage("generate", ("prompts", "samples", "conversations"), "GenerateConfig"),
+    Stage("train", ("student",), "TrainConfig"),
+    Stage("quantize", ("gguf",), "QuantizeConfig"),
+    Stage("compare", ("comparison",), "CompareConfig"),
 )
-SERVE = Stage("serve", (), "ServeConfig", "Serve student and teacher over OpenAI's API.")
+SERVE = Stage("serve", (), "ServeConfig")
 STAGES = {stage.name: stage for stage in (*PIPELINE, SERVE)}
 
 
@@ -214,7 +198,7 @@ def run_pipeline(
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
     for stage in PIPELINE:
-        command = [sys.executable, "-m", "potstill", stage.name, str(run_directory.root)]
+        command = [sys.executable, "-m", "potstill", "stage", stage.name, str(run_directory.root)]
         command += [*choice.options(), *options]
         with child_process(command) as process:
             code = process.wait()
@@ -226,21 +210,9 @@ def run_pipeline(
                 hint="the system kills what takes more memory than there is: --dry-run shows what "
                 "a stage wants; run the same command again, without --force, to go on",
             )
-        if code := _error_code(stage, code):
+        if code != 0:
             return code
     return 0
-
-
-def _error_code(stage: Stage, code: int) -> int:
-    """Return the exit code of a pipeline whose stage has ended with a code.
-
-    A verdict is no error: whatever it is, the comparison has done its work.
-    """
-    if stage is not COMPARE:
-        return code
-    return {COMPARE_USAGE: ConfigError.exit_code, COMPARE_ERROR: PotstillError.exit_code}.get(
-        code, 0 if code in {outcome.exit_code for outcome in Outcome} else code
-    )
 
 
 def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTable:

@@ -1,7 +1,6 @@
 """What is asked of a comparison before it begins, and what it may answer.
 
-In: nothing but the user's choice. Out: a checked `Plan`, and the four outcomes with the exit codes
-of the command line. Knows nothing of how an outcome is reached.
+In: the user's choice. Out: a checked `Plan`, and the four outcomes.
 """
 
 from __future__ import annotations
@@ -23,11 +22,6 @@ class Outcome(StrEnum):
     """The data allow both."""
     INVALID_JUDGE = "INVALID_JUDGE"
     """The judge did not see differences that are there, or saw some that are not."""
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code of the command line: 0 to 3 in the order above."""
-        return list(Outcome).index(self)
 
 
 @dataclass(frozen=True)

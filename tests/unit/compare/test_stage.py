@@ -72,8 +72,8 @@ def options(server, prompts, out, num_prompts=FEW):
     ]
 
 
-def exit_code(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["potstill", "compare", *map(str, arguments)])
+def exit_code(monkeypatch, *arguments, verb=("compare",)):
+    monkeypatch.setattr("sys.argv", ["potstill", *verb, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return ended.value.code or 0
@@ -199,7 +199,9 @@ def test_absent_file_is_named(openai_server, tmp_path):
 )
 def test_exit_code_is_the_verdict(openai_server, prompts, tmp_path, monkeypatch, changes, code):
     server = openai_server(world(**changes))
-    assert exit_code(monkeypatch, *options(server, prompts, tmp_path / "out")) == code
+    out = tmp_path / "out"
+    assert exit_code(monkeypatch, *options(server, prompts, out)) == code
+    assert exit_code(monkeypatch, out, verb=("stage", "compare")) == 0, "a verdict fails no run"
 
 
 def test_errors_have_codes_that_are_no_verdict(prompts, tmp_path, monkeypatch, capsys):

@@ -64,7 +64,7 @@ def test_help_of_a_stage_names_its_options_and_the_presets():
     for option in ("--preset", "--config", "--set", "--force", "--verbose"):
         assert option in words
     assert f"One of {', '.join(preset_names())}." in words
-    assert STAGES["train"].summary in words
+    assert "Train a student on the conversations." in words
 
 
 def test_version_is_data_on_stdout():
@@ -164,7 +164,7 @@ def test_status_of_an_empty_directory_is_an_error(tmp_path, make):
     answer = potstill("status", tmp_path / "run")
     assert answer.returncode == 1
     assert answer.stdout == ""
-    assert answer.stderr.startswith("error: there is no run here\n")
+    assert answer.stderr.startswith("error: there is no run in this directory\n")
     assert str(tmp_path / "run") in answer.stderr
     assert "hint: potstill run makes one" in answer.stderr
 

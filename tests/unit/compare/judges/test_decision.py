@@ -121,7 +121,6 @@ def first_unless_sure(body):
 def test_bad_judge_is_invalid_whatever_the_student(openai_server, panel, judge, check, num_bad):
     found, report = decided(panel(openai_server(judge), num_bad=num_bad))
     assert found.outcome is Outcome.INVALID_JUDGE
-    assert found.outcome.exit_code == 3
     assert check in failed(report)
     assert check in found.reason
     assert report.estimate is None

@@ -1,0 +1,177 @@
+"""The verbs `potstill compare`, `experiment` and `cascade`, whose exit codes are verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from potstill.commands.options import (
+    ConfigOption,
+    ForceOption,
+    PresetOption,
+    RunArgument,
+    SetOption,
+    VerboseOption,
+    choice_of,
+)
+from potstill.errors import ConfigError
+from potstill.pipeline import STAGES, resolve, run_stage
+from potstill.progress import set_up_logging
+from potstill.rundir import RunDirectory
+from potstill.verdict.outcome import Outcome
+
+STAGE = STAGES["compare"]
+WRONG_USAGE, OTHER_ERROR = 64, 70
+"""Exit codes of errors, after BSD's sysexits.h (EX_USAGE, EX_SOFTWARE): 0 to 3 are verdicts."""
+
+app = typer.Typer()
+
+
+@contextmanager
+def _codes_beside_verdicts() -> Iterator[None]:
+    """Give errors exit codes that no verdict has."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except (ConfigError, typer.TyperException) as error:
+        if getattr(error, "exit_code", None) == ConfigError.exit_code:
+            error.exit_code = WRONG_USAGE
+        raise
+    except Exception as error:
+        error.exit_code = OTHER_ERROR  # type: ignore[attr-defined]
+        raise
+
+
+class _VerdictCommand(TyperCommand):
+    def make_context(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (as the base has it)
+        with _codes_beside_verdicts():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (as the base has it)
+        with _codes_beside_verdicts():
+            return super().invoke(*args, **extra)
+
+
+def _exit_with(outcome: Outcome) -> typer.Exit:
+    return typer.Exit(list(Outcome).index(outcome))
+
+
+@app.command(cls=_VerdictCommand)
+def compare(
+    run_dir: RunArgument,
+    student: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL[#MODEL]", help="Where the student is served, instead of the run's file."
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL[#MODEL]", help="Where the teacher is served, instead of the run's file."
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|RUN", help="JSONL file of prompts, or a run whose test split is used."
+        ),
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    force: ForceOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare student and teacher: may the student replace it?
+
+    With --student, --teacher and --prompts no run is needed: RUN is where the report goes.
+
+    Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 INVALID JUDGE; 64 wrong usage or configuration,
+    70 any other error, 130 interrupted.
+    """
+    set_up_logging(verbose=verbose)
+    given = [
+        *_endpoint_overrides("student", student),
+        *_endpoint_overrides("teacher", teacher),
+        *([] if prompts is None else [f"compare.prompts={json.dumps(str(prompts))}"]),
+    ]
+    choice = choice_of(preset, config, [*(overrides or ()), *given])
+    manifest = run_stage(STAGE, choice, RunDirectory(run_dir), force=force)
+    raise _exit_with(Outcome(manifest.facts["outcome"]))
+
+
+def _endpoint_overrides(side: str, given: str | None) -> list[str]:
+    """Return the settings that `URL#MODEL` stands for."""
+    if given is None:
+        return []
+    url, _, model = given.partition("#")
+    values = {"base_url": url} | ({"model": model} if model else {})
+    return [f"compare.{side}.{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+@app.command(cls=_VerdictCommand)
+def experiment(
+    run_dir: RunArgument,
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL[#NAME]", help="Server, such as http://127.0.0.1:8000/v1."),
+    ],
+    quiet_seconds: Annotated[
+        float,
+        typer.Option(min=0, help="Judge only conversations without a message for so long."),
+    ] = 600.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Judge the new pairs of a live experiment: may the student replace the teacher?
+
+    The judges are those of RUN's [compare] table, and their judgments are cached in RUN. The
+    verdict is valid however often this command runs. The server's key is POTSTILL_API_KEY.
+
+    Exit codes: those of `compare`.
+    """
+    from compare.live.experiment import run
+
+    set_up_logging(verbose=verbose)
+    run_directory = RunDirectory(run_dir)
+    table: Any = resolve(choice_of(preset, config, overrides), run_directory)[STAGE.name]
+    base_url, _, name = url.partition("#")
+    outcome = run(
+        table, run_directory, base_url, name or None, quiet_seconds=quiet_seconds, as_json=as_json
+    )
+    raise _exit_with(outcome)
+
+
+@app.command(cls=_VerdictCommand)
+def cascade(
+    run_dir: RunArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Fit the confidence below which the teacher answers instead of the student.
+
+    RUN's comparison must be finished. The threshold is fitted on half of its prompts; the other
+    half tests whether student and teacher together are non-inferior to the teacher.
+
+    Exit codes: those of `compare`.
+    """
+    from compare.live.cascade import run
+
+    set_up_logging(verbose=verbose)
+    run_directory = RunDirectory(run_dir)
+    table: Any = resolve(choice_of(preset, config, overrides), run_directory)[STAGE.name]
+    raise _exit_with(run(table, run_directory, as_json=as_json))
