@@ -82,8 +82,8 @@ def main() -> None:
             sampling={"max_tokens": MAX_TOKENS, "top_logprobs": TOP_LOGPROBS},
             engine={"max_model_len": 512, "kv_cache_bytes": 1 << 30},
         )
-        at_hand, run_directory = prepare(config, root / "run")
-        teacher, prompts = at_hand.load(), rendered(at_hand, run_directory)
+        lazy_teacher, run_directory = prepare(config, root / "run")
+        teacher, prompts = lazy_teacher.load(), rendered(lazy_teacher, run_directory)
         ways: dict[str, Callable[[], int]] = {
             "none": partial(harvest, teacher, prompts, None),
             f"ours, k = {TOP_LOGPROBS}": partial(harvest, teacher, prompts, TOP_LOGPROBS),
@@ -101,7 +101,7 @@ def main() -> None:
                 started = time.process_time()
                 num_tokens = work()
                 found[way].append((time.process_time() - started) / num_tokens * 1e6)
-        at_hand.close()
+        lazy_teacher.close()
     none = median(found["none"])
     print(f"{NUM_PROMPTS} prompts, at most {MAX_TOKENS} tokens, {NUM_ROUNDS} rounds, median")
     for way, each in found.items():

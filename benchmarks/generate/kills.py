@@ -45,8 +45,8 @@ def work(root: Path, prompts: Path, seconds_each: float) -> None:
         engine={"conversations_per_part": 16},
     )
 
-    def load(at_hand: LazyTeacher) -> FakeTeacher:
-        tokenizer = at_hand.checkpoint.tokenizer
+    def load(teacher: LazyTeacher) -> FakeTeacher:
+        tokenizer = teacher.checkpoint.tokenizer
         return FakeTeacher(tokenizer, NUM_TOKENS, max_num_seqs=16, seconds_each=seconds_each)
 
     LazyTeacher._load = load  # type: ignore[method-assign]

@@ -73,7 +73,7 @@ class Bench:
         session = open_samples(self._config, copy)
         make_parts(self._config, self.teacher, copy, session)
         samples = finish_samples(self._config, self.teacher, session, copy)
-        make_dataset(self._config, self.teacher, copy)
+        make_dataset(self._config, copy)
         return int(samples.stats["completion_tokens"])
 
     def _generate(self, **options: Any) -> list[Any]:  # noqa: ANN401

@@ -31,6 +31,7 @@ def test_the_contracts_can_break(tmp_path):
         "potstill": "torch",
         "potstill.verdict": "serve",
         "compare": "vllm",
+        "generate.teachers": "generate.sampling",
     }
     for package in ("potstill", "generate", "train", "quantize", "serve", "compare"):
         for source in (ROOT / package).rglob("*.py"):
