@@ -5,24 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright import sync_api as playwright
+from playwright.sync_api import expect
 
 from potstill.rundir import RunDirectory
+from tests.fixtures.browser import chromium
 from tests.fixtures.served import KEY, Server
 from tests.fixtures.tiny_gguf import smollm2_path
-
-playwright = pytest.importorskip("playwright.sync_api")
-expect = playwright.expect
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no chromium on this machine (Debian: apt install chromium)"
-)
 
 VISITORS_KEY = "another-secret-key"
 HOSTILE = """<img src=x onerror="document.title='taken over'">"""
@@ -77,11 +71,8 @@ def live_url(run_directory, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        # The pages are ours, and a container's user is often root, for whom there is no sandbox.
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -105,10 +105,7 @@ def ours(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
 @pytest.fixture(scope="module")
 def theirs(ours, teacher_dir, tmp_path_factory) -> dict[str, Path]:
     """What llama.cpp's converter makes: of each family, of one in halves, of a real model."""
-    try:
-        sources = llama_cpp_sources()
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"llama.cpp's sources cannot be fetched: {error}")
+    sources = llama_cpp_sources()
     root = tmp_path_factory.mktemp("theirs")
     jobs = {
         name: job(directory, "f32", TINY_FAMILIES[name]) for name, (directory, _) in ours.items()

@@ -1,7 +1,6 @@
 """Two real servers behind a real nginx, with the configuration that deploy/ gives."""
 
 import asyncio
-import shutil
 import signal
 import subprocess
 import time
@@ -15,6 +14,7 @@ import pytest
 from benchmarks.serving._load import Load, load
 from benchmarks.serving._servers import MODEL, Server, Setting, embedded_gguf, potstill, running
 from compare.answers.endpoint import free_port
+from tests.fixtures.lanes import require
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 MAIN = "daemon off; pid {directory}/pid; error_log stderr; events {{}} http {{ include {site}; }}"
@@ -30,10 +30,6 @@ BODIES = [
     }
     for topic in TOPICS * 3
 ]
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("nginx") is None, reason="nginx is not installed: apt-get install nginx-light"
-)
 
 
 class Cluster:
@@ -55,7 +51,7 @@ class Cluster:
         (directory / "site.conf").write_text(site)
         main = MAIN.format(directory=directory, site=directory / "site.conf")
         (directory / "nginx.conf").write_text(main)
-        nginx = ["nginx", "-p", str(directory), "-c", str(directory / "nginx.conf")]
+        nginx = [require("nginx"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
         self._nginx = subprocess.Popen(nginx)
         stack.callback(self._stop_nginx)
         self.url = f"http://127.0.0.1:{port}"

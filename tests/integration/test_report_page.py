@@ -1,7 +1,5 @@
 """The report in a real browser: filters work, nothing from a model runs, nothing is fetched."""
 
-import shutil
-
 import pytest
 
 from compare.judges.protocol import Judgment
@@ -13,11 +11,8 @@ from compare.report.report import Report
 from compare.report.verdict import Estimate, Example, JudgeReport, ShownAnswer, Verdict
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
+from tests.fixtures.browser import chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no chromium on this machine (Debian: apt install chromium)"
-)
 HOSTILE = (
     '"><script>document.title = "taken"</script><img src="http://127.0.0.1:9/x" onerror=alert(1)>'
 )
@@ -97,11 +92,8 @@ def report() -> Report:
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture
