@@ -55,7 +55,7 @@ class Embedder:
         return self._context.decode_seconds if self._context else 0.0
 
     def submit(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
-        """Queue texts; from any thread. Cancelling the future drops what is left of them."""
+        """Queue texts; from any thread. A cancelled future drops what is left of them."""
         future: Future[Vectors] = Future()
         self._jobs.append((texts, future))
         return future

@@ -97,8 +97,8 @@ def test_a_docstring_below_a_field_is_its_description():
             "did you mean 'num_runs'?",
         ),
         (
-            {"still": {"cask": {"litres": 3}}},
-            "unknown key still.cask.litres",
+            {"still": {"cask": {"litters": 3}}},
+            "unknown key still.cask.litters",
             "wood | liters",
             "did you mean 'liters'?",
         ),
@@ -117,8 +117,8 @@ def test_unknown_names_are_refused_with_the_known_ones(content, what, expected, 
 @pytest.mark.parametrize(
     ("where", "content", "expected"),
     [
-        ("spare", {"litres": 3}, "wood | liters"),
-        ("named", {"a": {"litres": 3}}, "wood | liters"),
+        ("spare", {"litters": 3}, "wood | liters"),
+        ("named", {"a": {"litters": 3}}, "wood | liters"),
         ("listed", ({"kind": "small", "size": 3},), "kind | num_drams"),
     ],
 )
