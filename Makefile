@@ -1,35 +1,50 @@
-# Six verbs. Each one sets up what it needs first.
-.PHONY: setup check test conformance demo bench
+# Each verb sets up what it needs first.
+.PHONY: setup check test nightly conformance demo bench programs
 
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest
+# Two files at a time, one thread each; what takes the whole machine runs by itself.
+IN_PAIRS := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --durations=20
+ALONE := $(PYTEST) --durations=20
 
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements/cpu.txt requirements/cpu-torch.txt pyproject.toml scripts/setup
 	PYTHON="$(PYTHON)" scripts/setup
 
-# Lint, types, imports and the quick unit tests: the fast lane.
+# Format, lint, spelling, types, imports and the quick unit tests.
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist worksteal -m "not slow" tests/unit tests/architecture
+	$(PYTEST) -n auto --dist worksteal -m "not slow and not nightly" tests/unit tests/architecture
 
-# Everything, the real teacher through the whole line included.
-test: check
-	$(BIN)/pytest -n auto --dist worksteal -m slow tests/unit
-	$(BIN)/pytest tests/integration tests/e2e
+# `check` and all other tests but the nightly ones, the real teacher through the whole line included.
+test: programs check
+	$(IN_PAIRS) -m "slow and not alone and not nightly" tests/unit tests/integration tests/e2e
+	$(ALONE) -m "alone and not nightly" tests/integration tests/e2e
+	@$(BIN)/python -m tests.fixtures.lanes report
+
+# What is too long for each change: the soak for an hour, every family through every stage.
+nightly: programs
+	$(ALONE) -m nightly tests
 
 # What others wrote to try servers and clients with: llama.cpp, OpenAI, LangChain, LiteLLM, llm.
 conformance: setup
-	$(BIN)/pytest tests/conformance
+	$(PYTEST) tests/conformance
 
-# Distil the embedded teacher, then serve student and teacher until Ctrl-C.
+# Distill the embedded teacher, then serve student and teacher until Ctrl-C.
 demo: setup
 	$(BIN)/potstill run runs/demo --preset demo
 	$(BIN)/potstill serve runs/demo
 
+# Every benchmark, one after another.
 bench: setup
 	@for script in benchmarks/*/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+# Programs that tests need, such as a browser, installed with apt-get where that is possible.
+programs: setup
+	@$(BIN)/python -m tests.fixtures.lanes install

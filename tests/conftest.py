@@ -46,6 +46,15 @@ Entries = Sequence[tuple[int, float]]
 """Token ids and their probabilities, the most probable first."""
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what `make check` leaves out, and what takes the whole machine."""
+    folders = item.path.relative_to(Path(__file__).parent).parts
+    if folders[0] in ("integration", "e2e"):
+        item.add_marker("slow")
+    if "vllm" in folders or "line" in getattr(item, "fixturenames", ()):
+        item.add_marker("alone")
+
+
 @pytest.fixture(scope="session")
 def make_conversation() -> Callable[..., Conversation]:
     """Return a function that makes a conversation, with one answer unless told otherwise."""
