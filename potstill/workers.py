@@ -5,8 +5,8 @@ child calls it once, then passes each message to the handler and sends back what
 same order. Messages are bytes with a length before them (no pickle), on a socket of their own, so
 that a library may print to stdout. The child ends when its parent does, however that ends.
 
-    with Worker("quantize.llama.worker:open_file", str(path)) as worker:
-        answer = worker.ask_json({"task": "describe"}, timeout_seconds=60)
+    with Worker("quantize.verification.inspection:service") as worker:
+        answer = worker.ask_json({"path": …}, timeout_seconds=60)
 """
 
 from __future__ import annotations

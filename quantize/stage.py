@@ -18,20 +18,19 @@ from typing import Any, cast
 from potstill.errors import ManifestMismatchError
 from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest, read_manifest
+from potstill.processor import usable_threads
 from potstill.progress import Progress, append_metrics, track
 from potstill.rundir import RunDirectory, StageSession
 from quantize.config import QuantizeConfig
-from quantize.llama.process import usable_threads
+from quantize.files import FileMaker
 from quantize.modelfile import write_modelfile
 from quantize.models import SourceModel, source_models
 from quantize.quantization.file_types import FileTypeName, bound_of_bits
-from quantize.quantization.files import FileMaker
 from quantize.quantization.tensors import bits_per_weight
 from quantize.records import read_record, write_record
 from quantize.report.card import PLOT_NAME, write_card
 from quantize.report.pareto import mark_pareto_fronts
 from quantize.report.plot import draw_quality
-from quantize.verification.contents import Origin
 from quantize.verification.verify import verify_file
 
 
@@ -90,7 +89,7 @@ def _make_files(
         facts = read_record(record_path, path)
         if facts is None:
             made = maker.make(name, path)
-            facts = _verify(model, maker, name, path, config) | made
+            facts = _verify(model, name, path, config) | made
             write_record(record_path, path, facts)
         progress.advance(note=f"{path.stem}: KL {facts['kl_to_checkpoint_nats']:.5f} nats")
         yield facts
@@ -101,9 +100,7 @@ def _make_files(
             leftover.unlink()
 
 
-def _verify(
-    model: SourceModel, maker: FileMaker, name: str, path: Path, config: QuantizeConfig
-) -> dict[str, Any]:
+def _verify(model: SourceModel, name: str, path: Path, config: QuantizeConfig) -> dict[str, Any]:
     is_mix = name in model.mixes
     bound = (
         bound_of_bits(bits_per_weight(path))
@@ -115,14 +112,7 @@ def _verify(
         model.expected,
         model.held_out,
         model.logprobs_path,
-        origin=Origin(
-            model.checkpoint,
-            model.tokenizer,
-            model.name,
-            maker.file_type(name),
-            maker.base_type(name),
-            maker.importance(name),
-        ),
+        file_type=name,
         kl_bound_nats=bound,
         num_threads=usable_threads(config.num_threads),
     )

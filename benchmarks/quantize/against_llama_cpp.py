@@ -33,11 +33,10 @@ from potstill.processor import has_amx
 from potstill.tables import conversation_paths, read_conversations
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
-from quantize.llama.process import quantize
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.file_types import FileTypeName
 from quantize.quantization.imatrix import read_importance, write_importance
-from quantize.verification.contents import Origin
+from quantize.quantization.quantize import quantize
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import HeldOut, write_reference_logprobs
 from quantize.verification.verify import verify_file
@@ -189,8 +188,6 @@ class Bench:
             quantize(self.f16, ours, gguf_type, NUM_THREADS, imatrix_path=imatrix)
             options = () if imatrix is None else ("--imatrix", imatrix)
             tool("llama-quantize", *options, self.f16, theirs, gguf_type, NUM_THREADS)
-        importance = None if imatrix is None else read_importance(imatrix)
-        origin = Origin(self.checkpoint, self.tokenizer, "benchmark", gguf_type, "F16", importance)
         vocab_size = self.checkpoint.config.vocab_size
         expected = read_expected(self.tokenizer, self.checkpoint.dir, vocab_size, [])
         measured = verify_file(
@@ -198,7 +195,7 @@ class Bench:
             expected,
             self.held_out,
             self.logprobs,
-            origin=origin,
+            file_type=gguf_type,
             kl_bound_nats=float("inf"),
             num_threads=NUM_THREADS,
         )

@@ -1,13 +1,11 @@
 """A Hugging Face checkpoint as an unquantized GGUF file.
 
 In: a Checkpoint and its tokenizer. Out: one GGUF file in F32, F16 or BF16, written tensor by
-tensor: memory holds one as it is in the file, and the mapped pages that it is made from. Knows
-nothing of llama.cpp's library; whether the file is right is proved by verify.
+tensor: memory holds one of them as it is in the file, and the mapped pages it is made from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,20 +47,20 @@ def write_base_gguf(
 
     writer = GGUFWriter(path, checkpoint.family.gguf_arch)
     try:
-        add_metadata(writer, checkpoint, tokenizer, base_type, name)
+        _add_metadata(writer, checkpoint, tokenizer, base_type, name)
         _write_tensors(writer, checkpoint, base_type)
     finally:
         writer.close()
 
 
-def add_metadata(
+def _add_metadata(
     writer: GGUFWriter,
     checkpoint: Checkpoint,
     tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
     base_type: BaseType,
     name: str,
 ) -> None:
-    """Add all that a file says of the model besides its tensors."""
+    """Add everything a file holds besides its tensors."""
     from gguf import GGML_QUANT_VERSION, GGUFType, LlamaFileType
 
     file_types = {
@@ -79,33 +77,20 @@ def add_metadata(
     add_vocabulary(writer, tokenizer, checkpoint.dir, checkpoint.config.vocab_size)
 
 
-def gguf_tensors(checkpoint: Checkpoint, base_type: BaseType) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield each tensor's name and values as they stand in the file, one in memory at a time.
-
-    Values of BF16 come as their bits, in uint16: numpy has no such type.
-
-    Raises:
-        ConversionError: A tensor has no place in the architecture, or does not fit the type.
-        ArtifactError: The checkpoint is damaged.
-    """
-    for target, divisors in rope_tensors(checkpoint.config, head_dim(checkpoint.config)).items():
-        yield target, divisors.numpy()
-    for source, target in gguf_names(checkpoint).items():
-        yield target, _stored(checkpoint, source, base_type)
-
-
 def _write_tensors(writer: GGUFWriter, checkpoint: Checkpoint, base_type: BaseType) -> None:
     names = gguf_names(checkpoint)
-    for target, divisors in rope_tensors(checkpoint.config, head_dim(checkpoint.config)).items():
+    rope = rope_tensors(checkpoint.config, head_dim(checkpoint.config))
+    for target, divisors in rope.items():
         _announce(writer, target, tuple(divisors.shape), base_type)
     for source, target in names.items():
         _announce(writer, target, checkpoint.shape(source), base_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _, values in gguf_tensors(checkpoint, base_type):
-        writer.write_tensor_data(values)
-        del values  # before the next one is made
+    for divisors in rope.values():
+        writer.write_tensor_data(divisors.numpy())
+    for source in names:
+        writer.write_tensor_data(_stored(checkpoint, source, base_type))
 
 
 def _announce(writer: GGUFWriter, name: str, shape: tuple[int, ...], base_type: BaseType) -> None:
@@ -157,7 +142,10 @@ def gguf_names(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _stored(checkpoint: Checkpoint, source: str, base_type: BaseType) -> NDArray[Any]:
-    """Lay a tensor out for llama.cpp and round it, if it is a matrix: vectors stay float32."""
+    """Lay a tensor out for llama.cpp and round it if it is a matrix; vectors stay float32.
+
+    Values of BF16 are returned as their bits, in uint16: numpy has no such type.
+    """
     import torch
 
     dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

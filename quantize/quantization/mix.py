@@ -32,11 +32,11 @@ from potstill.files import write_text_atomically
 from potstill.progress import track
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names
-from quantize.llama.process import quantize
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.file_types import BASES, FILE_TYPES, FileTypeName
 from quantize.quantization.imatrix import read_importance
 from quantize.quantization.planner import Option, choose, total
+from quantize.quantization.quantize import quantize
 from quantize.quantization.sensitivity import ChangedCheckpoint
 from quantize.quantization.tensors import (
     EMBEDDING,

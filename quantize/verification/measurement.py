@@ -56,7 +56,7 @@ class Measurement:
 
         Args:
             answer: What it says of the whole file.
-            compared_T: What it measured on each token (quantize.llama.worker.COMPARED).
+            compared_T: What it measured on each token (`inspection.COMPARED`).
             sequences: The held-out conversations, by whose lengths the tokens are told apart.
 
         Source: llama.cpp tools/perplexity/perplexity.cpp, kl_divergence (commit 0c1e57098): linear

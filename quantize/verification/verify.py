@@ -1,7 +1,7 @@
 """A GGUF file against the checkpoint it was made from.
 
-In: a file, and what its checkpoint holds, expects and predicts. Out: the file's figures, or a
-refusal that names the file and the fault. Knows nothing of how the file was made.
+In: a file, and what its checkpoint's tokenizer and its model return. Out: the file's figures, or a
+refusal that names the file and the fault.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize.llama.process import ask_llama
-from quantize.verification.contents import Origin, check_contents, refusal
+from potstill.errors import ConversionError
+from potstill.llama.child import ask_in_child
 from quantize.verification.expected import Expected
 from quantize.verification.measurement import Measurement
 from quantize.verification.reference import (
@@ -27,8 +27,8 @@ from quantize.verification.reference import (
 NUM_QUOTED_IDS = 8
 
 NEAR_TIES_NATS = {"F32": 0.01, "F16": 0.1, "BF16": 0.5}
-"""Types whose greedy continuation must be the checkpoint's, and by how many nats a token may have
-led there and yet be another. llama.cpp rounds activations as it does weights: SmolLM2's logits
+"""Types whose greedy continuation must be the checkpoint's, and the lead in nats up to which the
+file may choose another token. llama.cpp rounds activations as it does weights: SmolLM2's logits
 then move by up to 0.05 in F32, 0.44 in BF16."""
 
 
@@ -38,13 +38,14 @@ def verify_file(
     held_out: HeldOut,
     logprobs_path: Path,
     *,
-    origin: Origin,
+    file_type: str,
     kl_bound_nats: float,
     num_threads: int,
 ) -> Measurement:
-    """Load a file with llama.cpp and compare tokens, stops, contents and predictions.
+    """Load a file with llama.cpp and compare tokens, stops and predictions.
 
     Args:
+        file_type: Name of its type, or of its size.
         logprobs_path: What `write_reference_logprobs` wrote of the checkpoint and `held_out`.
 
     Raises:
@@ -53,10 +54,10 @@ def verify_file(
     continuations = read_continuations(logprobs_path)
     with tempfile.TemporaryDirectory(dir=logprobs_path.parent) as directory:
         compared_path = Path(directory) / "compared.npy"
-        answer = ask_llama(
+        answer = ask_in_child(
+            "quantize.verification.inspection:service",
             "reading a GGUF file back",
             path,
-            task="inspect",
             path=path,
             num_threads=num_threads,
             chats=[[message.to_chat() for message in chat] for chat in expected.chats],
@@ -71,9 +72,8 @@ def verify_file(
         _check_vocabulary(path, answer, expected)
         compared_T = np.load(compared_path)
     _check_token_ids(path, answer, expected)
-    check_contents(path, origin, num_threads)
     _check_kl(path, compared_T, kl_bound_nats)
-    near_tie_nats = NEAR_TIES_NATS.get(origin.file_type)
+    near_tie_nats = NEAR_TIES_NATS.get(file_type)
     if near_tie_nats is not None:
         _check_continuations(path, answer["greedy"], continuations, near_tie_nats)
     return Measurement.of(answer, compared_T, held_out.sequences)
@@ -82,14 +82,14 @@ def verify_file(
 def _check_kl(path: Path, compared_T: NDArray[Any], kl_bound_nats: float) -> None:
     kl_nats = float(compared_T["kl_nats"].mean())
     if not kl_nats <= kl_bound_nats:  # NaN is refused too
-        raise refusal(
+        raise _refusal(
             path,
             "its next-token distributions are too far from the checkpoint's",
             f"mean KL of at most {kl_bound_nats} nats (quantize.kl_bounds_nats)",
             f"{kl_nats:.6f} nats, top-1 agreement {compared_T['same_top'].mean():.1%}",
-            "every key and tensor is what the conversion makes of the checkpoint: a coarse type "
-            "may need a wider bound, set with --force; several nats mean that this architecture is "
-            "converted wrongly, in rotary layout, norms, head or scaling",
+            "a coarse type may need a wider bound, set with --force; several nats mean that the "
+            "file is another checkpoint's, or that this architecture is converted wrongly, in "
+            "rotary layout, norms, head or scaling",
         )
 
 
@@ -100,9 +100,9 @@ def _check_continuations(
     for index, (ids, wanted) in enumerate(zip(found, continuations, strict=True)):
         first = _first_difference(ids, wanted.token_ids)
         if first == len(wanted.token_ids) < len(ids):
-            raise refusal(
+            raise _refusal(
                 path,
-                f"it goes on where the checkpoint stops, in greedy continuation {index}",
+                f"it continues where the checkpoint stops, in greedy continuation {index}",
                 f"the end after token {first - 1}, {wanted.token_ids[-1]}",
                 f"{ids[first]}",
             )
@@ -110,9 +110,9 @@ def _check_continuations(
             first < min(len(ids), len(wanted.token_ids))
             and wanted.margins_nats[first] > near_tie_nats
         ):
-            raise refusal(
+            raise _refusal(
                 path,
-                f"it writes greedy continuation {index} otherwise than the checkpoint",
+                f"its greedy continuation {index} is not the checkpoint's",
                 f"at token {first} {wanted.token_ids[first]}, which leads by "
                 f"{wanted.margins_nats[first]:.3f} nats",
                 f"{ids[first]}",
@@ -128,10 +128,10 @@ def _check_vocabulary(path: Path, answer: dict[str, Any], expected: Expected) ->
     }
     for name, (found, wanted) in checks.items():
         if found != wanted:
-            raise refusal(path, f"its {name} is not the checkpoint's", repr(wanted), repr(found))
+            raise _refusal(path, f"its {name} is not the checkpoint's", repr(wanted), repr(found))
     missing = expected.special.eog - set(answer["eog"])
     if missing:
-        raise refusal(
+        raise _refusal(
             path,
             "llama.cpp would not stop at a token that ends the checkpoint's answers",
             f"end-of-generation tokens {sorted(expected.special.eog)}",
@@ -149,9 +149,9 @@ def _check_token_ids(path: Path, answer: dict[str, Any], expected: Expected) -> 
             if found != wanted:
                 first = _first_difference(found, wanted)
                 end = first + NUM_QUOTED_IDS
-                raise refusal(
+                raise _refusal(
                     path,
-                    f"it gives other token ids than the checkpoint for {kind} {index}",
+                    f"its token ids of {kind} {index} are not the checkpoint's",
                     f"from token {first} on {wanted[first:end]}",
                     f"{found[first:end]}",
                 )
@@ -159,9 +159,9 @@ def _check_token_ids(path: Path, answer: dict[str, Any], expected: Expected) -> 
         zip(answer["decoded"], expected.decoded, strict=True)
     ):
         if text != wanted_text:
-            raise refusal(
+            raise _refusal(
                 path,
-                f"it writes the tokens of test text {index} otherwise than the checkpoint",
+                f"its text of the tokens of test text {index} is not the checkpoint's",
                 repr(wanted_text),
                 repr(text),
             )
@@ -171,3 +171,15 @@ def _first_difference(found: list[int], wanted: list[int]) -> int:
     pairs = zip(found, wanted, strict=False)
     shorter = min(len(found), len(wanted))
     return next((index for index, (a, b) in enumerate(pairs) if a != b), shorter)
+
+
+def _refusal(
+    path: Path, what: str, expected: str, found: str, hint: str | None = None
+) -> ConversionError:
+    return ConversionError(
+        f"a GGUF file does not match its checkpoint: {what}",
+        where=path,
+        expected=expected,
+        found=found,
+        hint=hint or "the file was damaged or converted wrongly: run the same command again",
+    )

@@ -19,8 +19,8 @@ from generate.teachers.embedded import embedded_checkpoint
 from potstill.processes import end_with_parent
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
-from quantize.llama.process import quantize
 from quantize.loading import load_tokenizer
+from quantize.quantization.quantize import quantize
 
 SERVER = """
 import sys, xllamacpp

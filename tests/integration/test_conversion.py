@@ -16,7 +16,6 @@ from potstill.schema import Message
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
 from quantize.loading import load_tokenizer
-from quantize.verification.contents import Origin
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import HeldOut, write_reference_logprobs
 from quantize.verification.verify import verify_file
@@ -194,7 +193,7 @@ def test_file_speaks_and_predicts_as_its_checkpoint(name, ours, tmp_path):
         expected,
         held_out,
         logprobs_path,
-        origin=Origin(checkpoint, tokenizer, name, "F32", "F32"),
+        file_type="F32",
         kl_bound_nats=1e-5,
         num_threads=1,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from gguf import GGUFReader
 
+from potstill.errors import BackendError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names, write_base_gguf
-from quantize.llama.quantize import quantize_file
 from quantize.loading import load_tokenizer
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.file_types import BASES, FILE_TYPES
 from quantize.quantization.imatrix import write_importance
+from quantize.quantization.llama_quantize import quantize_file
 from tests.fixtures.tiny_checkpoints import TinyFamily, save_tiny_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,6 +54,6 @@ def test_types_that_need_an_importance_matrix_are_those_that_llama_cpp_refuses(p
     for name in QUANTIZED:
         try:
             quantize_file(paths[0], tmp_path / "made.gguf", name, 1)
-        except RuntimeError:
+        except BackendError:
             refused.add(name)
     assert refused == {name for name in QUANTIZED if FILE_TYPES[name].requires_imatrix}

@@ -13,7 +13,7 @@ import pytest
 
 from potstill.manifest import verify_manifest
 from quantize.config import QuantizeConfig
-from quantize.quantization.files import FileMaker
+from quantize.files import FileMaker
 from quantize.stage import run
 
 CONFIG = QuantizeConfig(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from quantize.llama.quantize import quantize_file
+from quantize.quantization.llama_quantize import quantize_file
 from quantize.quantization.tensors import (
     TensorValues,
     bits_per_weight,

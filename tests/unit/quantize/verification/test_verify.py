@@ -15,7 +15,6 @@ from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
 from quantize.conversion.families.family import keep_as_is
 from quantize.loading import load_tokenizer
-from quantize.verification.contents import Origin
 from quantize.verification.reference import Continuation, read_continuations
 from quantize.verification.verify import verify_file
 
@@ -26,10 +25,9 @@ def verify(make_checkpoint, proof, tmp_path):
     path = tmp_path / "student-F16.gguf"
     write_base_gguf(Checkpoint(directory), load_tokenizer(directory), path, "F16", "tiny")
     expected, held_out, logprobs_path = proof(directory)
-    origin = Origin(Checkpoint(directory), load_tokenizer(directory), "tiny", "F16", "F16")
 
     def run(**changes):
-        arguments = {"origin": origin, "kl_bound_nats": 2e-4, "num_threads": 1} | changes
+        arguments = {"file_type": "F16", "kl_bound_nats": 2e-4, "num_threads": 1} | changes
         return verify_file(path, expected, held_out, logprobs_path, **arguments)
 
     return path, run
@@ -75,13 +73,6 @@ def cut_within_the_header(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def flip_a_byte_of_a_norm(path: Path) -> None:
-    from gguf import GGUFReader
-
-    tensor = next(t for t in GGUFReader(path).tensors if t.name == "output_norm.weight")
-    flip_a_byte(path, tensor.data_offset)
-
-
 def change_the_rotary_base(path: Path) -> None:
     set_field(path, "llama.rope.freq_base", 20000.0)
 
@@ -107,10 +98,6 @@ def swap_two_tokens(path: Path) -> None:
     field = GGUFReader(path, "r+").fields["tokenizer.ggml.tokens"]
     first, second = (field.parts[field.data[index]] for index in (70, 75))
     first[0], second[0] = second[0], first[0]
-
-
-def swap_end_of_turn(path: Path) -> None:
-    set_field(path, "tokenizer.ggml.eot_token_id", 1)
 
 
 def hide_a_token(path: Path) -> None:
@@ -147,16 +134,14 @@ FAULTS = {
     change_the_number_of_tensors: "llama.cpp failed",
     cut_off_the_end: "not within the file bounds",
     cut_within_the_header: "failed to read",
-    flip_a_byte_of_a_norm: "tensor output_norm.weight differs in 1 of 256 bytes",
-    fill_a_matrix_with_nan: "found nan value",
+    fill_a_matrix_with_nan: "blk.1.ffn_up.weight.* has invalid data",
     change_the_template: "chat template is not the checkpoint's",
-    change_the_rotary_base: "at the key llama.rope.freq_base",
+    change_the_rotary_base: "too far from the checkpoint's",
     swap_eos: "eos token is not the checkpoint's",
-    swap_end_of_turn: "at the key tokenizer.ggml.eot_token_id",
-    hide_a_token: "writes the tokens of test text",
-    swap_two_tokens: "other token ids than the checkpoint",
-    leave_rotary_rows_in_halves: "right rows in another order, as for another rotary layout",
-    untie_the_head: "tensor output.weight belongs to no such model",
+    hide_a_token: "its text of the tokens of test text",
+    swap_two_tokens: "its token ids of",
+    leave_rotary_rows_in_halves: "too far from the checkpoint's",
+    untie_the_head: "too far from the checkpoint's",
 }
 
 FAULT_NAMES = [plant.__name__ for plant in FAULTS]
@@ -188,7 +173,6 @@ def test_planted_fault_is_caught(plant, message, verify, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_bound_and_finding_are_named(verify):
     _, run = verify
     with pytest.raises(ConversionError) as caught:
@@ -197,23 +181,11 @@ def test_bound_and_finding_are_named(verify):
     assert "nats, top-1 agreement" in str(caught.value.found)
 
 
-def test_a_wrong_conversion_is_caught_by_what_the_file_predicts(verify):
-    """Tensor by tensor the file is what the conversion makes: only llama.cpp shows the fault."""
-    path, run = verify
-    leave_rotary_rows_in_halves(path)
-    checkpoint = Checkpoint(path.with_name("good"))
-    checkpoint.family = replace(checkpoint.family, transform=keep_as_is)
-    origin = Origin(checkpoint, load_tokenizer(checkpoint.dir), "tiny", "F16", "F16")
-    with pytest.raises(ConversionError, match="too far from the checkpoint's") as caught:
-        run(origin=origin, kl_bound_nats=0.1)
-    assert "rotary layout" in caught.value.hint
-
-
 def test_a_wrong_pre_tokenizer_is_caught(verify, monkeypatch):
     path, run = verify
     monkeypatch.setattr("quantize.conversion.byte_level.find_pre_tokenizer", lambda *_: "qwen2")
     convert_again(path, Checkpoint(path.with_name("good")))
-    with pytest.raises(ConversionError, match="other token ids than the checkpoint"):
+    with pytest.raises(ConversionError, match=r"token ids of .* are not the checkpoint's"):
         run()
 
 
@@ -247,11 +219,10 @@ def test_greedy_text_ends_where_the_checkpoint_stops(verify, proof, monkeypatch)
     ended, *_ = read_continuations(logprobs_path)
     assert ended.token_ids == first.token_ids[: first.token_ids.index(stop) + 1]
     convert_again(path, Checkpoint(directory))
-    origin = Origin(Checkpoint(directory), load_tokenizer(directory), "tiny", "F16", "F16")
-    arguments = {"origin": origin, "kl_bound_nats": 2e-4, "num_threads": 1}
+    arguments = {"file_type": "F16", "kl_bound_nats": 2e-4, "num_threads": 1}
     verify_file(path, expected, held_out, logprobs_path, **arguments)
     sooner = Continuation(ended.prompt_ids, ended.token_ids[:1], ended.margins_nats[:1])
     monkeypatch.setattr(f"{verify_file.__module__}.read_continuations", lambda _: [sooner])
     assert len(ended.token_ids) > 1
-    with pytest.raises(ConversionError, match="goes on where the checkpoint stops"):
+    with pytest.raises(ConversionError, match="continues where the checkpoint stops"):
         verify_file(path, expected, held_out, logprobs_path, **arguments)

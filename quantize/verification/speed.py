@@ -1,8 +1,4 @@
-"""How fast a GGUF file is, and how much memory it takes.
-
-In: a file loaded with llama.cpp. Out: tokens per second and bytes. Knows nothing of what the tokens
-mean.
-"""
+"""How fast a GGUF file is, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -14,26 +10,27 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from quantize.llama.gguf_model import Context, GgufModel
+from potstill.llama.context import Context
+from potstill.llama.model import LlamaModel
 
 NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS = 512, 64
 """llama-bench's pp512, and half of its tg128: on a CPU decoding takes most of the time."""
 
 NUM_REPETITIONS = 2
-"""The quicker one counts: whatever else the machine does only takes away."""
+"""The faster one counts: other load on the machine can only slow it down."""
 
 
-def measure_speed(model: GgufModel, num_threads: int) -> dict[str, float]:
+def measure_speed(model: LlamaModel, num_threads: int) -> dict[str, float]:
     """Measure prompt and decode tokens per second, and the process's peak memory so far in bytes.
 
-    The context is that of a server: llama.cpp's default cache (F16) and attention. A process that
-    did nothing before has in its peak the file's pages, the cache, the buffers of computing, and
-    some 60 MB of Python and libraries.
+    The context is that of a server, not of a measurement: llama.cpp's default cache (F16) and
+    attention. The peak of a process that did nothing before consists of the file's pages, the
+    cache, the compute buffers, and some 60 MB of Python and libraries.
 
     Source: llama.cpp tools/llama-bench/llama-bench.cpp, test_prompt and test_gen (commit
         0c1e57098), which repeat five times and take the mean.
     """
-    num_prompt = min(NUM_PROMPT_TOKENS, model.trained_context_tokens - NUM_DECODED_TOKENS)
+    num_prompt = min(NUM_PROMPT_TOKENS, model.training_context_tokens - NUM_DECODED_TOKENS)
     params = _serving_params(num_threads, num_prompt + NUM_DECODED_TOKENS)
     draws = np.random.default_rng(0)
     prompt = draws.integers(model.vocab_size, size=num_prompt).tolist()
@@ -51,7 +48,7 @@ def measure_speed(model: GgufModel, num_threads: int) -> dict[str, float]:
                 context.decode([token], position, position)
                 context.synchronize()
 
-        read_prompt()  # the file's pages are read, and the buffers made
+        read_prompt()  # reads the file's pages and allocates the buffers
         return {
             "prompt_tokens_per_second": num_prompt / _shortest_seconds(read_prompt),
             "decode_tokens_per_second": NUM_DECODED_TOKENS / _shortest_seconds(decode),

@@ -1,12 +1,16 @@
+import numpy as np
 import pytest
 from gguf import GGUFReader
 
+from potstill.errors import BackendError, ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import gguf_names, write_base_gguf
-from quantize.llama.quantize import quantize_file
 from quantize.loading import load_tokenizer
 from quantize.quantization.calibration import Calibration
-from quantize.quantization.imatrix import write_importance
+from quantize.quantization.imatrix import read_importance, write_importance
+from quantize.quantization.llama_quantize import quantize_file
+from quantize.quantization.quantize import quantize
+from tests.fixtures.ggml_blocks import quantize_rows
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def test_an_importance_matrix_moves_weights_and_is_told_in_the_file(make_quantiz
 
 def test_an_importance_matrix_of_another_model_is_refused(make_quantized):
     _, imatrix_path = make_quantized("Q4_0", with_imatrix=True)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(BackendError):
         make_quantized("Q4_0", imatrix_path=imatrix_path, name="other", hidden_size=512)
 
 
@@ -97,3 +101,30 @@ def test_single_tensors_get_the_types_they_are_given(make_quantized):
     path, _ = make_quantized("Q5_1", with_imatrix=True, tensor_types=wanted | rest)
     types = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
     assert {name: types[name] for name in (*wanted, *rest)} == wanted | rest
+
+
+@pytest.mark.parametrize("file_type", ["Q8_0", "Q4_K_M", "IQ4_XS"])
+def test_every_tensor_is_what_ggml_makes_of_it_with_its_own_importance(make_quantized, file_type):
+    """Quantized a second time, tensor by tensor; none is mistaken for another."""
+    path, imatrix_path = make_quantized(file_type)
+    mean_squares = read_importance(imatrix_path).mean_squares
+    sources = {
+        one.name: one.data for one in GGUFReader(imatrix_path.with_name("wide-F16.gguf")).tensors
+    }
+    made = {one.name: one for one in GGUFReader(path).tensors}
+    assert made.keys() == sources.keys()
+    assert sum(name in mean_squares for name in made) == 7
+    for name, tensor in made.items():
+        wanted = quantize_rows(sources[name], tensor.tensor_type, mean_squares.get(name))
+        assert np.array_equal(tensor.data.view(np.uint8).ravel(), wanted.ravel()), name
+
+
+def test_llama_cpps_own_words_are_in_the_error(tmp_path, capfd):
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    source.write_bytes(b"GGUX" + bytes(100))
+    with pytest.raises(ConversionError, match="failed while quantizing to Q8_0") as caught:
+        quantize(source, target, "Q8_0", 1)
+    assert caught.value.where == target
+    assert "invalid magic" in str(caught.value.found)
+    assert list(tmp_path.iterdir()) == [source]
+    assert capfd.readouterr() == ("", "")

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from potstill.files import replacing
+from potstill.processor import usable_threads
 from quantize.config import QuantizeConfig
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
-from quantize.llama.process import quantize, usable_threads
 from quantize.models import SourceModel
 from quantize.quantization.file_types import BASES, FILE_TYPES, FileTypeName, uses_imatrix
-from quantize.quantization.imatrix import Importance, read_importance, write_importance
+from quantize.quantization.imatrix import write_importance
 from quantize.quantization.mix import (
     Measured,
-    Mix,
     MixSource,
     choose_mix,
     measure,
     refuse_too_small,
 )
+from quantize.quantization.quantize import quantize
 from quantize.quantization.tensors import describe_tensors, explain_fallbacks
 from quantize.records import read_record, write_record
 
@@ -67,14 +67,6 @@ class FileMaker:
             logger.info("%s: %s", path.stem, explained)
         return describe_tensors(path, tensor_type) | {"imatrix": imatrix_path is not None}
 
-    def file_type(self, name: str) -> FileTypeName:
-        """Return the file type that a file's header tells."""
-        return self._mix(name).file_type if name in self._model.mixes else cast(FileTypeName, name)
-
-    def base_type(self, name: str) -> BaseType:
-        """Return the unquantized type that a file is made from, its own if it is one."""
-        return cast(BaseType, name) if name in BASES else BASE_TYPE
-
     def uses_imatrix(self, name: str) -> bool:
         """Tell whether a file is made with an importance matrix.
 
@@ -86,10 +78,6 @@ class FileMaker:
         if name == self._model.aware_type and self._config.imatrix == "auto":
             return False
         return uses_imatrix(cast(FileTypeName, name), self._config.imatrix)
-
-    def importance(self, name: str) -> Importance | None:
-        """Return the importance matrix that a file is made with, if it is with one."""
-        return read_importance(self.imatrix_path) if self.uses_imatrix(name) else None
 
     def provide_imatrix(self) -> None:
         """Put the importance matrix beside the files, if it is not there whole."""
@@ -114,13 +102,10 @@ class FileMaker:
             write_record(record_path, path, {"num_tokens": calibration.num_tokens})
         return path
 
-    def _mix(self, name: str) -> Mix:
-        return choose_mix(self._measured, self._model.mixes[name])
-
     def _make_mix(self, name: str, path: Path) -> dict[str, Any]:
         source, max_bytes = self._mix_source, self._model.mixes[name]
         refuse_too_small(source.base_path, max_bytes, path.stem)
-        mix = self._mix(name)
+        mix = choose_mix(self._measured, max_bytes)
         source.quantize(mix.types, mix.file_type, path)
         return describe_tensors(path, None) | {
             "imatrix": source.quantizes_with_imatrix,

@@ -1,8 +1,7 @@
-"""One GGUF file as another of a coarser type, by llama.cpp's own `llama_model_quantize`.
+"""One GGUF file made from another by llama.cpp's own `llama_model_quantize`.
 
-In: an F32, F16 or BF16 file, a type, an importance matrix, types of single tensors. Out: a file.
-Knows nothing of what the types are for. Peak memory is llama.cpp's: the mapped source, and of one
-tensor the float32 values and the quantized ones, up to 8 GiB.
+Runs in a child process. Peak memory is llama.cpp's: the mapped source, and of one tensor the
+float32 values and the quantized ones, up to 8 GiB.
 """
 
 from __future__ import annotations
@@ -15,6 +14,9 @@ from typing import Any
 
 import llama_cpp
 
+from potstill.errors import BackendError
+from potstill.llama.library import forget_errors, initialize, quoted_errors
+from potstill.workers import Handler, json_handler
 from quantize.quantization.file_types import FILE_TYPES, FileTypeName
 from quantize.quantization.imatrix import Importance, read_importance
 
@@ -31,13 +33,16 @@ def quantize_file(
     """Quantize a file.
 
     Args:
-        imatrix_path: An importance matrix in GGUF; None weighs all inputs alike.
+        source: An F32, F16 or BF16 file.
+        imatrix_path: An importance matrix in GGUF; None weights all inputs alike.
         tensor_types: ggml's type of each tensor by name, instead of the file type's own recipe. It
             must name all that are quantized: the recipe counts the tensors that it decides on.
 
     Raises:
-        RuntimeError: llama.cpp refuses; its log says why.
+        BackendError: llama.cpp refuses.
     """
+    initialize()
+    forget_errors()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = FILE_TYPES[file_type].ftype
     params.nthread = num_threads
@@ -51,7 +56,24 @@ def quantize_file(
         str(source).encode(), str(target).encode(), ctypes.byref(params)
     )
     if code != 0:
-        raise RuntimeError(f"llama_model_quantize returned {code}")
+        raise BackendError(
+            "llama.cpp cannot quantize a file",
+            where=source,
+            found=f"{quoted_errors()}; llama_model_quantize returned {code}",
+        )
+
+
+def service() -> Handler:
+    """Return the handler of requests to quantize a file, for `potstill.workers`."""
+    return json_handler(_quantize)
+
+
+def _quantize(request: dict[str, Any]) -> dict[str, Any]:
+    paths = {
+        name: request[name] and Path(request[name]) for name in ("source", "target", "imatrix_path")
+    }
+    quantize_file(**(request | paths))
+    return {}
 
 
 def _imatrix(importance: Importance) -> Any:  # noqa: ANN401  (a ctypes array)
