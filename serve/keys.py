@@ -14,19 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
-import time
 import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.errors import ConfigError
-
-SECONDS_PER_MINUTE = 60.0
+from serve.rate_limits import Bucket
 
 
 class KeyEntry(BaseModel):
@@ -48,52 +44,6 @@ class _KeyFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     keys: Annotated[dict[str, KeyEntry], Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class Allowance:
-    """What is left of a limit."""
-
-    limit: int
-    remaining: int
-    reset_seconds: float
-    """Until all of the limit is there again."""
-
-
-class Bucket:
-    """A limit per minute that fills up evenly: a token bucket.
-
-    Args:
-        now: The time in seconds.
-    """
-
-    def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._per_minute = per_minute
-        self._now = now
-        self._level = float(per_minute)
-        self._updated = now()
-
-    def take(self, amount: int) -> None:
-        """Take out, below nothing if need be."""
-        self._fill()
-        self._level -= amount
-
-    def seconds_until(self, amount: int) -> float:
-        """Return how long it takes until so much is there; 0 when it is."""
-        self._fill()
-        return max(0.0, amount - self._level) * SECONDS_PER_MINUTE / self._per_minute
-
-    @property
-    def allowance(self) -> Allowance:
-        """What is left."""
-        reset = self.seconds_until(self._per_minute)
-        return Allowance(self._per_minute, max(0, math.floor(self._level)), reset)
-
-    def _fill(self) -> None:
-        now = self._now()
-        gained = (now - self._updated) * self._per_minute / SECONDS_PER_MINUTE
-        self._level = min(float(self._per_minute), self._level + gained)
-        self._updated = now
 
 
 class Key:

@@ -24,19 +24,19 @@ from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from serve.api.app import AppLimits, create_app
-from serve.api.intake import LOOPBACK_HOSTS
-from serve.backends.loading import load_models
+from serve.api.middleware import LOOPBACK_HOSTS
 from serve.backends.protocol import ChatBackend, Observer
 from serve.backends.upstream import UpstreamBackend
 from serve.config import ServeConfig
+from serve.exchange_log import ExchangeLog
 from serve.experiment import routes as live_traffic
 from serve.experiment.answer_log import AnswerLog
-from serve.experiment.over_models import cascades_over, check_names, experiments_over
-from serve.experiment.routes import Live
+from serve.experiment.construction import cascades_over, check_names, experiments_over
+from serve.experiment.routes import LiveTraffic
 from serve.keys import Keyring, load_keys
+from serve.loading import load_models
 from serve.metrics import Metrics
 from serve.playground import routes as playground
-from serve.record import Record
 from serve.storage.config import StorageConfig
 from serve.storage.storage import Storage, opened
 
@@ -77,7 +77,9 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
         routers = [live_traffic.cascades, *([playground.router] if config.playground else [])]
         live = None
         if storage is not None:
-            live = Live(storage, experiments_over(config.experiments, backends, storage, metrics))
+            live = LiveTraffic(
+                storage, experiments_over(config.experiments, backends, storage, metrics)
+            )
             backends |= live.experiments
             observers.append(AnswerLog(storage))
             routers.append(live_traffic.router)
@@ -194,10 +196,10 @@ def _refuse_open_door(host: str, keyring: Keyring | None) -> None:
         )
 
 
-def _open_record(path: Path | None) -> Record | None:
+def _open_record(path: Path | None) -> ExchangeLog | None:
     if path is None:
         return None
-    record = Record(path.expanduser())
+    record = ExchangeLog(path.expanduser())
     logger.warning("what is asked and answered is written down in %s", path)
     return record
 

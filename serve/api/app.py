@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serve.api.auth import RequireKey
 from serve.api.http_errors import install_error_handlers
-from serve.api.intake import CheckHost, Count, ReadBody
+from serve.api.middleware import CheckHost, Count, ReadBody
 from serve.api.routes import chat, completions, llama, models, responses
 from serve.api.state import Serving
 from serve.backends.protocol import ChatBackend, Observer

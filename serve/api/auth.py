@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.api.http_errors import error_response
 from serve.errors import InvalidKeyError, RateLimitError
-from serve.keys import Bucket, Key, Keyring
+from serve.keys import Key, Keyring
+from serve.rate_limits import Bucket
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/health", "/v1/health"})
 """Paths that need no key: what a load balancer asks."""

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError, PotstillError
-from serve.api.wire.shared import ErrorBody
 from serve.errors import (
     InvalidKeyError,
     InvalidRequestError,
@@ -33,6 +32,7 @@ from serve.errors import (
     UpstreamError,
     WrongHostError,
 )
+from serve.wire.shared import ErrorBody
 
 logger = logging.getLogger(__name__)
 

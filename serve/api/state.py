@@ -16,10 +16,12 @@ from serve.backends.protocol import Caller, ChatBackend, Exchange, Observer
 from serve.errors import InvalidRequestError, ModelNotFoundError, UnsupportedParameterError
 from serve.keys import Key
 from serve.metrics import Metrics
+from serve.wire.shared import Received
 
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C")
+Body = TypeVar("Body", bound=Received)
 
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -56,26 +58,36 @@ class Serving:
             f"the model {shown!r} does not exist", where="model", expected=known
         )
 
-    def find_able(self, name: str | None, capability: type[C]) -> tuple[ChatBackend, C]:
-        """Return who answers a model's name, and the same as what it has to be able to do.
+    def find_for(self, body: Body) -> tuple[ChatBackend, Body]:
+        """Return the backend of a request, and the request with the backend's own model name.
 
         Raises:
-            UnsupportedParameterError: It is not able to.
+            InvalidRequestError: No name was given, and there is no fallback.
+            ModelNotFoundError: No model has the name.
         """
-        backend = self.find(name)
-        if not isinstance(backend, capability):
-            raise UnsupportedParameterError(
-                "this model cannot do this", where="model", found=backend.card["id"]
-            )
-        return backend, backend
+        backend = self.find(getattr(body, "model", None))
+        return backend, body.model_copy(update={"model": backend.card["id"]})
 
-    async def tell(self, exchange: Exchange) -> None:
-        """Tell all observers of an exchange; what they raise is logged."""
+    async def report(self, exchange: Exchange) -> None:
+        """Call all observers with an exchange; exceptions they raise are logged."""
         for observer in self.observers:
             try:
                 await observer(exchange)
             except Exception as error:
                 logger.error("an observer failed with %s", type(error).__name__)
+
+
+def capable(backend: ChatBackend, capability: type[C]) -> C:
+    """Return a backend as one that has a capability.
+
+    Raises:
+        UnsupportedParameterError: It does not have it.
+    """
+    if not isinstance(backend, capability):
+        raise UnsupportedParameterError(
+            "this model cannot do this", where="model", found=backend.card["id"]
+        )
+    return backend
 
 
 def serving_of(http: Request) -> Serving:

@@ -1,19 +1,21 @@
-"""What backends can do: the faces that routes, experiments and cascades talk to.
+"""The protocols of backends: what routes, experiments and cascades can ask of a served model.
 
-Every backend answers chats; what else it can do it says by fulfilling more protocols.
-In: a checked request. Out: an answer in the making. Knows nothing of engines, HTTP or experiments.
+Every backend answers chats; other capabilities are further protocols that a backend may fulfill.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from serve.api.wire.completions import Completion, CompletionRequest
-from serve.api.wire.embeddings import EmbeddingList, EmbeddingRequest
-from serve.api.wire.models import ModelCard
+from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.completions import Completion, CompletionRequest
+from serve.wire.embeddings import EmbeddingList, EmbeddingRequest
+from serve.wire.models import ModelCard
+
+Answer_co = TypeVar("Answer_co", covariant=True)
+Chunk_co = TypeVar("Chunk_co", covariant=True)
 
 
 def _free_of_charge(_num_tokens: int) -> None:
@@ -22,20 +24,20 @@ def _free_of_charge(_num_tokens: int) -> None:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: what decides a sticky variant, and what limits count."""
+    """The sender of a request: decides a sticky variant, and pays from a key's limits."""
 
     key_name: str | None = None
-    """Name of the API key that was given; None where the door is open."""
+    """Name of the API key that was given; None where no key is needed."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The request's headers, names in lower case, without the key."""
     charge: Callable[[int], None] = _free_of_charge
-    """To be told the tokens of each answer, prompt included: what a key's limit counts."""
+    """Counts the tokens of an answer, prompt included, against the key's limit."""
 
 
-class ChatReply(Protocol):
-    """One answer in the making: `complete` or `chunks`, not both."""
+class Reply(Protocol[Answer_co, Chunk_co]):
+    """An answer being generated: call `complete` or `chunks`, not both."""
 
-    async def complete(self) -> ChatCompletion:
+    async def complete(self) -> Answer_co:
         """Wait for the whole answer.
 
         Raises:
@@ -43,8 +45,8 @@ class ChatReply(Protocol):
         """
         ...
 
-    def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
-        """Yield the answer as it comes, as OpenAI's chunks, the one with usage included if asked.
+    def chunks(self) -> AsyncIterator[Chunk_co]:
+        """Yield the answer as it is generated; the last chunk has the usage, asked for or not.
 
         Raises:
             BackendError: The backend failed.
@@ -52,41 +54,23 @@ class ChatReply(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Free all that still works for this answer; harmless when nothing does."""
+        """Stop what still works for this answer; does nothing when it is complete."""
         ...
+
+
+ChatReply = Reply[ChatCompletion, ChatCompletionChunk]
+CompletionReply = Reply[Completion, Completion]
 
 
 @runtime_checkable
-class HeadedReply(Protocol):
-    """A reply that tells its client something beside the answer."""
+class ReplyWithHeaders(Protocol):
+    """A reply that adds headers to the HTTP response."""
 
     headers: Mapping[str, str]
-    """Headers of the HTTP response."""
-
-
-def headers_of(reply: ChatReply) -> Mapping[str, str]:
-    """Return what a reply tells its client beside the answer."""
-    return reply.headers if isinstance(reply, HeadedReply) else {}
-
-
-class CompletionReply(Protocol):
-    """The same for text without a chat template."""
-
-    async def complete(self) -> Completion:
-        """Wait for the whole answer."""
-        ...
-
-    def chunks(self) -> AsyncIterator[Completion]:
-        """Yield the answer as it comes."""
-        ...
-
-    def cancel(self) -> None:
-        """Free all that still works for this answer; harmless when nothing does."""
-        ...
 
 
 class ChatBackend(Protocol):
-    """Who answers a model's name."""
+    """Answers the requests for one model name."""
 
     @property
     def card(self) -> ModelCard:
@@ -95,22 +79,22 @@ class ChatBackend(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are accepted."""
         ...
 
     async def start(self) -> None:
-        """Begin to work for the running event loop; called once per name that it serves."""
+        """Start working in the running event loop; called once per model name."""
         ...
 
     async def stop(self) -> None:
-        """Stop; what is unfinished then fails. Called once per name that it serves."""
+        """Stop; unfinished answers fail. Called once per model name."""
         ...
 
     async def chat(self, request: ChatRequest, caller: Caller) -> ChatReply:
-        """Take a request.
+        """Accept a request.
 
         Raises:
-            PotstillError: It is refused: a bad value, a full queue, a backend that is away.
+            PotstillError: It is refused: a bad value, a full queue, an unavailable backend.
         """
         ...
 
@@ -120,13 +104,13 @@ class CompletionBackend(Protocol):
     """A backend that completes text."""
 
     async def complete_text(self, request: CompletionRequest, caller: Caller) -> CompletionReply:
-        """Take a request; raises as `ChatBackend.chat` does."""
+        """Accept a request; raises as `ChatBackend.chat` does."""
         ...
 
 
 @runtime_checkable
 class EmbeddingBackend(Protocol):
-    """A backend that gives texts vectors."""
+    """A backend that computes embeddings."""
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
         """Answer a request; raises as `ChatBackend.chat` does."""
@@ -135,7 +119,7 @@ class EmbeddingBackend(Protocol):
 
 @dataclass(frozen=True)
 class Exchange:
-    """A chat that was answered to its end."""
+    """A chat request with its complete answer."""
 
     body: Mapping[str, Any]
     """The request as it was sent."""
@@ -149,8 +133,8 @@ class Exchange:
 
 
 class Observer(Protocol):
-    """What is told of each answered chat, such as a record; what it raises is logged."""
+    """Called with each completed chat, such as a log; exceptions it raises are logged."""
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Take note of one exchange, after its answer was sent."""
+        """Handle one exchange, after its answer was sent."""
         ...

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import Any, Generic, TypeVar, cast
 
@@ -18,13 +19,8 @@ import httpx2
 import openai
 
 from potstill.errors import BackendUnavailableError, ConfigError, ContextLengthError, PotstillError
-from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from serve.api.wire.completions import Completion, CompletionRequest
-from serve.api.wire.embeddings import EmbeddingList, EmbeddingRequest
-from serve.api.wire.models import ModelCard, model_card
-from serve.api.wire.shared import JsonObject
+from serve.backends.config import UpstreamConfig
 from serve.backends.protocol import Caller
-from serve.config import UpstreamConfig
 from serve.errors import (
     InvalidRequestError,
     QueueFullError,
@@ -33,6 +29,11 @@ from serve.errors import (
     UpstreamError,
 )
 from serve.metrics import Metrics, Stopwatch
+from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.completions import Completion, CompletionRequest
+from serve.wire.embeddings import EmbeddingList, EmbeddingRequest
+from serve.wire.models import ModelCard, model_card
+from serve.wire.shared import JsonObject
 
 Answer = TypeVar("Answer")
 Chunk = TypeVar("Chunk")
@@ -140,12 +141,16 @@ class UpstreamBackend:
         body = self._body(request)
         if body.get("max_tokens") == -1:
             del body["max_tokens"]
-        reply: UpstreamReply[Any, Any] = UpstreamReply(
-            self, path, body, caller, self._metrics.start(), tells_usage=request.streams_usage
-        )
+        # Other servers refuse the options of a stream without one.
+        options = body.pop("stream_options", None) or {}
         if request.stream:
-            await reply.open()
-        return reply
+            body["stream_options"] = {**options, "include_usage": True}
+        stream = None
+        stopwatch = self._metrics.start()
+        if request.stream:
+            # A refusal is then raised here, and not in the middle of an answer.
+            stream = await self.stream(path, body)
+        return UpstreamReply(self, path, body, caller, stopwatch, stream)
 
     def _body(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> JsonObject:
         given = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -173,73 +178,48 @@ class UpstreamBackend:
             raise UpstreamError("the model's server has failed", where="model") from error
 
 
+@dataclass
 class UpstreamReply(Generic[Answer, Chunk]):
-    """One answer of the server in the making.
+    """A reply of the other server, to `body`; `open_stream` where it is streamed."""
 
-    Args:
-        body: What is sent.
-        tells_usage: Whether a stream shows its token counts; the key's limit counts them anyway.
-    """
-
-    def __init__(
-        self,
-        backend: UpstreamBackend,
-        path: str,
-        body: JsonObject,
-        caller: Caller,
-        stopwatch: Stopwatch,
-        *,
-        tells_usage: bool,
-    ) -> None:
-        self._backend = backend
-        self._path = path
-        self._body = body
-        self._caller = caller
-        self._stopwatch = stopwatch
-        self._tells_usage = tells_usage
-        self._stream: openai.AsyncStream[object] | None = None
-        self._closing: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        """Let the stream begin, so that a refusal is one and no answer that fails."""
-        options = (self._body.get("stream_options") or {}) | {"include_usage": True}
-        body = self._body | {"stream_options": options}
-        self._stream = await self._backend.stream(self._path, body)
+    backend: UpstreamBackend
+    path: str
+    body: JsonObject
+    caller: Caller
+    stopwatch: Stopwatch
+    open_stream: openai.AsyncStream[object] | None = None
+    _closing: asyncio.Task[None] | None = None
 
     async def complete(self) -> Answer:
         """Wait for the whole answer; raises as `UpstreamBackend.chat` does."""
-        answer = await self._backend.post(self._path, self._body)
+        answer = await self.backend.post(self.path, self.body)
         if not answer.get("choices"):
             raise UpstreamError("the server's answer has no choices", where="model")
-        self._stopwatch.stop()
-        self._caller.charge(_num_tokens(answer))
+        self.stopwatch.stop()
+        self.caller.charge(_num_tokens(answer))
         return cast(Answer, answer)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the answer as it comes; raises as `UpstreamBackend.chat` does."""
-        if self._stream is None:
+        if self.open_stream is None:
             raise RuntimeError("the request does not ask for a stream")
         num_tokens = 0
         try:
-            async for piece in self._backend.pieces(self._stream):
+            async for piece in self.backend.pieces(self.open_stream):
                 for choice in piece.get("choices") or ():
                     num_new = int(_says_something(choice))
-                    self._stopwatch.tick(choice.get("index", 0), num_new)
+                    self.stopwatch.tick(choice.get("index", 0), num_new)
                     num_tokens += num_new
                 num_tokens = _num_tokens(piece) or num_tokens
-                if not self._tells_usage and "usage" in piece:
-                    if not piece.get("choices"):
-                        continue
-                    del piece["usage"]
                 yield cast(Chunk, piece)
-            self._stopwatch.stop()
+            self.stopwatch.stop()
         finally:
-            self._caller.charge(num_tokens)
+            self.caller.charge(num_tokens)
 
     def cancel(self) -> None:
         """Hang up, upon which the server stops too."""
-        if self._stream is not None and not self._stream.response.is_closed:
-            self._closing = asyncio.ensure_future(self._stream.close())
+        if self.open_stream is not None and not self.open_stream.response.is_closed:
+            self._closing = asyncio.ensure_future(self.open_stream.close())
 
 
 def _client(config: UpstreamConfig) -> openai.AsyncOpenAI:

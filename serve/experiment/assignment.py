@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from serve.api.wire.chat import ChatRequest
 from serve.backends.protocol import Caller
 from serve.experiment.config import ExperimentConfig
 from serve.storage.storage import salted_hash
+from serve.wire.chat import ChatRequest
 
 HASH_BYTES = 8
 

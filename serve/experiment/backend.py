@@ -18,21 +18,20 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from potstill.errors import ContextLengthError
-from serve.api.assembly import Assembly, without_usage
-from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from serve.api.wire.models import ModelCard, model_card
-from serve.api.wire.shared import StreamOptions
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.errors import InvalidRequestError
 from serve.experiment.assignment import choose, user_of
 from serve.experiment.config import ExperimentConfig
-from serve.experiment.guards import Guards
-from serve.experiment.series import ExperimentSeries
+from serve.experiment.guardrails import ExperimentGuardrails
+from serve.experiment.metrics import ExperimentMetrics
 from serve.experiment.shadow import Shadow
 from serve.experiment.wire import State
 from serve.storage import tables
 from serve.storage.records import NOTHING, AnswerRecord, OutcomeName, Place, said_in
 from serve.storage.storage import Storage, dialect_insert
+from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.chunks import ChunkAssembler
+from serve.wire.models import ModelCard, model_card
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class Experiment:
 
     Args:
         backends: Who answers, by variant.
-        series: Where what became of answers is counted.
+        metrics: Counts the outcomes of answers.
     """
 
     def __init__(
@@ -90,13 +89,13 @@ class Experiment:
         config: ExperimentConfig,
         backends: Mapping[str, ChatBackend],
         storage: Storage,
-        series: ExperimentSeries,
+        metrics: ExperimentMetrics,
     ) -> None:
         self.name, self.config, self.storage = name, config, storage
-        self._series = series
+        self._metrics = metrics
         self.salt = storage.salt if config.salt is None else config.salt
         self.state: State = "running"
-        self.guards = Guards(config.guardrails)
+        self.guardrails = ExperimentGuardrails(config.guardrails)
         self.shadow: Shadow[Asked] = Shadow(config.shadow, self._answer_in_shadow)
         self._backends = backends
         self._created = int(time.time())
@@ -138,11 +137,9 @@ class Experiment:
         """Let the user's variant answer; raises as its backend does."""
         asked = self._asked(request, caller)
         variant = asked.place.variant
-        update: dict[str, object] = {"model": self.config.model_of(variant)}
-        if request.stream:
-            update["stream_options"] = StreamOptions(include_usage=True)
+        given = request.model_copy(update={"model": self.config.model_of(variant)})
         try:
-            reply = await self._backends[variant].chat(request.model_copy(update=update), caller)
+            reply = await self._backends[variant].chat(given, caller)
         except CLIENTS_FAULT:
             raise
         except Exception:
@@ -197,17 +194,17 @@ class Experiment:
 
     def _watch(self, record: AnswerRecord) -> None:
         """Count an answer, and let the guardrails see it if it is the student's."""
-        self._series.count(record)
+        self._metrics.count(record)
         place = record.place
         if place is None or place.variant != self.config.student or self.state != "running":
             return
-        breached = self.guards.update(record)
+        breached = self.guardrails.update(record)
         if breached is not None:
             self.enter("fallback", f"{breached} is above its limit")
 
     def _take(self, state: State) -> None:
         if state == "running" and self.state != "running":
-            self.guards = Guards(self.config.guardrails)
+            self.guardrails = ExperimentGuardrails(self.config.guardrails)
         self.state = state
 
     async def _read_state(self) -> None:
@@ -232,9 +229,8 @@ class Experiment:
         is_student = asked.place.variant == config.student
         variant = config.teacher if is_student else config.student
         request = asked.request.model_copy(
-            update={"model": config.model_of(variant), "stream": False, "stream_options": None}
+            update={"model": config.model_of(variant), "stream": False}
         )
-        request.model_fields_set.discard("stream_options")
         place = Place(self.name, variant, asked.place.user, shares=None, shadow_of=asked.answer_id)
         shadow = Asked(
             answer_id=f"shadow-{secrets.token_hex(12)}",
@@ -253,7 +249,7 @@ class Experiment:
         except Exception as error:
             record = shadow.record(model, "failed")
             if isinstance(error, CLIENTS_FAULT):
-                self._series.count(record)
+                self._metrics.count(record)
             else:
                 self._watch(record)
             self.storage.record_soon(record)
@@ -295,19 +291,16 @@ class ExperimentReply:
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
         """Yield the answer as it comes; raises as the variant's does."""
-        assembly = Assembly()
-        tells_usage = self._asked.request.streams_usage
+        assembler = ChunkAssembler()
         try:
             async for chunk in self._reply.chunks():
                 chunk = {**chunk, "id": self._asked.answer_id}
-                assembly.add(chunk)
-                shown = chunk if tells_usage else without_usage(chunk)
-                if shown is not None:
-                    yield shown
+                assembler.add(chunk)
+                yield chunk
         except Exception as error:
             await self._note_failure(error)
             raise
-        completion = assembly.completion
+        completion = assembler.completion
         await self._note("failed" if completion is None else "whole", completion)
 
     def cancel(self) -> None:

@@ -15,13 +15,12 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from serve.api.assembly import without_usage
-from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChoiceLogprobs
-from serve.api.wire.models import ModelCard, model_card
-from serve.api.wire.shared import StreamOptions
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.experiment.config import CascadeConfig
 from serve.experiment.wire import CascadeView
+from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChoiceLogprobs
+from serve.wire.chunks import as_chunks
+from serve.wire.models import ModelCard, model_card
 
 MILLION = 1e6
 NO_LOGPROBS: ChoiceLogprobs = {"content": [], "refusal": None}
@@ -133,15 +132,10 @@ class CascadeReply:
             await self._ask_teacher()
             return
         config = self._cascade.config
-        update: dict[str, object] = {
-            "model": config.student,
-            "stream": False,
-            "stream_options": None,
-        }
+        update: dict[str, object] = {"model": config.student, "stream": False}
         if config.least_mean_logprob is not None:
             update["logprobs"] = True
         asked = self._request.model_copy(update=update)
-        asked.model_fields_set.discard("stream_options")
         self._reply = await self._cascade.student.chat(asked, self._caller)
 
     async def complete(self) -> ChatCompletion:
@@ -157,7 +151,7 @@ class CascadeReply:
         """Yield the answer, once it is decided whose it is; raises as its backend does."""
         completion = await self._students_answer()
         if completion is not None:
-            for chunk in as_chunks(completion, tells_usage=self._request.streams_usage):
+            for chunk in as_chunks(completion):
                 yield chunk
             return
         assert self._reply is not None
@@ -165,9 +159,7 @@ class CascadeReply:
         async for chunk in self._reply.chunks():
             usage = chunk.get("usage")
             num_tokens = usage["completion_tokens"] if usage else num_tokens
-            shown = chunk if self._request.streams_usage else without_usage(chunk)
-            if shown is not None:
-                yield shown
+            yield chunk
         self._cascade.counts.teacher_tokens += num_tokens
 
     def cancel(self) -> None:
@@ -192,10 +184,7 @@ class CascadeReply:
 
     async def _ask_teacher(self) -> None:
         self._is_teachers = True
-        update: dict[str, object] = {"model": self._cascade.config.teacher}
-        if self._request.stream:
-            update["stream_options"] = StreamOptions(include_usage=True)
-        asked = self._request.model_copy(update=update)
+        asked = self._request.model_copy(update={"model": self._cascade.config.teacher})
         self._reply = await self._cascade.teacher.chat(asked, self._caller)
 
 
@@ -207,30 +196,6 @@ def mean_logprob(completion: ChatCompletion) -> float | None:
         for token in (choice.get("logprobs") or NO_LOGPROBS)["content"] or ()
     ]
     return sum(logprobs) / len(logprobs) if logprobs else None
-
-
-def as_chunks(completion: ChatCompletion, *, tells_usage: bool) -> list[ChatCompletionChunk]:
-    """Return the chunks of an answer that is whole already."""
-
-    def chunk(**changes: object) -> ChatCompletionChunk:
-        head = {name: completion[name] for name in ("id", "created", "model")}
-        head["system_fingerprint"] = completion.get("system_fingerprint", "")
-        return {**head, "object": "chat.completion.chunk", "choices": [], **changes}  # type: ignore[typeddict-item]
-
-    chunks = []
-    for choice in completion["choices"]:
-        message = choice["message"]
-        delta: dict[str, object] = {"role": "assistant", "content": message["content"]}
-        if calls := message.get("tool_calls"):
-            delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls)]
-        index, logprobs = choice["index"], choice.get("logprobs")
-        said = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        ended = {"index": index, "delta": {}, "logprobs": None}
-        chunks.append(chunk(choices=[said]))
-        chunks.append(chunk(choices=[{**ended, "finish_reason": choice["finish_reason"]}]))
-    if tells_usage:
-        chunks.append(chunk(usage=completion["usage"]))
-    return chunks
 
 
 def _without_logprobs(completion: ChatCompletion) -> ChatCompletion:

@@ -24,7 +24,7 @@ from serve.experiment.wire import (
     VariantView,
     VerdictView,
 )
-from serve.storage.results import (
+from serve.storage.queries import (
     Batch,
     VariantTotals,
     blind_votes,
@@ -59,7 +59,7 @@ def _view(connection: Connection, experiment: Experiment) -> ExperimentView:
         ],
         "shadow": _shadow(connection, experiment),
         "sample_ratio": _sample_ratio(counts, expected),
-        "guardrails": experiment.guards.views,
+        "guardrails": experiment.guardrails.views,
         "verdict": _verdict(connection, experiment),
         "ratings": _ratings(connection, experiment),
     }

@@ -19,7 +19,6 @@ from sqlalchemy import Connection, insert
 
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
-from serve.api.wire.shared import JsonObject
 from serve.experiment.backend import Experiment
 from serve.experiment.cascade import Cascade
 from serve.experiment.results import results_of
@@ -36,9 +35,10 @@ from serve.experiment.wire import (
 )
 from serve.keys import Key
 from serve.storage import tables
+from serve.storage.queries import BlindVote, blind_votes, unjudged_pairs
 from serve.storage.records import StoredAnswer, StoredPair
-from serve.storage.results import BlindVote, blind_votes, unjudged_pairs
 from serve.storage.storage import Storage, dialect_insert, insert_new
+from serve.wire.shared import JsonObject
 
 MOST_PAIRS = 10_000
 SCORES = {"a": 1.0, "tie": 0.5, "b": 0.0}
@@ -50,7 +50,7 @@ cascades = APIRouter(tags=["experiments"], responses=FAILURES)
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveTraffic:
     """What these routes have at hand; the application's `state.live`."""
 
     storage: Storage
@@ -64,9 +64,9 @@ class Live:
         return answer
 
 
-def live_of(http: Request) -> Live:
+def live_of(http: Request) -> LiveTraffic:
     """Return what the application was made with."""
-    live: Live = http.app.state.live
+    live: LiveTraffic = http.app.state.live
     return live
 
 
@@ -82,12 +82,12 @@ def experiment_of(name: str, http: Request) -> Experiment:
     return experiments[name]
 
 
-AtHand = Annotated[Live, Depends(live_of)]
-Named = Annotated[Experiment, Depends(experiment_of)]
+RequestTraffic = Annotated[LiveTraffic, Depends(live_of)]
+RequestExperiment = Annotated[Experiment, Depends(experiment_of)]
 
 
 @router.post("/v1/feedback")
-async def give_feedback(body: FeedbackRequest, live: AtHand) -> Accepted:
+async def give_feedback(body: FeedbackRequest, live: RequestTraffic) -> Accepted:
     """Rate an answer; a later rating replaces an earlier one."""
     answer = await live.answer(body.response_id)
     row = {
@@ -110,7 +110,7 @@ async def give_feedback(body: FeedbackRequest, live: AtHand) -> Accepted:
 
 
 @router.post("/v1/votes")
-async def vote(body: VoteRequest, live: AtHand) -> Accepted:
+async def vote(body: VoteRequest, live: RequestTraffic) -> Accepted:
     """Say which of two answers to the same messages is better."""
     first, second = [await live.answer(one) for one in body.response_ids]
     if first.prompt != second.prompt or first.id == second.id:
@@ -127,26 +127,26 @@ async def vote(body: VoteRequest, live: AtHand) -> Accepted:
 
 
 @router.get("/v1/experiments")
-async def list_experiments(live: AtHand) -> ExperimentList:
+async def list_experiments(live: RequestTraffic) -> ExperimentList:
     """List the experiments."""
     return {"data": list(live.experiments)}
 
 
 @router.get("/v1/experiments/{name}")
-async def show_experiment(experiment: Named) -> ExperimentView:
+async def show_experiment(experiment: RequestExperiment) -> ExperimentView:
     """Show an experiment's results up to now; looking often does no harm."""
     return await results_of(experiment)
 
 
 @router.post("/v1/experiments/{name}/kill")
-async def kill(experiment: Named) -> ExperimentView:
+async def kill(experiment: RequestExperiment) -> ExperimentView:
     """Let the teacher answer all until the experiment is resumed, restarts included."""
     await asyncio.wrap_future(experiment.enter("killed", "an administrator said so"))
     return await results_of(experiment)
 
 
 @router.post("/v1/experiments/{name}/resume")
-async def resume(experiment: Named) -> ExperimentView:
+async def resume(experiment: RequestExperiment) -> ExperimentView:
     """Deal users to the variants again, with guardrails that begin anew."""
     await asyncio.wrap_future(experiment.enter("running", "an administrator said so"))
     return await results_of(experiment)
@@ -154,8 +154,8 @@ async def resume(experiment: Named) -> ExperimentView:
 
 @router.get("/v1/experiments/{name}/pairs")
 async def list_pairs(
-    experiment: Named,
-    live: AtHand,
+    experiment: RequestExperiment,
+    live: RequestTraffic,
     judge: str,
     quiet_seconds: Annotated[float, Query(ge=0)] = 0.0,
     limit: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 1000,
@@ -185,7 +185,9 @@ async def list_pairs(
 
 
 @router.post("/v1/experiments/{name}/judgments")
-async def judge(experiment: Named, live: AtHand, body: JudgmentsRequest) -> ExperimentView:
+async def judge(
+    experiment: RequestExperiment, live: RequestTraffic, body: JudgmentsRequest
+) -> ExperimentView:
     """Store what a judge says of pairs; what it has said of a pair before stands."""
 
     def work(connection: Connection) -> None:
@@ -202,7 +204,7 @@ async def judge(experiment: Named, live: AtHand, body: JudgmentsRequest) -> Expe
 
 
 @router.get("/v1/experiments/{name}/votes", response_class=Response)
-async def list_votes(experiment: Named, live: AtHand) -> Response:
+async def list_votes(experiment: RequestExperiment, live: RequestTraffic) -> Response:
     """List people's blind votes with their texts, as `potstill compare` reads them: JSONL."""
     votes = await live.storage.read(lambda connection: blind_votes(connection, experiment.sides))
     lines = [_vote_line(experiment, one) for one in votes if one.messages and one.first.text]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from serve.api.wire.shared import JsonObject, Many, Received, Text
+from serve.wire.shared import JsonObject, Many, Received, Text
 
 MAX_COMMENT_CHARACTERS = 10_000
 MAX_JUDGMENTS = 10_000

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from serve.api.wire.chat import ChatCompletion, ChatMessage
+from serve.wire.chat import ChatCompletion, ChatMessage
 
 OutcomeName = Literal["whole", "failed", "cancelled"]
 

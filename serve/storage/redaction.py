@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Sequence
 
-from serve.api.wire.chat import ChatMessage
 from serve.storage.config import StorageConfig
+from serve.wire.chat import ChatMessage
 
 
 class Redaction:

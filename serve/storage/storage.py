@@ -39,12 +39,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from potstill.errors import ArtifactError, ConfigError, SchemaVersionError
-from serve.api.wire.chat import ChatMessage
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import AnswerRecord, StoredAnswer
 from serve.storage.redaction import Redaction
 from serve.storage.writer import Work, Writer
+from serve.wire.chat import ChatMessage
 
 logger = logging.getLogger(__name__)
 

@@ -1,23 +1,19 @@
-"""`/v1/chat/completions`: any backend's chats, whole or as server-sent events.
-
-In: HTTP requests. Out: HTTP responses. Knows nothing of how a backend answers.
-"""
+"""`/v1/chat/completions`, whole or as server-sent events."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
-from serve.api.answers import STATUS_CLIENT_GONE, EventStream, completed, server_sent, whole
-from serve.api.assembly import Assembly, without_usage
+from serve.api.http_answers import chunk_events, respond
 from serve.api.routes.schema import FAILURES, STREAM_OR
 from serve.api.state import Serving, caller_of, serving_of
-from serve.api.wire.chat import ChatCompletion, ChatRequest
-from serve.api.wire.shared import StreamOptions
-from serve.backends.protocol import Caller, ChatBackend, ChatReply, Exchange, headers_of
+from serve.backends.protocol import Caller, ChatBackend, ChatReply, Exchange
+from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.chunks import ChunkAssembler
 
 router = APIRouter()
 
@@ -32,80 +28,47 @@ router = APIRouter()
 async def create_chat_completion(body: ChatRequest, http: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     serving, caller = serving_of(http), caller_of(http)
-    backend = serving.find(body.model)
-    body = body.model_copy(update={"model": backend.card["id"]})
-    observed = Observed(serving, backend, caller, body, await http.json())
-    asked = observed.with_usage(body) if serving.observers else body
-    seconds = serving.request_timeout_seconds
-    reply = await whole(http, backend.chat(asked, caller), seconds=seconds)
-    if reply is None:
-        return JSONResponse(None, STATUS_CLIENT_GONE)
-    if body.stream:
-        return EventStream(
-            observed.events(reply),
-            seconds=seconds,
-            close=reply.cancel,
-            finished=observed.tell,
-            headers=headers_of(reply),
-        )
-    completion = await completed(http, reply, seconds=seconds)
-    if completion is None:
-        return JSONResponse(None, STATUS_CLIENT_GONE)
-    await observed.tell(completion)
-    return JSONResponse(completion, headers=headers_of(reply))
+    backend, body = serving.find_for(body)
+    observed = _Observed(serving, backend, caller, body, await http.json())
+
+    def events(reply: ChatReply) -> AsyncIterator[bytes]:
+        return chunk_events(observed.chunks(reply), with_usage=body.streams_usage)
+
+    return await respond(
+        http,
+        backend.chat(body, caller),
+        seconds=serving.request_timeout_seconds,
+        events=events if body.stream else None,
+        finished=observed.report,
+    )
 
 
-class Observed:
-    """One chat, with what observers are told of it."""
+@dataclass
+class _Observed:
+    """One chat, reported to the observers when it is complete."""
 
-    def __init__(
-        self,
-        serving: Serving,
-        backend: ChatBackend,
-        caller: Caller,
-        request: ChatRequest,
-        body: dict[str, object],
-    ) -> None:
-        self._serving = serving
-        self._backend = backend
-        self._caller = caller
-        self._request = request
-        self._body = body
-        self._started = time.perf_counter()
-        self._assembly = Assembly() if serving.observers and request.stream else None
+    serving: Serving
+    backend: ChatBackend
+    caller: Caller
+    request: ChatRequest
+    body: dict[str, object]
+    streamed: ChatCompletion | None = None
+    started: float = field(default_factory=time.perf_counter)
 
-    @staticmethod
-    def with_usage(request: ChatRequest) -> ChatRequest:
-        """Let a stream tell its usage, whether the client asked for it or not."""
-        if not request.stream:
-            return request
-        return request.model_copy(update={"stream_options": StreamOptions(include_usage=True)})
-
-    async def events(self, reply: ChatReply) -> AsyncIterator[bytes]:
-        """Yield a reply's chunks as events."""
-        assembly, streams_usage = self._assembly, self._request.streams_usage
+    async def chunks(self, reply: ChatReply) -> AsyncIterator[ChatCompletionChunk]:
+        """Yield a reply's chunks, and keep the completion they add up to."""
+        assembler = ChunkAssembler()
         async for chunk in reply.chunks():
-            if assembly is None:
-                yield server_sent(chunk)
-                continue
-            assembly.add(chunk)
-            shown = chunk if streams_usage else without_usage(chunk)
-            if shown is not None:
-                yield server_sent(shown)
+            if self.serving.observers:
+                assembler.add(chunk)
+            yield chunk
+        self.streamed = assembler.completion
 
-    async def tell(self, completion: ChatCompletion | None = None) -> None:
-        """Tell the observers of the whole answer, when there are any and it is whole."""
-        if completion is None and self._assembly is not None:
-            completion = self._assembly.completion
-        if completion is None:
-            return
-        await self._serving.tell(
-            Exchange(
-                body=self._body,
-                request=self._request,
-                completion=completion,
-                caller=self._caller,
-                backend=self._backend,
-                seconds=time.perf_counter() - self._started,
+    async def report(self, completion: ChatCompletion | None) -> None:
+        """Call the observers with the completion, or else with the streamed one."""
+        completion = completion or self.streamed
+        if completion is not None:
+            seconds = time.perf_counter() - self.started
+            await self.serving.report(
+                Exchange(self.body, self.request, completion, self.caller, self.backend, seconds)
             )
-        )

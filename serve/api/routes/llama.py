@@ -6,16 +6,18 @@ In: HTTP requests. Out: HTTP responses. They need a model in this process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from serve.api.answers import STATUS_CLIENT_GONE, EventStream, server_sent, whole
+from serve.api.http_answers import respond, server_sent
 from serve.api.routes.schema import FAILURES, STREAM_OR
-from serve.api.state import caller_of, serving_of
-from serve.api.wire.chat import ChatRequest
-from serve.api.wire.llama import (
+from serve.api.state import caller_of, capable, serving_of
+from serve.backends.local.backend import LocalBackend
+from serve.backends.protocol import Reply
+from serve.wire.chat import ChatRequest
+from serve.wire.llama import (
     DetokenizeRequest,
     LlamaCompletionRequest,
     TemplateRequest,
@@ -23,9 +25,7 @@ from serve.api.wire.llama import (
     TokenPiece,
     Tokens,
 )
-from serve.api.wire.shared import JsonObject
-from serve.backends.llama_answer import LlamaAnswer
-from serve.backends.local import LocalBackend
+from serve.wire.shared import JsonObject
 
 router = APIRouter(tags=["llama.cpp"])
 
@@ -35,31 +35,20 @@ router = APIRouter(tags=["llama.cpp"])
 async def complete(body: LlamaCompletionRequest, http: Request) -> Response:
     """Continue one prompt or several."""
     serving = serving_of(http)
-    _, local = serving.find_able(body.model, LocalBackend)
-    answers = await local.complete_llama(
-        body.model_copy(update={"model": local.name}), caller_of(http)
+    backend, body = serving.find_for(body)
+    return await respond(
+        http,
+        capable(backend, LocalBackend).complete_llama(body, caller_of(http)),
+        seconds=serving.request_timeout_seconds,
+        events=_events if body.stream else None,
+        shown=lambda answers: answers if body.wants_list else answers[0],
     )
-    seconds = serving.request_timeout_seconds
-
-    def cancel() -> None:
-        for answer in answers:
-            answer.cancel()
-
-    if body.stream:
-        return EventStream(_events(answers[0]), seconds=seconds, close=cancel)
-    try:
-        completed = await whole(http, _all(answers), seconds=seconds)
-    finally:
-        cancel()
-    if completed is None:
-        return JSONResponse(None, STATUS_CLIENT_GONE)
-    return JSONResponse(completed if body.wants_list else completed[0])
 
 
 @router.post("/tokenize", response_model=Tokens, responses=FAILURES)
 async def tokenize(body: TokenizeRequest, http: Request) -> Response:
     """Cut a text into tokens."""
-    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    local = _local(http, body.model)
     token_ids = await local.tokenize(
         body.content, add_special=body.add_special, parse_special=body.parse_special
     )
@@ -70,14 +59,14 @@ async def tokenize(body: TokenizeRequest, http: Request) -> Response:
 @router.post("/detokenize", responses=FAILURES)
 async def detokenize(body: DetokenizeRequest, http: Request) -> dict[str, str]:
     """Join tokens to a text."""
-    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    local = _local(http, body.model)
     return {"content": await asyncio.to_thread(local.detokenize, body.tokens)}
 
 
 @router.post("/apply-template", responses=FAILURES)
 async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]:
     """Show the prompt that a conversation becomes."""
-    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    local = _local(http, body.model)
     variables = body.chat_template_kwargs or {}
     return {"prompt": await local.rendered(body.messages, body.tools or [], variables)}
 
@@ -86,7 +75,7 @@ async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]
 @router.post("/chat/completions/input_tokens", include_in_schema=False)
 async def count_tokens(body: ChatRequest, http: Request) -> dict[str, int]:
     """Count the tokens of a conversation's prompt."""
-    _, local = serving_of(http).find_able(body.model, LocalBackend)
+    local = _local(http, body.model)
     return {"input_tokens": await local.count_prompt_tokens(body)}
 
 
@@ -113,13 +102,14 @@ async def slots(http: Request, model: str | None = None) -> list[JsonObject]:
     ]
 
 
+def _local(http: Request, name: str | None) -> LocalBackend:
+    return capable(serving_of(http).find(name), LocalBackend)
+
+
 def _first_local(http: Request, name: str | None) -> LocalBackend:
-    serving = serving_of(http)
-    if name is None:
-        locals_ = [one for one in serving.backends.values() if isinstance(one, LocalBackend)]
-        if locals_:
-            return locals_[0]
-    return serving.find_able(name, LocalBackend)[1]
+    backends = serving_of(http).backends.values()
+    first = next((one for one in backends if isinstance(one, LocalBackend)), None)
+    return first if name is None and first else _local(http, name)
 
 
 def _shown(local: LocalBackend, token_ids: list[int], *, with_pieces: bool) -> Response:
@@ -136,10 +126,6 @@ def _piece(local: LocalBackend, token_id: int) -> TokenPiece:
         return {"id": token_id, "piece": list(piece)}
 
 
-async def _all(answers: Sequence[LlamaAnswer]) -> list[JsonObject]:
-    return list(await asyncio.gather(*(answer.complete() for answer in answers)))
-
-
-async def _events(answer: LlamaAnswer) -> AsyncIterator[bytes]:
-    async for chunk in answer.chunks():
+async def _events(reply: Reply[list[JsonObject], JsonObject]) -> AsyncIterator[bytes]:
+    async for chunk in reply.chunks():
         yield server_sent(chunk)

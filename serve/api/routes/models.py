@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
-from serve.api.wire.models import ModelCard, ModelList
+from serve.wire.models import ModelCard, ModelList
 
 router = APIRouter()
 

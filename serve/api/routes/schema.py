@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve.api.wire.shared import ErrorBody
+from serve.wire.shared import ErrorBody
 
 FAILURES: dict[int | str, dict[str, Any]] = {
     "default": {"model": ErrorBody, "description": "Any failure, in OpenAI's shape."}

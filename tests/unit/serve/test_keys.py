@@ -7,7 +7,8 @@ from starlette.testclient import TestClient
 
 from potstill.errors import ConfigError
 from serve.api.app import create_app
-from serve.keys import Bucket, load_keys
+from serve.keys import load_keys
+from serve.rate_limits import Bucket
 
 
 def entry(name: str, key: str, **limits: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from serve.api.wire.chat import ChatRequest
+from serve.wire.chat import ChatRequest
 from tests.unit.compare.judges.conftest import right_answer
 from tests.unit.serve.experiment.conftest import LiveServer, split
 

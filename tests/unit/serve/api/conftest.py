@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from serve.api.app import create_app
-from serve.backends.local import LocalBackend, LocalModel
+from serve.backends.local.backend import LocalBackend, LocalModel
 from serve.chat.prompt import ChatPrompt
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits

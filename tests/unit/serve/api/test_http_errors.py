@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from serve.api.app import AppLimits
-from serve.api.wire.chat import ChatRequest
-from serve.api.wire.completions import CompletionRequest
-from serve.api.wire.embeddings import EmbeddingRequest
-from serve.api.wire.llama import (
+from serve.wire.chat import ChatRequest
+from serve.wire.completions import CompletionRequest
+from serve.wire.embeddings import EmbeddingRequest
+from serve.wire.llama import (
     DetokenizeRequest,
     LlamaCompletionRequest,
     TemplateRequest,
     TokenizeRequest,
 )
-from serve.api.wire.responses import ResponseRequest
+from serve.wire.responses import ResponseRequest
 from tests.fixtures.waiting import eventually
 from tests.unit.serve.api.conftest import CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE
 

@@ -13,19 +13,19 @@ import pytest
 from starlette.testclient import TestClient
 
 from serve.api.app import create_app
-from serve.api.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from serve.api.wire.models import ModelCard
 from serve.backends.protocol import Caller
 from serve.experiment import routes
 from serve.experiment.answer_log import AnswerLog
-from serve.experiment.cascade import as_chunks
 from serve.experiment.config import CascadeConfig, ExperimentConfig
-from serve.experiment.over_models import cascades_over, check_names, experiments_over
-from serve.experiment.routes import Live
+from serve.experiment.construction import cascades_over, check_names, experiments_over
+from serve.experiment.routes import LiveTraffic
 from serve.keys import Keyring
 from serve.metrics import Metrics
 from serve.storage.config import StorageConfig
 from serve.storage.storage import opened
+from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.chunks import as_chunks
+from serve.wire.models import ModelCard
 from tests.fixtures.waiting import eventually
 
 Answers = Callable[[ChatRequest], str]
@@ -98,7 +98,7 @@ class Reply:
         }
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
-        for chunk in as_chunks(await self.complete(), tells_usage=self.request.streams_usage):
+        for chunk in as_chunks(await self.complete()):
             yield chunk
 
     def cancel(self) -> None:
@@ -117,17 +117,19 @@ class LiveServer:
         self.storage = stack.enter_context(opened(settings.get("storage", StorageConfig()), path))
         backends |= cascades_over(cascades, backends)
         metrics = Metrics()
-        live = Live(self.storage, experiments_over(experiments, backends, self.storage, metrics))
+        live = LiveTraffic(
+            self.storage, experiments_over(experiments, backends, self.storage, metrics)
+        )
         self.experiments = live.experiments
         keyring: Keyring | None = settings.get("keyring")
         app = create_app(
-            {**backends, **live.experiments},
+            {**backends, **self.experiments},
             keyring=keyring,
             routers=[routes.cascades, routes.router],
             observers=[AnswerLog(self.storage)],
             metrics=metrics,
         )
-        app.state.live = live
+        app.state.live = LiveTraffic(self.storage, self.experiments)
         self.client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
     def ask(self, content: str = "Hi", model: str = "assistant", **more: Any) -> Any:

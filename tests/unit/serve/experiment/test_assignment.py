@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from serve.api.wire.chat import ChatRequest
 from serve.backends.protocol import Caller
 from serve.experiment.assignment import choose, user_of
 from serve.experiment.config import ExperimentConfig
+from serve.wire.chat import ChatRequest
 
 USERS = [f"user-{number}" for number in range(4000)]
 VARIANTS = {"student": {"weight": 1}, "teacher": {"weight": 1}}

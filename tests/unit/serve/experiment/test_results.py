@@ -4,7 +4,7 @@ import numpy as np
 
 from serve.experiment.config import ExperimentConfig
 from serve.experiment.results import verdict_of
-from serve.storage.results import Batch
+from serve.storage.queries import Batch
 
 from .conftest import split
 

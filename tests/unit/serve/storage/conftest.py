@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from serve.api.wire.chat import ChatMessage
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import AnswerRecord, Place, Said
 from serve.storage.storage import Storage, opened
+from serve.wire.chat import ChatMessage
 from tests.fixtures.postgresql import postgresql
 
 

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError, SchemaVersionError
-from serve.api.wire.chat import ChatMessage
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import Said
 from serve.storage.storage import opened
+from serve.wire.chat import ChatMessage
 from tests.fixtures.waiting import eventually
 
 from .conftest import place, record

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from serve.api.assembly import Assembly
+from serve.wire.chunks import ChunkAssembler
 from tests.unit.serve.api.conftest import BATCH_TOKENS
 
 
@@ -59,11 +59,11 @@ def test_a_stream_says_what_the_whole_answer_says(chat, stream, more):
     whole = chat(**settings)
     ChatCompletion.model_validate(whole)
     chunks = stream(**settings, stream_options={"include_usage": True})
-    assembly = Assembly()
+    assembler = ChunkAssembler()
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk)
-        assembly.add(chunk)
-    streamed = assembly.completion
+        assembler.add(chunk)
+    streamed = assembler.completion
     for answer in (whole, streamed):
         for choice in answer["choices"]:
             for call in choice["message"].get("tool_calls", []):

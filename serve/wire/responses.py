@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from serve.api.wire.chat import (
+from serve.errors import InvalidRequestError, UnsupportedParameterError
+from serve.wire.chat import (
     MAX_MESSAGES,
     MAX_TOOLS,
     ChatRequest,
     ContentPart,
     FunctionName,
 )
-from serve.api.wire.shared import JsonObject, Many, Received, SamplingFields, Text
-from serve.errors import InvalidRequestError, UnsupportedParameterError
+from serve.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 
 STATEFUL = ("previous_response_id", "conversation", "prompt", "background")
 """Parameters that need a store of earlier responses; any value but null and false is refused."""
@@ -111,8 +111,6 @@ class ResponseRequest(SamplingFields):
             body["max_completion_tokens"] = self.max_output_tokens
         # Experiments tell users apart by them.
         body |= {name: extra[name] for name in ("user", "safety_identifier") if name in extra}
-        if self.stream:
-            body["stream_options"] = {"include_usage": True}
         if self.tools:
             body["tools"] = [_chat_tool(tool) for tool in self.tools]
             body["tool_choice"] = self._tool_choice()

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from serve.api.wire.chat import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
-from serve.api.wire.completions import MAX_PROMPTS, TokenId
-from serve.api.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 from serve.errors import InvalidRequestError, UnsupportedParameterError
+from serve.wire.chat import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
+from serve.wire.completions import MAX_PROMPTS, TokenId
+from serve.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 
 
 class PromptObject(Received):

@@ -12,7 +12,7 @@ from serve.backends.protocol import ChatBackend
 from serve.experiment.backend import Experiment
 from serve.experiment.cascade import Cascade
 from serve.experiment.config import CascadeConfig, ExperimentConfig
-from serve.experiment.series import ExperimentSeries, ExperimentStates
+from serve.experiment.metrics import ExperimentMetrics, ExperimentStates
 from serve.metrics import Metrics
 from serve.storage.storage import Storage
 
@@ -56,14 +56,14 @@ def experiments_over(
     metrics: Metrics,
 ) -> dict[str, Experiment]:
     """Return the experiments by name; their series are among the server's."""
-    series = ExperimentSeries(metrics.registry)
+    counts = ExperimentMetrics(metrics.registry)
     experiments = {
         name: Experiment(
             name,
             table,
             {variant: backends[table.model_of(variant)] for variant in table.variants},
             storage,
-            series,
+            counts,
         )
         for name, table in tables.items()
     }

@@ -17,7 +17,7 @@ SLOW = "slow_rate"
 """Nobody waits for a shadow answer: it may be as slow as it likes."""
 
 
-class Guards:
+class ExperimentGuardrails:
     """The rates that a configuration limits, since the server's start or the last resumption."""
 
     def __init__(self, config: GuardrailsConfig) -> None:

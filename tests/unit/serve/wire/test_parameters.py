@@ -7,12 +7,12 @@ from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 
-from serve.api.wire.chat import ChatRequest
-from serve.api.wire.completions import CompletionRequest
-from serve.api.wire.embeddings import EmbeddingRequest
-from serve.api.wire.parameters import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Support, as_markdown
-from serve.api.wire.responses import ResponseRequest
 from serve.errors import UnsupportedParameterError
+from serve.wire.chat import ChatRequest
+from serve.wire.completions import CompletionRequest
+from serve.wire.embeddings import EmbeddingRequest
+from serve.wire.parameters import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Support, as_markdown
+from serve.wire.responses import ResponseRequest
 
 OFFICIAL = [
     (CHAT, ChatRequest, chat_create_params.CompletionCreateParamsBase, {"stream"}),
@@ -42,5 +42,5 @@ def test_what_is_listed_as_refused_is_refused():
 
 
 def test_the_documentation_shows_the_table():
-    documentation = Path(__file__).parents[5] / "docs" / "serving.md"
+    documentation = Path(__file__).parents[4] / "docs" / "serving.md"
     assert as_markdown() in documentation.read_text()

@@ -6,13 +6,10 @@ Knows nothing of how an answer is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
-
-from serve.engine.sampler import SamplerParams
 
 MAX_STOP_STRINGS = 16
 """OpenAI takes 4; clients of llama.cpp's server send more."""
@@ -122,23 +119,6 @@ class SamplingFields(Received):
         given = self.logit_bias or {}
         pairs = given.items() if isinstance(given, dict) else given
         return [(_token_key(key), _bias(value)) for key, value in pairs]
-
-    def sampler_params(self, choice: int, logit_bias: Mapping[int, float]) -> SamplerParams:
-        """Return the engine's parameters for one of several choices.
-
-        Args:
-            choice: Its number, from 0.
-            logit_bias: `bias_pairs` with texts made token ids.
-        """
-        given: dict[str, Any] = {
-            name: getattr(self, name) for name in SAMPLER_FIELDS if getattr(self, name) is not None
-        }
-        if given.get("top_k") == -1:
-            given["top_k"] = 0
-        if self.dry_sequence_breakers is not None:
-            given["dry_sequence_breakers"] = tuple(self.dry_sequence_breakers)
-        seed = None if self.seed is None else self.seed + choice
-        return SamplerParams(seed=seed, logit_bias=logit_bias, **given)
 
 
 SAMPLER_FIELDS = (

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, NotRequired, Self
 from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import TypedDict
 
-from serve.api.wire.shared import (
+from serve.errors import InvalidRequestError, UnsupportedParameterError
+from serve.wire.shared import (
     CompletionUsage,
     JsonObject,
     Many,
@@ -23,7 +24,6 @@ from serve.api.wire.shared import (
     Timings,
     TokenLogprob,
 )
-from serve.errors import InvalidRequestError, UnsupportedParameterError
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128

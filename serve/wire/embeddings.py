@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from serve.api.wire.completions import TokenId, TokenIds
-from serve.api.wire.shared import Many, Received, Text
+from serve.wire.completions import TokenId, TokenIds
+from serve.wire.shared import Many, Received, Text
 
 MAX_TEXTS = 2048
 """OpenAI's own limit."""

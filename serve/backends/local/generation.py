@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from serve.api.wire.shared import CompletionUsage, PromptProgress, Timings, TokenLogprob, TopLogprob
 from serve.backends.protocol import Caller
 from serve.engine.model import GgufModel
 from serve.engine.request import Output
 from serve.engine.sampler import SampledLogprob
 from serve.engine.thread import Generation
 from serve.metrics import Stopwatch
+from serve.wire.shared import CompletionUsage, PromptProgress, Timings, TokenLogprob, TopLogprob
 
 LEAST_LOGPROB = -9999.0
 """Stands for a probability of 0; OpenAI's value."""

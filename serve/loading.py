@@ -19,7 +19,7 @@ import llama_cpp
 
 from potstill.errors import ConfigError
 from potstill.files import sha256_file
-from serve.backends.local import LocalBackend, LocalModel
+from serve.backends.local.backend import LocalBackend, LocalModel
 from serve.chat.prompt import ChatPrompt
 from serve.config import ServeConfig
 from serve.engine.context import physical_cores

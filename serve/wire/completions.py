@@ -11,7 +11,8 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from serve.api.wire.shared import (
+from serve.errors import InvalidRequestError
+from serve.wire.shared import (
     CompletionUsage,
     Many,
     SamplingFields,
@@ -19,7 +20,6 @@ from serve.api.wire.shared import (
     Text,
     Timings,
 )
-from serve.errors import InvalidRequestError
 
 MAX_PROMPTS = 128
 MAX_CHOICES = 128

@@ -11,24 +11,24 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from serve.api.answers import server_sent
-from serve.api.assembly import Assembly
-from serve.api.wire.chat import ChatCompletion, ToolCall
-from serve.api.wire.responses import ResponseRequest
-from serve.api.wire.shared import CompletionUsage, JsonObject, Received
+from serve.api.http_answers import server_sent
 from serve.backends.protocol import ChatReply
+from serve.wire.chat import ChatCompletion, ToolCall
+from serve.wire.chunks import ChunkAssembler
+from serve.wire.responses import ResponseRequest
+from serve.wire.shared import CompletionUsage, JsonObject, Received
 
 
-class ResponseAnswer:
+class ResponseOfChat:
     """One response in the making.
 
     Args:
-        tells_cut: Whether an answer that reached its limit is called incomplete, as OpenAI does;
+        reports_cut: Whether an answer that reached its limit is called incomplete, as OpenAI does;
             llama.cpp's server calls it completed.
     """
 
-    def __init__(self, request: ResponseRequest, *, tells_cut: bool = True) -> None:
-        self._tells_cut = tells_cut
+    def __init__(self, request: ResponseRequest, *, reports_cut: bool = True) -> None:
+        self._reports_cut = reports_cut
         self._request = request
         self._id = f"resp_{secrets.token_hex(24)}"
         self._message_id = f"msg_{secrets.token_hex(24)}"
@@ -43,7 +43,7 @@ class ResponseAnswer:
         calls = choice["message"].get("tool_calls") or []
         output = [self._message(text or "", "completed")] if text or not calls else []
         output += [self._call(index, call) for index, call in enumerate(calls)]
-        is_cut = self._tells_cut and choice["finish_reason"] == "length"
+        is_cut = self._reports_cut and choice["finish_reason"] == "length"
         return self._response(
             "incomplete" if is_cut else "completed", output, completion.get("usage")
         )
@@ -56,10 +56,10 @@ class ResponseAnswer:
         """
         yield self._event("response.created", response=self._response("in_progress", [], None))
         yield self._event("response.in_progress", response=self._response("in_progress", [], None))
-        assembly, has_text, num_calls = Assembly(), False, 0
+        assembler, has_text, num_calls = ChunkAssembler(), False, 0
         extra: JsonObject = {}
         async for chunk in reply.chunks():
-            assembly.add(chunk)
+            assembler.add(chunk)
             extra = {"timings": chunk["timings"]} if "timings" in chunk else {}
             if "prompt_progress" in chunk:
                 yield self._event(
@@ -79,7 +79,7 @@ class ResponseAnswer:
                     for event in self._call_events(delta, int(has_text), num_calls):
                         yield event
                     num_calls = max(num_calls, delta["index"] + 1)
-        completion = assembly.completion
+        completion = assembler.completion
         assert completion is not None
         response = self.whole(completion)
         for event in self._endings(response, has_text=has_text):

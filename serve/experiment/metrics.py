@@ -8,23 +8,22 @@ server's start; those of all time are in the storage.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, get_args
+from typing import Any, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from serve.experiment.guardrails import ExperimentGuardrails
+from serve.experiment.shadow import Shadow
 from serve.experiment.wire import State
 from serve.metrics import ANSWER_SECONDS
 from serve.storage.records import AnswerRecord
 
-if TYPE_CHECKING:
-    from serve.experiment.backend import Experiment
-
 BY_VARIANT = ("experiment", "variant")
 
 
-class ExperimentSeries:
+class ExperimentMetrics:
     """Counts answers of all experiments of one server."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -60,10 +59,18 @@ class ExperimentSeries:
             self._seconds.labels(place.experiment, place.variant).observe(record.seconds)
 
 
-class ExperimentStates(Collector):
-    """Reads shadows, guardrails and states when the series are read."""
+class Watched(Protocol):
+    """What is read of an experiment."""
 
-    def __init__(self, experiments: Mapping[str, Experiment]) -> None:
+    state: State
+    shadow: Shadow[Any]
+    guardrails: ExperimentGuardrails
+
+
+class ExperimentStates(Collector):
+    """Reads shadows, guardrails and states when the metrics are read."""
+
+    def __init__(self, experiments: Mapping[str, Watched]) -> None:
         self._experiments = experiments
 
     def collect(self) -> Iterable[Metric]:
@@ -87,7 +94,7 @@ class ExperimentStates(Collector):
             dropped.add_metric((name,), experiment.shadow.num_dropped)
             for state in get_args(State):
                 states.add_metric((name, state), state == experiment.state)
-            for view in experiment.guards.views:
+            for view in experiment.guardrails.views:
                 labels = (name, view["name"])
                 if view["value"] is not None:
                     rates.add_metric(labels, view["value"])

@@ -11,7 +11,13 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from serve.api.wire.chat import (
+from serve.backends.local.generation import TimedGeneration, token_logprobs
+from serve.chat.tool_calls import CallBegins, Piece, PlainText, ToolCallParser
+from serve.chat.tools import ToolFormat
+from serve.engine.model import GgufModel
+from serve.engine.request import Output
+from serve.engine.sampler import SampledLogprob
+from serve.wire.chat import (
     AnswerHead,
     AnswerMessage,
     ChatCompletion,
@@ -22,15 +28,9 @@ from serve.api.wire.chat import (
     FinishReason,
     ToolCall,
 )
-from serve.backends.generation import TimedGeneration, token_logprobs
-from serve.chat.tool_calls import CallBegins, Piece, PlainText, ToolCallParser
-from serve.chat.tools import ToolFormat
-from serve.engine.model import GgufModel
-from serve.engine.request import Output
-from serve.engine.sampler import SampledLogprob
 
 
-class ChatAnswer:
+class LocalChatReply:
     """One answer in the making: `complete` or `chunks`, not both.
 
     Args:
@@ -90,7 +90,7 @@ class ChatAnswer:
         return completion
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
-        """Yield the role of each choice, then what it says, its finish reason, perhaps usage.
+        """Yield the role of each choice, then what it says, its finish reason, and the usage.
 
         Raises:
             BackendError: The engine failed.
@@ -111,8 +111,7 @@ class ChatAnswer:
             reason = self._choices[index].finish_reason
             if reason:
                 yield self._chunk(index, {}, reason=reason)
-        if self._request.streams_usage:
-            yield self._timed({**self._bare_chunk(), "usage": self._generation.usage})
+        yield self._timed({**self._bare_chunk(), "usage": self._generation.usage})
 
     def cancel(self) -> None:
         """Free what still works."""
@@ -134,8 +133,6 @@ class ChatAnswer:
             "finish_reason": reason,
         }
         chunk: ChatCompletionChunk = {**self._bare_chunk(), "choices": [choice]}
-        if self._request.streams_usage:
-            chunk["usage"] = None
         return self._timed(chunk) if timed else chunk
 
     def _bare_chunk(self) -> ChatCompletionChunk:

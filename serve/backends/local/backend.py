@@ -19,18 +19,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from potstill.errors import ConfigError, ContextLengthError
-from serve.api.wire.chat import ChatMessage, ChatRequest, Tool
-from serve.api.wire.completions import CompletionRequest
-from serve.api.wire.embeddings import Embedding, EmbeddingList, EmbeddingRequest
-from serve.api.wire.llama import LlamaCompletionRequest
-from serve.api.wire.models import ModelCard, model_card
-from serve.api.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
-from serve.backends.chat_answer import ChatAnswer
-from serve.backends.generation import TimedGeneration
-from serve.backends.llama_answer import LlamaAnswer
-from serve.backends.preparation import Preparation, dialogue_of, messages_of, tools_of
+from serve.backends.local.chat_reply import LocalChatReply
+from serve.backends.local.generation import TimedGeneration
+from serve.backends.local.llama_reply import LlamaReplies, LlamaReply
+from serve.backends.local.preparation import Preparation, dialogue_of, messages_of, tools_of
+from serve.backends.local.text_reply import LocalTextReply
 from serve.backends.protocol import Caller
-from serve.backends.text_answer import TextAnswer
 from serve.chat.prompt import ChatPrompt, Dialogue
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
@@ -43,6 +37,12 @@ from serve.errors import (
     UnsupportedParameterError,
 )
 from serve.metrics import Metrics
+from serve.wire.chat import ChatMessage, ChatRequest, Tool
+from serve.wire.completions import CompletionRequest
+from serve.wire.embeddings import Embedding, EmbeddingList, EmbeddingRequest
+from serve.wire.llama import LlamaCompletionRequest
+from serve.wire.models import ModelCard, model_card
+from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
 
 T = TypeVar("T")
 Sampling = TypeVar("Sampling", bound=SamplingFields)
@@ -130,7 +130,7 @@ class LocalBackend:
         """Return how busy the engine is."""
         return self._engine.stats()
 
-    async def chat(self, request: ChatRequest, caller: Caller) -> ChatAnswer:
+    async def chat(self, request: ChatRequest, caller: Caller) -> LocalChatReply:
         """Take a chat request.
 
         Raises:
@@ -145,7 +145,7 @@ class LocalBackend:
         if request.verbose:
             dialogue = dialogue_of(request)
             verbose = {"prompt": await self._prepared(lambda: self._local.prompt.render(dialogue))}
-        return ChatAnswer(
+        return LocalChatReply(
             request,
             self._submit(requests, caller, num_prompt_tokens=len(prompt)),
             self.model,
@@ -154,13 +154,13 @@ class LocalBackend:
             verbose=verbose,
         )
 
-    async def complete_text(self, request: CompletionRequest, caller: Caller) -> TextAnswer:
+    async def complete_text(self, request: CompletionRequest, caller: Caller) -> LocalTextReply:
         """Take a request for text without a template; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
 
         prompts, requests = await self._prepared(lambda: self._preparation.text(request))
-        return TextAnswer(
+        return LocalTextReply(
             request,
             self._submit(requests, caller, num_prompt_tokens=sum(map(len, prompts))),
             self.model,
@@ -168,28 +168,21 @@ class LocalBackend:
             fingerprint=self._local.fingerprint,
         )
 
-    async def complete_llama(
-        self, request: LlamaCompletionRequest, caller: Caller
-    ) -> list[LlamaAnswer]:
-        """Take a request in the spelling of llama.cpp's server; raises as `chat` does.
-
-        Returns:
-            One answer per prompt.
-        """
+    async def complete_llama(self, request: LlamaCompletionRequest, caller: Caller) -> LlamaReplies:
+        """Accept a request in the spelling of llama.cpp's server; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
 
         requests = await self._prepared(lambda: self._preparation.llama(request))
-        answers: list[LlamaAnswer] = []
+        replies: list[LlamaReply] = []
         try:
             for index, one in enumerate(requests):
                 generation = self._submit([one], caller, len(one.prompt_token_ids))
-                answers.append(LlamaAnswer(request, one, generation, self.model, index=index))
+                replies.append(LlamaReply(request, one, generation, self.model, index=index))
         except BaseException:
-            for answer in answers:
-                answer.cancel()
+            LlamaReplies(replies).cancel()
             raise
-        return answers
+        return LlamaReplies(replies)
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
         """Give texts vectors.

@@ -6,18 +6,19 @@ milliseconds and blocks: for threads beside the event loop. Knows nothing of HTT
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serve.api.wire.chat import ChatMessage, ChatRequest, Tool
-from serve.api.wire.completions import CompletionRequest
-from serve.api.wire.llama import LlamaCompletionRequest
-from serve.api.wire.shared import JsonObject, SamplingFields
 from serve.chat.prompt import ChatPrompt, Dialogue
 from serve.engine.grammar import GENERIC_JSON_GRAMMAR, check_grammar, grammar_of_schema
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
+from serve.engine.sampler import SamplerParams
 from serve.errors import InvalidRequestError
+from serve.wire.chat import ChatMessage, ChatRequest, Tool
+from serve.wire.completions import CompletionRequest
+from serve.wire.llama import LlamaCompletionRequest
+from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
 
 
 class Preparation:
@@ -133,7 +134,7 @@ class Preparation:
     ) -> Request:
         return Request(
             prompt_token_ids=prompt,
-            sampler=fields.sampler_params(choice, self._logit_bias(fields)),
+            sampler=sampler_params(fields, choice, self._logit_bias(fields)),
             stop=fields.stop_strings,
             ignore_eos=bool(fields.ignore_eos),
             **more,
@@ -145,6 +146,26 @@ class Preparation:
             ids = [key] if isinstance(key, int) else self._model.tokenize(key, parse_special=False)
             biases.update(dict.fromkeys(ids, bias))
         return biases
+
+
+def sampler_params(
+    fields: SamplingFields, choice: int, logit_bias: Mapping[int, float]
+) -> SamplerParams:
+    """Return the engine's parameters for one of several choices.
+
+    Args:
+        choice: Its number, from 0.
+        logit_bias: The request's biases by token id.
+    """
+    given: dict[str, Any] = {
+        name: value for name in SAMPLER_FIELDS if (value := getattr(fields, name)) is not None
+    }
+    if given.get("top_k") == -1:
+        given["top_k"] = 0
+    if fields.dry_sequence_breakers is not None:
+        given["dry_sequence_breakers"] = tuple(fields.dry_sequence_breakers)
+    seed = None if fields.seed is None else fields.seed + choice
+    return SamplerParams(seed=seed, logit_bias=logit_bias, **given)
 
 
 def dialogue_of(request: ChatRequest) -> Dialogue:

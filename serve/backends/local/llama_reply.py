@@ -6,21 +6,22 @@ Source: llama.cpp 0c1e57098, tools/server/README.md, POST /completion.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from serve.api.wire.llama import LlamaCompletionRequest
-from serve.api.wire.shared import JsonObject, TokenLogprob
-from serve.backends.generation import TimedGeneration, token_logprobs
+from serve.backends.local.generation import TimedGeneration, token_logprobs
 from serve.engine.model import GgufModel
 from serve.engine.request import Output, Request
+from serve.wire.llama import LlamaCompletionRequest
+from serve.wire.shared import JsonObject, TokenLogprob
 
 STOP_TYPES = {"stop": "eos", "length": "limit"}
 
 
-class LlamaAnswer:
+class LlamaReply:
     """The answer to one prompt in the making: `complete` or `chunks`, not both."""
 
     def __init__(
@@ -136,6 +137,26 @@ class LlamaAnswer:
 
     def _model_text(self, token_ids: Sequence[int]) -> str:
         return b"".join(map(self._model.piece, token_ids)).decode(errors="replace")
+
+
+class LlamaReplies:
+    """The replies to the prompts of one request; a stream has one prompt."""
+
+    def __init__(self, replies: Sequence[LlamaReply]) -> None:
+        self._replies = replies
+
+    async def complete(self) -> list[JsonObject]:
+        """Wait for all completions; raises as `LlamaReply.complete` does."""
+        return list(await asyncio.gather(*(reply.complete() for reply in self._replies)))
+
+    def chunks(self) -> AsyncIterator[JsonObject]:
+        """Yield the completion of the only prompt."""
+        return self._replies[0].chunks()
+
+    def cancel(self) -> None:
+        """Free what still works."""
+        for reply in self._replies:
+            reply.cancel()
 
 
 def _as_probability(entry: TokenLogprob) -> JsonObject:

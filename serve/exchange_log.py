@@ -16,8 +16,8 @@ import os
 from pathlib import Path
 
 from potstill.errors import ConfigError
-from serve.api.wire.chat import ChatCompletion
 from serve.backends.protocol import Exchange
+from serve.wire.chat import ChatCompletion
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ PRIVATE = 0o600
 """A new record is for its owner's eyes only."""
 
 
-class Record:
+class ExchangeLog:
     """A file that several servers may append to, and that may be moved away while they run.
 
     Nothing is left out of it or made unrecognizable: it holds what users wrote.

@@ -3,11 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from serve.api.wire.chat import ChatRequest
-from serve.api.wire.completions import CompletionRequest
-from serve.api.wire.embeddings import EmbeddingRequest
-from serve.api.wire.llama import DetokenizeRequest, LlamaCompletionRequest, TemplateRequest
-from serve.api.wire.responses import ResponseRequest
+from serve.wire.chat import ChatRequest
+from serve.wire.completions import CompletionRequest
+from serve.wire.embeddings import EmbeddingRequest
+from serve.wire.llama import DetokenizeRequest, LlamaCompletionRequest, TemplateRequest
+from serve.wire.responses import ResponseRequest
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 MANY = 10_000

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import ConfigError
-from serve.api.wire.chat import ChatCompletion
 from serve.config import ServeConfig
-from serve.record import Record
+from serve.exchange_log import ExchangeLog
+from serve.wire.chat import ChatCompletion
 
 
 def answer(text: str = "Hi!") -> ChatCompletion:
@@ -35,7 +35,7 @@ def path(tmp_path):
 
 
 def test_an_exchange_is_a_line_with_all_that_was_sent(path):
-    record = Record(path)
+    record = ExchangeLog(path)
     record.append(request(), answer())
     record.append(request("Grüße\u2028\n"), answer("东京"))
     first, second = (json.loads(line) for line in path.read_text().split("\n")[:-1])
@@ -44,19 +44,19 @@ def test_an_exchange_is_a_line_with_all_that_was_sent(path):
 
 
 def test_only_its_owner_may_read_it(path):
-    Record(path).append(request(), answer())
+    ExchangeLog(path).append(request(), answer())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_half_a_character_in_a_key_that_nobody_reads_is_no_obstacle(path):
-    Record(path).append({**request(), "metadata": "\ud83d"}, answer())
+    ExchangeLog(path).append({**request(), "metadata": "\ud83d"}, answer())
     assert json.loads(path.read_text())["request"]["metadata"] == "\ud83d"
 
 
 def test_lines_of_several_servers_stay_whole(path):
     texts = [f"{number} " * 5000 for number in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda text: Record(path).append(request(text), answer()), texts))
+        list(pool.map(lambda text: ExchangeLog(path).append(request(text), answer()), texts))
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert sorted(line["request"]["messages"][0]["content"] for line in lines) == sorted(texts)
 
@@ -64,7 +64,7 @@ def test_lines_of_several_servers_stay_whole(path):
 def test_a_record_that_cannot_be_written_is_refused_before_anything_is_asked(tmp_path):
     for path in (tmp_path, tmp_path / "absent" / "record.jsonl"):
         with pytest.raises(ConfigError, match="requests cannot be recorded") as caught:
-            Record(path)
+            ExchangeLog(path)
         assert str(path) in str(caught.value.found)
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_recorded_unless_asked_for():
 
 
 def test_a_record_that_was_moved_away_is_begun_anew(path):
-    record = Record(path)
+    record = ExchangeLog(path)
     record.append(request("one"), answer())
     path.rename(path.with_name("yesterday.jsonl"))
     record.append(request("two"), answer())
@@ -84,7 +84,7 @@ def test_a_record_that_was_moved_away_is_begun_anew(path):
 
 def test_an_exchange_that_cannot_be_written_is_told_once_and_raises_nothing(tmp_path, caplog):
     (tmp_path / "gone").mkdir()
-    record = Record(tmp_path / "gone" / "record.jsonl")
+    record = ExchangeLog(tmp_path / "gone" / "record.jsonl")
     (tmp_path / "gone" / "record.jsonl").unlink()
     (tmp_path / "gone").rmdir()
     record.append(request("a secret"), answer())
@@ -94,7 +94,7 @@ def test_an_exchange_that_cannot_be_written_is_told_once_and_raises_nothing(tmp_
 
 
 def test_a_full_disk_leaves_no_half_line(path, monkeypatch, caplog):
-    record = Record(path)
+    record = ExchangeLog(path)
     record.append(request(), answer())
     before = path.read_bytes()
     write = os.write

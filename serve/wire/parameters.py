@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from serve.api.wire.shared import MAX_BIASES
+from serve.wire.shared import MAX_BIASES
 
 
 class Support(StrEnum):

@@ -3,11 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from serve.api.wire.chat import ChatRequest
-from serve.api.wire.shared import SAMPLER_FIELDS
-from serve.backends.preparation import messages_of
+from serve.backends.local.preparation import messages_of, sampler_params
 from serve.engine.sampler import SamplerParams
 from serve.errors import InvalidRequestError, UnsupportedParameterError
+from serve.wire.chat import ChatRequest
+from serve.wire.shared import SAMPLER_FIELDS
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -20,14 +20,13 @@ def parse(**more) -> ChatRequest:
 
 def test_null_is_the_same_as_absent():
     nothing = dict.fromkeys(set(ChatRequest.model_fields) - {"model", "messages"})
-    assert (
-        parse(**nothing).sampler_params(0, {}) == parse().sampler_params(0, {}) == SamplerParams()
-    )
+    for request in (parse(**nothing), parse()):
+        assert sampler_params(request, 0, {}) == SamplerParams()
 
 
 def test_each_choice_has_a_seed_of_its_own():
     request = parse(n=3, seed=0)
-    assert [request.sampler_params(choice, {}).seed for choice in range(3)] == [0, 1, 2]
+    assert [sampler_params(request, choice, {}).seed for choice in range(3)] == [0, 1, 2]
 
 
 def test_every_sampling_field_reaches_the_engine():
@@ -38,7 +37,7 @@ def test_every_sampling_field_reaches_the_engine():
         "dry_multiplier": 0.7, "dry_base": 1.5, "dry_allowed_length": 3, "dry_penalty_last_n": 5,
         "presence_penalty": 0.4, "frequency_penalty": -0.4,
     }  # fmt: skip
-    params = parse(**given, dry_sequence_breakers=["x"]).sampler_params(0, {1: 2.0})
+    params = sampler_params(parse(**given, dry_sequence_breakers=["x"]), 0, {1: 2.0})
     assert {name: getattr(params, name) for name in given} == given
     assert set(given) == set(SAMPLER_FIELDS)
     assert (params.dry_sequence_breakers, params.logit_bias) == (("x",), {1: 2.0})

@@ -11,16 +11,16 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serve.api.wire.completions import (
+from serve.backends.local.generation import TimedGeneration, finite, token_logprob
+from serve.engine.model import GgufModel
+from serve.engine.request import Output
+from serve.engine.sampler import SampledLogprob
+from serve.wire.completions import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
     CompletionRequest,
 )
-from serve.backends.generation import TimedGeneration, finite, token_logprob
-from serve.engine.model import GgufModel
-from serve.engine.request import Output
-from serve.engine.sampler import SampledLogprob
 
 UNPREDICTED = 0.0
 """Stands for the log-probability of a prompt's first token, which has none: OpenAI's types have no
@@ -46,7 +46,7 @@ class _Choice:
         return total / max(1, len(self.logprobs))
 
 
-class TextAnswer:
+class LocalTextReply:
     """One answer in the making: `complete` or `chunks`, not both."""
 
     def __init__(
@@ -113,8 +113,7 @@ class TextAnswer:
                 yield self._completion([self._piece(index, text, logprobs, None)])
             if output.finish_reason:
                 yield self._completion([self._piece(index, "", None, output.finish_reason)])
-        if self._request.streams_usage:
-            yield self._completion([], usage=True)
+        yield self._completion([], usage=True)
 
     def cancel(self) -> None:
         """Free what still works."""
@@ -159,8 +158,6 @@ class TextAnswer:
             completion["usage"] = self._generation.usage
             if self._request.timings_per_token:
                 completion["timings"] = self._generation.timings
-        elif self._request.streams_usage:
-            completion["usage"] = None
         return completion
 
     def _logprobs(

@@ -1,7 +1,6 @@
-"""Answers on their way out: whole, or as server-sent events, for as long as the client listens.
+"""HTTP responses of replies: whole, or as server-sent events, for as long as the client listens.
 
-In: what a backend makes. Out: HTTP responses. However an answer ends, its slots are freed within
-a step of the engine. Knows nothing of routes or shapes.
+However a response ends, the reply is cancelled, which frees its slots within one engine step.
 """
 
 from __future__ import annotations
@@ -10,45 +9,76 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from fastapi import Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from potstill.errors import PotstillError
 from serve.api.http_errors import error_body
+from serve.backends.protocol import Reply, ReplyWithHeaders
 from serve.errors import RequestTimeoutError
 
 logger = logging.getLogger(__name__)
 
 STATUS_CLIENT_GONE = 499
+DONE = b"data: [DONE]\n\n"
+
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-Done = b"data: [DONE]\n\n"
+Answer = TypeVar("Answer")
+Chunk = TypeVar("Chunk")
 
 
-class Reply(Protocol[T_co]):
-    """What can be waited for and stopped."""
+async def respond(
+    http: Request,
+    asking: Coroutine[Any, Any, Reply[Answer, Chunk]],
+    *,
+    seconds: float,
+    events: Callable[[Reply[Answer, Chunk]], AsyncIterator[bytes]] | None,
+    shown: Callable[[Answer], object] = lambda answer: answer,
+    finished: Callable[[Answer | None], Awaitable[None]] | None = None,
+    ending: bytes = DONE,
+) -> Response:
+    """Return the response of the reply that `asking` returns.
 
-    def complete(self) -> Coroutine[Any, Any, T_co]:
-        """Wait for the whole answer."""
-        ...
+    Args:
+        seconds: How long the reply may take to begin, and then to complete.
+        events: Makes the events of a stream; None sends the whole answer as JSON.
+        shown: Makes the JSON of the whole answer.
+        finished: Called with the whole answer, or with None after a complete stream was sent.
+        ending: What ends a stream.
 
-    def cancel(self) -> None:
-        """Free all that still works for it."""
-        ...
-
-
-def server_sent(content: object, event: str | None = None) -> bytes:
-    """Return one server-sent event."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    head = f"event: {event}\n" if event else ""
-    return f"{head}data: {text}\n\n".encode(errors="backslashreplace")
+    Raises:
+        RequestTimeoutError: It takes too long, and nothing was sent yet.
+    """
+    reply = await whole(http, asking, seconds=seconds)
+    if reply is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
+    headers = reply.headers if isinstance(reply, ReplyWithHeaders) else {}
+    if events is not None:
+        return EventStream(
+            events(reply),
+            seconds=seconds,
+            close=reply.cancel,
+            finished=finished and partial(finished, None),
+            ending=ending,
+            headers=headers,
+        )
+    try:
+        answer = await whole(http, reply.complete(), seconds=seconds)
+    finally:
+        reply.cancel()
+    if answer is None:
+        return JSONResponse(None, STATUS_CLIENT_GONE)
+    if finished is not None:
+        await finished(answer)
+    return JSONResponse(shown(answer), headers=dict(headers))
 
 
 async def whole(http: Request, work: Coroutine[Any, Any, T], *, seconds: float) -> T | None:
-    """Return what `work` returns, or None as soon as the client is gone; `work` is then stopped.
+    """Return what `work` returns; None if the client disconnects, and `work` is cancelled.
 
     Raises:
         RequestTimeoutError: It takes too long.
@@ -67,24 +97,32 @@ async def whole(http: Request, work: Coroutine[Any, Any, T], *, seconds: float) 
         await _cancelled(*tasks)
 
 
-async def completed(http: Request, reply: Reply[T], *, seconds: float) -> T | None:
-    """Return the whole of a reply as `whole` does; what works for it is freed in any case.
+def server_sent(content: object, event: str | None = None) -> bytes:
+    """Return one server-sent event."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    head = f"event: {event}\n" if event else ""
+    return f"{head}data: {text}\n\n".encode(errors="backslashreplace")
 
-    Raises:
-        RequestTimeoutError: It takes too long.
-    """
-    try:
-        return await whole(http, reply.complete(), seconds=seconds)
-    finally:
-        reply.cancel()
+
+async def chunk_events(
+    chunks: AsyncIterator[Mapping[str, Any]], *, with_usage: bool
+) -> AsyncIterator[bytes]:
+    """Yield chunks as events; without usage, the chunk that has nothing else is left out."""
+    async for chunk in chunks:
+        if with_usage:
+            yield server_sent({**chunk, "usage": chunk.get("usage")})
+        elif "usage" not in chunk:
+            yield server_sent(chunk)
+        elif chunk["choices"]:
+            yield server_sent({name: chunk[name] for name in chunk if name != "usage"})
 
 
 class EventStream(Response):
     """Server-sent events.
 
     Args:
-        events: What is sent.
-        seconds: How long it may take.
+        events: The events to send.
+        seconds: How long sending may take.
         close: Called however the stream ends.
         finished: Called after the last event was sent.
     """
@@ -96,13 +134,13 @@ class EventStream(Response):
         seconds: float,
         close: Callable[[], None],
         finished: Callable[[], Awaitable[None]] | None = None,
-        ending: bytes = Done,
+        ending: bytes = DONE,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(media_type="text/event-stream", headers=headers)
         del self.headers["content-length"]
         self.headers["Cache-Control"] = "no-cache"
-        # nginx would collect events otherwise.
+        # nginx would buffer events otherwise.
         self.headers["X-Accel-Buffering"] = "no"
         self._events = events
         self._seconds = seconds
@@ -112,7 +150,7 @@ class EventStream(Response):
         self._is_whole = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until they end, the client is gone or the time is up."""
+        """Send the events until they end, the client disconnects or the time is up."""
         sending = asyncio.create_task(self._send(send))
         gone = asyncio.create_task(_disconnected(receive))
         try:
@@ -136,11 +174,9 @@ class EventStream(Response):
             async for event in self._events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             self._is_whole = True
-        except PotstillError as error:
-            failure = server_sent(error_body(error))
-            await send({"type": "http.response.body", "body": failure, "more_body": True})
         except Exception as error:
-            logger.error("a stream failed with %s", type(error).__name__)
+            if not isinstance(error, PotstillError):
+                logger.error("a stream failed with %s", type(error).__name__)
             failure = server_sent(error_body(error))
             await send({"type": "http.response.body", "body": failure, "more_body": True})
         await send({"type": "http.response.body", "body": self._ending})
@@ -152,7 +188,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
-    """Stop tasks, and wait until they have stopped; what they raised was told elsewhere."""
+    """Cancel tasks and wait for their end; their exceptions were handled elsewhere."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

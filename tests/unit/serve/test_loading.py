@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from potstill.errors import ArtifactError, ConfigError
-from serve.api.wire.chat import ChatRequest
-from serve.backends.loading import load_models
 from serve.backends.protocol import Caller
 from serve.config import ServeConfig
+from serve.loading import load_models
 from serve.metrics import Metrics
+from serve.wire.chat import ChatRequest
 from tests.fixtures.tiny_gguf import WIDTH
 
 RANK = 4

@@ -1,35 +1,24 @@
-"""A whole chat answer from its chunks, for those who are told of streams when they have ended.
-
-In: OpenAI's chunks. Out: the `ChatCompletion` that says the same. Knows nothing of backends.
-"""
+"""Conversions between whole chat completions and the chunks of streamed ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from serve.api.wire.chat import (
+from serve.wire.chat import (
     AnswerMessage,
     ChatCompletion,
     ChatCompletionChunk,
     Choice,
     ChunkChoice,
 )
-from serve.api.wire.shared import CompletionUsage
+from serve.wire.shared import CompletionUsage
 
 NO_USAGE: CompletionUsage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
-def without_usage(chunk: ChatCompletionChunk) -> ChatCompletionChunk | None:
-    """Return a chunk as who did not ask for usage gets it; None for one that tells nothing else."""
-    if "usage" not in chunk:
-        return chunk
-    if not chunk["choices"]:
-        return None
-    return {name: value for name, value in chunk.items() if name != "usage"}  # type: ignore[return-value]
-
-
-class Assembly:
-    """The answer so far."""
+class ChunkAssembler:
+    """Builds a completion from its chunks."""
 
     def __init__(self) -> None:
         self._choices: dict[int, Choice] = {}
@@ -38,7 +27,7 @@ class Assembly:
         self._num_finished = 0
 
     def add(self, chunk: ChatCompletionChunk) -> None:
-        """Take in the next chunk."""
+        """Add the next chunk."""
         self._first = self._first or chunk
         self._usage = chunk.get("usage") or self._usage
         for piece in chunk["choices"]:
@@ -46,7 +35,7 @@ class Assembly:
 
     @property
     def completion(self) -> ChatCompletion | None:
-        """The answer; None while a choice has no end."""
+        """The completion; None while a choice has no finish reason."""
         if self._first is None or self._num_finished < len(self._choices):
             return None
         return {
@@ -91,3 +80,24 @@ def _extend(message: AnswerMessage, delta: dict[str, Any]) -> None:
         known["id"] = call.get("id") or known["id"]
         known["function"]["name"] += function.get("name") or ""
         known["function"]["arguments"] += function.get("arguments") or ""
+
+
+def as_chunks(completion: ChatCompletion) -> Iterator[ChatCompletionChunk]:
+    """Yield the chunks of a completion, usage last."""
+
+    def chunk(**changes: object) -> ChatCompletionChunk:
+        head = {name: completion[name] for name in ("id", "created", "model")}
+        head["system_fingerprint"] = completion.get("system_fingerprint", "")
+        return {**head, "object": "chat.completion.chunk", "choices": [], **changes}  # type: ignore[typeddict-item]
+
+    for choice in completion["choices"]:
+        message = choice["message"]
+        delta: dict[str, object] = {"role": "assistant", "content": message["content"]}
+        if calls := message.get("tool_calls"):
+            delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls)]
+        index, logprobs = choice["index"], choice.get("logprobs")
+        said = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+        ended = {"index": index, "delta": {}, "logprobs": None}
+        yield chunk(choices=[said])
+        yield chunk(choices=[{**ended, "finish_reason": choice["finish_reason"]}])
+    yield chunk(usage=completion["usage"])

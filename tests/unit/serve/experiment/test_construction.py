@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from potstill.errors import ConfigError
 from serve.experiment.config import CascadeConfig, ExperimentConfig
-from serve.experiment.over_models import check_names
+from serve.experiment.construction import check_names
 
 from .conftest import split
 
