@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from potstill.errors import ArtifactError
-from serve.chat.rendering import RenderingError, TemplateProcess
+from potstill.errors import ArtifactError, PotstillError
+from serve.chat.rendering import TemplateProcess
 from serve.chat.tools import ToolFormat, told_in_system
 from serve.engine.model import GgufModel
 from serve.errors import InvalidRequestError
@@ -55,9 +55,9 @@ class ChatPrompt:
         self._knows_tools = "tools" in self.template
         try:
             self._process = TemplateProcess(self.template)
-        except RenderingError as error:
+        except PotstillError as error:
             raise ArtifactError(
-                "the model's chat template cannot be compiled", where=model.path, found=error
+                "the model's chat template cannot be compiled", where=model.path, found=error.what
             ) from error
         self._control = re.compile(_alternatives(model.control_tokens))
 
@@ -87,9 +87,11 @@ class ChatPrompt:
         }
         try:
             text = self._process.render(messages, self._model.named_tokens, variables)
-        except RenderingError as error:
+        except PotstillError as error:
             raise InvalidRequestError(
-                "the model's chat template refuses these messages", where="messages", found=error
+                "the model's chat template refuses these messages",
+                where="messages",
+                found=error.what,
             ) from error
         return _until_final(text, messages[-1]["content"]) if dialogue.continue_final else text
 

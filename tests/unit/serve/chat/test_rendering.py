@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from serve.chat.rendering import RenderingError, TemplateProcess
+from potstill.errors import PotstillError
+from serve.chat.rendering import TemplateProcess
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 BOMBS = [
@@ -21,7 +22,7 @@ def test_a_bomb_harms_nobody_and_the_next_rendering_works(bomb):
     template = "{% if messages[0]['content'] == 'bang' %}" + bomb + "{% endif %}fine"
     process = TemplateProcess(template, seconds=0.3)
     started = time.perf_counter()
-    with pytest.raises(RenderingError):
+    with pytest.raises(PotstillError):
         process.render([{"role": "user", "content": "bang"}], {}, {})
     assert time.perf_counter() - started < 20
     assert process.render(MESSAGES, {}, {}) == "fine"
@@ -29,9 +30,9 @@ def test_a_bomb_harms_nobody_and_the_next_rendering_works(bomb):
 
 
 def test_a_template_that_explodes_before_it_is_rendered_is_refused():
-    with pytest.raises(RenderingError):
+    with pytest.raises(PotstillError):
         TemplateProcess("{{ 'x' * 99999999999 ~ 'y' }}", seconds=0.5).render(MESSAGES, {}, {})
-    with pytest.raises(RenderingError, match="TemplateSyntaxError"):
+    with pytest.raises(PotstillError, match="TemplateSyntaxError"):
         TemplateProcess("{% if %}")
 
 
