@@ -1,7 +1,4 @@
-"""Settings of the quantization stage: which files to make, and how close they must be.
-
-In: the [quantize] table. Out: a validated QuantizeConfig. Knows nothing of GGUF.
-"""
+"""The [quantize] table: which files to make, and how close to the checkpoint they must be."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 def _as_sequence(value: Any) -> Any:  # noqa: ANN401  (what the user wrote)
-    """Let one number stand for a list of one."""
+    """Accept one number for a list of one."""
     return (value,) if isinstance(value, int | float) else value
 
 
@@ -24,22 +21,21 @@ class QuantizeConfig(Table):
     """The [quantize] table."""
 
     types: tuple[FileTypeName, ...] = Field(default=("F16", "Q8_0", "Q4_K_M"), min_length=1)
-    """Types of the student's files. The default spans exact, nearly exact and small. The type that
-    the student was trained for, if it was for one, is made as well."""
+    """Types of the student's files. The default covers exact, nearly exact and small. The type the
+    student was trained for (`train.quantization_aware`), if any, is added."""
 
     teacher_types: tuple[FileTypeName, ...] = ("F16", "Q4_K_M")
-    """Types of the teacher's files, made by the same code so that both models are compared alike.
-    An empty list makes none."""
+    """Types of the teacher's files, made by the same code so that both models are compared in the
+    same way. An empty list makes none."""
 
     target_megabytes: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence)] = ()
-    """Sizes, in millions of bytes, of further files of the student. Each tensor of such a file has
-    the type that keeps the whole nearest to the checkpoint, by the KL that was measured. None by
-    default: it measures every tensor, which takes minutes on a CPU."""
+    """Sizes, in millions of bytes, of further files of the student. Tensor types of such a file are
+    chosen for the lowest measured KL at that size. None by default: every tensor is measured, which
+    takes minutes on a CPU."""
 
     imatrix: Literal["auto", "always", "never"] = "auto"
-    """Whether quantization minds how large each input of a matrix is on the student's own training
-    conversations. `auto`: for types under 6.5 bits, which lose less by it; finer ones lose nothing
-    without."""
+    """Whether quantization weights errors by an importance matrix, computed on the student's own
+    training conversations. `auto`: for types under 6.5 bits; it does not improve finer ones."""
 
     imatrix_tokens: int = Field(default=32768, ge=1)
     """Tokens of training conversations from which the importance matrix is computed."""
@@ -50,32 +46,32 @@ class QuantizeConfig(Table):
 
     recommended: str | None = None
     """The student's file that is served and named in the Modelfile: one of its types, or a size as
-    in the file's name, such as "60MB". None takes the smallest file: each has passed its bound."""
+    in the file's name, such as "60MB". None selects the smallest file: all pass their bounds."""
 
     verification_tokens: int = Field(default=2048, ge=1)
     """Completion tokens of held-out conversations on which each file is compared with its
-    checkpoint. 2048 bring the standard error of the mean KL to a few per cent of it; the
-    checkpoint's log-probabilities take 4 bytes per token and vocabulary entry on disk meanwhile."""
+    checkpoint. At 2048 the standard error of the mean KL is a few per cent of it; the checkpoint's
+    log-probabilities temporarily take 4 bytes per token and vocabulary entry on disk."""
 
     kl_bounds_nats: dict[FileTypeName, PositiveFloat] = Field(default_factory=dict)
-    """Largest mean KL(checkpoint‖file) that a file of a type may show, in nats per token; a file
-    beyond it is refused. Types that are not named keep that of `quantization/file_types.py`."""
+    """Largest mean KL(checkpoint‖file) of a type's files, in nats per token; a file beyond it is
+    refused. Defaults for types that are not named are in `quantization/file_types.py`."""
 
     num_threads: int = Field(default=0, ge=0)
-    """CPU threads for llama.cpp; 0 takes as many as this process may use."""
+    """CPU threads for llama.cpp; 0 means as many as this process may use."""
 
     def kl_bound_nats(self, name: FileTypeName) -> float:
         """Return the bound of a type, in nats per token."""
         return self.kl_bounds_nats.get(name, FILE_TYPES[name].kl_bound_nats)
 
     def student_types(self, aware_type: FileTypeName | None) -> tuple[FileTypeName, ...]:
-        """Return the types of the student's files, with the one that it was trained for."""
+        """Return the types of the student's files, including the one it was trained for."""
         extra = () if aware_type is None or aware_type in self.types else (aware_type,)
         return (*self.types, *extra)
 
     @property
     def mixes(self) -> dict[str, float]:
-        """The sizes by their names, in bytes."""
+        """The sizes in bytes, by their names."""
         return {f"{size:g}MB": size * 1e6 for size in self.target_megabytes}
 
     @model_validator(mode="after")

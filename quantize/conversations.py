@@ -1,8 +1,4 @@
-"""The stored conversations in a model's tokens.
-
-In: a finished stage of conversations. Out: token ids, conversation by conversation. Knows nothing
-of models.
-"""
+"""The stored conversations in a model's tokens."""
 
 from __future__ import annotations
 
@@ -39,8 +35,9 @@ def read_tokenized(
     """Yield a split's conversations in stored order.
 
     Args:
-        tokenizer: That of a model with other tokens than the teacher's, which the text is put into;
-            conversations that its chat template refuses are left out. None: as they are stored.
+        tokenizer: Tokenizer of a student that does not share the teacher's, to tokenize the text
+            with; conversations that its chat template refuses are left out. None yields the stored
+            ids.
     """
     paths = conversation_paths(conversations_dir, split)
     for one in chain.from_iterable(map(read_conversations, paths)):

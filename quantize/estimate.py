@@ -1,8 +1,4 @@
-"""What the quantization stage will cost.
-
-In: its config and the student's estimate. Out: an estimate, and the number of files. Loads no
-model.
-"""
+"""What the quantization stage will cost; loads no model."""
 
 from __future__ import annotations
 
@@ -21,10 +17,10 @@ SECONDS_PER_FILE = 4.0
 SECONDS_PER_MEASURED_TYPE = 10.0
 PROCESS_BYTES = 1.0e9
 SUPER_BLOCK = 256
-"""Values in a block of K and most IQ types: rows of no whole blocks get a larger type."""
+"""Values in a block of K and most IQ types; rows of other lengths get a larger type."""
 MATRICES_PER_LAYER = 7
 SHARE_OF_LAYERS_RUN = 0.6
-"""Of all layers, while one tensor after the other is changed: those before it are not run again."""
+"""Of all layers, while tensors are changed in turn: layers before the tensor are skipped."""
 NUM_MEASURED_TYPES = 11
 EMBEDDING_BITS = 8.5
 
@@ -73,7 +69,7 @@ def _uses_imatrix(types: Iterable[FileTypeName], config: QuantizeConfig) -> bool
 
 
 def _file_bytes(shape: ModelShape, name: FileTypeName) -> float:
-    """Estimate a file: embedding and head are kept finer than the layers."""
+    """Estimate a file's size: embedding and head have more bits than the layers."""
     bits = FILE_TYPES[name].bits
     if name not in ("F32", "F16", "BF16", "Q8_0") and shape.hidden_size % SUPER_BLOCK:
         bits += 1.0

@@ -1,8 +1,4 @@
-"""The files of one model, and what they are made from: each made when it is first needed.
-
-In: a model and the configuration. Out: GGUF files of any type or size, and the importance matrix
-beside them. Knows nothing of verification.
-"""
+"""The files of one model, and what they are made from, each made when it is first needed."""
 
 from __future__ import annotations
 
@@ -34,8 +30,8 @@ logger = logging.getLogger(__name__)
 BASE_TYPE: Literal["F16"] = "F16"
 """What quantized files are made from. On SmolLM2-135M-Instruct (1,024 tokens) files made from F16
 and from F32 are equally close to the checkpoint, in nats: Q8_0 0.0051 and 0.0051, Q6_K 0.0128 and
-0.0131, Q5_K_M 0.102 and 0.102, Q4_K_M 0.071 and 0.072; F16 is half the size and mostly wanted
-anyway."""
+0.0131, Q5_K_M 0.102 and 0.102, Q4_K_M 0.071 and 0.072; F16 is half the size and usually one of
+the configured types."""
 
 
 class FileMaker:
@@ -47,7 +43,7 @@ class FileMaker:
         self._dir = directory
 
     def make(self, name: str, path: Path) -> dict[str, Any]:
-        """Make a file of a type or a size, and return what is to be told of it.
+        """Make a file of a type or a size, and return the facts known before verification.
 
         Raises:
             ConversionError: The checkpoint cannot be converted, or llama.cpp fails.
@@ -68,10 +64,10 @@ class FileMaker:
         return describe_tensors(path, tensor_type) | {"imatrix": imatrix_path is not None}
 
     def uses_imatrix(self, name: str) -> bool:
-        """Tell whether a file is made with an importance matrix.
+        """Return whether a file is made with an importance matrix.
 
-        Weights that were trained for a type lie where its rounding leaves them: an importance
-        matrix would only move them away, so `auto` gives that type none.
+        `auto` uses none for the type that a student was trained for: its weights already are values
+        of that type, and an importance matrix would move them away.
         """
         if name in self._model.mixes:
             return self._config.imatrix != "never"
@@ -80,12 +76,12 @@ class FileMaker:
         return uses_imatrix(cast(FileTypeName, name), self._config.imatrix)
 
     def provide_imatrix(self) -> None:
-        """Put the importance matrix beside the files, if it is not there whole."""
+        """Compute the importance matrix, unless it is there and complete."""
         _ = self.imatrix_path
 
     @cached_property
     def imatrix_path(self) -> Path:
-        """The importance matrix, computed unless an earlier run has left it whole."""
+        """The importance matrix, computed unless an earlier run completed it."""
         model, path = self._model, self._dir / f"{self._model.role}.imatrix.gguf"
         record_path = model.scratch_dir / f"{model.role}-imatrix.json"
         if read_record(record_path, path) is None:
@@ -137,7 +133,7 @@ class FileMaker:
         return Measured.read(path)
 
     def _base_path(self) -> Path:
-        """Return the unquantized file: one that is wanted anyway, or one to be thrown away."""
+        """Return the unquantized file: one of the configured files, or a temporary one."""
         model = self._model
         path = self._dir / f"{model.role}-{BASE_TYPE}.gguf"
         if BASE_TYPE not in model.types or not path.is_file():

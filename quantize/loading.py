@@ -1,7 +1,4 @@
-"""A checkpoint's model and tokenizer, as transformers loads them.
-
-In: a directory. Out: transformers' own objects. Knows nothing of GGUF.
-"""
+"""A checkpoint's model and tokenizer, as transformers loads them."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers mo
     """Load a checkpoint in float32 for evaluation, on the GPU if there is one.
 
     Raises:
-        ConversionError: transformers cannot.
+        ConversionError: transformers cannot load it.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -32,7 +29,7 @@ def load_tokenizer(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformer
     """Load a checkpoint's tokenizer.
 
     Raises:
-        ConversionError: transformers cannot.
+        ConversionError: transformers cannot load it.
     """
     from transformers import AutoTokenizer
 

@@ -1,11 +1,8 @@
 """Ollama's Modelfile for a GGUF file.
 
-In: a file's name, the checkpoint's tokenizer and chats to check with. Out: the Modelfile's text.
-Knows nothing of weights.
-
 Ollama does not run the Jinja template in the file: it looks for a similar one in its own list and
-otherwise sends bare text. So the template is translated to Ollama's language (Go) when it has the
-plain shape "a fixed text before and after each turn", and the translation is checked.
+otherwise sends bare text. So a template that puts fixed texts before and after each turn is
+translated to Ollama's template language (Go), and the translation is checked.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ MARKS = {
 
 @dataclass(frozen=True)
 class PlainTemplate:
-    """A chat template that puts fixed texts around each turn.
+    """A chat template that puts fixed texts before and after each turn.
 
     Attributes:
         before: Text before a turn's content, by role.
@@ -62,17 +59,17 @@ def write_modelfile(
     stops: Sequence[str],
     chats: Sequence[list[Message]],
 ) -> str:
-    """Return the Modelfile of one GGUF file that lies beside it.
+    """Return the Modelfile of a GGUF file in the same directory.
 
     Args:
         stops: Texts of the tokens that end a turn.
-        chats: Chats on which a translated template must agree with the checkpoint's; those with
-            tools are left out, of which it knows nothing.
+        chats: Chats on which a translated template must agree with the checkpoint's, which is
+            expected of chats without tools only.
     """
     lines = [f"FROM ./{file_name}"]
     template = translate_template(tokenizer, chats)
     if template is None:
-        lines.append("# TEMPLATE left out: the file's own template has no plain equal in Go.")
+        lines.append("# TEMPLATE left out: the file's own template cannot be translated to Go.")
     else:
         lines.append(f'TEMPLATE """{template.to_go()}"""')
         if template.default_system is not None:
@@ -86,7 +83,7 @@ def translate_template(
     tokenizer: Any,  # noqa: ANN401
     chats: Sequence[list[Message]],
 ) -> PlainTemplate | None:
-    """Find the fixed texts of a chat template; None when it is of no such shape."""
+    """Return the fixed texts of a chat template; None if it does not consist of such."""
     template = _probe(tokenizer)
     if template is None:
         return None
@@ -111,7 +108,7 @@ def _probe(tokenizer: Any) -> PlainTemplate | None:  # noqa: ANN401
     if not longer.startswith(turn) or MARKS["system"] not in turn or MARKS["user"] not in turn:
         return None
     opening = _render(tokenizer, [system, user], opened=True).removeprefix(turn)
-    # The last user turn of `longer` and the first are alike, so its text tells where they begin.
+    # Both user turns of `longer` have the same text, which shows where they begin.
     before_system, _, rest = turn.partition(MARKS["system"])
     between, _, after_user = rest.partition(MARKS["user"])
     tail = longer.removeprefix(turn)

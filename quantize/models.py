@@ -1,8 +1,4 @@
-"""The models of a run that become GGUF files.
-
-In: the configuration and the run's finished stages. Out: `SourceModel`s, with all that is known of
-them before a file is made. Knows nothing of GGUF files.
-"""
+"""The models of a run that become GGUF files, with what their files are compared with."""
 
 from __future__ import annotations
 
@@ -28,9 +24,9 @@ class SourceModel:
 
     Attributes:
         mixes: Sizes in bytes of further files, by name.
-        aware_type: The type that the model was trained for, if it was for one.
-        has_own_tokenizer: Its tokens are not those of the conversations.
-        scratch_dir: Where to keep what only the making needs.
+        aware_type: The type the model was trained for, if any.
+        has_own_tokenizer: Whether its tokens differ from those of the conversations.
+        scratch_dir: Directory of temporary files.
     """
 
     role: Literal["student", "teacher"]
@@ -45,12 +41,12 @@ class SourceModel:
 
     @property
     def name(self) -> str:
-        """What the files call the model."""
+        """The model's name in the files' metadata."""
         return f"{self.role} {self.checkpoint.dir.name}"
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """What the names of its files end in."""
+        """The last parts of its files' names."""
         return (*self.types, *self.mixes)
 
     @cached_property
@@ -60,7 +56,7 @@ class SourceModel:
 
     @cached_property
     def expected(self) -> Expected:
-        """What the files' tokenizers must answer."""
+        """What the files' tokenizers must return."""
         config = self.checkpoint.config
         return read_expected(
             self.tokenizer, self.checkpoint.dir, config.vocab_size, self.held_out.chats
@@ -97,7 +93,7 @@ def source_models(
     student: dict[str, Any],
     scratch_dir: Path,
 ) -> list[SourceModel]:
-    """Return the student, and the teacher if it gets files.
+    """Return the student, and the teacher if files of it are wanted.
 
     Args:
         student: Facts of the student's manifest.

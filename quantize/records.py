@@ -1,7 +1,6 @@
-"""What is known of a file in the making: that it is whole, and its facts.
+"""Hash and facts of each finished file while the stage works, as JSON in the scratch directory.
 
-In: a file and its facts. Out: JSON beside the stage's scratch files. A file that has changed since
-its record was written has none.
+A file that has changed since its record was written has none.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from potstill.files import sha256_file, write_text_atomically
 
 
 def write_record(record_path: Path, path: Path, facts: Mapping[str, Any]) -> None:
-    """Note that a file is whole and right."""
+    """Record that a file is complete and verified."""
     record = {"sha256": sha256_file(path), "facts": dict(facts)}
     write_text_atomically(record_path, json.dumps(record))
 
 
 def read_record(record_path: Path, path: Path) -> dict[str, Any] | None:
-    """Return the facts of a file that has not changed since they were noted, else None."""
+    """Return the facts of a file; None if it has no record or has changed since."""
     if not record_path.is_file() or not path.is_file():
         return None
     record = json.loads(record_path.read_text(encoding="utf-8"))

@@ -1,11 +1,10 @@
-"""The quantization stage: student checkpoint → GGUF files that were proved against it.
+"""The quantization stage: student checkpoint → GGUF files that were verified against it.
 
 In: a run with finished student and conversations. Out: the gguf stage: one verified file per model
-and type or size, the importance matrices, a model card and a Modelfile. Knows nothing of training
-or serving.
+and type or size, the importance matrices, a model card and a Modelfile.
 
-A file is made, verified, and only then recorded in the scratch directory with its hash; an
-interrupted run skips what is recorded and intact, and makes everything else again.
+A file is made, verified, and only then recorded in the scratch directory with its hash; a resumed
+run keeps files that are recorded and intact, and makes all others again.
 """
 
 from __future__ import annotations
@@ -128,12 +127,12 @@ def _verify(model: SourceModel, name: str, path: Path, config: QuantizeConfig) -
 
 
 def _figures(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave lists and tables to the manifest."""
+    """Return the scalar facts; lists and tables are in the manifest only."""
     return {name: value for name, value in facts.items() if not isinstance(value, dict | list)}
 
 
 def _recommend(files: list[dict[str, Any]], config: QuantizeConfig) -> dict[str, Any]:
-    """Choose the configured type or size, or the smallest of the student's files: all passed."""
+    """Return the configured file of the student, or the smallest: all have passed their bounds."""
     students = [file for file in files if file["role"] == "student"]
     chosen = [file for file in students if config.recommended in (None, file["type"])]
     return min(chosen, key=lambda file: int(file["bytes"]))

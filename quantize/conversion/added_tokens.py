@@ -1,7 +1,6 @@
-"""Tokens beside the vocabulary that are found in a text before anything else.
+"""Tokens added to the vocabulary, which are searched for in a text before anything else.
 
-In: a tokenizer as the JSON of the tokenizers library. Out: their texts and types in llama.cpp's
-terms. Knows nothing of the vocabulary they are added to.
+In: a tokenizer as the JSON of the tokenizers library. Out: their texts and types for llama.cpp.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from gguf import TokenType
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-"""What stands for a space in tokens of the SentencePiece kind."""
+"""Stands for a space in tokens of SentencePiece tokenizers."""
 
 BAR = r"(?:\||\N{FULLWIDTH VERTICAL LINE})"
 
@@ -43,16 +42,16 @@ def token_type(token: dict[str, Any]) -> TokenType:
 
 
 def token_text(token: dict[str, Any]) -> str:
-    """Return an added token's text as it is looked for in a text with spaces as they are."""
+    """Return an added token's text, with ordinary spaces, as it is searched for."""
     text = str(token["content"])
     return text.replace(SPACE, " ") if token["normalized"] else text
 
 
 def name_for_stripping(tokenizer: Any, name: str) -> str:  # noqa: ANN401
-    """Return a model's name by which llama.cpp strips white space where the tokenizer does.
+    """Return a model's name with which llama.cpp strips white space as the tokenizer does.
 
-    llama.cpp reads from a model's name whether white space behind special tokens belongs to them,
-    as it does with Phi-3. So a name must say Phi-3 where that is so, and nowhere else.
+    llama.cpp strips white space after special tokens if the model's name contains Phi-3. So the
+    name must contain it exactly when the tokenizer strips.
     """
     if strips_white_space(tokenizer):
         return name if STRIPPING_NAME.search(name) else f"{name} (phi-3)"
@@ -60,10 +59,10 @@ def name_for_stripping(tokenizer: Any, name: str) -> str:  # noqa: ANN401
 
 
 def strips_white_space(tokenizer: Any) -> bool:  # noqa: ANN401
-    """Tell whether special tokens take the white space behind them, as llama.cpp does for Phi-3.
+    """Return whether special tokens strip the white space after them, as llama.cpp does for Phi-3.
 
     Raises:
-        ConversionError: Some do in a way that llama.cpp has no equal for.
+        ConversionError: They strip in a way that llama.cpp cannot.
     """
     added = tokenizer.added_tokens_decoder.values()
     stripping = {token.content for token in added if token.rstrip}
@@ -73,8 +72,8 @@ def strips_white_space(tokenizer: Any) -> bool:  # noqa: ANN401
     if stripping == wanted and "</s>" in stripping and not any(token.lstrip for token in added):
         return True
     raise ConversionError(
-        "special tokens of this tokenizer take the white space around them, as llama.cpp cannot",
+        "special tokens of this tokenizer strip white space in a way that llama.cpp cannot",
         where=tokenizer.name_or_path,
-        expected="none, or all but " + " ".join(NEVER_STRIPPING) + " take that behind them",
+        expected="none, or all but " + " ".join(NEVER_STRIPPING) + " strip what follows them",
         found=", ".join(sorted(stripping | {token.content for token in added if token.lstrip})),
     )

@@ -1,7 +1,7 @@
-"""Byte-level BPE, as of GPT-2, Llama 3, Qwen and SmolLM, in llama.cpp's terms.
+"""Byte-level BPE, the tokenizer of GPT-2, Llama 3, Qwen and SmolLM, as GGUF keys.
 
-In: a tokenizer as the JSON of the tokenizers library. Out: the name of its pre-tokenizer, its
-merges. Knows nothing of special tokens.
+In: a tokenizer as the JSON of the tokenizers library. Out: llama.cpp's name of its pre-tokenizer,
+its merges.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PRE_TOKENIZERS = {
 """llama.cpp's name of each pre-tokenizer, by its steps in the tokenizers library's JSON."""
 
 MERGES_IGNORED = ("llama-bpe",)
-"""Where llama.cpp takes a word that is a token as it is, whatever the merges, by pre-tokenizer."""
+"""Pre-tokenizers with which llama.cpp keeps a word that is a token, whatever the merges."""
 
 
 def add_byte_level(writer: GGUFWriter, content: dict[str, Any], where: object) -> None:
     """Write kind, pre-tokenizer and merges.
 
     Raises:
-        ConversionError: llama.cpp's equal is not known here.
+        ConversionError: llama.cpp has no known equivalent.
     """
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(find_pre_tokenizer(content, where))
@@ -47,7 +47,7 @@ def find_pre_tokenizer(content: dict[str, Any], where: object) -> str:
     """Return llama.cpp's name for the pre-tokenizer of a tokenizer.
 
     Raises:
-        ConversionError: llama.cpp's equal is not known here.
+        ConversionError: llama.cpp has no known equivalent.
     """
     normalizer = (content.get("normalizer") or {}).get("type", "none")
     if normalizer not in ("none", "NFC"):
@@ -61,7 +61,7 @@ def find_pre_tokenizer(content: dict[str, Any], where: object) -> str:
     described = tuple(map(_describe, steps.get("pretokenizers", [steps])))
     if described not in PRE_TOKENIZERS:
         raise ConversionError(
-            "this pre-tokenizer has no known equal in llama.cpp",
+            "this pre-tokenizer has no known equivalent in llama.cpp",
             where=where,
             expected="that of " + " | ".join(PRE_TOKENIZERS.values()),
             found=" + ".join(described),
@@ -69,7 +69,7 @@ def find_pre_tokenizer(content: dict[str, Any], where: object) -> str:
     name = PRE_TOKENIZERS[described]
     if content["model"].get("ignore_merges") and name not in MERGES_IGNORED:
         raise ConversionError(
-            "this tokenizer takes words that are tokens as they are, as llama.cpp does not here",
+            "this tokenizer keeps words that are tokens (ignore_merges), which llama.cpp does not",
             where=where,
             expected=f"ignore_merges with the pre-tokenizer of {' | '.join(MERGES_IGNORED)} only",
             found=f"ignore_merges with that of {name}",

@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint on disk, read tensor by tensor.
 
 In: a directory with config.json and safetensors, sharded or not. Out: its configuration and its
-weights, mapped and not copied. Knows nothing of GGUF.
+weights, memory-mapped.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Checkpoint:
         self.files = self._find_tensors()
 
     def load(self, name: str) -> Tensor:
-        """Map one tensor, in the type that it is stored in.
+        """Map one tensor, in its stored type.
 
         Raises:
             ArtifactError: Its file is damaged.
@@ -69,7 +69,7 @@ class Checkpoint:
             return tuple(file.get_slice(name).get_shape())
 
     def equal(self, name: str, other: str) -> bool:
-        """Tell whether two tensors hold the same values."""
+        """Return whether two tensors hold the same values."""
         return self.shape(name) == self.shape(other) and bool(
             (self.load(name) == self.load(other)).all()
         )
@@ -97,7 +97,7 @@ class Checkpoint:
 
 
 def is_finite(weights: Tensor) -> bool:
-    """Tell whether a tensor holds neither NaN nor infinity, without a copy of it."""
+    """Return whether a tensor holds neither NaN nor infinity, without copying it."""
     return all(bound.isfinite() for bound in weights.aminmax())
 
 
@@ -107,7 +107,7 @@ def _refuse_adapter(directory: Path) -> None:
         raise ConversionError(
             "an adapter cannot be converted to GGUF by itself",
             where=path,
-            expected="a whole model",
+            expected="a complete model",
             found="an adapter's configuration",
             hint="merge it into its model in float32 first (PEFT's merge_and_unload), as "
             "potstill train does with its own adapters",
@@ -125,7 +125,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ArtifactError(
             "a checkpoint's weights cannot be read",
             where=path,
-            expected="a whole safetensors file",
+            expected="an intact safetensors file",
             found=str(error).splitlines()[0],
             hint="restore the file, or make the stage that wrote it again with --force",
         ) from error

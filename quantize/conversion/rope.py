@@ -1,10 +1,10 @@
 """Rotary embeddings in GGUF: their base, and how they are scaled for longer contexts.
 
-In: a Hugging Face configuration. Out: GGUF keys, and the tensors that some scalings need. Knows
-nothing of architectures; which scalings one can have is told by its row in the table.
+In: a Hugging Face configuration. Out: GGUF keys, and the tensors that some scalings need. Which
+scalings an architecture supports is in its row of `families/registry.py`.
 
-All formulas are those of transformers 5.19, modeling_rope_utils.py; what llama.cpp makes of the
-keys is read in commit 0c1e57098, src/llama-model.cpp and src/llama-context.cpp.
+All formulas are those of transformers 5.19, modeling_rope_utils.py. llama.cpp reads the keys in
+src/llama-model.cpp and src/llama-context.cpp (commit 0c1e57098).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 YARN_BETAS = {"beta_fast": (32, None), "beta_slow": (1, None)}
-"""The bounds of YaRN's ramp that llama.cpp has, whatever the file says."""
+"""The bounds of YaRN's ramp that llama.cpp uses whatever the file contains."""
 
 
 def rope_settings(
     config: Any,  # noqa: ANN401
     rope_types: tuple[str, ...],
 ) -> dict[str, tuple[object, tuple[object, ...]]]:
-    """Return what the configuration says of its rotary embedding, and what llama.cpp can do.
+    """Return the configuration's rotary settings, each with the values llama.cpp supports.
 
     Args:
         rope_types: The scalings that the architecture can have.
@@ -61,7 +61,7 @@ def add_rope(writer: GGUFWriter, config: Any, head_dim: int) -> None:  # noqa: A
 
 
 def rope_tensors(config: Any, head_dim: int) -> dict[str, Tensor]:  # noqa: ANN401
-    """Return divisors of the frequencies [rotary dimensions / 2], by tensor name, if any."""
+    """Return divisors of the frequencies [rotary dimensions / 2] by tensor name; most need none."""
     import torch
 
     rope = _parameters(config)
@@ -90,7 +90,7 @@ def _llama3_divisors(rope: Mapping[str, Any], head_dim: int) -> Tensor:
 
 
 def _attention_factor(config: Any) -> float:  # noqa: ANN401
-    """Return what queries and keys are multiplied by, beside what llama.cpp does by itself.
+    """Return the factor of queries and keys, relative to the one llama.cpp applies itself.
 
     Source: attention_factor of _compute_yarn_parameters and _compute_longrope_parameters. With
     YaRN, llama.cpp multiplies by 1 + 0.1 ln(factor).
@@ -120,7 +120,7 @@ def _factor(config: Any) -> float:  # noqa: ANN401
 
 
 def _parameters(config: Any) -> Mapping[str, Any]:  # noqa: ANN401
-    """Return those of the layers that see the whole context: all, in most architectures."""
+    """Return the settings of layers with full attention, in most architectures all."""
     rope: Mapping[str, Any] = config.rope_parameters
     return rope.get("full_attention") or rope
 

@@ -1,8 +1,7 @@
 """How a model is meant to be sampled, as GGUF keys.
 
-In: a checkpoint's generation_config.json. Out: the keys that llama.cpp's programs take their
-defaults from (commit 0c1e57098, common/common.cpp), and the ids of the tokens that end an answer.
-Knows nothing of tokenizers.
+In: a checkpoint's generation_config.json. Out: the keys from which llama.cpp's programs read their
+defaults (commit 0c1e57098, common/common.cpp), and the ids of the tokens that end an answer.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_generation_config(checkpoint_dir: Path) -> dict[str, Any]:
-    """Return the content of generation_config.json; nothing where there is none.
+    """Return the content of generation_config.json; empty if there is none.
 
     Raises:
         ArtifactError: It is damaged.
@@ -45,7 +44,7 @@ def read_stops(checkpoint_dir: Path) -> list[int]:
 
 
 def add_sampling_defaults(writer: GGUFWriter, checkpoint_dir: Path) -> None:
-    """Write the defaults that are set; they are written as they are, whether sampling is on or not.
+    """Write the defaults that are set, whether or not `do_sample` is.
 
     Source: llama.cpp gguf-py/gguf/metadata.py, Metadata.load (commit 0c1e57098).
     """

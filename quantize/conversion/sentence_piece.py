@@ -1,11 +1,11 @@
-"""BPE of the SentencePiece kind, as of Gemma, Mistral and Llama 2, in llama.cpp's terms.
+"""SentencePiece BPE, the tokenizer of Gemma, Mistral and Llama 2, as GGUF keys.
 
-In: a tokenizer as the JSON of the tokenizers library. Out: scores in place of merges, and whether a
-space is put before a text. Knows nothing of special tokens.
+In: a tokenizer as the JSON of the tokenizers library. Out: scores instead of merges, and whether a
+text is prefixed with a space.
 
-llama.cpp merges the pair of neighbors whose union has the highest score, the tokenizers library
-the pair that comes first in a list of merges. That list was once made from scores, a token's pairs
-all in one place: so its order gives scores back that make the same tokens.
+llama.cpp merges the adjacent pair whose union has the highest score, the tokenizers library the
+pair that comes first in a list of merges. That list was made from scores, with all pairs of a token
+in one place, so its order yields scores that give the same tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWit
 
 
 def is_sentence_piece(content: dict[str, Any]) -> bool:
-    """Tell whether unknown characters become bytes, which is what marks this kind."""
+    """Return whether the tokenizer is of this kind: unknown characters become bytes."""
     return content["model"]["type"] == "BPE" and bool(content["model"].get("byte_fallback"))
 
 
@@ -48,19 +48,19 @@ def add_sentence_piece(
 
 
 def merge_scores(merges: list[Any]) -> dict[str, float]:
-    """Return a score for each token that is merged from others: 0 for the first, then falling."""
+    """Return a score for each token that is merged from others: 0, -1, -2, … in order of merges."""
     merged = ("".join(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges)
     return {token: -float(rank) for rank, token in enumerate(dict.fromkeys(merged))}
 
 
 def find_space_rule(content: dict[str, Any], where: object) -> str:
-    """Return when a space is put before a text: never, first (where a text begins) or always.
+    """Return when a space is put before a piece of text: never, first (of a text) or always.
 
-    llama.cpp knows no `first`: there it behaves as if it were `never`, which is the same wherever a
-    text begins with a special token, as chat templates do.
+    llama.cpp has no `first` and does not put one, which makes no difference to a text that begins
+    with a special token, as rendered chats do.
 
     Raises:
-        ConversionError: Spaces are treated otherwise.
+        ConversionError: Spaces are treated in another way.
     """
     normalizer, pre = content.get("normalizer"), content.get("pre_tokenizer")
     rules = {
@@ -74,7 +74,7 @@ def find_space_rule(content: dict[str, Any], where: object) -> str:
     shape = _shape(normalizer, pre)
     if shape not in rules:
         raise ConversionError(
-            "this tokenizer treats spaces in a way that llama.cpp has no equal for",
+            "this tokenizer treats spaces in a way that llama.cpp cannot",
             where=where,
             expected=" | ".join(rules),
             found=shape,
@@ -83,7 +83,7 @@ def find_space_rule(content: dict[str, Any], where: object) -> str:
 
 
 def _shape(normalizer: dict[str, Any] | None, pre: dict[str, Any] | None) -> str:
-    """Describe how spaces are treated, without what makes no difference to the tokens."""
+    """Describe how spaces are treated, without settings that do not change the tokens."""
     if pre is not None:
         pre = {key: value for key, value in pre.items() if key not in ("split", "invert")}
     return json.dumps([normalizer, pre], sort_keys=True, ensure_ascii=False)

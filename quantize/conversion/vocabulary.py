@@ -1,8 +1,7 @@
 """A tokenizer as GGUF keys.
 
-In: a checkpoint's tokenizer. Out: tokens, types, special ids and chat templates in llama.cpp's
-terms, and what its kind of BPE needs. Knows nothing of weights. That llama.cpp then yields the same
-token ids is not believed here but proved after conversion (see verify).
+In: a checkpoint's tokenizer. Out: tokens, types, special ids, chat templates, and what its kind of
+BPE needs. `verification` checks that llama.cpp then returns the same token ids.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class SpecialTokens:
 
     Attributes:
         eot: The token with which the chat template ends the assistant's turn.
-        eom: One more at which generation stops, if there is any.
+        eom: One further token at which generation stops, if any.
         eog: Every token at which generation must stop.
     """
 
@@ -65,7 +64,7 @@ def read_special_tokens(tokenizer: Any, checkpoint_dir: Path) -> SpecialTokens: 
 
 
 def adds_bos(tokenizer: Any) -> bool:  # noqa: ANN401
-    """Tell whether the tokenizer puts the beginning-of-sequence token before plain text."""
+    """Return whether the tokenizer puts the token `bos` before plain text."""
     first: int = tokenizer("a")["input_ids"][0]
     return tokenizer.bos_token_id is not None and first == tokenizer.bos_token_id
 
@@ -79,9 +78,9 @@ def templates(tokenizer: Any) -> dict[str, str]:  # noqa: ANN401
 
 
 def text_anchor(tokenizer: Any) -> str:  # noqa: ANN401
-    """Return what must stand before a text for both libraries to treat its beginning alike.
+    """Return a prefix with which both libraries tokenize the beginning of a text in the same way.
 
-    Where a space is put before a text's first word only, a special token; otherwise nothing.
+    It is a special token if a space is put before a text's first word only; otherwise empty.
     """
     content = read_tokenizer(tokenizer, tokenizer.name_or_path)
     if not is_sentence_piece(content) or find_space_rule(content, "the tokenizer") != "first":
@@ -101,7 +100,7 @@ def add_vocabulary(
         vocab_size: Rows of the embedding; ids beyond the tokenizer's become unused tokens.
 
     Raises:
-        ConversionError: The tokenizer is of another kind than BPE, or has no equal in llama.cpp.
+        ConversionError: The tokenizer is not BPE, or llama.cpp has no equivalent.
     """
     content = read_tokenizer(tokenizer, checkpoint_dir)
     tokens, types = _tokens(content, vocab_size, checkpoint_dir)
@@ -123,13 +122,13 @@ def add_vocabulary(
 
 
 def read_tokenizer(tokenizer: Any, where: object) -> dict[str, Any]:  # noqa: ANN401
-    """Return a tokenizer as the JSON of the tokenizers library, as transformers has loaded it.
+    """Return a loaded tokenizer as the JSON of the tokenizers library.
 
-    The loaded one counts, not tokenizer.json: transformers 5.19 replaces the pre-tokenizer for some
-    model types, and the model was trained on what it loads.
+    It may differ from tokenizer.json: transformers 5.19 replaces the pre-tokenizer for some model
+    types, and the model was trained with what transformers loads.
 
     Raises:
-        ConversionError: It is not of that library, or no BPE.
+        ConversionError: It is not of that library, or not BPE.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = {} if backend is None else dict(json.loads(backend.to_str()))

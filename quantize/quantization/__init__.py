@@ -1,1 +1,1 @@
-"""Which type each tensor gets: llama.cpp's file types, importance matrices, mixes for a budget."""
+"""The type of each tensor: llama.cpp's file types, importance matrices, mixes for a size."""

@@ -1,7 +1,4 @@
-"""What a model is quantized for: the training conversations, as tokens.
-
-In: the stored conversations. Out: sequences of token ids. Knows nothing of models.
-"""
+"""The training conversations that importance matrices and mixes are computed on."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from quantize.conversations import read_tokenized
 
 @dataclass(frozen=True)
 class Calibration:
-    """Training conversations, whole but for the last one.
+    """Training conversations, of which only the last one may be cut.
 
     Attributes:
         sequences: Token ids of each conversation, the chat template's included.
@@ -42,9 +39,9 @@ def read_calibration(
 
     Args:
         max_length: Tokens after which a conversation is cut: the model's context.
-        skip_tokens: Pass over the conversations that hold the first so many tokens, unless none
-            would be left.
-        tokenizer: That of a model with other tokens than the teacher's, see `read_tokenized`.
+        skip_tokens: Skip the conversations that hold the first so many tokens, unless none would
+            be left.
+        tokenizer: See `read_tokenized`.
 
     Raises:
         ConversionError: There are none.
@@ -64,7 +61,7 @@ def read_calibration(
         return read_calibration(conversations_dir, max_tokens, max_length, tokenizer=tokenizer)
     if not sequences:
         raise ConversionError(
-            "there are no training conversations to quantize the model for",
+            "there are no training conversations to compute an importance matrix on",
             where=conversations_dir,
             expected="conversations of split train",
             hint='generate from more prompts, or set quantize.imatrix="never"',

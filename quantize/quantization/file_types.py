@@ -1,7 +1,6 @@
-"""The file types that llama.cpp makes: one row each.
+"""The file types that llama.cpp makes: one row each, with the bound on the KL to the checkpoint.
 
-In: a name. Out: its number, its tensors' usual type, its nominal bits, and how far from its
-checkpoint such a file may be. Knows nothing of files and imports nothing heavy.
+The configuration imports this module, so it must not import heavy libraries.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ FileTypeName = Literal[
     "IQ1_S",
     "Q1_0",
 ]
-"""The names that llama.cpp's own tool takes (llama.cpp 0c1e57098, tools/quantize/quantize.cpp).
-Left out are NVFP4, which llama_model_quantize does not make, and Q2_0, which the gguf package
-(0.19) cannot read back."""
+"""The names that llama.cpp's own tool accepts (llama.cpp 0c1e57098, tools/quantize/quantize.cpp),
+except NVFP4, which llama_model_quantize does not make, and Q2_0, which the gguf package (0.19)
+cannot read."""
 
 BASES = ("F32", "F16", "BF16")
-"""Written by the conversion itself, nothing is quantized."""
+"""Types that the conversion itself writes, without quantization."""
 
 IMATRIX_BELOW_BITS = 6.5
 """Types of fewer nominal bits use an importance matrix by default: all up to Q5_1. On
-SmolLM2-135M-Instruct it took 28 to 62 % of their KL away and nothing of Q8_0's, and made the worst
-tokens of Q6_K worse."""
+SmolLM2-135M-Instruct it reduced their KL by 28 to 62 % and that of Q8_0 not at all, and raised the
+highest KL of Q6_K's tokens."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ class FileType:
 
     Attributes:
         ftype: llama.cpp's number of it, `llama_ftype` in llama.h.
-        tensor_type: What most of its tensors become: ggml's name of a type.
-        bits: Bits per weight of that type; the file's own are higher, see `describe_tensors`.
+        tensor_type: ggml's name of the type that most of its tensors get.
+        bits: Bits per weight of that type; the file's are higher, see `describe_tensors`.
         kl_bound_nats: Largest mean KL(checkpoint‖file) that a file may show by default.
-        requires_imatrix: llama.cpp refuses to make it without an importance matrix.
+        requires_imatrix: Whether llama.cpp refuses to make it without an importance matrix.
     """
 
     ftype: int
@@ -113,12 +112,12 @@ FILE_TYPES: dict[FileTypeName, FileType] = {
     "IQ1_S": FileType(24, "IQ1_S", 1.5625, 16.0, requires_imatrix=True),
     "Q1_0": FileType(40, "Q1_0", 1.125, 16.0),
 }
-"""The bounds lie between what rounding costs and what a wrong conversion does. That costs whole
-nats (rotary halves swapped, a norm left out, another tokenizer), so a bound is four times or more
-what SmolLM2-135M-Instruct showed on 1,024 sampled completion tokens (F16 0.000004, Q8_0 0.0051,
-Q6_K 0.013, Q5_K_M 0.10, Q4_K_M 0.072), or a like share for its bits; a model that small suffers
-more from rounding than larger ones, but a pruned one may suffer more still. Types of two bits and
-fewer ruin models that were not trained for them: their bounds only tell an answer from none."""
+"""The bounds lie between the KL of rounding and that of a wrong conversion, which is several nats
+(rotary halves swapped, a norm left out, another tokenizer). A bound is at least four times the KL
+of SmolLM2-135M-Instruct on 1,024 sampled completion tokens (F16 0.000004, Q8_0 0.0051, Q6_K 0.013,
+Q5_K_M 0.10, Q4_K_M 0.072), or is interpolated by bits. Rounding costs so small a model more than
+larger ones, but may cost a pruned one more still. Types of two bits and fewer ruin models that were
+not trained for them: their bounds only exclude files that generate noise."""
 
 
 def bound_of_bits(bits_per_weight: float) -> float:
@@ -129,7 +128,7 @@ def bound_of_bits(bits_per_weight: float) -> float:
 
 
 def uses_imatrix(name: FileTypeName, setting: Literal["auto", "always", "never"]) -> bool:
-    """Tell whether a file of a type is made with an importance matrix."""
+    """Return whether a file of a type is made with an importance matrix."""
     if name in BASES or setting == "never":
         return False
     return setting == "always" or FILE_TYPES[name].bits < IMATRIX_BELOW_BITS

@@ -1,8 +1,9 @@
 """The importance matrix: how large each input of each weight matrix is on real conversations.
 
-In: a checkpoint and its training conversations. Out: llama.cpp's standard imatrix file, and that
-file read back. Knows nothing of how quantization uses it: an error in a weight whose input is large
-moves the output more, so it is made smaller at the cost of the others.
+An error in a weight whose input is large changes the output more, so quantization keeps it smaller
+at the cost of other weights.
+
+In: a checkpoint and its training conversations. Out: llama.cpp's standard imatrix file.
 
 Shape legend: C input columns of a matrix, T tokens.
 """
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 SUM_SUFFIX, COUNT_SUFFIX = ".in_sum2", ".counts"
 MAX_TEXT_BYTES = 127
-"""Of a text in llama_model_kv_override (llama.cpp 0c1e57098, llama.h)."""
+"""Limit of a text in llama_model_kv_override (llama.cpp 0c1e57098, llama.h)."""
 HEAD = "lm_head.weight"
-"""Left out, as llama.cpp's own tool does: as the embedding it serves two purposes."""
+"""Left out, as by llama.cpp's own tool: a tied head has two kinds of input."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Importance:
 
     Attributes:
         mean_squares: Per GGUF tensor the mean squared input [C], float32.
-        dataset: What it was computed from, in words.
-        num_chunks: From how many sequences.
-        file_name: Of the file that holds it.
+        dataset: Description of the text it was computed on.
+        num_chunks: Number of sequences of that text.
+        file_name: Name of the file that holds it.
     """
 
     mean_squares: Mapping[str, NDArray[np.float32]]
@@ -52,9 +53,9 @@ class Importance:
 
     @property
     def provenance(self) -> dict[str, str | int]:
-        """Keys by which a file tells that it was made with this, as llama.cpp's own tool writes.
+        """Keys of a file that was made with it, as llama.cpp's own tool writes them.
 
-        Source: llama.cpp 0c1e57098, tools/quantize/quantize.cpp: the library writes none of them.
+        Source: llama.cpp 0c1e57098, tools/quantize/quantize.cpp; the library writes none of them.
         """
         values: dict[str, str | int] = {
             "file": _cut(self.file_name),
@@ -74,7 +75,7 @@ def write_importance(
     *,
     label: str,
 ) -> None:
-    """Run a checkpoint over conversations and write what its matrices saw.
+    """Run a checkpoint over conversations and write the mean squares of its matrices' inputs.
 
     Args:
         names: GGUF's names of the checkpoint's tensors.
@@ -101,7 +102,7 @@ def read_importance(path: Path) -> Importance:
     """Read an imatrix file of ours or of llama.cpp's own tool.
 
     Raises:
-        ConversionError: It is none, or it is damaged.
+        ConversionError: It is another kind of file, or damaged.
     """
     from gguf import GGUFReader, Keys
 

@@ -1,15 +1,14 @@
 """The best mix of types for a size: what each tensor costs at each type, measured once.
 
 In: an unquantized file, its checkpoint, an importance matrix and training conversations. Out: the
-types of all tensors of a file of a given size, with the KL to expect. Knows nothing of stages.
+types of all tensors of a file of a given size, and the KL to expect.
 
-For each candidate type llama.cpp makes a file in which every tensor that can has that type. From it
-come, per tensor, the bytes and the error of the tensor's output, the importance matrix being the
-mean square of its input. What an error is worth in KL is measured: each tensor alone is replaced,
-at the type ANCHOR, and KL(checkpoint‖changed) is taken over conversations. KL is quadratic in the
-error, so that a tensor's KL at another type is that at ANCHOR times the ratio of output errors.
-Embedding and head, the largest tensors, whose inputs the importance matrix does not tell, are
-measured at every type.
+For each candidate type llama.cpp makes a file in which every tensor that can has that type. It
+gives each tensor's bytes, and the squared error of its output (with the importance matrix as the
+mean square of the input). Then each tensor alone is replaced by its version of type ANCHOR and
+KL(checkpoint‖changed) is measured over conversations. KL is quadratic in the error, so the KL at
+another type is that at ANCHOR times the ratio of output errors. Embedding and head are not in the
+importance matrix, and are measured at every type.
 
 Shape legend: R rows of a matrix, C columns.
 """
@@ -48,7 +47,7 @@ from quantize.quantization.tensors import (
 )
 
 ANCHOR = "IQ4_NL"
-"""A type that nearly every row can have, coarse enough for its KL to be far above rounding."""
+"""A type that nearly every row can have, with a KL far above float rounding."""
 
 CANDIDATES = (
     ANCHOR,
@@ -63,11 +62,11 @@ CANDIDATES = (
     "Q5_K",
     "Q6_K",
 )
-"""Q4_0 is left out: IQ4_NL is as large and nearer. So are types of two and three bits that take
-llama.cpp minutes per hundred million weights."""
+"""Q4_0 is left out because IQ4_NL has the same size and a lower KL; further types of two and three
+bits because they take llama.cpp minutes per hundred million weights."""
 
 ALIGNMENT_BYTES = 32
-"""Of each tensor in a file (GGUF 3, general.alignment)."""
+"""Alignment of each tensor in a file (GGUF 3, general.alignment)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class MixSource:
 
     Attributes:
         base_path: The checkpoint as an unquantized GGUF file.
-        quantizes_with_imatrix: Whether llama.cpp gets the importance matrix too.
+        quantizes_with_imatrix: Whether llama.cpp quantizes with the importance matrix too.
     """
 
     checkpoint: Checkpoint
@@ -104,11 +103,11 @@ class MixSource:
 
 @dataclass(frozen=True)
 class Measured:
-    """What every tensor costs at every type.
+    """The cost of every tensor at every type.
 
     Attributes:
         options: By GGUF's name of the tensor; the unquantized type is one of them.
-        fixed_bytes: What a file holds besides: header, tokenizer, vectors.
+        fixed_bytes: Size of everything else in a file: header, tokenizer, vectors.
     """
 
     options: Mapping[str, Sequence[Option]]
@@ -125,7 +124,7 @@ class Measured:
         return cls(options, content["fixed_bytes"])
 
     def write(self, path: Path) -> None:
-        """Keep it for further sizes, and for a run that goes on after an interruption."""
+        """Write it, for further sizes and for a resumed run."""
         options = {name: list(map(asdict, of_tensor)) for name, of_tensor in self.options.items()}
         content = {"fixed_bytes": self.fixed_bytes, "options": options}
         write_text_atomically(path, json.dumps(content))
@@ -137,7 +136,7 @@ class Mix:
 
     Attributes:
         num_bytes: Of the whole file.
-        predicted_kl_nats: The sum of what each tensor costs alone.
+        predicted_kl_nats: The sum of the tensors' costs.
     """
 
     types: Mapping[str, str]
@@ -146,14 +145,14 @@ class Mix:
 
     @property
     def file_type(self) -> FileTypeName:
-        """The file type of the commonest quantized type, which the file's header tells."""
+        """The file type of the most common quantized type, for the file's header."""
         names = {FILE_TYPES[name].tensor_type: name for name in reversed(FILE_TYPES)}
         quantized = [one for one in self.types.values() if names.get(one) not in BASES]
         commonest = Counter(quantized or self.types.values()).most_common(1)
         return names[commonest[0][0]]
 
     def per_group(self) -> dict[str, dict[str, int]]:
-        """Count types per kind of tensor, such as attn_q or ffn_down."""
+        """Return counts of types per kind of tensor, such as attn_q or ffn_down."""
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for name, tensor_type in self.types.items():
             groups[name.removesuffix(".weight").rsplit(".", 1)[-1]][tensor_type] += 1
@@ -161,7 +160,7 @@ class Mix:
 
 
 def refuse_too_small(base_path: Path, max_bytes: float, where: object) -> None:
-    """Refuse a size that no file of the model can have, before anything is measured.
+    """Refuse a size that is too small for any file of the model, before anything is measured.
 
     Raises:
         ConfigError: It is too small.
@@ -174,7 +173,7 @@ def refuse_too_small(base_path: Path, max_bytes: float, where: object) -> None:
     )
     if smallest > max_bytes:
         raise ConfigError(
-            "no file of this model can be so small",
+            "a file of this model cannot be that small",
             where=where,
             expected=f"quantize.target_megabytes of at least {math.ceil(smallest / 1e4) / 100:.2f}",
             found=f"{max_bytes / 1e6:g}",
@@ -228,7 +227,7 @@ class _Measurement:
         self._kl_nats: dict[str, dict[str, float]] = defaultdict(dict)
 
     def make_file(self, tensor_type: str, path: Path) -> bool:
-        """Make a file whose tensors have a type if their rows allow it; tell whether any does."""
+        """Make a file whose tensors have a type if their rows allow it; return whether any can."""
         types = {
             one.name: tensor_type if tensor_type in _suitable(one) else one.type
             for one in self._matrices
@@ -256,7 +255,7 @@ class _Measurement:
                 self._kl_nats[name][tensor_type] = self._checkpoint.kl_nats(changes)
 
     def options(self) -> dict[str, list[Option]]:
-        """Return every tensor's options, the measured KL carried over to types by their errors."""
+        """Return every tensor's options, with KL measured or scaled by the ratio of errors."""
         options = {}
         for one in self._matrices:
             kl_nats, errors = self._kl_nats[one.name], self._errors[one.name]
@@ -289,7 +288,7 @@ class _Measurement:
 
 
 def _suitable(tensor: FileTensor) -> list[str]:
-    """Return the candidates whose blocks make up the tensor's rows."""
+    """Return the candidates whose block length divides the tensor's rows."""
     return [name for name in CANDIDATES if tensor.row_length % block_length(name) == 0]
 
 

@@ -1,8 +1,4 @@
-"""The best type of each tensor within a number of bytes.
-
-In: per tensor the types it may have, with their bytes and their cost in KL. Out: one of them each.
-Knows nothing of models or files.
-"""
+"""The best type of each tensor within a number of bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ class Option:
     """A type that a tensor may have.
 
     Attributes:
-        kl_nats: What the whole model loses by it when all other tensors are exact.
+        kl_nats: KL of the whole model when all other tensors are exact.
     """
 
     type: str
@@ -25,15 +21,15 @@ class Option:
 
 
 def choose(options: Mapping[str, Sequence[Option]], max_bytes: int) -> dict[str, Option]:
-    """Choose one option for each tensor, so that the sum of KL is as small as bytes allow.
+    """Return one option for each tensor, with the lowest sum of KL that fits the bytes.
 
-    KL is quadratic in small errors, and errors of different tensors are independent: their sum
-    stands for the whole. Among options on the lower convex hull, the step that saves the most KL
-    per byte is taken first, which is what a Lagrange multiplier for the bytes chooses (Everett
-    1963); a step that no longer fits is left out, and smaller ones fill what is left.
+    KL is quadratic in small errors, and errors of different tensors are independent, so the sum
+    approximates the whole. Among options on the lower convex hull, the step that saves the most KL
+    per byte is taken first, which is the choice of a Lagrange multiplier for the bytes (Everett
+    1963). Steps that no longer fit are skipped for smaller ones.
 
     Raises:
-        ValueError: Even the smallest options take more.
+        ValueError: Even the smallest options take more bytes.
     """
     hulls = {name: _lower_hull(of_tensor) for name, of_tensor in options.items()}
     chosen = {name: hull[0] for name, hull in hulls.items()}
@@ -68,7 +64,7 @@ def _gain(smaller: Option, larger: Option) -> float:
 
 
 def _lower_hull(options: Sequence[Option]) -> list[Option]:
-    """Return the options that some price of a byte makes the best, smallest first."""
+    """Return the options on the lower convex hull of KL over bytes, smallest first."""
     hull: list[Option] = []
     for option in sorted(options, key=lambda one: (one.num_bytes, one.kl_nats)):
         if hull and option.kl_nats >= hull[-1].kl_nats:

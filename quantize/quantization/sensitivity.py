@@ -1,10 +1,7 @@
-"""How far a checkpoint's predictions move when some of its weights are others.
+"""Mean KL(checkpoint‖changed) over conversations when some of a checkpoint's weights are replaced.
 
-In: a checkpoint, conversations and other weights. Out: mean KL(checkpoint‖changed) in nats. Knows
-nothing of GGUF or of why weights change.
-
-Every layer's output is kept for each conversation, so that a change in a late layer does not run
-the early ones again.
+Every layer's output is kept for each conversation, so that for a change in a late layer the early
+ones are not run again.
 
 Shape legend: T tokens of one conversation, V vocabulary.
 """
@@ -37,11 +34,11 @@ class _Conversation:
     """Of each layer."""
     probabilities_TV: Any = None
     entropy_T: Any = None
-    """As `_cross_entropy` gives it, so that its rounding cancels."""
+    """Computed by `_cross_entropy`, so that rounding cancels."""
 
 
 class ChangedCheckpoint:
-    """A checkpoint in memory, in float32, some of whose weights are changed for a moment."""
+    """A checkpoint in memory, in float32, whose weights can be replaced temporarily."""
 
     def __init__(self, checkpoint_dir: Path, sequences: Sequence[list[int]]) -> None:
         """Load the checkpoint and run it over conversations.
@@ -59,14 +56,14 @@ class ChangedCheckpoint:
 
     @cached_property
     def num_tokens(self) -> int:
-        """Predictions over which a KL is the mean."""
+        """Number of predictions that a KL is the mean of."""
         return sum(one.token_ids.shape[1] for one in self._conversations)
 
     def kl_nats(self, changes: Mapping[str, NDArray[np.float32]]) -> float:
         """Return the mean KL(checkpoint‖changed) per token, the whole vocabulary summed.
 
         Args:
-            changes: Other weights by the checkpoint's names; tied ones change together.
+            changes: New weights by the checkpoint's names; tied weights change together.
         """
         import torch
 
@@ -102,7 +99,7 @@ class ChangedCheckpoint:
 
     @contextmanager
     def _skipping(self, first: int, outputs: Sequence[Tensor]) -> Iterator[None]:
-        """Let the layers before `first` give what they gave, without computing it."""
+        """Let the layers before `first` return their kept outputs."""
         try:
             for layer, output in zip(self._layers[:first], outputs, strict=False):
                 layer.forward = lambda *_, _output=output, **__: _output

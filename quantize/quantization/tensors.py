@@ -1,8 +1,4 @@
-"""The types that the tensors of a GGUF file really have.
-
-In: a GGUF file. Out: its tensors, and facts about their types for the user. Knows nothing of
-llama.cpp's recipes: what is told here was read back.
-"""
+"""The types that the tensors of a GGUF file have, read back from the file."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
-"""Both have types of their own in every recipe."""
+"""Every recipe of llama.cpp treats these two differently from other tensors."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +21,8 @@ class FileTensor:
 
     Attributes:
         type: ggml's name of its type.
-        shape: Rows first; a row is what a block of a type must divide.
-        num_bytes: What it takes in the file, without padding.
+        shape: Rows first; blocks of a type divide rows.
+        num_bytes: Its size in the file, without padding.
     """
 
     name: str
@@ -40,7 +36,7 @@ class FileTensor:
         return self.shape[-1]
 
     def num_bytes_as(self, tensor_type: str) -> int:
-        """Return what it would take as another type."""
+        """Return its size as another type."""
         block, block_bytes = _block_size(tensor_type)
         return math.prod(self.shape) // block * block_bytes
 
@@ -51,7 +47,7 @@ class FileTensor:
 
 
 def read_tensors(path: Path) -> list[FileTensor]:
-    """Read what a file's header tells of its tensors."""
+    """Read the tensors' descriptions in a file's header."""
     from gguf import GGUFReader
 
     return [
@@ -66,7 +62,7 @@ def read_tensors(path: Path) -> list[FileTensor]:
 
 
 class TensorValues:
-    """The values of a mapped file's tensors, made when they are asked for."""
+    """The values of a mapped file's tensors, dequantized on access."""
 
     def __init__(self, path: Path) -> None:
         from gguf import GGUFReader
@@ -82,7 +78,7 @@ class TensorValues:
 
 
 def block_length(tensor_type: str) -> int:
-    """Return how many values a block of a type holds; rows consist of whole blocks."""
+    """Return the number of values in a block of a type; rows consist of complete blocks."""
     return _block_size(tensor_type)[0]
 
 
@@ -95,19 +91,16 @@ def _block_size(tensor_type: str) -> tuple[int, int]:
 
 
 def bits_per_weight(path: Path) -> float:
-    """Return what the tensors of a file take, over how many values they hold."""
+    """Return the bits of all tensors of a file over the number of their values."""
     tensors = read_tensors(path)
     num_weights = sum(math.prod(one.shape) for one in tensors)
     return 8 * sum(one.num_bytes for one in tensors) / num_weights
 
 
 def count_fallbacks(tensors: list[FileTensor], tensor_type: str) -> dict[str, int]:
-    """Count the matrices that could not have a type, because their rows are no whole blocks of it.
+    """Count the matrices whose rows are not a multiple of a type's block, by the type they got.
 
-    Embedding and head are left out: recipes give them other types anyway.
-
-    Returns:
-        How many became what instead, by ggml's name of the type.
+    Embedding and head are left out: recipes give them other types in any case.
     """
     block = block_length(tensor_type)
     return dict(
@@ -123,7 +116,7 @@ def describe_tensors(path: Path, tensor_type: str | None) -> dict[str, Any]:
     """Return a file's facts about its tensors' types.
 
     Args:
-        tensor_type: What most of them should have become; None for a file of no such type.
+        tensor_type: The type most of them should have; None for a file without such a type.
     """
     tensors = read_tensors(path)
     return {
@@ -133,7 +126,7 @@ def describe_tensors(path: Path, tensor_type: str | None) -> dict[str, Any]:
 
 
 def explain_fallbacks(path: Path, tensor_type: str) -> str | None:
-    """Say in words how many tensors have other types than the file's name tells, and why."""
+    """Describe how many tensors lack the type in the file's name, and why; None if none does."""
     tensors = read_tensors(path)
     fallbacks = count_fallbacks(tensors, tensor_type)
     if not fallbacks:
@@ -143,5 +136,5 @@ def explain_fallbacks(path: Path, tensor_type: str) -> str | None:
     became = ", ".join(f"{count} {name}" for name, count in fallbacks.items())
     return (
         f"{sum(fallbacks.values())} of {len(tensors)} tensors are not {tensor_type} but {became}: "
-        f"rows of {' and '.join(map(str, rows))} are no multiple of {block}"
+        f"rows of {' and '.join(map(str, rows))} are not a multiple of {block}"
     )

@@ -1,1 +1,1 @@
-"""What is said of the finished files: a card with a table and a picture."""
+"""The report on the finished files: a model card with tables and a plot."""

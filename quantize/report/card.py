@@ -1,8 +1,4 @@
-"""The model card beside the GGUF files.
-
-In: the manifests of the run and the verified files' facts. Out: README.md as text, with the front
-matter that Hugging Face reads. Knows nothing of GGUF.
-"""
+"""The model card of the GGUF files: README.md with the front matter that Hugging Face reads."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from typing import Any, get_args
 from potstill.schema import Split
 from potstill.tables import conversation_paths, read_conversation_batches
 from quantize.report.pareto import Facts
-from quantize.report.table import cost_table, nearness_table
+from quantize.report.table import cost_table, distance_table
 
 UNKNOWN = "not stated"
 PLOT_NAME = "quality.png"
@@ -35,7 +31,7 @@ def write_card(
     Args:
         files: Facts of the files, as in the manifest.
         student: Facts of the student's manifest.
-        num_verification_tokens: On how many tokens the files were measured.
+        num_verification_tokens: Number of tokens the files were measured on.
     """
     teacher = student["teacher"]
     license = teacher_license(Path(teacher["path"]))
@@ -51,31 +47,31 @@ Made with potstill by knowledge distillation.
 - Student: {student["num_parameters"]:,} parameters, {student["num_layers"]} layers, trained by
   method "{student["method"]}"
 - Training prompts from: {sources}; their license: {licenses}
-- Closeness to the teacher on held-out conversations, before quantization:
-  {_closeness(student["evaluation"]["trained"])}
+- Distance from the teacher on held-out conversations, before quantization:
+  {_distance(student["evaluation"]["trained"])}
 
 ## Files
 
-Each file was loaded with llama.cpp and compared with the checkpoint it was made from: every tensor
-and every key, the token ids of hostile texts and of chats, a stop wherever the checkpoint stops,
-and the distributions of the next token on {num_verification_tokens:,} tokens of held-out
-conversations. The recommended file is in bold.
+Each file was loaded with llama.cpp and compared with the checkpoint it was made from: vocabulary,
+chat template and end tokens, the token ids of hostile texts and of chats, and the distributions of
+the next token on {num_verification_tokens:,} tokens of held-out conversations. The recommended file
+is in bold.
 
 ![Quality against bytes]({PLOT_NAME})
 
 {cost_table(files, recommended)}
 
-Bits per weight are measured: small models keep some tensors at more bits than a type's name says.
-Speeds are those of this machine at that time, a prompt of 512 tokens and 64 tokens decoded one by
-one; memory is the peak of a process that only does that, Python included.
+Bits per weight are measured: in small models some tensors have more bits than the type's name
+suggests. Speeds were measured on the machine that made the files, with a prompt of 512 tokens and
+64 tokens decoded one by one; memory is the peak of a process that does only that, Python included.
 
-### Nearness to the checkpoint
+### Distance from the checkpoint
 
-{nearness_table(files, recommended)}
+{distance_table(files, recommended)}
 
 KL(checkpoint‖file) per token over the whole vocabulary, as llama.cpp's perplexity tool defines it;
-Δp is the change of the probability of the token that really follows. A file whose mean KL is beyond
-its bound is refused.
+Δp is the change of the probability of the actual next token. A file whose mean KL is beyond its
+bound is refused.
 
 ## Use
 
@@ -84,7 +80,7 @@ its bound is refused.
 
 
 def _front_matter(teacher: str, license: str) -> str:
-    """Return what Hugging Face reads; a teacher that is no repository there is not its base."""
+    """Return the front matter; only a teacher that is a repository there is its base model."""
     tags = ("gguf", "llama.cpp", "knowledge-distillation", "potstill", "conversational")
     return "\n".join(
         [
@@ -114,14 +110,14 @@ def teacher_license(checkpoint_dir: Path) -> str:
 
 
 def _parameters(count: int) -> str:
-    """Say how many there are; 0 is that of a served teacher whose weights were not at hand."""
+    """Return the number of parameters in words; nothing for 0, a served teacher's."""
     return f", {count:,} parameters" if count else ""
 
 
-def _closeness(evaluation: Mapping[str, Any]) -> str:
+def _distance(evaluation: Mapping[str, Any]) -> str:
     if evaluation["kl_nats"] is None:
         return (
-            "not comparable token by token, the student has a tokenizer of its own; "
+            "not comparable token by token, because the student has its own tokenizer; "
             f"{evaluation['nats_per_token']:.4f} nats per token of its own"
         )
     return (

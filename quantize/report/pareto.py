@@ -1,7 +1,4 @@
-"""Which files are worth their bytes.
-
-In: facts of the files. Out: whether another file beats them. Knows nothing of pictures.
-"""
+"""The files that are not both larger and further from the checkpoint than another."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Facts = Mapping[str, Any]
-"""A file's, as in the manifest."""
+"""Facts of a file, as in the manifest."""
 
 
 def mark_pareto_fronts(files: Iterable[Facts]) -> list[dict[str, Any]]:
-    """Return the files, each told whether another of its model is both smaller and nearer."""
+    """Return the files with `on_pareto_front`: no file of that model is smaller and closer."""
     listed = list(files)
     fronts = [
         file["name"]
@@ -24,10 +21,7 @@ def mark_pareto_fronts(files: Iterable[Facts]) -> list[dict[str, Any]]:
 
 
 def pareto_front(files: Sequence[Facts]) -> list[Facts]:
-    """Return the files of one model that are not both larger and worse than another, by size.
-
-    Worse is a higher mean KL; of files that are alike in both, the first counts.
-    """
+    """Return the files of one model with a lower mean KL than every smaller file, by size."""
     front: list[Facts] = []
     for file in sorted(files, key=lambda one: (one["bytes"], one["kl_to_checkpoint_nats"])):
         if not front or file["kl_to_checkpoint_nats"] < front[-1]["kl_to_checkpoint_nats"]:

@@ -1,7 +1,4 @@
-"""Quality against bytes, drawn.
-
-In: facts of the files. Out: one PNG. Knows nothing of models.
-"""
+"""A plot of KL over size."""
 
 from __future__ import annotations
 
@@ -12,10 +9,10 @@ from potstill.files import disk_errors, replacing
 from quantize.report.pareto import Facts
 
 COLORS = {"student": "#0072b2", "teacher": "#d55e00"}
-"""Told apart by the color-blind too (Okabe & Ito 2008)."""
+"""Distinguishable for color-blind readers (Okabe & Ito 2008)."""
 
 LOWEST_KL_NATS = 1e-8
-"""Where files are drawn that are nearer than this: a logarithm has no zero."""
+"""Lower KL is drawn here: a logarithmic axis has no zero."""
 
 
 def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> None:
@@ -52,7 +49,7 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
                 capsize=2,
                 linewidth=0.8,
             )
-            # Below the front there are no points, and the student's is the crowded one.
+            # The student has most files: its labels go below the front, where no points are.
             below = on_front and role == "student"
             panel.annotate(
                 file["type"],

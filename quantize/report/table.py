@@ -1,7 +1,4 @@
-"""All figures of the files as Markdown tables.
-
-In: facts of the files. Out: text. Knows nothing of how they were measured.
-"""
+"""All figures of the files as Markdown tables."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from quantize.report.pareto import Facts
 
 Column = tuple[str, Callable[[Facts], str]]
 
-NEARNESS: tuple[Column, ...] = (
+DISTANCE: tuple[Column, ...] = (
     (
         "KL, nats",
         lambda f: f"{f['kl_to_checkpoint_nats']:.6f} ± {f['kl_standard_error_nats']:.6f}",
@@ -38,13 +35,13 @@ COST: tuple[Column, ...] = (
 )
 
 
-def nearness_table(files: Sequence[Facts], recommended: str) -> str:
-    """Return how near each file is to its checkpoint."""
-    return _table(files, recommended, NEARNESS)
+def distance_table(files: Sequence[Facts], recommended: str) -> str:
+    """Return the table of each file's distance from its checkpoint."""
+    return _table(files, recommended, DISTANCE)
 
 
 def cost_table(files: Sequence[Facts], recommended: str) -> str:
-    """Return what each file takes, and whether another of its model is both smaller and nearer."""
+    """Return the table of each file's size, speed and memory."""
     return _table(files, recommended, COST)
 
 

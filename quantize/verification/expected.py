@@ -1,8 +1,4 @@
-"""What a checkpoint's tokenizer answers, which every GGUF file's tokenizer must answer too.
-
-In: a checkpoint's tokenizer and chats. Out: token ids of chats and of hostile texts, special
-tokens, chat template. Knows nothing of weights or GGUF.
-"""
+"""What a checkpoint's tokenizer returns, and every GGUF file's tokenizer must return too."""
 
 from __future__ import annotations
 
@@ -31,7 +27,7 @@ class Expected:
     """What a GGUF file of the checkpoint must do.
 
     Attributes:
-        encoded, decoded: Token ids, and the text that they are.
+        encoded, decoded: Token ids, and their text.
     """
 
     vocab_size: int
@@ -52,11 +48,9 @@ def read_expected(
     vocab_size: int,
     chats: Sequence[list[Message]],
 ) -> Expected:
-    """Ask the checkpoint's tokenizer for what a file's tokenizer must answer.
+    """Return what a file's tokenizer must return for chats, hostile texts and added tokens.
 
-    Beside the given chats and texts it is asked for hostile ones, and for every added token.
-    llama.cpp applies no Unicode normalization: for tokenizers that do (NFC) all are compared in
-    normal form.
+    llama.cpp does not normalize Unicode: with tokenizers that do (NFC), texts are normalized first.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
     form = unicodedata.normalize if normalizer is not None and _is_nfc(normalizer) else _as_is
@@ -69,7 +63,7 @@ def read_expected(
     anchor = text_anchor(tokenizer)
     texts = [anchor + form("NFC", text) for text in (*HOSTILE_TEXTS, *added)]
     text_token_ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    # transformers takes a space away that some tokenizers put before a text, but not after a token.
+    # At the start of a text transformers removes the space that some tokenizers put there.
     before = [token for token in (tokenizer.eos_token_id,) if token is not None]
     encoded = [before + ids for ids in text_token_ids]
     return Expected(
@@ -87,7 +81,7 @@ def read_expected(
 
 
 def _renders(tokenizer: Any, chat: list[Message]) -> bool:  # noqa: ANN401
-    """Tell whether the chat template takes a chat: some refuse system messages."""
+    """Return whether the chat template accepts a chat: some refuse system messages."""
     if tokenizer.chat_template is None:
         return False
     try:

@@ -1,8 +1,7 @@
-"""Texts and chats on which tokenizers are known to differ, to prove that two of them do not.
+"""Texts and chats on which tokenizers are known to differ, to show that two of them do not.
 
-In: nothing. Out: the same texts and chats each time: scripts, digits, contractions, white space,
-emoji sequences, combining marks, control characters, long runs, code, and what only looks like a
-special token. Knows nothing of tokenizers.
+Scripts, digits, contractions, white space, emoji sequences, combining marks, control characters,
+long runs, code, and texts that look like special tokens.
 """
 # ruff: noqa: RUF001  (look-alike characters are the point)
 

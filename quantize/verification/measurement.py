@@ -1,8 +1,5 @@
 """The figures of a GGUF file, as llama.cpp's perplexity tool defines them.
 
-In: what was measured on each token. Out: means, percentiles and their names in the manifest.
-Knows nothing of engines.
-
 Shape legend: T predicted tokens of all conversations in order.
 """
 
@@ -24,44 +21,44 @@ class Measurement:
 
     num_parameters: int
     bits_per_weight: float
-    """Of all tensors together; the tokenizer does not count."""
+    """Of all tensors together, without the tokenizer."""
     kl_to_checkpoint_nats: float
     """Mean KL(checkpoint‖file) per token."""
     kl_standard_error_nats: float
-    """Of the mean; conversations, not tokens, are taken as independent."""
+    """Of the mean, with conversations, not tokens, as independent."""
     kl_median_nats: float
     kl_p99_nats: float
     kl_p999_nats: float
     kl_max_nats: float
     top1_agreement_with_checkpoint: float
-    """Share of tokens where the most probable one of both is the same."""
+    """Share of tokens where both have the same most probable token."""
     mean_delta_p: float
-    """Mean of the file's minus the checkpoint's probability of the token that really follows."""
+    """Mean of the file's minus the checkpoint's probability of the actual next token."""
     rms_delta_p: float
     """Root of the mean of its square."""
     perplexity: float
-    """exp of the mean negative log-probability of the tokens that really follow."""
+    """exp of the mean negative log-probability of the actual next tokens."""
     perplexity_ratio: float
-    """It over the checkpoint's."""
+    """Perplexity over the checkpoint's."""
     prompt_tokens_per_second: float
     decode_tokens_per_second: float
     peak_memory_bytes: int
-    """Of a process that does nothing but load the file, read a prompt and decode."""
+    """Of a process that only loads the file, reads a prompt and decodes."""
 
     @classmethod
     def of(
         cls, answer: dict[str, Any], compared_T: NDArray[Any], sequences: Sequence[dict[str, Any]]
     ) -> Self:
-        """Summarize what a file's process answered.
+        """Summarize the measurements of a file.
 
         Args:
-            answer: What it says of the whole file.
-            compared_T: What it measured on each token (`inspection.COMPARED`).
-            sequences: The held-out conversations, by whose lengths the tokens are told apart.
+            answer: The figures of the whole file.
+            compared_T: The measurements of each token (`inspection.COMPARED`).
+            sequences: The held-out conversations that the tokens belong to, in order.
 
         Source: llama.cpp tools/perplexity/perplexity.cpp, kl_divergence (commit 0c1e57098): linear
-            percentiles, the same RMS and ratio. Unlike there, tokens that the reference gives less
-            than e^-16 count, and standard errors do not take a conversation's tokens as
+            percentiles, the same RMS and ratio. Unlike there, tokens with a reference probability
+            below e^-16 are included, and standard errors do not treat a conversation's tokens as
             independent.
         """
         kl_T = compared_T["kl_nats"]

@@ -1,7 +1,7 @@
-"""What the checkpoint itself does on held-out conversations: the yardstick for every GGUF file.
+"""The checkpoint's own predictions on held-out conversations, the reference for every GGUF file.
 
 In: a checkpoint and the stored conversations. Out: the sequences to measure on, the checkpoint's
-log-probabilities on disk, and how it continues prompts. Knows nothing of GGUF.
+log-probabilities on disk, and its greedy continuations of prompts.
 
 Shape legend: T predicted tokens of all sequences in order, V vocabulary.
 """
@@ -22,11 +22,11 @@ from quantize.conversations import read_tokenized
 from quantize.loading import load_model
 
 NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
-"""Conversations that are continued, and by how many tokens: whether a file generates as it predicts
-shows at once."""
+"""Conversations that are continued, and by how many tokens; an error in generation shows within
+few tokens."""
 
 TOKENS_BEFORE_END = 4
-"""Tokens of an answer that are left out when its end is to be written."""
+"""Tokens left out at the end of an answer, for the model to generate that end."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class HeldOut:
 
     Attributes:
         chats: The prompts' messages.
-        sequences: Per conversation, `token_ids` to feed, the position `start` from which on
-            predictions are read, and the `target_ids` that really follow there, the first answer's
-            first token being the first. The turns after it count too: what a file predicts of a
-            user's turn must be right as well.
+        sequences: Per conversation, `token_ids` to evaluate, the position `start` from which
+            predictions are read, and the `target_ids` that follow there, beginning with the first
+            token of the first answer. Later turns are included, those of the user too: a file must
+            predict them as the checkpoint does.
         num_tokens: T.
     """
 
@@ -52,7 +52,7 @@ class Continuation:
     """The checkpoint's own greedy continuation of a prompt, up to where it stops.
 
     Attributes:
-        margins_nats: By how much each token was more probable than the next best one.
+        margins_nats: Lead of each token over the second most probable one.
     """
 
     prompt_ids: list[int]
@@ -68,7 +68,7 @@ def read_held_out(
     """Take test conversations in stored order until `max_tokens` tokens follow their prompts.
 
     Args:
-        tokenizer: That of a model with other tokens than the teacher's, see `read_tokenized`.
+        tokenizer: See `read_tokenized`.
 
     Raises:
         ConversionError: There are none.
@@ -109,11 +109,11 @@ def write_reference_logprobs(
 ) -> None:
     """Write the checkpoint's log-probabilities [T, V] as float32, computed in float32.
 
-    Rows are streamed to disk: memory holds one conversation's. What `read_continuations` returns is
-    written beside them, before.
+    Rows are streamed to disk: memory holds one conversation's. The continuations that
+    `read_continuations` returns are written first, in the same directory.
 
     Args:
-        label: What to call the checkpoint in the progress.
+        label: Name of the checkpoint in the progress bar.
         stops: The tokens at which it stops.
 
     Raises:
@@ -138,7 +138,7 @@ def write_reference_logprobs(
             f"evaluating the {label} checkpoint", len(held_out.sequences), "conversations"
         ) as progress,
     ):
-        # Written, not mapped: a full disk then is an error and not a bus error.
+        # Written, not mapped: with a mapped file a full disk would be a bus error.
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)  # type: ignore[no-untyped-call]
         for sequence in held_out.sequences:
@@ -151,7 +151,7 @@ def write_reference_logprobs(
 
 
 def read_continuations(logprobs_path: Path) -> list[Continuation]:
-    """Return the checkpoint's continuations, kept beside `logprobs_path`."""
+    """Return the checkpoint's continuations, from the directory of `logprobs_path`."""
     text = _continuations_path(logprobs_path).read_text(encoding="utf-8")
     return [Continuation(**one) for one in json.loads(text)]
 
@@ -161,7 +161,7 @@ def _continuations_path(logprobs_path: Path) -> Path:
 
 
 def _greedy_prompts(held_out: HeldOut, stops: Collection[int]) -> Iterator[list[int]]:
-    """Yield prompts, and each once more with its answer up to where it soon ends."""
+    """Yield prompts, and each again with its answer up to shortly before its end."""
     for sequence in held_out.sequences[:NUM_GREEDY_PROMPTS]:
         prompt_ids, answer_ids = (
             sequence["token_ids"][: sequence["start"] + 1],

@@ -1,1 +1,1 @@
-"""The architectures that can become GGUF: how each is laid out there, and what each refuses."""
+"""The architectures that can become GGUF: their layout, and the settings each refuses."""

@@ -1,7 +1,7 @@
-"""What an architecture has to say about its layout in GGUF, and what most of them say.
+"""How an architecture is laid out in GGUF, with the defaults that most share.
 
 In: a Hugging Face configuration and weights. Out: GGUF hyperparameters and weights in the layout
-llama.cpp expects. Knows nothing of files or tokenizers.
+llama.cpp expects.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Settings = Mapping[str, tuple[object, tuple[object, ...]]]
-"""By the name of a setting: what the configuration says, and what llama.cpp can do."""
+"""By the name of a setting: the configuration's value, and the values llama.cpp supports."""
 
 
 def keep_as_is(name: str, weights: Tensor, config: Any) -> Tensor:  # noqa: ANN401, ARG001
@@ -27,7 +27,7 @@ def keep_as_is(name: str, weights: Tensor, config: Any) -> Tensor:  # noqa: ANN4
 
 
 def nothing_else(config: Any) -> Settings:  # noqa: ANN401, ARG001
-    """Return no settings beside those that are looked at in every architecture."""
+    """Return no settings besides those checked in every architecture."""
     return {}
 
 
@@ -46,7 +46,7 @@ def add_shape(
     """Write a decoder's sizes and rotary embedding into the GGUF header.
 
     Args:
-        context_tokens: Longest sequence the file is right for; None: `max_position_embeddings`.
+        context_tokens: Longest sequence the file supports; None: `max_position_embeddings`.
     """
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(context_tokens or config.max_position_embeddings)
@@ -65,9 +65,9 @@ def add_shape(
 
 
 def add_shape_within_window(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401
-    """Write a decoder's sizes; where a token sees a window only, the window is the longest context.
+    """Write a decoder's sizes; a sliding window, if any, becomes the longest context.
 
-    llama.cpp lets this architecture's tokens see everything: up to the window that is the same.
+    llama.cpp ignores the window of this architecture, which makes no difference up to its length.
     """
     window = config.sliding_window or config.max_position_embeddings
     add_shape(writer, config, context_tokens=min(window, config.max_position_embeddings))
@@ -81,10 +81,10 @@ class Family:
         gguf_arch: Its name in llama.cpp.
         transform: Called with a tensor's checkpoint name, weights and configuration.
         add_hyperparameters: Writes its sizes into the header.
-        activations: What llama.cpp computes between its feed-forward matrices.
-        rope_types: What llama.cpp can scale its rotary embedding by.
-        settings: Returns what else may be set otherwise than llama.cpp can do.
-        needs_head: llama.cpp does not take the embedding where the head is missing.
+        activations: Activation functions that llama.cpp uses for it.
+        rope_types: Scalings of its rotary embedding that llama.cpp supports.
+        settings: Returns further settings of which llama.cpp does not support every value.
+        needs_head: Whether llama.cpp refuses to use the embedding for a missing head.
     """
 
     gguf_arch: str
@@ -99,7 +99,7 @@ class Family:
         """Refuse settings that llama.cpp would ignore silently.
 
         Raises:
-            ConversionError: The configuration asks for one of them.
+            ConversionError: The configuration has one of them.
         """
         activation = getattr(config, "hidden_act", None) or config.hidden_activation
         settings: Settings = {

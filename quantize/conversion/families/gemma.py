@@ -1,7 +1,4 @@
-"""Gemma 3's text model: layers that see a window and layers that see all, in a pattern.
-
-In: configurations and weights. Out: a row of the table of architectures. Knows nothing of files.
-"""
+"""Gemma 3's text model, whose layers alternate between sliding-window and full attention."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LAYERS_OF_27B = 62
-"""The number of layers by which llama.cpp knows Gemma 3 27B, whose attention it scales by another
-size than the head's (commit 0c1e57098, src/models/gemma3.cpp)."""
+"""The number of layers by which llama.cpp recognizes Gemma 3 27B, whose attention is not scaled by
+the size of a head (commit 0c1e57098, src/models/gemma3.cpp)."""
 
 
 def add_one_to_norms(name: str, weights: Tensor, config: Any) -> Tensor:  # noqa: ANN401, ARG001
-    """Add the 1 that Gemma adds to the scale of a norm when it computes.
+    """Add the 1 that Gemma adds to the scale of a norm during evaluation.
 
     Source: transformers 5.19, Gemma3RMSNorm.forward.
     """
@@ -27,7 +24,7 @@ def add_one_to_norms(name: str, weights: Tensor, config: Any) -> Tensor:  # noqa
 
 
 def add_gemma3_shape(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401
-    """Write the sizes, and which layers see a window only."""
+    """Write the sizes, and which layers have a sliding window."""
     add_shape(writer, config)
     is_local = [layer_type == "sliding_attention" for layer_type in config.layer_types]
     if any(is_local):
@@ -38,7 +35,7 @@ def add_gemma3_shape(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401
 
 
 def gemma3_settings(config: Any) -> Settings:  # noqa: ANN401
-    """Refuse another scale of the attention than llama.cpp's, and what it leaves out."""
+    """Refuse an attention scale other than llama.cpp's, and features that llama.cpp lacks."""
     scaled_by = (
         config.hidden_size // config.num_attention_heads
         if config.num_hidden_layers == LAYERS_OF_27B

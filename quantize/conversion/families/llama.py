@@ -1,7 +1,4 @@
-"""Llama and its kin: Llama, Mistral, SmolLM3, and Qwen2 and Qwen3, which keep their rows in order.
-
-In: configurations and weights. Out: rows of the table of architectures. Knows nothing of files.
-"""
+"""Llama and similar architectures: Mistral, SmolLM3, Qwen2 and Qwen3."""
 
 from __future__ import annotations
 
@@ -33,12 +30,12 @@ def permute_query_key(name: str, weights: Tensor, config: Any) -> Tensor:  # noq
 
 
 def no_sliding_window(config: Any) -> Settings:  # noqa: ANN401
-    """Refuse layers that see a window only: llama.cpp lets them see everything."""
+    """Refuse sliding windows, which llama.cpp ignores in this architecture."""
     return {"use_sliding_window": (getattr(config, "use_sliding_window", False), (False, None))}
 
 
 def without_biases(config: Any) -> Settings:  # noqa: ANN401
-    """Refuse biases too: llama.cpp has no place for that of the attention's output."""
+    """Refuse biases too: llama.cpp has none for the attention's output."""
     return {
         **no_sliding_window(config),
         "attention_bias": (config.attention_bias, (False,)),
@@ -47,7 +44,7 @@ def without_biases(config: Any) -> Settings:  # noqa: ANN401
 
 
 def smollm3_settings(config: Any) -> Settings:  # noqa: ANN401
-    """Refuse other layers without rotary embedding than llama.cpp leaves without it."""
+    """Refuse layers without rotary embedding other than every fourth."""
     regular = [
         int((layer + 1) % SMOLLM3_NO_ROPE_INTERVAL != 0)
         for layer in range(config.num_hidden_layers)

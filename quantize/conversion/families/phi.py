@@ -1,7 +1,4 @@
-"""Microsoft's Phi: Phi-1 to Phi-2, and Phi-3 and Phi-4, whose projections are fused.
-
-In: configurations. Out: rows of the table of architectures. Knows nothing of files.
-"""
+"""Microsoft's Phi: Phi-1 to Phi-2, and Phi-3 and Phi-4, whose projections are fused."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def add_phi3_shape(writer: GGUFWriter, config: Any) -> None:  # noqa: ANN401
-    """Write the sizes, and a window of 0, which llama.cpp reads as none, where there is none."""
+    """Write the sizes; without a sliding window, 0, which llama.cpp reads as none."""
     add_shape_within_window(writer, config)
     writer.add_sliding_window(config.sliding_window or 0)
 
 
 def phi_settings(config: Any) -> Settings:  # noqa: ANN401
-    """Refuse normalized queries and keys, and a head that is the embedding."""
+    """Refuse normalized queries and keys, and tied embeddings."""
     return {
         "qk_layernorm": (config.qk_layernorm, (False,)),
         "tie_word_embeddings": (config.tie_word_embeddings, (False,)),

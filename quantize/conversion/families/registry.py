@@ -1,9 +1,7 @@
-"""The architectures that can become GGUF, by the names that transformers gives them.
+"""The architectures that can become GGUF, by their names in transformers.
 
-In: an architecture's name. Out: its row. Knows nothing of files, tokenizers or quantization.
-
-To add one: a row here, in a module of its kin what it does otherwise than others, and a case in the
-tests that compare it with the Hugging Face model and with llama.cpp's converter.
+To add one: a row here, a module for what it does differently, and a case in the tests that compare
+it with the Hugging Face model and with llama.cpp's converter.
 """
 
 from __future__ import annotations

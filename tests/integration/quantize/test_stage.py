@@ -55,7 +55,7 @@ def test_verified_files_are_kept_and_damaged_ones_made_again(tiny_quantize_run, 
     assert made[2:] == ["student-Q4_K_M.gguf", "teacher-Q8_0.gguf"]
 
 
-def test_killed_run_goes_on_and_its_files_verify(tiny_quantize_run):
+def test_a_killed_run_is_resumed_and_its_files_verify(tiny_quantize_run):
     script = (
         "from pathlib import Path; from potstill.rundir import RunDirectory;"
         "from quantize.config import QuantizeConfig; from quantize.stage import run;"
@@ -83,7 +83,7 @@ def test_killed_run_goes_on_and_its_files_verify(tiny_quantize_run):
 
 
 @pytest.mark.usefixtures("one_thread", "few_candidates")
-def test_a_size_gets_the_best_mix_and_says_what_it_is(tiny_quantize_run):
+def test_a_size_gets_a_mix_with_its_facts(tiny_quantize_run):
     changes = STUDENT_ONLY | {"types": ("Q4_0",), "target_megabytes": (0.28,)}
     manifest = run(CONFIG.model_copy(update=changes), tiny_quantize_run)
     stock, mix = manifest.facts["files"]

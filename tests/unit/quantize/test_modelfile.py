@@ -36,7 +36,7 @@ def test_plain_template_is_written_in_go_with_its_default_system_message(tokeniz
     assert text == EXPECTED
 
 
-def test_chats_with_tools_do_not_stand_against_a_translation(tokenizer):
+def test_chats_with_tools_do_not_prevent_a_translation(tokenizer):
     call = Message(role="assistant", content="", tool_calls='[{"type": "function"}]')
     result = Message(role="tool", content="4", tool_call_id="call_0")
     text = write_modelfile("student-Q4_K_M.gguf", tokenizer, ["<|im_end|>"], [[USER, call, result]])
@@ -61,7 +61,7 @@ def test_translation_renders_what_the_checkpoint_renders(chat, tokenizer):
     ],
     ids=["changes content", "depends on the position", "text that Go would read"],
 )
-def test_other_templates_are_left_out(old, new, tokenizer):
+def test_other_templates_are_not_translated(old, new, tokenizer):
     tokenizer.chat_template = tokenizer.chat_template.replace(old, new)
     text = write_modelfile("student-F16.gguf", tokenizer, ["<|im_end|>"], CHATS)
     assert "TEMPLATE left out" in text

@@ -49,7 +49,7 @@ def test_files_card_and_modelfile_are_made_and_described(tiny_quantize_run, capf
     assert "llama_" not in capfd.readouterr().err
 
 
-def test_absent_teacher_does_not_matter_when_it_gets_no_files(make_checkpoint, make_run):
+def test_a_missing_teacher_does_not_matter_when_it_gets_no_files(make_checkpoint, make_run):
     teacher_dir = make_checkpoint("teacher")
     tiny_run = make_run(make_checkpoint("student"), teacher_dir)
     shutil.rmtree(teacher_dir)
@@ -129,7 +129,7 @@ def test_impossible_configuration_is_refused(changes):
         QuantizeConfig(**changes)
 
 
-def test_a_size_may_be_one_number_and_recommended_by_its_name():
+def test_a_size_may_be_a_single_number_and_recommended_by_name():
     config = QuantizeConfig(target_megabytes=60.5, recommended="60.5MB")
     assert config.mixes == {"60.5MB": 60.5e6}
     assert QuantizeConfig.model_validate(config.to_json()) == config

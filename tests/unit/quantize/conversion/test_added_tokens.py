@@ -25,23 +25,23 @@ def tokenizer(tokenizer_dir):
         ("<|not closed", False, TokenType.USER_DEFINED),
     ],
 )
-def test_what_looks_special_is_not_shown(content, special, kind):
+def test_tokens_that_look_special_are_control_tokens(content, special, kind):
     assert token_type({"content": content, "special": special}) is kind
 
 
-def test_spaces_are_spaces_in_tokens_that_are_found_in_normalized_text():
+def test_normalized_added_tokens_have_ordinary_spaces():
     assert token_text({"content": "▁▁x", "normalized": True}) == "  x"
     assert token_text({"content": "▁▁x", "normalized": False}) == "▁▁x"
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("student", "student"), ("Phi-3-mini", "Phi 3-mini"), ("phi3", "phi 3")]
+    ("name", "wanted"), [("student", "student"), ("Phi-3-mini", "Phi 3-mini"), ("phi3", "phi 3")]
 )
-def test_a_name_does_not_make_llama_cpp_take_white_space(tokenizer, name, told):
-    assert name_for_stripping(tokenizer, name) == told
+def test_a_name_does_not_make_llama_cpp_strip_white_space(tokenizer, name, wanted):
+    assert name_for_stripping(tokenizer, name) == wanted
 
 
-def test_a_name_makes_llama_cpp_take_white_space_where_the_tokenizer_does(tokenizer):
+def test_a_name_makes_llama_cpp_strip_white_space_as_the_tokenizer_does(tokenizer):
     others = (token for token in tokenizer.added_tokens_decoder.values() if not token.special)
     texts = ["</s>", "<|im_start|>", "<|im_end|>", *(token.content for token in others)]
     tokens = [AddedToken(text, rstrip=True, normalized=False, special=True) for text in texts]
@@ -51,9 +51,9 @@ def test_a_name_makes_llama_cpp_take_white_space_where_the_tokenizer_does(tokeni
     assert name_for_stripping(tokenizer, "Phi-3-mini") == "Phi-3-mini"
 
 
-def test_white_space_that_llama_cpp_cannot_take_is_refused(tokenizer):
+def test_stripping_that_llama_cpp_lacks_is_refused(tokenizer):
     token = AddedToken("<mask>", lstrip=True, normalized=False, special=True)
     tokenizer.add_special_tokens({"additional_special_tokens": [token]})
-    with pytest.raises(ConversionError, match="take the white space") as caught:
+    with pytest.raises(ConversionError, match="strip white space") as caught:
         name_for_stripping(tokenizer, "student")
     assert caught.value.found == "<mask>"

@@ -25,11 +25,11 @@ def test_a_single_step_needs_no_sequence(content):
     assert find_pre_tokenizer(content | {"pre_tokenizer": step}, "here") == "gpt-2"
 
 
-def test_whole_words_are_tokens_as_they_are_only_where_llama_cpp_takes_them_so(content):
+def test_ignored_merges_are_refused_unless_llama_cpp_ignores_them(content):
     content["model"]["ignore_merges"] = True
     steps = {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS["llama-bpe"]}
     assert find_pre_tokenizer(content | {"pre_tokenizer": steps}, "here") == "llama-bpe"
-    with pytest.raises(ConversionError, match="words that are tokens as they are"):
+    with pytest.raises(ConversionError, match="keeps words that are tokens"):
         find_pre_tokenizer(content, "here")
 
 
@@ -41,7 +41,7 @@ def test_whole_words_are_tokens_as_they_are_only_where_llama_cpp_takes_them_so(c
         ({"normalizer": {"type": "Lowercase"}}, "normalizer Lowercase"),
     ],
 )
-def test_others_are_refused_with_what_they_are(content, changes, found):
+def test_other_pre_tokenizers_are_refused_by_name(content, changes, found):
     with pytest.raises(ConversionError, match="tokenizer") as caught:
         find_pre_tokenizer(content | changes, "here")
     assert found in str(caught.value.found)

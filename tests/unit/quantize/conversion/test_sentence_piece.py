@@ -34,7 +34,7 @@ def test_earlier_merges_have_higher_scores_however_they_are_written():
     ],
     ids=["Gemma", "Phi 3", "Llama 2", "Mistral"],
 )
-def test_spaces_before_a_text_are_told(normalizer, pre, rule):
+def test_the_rule_for_spaces_before_a_text_is_found(normalizer, pre, rule):
     content = {"normalizer": normalizer, "pre_tokenizer": pre}
     assert find_space_rule(content, "here") == rule
 
@@ -53,5 +53,5 @@ def test_other_treatments_of_spaces_are_refused():
         ({"type": "Unigram", "byte_fallback": True}, False),
     ],
 )
-def test_bytes_for_unknown_characters_mark_the_kind(model, is_one):
+def test_byte_fallback_marks_sentence_piece(model, is_one):
     assert is_sentence_piece({"model": model}) == is_one

@@ -34,7 +34,7 @@ def test_rows_beyond_the_tokenizer_are_unused_tokens(make_checkpoint, tmp_path):
     assert TokenType.UNUSED not in types[: len(tokenizer)]
 
 
-def test_another_kind_than_bpe_is_refused():
+def test_tokenizers_other_than_bpe_are_refused():
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

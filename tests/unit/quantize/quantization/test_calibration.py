@@ -22,7 +22,7 @@ def conversations_dir(tmp_path, tokenizer_dir, talk, write_conversations):
     return directory, lengths
 
 
-def test_training_conversations_are_taken_whole_until_there_are_enough_tokens(conversations_dir):
+def test_complete_training_conversations_are_read_until_there_are_enough_tokens(conversations_dir):
     directory, lengths = conversations_dir
     found = read_calibration(directory, lengths[0] + 5, 500)
     assert [len(one) for one in found.sequences] == [lengths[0], 5]
@@ -35,7 +35,7 @@ def test_conversations_are_cut_at_the_models_context(conversations_dir):
     assert max(map(len, read_calibration(directory, 10**6, 9).sequences)) == 9
 
 
-def test_other_conversations_can_be_asked_for(conversations_dir):
+def test_conversations_can_be_skipped(conversations_dir):
     directory, lengths = conversations_dir
     later = read_calibration(directory, 10**6, 500, skip_tokens=1)
     assert [len(one) for one in later.sequences] == lengths[1:]
@@ -43,7 +43,7 @@ def test_other_conversations_can_be_asked_for(conversations_dir):
     assert len(everything.sequences) == len(lengths), "rather the same ones than none"
 
 
-def test_text_is_put_into_another_tokenizers_tokens(conversations_dir, tokenizer_dir):
+def test_text_is_tokenized_with_another_tokenizer(conversations_dir, tokenizer_dir):
     directory, lengths = conversations_dir
     tokenizer = load_tokenizer(tokenizer_dir)
     again = read_calibration(directory, 10**6, 500, tokenizer=tokenizer)

@@ -9,7 +9,8 @@ from gguf import GGUFReader
 from llama_cpp._ggml import libggml
 
 from potstill.errors import ConversionError
-from potstill.processor import has_amx
+from potstill.llama.context import Context, measuring_params
+from potstill.llama.model import LlamaModel
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.imatrix import read_importance, write_importance
 
@@ -60,26 +61,10 @@ def mean_squares_of_llama_cpp(path, token_ids):
         return True
 
     callback = llama_cpp.ggml_backend_sched_eval_callback(collect)
-    model_params = llama_cpp.llama_model_default_params()
-    model_params.use_extra_bufts = not has_amx()
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx = params.n_batch = params.n_ubatch = params.n_outputs_max = 64
-    params.n_threads = params.n_threads_batch = 1
-    params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
-    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params = measuring_params(64, 1)
     params.cb_eval = callback
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
-    context = llama_cpp.llama_init_from_model(model, params)
-    batch = llama_cpp.llama_batch_init(len(token_ids), 0, 1)
-    batch.n_tokens = len(token_ids)
-    for index, token in enumerate(token_ids):
-        batch.token[index], batch.pos[index] = token, index
-        batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
-        batch.logits[index] = True  # else the last layer's MLP sees one token only
-    assert llama_cpp.llama_decode(context, batch) == 0
-    llama_cpp.llama_batch_free(batch)
-    llama_cpp.llama_free(context)
-    llama_cpp.llama_model_free(model)
+    with LlamaModel(path, for_measurement=True) as model, Context(model, params) as context:
+        context.decode(token_ids, 0, 0)  # all logits: else the last layer's MLP sees one token only
     return found
 
 
@@ -145,6 +130,6 @@ def test_a_damaged_file_is_refused(make_base):
         read_importance(path)
 
 
-def test_an_unquantized_file_is_no_importance_matrix(make_base):
+def test_a_model_is_not_an_importance_matrix(make_base):
     with pytest.raises(ConversionError, match="importance matrix cannot be read"):
         read_importance(make_base().base_path)

@@ -60,7 +60,7 @@ def test_weights_go_back_into_the_checkpoints_order(source, calibration):
         np.testing.assert_array_equal(weights, source.checkpoint.load(their_name))
 
 
-def test_what_was_measured_is_kept(tmp_path):
+def test_measurements_are_written_and_read(tmp_path):
     measured = Measured({"tensor": [Option("Q8_0", 40, 0.25)]}, 7)
     measured.write(tmp_path / "measured.json")
     assert Measured.read(tmp_path / "measured.json") == measured

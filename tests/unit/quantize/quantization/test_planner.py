@@ -31,7 +31,7 @@ def best(options, max_bytes):
 
 @settings(max_examples=60, deadline=None)
 @given(instances, st.integers(0, 120))
-def test_the_choice_fits_and_is_the_best_of_all_for_its_own_size(instance, spare):
+def test_the_choice_fits_and_is_optimal_for_its_size(instance, spare):
     options = named(instance)
     smallest = sum(min(one.num_bytes for one in of_tensor) for of_tensor in options.values())
     chosen = choose(options, smallest + spare)
@@ -46,7 +46,7 @@ def test_the_choice_fits_and_is_the_best_of_all_for_its_own_size(instance, spare
     assert kl_nats <= best(options, max(smallest + spare - largest_step, smallest)) + 1e-9
 
 
-def test_bytes_go_where_they_save_the_most():
+def test_bytes_are_spent_where_they_save_the_most_kl():
     options = {
         "sensitive": [Option("Q4", 40, 0.9), Option("Q8", 80, 0.1)],
         "robust": [Option("Q4", 40, 0.02), Option("Q8", 80, 0.01)],
@@ -55,7 +55,7 @@ def test_bytes_go_where_they_save_the_most():
     assert {name: one.type for name, one in chosen.items()} == {"sensitive": "Q8", "robust": "Q4"}
 
 
-def test_a_type_that_is_larger_and_no_better_is_never_taken():
+def test_a_larger_type_without_lower_kl_is_never_chosen():
     options = {"tensor": [Option("Q4", 40, 0.5), Option("bad", 50, 0.6), Option("Q8", 80, 0.1)]}
     assert choose(options, 60)["tensor"].type == "Q4"
 

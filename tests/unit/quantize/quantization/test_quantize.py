@@ -59,7 +59,7 @@ def make_quantized(make_checkpoint, tmp_path):
         (40, "Q8_0", "F16"),
     ],
 )
-def test_rows_of_no_whole_blocks_fall_back_to_larger_types(
+def test_rows_of_incomplete_blocks_fall_back_to_larger_types(
     make_checkpoint, tmp_path, width, gguf_type, down_type
 ):
     """What the train stage warns of when it makes MLPs narrower: down_proj's rows are the MLP."""
@@ -71,18 +71,18 @@ def test_rows_of_no_whole_blocks_fall_back_to_larger_types(
     assert types["blk.0.ffn_down.weight"] == down_type
 
 
-def test_an_importance_matrix_moves_weights_and_is_told_in_the_file(make_quantized):
+def test_an_importance_matrix_changes_weights_and_is_recorded_in_the_file(make_quantized):
     plain, _ = make_quantized("Q4_0", with_imatrix=False)
     weighted, imatrix_path = make_quantized("Q4_0", with_imatrix=True)
     readers = [GGUFReader(path) for path in (plain, weighted)]
     first, second = ({one.name: one.data for one in reader.tensors} for reader in readers)
     name = "blk.0.ffn_up.weight"
     assert (first[name] != second[name]).any()
-    told = {key: field.contents() for key, field in readers[1].fields.items()}
-    assert told["quantize.imatrix.file"] == imatrix_path.name
-    assert "training conversations" in told["quantize.imatrix.dataset"]
-    assert told["quantize.imatrix.entries_count"] == 7
-    assert told["quantize.imatrix.chunks_count"] == 1
+    fields = {key: field.contents() for key, field in readers[1].fields.items()}
+    assert fields["quantize.imatrix.file"] == imatrix_path.name
+    assert "training conversations" in fields["quantize.imatrix.dataset"]
+    assert fields["quantize.imatrix.entries_count"] == 7
+    assert fields["quantize.imatrix.chunks_count"] == 1
     assert not any(key.startswith("quantize.") for key in readers[0].fields)
 
 

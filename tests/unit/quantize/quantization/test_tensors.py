@@ -20,7 +20,7 @@ def quantized(make_base, tmp_path):
     return base, path
 
 
-def test_fallbacks_are_told_as_they_are_in_the_file(quantized):
+def test_fallbacks_are_those_of_the_file(quantized):
     _, path = quantized
     facts = describe_tensors(path, "Q4_K")
     assert facts["fallbacks"] == {"Q5_0": 11, "Q8_0": 1}
@@ -28,7 +28,7 @@ def test_fallbacks_are_told_as_they_are_in_the_file(quantized):
     assert facts["tensor_types"]["Q6_K"] + facts["tensor_types"].get("Q4_K", 0) == 2
     assert sum(facts["tensor_types"].values()) == 20
     assert explain_fallbacks(path, "Q4_K") == (
-        "12 of 20 tensors are not Q4_K but 11 Q5_0, 1 Q8_0: rows of 64 are no multiple of 256"
+        "12 of 20 tensors are not Q4_K but 11 Q5_0, 1 Q8_0: rows of 64 are not a multiple of 256"
     )
 
 

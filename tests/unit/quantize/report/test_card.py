@@ -42,7 +42,7 @@ def test_the_recommended_file_stands_out(card):
     assert "| student-Q8_0.gguf | 145,000,000 | 6.17 | 1,234 | 45.7 | 234 | no |" in text
 
 
-def test_every_figure_of_nearness_is_told(card):
+def test_every_figure_is_in_the_card(card):
     row = (
         "| **student-Q4_K_M.gguf** | 0.071000 ± 0.007100 | 0.2 | 0.035500 | 0.3550 | 0.7100 "
         "| 1.4200 | 90.00% | -0.100% | 5.000% | 24.500 | 1.0123 |"
@@ -68,10 +68,10 @@ def test_the_front_matter_is_what_hugging_face_reads(model, base, card):
     assert {"gguf", "knowledge-distillation"} <= set(data.tags)
 
 
-def test_closeness_is_said_where_it_can_be_measured(card):
+def test_the_distance_from_the_teacher_is_in_the_card(card):
     assert "KL 0.5000 nats per token, top-1 agreement 75.0%" in card()
     own = {"kl_nats": None, "top1_agreement": None, "nats_per_token": 1.25}
-    assert "a tokenizer of its own; 1.2500 nats per token of its own" in card(own)
+    assert "its own tokenizer; 1.2500 nats per token of its own" in card(own)
 
 
 def test_a_served_teacher_of_unknown_size_gets_none(card):

@@ -8,7 +8,7 @@ def test_a_file_that_is_larger_and_worse_is_not_on_the_front(files):
     assert [file["name"] for file in front] == ["student-Q4_K_M", "student-F16"]
 
 
-def test_each_models_files_have_a_front_of_their_own(files):
+def test_each_model_has_its_own_front(files):
     marked = {file["name"]: file["on_pareto_front"] for file in files}
     assert marked == {
         "student-F16": True,
@@ -18,7 +18,7 @@ def test_each_models_files_have_a_front_of_their_own(files):
     }
 
 
-def test_of_files_that_are_alike_one_counts():
+def test_of_equal_files_one_is_on_the_front():
     alike = [file_facts("student-Q5_0", 10, 0.1), file_facts("student-Q5_K_M", 10, 0.1)]
     assert pareto_front(alike) == alike[:1]
 

@@ -70,7 +70,7 @@ def test_probabilities_and_perplexities_are_of_the_tokens_that_follow(measured, 
     assert measured.top1_agreement_with_checkpoint == compared_T["same_top"].mean()
 
 
-def test_what_the_whole_file_takes_is_handed_on(measured):
+def test_size_speed_and_memory_are_rounded(measured):
     assert measured.bits_per_weight == 6.168
     assert measured.prompt_tokens_per_second == 512.35
     assert measured.decode_tokens_per_second == 12.34

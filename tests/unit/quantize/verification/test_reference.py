@@ -46,7 +46,7 @@ def test_what_follows_the_first_answer_is_predicted_too(stored):
     }
 
 
-def test_a_model_with_other_tokens_is_asked_in_its_own(
+def test_a_model_with_its_own_tokenizer_gets_its_own_tokens(
     tmp_path, make_conversation, write_conversations, tokenizer_dir
 ):
     tokenizer = load_tokenizer(tokenizer_dir)
@@ -77,7 +77,7 @@ def test_a_model_with_other_tokens_is_asked_in_its_own(
     assert held_out.chats == [[asked]]
 
 
-def test_without_a_held_out_conversation_nothing_can_be_verified(
+def test_a_run_without_held_out_conversations_is_refused(
     tmp_path, make_conversation, write_conversations
 ):
     write_conversations(tmp_path, [make_conversation()])

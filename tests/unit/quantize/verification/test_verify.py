@@ -190,7 +190,7 @@ def test_a_wrong_pre_tokenizer_is_caught(verify, monkeypatch):
 
 
 @pytest.mark.slow
-def test_another_continuation_is_refused_unless_it_was_nearly_a_tie(verify, monkeypatch):
+def test_another_continuation_is_refused_unless_it_is_a_near_tie(verify, monkeypatch):
     path, run = verify
     ((*_, wanted),) = [read_continuations(path.with_name("logprobs.npy"))]
     last = len(wanted.token_ids) - 1
