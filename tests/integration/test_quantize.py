@@ -62,14 +62,13 @@ def real_run(teacher_dir, tmp_path, make_conversation, finish_conversations):
 
 
 def test_real_model_becomes_verified_gguf_files(real_run, capfd):
-    config = QuantizeConfig(teacher_types=("Q8_0",), verification_tokens=64, num_threads=1)
+    config = QuantizeConfig(teacher_types=(), verification_tokens=64, num_threads=1)
     manifest = run(config, real_run)
     verify_manifest(real_run.stage_dir("gguf"))
     files = {file["name"]: file for file in manifest.facts["files"]}
-    assert list(files) == ["student-F16", "student-Q8_0", "student-Q4_K_M", "teacher-Q8_0"]
+    assert list(files) == ["student-F16", "student-Q8_0", "student-Q4_K_M"]
     losses = [file["kl_to_checkpoint_nats"] for file in files.values()]
     assert 0 <= losses[0] < losses[1] < losses[2]
-    assert losses[3] == pytest.approx(losses[1], rel=0.01), "equal weights, equal file"
     assert files["student-F16"]["num_parameters"] == 134_515_008
     assert files["student-F16"]["top1_agreement_with_checkpoint"] > 0.98
     stock = files["student-Q4_K_M"]

@@ -27,7 +27,9 @@ def test_types_and_recommendation_follow_the_configuration(tiny_quantize_run):
     manifest = run(CONFIG.model_copy(update=changes), tiny_quantize_run)
     assert [file["name"] for file in manifest.facts["files"]] == ["student-Q6_K", "student-Q8_0"]
     assert manifest.facts["recommended"] == "student-Q8_0"
-    assert not list(tiny_quantize_run.stage_dir("gguf").rglob("*F16*"))
+    assert [file["imatrix"] for file in manifest.facts["files"]] == [False, False]
+    for unwanted in ("*F16*", "*.imatrix.gguf"):
+        assert not list(tiny_quantize_run.stage_dir("gguf").rglob(unwanted))
 
 
 def test_verified_files_are_kept_and_damaged_ones_made_again(tiny_quantize_run, monkeypatch):
@@ -93,13 +95,6 @@ def test_a_size_gets_a_mix_with_its_facts(tiny_quantize_run):
     assert set(mix["mix"]["types"]) >= {"token_embd", "attn_q", "ffn_down"}
     assert 0 < mix["kl_to_checkpoint_nats"] < stock["kl_to_checkpoint_nats"] + 1.0
     assert (tiny_quantize_run.stage_dir("gguf") / "student.imatrix.gguf").is_file()
-
-
-def test_no_importance_matrix_is_made_where_none_is_used(tiny_quantize_run):
-    config = CONFIG.model_copy(update=STUDENT_ONLY | {"types": ("F16", "Q8_0")})
-    manifest = run(config, tiny_quantize_run)
-    assert not list(tiny_quantize_run.stage_dir("gguf").glob("*.imatrix.gguf"))
-    assert [file.get("imatrix") for file in manifest.facts["files"]] == [None, False]
 
 
 @pytest.mark.usefixtures("one_thread")

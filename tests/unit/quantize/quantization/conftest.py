@@ -34,10 +34,10 @@ def calibration() -> Calibration:
 def make_base(make_checkpoint, calibration, tmp_path):
     """Return a function that converts a random checkpoint and computes its importance matrix."""
 
-    def make(base_type: str = "F16", **changes: object) -> Made:
-        directory = make_checkpoint(**changes)
+    def make(base_type: str = "F16", *, name: str = "checkpoint", **changes: object) -> Made:
+        directory = make_checkpoint(name, **changes)
         checkpoint = Checkpoint(directory)
-        base_path, imatrix_path = tmp_path / f"{base_type}.gguf", tmp_path / "imatrix.gguf"
+        base_path, imatrix_path = tmp_path / f"{name}.gguf", tmp_path / f"{name}.imatrix.gguf"
         write_base_gguf(checkpoint, load_tokenizer(directory), base_path, base_type, "tiny")
         arch = checkpoint.family.gguf_arch
         names = gguf_names(checkpoint)
