@@ -10,8 +10,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from compare.judges.config import JudgeConfig
-from compare.measurement.config import CostConfig
+from compare.cost_config import CostConfig
+from compare.judge_config import JudgeConfig
 from potstill.config import Table
 
 ClusterBy = Literal["cluster", "source", "conversation"]

@@ -6,7 +6,7 @@ In: its config and the files' estimate. Out: an estimate. Loads no model.
 from __future__ import annotations
 
 from compare.config import CompareConfig
-from compare.judges.config import LlmJudgeConfig
+from compare.judge_config import LlmJudgeConfig
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.5

@@ -19,7 +19,6 @@ from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
-from compare.answers.inputs import read_asked, settings
 from compare.answers.questions import Question
 from compare.answers.serving import (
     FileSide,
@@ -30,13 +29,10 @@ from compare.answers.serving import (
     endpoint_of,
 )
 from compare.config import CompareConfig, SideConfig
+from compare.inputs import read_asked, settings
 from compare.judges.controls import UNTRAINED
-from compare.judges.decision import decide, judgment_rows
-from compare.judges.examples import examples
-from compare.judges.health import is_sound_so_far
 from compare.judges.panel import Opinion, Panel
-from compare.judges.registration import Registration, register
-from compare.judges.registry import AtHand
+from compare.judges.registry import JudgeResources
 from compare.measurement.heldout import longest_first, prompt_lengths
 from compare.measurement.machine import describe_machine
 from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_evaluation
@@ -46,6 +42,10 @@ from compare.report.page import render_page
 from compare.report.report import Report, build_report
 from compare.report.summary import verdict_sentences
 from compare.report.table import render_table
+from compare.verdict.decision import decide, judgment_rows
+from compare.verdict.examples import examples
+from compare.verdict.health import is_sound_so_far
+from compare.verdict.registration import Registration, register
 from potstill.files import disk_errors, sha256_file, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
@@ -225,7 +225,7 @@ def _judge(
         if panel.asks_teacher():
             wide = serving.with_room(judged_tokens)
             endpoints = stack.enter_context(wide.served({"teacher": sides["teacher"]}))
-        at_hand = AtHand(
+        resources = JudgeResources(
             cache=kept,
             teacher=endpoints.get("teacher"),
             teacher_gguf=run.path(run.reference) if run else None,
@@ -234,7 +234,7 @@ def _judge(
             max_retries=config.max_retries,
             num_threads=config.num_threads,
         )
-        return panel, panel.opinions(at_hand)
+        return panel, panel.opinions(resources)
 
 
 def _prompt_share(answers: Sequence[Answer]) -> float:

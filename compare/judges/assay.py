@@ -35,10 +35,14 @@ class ControlJudged(Value):
     """None when it was left out because an earlier control had failed."""
 
     @property
+    def said(self) -> tuple[Judgment, ...]:
+        """The judgments; none when it was left out."""
+        return self.judgments or ()
+
+    @property
     def decided_clusters(self) -> list[str]:
         """The clusters of the pairs that were decided."""
-        said = self.judgments or ()
-        judged = zip(said, self.clusters, strict=bool(said))
+        judged = zip(self.said, self.clusters, strict=bool(self.said))
         return [cluster for one, cluster in judged if one.score is not None]
 
 

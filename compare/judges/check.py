@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from compare.answers.questions import Check
-from compare.judges.config import CheckJudgeConfig
+from compare.judge_config import CheckJudgeConfig
 from compare.judges.controls import SHUFFLED, TRUNCATED
 from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from compare.judges.reference import measured

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compare.answers.cache import JsonCache
-from compare.judges.config import LikelihoodJudgeConfig
+from compare.judge_config import LikelihoodJudgeConfig
 from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from potstill.files import sha256_bytes
 from potstill.progress import track

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from compare.answers.bounded import gather_bounded
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
-from compare.judges.config import LlmJudgeConfig
+from compare.judge_config import LlmJudgeConfig
 from compare.judges.protocol import Claim, Judgment, Pair, Place, Side, Usage, Vote
 from potstill.progress import Progress, track
 from potstill.schema import Message, Value

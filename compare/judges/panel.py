@@ -16,11 +16,11 @@ from compare.answers.answers import Answer, Role
 from compare.answers.cache import JsonCache
 from compare.answers.questions import Question
 from compare.config import CompareConfig
+from compare.judge_config import JudgeConfig, VotesJudgeConfig
 from compare.judges.assay import IsSound, Judged, work
-from compare.judges.config import JudgeConfig, VotesJudgeConfig
 from compare.judges.controls import KNOWN_WORSE, UNTRAINED, Control, build_controls
 from compare.judges.protocol import Judge, Judgment, Pair
-from compare.judges.registry import TEACHER_JUDGE, AtHand, asks_teacher, build_judge
+from compare.judges.registry import TEACHER_JUDGE, JudgeResources, asks_teacher, build_judge
 from compare.judges.votes import read_votes
 
 
@@ -30,6 +30,12 @@ class Opinion:
 
     pairs: list[Pair]
     judged: Judged
+
+    @property
+    def judged_pairs(self) -> list[tuple[Pair, Judgment]]:
+        """Each pair with its judgment; none of a judge that failed its assay."""
+        said = self.judged.judgments or ()
+        return list(zip(self.pairs, said, strict=bool(said)))
 
 
 class Panel:
@@ -57,7 +63,7 @@ class Panel:
         """Tell whether a judge that is not done yet needs the teacher to be served."""
         return any(asks_teacher(one) and self._stored(one) is None for one in self._judges)
 
-    def opinions(self, at_hand: AtHand) -> list[Opinion]:
+    def opinions(self, resources: JudgeResources) -> list[Opinion]:
         """Return what each judge says.
 
         Raises:
@@ -65,9 +71,9 @@ class Panel:
             ArtifactError: A file of votes cannot be used.
             BackendError: A judge's server does not tell its models.
         """
-        return [self._opinion(config, at_hand) for config in self._judges]
+        return [self._opinion(config, resources) for config in self._judges]
 
-    def _opinion(self, config: JudgeConfig, at_hand: AtHand) -> Opinion:
+    def _opinion(self, config: JudgeConfig, resources: JudgeResources) -> Opinion:
         if isinstance(config, VotesJudgeConfig):
             votes = read_votes(config.path)
             judged = Judged(
@@ -81,7 +87,7 @@ class Panel:
             return Opinion([pair for pair, _ in votes], judged)
         stored = self._stored(config)
         if stored is None:
-            stored = self._ask(build_judge(config, at_hand))
+            stored = self._ask(build_judge(config, resources))
             self._cache.put(_key(config), stored.model_dump(mode="json"))
         return Opinion(self.pairs, stored)
 

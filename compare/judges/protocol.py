@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from compare.answers.questions import Question
+from compare.answers.questions import Question, messages_id
 from potstill.schema import Value
 
 Claim = Literal["quality", "similarity"]
 """What a judge speaks of: which answer is better, or which is more like the teacher's."""
 Side = Literal["student", "teacher", "tie"]
 Place = Literal["first", "second"]
+PairKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Pair:
     student_refused: bool = False
     """Whether the endpoint refused the prompt, or failed before a user: there is no answer then."""
     teacher_refused: bool = False
+
+    @property
+    def key(self) -> PairKey:
+        """What identifies the pair of answers in whatever table it is: messages and both texts."""
+        return messages_id(self.question.messages), self.student, self.teacher
 
 
 class Vote(Value):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from compare.judges.config import ReferenceJudgeConfig
+from compare.judge_config import ReferenceJudgeConfig
 from compare.judges.protocol import Claim, Judgment, Pair, Usage
 
 PERCENT = 100.0

@@ -13,14 +13,14 @@ from typing import Any
 
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
-from compare.judges.check import CheckJudge
-from compare.judges.config import (
+from compare.judge_config import (
     CheckJudgeConfig,
     JudgeConfig,
     LikelihoodJudgeConfig,
     LlmJudgeConfig,
     ReferenceJudgeConfig,
 )
+from compare.judges.check import CheckJudge
 from compare.judges.likelihood import LikelihoodJudge
 from compare.judges.llm import LlmJudge
 from compare.judges.protocol import Judge
@@ -33,7 +33,7 @@ TEACHER_JUDGE = LlmJudgeConfig(kind="llm", name="the teacher itself")
 
 
 @dataclass(frozen=True)
-class AtHand:
+class JudgeResources:
     """What judges may use."""
 
     cache: JsonCache
@@ -46,14 +46,14 @@ class AtHand:
     num_threads: int | None
 
 
-def build_judge(config: JudgeConfig, at_hand: AtHand) -> Judge:
+def build_judge(config: JudgeConfig, resources: JudgeResources) -> Judge:
     """Return the judge that a table describes.
 
     Raises:
         ConfigError: It needs what is not there.
         BackendError: Its server does not tell its models.
     """
-    return BUILDERS[config.kind](config, at_hand)
+    return BUILDERS[config.kind](config, resources)
 
 
 def asks_teacher(config: JudgeConfig) -> bool:
@@ -61,24 +61,24 @@ def asks_teacher(config: JudgeConfig) -> bool:
     return isinstance(config, LlmJudgeConfig) and config.base_url is None
 
 
-def _llm(config: LlmJudgeConfig, at_hand: AtHand) -> Judge:
-    endpoint = at_hand.teacher
+def _llm(config: LlmJudgeConfig, resources: JudgeResources) -> Judge:
+    endpoint = resources.teacher
     if config.base_url is not None:
         endpoint = find_endpoint(
             config.base_url,
             config.model,
             config.api_key_variable,
-            timeout_seconds=at_hand.timeout_seconds,
-            max_retries=at_hand.max_retries,
+            timeout_seconds=resources.timeout_seconds,
+            max_retries=resources.max_retries,
             limit_name=config.limit_name,
         )
     if endpoint is None:
         raise ConfigError("the teacher is not served", where=f"judge {config.name}")
-    return LlmJudge(config, endpoint, at_hand.cache, at_hand.max_concurrency)
+    return LlmJudge(config, endpoint, resources.cache, resources.max_concurrency)
 
 
-def _likelihood(config: LikelihoodJudgeConfig, at_hand: AtHand) -> Judge:
-    path = config.gguf_path or at_hand.teacher_gguf
+def _likelihood(config: LikelihoodJudgeConfig, resources: JudgeResources) -> Judge:
+    path = config.gguf_path or resources.teacher_gguf
     if path is None or not path.is_file():
         raise ConfigError(
             "a judge by likelihood needs the teacher's GGUF file",
@@ -86,18 +86,18 @@ def _likelihood(config: LikelihoodJudgeConfig, at_hand: AtHand) -> Judge:
             expected="gguf_path, or a run with a file of the teacher",
             found=path or "neither",
         )
-    return LikelihoodJudge(config, path, sha256_file(path), at_hand.cache, at_hand.num_threads)
+    return LikelihoodJudge(config, path, sha256_file(path), resources.cache, resources.num_threads)
 
 
-def _reference(config: ReferenceJudgeConfig, _at_hand: AtHand) -> Judge:
+def _reference(config: ReferenceJudgeConfig, _resources: JudgeResources) -> Judge:
     return ReferenceJudge(config)
 
 
-def _check(config: CheckJudgeConfig, _at_hand: AtHand) -> Judge:
+def _check(config: CheckJudgeConfig, _resources: JudgeResources) -> Judge:
     return CheckJudge(config)
 
 
-BUILDERS: dict[str, Callable[[Any, AtHand], Judge]] = {
+BUILDERS: dict[str, Callable[[Any, JudgeResources], Judge]] = {
     "llm": _llm,
     "reference": _reference,
     "check": _check,

@@ -19,7 +19,7 @@ from compare.live.threshold import Confident, Threshold, fit_threshold
 from compare.measurement.heldout import read_questions
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
-from compare.report.verdict import EQUAL, ScaleName
+from compare.verdict.results import EQUAL, ScaleName
 from potstill.errors import ArtifactError, ConfigError
 from potstill.llama.context import measuring
 from potstill.progress import track

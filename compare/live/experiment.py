@@ -25,14 +25,15 @@ from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.serving import endpoint_of
 from compare.config import CompareConfig
+from compare.judge_config import JudgeConfig
 from compare.judges.assay import Judged, work
-from compare.judges.config import JudgeConfig
 from compare.judges.controls import Control, build_controls
-from compare.judges.health import Health, Humans, health_of, is_sound_so_far
 from compare.judges.panel import beside, settled
 from compare.judges.protocol import Judge, Pair
-from compare.judges.registry import TEACHER_JUDGE, AtHand, build_judge
+from compare.judges.registry import TEACHER_JUDGE, JudgeResources, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
+from compare.verdict.checks import Health
+from compare.verdict.health import Humans, health_of, is_sound_so_far
 from potstill.config import API_KEY_VARIABLE
 from potstill.errors import ConfigError
 from potstill.rundir import RunDirectory
@@ -76,9 +77,9 @@ def run(
     for table in judges:
         unjudged = experiment.unjudged(table.name, quiet_seconds)
         if unjudged.pairs:
-            at_hand = _at_hand(config, cache, base_url, unjudged.teacher_model)
-            judge = build_judge(table, at_hand)
-            _LiveJudge(config, experiment, table, judge, at_hand).judge(unjudged)
+            resources = _resources(config, cache, base_url, unjudged.teacher_model)
+            judge = build_judge(table, resources)
+            _LiveJudge(config, experiment, table, judge, resources).judge(unjudged)
     results = experiment.results()
     verdict = verdict_in(results)
     console = Console()
@@ -131,10 +132,10 @@ class _LiveJudge:
         experiment: LiveExperiment,
         table: JudgeConfig,
         judge: Judge,
-        at_hand: AtHand,
+        resources: JudgeResources,
     ) -> None:
-        self._config, self._experiment, self._cache = config, experiment, at_hand.cache
-        self._table, self._judge, self._teacher = table, judge, at_hand.teacher
+        self._config, self._experiment, self._cache = config, experiment, resources.cache
+        self._table, self._judge, self._teacher = table, judge, resources.teacher
 
     def judge(self, unjudged: Unjudged) -> None:
         plan = Plan(margin=unjudged.margin, alpha=unjudged.alpha)
@@ -238,7 +239,9 @@ class _LiveJudge:
         return f"tested-{digest[:32]}"
 
 
-def _at_hand(config: CompareConfig, cache: JsonCache, base_url: str, teacher_model: str) -> AtHand:
+def _resources(
+    config: CompareConfig, cache: JsonCache, base_url: str, teacher_model: str
+) -> JudgeResources:
     teacher = find_endpoint(
         base_url,
         teacher_model,
@@ -246,7 +249,7 @@ def _at_hand(config: CompareConfig, cache: JsonCache, base_url: str, teacher_mod
         timeout_seconds=config.request_timeout_seconds,
         max_retries=config.max_retries,
     )
-    return AtHand(
+    return JudgeResources(
         cache=cache,
         teacher=teacher,
         teacher_gguf=None,

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compare.verdict.intervals import MeanInterval, mean_interval
+from compare.verdict.non_inferiority import outcome_of_bounds
 from potstill.errors import ArtifactError
 from potstill.schema import Value
-from potstill.verdict.intervals import MeanInterval, mean_interval
-from potstill.verdict.non_inferiority import outcome_of_bounds
 from potstill.verdict.outcome import Outcome, Plan
 
 LARGEST_LEAD = 0.5

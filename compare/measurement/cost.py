@@ -1,7 +1,7 @@
 """What a million output tokens cost.
 
-In: speeds, a machine's price, how busy it is, prices of APIs. Out: `Cost`. Pure arithmetic: knows
-nothing of how speed was measured. A machine's price is for all it does, so prompts are in it.
+In: speeds, a machine's price and utilization, prices of APIs. Out: `Cost`. A machine's price
+includes reading the prompts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compare.measurement.config import CostConfig
-from compare.report.cost import Cost, CostRow
+from compare.cost_config import CostConfig
+from potstill.schema import Value
 
 SECONDS_PER_HOUR = 3600.0
 HOURS_PER_MONTH = 730.0
@@ -28,6 +28,41 @@ class Running:
     """Whether it runs on the machine whose price is told."""
     bytes: int | None = None
     peak_memory_bytes: int | None = None
+
+
+class CostRow(Value):
+    """What a model takes, and what a million output tokens of it cost; None is not known."""
+
+    name: str
+    kind: Literal["student", "teacher", "api"]
+    tokens_per_second: float | None = None
+    """For one user."""
+    bytes: int | None = None
+    """Of the model's file."""
+    peak_memory_bytes: int | None = None
+    """Of the process that measured the file."""
+    dollars_per_million_output_tokens: float | None
+    """With the prompts that go with them."""
+    at_full_use: float | None = None
+    """The same were the machine never idle; None for an API, which is paid by the token."""
+    ratio_to_student: float | None = None
+    """This price over the student's."""
+    break_even_utilization: float | None = None
+    """Share of the time that the student's machine must write to be as cheap as this row; above 1
+    it cannot be. None for the student itself."""
+    break_even_tokens_per_month: float | None = None
+    """The same as output tokens in 730 hours."""
+
+
+class Cost(Value):
+    """What both models take, with prices where the machine's is told."""
+
+    machine_dollars_per_hour: float | None
+    teacher_dollars_per_hour: float | None
+    """Of the teacher's machine."""
+    utilization: float
+    """Share of the time that the machine writes."""
+    rows: tuple[CostRow, ...]
 
 
 def dollars_per_million_tokens(

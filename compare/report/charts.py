@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from compare.report.quantized import QuantizedFile
 from compare.report.report import ModelRow, Report
-from compare.report.verdict import Estimate
+from compare.verdict.results import Estimate
 
 BAR_PERCENT = 84.0
 """What the longest bar and its whisker may take, so that the figure beside them has room."""

@@ -18,7 +18,8 @@ from compare.report.table import (
     nearness_cells,
     quantized_cells,
 )
-from compare.report.verdict import Example, JudgeReport
+from compare.verdict.examples import Example
+from compare.verdict.results import JudgeReport
 from potstill import pages
 from potstill.fidelity import NUM_CONFIDENCE_BINS
 from potstill.verdict.outcome import Outcome
@@ -40,7 +41,7 @@ RESULTS = {
 
 def render_page(report: Report) -> str:
     """Return the whole page."""
-    decider = next((judge for judge in report.verdict.judges if judge.decides), None)
+    decider = report.verdict.decider
     shown = [(example, result(example, decider)) for example in report.examples]
     return pages.render_page(
         "compare",

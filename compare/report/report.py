@@ -13,15 +13,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from compare.answers.answers import Role
-from compare.measurement.config import CostConfig
-from compare.measurement.cost import Running, price
+from compare.cost_config import CostConfig
+from compare.measurement.cost import Cost, Running, price
 from compare.measurement.machine import Machine
 from compare.measurement.run_files import RunFiles
 from compare.measurement.served import SIDES, Served
 from compare.measurement.speed import Speed
-from compare.report.cost import Cost
 from compare.report.quantized import QuantizedFile, quantized_files
-from compare.report.verdict import Example, Verdict
+from compare.verdict.examples import Example
+from compare.verdict.results import Verdict
 from potstill.fidelity import Fidelity
 from potstill.schema import Conversation, Value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import exp
 
 from compare.report.report import FileRow, ModelRow, Report
-from compare.report.verdict import Verdict
+from compare.verdict.results import Verdict
 from potstill.verdict.outcome import Outcome
 
 

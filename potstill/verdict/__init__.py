@@ -1,6 +1,5 @@
-"""The statistics of the question "is the student no worse than the teacher by more than a margin?".
+"""What offline and live comparison share: outcomes and plans, sample sizes, anytime-valid tests.
 
-In: numpy arrays or sequences of scores, counts and the keys of clusters. Out: intervals, p-values,
-e-values and an `Outcome`. Knows nothing of judges, endpoints, files or pages: comparison (a sample
-of fixed size) and a live experiment (looked at whenever one likes) use the same functions.
+In: numpy arrays or sequences of scores and the keys of clusters. Out: e-values, bounds, numbers of
+pairs, an `Outcome`.
 """

@@ -24,9 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from potstill.errors import PotstillError
 from potstill.verdict.betting import Moments, log_wealth
 from potstill.verdict.confidence_sequence import one_sided_radius
-from potstill.verdict.intervals import checked_values, cluster_sums
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import pairs_for_non_inferiority
+from potstill.verdict.scores import checked_values, cluster_sums
 
 Floats = NDArray[np.float64]
 

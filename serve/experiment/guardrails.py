@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from potstill.verdict.guardrails import RateGuardrail
 from serve.experiment.config import GuardrailsConfig
+from serve.experiment.rate_guardrail import RateGuardrail
 from serve.experiment.wire import GuardrailView
 from serve.storage.records import AnswerRecord
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from potstill.verdict.anytime import WinRateMonitor
-from potstill.verdict.bounded_mean import difference_of_means
 from potstill.verdict.outcome import Outcome, Plan
-from potstill.verdict.sample_ratio import SAMPLE_RATIO_ALARM_P, sample_ratio_mismatch
 from serve.experiment.backend import Experiment
+from serve.experiment.bounded_mean import difference_of_means
 from serve.experiment.config import ExperimentConfig
+from serve.experiment.sample_ratio import SAMPLE_RATIO_ALARM_P, sample_ratio_mismatch
 from serve.experiment.wire import (
     ExperimentView,
     RatingsView,

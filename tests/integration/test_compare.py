@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from compare.answers.endpoint import free_port, running_endpoint
 from compare.config import CompareConfig
-from compare.judges.config import LlmJudgeConfig
+from compare.judge_config import LlmJudgeConfig
 from compare.measurement.fidelity import measure_fidelity
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.report.report import Report

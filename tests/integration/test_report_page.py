@@ -2,13 +2,14 @@
 
 import pytest
 
+from compare.cost_config import CostConfig
 from compare.judges.protocol import Judgment
-from compare.measurement.config import CostConfig
 from compare.measurement.cost import Running, price
 from compare.measurement.machine import Machine
 from compare.report.page import render_page
 from compare.report.report import Report
-from compare.report.verdict import Estimate, Example, JudgeReport, ShownAnswer, Verdict
+from compare.verdict.examples import Example, ShownAnswer
+from compare.verdict.results import Estimate, JudgeReport, Verdict
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
 from tests.fixtures.browser import chromium

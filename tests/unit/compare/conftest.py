@@ -12,13 +12,14 @@ import pytest
 
 from compare.answers.endpoint import free_port, running_endpoint
 from compare.answers.questions import Question
-from compare.measurement.config import CostConfig
+from compare.cost_config import CostConfig
 from compare.measurement.machine import Machine
 from compare.measurement.run_files import RunFiles
 from compare.measurement.served import Served
 from compare.measurement.speed import Speed
 from compare.report.report import Report, build_report
-from compare.report.verdict import Example, ShownAnswer, Verdict
+from compare.verdict.examples import Example, ShownAnswer
+from compare.verdict.results import Verdict
 from potstill.fidelity import Fidelity
 from potstill.manifest import Manifest, build_manifest
 from potstill.schema import Conversation, Message

@@ -15,7 +15,7 @@ from potstill.rundir import RunDirectory
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
 from potstill.verdict.outcome import Outcome
 
-from .judges.conftest import right_answer, sound, verdict
+from .judging import right_answer, said, sound
 
 pytestmark = pytest.mark.slow
 
@@ -195,7 +195,7 @@ def test_absent_file_is_named(openai_server, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "code"),
-    [({"num_bad": FEW}, 1), ({"num_bad": 1}, 2), ({"judge": lambda _: verdict("A")}, 3)],
+    [({"num_bad": FEW}, 1), ({"num_bad": 1}, 2), ({"judge": lambda _: said("A")}, 3)],
 )
 def test_exit_code_is_the_verdict(openai_server, prompts, tmp_path, monkeypatch, changes, code):
     server = openai_server(world(**changes))

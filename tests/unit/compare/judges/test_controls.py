@@ -1,7 +1,7 @@
 from compare.judges.controls import INJECTION, build_controls
 from compare.judges.protocol import Pair
 
-from .conftest import question, right_answer
+from ..judging import question, right_answer
 
 
 def pairs(count):

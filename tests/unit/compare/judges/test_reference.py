@@ -4,24 +4,17 @@ import pytest
 import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
-from compare.answers.cache import JsonCache
 from compare.answers.questions import Check
-from compare.config import CompareConfig, VerdictConfig
+from compare.config import CompareConfig
+from compare.judge_config import CheckJudgeConfig, ReferenceJudgeConfig
 from compare.judges.check import passes
-from compare.judges.config import CheckJudgeConfig, ReferenceJudgeConfig
-from compare.judges.decision import decide
-from compare.judges.health import is_sound_so_far
-from compare.judges.panel import Panel
 from compare.judges.protocol import Pair
 from compare.judges.reference import ReferenceJudge
-from compare.judges.registration import Registration
-from compare.judges.registry import AtHand
-from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.outcome import Outcome
 
-from .conftest import answer, question
+from ..judging import answer, decided, question
 
 REFERENCE = "The cat sat on the warm mat."
-REGISTERED = Registration(verdict=VerdictConfig(), registered_at="now", num_answers_before=0)
 
 
 def test_metrics_are_their_libraries():
@@ -60,7 +53,7 @@ def test_checks(kind, value, text, is_right):
     assert passes(Check(kind=kind, value=value), text) is is_right
 
 
-def decided(tmp_path, judges, texts, **fields):
+def measured(tmp_path, judges, texts, **fields):
     """Let judges compare answers to prompts 0, 1, ...; `texts` has the student's and teacher's."""
     config = CompareConfig(judges=judges, temperature=0.0)
     questions = [
@@ -70,14 +63,7 @@ def decided(tmp_path, judges, texts, **fields):
     answers = []
     for number, (student, teacher) in enumerate(texts):
         answers += [answer("student", number, student), answer("teacher", number, teacher)]
-
-    def is_sound(controls, *, measures):
-        return is_sound_so_far(controls, measures=measures, plan=Plan())
-
-    cache = JsonCache(tmp_path)
-    panel = Panel(config, questions, answers, cache, is_sound)
-    opinions = panel.opinions(AtHand(cache, None, None, 1, 1.0, 0, None))
-    return decide(config, REGISTERED, opinions, answers, panel.cluster_of)
+    return decided(tmp_path, config, questions, answers).verdict
 
 
 def test_accuracy_decides_with_mcnemar(tmp_path):
@@ -86,7 +72,7 @@ def test_accuracy_decides_with_mcnemar(tmp_path):
         (f"It is {1000 + n}." if n not in wrong else "It is seven.", f"It is {1000 + n}.")
         for n in range(40)
     ]
-    found = decided(
+    found = measured(
         tmp_path,
         (CheckJudgeConfig(kind="check"),),
         texts,
@@ -109,7 +95,7 @@ def test_accuracy_decides_with_mcnemar(tmp_path):
 
 def test_check_that_everything_passes_is_an_invalid_judge(tmp_path):
     texts = [(f"I say {n}.", f"It is {n}, by all means.") for n in range(20)]
-    found = decided(
+    found = measured(
         tmp_path,
         (CheckJudgeConfig(kind="check"),),
         texts,
@@ -119,19 +105,19 @@ def test_check_that_everything_passes_is_an_invalid_judge(tmp_path):
     assert "answer to another prompt" in found.reason
 
 
-def test_without_a_judge_of_quality_nothing_is_decided(tmp_path):
+def test_without_a_judge_of_quality_nothing_is_measured(tmp_path):
     texts = [(f"The same {n}.", f"The same {n}.") for n in range(20)]
     judges = (ReferenceJudgeConfig(kind="reference", reference="teacher"),)
-    found = decided(tmp_path, judges, texts, teacher_answer=lambda n: f"The same {n}.")
+    found = measured(tmp_path, judges, texts, teacher_answer=lambda n: f"The same {n}.")
     (report,) = found.judges
     assert found.outcome is Outcome.INVALID_JUDGE
     assert (found.decided_by, report.outcome) == (None, None)
     assert report.estimate.value == 0.0
-    assert "likeness" in found.reason
+    assert "similarity" in found.reason
 
 
 def test_check_without_checks_is_invalid(tmp_path):
-    found = decided(tmp_path, (CheckJudgeConfig(kind="check"),), [("a", "b")] * 8)
+    found = measured(tmp_path, (CheckJudgeConfig(kind="check"),), [("a", "b")] * 8)
     assert found.outcome is Outcome.INVALID_JUDGE
 
 
@@ -142,7 +128,7 @@ def test_the_first_judge_of_quality_decides(tmp_path):
         CheckJudgeConfig(kind="check"),
         ReferenceJudgeConfig(kind="reference", name="chrf"),
     )
-    found = decided(
+    found = measured(
         tmp_path,
         judges,
         texts,

@@ -2,21 +2,13 @@ import json
 
 import pytest
 
-from compare.answers.cache import JsonCache
-from compare.config import CompareConfig, VerdictConfig
-from compare.judges.config import LlmJudgeConfig, VotesJudgeConfig
-from compare.judges.decision import decide
-from compare.judges.health import is_sound_so_far
-from compare.judges.panel import Panel
-from compare.judges.registration import Registration
-from compare.judges.registry import AtHand
+from compare.config import CompareConfig
+from compare.judge_config import LlmJudgeConfig, VotesJudgeConfig
 from compare.judges.votes import read_votes
 from potstill.errors import ArtifactError
-from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.outcome import Outcome
 
-from .conftest import NUM_CONTROLS, answer, question, right_answer, sound
-
-REGISTERED = Registration(verdict=VerdictConfig(), registered_at="now", num_answers_before=0)
+from ..judging import NUM_CONTROLS, answer, decided, question, right_answer, sound
 
 
 def vote(number, said, *, student_left=True, voter="ann", **changes):
@@ -78,7 +70,7 @@ def test_bad_line_is_named(tmp_path, line):
         read_votes(path)
 
 
-def decided(tmp_path, lines, *others, num_prompts=30):
+def decided_by_people(tmp_path, lines, *others, num_prompts=30):
     path = written(tmp_path / "votes.jsonl", lines)
     judges = (VotesJudgeConfig(kind="votes", path=path), *others)
     config = CompareConfig(judges=judges, max_retries=0, assay={"num_prompts": NUM_CONTROLS})
@@ -86,24 +78,17 @@ def decided(tmp_path, lines, *others, num_prompts=30):
     for number in range(num_prompts):
         answers.append(answer("student", number, right_answer(number, 2)))
         answers.append(answer("teacher", number, right_answer(number)))
-
-    def is_sound(controls, *, measures):
-        return is_sound_so_far(controls, measures=measures, plan=Plan())
-
-    cache = JsonCache(tmp_path / "cache")
     questions = [question(number) for number in range(num_prompts)]
-    panel = Panel(config, questions, answers, cache, is_sound)
-    opinions = panel.opinions(AtHand(cache, None, None, 4, 10.0, 0, None))
-    return decide(config, REGISTERED, opinions, answers, panel.cluster_of)
+    return decided(tmp_path / "cache", config, questions, answers).verdict
 
 
 def test_people_decide(tmp_path):
     lines = [vote(n, "right", student_left=bool(n % 2)) for n in range(60)]
     lines += [vote(n, "right", student_left=not n % 2, voter="bob") for n in range(60)]
-    found = decided(tmp_path, [one for one in lines if one["right"]["role"] == "teacher"])
+    found = decided_by_people(tmp_path, [one for one in lines if one["right"]["role"] == "teacher"])
     assert found.outcome is Outcome.INVALID_JUDGE, "all votes are for what stands right"
     balanced = [vote(n, "left" if n % 2 else "right", student_left=not n % 2) for n in range(30)]
-    found = decided(tmp_path, balanced)
+    found = decided_by_people(tmp_path, balanced)
     assert (found.decided_by, found.outcome) == ("votes", Outcome.FAIL)
     assert found.judges[0].estimate.value == 0.0
 
@@ -113,7 +98,7 @@ def test_people_set_a_judge_right(tmp_path, openai_server):
     server = openai_server(sound)
     llm = LlmJudgeConfig(kind="llm", base_url=server.base_url, model="judge")
     lines = [vote(n, "left" if n % 2 else "right", student_left=not n % 2) for n in range(24)]
-    _, judge = decided(tmp_path, lines, llm).judges
+    _, judge = decided_by_people(tmp_path, lines, llm).judges
     (agreement,) = [check for check in judge.checks if check.name == "human votes"]
     assert agreement.value < agreement.limit
     assert judge.outcome is Outcome.INVALID_JUDGE

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from serve.wire.chat import ChatRequest
-from tests.unit.compare.judges.conftest import right_answer
+from tests.unit.compare.judging import right_answer
 from tests.unit.serve.experiment.conftest import LiveServer, split
 
 

@@ -7,14 +7,16 @@ import pytest
 from potstill import cli
 from potstill.errors import BackendError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
-from tests.unit.compare.judges.conftest import (
+from tests.unit.compare.judging import (
     compared,
     obeys_answers,
     parts,
     prefers_length,
     sound,
-    verdict,
     worth,
+)
+from tests.unit.compare.judging import (
+    said as verdict,
 )
 
 pytestmark = pytest.mark.slow

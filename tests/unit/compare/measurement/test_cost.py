@@ -1,6 +1,6 @@
 import pytest
 
-from compare.measurement.config import ApiPrice, CostConfig
+from compare.cost_config import ApiPrice, CostConfig
 from compare.measurement.cost import Running, dollars_per_million_tokens, price
 
 CONFIG = CostConfig(

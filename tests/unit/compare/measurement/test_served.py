@@ -14,7 +14,7 @@ from compare.measurement.served import (
 from potstill.errors import BackendError
 
 from ..conftest import ask_about
-from ..judges.conftest import answer
+from ..judging import answer
 
 
 def endpoint(base_url: str, model: str = "a") -> Endpoint:

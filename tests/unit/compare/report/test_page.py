@@ -9,7 +9,7 @@ from compare.judges.protocol import Judgment, Vote
 from compare.report.charts import CHART_PIXELS, Axis, loss_budget, quality_chart
 from compare.report.page import render_page, result
 from compare.report.table import cells, nearness_cells, quantized_cells
-from compare.report.verdict import Control, Estimate, HealthCheck, JudgeReport, Slice
+from compare.verdict.results import Control, Estimate, HealthCheck, JudgeReport, Slice
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
 
@@ -41,6 +41,10 @@ def part(value: str, rate: float, outcome: Outcome) -> Slice:
     )
 
 
+def check(name: str, value: float | None, limit: float) -> HealthCheck:
+    return HealthCheck(name=name, value=value, relation="at most", limit=limit, detail="a share")
+
+
 def judge(**changes: object) -> JudgeReport:
     """Return a judge that is sound and decides."""
     values = {
@@ -54,8 +58,8 @@ def judge(**changes: object) -> JudgeReport:
         "estimate": estimate(0.512),
         "bootstrap": estimate(0.511),
         "checks": (
-            HealthCheck(name="length", passed=True, value=0.1, limit=0.6, detail="at most"),
-            HealthCheck(name="A/A", passed=None, value=None, limit=0.05, detail="at most"),
+            check("length", 0.1, 0.6),
+            check("A/A", None, 0.05),
         ),
         "controls": (
             Control(
@@ -177,7 +181,7 @@ def test_judge_that_failed_has_no_interval(make_report):
         estimate=None,
         bootstrap=None,
         slices=(),
-        checks=(HealthCheck(name="length", passed=False, value=0.9, limit=0.6, detail="at most"),),
+        checks=(check("length", 0.9, 0.6),),
     )
     page = render_page(make_report(judges=(failed,)))
     head = page.partition("<header")[2].partition("</header>")[0]

@@ -3,14 +3,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from compare.measurement.config import CostConfig
+from compare.cost_config import CostConfig
 from compare.measurement.served import Served
 from compare.measurement.speed import Speed
 from compare.report.quantized import quantized_files
 from compare.report.report import ModelRow, Report
 from compare.report.summary import parameters, size, summarize
 from compare.report.table import cells, nearness_cells, render_table
-from compare.report.verdict import JudgeReport
+from compare.verdict.results import JudgeReport
 from potstill.fidelity import Fidelity
 
 from ..conftest import FILES, SPEED

@@ -1,26 +1,17 @@
 import numpy as np
 import pytest
 
-from potstill.errors import ConfigError, PotstillError
-from potstill.verdict.judge_accuracy import accuracy_needed, human_corrected_win_rate
+from compare.verdict.checks import LEAST_HUMAN_AGREEMENT
+from compare.verdict.human_correction import human_corrected_win_rate
+from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 
-PLAN = Plan()
 
-
-def test_accuracy_that_a_margin_asks_for():
-    # A student at ½ - 0.10 is to be seen at ½ - 0.05 at most: 0.10 (2a - 1) = 0.05.
-    assert accuracy_needed(PLAN) == pytest.approx(0.75)
-    assert accuracy_needed(PLAN, true_deficit=0.5) == pytest.approx(0.55)
-    with pytest.raises(ConfigError, match="margin"):
-        accuracy_needed(PLAN, true_deficit=0.05)
-
-
-def test_judge_of_that_accuracy_sees_such_a_student_on_the_threshold():
-    rng = np.random.default_rng(0)
-    truth = rng.random(200_000) < 0.40
-    seen = np.where(rng.random(len(truth)) < accuracy_needed(PLAN), truth, ~truth)
-    assert seen.mean() == pytest.approx(PLAN.win_rate_threshold, abs=0.005)
+def test_a_judge_at_the_least_agreement_sees_twice_the_margin_as_the_margin():
+    rng, plan = np.random.default_rng(0), Plan()
+    truth = rng.random(200_000) < 0.5 - 2 * plan.margin
+    seen = np.where(rng.random(len(truth)) < LEAST_HUMAN_AGREEMENT, truth, ~truth)
+    assert seen.mean() == pytest.approx(plan.win_rate_threshold, abs=0.005)
 
 
 def votes_and_judge(rng, num_pairs, num_votes, bias=0.15):
@@ -67,7 +58,7 @@ def test_judge_that_says_nothing_is_left_out():
 
 @pytest.mark.parametrize(("num_votes", "num_without"), [(19, 100), (30, 1)])
 def test_too_few_votes_correct_nothing(num_votes, num_without):
-    with pytest.raises(PotstillError, match="cannot correct"):
+    with pytest.raises(PotstillError, match="too few votes"):
         human_corrected_win_rate(
             np.zeros(num_without), np.zeros(num_votes), np.zeros(num_votes), alpha=0.05
         )

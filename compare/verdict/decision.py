@@ -1,6 +1,6 @@
 """The verdict of a comparison: that of the first judge of quality.
 
-In: opinions, the plan and when it was written down. Out: `Verdict`. Pure: asks nobody.
+In: opinions, the plan and when it was registered. Out: `Verdict`, rows of judgments.parquet.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 
 from compare.answers.answers import Answer
 from compare.config import CompareConfig
-from compare.judges.findings import report_on
-from compare.judges.health import Humans, human_votes, pair_key
 from compare.judges.panel import Opinion
-from compare.judges.protocol import Pair
-from compare.judges.registration import Registration
-from compare.report.verdict import Verdict
+from compare.judges.protocol import Judgment, Pair, PairKey
+from compare.verdict.findings import report_on
+from compare.verdict.health import Humans, human_votes
+from compare.verdict.registration import Registration
+from compare.verdict.results import Verdict
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import power
 
 VOTES = "votes"
-NO_JUDGE = "no judge of quality was configured, and likeness to the teacher decides nothing"
+NO_JUDGE = "no judge of quality is configured, and similarity to the teacher decides nothing"
 
 
 def decide(
@@ -30,10 +30,10 @@ def decide(
     answers: Sequence[Answer],
     cluster_of: Callable[[Pair], str],
 ) -> Verdict:
-    """Return the verdict, with all judges behind it.
+    """Return the verdict, with the reports of all judges.
 
-    The first judge of quality in the configuration decides, whatever the others say: which one
-    counts is fixed before any answer is judged.
+    The first judge of quality in the configuration decides, whatever the others' results are: which
+    one counts is fixed before any answer is judged.
     """
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     decider = next((one for one in opinions if one.judged.claim == "quality"), None)
@@ -73,34 +73,34 @@ def decide(
     )
 
 
-def scores_by_pair(opinions: Iterable[Opinion]) -> dict[tuple[str, ...], float]:
-    """Return the mean score of each pair of answers, by its messages and both texts."""
-    scores: dict[tuple[str, ...], list[float]] = {}
+def scores_by_pair(opinions: Iterable[Opinion]) -> dict[PairKey, float]:
+    """Return the mean score of each pair of answers."""
+    scores: dict[PairKey, list[float]] = {}
     for opinion in opinions:
-        said = opinion.judged.judgments or ()
-        for pair, judgment in zip(opinion.pairs, said, strict=bool(said)):
+        for pair, judgment in opinion.judged_pairs:
             if judgment.score is not None:
-                scores.setdefault(pair_key(pair), []).append(judgment.score)
+                scores.setdefault(pair.key, []).append(judgment.score)
     return {key: sum(values) / len(values) for key, values in scores.items()}
 
 
 def judgment_rows(opinion: Opinion, cluster_of: Callable[[Pair], str]) -> list[dict[str, object]]:
-    """Lay out all that a judge has said as rows of JUDGMENT_SCHEMA, controls first."""
-    rows: list[dict[str, object]] = []
-    for control in opinion.judged.controls:
-        judged = zip(
-            control.prompt_ids,
-            control.clusters,
-            control.judgments or (),
-            strict=bool(control.judgments),
+    """Return a judge's judgments as rows of JUDGMENT_SCHEMA, controls first."""
+
+    def row(
+        control: str | None, prompt_id: str, sample: int, cluster: str, judgment: Judgment
+    ) -> dict[str, object]:
+        named = {"judge": opinion.judged.name, "control": control, "prompt_id": prompt_id}
+        return named | {"sample": sample, "cluster": cluster} | judgment.model_dump()
+
+    controls = [
+        row(control.name, prompt_id, 0, cluster, judgment)
+        for control in opinion.judged.controls
+        # Without judgments, where an earlier control failed, there are no rows.
+        for prompt_id, cluster, judgment in zip(
+            control.prompt_ids, control.clusters, control.said, strict=bool(control.said)
         )
-        rows += [
-            {"control": control.name, "prompt_id": prompt_id, "sample": 0, "cluster": cluster}
-            | judgment.model_dump()
-            for prompt_id, cluster, judgment in judged
-        ]
-    said = opinion.judged.judgments or ()
-    for pair, judgment in zip(opinion.pairs, said, strict=bool(said)):
-        row = {"prompt_id": pair.question.prompt_id, "sample": pair.sample}
-        rows.append(row | {"cluster": cluster_of(pair)} | judgment.model_dump())
-    return [{"judge": opinion.judged.name, "control": None} | row for row in rows]
+    ]
+    return controls + [
+        row(None, pair.question.prompt_id, pair.sample, cluster_of(pair), judgment)
+        for pair, judgment in opinion.judged_pairs
+    ]

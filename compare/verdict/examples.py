@@ -1,6 +1,6 @@
-"""Prompts with both answers and all that was said of them, to be read.
+"""Prompts with both answers and all judgments of them, for a reader of the report.
 
-In: pairs, answers, opinions. Out: `Example`s. Pure: asks nobody.
+In: pairs, answers, opinions. Out: `Example`s.
 """
 
 from __future__ import annotations
@@ -8,21 +8,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compare.answers.answers import Answer
-from compare.judges.health import pair_key
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair
-from compare.report.verdict import Example, ShownAnswer
+from potstill.schema import Message, Value
 
 NUM_EXAMPLES = 200
-"""Pairs in the report, the first so many; all are in pairs.parquet and judgments.parquet."""
+"""Most pairs in the report; all pairs are in pairs.parquet and judgments.parquet."""
+
+
+class ShownAnswer(Value):
+    """One model's answer."""
+
+    text: str
+    num_tokens: int
+    seconds: float
+    """From the request to the complete answer, with other requests in flight."""
+    finish_reason: str
+
+
+class Example(Value):
+    """One prompt with both answers, and each judge's judgment of them."""
+
+    prompt_id: str
+    sample: int
+    slices: dict[str, str]
+    messages: tuple[Message, ...]
+    student: ShownAnswer
+    teacher: ShownAnswer
+    judgments: dict[str, Judgment]
+    """By the judge's name, without judges that were not asked."""
 
 
 def examples(
     pairs: Sequence[Pair], answers: Sequence[Answer], opinions: Sequence[Opinion]
 ) -> tuple[Example, ...]:
-    """Return the first pairs with what each judge said of the same two answers."""
+    """Return the first pairs with each judge's judgment of the same two answers."""
     given = {(one.role, one.prompt_id, one.sample): one for one in answers}
-    said = {opinion.judged.name: _by_pair(opinion) for opinion in opinions}
+    said = {
+        opinion.judged.name: {pair.key: judgment for pair, judgment in opinion.judged_pairs}
+        for opinion in opinions
+    }
     return tuple(
         Example(
             prompt_id=pair.question.prompt_id,
@@ -32,19 +57,13 @@ def examples(
             student=_shown(given["student", pair.question.prompt_id, pair.sample]),
             teacher=_shown(given["teacher", pair.question.prompt_id, pair.sample]),
             judgments={
-                name: judgments[pair_key(pair)]
+                name: judgments[pair.key]
                 for name, judgments in said.items()
-                if pair_key(pair) in judgments
+                if pair.key in judgments
             },
         )
         for pair in pairs[:NUM_EXAMPLES]
     )
-
-
-def _by_pair(opinion: Opinion) -> dict[tuple[str, ...], Judgment]:
-    said = opinion.judged.judgments or ()
-    judged = zip(opinion.pairs, said, strict=bool(said))
-    return {pair_key(pair): judgment for pair, judgment in judged}
 
 
 def _shown(answer: Answer) -> ShownAnswer:

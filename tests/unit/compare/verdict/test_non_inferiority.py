@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from potstill.verdict.intervals import mean_interval
-from potstill.verdict.non_inferiority import further_values, outcome_of_bounds
+from compare.verdict.intervals import mean_interval
+from compare.verdict.non_inferiority import further_values, outcome_of_bounds
 from potstill.verdict.outcome import Outcome, Plan
 
 PLAN = Plan()

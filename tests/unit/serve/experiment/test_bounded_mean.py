@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from potstill.errors import PotstillError
-from potstill.verdict.bounded_mean import difference_of_means, mean_bounds
+from serve.experiment.bounded_mean import difference_of_means, mean_bounds
 
 
 def in_a_loop(values, alpha):

@@ -3,8 +3,8 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
+from compare.verdict.intervals import mean_interval
 from potstill.errors import PotstillError
-from potstill.verdict.intervals import mean_interval
 
 
 def test_without_clusters_it_is_student_s_t():
@@ -130,8 +130,3 @@ def test_one_cluster_tells_next_to_nothing():
 def test_what_is_no_list_of_values_is_refused(values, clusters, message):
     with pytest.raises(PotstillError, match=message):
         mean_interval(values, clusters, alpha=0.05)
-
-
-def test_an_unknown_method_is_refused():
-    with pytest.raises(PotstillError, match="bca"):
-        mean_interval([0.1, 0.2], alpha=0.05, method="bayes")

@@ -1,7 +1,7 @@
-"""Verdicts on parts of the prompts (languages, topics, lengths) without claiming too much.
+"""Verdicts on slices of the prompts (languages, topics, lengths), adjusted for their number.
 
-In: the interval of each part. Out: its outcome, with p-values adjusted for their number. Knows
-nothing of what a part is. Parts may overlap: Holm's procedure holds under any dependence.
+In: the interval of each slice. Out: its outcome, with adjusted p-values. Slices may overlap: Holm's
+procedure holds under any dependence.
 """
 
 from __future__ import annotations
@@ -11,32 +11,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from potstill.verdict.intervals import MeanInterval
+from compare.verdict.intervals import MeanInterval
 from potstill.verdict.outcome import Outcome
 
 
 @dataclass(frozen=True)
 class Adjusted:
-    """What may be said of one part beside all others."""
+    """The result of one slice among all."""
 
     p_not_inferior: float
-    """P-value of "worse by the margin or more", after Holm: below alpha the part passes."""
-    p_inferior: float
-    """P-value of "worse by the margin at most", after Holm: below alpha the part fails."""
+    """p-value of "worse by the margin or more", after Holm: below alpha the slice passes."""
     outcome: Outcome
 
 
 def adjusted_outcomes(
     intervals: Sequence[MeanInterval], threshold: float, alpha: float
 ) -> list[Adjusted]:
-    """Judge every part, so that one wrong PASS among all of them has a probability below alpha.
+    """Return each slice's outcome; a wrong PASS among all has a probability of at most alpha.
 
-    Likewise one wrong FAIL.
+    So has a wrong FAIL. A slice fails by its p-value of "worse by the margin at most".
     """
     not_inferior = holm([interval.p_at_most(threshold) for interval in intervals])
     inferior = holm([interval.p_at_least(threshold) for interval in intervals])
     return [
-        Adjusted(passing, failing, _outcome(passing, failing, alpha))
+        Adjusted(passing, _outcome(passing, failing, alpha))
         for passing, failing in zip(not_inferior, inferior, strict=True)
     ]
 

@@ -1,8 +1,7 @@
 """Confidence intervals of a mean whose values come in clusters, such as conversations or templates.
 
 In: bounded values, one a pair, and the cluster of each. Out: mean, standard error and one-sided
-bounds, by Student's t with a cluster-robust variance or by the bootstrap over clusters. Knows
-nothing of who is compared with whom.
+bounds, by Student's t with a cluster-robust variance or by the bootstrap over clusters.
 
 Shape legend: N values, G clusters.
 """
@@ -14,11 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from potstill.errors import ConfigError, PotstillError
+from potstill.verdict.scores import Floats, checked_values, cluster_sums
 
-Floats = NDArray[np.float64]
 Method = Literal["t", "bca"]
 
 NUM_RESAMPLES = 9999
@@ -42,15 +40,8 @@ class MeanInterval:
     degrees_of_freedom: float
     num_values: int
     num_clusters: int
-    alpha: float
-    method: Method
     bounds: tuple[float, float]
-    """Least and largest value that can occur."""
-
-    @property
-    def has_spread(self) -> bool:
-        """Whether clusters differ at all."""
-        return self.standard_error > _NO_SPREAD
+    """Smallest and largest possible value."""
 
     def p_at_most(self, threshold: float) -> float:
         """Return the p-value of "the mean is at most the threshold": small when it is above."""
@@ -63,7 +54,7 @@ class MeanInterval:
     def _p_value(self, mean: float, threshold: float, least: float) -> float:
         from scipy.stats import t
 
-        if self.has_spread and self.num_clusters > 1:
+        if self.standard_error > _NO_SPREAD and self.num_clusters > 1:
             return float(t.sf((mean - threshold) / self.standard_error, self.degrees_of_freedom))
         if mean <= threshold:
             return 1.0
@@ -86,9 +77,9 @@ def mean_interval(
     Satterthwaite's degrees of freedom, G - 1 for clusters of one size. "bca": bias-corrected and
     accelerated bootstrap over clusters; narrower with few clusters, and then covers less.
 
-    Values without any spread tell nothing of their spread. Then the bound is that of the rule of
-    three: the mean if the largest share that can have stayed unseen, 1 - alpha^(1/G), had the worst
-    value there is. One cluster has the largest standard error that the bounds allow.
+    For values without any spread, the bound is that of the rule of three: the mean if the largest
+    share that can have stayed unseen, 1 - alpha^(1/G), had the worst possible value. One cluster
+    has the largest standard error that the bounds allow.
 
     Source: Bell & McCaffrey 2002, "Bias reduction in standard errors for linear regression with
     multi-stage samples", eqs. 6 and 15; as CR2 in Pustejovsky & Tipton 2018, eqs. 5 and 11; Efron
@@ -96,10 +87,10 @@ def mean_interval(
 
     Args:
         clusters: The cluster of each value; None where each is its own.
-        bounds: Least and largest value that can occur.
+        bounds: Smallest and largest possible value.
 
     Raises:
-        PotstillError: No values, values out of bounds, or not one cluster for each.
+        PotstillError: No values, values out of bounds, or not one cluster per value.
     """
     values_N = checked_values(values, bounds)
     sums_G, sizes_G = cluster_sums(values_N, clusters)
@@ -109,10 +100,8 @@ def mean_interval(
         lower, upper = _without_spread(mean, num_clusters, alpha, bounds)
     elif method == "t":
         lower, upper = _student_bounds(mean, standard_error, degrees, alpha)
-    elif method == "bca":
-        lower, upper = _bca_bounds(sums_G, sizes_G, alpha, num_resamples)
     else:
-        raise ConfigError("This kind of interval is unknown.", expected="t or bca", found=method)
+        lower, upper = _bca_bounds(sums_G, sizes_G, alpha, num_resamples)
     return MeanInterval(
         mean=mean,
         standard_error=standard_error,
@@ -121,53 +110,8 @@ def mean_interval(
         degrees_of_freedom=degrees,
         num_values=len(values_N),
         num_clusters=num_clusters,
-        alpha=alpha,
-        method=method,
         bounds=bounds,
     )
-
-
-def checked_values(values: ArrayLike, bounds: tuple[float, float] = (0.0, 1.0)) -> Floats:
-    """Return the values as an array of shape [N].
-
-    Raises:
-        PotstillError: There are none, they are not a list of numbers, or one is out of bounds.
-    """
-    values_N = np.asarray(values, dtype=np.float64)
-    if values_N.ndim != 1 or values_N.size == 0:
-        raise PotstillError(
-            "A mean needs a list of values.",
-            expected="one dimension, at least one value",
-            found=f"shape {values_N.shape}",
-        )
-    outside_N = ~((values_N >= bounds[0]) & (values_N <= bounds[1]))
-    if outside_N.any():
-        row = int(np.argmax(outside_N))
-        raise PotstillError(
-            "A value is out of bounds.",
-            where=f"row {row}",
-            expected=f"{bounds[0]:g} to {bounds[1]:g}",
-            found=values_N[row],
-        )
-    return values_N
-
-
-def cluster_sums(values_N: Floats, clusters: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
-    """Return the sum and the number of values of each cluster, in order of first appearance.
-
-    Raises:
-        PotstillError: Not one cluster for each value.
-    """
-    if clusters is None:
-        return values_N, np.ones_like(values_N)
-    if len(clusters) != len(values_N):
-        raise PotstillError(
-            "Each value needs its cluster.", expected=len(values_N), found=len(clusters)
-        )
-    numbers: dict[Hashable, int] = {}
-    cluster_N = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
-    sums_G = np.bincount(cluster_N, values_N).astype(np.float64)
-    return sums_G, np.bincount(cluster_N).astype(np.float64)
 
 
 def _robust_error(

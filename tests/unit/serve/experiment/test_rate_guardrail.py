@@ -6,7 +6,7 @@ import pytest
 from scipy.integrate import quad
 
 from potstill.errors import ConfigError, PotstillError
-from potstill.verdict.guardrails import ANSWERS_PER_START, RateGuardrail
+from serve.experiment.rate_guardrail import ANSWERS_PER_START, RateGuardrail
 
 
 def _answers_until_alarm(guardrail, bad, most):

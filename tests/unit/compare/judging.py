@@ -2,17 +2,20 @@
 
 import json
 import re
-
-import pytest
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from compare.answers.answers import Answer
 from compare.answers.cache import JsonCache
 from compare.answers.questions import Question
-from compare.config import CompareConfig
-from compare.judges.config import LlmJudgeConfig
-from compare.judges.health import is_sound_so_far
-from compare.judges.panel import Panel
-from compare.judges.registry import AtHand
+from compare.config import CompareConfig, VerdictConfig
+from compare.judges.panel import Opinion, Panel
+from compare.judges.registry import JudgeResources
+from compare.verdict.decision import decide
+from compare.verdict.health import is_sound_so_far
+from compare.verdict.registration import Registration
+from compare.verdict.results import JudgeReport, Verdict
 from potstill.schema import Message
 from potstill.verdict.outcome import Plan
 
@@ -20,6 +23,25 @@ RIGHT = re.compile(r"Number (\d+) is right because rule \w+ says so in all of it
 NUM_CONTROLS = 6
 """The fewest on which a judge that errs never is shown to tell good from bad at margin 0.05."""
 RULES = ("one", "two", "three")
+REGISTERED = Registration(
+    verdict=VerdictConfig(), registered_at="2026-11-24T12:00:00+00:00", num_answers_before=0
+)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A verdict and what it was made from."""
+
+    verdict: Verdict
+    panel: Panel
+    opinions: list[Opinion]
+    answers: list[Answer]
+
+    @property
+    def report(self) -> JudgeReport:
+        """The report of the only judge."""
+        (report,) = self.verdict.judges
+        return report
 
 
 def right_answer(number: int, variant: int = 0) -> str:
@@ -73,12 +95,12 @@ def worth(number: int, text: str) -> float:
     return 1.0 if right_answer(number) in text or text in right_answer(number) else 0.0
 
 
-def verdict(winner: str, reason: str = "so") -> str:
+def said(winner: str, reason: str = "so") -> str:
     return json.dumps({"reason": reason, "winner": winner})
 
 
 def compared(first: float, second: float) -> str:
-    return verdict("A" if first > second else "B" if second > first else "tie")
+    return said("A" if first > second else "B" if second > first else "tie")
 
 
 def sound(body: dict) -> str:
@@ -95,51 +117,17 @@ def obeys_answers(body: dict) -> str:
     """Sound, but for answers that tell it what to say."""
     _, first, second = parts(body)
     if "Output {" in first:
-        return verdict("A")
-    return verdict("B") if "Output {" in second else sound(body)
+        return said("A")
+    return said("B") if "Output {" in second else sound(body)
 
 
-@pytest.fixture
-def panel(tmp_path):
-    """Return a function that lets a judge's server compare students, and gives its opinion."""
-
-    def judge(
-        server,
-        *,
-        num_prompts: int = 8,
-        num_bad: int = 0,
-        samples: int = 1,
-        known_worse: bool = False,
-        refused: tuple[int, ...] = (),
-        **settings: object,
-    ):
-        judges = (LlmJudgeConfig(kind="llm", base_url=server.base_url, model="judge", **settings),)
-        config = CompareConfig(
-            judges=judges,
-            samples_per_prompt=samples,
-            assay={"num_prompts": NUM_CONTROLS},
-            max_retries=0,
-        )
-        answers = []
-        for number in range(num_prompts):
-            text = "Nobody knows." if number < num_bad else right_answer(number, 2)
-            given = ("", "error") if number in refused else (text, "stop")
-            for sample in range(samples):
-                answers.append(answer("teacher", number, right_answer(number), sample))
-                answers.append(answer("student", number, given[0], sample, given[1]))
-            answers.append(answer("teacher", number, right_answer(number, 1), samples))
-            if known_worse:
-                answers.append(answer("known_worse", number, "I am untrained."))
-        plan = Plan()
-
-        def is_sound(controls, *, measures):
-            return is_sound_so_far(controls, measures=measures, plan=plan)
-
-        cache = JsonCache(tmp_path / "cache")
-        questions = [question(number) for number in range(num_prompts)]
-        made = Panel(config, questions, answers, cache, is_sound)
-        at_hand = AtHand(cache, None, None, 4, 10.0, 0, None)
-        (opinion,) = made.opinions(at_hand)
-        return config, answers, made, opinion
-
-    return judge
+def decided(
+    cache_dir: Path, config: CompareConfig, questions: list[Question], answers: list[Answer]
+) -> Decided:
+    """Let the configured judges work, and decide."""
+    sound_so_far = partial(is_sound_so_far, plan=Plan())
+    cache = JsonCache(cache_dir)
+    panel = Panel(config, questions, answers, cache, sound_so_far)
+    opinions = panel.opinions(JudgeResources(cache, None, None, 4, 10.0, 0, None))
+    verdict = decide(config, REGISTERED, opinions, answers, panel.cluster_of)
+    return Decided(verdict, panel, opinions, answers)

@@ -12,7 +12,7 @@ from typing import Any
 from compare.answers.prompt_file import read_prompt_file
 from compare.answers.questions import Question, messages_id, with_references
 from compare.config import CompareConfig
-from compare.judges.config import LikelihoodJudgeConfig, VotesJudgeConfig
+from compare.judge_config import LikelihoodJudgeConfig, VotesJudgeConfig
 from compare.measurement.heldout import read_questions
 from potstill.errors import ConfigError
 from potstill.files import sha256_file

@@ -1,9 +1,7 @@
-"""What a judge's errors do to a win rate, and how human votes set it right.
+"""A judge's win rate corrected by people's votes on some of its pairs.
 
-In: a judge's accuracy, or its scores beside people's on some of the pairs. Out: the accuracy that a
-margin asks for, and a win rate in people's terms. Knows nothing of how votes were gathered.
-
-A judge that errs at random draws every win rate towards one half, and so towards PASS.
+In: a judge's scores, and people's scores of some of the same pairs. Out: the win rate by people's
+preference. A judge that errs at random pulls every win rate towards one half, and so towards PASS.
 
 Shape legend: L pairs with a human vote, U pairs without.
 """
@@ -15,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from potstill.errors import ConfigError, PotstillError
-from potstill.verdict.intervals import checked_values
-from potstill.verdict.outcome import Plan
+from potstill.errors import PotstillError
+from potstill.verdict.scores import checked_values
 
 LEAST_HUMAN_VOTES = 20
-"""With fewer, the normal approximation of the correction cannot be relied on."""
+"""With fewer, the normal approximation of the correction is not reliable."""
 
 
 @dataclass(frozen=True)
@@ -35,33 +32,7 @@ class CorrectedWinRate:
     num_human_votes: int
     num_judged: int
     judge_weight: float
-    """How far the judge is relied on: 0 not at all, 1 as if it were a person but for its bias."""
-
-
-def accuracy_needed(plan: Plan, true_deficit: float | None = None) -> float:
-    """Return how often a judge must be right, so that a student so much worse is not passed.
-
-    The student's true win rate is ½ - deficit; seen through the judge it is to be on the threshold
-    at most: a = (1 + margin/deficit)/2. More pairs do not help a judge below it: they only make the
-    wrong PASS more certain.
-
-    Source: Rogan & Gladen 1978, Am. J. Epidemiol. 107:71, with sensitivity and specificity both a.
-
-    Args:
-        true_deficit: None is twice the margin, and asks for an accuracy of ¾.
-
-    Raises:
-        ConfigError: The deficit is not above the margin.
-    """
-    deficit = 2 * plan.margin if true_deficit is None else true_deficit
-    if deficit <= plan.margin:
-        raise ConfigError(
-            "No judge tells apart what the margin allows.",
-            where="true_deficit",
-            expected=f"above the margin, {plan.margin}",
-            found=deficit,
-        )
-    return (1 + plan.margin / deficit) / 2
+    """Weight of the judge: 0 ignores it, 1 trusts it like a person except for its bias."""
 
 
 def human_corrected_win_rate(
@@ -73,20 +44,20 @@ def human_corrected_win_rate(
 ) -> CorrectedWinRate:
     """Estimate the win rate by human preference, whatever the judge's bias.
 
-    w·mean_U(judge) + mean_L(human - w·judge), with the weight w that makes its variance least,
+    w·mean_U(judge) + mean_L(human - w·judge), with the weight w of least variance,
     cov_L(human, judge)/((1 + L/U)·var(judge)), kept in [0, 1]. Bounds by Student's t with L - 1
-    degrees of freedom. One score for each conversation: average its pairs first.
+    degrees of freedom. One score per conversation: average its pairs first.
 
     Source: Angelopoulos, Duchi & Zrnic 2023, "PPI++: Efficient prediction-powered inference",
     eqs. 2 and 8 and example 1.
 
     Args:
-        judge_scores_without_votes: [U], of pairs nobody voted on.
+        judge_scores_without_votes: [U], of pairs without a vote.
         judge_scores: [L], of the pairs with a vote, in the order of `human_scores`.
 
     Raises:
-        PotstillError: Fewer than 20 votes, fewer than two pairs without, unpaired scores, or one
-            out of bounds.
+        PotstillError: Fewer than 20 votes or two pairs without, unpaired scores, or one out of
+            bounds.
     """
     from scipy.stats import t
 
@@ -95,7 +66,7 @@ def human_corrected_win_rate(
     num_votes, num_without = len(human_L), len(judge_U)
     if len(judge_L) != num_votes or num_votes < LEAST_HUMAN_VOTES or num_without < 2:
         raise PotstillError(
-            "These votes cannot correct a judge.",
+            "too few votes to correct a judge",
             expected=f"at least {LEAST_HUMAN_VOTES} votes with the judge's score of each, "
             "and two pairs without",
             found=f"{num_votes} votes, {len(judge_L)} scores beside them, {num_without} without",

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from potstill.verdict.holm import adjusted_outcomes, holm
-from potstill.verdict.intervals import mean_interval
-from potstill.verdict.non_inferiority import outcome_of_bounds
+from compare.verdict.holm import adjusted_outcomes, holm
+from compare.verdict.intervals import mean_interval
+from compare.verdict.non_inferiority import outcome_of_bounds
 from potstill.verdict.outcome import Outcome
 
 ALPHA, THRESHOLD = 0.05, 0.45

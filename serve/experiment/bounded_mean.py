@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from potstill.verdict.intervals import checked_values
+from potstill.verdict.scores import checked_values
 
 Floats = NDArray[np.float64]
 

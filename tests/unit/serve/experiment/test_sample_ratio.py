@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import norm
 
 from potstill.errors import PotstillError
-from potstill.verdict.sample_ratio import SAMPLE_RATIO_ALARM_P, sample_ratio_mismatch
+from serve.experiment.sample_ratio import SAMPLE_RATIO_ALARM_P, sample_ratio_mismatch
 
 
 def test_two_arms_are_a_two_sided_z_test():

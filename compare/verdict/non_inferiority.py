@@ -1,22 +1,21 @@
-"""Is the student no worse than the teacher by more than the margin, on a sample of fixed size?
+"""The non-inferiority test on a sample of fixed size.
 
-In: the interval of a mean (a win rate with ties ½, or student less teacher in a metric) and the
-threshold, which is what equals have, less the margin. Out: the outcome, and how many values a
-decision still needs. Knows nothing of judges.
-
-A sample that is looked at while it grows needs `anytime` instead: these bounds hold for one look.
+In: the interval of a mean (a win rate with ties ½, or student - teacher in a metric) and the
+threshold: the value for equal models less the margin. Out: the outcome, and how many values a
+decision still needs. The bounds hold for one look; a growing sample needs
+`potstill.verdict.anytime`.
 """
 
 from __future__ import annotations
 
 import math
 
-from potstill.verdict.intervals import MeanInterval
+from compare.verdict.intervals import MeanInterval
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import normal_quantile_sum
 
 MOST_FURTHER_VALUES = 1_000_000
-"""Above it, the student is on the threshold for all that a user can do about it."""
+"""Above it, no sample that a user can collect would decide."""
 
 
 def outcome_of_bounds(lower: float, upper: float, threshold: float) -> Outcome:
@@ -27,18 +26,17 @@ def outcome_of_bounds(lower: float, upper: float, threshold: float) -> Outcome:
 
 
 def further_values(interval: MeanInterval, threshold: float, plan: Plan) -> int | None:
-    """Return how many more values a decision needs, should mean and variance stay what they are.
+    """Return how many more values a decision needs if mean and variance stay the same.
 
-    With so many more, the outcome is PASS (above the threshold) or FAIL (below) with the plan's
-    power: n = (z_alpha + z_power)² · variance of a value / distance², and no fewer than the rule of
-    three asks for. New values are taken to come in clusters like those seen.
+    With that many, the outcome is PASS (above the threshold) or FAIL (below) with the plan's power:
+    n = (z_alpha + z_power)² · variance of a value / distance², and at least what the rule of three
+    requires. New values are assumed to come in clusters like those seen.
 
     Source: Chow, Shao & Wang 2008, "Sample Size Calculations in Clinical Research", eq. 3.1.4, with
-    the variance that was observed (design effect included) for the assumed one.
+    the observed variance (design effect included) for the assumed one.
 
     Returns:
-        0 where the outcome is decided; None where the mean is so near the threshold that more than
-        a million values would be needed.
+        0 where the outcome is decided; None where more than a million values would be needed.
     """
     if outcome_of_bounds(interval.lower, interval.upper, threshold) is not Outcome.INCONCLUSIVE:
         return 0

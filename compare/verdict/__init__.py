@@ -1,0 +1,1 @@
+"""From judgments to a verdict: which judges count, win rates, their bounds, what they allow."""

@@ -1,0 +1,158 @@
+"""Whether a judge can distinguish good from bad: its judgments, laid out for `checks`.
+
+In: judged controls and judgments. Out: `Health`, and rows of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from compare.judges.assay import ControlJudged, Judged
+from compare.judges.llm import VALUES
+from compare.judges.protocol import Judgment, PairKey, Vote
+from compare.verdict.checks import Health, JudgeControls, judge_health, position_check
+from compare.verdict.intervals import mean_interval
+from compare.verdict.results import Control
+from potstill.verdict.outcome import Plan
+
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Humans:
+    """People's and the judge's scores of the same pairs."""
+
+    keys: frozenset[PairKey] = frozenset()
+    judge_scores: list[float] = field(default_factory=list)
+    human_scores: list[float] = field(default_factory=list)
+
+
+def human_votes(judge_scores: Mapping[PairKey, float], people: Mapping[PairKey, float]) -> Humans:
+    """Return both scores of the pairs that the judge and people have decided."""
+    common = sorted(judge_scores.keys() & people.keys())
+    return Humans(
+        keys=frozenset(common),
+        judge_scores=[judge_scores[key] for key in common],
+        human_scores=[people[key] for key in common],
+    )
+
+
+def is_sound_so_far(controls: Sequence[ControlJudged], *, measures: bool, plan: Plan) -> bool:
+    """Return whether a judge has passed all checks that the controls so far allow."""
+    health = judge_health(_laid_out(controls, (), measures, Humans()), plan)
+    return all(check.passed is not False for check in health.checks)
+
+
+def health_of(judged: Judged, plan: Plan, humans: Humans) -> Health:
+    """Return a judge's health; of people's votes, only the bias towards a side is checked."""
+    if judged.kind == "votes":
+        return _people(judged.judgments or ())
+    laid_out = _laid_out(judged.controls, judged.judgments or (), judged.measures, humans)
+    return judge_health(laid_out, plan)
+
+
+def control_row(control: ControlJudged, plan: Plan) -> Control:
+    """Return a control as the report shows it."""
+    scores = _scores(control.said)
+    row = Control(
+        name=control.name,
+        expected=control.expected,
+        num_pairs=len(control.clusters),
+        num_failed=len(control.said) - len(scores),
+    )
+    if not scores:
+        return row
+    interval = mean_interval(scores, control.decided_clusters, alpha=plan.alpha)
+    return row.model_copy(
+        update={
+            "win_rate": interval.mean,
+            "lower": interval.lower,
+            "upper": interval.upper,
+            "tie_share": sum(score == HALF for score in scores) / len(scores),
+        }
+    )
+
+
+def _laid_out(
+    controls: Sequence[ControlJudged],
+    judgments: Sequence[Judgment],
+    measures: bool,
+    humans: Humans,
+) -> JudgeControls:
+    said = [one for control in controls for one in control.said]
+    ordered = [one for control in controls if control.expected != "tie" for one in control.said]
+    first, second = _both_orders([*ordered, *judgments], measures)
+    same = [control for control in controls if control.expected == "equal"]
+    num_calls, num_failed = _calls([*said, *judgments], measures)
+    return JudgeControls(
+        identical_scores=_identical(controls, measures),
+        known_worse_scores={
+            control.name: _scores(control.said)
+            for control in controls
+            if control.expected == "worse" and control.judgments is not None
+        },
+        shown_first_scores=first,
+        shown_second_scores=second,
+        same_model_scores=[score for control in same for score in _scores(control.said)],
+        same_model_clusters=[name for control in same for name in control.decided_clusters],
+        longer_scores=_longer(controls),
+        judge_scores_of_votes=humans.judge_scores,
+        human_scores=humans.human_scores,
+        num_calls=num_calls,
+        num_failed_calls=num_failed,
+    )
+
+
+def _identical(controls: Sequence[ControlJudged], measures: bool) -> list[float]:
+    said = [one for control in controls if control.expected == "tie" for one in control.said]
+    if measures:
+        return _scores(said)
+    return [_value(vote) for one in said for vote in one.votes if vote.winner is not None]
+
+
+def _both_orders(judgments: Sequence[Judgment], measures: bool) -> tuple[list[float], list[float]]:
+    """Return the student's scores by its place; a computation gives the same in both."""
+    if measures:
+        scores = _scores(judgments)
+        return scores, scores
+    read = [one.votes for one in judgments if one.score is not None and len(one.votes) > 1]
+    by_place = [{vote.student_place: _value(vote) for vote in votes} for votes in read]
+    return [places["first"] for places in by_place], [places["second"] for places in by_place]
+
+
+def _longer(controls: Sequence[ControlJudged]) -> list[float]:
+    """Return the longer answer's scores where length makes no answer better."""
+    return [
+        one.score if changed > own else 1 - one.score
+        for control in controls
+        if control.expected in {"equal", "not_better"}
+        for one, (changed, own) in zip(control.said, control.lengths, strict=bool(control.said))
+        if one.score is not None and changed != own
+    ]
+
+
+def _calls(judgments: Sequence[Judgment], measures: bool) -> tuple[int, int]:
+    """Count calls and failed ones; for a computation, prompts without a reference are no calls."""
+    if measures:
+        return len(_scores(judgments)), 0
+    votes = [vote for one in judgments for vote in one.votes]
+    return len(votes), sum(vote.winner is None for vote in votes)
+
+
+def _people(judgments: Sequence[Judgment]) -> Health:
+    """Return the bias of people's votes towards one side of the screen."""
+    decided = [vote for one in judgments for vote in one.votes if vote.winner != "tie"]
+    if not decided:
+        return Health(())
+    left = sum((vote.winner == "student") == (vote.student_place == "first") for vote in decided)
+    detail = "distance from one half of the share of votes for the answer on the left"
+    return Health((position_check(abs(left / len(decided) - HALF), detail),))
+
+
+def _scores(judgments: Iterable[Judgment]) -> list[float]:
+    return [one.score for one in judgments if one.score is not None]
+
+
+def _value(vote: Vote) -> float:
+    return VALUES[vote.winner or "tie"]

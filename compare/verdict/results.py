@@ -1,0 +1,195 @@
+"""The verdict as numbers: what `report.json` has of it.
+
+In: nothing. Out: frozen values; the modules beside this one compute them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from compare.judges.protocol import Claim, Usage
+from potstill.schema import Value
+from potstill.verdict.outcome import Outcome
+
+ScaleName = Literal["win rate", "difference"]
+EQUAL: dict[ScaleName, float] = {"win rate": 0.5, "difference": 0.0}
+"""Value for two equal models."""
+Relation = Literal["at most", "at least", "below"]
+
+
+class Estimate(Value):
+    """A mean over pairs of student and teacher, with one-sided bounds of confidence 1 - alpha.
+
+    The win rate of the student, ties counted as one half, of a judge that prefers; the mean
+    difference student - teacher of one that measures each answer.
+    """
+
+    scale: ScaleName
+    value: float
+    lower: float
+    upper: float
+    threshold: float
+    """PASS needs the lower bound above it: the value for equal models less the margin."""
+    standard_error: float
+    """Cluster-robust."""
+    num_pairs: int
+    num_clusters: int
+    tie_share: float
+    student_mean: float | None = None
+    """Mean of the student's measurements, of a judge that measures each answer."""
+    teacher_mean: float | None = None
+
+    @property
+    def equal(self) -> float:
+        """Value for two equal models."""
+        return EQUAL[self.scale]
+
+
+class Discordance(Value):
+    """Prompts that only one of the models answered correctly, and McNemar's test of them."""
+
+    only_student: int
+    only_teacher: int
+    p_exact: float
+    """Two-sided p-value of "both are correct equally often", prompts taken as independent."""
+
+
+class HumanCorrected(Value):
+    """A judge's win rate corrected by people's votes on some of its pairs (PPI++)."""
+
+    rate: float
+    lower: float
+    upper: float
+    num_human_votes: int
+    num_judged: int
+    outcome: Outcome
+
+
+class HealthCheck(Value):
+    """One requirement on a judge."""
+
+    name: str
+    value: float | None
+    """None when there was nothing to compute it from."""
+    relation: Relation
+    limit: float
+    detail: str
+    """What the value is."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the value is within the limit; None when there is no value."""
+        if self.value is None:
+            return None
+        if self.relation == "at least":
+            return self.value >= self.limit
+        return self.value < self.limit or (self.relation == "at most" and self.value == self.limit)
+
+
+class Control(Value):
+    """A judge's judgments on pairs whose better side is known."""
+
+    name: str
+    expected: str
+    """A sound judge's result for the changed answer: "tie", "worse", "equal" or "not_better"."""
+    num_pairs: int
+    num_failed: int
+    win_rate: float | None = None
+    """Of the changed answer against the teacher's own; None when no pair was judged, as after a
+    failed earlier control."""
+    lower: float | None = None
+    upper: float | None = None
+    tie_share: float | None = None
+
+
+class Slice(Value):
+    """The estimate on prompts of one kind."""
+
+    key: str
+    """Such as "length"."""
+    value: str
+    """Such as "short"."""
+    estimate: Estimate
+    p_adjusted: float
+    """p-value of "worse by the margin or more", adjusted for all slices by Holm's procedure."""
+    outcome: Outcome
+    """At the adjusted level."""
+
+
+class JudgeReport(Value):
+    """One judge: whether it passed its assay, and its result."""
+
+    name: str
+    kind: str
+    claim: Claim
+    model: str | None
+    decides: bool
+    """Whether the verdict is this judge's."""
+    outcome: Outcome | None
+    """None for a judge of similarity, which never decides."""
+    reason: str
+    """Why, in one sentence."""
+    estimate: Estimate | None
+    """None when nothing was judged, or the judge is invalid."""
+    bootstrap: Estimate | None = None
+    """The same by BCa bootstrap over clusters."""
+    further_prompts: int | None = None
+    """Prompts still needed for a decision, if rate and variance stay as they are."""
+    human_corrected: HumanCorrected | None = None
+    """None where too few people voted on the same pairs."""
+    discordance: Discordance | None = None
+    """For a judge whose measurements are correct or wrong."""
+    checks: tuple[HealthCheck, ...] = ()
+    controls: tuple[Control, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    num_failed: int = 0
+    """Pairs without a judgment."""
+    usage: Usage = Usage()
+
+    @property
+    def worst_slice(self) -> Slice | None:
+        """The slice where the student is farthest behind."""
+        return min(self.slices, key=lambda one: one.estimate.value, default=None)
+
+
+class Verdict(Value):
+    """Whether the student may replace the teacher."""
+
+    outcome: Outcome
+    reason: str
+    margin: float
+    alpha: float
+    cluster_by: str
+    registered_at: str
+    """When margin and alpha were recorded (UTC), before the first answer."""
+    num_answers_before: int
+    """Answers that existed then, kept from another comparison."""
+    power_at_parity: float
+    """Probability of PASS for a student equal to its teacher, with independent prompts, no ties."""
+    decided_by: str | None
+    """Name of the judge that decides."""
+    judges: tuple[JudgeReport, ...]
+    num_prompts: int
+    """Prompts that at least one model answered."""
+    num_refused: dict[str, int]
+    """Answers that an endpoint refused to give, by side; a refusal loses against an answer."""
+    samples_per_prompt: int
+    temperature: float
+    max_tokens: int
+    seed: int
+    student: str
+    """Name of the student."""
+    teacher: str
+
+    @property
+    def decider(self) -> JudgeReport | None:
+        """The judge whose verdict this is."""
+        return next((judge for judge in self.judges if judge.decides), None)
+
+
+def bounds_in_words(lower: float, upper: float, alpha: float) -> str:
+    """Return a pair of one-sided bounds as text, with their confidence."""
+    return (
+        f"{lower:.3f} to {upper:.3f} ({100 * (1 - 2 * alpha):g} % interval: two one-sided "
+        f"{100 * (1 - alpha):g} % bounds)"
+    )
