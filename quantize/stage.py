@@ -21,7 +21,7 @@ from potstill.processor import usable_threads
 from potstill.progress import Progress, append_metrics, track
 from potstill.rundir import RunDirectory, StageSession
 from quantize.config import QuantizeConfig
-from quantize.files import FileMaker
+from quantize.file_maker import FileMaker
 from quantize.modelfile import write_modelfile
 from quantize.models import SourceModel, source_models
 from quantize.quantization.file_types import FileTypeName, bound_of_bits

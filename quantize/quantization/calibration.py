@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import ConversionError
-from quantize.conversations import read_tokenized
+from quantize.tokenized import read_tokenized
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class MixSource:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TensorCosts:
     """The cost of every tensor at every type.
 
     Attributes:
@@ -114,7 +114,7 @@ class Measured:
     fixed_bytes: int
 
     @classmethod
-    def read(cls, path: Path) -> Measured:
+    def read(cls, path: Path) -> TensorCosts:
         """Read what `write` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
         options = {
@@ -181,26 +181,26 @@ def refuse_too_small(base_path: Path, max_bytes: float, where: object) -> None:
         )
 
 
-def choose_mix(measured: Measured, max_bytes: float) -> Mix:
+def choose_mix(costs: TensorCosts, max_bytes: float) -> Mix:
     """Choose the types for a file of at most `max_bytes`.
 
     Raises:
         ValueError: No file of the model can be so small.
     """
-    chosen = choose(measured.options, int(max_bytes) - measured.fixed_bytes)
+    chosen = choose(costs.options, int(max_bytes) - costs.fixed_bytes)
     num_bytes, kl_nats = total(chosen.values())
     types = {name: option.type for name, option in chosen.items()}
-    return Mix(types, measured.fixed_bytes + num_bytes, kl_nats)
+    return Mix(types, costs.fixed_bytes + num_bytes, kl_nats)
 
 
-def measure(source: MixSource, calibration: Calibration, scratch_dir: Path) -> Measured:
+def measure_costs(source: MixSource, calibration: Calibration, scratch_dir: Path) -> TensorCosts:
     """Measure every matrix at every candidate type that its rows allow.
 
     Raises:
         ConversionError: The checkpoint cannot be loaded, or llama.cpp fails.
     """
     matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
-    measurement = _Measurement(source, calibration, matrices)
+    measurement = _CostMeasurement(source, calibration, matrices)
     with track("measuring types", len(CANDIDATES), "types") as progress:
         for tensor_type in CANDIDATES:
             path = scratch_dir / f"candidate-{tensor_type}.gguf"
@@ -208,10 +208,10 @@ def measure(source: MixSource, calibration: Calibration, scratch_dir: Path) -> M
                 measurement.add(tensor_type, path)
                 path.unlink()
             progress.advance(note=tensor_type)
-    return Measured(measurement.options(), measurement.fixed_bytes)
+    return TensorCosts(measurement.options(), measurement.fixed_bytes)
 
 
-class _Measurement:
+class _CostMeasurement:
     def __init__(
         self, source: MixSource, calibration: Calibration, matrices: list[FileTensor]
     ) -> None:

@@ -18,8 +18,8 @@ from potstill.errors import ConversionError
 from potstill.files import replacing, write_text_atomically
 from potstill.progress import track
 from potstill.schema import Message
-from quantize.conversations import read_tokenized
 from quantize.loading import load_model
+from quantize.tokenized import read_tokenized
 
 NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
 """Conversations that are continued, and by how many tokens; an error in generation shows within

@@ -13,7 +13,7 @@ import pytest
 
 from potstill.manifest import verify_manifest
 from quantize.config import QuantizeConfig
-from quantize.files import FileMaker
+from quantize.file_maker import FileMaker
 from quantize.stage import run
 
 CONFIG = QuantizeConfig(
@@ -38,7 +38,7 @@ def test_verified_files_are_kept_and_damaged_ones_made_again(tiny_quantize_run, 
     make_file = FileMaker.make
 
     def count(maker, name, path):
-        if path.name == "teacher-Q8_0.gguf" and not interrupted:
+        if path.name == "student-Q6_K.gguf" and not interrupted:
             interrupted.append(path.name)
             raise KeyboardInterrupt
         facts = make_file(maker, name, path)
@@ -46,22 +46,24 @@ def test_verified_files_are_kept_and_damaged_ones_made_again(tiny_quantize_run, 
         return facts
 
     monkeypatch.setattr(FileMaker, "make", count)
+    config = CONFIG.model_copy(update=STUDENT_ONLY | {"types": ("F16", "Q8_0", "Q6_K")})
     with pytest.raises(KeyboardInterrupt):
-        run(CONFIG, tiny_quantize_run)
-    assert made == ["student-F16.gguf", "student-Q4_K_M.gguf"]
-    damaged = tiny_quantize_run.partial_dir("gguf") / "student-Q4_K_M.gguf"
+        run(config, tiny_quantize_run)
+    assert made == ["student-F16.gguf", "student-Q8_0.gguf"]
+    damaged = tiny_quantize_run.partial_dir("gguf") / "student-Q8_0.gguf"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    run(CONFIG, tiny_quantize_run)
-    assert made[2:] == ["student-Q4_K_M.gguf", "teacher-Q8_0.gguf"]
+    run(config, tiny_quantize_run)
+    assert made[2:] == ["student-Q8_0.gguf", "student-Q6_K.gguf"]
 
 
 def test_a_killed_run_is_resumed_and_its_files_verify(tiny_quantize_run):
+    config = CONFIG.model_copy(update=STUDENT_ONLY)
     script = (
         "from pathlib import Path; from potstill.rundir import RunDirectory;"
         "from quantize.config import QuantizeConfig; from quantize.stage import run;"
-        f"run(QuantizeConfig.model_validate({CONFIG.to_json()!r}),"
+        f"run(QuantizeConfig.model_validate({config.to_json()!r}),"
         f" RunDirectory(Path({str(tiny_quantize_run.root)!r})))"
     )
     first = tiny_quantize_run.partial_dir("gguf") / "student-F16.gguf"
@@ -78,7 +80,7 @@ def test_a_killed_run_is_resumed_and_its_files_verify(tiny_quantize_run):
     process.wait()
     assert first.exists()
     assert not tiny_quantize_run.is_finished("gguf")
-    run(CONFIG, tiny_quantize_run)
+    run(config, tiny_quantize_run)
     verify_manifest(tiny_quantize_run.stage_dir("gguf"))
     names = {path.name for path in tiny_quantize_run.stage_dir("gguf").iterdir()}
     assert not any(name.endswith(".tmp") for name in names)

@@ -3,11 +3,11 @@ import pytest
 
 from potstill.errors import ConfigError
 from quantize.quantization.mix import (
-    Measured,
     MixSource,
-    _Measurement,
+    TensorCosts,
+    _CostMeasurement,
     choose_mix,
-    measure,
+    measure_costs,
     refuse_too_small,
 )
 from quantize.quantization.planner import Option
@@ -24,20 +24,20 @@ def source(make_base):
 
 @pytest.mark.usefixtures("few_candidates")
 def test_a_mix_has_its_size_and_its_types_to_the_byte(source, calibration, tmp_path):
-    measured = measure(source, calibration, tmp_path)
+    costs = measure_costs(source, calibration, tmp_path)
     matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
-    assert measured.options.keys() == {one.name for one in matrices}
-    for name, of_tensor in measured.options.items():
-        costs = {option.type: option.kl_nats for option in of_tensor}
+    assert costs.options.keys() == {one.name for one in matrices}
+    for name, of_tensor in costs.options.items():
+        kl_nats = {option.type: option.kl_nats for option in of_tensor}
         only_whole_super_blocks = {"Q4_K"} if "ffn_down" in name else set()
-        assert costs.keys() == {"F32", "IQ4_NL", "Q5_1", "Q8_0"} | only_whole_super_blocks
-        assert costs["F32"] == 0 < costs["Q8_0"] < costs["Q5_1"] < costs["IQ4_NL"]
-    smallest = measured.fixed_bytes + sum(
-        min(option.num_bytes for option in of_tensor) for of_tensor in measured.options.values()
+        assert kl_nats.keys() == {"F32", "IQ4_NL", "Q5_1", "Q8_0"} | only_whole_super_blocks
+        assert kl_nats["F32"] == 0 < kl_nats["Q8_0"] < kl_nats["Q5_1"] < kl_nats["IQ4_NL"]
+    smallest = costs.fixed_bytes + sum(
+        min(option.num_bytes for option in of_tensor) for of_tensor in costs.options.values()
     )
     costs_by_size = {}
     for num_bytes in (smallest, smallest + 20_000, 10**6):
-        mix = choose_mix(measured, num_bytes)
+        mix = choose_mix(costs, num_bytes)
         path = tmp_path / "mix.gguf"
         source.quantize(mix.types, mix.file_type, path)
         assert path.stat().st_size == mix.num_bytes <= num_bytes
@@ -53,7 +53,7 @@ def test_a_mix_has_its_size_and_its_types_to_the_byte(source, calibration, tmp_p
 def test_weights_go_back_into_the_checkpoints_order(source, calibration):
     """Of the base file itself, whose query and key rows are in another order."""
     matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
-    measurement = _Measurement(source, calibration, matrices)
+    measurement = _CostMeasurement(source, calibration, matrices)
     values = TensorValues(source.base_path)
     for name in ("blk.0.attn_q.weight", "blk.1.attn_k.weight", "blk.0.ffn_up.weight"):
         ((their_name, weights),) = measurement._changes(name, values[name]).items()
@@ -61,10 +61,10 @@ def test_weights_go_back_into_the_checkpoints_order(source, calibration):
 
 
 def test_measurements_are_written_and_read(tmp_path):
-    measured = Measured({"tensor": [Option("Q8_0", 40, 0.25)]}, 7)
-    measured.write(tmp_path / "measured.json")
-    assert Measured.read(tmp_path / "measured.json") == measured
-    mix = choose_mix(measured, 47)
+    costs = TensorCosts({"tensor": [Option("Q8_0", 40, 0.25)]}, 7)
+    costs.write(tmp_path / "costs.json")
+    assert TensorCosts.read(tmp_path / "costs.json") == costs
+    mix = choose_mix(costs, 47)
     assert (mix.num_bytes, mix.predicted_kl_nats, mix.file_type) == (47, 0.25, "Q8_0")
     assert mix.per_group() == {"tensor": {"Q8_0": 1}}
 

@@ -15,10 +15,10 @@ from quantize.models import SourceModel
 from quantize.quantization.file_types import BASES, FILE_TYPES, FileTypeName, uses_imatrix
 from quantize.quantization.imatrix import write_importance
 from quantize.quantization.mix import (
-    Measured,
     MixSource,
+    TensorCosts,
     choose_mix,
-    measure,
+    measure_costs,
     refuse_too_small,
 )
 from quantize.quantization.quantize import quantize
@@ -101,7 +101,7 @@ class FileMaker:
     def _make_mix(self, name: str, path: Path) -> dict[str, Any]:
         source, max_bytes = self._mix_source, self._model.mixes[name]
         refuse_too_small(source.base_path, max_bytes, path.stem)
-        mix = choose_mix(self._measured, max_bytes)
+        mix = choose_mix(self._costs, max_bytes)
         source.quantize(mix.types, mix.file_type, path)
         return describe_tensors(path, None) | {
             "imatrix": source.quantizes_with_imatrix,
@@ -123,14 +123,14 @@ class FileMaker:
         )
 
     @cached_property
-    def _measured(self) -> Measured:
+    def _costs(self) -> TensorCosts:
         path = self._model.scratch_dir / f"{self._model.role}-measured.json"
         if not path.is_file():
             calibration = self._model.calibration(
                 self._config.mix_tokens, skip_tokens=self._config.imatrix_tokens
             )
-            measure(self._mix_source, calibration, self._model.scratch_dir).write(path)
-        return Measured.read(path)
+            measure_costs(self._mix_source, calibration, self._model.scratch_dir).write(path)
+        return TensorCosts.read(path)
 
     def _base_path(self) -> Path:
         """Return the unquantized file: one of the configured files, or a temporary one."""
