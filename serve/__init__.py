@@ -1,1 +1,1 @@
-"""GGUF files → an endpoint that speaks OpenAI's API."""
+"""GGUF files behind an endpoint with OpenAI's API."""

@@ -1,7 +1,4 @@
-"""Settings of the serving stage.
-
-In: the `[serve]` table. Out: a frozen `ServeConfig`. Knows nothing of HTTP or llama.cpp.
-"""
+"""The [serve] table of the configuration."""
 
 from __future__ import annotations
 

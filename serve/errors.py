@@ -1,8 +1,4 @@
-"""The failures of serving that the shared error tree does not tell apart.
-
-In: what the client asked for. Out: typed errors; the HTTP layer maps them to a status by type.
-Knows nothing of HTTP.
-"""
+"""Errors of serving, beside those of the core; the HTTP layer maps them to a status by type."""
 
 from __future__ import annotations
 

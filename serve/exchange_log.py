@@ -1,8 +1,6 @@
-"""What was asked and answered, for those who opted in: the prompts of a later distillation.
+"""Requests and answers appended to a JSONL file: prompts of a later distillation.
 
-In: requests as they were sent, and whole answers. Out: one line of JSON each, appended to a file.
-An observer of the application (`serve/backends/protocol.py`). Knows nothing of how an answer was
-made.
+Off by default (`serve.record_path`), because it holds what users write.
 """
 
 from __future__ import annotations

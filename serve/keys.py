@@ -1,13 +1,12 @@
-"""API keys as they are kept: hashed, each with a name and limits of its own.
+"""API keys, stored as hashes, each with a name and its own limits.
 
-In: a TOML file, an environment variable. Out: who a given key belongs to, and whether it may ask
-for more. Knows nothing of HTTP.
+The file of keys is TOML:
 
     [keys.alice]
-    sha256 = "…"                # of the key, which is random and long: nothing slower is needed
+    sha256 = "…"                # of the key, which is random and long: no slower hash is needed
     requests_per_minute = 60
     tokens_per_minute = 100000
-    admin = true                # shows experiments and stops them
+    admin = true                # may see and stop experiments
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""From files to backends: weights loaded once, and engines over them.
+"""Local backends from GGUF files: weights are loaded once, with an engine for each combination.
 
-In: names with their GGUF files, the configuration. Out: a `LocalBackend` per name. Names that stand
-for the same file, draft and adapter share an engine. Knows nothing of run directories or HTTP.
+Names that stand for the same file, draft and adapter share an engine.
 """
 
 from __future__ import annotations

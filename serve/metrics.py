@@ -1,8 +1,4 @@
-"""What the server measures about itself, for Prometheus.
-
-In: what happens, as it happens. Out: series in a registry of their own. Knows nothing of HTTP
-or engines; engines are asked for their totals when somebody reads the series.
-"""
+"""Prometheus metrics of the server: requests, latencies, and the totals of engines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The serving stage: GGUF files of a run, or from elsewhere, behind OpenAI's API.
+"""The serving stage: the GGUF files of a run, or other ones, behind OpenAI's API.
 
-In: a finished gguf stage. Out: an endpoint, until it is told to stop.
+In: a finished gguf stage. Out: an endpoint, until a signal stops it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""OpenAI's API over HTTP: wire types, routes, the door. Knows nothing of llama.cpp."""
+"""OpenAI's API over HTTP: middleware and routes."""

@@ -1,7 +1,6 @@
-"""The HTTP face: OpenAI's routes, and some of llama.cpp's, over the served models.
+"""The ASGI application: OpenAI's routes, and some of llama.cpp's, over backends by name.
 
-In: backends by name, limits. Out: an ASGI application. Knows nothing of run directories or
-llama.cpp. Other rooms of `serve/` add routers and observers; nothing here has to know them.
+Other folders of `serve/` add routers and observers; this one does not import them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The door: API keys with their limits, when there are any.
-
-In: ASGI requests. Out: the same with the key's owner, or 401 or 429 before a body is read.
-Knows nothing of what is behind it.
-"""
+"""API keys: middleware that answers 401 or 429 before a body is read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Errors as OpenAI's clients expect them: status by exception type, one shape of body.
+"""Exceptions as JSON responses in OpenAI's shape, with a status by type.
 
-In: exceptions. Out: JSON responses. Knows nothing of routes. A traceback never leaves the process.
+A traceback never leaves the process.
 """
 
 from __future__ import annotations

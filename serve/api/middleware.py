@@ -1,7 +1,4 @@
-"""What comes in, and from where: limits before anything is parsed.
-
-In: ASGI requests. Out: the same with their whole body, or an error. Knows nothing of routes.
-"""
+"""Middleware for every request: host check, limits on the body, counting."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""From a chat's answer to that of `/v1/responses`, whole or as its typed events.
-
-In: a chat completion, or its chunks. Out: OpenAI's response object and events. Knows nothing of
-backends.
-"""
+"""Chat completions as the response objects and events of `/v1/responses`."""
 
 from __future__ import annotations
 

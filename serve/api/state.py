@@ -1,7 +1,4 @@
-"""What the routes share: who answers, how long, and who is told of it.
-
-In: the application's parts. Out: a backend and a caller for each request. Knows nothing of routes.
-"""
+"""What the routes share: backends by name, observers, the caller of a request."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who answers a model's name: an engine in this process, a server elsewhere, an experiment."""
+"""Backends: local models and models of other servers, behind one protocol."""

@@ -1,8 +1,4 @@
-"""A model behind another server with OpenAI's API, behind the faces of `protocol.py`.
-
-In: checked requests, sent on under the model's name there. Out: the server's answers under the name
-here, whole or as they come. Knows nothing of how they are made.
-"""
+"""A model of another server with OpenAI's API: requests are forwarded under its name there."""
 
 from __future__ import annotations
 

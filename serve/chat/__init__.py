@@ -1,1 +1,1 @@
-"""Chat messages and a model's template: prompts in, and what an answer's text means. No HTTP."""
+"""Chat templates: messages to prompts, and an answer's text to tool calls."""

@@ -1,9 +1,8 @@
-"""From chat messages to prompt token ids, through the model's own chat template.
+"""From chat messages to prompt token ids, through the model's chat template.
 
-In: messages and tools. Out: the token ids the Hugging Face tokenizer gives for them (llama.cpp
-leaves out the Unicode normalization that some tokenizers do), except that a control token's text
-inside a message stays text: nobody can write `<|im_end|>` and speak as another role.
-Knows nothing of the engine or HTTP.
+The ids are those of the Hugging Face tokenizer (llama.cpp leaves out the Unicode normalization of
+some tokenizers), except that the text of a control token inside a message stays text: nobody can
+write `<|im_end|>` and speak as another role.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 from potstill.errors import ArtifactError, PotstillError
 from serve.chat.rendering import TemplateProcess
-from serve.chat.tools import ToolFormat, told_in_system
+from serve.chat.tools import ToolFormat, with_tools_as_text
 from serve.engine.model import GgufModel
 from serve.errors import InvalidRequestError
 
@@ -79,7 +78,7 @@ class ChatPrompt:
         messages = [_with_parsed_arguments(message) for message in dialogue.messages]
         tools = list(dialogue.tools)
         if tools and not self._knows_tools:
-            messages, tools = told_in_system(messages, tools), []
+            messages, tools = with_tools_as_text(messages, tools), []
         variables = {
             **dialogue.variables,
             "tools": tools or None,

@@ -1,7 +1,7 @@
-"""Calls of functions in what a model writes, found while it writes.
+"""A parser of tool calls in a model's output, for streams.
 
-In: an answer's text, piece by piece. Out: text, and the beginnings and arguments of calls, as soon
-as they are certain. What looks like a call and is none comes out as text. Knows nothing of OpenAI.
+In: an answer's text, piece by piece. Out: text, and the start and arguments of calls as soon as
+they are certain. What looks like a call but is none comes out as text.
 """
 
 from __future__ import annotations

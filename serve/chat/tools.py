@@ -1,8 +1,4 @@
-"""Tools in a model's own words: how it is told of them, and how it writes a call.
-
-In: a chat template, tools as OpenAI spells them. Out: which format the model writes, grammars that
-make it call, messages that describe the tools. Knows nothing of engines or HTTP.
-"""
+"""Formats of tool calls by model family: detection, grammars, and prompts for other templates."""
 
 from __future__ import annotations
 
@@ -15,10 +11,10 @@ from typing import Any, Protocol
 
 
 class GrammarOfSchema(Protocol):
-    """What makes a grammar of a JSON schema."""
+    """Converts a JSON schema to a grammar."""
 
     def __call__(self, schema: Mapping[str, Any], *, exact: bool) -> str:
-        """Return it; if it need not be exact, of as much of the schema as can be one."""
+        """Return the grammar; unless `exact`, keywords that no grammar can express are dropped."""
         ...
 
 
@@ -33,27 +29,26 @@ For each call, return a JSON object with the function's name and arguments withi
 <tool_call>
 {{"name": "function-name", "arguments": {{"argument": "value"}}}}
 </tool_call>"""
-"""What a model is told whose template knows no tools; the format is that of Hermes and Qwen."""
+"""System prompt for models whose template has no tools, in the format of Hermes and Qwen."""
 
 
 @dataclass(frozen=True)
 class ToolFormat:
     """How a family of models writes calls of functions."""
 
-    name: str
-    opening: str
-    """What begins a call, or a list of calls; nothing where an answer that is JSON is a call."""
-    brackets: tuple[str, str]
-    """What stands around the calls after the opening."""
-    separator: str
-    """What stands between two calls."""
-    closing: str
-    """What ends a call that the opening began."""
-    arguments_key: str
+    opening: str = ""
+    """Text before a call, or a list of calls; empty where an answer that is JSON is a call."""
+    brackets: tuple[str, str] = ("", "")
+    """Text around the calls after the opening."""
+    separator: str = ""
+    """Text between two calls; empty where there is at most one."""
+    closing: str = ""
+    """Text after a call that the opening started."""
+    arguments_key: str = "arguments"
 
     @staticmethod
     def of_template(template: str) -> ToolFormat:
-        """Tell a model's format by its chat template; an unknown one is taken for Hermes'."""
+        """Return the format that a chat template shows; Hermes' if it shows none."""
         if "[TOOL_CALLS]" in template:
             return MISTRAL
         if "<|python_tag|>" in template or '"parameters": dictionary' in template:
@@ -75,8 +70,8 @@ class ToolFormat:
 
         Args:
             tools: As OpenAI spells them.
-            grammar_of_schema: Makes a grammar of a JSON schema; what it raises is passed on.
-            parallel: Whether several calls may be made.
+            grammar_of_schema: Converts a JSON schema; its exceptions are passed on.
+            parallel: Whether several calls are allowed.
         """
         rules, names = [], []
         for number, tool in enumerate(tools):
@@ -96,50 +91,34 @@ class ToolFormat:
 
 
 HERMES = ToolFormat(
-    name="hermes",
     opening="<tool_call>",
     brackets=("\n", "\n"),
     separator="\n</tool_call>\n<tool_call>\n",
     closing="</tool_call>",
-    arguments_key="arguments",
 )
 """Hermes 2 and later, Qwen 2.5 and 3."""
 
-LLAMA = ToolFormat(
-    name="llama",
-    opening="",
-    brackets=("", ""),
-    separator="",
-    closing="",
-    arguments_key="parameters",
-)
+LLAMA = ToolFormat(arguments_key="parameters")
 """Llama 3.1 and later: an answer that is one JSON object."""
 
-MISTRAL = ToolFormat(
-    name="mistral",
-    opening="[TOOL_CALLS]",
-    brackets=("[", "]"),
-    separator=", ",
-    closing="",
-    arguments_key="arguments",
-)
-"""Mistral 7B v0.3 and Nemo: a list after a token of its own."""
+MISTRAL = ToolFormat(opening="[TOOL_CALLS]", brackets=("[", "]"), separator=", ")
+"""Mistral 7B v0.3 and Nemo: a list after a special token."""
 
 
-def told_in_system(
+def with_tools_as_text(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Rewrite a conversation for a template that knows no tools.
+    """Rewrite a conversation for a template without tools.
 
-    The tools are described in the system message; calls and what they gave become text.
+    The tools are described in the system message; calls and their results become text.
     """
     signatures = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-    told = INSTRUCTIONS.format(tools=signatures)
+    instructions = INSTRUCTIONS.format(tools=signatures)
     rewritten = [_as_text(message) for message in messages]
     if rewritten and rewritten[0]["role"] == "system":
         first = rewritten[0]
-        return [{**first, "content": f"{first['content']}\n\n{told}"}, *rewritten[1:]]
-    return [{"role": "system", "content": told}, *rewritten]
+        return [{**first, "content": f"{first['content']}\n\n{instructions}"}, *rewritten[1:]]
+    return [{"role": "system", "content": instructions}, *rewritten]
 
 
 def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +133,7 @@ def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _TOKENS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|(?<![\w-])[a-zA-Z][\w-]*')
-"""Of a GBNF grammar: literals and sets of characters, which are left alone, and names of rules."""
+"""Tokens of a GBNF grammar: literals and character sets, which stay, and names of rules."""
 
 
 def _renamed(grammar: str, prefix: str) -> str:

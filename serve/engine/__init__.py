@@ -1,1 +1,1 @@
-"""GGUF models and continuous batching over them: tokens in, tokens out. Knows nothing of HTTP."""
+"""GGUF models and continuous batching over them: tokens in, tokens out."""

@@ -1,50 +1,19 @@
-"""What an engine refuses before it begins: values that would abort llama.cpp, or mean nothing.
-
-In: requests and texts. Out: nothing, or a typed error. Knows nothing of scheduling.
-"""
+"""Checks of engine requests: values that would abort llama.cpp raise an error first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 
 from potstill.errors import BackendError, ContextLengthError
 from serve.engine.grammar import MAX_GRAMMAR_BYTES
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Request
-from serve.engine.sampler import SamplerParams
 from serve.errors import InvalidRequestError
-
-MAX_SEQUENCE_BREAKERS = 32
-"""llama.cpp looks through the whole vocabulary for each."""
-
-RANGES: dict[str, tuple[float, float]] = {
-    "temperature": (0.0, 1e6),
-    "top_p": (0.0, 1.0),
-    "top_k": (0, 2**31 - 1),
-    "min_p": (0.0, 1.0),
-    "typical_p": (0.0, 1.0),
-    "top_n_sigma": (-1e6, 1e6),
-    "xtc_probability": (0.0, 1.0),
-    "xtc_threshold": (0.0, 1.0),
-    "mirostat": (0, 2),
-    "mirostat_tau": (0.0, 1e3),
-    "mirostat_eta": (0.0, 1e3),
-    "repeat_penalty": (1e-6, 1e6),
-    "repeat_last_n": (-1, 2**31 - 1),
-    "presence_penalty": (-1e6, 1e6),
-    "frequency_penalty": (-1e6, 1e6),
-    "dry_multiplier": (0.0, 1e6),
-    "dry_base": (1.0, 1e6),
-    "dry_allowed_length": (0, 2**31 - 1),
-    "dry_penalty_last_n": (-1, 2**31 - 1),
-}
-"""Least and greatest value of each numeric parameter that samplers can compute with."""
 
 
 def check_request(request: Request, model: GgufModel, limits: EngineLimits) -> None:
-    """Make sure that a request can be worked on.
+    """Check that the engine can work on a request; `SamplingFields` checks sampling parameters.
 
     Raises:
         ContextLengthError: Prompt and completion do not fit.
@@ -53,7 +22,9 @@ def check_request(request: Request, model: GgufModel, limits: EngineLimits) -> N
     num_new = 1 if request.max_new_tokens is None else request.max_new_tokens
     _check_tokens(request.prompt_token_ids, "prompt", model, limits, num_new)
     if num_new < 0:
-        raise InvalidRequestError("the completion has no length", where="max_tokens", found=num_new)
+        raise InvalidRequestError(
+            "the completion has a negative length", where="max_tokens", found=num_new
+        )
     for name in ("num_top_logprobs", "num_prompt_logprobs"):
         count = getattr(request, name)
         if count is not None and not 0 <= count < model.vocab_size:
@@ -67,16 +38,16 @@ def check_request(request: Request, model: GgufModel, limits: EngineLimits) -> N
         raise InvalidRequestError(
             "the grammar is too large", where="grammar", expected=f"{MAX_GRAMMAR_BYTES} bytes"
         )
-    _check_sampler(request.sampler, model)
+    _check_biases(request.sampler.logit_bias, model)
 
 
 def check_texts(texts: Sequence[Sequence[int]], model: GgufModel, limits: EngineLimits) -> None:
-    """Make sure that vectors of texts can be made.
+    """Check that embeddings of texts can be computed.
 
     Raises:
-        BackendError: The model has none to give.
+        BackendError: The model computes none.
         ContextLengthError: A text is longer than the context.
-        InvalidRequestError: A text is empty, or has a token the model does not have.
+        InvalidRequestError: A text is empty, or has a token that the model does not have.
     """
     if not model.can_embed:
         raise BackendError("the model cannot make embeddings", where=model.path.name)
@@ -99,38 +70,21 @@ def _check_tokens(
         )
     if not 0 <= min(token_ids) <= max(token_ids) < model.vocab_size:
         raise InvalidRequestError(
-            f"the {name} has a token the model does not have",
+            f"the {name} has a token that the model does not have",
             where=name,
             expected=f"0 to {model.vocab_size - 1}",
             found=f"{min(token_ids)} to {max(token_ids)}",
         )
 
 
-def _check_sampler(params: SamplerParams, model: GgufModel) -> None:
-    for field in fields(params):
-        if field.name in RANGES:
-            least, greatest = RANGES[field.name]
-            value = getattr(params, field.name)
-            if not least <= value <= greatest:
-                raise InvalidRequestError(
-                    f"{field.name} is out of range",
-                    where=field.name,
-                    expected=f"{least} to {greatest}",
-                    found=value,
-                )
-    for token_id, bias in params.logit_bias.items():
+def _check_biases(biases: Mapping[int, float], model: GgufModel) -> None:
+    for token_id, bias in biases.items():
         if not 0 <= token_id < model.vocab_size:
             raise InvalidRequestError(
-                "logit_bias names a token the model does not have",
+                "logit_bias names a token that the model does not have",
                 where="logit_bias",
                 expected=f"0 to {model.vocab_size - 1}",
                 found=token_id,
             )
         if math.isnan(bias) or bias == math.inf:
             raise InvalidRequestError("a bias must be a number", where="logit_bias", found=bias)
-    if len(params.dry_sequence_breakers) > MAX_SEQUENCE_BREAKERS:
-        raise InvalidRequestError(
-            "too many sequence breakers",
-            where="dry_sequence_breakers",
-            expected=f"at most {MAX_SEQUENCE_BREAKERS}",
-        )

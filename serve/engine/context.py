@@ -1,7 +1,7 @@
 """The decoding state of one model: a llama.cpp context, one batch, many sequences.
 
-In: chunks of tokens of several sequences. Out: rows of logits, or of hidden states. One thread owns
-it. Checks first what would abort the process in C. Knows nothing of requests or sampling.
+In: chunks of tokens of several sequences. Out: rows of logits, or of hidden states. Only one thread
+may use it.
 """
 
 from __future__ import annotations

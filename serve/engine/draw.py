@@ -1,8 +1,7 @@
-"""Draws by temperature and top-p, the parameters that OpenAI has: without llama.cpp.
+"""Sampling by temperature and top-p, OpenAI's parameters, in numpy.
 
-In: rows of raw logits. Out: token ids. llama.cpp's samplers put a vocabulary into an array of
-structures and sort it; for 49152 tokens that takes 0.4 ms of a step's time per sequence, and this
-0.06 ms. Knows nothing of penalties or of other truncations.
+llama.cpp's samplers copy the vocabulary into an array of structures and sort it; for 49,152 tokens
+that takes 0.4 ms of a step's time per sequence, and this 0.06 ms.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Vectors of whole texts, made by the same model between the engine's steps.
-
-In: token ids of texts, from any thread. Out: futures of vectors. Knows nothing of requests that
-generate.
-"""
+"""Embeddings of texts, computed by the same model between the engine's steps."""
 
 from __future__ import annotations
 

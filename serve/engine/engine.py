@@ -1,8 +1,8 @@
 """Continuous batching: many requests, one llama_decode per step.
 
-In: requests, from any thread. Out: outputs per step, handed to a callback. The engine's life is
-`step()`: drop what was cancelled, admit what waits, decode one batch over all active sequences,
-sample, emit. One thread steps. Knows nothing of HTTP, chat templates or asyncio.
+In: requests, from any thread. Out: outputs per step, passed to a callback. `step()` is the engine's
+cycle: drop cancelled requests, admit waiting ones, decode one batch over all active sequences,
+sample, emit. Only one thread steps.
 """
 
 from __future__ import annotations

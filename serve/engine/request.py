@@ -1,7 +1,4 @@
-"""What goes into an engine and what comes out: requests, outputs, limits, totals.
-
-In and out: plain values. Knows nothing of how they are served.
-"""
+"""An engine's input and output: requests, outputs, limits."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""From logits to a token: one chain of llama.cpp's samplers per request.
-
-In: sampling parameters, and rows of raw logits. Out: token ids, log-probabilities.
-Knows nothing of scheduling, text or HTTP.
-"""
+"""From logits to a token: one chain of llama.cpp's samplers per request."""
 
 from __future__ import annotations
 

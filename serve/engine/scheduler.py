@@ -1,8 +1,4 @@
-"""Who gets how many tokens of the next batch.
-
-In: the active sequences, oldest first. Out: which tokens of each to decode. Calls nothing of
-llama.cpp.
-"""
+"""How the tokens of the next batch are divided among the active sequences."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A request at work: its tokens, its sampler, its text, and what is to be told of it.
-
-In: rows of logits and tokens. Out: `Output`s. Knows nothing of batches or of other requests.
-"""
+"""An active request: its tokens, sampler, text and pending output."""
 
 from __future__ import annotations
 

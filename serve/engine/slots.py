@@ -1,10 +1,7 @@
-"""The prefix cache: llama.cpp's sequences as slots that remember what they have computed.
+"""The prefix cache: llama.cpp's sequences as slots that remember which tokens they hold.
 
-In: a prompt. Out: a slot that holds as much of the prompt's beginning as any slot has computed.
-Knows nothing of requests or scheduling.
-
-Every slot has room for a whole context, so nothing is ever evicted to make room: what the slot that
-was released first holds is dropped when a slot is needed.
+Every slot has room for a whole context, so nothing is evicted to make room: when a slot is needed,
+the content of the one that was released first is dropped.
 """
 
 from __future__ import annotations

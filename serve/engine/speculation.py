@@ -1,12 +1,10 @@
-"""Speculative decoding: a small model guesses the next tokens, the large one checks them at once.
+"""Speculative decoding: a small model drafts the next tokens, the large one verifies them at once.
 
-In: active sequences of the large model. Out: their drafts. Knows nothing of sampling.
-
-Nothing is lost by it. The engine samples every token from the large model's own logits, in order,
-and a draft only decides how many of them come from one step: the first sampled token that differs
-from the draft ends the step. For a draft that is one token with certainty this is the rejection
-rule of Leviathan et al. 2023 (algorithm 1 with q = 1 at the drafted token): it is kept with
-probability p, and otherwise replaced by a draw from the rest of p.
+The output distribution stays the same. The engine samples every token from the large model's own
+logits, in order; a draft only decides how many of them come from one step: the first sampled token
+that differs from the draft ends the step. For a draft that is one token with certainty this is the
+rejection rule of Leviathan et al. 2023 (algorithm 1 with q = 1 at the drafted token): the token is
+kept with probability p, and otherwise replaced by a draw from the rest of p.
 """
 
 from __future__ import annotations

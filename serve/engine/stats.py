@@ -1,7 +1,4 @@
-"""What an engine tells about itself, for metrics.
-
-Out: plain values, one snapshot. Knows nothing of how they are shown.
-"""
+"""An engine's load and totals, for metrics."""
 
 from __future__ import annotations
 

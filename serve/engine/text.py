@@ -1,8 +1,4 @@
-"""From pieces to text: whole characters only, and nothing of a stop string.
-
-In: the bytes of one token at a time. Out: text that will never be taken back.
-Knows nothing of models.
-"""
+"""From token bytes to text: whole characters only, and nothing of a stop string."""
 
 from __future__ import annotations
 

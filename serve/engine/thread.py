@@ -1,7 +1,6 @@
-"""The bridge between an engine's thread and the event loop.
+"""The bridge between an engine's thread and the event loop; neither blocks the other.
 
-In: requests from coroutines. Out: an asynchronous stream of their outputs. Neither side blocks the
-other: a step's outputs cross over in one call. Knows nothing of HTTP.
+A step's outputs cross over in one call.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Live traffic: experiments and cascades over served models, shadows, feedback, votes, results."""
+"""Experiments and cascades over served models: shadows, feedback, votes, results."""

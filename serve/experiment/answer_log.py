@@ -1,8 +1,4 @@
-"""Answers of plain models, so that people can rate them and vote between them.
-
-In: answered chats. Out: records in the storage. An observer of the application; experiments write
-their own records. Knows nothing of how an answer was made.
-"""
+"""Stores the answers of plain models, so that people can rate and compare them."""
 
 from __future__ import annotations
 

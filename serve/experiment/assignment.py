@@ -1,7 +1,6 @@
-"""Who falls to which variant: the same user always to the same one.
+"""Assignment of users to variants: the same user always gets the same one.
 
-In: a request and its caller, weights, a salt. Out: a user's name and a variant's. Nothing is
-remembered, so that restarts and other servers deal alike. Knows nothing of backends.
+Nothing is stored: restarts and other servers assign alike.
 
 Source: weighted rendezvous hashing (Thaler & Ravishankar 1998; weights by an exponential race,
 -ln(u)/w with u uniform by user and variant: the least of them wins with probability w/Σw). When

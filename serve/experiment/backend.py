@@ -1,8 +1,7 @@
-"""One name behind which several models answer: an experiment, as the routes see it.
+"""An experiment: one model name behind which several models answer.
 
-In: requests. Out: answers of the variant that the user falls to, under ids of the experiment's own;
-what became of each is stored, watched by guardrails and offered to the shadow. Knows nothing of
-HTTP or of how answers are made.
+Each user's requests go to one variant. Answers get ids of the experiment's own; their outcomes are
+stored, counted, checked by guardrails and offered to the shadow.
 """
 
 from __future__ import annotations

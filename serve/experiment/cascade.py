@@ -1,11 +1,8 @@
-"""The student first, the teacher where it is unsure: a cascade, as the routes see it.
+"""A cascade: the student answers first, the teacher where the student is unsure.
 
-In: requests. Out: the student's answer, or the teacher's in its place; how often, and what it cost.
-Knows nothing of HTTP or of how answers are made.
-
-An answer is decided on before its first token is sent: the student's is made whole, and streamed
-only then. A client's time to the first token is the student's whole answer; where the teacher takes
-over, that and the teacher's own first token.
+The decision falls before the first token is sent: the student's answer is generated whole, and
+streamed only then. A client's time to the first token is the student's whole answer; where the
+teacher takes over, that plus the teacher's own first token.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The [serve.experiments.NAME] and [serve.cascades.NAME] tables.
-
-In: values from TOML or `--set`. Out: validated, frozen tables. Knows nothing of backends.
-"""
+"""The [serve.experiments.NAME] and [serve.cascades.NAME] tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Cascades and experiments over the models that are served.
-
-In: their tables, backends by name. Out: more backends by name. Knows nothing of how models answer.
-"""
+"""Builds cascades and experiments over the served models."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The guardrails of an experiment: may the student go on answering?
-
-In: what became of its answers. Out: the rate that is too high. Knows nothing of what is done then.
-"""
+"""The guardrails of an experiment: limits on the rates of the student's bad answers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The series of experiments, for Prometheus.
+"""Prometheus metrics of experiments.
 
-In: records of answers as they come to their end, experiments when somebody looks. Out: series in
-the server's registry. Knows nothing of HTTP or of how answers are made. Totals are since the
-server's start; those of all time are in the storage.
+Totals count from the server's start; those of all time are in the storage.
 """
 
 from __future__ import annotations

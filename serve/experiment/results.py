@@ -1,8 +1,4 @@
-"""An experiment's results, as they are shown.
-
-In: an experiment and its storage. Out: `ExperimentView`. Whoever looks, and however often: the
-verdict is valid at every look. Knows nothing of HTTP.
-"""
+"""An experiment's results as clients see them; the verdict is valid at every look."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Feedback, votes, experiments and cascades over HTTP.
+"""Routes of feedback, votes, experiments and cascades.
 
-In: HTTP requests. Out: HTTP responses. What is said to be stored is committed. Where there are
-keys, any key rates answers; results and the kill switch take an administrator's.
+A response that says "stored" is sent after the commit. Where keys are in use, any key may rate
+answers; results and the kill switch need an administrator's.
 """
 
 from __future__ import annotations

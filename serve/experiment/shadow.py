@@ -1,7 +1,6 @@
-"""Answers in the background, on a queue that drops rather than waits.
+"""Shadow answers, generated in the background from a queue that drops rather than waits.
 
-In: requests whose clients were answered. Out: the same, handed on one after another. Knows nothing
-of who answers. Nothing here makes a client wait, and nothing that fails here reaches one.
+Nothing here makes a client wait, and no failure here reaches one.
 """
 
 from __future__ import annotations

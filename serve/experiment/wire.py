@@ -1,7 +1,4 @@
-"""Experiments on the wire: feedback, votes, results, pairs to be judged.
-
-In: JSON bodies, checked here. Out: the JSON shapes of answers. Knows nothing of how they are made.
-"""
+"""JSON bodies and answers of the routes of experiments."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The playground: a page on which served models are tried, compared and watched."""
+"""The playground: a page to try, compare and watch the served models."""

@@ -1,7 +1,6 @@
-"""The playground's page and its parts.
+"""The playground's static files, with headers under which a browser runs only these.
 
-In: GET requests. Out: static files, with headers under which a browser runs only these. Knows
-nothing of models: the page asks the API that everybody asks, with its visitor's key.
+The page calls the same API as other clients, with its visitor's key.
 """
 
 from __future__ import annotations

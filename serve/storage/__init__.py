@@ -1,1 +1,1 @@
-"""What live traffic leaves behind: answers, assignments, feedback, votes, judgments."""
+"""Stored live traffic: answers, assignments, feedback, votes, judgments."""

@@ -1,7 +1,4 @@
-"""The [serve.storage] table: where live traffic is kept, what of it, and how long.
-
-In: values from TOML or `--set`. Out: a validated, frozen table. Knows nothing of databases.
-"""
+"""The [serve.storage] table."""
 
 from __future__ import annotations
 

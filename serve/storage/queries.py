@@ -1,7 +1,4 @@
-"""What live traffic adds up to, read from the tables.
-
-In: an experiment's name. Out: counts, times, pairs, judgments. Knows nothing of what they mean.
-"""
+"""Queries of stored live traffic: counts, times, pairs, judgments."""
 
 from __future__ import annotations
 

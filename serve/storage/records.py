@@ -1,7 +1,4 @@
-"""What is written down of an answer.
-
-In: what a backend and its caller know. Out: frozen values. Knows nothing of databases.
-"""
+"""The values that are stored of an answer, and those that are read back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What of a text is kept: everything, everything but what patterns match, or nothing.
-
-In: texts and messages. Out: the same, fit for a database. Knows nothing of where they go.
-"""
+"""Which text is stored: all of it, all but what patterns match, or none."""
 
 from __future__ import annotations
 

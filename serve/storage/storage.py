@@ -1,11 +1,8 @@
 """Live traffic in a database: SQLite in WAL mode, or PostgreSQL.
 
-In: records of answers, feedback, votes, judgments. Out: the same, when asked for. Knows nothing of
-HTTP or of what an experiment makes of them.
-
-What is written is committed when its future is done; a process that is killed then has lost
-nothing of it. (SQLite's synchronous=NORMAL: a machine that loses power may lose the last commits,
-and never more.)
+What is written is committed when its future is done; a process that is killed then loses nothing
+of it. (SQLite's synchronous=NORMAL: a machine that loses power may lose the last commits, and
+never more.)
 """
 
 from __future__ import annotations

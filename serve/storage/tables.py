@@ -1,6 +1,6 @@
-"""The tables of live traffic.
+"""The tables of live traffic: SQLAlchemy Core, the same in SQLite and PostgreSQL.
 
-Out: SQLAlchemy Core tables, the same in SQLite and PostgreSQL. Times are seconds since 1970.
+Times are seconds since 1970.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """One thread that writes to the database, several jobs in one transaction.
 
-In: functions of a connection. Out: futures, done when the work is committed. Knows nothing of
-tables. Jobs are done in the order in which they came, so that a later one sees what an earlier one
-wrote.
+Jobs run in the order in which they came, so that a later one sees what an earlier one wrote.
 """
 
 from __future__ import annotations

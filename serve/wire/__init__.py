@@ -1,1 +1,1 @@
-"""OpenAI's and llama.cpp's spellings, and nothing else: one file per family of endpoints."""
+"""The JSON of OpenAI's and llama.cpp's APIs: one file per family of endpoints."""

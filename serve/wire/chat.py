@@ -1,8 +1,4 @@
-"""`/v1/chat/completions` on the wire.
-
-In: JSON bodies, checked here. Out: messages, and the JSON shapes of answers.
-Knows nothing of how an answer is made.
-"""
+"""`/v1/chat/completions` on the wire."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""`/v1/completions` on the wire: text without a chat template.
-
-In: JSON bodies, checked here. Out: prompts, and the JSON shapes of answers.
-Knows nothing of how an answer is made.
-"""
+"""`/v1/completions` on the wire: text without a chat template."""
 
 from __future__ import annotations
 

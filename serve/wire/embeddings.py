@@ -1,8 +1,4 @@
-"""`/v1/embeddings` on the wire.
-
-In: JSON bodies, checked here. Out: texts, and the JSON shapes of answers.
-Knows nothing of how vectors are made.
-"""
+"""`/v1/embeddings` on the wire."""
 
 from __future__ import annotations
 

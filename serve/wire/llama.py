@@ -1,8 +1,4 @@
-"""Endpoints of llama.cpp's own server on the wire: `/completion`, `/tokenize` and their like.
-
-In: JSON bodies, checked here. Out: prompts, and the JSON shapes of answers.
-Knows nothing of how an answer is made.
-"""
+"""Endpoints of llama.cpp's own server on the wire: `/completion`, `/tokenize` and others."""
 
 from __future__ import annotations
 

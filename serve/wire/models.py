@@ -1,7 +1,4 @@
-"""The models that are served, as OpenAI lists them.
-
-Out: JSON shapes. Knows nothing of how models are loaded.
-"""
+"""The served models as OpenAI lists them."""
 
 from __future__ import annotations
 

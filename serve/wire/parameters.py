@@ -1,7 +1,6 @@
-"""What each of OpenAI's parameters does here: the one table, which docs/serving.md shows.
+"""OpenAI's parameters and their support here: the one table, which docs/serving.md shows.
 
-Out: names, support, notes, and the same as Markdown. A test compares the names with those of the
-official client, and the claims with what the server does.
+A test compares the names with the official client's, and the claims with the server's behavior.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from serve.wire.shared import MAX_BIASES
 
 
 class Support(StrEnum):
-    """What is done with a parameter."""
+    """How a parameter is handled."""
 
     SUPPORTED = "supported"
     IGNORED = "ignored"
-    """The answer is as if it had not been given."""
+    """The parameter has no effect."""
     REFUSED = "refused"
-    """Answered with 400: the answer would not be what was asked for."""
+    """Answered with 400: without it, the answer would not be what was asked for."""
 
 
 class Parameter(NamedTuple):
@@ -44,7 +43,7 @@ def _table(supported: str, notes: dict[str, str], ignored: str, refused: str) ->
     return sorted(parameters)
 
 
-_USER = "tells users of an experiment apart; kept by `serve.record_path`"
+_USER = "identifies users of an experiment; kept by `serve.record_path`"
 _SHARED_NOTES = {
     "logit_bias": "keys may also be text, and the value a list of pairs, as in llama.cpp's server; "
     f"at most {MAX_BIASES} keys",
@@ -54,9 +53,9 @@ _SHARED_NOTES = {
     "temperature": "1 by default, or as `serve.sampling` says",
     "metadata": "kept by `serve.record_path`",
     "store": "nothing is stored",
-    "service_tier": "there is one",
-    "prompt_cache_key": "equal beginnings are found without it",
-    "moderation": "nothing is judged",
+    "service_tier": "there is only one",
+    "prompt_cache_key": "shared prefixes are found without it",
+    "moderation": "nothing is moderated",
 }
 
 CHAT = _table(
@@ -71,7 +70,7 @@ CHAT = _table(
     | {
         "messages": "text; images, audio and files are refused, URLs never fetched",
         "modalities": '`["text"]`; others are refused',
-        "audio": "no speech is made",
+        "audio": "no speech is generated",
         "functions": 'unless `function_call` is "none"; use `tools`',
         "function_call": 'unless it is "none"; use `tool_choice`',
         "prediction": "it could only save time",
@@ -116,11 +115,11 @@ RESPONSES = _table(
     refused="background conversation previous_response_id prompt",
     notes=_SHARED_NOTES
     | {
-        "input": "text, messages of text, function calls and what they gave",
+        "input": "text, messages of text, function calls and their outputs",
         "safety_identifier": _USER,
         "user": _USER,
         "metadata": "returned",
-        "stream_options": "usage is always told",
+        "stream_options": "usage is always reported",
         "text": "`format`, as `response_format`",
         "tools": "functions; others are refused",
         "truncation": "a prompt that is too long is refused",

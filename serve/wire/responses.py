@@ -1,8 +1,4 @@
-"""`/v1/responses` on the wire: the stateless subset that reads and writes text and calls functions.
-
-In: JSON bodies, checked here. Out: the chat request that asks the same.
-Knows nothing of how an answer is made.
-"""
+"""`/v1/responses` on the wire: the stateless subset with text and function calls."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What several endpoints read and write alike: sampling, logprobs, usage, errors.
-
-In: JSON bodies, checked here. Out: sampling parameters, and the JSON shapes of answers.
-Knows nothing of how an answer is made.
-"""
+"""What several endpoints share on the wire: sampling, logprobs, usage, errors."""
 
 from __future__ import annotations
 
@@ -91,7 +87,7 @@ class SamplingFields(Received):
     mirostat: Literal[0, 1, 2] | None = None
     mirostat_tau: Positive | None = None
     mirostat_eta: Positive | None = None
-    repeat_penalty: float | None = Field(default=None, gt=0.0, le=10.0)
+    repeat_penalty: float | None = Field(default=None, ge=1e-6, le=10.0)
     """Divides the logits of recent tokens; 1 is off."""
     repeat_last_n: Window | None = None
     dry_multiplier: float | None = Field(default=None, ge=0.0, le=100.0)

@@ -1,7 +1,4 @@
-"""Endpoints of llama.cpp's own server, for its clients: `/completion`, `/tokenize`, `/props`.
-
-In: HTTP requests. Out: HTTP responses. They need a model in this process.
-"""
+"""Endpoints of llama.cpp's own server, for its clients; they need a model in this process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What is served, and how it is: models, health, metrics.
-
-In: HTTP requests. Out: HTTP responses. Knows nothing of how a backend answers.
-"""
+"""Model list, health checks and metrics."""
 
 from __future__ import annotations
 

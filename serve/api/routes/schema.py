@@ -1,7 +1,4 @@
-"""What the OpenAPI document says of every route alike.
-
-Out: values for FastAPI's decorators. Knows nothing of routes.
-"""
+"""What all routes share in the OpenAPI document: values for FastAPI's decorators."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""A GGUF model in this process, behind the faces of `protocol.py`.
+"""A GGUF model in this process.
 
-In: checked requests. Out: answers in the making. Rendering, tokenizing and grammars happen in
-threads of the backend's own, decoding in the engine's; the event loop waits for neither.
-Knows nothing of HTTP.
+Rendering, tokenizing and grammars run in the backend's own threads and decoding in the engine's, so
+that the event loop never waits for them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 
 from potstill.errors import ConfigError, ContextLengthError
 from serve.backends.local.chat_reply import LocalChatReply
-from serve.backends.local.generation import TimedGeneration
+from serve.backends.local.generation import TimedGeneration, text_of
 from serve.backends.local.llama_reply import LlamaReplies, LlamaReply
 from serve.backends.local.preparation import Preparation, dialogue_of, messages_of, tools_of
 from serve.backends.local.text_reply import LocalTextReply
@@ -52,13 +51,13 @@ PREPARING_THREADS = 4
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A loaded model with its engine; names may share it."""
+    """A loaded model with its engine; several names may share it."""
 
     model: GgufModel
     engine: EngineThread
     prompt: ChatPrompt
     fingerprint: str
-    """Changes when an equal request with an equal seed may be answered differently."""
+    """Changes when an equal request with an equal seed may get another answer."""
     created: int
     """When its file was made, in seconds since 1970."""
 
@@ -107,7 +106,7 @@ class LocalBackend:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are accepted."""
         return self._engine.is_ready
 
     @property
@@ -116,27 +115,27 @@ class LocalBackend:
         return self._local.prompt.template
 
     async def start(self) -> None:
-        """Begin to work for the running event loop."""
+        """Start the engine for the running event loop."""
         if not self._engine.is_ready:
             self._engine.start()
 
     async def stop(self) -> None:
-        """Stop; what is unfinished then fails."""
+        """Stop; unfinished answers fail."""
         await self._engine.stop()
         self._local.prompt.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def stats(self) -> EngineStats:
-        """Return how busy the engine is."""
+        """Return the engine's load."""
         return self._engine.stats()
 
     async def chat(self, request: ChatRequest, caller: Caller) -> LocalChatReply:
-        """Take a chat request.
+        """Accept a chat request.
 
         Raises:
             InvalidRequestError: A value cannot be used.
             ContextLengthError: Prompt and completion do not fit.
-            BackendUnavailableError: The engine does not run, or its queue is full.
+            BackendUnavailableError: The engine is not running, or its queue is full.
         """
         request.check()
         request = self._with_defaults(request)
@@ -155,7 +154,7 @@ class LocalBackend:
         )
 
     async def complete_text(self, request: CompletionRequest, caller: Caller) -> LocalTextReply:
-        """Take a request for text without a template; raises as `chat` does."""
+        """Accept a request for text without a template; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
 
@@ -178,23 +177,23 @@ class LocalBackend:
         try:
             for index, one in enumerate(requests):
                 generation = self._submit([one], caller, len(one.prompt_token_ids))
-                replies.append(LlamaReply(request, one, generation, self.model, index=index))
+                replies.append(LlamaReply(request, one, generation, self.model, index))
         except BaseException:
             LlamaReplies(replies).cancel()
             raise
         return LlamaReplies(replies)
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
-        """Give texts vectors.
+        """Compute the embeddings of texts.
 
         Raises:
-            UnsupportedParameterError: The model gives none.
+            UnsupportedParameterError: The model computes none.
             InvalidRequestError: A text is empty, or `dimensions` is more than the model has.
             ContextLengthError: A text is longer than the context.
-            BackendUnavailableError: The engine does not run.
+            BackendUnavailableError: The engine is not running.
         """
         if not self.model.can_embed:
-            raise UnsupportedParameterError("this model gives no embeddings", where="model")
+            raise UnsupportedParameterError("this model computes no embeddings", where="model")
         texts = await self._prepared(
             lambda: [self._preparation.prompt_ids(text) for text in request.texts]
         )
@@ -209,7 +208,7 @@ class LocalBackend:
         return {"object": "list", "data": data, "model": self.name, "usage": usage}  # type: ignore[typeddict-item]
 
     async def count_prompt_tokens(self, request: ChatRequest) -> int:
-        """Return how many tokens a chat's prompt has; raises as `chat` does."""
+        """Return the number of tokens of a chat's prompt; raises as `chat` does."""
         request.check()
         dialogue = dialogue_of(request)
         return len(await self._prepared(lambda: self._local.prompt.token_ids(dialogue)))
@@ -229,13 +228,13 @@ class LocalBackend:
         return [*self.model.start_tokens, *token_ids] if add_special else token_ids
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Return the text of tokens; those that only a template may write have none.
+        """Return the text of tokens; control tokens have none.
 
         Raises:
             InvalidRequestError: The model does not have a token.
         """
         self._preparation.check_ids(token_ids)
-        return b"".join(map(self.model.piece, token_ids)).decode(errors="replace")
+        return text_of(self.model, token_ids)
 
     async def _prepared(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -258,16 +257,10 @@ class LocalBackend:
             too_long.num_prompt_tokens = num_prompt_tokens
             too_long.context_tokens = self.context_tokens
             raise too_long from error
-        return TimedGeneration(
-            generation,
-            stopwatch,
-            caller,
-            num_prompt_tokens=num_prompt_tokens,
-            num_choices=len(requests),
-        )
+        return TimedGeneration(generation, stopwatch, caller, num_prompt_tokens)
 
     def _seconds_until_room(self) -> int:
-        """Predict when a request will find room: the queue's length over the rate of answers."""
+        """Predict when the queue will have room: its length over the rate of answers."""
         stats = self.stats()
         rounds = (stats.num_waiting + 1) / stats.num_sequences
         return max(1, math.ceil(rounds * self._metrics.recent_answer_seconds))
@@ -278,7 +271,7 @@ def _checked_defaults(defaults: Mapping[str, float]) -> dict[str, float]:
     unknown = defaults.keys() - known
     if unknown:
         raise ConfigError(
-            "these are no sampling parameters",
+            "unknown sampling parameters",
             where="serve.sampling",
             expected=" | ".join(sorted(known)),
             found=", ".join(sorted(unknown)),
@@ -296,7 +289,7 @@ def _shaped(vector: list[float], request: EmbeddingRequest) -> list[float] | str
     if request.dimensions is not None:
         if request.dimensions > len(vector):
             raise InvalidRequestError(
-                "the model's vectors are shorter",
+                "the model's embeddings have fewer dimensions",
                 where="dimensions",
                 expected=f"at most {len(vector)}",
                 found=request.dimensions,

@@ -1,8 +1,4 @@
-"""From an engine's outputs to OpenAI's chat answer, whole or in chunks.
-
-In: the generation behind one request. Out: a `ChatCompletion`, or its chunks; calls of tools are
-found in the text on the way. Knows nothing of routes or sockets.
-"""
+"""OpenAI's chat completions, whole or in chunks, from an engine's outputs, tool calls included."""
 
 from __future__ import annotations
 
@@ -24,17 +20,16 @@ from serve.wire.chat import (
     ChatCompletionChunk,
     ChatRequest,
     ChoiceLogprobs,
-    ChunkChoice,
     FinishReason,
     ToolCall,
 )
 
 
 class LocalChatReply:
-    """One answer in the making: `complete` or `chunks`, not both.
+    """One answer being generated: call `complete` or `chunks`, not both.
 
     Args:
-        verbose: What the answer tells under `__verbose`; None tells nothing.
+        verbose: Value of `__verbose` in the answer; None leaves it out.
     """
 
     def __init__(
@@ -47,9 +42,7 @@ class LocalChatReply:
         fingerprint: str,
         verbose: Mapping[str, Any] | None = None,
     ) -> None:
-        self._request = request
-        self._generation = generation
-        self._model = model
+        self._request, self._generation, self._model = request, generation, model
         self._choices = [_Choice(request, model, tool_format) for _ in range(request.n or 1)]
         self._verbose = verbose
         self._head: AnswerHead = {
@@ -90,7 +83,7 @@ class LocalChatReply:
         return completion
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
-        """Yield the role of each choice, then what it says, its finish reason, and the usage.
+        """Yield the role of each choice, its text and calls, its finish reason, and the usage.
 
         Raises:
             BackendError: The engine failed.
@@ -106,15 +99,14 @@ class LocalChatReply:
                 deltas = [{"content": ""}]
             logprobs = self._logprobs(output.logprobs)
             for delta in deltas:
-                yield self._chunk(index, delta, logprobs, timed=True)
+                yield self._timed(self._chunk(index, delta, logprobs))
                 logprobs = None
-            reason = self._choices[index].finish_reason
-            if reason:
+            if reason := self._choices[index].finish_reason:
                 yield self._chunk(index, {}, reason=reason)
         yield self._timed({**self._bare_chunk(), "usage": self._generation.usage})
 
     def cancel(self) -> None:
-        """Free what still works."""
+        """Stop what still works."""
         self._generation.cancel()
 
     def _chunk(
@@ -122,18 +114,10 @@ class LocalChatReply:
         index: int,
         delta: dict[str, Any],
         logprobs: ChoiceLogprobs | None = None,
-        *,
         reason: FinishReason | None = None,
-        timed: bool = False,
     ) -> ChatCompletionChunk:
-        choice: ChunkChoice = {
-            "index": index,
-            "delta": delta,
-            "logprobs": logprobs,
-            "finish_reason": reason,
-        }
-        chunk: ChatCompletionChunk = {**self._bare_chunk(), "choices": [choice]}
-        return self._timed(chunk) if timed else chunk
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return {**self._bare_chunk(), "choices": [choice]}  # type: ignore[list-item]
 
     def _bare_chunk(self) -> ChatCompletionChunk:
         return {**self._head, "object": "chat.completion.chunk", "choices": []}  # type: ignore[typeddict-item]
@@ -156,7 +140,7 @@ class _Choice:
         self._format = tool_format
         self._parser = ToolCallParser(tool_format) if request.callable_tools else None
         self._max_calls = 1 if request.parallel_tool_calls is False else None
-        # A family's opening may be a token that writes nothing.
+        # The opening of a family's calls may be a token without text.
         self._opening_id = model.control_tokens.get(tool_format.opening)
         self._text: list[str] = []
         self._calls: list[ToolCall] = []
@@ -174,7 +158,7 @@ class _Choice:
         return message
 
     def take(self, output: Output) -> list[dict[str, Any]]:
-        """Take in an output; return what it adds, as OpenAI's deltas."""
+        """Add an output; return what it adds, as OpenAI's deltas."""
         if self._parser is None:
             pieces: list[Piece] = [PlainText(output.text)] if output.text else []
         else:
@@ -198,12 +182,14 @@ class _Choice:
         if self._max_calls is not None and self._num_calls > self._max_calls:
             return None
         if isinstance(piece, CallBegins):
-            function = {"name": piece.name, "arguments": ""}
-            call_id = self._format.new_call_id()
-            call: ToolCall = {"id": call_id, "type": "function", "function": {**function}}  # type: ignore[typeddict-item]
+            call: ToolCall = {
+                "id": self._format.new_call_id(),
+                "type": "function",
+                "function": {"name": piece.name, "arguments": ""},
+            }
             self._calls.append(call)
-            begun = {"index": len(self._calls) - 1, "id": call_id, "type": "function"}
-            return {"tool_calls": [{**begun, "function": function}]}
+            begun = {**call, "index": len(self._calls) - 1, "function": {**call["function"]}}
+            return {"tool_calls": [begun]}
         self._calls[-1]["function"]["arguments"] += piece.text
         index = len(self._calls) - 1
         return {"tool_calls": [{"index": index, "function": {"arguments": piece.text}}]}

@@ -1,11 +1,9 @@
-"""What every answer of an engine is made with: tokens as OpenAI shows them, counts, times.
-
-In: the outputs of one request. Out: pieces of answers. Knows nothing of the shapes they go into.
-"""
+"""What all local replies share: tokens as OpenAI shows them, token counts, timings."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from serve.backends.protocol import Caller
 from serve.engine.model import GgufModel
@@ -16,27 +14,19 @@ from serve.metrics import Stopwatch
 from serve.wire.shared import CompletionUsage, PromptProgress, Timings, TokenLogprob, TopLogprob
 
 LEAST_LOGPROB = -9999.0
-"""Stands for a probability of 0; OpenAI's value."""
+"""OpenAI's stand-in for the log-probability of an impossible token."""
 
 
+@dataclass
 class TimedGeneration:
-    """A generation, with what it has cost so far."""
+    """A generation with its token counts and times so far."""
 
-    def __init__(
-        self,
-        generation: Generation,
-        stopwatch: Stopwatch,
-        caller: Caller,
-        *,
-        num_prompt_tokens: int,
-        num_choices: int,
-    ) -> None:
-        self._generation = generation
-        self._stopwatch = stopwatch
-        self._caller = caller
-        self._num_prompt_tokens = num_prompt_tokens
-        self._num_new_tokens = [0] * num_choices
-        self._num_cached_tokens = 0
+    generation: Generation
+    stopwatch: Stopwatch
+    caller: Caller
+    num_prompt_tokens: int
+    num_new_tokens: int = field(default=0, init=False)
+    num_cached_tokens: int = field(default=0, init=False)
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Output]]:
         """Yield each output with its choice's number, until all choices are finished.
@@ -45,58 +35,61 @@ class TimedGeneration:
             BackendError: The engine failed.
         """
         try:
-            async for index, output in self._generation:
-                self._stopwatch.tick(index, len(output.token_ids))
-                self._num_new_tokens[index] += len(output.token_ids)
-                self._num_cached_tokens = max(self._num_cached_tokens, output.num_cached_tokens)
+            async for index, output in self.generation:
+                self.stopwatch.tick(index, len(output.token_ids))
+                self.num_new_tokens += len(output.token_ids)
+                self.num_cached_tokens = max(self.num_cached_tokens, output.num_cached_tokens)
                 yield index, output
-            self._stopwatch.stop()
+            self.stopwatch.stop()
         finally:
-            self._caller.charge(self._num_prompt_tokens + sum(self._num_new_tokens))
+            self.caller.charge(self.num_prompt_tokens + self.num_new_tokens)
 
     def cancel(self) -> None:
-        """Free what still works."""
-        self._generation.cancel()
+        """Stop what still works."""
+        self.generation.cancel()
 
     @property
     def usage(self) -> CompletionUsage:
-        """Counts, of all choices together."""
-        num_new = sum(self._num_new_tokens)
+        """Token counts of all choices together."""
         return {
-            "prompt_tokens": self._num_prompt_tokens,
-            "completion_tokens": num_new,
-            "total_tokens": self._num_prompt_tokens + num_new,
-            "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
+            "prompt_tokens": self.num_prompt_tokens,
+            "completion_tokens": self.num_new_tokens,
+            "total_tokens": self.num_prompt_tokens + self.num_new_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.num_cached_tokens},
         }
 
     def prompt_progress(self, num_read: int) -> PromptProgress:
-        """Tell that so much of the prompt was read."""
+        """Return the progress after so many prompt tokens."""
         return {
-            "total": self._num_prompt_tokens,
-            "cache": self._num_cached_tokens,
+            "total": self.num_prompt_tokens,
+            "cache": self.num_cached_tokens,
             "processed": num_read,
-            "time_ms": 1000 * self._stopwatch.prompt_seconds,
+            "time_ms": 1000 * self.stopwatch.prompt_seconds,
         }
 
     @property
     def timings(self) -> Timings:
-        """How fast the answer is."""
-        num_new = sum(self._num_new_tokens)
-        num_computed = self._num_prompt_tokens - self._num_cached_tokens
-        prompt, generation = self._stopwatch.prompt_seconds, self._stopwatch.generation_seconds
+        """The speed so far."""
+        num_computed = self.num_prompt_tokens - self.num_cached_tokens
+        prompt, generation = self.stopwatch.prompt_seconds, self.stopwatch.generation_seconds
         return {
-            "cache_n": self._num_cached_tokens,
+            "cache_n": self.num_cached_tokens,
             "prompt_n": num_computed,
             "prompt_ms": 1000 * prompt,
             "prompt_per_second": num_computed / prompt if prompt else 0.0,
-            "predicted_n": num_new,
+            "predicted_n": self.num_new_tokens,
             "predicted_ms": 1000 * generation,
-            "predicted_per_second": num_new / generation if generation else 0.0,
+            "predicted_per_second": self.num_new_tokens / generation if generation else 0.0,
         }
 
 
+def text_of(model: GgufModel, token_ids: Iterable[int]) -> str:
+    """Return the text of tokens; control tokens have none."""
+    return b"".join(map(model.piece, token_ids)).decode(errors="replace")
+
+
 def token_logprobs(model: GgufModel, entries: Sequence[SampledLogprob]) -> list[TokenLogprob]:
-    """Show sampled tokens as OpenAI does."""
+    """Return sampled tokens in OpenAI's form."""
     return [
         {
             **token_logprob(model, entry.token_id, entry.logprob),
@@ -107,7 +100,7 @@ def token_logprobs(model: GgufModel, entries: Sequence[SampledLogprob]) -> list[
 
 
 def token_logprob(model: GgufModel, token_id: int, logprob: float) -> TopLogprob:
-    """Show a token as OpenAI does."""
+    """Return a token in OpenAI's form."""
     piece = model.piece(token_id)
     return {
         "id": token_id,
@@ -118,5 +111,5 @@ def token_logprob(model: GgufModel, token_id: int, logprob: float) -> TopLogprob
 
 
 def finite(logprob: float) -> float:
-    """Return a log-probability that JSON can carry."""
+    """Return a log-probability that JSON can represent."""
     return max(logprob, LEAST_LOGPROB)

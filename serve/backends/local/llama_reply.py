@@ -1,6 +1,5 @@
-"""From an engine's outputs to the answer of llama.cpp's `/completion`, whole or in chunks.
+"""Answers of llama.cpp's `/completion`, whole or in chunks, from an engine's outputs.
 
-In: the generation behind one prompt. Out: its JSON. Knows nothing of routes or sockets.
 Source: llama.cpp 0c1e57098, tools/server/README.md, POST /completion.
 """
 
@@ -9,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from serve.backends.local.generation import TimedGeneration, token_logprobs
+from serve.backends.local.generation import TimedGeneration, text_of, token_logprobs
 from serve.engine.model import GgufModel
 from serve.engine.request import Output, Request
 from serve.wire.llama import LlamaCompletionRequest
@@ -21,27 +20,19 @@ from serve.wire.shared import JsonObject, TokenLogprob
 STOP_TYPES = {"stop": "eos", "length": "limit"}
 
 
+@dataclass
 class LlamaReply:
-    """The answer to one prompt in the making: `complete` or `chunks`, not both."""
+    """The answer to one prompt being generated: call `complete` or `chunks`, not both."""
 
-    def __init__(
-        self,
-        body: LlamaCompletionRequest,
-        request: Request,
-        generation: TimedGeneration,
-        model: GgufModel,
-        *,
-        index: int,
-    ) -> None:
-        self._body = body
-        self._request = request
-        self._generation = generation
-        self._model = model
-        self._index = index
-        self._text = ""
-        self._token_ids: list[int] = []
-        self._probabilities: list[JsonObject] = []
-        self._reason = "length"
+    body: LlamaCompletionRequest
+    request: Request
+    generation: TimedGeneration
+    model: GgufModel
+    index: int
+    _text: str = field(default="", init=False)
+    _token_ids: list[int] = field(default_factory=list, init=False)
+    _probabilities: list[JsonObject] = field(default_factory=list, init=False)
+    _reason: str = field(default="length", init=False)
 
     async def complete(self) -> JsonObject:
         """Wait for the whole completion.
@@ -49,61 +40,61 @@ class LlamaReply:
         Raises:
             BackendError: The engine failed.
         """
-        async for _, output in self._generation:
+        async for _, output in self.generation:
             self._take(output)
-        return self._last(self._text, self._token_ids if self._body.return_tokens else [])
+        return self._last(self._text, self._token_ids if self.body.return_tokens else [])
 
     async def chunks(self) -> AsyncIterator[JsonObject]:
-        """Yield the completion as it comes; the last chunk tells how it ended.
+        """Yield the completion as it is generated; the last chunk has its statistics.
 
         Raises:
             BackendError: The engine failed.
         """
-        async for _, output in self._generation:
+        async for _, output in self.generation:
             probabilities = self._take(output)
             if output.text or output.token_ids:
                 chunk: JsonObject = {
-                    "index": self._index,
+                    "index": self.index,
                     "content": output.text,
                     "tokens": list(output.token_ids),
                     "stop": False,
                     "id_slot": -1,
                     "tokens_predicted": len(self._token_ids),
-                    "tokens_evaluated": len(self._request.prompt_token_ids),
+                    "tokens_evaluated": len(self.request.prompt_token_ids),
                 }
-                if self._body.n_probs:
+                if self.body.n_probs:
                     chunk["completion_probabilities"] = probabilities
                 if not output.is_last or probabilities or output.text:
                     yield chunk
         yield self._last("", [])
 
     def cancel(self) -> None:
-        """Free what still works."""
-        self._generation.cancel()
+        """Stop what still works."""
+        self.generation.cancel()
 
     def _take(self, output: Output) -> list[JsonObject]:
         self._text += output.text
         self._token_ids += output.token_ids
         self._reason = output.finish_reason or self._reason
-        entries = token_logprobs(self._model, output.logprobs)
-        show = _as_probability if self._body.post_sampling_probs else dict
+        entries = token_logprobs(self.model, output.logprobs)
+        show = _as_probability if self.body.post_sampling_probs else dict
         shown: list[JsonObject] = [show(entry) for entry in entries]
         self._probabilities += shown
         return shown
 
     def _last(self, text: str, token_ids: Sequence[int]) -> JsonObject:
-        timings = self._generation.timings
+        timings = self.generation.timings
         answer: JsonObject = {
-            "index": self._index,
+            "index": self.index,
             "content": text,
             "tokens": list(token_ids),
             "id_slot": -1,
             "stop": True,
-            "model": self._body.model or "",
+            "model": self.body.model or "",
             "tokens_predicted": len(self._token_ids),
-            "tokens_evaluated": len(self._request.prompt_token_ids),
+            "tokens_evaluated": len(self.request.prompt_token_ids),
             "generation_settings": self._settings(),
-            "prompt": self._model_text(self._request.prompt_token_ids),
+            "prompt": text_of(self.model, self.request.prompt_token_ids),
             "has_new_line": "\n" in self._text,
             "truncated": False,
             "stop_type": self._stop_type(),
@@ -111,32 +102,29 @@ class LlamaReply:
             "tokens_cached": timings["cache_n"],
             "timings": timings,
         }
-        if self._body.n_probs and not self._body.stream:
+        if self.body.n_probs and not self.body.stream:
             answer["completion_probabilities"] = self._probabilities
-        return _selected(answer, self._body.response_fields or [])
+        return _selected(answer, self.body.response_fields or [])
 
     def _stop_type(self) -> str:
         if self._reason == "stop" and self._token_ids:
-            ended = self._model.ends_generation(self._token_ids[-1])
+            ended = self.model.ends_generation(self._token_ids[-1])
             return "eos" if ended else "word"
         return STOP_TYPES[self._reason]
 
     def _settings(self) -> JsonObject:
-        limit = self._request.max_new_tokens
+        limit = self.request.max_new_tokens
         return {
-            **asdict(self._request.sampler),
+            **asdict(self.request.sampler),
             "logit_bias": [],
             "n_predict": -1 if limit is None else limit,
             "max_tokens": -1 if limit is None else limit,
-            "stop": list(self._request.stop),
-            "n_probs": self._body.n_probs or 0,
-            "ignore_eos": self._request.ignore_eos,
-            "stream": bool(self._body.stream),
-            "grammar": self._request.grammar or "",
+            "stop": list(self.request.stop),
+            "n_probs": self.body.n_probs or 0,
+            "ignore_eos": self.request.ignore_eos,
+            "stream": bool(self.body.stream),
+            "grammar": self.request.grammar or "",
         }
-
-    def _model_text(self, token_ids: Sequence[int]) -> str:
-        return b"".join(map(self._model.piece, token_ids)).decode(errors="replace")
 
 
 class LlamaReplies:
@@ -154,13 +142,13 @@ class LlamaReplies:
         return self._replies[0].chunks()
 
     def cancel(self) -> None:
-        """Free what still works."""
+        """Stop what still works."""
         for reply in self._replies:
             reply.cancel()
 
 
 def _as_probability(entry: TokenLogprob) -> JsonObject:
-    """Show a token with the probabilities that it was drawn by."""
+    """Return a token with the probabilities that it was drawn by."""
 
     def shown(one: Mapping[str, Any]) -> JsonObject:
         return {
@@ -174,7 +162,7 @@ def _as_probability(entry: TokenLogprob) -> JsonObject:
 
 
 def _selected(answer: JsonObject, fields: Sequence[str]) -> JsonObject:
-    """Keep only some fields, those inside others by their path; no fields means all."""
+    """Return only some fields, nested ones by their path; all, if none are named."""
     if not fields:
         return answer
     selected: JsonObject = {}

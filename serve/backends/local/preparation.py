@@ -1,7 +1,6 @@
-"""From checked requests to the engine's: templates, tokens, grammars.
+"""Checked requests as engine requests: templates, tokens, grammars.
 
-In: requests as they came over the wire. Out: prompt token ids and engine requests. All of it takes
-milliseconds and blocks: for threads beside the event loop. Knows nothing of HTTP or answers.
+All of it takes milliseconds and blocks: call it in threads beside the event loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""From an engine's outputs to OpenAI's completion of plain text, whole or in chunks.
-
-In: the generation behind one request. Out: a `Completion`. Knows nothing of routes or sockets.
-"""
+"""OpenAI's text completions, whole or in chunks, from an engine's outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from serve.backends.local.generation import TimedGeneration, finite, token_logprob
+from serve.backends.local.generation import TimedGeneration, finite, text_of, token_logprob
 from serve.engine.model import GgufModel
 from serve.engine.request import Output
 from serve.engine.sampler import SampledLogprob
@@ -38,7 +35,7 @@ class _Choice:
     prompt_logprobs: Sequence[SampledLogprob | None] = ()
     finish_reason: Literal["stop", "length"] | None = None
     num_characters: int = 0
-    """Of the tokens shown so far: where the next one begins."""
+    """Length of the tokens shown so far: the offset of the next one."""
 
     @property
     def mean_logprob(self) -> float:
@@ -47,7 +44,7 @@ class _Choice:
 
 
 class LocalTextReply:
-    """One answer in the making: `complete` or `chunks`, not both."""
+    """One answer being generated: call `complete` or `chunks`, not both."""
 
     def __init__(
         self,
@@ -58,14 +55,11 @@ class LocalTextReply:
         *,
         fingerprint: str,
     ) -> None:
-        self._request = request
-        self._generation = generation
-        self._model = model
-        self._num_choices = request.num_choices
+        self._request, self._generation, self._model = request, generation, model
         self._choices = [
-            _Choice(self._prompt_text(token_ids), token_ids)
+            _Choice(text_of(model, token_ids) if request.echo else "", token_ids)
             for token_ids in prompts
-            for _ in range(self._num_choices)
+            for _ in range(request.num_choices)
         ]
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
@@ -75,27 +69,27 @@ class LocalTextReply:
             "system_fingerprint": fingerprint,
         }
 
-    def _prompt_text(self, token_ids: Sequence[int]) -> str:
-        if not self._request.echo:
-            return ""
-        return b"".join(self._model.piece(token_id) for token_id in token_ids).decode(
-            errors="replace"
-        )
-
     async def complete(self) -> Completion:
-        """Wait for all choices; of `best_of`, the likeliest `n` are returned.
+        """Wait for all choices; of `best_of`, the `n` most probable are returned.
 
         Raises:
             BackendError: The engine failed.
         """
         async for index, output in self._generation:
             self._take(index, output)
-        kept = self._kept()
-        choices = [self._whole(index, choice) for index, choice in enumerate(kept)]
-        return self._completion(choices, usage=True)
+        choices = [
+            _piece(
+                index,
+                choice.prompt_text + choice.text,
+                self._logprobs(choice, choice.logprobs, with_prompt=True),
+                choice.finish_reason or "stop",
+            )
+            for index, choice in enumerate(self._kept())
+        ]
+        return self._completion(choices, is_last=True)
 
     async def chunks(self) -> AsyncIterator[Completion]:
-        """Yield the answer as it comes.
+        """Yield the answer as it is generated, and the usage.
 
         Raises:
             BackendError: The engine failed.
@@ -110,13 +104,13 @@ class LocalTextReply:
                 text = choice.prompt_text + text
                 echoed.add(index)
             if text or entries:
-                yield self._completion([self._piece(index, text, logprobs, None)])
+                yield self._completion([_piece(index, text, logprobs, None)])
             if output.finish_reason:
-                yield self._completion([self._piece(index, "", None, output.finish_reason)])
-        yield self._completion([], usage=True)
+                yield self._completion([_piece(index, "", None, output.finish_reason)])
+        yield self._completion([], is_last=True)
 
     def cancel(self) -> None:
-        """Free what still works."""
+        """Stop what still works."""
         self._generation.cancel()
 
     def _take(self, index: int, output: Output) -> None:
@@ -129,32 +123,18 @@ class LocalTextReply:
 
     def _kept(self) -> list[_Choice]:
         """Return the `n` best choices of each prompt."""
-        num_kept = self._request.n or 1
-        if num_kept == self._num_choices:
+        num_kept, num_made = self._request.n or 1, self._request.num_choices
+        if num_kept == num_made:
             return self._choices
         kept: list[_Choice] = []
-        for start in range(0, len(self._choices), self._num_choices):
-            rivals = self._choices[start : start + self._num_choices]
+        for start in range(0, len(self._choices), num_made):
+            rivals = self._choices[start : start + num_made]
             kept += sorted(rivals, key=lambda choice: -choice.mean_logprob)[:num_kept]
         return kept
 
-    def _whole(self, index: int, choice: _Choice) -> CompletionChoice:
-        logprobs = self._logprobs(choice, choice.logprobs, with_prompt=True)
-        text = choice.prompt_text + choice.text
-        return self._piece(index, text, logprobs, choice.finish_reason or "stop")
-
-    @staticmethod
-    def _piece(
-        index: int,
-        text: str,
-        logprobs: CompletionLogprobs | None,
-        reason: Literal["stop", "length"] | None,
-    ) -> CompletionChoice:
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-    def _completion(self, choices: list[CompletionChoice], *, usage: bool = False) -> Completion:
+    def _completion(self, choices: list[CompletionChoice], *, is_last: bool = False) -> Completion:
         completion: Completion = {**self._head, "choices": choices}  # type: ignore[typeddict-item]
-        if usage:
+        if is_last:
             completion["usage"] = self._generation.usage
             if self._request.timings_per_token:
                 completion["timings"] = self._generation.timings
@@ -165,41 +145,35 @@ class LocalTextReply:
     ) -> CompletionLogprobs | None:
         if self._request.logprobs is None:
             return None
-        shown: CompletionLogprobs = {
-            "tokens": [],
-            "token_logprobs": [],
-            "top_logprobs": [],
-            "text_offset": [],
-        }
+        known: list[tuple[int, SampledLogprob | None]] = []
         if with_prompt and self._request.echo:
-            for token_id, known in zip(
-                choice.prompt_token_ids, choice.prompt_logprobs, strict=False
-            ):
-                self._show(choice, shown, token_id, known)
-        for entry in entries:
-            self._show(choice, shown, entry.token_id, entry)
-        if not self._request.logprobs:
-            shown["top_logprobs"] = None
-        return shown
+            known += zip(choice.prompt_token_ids, choice.prompt_logprobs, strict=False)
+        known += [(entry.token_id, entry) for entry in entries]
+        tokens = [text_of(self._model, [token_id]) for token_id, _ in known]
+        offsets = []
+        for token in tokens:
+            offsets.append(choice.num_characters)
+            choice.num_characters += len(token)
+        tops = [self._most_probable(entry) if entry else {} for _, entry in known]
+        return {
+            "tokens": tokens,
+            "token_logprobs": [finite(one.logprob) if one else UNPREDICTED for _, one in known],
+            "top_logprobs": tops if self._request.logprobs else None,
+            "text_offset": offsets,
+        }
 
-    def _show(
-        self,
-        choice: _Choice,
-        shown: CompletionLogprobs,
-        token_id: int,
-        entry: SampledLogprob | None,
-    ) -> None:
-        text = token_logprob(self._model, token_id, 0.0)["token"]
-        shown["tokens"].append(text)
-        shown["token_logprobs"].append(finite(entry.logprob) if entry else UNPREDICTED)
-        shown["text_offset"].append(choice.num_characters)
-        choice.num_characters += len(text)
-        if shown["top_logprobs"] is not None:
-            shown["top_logprobs"].append(self._rivals(entry) if entry else {})
-
-    def _rivals(self, entry: SampledLogprob) -> dict[str, float]:
-        """Return the most probable tokens by what they write: of two alike, the likelier one."""
+    def _most_probable(self, entry: SampledLogprob) -> dict[str, float]:
+        """Return the most probable tokens by text: of two with equal text, the more probable."""
         return {
             token_logprob(self._model, token_id, logprob)["token"]: finite(logprob)
             for token_id, logprob in reversed(entry.top)
         }
+
+
+def _piece(
+    index: int,
+    text: str,
+    logprobs: CompletionLogprobs | None,
+    reason: Literal["stop", "length"] | None,
+) -> CompletionChoice:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}

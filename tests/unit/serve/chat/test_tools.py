@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve.chat.tool_calls import CallArguments, CallBegins, PlainText, ToolCallParser
-from serve.chat.tools import HERMES, LLAMA, MISTRAL, ToolFormat, told_in_system
+from serve.chat.tools import HERMES, LLAMA, MISTRAL, ToolFormat, with_tools_as_text
 
 FORMATS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
 SUM = {"name": "sum", "arguments": {"terms": [1, {"x": "}"}], "unit": 'a "b" \\'}}
@@ -118,8 +118,8 @@ def test_a_template_without_tools_is_told_in_words():
         {"role": "assistant", "content": "", "tool_calls": [{"function": NOW}]},
         {"role": "tool", "content": "noon"},
     ]
-    system, called, gave = told_in_system(messages, [{"type": "function", "function": NOW}])
+    system, called, gave = with_tools_as_text(messages, [{"type": "function", "function": NOW}])
     assert system["content"].startswith("Be kind.\n\nYou may call")
     assert json.dumps(NOW) in called["content"]
     assert gave == {"role": "user", "content": "<tool_response>\nnoon\n</tool_response>"}
-    assert told_in_system(messages[1:], [])[0]["role"] == "system"
+    assert with_tools_as_text(messages[1:], [])[0]["role"] == "system"

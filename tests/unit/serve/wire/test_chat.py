@@ -102,7 +102,9 @@ def test_top_logprobs_without_logprobs_is_refused():
         {"max_tokens": -2}, {"stop": ""}, {"stop": ["a"] * 17}, {"logit_bias": {"foo": 101}},
         {"logit_bias": {"1": 101}}, {"top_logprobs": 21}, {"messages": []},
         {"messages": [{"role": "tool"}]}, {"seed": "abc"},
-        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "user", "content": "\ud800"}]}, {"mirostat": 3}, {"top_k": 2**40},
+        {"dry_sequence_breakers": ["x"] * 1000}, {"repeat_penalty": 0.0},
+        *({name: value} for name in SAMPLER_FIELDS for value in (float("nan"), float("inf"))),
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(wrong):
