@@ -15,22 +15,22 @@ class InvalidRequestError(PotstillError, ValueError):
 
 
 class UnsupportedParameterError(InvalidRequestError):
-    """A request asks for something that this server knows of and cannot do."""
+    """A request asks for something that this server does not support."""
 
 
 class PromptTooLongError(ContextLengthError):
-    """A prompt and what is to follow it do not fit the context."""
+    """A prompt and its completion do not fit the context."""
 
     num_prompt_tokens = 0
     context_tokens = 0
 
 
 class RequestTooLargeError(InvalidRequestError):
-    """A request's body is larger than is taken."""
+    """A request's body is too large."""
 
 
 class UnsupportedContentError(InvalidRequestError):
-    """A request's body is not JSON by its own account."""
+    """A request's content type is not JSON."""
 
 
 class SlowRequestError(InvalidRequestError):
@@ -46,14 +46,14 @@ class InvalidKeyError(PotstillError):
 
 
 class WrongHostError(PotstillError):
-    """A request is meant for another host: a web page's, by DNS rebinding."""
+    """A request names another host, as after DNS rebinding by a web page."""
 
 
 class RetryLaterError(BackendUnavailableError):
     """The same request may succeed later."""
 
     retry_after_seconds = 1
-    """A prediction, at least 1."""
+    """An estimate, at least 1."""
 
 
 class QueueFullError(RetryLaterError):
@@ -61,12 +61,12 @@ class QueueFullError(RetryLaterError):
 
 
 class RateLimitError(RetryLaterError):
-    """A key has used up what it may ask for in a minute."""
+    """A key has used up its limit per minute."""
 
 
 class UpstreamError(BackendError):
-    """The server that answers for a model has failed, or answers with what is no answer."""
+    """An upstream server failed, or sent something that is not an answer."""
 
 
 class RequestTimeoutError(BackendError):
-    """An answer took longer than is allowed."""
+    """An answer took too long."""

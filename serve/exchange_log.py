@@ -20,13 +20,13 @@ from serve.wire.chat import ChatCompletion
 logger = logging.getLogger(__name__)
 
 PRIVATE = 0o600
-"""A new record is for its owner's eyes only."""
+"""Mode of a new file: only its owner may read it."""
 
 
 class ExchangeLog:
     """A file that several servers may append to, and that may be moved away while they run.
 
-    Nothing is left out of it or made unrecognizable: it holds what users wrote.
+    Nothing is left out or redacted: it contains what users wrote.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -46,19 +46,19 @@ class ExchangeLog:
             ) from error
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Write an exchange down."""
+        """Append an exchange."""
         # A disk may be slow: not in the event loop.
         await asyncio.to_thread(self.append, exchange.body, exchange.completion)
 
     def append(self, request: object, response: ChatCompletion) -> None:
-        """Write one exchange down; that it cannot be written is logged once and raises nothing."""
+        """Append an exchange; a failure is logged once and raises nothing."""
         exchange = {
             "created": response["created"],
             "model": response["model"],
             "request": request,
             "response": response,
         }
-        # A lone surrogate in what was sent becomes its JSON escape again.
+        # Lone surrogates become their JSON escapes again.
         text = json.dumps(exchange, ensure_ascii=False, separators=(",", ":"))
         try:
             _append(self._path, text.encode(errors="backslashreplace") + b"\n")

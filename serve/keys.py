@@ -32,11 +32,11 @@ class KeyEntry(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
     """Of the key's UTF-8 bytes, in hexadecimal."""
     requests_per_minute: int | None = Field(default=None, ge=1)
-    """None is without limit; a pause is saved up for one minute at most."""
+    """None sets no limit; unused requests add up for one minute at most."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
-    """Of prompts and answers; counted when an answer ends, so the last one may exceed it."""
+    """Prompts and answers together; counted when an answer ends, so the last one may exceed it."""
     admin: bool = False
-    """Whether it shows experiments and stops them."""
+    """Whether it may see and stop experiments."""
 
 
 class _KeyFile(BaseModel):
@@ -70,15 +70,15 @@ class Key:
 
 
 class Keyring:
-    """All keys that open the door."""
+    """All accepted keys."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self._keys = tuple(keys)
 
     def find(self, given: str) -> Key | None:
-        """Return whose key this is.
+        """Return the key that was given; None if it is not accepted.
 
-        Digests are compared in constant time, all of them: neither content nor length leaks.
+        All digests are compared, in constant time: neither content nor length leaks.
         """
         digest = hashlib.sha256(given.encode("latin-1", errors="replace")).digest()
         found = None
@@ -89,7 +89,7 @@ class Keyring:
 
 
 def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:
-    """Read the keys; None when there are none, and the door is open.
+    """Read the keys; None if there are none, and no key is needed.
 
     Args:
         path: A file of keys.
@@ -115,6 +115,6 @@ def _read(path: Path) -> dict[str, KeyEntry]:
             "the file of keys cannot be read",
             where=path,
             expected='tables [keys.NAME] with sha256 = "…"',
-            # A damaged file may have a key in it that was not hashed.
+            # A damaged file may contain a key in clear text.
             found=type(error).__name__,
         ) from None

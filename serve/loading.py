@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What an engine is made of."""
+    """The files of an engine."""
 
     path: Path
     draft: Path | None = None
@@ -43,10 +43,10 @@ class _Recipe:
 def load_models(
     config: ServeConfig, paths: Mapping[str, Path], metrics: Metrics
 ) -> dict[str, LocalBackend]:
-    """Load what the configuration names.
+    """Load the models that the configuration names.
 
     Raises:
-        ArtifactError: A file is missing, no model, or has no chat template.
+        ArtifactError: A file is missing or not a model, or has no chat template.
         ConfigError: `serve.sampling` cannot be used, or a draft's or an adapter's model is not
             served, or does not fit.
     """
@@ -111,7 +111,7 @@ def _local_model(
 
 
 def _fingerprint(recipe: _Recipe, threads: int, sha256: Callable[[Path], str]) -> str:
-    """Hash what decides the numbers: weights, llama.cpp's build, number of threads."""
+    """Hash what the numbers depend on: weights, llama.cpp's version, number of threads."""
     parts: list[Any] = [sha256(recipe.path), llama_cpp.__version__, threads]
     if recipe.adapter:
         parts += [sha256(recipe.adapter), recipe.scale]

@@ -15,11 +15,11 @@ LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 BETWEEN_TOKENS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 ANSWER_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 RECENT = 0.1
-"""Weight of the newest answer in the mean that waiting times are predicted from."""
+"""Weight of the newest answer in the mean from which waiting times are estimated."""
 
 
 class Metrics:
-    """The series of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -52,12 +52,12 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
 
     def watch(self, model: str, stats: Callable[[], EngineStats]) -> ModelMetrics:
-        """Show an engine's totals, and return what the latencies of its answers are told to."""
+        """Export an engine's totals, and return the recorder of its latencies."""
         self._engines.stats[model] = stats
         return self.time(model)
 
     def time(self, model: str) -> ModelMetrics:
-        """Return what the latencies of a model's answers are told to."""
+        """Return the recorder of a model's latencies."""
         return ModelMetrics(
             self._first_token.labels(model), self._between.labels(model), self._answer.labels(model)
         )
@@ -69,22 +69,22 @@ class ModelMetrics:
     def __init__(self, first_token: Histogram, between: Histogram, answer: Histogram) -> None:
         self._first_token, self._between, self._answer = first_token, between, answer
         self.recent_answer_seconds = 0.0
-        """Mean of the latest answers; 0 when there was none."""
+        """Moving average of the latest answers; 0 before the first."""
 
     def start(self) -> Stopwatch:
-        """Begin to time a request."""
+        """Start timing a request."""
         return Stopwatch(self)
 
     def first_token(self, seconds: float) -> None:
-        """Note how long a request waited for its first token."""
+        """Record the time to a first token."""
         self._first_token.observe(seconds)
 
     def tokens(self, seconds: float, num_tokens: int) -> None:
-        """Note how long an answer took for its next tokens."""
+        """Record the time between outputs of an answer."""
         self._between.observe(seconds / num_tokens)
 
     def answer(self, seconds: float) -> None:
-        """Note how long a whole answer took."""
+        """Record the time of a whole answer."""
         self._answer.observe(seconds)
         former = self.recent_answer_seconds or seconds
         self.recent_answer_seconds = (1 - RECENT) * former + RECENT * seconds
@@ -100,7 +100,7 @@ class Stopwatch:
         self._first_token: float | None = None
 
     def tick(self, choice: int, num_tokens: int) -> None:
-        """Note that a choice has got tokens."""
+        """Record that a choice received tokens."""
         if num_tokens == 0:
             return
         now = time.perf_counter()
@@ -112,7 +112,7 @@ class Stopwatch:
         self._last[choice] = now
 
     def stop(self) -> None:
-        """Note that the answer is whole."""
+        """Record that the answer is complete."""
         self._metrics.answer(time.perf_counter() - self._started)
 
     @property
@@ -129,7 +129,7 @@ class Stopwatch:
 
 
 GAUGES = {
-    "requests_waiting": ("Requests that have no sequence yet.", "num_waiting"),
+    "requests_waiting": ("Requests in the queue.", "num_waiting"),
     "requests_active": ("Requests being answered.", "num_active"),
     "sequences": ("The most requests that can be answered at once.", "num_sequences"),
 }
@@ -140,17 +140,17 @@ COUNTERS = {
         "num_scheduled_sequences",
     ),
     "prompt_tokens": ("Tokens of all admitted prompts.", "num_prompt_tokens"),
-    "cached_tokens": ("Those of them that were taken from the prefix cache.", "num_cached_tokens"),
+    "cached_tokens": ("Prompt tokens that were taken from the prefix cache.", "num_cached_tokens"),
     "generated_tokens": ("Tokens sampled.", "num_generated_tokens"),
     "drafted_tokens": ("Tokens that a draft model proposed.", "num_drafted_tokens"),
-    "accepted_tokens": ("Those of them that were accepted.", "num_accepted_tokens"),
+    "accepted_tokens": ("Drafted tokens that were accepted.", "num_accepted_tokens"),
     "decode_seconds": ("Time inside llama.cpp's decoding.", "decode_seconds"),
     "other_seconds": ("Time of engine steps outside it.", "other_seconds"),
 }
 
 
 class _EngineCollector(Collector):
-    """Reads the engines' totals when the series are read."""
+    """Reads the engines' totals when the metrics are read."""
 
     def __init__(self) -> None:
         self.stats: dict[str, Callable[[], EngineStats]] = {}

@@ -12,19 +12,19 @@ SECONDS_PER_MINUTE = 60.0
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left of a limit."""
+    """The state of a limit."""
 
     limit: int
     remaining: int
     reset_seconds: float
-    """Until all of the limit is there again."""
+    """Until the limit is full again."""
 
 
 class Bucket:
-    """A limit per minute that fills up evenly: a token bucket.
+    """A limit per minute that refills evenly: a token bucket.
 
     Args:
-        now: The time in seconds.
+        now: Returns the time in seconds.
     """
 
     def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -34,18 +34,18 @@ class Bucket:
         self._updated = now()
 
     def take(self, amount: int) -> None:
-        """Take out, below nothing if need be."""
+        """Take an amount, even if the level becomes negative."""
         self._fill()
         self._level -= amount
 
     def seconds_until(self, amount: int) -> float:
-        """Return how long it takes until so much is there; 0 when it is."""
+        """Return the seconds until an amount is available; 0 if it is."""
         self._fill()
         return max(0.0, amount - self._level) * SECONDS_PER_MINUTE / self._per_minute
 
     @property
     def allowance(self) -> Allowance:
-        """What is left."""
+        """The current state."""
         reset = self.seconds_until(self._per_minute)
         return Allowance(self._per_minute, max(0, math.floor(self._level)), reset)
 

@@ -46,13 +46,13 @@ BACKLOG = 2048
 
 
 def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
-    """Serve the run's models until SIGINT or SIGTERM; requests in flight are then ended first.
+    """Serve the run's models until SIGINT or SIGTERM; requests in flight are completed first.
 
     Returns:
         The manifest of the gguf stage that was served.
 
     Raises:
-        ArtifactError: The gguf stage is missing or damaged, or a file is no model.
+        ArtifactError: The gguf stage is missing or damaged, or a file is not a model.
         BackendUnavailableError: The address is taken.
         ConfigError: A model is unknown, the address is open to others and there is no key, the
             keys cannot be read, a server's key is not set, the record cannot be written, or an
@@ -64,8 +64,8 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
     keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
-    _refuse_open_door(config.host, keyring)
-    _refuse_unknown_fallback(config.fallback_model, names)
+    _require_key(config.host, keyring)
+    _check_fallback(config.fallback_model, names)
     with _bound_socket(config) as listener, _open_storage(config, run_directory) as storage:
         record = _open_record(config.record_path)
         metrics = Metrics()
@@ -125,7 +125,7 @@ def model_paths(config: ServeConfig, manifest: Manifest, gguf_dir: Path) -> dict
 
 
 def serve(app: FastAPI, listener: socket.socket, *, drain_seconds: int, names: list[str]) -> None:
-    """Answer requests until a signal comes."""
+    """Answer requests until a signal arrives."""
     listener.listen(BACKLOG)
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
@@ -162,7 +162,7 @@ class _Server(uvicorn.Server):
 
 
 def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
-    # Where a key is asked for, a web page that reaches the server has none.
+    # A web page that reaches the server by DNS rebinding has no key.
     hosts = {"*"} if keyring else {*LOOPBACK_HOSTS, config.host, *config.allowed_hosts}
     return AppLimits(
         max_body_bytes=config.max_body_bytes,
@@ -173,7 +173,7 @@ def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
     )
 
 
-def _refuse_unknown_fallback(name: str | None, names: Collection[str]) -> None:
+def _check_fallback(name: str | None, names: Collection[str]) -> None:
     if name is not None and name not in names:
         raise ConfigError(
             f"there is no model {name!r} to fall back to",
@@ -182,7 +182,7 @@ def _refuse_unknown_fallback(name: str | None, names: Collection[str]) -> None:
         )
 
 
-def _refuse_open_door(host: str, keyring: Keyring | None) -> None:
+def _require_key(host: str, keyring: Keyring | None) -> None:
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -200,13 +200,13 @@ def _open_record(path: Path | None) -> ExchangeLog | None:
     if path is None:
         return None
     record = ExchangeLog(path.expanduser())
-    logger.warning("what is asked and answered is written down in %s", path)
+    logger.warning("requests and answers are recorded in %s", path)
     return record
 
 
 @contextmanager
 def _open_storage(config: ServeConfig, run_directory: RunDirectory) -> Iterator[Storage | None]:
-    """Hold the storage open, if there is to be one."""
+    """Open the storage, if the configuration needs one."""
     settings = config.storage or (StorageConfig() if config.experiments else None)
     if settings is None:
         yield None
@@ -217,7 +217,7 @@ def _open_storage(config: ServeConfig, run_directory: RunDirectory) -> Iterator[
 
 @contextmanager
 def _bound_socket(config: ServeConfig) -> Iterator[socket.socket]:
-    """Take the address before anything is loaded, so that a taken one is told at once."""
+    """Bind the address before anything is loaded, so that a taken one fails at once."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

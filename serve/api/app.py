@@ -27,7 +27,7 @@ ROUTERS = (chat.router, completions.router, responses.router, models.router, lla
 
 @dataclass(frozen=True)
 class AppLimits:
-    """What the application takes in; the meanings are those of `ServeConfig`."""
+    """Limits of the application; the meanings are those of `ServeConfig`."""
 
     max_body_bytes: int = 4 << 20
     body_timeout_seconds: float = 30.0
@@ -50,14 +50,13 @@ def create_app(
     """Build the application; its lifespan starts and stops the backends.
 
     Args:
-        backends: Who answers, by model name.
-        keyring: The keys that open the door; None lets everybody in.
-        routers: More routes; they find what the others share with `serve.api.state.serving_of`.
+        backends: Backends by model name.
+        keyring: The accepted keys; None needs no key.
+        routers: More routes; `serve.api.state.serving_of` gives them the shared state.
         open_paths: More paths that need no key.
-        observers: Who is told of each answered chat.
-        metrics: What the backends measure with.
-        fallback_model: Who answers for names that are not served, and for none.
-        limits: What is taken in.
+        observers: Called with each completed chat.
+        metrics: The metrics of the backends.
+        fallback_model: Model that answers requests for unknown names and without a name.
     """
     limits = limits or AppLimits()
 
@@ -80,7 +79,7 @@ def create_app(
     for router in (*ROUTERS, *routers):
         app.include_router(router)
     install_error_handlers(app)
-    # The one added last is asked first.
+    # The one added last runs first.
     app.add_middleware(
         ReadBody, max_bytes=limits.max_body_bytes, seconds=limits.body_timeout_seconds
     )

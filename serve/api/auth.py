@@ -14,11 +14,11 @@ from serve.keys import Key, Keyring
 from serve.rate_limits import Bucket
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/health", "/v1/health"})
-"""Paths that need no key: what a load balancer asks."""
+"""Paths that need no key: health checks of load balancers."""
 
 
 class RequireKey:
-    """Let a request pass only with `Authorization: Bearer <key>`, and within the key's limits.
+    """Accept requests only with `Authorization: Bearer <key>`, and within the key's limits.
 
     Args:
         open_paths: More paths that need no key.
@@ -30,7 +30,7 @@ class RequireKey:
         self._open_paths = OPEN_PATHS | set(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 or 429, or pass on."""
+        """Answer 401 or 429, or pass the request on."""
         if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
@@ -61,7 +61,7 @@ class RequireKey:
 
 
 def _limit_headers(key: Key) -> Iterator[tuple[str, str]]:
-    """Yield OpenAI's headers about what is left."""
+    """Yield OpenAI's headers about the key's limits."""
     buckets: dict[str, Bucket | None] = {"requests": key.requests, "tokens": key.tokens}
     for name, bucket in buckets.items():
         if bucket is not None:

@@ -61,7 +61,7 @@ KINDS: dict[type[Exception], _Kind] = {
     BackendError: _Kind(500, "server_error", "backend_failed"),
     Exception: _Kind(500, "server_error", "internal_error"),
 }
-"""The most specific class of an exception decides."""
+"""By class of exception; the most specific one decides."""
 
 CODES = {
     "missing": "missing_required_parameter",
@@ -74,12 +74,12 @@ CODES = {
 
 
 def error_body(error: Exception) -> ErrorBody:
-    """Describe an exception to a client; one that is not ours is named only as internal."""
+    """Return the body for an exception; a foreign one is reported only as internal."""
     message, param = "internal error", None
     if isinstance(error, PotstillError):
         details = [("expected", error.expected), ("found", error.found), ("hint", error.hint)]
-        said = [f"{name}: {value}" for name, value in details if value is not None]
-        message = "; ".join([error.what, *said])
+        parts = [f"{name}: {value}" for name, value in details if value is not None]
+        message = "; ".join([error.what, *parts])
         param = None if error.where is None else str(error.where)
     kind = _kind(error)
     body = _body(message, kind.type, param, kind.code)
@@ -90,7 +90,7 @@ def error_body(error: Exception) -> ErrorBody:
 
 
 def error_response(error: Exception) -> JSONResponse:
-    """Answer with an exception."""
+    """Return the response for an exception."""
     headers = {}
     if isinstance(error, RetryLaterError):
         headers["Retry-After"] = str(error.retry_after_seconds)
@@ -100,7 +100,7 @@ def error_response(error: Exception) -> JSONResponse:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make every failure of `app` answer in OpenAI's shape."""
+    """Make every failure of `app` a response in OpenAI's shape."""
     app.add_exception_handler(PotstillError, _answer)
     app.add_exception_handler(Exception, _answer)
     app.add_exception_handler(RequestValidationError, _answer_invalid_body)
@@ -111,7 +111,7 @@ def install_error_handlers(app: FastAPI) -> None:
 async def _answer(request: Request, error: Exception) -> JSONResponse:
     response = error_response(error)
     if isinstance(error, PromptTooLongError) and not request.url.path.startswith("/v1/"):
-        # Clients of llama.cpp's server, which ask without /v1, know it by its own name.
+        # Clients of llama.cpp's server, which call paths without /v1, expect its own name.
         body = error_body(error)
         body["error"]["type"] = "exceed_context_size_error"
         response = JSONResponse(body, response.status_code)
@@ -123,17 +123,17 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 async def _answer_invalid_body(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError | ValidationError)
     given = error.body if isinstance(error, RequestValidationError) else None
-    problem = _most_telling(error.errors(), given)
+    problem = _most_specific(error.errors(), given)
     param = _encodable(_parameter(problem, given))
     message = _encodable(f"{param}: {problem['msg']}" if param else str(problem["msg"]))
     body = _body(message, "invalid_request_error", param or None, _code(problem))
     return JSONResponse(body, 400)
 
 
-def _most_telling(errors: Sequence[Mapping[str, Any]], body: object) -> Mapping[str, Any]:
-    """Return what is wrong with the first wrong parameter.
+def _most_specific(errors: Sequence[Mapping[str, Any]], body: object) -> Mapping[str, Any]:
+    """Return the error of the first invalid parameter.
 
-    Where it has alternatives, the one that went furthest is the one that was meant.
+    Of a union's alternatives, the one that matched furthest was probably meant.
     """
 
     def depth(error: Mapping[str, Any]) -> tuple[int, bool]:
@@ -144,9 +144,9 @@ def _most_telling(errors: Sequence[Mapping[str, Any]], body: object) -> Mapping[
 
 
 def _parameter(error: Mapping[str, Any], body: object) -> str:
-    """Return where a body is wrong as OpenAI spells it, such as `messages[0].content`.
+    """Return the invalid place of a body in OpenAI's spelling, such as `messages[0].content`.
 
-    Pydantic names the alternatives that it has tried in between; they are in no body.
+    Pydantic adds the names of the alternatives it tried; they are not in the body.
     """
     kind, *location = error["loc"] or ("body",)
     if kind != "body":
@@ -162,7 +162,7 @@ def _parameter(error: Mapping[str, Any], body: object) -> str:
 
 
 def _code(error: Mapping[str, Any]) -> str | None:
-    """Return OpenAI's code for what pydantic has found."""
+    """Return OpenAI's code for an error of pydantic."""
     kind: str = error["type"]
     bounds = error.get("ctx", {}).values()
     number = "decimal" if any(isinstance(bound, float) for bound in bounds) else "integer"
@@ -176,7 +176,7 @@ def _code(error: Mapping[str, Any]) -> str | None:
 
 
 def _encodable(text: str) -> str:
-    """Replace lone surrogates: what a client sent may not be text that can be sent back."""
+    """Replace lone surrogates, which a client may send but which cannot be encoded."""
     return text.encode(errors="replace").decode()
 
 

@@ -23,10 +23,10 @@ LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 class CheckHost:
-    """Refuse requests for hosts that this server is not.
+    """Refuse requests for other hosts.
 
-    A web page can make a browser send requests to 127.0.0.1 under the page's own host name, and
-    read the answers (DNS rebinding).
+    By DNS rebinding, a web page can make a browser send requests to 127.0.0.1 under the page's own
+    host name, and read the answers.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
@@ -34,13 +34,13 @@ class CheckHost:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 421, or pass on."""
+        """Answer 421, or pass the request on."""
         if scope["type"] == "http" and "*" not in self._hosts:
             host = Headers(scope=scope).get("host", "").lower()
             name = host if host.endswith("]") else host.rpartition(":")[0] or host
             if name not in self._hosts:
                 error = WrongHostError(
-                    "this server does not answer for this host", hint="serve.allowed_hosts"
+                    "this server does not serve this host", hint="serve.allowed_hosts"
                 )
                 await error_response(error)(scope, receive, send)
                 return
@@ -48,7 +48,7 @@ class CheckHost:
 
 
 class ReadBody:
-    """Read the whole body of a POST, if it is JSON, not too large and not too slow."""
+    """Read the whole body of a POST; refuse one that is not JSON, too large or too slow."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float) -> None:
         self._app = app
@@ -56,7 +56,7 @@ class ReadBody:
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 408, 413 or 415, or pass on."""
+        """Answer 408, 413 or 415, or pass the request on."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
@@ -66,7 +66,7 @@ class ReadBody:
             await error_response(error)(scope, receive, send)
             return
         if body is None:
-            return  # the client is gone
+            return  # the client has disconnected
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_again() -> Message:
@@ -76,7 +76,7 @@ class ReadBody:
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        # A browser sends other types to other origins without asking; this one it asks for first.
+        # Browsers send other types across origins without a preflight request.
         if kind != "application/json":
             raise UnsupportedContentError(
                 "the body must be JSON", where="Content-Type", expected="application/json"
@@ -106,14 +106,14 @@ class ReadBody:
 
 
 class Count:
-    """Give each answer an id, and count it by route and status."""
+    """Give each response an id, and count it by route and status."""
 
     def __init__(self, app: ASGIApp, count: Callable[[str, int], None]) -> None:
         self._app = app
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
+        """Pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

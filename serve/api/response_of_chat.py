@@ -16,11 +16,11 @@ from serve.wire.shared import CompletionUsage, JsonObject, Received
 
 
 class ResponseOfChat:
-    """One response in the making.
+    """One response being made.
 
     Args:
-        reports_cut: Whether an answer that reached its limit is called incomplete, as OpenAI does;
-            llama.cpp's server calls it completed.
+        reports_cut: Whether an answer that reached its limit has the status "incomplete", as at
+            OpenAI; llama.cpp's server reports "completed".
     """
 
     def __init__(self, request: ResponseRequest, *, reports_cut: bool = True) -> None:
@@ -33,7 +33,7 @@ class ResponseOfChat:
         self._call_ids: list[str] = []
 
     def whole(self, completion: ChatCompletion) -> JsonObject:
-        """Return the response that says what a chat completion says."""
+        """Return the response for a chat completion."""
         choice = completion["choices"][0]
         text = choice["message"]["content"]
         calls = choice["message"].get("tool_calls") or []
@@ -216,7 +216,7 @@ def _dumped(given: object) -> object:
 
 
 def _usage(usage: CompletionUsage) -> JsonObject:
-    # Servers elsewhere say null.
+    # Upstream servers may send null.
     details = usage.get("prompt_tokens_details") or {"cached_tokens": 0}
     return {
         "input_tokens": usage["prompt_tokens"],

@@ -25,21 +25,21 @@ SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 @dataclass(frozen=True)
 class Serving:
-    """What every request has at hand."""
+    """The shared state of all requests."""
 
     backends: Mapping[str, ChatBackend]
     metrics: Metrics
     observers: Sequence[Observer] = ()
     fallback_model: str | None = None
-    """Who answers for names that are not served, and for none."""
+    """Model that answers requests for unknown names and without a name."""
     request_timeout_seconds: float = field(default=600.0)
 
     def find(self, name: str | None) -> ChatBackend:
-        """Return who answers a model's name.
+        """Return the backend of a model name.
 
         Raises:
             InvalidRequestError: No name was given, and there is no fallback.
-            ModelNotFoundError: Nobody does.
+            ModelNotFoundError: No model has the name.
         """
         if name is not None and name in self.backends:
             return self.backends[name]
@@ -82,19 +82,19 @@ def capable(backend: ChatBackend, capability: type[C]) -> C:
     """
     if not isinstance(backend, capability):
         raise UnsupportedParameterError(
-            "this model cannot do this", where="model", found=backend.card["id"]
+            "this model does not support this endpoint", where="model", found=backend.card["id"]
         )
     return backend
 
 
 def serving_of(http: Request) -> Serving:
-    """Return what the application was made with."""
+    """Return the application's shared state."""
     serving: Serving = http.app.state.serving
     return serving
 
 
 def caller_of(http: Request) -> Caller:
-    """Return who sends a request."""
+    """Return the sender of a request."""
     headers = {name: value for name, value in http.headers.items() if name not in SECRET_HEADERS}
     key: Key | None = getattr(http.state, "key", None)
     if key is None:

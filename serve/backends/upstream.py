@@ -35,24 +35,24 @@ Answer = TypeVar("Answer")
 Chunk = TypeVar("Chunk")
 
 NO_KEY = "none"
-"""The client wants a key even for servers that ask for none."""
+"""The client needs a key even for servers that need none."""
 OPENAIS_OWN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
-"""The client takes them from the environment; they are not meant for somebody else's server."""
+"""The client takes them from the environment; other servers must not get them."""
 REFUSED = frozenset({400, 413, 422})
-"""Statuses of a request that is at fault. Too long a prompt has a code of OpenAI's besides, or
-the `param` that vLLM gives it."""
+"""Statuses of an invalid request. For a prompt that is too long, OpenAI sends a code of its own,
+and vLLM a `param`."""
 UNABLE = frozenset({404, 405, 501})
-"""Statuses that say, without an error of OpenAI's shape, that there is no such route."""
+"""Statuses that, without an error in OpenAI's shape, mean that the route does not exist."""
 BUSY = frozenset({502, 503, 504})
 MAX_MESSAGE_CHARACTERS = 1000
-"""Of what the server says about a failure and a client is told."""
+"""How much of the server's error message a client gets."""
 
 
 class UpstreamBackend:
-    """One name of a model that another server answers for; it need not be up.
+    """One name of a model on another server, which need not be running yet.
 
     Raises:
-        ConfigError: The variable that should hold the server's key is not set.
+        ConfigError: The variable with the server's key is not set.
     """
 
     def __init__(self, name: str, config: UpstreamConfig, metrics: Metrics) -> None:
@@ -69,58 +69,58 @@ class UpstreamBackend:
         return model_card(self.name, self._created, owned_by="upstream")
 
     async def start(self) -> None:
-        """Take requests; whether the server does is found out with each."""
+        """Accept requests; each finds out whether the server does."""
         self.is_ready = True
 
     async def stop(self) -> None:
-        """Close the connections; what is unfinished then fails."""
+        """Close the connections; unfinished answers fail."""
         self.is_ready = False
         await self._client.close()
 
     async def chat(
         self, request: ChatRequest, caller: Caller
     ) -> UpstreamReply[ChatCompletion, ChatCompletionChunk]:
-        """Send a chat on.
+        """Forward a chat.
 
         Raises:
-            InvalidRequestError: A value cannot be used, here or there.
-            BackendError: The server is away, busy or broken.
+            InvalidRequestError: A value cannot be used, here or by the server.
+            BackendError: The server is unavailable, busy or broken.
         """
         request.check()
         for message in request.messages:
-            _ = message.text  # refuses images, whose URLs the server would fetch
+            _ = message.text  # refuses images: the server would fetch their URLs
         return await self._ask("/chat/completions", request, caller)
 
     async def complete_text(
         self, request: CompletionRequest, caller: Caller
     ) -> UpstreamReply[Completion, Completion]:
-        """Send a request for text without a template on; raises as `chat` does."""
+        """Forward a request for text without a template; raises as `chat` does."""
         request.check()
         return await self._ask("/completions", request, caller)
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
-        """Send texts on whose vectors are asked for; raises as `chat` does."""
+        """Forward texts to embed; raises as `chat` does."""
         answer = await self.post("/embeddings", self._body(request))
         caller.charge(_num_tokens(answer))
         return cast(EmbeddingList, answer)
 
     async def post(self, path: str, body: JsonObject) -> JsonObject:
-        """Return the whole answer to a body, with the model's name here."""
-        with self._told():
+        """Return the whole answer to a body, under the model's name here."""
+        with self._translated():
             answer = await self._client.post(path, cast_to=object, body=body)
         return self._renamed(answer)
 
     async def stream(self, path: str, body: JsonObject) -> openai.AsyncStream[object]:
-        """Return an answer that has begun."""
-        with self._told():
+        """Return the stream of an answer once it has begun."""
+        with self._translated():
             return await self._client.post(
                 path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
             )
 
     async def pieces(self, stream: openai.AsyncStream[object]) -> AsyncIterator[JsonObject]:
-        """Yield what comes of an answer, with the model's name here."""
+        """Yield the chunks of an answer, under the model's name here."""
         unfinished: set[int] = set()
-        with self._told():
+        with self._translated():
             async for piece in stream:
                 renamed = self._renamed(piece)
                 choices = renamed.get("choices") or ()
@@ -129,7 +129,9 @@ class UpstreamBackend:
                 unfinished -= ended
                 yield renamed
         if unfinished:
-            raise UpstreamError("the server ended its answer before it was whole", where="model")
+            raise UpstreamError(
+                "the model's server ended its answer before it was complete", where="model"
+            )
 
     async def _ask(
         self, path: str, request: ChatRequest | CompletionRequest, caller: Caller
@@ -154,16 +156,20 @@ class UpstreamBackend:
 
     def _renamed(self, answer: object) -> JsonObject:
         if not isinstance(answer, dict):
-            raise UpstreamError("the server's answer is no JSON object", where="model")
+            raise UpstreamError(
+                "the answer of the model's server is not a JSON object", where="model"
+            )
         return answer | {"model": self.name}
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Raise what has gone wrong as errors of this server's."""
+    def _translated(self) -> Iterator[None]:
+        """Raise the client's exceptions as this server's errors."""
         try:
             yield
         except openai.APITimeoutError as error:
-            raise RequestTimeoutError("the model's server is silent", where="model") from error
+            raise RequestTimeoutError(
+                "the model's server did not answer in time", where="model"
+            ) from error
         except openai.APIConnectionError as error:
             raise BackendUnavailableError(
                 "the model's server cannot be reached", where="model", hint="try again later"
@@ -190,20 +196,20 @@ class UpstreamReply(Generic[Answer, Chunk]):
         """Wait for the whole answer; raises as `UpstreamBackend.chat` does."""
         answer = await self.backend.post(self.path, self.body)
         if not answer.get("choices"):
-            raise UpstreamError("the server's answer has no choices", where="model")
+            raise UpstreamError("the answer of the model's server has no choices", where="model")
         self.stopwatch.stop()
         self.caller.charge(_num_tokens(answer))
         return cast(Answer, answer)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
-        """Yield the answer as it comes; raises as `UpstreamBackend.chat` does."""
+        """Yield the answer as it is generated; raises as `UpstreamBackend.chat` does."""
         if self.open_stream is None:
             raise RuntimeError("the request does not ask for a stream")
         num_tokens = 0
         try:
             async for piece in self.backend.pieces(self.open_stream):
                 for choice in piece.get("choices") or ():
-                    num_new = int(_says_something(choice))
+                    num_new = int(_has_content(choice))
                     self.stopwatch.tick(choice.get("index", 0), num_new)
                     num_tokens += num_new
                 num_tokens = _num_tokens(piece) or num_tokens
@@ -213,7 +219,7 @@ class UpstreamReply(Generic[Answer, Chunk]):
             self.caller.charge(num_tokens)
 
     def cancel(self) -> None:
-        """Hang up, upon which the server stops too."""
+        """Close the connection, on which the server stops too."""
         if self.open_stream is not None and not self.open_stream.response.is_closed:
             self._closing = asyncio.ensure_future(self.open_stream.close())
 
@@ -226,7 +232,7 @@ def _client(config: UpstreamConfig) -> openai.AsyncOpenAI:
             raise ConfigError(
                 "the key of a model's server is not set",
                 where="serve.upstreams",
-                expected=f"it in the environment variable {config.api_key_variable}",
+                expected=f"a key in the environment variable {config.api_key_variable}",
             )
     seconds = config.read_timeout_seconds
     return openai.AsyncOpenAI(
@@ -239,19 +245,22 @@ def _client(config: UpstreamConfig) -> openai.AsyncOpenAI:
 
 
 def _refusal(error: openai.APIStatusError) -> PotstillError:
-    """Say why the server has refused a request, as far as the client can mend it."""
-    said: Mapping[str, Any] = error.body if isinstance(error.body, dict) else {}
-    message = str(said.get("message") or "the model's server refuses this request")
+    """Return the error for a refusal, with the server's message where the client can act on it."""
+    details: Mapping[str, Any] = error.body if isinstance(error.body, dict) else {}
+    message = str(details.get("message") or "the model's server refuses this request")
     message = message[:MAX_MESSAGE_CHARACTERS]
     status = error.status_code
     if status in REFUSED:
-        if said.get("code") == "context_length_exceeded" or said.get("param") == "input_tokens":
-            return ContextLengthError(message, where=said.get("param"))
-        return InvalidRequestError(message, where=said.get("param"))
-    if status in UNABLE and "message" not in said:
-        return UnsupportedParameterError("the model's server cannot do this", where="model")
+        if (
+            details.get("code") == "context_length_exceeded"
+            or details.get("param") == "input_tokens"
+        ):
+            return ContextLengthError(message, where=details.get("param"))
+        return InvalidRequestError(message, where=details.get("param"))
+    if status in UNABLE and "message" not in details:
+        return UnsupportedParameterError("the model's server does not support this", where="model")
     if status == 429:
-        busy = QueueFullError("the model's server takes no more requests now", where="model")
+        busy = QueueFullError("the model's server accepts no more requests now", where="model")
         seconds = error.response.headers.get("retry-after", "")
         busy.retry_after_seconds = int(seconds) if seconds.isdecimal() else 1
         return busy
@@ -265,6 +274,6 @@ def _num_tokens(answer: JsonObject) -> int:
     return int(usage.get("total_tokens") or 0) if isinstance(usage, dict) else 0
 
 
-def _says_something(choice: JsonObject) -> bool:
+def _has_content(choice: JsonObject) -> bool:
     delta = choice.get("delta") or {}
     return bool(choice.get("text") or any(delta[key] for key in delta if key != "role"))

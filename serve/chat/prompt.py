@@ -26,20 +26,20 @@ RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generatio
 
 @dataclass(frozen=True)
 class Dialogue:
-    """What a template renders."""
+    """The input of a chat template."""
 
     messages: Sequence[Mapping[str, Any]]
-    """As OpenAI spells them: role, content, perhaps tool_calls or tool_call_id."""
+    """In OpenAI's form: role, content, optionally tool_calls or tool_call_id."""
     tools: Sequence[Mapping[str, Any]] = ()
-    """As OpenAI spells them."""
+    """In OpenAI's form."""
     continue_final: bool = False
-    """The prompt ends inside the last message, so that the answer goes on with it."""
+    """Whether the prompt ends inside the last message, which the answer continues."""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else the template reads."""
+    """Further variables of the template."""
 
 
 class ChatPrompt:
-    """A model's chat template and its tokenizer. Rendering takes milliseconds, and blocks.
+    """A model's chat template and tokenizer. Rendering takes milliseconds, and blocks.
 
     Raises:
         ArtifactError: The model has no chat template, or it cannot be compiled.
@@ -51,7 +51,7 @@ class ChatPrompt:
             raise ArtifactError("the model has no chat template", where=model.path)
         self.template = model.chat_template
         self.tool_format = ToolFormat.of_template(self.template)
-        self._knows_tools = "tools" in self.template
+        self._has_tools = "tools" in self.template
         try:
             self._process = TemplateProcess(self.template)
         except PotstillError as error:
@@ -65,7 +65,7 @@ class ChatPrompt:
         self._process.close()
 
     def render(self, dialogue: Dialogue) -> str:
-        """Return the prompt's text, control tokens and their like in messages undistinguished.
+        """Return the prompt's text, in which control tokens and equal text of messages look alike.
 
         Raises:
             InvalidRequestError: The template refuses the messages.
@@ -73,11 +73,12 @@ class ChatPrompt:
         reserved = RESERVED_VARIABLES & dialogue.variables.keys()
         if reserved:
             raise InvalidRequestError(
-                "chat_template_kwargs sets what the server sets", where=min(reserved)
+                "chat_template_kwargs must not set variables that the server sets",
+                where=min(reserved),
             )
         messages = [_with_parsed_arguments(message) for message in dialogue.messages]
         tools = list(dialogue.tools)
-        if tools and not self._knows_tools:
+        if tools and not self._has_tools:
             messages, tools = with_tools_as_text(messages, tools), []
         variables = {
             **dialogue.variables,
@@ -95,7 +96,7 @@ class ChatPrompt:
         return _until_final(text, messages[-1]["content"]) if dialogue.continue_final else text
 
     def token_ids(self, dialogue: Dialogue) -> list[int]:
-        """Return the prompt's token ids, up to where the assistant begins to answer.
+        """Return the prompt's token ids, up to the start of the assistant's answer.
 
         Raises:
             InvalidRequestError: The template refuses the messages.
@@ -106,11 +107,11 @@ class ChatPrompt:
         return self._model.tokenize(self.render(dialogue), parse_special=True)
 
     def _token_ids_defused(self, dialogue: Dialogue) -> list[int]:
-        """Tokenize what has the text of control tokens in it.
+        """Tokenize a dialogue that contains the text of control tokens.
 
-        Such text is replaced by unguessable placeholders while the template renders. What the
-        template then wrote between two control tokens is tokenized as one text, placeholders
-        undone: tokens never merge across a control token, and nothing inside is read as one.
+        Such text is replaced by unguessable placeholders while the template renders. The text
+        between two control tokens of the template is then tokenized with the placeholders undone:
+        tokens never merge across a control token, and none is recognized inside.
         """
         nonce = secrets.token_hex(8)
         replaced: list[str] = []
@@ -151,7 +152,7 @@ def _with_parsed_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
     parsed = []
     for call in calls:
         function = dict(call["function"])
-        # What is no JSON stays text, which the template may print as it is.
+        # Invalid JSON stays text, which the template may print unchanged.
         with contextlib.suppress(ValueError):
             function["arguments"] = json.loads(function["arguments"] or "{}")
         parsed.append({**call, "function": function})
@@ -166,7 +167,7 @@ def _until_final(text: str, content: str) -> str:
     start = text.rfind(content.strip())
     if not content.strip() or start < 0:
         raise InvalidRequestError(
-            "the template does not render the last message as it is",
+            "the template does not render the last message unchanged",
             where="continue_final_message",
         )
     whole = content.lstrip()
@@ -199,13 +200,13 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401  (
 
 
 def _alternatives(texts: Iterable[str]) -> str:
-    """Build a pattern that matches any of the texts, the longest first; none matches nothing."""
+    """Return a pattern that matches any of the texts, the longest first; nothing without texts."""
     longest_first = sorted(texts, key=len, reverse=True)
     return "|".join(re.escape(text) for text in longest_first) or r"(?!)"
 
 
 def _split(pattern: re.Pattern[str], text: str) -> list[tuple[str, str]]:
-    """Cut `text` into pairs of what precedes a match and the match; the last match is empty."""
+    """Split `text` into pairs of the text before a match and the match; the last match is empty."""
     pairs, start = [], 0
     for match in pattern.finditer(text):
         pairs.append((text[start : match.start()], match[0]))

@@ -24,14 +24,14 @@ class PlainText:
 
 @dataclass(frozen=True)
 class CallBegins:
-    """A call of the function of this name."""
+    """The start of a call of the function with this name."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class CallArguments:
-    """A piece of the JSON text of the last begun call's arguments."""
+    """A piece of the JSON text of the current call's arguments."""
 
     text: str
 
@@ -40,7 +40,7 @@ Piece = PlainText | CallBegins | CallArguments
 
 
 class ToolCallParser:
-    """Takes an answer apart. One parser per answer."""
+    """Splits an answer into text and calls. One parser per answer."""
 
     def __init__(self, tool_format: ToolFormat) -> None:
         self._format = tool_format
@@ -55,7 +55,7 @@ class ToolCallParser:
         return self._num_calls
 
     def push(self, text: str) -> list[Piece]:
-        """Take in more of the answer; return what has become certain."""
+        """Add text of the answer; return the pieces that are certain now."""
         self._buffer += text
         pieces: list[Piece] = []
         while self._state(pieces):
@@ -63,7 +63,7 @@ class ToolCallParser:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """Return what was held back, at the end of the answer."""
+        """Return the text that was held back, at the end of the answer."""
         rest, self._buffer = self._buffer, ""
         if self._call is not None:
             begun = self._call.has_begun
@@ -74,7 +74,7 @@ class ToolCallParser:
             rest = self._format.opening + rest
         return [PlainText(rest)] if rest else []
 
-    # States: each uses up some of the buffer and says whether to go on, with what is left of it.
+    # States: each consumes part of the buffer and returns whether to go on with the rest.
 
     def _text(self, pieces: list[Piece]) -> bool:
         """Pass text on up to an opening."""
@@ -106,7 +106,7 @@ class ToolCallParser:
         return True
 
     def _object(self, pieces: list[Piece]) -> bool:
-        """Take in the JSON object of a call."""
+        """Consume the JSON object of a call."""
         if self._call is None:
             self._buffer = self._buffer.lstrip(" \n\t\r[")
             if not self._buffer:
@@ -129,7 +129,7 @@ class ToolCallParser:
         return True
 
     def _after(self, _pieces: list[Piece]) -> bool:
-        """Skip what stands between a call and what follows."""
+        """Skip the text between a call and what follows."""
         self._buffer = self._buffer.lstrip()
         ending = HERMES.closing if self._format is HERMES else ""
         if not self._buffer or (ending.startswith(self._buffer) and self._buffer != ending):
@@ -147,8 +147,8 @@ class ToolCallParser:
 class _CallObject:
     """The JSON object of one call, as it arrives.
 
-    Models write the name before the arguments: then the arguments are passed on as they come.
-    Otherwise the object is read when it is whole.
+    Models usually write the name before the arguments: then the arguments are passed on as they
+    arrive. Otherwise the object is parsed when it is complete.
     """
 
     def __init__(self, arguments_key: str) -> None:
@@ -171,7 +171,7 @@ class _CallObject:
         return self._name is not None
 
     def push(self, text: str) -> int:
-        """Take in text up to the object's end; return how much of it that was."""
+        """Add text up to the object's end; return the number of characters used."""
         former = len(self.text)
         for character in text:
             self.text += character
@@ -182,7 +182,7 @@ class _CallObject:
         return len(self.text) - former
 
     def released(self) -> list[Piece]:
-        """Return what has become certain."""
+        """Return the pieces that are certain now."""
         pieces, self._pieces = self._pieces, []
         return pieces
 
@@ -232,7 +232,7 @@ class _CallObject:
 
 
 def _hold_back(text: str, opening: str) -> tuple[str, str]:
-    """Cut off an end of the text that may become an opening."""
+    """Split off an end of the text that may become an opening."""
     for length in range(min(len(opening) - 1, len(text)), 0, -1):
         if text.endswith(opening[:length]):
             return text[:-length], text[-length:]

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCK = 256
-"""Tokens whose weights are summed first: a sum of 49152 running values takes far longer."""
+"""Tokens per partial sum: a cumulative sum of 49,152 values takes far longer."""
 LEAST_TOP_P = 0.1
-"""The least that is taken: a choice takes 1 / top_p tries on average."""
+"""Smallest accepted value: a choice takes 1 / top_p tries on average."""
 
 
 class Draw:
@@ -20,9 +20,9 @@ class Draw:
 
     Args:
         temperature: Above 0.
-        top_p: Mass of the most probable tokens to choose from: the fewest that have it; from
+        top_p: Draw from the fewest most probable tokens with this probability mass; from
             LEAST_TOP_P to 1.
-        seed: Equal seeds choose alike from equal logits.
+        seed: Equal seeds make equal choices from equal logits.
     """
 
     def __init__(self, temperature: float, top_p: float, seed: int) -> None:
@@ -35,7 +35,7 @@ class Draw:
 
         Args:
             logits_V: [V] raw logits.
-            best: Where the greatest of them is.
+            best: Index of the greatest logit.
         """
         weights_V = np.exp((logits_V - logits_V[best]) / self._temperature)
         sums = np.add.reduceat(weights_V, range(0, len(weights_V), BLOCK))
@@ -44,7 +44,7 @@ class Draw:
             token_id = start + self._index(weights_V[start : start + BLOCK])
             if self._top_p == 1.0:
                 return token_id
-            # Draws that fall outside the most probable tokens are thrown away: nothing is sorted.
+            # Draws outside the most probable tokens are rejected: nothing is sorted.
             heavier = weights_V[weights_V > weights_V[token_id]].sum()
             if heavier < self._top_p * sums.sum():
                 return token_id

@@ -15,16 +15,16 @@ from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits
 
 MAX_TEXTS_PER_BATCH = 16
-"""Texts that are read together; more make no batch fuller that has 256 tokens."""
+"""Texts that are decoded together; more would not fill a batch of 256 tokens better."""
 
 Vectors = list[list[float]]
 
 
 class Embedder:
-    """The texts that wait for their vectors.
+    """A queue of texts to embed.
 
-    A vector is the mean of the final hidden states, divided by its length.
-    Its context is made when the first text comes, and holds one context's worth of tokens.
+    An embedding is the mean of the final hidden states, scaled to unit length.
+    The context is created with the first text, and holds `context_tokens` tokens.
     """
 
     def __init__(self, model: GgufModel, limits: EngineLimits, *, threads: int) -> None:
@@ -42,7 +42,7 @@ class Embedder:
 
     @property
     def num_waiting(self) -> int:
-        """Number of lists of texts that are not done."""
+        """Number of unfinished lists of texts."""
         return len(self._jobs)
 
     @property
@@ -51,13 +51,13 @@ class Embedder:
         return self._context.decode_seconds if self._context else 0.0
 
     def submit(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
-        """Queue texts; from any thread. A cancelled future drops what is left of them."""
+        """Queue texts; from any thread. A cancelled future drops the rest of them."""
         future: Future[Vectors] = Future()
         self._jobs.append((texts, future))
         return future
 
     def step(self) -> None:
-        """Read one batch of the texts that came first."""
+        """Decode one batch of the oldest list of texts."""
         texts, future = self._jobs[0]
         try:
             if self._work is None:
@@ -73,7 +73,7 @@ class Embedder:
         self._work = None
 
     def close(self, error: PotstillError) -> None:
-        """Free the context; texts that still wait get the error."""
+        """Free the context; waiting texts fail with the error."""
         while self._jobs:
             _, future = self._jobs.popleft()
             if future.set_running_or_notify_cancel():
@@ -82,7 +82,7 @@ class Embedder:
             self._context.close()
 
     def _embed(self, texts: Sequence[Sequence[int]]) -> Iterator[Vectors | None]:
-        """Yield None after each batch, and at last the vectors."""
+        """Yield None after each batch, then the embeddings."""
         if self._context is None:
             self._context = DecodeContext(
                 self._model,
@@ -106,7 +106,7 @@ class Embedder:
         yield vectors
 
     def _groups(self, texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-        """Put as many texts together as the context has room for."""
+        """Group as many texts as the context has room for."""
         group: list[Sequence[int]] = []
         for text in texts:
             num_tokens = sum(map(len, group)) + len(text)
@@ -118,7 +118,7 @@ class Embedder:
             yield group
 
     def _batches(self, group: Sequence[Sequence[int]]) -> Iterator[list[Chunk]]:
-        """Cut the texts of a group into batches."""
+        """Split the texts of a group into batches."""
         chunks: list[Chunk] = []
         room = self._limits.max_batch_tokens
         for number, text in enumerate(group):

@@ -37,14 +37,14 @@ from serve.errors import InvalidRequestError, QueueFullError
 logger = logging.getLogger(__name__)
 
 NUM_PROMPT_OUTPUTS = 64
-"""Rows of logits per batch for those who ask for the prompt's log-probabilities, besides one for
-each sequence: 64 rows of 49152 tokens are 13 MB."""
+"""Rows of logits per batch for log-probabilities of prompts, besides one for each sequence: 64 rows
+of 49,152 tokens are 13 MB."""
 
 GRAMMAR_SECONDS = 0.01
 """How long a step waits for grammars while other sequences could go on; most need 1 ms."""
 
 IDLE_SECONDS = 0.05
-"""How long it waits when there is nothing else to do."""
+"""How long a step waits for grammars when there is nothing else to do."""
 
 Deliver = Callable[[list[tuple[Request, Output]]], None]
 
@@ -53,7 +53,7 @@ class Engine:
     """Batches the requests to one model.
 
     Args:
-        deliver: Called at the end of a step, in the stepping thread, with what the step produced.
+        deliver: Called at the end of a step, in the stepping thread, with the step's outputs.
         draft: A smaller model of the same tokenizer, for speculative decoding.
     """
 
@@ -122,10 +122,10 @@ class Engine:
             self._lock.notify()
 
     def embed(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
-        """Queue texts whose vectors are asked for.
+        """Queue texts to embed.
 
         Raises:
-            BackendError: The model has no vectors to give.
+            BackendError: The model computes no embeddings.
             BackendUnavailableError: The engine is closing.
             ContextLengthError: A text is longer than the context.
             InvalidRequestError: A text is empty, or has a token the model does not have.
@@ -146,13 +146,13 @@ class Engine:
             self._lock.notify()
 
     def close(self) -> None:
-        """Refuse new requests, and end `run`; what is unfinished then fails."""
+        """Refuse new requests, and end `run`; unfinished requests fail."""
         with self._lock:
             self._closing = True
             self._lock.notify()
 
     def stats(self) -> EngineStats:
-        """Return how busy the engine is, and what it has done since it was made."""
+        """Return the engine's load, and totals since it was created."""
         counts = asdict(self._totals)
         decode_seconds = self._context.decode_seconds + self._embedder.decode_seconds
         decode_seconds += self._drafter.decode_seconds if self._drafter else 0.0
@@ -168,7 +168,7 @@ class Engine:
 
     @property
     def is_open(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are accepted."""
         return not self._closing
 
     # From the stepping thread
@@ -258,7 +258,7 @@ class Engine:
         return share_batch(sequences, budget)
 
     def _start(self, sequence: ActiveSequence) -> None:
-        """Take a slot, unless another prompt is being read that begins alike: then wait for it."""
+        """Take a slot, or wait while another prompt with the same prefix is being read."""
         if sequence.request.num_prompt_logprobs is not None:
             sequence.slot = self._slots.take_empty()
             sequence.note_progress()
@@ -276,7 +276,7 @@ class Engine:
         sequence.note_progress()
 
     def _decode(self, shares: Sequence[Share]) -> None:
-        """Decode together; if llama.cpp refuses, one by one, so that only the culprit fails."""
+        """Decode all shares; if llama.cpp refuses, one by one, so that only a bad one fails."""
         chunks = [share.chunk for share in shares]
         try:
             rows = self._context.decode(chunks)
@@ -295,7 +295,7 @@ class Engine:
     def _read(
         self, sequence: ActiveSequence, chunk: Chunk, logits_KV: npt.NDArray[np.float32]
     ) -> None:
-        """Take in what was decoded of a sequence; sample if all that it has was read."""
+        """Record the decoded tokens of a sequence; sample if none are pending."""
         if sequence.slot:
             sequence.slot.token_ids += chunk.token_ids
         if sequence.is_prefilling:
@@ -307,7 +307,7 @@ class Engine:
             self._advance(sequence, logits_KV)
 
     def _advance(self, sequence: ActiveSequence, logits_KV: npt.NDArray[np.float32]) -> None:
-        """Sample the tokens that follow, as long as they are those of the draft."""
+        """Sample the next tokens, as long as they equal the draft."""
         if sequence.num_new_tokens == sequence.max_new_tokens:
             sequence.finish("length")
             return
@@ -339,7 +339,7 @@ class Engine:
         sequence.take(token_id, None if ends else self.model.piece(token_id), logits_V)
 
     def _ask_grammars(self, timeout_seconds: float) -> None:
-        """Hear what grammars say to the proposed tokens; who is not done in time is asked again."""
+        """Collect the grammars' verdicts on proposed tokens; late ones wait for a later step."""
         deadline = time.monotonic() + timeout_seconds
         while self._grammars.is_busy:
             sequences = {s.grammar: s for s in self._active.values() if s.grammar}
@@ -373,7 +373,7 @@ class Engine:
 
     def _emit(self) -> None:
         for sequence in list(self._active.values()):
-            if output := sequence.tell():
+            if output := sequence.pop_output():
                 self._outputs.append((sequence.request, output))
             if sequence.is_finished:
                 self._free(sequence)

@@ -12,7 +12,7 @@ from serve.engine.sampler import SampledLogprob, SamplerParams
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One completion to make. Requests are told apart by identity."""
+    """One completion to generate. Requests are compared by identity."""
 
     prompt_token_ids: Sequence[int]
     sampler: SamplerParams = field(default_factory=SamplerParams)
@@ -21,31 +21,31 @@ class Request:
     stop: tuple[str, ...] = ()
     """The completion ends before the first of these strings."""
     num_top_logprobs: int | None = None
-    """How many alternatives to report per token; None reports no log-probabilities at all."""
+    """Number of alternatives to report per token; None reports no log-probabilities."""
     after_sampling: bool = False
-    """Whether what is reported per token is what it was drawn by, after bias, penalties and
-    truncation, instead of the model's own distribution."""
+    """Whether to report the distribution that a token was drawn from, after bias, penalties and
+    truncation, instead of the model's own."""
     num_prompt_logprobs: int | None = None
-    """The same for the prompt's own tokens, which are then computed whole, prefix cache or not."""
+    """The same for the prompt's tokens, which are then all computed, without the prefix cache."""
     grammar: str | None = None
     """GBNF text, rule `root` first, that the completion's text follows; see `check_grammar`. The
     completion ends where the grammar ends."""
     ignore_eos: bool = False
-    """Whether tokens that end an answer are never drawn."""
-    tells_progress: bool = False
-    """Whether outputs tell how much of the prompt has been read."""
+    """Whether end tokens are never drawn."""
+    reports_progress: bool = False
+    """Whether outputs report how much of the prompt has been read."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What was added to one request's completion."""
+    """An addition to one request's completion."""
 
     text: str = ""
     token_ids: tuple[int, ...] = ()
-    """What was sampled since the last output, end tokens included."""
+    """Tokens sampled since the last output, end tokens included."""
     prompt_progress: tuple[int, ...] = ()
     """Numbers of prompt tokens that were read since the last output, batch by batch; the first one
-    of a request counts those that were not computed."""
+    of a request counts the cached tokens."""
     prompt_logprobs: tuple[SampledLogprob | None, ...] | None = None
     """One entry per prompt token, the first of which has none; in one output, before any text."""
     logprobs: tuple[SampledLogprob, ...] = ()
@@ -54,17 +54,17 @@ class Output:
     num_new_tokens: int = 0
     """Tokens of the whole completion, end token included; set in the last output."""
     num_cached_tokens: int = 0
-    """Prompt tokens that were not computed, since an earlier sequence began alike."""
+    """Prompt tokens taken from the prefix cache."""
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing more comes for the request."""
+        """Whether this is the request's last output."""
         return self.finish_reason is not None or self.error is not None
 
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """How much an engine takes on; the meanings are those of `ServeConfig`."""
+    """Limits of an engine; the meanings are those of `ServeConfig`."""
 
     context_tokens: int
     max_parallel: int

@@ -20,21 +20,21 @@ NUM_SEEDS = 2**32 - 1
 """llama.cpp seeds are 32 bits wide, and the greatest value means "random" there."""
 
 REPEAT_WINDOW_TOKENS = 64
-"""How far `repeat_penalty` looks back, in prompt and completion; llama.cpp's own default."""
+"""How many tokens `repeat_penalty` looks back in prompt and completion; llama.cpp's default."""
 
 MIROSTAT_NUM_FITTED_TOKENS = 100
 """How many of the most probable tokens the first Mirostat fits its exponent to, as in its paper and
 in llama.cpp's server."""
 
 LEAST_TEMPERATURE = 1e-6
-"""Below it logits would overflow, and the most probable token is as good as certain."""
+"""Below it logits would overflow, and the most probable token is practically certain."""
 
 
 @dataclass(frozen=True)
 class SamplerParams:
     """How to draw a token. The defaults draw from the model's own distribution.
 
-    Names and meanings are those of llama.cpp's server; the order is told at `Sampler`.
+    Names and meanings are those of llama.cpp's server; `Sampler` documents the order.
     """
 
     temperature: float = 1.0
@@ -73,7 +73,7 @@ class SamplerParams:
     dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
     """Texts at which a repetition ends."""
     presence_penalty: float = 0.0
-    """Subtracted from the logit of a token that the completion has already."""
+    """Subtracted from the logit of a token that the completion already contains."""
     frequency_penalty: float = 0.0
     """Subtracted from the logit of a token once per occurrence in the completion."""
     seed: int | None = None
@@ -93,7 +93,7 @@ class SampledLogprob:
 
 
 class Candidates:
-    """llama.cpp's array of tokens to choose from, filled anew for each choice."""
+    """llama.cpp's array of candidate tokens, refilled for each choice."""
 
     def __init__(self, vocab_size: int) -> None:
         self._ids_V = np.arange(vocab_size, dtype=np.int32)
@@ -115,7 +115,7 @@ class Candidates:
         return int(array.data[array.selected].id)
 
     def drawn(self, num_top: int) -> SampledLogprob:
-        """Tell the distribution that the last choice was drawn from."""
+        """Return the distribution that the last choice was drawn from."""
         array = self._array
         rows = np.ctypeslib.as_array(array.data, (array.size,))
         likely = rows[np.argpartition(-rows["p"], min(num_top, len(rows) - 1))[:num_top]]
@@ -134,7 +134,7 @@ class Sampler:
 
     Args:
         context_tokens: Bounds how far back penalties may look.
-        num_drawn: How many of the likeliest tokens `drawn` tells after a choice; None tells none.
+        num_drawn: Number of most probable tokens in `drawn` after a choice; None leaves it empty.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Sampler:
     def choose(
         self, logits_V: npt.NDArray[np.float32], allowed_V: npt.NDArray[np.bool_] | None = None
     ) -> int:
-        """Choose the next token; `accept` must be told if it is taken.
+        """Choose the next token; call `accept` if it is used.
 
         Args:
             logits_V: [V] raw logits.
@@ -226,7 +226,7 @@ class Sampler:
 def _penalties(
     params: SamplerParams, model: GgufModel, context_tokens: int
 ) -> tuple[list[tuple[object, int]], list[object]]:
-    """Make the penalties on prompt and completion, with their windows, and on the completion."""
+    """Return the penalties on prompt and completion, with their windows, and on the completion."""
 
     def window(num_tokens: int) -> int:
         return context_tokens if num_tokens < 0 else min(num_tokens, context_tokens)
@@ -265,7 +265,7 @@ def _penalties(
 
 
 def _is_plain(params: SamplerParams) -> bool:
-    """Tell whether nothing but temperature and top-p decides among the biased logits."""
+    """Return whether only temperature and top-p decide among the biased logits."""
     return not (
         params.top_p < LEAST_TOP_P
         or params.mirostat
@@ -282,7 +282,7 @@ def _seed(params: SamplerParams) -> int:
 
 
 def _draw(params: SamplerParams, model: GgufModel) -> list[object]:
-    """Make what chooses among the penalized logits at random."""
+    """Return the samplers that choose among the penalized logits at random."""
     seed = _seed(params)
     chain = []
     if params.temperature != 1.0:
@@ -319,7 +319,7 @@ def _draw(params: SamplerParams, model: GgufModel) -> list[object]:
 def sampled_logprob(
     logits_V: npt.NDArray[np.float32], token_id: int, num_top: int
 ) -> SampledLogprob:
-    """Read log-probabilities off raw logits: log p_i = z_i - log(sum_j exp(z_j)), in float64.
+    """Return log-probabilities from raw logits: log p_i = z_i - log(sum_j exp(z_j)), in float64.
 
     Args:
         logits_V: [V] before any bias, penalty or temperature.

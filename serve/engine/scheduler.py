@@ -11,7 +11,7 @@ from serve.engine.sequence import ActiveSequence
 
 @dataclass(frozen=True)
 class Budget:
-    """What one batch may hold."""
+    """Limits of one batch."""
 
     num_tokens: int
     num_outputs: int
@@ -19,7 +19,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Share:
-    """Part of a batch."""
+    """One sequence's part of a batch."""
 
     sequence: ActiveSequence
     num_tokens: int
@@ -27,7 +27,7 @@ class Share:
 
     @property
     def chunk(self) -> Chunk:
-        """The tokens it stands for, drafted ones last."""
+        """Its tokens, drafted ones last."""
         sequence = self.sequence
         start = sequence.num_computed
         token_ids = sequence.token_ids[start : start + self.num_tokens]
@@ -39,9 +39,9 @@ class Share:
 def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Share]:
     """Divide a batch among sequences: one token to each that decodes, the rest to prompts.
 
-    Half of what is left for prompts goes to the one that was admitted first, so that none waits for
-    ever; the other half goes to the prompts that have the least left to read, so that a short
-    question does not wait until a long text is read. What one has no use for goes to the next.
+    Half of the tokens for prompts goes to the one that was admitted first, so that none waits
+    forever; the other half goes to the prompts that have the least left to read, so that a short
+    question does not wait for a long text. Unused tokens go to the next prompt.
 
     Drafted tokens are verified as far as the batch has room for them.
     """
@@ -75,7 +75,7 @@ def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Sha
 
 
 def _prompt_share(sequence: ActiveSequence, num_tokens: int, num_outputs: int) -> Share:
-    """Limit a prompt's share to the outputs it needs: the last token's, or all of them."""
+    """Return a prompt's share, with the outputs it needs: the last token's, or all of them."""
     if sequence.request.num_prompt_logprobs is not None:
         num_tokens = min(num_tokens, num_outputs)
         return Share(sequence, num_tokens, num_tokens)

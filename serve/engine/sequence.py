@@ -20,7 +20,7 @@ from serve.errors import InvalidRequestError
 
 @dataclass(frozen=True)
 class Proposal:
-    """A token that waits for its grammar's verdict."""
+    """A token that waits for the verdict of its grammar."""
 
     token_id: int
     logits_V: npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ class ActiveSequence:
 
     request: Request
     token_ids: list[int]
-    """Prompt and completion so far; the slot holds a beginning of it."""
+    """Prompt and completion so far; the slot holds a prefix of it."""
     max_new_tokens: int
     sampler: Sampler
     text: TextStream
@@ -41,16 +41,16 @@ class ActiveSequence:
     slot: Slot | None = None
     """None until its first token is scheduled."""
     draft: list[int] = field(default_factory=list)
-    """Tokens that may follow, to be verified in the next step."""
+    """Drafted tokens, to be verified in the next step."""
     num_cached_tokens: int = 0
     num_new_tokens: int = 0
     finish_reason: Literal["stop", "length"] | None = None
     error: PotstillError | None = None
     _progress: list[int] = field(default_factory=list)
     _prompt_logprobs: list[SampledLogprob | None] = field(default_factory=lambda: [None])
-    _told_token_ids: list[int] = field(default_factory=list)
-    _told_text: str = ""
-    _told_logprobs: list[SampledLogprob] = field(default_factory=list)
+    _new_token_ids: list[int] = field(default_factory=list)
+    _new_text: str = ""
+    _new_logprobs: list[SampledLogprob] = field(default_factory=list)
 
     @property
     def num_computed(self) -> int:
@@ -59,7 +59,7 @@ class ActiveSequence:
 
     @property
     def num_pending(self) -> int:
-        """Number of tokens to be computed before the next one can be sampled."""
+        """Number of tokens to compute before the next one can be sampled."""
         return len(self.token_ids) - self.num_computed
 
     @property
@@ -69,16 +69,16 @@ class ActiveSequence:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more is to be computed."""
+        """Whether nothing more will be computed."""
         return self.finish_reason is not None or self.error is not None
 
     def note_progress(self) -> None:
-        """Remember how much of the prompt has been read by now."""
-        if self.request.tells_progress:
+        """Record how much of the prompt has been read."""
+        if self.request.reports_progress:
             self._progress.append(self.num_computed)
 
     def read_prompt(self, start: int, logits_TV: npt.NDArray[np.float32]) -> None:
-        """Note the log-probabilities of the prompt tokens after position `start`, [T, V]."""
+        """Record the log-probabilities of the prompt tokens after position `start`, [T, V]."""
         num_top = self.request.num_prompt_logprobs or 0
         for position, logits_V in enumerate(logits_TV, start + 1):
             if position < len(self.request.prompt_token_ids):
@@ -86,16 +86,16 @@ class ActiveSequence:
                 self._prompt_logprobs.append(sampled_logprob(logits_V, token_id, num_top))
 
     def take(self, token_id: int, piece: bytes | None, logits_V: npt.NDArray[np.float32]) -> None:
-        """Make a token part of the completion.
+        """Append a token to the completion.
 
         Args:
-            token_id: What was sampled.
-            piece: Its bytes; None when it ends the answer.
+            token_id: The sampled token.
+            piece: Its bytes; None if it ends the answer.
             logits_V: [V] the raw logits it was sampled from.
         """
         self.sampler.accept(token_id)
         self.num_new_tokens += 1
-        self._told_token_ids.append(token_id)
+        self._new_token_ids.append(token_id)
         num_top = self.request.num_top_logprobs
         logprob = None if num_top is None else self.sampler.drawn
         if num_top is not None and not self.request.after_sampling:
@@ -105,18 +105,18 @@ class ActiveSequence:
             return
         self.token_ids.append(token_id)
         released = self.text.push(piece, logprob)
-        self._told_text += released.text
-        self._told_logprobs += released.logprobs
+        self._new_text += released.text
+        self._new_logprobs += released.logprobs
         if released.stopped:
             self.finish("stop")
         elif self.num_new_tokens == self.max_new_tokens:
             self.finish("length")
 
     def propose_another(self, verdict: Verdict, end_tokens: Sequence[int]) -> int | None:
-        """Choose among what the grammar allows, where it did not take what was proposed.
+        """Choose among the tokens that the grammar allows, if it refused the proposed one.
 
         Returns:
-            The token to propose next; None where the completion ends here, or fails.
+            The token to propose next; None if the completion ends here, or fails.
         """
         if verdict.error is not None or self.proposal is None or verdict.allowed_V is None:
             self.error = verdict.error
@@ -130,7 +130,7 @@ class ActiveSequence:
             self.finish("stop")
             if not may_end:
                 self.error = InvalidRequestError(
-                    "the grammar asks for text that the model has no tokens for", where="grammar"
+                    "the grammar requires text that the model has no tokens for", where="grammar"
                 )
             return None
         try:
@@ -142,34 +142,34 @@ class ActiveSequence:
         return token_id
 
     def finish(self, reason: Literal["stop", "length"], end: SampledLogprob | None = None) -> None:
-        """End the completion; `end` are the log-probabilities where the end token was sampled."""
+        """End the completion; `end` has the log-probabilities of the sampled end token, if any."""
         rest = self.text.finish()
-        self._told_text += rest.text
-        self._told_logprobs += [*rest.logprobs, *([end] if end else [])]
+        self._new_text += rest.text
+        self._new_logprobs += [*rest.logprobs, *([end] if end else [])]
         self.finish_reason = reason
 
-    def tell(self) -> Output | None:
-        """Return what is new since it was last asked for; None if there is nothing to show yet."""
+    def pop_output(self) -> Output | None:
+        """Return what is new since the last call; None if there is nothing yet."""
         prompt_logprobs = None
         asks_for_prompt = self.request.num_prompt_logprobs is not None
         if asks_for_prompt and (self.num_new_tokens or self.finish_reason):
             if self._prompt_logprobs:
                 prompt_logprobs = tuple(self._prompt_logprobs)
             self._prompt_logprobs = []
-        told = (self._told_text, self._told_logprobs, self._progress, prompt_logprobs)
-        if not (self.is_finished or any(told)):
+        new = (self._new_text, self._new_logprobs, self._progress, prompt_logprobs)
+        if not (self.is_finished or any(new)):
             return None
         output = Output(
-            text=self._told_text,
-            token_ids=tuple(self._told_token_ids),
+            text=self._new_text,
+            token_ids=tuple(self._new_token_ids),
             prompt_progress=tuple(self._progress),
             prompt_logprobs=prompt_logprobs,
-            logprobs=tuple(self._told_logprobs),
+            logprobs=tuple(self._new_logprobs),
             finish_reason=self.finish_reason,
             error=self.error,
             num_new_tokens=self.num_new_tokens if self.is_finished else 0,
             num_cached_tokens=self.num_cached_tokens,
         )
-        self._told_token_ids, self._told_text, self._told_logprobs = [], "", []
+        self._new_token_ids, self._new_text, self._new_logprobs = [], "", []
         self._progress = []
         return output

@@ -13,20 +13,20 @@ from serve.engine.context import DecodeContext
 
 CONTEXT_TOKENS_PER_COPIED_TOKEN = 256
 """A copy moves a whole slot, whatever it holds. On two cores, 2048 tokens of SmolLM2-135M's memory
-moved in 8 ms, in which 2 prompt tokens were computed on one core and 6 on both: a beginning of
-2048 / 256 = 8 tokens is worth its copy."""
+moved in 8 ms, in which 2 prompt tokens were computed on one core and 6 on both: copying pays from a
+prefix of 2048 / 256 = 8 tokens."""
 
 
 @dataclass(eq=False)
 class Slot:
-    """One of llama.cpp's sequences. What a finished request left in it may serve the next one."""
+    """One of llama.cpp's sequences; the tokens of a finished request stay for later ones."""
 
     sequence_id: int
     token_ids: list[int] = field(default_factory=list)
-    """What the key-value memory holds, position by position."""
+    """Tokens in the key-value memory, by position."""
     is_free: bool = True
     released_at: int = 0
-    """Number of its last release among all slots' releases."""
+    """Sequence number of its last release."""
 
 
 class Slots:
@@ -46,13 +46,13 @@ class Slots:
         self._num_releases = 0
 
     def num_computed(self, prompt_token_ids: Sequence[int]) -> int:
-        """Count the tokens with which some slot begins like the prompt, its last token left out."""
+        """Return the length of the longest prefix that a slot holds, the last token left out."""
         return self._source(prompt_token_ids)[1] if self._reuse else 0
 
     def take(self, prompt_token_ids: Sequence[int]) -> Slot:
-        """Take a free slot and let it begin with what some slot has computed already.
+        """Take a free slot that starts with the longest prefix that any slot holds.
 
-        The last prompt token is always left to be computed: its logits are needed.
+        The last prompt token is always computed: its logits are needed.
         """
         slot = self._oldest()
         num_cached = 0
@@ -69,27 +69,27 @@ class Slots:
         return slot
 
     def take_empty(self) -> Slot:
-        """Take a free slot that begins with nothing."""
+        """Take a free slot and empty it."""
         slot = self._oldest()
         self.cut(slot, 0)
         slot.is_free = False
         return slot
 
     def cut(self, slot: Slot, num_tokens: int) -> None:
-        """Drop what a slot holds after its first tokens."""
+        """Keep only the first tokens of a slot."""
         self._context.forget(slot.sequence_id, num_tokens)
         del slot.token_ids[num_tokens:]
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back; its tokens stay until it is taken again."""
+        """Return a slot; its tokens stay until it is taken again."""
         self._num_releases += 1
         slot.is_free, slot.released_at = True, self._num_releases
 
     def close_gaps(self) -> None:
-        """Make the numbers of the taken slots follow one another, by moving what lies apart.
+        """Make the numbers of the taken slots consecutive, by moving slots.
 
-        A gap doubles the time of a step where memory bandwidth bounds it: llama.cpp decodes what
-        lies before and after it in passes of their own. A move costs less than that, once.
+        A gap doubles the time of a step that is bound by memory bandwidth: llama.cpp decodes the
+        sequences before and after it in separate passes. A move costs less than that, once.
         """
         if not self._reuse:
             return
@@ -105,7 +105,7 @@ class Slots:
                 self._move(taken[0], gaps[-1])
 
     def _move(self, slot: Slot, sequence_id: int) -> None:
-        """Move a taken slot to a free one's number; what that holds goes where the oldest lies."""
+        """Move a taken slot to a free number, whose content replaces the oldest free slot's."""
         displaced = next(s for s in self._slots if s.sequence_id == sequence_id)
         oldest = self._oldest()
         if displaced is not oldest and displaced.token_ids:
@@ -133,7 +133,7 @@ class Slots:
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """Count the tokens in which two sequences of one type begin alike."""
+    """Return the length of the common prefix of two sequences of one type."""
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2

@@ -19,15 +19,15 @@ from serve.engine.sequence import ActiveSequence
 from serve.engine.slots import Slot, Slots, common_length
 
 NUM_DRAFT_TOKENS = 4
-"""Longest draft; each further token is less likely to be kept, and costs as much."""
+"""Longest draft; each further token is less likely to be accepted, at the same cost."""
 
 MAX_VERIFIED_TOKENS = 16
-"""Drafts are shorter when many sequences decode: past this batch a CPU is at its limit, and a
-token that is thrown away takes the time of one that is not."""
+"""Drafts are shorter when many sequences decode: beyond this batch a CPU is compute-bound, and a
+rejected token takes the time of an accepted one."""
 
 
 class Drafter:
-    """Guesses greedily with a model that has the same tokens.
+    """Drafts greedily with a model that has the same vocabulary.
 
     Raises:
         ConfigError: The two models have different vocabularies, or the draft model's memory cannot
@@ -45,7 +45,7 @@ class Drafter:
             context_tokens=limits.context_tokens,
             max_batch_tokens=limits.max_batch_tokens,
             threads=threads,
-            reproducible=False,  # what it guesses is checked
+            reproducible=False,  # drafts are verified
         )
         self._slots = Slots(
             self._context, limits.max_parallel, context_tokens=limits.context_tokens, reuse=True
@@ -59,9 +59,9 @@ class Drafter:
         return self._context.decode_seconds
 
     def draft(self, sequences: Sequence[ActiveSequence]) -> int:
-        """Give each sequence a draft, where it may have one, and count the drafted tokens.
+        """Give each eligible sequence a draft, and return the number of drafted tokens.
 
-        What the draft model has not read yet, it reads first, one batch at most.
+        Tokens that the draft model has not read yet are read first, one batch at most.
         """
         length = min(NUM_DRAFT_TOKENS, MAX_VERIFIED_TOKENS // max(1, len(sequences)) - 1)
         lengths = {
@@ -76,14 +76,14 @@ class Drafter:
         try:
             self._guess(lengths)
         except BackendError:
-            # Without a draft the large model goes on by itself.
+            # The large model goes on without a draft.
             for sequence in lengths:
                 sequence.draft = []
                 self._slots.cut(self._slot_of[sequence], 0)
         return sum(len(sequence.draft) for sequence in lengths)
 
     def forget(self, sequence: ActiveSequence) -> None:
-        """Give back what a finished sequence has taken."""
+        """Release the slot of a finished sequence."""
         if slot := self._slot_of.pop(sequence, None):
             self._slots.release(slot)
 
@@ -113,7 +113,7 @@ class Drafter:
     def _next_tokens(
         self, parts: dict[ActiveSequence, list[int]], lengths: dict[ActiveSequence, int]
     ) -> dict[ActiveSequence, list[int]]:
-        """Read a part of each sequence; return the guesses that are to be read in turn."""
+        """Read a part of each sequence; return the drafted tokens to read next."""
         slots = [self._slot_of[sequence] for sequence in parts]
         chunks = [
             Chunk(slot.sequence_id, len(slot.token_ids), part, num_outputs=1)
@@ -137,7 +137,7 @@ def _check_pair(draft: GgufModel, target: GgufModel) -> None:
         draft.piece(token_id) != target.piece(token_id) for token_id in range(draft.vocab_size)
     ):
         raise ConfigError(
-            "a draft model must have the tokens of the model it drafts for",
+            "a draft model must have the vocabulary of the model it drafts for",
             where=draft.path,
             expected=f"the vocabulary of {target.path.name}",
             hint="a student and its teacher have one tokenizer",

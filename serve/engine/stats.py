@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Load at this moment, and totals since the engine was made."""
+    """Current load, and totals since the engine was created."""
 
     num_waiting: int
-    """Requests that have no sequence yet."""
+    """Requests in the queue."""
     num_active: int
     """Requests being answered."""
     num_sequences: int
@@ -23,24 +23,24 @@ class EngineStats:
     num_prompt_tokens: int
     """Tokens of all admitted prompts."""
     num_cached_tokens: int
-    """Those of them that were not computed, since an earlier sequence began alike."""
+    """Prompt tokens taken from the prefix cache."""
     num_generated_tokens: int
     """Tokens sampled."""
     num_scheduled_sequences: int
-    """Sequences per batch, summed over the batches; by `num_steps` it is the mean occupancy."""
+    """Sequences per batch, summed; divided by `num_steps` it is the mean occupancy."""
     num_drafted_tokens: int
-    """Tokens a draft model proposed."""
+    """Tokens proposed by a draft model."""
     num_accepted_tokens: int
-    """Those of them that the model agreed with."""
+    """Drafted tokens that were accepted."""
     decode_seconds: float
     """Time in llama.cpp's decoding, the draft model's and embeddings included."""
     other_seconds: float
-    """Time of the steps outside it: scheduling, sampling, texts."""
+    """Time of steps outside decoding: scheduling, sampling, text."""
 
 
 @dataclass
 class Totals:
-    """What an engine counts while it works; the names are those of `EngineStats`."""
+    """Counters of a running engine, named as in `EngineStats`."""
 
     num_steps: int = 0
     num_decoded_tokens: int = 0

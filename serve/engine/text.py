@@ -11,7 +11,7 @@ from serve.engine.sampler import SampledLogprob
 
 @dataclass(frozen=True)
 class Released:
-    """What may be shown: text, and the log-probabilities of the tokens that wrote it."""
+    """Text that may be shown, with the log-probabilities of its tokens."""
 
     text: str
     logprobs: tuple[SampledLogprob, ...]
@@ -20,7 +20,7 @@ class Released:
 
 
 class TextStream:
-    """The text of one completion. Bytes that may become a stop string are held back."""
+    """The text of one completion; bytes that may become a stop string are held back."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stops = [text.encode() for text in stop]
@@ -40,10 +40,10 @@ class TextStream:
             self._held = b""
             self._logprobs.clear()
             return Released(text + self._decoder.decode(b"", final=True), logprobs, stopped=True)
-        return Released(*self._release(len(self._held) - self._num_doubtful()), stopped=False)
+        return Released(*self._release(len(self._held) - self._num_uncertain()), stopped=False)
 
     def finish(self) -> Released:
-        """Release what is held back: the completion has ended without a stop string."""
+        """Release the held bytes: the completion has ended without a stop string."""
         text, ready = self._release(len(self._held))
         rest = tuple(logprob for _, logprob in self._logprobs)
         text += self._decoder.decode(b"", final=True)
@@ -57,8 +57,8 @@ class TextStream:
         del self._logprobs[: len(ready)]
         return text, tuple(ready)
 
-    def _num_doubtful(self) -> int:
-        """Length of the longest end of the held bytes that is the beginning of a stop string."""
+    def _num_uncertain(self) -> int:
+        """Return the length of the longest suffix of the held bytes that starts a stop string."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for length in range(min(longest, len(self._held)), 0, -1):
             if any(stop.startswith(self._held[-length:]) for stop in self._stops):

@@ -17,7 +17,7 @@ from serve.engine.stats import EngineStats
 
 
 class EngineThread:
-    """Runs one engine in a thread of its own, for one event loop.
+    """Runs one engine in its own thread, for one event loop.
 
     Args:
         draft: A smaller model of the same tokenizer, for speculative decoding.
@@ -39,22 +39,22 @@ class EngineThread:
         )
 
     def start(self) -> None:
-        """Begin to work for the running event loop."""
+        """Start the thread for the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     async def stop(self) -> None:
-        """End the thread after the step at hand; requests in flight fail."""
+        """End the thread after the current step; requests in flight fail."""
         self.engine.close()
         await asyncio.to_thread(self._thread.join)
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are taken and worked on."""
+        """Whether requests are accepted and worked on."""
         return self._thread.is_alive() and self.engine.is_open
 
     def submit(self, requests: Sequence[Request]) -> Generation:
-        """Queue requests that make up one answer.
+        """Queue the requests of one answer.
 
         Raises:
             BackendUnavailableError: The engine does not run, or its queue is full.
@@ -76,7 +76,7 @@ class EngineThread:
         """Return one vector of unit length for each text: the mean of its final hidden states.
 
         Raises:
-            BackendError: The model has none to give (`GgufModel.can_embed`), or llama.cpp fails.
+            BackendError: The model computes none (`GgufModel.can_embed`), or llama.cpp fails.
             BackendUnavailableError: The engine does not run.
             ContextLengthError: A text is longer than the context.
             InvalidRequestError: A text is empty, or has a token the model does not have.
@@ -86,7 +86,7 @@ class EngineThread:
         return await asyncio.wrap_future(self.engine.embed(texts))
 
     def stats(self) -> EngineStats:
-        """Return how busy the engine is, and what it has done since it started."""
+        """Return the engine's load and totals."""
         return self.engine.stats()
 
     def forget(self, requests: Sequence[Request]) -> None:
@@ -105,7 +105,7 @@ class EngineThread:
 
 
 class Generation:
-    """The outputs of the requests behind one answer, as they come."""
+    """The outputs of the requests of one answer, as they are generated."""
 
     def __init__(self, thread: EngineThread, requests: Sequence[Request]) -> None:
         self._thread = thread
@@ -114,7 +114,7 @@ class Generation:
         self._unfinished = set(requests)
 
     def put(self, request: Request, output: Output) -> None:
-        """Take in an output, in the event loop."""
+        """Add an output, in the event loop."""
         self._outputs.put_nowait((self._index_of[request], output))
         if output.is_last:
             self._unfinished.discard(request)
@@ -136,7 +136,7 @@ class Generation:
             self.cancel()
 
     def cancel(self) -> None:
-        """Free what is still at work; does nothing when all is finished."""
+        """Stop unfinished requests; does nothing if there are none."""
         unfinished = list(self._unfinished)
         self._unfinished.clear()
         if unfinished:

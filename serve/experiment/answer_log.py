@@ -11,13 +11,13 @@ from serve.storage.storage import Storage
 
 
 class AnswerLog:
-    """What is told of each answered chat."""
+    """Stores completed chats; an observer of the application."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     async def __call__(self, exchange: Exchange) -> None:
-        """Write an answer down."""
+        """Store an answer; experiments store their own."""
         if isinstance(exchange.backend, Experiment):
             return
         messages = exchange.request.messages

@@ -21,9 +21,9 @@ HASH_BYTES = 8
 
 
 def user_of(config: ExperimentConfig, request: ChatRequest, caller: Caller) -> str | None:
-    """Return the first name that a request has of what tells users apart; None where it has none.
+    """Return the first user name that a request has, by `sticky`; None if it has none.
 
-    Names of different kinds never meet: a user called like a key is somebody else.
+    Names of different kinds never collide: a user named like a key is another user.
     """
     extra = request.model_extra or {}
     names = {
@@ -36,10 +36,10 @@ def user_of(config: ExperimentConfig, request: ChatRequest, caller: Caller) -> s
 
 
 def choose(weights: Mapping[str, float], salt: str, experiment: str, user: str) -> str:
-    """Return the variant that a user falls to.
+    """Return a user's variant.
 
     Args:
-        weights: By variant, not all 0.
+        weights: Weights by variant, not all 0.
     """
     return min(
         (variant for variant, weight in weights.items() if weight > 0),
@@ -48,6 +48,6 @@ def choose(weights: Mapping[str, float], salt: str, experiment: str, user: str) 
 
 
 def _uniform(salt: str, *parts: str) -> float:
-    """Return a number above 0 and below 1, always the same for the same parts."""
+    """Return a number in (0, 1), the same for the same parts."""
     number = int.from_bytes(salted_hash(salt, *parts)[:HASH_BYTES])
     return (number + 0.5) / (1 << 8 * HASH_BYTES)

@@ -36,16 +36,16 @@ logger = logging.getLogger(__name__)
 
 VARIANT_HEADER = "x-potstill-variant"
 ANSWER_HEADER = "x-potstill-answer-id"
-"""What feedback refers to; of a chat completion its `id` as well."""
+"""The id that feedback refers to; also the `id` of a chat completion."""
 STATE_SECONDS = 5.0
-"""How often the stored state is looked at: another server may have changed it."""
-CLIENTS_FAULT = (InvalidRequestError, ContextLengthError)
-"""Errors that say nothing of who answers."""
+"""How often the stored state is read: another server may have changed it."""
+CLIENT_ERRORS = (InvalidRequestError, ContextLengthError)
+"""Errors that do not count against a variant."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request with all that its record needs."""
+    """A request with all that its stored record needs."""
 
     answer_id: str
     request: ChatRequest
@@ -59,7 +59,7 @@ class Asked:
     def record(
         self, model: str, outcome: OutcomeName, completion: ChatCompletion | None = None
     ) -> AnswerRecord:
-        """Return what is written down."""
+        """Return the record to store."""
         return AnswerRecord(
             id=self.answer_id,
             model=model,
@@ -78,7 +78,7 @@ class Experiment:
     """An experiment over served models.
 
     Args:
-        backends: Who answers, by variant.
+        backends: Backends by variant.
         metrics: Counts the outcomes of answers.
     """
 
@@ -111,35 +111,35 @@ class Experiment:
 
     @property
     def sides(self) -> tuple[str, str]:
-        """The models that are compared: the student's and the teacher's."""
+        """The compared models: the student's and the teacher's."""
         config = self.config
         return config.model_of(config.student), config.model_of(config.teacher)
 
     @property
     def is_ready(self) -> bool:
-        """Whether any variant takes requests; each is asked for itself as well."""
+        """Whether any variant accepts requests."""
         return any(backend.is_ready for backend in self._backends.values())
 
     async def start(self) -> None:
-        """Begin to answer; the variants are started by who serves them."""
+        """Start shadows; the variants' backends are started on their own."""
         await self._read_state()
         self.shadow.start()
         self._watching = asyncio.create_task(self._watch_state())
 
     async def stop(self) -> None:
-        """Stop shadows; answers under way are the variants'."""
+        """Stop shadows; answers in progress belong to the variants."""
         if self._watching is not None:
             self._watching.cancel()
         await self.shadow.stop()
 
     async def chat(self, request: ChatRequest, caller: Caller) -> ExperimentReply:
-        """Let the user's variant answer; raises as its backend does."""
+        """Pass the request to the user's variant; raises as its backend does."""
         asked = self._asked(request, caller)
         variant = asked.place.variant
         given = request.model_copy(update={"model": self.config.model_of(variant)})
         try:
             reply = await self._backends[variant].chat(given, caller)
-        except CLIENTS_FAULT:
+        except CLIENT_ERRORS:
             raise
         except Exception:
             await self.note(asked, "failed")
@@ -149,15 +149,15 @@ class Experiment:
     def _asked(self, request: ChatRequest, caller: Caller) -> Asked:
         answer_id = f"chatcmpl-{secrets.token_hex(12)}"
         user = user_of(self.config, request, caller) or f"request\0{answer_id}"
-        variant, is_dealt = self.config.teacher, self.state == "running"
-        if is_dealt:
+        variant, is_assigned = self.config.teacher, self.state == "running"
+        if is_assigned:
             variant = choose(self._weights, self.salt, self.name, user)
         conversation, prompt = self.storage.prompt_hashes(user, request.messages)
         place = Place(
             experiment=self.name,
             variant=variant,
             user=self.storage.hashed("user", user),
-            shares=self.shares if is_dealt else None,
+            shares=self.shares if is_assigned else None,
         )
         started, created = time.perf_counter(), time.time()
         return Asked(answer_id, request, caller, place, conversation, prompt, started, created)
@@ -165,7 +165,7 @@ class Experiment:
     async def note(
         self, asked: Asked, outcome: OutcomeName, completion: ChatCompletion | None = None
     ) -> None:
-        """Take note of what became of an answer; it counts once it is stored."""
+        """Record the outcome of an answer, and offer the request to the shadow."""
         record = asked.record(self.config.model_of(asked.place.variant), outcome, completion)
         self._watch(record)
         await self.storage.record(record)
@@ -174,14 +174,14 @@ class Experiment:
             self.shadow.offer(asked)
 
     def note_cancelled(self, asked: Asked) -> None:
-        """Take note that a client did not wait for its answer."""
+        """Record that a client disconnected before its answer was complete."""
         record = asked.record(self.config.model_of(asked.place.variant), "cancelled")
         self._watch(record)
         self.storage.record_soon(record)
 
     def enter(self, state: State, reason: str) -> Future[None]:
-        """Say who answers from now on; the future is done when it will hold after a restart."""
-        logger.warning("experiment %s: %s, since %s", self.name, state, reason)
+        """Change the state; the future is done when the state will survive a restart."""
+        logger.warning("experiment %s: %s because %s", self.name, state, reason)
         self._take(state)
         row = {"name": self.name, "state": state, "reason": reason}
 
@@ -192,7 +192,7 @@ class Experiment:
         return self.storage.submit(work)
 
     def _watch(self, record: AnswerRecord) -> None:
-        """Count an answer, and let the guardrails see it if it is the student's."""
+        """Count an answer, and check the guardrails if it is the student's."""
         self._metrics.count(record)
         place = record.place
         if place is None or place.variant != self.config.student or self.state != "running":
@@ -209,7 +209,7 @@ class Experiment:
     async def _read_state(self) -> None:
         columns = tables.experiments.c
         query = select(columns.state).where(columns.name == self.name)
-        # Through the writer: what this process has just said is not overlooked.
+        # Through the writer: it includes what this process has just written.
         stored = await self.storage.write(lambda connection: connection.scalar(query))
         if stored is not None:
             self._take(stored)
@@ -223,7 +223,7 @@ class Experiment:
                 logger.error("an experiment's state cannot be read: %s", type(error).__name__)
 
     async def _answer_in_shadow(self, asked: Asked) -> None:
-        """Let the other side answer, and store its answer beside the client's."""
+        """Generate the other side's answer, and store it beside the client's."""
         config = self.config
         is_student = asked.place.variant == config.student
         variant = config.teacher if is_student else config.student
@@ -247,7 +247,7 @@ class Experiment:
                 completion = await _whole(self._backends[variant], request, shadow.caller)
         except Exception as error:
             record = shadow.record(model, "failed")
-            if isinstance(error, CLIENTS_FAULT):
+            if isinstance(error, CLIENT_ERRORS):
                 self._metrics.count(record)
             else:
                 self._watch(record)
@@ -267,7 +267,7 @@ async def _whole(backend: ChatBackend, request: ChatRequest, caller: Caller) -> 
 
 
 class ExperimentReply:
-    """One answer of a variant's; it is stored before its client has all of it."""
+    """The reply of a variant; it is stored before the client has all of it."""
 
     def __init__(self, experiment: Experiment, asked: Asked, reply: ChatReply) -> None:
         self._experiment, self._asked, self._reply = experiment, asked, reply
@@ -289,7 +289,7 @@ class ExperimentReply:
         return completion
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
-        """Yield the answer as it comes; raises as the variant's does."""
+        """Yield the answer as it is generated; raises as the variant's does."""
         assembler = ChunkAssembler()
         try:
             async for chunk in self._reply.chunks():
@@ -303,14 +303,14 @@ class ExperimentReply:
         await self._note("failed" if completion is None else "whole", completion)
 
     def cancel(self) -> None:
-        """Free all that still works for this answer."""
+        """Stop what still works for this answer."""
         self._reply.cancel()
         if not self._is_noted:
             self._is_noted = True
             self._experiment.note_cancelled(self._asked)
 
     async def _note_failure(self, error: Exception) -> None:
-        if isinstance(error, CLIENTS_FAULT):
+        if isinstance(error, CLIENT_ERRORS):
             self._is_noted = True
             return
         await self._note("failed")

@@ -25,12 +25,12 @@ NO_LOGPROBS: ChoiceLogprobs = {"content": [], "refusal": None}
 
 @dataclass
 class CascadeCounts:
-    """What a cascade has done since the server's start."""
+    """Counts since the server's start."""
 
     num_answers: int = 0
     num_escalated: int = 0
     student_tokens: int = 0
-    """Completion tokens, thrown away or not."""
+    """Completion tokens, discarded or not."""
     teacher_tokens: int = 0
 
 
@@ -54,24 +54,24 @@ class Cascade:
 
     @property
     def is_ready(self) -> bool:
-        """Whether both take requests."""
+        """Whether both accept requests."""
         return self.student.is_ready and self.teacher.is_ready
 
     async def start(self) -> None:
-        """Do nothing: both models are started by who serves them."""
+        """Do nothing: both models' backends are started on their own."""
 
     async def stop(self) -> None:
         """Do nothing."""
 
     async def chat(self, request: ChatRequest, caller: Caller) -> CascadeReply:
-        """Ask the student, unless a rule sends the prompt to the teacher; raises as they do."""
+        """Ask the student, or the teacher where a rule matches the prompt; raises as they do."""
         reply = CascadeReply(self, request, caller)
         await reply.begin()
         return reply
 
     @property
     def view(self) -> CascadeView:
-        """The share of answers that were the teacher's, and what they cost."""
+        """The share of answers by the teacher, and the cost."""
         counts, config = self.counts, self.config
         costs = (
             counts.student_tokens * config.student_price,
@@ -91,14 +91,14 @@ class Cascade:
             "cost": sum(costs) / MILLION,
         }
 
-    def sends_on(self, request: ChatRequest) -> bool:
-        """Tell whether a prompt is the teacher's from the beginning."""
-        said = [one.content for one in request.messages if one.role == "user"]
-        text = said[-1] if said and isinstance(said[-1], str) else ""
+    def skips_student(self, request: ChatRequest) -> bool:
+        """Return whether a prompt goes to the teacher at once."""
+        contents = [one.content for one in request.messages if one.role == "user"]
+        text = contents[-1] if contents and isinstance(contents[-1], str) else ""
         return bool(self._prompt_rule and self._prompt_rule.search(text))
 
     def is_unsure(self, completion: ChatCompletion) -> bool:
-        """Tell whether an answer of the student's is not good enough to be sent."""
+        """Return whether an answer of the student is not good enough to be sent."""
         config = self.config
         for choice in completion["choices"]:
             if self._answer_rule and self._answer_rule.search(choice["message"]["content"] or ""):
@@ -110,22 +110,22 @@ class Cascade:
             return True
         if config.least_mean_logprob is None:
             return False
-        # A server that tells no log-probabilities leaves its answers without confidence.
+        # Without log-probabilities there is no confidence.
         found = mean_logprob(completion)
         return found is None or found < config.least_mean_logprob
 
 
 class CascadeReply:
-    """One answer, of which it is decided first whose it is."""
+    """The student's answer, or the teacher's in its place."""
 
     def __init__(self, cascade: Cascade, request: ChatRequest, caller: Caller) -> None:
         self._cascade, self._request, self._caller = cascade, request, caller
         self._reply: ChatReply | None = None
-        self._is_teachers = False
+        self._is_escalated = False
 
     async def begin(self) -> None:
-        """Ask whose turn it is first; raises as its backend does."""
-        if self._cascade.sends_on(self._request):
+        """Ask the first model; raises as its backend does."""
+        if self._cascade.skips_student(self._request):
             await self._ask_teacher()
             return
         config = self._cascade.config
@@ -145,7 +145,7 @@ class CascadeReply:
         return completion
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
-        """Yield the answer, once it is decided whose it is; raises as its backend does."""
+        """Yield the answer, after the decision between the models; raises as its backend does."""
         completion = await self._students_answer()
         if completion is not None:
             for chunk in as_chunks(completion):
@@ -160,14 +160,14 @@ class CascadeReply:
         self._cascade.counts.teacher_tokens += num_tokens
 
     def cancel(self) -> None:
-        """Free all that still works for this answer."""
+        """Stop what still works for this answer."""
         if self._reply is not None:
             self._reply.cancel()
 
     async def _students_answer(self) -> ChatCompletion | None:
-        """Return the student's answer if it is to be sent; else let the teacher begin."""
+        """Return the student's answer if it is sure; otherwise ask the teacher and return None."""
         counts = self._cascade.counts
-        if not self._is_teachers:
+        if not self._is_escalated:
             assert self._reply is not None
             completion = await self._reply.complete()
             counts.student_tokens += completion["usage"]["completion_tokens"]
@@ -180,13 +180,13 @@ class CascadeReply:
         return None
 
     async def _ask_teacher(self) -> None:
-        self._is_teachers = True
+        self._is_escalated = True
         asked = self._request.model_copy(update={"model": self._cascade.config.teacher})
         self._reply = await self._cascade.teacher.chat(asked, self._caller)
 
 
 def mean_logprob(completion: ChatCompletion) -> float | None:
-    """Return the mean log-probability of an answer's tokens, in nats; None where none is told."""
+    """Return the mean log-probability of an answer's tokens, in nats; None without any."""
     logprobs = [
         token["logprob"]
         for choice in completion["choices"]

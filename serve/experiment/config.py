@@ -13,78 +13,76 @@ StickyBy = Literal["user", "key", "header"]
 
 
 class VariantConfig(Table):
-    """One of the models among which users are dealt."""
+    """One of the models among which users are divided."""
 
     model: str | None = None
-    """A served model's name; None is the variant's own name."""
+    """A served model's name; None takes the variant's own name."""
     weight: float = Field(ge=0.0)
     """Share of the users, relative to the other weights: one weight can be raised without touching
-    the others, and then users move to this variant only. 0 gives it none."""
+    the others, and then users move to this variant only. 0 assigns none."""
 
 
 class ShadowConfig(Table):
-    """Answers that are made in the background, to have pairs that can be judged."""
+    """Answers generated in the background, for pairs that can be judged."""
 
     share: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Share of the answers beside which the other side answers too. All by default: a verdict takes
+    """Share of the requests that the other side answers too. All by default: a verdict needs
     hundreds of pairs. 0 turns shadows off."""
     queue: int = Field(default=100, ge=1)
-    """Requests that may wait; one more is dropped and counted. Each holds its conversation in
+    """Requests that may wait; further ones are dropped and counted. Each holds its conversation in
     memory."""
     concurrency: int = Field(default=1, ge=1)
-    """Requests under way at once; one, since a model in this process shares its machine with those
-    who wait."""
+    """Requests in progress at once; one by default, because a model in this process shares the
+    machine with waiting clients."""
     timeout_seconds: float = Field(default=120.0, gt=0)
-    """Patience for one answer; a model that is away must not hold the queue for long."""
+    """How long one answer may take; an unavailable model must not block the queue for long."""
 
 
 class GuardrailsConfig(Table):
-    """Rates of the student's answers that may not rise; when one does, the teacher answers all."""
+    """Limits on rates of the student's answers; after a breach the teacher answers all requests."""
 
     most_errors: float = Field(default=0.05, gt=0.0, lt=1.0)
-    """Highest share of failed answers, those in the shadow included. What a client did wrong does
-    not count."""
+    """Highest share of failed answers, shadow answers included. Client errors do not count."""
     slow_seconds: float | None = Field(default=None, gt=0)
-    """An answer that takes longer is slow. None asks nothing of latency, which depends on the
-    machine."""
+    """An answer that takes longer is slow. None sets no limit: latency depends on the machine."""
     most_slow: float = Field(default=0.05, gt=0.0, lt=1.0)
-    """Highest share of slow answers; the 95th percentile of the latency stays below the limit."""
+    """Highest share of slow answers; 0.05 limits the 95th percentile of the latency."""
     long_tokens: int | None = Field(default=None, ge=1)
-    """An answer of more tokens is long, as of a model that does not find its end. None asks
-    nothing, since it depends on what is asked."""
+    """An answer of more tokens is long, as of a model that does not stop. None sets no limit: it
+    depends on the prompts."""
     most_long: float = Field(default=0.05, gt=0.0, lt=1.0)
     """Highest share of long answers."""
 
 
 class ExperimentConfig(Table):
-    """A name under which several models answer, each user always by the same one."""
+    """A name behind which several models answer, each user always with the same one."""
 
     variants: dict[str, VariantConfig] = Field(min_length=2)
-    """Who answers, by the name that results speak of."""
+    """The variants, by the names that results use."""
     student: str = "student"
-    """The variant that is to replace the teacher."""
+    """The variant that may replace the teacher."""
     teacher: str = "teacher"
-    """The variant that the student is compared with, and that answers when it is taken off."""
+    """The variant that the student is compared with; it answers all requests after a breach."""
     sticky: tuple[StickyBy, ...] = ("user", "key", "header")
-    """What tells users apart, the first that a request has: OpenAI's `user` or `safety_identifier`,
+    """What identifies users, the first that a request has: OpenAI's `user` or `safety_identifier`,
     the API key's name, a header. Put "header" first where one key serves many people. A request
-    that has none is dealt for itself."""
+    without any is assigned by itself."""
     header: str = "x-potstill-user"
-    """Which header."""
+    """Name of that header."""
     salt: str | None = None
-    """Text that decides who falls where. None takes the storage's own; servers with storages of
-    their own need the same text to deal alike."""
+    """Text that the assignment depends on. None takes the storage's own; servers with separate
+    storages need the same text to assign alike."""
     margin: float = Field(default=0.05, gt=0.0, lt=0.5)
     """By how much the student's win rate may be below one half and still pass, as in
     `compare.verdict`."""
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
-    """Chance of a PASS for a student exactly at the margin, however often one looks."""
+    """Probability of a PASS for a student exactly at the margin, over any number of looks."""
     judge: str | None = None
-    """Name of the judge that decides; "votes" are people's blind votes. None takes the first that
-    has judged a pair."""
+    """Name of the judge that decides; "votes" are people's blind votes. None takes the first one
+    that judged a pair."""
     failed_pairs: Literal["lose", "leave_out"] = "lose"
-    """What becomes of a pair of which one side failed to answer. That side loses it, as it does
-    before a user; left out, a student looks the better the more often it fails at what is hard."""
+    """How a pair counts of which one side failed to answer. That side loses it, as it would with a
+    user; if such pairs are left out, a student that fails at hard prompts looks better."""
     shadow: ShadowConfig = Field(default_factory=ShadowConfig)
     guardrails: GuardrailsConfig = Field(default_factory=GuardrailsConfig)
 
@@ -94,9 +92,9 @@ class ExperimentConfig(Table):
             if side not in self.variants:
                 raise ValueError(f"there is no variant {side!r} among {', '.join(self.variants)}")
         if self.student == self.teacher:
-            raise ValueError("student and teacher are one variant")
+            raise ValueError("student and teacher are the same variant")
         if not any(variant.weight for variant in self.variants.values()):
-            raise ValueError("one variant needs a weight above 0")
+            raise ValueError("at least one variant needs a weight above 0")
         return self
 
     def model_of(self, variant: str) -> str:
@@ -105,27 +103,27 @@ class ExperimentConfig(Table):
 
 
 class CascadeConfig(Table):
-    """A name under which the student answers, and the teacher where the student is unsure."""
+    """A name behind which the student answers, and the teacher where the student is unsure."""
 
     student: str = "student"
-    """The model that is asked first."""
+    """The model that answers first."""
     teacher: str = "teacher"
     """The model that takes over."""
     least_mean_logprob: float | None = Field(default=None, le=0.0)
-    """Mean log-probability, in nats per token, below which an answer of the student's is thrown
-    away; `potstill cascade` fits it. None asks for no confidence."""
+    """Mean log-probability, in nats per token, below which an answer of the student is discarded;
+    `potstill cascade` fits it. None sets no limit."""
     prompt_pattern: str | None = None
-    """Regular expression: what a user's last message has to match for the teacher to be asked at
-    once. None asks the student always."""
+    """Regular expression: where a user's last message matches it, the teacher answers at once. None
+    always asks the student."""
     answer_pattern: str | None = None
-    """Regular expression: a student's answer that it matches is thrown away, such as a refusal."""
+    """Regular expression: a student's answer that matches it, such as a refusal, is discarded."""
     most_tokens: int | None = Field(default=None, ge=1)
-    """A longer answer of the student's is thrown away, and so is one cut off at the limit of
-    tokens; None lets both pass."""
+    """A longer answer of the student is discarded, and so is one cut off at the token limit. None
+    keeps both."""
     student_price: float = Field(default=0.0, ge=0.0)
-    """Price of a million completion tokens, in any currency, for the cost that is reported."""
+    """Price of a million completion tokens, in any currency, for the reported cost."""
     teacher_price: float = Field(default=0.0, ge=0.0)
-    """The same of the teacher."""
+    """The same for the teacher."""
 
     @field_validator("prompt_pattern", "answer_pattern")
     @classmethod
@@ -133,11 +131,11 @@ class CascadeConfig(Table):
         try:
             re.compile(given or "")
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from error
+            raise ValueError(f"not a regular expression: {error}") from error
         return given
 
     @model_validator(mode="after")
-    def _someone_else_takes_over(self) -> Self:
+    def _models_differ(self) -> Self:
         if self.student == self.teacher:
-            raise ValueError("student and teacher are one model")
+            raise ValueError("student and teacher are the same model")
         return self

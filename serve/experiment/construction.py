@@ -19,10 +19,10 @@ def check_names(
     experiments: Mapping[str, ExperimentConfig],
     models: Collection[str],
 ) -> None:
-    """Refuse what could not be served, before anything is loaded.
+    """Check names before anything is loaded.
 
     Raises:
-        ConfigError: A model is not served, or a name is taken.
+        ConfigError: A model is not served, or a name is used twice.
     """
     known = [*models]
     for name, cascade in cascades.items():
@@ -52,7 +52,7 @@ def experiments_over(
     storage: Storage,
     metrics: Metrics,
 ) -> dict[str, Experiment]:
-    """Return the experiments by name; their series are among the server's."""
+    """Return the experiments by name; their metrics are added to the server's."""
     counts = ExperimentMetrics(metrics.registry)
     experiments = {
         name: Experiment(
@@ -76,9 +76,11 @@ def _check(
     taken: Collection[str],
 ) -> None:
     if name in taken:
-        raise ConfigError(f"the name {name!r} is taken", where=where, hint="name it otherwise")
+        raise ConfigError(
+            f"the name {name!r} is used twice", where=where, hint="choose another name"
+        )
     for model in wanted:
         if model not in answering:
             raise ConfigError(
-                f"there is no model {model!r} here", where=where, expected=" | ".join(answering)
+                f"the model {model!r} is not served", where=where, expected=" | ".join(answering)
             )

@@ -11,11 +11,11 @@ from serve.storage.records import AnswerRecord
 
 IsBad = Callable[[AnswerRecord], bool]
 SLOW = "slow_rate"
-"""Nobody waits for a shadow answer: it may be as slow as it likes."""
+"""Does not apply to shadow answers, which nobody waits for."""
 
 
 class ExperimentGuardrails:
-    """The rates that a configuration limits, since the server's start or the last resumption."""
+    """The limited rates, since the server's start or the last resumption."""
 
     def __init__(self, config: GuardrailsConfig) -> None:
         self._rates: dict[str, tuple[RateGuardrail, IsBad]] = {
@@ -33,10 +33,10 @@ class ExperimentGuardrails:
             )
 
     def update(self, record: AnswerRecord) -> str | None:
-        """Take in one answer; return the name of a rate that is surely above its limit.
+        """Count one answer; return the name of a rate whose lower bound is above its limit.
 
-        An answer that its client did not wait for counts where it was bad by then: too slow, that
-        is. What it would have become is not known.
+        A cancelled answer counts only where it was bad already, that is too slow: the rest of its
+        outcome is unknown.
         """
         breached = None
         is_shadow = record.place is not None and record.place.shadow_of is not None
@@ -50,7 +50,7 @@ class ExperimentGuardrails:
 
     @property
     def views(self) -> list[GuardrailView]:
-        """Each rate as it is shown."""
+        """The rates, as clients see them."""
         return [
             {
                 "name": name,

@@ -22,7 +22,7 @@ BY_VARIANT = ("experiment", "variant")
 
 
 class ExperimentMetrics:
-    """Counts answers of all experiments of one server."""
+    """Counts the answers of all experiments of one server."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         by_outcome = (*BY_VARIANT, "outcome")
@@ -34,7 +34,7 @@ class ExperimentMetrics:
         )
         self._shadows = Counter(
             "potstill_experiment_shadow_answers",
-            "Answers in the background, by variant and outcome.",
+            "Shadow answers by variant and outcome.",
             by_outcome,
             registry=registry,
         )
@@ -80,12 +80,12 @@ class ExperimentStates(Collector):
             "Requests that found the shadow's queue full.",
             labels=by_experiment,
         )
-        states = _gauge("state", "1 for the state that it is in.", (*by_experiment, "state"))
+        states = _gauge("state", "1 for the current state.", (*by_experiment, "state"))
         by_guardrail = (*by_experiment, "guardrail")
         rates = _gauge("guardrail_rate", "Share of the student's bad answers.", by_guardrail)
-        limits = _gauge("guardrail_limit", "The highest rate that is fine.", by_guardrail)
+        limits = _gauge("guardrail_limit", "Highest acceptable rate.", by_guardrail)
         breaches = _gauge(
-            "guardrail_breached", "1 where the rate is above it for certain.", by_guardrail
+            "guardrail_breached", "1 where the rate's lower bound is above the limit.", by_guardrail
         )
         for name, experiment in self._experiments.items():
             waiting.add_metric((name,), experiment.shadow.num_waiting)

@@ -34,11 +34,11 @@ from serve.storage.queries import (
 from serve.storage.storage import salted_hash
 
 VOTES = "votes"
-"""The judge that people are."""
+"""Name of the judge that stands for people's votes."""
 
 
 async def results_of(experiment: Experiment) -> ExperimentView:
-    """Return all that is known of an experiment now."""
+    """Return an experiment's current results."""
     return await experiment.storage.read(lambda connection: _view(connection, experiment))
 
 
@@ -106,26 +106,26 @@ def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | No
     batches = judged_batches(connection, experiment.name)
     student = config.model_of(config.student)
     for vote in blind_votes(connection, experiment.sides):
-        # Each is a look of its own.
+        # Each vote is a look of its own.
         score = vote.score if vote.first.model == student else 1 - vote.score
         batches.append(Batch(VOTES, True, [score], [vote.conversation]))
     judge = config.judge or (batches[0].judge if batches else None)
-    said = [batch for batch in batches if batch.judge == judge]
-    if judge is None or not said:
+    judged = [batch for batch in batches if batch.judge == judge]
+    if judge is None or not judged:
         return None
-    return verdict_of(config, said, failed_pairs(connection, experiment.name, judge))
+    return verdict_of(config, judged, failed_pairs(connection, experiment.name, judge))
 
 
 def verdict_of(
     config: ExperimentConfig, batches: Sequence[Batch], failed: Mapping[str, int]
 ) -> VerdictView:
-    """Return the verdict of one judge's batches; a judge that failed its tests has none to give.
+    """Return the verdict of one judge's batches; INVALID JUDGE if the latest failed its tests.
 
-    To outdo a teacher that is away proves nothing. Withholding PASS can only make it rarer, so that
-    what holds of it at all looks together still does.
+    Winning against a teacher that fails to answer proves nothing. Withholding PASS only makes it
+    rarer, so that its error probability over all looks still holds.
 
     Args:
-        failed: Judged pairs that a variant has lost by failing to answer.
+        failed: Judged pairs that a variant lost by failing to answer.
     """
     monitor = WinRateMonitor(Plan(margin=config.margin, alpha=config.alpha))
     for batch in batches:

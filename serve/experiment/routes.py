@@ -44,41 +44,41 @@ MOST_PAIRS = 10_000
 SCORES = {"a": 1.0, "tie": 0.5, "b": 0.0}
 
 router = APIRouter(tags=["experiments"], responses=FAILURES)
-"""Served where there is a storage."""
+"""Included if there is a storage."""
 cascades = APIRouter(tags=["experiments"], responses=FAILURES)
-"""Served everywhere."""
+"""Always included."""
 
 
 @dataclass(frozen=True)
 class LiveTraffic:
-    """What these routes have at hand; the application's `state.live`."""
+    """The storage and experiments of an application, as its `state.live`."""
 
     storage: Storage
     experiments: Mapping[str, Experiment]
 
     async def answer(self, answer_id: str) -> StoredAnswer:
-        """Return a whole answer that was given, or answer 404."""
+        """Return a stored complete answer, or respond with 404."""
         answer = await self.storage.answer(answer_id)
         if answer is None:
-            raise HTTPException(404, "there is no whole answer of this id")
+            raise HTTPException(404, "there is no complete answer with this id")
         return answer
 
 
 def live_of(http: Request) -> LiveTraffic:
-    """Return what the application was made with."""
+    """Return the application's storage and experiments."""
     live: LiveTraffic = http.app.state.live
     return live
 
 
 def experiment_of(name: str, http: Request) -> Experiment:
-    """Return an experiment to whom may see it, or answer 403 or 404."""
+    """Return an experiment if the caller may see it, or respond with 403 or 404."""
     key: Key | None = getattr(http.state, "key", None)
     if key is not None and not key.is_admin:
-        raise HTTPException(403, "this takes an administrator's key")
+        raise HTTPException(403, "this needs an administrator's key")
     experiments = live_of(http).experiments
     if name not in experiments:
         known = " | ".join(experiments) or "none"
-        raise HTTPException(404, f"there is no experiment of this name; there is {known}")
+        raise HTTPException(404, f"there is no experiment with this name; known: {known}")
     return experiments[name]
 
 
@@ -99,7 +99,7 @@ async def give_feedback(body: FeedbackRequest, live: RequestTraffic) -> Accepted
 
     def work(connection: Connection) -> None:
         insertion = dialect_insert(connection, tables.feedback).values(row)
-        # Ratings are counted in the order in which they were first given.
+        # Ratings count in the order in which they were first given.
         latest = {name: row[name] for name in ("score", "comment")}
         connection.execute(
             insertion.on_conflict_do_update(index_elements=["response_id"], set_=latest)
@@ -111,7 +111,7 @@ async def give_feedback(body: FeedbackRequest, live: RequestTraffic) -> Accepted
 
 @router.post("/v1/votes")
 async def vote(body: VoteRequest, live: RequestTraffic) -> Accepted:
-    """Say which of two answers to the same messages is better."""
+    """Vote on which of two answers to the same messages is better."""
     first, second = [await live.answer(one) for one in body.response_ids]
     if first.prompt != second.prompt or first.id == second.id:
         raise HTTPException(400, "these are not two answers to the same messages")
@@ -134,21 +134,21 @@ async def list_experiments(live: RequestTraffic) -> ExperimentList:
 
 @router.get("/v1/experiments/{name}")
 async def show_experiment(experiment: RequestExperiment) -> ExperimentView:
-    """Show an experiment's results up to now; looking often does no harm."""
+    """Return an experiment's current results, which stay valid however often they are read."""
     return await results_of(experiment)
 
 
 @router.post("/v1/experiments/{name}/kill")
 async def kill(experiment: RequestExperiment) -> ExperimentView:
-    """Let the teacher answer all until the experiment is resumed, restarts included."""
-    await asyncio.wrap_future(experiment.enter("killed", "an administrator said so"))
+    """Let the teacher answer all requests until the experiment is resumed, even after restarts."""
+    await asyncio.wrap_future(experiment.enter("killed", "an administrator requested it"))
     return await results_of(experiment)
 
 
 @router.post("/v1/experiments/{name}/resume")
 async def resume(experiment: RequestExperiment) -> ExperimentView:
-    """Deal users to the variants again, with guardrails that begin anew."""
-    await asyncio.wrap_future(experiment.enter("running", "an administrator said so"))
+    """Assign users to variants again, with fresh guardrails."""
+    await asyncio.wrap_future(experiment.enter("running", "an administrator requested it"))
     return await results_of(experiment)
 
 
@@ -160,9 +160,9 @@ async def list_pairs(
     quiet_seconds: Annotated[float, Query(ge=0)] = 0.0,
     limit: Annotated[int, Query(ge=1, le=MOST_PAIRS)] = 1000,
 ) -> PairList:
-    """List pairs of answers that a judge has not seen.
+    """List pairs of answers that a judge has not judged.
 
-    Conversations in which anything was said in the last `quiet_seconds` are left for later.
+    Conversations with activity in the last `quiet_seconds` are left for later.
     """
     config = experiment.config
     pairs = await live.storage.read(
@@ -188,7 +188,7 @@ async def list_pairs(
 async def judge(
     experiment: RequestExperiment, live: RequestTraffic, body: JudgmentsRequest
 ) -> ExperimentView:
-    """Store what a judge says of pairs; what it has said of a pair before stands."""
+    """Store a judge's judgments; an earlier judgment of a pair stays."""
 
     def work(connection: Connection) -> None:
         head = {"experiment": experiment.name, "judge": body.judge}
@@ -205,7 +205,7 @@ async def judge(
 
 @router.get("/v1/experiments/{name}/votes", response_class=Response)
 async def list_votes(experiment: RequestExperiment, live: RequestTraffic) -> Response:
-    """List people's blind votes with their texts, as `potstill compare` reads them: JSONL."""
+    """List people's blind votes with their texts as JSONL, which `potstill compare` reads."""
     votes = await live.storage.read(lambda connection: blind_votes(connection, experiment.sides))
     lines = [_vote_line(experiment, one) for one in votes if one.messages and one.first.text]
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -214,7 +214,7 @@ async def list_votes(experiment: RequestExperiment, live: RequestTraffic) -> Res
 
 @cascades.get("/v1/cascades")
 async def list_cascades(http: Request) -> CascadeList:
-    """List the cascades, with the share of answers that were the teacher's."""
+    """List the cascades, with their shares of answers by the teacher."""
     backends = serving_of(http).backends.values()
     return {"data": [one.view for one in backends if isinstance(one, Cascade)]}
 
@@ -229,7 +229,7 @@ def _vote_line(experiment: Experiment, vote: BlindVote) -> JsonObject:
             for side, one in sides.items()
         },
         "vote": {1.0: "left", 0.0: "right"}.get(vote.score, "tie"),
-        # Nobody's name is stored: each vote is somebody's.
+        # No names are stored: each vote counts as one voter.
         "voter": str(vote.number),
         "created": datetime.fromtimestamp(vote.created, UTC).isoformat(),
     }

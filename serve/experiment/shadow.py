@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class Shadow(Generic[T]):
-    """A bounded queue with those who work on it.
+    """A bounded queue with its workers.
 
     Args:
-        answer: Makes one answer; what it raises is counted.
+        answer: Generates one answer; the first exception is logged.
     """
 
     def __init__(self, config: ShadowConfig, answer: Callable[[T], Awaitable[None]]) -> None:
@@ -39,18 +39,18 @@ class Shadow(Generic[T]):
         return self._queue.qsize()
 
     def start(self) -> None:
-        """Begin to work for the running event loop."""
+        """Start the workers in the running event loop."""
         self._workers = [asyncio.create_task(self._work()) for _ in range(self._config.concurrency)]
 
     async def stop(self) -> None:
-        """Leave what is unfinished."""
+        """Stop the workers; unfinished requests are dropped."""
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
     def offer(self, request: T) -> None:
-        """Take a request, or not: by chance as configured, or for want of room."""
-        if random.random() >= self._config.share:  # no secret
+        """Queue a request, with the configured probability and if there is room."""
+        if random.random() >= self._config.share:  # not a secret
             return
         try:
             self._queue.put_nowait(request)

@@ -13,19 +13,19 @@ MAX_COMMENT_CHARACTERS = 10_000
 MAX_JUDGMENTS = 10_000
 
 State = Literal["running", "fallback", "killed"]
-"""Fallback: a guardrail was breached, and the teacher answers all; killed: a person said so."""
+"""In fallback, after a breach, and when killed by a person, the teacher answers all requests."""
 ResponseId = Annotated[Text, Field(min_length=1, max_length=200)]
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class FeedbackRequest(Received):
-    """The body of POST /v1/feedback: what a user thinks of one answer; the last word counts."""
+    """The body of POST /v1/feedback: a user's rating of one answer; the last one counts."""
 
     response_id: ResponseId
     score: Score | None = None
     """From 0, useless, to 1, perfect."""
     thumbs: Literal["up", "down"] | None = None
-    """The same as a score of 1 or 0."""
+    """Stands for a score of 1 or 0."""
     comment: Annotated[Text, Field(max_length=MAX_COMMENT_CHARACTERS)] | None = None
 
     @model_validator(mode="after")
@@ -36,7 +36,7 @@ class FeedbackRequest(Received):
 
     @property
     def value(self) -> float:
-        """The score that was meant."""
+        """The score, whichever way it was given."""
         return float(self.thumbs == "up") if self.score is None else self.score
 
 
@@ -45,13 +45,13 @@ class VoteRequest(Received):
 
     response_ids: tuple[ResponseId, ResponseId]
     preference: Literal["a", "b", "tie"]
-    """The first of them, the second, or neither."""
+    """The first answer, the second, or neither."""
     blind: bool = False
-    """Whether the voter did not know which model wrote which; only such votes decide."""
+    """Whether the voter did not know which model wrote which answer; only such votes count."""
 
 
 class JudgmentEntry(Received):
-    """What a judge says of one pair."""
+    """A judgment of one pair."""
 
     pair_id: ResponseId
     score: Score
@@ -63,12 +63,12 @@ class JudgmentsRequest(Received):
 
     judge: Annotated[Text, Field(min_length=1, max_length=200)]
     is_valid: bool
-    """Whether the judge has shown that it can tell good from bad."""
+    """Whether the judge passed its assay."""
     judgments: Annotated[Many[JudgmentEntry], Field(max_length=MAX_JUDGMENTS)]
 
 
 class Accepted(TypedDict):
-    """That something was stored."""
+    """Confirms that something was stored."""
 
     stored: Literal[True]
 
@@ -87,7 +87,7 @@ class FeedbackSummary(TypedDict):
 
 
 class VariantView(TypedDict):
-    """One variant as clients saw it; shadow answers are not in it."""
+    """One variant as clients saw it, without shadow answers."""
 
     name: str
     model: str
@@ -98,7 +98,7 @@ class VariantView(TypedDict):
     errors: int
     error_rate: float | None
     p50_seconds: float | None
-    """Of the newest answers that were whole."""
+    """Of the newest complete answers."""
     p95_seconds: float | None
     tokens_mean: float | None
     """Completion tokens of an answer."""
@@ -106,25 +106,25 @@ class VariantView(TypedDict):
 
 
 class ShadowView(TypedDict):
-    """The answers that were made in the background."""
+    """The answers generated in the background."""
 
     pairs: int
     dropped: int
-    """Not asked since the queue was full, since the server's start."""
+    """Requests dropped because the queue was full, since the server's start."""
     failed: int
     queue: int
     """Waiting now."""
 
 
 class SampleRatioView(TypedDict):
-    """Whether users fell to variants as the weights say."""
+    """Whether the numbers of users match the weights."""
 
     p_value: float
     is_mismatch: bool
 
 
 class GuardrailView(TypedDict):
-    """One rate of the student's that may not rise above its limit."""
+    """One limited rate of the student."""
 
     name: str
     value: float | None
@@ -133,7 +133,7 @@ class GuardrailView(TypedDict):
 
 
 class VerdictView(TypedDict):
-    """Whether the student may replace the teacher, valid at any time it is looked at."""
+    """Whether the student may replace the teacher, valid at every look."""
 
     outcome: str
     win_rate: float | None
@@ -143,31 +143,31 @@ class VerdictView(TypedDict):
     alpha: float
     pairs: int
     failed: dict[str, int]
-    """Pairs that a side has lost by failing to answer, by "student" and "teacher"."""
+    """Pairs lost by failing to answer, by "student" and "teacher"."""
     is_withheld: bool
-    """Whether it would be PASS, if the teacher had failed less often than a student may."""
+    """Whether PASS was withheld because the teacher failed more often than a student may."""
 
 
 class RatingsView(TypedDict):
-    """How much better the student's answers are rated than the teacher's."""
+    """The student's ratings compared with the teacher's."""
 
     difference: float
-    """Mean of the student's less that of the teacher's; a user counts once, by the first rating."""
+    """Mean of the student minus that of the teacher; of each user the first rating counts."""
     lower: float
     upper: float
-    """Bounds of it that hold at all looks together with probability 1 - alpha."""
+    """The bounds hold over all looks together with probability 1 - alpha."""
     alpha: float
     users: dict[str, int]
-    """Who rated, by "student" and "teacher"."""
+    """Number of users who rated, by "student" and "teacher"."""
 
 
 class ExperimentView(TypedDict):
-    """An experiment's results up to now."""
+    """An experiment's current results."""
 
     name: str
     state: State
     salt_id: str
-    """Changes when users are dealt anew."""
+    """Changes when users are assigned anew."""
     variants: list[VariantView]
     shadow: ShadowView
     sample_ratio: SampleRatioView
@@ -175,7 +175,7 @@ class ExperimentView(TypedDict):
     verdict: VerdictView | None
     """None before the first pair is judged."""
     ratings: RatingsView | None
-    """None before both sides were rated."""
+    """None until both sides are rated."""
 
 
 class PairView(TypedDict):
@@ -183,43 +183,43 @@ class PairView(TypedDict):
 
     pair_id: str
     conversation: str
-    """The same for all pairs of a conversation: one independent observation."""
+    """Equal for all pairs of a conversation, which is one independent observation."""
     messages: list[JsonObject]
     student: str
     teacher: str
     student_finished: bool
-    """Whether it ended by itself, not at the limit of tokens."""
+    """Whether it ended by itself, not at the token limit."""
     teacher_finished: bool
     student_failed: bool
-    """Whether it did not answer, and so has lost; its text is then empty."""
+    """Whether it failed to answer, and so lost the pair; its text is then empty."""
     teacher_failed: bool
 
 
 class PairList(TypedDict):
-    """Pairs that a judge has not seen, the oldest first."""
+    """Pairs that a judge has not judged, oldest first."""
 
     data: list[PairView]
     teacher_model: str
-    """The name under which the teacher answers here."""
+    """The name of the teacher's model here."""
     margin: float
     alpha: float
 
 
 class CascadeView(TypedDict):
-    """What a cascade has done since the server's start."""
+    """A cascade's counts since the server's start."""
 
     name: str
     student: str
     teacher: str
     answers: int
     escalated: int
-    """Answers that were the teacher's."""
+    """Answers by the teacher."""
     share_escalated: float | None
     student_tokens: int
-    """Completion tokens, those of answers that were thrown away included."""
+    """Completion tokens, discarded answers included."""
     teacher_tokens: int
     cost: float
-    """By the prices of the configuration."""
+    """At the configured prices."""
 
 
 class CascadeList(TypedDict):

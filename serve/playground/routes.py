@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 PAGE_DIR = Path(__file__).with_name("page")
 PARTS = frozenset(path.name for path in PAGE_DIR.iterdir()) - {"index.html"}
 OPEN_PATHS = frozenset({"/", *(f"/playground/{name}" for name in PARTS)})
-"""What needs no key: it tells nothing of what is served."""
+"""Paths that need no key: they reveal nothing about what is served."""
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -26,7 +26,7 @@ HEADERS = {
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
-            # Text can never become markup, whatever a script does with it.
+            # Text can never become markup, whatever a script does.
             "require-trusted-types-for 'script'",
             "trusted-types 'none'",
         )

@@ -14,7 +14,7 @@ from serve.storage import tables
 from serve.storage.records import OutcomeName, StoredPair
 
 NEWEST = 10_000
-"""Answers whose times the percentiles are of."""
+"""Number of answers that percentiles are computed over."""
 
 WHOLE: OutcomeName = "whole"
 FAILED: OutcomeName = "failed"
@@ -24,32 +24,32 @@ answers, feedback = tables.answers.c, tables.feedback.c
 
 @dataclass(frozen=True)
 class VariantTotals:
-    """What one variant has answered to clients."""
+    """Totals of one variant's answers to clients."""
 
     exposures: int = 0
     whole: int = 0
     errors: int = 0
     tokens_mean: float | None = None
-    """Of whole answers."""
+    """Of complete answers."""
     percentiles_seconds: tuple[float, float] | None = None
-    """50th and 95th, of the newest whole answers."""
+    """50th and 95th, of the newest complete answers."""
     num_ratings: int = 0
     rating_mean: float | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a judge has said at one time."""
+    """Judgments that a judge submitted at one time."""
 
     judge: str
     is_valid: bool
     scores: list[float]
-    """Of the student, in order."""
+    """The student's scores, in order."""
     conversations: list[str]
 
 
 def variant_totals(connection: Connection, experiment: str) -> dict[str, VariantTotals]:
-    """Return the totals by variant; of a variant without an answer, nothing."""
+    """Return totals by variant, for variants with answers."""
     to_clients = and_(answers.experiment == experiment, answers.shadow_of.is_(None))
     rows = connection.execute(
         select(
@@ -93,7 +93,7 @@ def variant_totals(connection: Connection, experiment: str) -> dict[str, Variant
 
 
 def dealt_users(connection: Connection, experiment: str) -> tuple[dict[str, int], dict[str, float]]:
-    """Return how many users fell to each variant first, and how many were to be expected."""
+    """Return the observed and the expected number of users of each variant."""
     columns = tables.users.c
     counts: dict[str, int] = {}
     expected: dict[str, float] = {}
@@ -110,7 +110,7 @@ def dealt_users(connection: Connection, experiment: str) -> tuple[dict[str, int]
 
 
 def shadow_counts(connection: Connection, experiment: str) -> Mapping[str, int]:
-    """Return how many shadow answers there are, by outcome."""
+    """Return the number of shadow answers by outcome."""
     query = (
         select(answers.outcome, func.count())
         .where(answers.experiment == experiment, answers.shadow_of.isnot(None))
@@ -129,12 +129,12 @@ def unjudged_pairs(
     quiet_since: float,
     limit: int,
 ) -> list[StoredPair]:
-    """Return pairs with their texts that a judge has not seen, the oldest first.
+    """Return pairs with texts that a judge has not judged, oldest first.
 
     Args:
-        sides: The variants that are compared.
-        with_failed: Whether pairs count of which one side failed to answer.
-        quiet_since: Conversations in which anything was said after it are left for later.
+        sides: The compared variants.
+        with_failed: Whether to include pairs of which one side failed to answer.
+        quiet_since: Conversations with later activity are left out.
     """
     own, shadow = tables.answers.alias("own"), tables.answers.alias("shadow")
     later, judged = tables.answers.alias("later"), tables.judgments.c
@@ -190,7 +190,7 @@ def unjudged_pairs(
 
 
 def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
-    """Return what all judges have said, in order."""
+    """Return the batches of all judges, in order."""
     batches, judgments = tables.batches.c, tables.judgments.c
     rows = connection.execute(
         select(
@@ -211,7 +211,7 @@ def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
 
 
 def failed_pairs(connection: Connection, experiment: str, judge: str) -> dict[str, int]:
-    """Return how many of the pairs that a judge has judged each variant lost by failing."""
+    """Return the number of judged pairs that each variant lost by failing to answer."""
     judged = tables.judgments.c
     query = (
         select(answers.variant, func.count())
@@ -230,7 +230,7 @@ def failed_pairs(connection: Connection, experiment: str, judge: str) -> dict[st
 
 
 def first_ratings(connection: Connection, experiment: str) -> dict[str, list[float]]:
-    """Return one rating of each user, the first, by the variant that it is of, in order."""
+    """Return the first rating of each user, by rated variant, in order."""
     query = (
         select(answers.user, answers.variant, feedback.score)
         .join(tables.feedback, feedback.response_id == answers.id)
@@ -248,7 +248,7 @@ def first_ratings(connection: Connection, experiment: str) -> dict[str, list[flo
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One of two answers that a person chose between; no text where none is kept."""
+    """One of two answers that a person compared; text is None where none is stored."""
 
     model: str
     text: str | None
@@ -256,14 +256,14 @@ class ShownAnswer:
 
 @dataclass(frozen=True)
 class BlindVote:
-    """What a person said of two answers without knowing whose they were."""
+    """A person's vote on two answers of unknown origin."""
 
     number: int
     created: float
     first: ShownAnswer
     second: ShownAnswer
     score: float
-    """Of the first: 1, 0, or ½ for a tie."""
+    """Of the first answer: 1, 0, or ½ for a tie."""
     conversation: str
     messages: str | None
     """JSON."""

@@ -13,22 +13,22 @@ OutcomeName = Literal["whole", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where in an experiment an answer belongs."""
+    """The place of an answer in an experiment."""
 
     experiment: str
     variant: str
     user: str
     """A hash."""
     shares: Mapping[str, float] | None = None
-    """Of all variants, where the user was dealt; None where nobody was: in a shadow, and while the
-    teacher answers all."""
+    """Shares of all variants if the user was assigned; None in shadows, and while the teacher
+    answers all requests."""
     shadow_of: str | None = None
-    """Id of the answer beside which this one was made."""
+    """Id of the client's answer that this one shadows."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What an answer says, and how much of it; nothing by default."""
+    """The text of an answer and its token counts; empty by default."""
 
     answer: str | None = None
     finish_reason: str | None = None
@@ -41,7 +41,7 @@ NOTHING = Said()
 
 @dataclass(frozen=True)
 class AnswerRecord:
-    """One answer that was asked for."""
+    """One requested answer."""
 
     id: str
     model: str
@@ -60,13 +60,13 @@ class AnswerRecord:
 
 
 def said_in(completion: ChatCompletion) -> Said:
-    """Return what the first choice of an answer says; calls of tools as they would be sent."""
+    """Return the first choice of an answer; tool calls as text."""
     if not completion["choices"]:
         return NOTHING
     choice = completion["choices"][0]
     calls = choice["message"].get("tool_calls") or []
     texts = [f"{one['function']['name']}({one['function']['arguments']})" for one in calls]
-    # Another server may leave out what ours always tells.
+    # Upstream servers may leave out the usage.
     usage: Mapping[str, Any] = completion.get("usage") or {}
     return Said(
         answer="\n".join(filter(None, [choice["message"].get("content"), *texts])),
@@ -78,7 +78,7 @@ def said_in(completion: ChatCompletion) -> Said:
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """What is known of an answer that was given."""
+    """A stored complete answer."""
 
     id: str
     model: str
@@ -91,13 +91,13 @@ class StoredPair:
     """Two answers to the same messages, the client's and its shadow; one may have failed."""
 
     id: str
-    """The client's answer's."""
+    """Id of the client's answer."""
     conversation: str
     messages: str
     """JSON."""
     answers: Mapping[str, str]
-    """By variant; empty where it failed."""
+    """By variant; empty for a failed one."""
     finish_reasons: Mapping[str, str | None]
     """By variant."""
     failed: str | None
-    """The variant that failed to answer, if one did."""
+    """The variant that failed to answer, if any."""

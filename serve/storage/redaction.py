@@ -11,7 +11,7 @@ from serve.wire.chat import ChatMessage
 
 
 class Redaction:
-    """The rules of one configuration."""
+    """Redacts text by the rules of one configuration."""
 
     def __init__(self, config: StorageConfig) -> None:
         self._keeps_text = config.text
@@ -20,17 +20,17 @@ class Redaction:
         ]
 
     def text(self, text: str | None) -> str | None:
-        """Return what is kept of a text; None is nothing."""
+        """Return the text to store; None stores nothing."""
         if text is None or not self._keeps_text:
             return None
-        # Neither half a character nor, in PostgreSQL, NUL can be stored.
+        # Lone surrogates and, in PostgreSQL, NUL cannot be stored.
         text = text.encode(errors="replace").decode().replace("\0", "\ufffd")
         for pattern, replacement in self._patterns:
             text = pattern.sub(replacement, text)
         return text
 
     def messages(self, messages: Sequence[ChatMessage]) -> str | None:
-        """Return what is kept of a conversation, as JSON."""
+        """Return the conversation to store, as JSON."""
         if not self._keeps_text:
             return None
         kept = [{"role": _role_of(one), "content": self.text(_text_of(one))} for one in messages]
@@ -38,12 +38,12 @@ class Redaction:
 
 
 def _role_of(message: ChatMessage) -> str:
-    """Return a role that every reader of stored conversations knows."""
+    """Return the role under which a message is stored."""
     return "system" if message.role == "developer" else message.role
 
 
 def _text_of(message: ChatMessage) -> str:
-    """Return a message's text, with the kind of what is no text in its place."""
+    """Return a message's text; parts that are not text become their type."""
     if not isinstance(message.content, list):
         return message.content or ""
     return "\n".join(part.text or part.refusal or f"[{part.type}]" for part in message.content)

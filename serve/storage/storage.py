@@ -48,13 +48,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PRIVATE = 0o600
-"""A new database is for its owner's eyes only."""
+"""Mode of a new database: only its owner may read it."""
 BUSY_SECONDS = 5.0
-"""How long SQLite waits for another process that writes."""
+"""How long SQLite waits for another process's write."""
 RETENTION_SECONDS = 600.0
-"""How often old texts are looked for."""
+"""How often old texts are erased."""
 COMMIT_PATIENCE_SECONDS = 1.0
-"""How long an answer may wait for its record: a database that hangs must not hang the clients."""
+"""How long an answer may wait for its record: a hanging database must not block clients."""
 SECONDS_PER_DAY = 86_400.0
 
 
@@ -62,9 +62,9 @@ class Storage:
     """An open database.
 
     Raises:
-        ConfigError: The address is no database's.
-        ArtifactError: It cannot be opened or written.
-        SchemaVersionError: Another version of potstill has made its tables.
+        ConfigError: The URL is not a supported database's.
+        ArtifactError: The database cannot be opened or written.
+        SchemaVersionError: Its tables have another version.
     """
 
     def __init__(self, config: StorageConfig, default_path: Path) -> None:
@@ -83,12 +83,12 @@ class Storage:
                 found=getattr(error, "orig", None) or error,
             ) from error
         finally:
-            # Also where it fails: no connection stays open.
+            # Also after a failure: no connection may stay open.
             self._engine.dispose()
         self._writer = Writer(self._engine, self._erase_old_texts, RETENTION_SECONDS)
 
     def close(self) -> None:
-        """Write what waits, and close."""
+        """Write pending work, and close."""
         self._writer.close()
         self._engine.dispose()
 
@@ -96,16 +96,16 @@ class Storage:
         """Return what `work` returns, once it is committed.
 
         Raises:
-            BackendUnavailableError: Too much waits to be written.
+            BackendUnavailableError: Too many writes are pending.
         """
         return await asyncio.wrap_future(self.submit(work))
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Return what will be done when `work` is committed; it fails as `write` does."""
+        """Return a future that is done when `work` is committed; it fails as `write` does."""
         return self._writer.submit(work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns of a connection, beside the event loop."""
+        """Return what `work` returns, called with a connection in another thread."""
 
         def connected() -> T:
             with self._engine.connect() as connection:
@@ -114,7 +114,7 @@ class Storage:
         return await asyncio.to_thread(connected)
 
     async def record(self, record: AnswerRecord) -> None:
-        """Write an answer down, waiting a moment for it to be kept; a failure is logged."""
+        """Store an answer, waiting for the commit for a moment; a failure is logged."""
         try:
             async with asyncio.timeout(COMMIT_PATIENCE_SECONDS):
                 await self.write(self._recording(record))
@@ -122,29 +122,29 @@ class Storage:
             logger.error("an answer is not recorded: %s", type(error).__name__)
 
     def record_soon(self, record: AnswerRecord) -> None:
-        """Write an answer down when there is time."""
+        """Store an answer without waiting."""
         self._writer.submit(self._recording(record))
 
     def hashed(self, *parts: str) -> str:
-        """Return a salted hash: the same for the same parts as long as this database lives."""
+        """Return a salted hash: the same for the same parts in this database."""
         return salted_hash(self.salt, *parts).hex()[:32]
 
     def prompt_hashes(self, user: str, messages: Sequence[ChatMessage]) -> tuple[str, str]:
-        """Return a hash that all turns of a conversation share, and one of all its messages."""
+        """Return a hash that all turns of a conversation share, and one of all messages."""
         said = [f"{one.role}\0{one.content!r}" for one in messages]
         first = next((n for n, one in enumerate(messages) if one.role == "user"), 0)
         return self.hashed("conversation", user, *said[: first + 1]), self.hashed("prompt", *said)
 
     def redacted(self, text: str | None) -> str | None:
-        """Return what is kept of a text."""
+        """Return the text to store."""
         return self._redaction.text(text)
 
     async def answer(self, answer_id: str) -> StoredAnswer | None:
-        """Return what is known of an answer; None of one that was never given."""
+        """Return a stored complete answer; None if there is none with this id."""
         found = tables.answers.c
         query = select(found.id, found.model, found.conversation, found.prompt)
         query = query.where(found.id == answer_id, found.outcome == "whole")
-        # Through the writer: what was recorded before is there, committed or not.
+        # Through the writer: it includes earlier records that are not committed yet.
         row = await self.write(lambda connection: connection.execute(query).first())
         return None if row is None else StoredAnswer(*row)
 
@@ -161,14 +161,14 @@ class Storage:
             "completion_tokens": record.said.completion_tokens,
             "finish_reason": record.said.finish_reason,
         }
-        dealt: dict[str, str] | None = None
+        assignment: dict[str, str] | None = None
         is_shadow = False
         if place := record.place:
             person = {"experiment": place.experiment, "user": place.user, "variant": place.variant}
             row |= {**person, "shadow_of": place.shadow_of}
             is_shadow = place.shadow_of is not None
             if place.shares is not None:
-                dealt = {**person, "shares": json.dumps(place.shares, sort_keys=True)}
+                assignment = {**person, "shares": json.dumps(place.shares, sort_keys=True)}
 
         def work(connection: Connection) -> None:
             kept = {
@@ -176,8 +176,8 @@ class Storage:
                 "answer": self._redaction.text(record.said.answer),
             }
             connection.execute(insert_new(connection, tables.answers, row | kept))
-            if dealt is not None:
-                connection.execute(insert_new(connection, tables.users, dealt))
+            if assignment is not None:
+                connection.execute(insert_new(connection, tables.users, assignment))
 
         return work
 
@@ -199,7 +199,7 @@ class Storage:
 
 
 def salted_hash(salt: str, *parts: str) -> bytes:
-    """Return 32 bytes that tell nothing of the parts to whom does not have the salt."""
+    """Return 32 bytes that reveal nothing about the parts without the salt."""
     content = b"".join(
         len(part).to_bytes(8) + part for part in (text.encode(errors="replace") for text in parts)
     )
@@ -207,12 +207,12 @@ def salted_hash(salt: str, *parts: str) -> bytes:
 
 
 def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Return what inserts a row unless its key is there already."""
+    """Return an insert of a row that does nothing if its key exists."""
     return dialect_insert(connection, table).values(row).on_conflict_do_nothing()
 
 
 def dialect_insert(connection: Connection, table: Table) -> Any:  # noqa: ANN401  (one per dialect)
-    """Return an insert that knows what to do where the key is there already."""
+    """Return an insert that can handle existing keys."""
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
@@ -230,7 +230,7 @@ def _checked_url(given: str | None, default_path: Path) -> URL:
 
 def _no_database(found: object) -> ConfigError:
     return ConfigError(
-        "this is no address of a database",
+        "not the URL of a supported database",
         where="serve.storage.url",
         expected="sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME",
         found=found,
@@ -253,14 +253,14 @@ def _engine(url: URL) -> Engine:
     def set_up(connection: Any, _record: object) -> None:  # noqa: ANN401  (of any driver)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        # What is erased is overwritten, not only forgotten.
+        # Erased text is overwritten on disk.
         connection.execute("PRAGMA secure_delete = ON")
 
     return engine
 
 
 def _enroll(connection: Connection) -> str:
-    """Mark new tables with their version and a salt; return the salt.
+    """Write version and salt of new tables; return the salt.
 
     Raises:
         SchemaVersionError: They have another version.
@@ -270,7 +270,7 @@ def _enroll(connection: Connection) -> str:
     found = {row.name: row.value for row in connection.execute(select(tables.facts))}
     if found["version"] != str(tables.SCHEMA_VERSION):
         raise SchemaVersionError(
-            "another version of potstill has made this storage",
+            "the storage was created by another version of potstill",
             where="serve.storage.url",
             expected=f"tables of version {tables.SCHEMA_VERSION}",
             found=found["version"],
@@ -280,7 +280,7 @@ def _enroll(connection: Connection) -> str:
 
 @contextmanager
 def opened(config: StorageConfig, default_path: Path) -> Iterator[Storage]:
-    """Hold a storage open."""
+    """Open a storage for the duration of the context."""
     storage = Storage(config, default_path)
     try:
         yield storage

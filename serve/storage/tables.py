@@ -35,7 +35,7 @@ answers = Table(
     "answers",
     metadata,
     Column("number", Integer, primary_key=True, comment="In the order of arrival."),
-    Column("id", String, nullable=False, unique=True, comment="What clients know it by."),
+    Column("id", String, nullable=False, unique=True, comment="The id that clients get."),
     Column("created", Double, nullable=False),
     Column("model", String, nullable=False),
     Column("experiment", String),
@@ -48,8 +48,8 @@ answers = Table(
     Column("prompt_tokens", Integer, nullable=False),
     Column("completion_tokens", Integer, nullable=False),
     Column("finish_reason", String),
-    Column("shadow_of", String, comment="Id of the answer beside which it was made."),
-    Column("messages", Text, comment="JSON; null in shadows, and where texts are not kept."),
+    Column("shadow_of", String, comment="Id of the client's answer."),
+    Column("messages", Text, comment="JSON; null in shadows, and where texts are not stored."),
     Column("answer", Text),
     Index("answers_by_variant", "experiment", "variant", "outcome"),
     Index("answers_by_conversation", "conversation", "created"),
@@ -62,7 +62,7 @@ users = Table(
     metadata,
     Column("experiment", String, primary_key=True),
     Column("user", String, primary_key=True),
-    Column("variant", String, nullable=False, comment="To which they fell first."),
+    Column("variant", String, nullable=False, comment="The first one assigned."),
     Column("shares", String, nullable=False, comment="JSON: the variants' shares at that time."),
 )
 
@@ -100,7 +100,7 @@ batches = Table(
     Column("number", Integer, primary_key=True),
     Column("experiment", String, nullable=False),
     Column("judge", String, nullable=False),
-    Column("is_valid", Boolean, nullable=False, comment="Whether the judge passed its tests."),
+    Column("is_valid", Boolean, nullable=False, comment="Whether the judge passed its assay."),
     Column("created", Double, nullable=False),
 )
 

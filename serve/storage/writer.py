@@ -21,9 +21,9 @@ from potstill.errors import BackendUnavailableError
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000
-"""Jobs beyond it are refused: a database that hangs must not fill the memory."""
+"""Further jobs are refused: a hanging database must not fill the memory."""
 MAX_BATCH = 256
-"""Jobs in one transaction; more would make the first of them wait for nothing."""
+"""Jobs in one transaction; more would only delay the first of them."""
 
 Work = Callable[[Connection], Any]
 
@@ -38,8 +38,7 @@ class Writer:
     """The thread.
 
     Args:
-        chore: Work that is done at the start and then every so often.
-        chore_seconds: How often.
+        chore: Work to do at the start, and then every `chore_seconds`.
     """
 
     def __init__(self, engine: Engine, chore: Work, chore_seconds: float) -> None:
@@ -53,18 +52,18 @@ class Writer:
     def submit(self, work: Work) -> Future[Any]:
         """Return a future of what `work` returns; it fails when the work cannot be committed."""
         job = _Job(work, Future())
-        # What is running can no longer be cancelled: who stops waiting does not undo the work.
+        # A running future cannot be cancelled: a caller that stops waiting does not undo the work.
         job.done.set_running_or_notify_cancel()
         try:
             if self._is_closed:
                 raise queue.Full
             self._jobs.put_nowait(job)
         except queue.Full:
-            job.done.set_exception(BackendUnavailableError("the storage takes no more"))
+            job.done.set_exception(BackendUnavailableError("the storage is overloaded or closed"))
         return job.done
 
     def close(self) -> None:
-        """Do what waits, and stop."""
+        """Finish pending jobs, and stop."""
         self._is_closed = True
         self._jobs.put(None)
         self._thread.join()
@@ -81,7 +80,7 @@ class Writer:
             self._do(batch)
 
     def _next(self, patience_seconds: float) -> tuple[list[_Job], bool]:
-        """Return what waits, as soon as anything does, and whether it is the last."""
+        """Wait for jobs; return them, and whether they are the last."""
         batch: list[_Job] = []
         try:
             while len(batch) < MAX_BATCH:
@@ -95,7 +94,7 @@ class Writer:
         return batch, False
 
     def _do(self, batch: list[_Job]) -> None:
-        """Commit all jobs together; if that fails, each for itself, so that one spoils no other."""
+        """Commit all jobs together; if that fails, one by one, so that a bad job fails alone."""
         if not batch:
             return
         try:

@@ -44,25 +44,25 @@ async def complete(body: LlamaCompletionRequest, http: Request) -> Response:
 
 @router.post("/tokenize", response_model=Tokens, responses=FAILURES)
 async def tokenize(body: TokenizeRequest, http: Request) -> Response:
-    """Cut a text into tokens."""
+    """Return the tokens of a text."""
     local = _local(http, body.model)
     token_ids = await local.tokenize(
         body.content, add_special=body.add_special, parse_special=body.parse_special
     )
-    # Of megabytes this takes seconds: beside the event loop.
+    # Megabytes take seconds: beside the event loop.
     return await asyncio.to_thread(_shown, local, token_ids, with_pieces=body.with_pieces)
 
 
 @router.post("/detokenize", responses=FAILURES)
 async def detokenize(body: DetokenizeRequest, http: Request) -> dict[str, str]:
-    """Join tokens to a text."""
+    """Return the text of tokens."""
     local = _local(http, body.model)
     return {"content": await asyncio.to_thread(local.detokenize, body.tokens)}
 
 
 @router.post("/apply-template", responses=FAILURES)
 async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]:
-    """Show the prompt that a conversation becomes."""
+    """Return the prompt of a conversation."""
     local = _local(http, body.model)
     variables = body.chat_template_kwargs or {}
     return {"prompt": await local.rendered(body.messages, body.tools or [], variables)}
@@ -91,7 +91,7 @@ async def props(http: Request, model: str | None = None) -> JsonObject:
 
 @router.get("/slots", responses=FAILURES)
 async def slots(http: Request, model: str | None = None) -> list[JsonObject]:
-    """Show how many requests a model is answering; who is in which slot is nobody's business."""
+    """Return how many slots of a model are busy; nothing about the requests in them."""
     stats = _first_local(http, model).stats()
     return [
         {"id": number, "is_processing": number < stats.num_active}

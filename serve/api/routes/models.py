@@ -30,13 +30,13 @@ async def retrieve_model(name: str, http: Request) -> ModelCard:
 @router.get("/health", include_in_schema=False)
 @router.get("/v1/health", include_in_schema=False)
 async def healthz() -> dict[str, str]:
-    """Say that the process answers."""
+    """Report that the process responds."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "Some do not."}}, tags=["operation"])
+@router.get("/readyz", responses={503: {"description": "Some models do not."}}, tags=["operation"])
 async def readyz(http: Request) -> JSONResponse:
-    """Say whether every model takes requests."""
+    """Report whether every model accepts requests."""
     backends = serving_of(http).backends
     not_ready = [name for name, backend in backends.items() if not backend.is_ready]
     return JSONResponse({"not_ready": not_ready}, 503 if not_ready else 200)
@@ -44,7 +44,7 @@ async def readyz(http: Request) -> JSONResponse:
 
 @router.get("/metrics", response_class=Response, responses=FAILURES, tags=["operation"])
 async def metrics(http: Request) -> Response:
-    """Show what the server measures, in Prometheus's text format."""
+    """Return the metrics in Prometheus's text format."""
     return Response(
         generate_latest(serving_of(http).metrics.registry), media_type=CONTENT_TYPE_LATEST
     )

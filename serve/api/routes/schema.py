@@ -11,7 +11,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 }
 STREAM_OR: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The answer, or with `stream` its pieces as server-sent events.",
+        "description": "The answer, or with `stream` its chunks as server-sent events.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }

@@ -21,7 +21,7 @@ from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
 
 
 class Preparation:
-    """What one model's requests are made with."""
+    """Makes engine requests for one model."""
 
     def __init__(self, model: GgufModel, prompt: ChatPrompt) -> None:
         self._model = model
@@ -40,7 +40,7 @@ class Preparation:
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=top,
                 grammar=grammar,
-                tells_progress=bool(request.stream and request.return_progress and choice == 0),
+                reports_progress=bool(request.stream and request.return_progress and choice == 0),
             )
             for choice in range(request.n or 1)
         ]
@@ -80,7 +80,7 @@ class Preparation:
         ]
 
     def prompt_ids(self, prompt: str | Sequence[int | str]) -> list[int]:
-        """Tokenize a text, or the texts among token ids; control tokens' text is read as such.
+        """Tokenize a text, or the texts among token ids; control tokens are recognized in them.
 
         Raises:
             InvalidRequestError: The model does not have a token.
@@ -97,7 +97,7 @@ class Preparation:
         return token_ids
 
     def check_ids(self, token_ids: Sequence[int]) -> None:
-        """Refuse tokens the model does not have.
+        """Refuse tokens that the model does not have.
 
         Raises:
             InvalidRequestError: There is one.
@@ -168,7 +168,7 @@ def sampler_params(
 
 
 def dialogue_of(request: ChatRequest) -> Dialogue:
-    """Return what a chat's template renders."""
+    """Return the input of a chat template."""
     return Dialogue(
         messages_of(request.messages),
         tools_of(request.callable_tools),
@@ -178,7 +178,7 @@ def dialogue_of(request: ChatRequest) -> Dialogue:
 
 
 def messages_of(messages: Sequence[ChatMessage]) -> list[JsonObject]:
-    """Return messages as templates take them; a developer speaks as the system."""
+    """Return messages as templates expect them; developer messages become system messages."""
     given = []
     for message in messages:
         role = "system" if message.role == "developer" else message.role
@@ -194,12 +194,12 @@ def messages_of(messages: Sequence[ChatMessage]) -> list[JsonObject]:
 
 
 def tools_of(tools: Sequence[Tool]) -> list[JsonObject]:
-    """Return tools as templates take them."""
+    """Return tools as templates expect them."""
     return [tool.model_dump(exclude_none=True) for tool in tools]
 
 
 def _grammar(grammar: str | None, schema: JsonObject | None, *, exact: bool = True) -> str | None:
-    """Return the grammar of what is asked for; the schema {} is any object."""
+    """Return the requested grammar, if any; the schema {} allows any object."""
     if grammar is None and schema is None:
         return None
     if grammar is None:
@@ -210,5 +210,5 @@ def _grammar(grammar: str | None, schema: JsonObject | None, *, exact: bool = Tr
 
 def _text_logprobs(request: CompletionRequest) -> int | None:
     if request.logprobs is None and request.num_choices > (request.n or 1):
-        return 0  # to choose the best by
+        return 0  # needed to choose the best
     return request.logprobs

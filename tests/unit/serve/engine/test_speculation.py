@@ -85,7 +85,7 @@ def test_models_of_different_tokens_are_refused(tiny_model):
         def piece(self, _token_id: int) -> bytes:
             return b"?"
 
-    with pytest.raises(ConfigError, match="tokens of the model"):
+    with pytest.raises(ConfigError, match="vocabulary of the model"):
         Drafter(Other(), tiny_model, LIMITS, threads=1)
 
 

@@ -19,9 +19,9 @@ def test_a_cascade_may_be_a_variant():
 @pytest.mark.parametrize(
     ("cascades", "experiments", "match"),
     [
-        ({}, {"e": split()}, r"no model 'teacher'(.|\n)*serve\.experiments\.e"),
-        ({"c": CascadeConfig()}, {}, r"no model 'teacher'(.|\n)*serve\.cascades\.c"),
-        ({"student": CascadeConfig(teacher="other")}, {}, "'student' is taken"),
+        ({}, {"e": split()}, r"'teacher' is not served(.|\n)*serve\.experiments\.e"),
+        ({"c": CascadeConfig()}, {}, r"'teacher' is not served(.|\n)*serve\.cascades\.c"),
+        ({"student": CascadeConfig(teacher="other")}, {}, "'student' is used twice"),
     ],
 )
 def test_models_that_are_not_served_and_names_that_are_taken(cascades, experiments, match):
@@ -45,5 +45,5 @@ def test_a_split_that_means_nothing_is_refused(table):
 
 
 def test_a_rule_that_is_no_pattern_is_refused():
-    with pytest.raises(ValidationError, match="no regular expression"):
+    with pytest.raises(ValidationError, match="not a regular expression"):
         CascadeConfig(answer_pattern="(")

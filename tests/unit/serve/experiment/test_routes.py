@@ -59,7 +59,7 @@ def test_what_is_no_rating_is_refused(server, said):
 def test_an_answer_that_was_never_given_cannot_be_rated(server):
     response = rate(server, "chatcmpl-unknown", score=1)
     assert response.status_code == 404
-    assert "no whole answer" in response.json()["error"]["message"]
+    assert "no complete answer" in response.json()["error"]["message"]
 
 
 def test_ratings_of_both_sides_are_compared_and_a_user_counts_once(live, no_shadow):
