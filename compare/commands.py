@@ -21,6 +21,7 @@ from potstill.commands.options import (
     choice_of,
 )
 from potstill.errors import ConfigError
+from potstill.facts.comparison import ComparisonFacts
 from potstill.pipeline import STAGES, resolve, run_stage
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
@@ -104,8 +105,9 @@ def compare(
         *([] if prompts is None else [f"compare.prompts={json.dumps(str(prompts))}"]),
     ]
     choice = choice_of(preset, config, [*(overrides or ()), *given])
-    manifest = run_stage(STAGE, choice, RunDirectory(run_dir), force=force)
-    raise _exit_with(Outcome(manifest.facts["outcome"]))
+    run_directory = RunDirectory(run_dir)
+    run_stage(STAGE, choice, run_directory, force=force)
+    raise _exit_with(Outcome(run_directory.facts(ComparisonFacts).outcome))
 
 
 def _endpoint_overrides(side: str, given: str | None) -> list[str]:

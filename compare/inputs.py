@@ -15,9 +15,10 @@ from compare.config import CompareConfig
 from compare.judge_config import LikelihoodJudgeConfig, VotesJudgeConfig
 from compare.measurement.heldout import read_questions
 from potstill.errors import ConfigError
+from potstill.facts.base import StageName
 from potstill.files import sha256_file
 from potstill.manifest import manifest_sha256, read_manifest
-from potstill.rundir import RunDirectory, StageName
+from potstill.rundir import RunDirectory
 
 WHERE = {"prompts", "references_path", "sft_run"}
 """Settings that name a place, whose content counts."""

@@ -35,7 +35,7 @@ from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
 from compare.measurement.heldout import longest_first, prompt_lengths
 from compare.measurement.machine import describe_machine
-from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_evaluation
+from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_student
 from compare.measurement.served import Served, measure_served, prompts_read_otherwise
 from compare.measurement.untrained import untrained_file
 from compare.report.page import render_page
@@ -45,11 +45,13 @@ from compare.report.table import render_table
 from compare.verdict.decision import decide, judgment_rows
 from compare.verdict.examples import examples
 from compare.verdict.health import is_sound_so_far
-from compare.verdict.registration import Registration, register
+from compare.verdict.registration import register
+from potstill.facts.base import StageName
+from potstill.facts.comparison import ComparisonFacts, Registration
 from potstill.files import disk_errors, sha256_file, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
-from potstill.rundir import RunDirectory, StageName, StageSession
+from potstill.rundir import RunDirectory, StageSession
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
 from potstill.verdict.outcome import Plan
 
@@ -111,14 +113,14 @@ def _compare(
     questions = read_asked(config, run_directory)
     measured = JsonCache(session.scratch_dir)
     kept = measured if config.cache_dir is None else JsonCache(config.cache_dir.expanduser())
-    own_student = run.student_dir if run and run.has_own_tokenizer else None
+    own_student = run.student_dir if run and run.student.own_tokenizer else None
     lengths = prompt_lengths(questions, own_student)
     questions = [one for one in questions if one.prompt_id in lengths]
     serving = _serving(config, session, run, max(lengths.values()), open_endpoint)
 
     sides = _sides(config, run, session.scratch_dir)
     fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
-    sft = sft_evaluation(config.sft_run, run) if run and config.sft_run else None
+    sft = sft_student(config.sft_run, run) if run and config.sft_run else None
     served = _served(config, run, sides, measured, questions, serving)
 
     collection = Collection(
@@ -193,8 +195,8 @@ def _sides(config: CompareConfig, run: RunFiles | None, scratch_dir: Path) -> Si
         if side is not None:
             sides[role] = endpoint_of(side, config)
         elif run is not None and role != "known_worse":
-            file = run.recommended if role == "student" else run.reference
-            sides[role] = FileSide(str(file["name"]), run.sha256(file))
+            file = run.gguf.recommended_file if role == "student" else run.reference
+            sides[role] = FileSide(file.name, run.sha256(file))
     if run is not None and "known_worse" not in sides:
         path = untrained_file(run, scratch_dir)
         if path is not None:
@@ -270,12 +272,12 @@ def _finish(
     )
     return session.finish(
         rows=counts,
-        facts={
-            "recommended": report.recommended,
-            "reference": report.reference,
-            "outcome": verdict.outcome,
-            "registration": registration.model_dump(mode="json"),
-            "rows": [row.model_dump(mode="json") for row in report.rows],
-        },
+        facts=ComparisonFacts(
+            recommended=report.recommended,
+            reference=report.reference,
+            outcome=verdict.outcome.value,
+            registration=registration,
+            rows=tuple(report.rows),
+        ),
         stats={"completion_tokens": sum(answer.completion_tokens for answer in answers)},
     )

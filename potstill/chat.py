@@ -97,9 +97,9 @@ def user_slot_prefix(tokenizer: ChatTokenizer, system_prompt: str | None = None)
     return text.partition(marker)[0]
 
 
-def chat_template_sha256(template: str | None) -> str | None:
-    """Hash a chat template; None when the tokenizer has none."""
-    return None if template is None else sha256_bytes(template.encode())
+def chat_template_sha256(template: str) -> str:
+    """Hash a chat template."""
+    return sha256_bytes(template.encode())
 
 
 def tokenizer_sha256(checkpoint_dir: Path) -> str:

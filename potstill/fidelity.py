@@ -1,8 +1,8 @@
 """How close a student is to its teacher: the same figures, of the same definition, in every stage.
 
 In: conversations as rows of teacher and student. Out: means over tokens, with their standard
-errors. Knows nothing of engines: torch and llama.cpp both hand over plain numpy arrays, so all
-figures in a report are one and the same.
+errors. torch and llama.cpp both hand over numpy arrays, so that figures of checkpoints and of files
+are comparable.
 
 Shape legend: T tokens, K stored log-probabilities per token.
 """
@@ -10,8 +10,6 @@ Shape legend: T tokens, K stored log-probabilities per token.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from potstill.divergences import (
     kl_estimate_nats,
     kl_upper_bound_nats,
 )
+from potstill.facts.shared import Fidelity
 
 Floats = NDArray[np.float64]
 
@@ -34,71 +33,11 @@ NUM_CONFIDENCE_BINS = 15
 """Bins of the calibration error, as many as in Guo et al. 2017."""
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """Means over tokens, in nats where not a share; None where a figure cannot be known.
-
-    Standard errors take conversations, not tokens, as independent. All but nats per token and
-    calibration compare distributions over the same tokens, and are None for a student with others.
-    """
-
-    kl_nats: float | None
-    """Forward KL(teacher‖student) over the stored tokens and one for the rest: a lower bound."""
-    kl_standard_error: float | None
-    top1_agreement: float | None
-    """Share of places where the most probable token of both is the same."""
-    nats_per_token: float
-    """Negative log-probability that the student gives the teacher's tokens."""
-    num_tokens: int
-    kl_upper_bound_nats: float | None = None
-    """What forward KL is at most. Far above it, since the student may give next to no probability
-    to what the teacher was not asked about. None also where it is infinite."""
-    kl_estimate_nats: float | None = None
-    """Unbiased estimate of the full forward KL. None where `tokens_are_draws` does not hold."""
-    kl_estimate_standard_error: float | None = None
-    reverse_kl_nats: float | None = None
-    """Reverse KL(student‖teacher), a lower bound as for `kl_nats`. There is no upper one: a token
-    that is not stored may have no probability at all under the teacher."""
-    reverse_kl_standard_error: float | None = None
-    acceptance_lower_bound: float | None = None
-    """Share of the student's draws that a speculative decoder would accept for the teacher, which
-    is the overlap of both distributions."""
-    acceptance_upper_bound: float | None = None
-    acceptance_estimate: float | None = None
-    """Unbiased estimate of it. None where `tokens_are_draws` does not hold."""
-    acceptance_standard_error: float | None = None
-    """Of the estimate."""
-    top1_standard_error: float | None = None
-    nats_standard_error: float | None = None
-    calibration_error: float | None = None
-    """Expected calibration error: how far the student's confidence in its most probable token is
-    from how often that is the teacher's token. None in measurements that did not make it."""
-
-    @property
-    def loss_nats(self) -> float:
-        """The held-out loss, by which students are told better or worse: lower is better."""
-        return self.nats_per_token if self.kl_nats is None else self.kl_nats
-
-
-def tokens_are_draws(facts: Mapping[str, Any]) -> bool:
-    """Tell whether each token of a data set was drawn from the distribution that is stored for it.
-
-    Filters that look at what was said make it true only nearly; they are not looked at here.
-
-    Args:
-        facts: Those of the conversations' manifest.
-    """
-    return bool(
-        facts["generation_temperature"] == facts["generation_top_p"] == 1.0
-        and facts["num_kept_per_prompt"] == facts["num_sampled_per_prompt"]
-    )
-
-
 class FidelityMeter:
     """Gathers conversations one at a time and keeps sums only.
 
     Args:
-        drawn: Whether `tokens_are_draws`; without it nothing is estimated.
+        drawn: `ConversationsFacts.tokens_are_draws`; without it nothing is estimated.
     """
 
     def __init__(self, *, drawn: bool) -> None:

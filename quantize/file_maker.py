@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
+from potstill.facts.gguf import FileMix, FileTensors
 from potstill.files import replacing
 from potstill.processor import usable_threads
 from quantize.config import QuantizeConfig
@@ -42,8 +43,8 @@ class FileMaker:
         self._config = config
         self._dir = directory
 
-    def make(self, name: str, path: Path) -> dict[str, Any]:
-        """Make a file of a type or a size, and return the facts known before verification.
+    def make(self, name: str, path: Path) -> FileTensors:
+        """Make a file of a type or a size, and return the types of its tensors.
 
         Raises:
             ConversionError: The checkpoint cannot be converted, or llama.cpp fails.
@@ -61,7 +62,9 @@ class FileMaker:
         tensor_type = FILE_TYPES[file_type].tensor_type
         if explained := explain_fallbacks(path, tensor_type):
             logger.info("%s: %s", path.stem, explained)
-        return describe_tensors(path, tensor_type) | {"imatrix": imatrix_path is not None}
+        return describe_tensors(path, tensor_type).model_copy(
+            update={"imatrix": imatrix_path is not None}
+        )
 
     def uses_imatrix(self, name: str) -> bool:
         """Return whether a file is made with an importance matrix.
@@ -98,19 +101,19 @@ class FileMaker:
             write_record(record_path, path, {"num_tokens": calibration.num_tokens})
         return path
 
-    def _make_mix(self, name: str, path: Path) -> dict[str, Any]:
+    def _make_mix(self, name: str, path: Path) -> FileTensors:
         source, max_bytes = self._mix_source, self._model.mixes[name]
         refuse_too_small(source.base_path, max_bytes, path.stem)
         mix = choose_mix(self._costs, max_bytes)
         source.quantize(mix.types, mix.file_type, path)
-        return describe_tensors(path, None) | {
-            "imatrix": source.quantizes_with_imatrix,
-            "mix": {
-                "target_bytes": round(max_bytes),
-                "predicted_kl_nats": mix.predicted_kl_nats,
-                "types": mix.per_group(),
-            },
-        }
+        described = FileMix(
+            target_bytes=round(max_bytes),
+            predicted_kl_nats=mix.predicted_kl_nats,
+            types=mix.per_group(),
+        )
+        return describe_tensors(path, None).model_copy(
+            update={"imatrix": source.quantizes_with_imatrix, "mix": described}
+        )
 
     @cached_property
     def _mix_source(self) -> MixSource:

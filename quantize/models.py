@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
+from potstill.facts.student import StudentFacts
 from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.conversion.checkpoint import Checkpoint
@@ -90,13 +91,10 @@ class SourceModel:
 def source_models(
     config: QuantizeConfig,
     run_directory: RunDirectory,
-    student: dict[str, Any],
+    student: StudentFacts,
     scratch_dir: Path,
 ) -> list[SourceModel]:
     """Return the student, and the teacher if files of it are wanted.
-
-    Args:
-        student: Facts of the student's manifest.
 
     Raises:
         ConversionError: A model's architecture cannot become GGUF.
@@ -105,13 +103,14 @@ def source_models(
     """
     conversations_dir = run_directory.stage_dir("conversations")
     student_dir = run_directory.stage_dir("student")
-    own_tokenizer = bool(student.get("own_tokenizer"))
+    own_tokenizer = student.own_tokenizer
     held_out = student_held_out = read_held_out(conversations_dir, config.verification_tokens)
     if own_tokenizer:
         student_held_out = read_held_out(
             conversations_dir, config.verification_tokens, load_tokenizer(student_dir)
         )
-    aware_type = (student.get("quantization_aware") or {}).get("type")
+    aware = student.quantization_aware
+    aware_type = None if aware is None else cast(FileTypeName, aware.type)
     models = [
         SourceModel(
             role="student",
@@ -126,8 +125,8 @@ def source_models(
         )
     ]
     if config.teacher_types:
-        teacher_dir = find_checkpoint(student["teacher"]["path"])
-        refuse_other_checkpoint(teacher_dir, student["teacher"]["fingerprint"])
+        teacher_dir = find_checkpoint(student.teacher.path)
+        refuse_other_checkpoint(teacher_dir, student.teacher.fingerprint)
         models.append(
             SourceModel(
                 role="teacher",

@@ -1,4 +1,4 @@
-"""Hash and facts of each finished file while the stage works, as JSON in the scratch directory.
+"""Hash and figures of each finished file while the stage works, as JSON in the scratch directory.
 
 A file that has changed since its record was written has none.
 """
@@ -6,22 +6,21 @@ A file that has changed since its record was written has none.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from potstill.files import sha256_file, write_text_atomically
 
 
-def write_record(record_path: Path, path: Path, facts: Mapping[str, Any]) -> None:
+def write_record(record_path: Path, path: Path, known: dict[str, Any]) -> None:
     """Record that a file is complete and verified."""
-    record = {"sha256": sha256_file(path), "facts": dict(facts)}
+    record = {"sha256": sha256_file(path), "known": known}
     write_text_atomically(record_path, json.dumps(record))
 
 
 def read_record(record_path: Path, path: Path) -> dict[str, Any] | None:
-    """Return the facts of a file; None if it has no record or has changed since."""
+    """Return what is known of a file; None if it has no record or has changed since."""
     if not record_path.is_file() or not path.is_file():
         return None
     record = json.loads(record_path.read_text(encoding="utf-8"))
-    return dict(record["facts"]) if record["sha256"] == sha256_file(path) else None
+    return dict(record["known"]) if record["sha256"] == sha256_file(path) else None

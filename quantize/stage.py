@@ -9,14 +9,16 @@ run keeps files that are recorded and intact, and makes all others again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from potstill.errors import ManifestMismatchError
+from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.gguf import FileTensors, GgufFacts, GgufFile
+from potstill.facts.student import StudentFacts
 from potstill.files import disk_errors, write_text_atomically
-from potstill.manifest import Manifest, read_manifest
+from potstill.manifest import Manifest
 from potstill.processor import usable_threads
 from potstill.progress import Progress, append_metrics, track
 from potstill.rundir import RunDirectory, StageSession
@@ -48,8 +50,8 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
     if session.finished:
         return session.finished
     conversations_dir = run_directory.stage_dir("conversations")
-    student = read_manifest(run_directory.stage_dir("student")).facts
-    _refuse_other_tokens(student, read_manifest(conversations_dir).facts, run_directory)
+    student = run_directory.facts(StudentFacts)
+    _refuse_other_tokens(student, run_directory.facts(ConversationsFacts), run_directory)
     with disk_errors("making GGUF files", session.dir):
         session.scratch_dir.mkdir(exist_ok=True)
         models = source_models(config, run_directory, student, session.scratch_dir)
@@ -58,40 +60,42 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
         num_files = sum(len(model.file_names) for model in models)
         with track("GGUF files", num_files, "files") as progress:
             for model in models:
-                for facts in _make_files(model, config, session, progress):
-                    append_metrics(run_directory.metrics_path, "gguf", **_figures(facts))
-                    files.append(facts)
+                for file in _make_files(model, config, session, progress):
+                    append_metrics(run_directory.metrics_path, "gguf", **_figures(file))
+                    files.append(file)
         files = mark_pareto_fronts(files)
         recommended = _recommend(files, config)
-        draw_quality(files, recommended["name"], session.dir / PLOT_NAME)
-        card = write_card(files, recommended["name"], student, conversations_dir, num_tokens)
+        draw_quality(files, recommended.name, session.dir / PLOT_NAME)
+        card = write_card(files, recommended.name, student, conversations_dir, num_tokens)
         write_text_atomically(session.dir / "README.md", card)
-        write_text_atomically(session.dir / "Modelfile", _modelfile(models[0], recommended["file"]))
+        write_text_atomically(session.dir / "Modelfile", _modelfile(models[0], recommended.file))
     return session.finish(
-        facts={
-            "files": files,
-            "recommended": recommended["name"],
-            "tokenizer_sha256": student["tokenizer_sha256"],
-            "chat_template_sha256": student["chat_template_sha256"],
-        },
+        facts=GgufFacts(
+            files=tuple(files),
+            recommended=recommended.name,
+            tokenizer_sha256=student.tokenizer_sha256,
+            chat_template_sha256=student.chat_template_sha256,
+        ),
         stats={"verification_tokens": num_tokens},
     )
 
 
 def _make_files(
     model: SourceModel, config: QuantizeConfig, session: StageSession, progress: Progress
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[GgufFile]:
     maker = FileMaker(model, config, session.dir)
     for name in model.file_names:
         path = session.dir / f"{model.role}-{name}.gguf"
         record_path = session.scratch_dir / f"{path.stem}.json"
-        facts = read_record(record_path, path)
-        if facts is None:
-            made = maker.make(name, path)
-            facts = _verify(model, name, path, config) | made
-            write_record(record_path, path, facts)
-        progress.advance(note=f"{path.stem}: KL {facts['kl_to_checkpoint_nats']:.5f} nats")
-        yield facts
+        known = read_record(record_path, path)
+        if known is None:
+            tensors = maker.make(name, path)
+            file = _verify(model, name, path, config, tensors)
+            write_record(record_path, path, file.model_dump(mode="json"))
+        else:
+            file = GgufFile.model_validate(known)
+        progress.advance(note=f"{path.stem}: KL {file.kl_to_checkpoint_nats:.5f} nats")
+        yield file
     if any(map(maker.uses_imatrix, model.file_names)):
         maker.provide_imatrix()
     for leftover in session.scratch_dir.glob(f"{model.role}-*"):
@@ -99,7 +103,9 @@ def _make_files(
             leftover.unlink()
 
 
-def _verify(model: SourceModel, name: str, path: Path, config: QuantizeConfig) -> dict[str, Any]:
+def _verify(
+    model: SourceModel, name: str, path: Path, config: QuantizeConfig, tensors: FileTensors
+) -> GgufFile:
     is_mix = name in model.mixes
     bound = (
         bound_of_bits(bits_per_weight(path))
@@ -115,27 +121,30 @@ def _verify(model: SourceModel, name: str, path: Path, config: QuantizeConfig) -
         kl_bound_nats=bound,
         num_threads=usable_threads(config.num_threads),
     )
-    return {
-        "name": path.stem,
-        "file": path.name,
-        "role": model.role,
-        "type": name,
-        "bytes": path.stat().st_size,
-        **asdict(measurement),
-        "kl_bound_nats": bound,
-    }
+    return GgufFile(
+        name=path.stem,
+        file=path.name,
+        role=model.role,
+        type=name,
+        bytes=path.stat().st_size,
+        kl_bound_nats=bound,
+        on_pareto_front=False,
+        **measurement.model_dump(),
+        **tensors.model_dump(),
+    )
 
 
-def _figures(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _figures(file: GgufFile) -> dict[str, Any]:
     """Return the scalar facts; lists and tables are in the manifest only."""
-    return {name: value for name, value in facts.items() if not isinstance(value, dict | list)}
+    left_out = {"tensor_types", "fallbacks", "mix", "on_pareto_front"}
+    return file.model_dump(exclude=left_out, exclude_none=True)
 
 
-def _recommend(files: list[dict[str, Any]], config: QuantizeConfig) -> dict[str, Any]:
+def _recommend(files: list[GgufFile], config: QuantizeConfig) -> GgufFile:
     """Return the configured file of the student, or the smallest: all have passed their bounds."""
-    students = [file for file in files if file["role"] == "student"]
-    chosen = [file for file in students if config.recommended in (None, file["type"])]
-    return min(chosen, key=lambda file: int(file["bytes"]))
+    students = [file for file in files if file.role == "student"]
+    chosen = [file for file in students if config.recommended in (None, file.type)]
+    return min(chosen, key=lambda file: file.bytes)
 
 
 def _modelfile(model: SourceModel, file_name: str) -> str:
@@ -145,16 +154,16 @@ def _modelfile(model: SourceModel, file_name: str) -> str:
 
 
 def _refuse_other_tokens(
-    student: dict[str, Any], conversations: dict[str, Any], run_directory: RunDirectory
+    student: StudentFacts, conversations: ConversationsFacts, run_directory: RunDirectory
 ) -> None:
-    if student.get("own_tokenizer"):
+    if student.own_tokenizer:
         return
     for key in ("tokenizer_sha256", "chat_template_sha256"):
-        if student[key] != conversations[key]:
+        if getattr(student, key) != getattr(conversations, key):
             raise ManifestMismatchError(
                 f"student and conversations have different values of {key}",
                 where=run_directory.root,
-                expected=conversations[key],
-                found=student[key],
+                expected=getattr(conversations, key),
+                found=getattr(student, key),
                 hint="train the student again from these conversations with --force",
             )

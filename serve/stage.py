@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from potstill.config import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError, ConfigError
+from potstill.facts.gguf import GgufFacts
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from serve.api.app import AppLimits, create_app
@@ -59,7 +60,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             experiment's or a cascade's model is not served.
     """
     manifest = run_directory.require("gguf")
-    paths = model_paths(config, manifest, run_directory.stage_dir("gguf"))
+    paths = model_paths(config, run_directory.facts(GgufFacts), run_directory.stage_dir("gguf"))
     models = [*paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
@@ -98,19 +99,16 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     return manifest
 
 
-def model_paths(config: ServeConfig, manifest: Manifest, gguf_dir: Path) -> dict[str, Path]:
+def model_paths(config: ServeConfig, facts: GgufFacts, gguf_dir: Path) -> dict[str, Path]:
     """Find the file behind every model name, in the order of the configuration.
 
     Raises:
         ConfigError: A name is neither an alias nor a file of the gguf stage.
     """
-    files: dict[str, Path] = {
-        file["name"]: gguf_dir / file["file"] for file in manifest.facts["files"]
-    }
-    aliases = {"student": files[manifest.facts["recommended"]]}
-    teachers = [file["name"] for file in manifest.facts["files"] if file["role"] == "teacher"]
-    if teachers:
-        aliases["teacher"] = files[teachers[0]]
+    files = {file.name: gguf_dir / file.file for file in facts.files}
+    aliases = {"student": files[facts.recommended]}
+    if facts.teacher_files:
+        aliases["teacher"] = files[facts.teacher_files[0].name]
     known = aliases | files
     for name in config.models:
         if name not in known:

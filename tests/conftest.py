@@ -22,6 +22,7 @@ from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, FinishReason, Message, Prompt, Split, Turn, turn_positions
 from potstill.tables import conversations_to_table, write_table
+from tests.fixtures.facts import conversations_facts, teacher_identity
 
 # What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -145,30 +146,18 @@ def finish_conversations() -> Callable[..., Manifest]:
         session = run_directory.open_stage("conversations", {})
         _write_conversations(session.dir, conversations)
         return session.finish(
-            facts={
-                "teacher": {
-                    "model": "tiny",
-                    "path": str(teacher_dir),
-                    "num_parameters": count_parameters(teacher_dir),
-                    "dtype": "float32",
-                    "fingerprint": checkpoint_fingerprint(teacher_dir),
-                },
-                "tokenizer_sha256": tokenizer_sha256(teacher_dir),
-                "chat_template_sha256": chat_template_sha256(template),
-                "vocab_size": VOCAB_SIZE,
-                "logprobs_mode": "raw_logprobs",
-                "top_logprobs": TOP_LOGPROBS,
-                "top_mass": 1.0,
-                "min_probability": 0.0,
-                "generation_temperature": 1.0,
-                "generation_top_p": 1.0,
-                "turns": "single",
-                "num_sampled_per_prompt": 1,
-                "num_kept_per_prompt": 1,
-                "num_failed": 0,
-                "num_dropped": 0,
-                "num_conversations": counts,
-            }
+            facts=conversations_facts(
+                teacher=teacher_identity(
+                    path=str(teacher_dir),
+                    num_parameters=count_parameters(teacher_dir),
+                    fingerprint=checkpoint_fingerprint(teacher_dir),
+                ),
+                tokenizer_sha256=tokenizer_sha256(teacher_dir),
+                chat_template_sha256=chat_template_sha256(template),
+                vocab_size=VOCAB_SIZE,
+                top_logprobs=TOP_LOGPROBS,
+                num_conversations=counts,
+            )
         )
 
     return finish

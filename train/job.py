@@ -36,7 +36,7 @@ class Job(BaseModel):
     conversations_dir: Path
     pad_token_id: int
     tokens_are_draws: bool
-    """`potstill.fidelity.tokens_are_draws` of the conversations."""
+    """`ConversationsFacts.tokens_are_draws`."""
     metrics_path: Path
     generations_path: Path
     tensorboard_dir: Path

@@ -7,7 +7,6 @@ went. Training itself may run in other processes: this one owns the run director
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -17,9 +16,10 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from potstill.chat import tokenizer_sha256
+from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.errors import TrainingError
-from potstill.fidelity import Fidelity, tokens_are_draws
+from potstill.facts.shared import Fidelity
+from potstill.facts.student import Evaluation, QuantizationAware, StudentFacts
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
@@ -105,7 +105,7 @@ def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentP
     if config.quantization_aware is not None:  # refuse now what would be refused after training
         Quantization.of(model, config.quantization_aware.type, config.save_dtype)
     untrained = _measure(config, data, model, "measuring the untrained student")
-    start = {"plan": plan.model_dump(mode="json"), "untrained": dataclasses.asdict(untrained)}
+    start = {"plan": plan.model_dump(mode="json"), "untrained": untrained.model_dump()}
     write_text(json.dumps(start), path)
     return plan, untrained
 
@@ -124,7 +124,7 @@ def _job(
         tokenizer_dir=data.tokenizer_dir,
         conversations_dir=run_directory.stage_dir("conversations").absolute(),
         pad_token_id=data.collator.pad_token_id,
-        tokens_are_draws=tokens_are_draws(data.facts),
+        tokens_are_draws=data.facts.tokens_are_draws,
         metrics_path=run_directory.metrics_path.absolute(),
         generations_path=(session.dir / GENERATIONS_NAME).absolute(),
         tensorboard_dir=run_directory.tensorboard_dir.absolute(),
@@ -161,7 +161,7 @@ def _measure_once(
         return Fidelity(**json.loads(path.read_text(encoding="utf-8")))
     model = trained_student(job, scratch_dir, phase, _probe(job.config, data)).to(_device())
     measured = _measure(job.config, data, model, "measuring the student so far", aware)
-    write_text(json.dumps(dataclasses.asdict(measured)), path)
+    write_text(json.dumps(measured.model_dump()), path)
     return measured
 
 
@@ -184,7 +184,7 @@ def _measure(
             max_conversations=config.evaluation.max_conversations,
             batch_size=config.batch_size,
             label=label,
-            drawn=tokens_are_draws(data.facts),
+            drawn=data.facts.tokens_are_draws,
         )
 
 
@@ -199,36 +199,31 @@ def _facts(
     plan: StudentPlan,
     student: Any,  # noqa: ANN401  (untyped library)
     measured: dict[str, Fidelity],
-) -> dict[str, Any]:
-    return {
-        "teacher": data.facts["teacher"],
-        **data.tokenizer_facts,
-        "vocab_size": student.get_input_embeddings().weight.shape[0],
-        "num_parameters": student.num_parameters(),
-        "num_layers": student.config.get_text_config().num_hidden_layers,
-        "intermediate_size": getattr(student.config.get_text_config(), "intermediate_size", None),
-        "method": config.method,
-        "removed_layers": list(plan.removed_layers),
-        "pruned": bool(plan.removed_layers or plan.kept_neurons),
-        "improved": measured["trained"].loss_nats < measured["untrained"].loss_nats,
-        **_aware_facts(config, measured),
-        "evaluation": {
-            "split": "test",
-            **{name: dataclasses.asdict(fidelity) for name, fidelity in measured.items()},
-        },
-    }
-
-
-def _aware_facts(config: TrainConfig, measured: dict[str, Fidelity]) -> dict[str, Any]:
-    """Return which type of file the student is good as, and how far it was from that before."""
-    if config.quantization_aware is None:
-        return {}
-    facts = {
-        "type": config.quantization_aware.type,
-        "kl_nats_plain": measured[PLAIN].kl_nats,
-        "kl_nats_aware": measured[AWARE].kl_nats,
-    }
-    return {"quantization_aware": facts}
+) -> StudentFacts:
+    text_config = student.config.get_text_config()
+    aware = config.quantization_aware
+    return StudentFacts(
+        teacher=data.facts.teacher,
+        tokenizer_sha256=tokenizer_sha256(data.tokenizer_dir),
+        chat_template_sha256=chat_template_sha256(data.tokenizer.chat_template),
+        own_tokenizer=data.has_own_tokenizer,
+        vocab_size=student.get_input_embeddings().weight.shape[0],
+        num_parameters=student.num_parameters(),
+        num_layers=text_config.num_hidden_layers,
+        intermediate_size=getattr(text_config, "intermediate_size", None),
+        method=config.method,
+        removed_layers=plan.removed_layers,
+        pruned=bool(plan.removed_layers or plan.kept_neurons),
+        improved=measured["trained"].loss_nats < measured["untrained"].loss_nats,
+        quantization_aware=None
+        if aware is None
+        else QuantizationAware(
+            type=aware.type,
+            kl_nats_plain=measured[PLAIN].kl_nats,
+            kl_nats_aware=measured[AWARE].kl_nats,
+        ),
+        evaluation=Evaluation.model_validate(measured),
+    )
 
 
 def _stats(outcomes: dict[Phase, Outcome], data: Data) -> dict[str, float]:

@@ -31,6 +31,7 @@ from _workload import configuration, prepare, rendered, resident_bytes, write_pr
 from generate.config import GenerateConfig
 from generate.dataset.stage import make_dataset
 from generate.sampling.stage import finish_samples, make_parts, open_samples
+from potstill.facts.samples import SignalStats
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 
@@ -74,7 +75,7 @@ class Bench:
         make_parts(self._config, self.teacher, copy, session)
         samples = finish_samples(self._config, self.teacher, session, copy)
         make_dataset(self._config, copy)
-        return int(samples.stats["completion_tokens"])
+        return samples.stats_as(SignalStats).completion_tokens
 
     def _generate(self, **options: Any) -> list[Any]:  # noqa: ANN401
         from vllm import SamplingParams

@@ -18,7 +18,6 @@ import os
 import re
 import subprocess
 import tempfile
-from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -200,7 +199,11 @@ class Bench:
             num_threads=NUM_THREADS,
         )
         peer = figures_of(perplexity(theirs, self.peer_base, "--kl-divergence"))
-        return {"ours": asdict(measured), "theirs": peer, "tensors": same_tensors(ours, theirs)}
+        return {
+            "ours": measured.model_dump(),
+            "theirs": peer,
+            "tensors": same_tensors(ours, theirs),
+        }
 
 
 def report(name: str, result: dict[str, Any]) -> None:

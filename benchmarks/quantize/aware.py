@@ -23,8 +23,8 @@ from typing import Any
 from compare.measurement.fidelity import measure_fidelity
 from compare.measurement.heldout import read_held_out
 from potstill.config import read_preset
-from potstill.fidelity import Fidelity, tokens_are_draws
-from potstill.manifest import read_manifest
+from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.shared import Fidelity
 from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.stage import run as quantize
@@ -57,7 +57,7 @@ def main() -> None:
         trained = _files(source, work / "aware", start_dir, options.type, aware)
         conversations_dir = source.stage_dir("conversations")
         held_out = read_held_out(conversations_dir, options.conversations)
-        drawn = tokens_are_draws(read_manifest(conversations_dir).facts)
+        drawn = source.facts(ConversationsFacts).tokens_are_draws
         measured = {
             name: measure_fidelity(path, held_out, None, lambda: None, drawn=drawn)
             for name, path in {
@@ -72,7 +72,7 @@ def main() -> None:
 def _start(source: RunDirectory, student: str, work: Path) -> Path:
     """Return the checkpoint that the comparison starts from."""
     if student == "teacher":
-        return Path(read_manifest(source.stage_dir("conversations")).facts["teacher"]["path"])
+        return Path(source.facts(ConversationsFacts).teacher.path)
     if source.is_finished("student"):
         return source.stage_dir("student")
     run_directory = _copy(source, work / "start")

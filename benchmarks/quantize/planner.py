@@ -22,21 +22,21 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from generate.teachers.config import TeacherConfig
 from generate.teachers.embedded import embedded_checkpoint
 from potstill.checkpoints import count_parameters
-from potstill.manifest import read_manifest
+from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.gguf import GgufFacts, GgufFile
 from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.stage import run
+from tests.fixtures.facts import student_facts, taken_from
 
 BLOCK = 32
 LEVELS = {True: 255, False: 15}
 """Steps of a block's grid in the embedded file: of the embedding (Q8_0), of the rest (Q4_1)."""
 TOKENS = ("imatrix_tokens", "mix_tokens", "verification_tokens")
-PINNED = ("teacher", "tokenizer_sha256", "chat_template_sha256")
 
 
 def move_off_the_grid(directory: Path) -> None:
@@ -63,40 +63,32 @@ def run_of(checkpoint_dir: Path, source: RunDirectory, root: Path) -> RunDirecto
     made = RunDirectory(root)
     conversations_dir = source.stage_dir("conversations")
     shutil.copytree(conversations_dir, made.stage_dir("conversations"))
-    facts = read_manifest(conversations_dir).facts
     session = made.open_stage("student", {}, inputs=("conversations",))
     for path in checkpoint_dir.iterdir():
         if path.is_file() and path.name != "manifest.json":
             shutil.copy(path, session.dir)
-    fidelity = {"kl_nats": 0.0, "top1_agreement": 1.0}
-    session.finish(
-        facts={name: facts[name] for name in PINNED}
-        | {
-            "num_parameters": count_parameters(checkpoint_dir),
-            "num_layers": 0,
-            "method": "benchmark",
-            "evaluation": {"split": "test", "untrained": fidelity, "trained": fidelity},
-        }
-    )
+    known = taken_from(source.facts(ConversationsFacts))
+    session.finish(facts=student_facts(**known, num_parameters=count_parameters(checkpoint_dir)))
     return made
 
 
-def files_of(run_directory: RunDirectory, **settings: object) -> list[dict[str, Any]]:
+def files_of(run_directory: RunDirectory, **settings: object) -> tuple[GgufFile, ...]:
     """Make and measure files, and keep only their facts."""
     config = QuantizeConfig.model_validate({"teacher_types": ()} | settings)
     started = time.monotonic()
-    files: list[dict[str, Any]] = run(config, run_directory).facts["files"]
-    print(f"{', '.join(file['type'] for file in files)}: {time.monotonic() - started:.0f} s")
+    run(config, run_directory)
+    files = run_directory.facts(GgufFacts).files
+    print(f"{', '.join(file.type for file in files)}: {time.monotonic() - started:.0f} s")
     shutil.rmtree(run_directory.stage_dir("gguf"))
     return files
 
 
-def report(name: str, file: dict[str, Any], stock: dict[str, Any]) -> None:
+def report(name: str, file: GgufFile, stock: GgufFile) -> None:
     """Print a line on a file."""
-    kl, error = file["kl_to_checkpoint_nats"], file["kl_standard_error_nats"]
+    kl, error = file.kl_to_checkpoint_nats, file.kl_standard_error_nats
     print(
-        f"{name:22} {file['bytes'] / 1e6:8.2f} MB {file['bits_per_weight']:6.2f} bits  "
-        f"KL {kl:.4f} ± {error:.4f}  {kl / stock['kl_to_checkpoint_nats']:5.2f} of plain Q4_K_M's"
+        f"{name:22} {file.bytes / 1e6:8.2f} MB {file.bits_per_weight:6.2f} bits  "
+        f"KL {kl:.4f} ± {error:.4f}  {kl / stock.kl_to_checkpoint_nats:5.2f} of plain Q4_K_M's"
     )
 
 
@@ -124,17 +116,17 @@ def main() -> None:
             checkpoint_dir = moved_dir
         run_directory = run_of(checkpoint_dir, RunDirectory(arguments.run), Path(name) / "run")
         (stock,) = files_of(run_directory, types=("Q4_K_M",), imatrix="never", **tokens)
-        size = math.floor(stock["bytes"] / 1e4) / 100
+        size = math.floor(stock.bytes / 1e4) / 100
         sizes = (size, *arguments.megabytes)
         made = files_of(run_directory, types=arguments.types, target_megabytes=sizes, **tokens)
     report("Q4_K_M", stock, stock)
     for file in made:
-        label = "mix" if "mix" in file else "+ imatrix" if file["imatrix"] else ""
-        report(f"{file['type']} {label}", file, stock)
+        label = "mix" if file.mix else "+ imatrix" if file.imatrix else ""
+        report(f"{file.type} {label}", file, stock)
     for file in made:
-        if "mix" in file:
-            print(f"{file['type']}: predicted KL {file['mix']['predicted_kl_nats']:.4f}")
-            for group, types in file["mix"]["types"].items():
+        if file.mix:
+            print(f"{file.type}: predicted KL {file.mix.predicted_kl_nats:.4f}")
+            for group, types in file.mix.types.items():
                 print(f"  {group:12} {', '.join(f'{n} {one}' for one, n in types.items())}")
 
 

@@ -24,6 +24,7 @@ from compare.answers.endpoint import free_port
 from generate.teachers.embedded import GGUF_NAME, PACKAGE
 from potstill.processes import end_with_parent
 from potstill.rundir import RunDirectory
+from tests.fixtures.facts import gguf_facts, gguf_file
 
 MODEL = "student"
 NUM_THREADS = len(os.sched_getaffinity(0))
@@ -66,8 +67,8 @@ def run_of(gguf_path: Path, root: Path) -> Path:
     run_directory = RunDirectory(root)
     session = run_directory.open_stage("gguf", {})
     (session.dir / gguf_path.name).symlink_to(gguf_path.resolve())
-    file = {"name": gguf_path.stem, "file": gguf_path.name, "role": "student"}
-    session.finish(facts={"files": [file], "recommended": gguf_path.stem})
+    file = gguf_file(gguf_path.stem, file=gguf_path.name, role="student")
+    session.finish(facts=gguf_facts(file))
     return root
 
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from potstill.config import read_preset
-from potstill.fidelity import tokens_are_draws
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.inputs import load_data
@@ -51,7 +50,7 @@ def prepare_job(config: TrainConfig, run_directory: RunDirectory, scratch_dir: P
         tokenizer_dir=data.tokenizer_dir,
         conversations_dir=run_directory.stage_dir("conversations").absolute(),
         pad_token_id=data.collator.pad_token_id,
-        tokens_are_draws=tokens_are_draws(data.facts),
+        tokens_are_draws=data.facts.tokens_are_draws,
         metrics_path=scratch_dir / "metrics.jsonl",
         generations_path=scratch_dir / "generations.jsonl",
         tensorboard_dir=scratch_dir / "tensorboard",

@@ -24,7 +24,9 @@ from matplotlib import pyplot as plt
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from potstill.manifest import Manifest, read_manifest
+from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.shared import Fidelity
+from potstill.facts.student import StudentFacts
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
@@ -53,7 +55,7 @@ class Row:
     """What is told of a student."""
 
     label: str
-    fidelity: dict[str, float]
+    fidelity: Fidelity
     rouge: float
     rouge_error: float
 
@@ -94,28 +96,27 @@ def settings(kd: dict[str, Any], steps: int) -> TrainConfig:
 
 def rows(run_directory: RunDirectory, root: Path, labels: list[str], given: Any) -> list[Row]:  # noqa: ANN401
     """Train one student after another and measure each."""
-    teacher_dir = Path(
-        read_manifest(run_directory.stage_dir("conversations")).facts["teacher"]["path"]
-    )
+    teacher_dir = Path(run_directory.facts(ConversationsFacts).teacher.path)
     wanted = answers(teacher_dir, run_directory, root / "teacher", given.answers)
     found: list[Row] = []
     for label in labels:
         copy = copy_of(run_directory, root / label.replace(" ", "-"))
-        manifest = run(settings(LOSSES[label], given.steps), copy)
-        measured = manifest.facts["evaluation"]
+        run(settings(LOSSES[label], given.steps), copy)
+        student = copy.facts(StudentFacts)
+        measured = student.evaluation
         if not found:
-            checkpoint_dir = untrained(manifest, teacher_dir, root / "untrained" / "student")
+            checkpoint_dir = untrained(student, teacher_dir, root / "untrained" / "student")
             said = answers(checkpoint_dir, copy, root / "untrained", given.answers)
-            found.append(Row("untrained", measured["untrained"], *rouge(said, wanted)))
+            found.append(Row("untrained", measured.untrained, *rouge(said, wanted)))
         said = answers(copy.stage_dir("student"), copy, copy.root, given.answers)
-        found.append(Row(label, measured["trained"], *rouge(said, wanted)))
+        found.append(Row(label, measured.trained, *rouge(said, wanted)))
     return found
 
 
-def untrained(manifest: Manifest, teacher_dir: Path, directory: Path) -> Path:
+def untrained(student: StudentFacts, teacher_dir: Path, directory: Path) -> Path:
     """Return a checkpoint of the teacher without the layers that the students lack."""
     model = AutoModelForCausalLM.from_pretrained(teacher_dir, dtype=torch.float32)
-    removed = manifest.facts["removed_layers"]
+    removed = student.removed_layers
     keep_layers(model, [one for one in range(model.config.num_hidden_layers) if one not in removed])
     model.save_pretrained(directory)
     AutoTokenizer.from_pretrained(teacher_dir).save_pretrained(directory)
@@ -132,10 +133,10 @@ def table(found: list[Row]) -> str:
     for row in found:
         one = row.fidelity
         lines.append(
-            f"| {row.label} | {one['kl_nats']:.3f} ± {one['kl_standard_error']:.3f} "
-            f"| {one['kl_estimate_nats']:.3f} ± {one['kl_estimate_standard_error']:.3f} "
-            f"| {one['top1_agreement']:.1%} | {one['acceptance_estimate']:.1%} "
-            f"| {one['nats_per_token']:.3f} | {one['calibration_error']:.3f} "
+            f"| {row.label} | {one.kl_nats:.3f} ± {one.kl_standard_error:.3f} "
+            f"| {one.kl_estimate_nats:.3f} ± {one.kl_estimate_standard_error:.3f} "
+            f"| {one.top1_agreement:.1%} | {one.acceptance_estimate:.1%} "
+            f"| {one.nats_per_token:.3f} | {one.calibration_error:.3f} "
             f"| {row.rouge:.3f} ± {row.rouge_error:.3f} |"
         )
     return "\n".join(lines)

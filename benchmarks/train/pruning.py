@@ -19,7 +19,6 @@ import torch
 from _runs import DEFAULT_RUN, conversations
 
 from potstill.checkpoints import ModelShape
-from potstill.fidelity import tokens_are_draws
 from train.config import TrainConfig
 from train.data.inputs import load_data
 from train.evaluation.fidelity import measure_fidelity
@@ -67,7 +66,7 @@ def main() -> None:
                 max_conversations=config.evaluation.max_conversations,
                 batch_size=BATCH_SIZE,
                 label=name,
-                drawn=tokens_are_draws(data.facts),
+                drawn=data.facts.tokens_are_draws,
             )
             shape = model.config.get_text_config()
             print(

@@ -21,6 +21,7 @@ from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
 from compare.verdict.results import EQUAL, ScaleName
 from potstill.errors import ArtifactError, ConfigError
+from potstill.facts.comparison import ComparisonFacts
 from potstill.llama.context import measuring
 from potstill.progress import track
 from potstill.rundir import RunDirectory
@@ -96,18 +97,18 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
         ArtifactError: The comparison is missing, has no judged pairs, or too few.
         ConfigError: It was made on prompts whose tokens the run does not have.
     """
-    manifest = run_directory.require("comparison")
+    run_directory.require("comparison")
     directory = run_directory.stage_dir("comparison")
     report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     run = read_run(run_directory, config.max_conversations)
-    if run.has_own_tokenizer or config.student is not None or config.prompts is not None:
+    if run.student.own_tokenizer or config.student is not None or config.prompts is not None:
         raise ConfigError(
             "the student's confidence cannot be reckoned",
             where="compare",
             expected="the run's own student, with the teacher's tokens, on the run's own prompts",
         )
     judge = report["verdict"]["decided_by"]
-    if judge is None or manifest.facts["outcome"] == "INVALID_JUDGE":
+    if judge is None or run_directory.facts(ComparisonFacts).outcome == "INVALID_JUDGE":
         raise ArtifactError(
             "no judge that can be believed has spoken",
             where=directory,
@@ -168,7 +169,9 @@ def _confidences(
     found = {}
     with (
         track("reckoning the student's confidence", len(answers), "answers") as progress,
-        measuring(run.path(run.recommended), longest + SPARE_TOKENS, num_threads) as context,
+        measuring(
+            run.path(run.gguf.recommended_file), longest + SPARE_TOKENS, num_threads
+        ) as context,
     ):
         for row in answers:
             ids = answer_ids(context.model, row["answer"], finished=row["finish_reason"] == "stop")

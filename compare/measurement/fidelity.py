@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.errors import ManifestMismatchError
-from potstill.fidelity import Fidelity, FidelityMeter
+from potstill.facts.shared import Fidelity
+from potstill.fidelity import FidelityMeter
 from potstill.llama.context import Context, log_softmax, measuring
 from potstill.schema import Conversation
 
@@ -37,7 +38,7 @@ def measure_fidelity(
         held_out: Conversations with the teacher's signal.
         num_threads: CPU threads; None takes as many as the process may use.
         on_conversation: Called after each one.
-        drawn: Whether `potstill.fidelity.tokens_are_draws` of the conversations' facts.
+        drawn: `ConversationsFacts.tokens_are_draws`.
 
     Raises:
         ArtifactError: llama.cpp cannot load the file.

@@ -55,7 +55,7 @@ def measure_served(
     with ExitStack() as stack:
         student = sides["student"]
         if run is not None:
-            names = [str(file["name"]) for file in run.files]
+            names = [file.name for file in run.gguf.files]
             base_url = stack.enter_context(
                 serving.open_endpoint(
                     dict.fromkeys(names), serving.context_tokens, 1, serving.log_path
@@ -67,7 +67,7 @@ def measure_served(
             )
             if isinstance(student, FileSide):
                 student = serving.endpoint(student, base_url)
-            if isinstance(student, Endpoint) and not run.has_own_tokenizer:
+            if isinstance(student, Endpoint) and not run.student.own_tokenizer:
                 nats = served_nats_per_token(student, run.held_out)
     for role, side in elsewhere.items():
         with (
@@ -136,7 +136,7 @@ def prompts_read_otherwise(
     notes = []
     for role in SIDES:
         side = sides[role]
-        has_own_tokens = role == "student" and run is not None and run.has_own_tokenizer
+        has_own_tokens = role == "student" and run is not None and run.student.own_tokenizer
         if not isinstance(side, FileSide) or has_own_tokens:
             continue
         same = [

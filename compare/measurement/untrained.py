@@ -28,11 +28,10 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
     That is so of a student that began as another checkpoint, and of one that was near to the
     teacher from the beginning. One whose layers were made narrower cannot be made again.
     """
-    facts = run.manifests["student"].facts
-    removed = facts.get("removed_layers")
+    removed = run.student.removed_layers
     if not removed:
         return None
-    kl_nats = facts["evaluation"]["untrained"].get("kl_nats")
+    kl_nats = run.student.evaluation.untrained.kl_nats
     if kl_nats is None or kl_nats < LEAST_KL_NATS:
         return None
     path = directory / FILE_NAME
@@ -40,9 +39,8 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
         return path
     partial = path.with_suffix(".partial")
     # The smallest file: a copy of it costs least, and what it loses is nothing beside the layers.
-    teachers = [file for file in run.files if file["role"] == "teacher"]
-    source = run.path(min(teachers, key=lambda file: int(file["bytes"])))
-    if not write_without_layers(source, partial, removed, facts.get("intermediate_size")):
+    source = run.path(min(run.gguf.teacher_files, key=lambda file: file.bytes))
+    if not write_without_layers(source, partial, removed, run.student.intermediate_size):
         logger.info("judges are not tested on the untrained student: its layers are narrower")
         return None
     partial.rename(path)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compare.report.quantized import QuantizedFile
-from compare.report.report import ModelRow, Report
+from compare.report.report import Report
 from compare.verdict.results import Estimate
+from potstill.facts.comparison import ModelRow
 
 BAR_PERCENT = 84.0
 """What the longest bar and its whisker may take, so that the figure beside them has room."""

@@ -6,9 +6,10 @@ how they were measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Literal
 
+from potstill.facts.gguf import GgufFile
 from potstill.schema import Value
 
 
@@ -39,15 +40,8 @@ class QuantizedFile(Value):
     """Whether no other file of the same model is both smaller and nearer."""
 
 
-def quantized_files(files: Iterable[Mapping[str, Any]]) -> tuple[QuantizedFile, ...]:
-    """Return the files whose figures are all known, the teacher's first, the largest first.
-
-    Those that an earlier version has made lack some.
-    """
-    names = QuantizedFile.model_fields.keys()
-    known = [
-        QuantizedFile(**{name: file[name] for name in names})
-        for file in files
-        if names <= file.keys()
-    ]
-    return tuple(sorted(known, key=lambda one: (one.role == "student", -one.bytes)))
+def quantized_files(files: Iterable[GgufFile]) -> tuple[QuantizedFile, ...]:
+    """Return the figures of files, the teacher's first, the largest first."""
+    names = set(QuantizedFile.model_fields)
+    rows = [QuantizedFile.model_validate(file.model_dump(include=names)) for file in files]
+    return tuple(sorted(rows, key=lambda one: (one.role == "student", -one.bytes)))

@@ -7,8 +7,8 @@ Knows nothing of how models run or how a report looks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 from pydantic import Field
 
@@ -22,7 +22,10 @@ from compare.measurement.speed import Speed
 from compare.report.quantized import QuantizedFile, quantized_files
 from compare.verdict.examples import Example
 from compare.verdict.results import Verdict
-from potstill.fidelity import Fidelity
+from potstill.facts.comparison import FileRow, ModelRow
+from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.shared import Fidelity
+from potstill.facts.student import StudentFacts
 from potstill.schema import Conversation, Value
 
 OWN_TOKENS_NOTE = (
@@ -34,56 +37,7 @@ SERVED_NOTE = (
     "KL of the served student is that of its file, and what the server's log-probabilities of the "
     "teacher's tokens differ from those of the file."
 )
-ReportRole = Literal["teacher", "student"]
 TRAINED = "trained"
-
-
-class ModelRow(Value):
-    """One model's nearness to the teacher."""
-
-    name: str
-    role: ReportRole
-    step: str
-    """What was done to get it: "sampled", "pruned", "trained", a quantization type, "served"."""
-    num_parameters: int
-    kl_nats: float | None
-    """Forward KL(teacher‖this) per token on held-out conversations, bounded from below by the
-    teacher's stored log-probabilities and one bucket for the rest. None, like what is measured with
-    it, for a student with other tokens than the teacher's."""
-    kl_standard_error: float | None
-    top1_agreement: float | None
-    """Share of positions where the most probable token is the teacher's."""
-    nats_per_token: float | None
-    """Mean negative log-probability of the teacher's sampled tokens, or of their text in the
-    student's own ones."""
-    num_tokens: int
-    kl_upper_bound_nats: float | None = None
-    """This and all below as in `potstill.fidelity.Fidelity`, where each is explained."""
-    kl_estimate_nats: float | None = None
-    kl_estimate_standard_error: float | None = None
-    reverse_kl_nats: float | None = None
-    reverse_kl_standard_error: float | None = None
-    acceptance_lower_bound: float | None = None
-    acceptance_upper_bound: float | None = None
-    acceptance_estimate: float | None = None
-    acceptance_standard_error: float | None = None
-    top1_standard_error: float | None = None
-    nats_standard_error: float | None = None
-    calibration_error: float | None = None
-
-
-class FileRow(ModelRow):
-    """A GGUF file, which has a size and a speed as well."""
-
-    bytes: int
-    tokens_per_second: float
-    time_to_first_token_seconds: float
-    num_timed_answers: int
-    """Answers behind both medians."""
-    size_ratio: float
-    """Bytes over those of the reference teacher file."""
-    speed_ratio: float
-    """Tokens per second over those of the reference teacher file."""
 
 
 class Report(Value):
@@ -165,7 +119,7 @@ def build_report(
     served: Served,
     *,
     verdict: Verdict,
-    sft: Mapping[str, Any] | None,
+    sft: StudentFacts | None,
     costs: CostConfig,
     prompt_tokens_per_output_token: float,
     notes: Sequence[str],
@@ -179,7 +133,7 @@ def build_report(
         run: What is compared, where it is a run's.
         fidelity: By file name; none for the files of a student with other tokens.
         served: Speed, and what the student's endpoint says of the teacher's tokens.
-        sft: How near a student of the teacher's tokens alone is, if there is one.
+        sft: A student trained on the teacher's tokens alone, if there is one.
         costs: What the machine and the alternatives cost.
         prompt_tokens_per_output_token: How long prompts are beside answers.
         notes: What else a reader must know.
@@ -211,30 +165,30 @@ def _of_run(
     run: RunFiles,
     fidelity: Mapping[str, Fidelity],
     served: Served,
-    sft: Mapping[str, Any] | None,
+    sft: StudentFacts | None,
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    conversations, student = run.manifests["conversations"].facts, run.manifests["student"].facts
+    conversations, student = run.conversations, run.student
     files = _files(run, fidelity, served.speed)
     checkpoints = _checkpoints(conversations, student, sft, run.held_out)
     row = _served_row(run, files, served)
-    own_notes = [OWN_TOKENS_NOTE] if run.has_own_tokenizer else _notes(checkpoints[1:], files)
+    own_notes = [OWN_TOKENS_NOTE] if student.own_tokenizer else _notes(checkpoints[1:], files)
     return {
-        "teacher": conversations["teacher"]["model"],
-        "reference": run.reference["name"],
-        "recommended": run.recommended["name"],
-        "method": student["method"],
-        "num_layers": student["num_layers"],
-        "removed_layers": tuple(student["removed_layers"]),
-        "own_tokenizer": run.has_own_tokenizer,
+        "teacher": conversations.teacher.model,
+        "reference": run.reference.name,
+        "recommended": run.gguf.recommended,
+        "method": student.method,
+        "num_layers": student.num_layers,
+        "removed_layers": student.removed_layers,
+        "own_tokenizer": student.own_tokenizer,
         "checkpoints": checkpoints,
         "files": files,
-        "quantized": quantized_files(run.files),
+        "quantized": quantized_files(run.gguf.files),
         "served": row,
         "notes": (*own_notes, *([SERVED_NOTE] if row else []), *notes),
         "num_held_out": len(run.held_out),
-        "num_conversations": conversations["num_conversations"],
-        "top_logprobs": conversations["top_logprobs"],
+        "num_conversations": conversations.num_conversations,
+        "top_logprobs": conversations.top_logprobs,
         "versions": {name: manifest.environment for name, manifest in run.manifests.items()},
     }
 
@@ -247,12 +201,12 @@ def _running(role: Role, run: RunFiles | None, served: Served, verdict: Verdict)
         name = verdict.student if role == "student" else verdict.teacher
         # Whose price is told is the student's machine, wherever it stands.
         return Running(name, tokens_per_second, is_here=role == "student")
-    file = run.recommended if role == "student" else run.reference
+    file = run.gguf.recommended_file if role == "student" else run.reference
     return Running(
-        name=file["name"],
-        tokens_per_second=served.speed[file["name"]].tokens_per_second,
-        bytes=file["bytes"],
-        peak_memory_bytes=file.get("peak_memory_bytes"),
+        name=file.name,
+        tokens_per_second=served.speed[file.name].tokens_per_second,
+        bytes=file.bytes,
+        peak_memory_bytes=file.peak_memory_bytes,
     )
 
 
@@ -262,7 +216,7 @@ def _served_row(run: RunFiles, files: Sequence[FileRow], served: Served) -> Mode
     KL(teacher‖server) - KL(teacher‖file) is the expected difference of both log-probabilities of
     the teacher's tokens, which is known on the same tokens.
     """
-    file = next(row for row in files if row.name == run.recommended["name"])
+    file = next(row for row in files if row.name == run.gguf.recommended)
     if served.nats_per_token is None or file.nats_per_token is None or file.kl_nats is None:
         return None
     changed = served.nats_per_token - file.nats_per_token
@@ -280,41 +234,47 @@ def _served_row(run: RunFiles, files: Sequence[FileRow], served: Served) -> Mode
 
 
 def _checkpoints(
-    conversations: dict[str, Any],
-    student: dict[str, Any],
-    sft: Mapping[str, Any] | None,
+    conversations: ConversationsFacts,
+    student: StudentFacts,
+    sft: StudentFacts | None,
     held_out: list[Conversation],
 ) -> tuple[ModelRow, ...]:
-    before = "pruned" if student["pruned"] else "untrained"
+    before = "pruned" if student.pruned else "untrained"
     teacher = ModelRow(
         name="teacher",
         role="teacher",
         step="sampled",
-        num_parameters=conversations["teacher"]["num_parameters"],
-        **asdict(_to_itself(held_out)),
+        num_parameters=conversations.teacher.num_parameters,
+        **_to_itself(held_out).model_dump(),
     )
-    size = {"num_parameters": student["num_parameters"]}
-    file_type = student.get("quantization_aware", {}).get("type")
+    aware, measured = student.quantization_aware, student.evaluation
+    file_type = aware.type if aware else None
+    quantized = "quantized before it was trained to be"
     steps = [
-        ("untrained", "student, untrained", before),
-        ("offline", "student, offline", "trained on stored conversations"),
-        ("on_policy", "student, on-policy", "trained on its own answers"),
+        ("student, untrained", before, student, measured.untrained),
+        ("student, SFT only", "teacher's tokens alone", sft, sft and sft.evaluation.trained),
+        ("student, offline", "trained on stored conversations", student, measured.offline),
+        ("student, on-policy", "trained on its own answers", student, measured.on_policy),
+        (f"before, as {file_type}", quantized, student, measured.quantized_plain),
+        ("student, trained", TRAINED, student, measured.trained),
         (
-            "quantized_plain",
-            f"before, as {file_type}",
-            "quantized before it was trained to be",
+            f"after, as {file_type}",
+            "quantized as it was trained to be",
+            student,
+            measured.quantized_aware,
         ),
-        ("trained", "student, trained", TRAINED),
-        ("quantized_aware", f"after, as {file_type}", "quantized as it was trained to be"),
     ]
-    found = [
-        (name, step, size | student["evaluation"][key])
-        for key, name, step in steps
-        if key in student["evaluation"]
+    rows = [
+        ModelRow(
+            name=name,
+            role="student",
+            step=step,
+            num_parameters=model.num_parameters,
+            **fidelity.model_dump(),
+        )
+        for name, step, model, fidelity in steps
+        if model is not None and fidelity is not None
     ]
-    if sft is not None:
-        found.insert(1, ("student, SFT only", "teacher's tokens alone", dict(sft)))
-    rows = [ModelRow(name=name, role="student", step=step, **row) for name, step, row in found]
     return (teacher, *rows)
 
 
@@ -341,28 +301,28 @@ def _files(
     run: RunFiles, fidelity: Mapping[str, Fidelity], speed: Mapping[str, Speed]
 ) -> tuple[FileRow, ...]:
     reference = run.reference
-    unit = speed[reference["name"]].tokens_per_second
+    unit = speed[reference.name].tokens_per_second
     rows = (
         FileRow(
-            name=file["name"],
-            role=file["role"],
-            step=file["type"],
-            num_parameters=file["num_parameters"],
-            bytes=file["bytes"],
-            size_ratio=file["bytes"] / reference["bytes"],
-            speed_ratio=speed[file["name"]].tokens_per_second / unit,
-            **asdict(speed[file["name"]]),
-            **_figures(fidelity.get(file["name"])),
+            name=file.name,
+            role=file.role,
+            step=file.type,
+            num_parameters=file.num_parameters,
+            bytes=file.bytes,
+            size_ratio=file.bytes / reference.bytes,
+            speed_ratio=speed[file.name].tokens_per_second / unit,
+            **asdict(speed[file.name]),
+            **_figures(fidelity.get(file.name)),
         )
-        for file in run.files
+        for file in run.gguf.files
     )
     return tuple(sorted(rows, key=lambda row: -row.bytes))
 
 
 def _figures(fidelity: Fidelity | None) -> dict[str, Any]:
     if fidelity is None:
-        return dict.fromkeys(field.name for field in fields(Fidelity)) | {"num_tokens": 0}
-    return asdict(fidelity)
+        return dict.fromkeys(Fidelity.model_fields) | {"num_tokens": 0}
+    return fidelity.model_dump()
 
 
 def _notes(students: Sequence[ModelRow], files: Sequence[FileRow]) -> list[str]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from math import exp
 
-from compare.report.report import FileRow, ModelRow, Report
+from compare.report.report import Report
 from compare.verdict.results import Verdict
+from potstill.facts.comparison import FileRow, ModelRow
 from potstill.verdict.outcome import Outcome
 
 

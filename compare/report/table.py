@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 
 from compare.report.quantized import QuantizedFile
-from compare.report.report import FileRow, ModelRow, Report
+from compare.report.report import Report
 from compare.report.summary import acceptance, parameters, size
+from potstill.facts.comparison import FileRow, ModelRow
 
 HEADINGS = (
     "model",

@@ -14,8 +14,8 @@ from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair, PairKey
 from compare.verdict.findings import report_on
 from compare.verdict.health import Humans, human_votes
-from compare.verdict.registration import Registration
 from compare.verdict.results import Verdict
+from potstill.facts.comparison import Registration
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import power
 

@@ -10,19 +10,9 @@ from datetime import UTC, datetime
 
 from compare.answers.cache import JsonCache
 from compare.config import VerdictConfig
-from potstill.schema import Value
+from potstill.facts.comparison import Registration
 
 NAME = "registration"
-
-
-class Registration(Value):
-    """What was settled when."""
-
-    verdict: VerdictConfig
-    registered_at: str
-    """UTC."""
-    num_answers_before: int
-    """Answers that were kept from another comparison, and so could have been looked at."""
 
 
 def register(cache: JsonCache, verdict: VerdictConfig, num_answers_before: int) -> Registration:
@@ -31,7 +21,7 @@ def register(cache: JsonCache, verdict: VerdictConfig, num_answers_before: int) 
     if stored is not None:
         return Registration.model_validate(stored)
     registration = Registration(
-        verdict=verdict,
+        verdict=verdict.model_dump(mode="json"),
         registered_at=datetime.now(UTC).isoformat(timespec="seconds"),
         num_answers_before=num_answers_before,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from generate.sources.raw_prompt import RawPrompt
+from potstill.facts.conversations import ConversationsFacts
 from potstill.tables import PROMPT_SCHEMA, write_rows
 
 DROPPED_NAME = "dropped.parquet"
@@ -47,13 +48,9 @@ def write_dropped_prompts(
     return dict(Counter(row["filter"] for row in rows))
 
 
-def counts_by_filter(facts: Mapping[str, Any]) -> list[tuple[str, int, int]]:
-    """Return each filter with the prompts and the conversations it left out.
-
-    Args:
-        facts: Of the manifest of the finished conversations.
-    """
-    prompts, conversations = facts["dropped_prompts"], facts["dropped_conversations"]
+def counts_by_filter(facts: ConversationsFacts) -> list[tuple[str, int, int]]:
+    """Return each filter with the prompts and the conversations it left out."""
+    prompts, conversations = facts.dropped_prompts, facts.dropped_conversations
     return [
         (name, prompts.get(name, 0), conversations.get(name, 0))
         for name in dict.fromkeys([*prompts, *conversations])

@@ -6,12 +6,12 @@ In: the manifest's facts and the summary. Out: Markdown. Knows nothing of how an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from generate.curation.dropped import counts_by_filter
 from generate.sampling.summary import Summary
 from potstill.distributions import ERROR_BOUNDS
+from potstill.facts.conversations import ConversationsFacts
 
 UNKNOWN = "unknown"
 DECODE = """```python
@@ -24,7 +24,7 @@ for path in sorted(Path(".").glob("train-*.parquet")):
 ```"""
 
 
-def render_card(facts: Mapping[str, Any], summary: Summary) -> str:
+def render_card(facts: ConversationsFacts, summary: Summary) -> str:
     """Return the card of the finished conversations.
 
     Args:
@@ -37,7 +37,7 @@ def render_card(facts: Mapping[str, Any], summary: Summary) -> str:
     front = [
         "---",
         f"license: {_text(licenses[0].lower() if len(licenses) == 1 else 'other')}",
-        *_listed("language", sorted(facts["languages"])),
+        *_listed("language", sorted(facts.languages)),
         *_listed("task_categories", ["text-generation"]),
         *_listed("tags", ["distillation", "chat", "logprobs", "synthetic"]),
         "configs:",
@@ -50,17 +50,17 @@ def render_card(facts: Mapping[str, Any], summary: Summary) -> str:
         "\n".join(front)
         + f"""
 
-# Conversations of {facts["teacher"]["model"]} with log-probabilities
+# Conversations of {facts.teacher.model} with log-probabilities
 
 {summary.num_conversations:,} conversations, {summary.completion_tokens:,} tokens of the teacher's
-answers, {stats["bytes_per_token"]} bytes each with all that belongs to them. Made by potstill to
+answers, {stats.bytes_per_token} bytes each with all that belongs to them. Made by potstill to
 distil a smaller model from.
 
 ## Where it comes from
 
-- Teacher: {facts["teacher"]["model"]}, {facts["teacher"]["dtype"]}, fingerprint
-  `{facts["teacher"]["fingerprint"][:16]}`
-- Tokenizer `{facts["tokenizer_sha256"][:16]}`, chat template `{facts["chat_template_sha256"][:16]}`
+- Teacher: {facts.teacher.model}, {facts.teacher.dtype}, fingerprint
+  `{facts.teacher.fingerprint[:16]}`
+- Tokenizer `{facts.tokenizer_sha256[:16]}`, chat template `{facts.chat_template_sha256[:16]}`
   (sha256)
 - {_how(facts)}
 
@@ -84,7 +84,7 @@ The answers are the teacher's: its license may limit what they are used for.
 {_rows(f"| {split} | {count:,} |" for split, count in summary.num_conversations_by_split.items())}
 
 Prompts that say nearly the same are in one split. Languages, as a detector sees the prompts:
-{", ".join(f"{code} {count:,}" for code, count in facts["languages"].items()) or UNKNOWN}.
+{", ".join(f"{code} {count:,}" for code, count in facts.languages.items()) or UNKNOWN}.
 
 ## What was left out
 
@@ -102,10 +102,10 @@ Prompts that say nearly the same are in one split. Languages, as a detector sees
 
 ## The signal
 
-Per token of an answer: the token's own log-probability, and the {facts["top_logprobs"]} most
-probable tokens at most, of those that have a probability of {facts["min_probability"]} or more
-({stats["entries_per_token"]} on average). They leave out {stats["mean_tail_mass"]:.1%} of the
-probability; entropy is {stats["entropy_bits"]} bits or more. {ERROR_BOUNDS}
+Per token of an answer: the token's own log-probability, and the {facts.top_logprobs} most
+probable tokens at most, of those that have a probability of {facts.min_probability} or more
+({stats.entries_per_token} on average). They leave out {stats.mean_tail_mass:.1%} of the
+probability; entropy is {stats.entropy_bits} bits or more. {ERROR_BOUNDS}
 
 {DECODE}
 
@@ -115,16 +115,16 @@ how to decode the columns by hand.
     )
 
 
-def _how(facts: Mapping[str, Any]) -> str:
-    if facts["turns"] == "score":
+def _how(facts: ConversationsFacts) -> str:
+    if facts.turns == "score":
         return "Answers written by others, scored by the teacher"
     how = (
-        f"Sampled at temperature {facts['generation_temperature']} and top-p "
-        f"{facts['generation_top_p']}, turns: {facts['turns']}"
+        f"Sampled at temperature {facts.generation_temperature} and top-p "
+        f"{facts.generation_top_p}, turns: {facts.turns}"
     )
-    if facts["num_sampled_per_prompt"] > facts["num_kept_per_prompt"]:
+    if facts.num_sampled_per_prompt > facts.num_kept_per_prompt:
         how += (
-            f"; {facts['num_kept_per_prompt']} kept of {facts['num_sampled_per_prompt']} sampled "
+            f"; {facts.num_kept_per_prompt} kept of {facts.num_sampled_per_prompt} sampled "
             "for each prompt"
         )
     return how

@@ -7,13 +7,13 @@ Knows nothing of how anything was made.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from generate.curation.dropped import counts_by_filter
 from generate.sampling.summary import ENTROPY_STEP, Summary
 from potstill import pages
+from potstill.facts.conversations import ConversationsFacts
 from potstill.schema import Conversation
 
 NUM_CLASSES = 8
@@ -39,7 +39,7 @@ class Chart:
 
 
 def render_summary(
-    facts: Mapping[str, Any], summary: Summary, samples: Sequence[Conversation]
+    facts: ConversationsFacts, summary: Summary, samples: Sequence[Conversation]
 ) -> str:
     """Return the whole page."""
     return pages.render_page(
@@ -56,17 +56,17 @@ def render_summary(
     )
 
 
-def sentences(facts: Mapping[str, Any], summary: Summary) -> list[str]:
+def sentences(facts: ConversationsFacts, summary: Summary) -> list[str]:
     """Say in words what a reader should know first."""
     stats = summary.stats()
     said = [
         f"{summary.truncated_share:.0%} of the answers were cut off at the limit of tokens.",
-        f"Stored are {stats['entries_per_token']} log-probabilities a token; they leave out "
-        f"{stats['mean_tail_mass']:.1%} of the probability. The teacher's entropy is at least "
-        f"{stats['entropy_bits']} bits a token.",
+        f"Stored are {stats.entries_per_token} log-probabilities a token; they leave out "
+        f"{stats.mean_tail_mass:.1%} of the probability. The teacher's entropy is at least "
+        f"{stats.entropy_bits} bits a token.",
     ]
-    if facts["num_failed"]:
-        said.append(f"{facts['num_failed']} conversations failed; samples/failed-*.jsonl says why.")
+    if facts.num_failed:
+        said.append(f"{facts.num_failed} conversations failed; samples/failed-*.jsonl says why.")
     return said
 
 

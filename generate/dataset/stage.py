@@ -32,8 +32,11 @@ from generate.sampling.summary import Summary, summarize
 from generate.sources.raw_prompt import first_question
 from potstill.distributions import parquet_options
 from potstill.errors import TeacherError
+from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.prompts import PromptsFacts
+from potstill.facts.samples import SamplesFacts
 from potstill.files import disk_errors, replacing, write_text_atomically
-from potstill.manifest import Manifest, read_manifest
+from potstill.manifest import Manifest
 from potstill.progress import append_metrics, track
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Split
@@ -65,9 +68,7 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
         return session.finished
     samples_dir = run_directory.stage_dir("samples")
     # Verified when the stage was opened.
-    prompt_facts, sample_facts = (
-        read_manifest(run_directory.stage_dir(name)).facts for name in ("prompts", "samples")
-    )
+    prompts, samples = run_directory.facts(PromptsFacts), run_directory.facts(SamplesFacts)
     with disk_errors("writing conversations", session.dir):
         found = _filter(config, part_paths(samples_dir), session.dir)
         dropped = dict(found.dropped)
@@ -79,23 +80,24 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
             raise TeacherError(
                 "the filters left no conversation to train on",
                 where=samples_dir,
-                found=format_counts(dropped | {"failed": sample_facts["num_failed"]}),
+                found=format_counts(dropped | {"failed": samples.num_failed}),
                 hint="loosen generate.curation, or ask for more prompts",
             )
-        facts = sample_facts | {
-            "num_conversations": summary.num_conversations_by_split,
-            "num_dropped": sum(dropped.values()),
-            "dropped_prompts": prompt_facts["dropped"],
-            "dropped_conversations": dropped,
-            "num_redacted": prompt_facts["num_redacted"],
-            "languages": dict(found.languages.most_common()),
-        }
+        facts = ConversationsFacts(
+            **samples.model_dump(exclude={"version", "num_conversations"}),
+            num_conversations=summary.num_conversations_by_split,
+            num_dropped=sum(dropped.values()),
+            dropped_prompts=prompts.dropped,
+            dropped_conversations=dropped,
+            num_redacted=prompts.num_redacted,
+            languages=dict(found.languages.most_common()),
+        )
         write_text_atomically(session.dir / "README.md", render_card(facts, summary))
         page = render_summary(facts, summary, found.samples)
         write_text_atomically(session.dir / "summary.html", page)
     _report(summary, dropped, run_directory)
     rows = summary.rows_by_part | {DROPPED_NAME: sum(dropped.values())}
-    return session.finish(rows=rows, facts=facts, stats=summary.stats())
+    return session.finish(rows=rows, facts=facts, stats=summary.stats().model_dump())
 
 
 @dataclass
@@ -220,7 +222,7 @@ class _RowGroups:
 
 
 def _report(summary: Summary, dropped: dict[str, int], run_directory: RunDirectory) -> None:
-    append_metrics(run_directory.metrics_path, "conversations", **summary.stats())
+    append_metrics(run_directory.metrics_path, "conversations", **summary.stats().model_dump())
     logger.info(
         "%d conversations kept; left out: %s", summary.num_conversations, format_counts(dropped)
     )

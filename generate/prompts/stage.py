@@ -22,6 +22,7 @@ from generate.sources.raw_prompt import RawPrompt
 from generate.sources.shapes import LastRole
 from potstill.chat import control_texts
 from potstill.errors import ConfigError
+from potstill.facts.prompts import PromptsFacts
 from potstill.files import disk_errors
 from potstill.rundir import RunDirectory
 from potstill.schema import Prompt, SamplingParams
@@ -103,13 +104,13 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     _report(len(raw), kept, dropped_by_filter)
     session.finish(
         rows={PROMPTS_NAME: len(kept), DROPPED_NAME: len(dropped)},
-        facts={
-            "num_prompts": len(kept),
-            "num_dropped": len(dropped),
-            "dropped": dropped_by_filter,
-            "num_redacted": curated.num_redacted,
-            "num_clusters": len({prompt.cluster_id for prompt in kept}),
-        },
+        facts=PromptsFacts(
+            num_prompts=len(kept),
+            num_dropped=len(dropped),
+            dropped=dropped_by_filter,
+            num_redacted=curated.num_redacted,
+            num_clusters=len({prompt.cluster_id for prompt in kept}),
+        ),
     )
 
 

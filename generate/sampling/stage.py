@@ -36,7 +36,9 @@ from generate.sampling.settings import Chat
 from generate.sampling.simulated_user import SimulatedUser
 from generate.sampling.summary import Summary, summarize
 from generate.teachers.protocol import SamplingTeacher
+from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.errors import PotstillError, TeacherError
+from potstill.facts.samples import SamplesFacts
 from potstill.files import write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
@@ -129,23 +131,29 @@ def finish_samples(
         )
     _report(config, summary, run_directory)
     sampling, is_scored = config.sampling, config.turns.kind == "score"
+    checkpoint = teacher.checkpoint
+    loaded = json.loads((session.scratch_dir / TEACHER_NAME).read_text(encoding="utf-8"))
     return session.finish(
         rows=summary.rows_by_part,
-        facts=teacher.checkpoint.facts()
-        | json.loads((session.scratch_dir / TEACHER_NAME).read_text(encoding="utf-8"))
-        | {
-            "top_logprobs": sampling.top_logprobs,
-            "top_mass": sampling.top_mass,
-            "min_probability": sampling.min_probability,
-            "generation_temperature": None if is_scored else sampling.temperature,
-            "generation_top_p": None if is_scored else sampling.top_p,
-            "turns": config.turns.kind,
-            "num_sampled_per_prompt": config.turns.num_sampled,
-            "num_kept_per_prompt": config.turns.num_answers,
-            "num_failed": len(failures),
-            "num_conversations": summary.num_conversations_by_split,
-        },
-        stats=summary.stats(),
+        facts=SamplesFacts(
+            teacher=checkpoint.identity,
+            tokenizer_sha256=tokenizer_sha256(checkpoint.dir),
+            chat_template_sha256=chat_template_sha256(checkpoint.tokenizer.chat_template),
+            vocab_size=checkpoint.vocab_size,
+            served_as=loaded.get("served_as"),
+            logprobs_mode=loaded["logprobs_mode"],
+            top_logprobs=sampling.top_logprobs,
+            top_mass=sampling.top_mass,
+            min_probability=sampling.min_probability,
+            generation_temperature=None if is_scored else sampling.temperature,
+            generation_top_p=None if is_scored else sampling.top_p,
+            turns=config.turns.kind,
+            num_sampled_per_prompt=config.turns.num_sampled,
+            num_kept_per_prompt=config.turns.num_answers,
+            num_failed=len(failures),
+            num_conversations=summary.num_conversations_by_split,
+        ),
+        stats=summary.stats().model_dump(),
     )
 
 
@@ -241,7 +249,7 @@ def _refuse_other_teacher(teacher: LazyTeacher, session: StageSession) -> None:
 
 
 def _report(config: GenerateConfig, summary: Summary, run_directory: RunDirectory) -> None:
-    append_metrics(run_directory.metrics_path, "samples", **summary.stats())
+    append_metrics(run_directory.metrics_path, "samples", **summary.stats().model_dump())
     logger.info(
         "%d conversations, %d completion tokens, %.0f%% of the answers cut off at %d tokens; what "
         "is stored leaves out %.1f%% of the probability on average",

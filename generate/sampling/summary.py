@@ -16,6 +16,7 @@ from typing import get_args
 import numpy as np
 
 from potstill.distributions import SIGNAL_COLUMNS, TokenDistributions, decode
+from potstill.facts.samples import SignalStats
 from potstill.schema import Split
 from potstill.tables import read_conversation_batches
 
@@ -85,19 +86,19 @@ class Summary:
         """Mean probability that is not stored."""
         return self.tail_mass / max(self.completion_tokens, 1)
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> SignalStats:
         """Return the figures for a manifest."""
         tokens = max(self.completion_tokens, 1)
-        return {
-            "prompt_tokens": self.num_tokens - self.completion_tokens,
-            "completion_tokens": self.completion_tokens,
-            "truncated_share": round(self.truncated_share, 4),
-            "mean_tail_mass": round(self.mean_tail_mass, 6),
-            "nats_per_token": round(self.nats / tokens, 4),
-            "entropy_bits": round(self.entropy_bits / tokens, 3),
-            "entries_per_token": round(self.num_entries / tokens, 2),
-            "bytes_per_token": round(self.num_bytes / tokens, 1),
-        }
+        return SignalStats(
+            prompt_tokens=self.num_tokens - self.completion_tokens,
+            completion_tokens=self.completion_tokens,
+            truncated_share=round(self.truncated_share, 4),
+            mean_tail_mass=round(self.mean_tail_mass, 6),
+            nats_per_token=round(self.nats / tokens, 4),
+            entropy_bits=round(self.entropy_bits / tokens, 3),
+            entries_per_token=round(self.num_entries / tokens, 2),
+            bytes_per_token=round(self.num_bytes / tokens, 1),
+        )
 
     def add_signal(self, signal: TokenDistributions) -> None:
         """Count a conversation's distributions."""

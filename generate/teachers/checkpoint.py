@@ -12,9 +12,9 @@ from typing import Any
 
 from generate.teachers.config import TeacherConfig
 from generate.teachers.embedded import EMBEDDED_TEACHER, embedded_checkpoint
-from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
 from potstill.errors import TeacherError
+from potstill.facts.shared import TeacherIdentity
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,16 @@ class TeacherCheckpoint:
     fingerprint: str
     """Hash that tells its checkpoint from another one."""
 
-    def facts(self) -> dict[str, Any]:
-        """Return what pins the teacher in a manifest."""
-        return {
-            "teacher": {
-                "model": self.name,
-                "path": str(self.dir),
-                "num_parameters": self.num_parameters,
-                "dtype": self.dtype,
-                "fingerprint": self.fingerprint,
-            },
-            "tokenizer_sha256": tokenizer_sha256(self.dir),
-            "chat_template_sha256": chat_template_sha256(self.tokenizer.chat_template),
-            "vocab_size": self.vocab_size,
-        }
+    @property
+    def identity(self) -> TeacherIdentity:
+        """What pins the teacher in a manifest."""
+        return TeacherIdentity(
+            model=self.name,
+            path=str(self.dir),
+            num_parameters=self.num_parameters,
+            dtype=self.dtype,
+            fingerprint=self.fingerprint,
+        )
 
 
 def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:

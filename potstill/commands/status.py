@@ -7,7 +7,8 @@ from rich.console import Console
 
 from potstill.commands.options import RunArgument
 from potstill.errors import ArtifactError
-from potstill.rundir import STAGE_NAMES, RunDirectory
+from potstill.facts.base import STAGE_NAMES
+from potstill.rundir import RunDirectory
 from potstill.status import status_table
 
 app = typer.Typer()

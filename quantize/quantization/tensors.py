@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from potstill.facts.gguf import FileTensors
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 """Every recipe of llama.cpp treats these two differently from other tensors."""
@@ -112,17 +113,17 @@ def count_fallbacks(tensors: list[FileTensor], tensor_type: str) -> dict[str, in
     )
 
 
-def describe_tensors(path: Path, tensor_type: str | None) -> dict[str, Any]:
-    """Return a file's facts about its tensors' types.
+def describe_tensors(path: Path, tensor_type: str | None) -> FileTensors:
+    """Return the types of a file's tensors.
 
     Args:
         tensor_type: The type most of them should have; None for a file without such a type.
     """
     tensors = read_tensors(path)
-    return {
-        "tensor_types": dict(Counter(one.type for one in tensors).most_common()),
-        "fallbacks": count_fallbacks(tensors, tensor_type) if tensor_type else {},
-    }
+    return FileTensors(
+        tensor_types=dict(Counter(one.type for one in tensors).most_common()),
+        fallbacks=count_fallbacks(tensors, tensor_type) if tensor_type else {},
+    )
 
 
 def explain_fallbacks(path: Path, tensor_type: str) -> str | None:

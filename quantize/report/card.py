@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
+from potstill.facts.gguf import GgufFile
+from potstill.facts.shared import Fidelity
+from potstill.facts.student import StudentFacts
 from potstill.schema import Split
 from potstill.tables import conversation_paths, read_conversation_batches
-from quantize.report.pareto import Facts
 from quantize.report.table import cost_table, distance_table
 
 UNKNOWN = "not stated"
@@ -20,9 +22,9 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_card(
-    files: Sequence[Facts],
+    files: Sequence[GgufFile],
     recommended: str,
-    student: Mapping[str, Any],
+    student: StudentFacts,
     conversations_dir: Path,
     num_verification_tokens: int,
 ) -> str:
@@ -30,25 +32,24 @@ def write_card(
 
     Args:
         files: Facts of the files, as in the manifest.
-        student: Facts of the student's manifest.
         num_verification_tokens: Number of tokens the files were measured on.
     """
-    teacher = student["teacher"]
-    license = teacher_license(Path(teacher["path"]))
+    teacher = student.teacher
+    license = teacher_license(Path(teacher.path))
     sources, licenses = _data(conversations_dir)
-    return f"""{_front_matter(teacher["model"], license)}
+    return f"""{_front_matter(teacher.model, license)}
 
-# A student of {teacher["model"]}
+# A student of {teacher.model}
 
 Made with potstill by knowledge distillation.
 
-- Teacher: {teacher["model"]}{_parameters(teacher["num_parameters"])}
+- Teacher: {teacher.model}{_parameters(teacher.num_parameters)}
 - Teacher's license: {license}
-- Student: {student["num_parameters"]:,} parameters, {student["num_layers"]} layers, trained by
-  method "{student["method"]}"
+- Student: {student.num_parameters:,} parameters, {student.num_layers} layers, trained by
+  method "{student.method}"
 - Training prompts from: {sources}; their license: {licenses}
 - Distance from the teacher on held-out conversations, before quantization:
-  {_distance(student["evaluation"]["trained"])}
+  {_distance(student.evaluation.trained)}
 
 ## Files
 
@@ -114,16 +115,13 @@ def _parameters(count: int) -> str:
     return f", {count:,} parameters" if count else ""
 
 
-def _distance(evaluation: Mapping[str, Any]) -> str:
-    if evaluation["kl_nats"] is None:
+def _distance(trained: Fidelity) -> str:
+    if trained.kl_nats is None:
         return (
             "not comparable token by token, because the student has its own tokenizer; "
-            f"{evaluation['nats_per_token']:.4f} nats per token of its own"
+            f"{trained.nats_per_token:.4f} nats per token of its own"
         )
-    return (
-        f"KL {evaluation['kl_nats']:.4f} nats per token, top-1 agreement "
-        f"{evaluation['top1_agreement']:.1%}"
-    )
+    return f"KL {trained.kl_nats:.4f} nats per token, top-1 agreement {trained.top1_agreement:.1%}"
 
 
 def _data(conversations_dir: Path) -> tuple[str, str]:

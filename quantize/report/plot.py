@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from potstill.facts.gguf import GgufFile
 from potstill.files import disk_errors, replacing
-from quantize.report.pareto import Facts
 
 COLORS = {"student": "#0072b2", "teacher": "#d55e00"}
 """Distinguishable for color-blind readers (Okabe & Ito 2008)."""
@@ -15,7 +15,7 @@ LOWEST_KL_NATS = 1e-8
 """Lower KL is drawn here: a logarithmic axis has no zero."""
 
 
-def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> None:
+def draw_quality(files: Sequence[GgufFile], recommended: str, png_path: Path) -> None:
     """Draw each file's mean KL over its size, and the Pareto front of each model's files.
 
     Raises:
@@ -26,8 +26,8 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
     figure = Figure(figsize=(7.2, 4.6), dpi=120, layout="constrained")
     panel = figure.subplots()
     for role, color in COLORS.items():
-        own = [file for file in files if file["role"] == role]
-        front = sorted((one for one in own if one["on_pareto_front"]), key=_megabytes)
+        own = [file for file in files if file.role == role]
+        front = sorted((one for one in own if one.on_pareto_front), key=_megabytes)
         panel.plot(
             [_megabytes(file) for file in front],
             [_height(file) for file in front],
@@ -37,11 +37,11 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
             label=f"{role}: Pareto front" if front else None,
         )
         for file in own:
-            on_front, best = file["on_pareto_front"], file["name"] == recommended
+            on_front, best = file.on_pareto_front, file.name == recommended
             panel.errorbar(
                 _megabytes(file),
                 _height(file),
-                yerr=file["kl_standard_error_nats"],
+                yerr=file.kl_standard_error_nats,
                 fmt="*" if best else "o",
                 markersize=13 if best else 6,
                 color=color,
@@ -52,7 +52,7 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
             # The student has most files: its labels go below the front, where no points are.
             below = on_front and role == "student"
             panel.annotate(
-                file["type"],
+                file.type,
                 (_megabytes(file), _height(file)),
                 xytext=(-6, -6) if below else (6, 6),
                 textcoords="offset points",
@@ -73,9 +73,9 @@ def draw_quality(files: Sequence[Facts], recommended: str, png_path: Path) -> No
         figure.savefig(temporary, format="png")
 
 
-def _megabytes(file: Facts) -> float:
-    return float(file["bytes"]) / 1e6
+def _megabytes(file: GgufFile) -> float:
+    return file.bytes / 1e6
 
 
-def _height(file: Facts) -> float:
-    return max(float(file["kl_to_checkpoint_nats"]), LOWEST_KL_NATS)
+def _height(file: GgufFile) -> float:
+    return max(file.kl_to_checkpoint_nats, LOWEST_KL_NATS)

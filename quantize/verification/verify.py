@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.errors import ConversionError
+from potstill.facts.gguf import FileMeasurement
 from potstill.llama.child import ask_in_child
 from quantize.verification.expected import Expected
-from quantize.verification.measurement import Measurement
+from quantize.verification.measurement import measurement_of
 from quantize.verification.reference import (
     NUM_GREEDY_TOKENS,
     Continuation,
@@ -41,7 +42,7 @@ def verify_file(
     file_type: str,
     kl_bound_nats: float,
     num_threads: int,
-) -> Measurement:
+) -> FileMeasurement:
     """Load a file with llama.cpp and compare tokens, stops and predictions.
 
     Args:
@@ -76,7 +77,7 @@ def verify_file(
     near_tie_nats = NEAR_TIES_NATS.get(file_type)
     if near_tie_nats is not None:
         _check_continuations(path, answer["greedy"], continuations, near_tie_nats)
-    return Measurement.of(answer, compared_T, held_out.sequences)
+    return measurement_of(answer, compared_T, held_out.sequences)
 
 
 def _check_kl(path: Path, compared_T: NDArray[Any], kl_bound_nats: float) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from potstill.rundir import STAGE_NAMES, RunDirectory
+from potstill.facts.base import STAGE_NAMES
+from potstill.rundir import RunDirectory
 
 POTSTILL = Path(sys.executable).with_name("potstill")
 START_SECONDS = 900.0

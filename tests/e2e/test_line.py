@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from openai import OpenAI
 
+from potstill.facts.base import STAGE_NAMES
 from potstill.manifest import verify_manifest
-from potstill.rundir import STAGE_NAMES
 from potstill.tables import (
     PROMPT_SCHEMA,
     conversation_paths,
@@ -42,7 +42,7 @@ def test_every_prompt_is_answered_once(line):
     root = line.run_directory
     path = root.stage_dir("prompts") / "prompts.parquet"
     prompts = [row["prompt_id"] for row in read_rows(path, PROMPT_SCHEMA)]
-    num_dropped = facts(line, "prompts")["num_dropped"]
+    num_dropped = facts(line, "prompts").num_dropped
     assert len(prompts) + num_dropped == 48
     samples = [
         one
@@ -66,9 +66,9 @@ def test_what_filters_leave_is_a_data_set_with_a_card(line):
         for split in ("train", "validation", "test")
     }
     counts = {split: len(rows) for split, rows in kept.items()}
-    assert facts(line, "conversations")["num_conversations"] == counts
+    assert facts(line, "conversations").num_conversations == counts
     dropped = pq.read_table(directory / "dropped.parquet")
-    sampled = facts(line, "samples")["num_conversations"]
+    sampled = facts(line, "samples").num_conversations
     assert sum(counts.values()) + len(dropped) == sum(sampled.values())
     assert all(one.prompt.split == split for split, rows in kept.items() for one in rows)
     assert "configs:" in (directory / "README.md").read_text()
@@ -76,18 +76,18 @@ def test_what_filters_leave_is_a_data_set_with_a_card(line):
 
 
 def test_training_brings_the_student_nearer_to_the_teacher(line):
-    evaluation = facts(line, "student")["evaluation"]
-    assert evaluation["trained"]["kl_nats"] < 0.95 * evaluation["untrained"]["kl_nats"]
-    assert evaluation["trained"]["top1_agreement"] > evaluation["untrained"]["top1_agreement"]
+    evaluation = facts(line, "student").evaluation
+    assert evaluation.trained.kl_nats < 0.95 * evaluation.untrained.kl_nats
+    assert evaluation.trained.top1_agreement > evaluation.untrained.top1_agreement
 
 
 def test_the_teachers_own_file_is_next_to_the_sampled_teacher(line):
     """vLLM's log-probabilities, torch's and llama.cpp's speak of the same tokens."""
-    rows = {row["name"]: row for row in facts(line, "comparison")["rows"]}
-    assert rows["teacher-F16"]["kl_nats"] < 0.01
-    assert rows["teacher-F16"]["top1_agreement"] > 0.95
-    trained = rows["student, trained"]["kl_nats"]
-    assert rows["student-F16"]["kl_nats"] == pytest.approx(trained, abs=0.02)
+    rows = {row.name: row for row in facts(line, "comparison").rows}
+    assert rows["teacher-F16"].kl_nats < 0.01
+    assert rows["teacher-F16"].top1_agreement > 0.95
+    trained = rows["student, trained"].kl_nats
+    assert rows["student-F16"].kl_nats == pytest.approx(trained, abs=0.02)
 
 
 def test_the_report_is_printed_and_written(line):

@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from potstill.rundir import RunDirectory
 from tests.fixtures.browser import chromium
+from tests.fixtures.facts import gguf_facts, gguf_file
 from tests.fixtures.served import KEY, Server
 from tests.fixtures.tiny_gguf import smollm2_path
 
@@ -33,8 +34,8 @@ def run_directory(tmp_path_factory) -> RunDirectory:
     files = []
     for role in ("student", "teacher"):
         (session.dir / f"{role}.gguf").symlink_to(smollm2_path())
-        files.append({"name": f"{role}-Q4_1", "file": f"{role}.gguf", "role": role})
-    session.finish(facts={"files": files, "recommended": "student-Q4_1"})
+        files.append(gguf_file(f"{role}-Q4_1", file=f"{role}.gguf"))
+    session.finish(facts=gguf_facts(*files))
     return directory
 
 

@@ -20,12 +20,14 @@ from compare.report.table import cells
 from compare.stage import run, run_with_endpoint
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
 from potstill.errors import ArtifactError, BackendUnavailableError, ManifestMismatchError
-from potstill.fidelity import Fidelity, FidelityMeter
+from potstill.facts.shared import Fidelity
+from potstill.facts.student import StudentFacts
+from potstill.fidelity import FidelityMeter
 from potstill.llama.context import measuring
-from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from tests.fixtures.facts import evaluation, gguf_facts, gguf_file, student_facts, taken_from
 from tests.fixtures.tiny_gguf import smollm2_path
 
 STAND_IN = Path(__file__).parents[1] / "fixtures" / "endpoint_stand_in.py"
@@ -125,33 +127,31 @@ def finished_run(
     """A run whose conversations, student and gguf stages are finished."""
     run_directory = RunDirectory(tmp_path / "run")
     run_directory.root.mkdir()
-    facts = finish_conversations(run_directory, teacher_dir, held_out).facts
-    hashes = {name: facts[name] for name in ("tokenizer_sha256", "chat_template_sha256")}
+    made = finish_conversations(run_directory, teacher_dir, held_out)
     session = run_directory.open_stage("student", {}, inputs=("conversations",))
-    session.finish(
-        facts=hashes
-        | {
-            "method": "full",
-            "num_layers": 30,
-            "removed_layers": [],
-            "pruned": False,
-            "num_parameters": 134_515_008,
-            "evaluation": {"untrained": vars(torch_measured), "trained": vars(torch_measured)},
-        }
+    student = student_facts(
+        **taken_from(made.facts),
+        removed_layers=(),
+        pruned=False,
+        num_parameters=134_515_008,
+        evaluation=evaluation(untrained=torch_measured, trained=torch_measured),
     )
-    finish_gguf(run_directory, gguf_files, hashes)
+    session.finish(facts=student)
+    finish_gguf(run_directory, gguf_files, student)
     return run_directory
 
 
-def finish_gguf(run_directory: RunDirectory, gguf_files: dict[str, Path], hashes: dict) -> None:
+def finish_gguf(
+    run_directory: RunDirectory, gguf_files: dict[str, Path], student: StudentFacts, **changes: str
+) -> None:
     session = run_directory.open_stage("gguf", {}, inputs=("student", "conversations"))
     files = []
     for name, path in gguf_files.items():
         shutil.copy(path, session.dir)
-        role, _, kind = name.partition("-")
-        file = {"name": name, "file": path.name, "role": role, "type": kind}
-        files.append(file | {"bytes": path.stat().st_size, "num_parameters": 134_515_008})
-    session.finish(facts=hashes | {"files": files, "recommended": "student-Q8_0"})
+        size = path.stat().st_size
+        files.append(gguf_file(name, file=path.name, bytes=size, num_parameters=134_515_008))
+    hashes = student.model_dump(include={"tokenizer_sha256", "chat_template_sha256"}) | changes
+    session.finish(facts=gguf_facts(*files, recommended="student-Q8_0", **hashes))
 
 
 def stand_in(log_path: Path, *options: str):
@@ -219,7 +219,7 @@ def check_result(run_directory: RunDirectory, manifest, stdout: str) -> Report:
     pairs = list(read_rows(directory / "pairs.parquet", PAIR_SCHEMA))
     models = ["teacher-F16", "student-Q8_0"] * 2 + ["teacher-F16"] * 2
     assert [pair["model"] for pair in pairs] == models
-    assert manifest.facts["rows"] == [row.model_dump(mode="json") for row in report.rows]
+    assert list(manifest.facts.rows) == report.rows
     likelihood, similarity, llm = report.verdict.judges
     assert likelihood.estimate.num_pairs == similarity.estimate.num_pairs == 2
     assert (likelihood.outcome, similarity.outcome) == (None, None)
@@ -249,15 +249,10 @@ def test_likelihood_of_an_answer_is_torchs(gguf_files, teacher_dir, held_out):
     assert found == pytest.approx(expected, abs=5e-3)
 
 
-def student_hashes(run_directory: RunDirectory) -> dict:
-    facts = read_manifest(run_directory.stage_dir("student")).facts
-    return {name: facts[name] for name in ("tokenizer_sha256", "chat_template_sha256")}
-
-
 @pytest.mark.parametrize("name", ["tokenizer_sha256", "chat_template_sha256"])
 def test_other_tokenizer_or_template_is_refused(finished_run, gguf_files, name):
     finished_run.set_aside("gguf")
-    finish_gguf(finished_run, gguf_files, student_hashes(finished_run) | {name: "c" * 64})
+    finish_gguf(finished_run, gguf_files, finished_run.facts(StudentFacts), **{name: "c" * 64})
     with pytest.raises(ManifestMismatchError, match="gguf stage"):
         run(CONFIG, finished_run)
 
@@ -265,7 +260,7 @@ def test_other_tokenizer_or_template_is_refused(finished_run, gguf_files, name):
 def test_missing_teacher_file_is_refused(finished_run, gguf_files):
     finished_run.set_aside("gguf")
     student_only = {"student-Q8_0": gguf_files["student-Q8_0"]}
-    finish_gguf(finished_run, student_only, student_hashes(finished_run))
+    finish_gguf(finished_run, student_only, finished_run.facts(StudentFacts))
     with pytest.raises(ArtifactError, match="no GGUF file of the teacher"):
         run(CONFIG, finished_run)
 
@@ -285,8 +280,7 @@ def test_real_endpoint_answers_for_the_report(finished_run, capsys, monkeypatch)
     # Activations are rounded to 8 bits: another order of sums moves a token by 0.1 nats.
     assert report.served.kl_nats == pytest.approx(report.recommended_file.kl_nats, abs=5e-2)
     assert not [note for note in report.notes if "chat template" in note]
-    for row in manifest.facts["rows"]:
-        assert row.get("tokens_per_second", 1.0) > 0.5
+    assert all(row.tokens_per_second > 0.5 for row in report.files)
     pairs = read_rows(
         finished_run.stage_dir("comparison") / "pairs.parquet", PAIR_SCHEMA, ["answer"]
     )

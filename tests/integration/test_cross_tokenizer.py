@@ -11,7 +11,7 @@ from compare.report.report import Report
 from compare.stage import run as compare
 from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.errors import ManifestMismatchError
-from potstill.manifest import read_manifest
+from potstill.facts.conversations import ConversationsFacts
 from potstill.tables import conversation_paths, read_conversations
 from quantize.config import QuantizeConfig
 from quantize.stage import run as quantize
@@ -49,21 +49,22 @@ def test_its_line_is_made_in_its_own_tokens(
         ),
     }
     assert hashes["tokenizer_sha256"] != tokenizer_sha256(tiny_teacher_dir)
-    assert facts | hashes | {"own_tokenizer": True} == facts
+    assert facts.model_copy(update=hashes) == facts
+    assert facts.own_tokenizer
     student_dir = tiny_run.stage_dir("student")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (student_dir / name).read_bytes() == (tiny_student_dir / name).read_bytes()
-    untrained, trained = (facts["evaluation"][state] for state in ("untrained", "trained"))
-    assert trained["nats_per_token"] < untrained["nats_per_token"]
-    assert trained["kl_nats"] is untrained["kl_nats"] is None
-    assert facts["improved"]
+    untrained, trained = facts.evaluation.untrained, facts.evaluation.trained
+    assert trained.nats_per_token < untrained.nats_per_token
+    assert trained.kl_nats is untrained.kl_nats is None
+    assert facts.improved
 
     gguf = quantize(
         QuantizeConfig(types=("F16",), teacher_types=("F16",), verification_tokens=64), tiny_run
     ).facts
-    assert gguf | hashes == gguf
-    assert {file["name"] for file in gguf["files"]} == {"student-F16", "teacher-F16"}
-    assert all(file["kl_to_checkpoint_nats"] < 1e-3 for file in gguf["files"])
+    assert gguf.model_copy(update=hashes) == gguf
+    assert {file.name for file in gguf.files} == {"student-F16", "teacher-F16"}
+    assert all(file.kl_to_checkpoint_nats < 1e-3 for file in gguf.files)
     assert "a tokenizer of its own" in (tiny_run.stage_dir("gguf") / "README.md").read_text()
 
     settings = CompareConfig(
@@ -128,8 +129,7 @@ def test_the_teachers_distributions_are_not_for_it(tiny_run, config, tiny_studen
     tokens = config.kd.model_copy(update={"weight": 0.5})
     with pytest.raises(ManifestMismatchError, match="another tokenizer than the teacher") as caught:
         train(config.model_copy(update={"kd": tokens}), tiny_run)
-    conversations = read_manifest(tiny_run.stage_dir("conversations")).facts
-    assert conversations["tokenizer_sha256"] in caught.value.expected
+    assert tiny_run.facts(ConversationsFacts).tokenizer_sha256 in caught.value.expected
     assert tokenizer_sha256(tiny_student_dir) in caught.value.found
     for way_out in ("train.kd.weight=0", "train.on_policy", "the teacher's family"):
         assert way_out in caught.value.hint

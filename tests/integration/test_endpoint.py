@@ -32,6 +32,7 @@ from potstill.chat import render_prompt, tokenize
 from potstill.errors import TeacherError
 from potstill.rundir import RunDirectory
 from potstill.schema import Message, SamplingParams
+from tests.fixtures.facts import gguf_facts, gguf_file
 from tests.fixtures.served import Server, run_of_gguf
 from tests.fixtures.tiny_gguf import smollm2_path
 
@@ -138,8 +139,7 @@ def served_by_us(teacher_dir, tmp_path_factory) -> Iterator[EndpointTeacher]:
     directory = tmp_path_factory.mktemp("run")
     session = RunDirectory(directory).open_stage("gguf", {})
     (session.dir / "teacher.gguf").symlink_to(Path(package.__file__).parent / GGUF_NAME)
-    file = {"name": "teacher", "file": "teacher.gguf", "role": "teacher"}
-    session.finish(facts={"files": [file], "recommended": "teacher"})
+    session.finish(facts=gguf_facts(gguf_file("teacher")))
     port = free_port()
     settings = {
         "port": port,

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+from potstill.facts.shared import Fidelity
+from potstill.facts.student import QuantizationAware
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
 from train.config import TrainConfig
@@ -57,19 +59,17 @@ def test_a_student_becomes_better_as_its_file(tiny_run, tiny_teacher_dir, method
     evaluation = {"every_steps": 3, "patience": 5, "num_generations": 1, "max_new_tokens": 4}
     manifest = run(config(method=method, evaluation=evaluation), tiny_run)
     facts = manifest.facts
-    measured = facts["evaluation"]
+    measured = {name: one.kl_nats for name, one in facts.evaluation if isinstance(one, Fidelity)}
     assert list(measured) == [
-        *("split", "untrained", "offline", "quantized_plain", "trained", "quantized_aware")
+        *("untrained", "offline", "quantized_plain", "trained", "quantized_aware")
     ]
-    plain, aware = (measured[f"quantized_{one}"]["kl_nats"] for one in ("plain", "aware"))
-    assert facts["quantization_aware"] == {
-        "type": "Q4_0",
-        "kl_nats_plain": plain,
-        "kl_nats_aware": aware,
-    }
+    plain, aware = measured["quantized_plain"], measured["quantized_aware"]
+    assert facts.quantization_aware == QuantizationAware(
+        type="Q4_0", kl_nats_plain=plain, kl_nats_aware=aware
+    )
     assert aware < plain
-    assert plain != measured["offline"]["kl_nats"]
-    assert aware != measured["trained"]["kl_nats"]
+    assert plain != measured["offline"]
+    assert aware != measured["trained"]
     assert list(losses(tiny_run)) == [3, 4, 5, 6, 7, 8]
     on_the_way = [one for one in lines(tiny_run, "quantization_aware") if "eval_loss" in one]
     assert [one["step"] for one in on_the_way] == [5, 8]
@@ -89,9 +89,9 @@ def test_the_last_measurement_is_that_of_the_saved_student(tiny_run):
     evaluation = {"every_steps": 6, "num_generations": 0}
     manifest = run(config(evaluation=evaluation), tiny_run)
     (on_the_way,) = [one for one in lines(tiny_run, "quantization_aware") if "eval_loss" in one]
-    measured = manifest.facts["evaluation"]
+    measured = [one for one in manifest.facts.evaluation if isinstance(one[1], Fidelity)]
     kl_nats = on_the_way["eval_kl_nats"]  # of the validation split
-    distance = {name: abs(measured[name]["kl_nats"] - kl_nats) for name in list(measured)[1:]}
+    distance = {name: abs(one.kl_nats - kl_nats) for name, one in measured}
     assert min(distance, key=distance.__getitem__) == "quantized_aware"
 
 

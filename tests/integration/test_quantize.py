@@ -13,6 +13,7 @@ from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from quantize.config import QuantizeConfig
 from quantize.stage import run
+from tests.fixtures.facts import student_facts, taken_from
 
 QUESTIONS_AND_ANSWERS = {
     "Why is the sky blue?": "The sky appears blue because air scatters short wavelengths of light "
@@ -20,7 +21,6 @@ QUESTIONS_AND_ANSWERS = {
     "Write a line of Python that reverses a list.": "You can use slicing:\n\n```python\n"
     "reversed_items = items[::-1]\n```\n\nThis makes a new list, and leaves the old one as it is.",
 }
-PINNED = ("teacher", "tokenizer_sha256", "chat_template_sha256")
 
 
 @pytest.fixture
@@ -45,19 +45,10 @@ def real_run(teacher_dir, tmp_path, make_conversation, finish_conversations):
             for split in ("train", "test")
         ]
     run_directory = RunDirectory(tmp_path / "run")
-    facts = finish_conversations(run_directory, teacher_dir, conversations).facts
+    made = finish_conversations(run_directory, teacher_dir, conversations)
     session = run_directory.open_stage("student", {}, inputs=("conversations",))
     shutil.copytree(teacher_dir, session.dir, dirs_exist_ok=True)
-    fidelity = {"kl_nats": 0.0, "top1_agreement": 1.0}
-    session.finish(
-        facts={name: facts[name] for name in PINNED}
-        | {
-            "num_parameters": 134_515_008,
-            "num_layers": 30,
-            "method": "full",
-            "evaluation": {"split": "test", "untrained": fidelity, "trained": fidelity},
-        }
-    )
+    session.finish(facts=student_facts(**taken_from(made.facts)))
     return run_directory
 
 
@@ -65,20 +56,20 @@ def test_real_model_becomes_verified_gguf_files(real_run, capfd):
     config = QuantizeConfig(teacher_types=(), verification_tokens=64, num_threads=1)
     manifest = run(config, real_run)
     verify_manifest(real_run.stage_dir("gguf"))
-    files = {file["name"]: file for file in manifest.facts["files"]}
+    files = {file.name: file for file in manifest.facts.files}
     assert list(files) == ["student-F16", "student-Q8_0", "student-Q4_K_M"]
-    losses = [file["kl_to_checkpoint_nats"] for file in files.values()]
+    losses = [file.kl_to_checkpoint_nats for file in files.values()]
     assert 0 <= losses[0] < losses[1] < losses[2]
-    assert files["student-F16"]["num_parameters"] == 134_515_008
-    assert files["student-F16"]["top1_agreement_with_checkpoint"] > 0.98
+    assert files["student-F16"].num_parameters == 134_515_008
+    assert files["student-F16"].top1_agreement_with_checkpoint > 0.98
     stock = files["student-Q4_K_M"]
-    assert stock["bits_per_weight"] == pytest.approx(6.17, abs=0.01)
-    assert stock["fallbacks"] == {"Q5_0": 166, "Q8_0": 14}, "rows of 576"
-    assert stock["imatrix"]
-    assert manifest.facts["recommended"] == "student-Q4_K_M"
+    assert stock.bits_per_weight == pytest.approx(6.17, abs=0.01)
+    assert stock.fallbacks == {"Q5_0": 166, "Q8_0": 14}, "rows of 576"
+    assert stock.imatrix
+    assert manifest.facts.recommended == "student-Q4_K_M"
     modelfile = (real_run.stage_dir("gguf") / "Modelfile").read_text()
     assert 'PARAMETER stop "<|im_end|>"' in modelfile
     assert "named SmolLM" in modelfile
     assert "llama_" not in capfd.readouterr().err
     metrics = [json.loads(line) for line in real_run.metrics_path.read_text().splitlines()]
-    assert [line["file"] for line in metrics] == [file["file"] for file in files.values()]
+    assert [line["file"] for line in metrics] == [file.file for file in files.values()]

@@ -95,14 +95,14 @@ def test_any_family_with_the_teachers_tokens_is_trained(tiny_run, make_student, 
     checkpoint_dir = make_student(family.partition("-")[0], **FAMILIES[family])
     facts, losses = trained(tiny_run, student={"checkpoint": str(checkpoint_dir)}, method=method)
     assert len(losses) == 2
-    assert facts["removed_layers"] == []
+    assert facts.removed_layers == ()
     student_dir = tiny_run.stage_dir("student")
     before, after = (
         AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32)
         for one in (checkpoint_dir, student_dir)
     )
     assert type(before) is type(after)
-    assert after.num_parameters() == facts["num_parameters"] == before.num_parameters()
+    assert after.num_parameters() == facts.num_parameters == before.num_parameters()
     changed = [
         name
         for name, parameter in before.state_dict().items()
@@ -116,15 +116,15 @@ def test_any_family_with_the_teachers_tokens_is_trained(tiny_run, make_student, 
 def test_adapters_of_each_kind_teach_the_student(tiny_run, settings):
     lora = {"rank": 4, "alpha": 8} | settings
     facts, losses = trained(tiny_run, method="lora", lora=lora, learning_rate=1e-2, max_steps=12)
-    assert facts["method"] == "lora"
+    assert facts.method == "lora"
     assert sum(losses[6:]) < 0.99 * sum(losses[:6]), "the second epoch is easier than the first"
 
 
 def test_layers_and_neurons_of_the_teacher_are_removed(tiny_run, tiny_teacher_dir):
     student = {"layers": [3, 0, 2], "intermediate_size": 32}
     facts, _ = trained(tiny_run, student=student, save_dtype="bfloat16")
-    assert facts["removed_layers"] == [1]
-    assert (facts["num_layers"], facts["intermediate_size"]) == (3, 32)
+    assert facts.removed_layers == (1,)
+    assert (facts.num_layers, facts.intermediate_size) == (3, 32)
     student_dir = tiny_run.stage_dir("student")
     found, expected = (
         json.loads((one / "config.json").read_text()) for one in (student_dir, tiny_teacher_dir)
@@ -132,7 +132,7 @@ def test_layers_and_neurons_of_the_teacher_are_removed(tiny_run, tiny_teacher_di
     changes = {"num_hidden_layers": 3, "intermediate_size": 32, "dtype": "bfloat16"}
     assert found == expected | changes
     model = AutoModelForCausalLM.from_pretrained(student_dir)
-    assert model.num_parameters() == facts["num_parameters"]
+    assert model.num_parameters() == facts.num_parameters
     prompt = torch.tensor([[1, 70, 800]])
     texts = [
         model.generate(prompt, max_new_tokens=6, do_sample=False, use_cache=use_cache)
@@ -168,7 +168,7 @@ def test_an_embedding_of_another_size_is_no_obstacle(padded_run, make_student, v
         method=method,
         freeze={"embeddings": False},
     )
-    assert facts["vocab_size"] == vocab_size
+    assert facts.vocab_size == vocab_size
     assert len(losses) == 2
     model = AutoModelForCausalLM.from_pretrained(padded_run.stage_dir("student"))
     assert model.get_output_embeddings().weight.shape[0] == vocab_size

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from potstill.chat import tokenizer_sha256
 from potstill.errors import ManifestMismatchError, TrainingError
-from potstill.manifest import MANIFEST_NAME, read_manifest, verify_manifest
+from potstill.facts.conversations import ConversationsFacts
+from potstill.manifest import MANIFEST_NAME, verify_manifest
 from train.config import TrainConfig
 from train.data.inputs import load_data
 from train.stage import run
@@ -58,15 +59,15 @@ def test_a_student_is_trained_and_saved(tiny_run, tiny_teacher_dir, method):
     student_dir = tiny_run.stage_dir("student")
     assert verify_manifest(student_dir) == manifest
     facts = manifest.facts
-    assert facts["num_layers"] == 3
-    assert len(facts["removed_layers"]) == 1
-    assert facts["method"] == method
+    assert facts.num_layers == 3
+    assert len(facts.removed_layers) == 1
+    assert facts.method == method
     assert tokenizer_sha256(student_dir) == tokenizer_sha256(tiny_teacher_dir)
     for name in ("tokenizer_config.json", "chat_template.jinja"):
         assert (student_dir / name).read_bytes() == (tiny_teacher_dir / name).read_bytes()
     assert config_of(student_dir) == config_of(tiny_teacher_dir) | {"num_hidden_layers": 3}
     model = AutoModelForCausalLM.from_pretrained(student_dir)
-    assert model.num_parameters() == facts["num_parameters"]
+    assert model.num_parameters() == facts.num_parameters
     lines = [line for line in metrics(tiny_run) if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, 9))
     assert {"kd_nats", "ce_nats", "tokens_per_second", "learning_rate"} <= set(lines[0])
@@ -85,7 +86,7 @@ def test_accumulated_losses_are_a_mean_over_all_tokens_of_a_step(tiny_run):
 
 def test_a_student_that_got_worse_is_reported(tiny_run, caplog):
     manifest = run(config(learning_rate=1.0, max_steps=2), tiny_run)
-    assert manifest.facts["improved"] is False
+    assert manifest.facts.improved is False
     assert "training made the student worse" in caplog.text
 
 
@@ -128,8 +129,8 @@ def test_alignment_reaches_the_model(tiny_run, tiny_teacher_dir, tiny_conversati
         config(student={"checkpoint": str(tiny_teacher_dir)}, learning_rate=1e-12, max_steps=1),
         tiny_run,
     )
-    assert manifest.facts["removed_layers"] == []
-    assert manifest.facts["evaluation"]["untrained"]["kl_nats"] < 1e-4
+    assert manifest.facts.removed_layers == ()
+    assert manifest.facts.evaluation.untrained.kl_nats < 1e-4
     assert losses(tiny_run)[1] < 1e-4
 
 
@@ -169,12 +170,8 @@ def test_a_vocabulary_too_small_is_refused_and_a_padded_one_is_not(
     model = AutoModelForCausalLM.from_pretrained(student_dir)
     model.resize_token_embeddings(49_280)
     model.save_pretrained(student_dir)
-    assert (
-        run(config(student={"checkpoint": str(student_dir)}, max_steps=1), tiny_run).facts[
-            "vocab_size"
-        ]
-        == 49_280
-    )
+    padded = config(student={"checkpoint": str(student_dir)}, max_steps=1)
+    assert run(padded, tiny_run).facts.vocab_size == 49_280
     tiny_run.set_aside("student")
     model.resize_token_embeddings(1_000)
     model.save_pretrained(student_dir)
@@ -197,8 +194,8 @@ def change_facts(run_directory, **changes):
 
 def teacher_at(run_directory, teacher_dir):
     """What the facts say of a teacher that has moved to another directory."""
-    facts = read_manifest(run_directory.stage_dir("conversations")).facts
-    return facts["teacher"] | {"path": str(teacher_dir)}
+    teacher = run_directory.facts(ConversationsFacts).teacher
+    return teacher.model_dump() | {"path": str(teacher_dir)}
 
 
 def test_processed_logprobs_are_refused_for_the_token_level_loss(tiny_run):
@@ -253,4 +250,4 @@ def test_a_full_disk_is_one_clear_error(tiny_run, stage_process):
     assert b"potstill.errors.ArtifactError: the training state cannot be saved" in stderr
     assert b"hint: free disk space" in stderr
     assert not tiny_run.is_finished("student")
-    assert run(config(), tiny_run).facts["num_layers"] == 3
+    assert run(config(), tiny_run).facts.num_layers == 3

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
 from potstill.errors import ManifestMismatchError, TrainingError
-from potstill.manifest import read_manifest
+from potstill.facts.conversations import ConversationsFacts
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.batches import Collator
@@ -30,7 +30,7 @@ from train.students.checkpoints import refuse_other_tokenizer
 class Data:
     """The conversations, split, and what they say about themselves."""
 
-    facts: dict[str, Any]
+    facts: ConversationsFacts
     teacher_dir: Path
     tokenizer_dir: Path
     """The checkpoint whose tokenizer and chat template the student has: the teacher's, or that of a
@@ -46,15 +46,6 @@ class Data:
         """Whether the student has other tokens than the teacher."""
         return self.tokenizer_dir != self.teacher_dir
 
-    @property
-    def tokenizer_facts(self) -> dict[str, Any]:
-        """What later stages must know of the student's tokens."""
-        return {
-            "tokenizer_sha256": tokenizer_sha256(self.tokenizer_dir),
-            "chat_template_sha256": chat_template_sha256(self.tokenizer.chat_template),
-            "own_tokenizer": self.has_own_tokenizer,
-        }
-
 
 def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Data:
     """Read and check the conversations of a run; lay them out in the scratch directory.
@@ -66,17 +57,17 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
         ArtifactError: A file is damaged.
     """
     conversations_dir = run_directory.stage_dir("conversations")
-    facts = read_manifest(conversations_dir).facts
+    facts = run_directory.facts(ConversationsFacts)
     refuse_other_signal(config.kd, facts, conversations_dir)
-    teacher_dir = find_checkpoint(facts["teacher"]["path"])
-    refuse_other_tokenizer(teacher_dir, facts["tokenizer_sha256"])
+    teacher_dir = find_checkpoint(facts.teacher.path)
+    refuse_other_tokenizer(teacher_dir, facts.tokenizer_sha256)
     if config.student.checkpoint is None:
-        refuse_other_checkpoint(teacher_dir, facts["teacher"]["fingerprint"])
+        refuse_other_checkpoint(teacher_dir, facts.teacher.fingerprint)
     tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
     read: ReadBatches = stored_batches
     if tokenizer_dir == teacher_dir:
-        _refuse_other_template(tokenizer.chat_template, facts["chat_template_sha256"], teacher_dir)
+        _refuse_other_template(tokenizer.chat_template, facts.chat_template_sha256, teacher_dir)
     else:
         _refuse_no_template(tokenizer, tokenizer_dir)
         read = Retokenizer(tokenizer, tokenizer_dir).batches
@@ -89,7 +80,7 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
 
 
 def _refuse_other_template(template: str | None, expected: str, teacher_dir: Path) -> None:
-    found = chat_template_sha256(template)
+    found = None if template is None else chat_template_sha256(template)
     if found != expected:
         raise ManifestMismatchError(
             "the teacher's chat template has changed since the conversations were made",
@@ -100,7 +91,7 @@ def _refuse_other_template(template: str | None, expected: str, teacher_dir: Pat
         )
 
 
-def _tokenizer_dir(config: TrainConfig, facts: dict[str, Any], teacher_dir: Path) -> Path:
+def _tokenizer_dir(config: TrainConfig, facts: ConversationsFacts, teacher_dir: Path) -> Path:
     """Return where the student's tokenizer is; one of its own can be trained on text only.
 
     Raises:
@@ -109,7 +100,7 @@ def _tokenizer_dir(config: TrainConfig, facts: dict[str, Any], teacher_dir: Path
     if config.student.checkpoint is None:
         return teacher_dir
     student_dir = find_checkpoint(config.student.checkpoint)
-    expected, found = facts["tokenizer_sha256"], tokenizer_sha256(student_dir)
+    expected, found = facts.tokenizer_sha256, tokenizer_sha256(student_dir)
     if found == expected:
         return teacher_dir
     if config.kd.weight > 0.0:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from potstill.errors import ManifestMismatchError
-from potstill.fidelity import tokens_are_draws
+from potstill.facts.conversations import ConversationsFacts
 from train.config import KDConfig
 
 logger = logging.getLogger(__name__)
 
 
-def refuse_other_signal(config: KDConfig, facts: dict[str, Any], where: Path) -> None:
+def refuse_other_signal(config: KDConfig, facts: ConversationsFacts, where: Path) -> None:
     """Check that the stored log-probabilities are what the token-level loss needs.
 
     They are the raw model's at temperature 1 whatever the sampling was, so the loss at each prefix
@@ -29,17 +28,17 @@ def refuse_other_signal(config: KDConfig, facts: dict[str, Any], where: Path) ->
     """
     if config.weight == 0.0:
         return
-    if facts["logprobs_mode"] != "raw_logprobs":
+    if facts.logprobs_mode != "raw_logprobs":
         raise ManifestMismatchError(
             "the stored log-probabilities are not the teacher's own distribution",
             where=where,
             expected="logprobs_mode raw_logprobs",
-            found=facts["logprobs_mode"],
+            found=facts.logprobs_mode,
             hint="make the conversations again, or train with --set train.kd.weight=0",
         )
     if config.tail == "sample":
         _refuse_chosen_tokens(facts, where)
-    elif config.weight < 1.0 and not _sampled_as_it_is(facts):
+    elif config.weight < 1.0 and not facts.sampled_unchanged:
         logger.warning(
             "completions were %s: cross-entropy pulls towards that distribution, the token-level "
             "loss towards the teacher's own; train.kd.weight=1 avoids the conflict",
@@ -47,38 +46,32 @@ def refuse_other_signal(config: KDConfig, facts: dict[str, Any], where: Path) ->
         )
 
 
-def _refuse_chosen_tokens(facts: dict[str, Any], where: Path) -> None:
+def _refuse_chosen_tokens(facts: ConversationsFacts, where: Path) -> None:
     """Check that each token is one draw from the teacher's distribution, as the tail needs it."""
-    if tokens_are_draws(facts):
-        if facts["num_dropped"]:
+    if facts.tokens_are_draws:
+        if facts.num_dropped:
             logger.warning(
                 "filters left out %d conversations: the other answers are draws from the teacher "
                 "only as far as the filters do not look at what was said, and the tail 'sample' is "
                 "unbiased as far as they are",
-                facts["num_dropped"],
+                facts.num_dropped,
             )
         return
-    sampled, kept = facts["num_sampled_per_prompt"], facts["num_kept_per_prompt"]
+    sampled, kept = facts.num_sampled_per_prompt, facts.num_kept_per_prompt
     chosen = f"{kept} answers chosen of {sampled} sampled for each prompt"
     raise ManifestMismatchError(
         "the tail 'sample' takes each token of an answer for a draw from the teacher's "
         "distribution, which these are not",
         where=where,
         expected="all answers that were sampled, at temperature 1 and top-p 1",
-        found=chosen if _sampled_as_it_is(facts) else f"answers {_how(facts)}",
+        found=chosen if facts.sampled_unchanged else f"answers {_how(facts)}",
         hint="use --set train.kd.tail=bucket, or generate so with --force",
     )
 
 
-def _sampled_as_it_is(facts: dict[str, Any]) -> bool:
-    """Tell whether answers were sampled from the distribution that is stored."""
-    return (facts["generation_temperature"], facts["generation_top_p"]) == (1.0, 1.0)
-
-
-def _how(facts: dict[str, Any]) -> str:
-    if facts["generation_temperature"] is None:
+def _how(facts: ConversationsFacts) -> str:
+    if facts.generation_temperature is None:
         return "written by others"
     return (
-        f"sampled at temperature {facts['generation_temperature']} and top-p "
-        f"{facts['generation_top_p']}"
+        f"sampled at temperature {facts.generation_temperature} and top-p {facts.generation_top_p}"
     )

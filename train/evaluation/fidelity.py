@@ -1,6 +1,6 @@
 """Held-out fidelity of a student to the teacher's stored distributions.
 
-In: a model and a split of conversations. Out: `potstill.fidelity.Fidelity`; log-probabilities are
+In: a model and a split of conversations. Out: `Fidelity`; log-probabilities are
 float32, sums float64. Knows nothing of trainers.
 
 Shape legend: T labeled tokens, C tokens of one chunk, K stored entries, D width, V vocabulary, N
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
-from potstill.fidelity import Fidelity, FidelityMeter
+from potstill.facts.shared import Fidelity
+from potstill.fidelity import FidelityMeter
 from potstill.progress import track
 from train.data.batches import Collator, is_labeled, labeled_token_ids
 from train.heads import Head, labeled_hidden_states, output_head
@@ -52,7 +53,7 @@ def measure_fidelity(
         max_conversations: The first so many of the split are measured.
         batch_size: Conversations in one forward pass.
         label: What to call it in the progress.
-        drawn: Whether `potstill.fidelity.tokens_are_draws` of the conversations' facts.
+        drawn: `ConversationsFacts.tokens_are_draws`.
     """
     meter = FidelityMeter(drawn=drawn)
     split = split.select(range(min(max_conversations, len(split))))

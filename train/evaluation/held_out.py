@@ -6,7 +6,6 @@ weights of the step with the lowest held-out loss. Knows nothing of how training
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -69,7 +68,7 @@ class HeldOut:
             num_prompts=evaluation.num_generations,
             max_new_tokens=evaluation.max_new_tokens,
         )
-        figures = {"loss": fidelity.loss_nats, **dataclasses.asdict(fidelity)}
+        figures = {"loss": fidelity.loss_nats, **fidelity.model_dump()}
         return {f"eval_{name}": value for name, value in figures.items() if value is not None}
 
 

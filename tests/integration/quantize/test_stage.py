@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from potstill.facts.student import QuantizationAware
 from potstill.manifest import verify_manifest
 from quantize.config import QuantizeConfig
 from quantize.file_maker import FileMaker
@@ -25,9 +26,9 @@ STUDENT_ONLY = {"teacher_types": ()}
 def test_types_and_recommendation_follow_the_configuration(tiny_quantize_run):
     changes = STUDENT_ONLY | {"types": ("Q6_K", "Q8_0"), "recommended": "Q8_0"}
     manifest = run(CONFIG.model_copy(update=changes), tiny_quantize_run)
-    assert [file["name"] for file in manifest.facts["files"]] == ["student-Q6_K", "student-Q8_0"]
-    assert manifest.facts["recommended"] == "student-Q8_0"
-    assert [file["imatrix"] for file in manifest.facts["files"]] == [False, False]
+    assert [file.name for file in manifest.facts.files] == ["student-Q6_K", "student-Q8_0"]
+    assert manifest.facts.recommended == "student-Q8_0"
+    assert [file.imatrix for file in manifest.facts.files] == [False, False]
     for unwanted in ("*F16*", "*.imatrix.gguf"):
         assert not list(tiny_quantize_run.stage_dir("gguf").rglob(unwanted))
 
@@ -90,12 +91,12 @@ def test_a_killed_run_is_resumed_and_its_files_verify(tiny_quantize_run):
 def test_a_size_gets_a_mix_with_its_facts(tiny_quantize_run):
     changes = STUDENT_ONLY | {"types": ("Q4_0",), "target_megabytes": (0.28,)}
     manifest = run(CONFIG.model_copy(update=changes), tiny_quantize_run)
-    stock, mix = manifest.facts["files"]
-    assert (mix["name"], mix["type"]) == ("student-0.28MB", "0.28MB")
-    assert mix["bytes"] <= 280_000
-    assert mix["mix"]["target_bytes"] == 280_000
-    assert set(mix["mix"]["types"]) >= {"token_embd", "attn_q", "ffn_down"}
-    assert 0 < mix["kl_to_checkpoint_nats"] < stock["kl_to_checkpoint_nats"] + 1.0
+    stock, mix = manifest.facts.files
+    assert (mix.name, mix.type) == ("student-0.28MB", "0.28MB")
+    assert mix.bytes <= 280_000
+    assert mix.mix.target_bytes == 280_000
+    assert set(mix.mix.types) >= {"token_embd", "attn_q", "ffn_down"}
+    assert 0 < mix.kl_to_checkpoint_nats < stock.kl_to_checkpoint_nats + 1.0
     assert (tiny_quantize_run.stage_dir("gguf") / "student.imatrix.gguf").is_file()
 
 
@@ -104,10 +105,11 @@ def test_a_student_trained_for_a_type_gets_it_without_an_importance_matrix(
     make_checkpoint, make_run
 ):
     student = make_checkpoint("student", num_hidden_layers=1)
-    tiny_run = make_run(student, student, quantization_aware={"type": "Q4_0"})
+    aware = QuantizationAware(type="Q4_0", kl_nats_plain=0.2, kl_nats_aware=0.1)
+    tiny_run = make_run(student, student, quantization_aware=aware)
     config = CONFIG.model_copy(update=STUDENT_ONLY | {"types": ("Q5_1",)})
-    files = {file["type"]: file for file in run(config, tiny_run).facts["files"]}
-    assert {name: file["imatrix"] for name, file in files.items()} == {"Q5_1": True, "Q4_0": False}
+    files = {file.type: file for file in run(config, tiny_run).facts.files}
+    assert {name: file.imatrix for name, file in files.items()} == {"Q5_1": True, "Q4_0": False}
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -3,7 +3,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,46 +19,53 @@ from compare.measurement.speed import Speed
 from compare.report.report import Report, build_report
 from compare.verdict.examples import Example, ShownAnswer
 from compare.verdict.results import Verdict
-from potstill.fidelity import Fidelity
-from potstill.manifest import Manifest, build_manifest
+from potstill.facts.gguf import GgufFile
+from potstill.facts.shared import Fidelity
+from potstill.facts.student import QuantizationAware
 from potstill.schema import Conversation, Message
 from potstill.verdict.outcome import Outcome
+from tests.fixtures.facts import (
+    conversations_facts,
+    evaluation,
+    gguf_facts,
+    gguf_file,
+    student_facts,
+    teacher_identity,
+)
 
 STAND_IN = Path(__file__).parents[2] / "fixtures" / "endpoint_stand_in.py"
 
 
-def gguf_file(name: str, num_bytes: int, kl_nats: float, on_pareto_front: bool = True) -> dict:
-    role, _, kind = name.partition("-")
-    parameters = 134_515_008 if role == "teacher" else 113_274_432
-    return {
-        "name": name,
-        "file": f"{name}.gguf",
-        "role": role,
-        "type": kind,
-        "bytes": num_bytes,
-        "num_parameters": parameters,
-        "bits_per_weight": 8 * num_bytes / parameters,
-        "kl_to_checkpoint_nats": kl_nats,
-        "kl_standard_error_nats": kl_nats / 20,
-        "kl_median_nats": 0.7 * kl_nats,
-        "kl_p99_nats": 5 * kl_nats,
-        "kl_p999_nats": 9 * kl_nats,
-        "top1_agreement_with_checkpoint": 1 - 3 * kl_nats,
-        "rms_delta_p": kl_nats,
-        "perplexity_ratio": 1 + kl_nats / 2,
-        "prompt_tokens_per_second": 512.3,
-        "decode_tokens_per_second": 98.7,
-        "peak_memory_bytes": num_bytes + 100_000_000,
-        "on_pareto_front": on_pareto_front,
-    }
+def measured_file(
+    name: str, num_bytes: int, kl_nats: float, on_pareto_front: bool = True
+) -> GgufFile:
+    parameters = 134_515_008 if name.startswith("teacher") else 113_274_432
+    return gguf_file(
+        name,
+        bytes=num_bytes,
+        num_parameters=parameters,
+        bits_per_weight=8 * num_bytes / parameters,
+        kl_to_checkpoint_nats=kl_nats,
+        kl_standard_error_nats=kl_nats / 20,
+        kl_median_nats=0.7 * kl_nats,
+        kl_p99_nats=5 * kl_nats,
+        kl_p999_nats=9 * kl_nats,
+        top1_agreement_with_checkpoint=1 - 3 * kl_nats,
+        rms_delta_p=kl_nats,
+        perplexity_ratio=1 + kl_nats / 2,
+        prompt_tokens_per_second=512.3,
+        decode_tokens_per_second=98.7,
+        peak_memory_bytes=num_bytes + 100_000_000,
+        on_pareto_front=on_pareto_front,
+    )
 
 
 FILES = [
-    gguf_file("student-F16", 228_000_000, 3.3e-6),
-    gguf_file("student-Q8_0", 122_000_000, 0.051, on_pareto_front=False),
-    gguf_file("student-Q4_K_M", 89_000_000, 0.0376),
-    gguf_file("teacher-F16", 271_000_000, 0.0),
-    gguf_file("teacher-Q4_K_M", 105_000_000, 0.0439),
+    measured_file("student-F16", 228_000_000, 3.3e-6),
+    measured_file("student-Q8_0", 122_000_000, 0.051, on_pareto_front=False),
+    measured_file("student-Q4_K_M", 89_000_000, 0.0376),
+    measured_file("teacher-F16", 271_000_000, 0.0),
+    measured_file("teacher-Q4_K_M", 105_000_000, 0.0439),
 ]
 
 
@@ -102,10 +108,6 @@ SPEED = {
     "teacher-F16": Speed(25.3, 0.39),
     "teacher-Q4_K_M": Speed(49.8, 0.29),
 }
-
-
-def manifest_with(facts: dict, directory: Path) -> Manifest:
-    return build_manifest("made in a test", directory, {}, (), facts=facts)
 
 
 def verdict(**changes: object) -> Verdict:
@@ -152,38 +154,33 @@ def build(
     sft: Fidelity | None = None,
     costs: CostConfig | None = None,
     phases: dict[str, Fidelity] | None = None,
-    quantization_aware: dict | None = None,
+    quantization_aware: QuantizationAware | None = None,
     served: Served | None = None,
     examples: tuple[Example, ...] = (),
     **verdict_changes: object,
 ) -> Report:
-    untrained, trained = UNTRAINED, replace(TRAINED, num_tokens=trained_tokens)
+    untrained, trained = UNTRAINED, TRAINED.model_copy(update={"num_tokens": trained_tokens})
     fidelity = FIDELITY
     if own_tokenizer:
         unknown = dict.fromkeys(("kl_nats", "kl_standard_error", "top1_agreement"))
-        untrained, trained = replace(untrained, **unknown), replace(trained, **unknown)
+        untrained, trained = (one.model_copy(update=unknown) for one in (untrained, trained))
         fidelity = {name: FIDELITY[name] for name in FIDELITY if name.startswith("teacher")}
-    facts = {
-        "conversations": {
-            "teacher": {"model": "smollm2-135m-instruct", "num_parameters": 134_515_008},
-            "num_conversations": {"train": 900, "validation": 50, "test": 64},
-            "top_logprobs": 64,
-        },
-        "student": {
-            "method": "full",
-            "num_layers": 24,
-            "removed_layers": [19, 20, 21, 22, 23, 24],
-            "pruned": True,
-            "num_parameters": 113_274_432,
-            "own_tokenizer": own_tokenizer,
-            "evaluation": {"untrained": vars(untrained), "trained": vars(trained)}
-            | {name: vars(figures) for name, figures in (phases or {}).items()},
-            **({"quantization_aware": quantization_aware} if quantization_aware else {}),
-        },
-        "gguf": {"files": FILES, "recommended": "student-Q4_K_M"},
-    }
     run = RunFiles(
-        manifests={name: manifest_with(value, tmp_path) for name, value in facts.items()},
+        manifests={},
+        conversations=conversations_facts(
+            teacher=teacher_identity(model="smollm2-135m-instruct", num_parameters=134_515_008),
+            num_conversations={"train": 900, "validation": 50, "test": 64},
+            top_logprobs=64,
+        ),
+        student=student_facts(
+            num_layers=24,
+            removed_layers=(19, 20, 21, 22, 23, 24),
+            num_parameters=113_274_432,
+            own_tokenizer=own_tokenizer,
+            evaluation=evaluation(untrained=untrained, trained=trained, **phases or {}),
+            quantization_aware=quantization_aware,
+        ),
+        gguf=gguf_facts(*FILES, recommended="student-Q4_K_M"),
         conversations_dir=tmp_path,
         student_dir=tmp_path,
         gguf_dir=tmp_path,
@@ -194,7 +191,7 @@ def build(
         fidelity,
         served or Served(speed=SPEED, elsewhere=(), nats_per_token=None),
         verdict=verdict(**verdict_changes),
-        sft=None if sft is None else {"num_parameters": 113_274_432, **vars(sft)},
+        sft=sft and student_facts(num_parameters=113_274_432, evaluation=evaluation(trained=sft)),
         costs=costs or CostConfig(),
         prompt_tokens_per_output_token=0.5,
         notes=[],

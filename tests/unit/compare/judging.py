@@ -14,8 +14,8 @@ from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
 from compare.verdict.decision import decide
 from compare.verdict.health import is_sound_so_far
-from compare.verdict.registration import Registration
 from compare.verdict.results import JudgeReport, Verdict
+from potstill.facts.comparison import Registration
 from potstill.schema import Message
 from potstill.verdict.outcome import Plan
 

@@ -96,9 +96,9 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     }
     report = Report.model_validate_json((directory / "report.json").read_text())
     assert report.verdict.outcome is Outcome.PASS
-    assert manifest.facts["outcome"] == "PASS"
+    assert manifest.facts.outcome == "PASS"
     assert report.verdict.decided_by == "the teacher itself"
-    assert report.verdict.registered_at == manifest.facts["registration"]["registered_at"]
+    assert report.verdict.registered_at == manifest.facts.registration.registered_at
     assert report.verdict.num_answers_before == 0
     assert {one.value for one in report.verdict.judges[0].slices} == {"even", "odd"}
     pairs = list(read_rows(directory / "pairs.parquet", PAIR_SCHEMA))
@@ -135,7 +135,7 @@ def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_pa
     )
     ill.answer = healthy
     manifest = run(settings, run_directory)
-    assert manifest.facts["registration"] == registered
+    assert manifest.facts.registration.model_dump() == registered
     answered = [one for one in ill.requests if not {"response_format", "stream"} & one.keys()]
     in_flight = 2
     assert len(answered) <= 2 * FEW + NUM_CONTROLS + in_flight
@@ -169,8 +169,8 @@ def test_answers_are_kept_for_another_comparison(openai_server, prompts, tmp_pat
     second = RunDirectory(tmp_path / "second")
     run(settings, second)
     assert all("stream" in one for one in server.requests[num_requests:]), "speed is of its time"
-    registration = read_manifest(second.stage_dir("comparison")).facts["registration"]
-    assert registration["num_answers_before"] == 2 * FEW + NUM_CONTROLS
+    registration = read_manifest(second.stage_dir("comparison")).facts.registration
+    assert registration.num_answers_before == 2 * FEW + NUM_CONTROLS
 
 
 def test_kept_verdicts_are_of_their_own_answers(openai_server, prompts, tmp_path):
@@ -181,7 +181,7 @@ def test_kept_verdicts_are_of_their_own_answers(openai_server, prompts, tmp_path
         server = openai_server(world(num_bad=num_bad))
         run_directory = RunDirectory(tmp_path / name)
         manifest = run(config(server, prompts, cache_dir=kept), run_directory)
-        outcomes.append(manifest.facts["outcome"])
+        outcomes.append(manifest.facts.outcome)
     assert outcomes == ["FAIL", "INCONCLUSIVE"]
 
 

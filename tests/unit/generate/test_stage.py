@@ -13,6 +13,7 @@ from potstill.chat import chat_template_sha256, render_prompt, tokenizer_sha256
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.manifest import manifest_sha256
 from potstill.rundir import RunDirectory
+from tests.fixtures.facts import conversations_facts
 
 load_once = functools.cache(generate.teachers.checkpoint._load)
 NUM_PROMPTS = 10
@@ -87,12 +88,12 @@ def test_prompts_of_a_file_become_conversations_of_a_real_tokenizer(
     assert len({one.turns[0].seed for one in conversations}) == NUM_PROMPTS
     template = (tiny_teacher_dir / "chat_template.jinja").read_text()
     facts = manifest.facts
-    assert facts["teacher"]["model"] == facts["teacher"]["path"] == str(tiny_teacher_dir)
-    assert facts["teacher"]["num_parameters"] > 1_000_000
-    assert facts["tokenizer_sha256"] == tokenizer_sha256(tiny_teacher_dir)
-    assert facts["chat_template_sha256"] == chat_template_sha256(template)
-    assert facts["vocab_size"] == 49_152
-    assert (facts["generation_temperature"], facts["generation_top_p"]) == (0.9, 0.8)
+    assert facts.teacher.model == facts.teacher.path == str(tiny_teacher_dir)
+    assert facts.teacher.num_parameters > 1_000_000
+    assert facts.tokenizer_sha256 == tokenizer_sha256(tiny_teacher_dir)
+    assert facts.chat_template_sha256 == chat_template_sha256(template)
+    assert facts.vocab_size == 49_152
+    assert (facts.generation_temperature, facts.generation_top_p) == (0.9, 0.8)
 
 
 def test_prompts_are_written_by_the_teacher_without_a_file(
@@ -108,7 +109,7 @@ def test_prompts_are_written_by_the_teacher_without_a_file(
     (teacher,) = tiny_teacher
     prompts = stored.prompts(run_directory)
     assert [prompt.source for prompt in prompts] == ["magpie"] * 8
-    assert sum(manifest.facts["num_conversations"].values()) == 8
+    assert sum(manifest.facts.num_conversations.values()) == 8
     assert teacher.top_logprobs == {None, 4}
     assert not (run_directory.stage_dir("prompts") / "scratch").exists()
     written_by = run_directory.require("prompts").config["written_by"]
@@ -122,28 +123,20 @@ def test_the_manifests_hold_what_later_stages_rely_on(configured, run_directory,
     assert manifest == run_directory.require("conversations")
     counts = {split: splits.count(split) for split in ("train", "validation", "test")}
     assert all(counts.values())
-    assert manifest.facts == {
-        **toys.checkpoint.facts(),
-        "fingerprint": toys.checkpoint.fingerprint,
-        "logprobs_mode": "raw_logprobs",
-        "top_logprobs": 4,
-        "top_mass": 1.0,
-        "min_probability": 1e-3,
-        "generation_temperature": 1.0,
-        "generation_top_p": 1.0,
-        "turns": "single",
-        "num_sampled_per_prompt": 1,
-        "num_kept_per_prompt": 1,
-        "num_failed": 0,
-        "num_conversations": counts,
-        "num_dropped": 0,
-        "dropped_prompts": {},
-        "dropped_conversations": {},
-        "num_redacted": 0,
-        "languages": manifest.facts["languages"],
-    }
-    assert sum(manifest.facts["languages"].values()) == NUM_PROMPTS
-    assert manifest.facts["languages"]["en"] > NUM_PROMPTS / 2
+    checkpoint = toys.checkpoint
+    assert manifest.facts == conversations_facts(
+        teacher=checkpoint.identity,
+        tokenizer_sha256=tokenizer_sha256(checkpoint.dir),
+        chat_template_sha256=chat_template_sha256(checkpoint.tokenizer.chat_template),
+        vocab_size=checkpoint.vocab_size,
+        top_logprobs=4,
+        top_mass=1.0,
+        min_probability=1e-3,
+        num_conversations=counts,
+        languages=manifest.facts.languages,
+    )
+    assert sum(manifest.facts.languages.values()) == NUM_PROMPTS
+    assert manifest.facts.languages["en"] > NUM_PROMPTS / 2
     samples = run_directory.require("samples")
     pinned = {one.path: one.manifest_sha256 for one in manifest.inputs}
     assert pinned == {
@@ -365,7 +358,7 @@ def test_a_prompt_too_long_for_the_teacher_is_listed_and_does_not_stop_the_other
     write_questions(question_path, [*short, "w" * longest, "v" * (longest + 1)])
     with caplog.at_level("WARNING"):
         manifest = run(configured(curation={"prompt_filters": []}), run_directory)
-    assert manifest.facts["num_failed"] == 1
+    assert manifest.facts.num_failed == 1
     assert "1 conversations failed" in caplog.text
     (path,) = run_directory.stage_dir("samples").glob("failed-*.jsonl")
     (line,) = path.read_text().splitlines()
@@ -381,5 +374,5 @@ def test_a_prompt_too_long_for_the_teacher_is_listed_and_does_not_stop_the_other
 def test_the_limit_of_the_context_is_exact(configured, run_directory, toys, spare, num_failed):
     longest = len("<user>Translate 'good morning' to French.|<assistant>")
     config = configured(engine={"max_model_len": longest + 60 + spare})
-    assert run(config, run_directory).facts["num_failed"] == num_failed
+    assert run(config, run_directory).facts.num_failed == num_failed
     assert len(toys.loaded[0].asked) == NUM_PROMPTS - num_failed

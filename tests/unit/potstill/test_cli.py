@@ -12,6 +12,7 @@ import pytest
 from potstill.config import preset_names
 from potstill.pipeline import STAGES
 from potstill.rundir import RunDirectory
+from tests.fixtures.facts import prompts_facts
 
 ROOT = Path(__file__).parents[3]
 HEAVY = ("torch", "transformers", "vllm", "trl", "llama_cpp", "fastapi", "peft", "datasets")
@@ -171,7 +172,7 @@ def test_status_of_an_empty_directory_is_an_error(tmp_path, make):
 
 def test_status_is_data_on_stdout(tmp_path):
     session = RunDirectory(tmp_path / "run").open_stage("prompts", {})
-    session.finish(facts={"num_prompts": 4711, "num_dropped": 0})
+    session.finish(facts=prompts_facts(num_prompts=4711))
     answer = potstill("status", tmp_path / "run")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "4711" in answer.stdout

@@ -1,6 +1,5 @@
 """Shape legend: T tokens, K stored log-probabilities per token, V vocabulary."""
 
-import dataclasses
 import json
 import math
 import statistics
@@ -18,7 +17,8 @@ from potstill.divergences import (
     kl_estimate_nats,
     kl_upper_bound_nats,
 )
-from potstill.fidelity import Fidelity, FidelityMeter, tokens_are_draws
+from potstill.fidelity import FidelityMeter
+from tests.fixtures.facts import fidelity
 
 V = 9
 
@@ -131,32 +131,11 @@ def test_one_conversation_has_no_standard_error_and_order_does_not_matter():
 
 
 def test_nothing_is_estimated_of_tokens_that_are_no_draws():
-    drawn, given = (dataclasses.asdict(meter_over(conversations(), drawn=d)) for d in (True, False))
+    drawn, given = (meter_over(conversations(), drawn=d).model_dump() for d in (True, False))
     estimates = {name for name in drawn if "estimate" in name} | {"acceptance_standard_error"}
     assert {name for name, value in given.items() if value is None} == estimates
     assert None not in drawn.values()
     assert {**drawn, **dict.fromkeys(estimates)} == given
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, True),
-        ({"generation_temperature": 0.7}, False),
-        ({"generation_top_p": 0.9}, False),
-        ({"num_kept_per_prompt": 2, "num_sampled_per_prompt": 2}, True),
-        ({"num_sampled_per_prompt": 4}, False),
-        ({"generation_temperature": None, "generation_top_p": None}, False),
-    ],
-)
-def test_draws_are_what_was_sampled_as_it_is_and_not_chosen(changes, expected):
-    facts = {
-        "generation_temperature": 1.0,
-        "generation_top_p": 1.0,
-        "num_sampled_per_prompt": 1,
-        "num_kept_per_prompt": 1,
-    }
-    assert tokens_are_draws(facts | changes) is expected
 
 
 def test_a_student_with_other_tokens_has_nats_and_calibration_only():
@@ -177,9 +156,9 @@ def test_a_student_with_other_tokens_has_nats_and_calibration_only():
 
 
 def test_the_held_out_loss_is_kl_where_it_is_known():
-    known = Fidelity(0.3, 0.01, 0.7, 2.0, 100)
+    known = fidelity(0.3, nats_per_token=2.0)
     assert known.loss_nats == 0.3
-    assert dataclasses.replace(known, kl_nats=None).loss_nats == 2.0
+    assert known.model_copy(update={"kl_nats": None}).loss_nats == 2.0
 
 
 def test_an_infinite_upper_bound_is_none_and_the_rest_is_json():
@@ -187,7 +166,7 @@ def test_an_infinite_upper_bound_is_none_and_the_rest_is_json():
     masked = np.pad(student.lowest_logprobs_TN, ((0, 0), (1, 0)), constant_values=-np.inf)
     result = meter_over([(teacher, StudentRows(**vars(student) | {"lowest_logprobs_TN": masked}))])
     assert result.kl_upper_bound_nats is None
-    json.dumps(dataclasses.asdict(result), allow_nan=False)
+    json.dumps(result.model_dump(), allow_nan=False)
 
 
 def student_sure_of(confidence, num_tokens, hits):

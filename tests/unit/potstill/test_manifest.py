@@ -19,6 +19,7 @@ from potstill.manifest import (
     verify_manifest,
     write_manifest,
 )
+from tests.fixtures.facts import student_facts
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -41,7 +42,7 @@ def directory(tmp_path):
         {"kd": {"weight": 0.9}, "seed": 0},
         [Input(path="conversations", manifest_sha256="ab" * 32)],
         rows={"table.parquet": 7},
-        facts={"vocab_size": 49_152},
+        facts=student_facts(),
         stats={"seconds": 1.5},
     )
     write_manifest(manifest, stage_dir)
@@ -71,7 +72,7 @@ def test_excluded_names_are_left_out_at_the_top_only(directory):
 
 
 def test_a_manifest_comes_back_as_it_was_written(directory):
-    manifest = build_manifest("student", directory, {"a": [1, None, "é"]}, (), facts={"b": {}})
+    manifest = build_manifest("student", directory, {"a": [1, None, "é"]}, ())
     write_manifest(manifest, directory)
     assert read_manifest(directory) == manifest == verify_manifest(directory)
 
@@ -83,7 +84,7 @@ def test_a_manifest_says_who_made_it_from_what_and_when(directory):
     assert manifest.config == {"kd": {"weight": 0.9}, "seed": 0}
     assert manifest.config_sha256 == config_sha256(manifest.config)
     assert manifest.inputs == (Input(path="conversations", manifest_sha256="ab" * 32),)
-    assert manifest.facts == {"vocab_size": 49_152}
+    assert manifest.facts == student_facts()
     assert manifest.stats == {"seconds": 1.5}
     assert manifest.created_at.utcoffset() == timedelta(0)
     assert manifest.code.version == metadata.version("potstill")

@@ -19,6 +19,7 @@ from potstill.errors import (
     PotstillError,
     TrainingError,
 )
+from potstill.facts.base import STAGE_NAMES
 from potstill.pipeline import (
     PIPELINE,
     SERVE,
@@ -29,7 +30,7 @@ from potstill.pipeline import (
     run_share,
     run_stage,
 )
-from potstill.rundir import STAGE_NAMES, RunDirectory
+from potstill.rundir import RunDirectory
 
 OWN = Choice()
 TRAIN = STAGES["train"]

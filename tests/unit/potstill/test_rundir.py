@@ -5,8 +5,11 @@ import os
 import pytest
 
 from potstill.errors import ArtifactError, ManifestMismatchError
+from potstill.facts.base import STAGE_NAMES
+from potstill.facts.prompts import PromptsFacts
 from potstill.manifest import MANIFEST_NAME, build_manifest, manifest_sha256, write_manifest
-from potstill.rundir import REQUEST_NAME, STAGE_NAMES, RunDirectory
+from potstill.rundir import REQUEST_NAME, RunDirectory
+from tests.fixtures.facts import prompts_facts
 
 CONFIG = {"kd": {"weight": 0.9, "divergence": "forward_kl"}, "seed": 0}
 
@@ -26,7 +29,8 @@ def make(run_directory, stage="prompts", config=CONFIG, content="content", input
     if session.finished:
         return session.finished
     (session.dir / "file.txt").write_text(content)
-    return session.finish(rows={"file.txt": 1}, facts={"content": content}, stats={"tokens": 3})
+    facts = prompts_facts() if stage == "prompts" else None
+    return session.finish(rows={"file.txt": 1}, facts=facts, stats={"tokens": 3})
 
 
 def content(run_directory, stage="prompts") -> str:
@@ -79,7 +83,7 @@ def test_a_manifest_holds_what_the_stage_told(run_directory):
     assert manifest.stage == "prompts"
     assert manifest.config == CONFIG
     assert manifest.outputs[0].rows == 1
-    assert manifest.facts == {"content": "content"}
+    assert manifest.facts == run_directory.facts(PromptsFacts) == prompts_facts()
     assert manifest.stats["tokens"] == 3
     assert 0 <= manifest.stats["seconds"] < 60
 

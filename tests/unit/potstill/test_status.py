@@ -5,41 +5,49 @@ import pytest
 from rich.console import Console
 
 from potstill.errors import ArtifactError
-from potstill.rundir import STAGE_NAMES, RunDirectory
+from potstill.facts.base import STAGE_NAMES
+from potstill.facts.samples import SignalStats
+from potstill.rundir import RunDirectory
 from potstill.status import status_table
+from tests.fixtures.facts import (
+    comparison_facts,
+    conversations_facts,
+    evaluation,
+    fidelity,
+    file_row,
+    gguf_facts,
+    gguf_file,
+    prompts_facts,
+    samples_facts,
+    student_facts,
+    teacher_identity,
+)
 
 FACTS = {
-    "prompts": {"num_prompts": 1000, "num_dropped": 7},
-    "samples": {
-        "teacher": {"model": "smollm2-135m-instruct"},
-        "num_conversations": {"train": 882, "validation": 41, "test": 81},
-        "num_failed": 3,
-    },
-    "conversations": {
-        "num_conversations": {"train": 880, "validation": 40, "test": 80},
-        "num_dropped": 4,
-    },
-    "student": {
-        "num_layers": 24,
-        "num_parameters": 113_274_432,
-        "evaluation": {
-            "untrained": {"kl_nats": 1.1041, "top1_agreement": 0.489},
-            "trained": {"kl_nats": 0.3119, "top1_agreement": 0.7014},
-        },
-    },
-    "gguf": {
-        "files": [{"name": "student-F16"}, {"name": "student-Q8_0"}],
-        "recommended": "student-Q8_0",
-    },
-    "comparison": {
-        "outcome": "INVALID_JUDGE",
-        "reference": "teacher-F16",
-        "recommended": "student-Q8_0",
-        "rows": [
-            {"name": "student-F16", "kl_nats": 9.0, "size_ratio": 9.0, "speed_ratio": 9.0},
-            {"name": "student-Q8_0", "kl_nats": 0.3191, "size_ratio": 0.448, "speed_ratio": 2.084},
-        ],
-    },
+    "prompts": prompts_facts(num_prompts=1000, num_dropped=7),
+    "samples": samples_facts(
+        teacher=teacher_identity(model="smollm2-135m-instruct"),
+        num_conversations={"train": 882, "validation": 41, "test": 81},
+        num_failed=3,
+    ),
+    "conversations": conversations_facts(
+        num_conversations={"train": 880, "validation": 40, "test": 80}, num_dropped=4
+    ),
+    "student": student_facts(
+        num_layers=24,
+        num_parameters=113_274_432,
+        evaluation=evaluation(
+            untrained=fidelity(1.1041, top1_agreement=0.489),
+            trained=fidelity(0.3119, top1_agreement=0.7014),
+        ),
+    ),
+    "gguf": gguf_facts(
+        gguf_file("student-F16"), gguf_file("student-Q8_0"), recommended="student-Q8_0"
+    ),
+    "comparison": comparison_facts(
+        outcome="INVALID_JUDGE",
+        rows=(file_row("student-F16"), file_row("student-Q8_0", 0.3191)),
+    ),
 }
 EXPECTED = {
     "prompts": "1000 prompts, 7 left out",
@@ -62,7 +70,8 @@ def run_directory(tmp_path) -> RunDirectory:
 def finish(run_directory, stage, facts=None):
     session = run_directory.open_stage(stage, {})
     (session.dir / "file.bin").write_bytes(bytes(2_340_000))
-    stats = {"seconds": 90.0, "completion_tokens": 224_512, "bytes_per_token": 48.3}
+    stats = dict.fromkeys(SignalStats.model_fields, 0.0)
+    stats |= {"seconds": 90.0, "completion_tokens": 224_512, "bytes_per_token": 48.3}
     return session.finish(facts=facts or FACTS[stage], stats=stats)
 
 
@@ -83,21 +92,19 @@ def test_a_finished_stage_is_told_with_its_cost_and_facts(run_directory, stage):
 
 
 def test_a_student_with_other_tokens_is_told_without_what_cannot_be_compared(run_directory):
-    own = {"kl_nats": None, "top1_agreement": None, "nats_per_token": 2.5}
-    evaluation = {"untrained": own, "trained": own | {"nats_per_token": 1.5}}
-    finish(run_directory, "student", FACTS["student"] | {"evaluation": evaluation})
-    rows = [row | {"kl_nats": None} for row in FACTS["comparison"]["rows"]]
-    finish(run_directory, "comparison", FACTS["comparison"] | {"rows": rows})
+    before, after = (fidelity(None, nats_per_token=nats) for nats in (2.5, 1.5))
+    measured = evaluation(untrained=before, trained=after)
+    finish(run_directory, "student", student_facts(evaluation=measured))
+    finish(run_directory, "comparison", comparison_facts(rows=(file_row("student-Q8_0", None),)))
     table = shown(run_directory)
     assert table["student"][-1].endswith("2.500 → 1.500 nats per token of its own")
     assert table["comparison"][-1].startswith(
-        "INVALID JUDGE; student-Q8_0: 0.45x the size and 2.08x the speed"
+        "PASS; student-Q8_0: 0.45x the size and 2.08x the speed"
     )
 
 
 def test_two_endpoints_are_told_without_figures_of_files(run_directory):
-    facts = {"outcome": "PASS", "reference": "large", "recommended": "small", "rows": []}
-    finish(run_directory, "comparison", facts)
+    finish(run_directory, "comparison", comparison_facts(reference="large", recommended="small"))
     assert shown(run_directory)["comparison"][-1] == "PASS: small in place of large"
 
 
@@ -132,7 +139,7 @@ def test_a_directory_named_like_markup_is_shown_as_it_is(tmp_path):
 
 
 def test_a_teacher_named_like_markup_is_shown_as_it_is(run_directory):
-    facts = FACTS["samples"] | {"teacher": {"model": "/models/[/v2]"}, "num_failed": 0}
+    facts = samples_facts(teacher=teacher_identity(model="/models/[/v2]"))
     finish(run_directory, "samples", facts)
-    facts = shown(run_directory)["samples"][-1]
-    assert facts.startswith("/models/[/v2]: 1004 conversations; 224,512")
+    told = shown(run_directory)["samples"][-1]
+    assert told.startswith("/models/[/v2]: 3 conversations; 224,512")

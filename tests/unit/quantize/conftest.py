@@ -16,6 +16,7 @@ from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
 from quantize.verification.expected import Expected, read_expected
 from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
+from tests.fixtures.facts import student_facts, taken_from
 from tests.fixtures.tiny_checkpoints import PRE_TOKENIZERS, save_tiny_model, train_byte_level
 
 VOCAB_SIZE = 1280
@@ -129,22 +130,11 @@ def make_run(
 
     def make(student_dir: Path, teacher_dir: Path, **more_facts: object) -> RunDirectory:
         run = RunDirectory(tmp_path / "run")
-        facts = finish_conversations(run, teacher_dir, talk(load_tokenizer(student_dir))).facts
+        made = finish_conversations(run, teacher_dir, talk(load_tokenizer(student_dir)))
         session = run.open_stage("student", {}, inputs=("conversations",))
         for path in student_dir.iterdir():
             shutil.copy(path, session.dir)
-        fidelity = {"kl_nats": 0.5, "top1_agreement": 0.75}
-        pinned = ("teacher", "tokenizer_sha256", "chat_template_sha256")
-        session.finish(
-            facts={name: facts[name] for name in pinned}
-            | {
-                "num_parameters": 1000,
-                "num_layers": 2,
-                "method": "full",
-                "evaluation": {"split": "test", "untrained": fidelity, "trained": fidelity},
-            }
-            | more_facts
-        )
+        session.finish(facts=student_facts(**taken_from(made.facts) | more_facts))
         return run
 
     return make

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tomllib
 
 import pytest
@@ -32,18 +31,18 @@ def test_files_card_and_modelfile_are_made_and_described(tiny_quantize_run, capf
         "quality.png",
         "Modelfile",
     }
-    files = {file["name"]: file for file in manifest.facts["files"]}
+    files = {file.name: file for file in manifest.facts.files}
     for file in files.values():
-        assert file["bytes"] == (gguf_dir / file["file"]).stat().st_size
-        assert file["kl_to_checkpoint_nats"] <= file["kl_bound_nats"]
-        assert 0.5 < file["top1_agreement_with_checkpoint"] <= 1.0
-    assert files["teacher-Q8_0"]["num_parameters"] > files["student-F16"]["num_parameters"]
-    assert files["student-F16"]["bits_per_weight"] > files["student-Q4_K_M"]["bits_per_weight"]
-    assert manifest.facts["recommended"] == "student-Q4_K_M"
+        assert file.bytes == (gguf_dir / file.file).stat().st_size
+        assert file.kl_to_checkpoint_nats <= file.kl_bound_nats
+        assert 0.5 < file.top1_agreement_with_checkpoint <= 1.0
+    assert files["teacher-Q8_0"].num_parameters > files["student-F16"].num_parameters
+    assert files["student-F16"].bits_per_weight > files["student-Q4_K_M"].bits_per_weight
+    assert manifest.facts.recommended == "student-Q4_K_M"
     card = (gguf_dir / "README.md").read_text()
     assert "CC0-1.0" in card
     assert "arithmetic.jsonl" in card
-    assert all(file["file"] in card for file in files.values())
+    assert all(file.file in card for file in files.values())
     assert (gguf_dir / "Modelfile").read_text().startswith("FROM ./student-Q4_K_M.gguf\n")
     assert run(CONFIG, tiny_quantize_run) == manifest
     assert "llama_" not in capfd.readouterr().err
@@ -93,19 +92,11 @@ def test_damaged_student_is_refused(tiny_quantize_run):
         run(CONFIG, tiny_quantize_run)
 
 
-def test_student_of_other_conversations_is_refused(tiny_quantize_run, monkeypatch):
-    read_manifest = sys.modules["quantize.stage"].read_manifest
-
-    def read(directory):
-        manifest = read_manifest(directory)
-        if directory.name == "student":
-            facts = manifest.facts | {"chat_template_sha256": "0" * 64}
-            return manifest.model_copy(update={"facts": facts})
-        return manifest
-
-    monkeypatch.setattr("quantize.stage.read_manifest", read)
+def test_student_of_other_conversations_is_refused(make_checkpoint, make_run):
+    student = make_checkpoint("student", num_hidden_layers=1)
+    tiny_run = make_run(student, student, chat_template_sha256="0" * 64)
     with pytest.raises(ManifestMismatchError, match="chat_template_sha256"):
-        run(CONFIG, tiny_quantize_run)
+        run(CONFIG, tiny_run)
 
 
 @pytest.mark.parametrize(

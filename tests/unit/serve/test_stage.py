@@ -7,17 +7,14 @@ import pytest
 from pydantic import ValidationError
 
 from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError
-from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from serve.config import ServeConfig
 from serve.engine.model import GgufModel
 from serve.stage import model_paths, run
+from tests.fixtures.facts import gguf_facts, gguf_file
 
-FILES = [
-    {"name": "student-F16", "file": "student-F16.gguf", "role": "student"},
-    {"name": "student-Q8_0", "file": "student-Q8_0.gguf", "role": "student"},
-    {"name": "teacher-F16", "file": "teacher-F16.gguf", "role": "teacher"},
-]
+FILES = [gguf_file(name) for name in ("student-F16", "student-Q8_0", "teacher-F16")]
+FACTS = gguf_facts(*FILES, recommended="student-Q8_0")
 
 
 @pytest.fixture
@@ -25,44 +22,39 @@ def gguf_run(tmp_path: Path) -> RunDirectory:
     directory = RunDirectory(tmp_path / "run")
     session = directory.open_stage("gguf", {})
     for file in FILES:
-        (session.dir / file["file"]).write_bytes(b"GGUF but nothing else")
-    session.finish(facts={"files": FILES, "recommended": "student-Q8_0"})
+        (session.dir / file.file).write_bytes(b"GGUF but nothing else")
+    session.finish(facts=FACTS)
     return directory
 
 
-@pytest.fixture
-def manifest(gguf_run: RunDirectory) -> Manifest:
-    return gguf_run.require("gguf")
+def names(config: ServeConfig) -> dict[str, str]:
+    return {name: path.name for name, path in model_paths(config, FACTS, Path("g")).items()}
 
 
-def names(config: ServeConfig, manifest: Manifest) -> dict[str, str]:
-    return {name: path.name for name, path in model_paths(config, manifest, Path("g")).items()}
-
-
-def test_student_and_teacher_are_served_by_default(manifest):
-    assert names(ServeConfig(), manifest) == {
+def test_student_and_teacher_are_served_by_default():
+    assert names(ServeConfig()) == {
         "student": "student-Q8_0.gguf",
         "teacher": "teacher-F16.gguf",
     }
 
 
-def test_files_of_the_run_and_from_elsewhere_are_served_by_name(manifest):
+def test_files_of_the_run_and_from_elsewhere_are_served_by_name():
     config = ServeConfig(models=("student-F16", "student"), paths={"mine": Path("/x/y.gguf")})
-    assert names(config, manifest) == {
+    assert names(config) == {
         "student-F16": "student-F16.gguf",
         "student": "student-Q8_0.gguf",
         "mine": "y.gguf",
     }
 
 
-def test_a_server_elsewhere_takes_the_place_of_a_model_of_the_run(manifest):
+def test_a_server_elsewhere_takes_the_place_of_a_model_of_the_run():
     upstreams = {"teacher": {"base_url": "http://127.0.0.1:8001/v1"}}
-    assert names(ServeConfig(upstreams=upstreams), manifest) == {"student": "student-Q8_0.gguf"}
+    assert names(ServeConfig(upstreams=upstreams)) == {"student": "student-Q8_0.gguf"}
 
 
-def test_an_unknown_model_is_refused_with_the_known_ones(manifest):
+def test_an_unknown_model_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match=r"student \| teacher \| student-F16"):
-        names(ServeConfig(models=("pupil",)), manifest)
+        names(ServeConfig(models=("pupil",)))
 
 
 def test_a_file_changed_after_it_was_made_is_refused(gguf_run):

@@ -9,6 +9,7 @@ from potstill import cli
 from potstill.llama.context import measuring
 from potstill.rundir import RunDirectory
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
+from tests.fixtures.facts import comparison_facts, gguf_facts, gguf_file, student_facts, taken_from
 
 pytestmark = pytest.mark.slow
 
@@ -43,16 +44,14 @@ def compared(tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_co
             make_conversation(token_ids=[1, 40 + n, 3, 4], name=f"p{n}", split="test")
             for n in range(NUM_PROMPTS)
         ]
-        facts = finish_conversations(directory, tiny_teacher_dir, conversations).facts
-        same = {name: facts[name] for name in ("tokenizer_sha256", "chat_template_sha256")}
-        directory.open_stage("student", {}).finish(facts=same)
+        made = finish_conversations(directory, tiny_teacher_dir, conversations)
+        same = taken_from(made.facts)
+        directory.open_stage("student", {}).finish(facts=student_facts(**same))
+        del same["teacher"]
         session = directory.open_stage("gguf", {})
         (session.dir / "student.gguf").hardlink_to(tiny_gguf)
-        files = [
-            {"name": name, "file": "student.gguf", "role": name, "bytes": 1}
-            for name in ("student", "teacher")
-        ]
-        session.finish(facts=same | {"files": files, "recommended": "student"})
+        files = [gguf_file(name, file="student.gguf") for name in ("student", "teacher")]
+        session.finish(facts=gguf_facts(*files, **same))
         session = directory.open_stage("comparison", {})
         roles = ("student", "teacher")
         answers = [answer_row(n, role) for n in range(NUM_PROMPTS) for role in roles]
@@ -67,7 +66,7 @@ def compared(tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_co
         ]
         report = {"verdict": {"decided_by": JUDGE}, "cost": {"rows": costs}}
         (session.dir / "report.json").write_text(json.dumps(report))
-        session.finish(facts={"outcome": outcome})
+        session.finish(facts=comparison_facts(outcome=outcome))
         return directory
 
     return make

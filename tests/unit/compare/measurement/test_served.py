@@ -12,6 +12,8 @@ from compare.measurement.served import (
     served_nats_per_token,
 )
 from potstill.errors import BackendError
+from potstill.facts.student import StudentFacts
+from tests.fixtures.facts import student_facts
 
 from ..conftest import ask_about
 from ..judging import answer
@@ -82,7 +84,7 @@ def test_models_elsewhere_are_timed_where_they_stream(stand_in, openai_server, q
 
 @dataclass
 class Run:
-    has_own_tokenizer: bool
+    student: StudentFacts
 
 
 def test_file_that_reads_prompts_otherwise_is_named():
@@ -91,10 +93,12 @@ def test_file_that_reads_prompts_otherwise_is_named():
     answers = [answer(role, n, "text") for role in ("student", "teacher") for n in range(3)]
     assert prompts_read_otherwise(None, sides, questions, answers) == []
     answers[1] = answers[1].model_copy(update={"prompt_tokens": 7})
-    (note,) = prompts_read_otherwise(Run(has_own_tokenizer=False), sides, questions, answers)
+    (note,) = prompts_read_otherwise(Run(student_facts()), sides, questions, answers)
     assert note.startswith("student-Q8_0 read 1 of 3 prompts")
     refused = answers[1].model_copy(update={"finish_reason": "error"})
     assert not prompts_read_otherwise(None, sides, questions, [answers[0], refused])
-    assert not prompts_read_otherwise(Run(has_own_tokenizer=True), sides, questions, answers)
+    assert not prompts_read_otherwise(
+        Run(student_facts(own_tokenizer=True)), sides, questions, answers
+    )
     elsewhere = sides | {"student": endpoint("http://127.0.0.1:9/v1")}
     assert not prompts_read_otherwise(None, elsewhere, questions, answers)

@@ -6,8 +6,15 @@ import pytest
 from compare.measurement.run_files import RunFiles
 from compare.measurement.untrained import untrained_file, write_without_layers
 from potstill.llama.model import LlamaModel
+from tests.fixtures.facts import (
+    conversations_facts,
+    evaluation,
+    fidelity,
+    gguf_facts,
+    gguf_file,
+    student_facts,
+)
 from tests.fixtures.tiny_gguf import WIDTH, write_tiny_gguf
-from tests.unit.compare.conftest import manifest_with
 
 pytestmark = pytest.mark.slow
 
@@ -47,15 +54,13 @@ def run(teacher_dir, tmp_path):
     """Return what makes a run whose student lacks layers and was so far from the teacher."""
 
     def make(removed, kl_nats, width=2 * WIDTH) -> RunFiles:
-        student = {
-            "removed_layers": removed,
-            "intermediate_size": width,
-            "evaluation": {"untrained": {"kl_nats": kl_nats}},
-        }
-        file = {"name": "teacher", "file": "teacher.gguf", "role": "teacher", "bytes": 1}
-        facts = {"student": student, "gguf": {"files": [file]}}
-        manifests = {name: manifest_with(one, tmp_path) for name, one in facts.items()}
-        return RunFiles(manifests, tmp_path, tmp_path, teacher_dir, [])
+        student = student_facts(
+            removed_layers=removed,
+            intermediate_size=width,
+            evaluation=evaluation(untrained=fidelity(kl_nats)),
+        )
+        facts = conversations_facts(), student, gguf_facts(gguf_file("teacher"))
+        return RunFiles({}, *facts, tmp_path, tmp_path, teacher_dir, [])
 
     return make
 

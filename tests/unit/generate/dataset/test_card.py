@@ -1,4 +1,3 @@
-import json
 import re
 from collections import Counter
 
@@ -7,25 +6,21 @@ import yaml
 
 from generate.dataset.card import render_card
 from generate.sampling.summary import Summary
+from tests.fixtures.facts import conversations_facts
 
 
 @pytest.fixture
 def facts():
-    return {
-        "teacher": {"model": "some/teacher", "dtype": "bfloat16", "fingerprint": "0" * 64},
-        "tokenizer_sha256": "1" * 64,
-        "chat_template_sha256": "2" * 64,
-        "top_logprobs": 128,
-        "min_probability": 0.001,
-        "generation_temperature": 0.7,
-        "generation_top_p": 0.9,
-        "turns": "simulate",
-        "num_sampled_per_prompt": 1,
-        "num_kept_per_prompt": 1,
-        "languages": {"en": 1200, "no": 30},
-        "dropped_prompts": {"length": 2, "near_duplicate": 4000},
-        "dropped_conversations": {"looping": 7, "length": 1},
-    }
+    return conversations_facts(
+        top_logprobs=128,
+        min_probability=0.001,
+        generation_temperature=0.7,
+        generation_top_p=0.9,
+        turns="simulate",
+        languages={"en": 1200, "no": 30},
+        dropped_prompts={"length": 2, "near_duplicate": 4000},
+        dropped_conversations={"looping": 7, "length": 1},
+    )
 
 
 @pytest.fixture
@@ -89,7 +84,7 @@ def test_the_license_is_one_if_all_prompts_have_the_same(facts, summary, license
 
 
 def test_without_a_language_none_is_named(facts, summary):
-    card = render_card(facts | {"languages": {}}, summary)
+    card = render_card(facts.model_copy(update={"languages": {}}), summary)
     assert "language" not in front(card)
     assert "as a detector sees the prompts:\nunknown." in card
 
@@ -112,7 +107,9 @@ def test_counts_stand_in_tables(facts, summary):
 
 
 def test_nothing_left_out_is_a_row(facts, summary):
-    card = render_card(facts | {"dropped_prompts": {}, "dropped_conversations": {}}, summary)
+    card = render_card(
+        facts.model_copy(update={"dropped_prompts": {}, "dropped_conversations": {}}), summary
+    )
     assert table(card, "What was left out") == [["nothing", "0", "0"]]
 
 
@@ -141,8 +138,4 @@ def test_the_signal_is_described(facts, summary):
     ],
 )
 def test_how_answers_came_about(facts, summary, changes, said):
-    assert said in render_card(facts | changes, summary)
-
-
-def test_the_facts_are_json_of_a_manifest(facts, summary):
-    assert render_card(json.loads(json.dumps(facts)), summary) == render_card(facts, summary)
+    assert said in render_card(facts.model_copy(update=changes), summary)

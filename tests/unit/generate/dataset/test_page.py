@@ -6,16 +6,16 @@ import pytest
 from generate.dataset.page import NUM_CLASSES, charts, render_summary, sentences
 from generate.sampling.summary import TAIL_SIZES, Summary
 from potstill.schema import Message
+from tests.fixtures.facts import conversations_facts, teacher_identity
 
 HOSTILE = (
     '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(2)>{{ 7*7 }}'
 )
-FACTS = {
-    "teacher": {"model": "some/teacher"},
-    "num_failed": 0,
+DROPPED = {
     "dropped_prompts": {"length": 2},
     "dropped_conversations": {"looping": 7000, "length": 1},
 }
+FACTS = conversations_facts(**DROPPED)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_mass_outside_the_most_probable_is_a_mean_over_tokens(summary):
 
 def test_nothing_at_all_is_a_page_too():
     page = render_summary(
-        FACTS | {"dropped_prompts": {}, "dropped_conversations": {}}, Summary(), []
+        FACTS.model_copy(update={"dropped_prompts": {}, "dropped_conversations": {}}), Summary(), []
     )
     assert '<th scope="row">nothing</th>' in page
 
@@ -102,7 +102,9 @@ def test_sentences_say_what_a_reader_should_know(summary):
         "Stored are 10.0 log-probabilities a token; they leave out 10.0% of the probability. The "
         "teacher's entropy is at least 2.0 bits a token.",
     ]
-    assert sentences(FACTS | {"num_failed": 3}, summary)[2].startswith("3 conversations failed")
+    assert sentences(conversations_facts(num_failed=3), summary)[2].startswith(
+        "3 conversations failed"
+    )
 
 
 def test_the_page_has_the_numbers(summary):
@@ -121,7 +123,8 @@ def test_untrusted_text_is_text(summary, make_conversation):
     answer = Message(role="assistant", content=HOSTILE)
     sample = make_conversation(given=(message,), completion=(answer,), source=HOSTILE)
     summary.sources = Counter({(HOSTILE, HOSTILE): 1})
-    facts = FACTS | {"teacher": {"model": HOSTILE}, "dropped_prompts": {HOSTILE: 1}}
+    changes = DROPPED | {"dropped_prompts": {HOSTILE: 1}}
+    facts = conversations_facts(teacher=teacher_identity(model=HOSTILE), **changes)
     page = render_summary(facts, summary, [sample])
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 8
     assert "{{ 7*7 }}" in page

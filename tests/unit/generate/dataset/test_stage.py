@@ -54,9 +54,7 @@ def test_rows_are_copied_as_they_are_by_split_and_in_order(made, run_directory, 
         assert table.num_rows > 0
         assert table.equals(samples.filter(pc.equal(samples["split"], split)), check_metadata=True)
     assert {output.path: output.rows for output in manifest.outputs} == {
-        **{
-            f"{split}-00000.parquet": manifest.facts["num_conversations"][split] for split in SPLITS
-        },
+        **{f"{split}-00000.parquet": manifest.facts.num_conversations[split] for split in SPLITS},
         "dropped.parquet": 0,
         "README.md": None,
         "summary.html": None,
@@ -95,16 +93,16 @@ def test_what_is_dropped_is_there_with_filter_and_reason(made, run_directory, di
         (turn,) = row["turns"]
         limit = "at least 9" if turn["num_tokens"] < 9 else "at most 40"
         assert row["reason"] == f"an answer of {turn['num_tokens']} tokens, {limit}"
-    assert manifest.facts["dropped_conversations"] == {"length": dropped.num_rows}
-    assert manifest.facts["num_dropped"] == dropped.num_rows
+    assert manifest.facts.dropped_conversations == {"length": dropped.num_rows}
+    assert manifest.facts.num_dropped == dropped.num_rows
     outputs = {output.path: output.rows for output in manifest.outputs}
     assert outputs["dropped.parquet"] == dropped.num_rows
 
 
 def test_what_was_dropped_of_prompts_is_said_as_well(made):
     manifest = made(curation={"max_prompt_characters": 30})
-    assert manifest.facts["dropped_prompts"] == {"length": 1}
-    assert manifest.facts["num_dropped"] == 0
+    assert manifest.facts.dropped_prompts == {"length": 1}
+    assert manifest.facts.num_dropped == 0
 
 
 def test_large_sets_come_in_several_files_of_whole_row_groups(
@@ -177,7 +175,7 @@ def test_samples_are_filtered_again_without_the_teacher(configured, made, run_di
     run_directory.set_aside("conversations")
     config = configured(**LONG, curation={"min_answer_tokens": 9})
     manifest = make_dataset(config, run_directory)
-    assert manifest.facts["num_dropped"] > 0
+    assert manifest.facts.num_dropped > 0
     assert len(toys.loaded) == 1
     assert not run_directory.replaced_dir("conversations").exists()
 
@@ -199,7 +197,7 @@ def test_the_card_is_what_hugging_face_reads(made, directory, tmp_path, monkeypa
     assert card["license"] == "unknown"
     assert "en" in card["language"]
     loaded = datasets.load_dataset(str(directory), cache_dir=str(tmp_path / "cache"))
-    counts = manifest.facts["num_conversations"]
+    counts = manifest.facts.num_conversations
     assert {split: loaded[split].num_rows for split in loaded} == counts
     stored = pq.read_table(directory / "train-00000.parquet")
     assert loaded["train"]["conversation_id"][:] == stored["conversation_id"].to_pylist()

@@ -6,6 +6,7 @@ import pytest
 from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import make_prompts
 from potstill.errors import ConfigError
+from potstill.facts.prompts import PromptsFacts
 from potstill.tables import PROMPT_SCHEMA
 
 RIVERS = [f"Which rivers flow through the old town number {n}?" for n in range(8)]
@@ -71,13 +72,13 @@ def test_every_prompt_is_kept_or_dropped_with_its_reason(made, dropped, run_dire
         "control_token": 1,
         "near_duplicate": 1,
     }
-    assert manifest.facts == {
-        "num_prompts": 4,
-        "num_dropped": 4,
-        "dropped": Counter(name for name, _ in why.values()),
-        "num_redacted": 1,
-        "num_clusters": 4,
-    }
+    assert manifest.facts == PromptsFacts(
+        num_prompts=4,
+        num_dropped=4,
+        dropped=Counter(name for name, _ in why.values()),
+        num_redacted=1,
+        num_clusters=4,
+    )
     assert {output.path: output.rows for output in manifest.outputs} == {
         "prompts.parquet": 4,
         "dropped.parquet": 4,
@@ -105,7 +106,7 @@ def test_what_is_dropped_has_the_columns_of_prompts_and_is_in_no_split(made, run
 
 
 def test_nothing_dropped_is_said_too(made, dropped):
-    assert made(OTHERS).facts["dropped"] == {}
+    assert made(OTHERS).facts.dropped == {}
     assert dropped() == {}
 
 
@@ -115,8 +116,8 @@ def test_what_is_alike_is_in_one_split(made, run_directory, stored):
     alike = {one.cluster_id: one.split for one in prompts if one.messages[0].content in RIVERS}
     assert len(alike) == 1
     assert len({prompt.split for prompt in prompts}) == 3
-    assert manifest.facts["num_clusters"] == 1 + len(OTHERS)
-    assert manifest.facts["dropped"] == {}
+    assert manifest.facts.num_clusters == 1 + len(OTHERS)
+    assert manifest.facts.dropped == {}
 
 
 def test_a_training_prompt_like_a_held_out_one_is_dropped(

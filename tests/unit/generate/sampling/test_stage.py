@@ -33,9 +33,9 @@ def test_all_that_was_said_is_there_in_the_order_of_the_prompts(sampled, run_dir
     ids = [f"{prompt.prompt_id}-{n}" for prompt in stored.prompts(run_directory) for n in (0, 1)]
     assert table["conversation_id"].to_pylist() == ids
     assert [output.rows for output in manifest.outputs] == [8, 8, 4]
-    assert manifest.facts["num_sampled_per_prompt"] == 2
-    assert manifest.facts["num_kept_per_prompt"] == 2
-    assert sum(manifest.facts["num_conversations"].values()) == 20
+    assert manifest.facts.num_sampled_per_prompt == 2
+    assert manifest.facts.num_kept_per_prompt == 2
+    assert sum(manifest.facts.num_conversations.values()) == 20
     assert manifest.stats["completion_tokens"] == sum(
         turn["num_tokens"] for turns in table["turns"].to_pylist() for turn in turns
     )
@@ -46,7 +46,7 @@ def test_the_best_of_several_are_kept(sampled, run_directory, stored, toys):
     manifest = sampled(turns={"best_of": 3, "best_by": "length", "num_answers": 1})
     assert stored.samples(run_directory)["score"].to_pylist() == [7.0] * 10
     assert len(toys.loaded[0].asked) == 30
-    assert (manifest.facts["num_sampled_per_prompt"], manifest.facts["num_kept_per_prompt"]) == (
+    assert (manifest.facts.num_sampled_per_prompt, manifest.facts.num_kept_per_prompt) == (
         3,
         1,
     )
@@ -64,9 +64,9 @@ def test_of_scored_conversations_no_sampling_is_claimed(
         ],
     )
     manifest = sampled(turns={"kind": "score"})
-    assert manifest.facts["generation_temperature"] is None
-    assert manifest.facts["generation_top_p"] is None
-    assert manifest.facts["turns"] == "score"
+    assert manifest.facts.generation_temperature is None
+    assert manifest.facts.generation_top_p is None
+    assert manifest.facts.turns == "score"
     for turns in stored.samples(run_directory)["turns"].to_pylist():
         assert len(turns) == 2
 
@@ -96,7 +96,7 @@ def test_failures_are_tried_again_then_listed_beside_their_part(
     ]
     assert {one["conversation_id"] for one in listed} == bad
     assert {one["reason"] for one in listed} == {"the server said 500"}
-    assert manifest.facts["num_failed"] == len(bad)
+    assert manifest.facts.num_failed == len(bad)
     assert f"{len(bad)} conversations failed" in caplog.text
     assert bad.isdisjoint(stored.samples(run_directory)["conversation_id"].to_pylist())
 
@@ -123,7 +123,7 @@ def test_a_chat_template_that_refuses_a_prompt_does_not_stop_the_others(
         return render(self, conversation, **options)
 
     monkeypatch.setattr(type(toys.checkpoint.tokenizer), "apply_chat_template", refuse_eggs)
-    assert sampled().facts["num_failed"] == 1
+    assert sampled().facts.num_failed == 1
     (path,) = run_directory.stage_dir("samples").glob("failed-*.jsonl")
     assert json.loads(path.read_text())["reason"] == "the chat template does not take it: no eggs"
 

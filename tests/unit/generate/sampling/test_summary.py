@@ -51,20 +51,20 @@ def test_everything_is_counted(paths):
 def test_a_manifest_has_the_figures_per_token(paths):
     summary = summarize(paths)
     stats = summary.stats()
-    assert stats["prompt_tokens"] == 12
-    assert stats["completion_tokens"] == 10
-    assert stats["truncated_share"] == 0.25
-    assert stats["entries_per_token"] == 2.2
-    assert stats["nats_per_token"] == pytest.approx(1.0)
-    assert stats["bytes_per_token"] == pytest.approx(summary.num_bytes / 10, abs=0.1)
-    assert stats["mean_tail_mass"] == pytest.approx(
+    assert stats.prompt_tokens == 12
+    assert stats.completion_tokens == 10
+    assert stats.truncated_share == 0.25
+    assert stats.entries_per_token == 2.2
+    assert stats.nats_per_token == pytest.approx(1.0)
+    assert stats.bytes_per_token == pytest.approx(summary.num_bytes / 10, abs=0.1)
+    assert stats.mean_tail_mass == pytest.approx(
         (6 * 0.125 + 3 * 0.64) / 10, abs=4 * MAX_SQRT_ERROR
     )
 
 
 def test_no_parts_are_no_division_by_zero():
     stats = Summary().stats()
-    assert set(stats.values()) == {0.0}
+    assert set(stats.model_dump().values()) == {0.0}
     assert summarize([]).num_conversations == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from generate.teachers.checkpoint import find_teacher
 from generate.teachers.config import TeacherConfig
 from generate.teachers.embedded import EMBEDDED_TEACHER
-from potstill.chat import chat_template_sha256, tokenizer_sha256
+from potstill.checkpoints import checkpoint_fingerprint
 from potstill.errors import ArtifactError, TeacherError
 
 
@@ -40,15 +40,11 @@ def test_a_directory_with_a_chat_model_is_a_teacher(tiny_teacher_dir):
     assert teacher.tokenizer.decode(teacher.tokenizer("hello")["input_ids"]) == "hello"
 
 
-def test_its_facts_pin_it_for_later_stages(tiny_teacher_dir):
-    facts = find(tiny_teacher_dir, dtype="float32").facts()
-    template = (tiny_teacher_dir / "chat_template.jinja").read_text()
-    assert facts["teacher"]["model"] == facts["teacher"]["path"] == str(tiny_teacher_dir)
-    assert facts["teacher"]["dtype"] == "float32"
-    assert facts["tokenizer_sha256"] == tokenizer_sha256(tiny_teacher_dir)
-    assert facts["chat_template_sha256"] == chat_template_sha256(template)
-    assert facts["vocab_size"] == 49_152
-    assert json.loads(json.dumps(facts)) == facts
+def test_its_identity_pins_it_for_later_stages(tiny_teacher_dir):
+    teacher = find(tiny_teacher_dir, dtype="float32").identity
+    assert teacher.model == teacher.path == str(tiny_teacher_dir)
+    assert teacher.dtype == "float32"
+    assert teacher.fingerprint == checkpoint_fingerprint(tiny_teacher_dir)
 
 
 @pytest.mark.parametrize(("asked", "taken"), [("auto", "bfloat16"), ("float32", "float32")])

@@ -23,10 +23,10 @@ def quantized(make_base, tmp_path):
 def test_fallbacks_are_those_of_the_file(quantized):
     _, path = quantized
     facts = describe_tensors(path, "Q4_K")
-    assert facts["fallbacks"] == {"Q5_0": 11, "Q8_0": 1}
-    assert facts["tensor_types"]["F32"] == 5
-    assert facts["tensor_types"]["Q6_K"] + facts["tensor_types"].get("Q4_K", 0) == 2
-    assert sum(facts["tensor_types"].values()) == 20
+    assert facts.fallbacks == {"Q5_0": 11, "Q8_0": 1}
+    assert facts.tensor_types["F32"] == 5
+    assert facts.tensor_types["Q6_K"] + facts.tensor_types.get("Q4_K", 0) == 2
+    assert sum(facts.tensor_types.values()) == 20
     assert explain_fallbacks(path, "Q4_K") == (
         "12 of 20 tensors are not Q4_K but 11 Q5_0, 1 Q8_0: rows of 64 are not a multiple of 256"
     )

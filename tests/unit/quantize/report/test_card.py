@@ -4,13 +4,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 from quantize.report.card import PLOT_NAME, UNKNOWN, teacher_license, write_card
+from tests.fixtures.facts import evaluation, fidelity, student_facts, teacher_identity
 
 
 @pytest.fixture
 def card(tmp_path, files, make_conversation, write_conversations):
     """Return a function that writes the card of files beside stored conversations."""
 
-    def write(evaluation=None, **teacher) -> str:
+    def write(trained=None, **teacher) -> str:
         write_conversations(
             tmp_path,
             [
@@ -20,13 +21,10 @@ def card(tmp_path, files, make_conversation, write_conversations):
             ],
         )
         about = {"model": "tiny", "path": str(tmp_path), "num_parameters": 1_000_000}
-        student = {
-            "teacher": about | teacher,
-            "num_parameters": 500_000,
-            "num_layers": 2,
-            "method": "full",
-            "evaluation": {"trained": evaluation or {"kl_nats": 0.5, "top1_agreement": 0.75}},
-        }
+        student = student_facts(
+            teacher=teacher_identity(**about | teacher),
+            evaluation=evaluation(trained=trained or fidelity()),
+        )
         return write_card(files, "student-Q4_K_M", student, tmp_path, 1024)
 
     return write
@@ -70,7 +68,7 @@ def test_the_front_matter_is_what_hugging_face_reads(model, base, card):
 
 def test_the_distance_from_the_teacher_is_in_the_card(card):
     assert "KL 0.5000 nats per token, top-1 agreement 75.0%" in card()
-    own = {"kl_nats": None, "top1_agreement": None, "nats_per_token": 1.25}
+    own = fidelity(None, nats_per_token=1.25)
     assert "its own tokenizer; 1.2500 nats per token of its own" in card(own)
 
 

@@ -5,11 +5,11 @@ from .conftest import file_facts
 
 def test_a_file_that_is_larger_and_worse_is_not_on_the_front(files):
     front = pareto_front(files[:3])
-    assert [file["name"] for file in front] == ["student-Q4_K_M", "student-F16"]
+    assert [file.name for file in front] == ["student-Q4_K_M", "student-F16"]
 
 
 def test_each_model_has_its_own_front(files):
-    marked = {file["name"]: file["on_pareto_front"] for file in files}
+    marked = {file.name: file.on_pareto_front for file in files}
     assert marked == {
         "student-F16": True,
         "student-Q8_0": False,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import OLS
 
-from quantize.verification.measurement import Measurement
+from quantize.verification.measurement import measurement_of
 
 COUNTS = (40, 7, 153, 1, 66)
 ANSWER = {
@@ -31,7 +31,7 @@ def compared_T():
 
 @pytest.fixture
 def measured(compared_T):
-    return Measurement.of(ANSWER, compared_T, [{"target_ids": [0] * count} for count in COUNTS])
+    return measurement_of(ANSWER, compared_T, [{"target_ids": [0] * count} for count in COUNTS])
 
 
 def llama_percentile(values, fraction):

@@ -5,23 +5,16 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import ManifestMismatchError
+from tests.fixtures.facts import conversations_facts
 from train.config import KDConfig
 from train.data.signal_checks import refuse_other_signal
 
 WHERE = Path("conversations")
-FACTS = {
-    "logprobs_mode": "raw_logprobs",
-    "generation_temperature": 1.0,
-    "generation_top_p": 1.0,
-    "num_sampled_per_prompt": 1,
-    "num_kept_per_prompt": 1,
-    "num_dropped": 0,
-}
 SCORED = {"generation_temperature": None, "generation_top_p": None}
 
 
 def check(facts, **config):
-    refuse_other_signal(KDConfig(**config), FACTS | facts, WHERE)
+    refuse_other_signal(KDConfig(**config), conversations_facts(**facts), WHERE)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""Facts of the stage `conversations`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from potstill.facts.base import StageName
+from potstill.facts.samples import SampledFacts
+
+
+class ConversationsFacts(SampledFacts):
+    """Facts of the samples, and what the filters left out of them."""
+
+    stage: ClassVar[StageName] = "conversations"
+
+    num_dropped: int
+    dropped_prompts: dict[str, int]
+    """Prompts left out, by filter."""
+    dropped_conversations: dict[str, int]
+    num_redacted: int
+    """Prompts with personal data replaced."""
+    languages: dict[str, int]
+    """Conversations by the language of their first question, most frequent first."""
+
+    @property
+    def tokens_are_draws(self) -> bool:
+        """Whether each token was drawn from the distribution that is stored for it.
+
+        Filters that look at the answers make it true only nearly; they are not considered here.
+        """
+        return self.sampled_unchanged and self.num_kept_per_prompt == self.num_sampled_per_prompt

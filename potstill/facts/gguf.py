@@ -1,0 +1,101 @@
+"""Facts of the stage `gguf`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from potstill.facts.base import Facts, Record, StageName
+from potstill.facts.shared import Role
+
+
+class FileMeasurement(Record):
+    """What was measured on one verified file, over held-out tokens and the whole vocabulary."""
+
+    num_parameters: int
+    bits_per_weight: float
+    """Of all tensors together; the tokenizer does not count."""
+    kl_to_checkpoint_nats: float
+    """Mean KL(checkpoint‖file) per token."""
+    kl_standard_error_nats: float
+    """Of the mean; conversations, not tokens, are taken as independent."""
+    kl_median_nats: float
+    kl_p99_nats: float
+    kl_p999_nats: float
+    kl_max_nats: float
+    top1_agreement_with_checkpoint: float
+    """Share of tokens where the most probable one of both is the same."""
+    mean_delta_p: float
+    """Mean of the file's minus the checkpoint's probability of the token that really follows."""
+    rms_delta_p: float
+    """Root of the mean of its square."""
+    perplexity: float
+    """exp of the mean negative log-probability of the tokens that really follow."""
+    perplexity_ratio: float
+    """It over the checkpoint's."""
+    prompt_tokens_per_second: float
+    decode_tokens_per_second: float
+    peak_memory_bytes: int
+    """Of a process that does nothing but load the file, read a prompt and decode."""
+
+
+class FileMix(Record):
+    """How a file of a given size came to its tensors' types."""
+
+    target_bytes: int
+    predicted_kl_nats: float
+    types: dict[str, dict[str, int]]
+    """Tensors by group and type."""
+
+
+class FileTensors(Record):
+    """The types of a file's tensors."""
+
+    tensor_types: dict[str, int]
+    """Tensors by ggml's name of their type."""
+    fallbacks: dict[str, int]
+    """Matrices that could not have the file's type, by the type they have instead."""
+    imatrix: bool | None = None
+    """Whether an importance matrix was used; None for files that are not quantized."""
+    mix: FileMix | None = None
+    """None for files of one type."""
+
+
+class GgufFile(FileTensors, FileMeasurement):
+    """One GGUF file."""
+
+    name: str
+    file: str
+    """Its path in the stage's directory."""
+    role: Role
+    type: str
+    """File type, or the size of a mix."""
+    bytes: int
+    kl_bound_nats: float
+    """Largest mean KL with which the file would have been accepted."""
+    on_pareto_front: bool
+    """Whether no other file of the same model is both smaller and nearer to its checkpoint."""
+
+
+class GgufFacts(Facts):
+    """The verified files."""
+
+    stage: ClassVar[StageName] = "gguf"
+
+    files: tuple[GgufFile, ...] = Field(min_length=1)
+    recommended: str
+    """Name of the student's file that is served by default."""
+    tokenizer_sha256: str
+    """The student's, as is the template's."""
+    chat_template_sha256: str
+
+    @property
+    def recommended_file(self) -> GgufFile:
+        """The student's file that is served by default."""
+        return next(file for file in self.files if file.name == self.recommended)
+
+    @property
+    def teacher_files(self) -> tuple[GgufFile, ...]:
+        """The teacher's files."""
+        return tuple(file for file in self.files if file.role == "teacher")

@@ -1,0 +1,71 @@
+"""Facts of the stage `samples`, and what those of `conversations` share with them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from potstill.facts.base import Facts, Record, StageName
+from potstill.facts.shared import TeacherIdentity
+
+
+class SignalStats(Record):
+    """What files of conversations hold, in figures; which are part of the manifest's `stats`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    """Tokens of all answers."""
+    truncated_share: float
+    """Share of answers that reached the limit of tokens before they ended."""
+    mean_tail_mass: float
+    """Mean probability that is not stored."""
+    nats_per_token: float
+    """Mean -log p of the tokens under the teacher."""
+    entropy_bits: float
+    """Mean entropy of what is stored and one more token for the rest: a lower bound."""
+    entries_per_token: float
+    """Stored log-probabilities per token."""
+    bytes_per_token: float
+
+
+class SampledFacts(Facts):
+    """Which teacher answered, how its answers were drawn, and how many there are."""
+
+    teacher: TeacherIdentity
+    tokenizer_sha256: str
+    chat_template_sha256: str
+    vocab_size: int
+    served_as: str | None = None
+    """The name of a teacher behind an endpoint; None for one that ran in this process."""
+    logprobs_mode: str
+    """`raw_logprobs` where log-probabilities are the model's own, before temperature and top-p."""
+    top_logprobs: int
+    """Most log-probabilities stored per token."""
+    top_mass: float
+    min_probability: float
+    generation_temperature: float | None
+    """None, like top-p, of answers that were scored and not sampled."""
+    generation_top_p: float | None
+    turns: str
+    """Kind of conversation, as in `generate.turns.kind`."""
+    num_sampled_per_prompt: int
+    num_kept_per_prompt: int
+    num_failed: int
+    """Conversations that failed."""
+    num_conversations: dict[str, int]
+    """By split."""
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """Drop the second copy of the teacher's fingerprint."""
+        return {name: value for name, value in content.items() if name != "fingerprint"}
+
+    @property
+    def sampled_unchanged(self) -> bool:
+        """Whether answers were sampled from the distribution that is stored."""
+        return self.generation_temperature == self.generation_top_p == 1.0
+
+
+class SamplesFacts(SampledFacts):
+    """Facts of the samples, before conversations are filtered."""
+
+    stage: ClassVar[StageName] = "samples"

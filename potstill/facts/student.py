@@ -1,0 +1,60 @@
+"""Facts of the stage `student`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from potstill.facts.base import Facts, Record, StageName
+from potstill.facts.shared import Fidelity, TeacherIdentity
+
+
+class Evaluation(Record):
+    """The student on a split that it was not trained on, in the order of training."""
+
+    split: Literal["test"] = "test"
+    untrained: Fidelity
+    offline: Fidelity | None = None
+    """After the phase on stored conversations, where another one follows."""
+    on_policy: Fidelity | None = None
+    """After the phase on its own answers, where another one follows."""
+    quantized_plain: Fidelity | None = None
+    """Quantized before it was trained for that."""
+    trained: Fidelity
+    quantized_aware: Fidelity | None = None
+    """Quantized after it was trained for that."""
+
+
+class QuantizationAware(Record):
+    """The file type that the student was trained for, and its KL as such a file."""
+
+    type: str
+    kl_nats_plain: float | None
+    """Before that training."""
+    kl_nats_aware: float | None
+    """After it."""
+
+
+class StudentFacts(Facts):
+    """What the student is, and how close it is to its teacher."""
+
+    stage: ClassVar[StageName] = "student"
+
+    teacher: TeacherIdentity
+    tokenizer_sha256: str
+    chat_template_sha256: str
+    own_tokenizer: bool
+    """Whether the student has other tokens than the teacher."""
+    vocab_size: int
+    """Rows of the embedding."""
+    num_parameters: int
+    num_layers: int
+    intermediate_size: int | None
+    method: str
+    """How it was trained, as in `train.method`."""
+    removed_layers: tuple[int, ...]
+    """Layers of the teacher that it lacks."""
+    pruned: bool
+    improved: bool
+    """Whether training lowered the held-out loss."""
+    quantization_aware: QuantizationAware | None = None
+    evaluation: Evaluation
