@@ -35,7 +35,7 @@ def test_fallbacks_are_those_of_the_file(quantized):
 def test_files_without_fallbacks_have_nothing_to_explain(quantized):
     base, _ = quantized
     assert explain_fallbacks(base.base_path, "Q8_0") is None
-    assert describe_tensors(base.base_path, None)["fallbacks"] == {}
+    assert describe_tensors(base.base_path, None).fallbacks == {}
 
 
 def test_bits_are_counted_over_all_tensors(quantized):
