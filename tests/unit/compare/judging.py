@@ -9,7 +9,7 @@ from pathlib import Path
 from compare.answers.answers import Answer
 from compare.answers.cache import JsonCache
 from compare.answers.questions import Question
-from compare.config import CompareConfig, VerdictConfig
+from compare.config import CompareConfig
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
 from compare.verdict.decision import decide
@@ -24,7 +24,7 @@ NUM_CONTROLS = 6
 """The fewest on which a judge that errs never is shown to tell good from bad at margin 0.05."""
 RULES = ("one", "two", "three")
 REGISTERED = Registration(
-    verdict=VerdictConfig(), registered_at="2026-11-24T12:00:00+00:00", num_answers_before=0
+    verdict={}, registered_at="2026-11-24T12:00:00+00:00", num_answers_before=0
 )
 
 
