@@ -29,7 +29,7 @@ FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 class ContentPart(Received):
-    """A part of a message; only text is understood."""
+    """A part of a message; only text is supported."""
 
     type: Text
     text: Text = ""
@@ -37,7 +37,7 @@ class ContentPart(Received):
 
 
 class CalledFunction(Received):
-    """The function an assistant called, with what it gave it."""
+    """The function that an assistant called, with arguments."""
 
     name: Text
     arguments: Text = ""
@@ -87,7 +87,7 @@ class ChatMessage(Received):
 
 
 class FunctionDefinition(Received):
-    """A function the assistant may call."""
+    """A function that the assistant may call."""
 
     name: FunctionName
     description: Text | None = None
@@ -97,7 +97,7 @@ class FunctionDefinition(Received):
 
 
 class Tool(Received):
-    """A tool the assistant may call; only functions are known."""
+    """A tool that the assistant may call; only functions are supported."""
 
     type: Literal["function"]
     function: FunctionDefinition
@@ -130,12 +130,12 @@ class NamedSchema(Received):
 
 
 class ResponseFormat(Received):
-    """What form the answer has."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
     schema_: JsonObject | None = Field(default=None, alias="schema")
-    """llama.cpp's way to give `json_object` a schema."""
+    """The schema of `json_object`, as llama.cpp's clients send it."""
 
     @model_validator(mode="after")
     def _has_its_schema(self) -> Self:
@@ -147,7 +147,7 @@ class ResponseFormat(Received):
 
     @property
     def json_schema_of_answer(self) -> JsonObject | None:
-        """The schema that the answer has to follow; {} is any object, None any text."""
+        """The schema that the answer must follow; {} allows any object, None any text."""
         if self.type == "text":
             return None
         if self.type == "json_object":
@@ -159,7 +159,7 @@ class ResponseFormat(Received):
 class ChatRequest(SamplingFields):
     """The body of POST /v1/chat/completions. Null is the same as absent.
 
-    What each parameter of OpenAI does here is told in `parameters.py`.
+    `parameters.py` documents the support of OpenAI's parameters.
     """
 
     model_config = ConfigDict(extra="allow", serialize_by_alias=True)
@@ -170,9 +170,9 @@ class ChatRequest(SamplingFields):
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=128)
     max_tokens: int | None = Field(default=None, ge=-1)
-    """-1 is the same as absent, as llama.cpp's clients spell it."""
+    """-1, sent by llama.cpp's clients, is the same as absent."""
     max_completion_tokens: int | None = Field(default=None, ge=0)
-    """Newer name of `max_tokens`; wins over it."""
+    """Newer name of `max_tokens`; takes precedence."""
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
@@ -184,15 +184,15 @@ class ChatRequest(SamplingFields):
     function_call: Any = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    """The answer goes on with the text of the last message, an assistant's."""
+    """The answer continues the last message, an assistant's."""
     chat_template_kwargs: JsonObject | None = None
     """Variables for the model's template, such as `enable_thinking`."""
     timings_per_token: bool | None = None
-    """llama.cpp's: a stream's chunks tell how fast it is."""
+    """llama.cpp's: chunks include timings."""
     return_progress: bool | None = None
-    """llama.cpp's: a stream tells how the reading of its prompt goes on."""
+    """llama.cpp's: a stream reports the progress of reading its prompt."""
     verbose: bool | None = None
-    """llama.cpp's: the answer tells the rendered prompt."""
+    """llama.cpp's: the answer includes the rendered prompt."""
 
     @property
     def streams_usage(self) -> bool:
@@ -201,7 +201,7 @@ class ChatRequest(SamplingFields):
 
     @property
     def max_new_tokens(self) -> int | None:
-        """How long the answer may be; None is as long as the context has room."""
+        """Largest number of tokens; None uses the room in the context."""
         limit = self.max_completion_tokens
         limit = self.max_tokens if limit is None else limit
         return None if limit == -1 else limit
@@ -213,7 +213,7 @@ class ChatRequest(SamplingFields):
 
     @property
     def required_tools(self) -> list[Tool]:
-        """The tools of which this answer must call one; none means that it need not.
+        """The tools of which this answer must call one; empty if it need not.
 
         Raises:
             InvalidRequestError: The tool that must be called is not among the tools.
@@ -231,20 +231,20 @@ class ChatRequest(SamplingFields):
         return named
 
     def check(self) -> None:
-        """Refuse what this server knows of and cannot do, and what contradicts itself.
+        """Refuse unsupported parameters, and contradictory ones.
 
         Raises:
             UnsupportedParameterError: A parameter would change the answer and cannot be honored.
             InvalidRequestError: Parameters contradict each other.
         """
         if set(self.modalities or ()) - {"text"}:
-            raise _unsupported("modalities", "only text is written")
+            raise _unsupported("modalities", "only text is generated")
         if self.function_call not in (None, "none"):
             raise _unsupported("function_call", "use tool_choice")
         if self.functions and self.function_call is None:
             raise _unsupported("functions", "use tools")
         if isinstance(self.tool_choice, AllowedTools):
-            raise _unsupported("tool_choice", "name one function, or say required")
+            raise _unsupported("tool_choice", 'name one function, or use "required"')
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequestError("top_logprobs needs logprobs: true", where="top_logprobs")
         if self.tool_choice not in (None, "none", "auto") and not self.tools:
@@ -282,12 +282,12 @@ class ChatRequest(SamplingFields):
 
     @property
     def answer_format(self) -> JsonObject | None:
-        """The schema `response_format` asks for; None when it asks for nothing."""
+        """The schema of `response_format`; None without one."""
         return None if self.response_format is None else self.response_format.json_schema_of_answer
 
     @property
     def is_format_exact(self) -> bool:
-        """Whether an answer must follow all of that schema, or what a grammar can express."""
+        """Whether the answer must follow all of that schema, or only what a grammar can express."""
         named = self.response_format.json_schema if self.response_format else None
         return named is None or bool(named.strict)
 
@@ -297,7 +297,7 @@ def _unsupported(name: str, hint: str) -> UnsupportedParameterError:
 
 
 class ChoiceLogprobs(TypedDict):
-    """Log-probabilities along a choice; the last ones are the end token's, if it was reached."""
+    """Log-probabilities of a choice's tokens; the last may be the end token's."""
 
     content: list[TokenLogprob]
     refusal: None
@@ -340,7 +340,7 @@ class Choice(TypedDict):
 
 
 class AnswerHead(TypedDict):
-    """What an answer and each chunk of a streamed one begin with."""
+    """The common fields of answers and chunks."""
 
     id: str
     created: int
@@ -358,7 +358,7 @@ class ChatCompletion(AnswerHead):
 
 
 class ChunkChoice(TypedDict):
-    """What a chunk adds to one of the `n` answers."""
+    """A chunk's addition to one of the `n` answers."""
 
     index: int
     delta: dict[str, Any]

@@ -41,9 +41,9 @@ class CompletionRequest(SamplingFields):
     max_tokens: int | None = Field(default=None, ge=-1)
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     best_of: int | None = Field(default=None, ge=0, le=20)
-    """Choices to make, of which the `n` with the highest mean log-probability are returned."""
+    """Number of choices to generate; the `n` with the highest mean log-probability are returned."""
     echo: bool | None = None
-    """The answer begins with the prompt, whose tokens get log-probabilities too."""
+    """The answer starts with the prompt, whose tokens get log-probabilities too."""
     logprobs: int | None = Field(default=None, ge=0, le=20)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -61,12 +61,12 @@ class CompletionRequest(SamplingFields):
 
     @property
     def num_choices(self) -> int:
-        """Choices per prompt that are made."""
+        """Choices generated per prompt."""
         return max(self.n or 1, self.best_of or 0)
 
     @property
     def max_new_tokens(self) -> int | None:
-        """How long a completion may be; None is as long as the context has room."""
+        """Largest number of tokens; None uses the room in the context."""
         if self.max_tokens is None:
             return DEFAULT_MAX_TOKENS
         return None if self.max_tokens == -1 else self.max_tokens
@@ -77,7 +77,7 @@ class CompletionRequest(SamplingFields):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def check(self) -> None:
-        """Refuse what contradicts itself.
+        """Refuse contradictory parameters.
 
         Raises:
             InvalidRequestError: Parameters contradict each other.
@@ -95,7 +95,7 @@ class CompletionRequest(SamplingFields):
 
 
 class CompletionLogprobs(TypedDict):
-    """Log-probabilities along a completion, as lists of equal length."""
+    """Log-probabilities of a completion's tokens, as lists of equal length."""
 
     tokens: list[str]
     token_logprobs: list[float]

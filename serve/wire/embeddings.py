@@ -27,7 +27,7 @@ class EmbeddingRequest(Received):
     )
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
-    """The vector's first values, made unit length again."""
+    """Number of leading values to return, scaled to unit length again."""
     user: Text | None = None
 
     @property
@@ -42,12 +42,12 @@ class EmbeddingRequest(Received):
 
 
 class Embedding(TypedDict):
-    """One text's vector."""
+    """The embedding of one text."""
 
     object: Literal["embedding"]
     index: int
     embedding: list[float] | str
-    """Of unit length; base64 of little-endian 32-bit floats where that was asked for."""
+    """Of unit length; base64 of little-endian 32-bit floats if requested."""
 
 
 class EmbeddingUsage(TypedDict):
@@ -58,7 +58,7 @@ class EmbeddingUsage(TypedDict):
 
 
 class EmbeddingList(TypedDict):
-    """The vectors, in the order of the texts."""
+    """The embeddings, in the order of the texts."""
 
     object: Literal["list"]
     data: list[Embedding]

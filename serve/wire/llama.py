@@ -14,7 +14,7 @@ from serve.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 
 
 class PromptObject(Received):
-    """A prompt with its media, of which there may be none."""
+    """A prompt with media, which are not supported."""
 
     prompt_string: Text
     multimodal_data: Any = None
@@ -25,31 +25,31 @@ OnePrompt = Text | PromptObject | Annotated[Many[PromptPart], Field(min_length=1
 
 
 class LlamaCompletionRequest(SamplingFields):
-    """The body of POST /completion. Null is the same as absent; -1 has no limit."""
+    """The body of POST /completion. Null is the same as absent."""
 
     model_config = ConfigDict(extra="allow")
 
     model: Text | None = None
     prompt: OnePrompt | Annotated[Many[OnePrompt], Field(min_length=1, max_length=MAX_PROMPTS)]
-    """A text, token ids and texts mixed, or a list of such prompts."""
+    """A text, a list of token ids and texts, or a list of such prompts."""
     n_predict: int | None = Field(default=None, ge=-1)
     stream: bool | None = None
     n_probs: int | None = Field(default=None, ge=0, le=100)
-    """Most probable tokens to report at each place."""
+    """Number of most probable tokens to report per token."""
     post_sampling_probs: bool | None = None
-    """Report the probabilities that tokens were drawn by, instead of the model's own."""
+    """Report the probabilities that tokens were drawn with, instead of the model's own."""
     return_tokens: bool | None = None
     response_fields: Many[Text] | None = None
-    """The only fields to answer, `a/b` being field b of a."""
+    """The only fields to return; `a/b` is field b of a."""
 
     @property
     def max_new_tokens(self) -> int | None:
-        """How long the completion may be; None is as long as the context has room."""
+        """Largest number of tokens; None uses the room in the context."""
         return None if self.n_predict == -1 else self.n_predict
 
     @property
     def prompts(self) -> list[str | list[int | str]]:
-        """Each text to complete, or its pieces: token ids and texts.
+        """The prompts, each a text or a list of token ids and texts.
 
         Raises:
             UnsupportedParameterError: A prompt has media.
@@ -60,7 +60,7 @@ class LlamaCompletionRequest(SamplingFields):
 
     @property
     def _is_list_of_prompts(self) -> bool:
-        """Whether the answer is a list: a flat list with a token id in it is one prompt."""
+        """Whether `prompt` is a list of prompts: a list with a token id in it is one prompt."""
         if not isinstance(self.prompt, list):
             return False
         return not any(isinstance(element, int) for element in self.prompt)
@@ -71,7 +71,7 @@ class LlamaCompletionRequest(SamplingFields):
         return self._is_list_of_prompts and len(self.prompts) > 1
 
     def check(self) -> None:
-        """Refuse what cannot be honored, and what contradicts itself.
+        """Refuse unsupported and contradictory parameters.
 
         Raises:
             UnsupportedParameterError: A prompt has media.
@@ -86,7 +86,7 @@ class LlamaCompletionRequest(SamplingFields):
 def _pieces(prompt: object) -> str | list[int | str]:
     if isinstance(prompt, PromptObject):
         if prompt.multimodal_data:
-            raise UnsupportedParameterError("prompts have no media", where="prompt")
+            raise UnsupportedParameterError("media in prompts are not supported", where="prompt")
         return prompt.prompt_string
     assert isinstance(prompt, str | list)
     return prompt
@@ -98,14 +98,14 @@ class TokenizeRequest(Received):
     model: Text | None = None
     content: Text
     add_special: bool = False
-    """Add what the model puts at the start of a text."""
+    """Add the start tokens of the model."""
     parse_special: bool = True
-    """Read the text of control tokens as those tokens."""
+    """Recognize control tokens in the text."""
     with_pieces: bool = False
 
 
 class TokenPiece(TypedDict):
-    """A token with what it writes; bytes where that is no text."""
+    """A token with its text; a list of bytes if they are not UTF-8."""
 
     id: int
     piece: str | list[int]

@@ -15,11 +15,11 @@ class ModelCard(TypedDict):
     created: int
     owned_by: str
     context_tokens: NotRequired[int]
-    """Not OpenAI's: prompt and completion together."""
+    """Not OpenAI's: largest number of prompt and completion tokens together."""
     reproducible: NotRequired[bool]
-    """Not OpenAI's: whether an equal request with an equal seed is answered alike at any load."""
+    """Not OpenAI's: whether equal requests with equal seeds get equal answers at any load."""
     system_fingerprint: NotRequired[str]
-    """Not OpenAI's: changes when an equal request may be answered differently."""
+    """Not OpenAI's: changes when an equal request may get another answer."""
 
 
 class ModelList(TypedDict):
@@ -30,5 +30,5 @@ class ModelList(TypedDict):
 
 
 def model_card(name: str, created: int, owned_by: str = "potstill") -> ModelCard:
-    """Return what OpenAI tells of a model; `created` is in seconds since 1970."""
+    """Return OpenAI's description of a model; `created` is in seconds since 1970."""
     return {"id": name, "object": "model", "created": created, "owned_by": owned_by}

@@ -17,11 +17,11 @@ from serve.wire.chat import (
 from serve.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 
 STATEFUL = ("previous_response_id", "conversation", "prompt", "background")
-"""Parameters that need a store of earlier responses; any value but null and false is refused."""
+"""Parameters that need stored responses; values other than null and false are refused."""
 
 
 class InputItem(Received):
-    """A message so far, a call that was made, or what it gave."""
+    """A message, a function call, or a call's output."""
 
     type: Text | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
@@ -33,7 +33,7 @@ class InputItem(Received):
 
 
 class ResponseTool(Received):
-    """A tool the assistant may call; only functions are known."""
+    """A tool that the assistant may call; only functions are supported."""
 
     type: Text
     name: FunctionName | None = None
@@ -50,7 +50,7 @@ class NamedTool(Received):
 
 
 class TextFormat(Received):
-    """What form the answer has."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: Text | None = None
@@ -59,7 +59,7 @@ class TextFormat(Received):
 
 
 class TextSettings(Received):
-    """How text is written."""
+    """Settings of text output."""
 
     format: TextFormat | None = None
     verbosity: Any = None
@@ -85,10 +85,10 @@ class ResponseRequest(SamplingFields):
     return_progress: bool | None = None
 
     def to_chat(self) -> ChatRequest:
-        """Return the chat request that asks the same.
+        """Return the equivalent chat request.
 
         Raises:
-            UnsupportedParameterError: It needs a state, or a tool that is no function.
+            UnsupportedParameterError: It needs stored responses, or a tool that is not a function.
             InvalidRequestError: An item is neither a message nor a call.
         """
         extra = self.model_extra or {}
@@ -105,7 +105,7 @@ class ResponseRequest(SamplingFields):
         body["messages"] = self._messages()
         if self.max_output_tokens is not None:
             body["max_completion_tokens"] = self.max_output_tokens
-        # Experiments tell users apart by them.
+        # Experiments identify users by them.
         body |= {name: extra[name] for name in ("user", "safety_identifier") if name in extra}
         if self.tools:
             body["tools"] = [_chat_tool(tool) for tool in self.tools]
@@ -146,7 +146,7 @@ def _add_item(messages: list[JsonObject], item: InputItem) -> None:
         )
     elif item.type != "reasoning":
         raise InvalidRequestError(
-            "an item of input is not understood",
+            "an item of input is not supported",
             where="input",
             expected="message | function_call | function_call_output",
             found=item.type,

@@ -11,7 +11,7 @@ MAX_STOP_STRINGS = 16
 """OpenAI takes 4; clients of llama.cpp's server send more."""
 
 MAX_BIASES = 1 << 13
-"""Each costs microseconds to check, and ten times as much to complain of."""
+"""Each takes microseconds to check, and ten times as long to report."""
 
 
 def _encodable(text: str) -> str:
@@ -24,16 +24,16 @@ def _encodable(text: str) -> str:
 
 
 def _few(biases: object) -> object:
-    """Refuse what takes long to check."""
+    """Refuse more biases than can be checked quickly."""
     if isinstance(biases, dict | list) and len(biases) > MAX_BIASES:
-        raise ValueError(f"at most {MAX_BIASES} biases are taken")
+        raise ValueError(f"at most {MAX_BIASES} biases are allowed")
     return biases
 
 
 T = TypeVar("T")
 Many = Annotated[list[T], Field(fail_fast=True)]
-"""A list; of all that is wrong in it the first is told, since a megabyte of mistakes takes a minute
-and gigabytes to tell."""
+"""A list; only its first error is reported, because reporting a megabyte of errors takes a minute
+and gigabytes."""
 Text = Annotated[str, AfterValidator(_encodable)]
 StopString = Annotated[Text, Field(min_length=1, max_length=1024)]
 Bias = Annotated[float, Field(ge=-100.0, le=100.0)]
@@ -44,13 +44,13 @@ Window = Annotated[int, Field(ge=-1, lt=2**31)]
 
 
 class Received(BaseModel):
-    """Base of what clients send: what is not known is ignored."""
+    """Base of what clients send; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 class StreamOptions(Received):
-    """What a stream carries besides the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -58,14 +58,14 @@ class StreamOptions(Received):
 
 
 class SamplingFields(Received):
-    """How tokens are drawn and where they end, on every endpoint that writes text.
+    """Sampling and stopping, on every endpoint that generates text.
 
     Null is the same as absent. Names and ranges are OpenAI's where it has the parameter, and those
     of llama.cpp's server elsewhere.
     """
 
     seed: int | None = None
-    """Equal requests with an equal seed get an equal answer; choice i of several has seed + i."""
+    """Equal requests with equal seeds get equal answers; choice i of several has seed + i."""
     stop: StopString | Annotated[Many[StopString], Field(max_length=MAX_STOP_STRINGS)] | None = None
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: Share | None = None
@@ -75,11 +75,11 @@ class SamplingFields(Received):
         dict[Text, Bias] | Many[tuple[int | Text, Bias | Literal[False]]] | None,
         BeforeValidator(_few),
     ] = None
-    """By token id; text is cut into tokens, each of which gets the bias; false forbids them."""
+    """By token id; text is tokenized, and each token gets the bias; false forbids them."""
     top_k: int | None = Field(default=None, ge=-1, lt=2**31)
-    """Draw from the k most probable tokens; 0 and -1 mean all."""
+    """Draw from the k most probable tokens; 0 and -1 draw from all."""
     min_p: Share | None = None
-    """Least probability as a share of the most probable token's."""
+    """Least probability, relative to the most probable token's."""
     typical_p: Share | None = None
     top_n_sigma: float | None = Field(default=None, ge=-1.0, le=100.0)
     xtc_probability: Share | None = None
@@ -98,7 +98,7 @@ class SamplingFields(Received):
         Annotated[Many[Annotated[StopString, Field(max_length=64)]], Field(max_length=16)] | None
     ) = None
     ignore_eos: bool | None = None
-    """Never draw a token that ends the answer."""
+    """Never draw an end token."""
     grammar: Text | None = None
     """GBNF, llama.cpp's grammar language: the answer follows it."""
     json_schema: JsonObject | None = None
@@ -111,7 +111,7 @@ class SamplingFields(Received):
 
     @property
     def bias_pairs(self) -> list[tuple[int | str, float]]:
-        """Token ids or texts with what is added to their logits."""
+        """Token ids or texts with the amount added to their logits."""
         given = self.logit_bias or {}
         pairs = given.items() if isinstance(given, dict) else given
         return [(_token_key(key), _bias(value)) for key, value in pairs]
@@ -123,7 +123,7 @@ SAMPLER_FIELDS = (
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "presence_penalty",
     "frequency_penalty",
 )  # fmt: skip
-"""Fields that mean the same on the wire and in the engine."""
+"""Fields with the same meaning on the wire and in the engine."""
 
 
 def _token_key(key: int | str) -> int | str:
@@ -137,7 +137,7 @@ def _bias(value: float | bool) -> float:
 
 
 class TopLogprob(TypedDict):
-    """A token that could have been sampled."""
+    """A token with its log-probability."""
 
     id: int
     """Not OpenAI's: the token's id, as llama.cpp's own server gives it."""
@@ -147,13 +147,13 @@ class TopLogprob(TypedDict):
 
 
 class TokenLogprob(TopLogprob):
-    """A token that was sampled, with its most probable rivals."""
+    """A sampled token, with the most probable alternatives."""
 
     top_logprobs: list[TopLogprob]
 
 
 class PromptTokensDetails(TypedDict):
-    """How the prompt's tokens were come by."""
+    """Details of the prompt's tokens."""
 
     cached_tokens: int
 
@@ -168,13 +168,13 @@ class CompletionUsage(TypedDict):
 
 
 class Timings(TypedDict):
-    """How fast a request was answered, in the spelling of llama.cpp's server."""
+    """The speed of an answer, in the format of llama.cpp's server."""
 
     cache_n: int
     prompt_n: int
     """Prompt tokens that were computed."""
     prompt_ms: float
-    """From the request to its first token, waiting included."""
+    """From the request to its first token, queue included."""
     prompt_per_second: float
     predicted_n: int
     predicted_ms: float
@@ -182,7 +182,7 @@ class Timings(TypedDict):
 
 
 class PromptProgress(TypedDict):
-    """How much of a prompt was read, in the spelling of llama.cpp's server."""
+    """How much of a prompt was read, in the format of llama.cpp's server."""
 
     total: int
     cache: int
@@ -191,19 +191,19 @@ class PromptProgress(TypedDict):
 
 
 class ErrorDetail(TypedDict):
-    """What went wrong."""
+    """Description of a failure."""
 
     message: str
     type: str
     param: str | None
     code: str | None
     n_prompt_tokens: NotRequired[int]
-    """llama.cpp's, of a prompt that is too long."""
+    """llama.cpp's, for a prompt that is too long."""
     n_ctx: NotRequired[int]
-    """llama.cpp's: the context that it does not fit."""
+    """llama.cpp's: the context length."""
 
 
 class ErrorBody(TypedDict):
-    """The body of every answer that is not 2xx."""
+    """The body of every response without status 2xx."""
 
     error: ErrorDetail

@@ -223,7 +223,7 @@ def test_what_is_written_is_never_markup(url, open_page):
 def test_without_storage_there_are_no_votes_and_the_page_says_so(url, open_page):
     page = open_page(url)
     expect(page.get_by_text("Blind vote")).to_be_hidden()
-    expect(page.get_by_text("This server keeps no answers")).to_be_visible()
+    expect(page.get_by_text("This server stores no answers")).to_be_visible()
     ask(page, "Hello!")
     answered(page)
     expect(page.get_by_role("button", name="Good answer")).to_have_count(0)
@@ -354,7 +354,7 @@ def test_who_rules_nothing_sees_no_results_until_the_key_is_changed(live_url, op
     page = open_page(f"{live_url}#experiments", key=None)
     page.get_by_label("API key").fill(VISITORS_KEY)
     page.keyboard.press("Enter")
-    expect(page.get_by_text("take an administrator's key")).to_be_visible()
+    expect(page.get_by_text("need an administrator's key")).to_be_visible()
     page.get_by_role("button", name="Key", exact=True).click()
     page.get_by_label("API key").fill(KEY)
     page.keyboard.press("Enter")

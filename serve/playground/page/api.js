@@ -1,4 +1,4 @@
-// The server's API. In: requests. Out: what it answers, or an ApiError. Knows nothing of the page.
+// Client of the server's API: returns its answers, or throws an ApiError.
 
 const KEY = "potstill.key";
 
@@ -17,7 +17,7 @@ export function hasKey() {
   return sessionStorage.getItem(KEY) !== null;
 }
 
-/** Ask; paths are relative, so that the server may lie below a path of a proxy. */
+/** Send a request; paths are relative, so that the server may be below a path of a proxy. */
 async function ask(method, path, body, signal) {
   const key = sessionStorage.getItem(KEY);
   const headers = key ? { authorization: `Bearer ${key}` } : {};
@@ -31,8 +31,8 @@ async function ask(method, path, body, signal) {
   }
   if (response.ok) return response;
   if (response.status === 401) dispatchEvent(new Event("keyneeded"));
-  const said = await response.json().catch(() => null);
-  throw new ApiError(response.status, said?.error?.message ?? `status ${response.status}`);
+  const failure = await response.json().catch(() => null);
+  throw new ApiError(response.status, failure?.error?.message ?? `status ${response.status}`);
 }
 
 export async function get(path) {
@@ -43,7 +43,7 @@ export async function post(path, body) {
   return (await ask("POST", path, body)).json();
 }
 
-/** Ask for a chat's answer; returns the experiment's variant, if one answers, and the chunks. */
+/** Send a chat; returns the experiment's variant, if any, and the chunks of the answer. */
 export async function chat(body, signal) {
   const options = { stream: true, stream_options: { include_usage: true } };
   const response = await ask("POST", "v1/chat/completions", { ...body, ...options }, signal);

@@ -1,4 +1,4 @@
-// The page's frame: views, the key, and what the server can do. The views do the rest.
+// The page's frame: views, the key, and what the server supports.
 
 import { ApiError, get, hasKey, useKey } from "./api.js";
 import { setUpChat } from "./chat.js";
@@ -22,7 +22,7 @@ function showView() {
   watchExperiments(shown === "experiments");
 }
 
-/** Whether answers are kept, so that votes and thumbs have something to be about. */
+/** Return whether the server stores answers, which votes and thumbs need. */
 async function keepsAnswers() {
   try {
     await get("v1/experiments");

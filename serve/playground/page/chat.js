@@ -1,11 +1,11 @@
-// The chat: one model, or two beside each other, named or blind; figures, thumbs and votes.
+// The chat: one model, or two side by side, named or blind; figures, thumbs and votes.
 
 import { chat as ask, post } from "./api.js";
 import { button, drawn, element } from "./elements.js";
 
 const USER = "potstill.user";
 const NO_STORAGE =
-  "This server keeps no answers (serve.storage is off), so there are no votes and no thumbs.";
+  "This server stores no answers (serve.storage is off), so there are no votes and no thumbs.";
 const LAST_REASON = { length: "cut off at max tokens", content_filter: "filtered" };
 
 const at = (id) => document.getElementById(id);
@@ -14,12 +14,12 @@ const [options, first, second] = ["options", "first", "second"].map(at);
 const [composer, message, send, stop] = ["composer", "message", "send", "stop"].map(at);
 
 let keepsAnswers = false;
-/** The conversations under way, one a column; null when the next message begins new ones. */
+/** The current conversations, one per column; null when the next message starts new ones. */
 let columns = null;
-/** What stops the answers under way; null when there are none. */
+/** The AbortController of the running answers; null without any. */
 let running = null;
 
-/** Show what can be chosen; may be called again. */
+/** Show the models to choose from; may be called again. */
 export function setUpChat(models, answersAreKept) {
   keepsAnswers = answersAreKept;
   for (const [select, wanted, other] of [[first, "student", 0], [second, "teacher", -1]]) {
@@ -59,7 +59,7 @@ class Answer {
     if (!isBlind) this.shown.append(this.text);
   }
 
-  /** Ask, and write down what comes; a chat goes on from all that came. */
+  /** Send the message and show the answer; the chat continues with whatever arrived. */
   async run(content, settings, signal) {
     const started = performance.now();
     const asked = { role: "user", content };
@@ -96,18 +96,18 @@ class Answer {
 
   get figures() {
     const { firstAt, lastAt, numTokens } = this;
-    const said = [];
-    if (this.variant) said.push(`variant ${this.variant}`);
-    if (firstAt !== undefined) said.push(`first token ${(firstAt / 1000).toFixed(2)} s`);
+    const parts = [];
+    if (this.variant) parts.push(`variant ${this.variant}`);
+    if (firstAt !== undefined) parts.push(`first token ${(firstAt / 1000).toFixed(2)} s`);
     if (numTokens > 1 && lastAt > firstAt) {
-      said.push(`${(1000 * (numTokens - 1) / (lastAt - firstAt)).toFixed(1)} tokens/s`);
+      parts.push(`${(1000 * (numTokens - 1) / (lastAt - firstAt)).toFixed(1)} tokens/s`);
     }
-    if (numTokens !== undefined) said.push(`${numTokens} tokens`);
-    if (this.ending) said.push(this.ending);
-    return said.join(" · ");
+    if (numTokens !== undefined) parts.push(`${numTokens} tokens`);
+    if (this.ending) parts.push(this.ending);
+    return parts.join(" · ");
   }
 
-  /** Show all of it; speed would tell who is who, so a blind one is shown when all are there. */
+  /** Show the whole answer. Speed would identify a model: blind answers are shown together. */
   show() {
     this.shown.append(this.text);
     this.element.setAttribute("aria-busy", "false");
@@ -122,7 +122,7 @@ class Answer {
   offerThumbs() {
     const buttons = [["up", "Good answer"], ["down", "Bad answer"]].map(([thumbs, label]) => {
       const icon = drawn("svg", { "aria-hidden": "true" }, drawn("use", { href: "#thumb" }));
-      const rate = () => tell("v1/feedback", { response_id: this.id, thumbs }, () => {
+      const rate = () => submit("v1/feedback", { response_id: this.id, thumbs }, () => {
         for (const other of buttons) other.setAttribute("aria-pressed", other === made);
       });
       const attributes = { class: `thumb ${thumbs}`, "aria-label": label, "aria-pressed": "false" };
@@ -133,7 +133,7 @@ class Answer {
   }
 }
 
-/** Ask one or two models the same, and show what they say. */
+/** Send a message to one or two models, and show their answers. */
 async function converse(content) {
   const mode = options.elements.mode.value;
   const isBlind = mode === "blind";
@@ -154,14 +154,14 @@ async function converse(content) {
   if (!log.contains(turn)) return; // a new chat was begun meanwhile
   setRunning(null);
   follow(() => finish(turn, answers, { isBlind, askedTheSame }));
-  // Read out once, when it is whole: a live log would read out every token.
+  // Read out once, when complete: a live log would read out every token.
   status.textContent = answers.map((one) => `${one.name.textContent}: ${one.text.data}`).join("\n");
   const hasAny = answers.some((one) => one.text.data || one.isWhole);
   if (!message.value && !hasAny) message.value = content;
 }
 
 function finish(turn, answers, { isBlind, askedTheSame }) {
-  // Later in a chat each model goes on from its own answers: there is nothing to compare.
+  // Later in a chat each model continues its own answers, which cannot be compared.
   const isComparable = askedTheSame && answers.length > 1 && answers.every((one) => one.isWhole);
   const canVote = keepsAnswers && isComparable;
   for (const one of answers) {
@@ -178,7 +178,7 @@ function voteBar(answers, isBlind) {
   const choices = [["a", "A is better"], ["tie", "A tie"], ["b", "B is better"]];
   const buttons = choices.map(([preference, label]) => button(label, () => {
     const vote = { response_ids: answers.map((one) => one.id), preference, blind: isBlind };
-    return tell("v1/votes", vote, () => {
+    return submit("v1/votes", vote, () => {
       const names = answers.map((one) => one.column.name).join(", ");
       bar.replaceChildren(element("p", { tabindex: "-1" }, `Your vote: ${label}. ${names}.`));
       bar.classList.remove("open");
@@ -190,14 +190,14 @@ function voteBar(answers, isBlind) {
   return bar;
 }
 
-/** Post, and say so when it fails. */
-async function tell(path, body, done) {
+/** Post, and show a failure. */
+async function submit(path, body, done) {
   try {
     await post(path, body);
     showHint();
     follow(done);
   } catch (error) {
-    hint.textContent = `This was not kept: ${error.message}`;
+    hint.textContent = `This was not stored: ${error.message}`;
   }
 }
 
@@ -221,7 +221,7 @@ function readSettings() {
   return { parameters, messages: system ? [{ role: "system", content: system }] : [] };
 }
 
-/** A random name by which an experiment gives this browser the same variant each time. */
+/** Return this browser's random user name, for which an experiment always picks one variant. */
 function sameUser() {
   let user = localStorage.getItem(USER);
   if (!user) {
@@ -231,7 +231,7 @@ function sameUser() {
   return user;
 }
 
-/** Change the log, and stay at its end if that was in sight. */
+/** Change the log, and scroll to its end if that was visible. */
 function follow(change) {
   const wasAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   change();
@@ -244,7 +244,7 @@ function setRunning(controller) {
   stop.hidden = running === null;
 }
 
-/** Let the next message begin a new chat with what is chosen now. */
+/** Let the next message start a new chat with the current choices. */
 function beginAnew() {
   columns = null;
   second.closest("label").hidden = options.elements.mode.value === "single";
@@ -254,8 +254,8 @@ function beginAnew() {
 function showHint() {
   hint.textContent = {
     single: keepsAnswers ? "" : NO_STORAGE,
-    pair: `Both share the machine. ${keepsAnswers ? "Only blind votes decide." : NO_STORAGE}`,
-    blind: "Each message stands alone. Names and figures are shown after your vote.",
+    pair: `Both models share the machine. ${keepsAnswers ? "Only blind votes count." : NO_STORAGE}`,
+    blind: "Each message starts a new chat. Names and figures are shown after your vote.",
   }[options.elements.mode.value];
 }
 

@@ -1,4 +1,4 @@
-// Elements with text in them: text is only ever text, never markup.
+// DOM elements; text is always inserted as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -10,7 +10,7 @@ export function drawn(name, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, name), attributes, children);
 }
 
-/** A button; while what it began is not done, pressing it again does nothing. */
+/** Return a button; pressing it again does nothing while its action runs. */
 export function button(label, pressed, attributes = {}) {
   const made = element("button", { type: "button", ...attributes }, label);
   let isBusy = false;

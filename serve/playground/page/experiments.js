@@ -1,4 +1,4 @@
-// The dashboard of live experiments: how they stand, and the buttons that stop and resume them.
+// The dashboard of live experiments: results, and buttons to stop and resume them.
 
 import { get, post } from "./api.js";
 import { button, drawn, element } from "./elements.js";
@@ -13,8 +13,8 @@ const STATES = {
 const OUTCOMES = {
   PASS: "PASS: no worse than the teacher by more than the margin",
   FAIL: "FAIL: worse than the teacher by more than the margin",
-  INCONCLUSIVE: "INCONCLUSIVE so far: the data allow both",
-  INVALID_JUDGE: "INVALID JUDGE: the judge cannot tell good answers from bad ones",
+  INCONCLUSIVE: "INCONCLUSIVE so far: the data allow either",
+  INVALID_JUDGE: "INVALID JUDGE: the judge failed its assay",
 };
 
 const hint = document.getElementById("experiments-hint");
@@ -22,7 +22,7 @@ const list = document.getElementById("experiments");
 const cards = new Map();
 let timer = null;
 
-/** Begin to ask how experiments stand, or stop asking. */
+/** Start or stop polling the experiments. */
 export function watchExperiments(isWatched) {
   clearInterval(timer);
   if (!isWatched) return;
@@ -43,16 +43,16 @@ async function refresh() {
     if (shown.length !== list.children.length) list.replaceChildren(...shown);
   } catch (error) {
     hint.textContent = {
-      403: "Results and the kill switch take an administrator's key.",
+      403: "Results and the kill switch need an administrator's key.",
       404: NONE,
-    }[error.status] ?? `What is shown may be old: ${error.message}.`;
+    }[error.status] ?? `These results may be out of date: ${error.message}.`;
     if (error.status in { 403: 1, 404: 1 }) clearInterval(timer);
   }
 }
 
 const path = (name) => `v1/experiments/${encodeURIComponent(name)}`;
 
-/** One experiment; what can have the focus or be scrolled stays the same element. */
+/** One experiment; elements that can be focused or scrolled are kept between updates. */
 class Card {
   constructor(name) {
     this.name = name;
@@ -84,8 +84,8 @@ class Card {
   }
 
   show(found) {
-    const said = STATES[found.state] ?? found.state;
-    if (this.state.textContent !== said) this.state.textContent = said;
+    const label = STATES[found.state] ?? found.state;
+    if (this.state.textContent !== label) this.state.textContent = label;
     this.state.className = `state ${found.state}`;
     this.kill.hidden = found.state === "killed";
     this.resume.hidden = found.state === "running";
@@ -96,22 +96,22 @@ class Card {
 }
 
 function verdict(found) {
-  if (!found) return [element("p", { class: "muted" }, "No verdict yet: no pair was judged.")];
+  if (!found) return [element("p", { class: "muted" }, "No verdict yet: no pair has been judged.")];
   const { outcome, win_rate: rate, lower, upper, margin, alpha, pairs } = found;
   return [
     element("p", { class: `outcome ${outcome}` }, OUTCOMES[outcome] ?? outcome),
     element("figure", {}, interval(found), element("figcaption", { class: "muted" },
-      `The student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, within ` +
-      `${lower.toFixed(3)} and ${upper.toFixed(3)} at α = ${alpha}, whenever you look. ` +
-      `It passes when all of that lies right of the margin, ½ − ${margin}.${lost(found)}`)),
+      `The student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, between ` +
+      `${lower.toFixed(3)} and ${upper.toFixed(3)} at α = ${alpha}, valid at every look. ` +
+      `It passes when the whole interval is above the margin, ½ − ${margin}.${lost(found)}`)),
   ];
 }
 
-/** Tell the pairs that a side has lost because it gave no answer. */
+/** Return a sentence on pairs lost by failing to answer. */
 function lost({ failed, is_withheld: isWithheld }) {
   if (!failed.student && !failed.teacher) return "";
-  const said = ` Lost by failing to answer: student ${failed.student}, teacher ${failed.teacher}.`;
-  return isWithheld ? `${said} The teacher failed too often for a PASS.` : said;
+  const sentence = ` Lost by failing to answer: student ${failed.student}, teacher ${failed.teacher}.`;
+  return isWithheld ? `${sentence} The teacher failed too often for a PASS.` : sentence;
 }
 
 /** Draw the win rate's interval between parity and the margin, which stay in the middle. */
