@@ -1,22 +1,12 @@
-"""Formats of tool calls by model family: detection, grammars, and prompts for other templates."""
+"""Formats of tool calls by model family: detection, rules, and prompts for other templates."""
 
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-
-class GrammarOfSchema(Protocol):
-    """Converts a JSON schema to a grammar."""
-
-    def __call__(self, schema: Mapping[str, Any], *, exact: bool) -> str:
-        """Return the grammar; unless `exact`, keywords that no grammar can express are dropped."""
-        ...
-
+from typing import Any
 
 INSTRUCTIONS = """\
 You may call one or more functions to assist with the user query.
@@ -59,35 +49,24 @@ class ToolFormat:
         """Return an id for a call; Mistral's templates want nine letters and digits."""
         return secrets.token_hex(5)[:9] if self is MISTRAL else f"call_{secrets.token_hex(12)}"
 
-    def grammar(
-        self,
-        tools: Sequence[Mapping[str, Any]],
-        grammar_of_schema: GrammarOfSchema,
-        *,
-        parallel: bool,
-    ) -> str:
-        """Return a GBNF grammar of answers that call at least one of the tools.
+    def rules(self, names: Sequence[str], *, parallel: bool) -> str:
+        """Return rules, in Lark's notation, of answers that call at least one function.
 
         Args:
-            tools: As OpenAI spells them.
-            grammar_of_schema: Converts a JSON schema; its exceptions are passed on.
+            names: The functions; the arguments of the first are called `schema0`, and so on.
             parallel: Whether several calls are allowed.
         """
-        rules, names = [], []
-        for number, tool in enumerate(tools):
-            function = tool["function"]
-            schema = function.get("parameters") or {"type": "object"}
-            prefix = f"tool{number}-"
-            grammar = grammar_of_schema(schema, exact=bool(function.get("strict")))
-            rules.append(_renamed(grammar, prefix))
-            head = f'{{"name": {json.dumps(function["name"])}, "{self.arguments_key}": '
-            rules.append(f'{prefix}call ::= {_literal(head)} {prefix}root "}}"')
-            names.append(f"{prefix}call")
+        calls = [
+            f"{_literal(self._head(name))} schema{number} {_literal('}')}"
+            for number, name in enumerate(names)
+        ]
         begin, end = self.brackets
-        around = (self.opening + begin, end + self.closing)
         more = f"({_literal(self.separator)} call)*" if parallel and self.separator else ""
-        root = f"root ::= {_literal(around[0])} call {more} {_literal(around[1])}"
-        return "\n".join([root, f"call ::= {' | '.join(names)}", *rules])
+        around = (_literal(self.opening + begin), _literal(end + self.closing))
+        return f"start: {around[0]} call {more} {around[1]}\ncall: {' | '.join(calls)}"
+
+    def _head(self, name: str) -> str:
+        return f'{{"name": {json.dumps(name)}, "{self.arguments_key}": '
 
 
 HERMES = ToolFormat(
@@ -132,19 +111,5 @@ def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
     return {"role": message["role"], "content": "\n".join(filter(None, [content, *calls]))}
 
 
-_TOKENS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|(?<![\w-])[a-zA-Z][\w-]*')
-"""Tokens of a GBNF grammar: literals and character sets, which stay, and names of rules."""
-
-
-def _renamed(grammar: str, prefix: str) -> str:
-    """Put a prefix before every rule's name."""
-
-    def rename(match: re.Match[str]) -> str:
-        return match[0] if match[0][0] in '"[' else prefix + match[0]
-
-    return _TOKENS.sub(rename, grammar)
-
-
 def _literal(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"' if text else ""
+    return json.dumps(text) if text else ""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from potstill.errors import BackendError, ContextLengthError
-from serve.engine.grammar import MAX_GRAMMAR_BYTES
+from serve.engine.grammar import check_size
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Request
 from serve.errors import InvalidRequestError
@@ -34,10 +34,8 @@ def check_request(request: Request, model: GgufModel, limits: EngineLimits) -> N
                 expected=f"0 to {model.vocab_size - 1}",
                 found=count,
             )
-    if request.grammar is not None and len(request.grammar.encode()) > MAX_GRAMMAR_BYTES:
-        raise InvalidRequestError(
-            "the grammar is too large", where="grammar", expected=f"{MAX_GRAMMAR_BYTES} bytes"
-        )
+    if request.grammar is not None:
+        check_size(request.grammar)
     _check_biases(request.sampler.logit_bias, model)
 
 

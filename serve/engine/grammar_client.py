@@ -1,13 +1,15 @@
 """The engine's side of the process that reads grammars.
 
 In: grammars and the tokens a sampler would take. Out: verdicts, as they come; nothing here waits
-longer than it is told to. Knows nothing of sampling or scheduling.
+longer than the caller allows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +28,23 @@ from serve.engine.grammar_process import HEADER, Message, Reply
 from serve.errors import InvalidRequestError
 
 START_SECONDS = 60.0
-"""How long the process may take to load a vocabulary, on a machine that does much else."""
+"""How long the process may take to load a vocabulary, on a busy machine."""
 
-ANSWER_SECONDS = 2.0
-"""How long a grammar may think about one token; ordinary ones take under 50 ms."""
+ANSWER_SECONDS = 10.0
+"""How long a reply may take, on a busy machine; the process has limits of processor time."""
+
+
+class Source(Protocol):
+    """What a grammar is read from."""
+
+    @property
+    def place(self) -> str:
+        """The request's parameter that is to blame for an error."""
+        ...
+
+    def message(self) -> bytes:
+        """Return it as the process reads it."""
+        ...
 
 
 @dataclass(eq=False)
@@ -36,25 +52,25 @@ class Grammar:
     """A grammar at work, and what it has taken so far."""
 
     number: int
-    text: str
+    source: Source
     token_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a grammar says to the token that was proposed to it."""
+    """The reply to a proposed token."""
 
     allowed_V: npt.NDArray[np.bool_] | None = None
-    """[V] the tokens it would have allowed; None when it took the one proposed."""
+    """[V] the tokens that are allowed; None when the proposed one was taken."""
     error: InvalidRequestError | None = None
-    """Why the grammar is of no use any more."""
+    """Why the grammar cannot be used any more."""
 
 
 class GrammarProcess:
-    """Grammars over one vocabulary, in a process that is started anew when one brings it down.
+    """Grammars over one vocabulary, in a process that is restarted when one brings it down.
 
     Args:
-        model_path: The GGUF file with the vocabulary; None gives grammars that can only be opened.
+        model_path: The GGUF file with the vocabulary; without one grammars can only be opened.
         vocab_size: Number of tokens in it.
     """
 
@@ -75,22 +91,32 @@ class GrammarProcess:
         """Whether replies are still to come."""
         return bool(self._expected)
 
-    def open(self, text: str) -> Grammar:
-        """Begin with a grammar; `collect` tells if something is wrong with it."""
-        grammar = Grammar(next(self._numbers), text)
+    def check(self, source: Source) -> InvalidRequestError | None:
+        """Open a grammar and return what is wrong with it."""
+        grammar = self.open(source)
+        error = None
+        while self.is_busy:
+            for _, verdict in self.collect(0.1):
+                error = verdict.error
+        self.release(grammar)
+        return error
+
+    def open(self, source: Source) -> Grammar:
+        """Begin with a grammar; `collect` reports what is wrong with it."""
+        grammar = Grammar(next(self._numbers), source)
         self._proposals[grammar] = None
         if self._process is None:
             self._start()
-        self._send(Message.OPEN, grammar, text=text)
+        self._send(Message.OPEN, grammar, source=source.message())
         return grammar
 
     def propose(self, grammar: Grammar, token_id: int) -> None:
-        """Ask whether a token may come next; `collect` tells the answer."""
+        """Ask whether a token may come next; `collect` returns the verdict."""
         self._proposals[grammar] = token_id
         self._send(Message.ADVANCE, grammar, token_id)
 
     def release(self, grammar: Grammar) -> None:
-        """End a grammar; nothing more is told of it."""
+        """End a grammar; `collect` returns nothing more about it."""
         if grammar in self._proposals:
             del self._proposals[grammar]
             self._send(Message.CLOSE, grammar)
@@ -114,11 +140,11 @@ class GrammarProcess:
                 if self._connection.poll(wait_seconds):
                     verdicts += self._receive(self._connection.recv_bytes())
                 elif self._has_waited_too_long():
-                    verdicts += self._restart("takes too much time")
+                    verdicts += self._restart()
                 else:
                     break
             except (EOFError, OSError):
-                verdicts += self._restart("cannot be read, or takes too much memory")
+                verdicts += self._restart()
         return verdicts
 
     def _start(self) -> None:
@@ -137,13 +163,15 @@ class GrammarProcess:
             self._waiting_since = time.monotonic()
         self._expected.append((kind, grammar))
 
-    def _send(self, kind: Message, grammar: Grammar, token_id: int = 0, text: str = "") -> None:
+    def _send(
+        self, kind: Message, grammar: Grammar, token_id: int = 0, source: bytes = b""
+    ) -> None:
         if kind != Message.CLOSE:
             self._expect(kind, grammar)
         # A process that has ended is noticed where replies are read.
         with contextlib.suppress(OSError):
             header = HEADER.pack(kind, grammar.number, token_id)
-            self._connection.send_bytes(header + text.encode())
+            self._connection.send_bytes(header + source)
 
     def _receive(self, reply: bytes) -> list[tuple[Grammar, Verdict]]:
         kind, grammar = self._expected.popleft()
@@ -152,7 +180,8 @@ class GrammarProcess:
             return []
         if reply[0] == Reply.BROKEN:
             del self._proposals[grammar]
-            return [(grammar, _broken("is not valid GBNF"))]
+            place, found = json.loads(reply[1:])
+            return [(grammar, _broken(grammar, found, place))]
         if kind != Message.ADVANCE:
             return []
         token_id = self._proposals[grammar]
@@ -163,24 +192,30 @@ class GrammarProcess:
             grammar.token_ids.append(token_id)
             return [(grammar, Verdict())]
         bits = np.frombuffer(reply, np.uint8, offset=1)
-        return [(grammar, Verdict(np.unpackbits(bits, count=self._vocab_size).astype(np.bool_)))]
+        allowed_V = np.unpackbits(bits, count=self._vocab_size, bitorder="little")
+        return [(grammar, Verdict(allowed_V.astype(np.bool_)))]
 
     def _has_waited_too_long(self) -> bool:
         limit_seconds = START_SECONDS if self._expected[0][0] is None else ANSWER_SECONDS
         return time.monotonic() - self._waiting_since > limit_seconds
 
-    def _restart(self, reason: str) -> list[tuple[Grammar, Verdict]]:
+    def _restart(self) -> list[tuple[Grammar, Verdict]]:
         """Drop the grammar whose reply was next, and bring the others to where they were."""
+        assert self._process is not None
         _, culprit = self._expected[0]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.0 if self._has_waited_too_long() else 1.0)
+        is_slow = self._process.returncode in (None, -signal.SIGPROF)
         self.close()
+        reason = "takes too much time" if is_slow else "cannot be read, or takes too much memory"
         fallen = list(self._proposals) if culprit is None else [culprit]
-        verdicts = [(g, _broken(reason)) for g in fallen if g in self._proposals]
+        verdicts = [(g, _broken(g, reason)) for g in fallen if g in self._proposals]
         for grammar in fallen:
             self._proposals.pop(grammar, None)
         if self._proposals:
             self._start()
         for grammar, token_id in self._proposals.items():
-            self._send(Message.OPEN, grammar, text=grammar.text)
+            self._send(Message.OPEN, grammar, source=grammar.source.message())
             for taken in grammar.token_ids:
                 self._send(Message.ADVANCE, grammar, taken)
             if token_id is not None:
@@ -188,12 +223,20 @@ class GrammarProcess:
         return verdicts
 
 
-def _broken(reason: str) -> Verdict:
-    return Verdict(
-        error=InvalidRequestError(
-            f"the grammar {reason}",
-            where="grammar",
+def _broken(grammar: Grammar, found: str, place: str | None = None) -> Verdict:
+    place = place or grammar.source.place
+    if place == "grammar":
+        error = InvalidRequestError(
+            f"the grammar {found}",
+            where=place,
             expected="GBNF with a rule named root, without left recursion",
             hint="llama.cpp's grammars/README.md describes the language",
         )
-    )
+    else:
+        error = InvalidRequestError(
+            "the JSON schema cannot be enforced",
+            where=place,
+            found=found,
+            hint="potstill's docs/serving.md lists the keywords that can",
+        )
+    return Verdict(error=error)

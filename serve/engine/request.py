@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from potstill.errors import PotstillError
+from serve.engine.grammar import GrammarSource
 from serve.engine.sampler import SampledLogprob, SamplerParams
 
 
@@ -27,9 +28,9 @@ class Request:
     truncation, instead of the model's own."""
     num_prompt_logprobs: int | None = None
     """The same for the prompt's tokens, which are then all computed, without the prefix cache."""
-    grammar: str | None = None
-    """GBNF text, rule `root` first, that the completion's text follows; see `check_grammar`. The
-    completion ends where the grammar ends."""
+    grammar: GrammarSource | None = None
+    """What the completion's text follows; see `check_grammar`. The completion ends where the
+    grammar ends."""
     ignore_eos: bool = False
     """Whether end tokens are never drawn."""
     reports_progress: bool = False

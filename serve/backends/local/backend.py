@@ -25,6 +25,7 @@ from serve.backends.local.preparation import Preparation, dialogue_of, messages_
 from serve.backends.local.text_reply import LocalTextReply
 from serve.backends.protocol import Caller
 from serve.chat.prompt import ChatPrompt, Dialogue
+from serve.engine.grammar import NUM_CHECKERS, check_grammar
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.stats import EngineStats
@@ -47,6 +48,8 @@ T = TypeVar("T")
 Sampling = TypeVar("Sampling", bound=SamplingFields)
 
 PREPARING_THREADS = 4
+
+_grammar_pool = ThreadPoolExecutor(NUM_CHECKERS, thread_name_prefix="grammar")
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ class LocalBackend:
         request.check()
         request = self._with_defaults(request)
         prompt, requests = await self._prepared(lambda: self._preparation.chat(request))
+        await _check_grammar(requests)
         verbose = None
         if request.verbose:
             dialogue = dialogue_of(request)
@@ -159,6 +163,7 @@ class LocalBackend:
         request = self._with_defaults(request)
 
         prompts, requests = await self._prepared(lambda: self._preparation.text(request))
+        await _check_grammar(requests)
         return LocalTextReply(
             request,
             self._submit(requests, caller, num_prompt_tokens=sum(map(len, prompts))),
@@ -173,6 +178,7 @@ class LocalBackend:
         request = self._with_defaults(request)
 
         requests = await self._prepared(lambda: self._preparation.llama(request))
+        await _check_grammar(requests)
         replies: list[LlamaReply] = []
         try:
             for index, one in enumerate(requests):
@@ -264,6 +270,13 @@ class LocalBackend:
         stats = self.stats()
         rounds = (stats.num_waiting + 1) / stats.num_sequences
         return max(1, math.ceil(rounds * self._metrics.recent_answer_seconds))
+
+
+async def _check_grammar(requests: Sequence[Request]) -> None:
+    """Check what constrains the requests to one prompt, in threads that others do not wait for."""
+    if requests and (grammar := requests[0].grammar):
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(_grammar_pool, check_grammar, grammar)
 
 
 def _checked_defaults(defaults: Mapping[str, float]) -> dict[str, float]:

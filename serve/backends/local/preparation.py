@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve.chat.prompt import ChatPrompt, Dialogue
-from serve.engine.grammar import GENERIC_JSON_GRAMMAR, check_grammar, grammar_of_schema
+from serve.engine.grammar import GrammarSource, schema_of
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
@@ -18,6 +18,9 @@ from serve.wire.chat import ChatMessage, ChatRequest, Tool
 from serve.wire.completions import CompletionRequest
 from serve.wire.llama import LlamaCompletionRequest
 from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
+
+ANY_OBJECT: JsonObject = {"type": "object"}
+"""The schema of JSON mode, and what the empty schema stands for."""
 
 
 class Preparation:
@@ -111,18 +114,28 @@ class Preparation:
                     found=token_id,
                 )
 
-    def _chat_grammar(self, request: ChatRequest) -> str | None:
+    def _chat_grammar(self, request: ChatRequest) -> GrammarSource | None:
         if request.required_tools:
+            offered = request.tools or []
             parallel = request.parallel_tool_calls is not False
             parallel &= request.tool_choice == "required"
-            grammar = self._prompt.tool_format.grammar(
-                tools_of(request.required_tools), grammar_of_schema, parallel=parallel
+            schemas = tuple(
+                schema_of(
+                    {"type": "object", **(tool.function.parameters or {})},
+                    f"tools[{offered.index(tool)}].function.parameters",
+                    is_exact=bool(tool.function.strict),
+                )
+                for tool in request.required_tools
             )
-            check_grammar(grammar)
-            return grammar
+            names = [tool.function.name for tool in request.required_tools]
+            rules = self._prompt.tool_format.rules(names, parallel=parallel)
+            return GrammarSource(rules, schemas)
         if request.answer_format is None:
             return _grammar(request.grammar, request.json_schema)
-        return _grammar(None, request.answer_format, exact=request.is_format_exact)
+        schema = request.answer_format or ANY_OBJECT
+        is_exact = request.is_format_exact
+        place = "response_format"
+        return GrammarSource.of_schema(schema_of(schema, place, is_exact=is_exact))
 
     def _request(
         self,
@@ -198,14 +211,11 @@ def tools_of(tools: Sequence[Tool]) -> list[JsonObject]:
     return [tool.model_dump(exclude_none=True) for tool in tools]
 
 
-def _grammar(grammar: str | None, schema: JsonObject | None, *, exact: bool = True) -> str | None:
+def _grammar(gbnf: str | None, schema: JsonObject | None) -> GrammarSource | None:
     """Return the requested grammar, if any; the schema {} allows any object."""
-    if grammar is None and schema is None:
-        return None
-    if grammar is None:
-        grammar = grammar_of_schema(schema, exact=exact) if schema else GENERIC_JSON_GRAMMAR
-    check_grammar(grammar)
-    return grammar
+    if schema is not None:
+        return GrammarSource.of_schema(schema_of(schema or ANY_OBJECT, "json_schema"))
+    return None if gbnf is None else GrammarSource(gbnf)
 
 
 def _text_logprobs(request: CompletionRequest) -> int | None:

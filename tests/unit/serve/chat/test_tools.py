@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from serve.chat.tool_calls import CallArguments, CallBegins, PlainText, ToolCallParser
 from serve.chat.tools import HERMES, LLAMA, MISTRAL, ToolFormat, with_tools_as_text
+from serve.engine.grammar_process import SchemaMatcher, Vocabulary
 
+BYTES = Vocabulary(None)
 FORMATS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
 SUM = {"name": "sum", "arguments": {"terms": [1, {"x": "}"}], "unit": 'a "b" \\'}}
 NOW = {"name": "now", "arguments": {}}
@@ -95,21 +97,27 @@ def test_a_template_tells_the_format():
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_grammar_writes_what_the_parser_reads(name):
-    """Read one text of the grammar off its literals, with the arguments' rule standing for {}."""
+def test_the_rules_write_what_the_parser_reads(name):
     tool_format = FORMATS[name]
-    tools = [{"type": "function", "function": {"name": "root", "parameters": {"x": 1}}}]
-    given = 'root ::= "{}" root2\nroot2 ::= [r\\]oot]?'
-    grammar = tool_format.grammar(tools, lambda _, exact: given, parallel=True)  # noqa: ARG005
-    rules = dict(line.split(" ::= ") for line in grammar.split("\n"))
-    assert rules["tool0-root"] == '"{}" tool0-root2'
-    assert rules["tool0-root2"] == "[r\\]oot]?"
-    key = tool_format.arguments_key
-    assert json.loads(rules["tool0-call"].split('" tool0')[0] + '"') == (
-        f'{{"name": "root", "{key}": '
-    )
-    text = tool_format.opening + tool_format.brackets[0] + f'{{"name": "root", "{key}": {{}}}}'
-    assert parsed(tool_format, text)[1] == [("root", "{}")]
+    begin, end = (tool_format.opening + tool_format.brackets[0]), tool_format.brackets[1]
+    schemas = [{"place": "tools", "text": '{"type": "object"}', "is_exact": True}] * 2
+
+    def call(function: str) -> str:
+        return f'{{"name": "{function}", "{tool_format.arguments_key}": {{"a": 1}}}}'
+
+    for parallel in (False, True):
+        rules = tool_format.rules(["sum", "summary"], parallel=parallel)
+        for functions in (["sum"], ["summary"], ["summary", "sum", "summary"]):
+            text = begin + tool_format.separator.join(map(call, functions)) + end
+            text += tool_format.closing
+            matcher = SchemaMatcher(rules, schemas, BYTES)
+            is_allowed = all(map(matcher.take, text.encode())) and matcher.take(BYTES.end_tokens[0])
+            may_be_many = parallel and bool(tool_format.separator)
+            assert is_allowed == (len(functions) == 1 or may_be_many)
+            if is_allowed:
+                assert parsed(tool_format, text)[1] == [(one, '{"a": 1}') for one in functions]
+        matcher = SchemaMatcher(rules, schemas, BYTES)
+        assert not all(map(matcher.take, (begin + call("other")).encode()))
 
 
 def test_a_template_without_tools_is_told_in_words():

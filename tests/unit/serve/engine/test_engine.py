@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError
 from serve.engine.context import Chunk, DecodeContext
+from serve.engine.grammar import GrammarSource
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
@@ -340,7 +341,7 @@ def test_token_ids_are_told_once_with_the_end_token(bench, tiny_model):
         {"prompt_token_ids": [-1]},
         {"num_top_logprobs": 49152},
         {"max_new_tokens": -1},
-        {"grammar": "x" * 70_000},
+        {"grammar": GrammarSource("x" * 140_000)},
         {"sampler": SamplerParams(logit_bias={1: float("inf")})},
     ],
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from potstill.errors import ConfigError
 from serve.engine.engine import Engine
+from serve.engine.grammar import GrammarSource
 from serve.engine.request import EngineLimits, Request
 from serve.engine.sampler import SamplerParams
 from serve.engine.speculation import Drafter
@@ -73,7 +74,9 @@ def test_a_draft_that_is_right_saves_steps(drafted):
 
 
 def test_grammars_are_obeyed_without_a_draft(drafted):
-    asked = Request([5, 6], SamplerParams(temperature=0.0), 20, grammar='root ::= "yes"')
+    asked = Request(
+        [5, 6], SamplerParams(temperature=0.0), 20, grammar=GrammarSource('root ::= "yes"')
+    )
     drafted.run(asked)
     assert drafted.text(asked) == "yes"
 
