@@ -12,7 +12,6 @@ that a library may print to stdout. The child ends when its parent does, however
 from __future__ import annotations
 
 import json
-import math
 import os
 import resource
 import signal
@@ -227,7 +226,7 @@ class Worker:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_SECONDS)
         code = self._process.poll()
-        if code == -signal.SIGXCPU:
+        if code == -signal.SIGPROF:
             return self._timeout("of CPU time", self._setup["cpu_seconds"])
         ended = "no end" if code is None else _description(code)
         lines = self._lines()
@@ -319,10 +318,8 @@ def _limit_growth(num_bytes: int) -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """Let the kernel end this process when the next message has taken so much CPU time."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    """Let SIGPROF end this process when the next message has taken so much CPU time."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 if __name__ == "__main__":

@@ -6,25 +6,26 @@ longer than the caller allows.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
-import signal
-import subprocess
-import sys
+import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from serve.engine import grammar_process
-from serve.engine.grammar_process import HEADER, Message, Reply
+from potstill.errors import PotstillError
+from potstill.workers import Worker, WorkerError, WorkerTimeoutError
+from serve.engine.grammar_process import (
+    HEADER,
+    MAX_MEMORY_BYTES,
+    MAX_MESSAGE_SECONDS,
+    SERVICE,
+    Message,
+)
 from serve.errors import InvalidRequestError
 
 START_SECONDS = 60.0
@@ -32,6 +33,9 @@ START_SECONDS = 60.0
 
 ANSWER_SECONDS = 10.0
 """How long a reply may take, on a busy machine; the process has limits of processor time."""
+
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
+"""Environment variables of the process: no keys among them."""
 
 
 class Source(Protocol):
@@ -75,16 +79,20 @@ class GrammarProcess:
     """
 
     def __init__(self, model_path: Path | None, vocab_size: int = 0) -> None:
-        self._model_path = model_path
         self._vocab_size = vocab_size
+        self._worker = Worker(
+            SERVICE,
+            model_path and str(model_path),
+            growth_bytes=MAX_MEMORY_BYTES,
+            cpu_seconds=MAX_MESSAGE_SECONDS,
+            environment={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        )
         self._numbers = itertools.count()
         self._proposals: dict[Grammar, int | None] = {}
         """The open grammars, each with the token proposed to it."""
-        self._expected: deque[tuple[Message | None, Grammar | None]] = deque()
-        """What the next replies are to; None stands for the process's start."""
+        self._expected: deque[tuple[Message, Grammar]] = deque()
+        """What the next replies are to."""
         self._waiting_since = 0.0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection
 
     @property
     def is_busy(self) -> bool:
@@ -105,8 +113,6 @@ class GrammarProcess:
         """Begin with a grammar; `collect` reports what is wrong with it."""
         grammar = Grammar(next(self._numbers), source)
         self._proposals[grammar] = None
-        if self._process is None:
-            self._start()
         self._send(Message.OPEN, grammar, source=source.message())
         return grammar
 
@@ -123,11 +129,7 @@ class GrammarProcess:
 
     def close(self) -> None:
         """End the process."""
-        if self._process is not None:
-            self._connection.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        self._worker.close()
         self._expected.clear()
 
     def collect(self, timeout_seconds: float) -> list[tuple[Grammar, Verdict]]:
@@ -137,83 +139,83 @@ class GrammarProcess:
         while self._expected:
             wait_seconds = 0.0 if verdicts else max(0.0, deadline - time.monotonic())
             try:
-                if self._connection.poll(wait_seconds):
-                    verdicts += self._receive(self._connection.recv_bytes())
-                elif self._has_waited_too_long():
-                    verdicts += self._restart()
-                else:
-                    break
-            except (EOFError, OSError):
-                verdicts += self._restart()
+                has_reply = self._poll(wait_seconds)
+            except PotstillError:
+                # The process could not start.
+                verdicts += self._restart("cannot be read", [*self._proposals])
+                continue
+            if has_reply:
+                verdicts += self._receive()
+            elif self._has_waited_too_long():
+                verdicts += self._restart("takes too much time")
+            else:
+                break
         return verdicts
 
-    def _start(self) -> None:
-        self._connection, child = Pipe()
-        command = [sys.executable, "-m", grammar_process.__name__, str(child.fileno())]
-        if self._model_path is not None:
-            command.append(str(self._model_path))
-        self._process = subprocess.Popen(
-            command, pass_fds=[child.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        child.close()
-        self._expect(None, None)
-
-    def _expect(self, kind: Message | None, grammar: Grammar | None) -> None:
-        if not self._expected:
+    def _poll(self, timeout_seconds: float) -> bool:
+        was_ready = self._worker.is_ready
+        has_reply = self._worker.poll(timeout_seconds)
+        if self._worker.is_ready and not was_ready:
             self._waiting_since = time.monotonic()
-        self._expected.append((kind, grammar))
+        return has_reply
 
     def _send(
         self, kind: Message, grammar: Grammar, token_id: int = 0, source: bytes = b""
     ) -> None:
         if kind != Message.CLOSE:
-            self._expect(kind, grammar)
-        # A process that has ended is noticed where replies are read.
-        with contextlib.suppress(OSError):
-            header = HEADER.pack(kind, grammar.number, token_id)
-            self._connection.send_bytes(header + source)
+            if not self._expected:
+                self._waiting_since = time.monotonic()
+            self._expected.append((kind, grammar))
+        self._worker.send(HEADER.pack(kind, grammar.number, token_id) + source)
 
-    def _receive(self, reply: bytes) -> list[tuple[Grammar, Verdict]]:
-        kind, grammar = self._expected.popleft()
-        self._waiting_since = time.monotonic()
-        if grammar is None or grammar not in self._proposals:
-            return []
-        if reply[0] == Reply.BROKEN:
-            del self._proposals[grammar]
-            place, found = json.loads(reply[1:])
-            return [(grammar, _broken(grammar, found, place))]
-        if kind != Message.ADVANCE:
+    def _receive(self) -> list[tuple[Grammar, Verdict]]:
+        try:
+            reply = self._worker.receive()
+        except WorkerTimeoutError:
+            return self._restart("takes too much time")
+        except WorkerError:
+            return self._restart("cannot be read, or takes too much memory")
+        except PotstillError as error:
+            return self._refused(error)
+        kind, grammar = self._next_expected()
+        if grammar not in self._proposals or kind != Message.ADVANCE:
             return []
         token_id = self._proposals[grammar]
         if token_id is None or any(pending is grammar for _, pending in self._expected):
             return []
         self._proposals[grammar] = None
-        if reply[0] == Reply.DONE:
+        if not reply:
             grammar.token_ids.append(token_id)
             return [(grammar, Verdict())]
-        bits = np.frombuffer(reply, np.uint8, offset=1)
+        bits = np.frombuffer(reply, np.uint8)
         allowed_V = np.unpackbits(bits, count=self._vocab_size, bitorder="little")
         return [(grammar, Verdict(allowed_V.astype(np.bool_)))]
 
+    def _refused(self, error: PotstillError) -> list[tuple[Grammar, Verdict]]:
+        _, grammar = self._next_expected()
+        if grammar not in self._proposals:
+            return []
+        del self._proposals[grammar]
+        return [(grammar, _broken(grammar, error.what, error.where))]
+
+    def _next_expected(self) -> tuple[Message, Grammar]:
+        self._waiting_since = time.monotonic()
+        return self._expected.popleft()
+
     def _has_waited_too_long(self) -> bool:
-        limit_seconds = START_SECONDS if self._expected[0][0] is None else ANSWER_SECONDS
+        limit_seconds = ANSWER_SECONDS if self._worker.is_ready else START_SECONDS
         return time.monotonic() - self._waiting_since > limit_seconds
 
-    def _restart(self) -> list[tuple[Grammar, Verdict]]:
+    def _restart(
+        self, reason: str, fallen: list[Grammar] | None = None
+    ) -> list[tuple[Grammar, Verdict]]:
         """Drop the grammar whose reply was next, and bring the others to where they were."""
-        assert self._process is not None
-        _, culprit = self._expected[0]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.0 if self._has_waited_too_long() else 1.0)
-        is_slow = self._process.returncode in (None, -signal.SIGPROF)
+        if fallen is None:
+            fallen = [self._expected[0][1]]
         self.close()
-        reason = "takes too much time" if is_slow else "cannot be read, or takes too much memory"
-        fallen = list(self._proposals) if culprit is None else [culprit]
         verdicts = [(g, _broken(g, reason)) for g in fallen if g in self._proposals]
         for grammar in fallen:
             self._proposals.pop(grammar, None)
-        if self._proposals:
-            self._start()
         for grammar, token_id in self._proposals.items():
             self._send(Message.OPEN, grammar, source=grammar.source.message())
             for taken in grammar.token_ids:
@@ -223,7 +225,7 @@ class GrammarProcess:
         return verdicts
 
 
-def _broken(grammar: Grammar, found: str, place: str | None = None) -> Verdict:
+def _broken(grammar: Grammar, found: str, place: object | None = None) -> Verdict:
     place = place or grammar.source.place
     if place == "grammar":
         error = InvalidRequestError(

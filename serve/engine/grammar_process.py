@@ -1,28 +1,20 @@
-"""A process that reads grammars for an engine, so that a poisoned one harms nobody else.
+"""A service that reads grammars for an engine, so that a poisoned one harms nobody else.
 
 llama.cpp reads GBNF, llguidance JSON schemas. Neither bounds all that a client can send: a short
 grammar can take exponential time and memory, deep nesting overflows the stack, and a token that
-GBNF forbids ends the process. Here each message has a limit of processor time and the process one
-of memory; exceeding either ends the process, which costs one request.
+GBNF forbids ends the process. So it runs in a worker with limits of processor time and memory;
+exceeding either ends the worker, which costs one request.
 
-In: messages on a pipe, `Message` and its fields. Out: replies, in the same order.
-Run as `python -m serve.engine.grammar_process FD [MODEL]`.
+In: messages, `Message` and its fields. Out: replies, in the same order.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
-import os
-import resource
-import signal
-import sys
-import threading
 import time
+from dataclasses import dataclass
 from enum import IntEnum
-from multiprocessing.connection import Connection
-from pathlib import Path
 from struct import Struct
 from typing import Any, Protocol
 
@@ -31,7 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from potstill.errors import PotstillError
+from potstill.workers import Handler
 from serve.engine.schema_rules import UnusableSchemaError, prepared
+
+SERVICE = f"{__name__}:service"
 
 HEADER = Struct("<Bqi")
 """Message, number of the grammar, token id."""
@@ -39,46 +35,31 @@ HEADER = Struct("<Bqi")
 MAX_MEMORY_BYTES = 512 << 20
 """How far the process may grow once it is ready; ordinary grammars need a few megabytes."""
 
-OPEN_SECONDS = 1.0
-"""Processor time to read a grammar; ordinary ones take under 10 ms."""
+MAX_MESSAGE_SECONDS = 1.0
+"""Processor time of one message; to read an ordinary grammar takes under 10 ms, a token 0.1 ms, and
+50 ms where GBNF forbids it."""
 
-STEP_SECONDS = 0.25
-"""Processor time for one token; ordinary grammars take under 50 ms, most 0.1 ms."""
-
-TOTAL_SECONDS = 30.0
-"""Processor time of one grammar in all."""
+FREE_SECONDS, TOKEN_SECONDS = 2.0, 0.2
+"""Processor time of one grammar in all: so much, and so much for each token."""
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 """llguidance's own limits: a lexer's state takes up to 2 kB."""
 
 
 class Message(IntEnum):
-    """What the engine asks."""
+    """What the engine asks. A grammar that cannot be used is answered with a PotstillError."""
 
     OPEN = 0
-    """Read the grammar that follows the header as JSON. The reply is a `Reply`."""
+    """Read the grammar that follows the header as JSON. The reply is empty."""
     ADVANCE = 1
-    """Take a token if the grammar allows it. The reply is a `Reply`; FORBIDDEN is followed by one
-    bit per token of the vocabulary, least significant first, set where it would be allowed."""
+    """Take a token if the grammar allows it. The reply is empty if it does, and otherwise one bit
+    per token of the vocabulary, least significant first, set where it would be allowed."""
     CLOSE = 2
     """Free a grammar. There is no reply."""
 
 
-class Reply(IntEnum):
-    """How it went."""
-
-    DONE = 0
-    FORBIDDEN = 1
-    BROKEN = 2
-    """Followed by JSON: the parameter at fault, and what is wrong with it."""
-
-
-class UnusableGrammarError(Exception):
-    """A grammar cannot be read or followed any further."""
-
-    def __init__(self, found: str, place: str | None = None) -> None:
-        self.found, self.place = found, place
-        super().__init__(found)
+class UnusableGrammarError(PotstillError):
+    """A grammar cannot be read or followed any further; `where` is the parameter at fault."""
 
 
 class Matcher(Protocol):
@@ -226,86 +207,77 @@ def _schema_rule(schema: dict[str, Any]) -> str:
         try:
             ready = prepared(schema["text"], is_exact=schema["is_exact"], patterns=patterns)
         except UnusableSchemaError as error:
-            raise UnusableGrammarError(str(error), schema["place"]) from error
+            raise UnusableGrammarError(str(error), where=schema["place"]) from error
         rule = f"%json {json.dumps(ready)}"
         problem = LLMatcher.validate_grammar(f"start: {rule}", limits=LIMITS)
         if not problem:
             return rule
         reason = reason or _reason(problem)
-    raise UnusableGrammarError(reason, schema["place"])
+    raise UnusableGrammarError(reason, where=schema["place"])
+
+
+@dataclass
+class Work:
+    """A grammar in use."""
+
+    matcher: Matcher
+    seconds_left: float = FREE_SECONDS
+    """Of processor time."""
 
 
 class GrammarServer:
     """The grammars of one vocabulary."""
 
-    def __init__(self, model_path: str | None) -> None:
-        self._vocabulary = Vocabulary(model_path)
-        self._matchers: dict[int, Matcher] = {}
-        self._seconds: dict[int, float] = {}
-        """Processor time that each grammar has taken."""
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._works: dict[int, Work] = {}
 
     def answer(self, message: bytes) -> bytes | None:
-        """Do what a message asks, and return the reply to it."""
+        """Do what a message asks, and return the reply to it.
+
+        Raises:
+            UnusableGrammarError: The grammar cannot be used any more.
+        """
         kind, number, token_id = HEADER.unpack_from(message)
         if kind == Message.CLOSE:
             self._close(number)
             return None
-        begin = time.process_time()
+        if kind == Message.OPEN:
+            self._works[number] = Work(self._opened(json.loads(message[HEADER.size :])))
+            return b""
         try:
-            if kind == Message.OPEN:
-                self._matchers[number] = self._opened(json.loads(message[HEADER.size :]))
-                self._seconds[number] = 0.0
-                return bytes([Reply.DONE])
-            reply = self._advance(number, token_id)
-            self._seconds[number] += time.process_time() - begin
-            return reply
-        except UnusableGrammarError as error:
+            return self._advance(number, token_id)
+        except UnusableGrammarError:
             self._close(number)
-            reason = json.dumps([error.place, error.found])
-            return bytes([Reply.BROKEN]) + reason.encode()
+            raise
 
     def _opened(self, source: dict[str, Any]) -> Matcher:
         if source["schemas"]:
             return SchemaMatcher(source["rules"], source["schemas"], self._vocabulary)
         return GbnfMatcher(source["rules"], self._vocabulary)
 
-    def _close(self, number: int) -> None:
-        self._seconds.pop(number, None)
-        if matcher := self._matchers.pop(number, None):
-            matcher.close()
-
     def _advance(self, number: int, token_id: int) -> bytes:
-        if number not in self._matchers:
+        work = self._works.get(number)
+        if work is None:
             raise UnusableGrammarError("could not be read")
-        if self._seconds[number] > TOTAL_SECONDS:
+        begin = time.process_time()
+        reply = b"" if work.matcher.take(token_id) else work.matcher.allowed_bits()
+        work.seconds_left += begin - time.process_time()
+        if not reply:
+            work.seconds_left += TOKEN_SECONDS
+        if work.seconds_left < 0.0:
             raise UnusableGrammarError("takes too much time")
-        matcher = self._matchers[number]
-        if matcher.take(token_id):
-            return bytes([Reply.DONE])
-        return bytes([Reply.FORBIDDEN]) + matcher.allowed_bits()
+        return reply
+
+    def _close(self, number: int) -> None:
+        if work := self._works.pop(number, None):
+            work.matcher.close()
 
 
-def main() -> None:
-    """Answer messages until the other end of the pipe closes."""
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+def service(model_path: str | None) -> Handler:
+    """Return the handler of the grammars over a GGUF file's vocabulary; see `Vocabulary`."""
     llama_cpp.llama_log_set(_silent, None)
-    connection = Connection(int(sys.argv[1]))
-    server = GrammarServer(sys.argv[2] if len(sys.argv) > 2 else None)
-    if sys.platform == "linux":
-        limit = _address_space_bytes() + MAX_MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    connection.send_bytes(bytes([Reply.DONE]))
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            message = connection.recv_bytes()
-            # SIGPROF ends the process, wherever it is.
-            limit_seconds = OPEN_SECONDS if message[0] == Message.OPEN else STEP_SECONDS
-            signal.setitimer(signal.ITIMER_PROF, limit_seconds)
-            reply = server.answer(message)
-            signal.setitimer(signal.ITIMER_PROF, 0.0)
-            if reply is not None:
-                connection.send_bytes(reply)
+    return GrammarServer(Vocabulary(model_path)).answer
 
 
 def _reason(error: str) -> str:
@@ -319,18 +291,3 @@ def _reason(error: str) -> str:
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _silent(_level: int, _text: bytes, _user_data: object) -> None:
     """Drop the line: the engine reports what is wrong with a grammar."""
-
-
-def _end_with_parent(parent_id: int) -> None:
-    """End even in the midst of an endless grammar: ctypes lets other threads run meanwhile."""
-    while os.getppid() == parent_id:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-def _address_space_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-
-
-if __name__ == "__main__":
-    main()
