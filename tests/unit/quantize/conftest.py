@@ -12,10 +12,7 @@ import pytest
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
-from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
-from quantize.verification.expected import Expected, read_expected
-from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
 from tests.fixtures.facts import student_facts, taken_from
 from tests.fixtures.tiny_checkpoints import PRE_TOKENIZERS, save_tiny_model, train_byte_level
 
@@ -42,12 +39,17 @@ def make_checkpoint(tmp_path: Path, tokenizer_dir: Path) -> MakeCheckpoint:
     """Return a function that saves a random model with the tokenizer."""
 
     def make(name: str = "checkpoint", model_type: str = "llama", **changes: object) -> Path:
-        directory = tmp_path / name
-        save_tiny_model(directory, model_type, **changes)
-        shutil.copytree(tokenizer_dir, directory, dirs_exist_ok=True)
-        return directory
+        return save_checkpoint(tmp_path / name, tokenizer_dir, model_type, **changes)
 
     return make
+
+
+def save_checkpoint(
+    directory: Path, tokenizer_dir: Path, model_type: str = "llama", **changes: object
+) -> Path:
+    save_tiny_model(directory, model_type, **changes)
+    shutil.copytree(tokenizer_dir, directory, dirs_exist_ok=True)
+    return directory
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("quantize.quantization.mix.CANDIDATES", few)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def talk(make_conversation: Callable[..., Conversation]) -> Callable[..., list[Conversation]]:
     """Return a function that makes conversations in a tokenizer's ids.
 
@@ -95,29 +97,6 @@ def talk(make_conversation: Callable[..., Conversation]) -> Callable[..., list[C
         return made
 
     return make
-
-
-@pytest.fixture
-def proof(
-    tmp_path: Path,
-    talk: Callable[..., list[Conversation]],
-    write_conversations: Callable[..., None],
-) -> Callable[[Path], tuple[Expected, HeldOut, Path]]:
-    """Return a function that yields what a checkpoint's files must show."""
-
-    def prove(checkpoint_dir: Path) -> tuple[Expected, HeldOut, Path]:
-        tokenizer = load_tokenizer(checkpoint_dir)
-        conversations_dir = tmp_path / "held-out"
-        conversations_dir.mkdir(exist_ok=True)
-        write_conversations(conversations_dir, talk(tokenizer))
-        held_out = read_held_out(conversations_dir, 60)
-        vocab_size = Checkpoint(checkpoint_dir).config.vocab_size
-        expected = read_expected(tokenizer, checkpoint_dir, vocab_size, held_out.chats)
-        logprobs_path, stops = tmp_path / "logprobs.npy", expected.special.eog
-        write_reference_logprobs(checkpoint_dir, held_out, logprobs_path, label="test", stops=stops)
-        return expected, held_out, logprobs_path
-
-    return prove
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -15,20 +16,56 @@ from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
 from quantize.conversion.families.family import keep_as_is
 from quantize.loading import load_tokenizer
-from quantize.verification.reference import Continuation, read_continuations
+from quantize.verification.expected import read_expected
+from quantize.verification.reference import (
+    Continuation,
+    read_continuations,
+    read_held_out,
+    write_reference_logprobs,
+)
 from quantize.verification.verify import verify_file
+
+from ..conftest import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def prove(talk, write_conversations):
+    """Return a function that returns what a checkpoint's files must show, for `verify_file`."""
+
+    def prove(directory: Path) -> dict[str, Any]:
+        tokenizer = load_tokenizer(directory)
+        conversations_dir = directory.with_name("held-out")
+        logprobs_path = directory.with_name("logprobs.npy")
+        conversations_dir.mkdir(exist_ok=True)
+        write_conversations(conversations_dir, talk(tokenizer))
+        held_out = read_held_out(conversations_dir, 60)
+        vocab_size = Checkpoint(directory).config.vocab_size
+        expected = read_expected(tokenizer, directory, vocab_size, held_out.chats)
+        stops = expected.special.eog
+        write_reference_logprobs(directory, held_out, logprobs_path, label="test", stops=stops)
+        return {"expected": expected, "held_out": held_out, "logprobs_path": logprobs_path}
+
+    return prove
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory, tokenizer_dir, prove):
+    directory = save_checkpoint(tmp_path_factory.mktemp("proved") / "good", tokenizer_dir)
+    convert_again(directory.with_name("student-F16.gguf"), Checkpoint(directory))
+    return directory.parent, prove(directory)
 
 
 @pytest.fixture
-def verify(make_checkpoint, proof, tmp_path):
-    directory = make_checkpoint("good")
+def verify(good, tmp_path):
+    """Return a copy of a good file, beside its checkpoint, and a function that verifies it."""
+    source_dir, proved = good
+    shutil.copytree(source_dir, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "student-F16.gguf"
-    write_base_gguf(Checkpoint(directory), load_tokenizer(directory), path, "F16", "tiny")
-    expected, held_out, logprobs_path = proof(directory)
 
     def run(**changes):
-        arguments = {"file_type": "F16", "kl_bound_nats": 2e-4, "num_threads": 1} | changes
-        return verify_file(path, expected, held_out, logprobs_path, **arguments)
+        settings = {"file_type": "F16", "kl_bound_nats": 2e-4, "num_threads": 1}
+        own = {"logprobs_path": tmp_path / "logprobs.npy"}
+        return verify_file(path, **proved | own | settings | changes)
 
     return path, run
 
@@ -109,7 +146,7 @@ def hide_a_token(path: Path) -> None:
 
 
 def convert_again(path: Path, checkpoint: Checkpoint) -> None:
-    path.unlink()
+    path.unlink(missing_ok=True)
     write_base_gguf(checkpoint, load_tokenizer(checkpoint.dir), path, "F16", "tiny")
 
 
@@ -207,22 +244,21 @@ def test_another_continuation_is_refused_unless_it_is_a_near_tie(verify, monkeyp
 
 
 @pytest.mark.slow
-def test_greedy_text_ends_where_the_checkpoint_stops(verify, proof, monkeypatch):
-    path, _ = verify
+def test_greedy_text_ends_where_the_checkpoint_stops(verify, prove, monkeypatch):
+    path, run = verify
     directory = path.with_name("good")
     first, *_ = read_continuations(path.with_name("logprobs.npy"))
     stop = first.token_ids[2]
     eos = load_tokenizer(directory).eos_token_id
     settings = json.dumps({"eos_token_id": [eos, stop]})
     (directory / "generation_config.json").write_text(settings)
-    expected, held_out, logprobs_path = proof(directory)
-    ended, *_ = read_continuations(logprobs_path)
+    proved = prove(directory)
+    ended, *_ = read_continuations(proved["logprobs_path"])
     assert ended.token_ids == first.token_ids[: first.token_ids.index(stop) + 1]
     convert_again(path, Checkpoint(directory))
-    arguments = {"file_type": "F16", "kl_bound_nats": 2e-4, "num_threads": 1}
-    verify_file(path, expected, held_out, logprobs_path, **arguments)
+    run(**proved)
     sooner = Continuation(ended.prompt_ids, ended.token_ids[:1], ended.margins_nats[:1])
     monkeypatch.setattr(f"{verify_file.__module__}.read_continuations", lambda _: [sooner])
     assert len(ended.token_ids) > 1
     with pytest.raises(ConversionError, match="continues where the checkpoint stops"):
-        verify_file(path, expected, held_out, logprobs_path, **arguments)
+        run(**proved)
