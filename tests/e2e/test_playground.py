@@ -196,7 +196,7 @@ def test_student_and_teacher_answer_the_same_message_with_their_figures(url, ope
         assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.5, 7, 8)
 
 
-def test_a_failure_is_told_and_the_message_comes_back(url, open_page):
+def test_a_failure_is_shown_and_the_message_restored(url, open_page):
     page = open_page(url)
     ask(page, "Too much. " * 2000)
     answered(page)
@@ -204,7 +204,7 @@ def test_a_failure_is_told_and_the_message_comes_back(url, open_page):
     assert page.get_by_role("textbox", name="Message").input_value().startswith("Too much.")
 
 
-def test_what_is_written_is_never_markup(url, open_page):
+def test_text_is_never_markup(url, open_page):
     page = open_page(url)
     add_to_requests(page, grammar=f"root ::= {json.dumps(HOSTILE)}")
     ask(page, HOSTILE, max_tokens=100)
@@ -251,7 +251,7 @@ def test_a_phone_scrolls_one_way_only(url, open_page, scheme):
 @pytest.mark.parametrize(
     ("chance", "models"), [(0.1, ["teacher", "student"]), (0.9, ["student", "teacher"])]
 )
-def test_a_blind_vote_hides_who_answers_until_it_is_cast(live_url, open_page, chance, models):
+def test_a_blind_vote_hides_the_models_until_it_is_cast(live_url, open_page, chance, models):
     page = open_page(live_url)
     page.evaluate("chance => { Math.random = () => chance }", chance)
     page.get_by_text("Blind vote").click()
@@ -350,7 +350,7 @@ def test_the_win_rate_of_votes_is_drawn_on_a_phone_too(live_url, open_page):
     assert width(page) == PHONE["width"]
 
 
-def test_who_rules_nothing_sees_no_results_until_the_key_is_changed(live_url, open_page):
+def test_results_need_an_administrators_key(live_url, open_page):
     page = open_page(f"{live_url}#experiments", key=None)
     page.get_by_label("API key").fill(VISITORS_KEY)
     page.keyboard.press("Enter")

@@ -116,7 +116,7 @@ def expected(student: float, teacher: float) -> dict[str, str]:
     return {user: choose(weights, SALT, "assistant", user=f"user\0{user}") for user in USERS}
 
 
-def test_ten_thousand_users_stay_where_they_are_but_for_whom_a_ramp_must_move(serve):
+def test_a_ramp_moves_only_the_necessary_users_of_ten_thousand(serve):
     server = serve(1, 9)
     before = dealt(server, USERS)
     assert before == expected(1, 9)
@@ -143,7 +143,7 @@ def test_ten_thousand_users_stay_where_they_are_but_for_whom_a_ramp_must_move(se
     assert not view["sample_ratio"]["is_mismatch"]
 
 
-def test_a_teacher_that_is_down_costs_its_shadow_and_no_client(serve):
+def test_an_unavailable_teacher_fails_shadows_but_no_client(serve):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]

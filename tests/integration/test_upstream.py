@@ -68,7 +68,7 @@ def pair(tmp_path_factory) -> Iterator[Pair]:
         yield Pair(stack, tmp_path_factory.mktemp("pair"))
 
 
-def test_the_far_server_answers_through_the_near_one(pair):
+def test_the_upstream_answers_through_the_server(pair):
     direct = pair.far_client.chat.completions.create(model="student", **GREEDY)
     asked = {"model": "far", **GREEDY, "logprobs": True, "top_logprobs": 2}
     whole = pair.client.chat.completions.create(**asked)
@@ -85,7 +85,7 @@ def test_the_far_server_answers_through_the_near_one(pair):
     assert {chunk.model for chunk in chunks} == {"far"}
 
 
-def test_text_vectors_and_refusals_pass_too(pair):
+def test_text_embeddings_and_refusals_are_forwarded_too(pair):
     made = {
         client: client.completions.create(
             model=model, prompt="The sea is", temperature=0, max_tokens=8
@@ -101,7 +101,7 @@ def test_text_vectors_and_refusals_pass_too(pair):
     assert refused.value.code == "context_length_exceeded"
 
 
-def test_who_hangs_up_here_is_hung_up_on_there(pair):
+def test_a_disconnect_during_the_answer_is_forwarded(pair):
     stream = pair.client.chat.completions.create(model="far", **ENDLESS)
     next(iter(stream))
     assert pair.num_active() == 1
@@ -109,7 +109,7 @@ def test_who_hangs_up_here_is_hung_up_on_there(pair):
     assert eventually(lambda: pair.num_active() == 0)
 
 
-def test_a_far_server_that_dies_takes_nothing_with_it_but_its_answers(pair):
+def test_only_the_answers_of_an_upstream_that_dies_are_lost(pair):
     stream = iter(pair.client.chat.completions.create(model="far", **ENDLESS))
     next(stream)
     pair.far.process.send_signal(signal.SIGKILL)

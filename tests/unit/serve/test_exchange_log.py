@@ -43,12 +43,12 @@ def test_an_exchange_is_a_line_with_all_that_was_sent(path):
     assert second["request"] == request("Grüße\u2028\n")
 
 
-def test_only_its_owner_may_read_it(path):
+def test_the_log_is_private(path):
     ExchangeLog(path).append(request(), answer())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_half_a_character_in_a_key_that_nobody_reads_is_no_obstacle(path):
+def test_lone_surrogates_can_be_logged(path):
     ExchangeLog(path).append({**request(), "metadata": "\ud83d"}, answer())
     assert json.loads(path.read_text())["request"]["metadata"] == "\ud83d"
 
@@ -61,20 +61,20 @@ def test_lines_of_several_servers_stay_whole(path):
     assert sorted(line["request"]["messages"][0]["content"] for line in lines) == sorted(texts)
 
 
-def test_a_record_that_cannot_be_written_is_refused_before_anything_is_asked(tmp_path):
+def test_a_log_that_cannot_be_written_is_refused_at_once(tmp_path):
     for path in (tmp_path, tmp_path / "absent" / "record.jsonl"):
         with pytest.raises(ConfigError, match="requests cannot be recorded") as caught:
             ExchangeLog(path)
         assert str(path) in str(caught.value.found)
 
 
-def test_nothing_is_recorded_unless_asked_for():
+def test_nothing_is_recorded_by_default():
     assert ServeConfig().record_path is None
     assert ServeConfig(record_path="").record_path is None
     assert ServeConfig(record_path="a.jsonl").record_path == Path("a.jsonl")
 
 
-def test_a_record_that_was_moved_away_is_begun_anew(path):
+def test_a_log_that_was_moved_away_is_started_anew(path):
     record = ExchangeLog(path)
     record.append(request("one"), answer())
     path.rename(path.with_name("yesterday.jsonl"))
@@ -82,7 +82,7 @@ def test_a_record_that_was_moved_away_is_begun_anew(path):
     assert json.loads(path.read_text())["request"] == request("two")
 
 
-def test_an_exchange_that_cannot_be_written_is_told_once_and_raises_nothing(tmp_path, caplog):
+def test_a_failed_write_is_logged_once_and_raises_nothing(tmp_path, caplog):
     (tmp_path / "gone").mkdir()
     record = ExchangeLog(tmp_path / "gone" / "record.jsonl")
     (tmp_path / "gone" / "record.jsonl").unlink()

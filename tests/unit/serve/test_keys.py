@@ -70,7 +70,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_the_door_asks_for_a_key(client):
+def test_requests_need_a_key(client):
     for headers in ({}, bearer("wrong"), bearer(""), {"Authorization": "Basic sk-a"}):
         response = client.get("/v1/models", headers=headers)
         assert response.status_code == 401
@@ -81,7 +81,7 @@ def test_the_door_asks_for_a_key(client):
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_key_that_asked_too_much_has_to_wait(client):
+def test_a_key_over_its_limit_has_to_wait(client):
     def ask(key: str):
         return client.post("/v1/chat/completions", json={}, headers=bearer(key))
 

@@ -102,7 +102,7 @@ def test_an_adapter_changes_its_own_answers_only(load, adapter_path):
     assert len(fingerprints) == 3
 
 
-def test_what_is_not_there_or_does_not_fit_is_refused(load, tmp_path, adapter_path):
+def test_missing_and_incompatible_files_are_refused(load, tmp_path, adapter_path):
     with pytest.raises(ConfigError, match=r"no model 'pupil'(.|\n)*serve.drafts"):
         load(drafts={"a": "pupil"})
     with pytest.raises(ConfigError, match=r"no model 'pupil'(.|\n)*serve.drafts"):

@@ -47,7 +47,7 @@ def test_files_of_the_run_and_from_elsewhere_are_served_by_name():
     }
 
 
-def test_a_server_elsewhere_takes_the_place_of_a_model_of_the_run():
+def test_an_upstream_takes_the_place_of_a_model_of_the_run():
     upstreams = {"teacher": {"base_url": "http://127.0.0.1:8001/v1"}}
     assert names(ServeConfig(upstreams=upstreams)) == {"student": "student-Q8_0.gguf"}
 
@@ -76,7 +76,7 @@ def test_a_truncated_model_is_refused(tiny_gguf, tmp_path):
         GgufModel(truncated)
 
 
-def test_a_taken_port_is_told_before_anything_is_loaded(gguf_run):
+def test_a_taken_port_fails_before_anything_is_loaded(gguf_run):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -78,7 +78,7 @@ def test_every_failure_has_openais_shape(client, method, path, content, kind, st
         ({"modalities": ["audio"]}, "unsupported_parameter", "modalities"),
     ],
 )  # fmt: skip
-def test_a_request_that_cannot_be_answered_says_why(client, more, code, param):
+def test_a_request_that_cannot_be_answered_gets_code_and_parameter(client, more, code, param):
     response = client.post(CHAT, json={"model": "a", "messages": MESSAGES, **more})
     error = error_of(response, 404 if code == "model_not_found" else 400)
     assert error["code"] == code
@@ -113,7 +113,7 @@ def test_a_body_that_is_too_large_is_not_read(make_app):
     error_of(client.post(CHAT, content=drip(), headers=headers), 413)
 
 
-def test_only_hosts_that_are_meant_are_answered(make_app):
+def test_only_requests_for_allowed_hosts_are_answered(make_app):
     app = make_app(limits=AppLimits(allowed_hosts={"localhost", "127.0.0.1", "[::1]"}))
     client = TestClient(app)
     for host in ("localhost:8000", "127.0.0.1", "[::1]:80", "LOCALHOST"):
@@ -164,7 +164,7 @@ ENDLESS = {"model": "a", "messages": MESSAGES, "ignore_eos": True}
 
 
 @pytest.mark.parametrize(("stream", "gone_after"), [(True, 4), (False, 0)])
-def test_a_client_that_leaves_frees_its_slot_within_a_step(make_app, stream, gone_after):
+def test_a_disconnected_client_s_slot_is_freed_within_a_step(make_app, stream, gone_after):
     app = make_app(context_tokens=512)
     backend = app.state.serving.backends["a"]
 
@@ -192,7 +192,7 @@ def test_an_answer_that_takes_too_long_is_ended(make_app):
         assert done == "data: [DONE]"
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(make_app):
+def test_a_body_that_does_not_arrive_times_out(make_app):
     app = make_app(limits=AppLimits(body_timeout_seconds=0.05))
     sent: list[dict] = []
 
@@ -209,7 +209,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(make_app):
     assert sent[0]["status"] == 408
 
 
-def test_a_full_queue_says_when_to_come_back(make_app):
+def test_a_full_queue_sets_retry_after(make_app):
     app = make_app(context_tokens=512)
 
     async def scenario() -> dict:
@@ -247,7 +247,7 @@ INVALID = [
 
 
 @pytest.mark.parametrize(("more", "param", "code"), INVALID)
-def test_what_is_wrong_with_a_body_is_said_in_openais_words(client, more, param, code):
+def test_errors_in_a_body_have_openais_codes_and_parameters(client, more, param, code):
     error = error_of(client.post(CHAT, json={"model": "a", "messages": MESSAGES} | more), 400)
     assert (error["param"], error["code"]) == (param, code)
     assert error["message"].startswith(f"{param}: ")

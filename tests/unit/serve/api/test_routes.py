@@ -11,7 +11,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 
-from tests.unit.serve.api.routes.test_chat import TOOLS, events
+from tests.fixtures.server_sent import events
+from tests.unit.serve.api.routes.test_chat import TOOLS
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_an_echo_has_the_prompts_own_log_probabilities(post):
     assert [len(top) for top in shown["top_logprobs"][1:]] == [2] * (len(shown["tokens"]) - 1)
 
 
-def test_the_best_of_several_is_the_likeliest(post):
+def test_the_best_of_several_is_the_most_probable(post):
     every = complete(post, n=3, logprobs=0)["choices"]
     means = [
         sum(choice["logprobs"]["token_logprobs"]) / len(choice["logprobs"]["token_logprobs"])
@@ -63,9 +64,9 @@ def test_the_best_of_several_is_the_likeliest(post):
     assert [choice["text"] for choice in best] == [every[means.index(max(means))]["text"]]
 
 
-def test_a_streamed_completion_says_the_same(client, post):
+def test_a_streamed_completion_equals_the_whole_one(client, post):
     body = {"model": "a", "prompt": "Once upon", "max_tokens": 6, "seed": 0, "stream": True}
-    chunks = events(client.post("/v1/completions", json=body).text)
+    chunks = events(client.post("/v1/completions", json=body))
     text = "".join(choice["text"] for chunk in chunks for choice in chunk["choices"])
     assert text == complete(post)["choices"][0]["text"]
     assert chunks[-1]["choices"][0]["finish_reason"] == "length"
@@ -83,7 +84,7 @@ def test_vectors_have_unit_length_in_either_encoding(post):
     assert short == pytest.approx([value / math.hypot(*first[:3]) for value in first[:3]])
 
 
-def test_a_response_says_what_a_chat_says(post, chat):
+def test_a_response_equals_the_chat(post, chat):
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
     ]
@@ -116,14 +117,14 @@ def test_a_streamed_response_has_the_events_of_openai(client, post, more):
     assert joined == (item["arguments"] if more else item["content"][0]["text"])
 
 
-def test_what_needs_a_store_is_refused(client):
+def test_stateful_parameters_are_refused(client):
     body = {"model": "a", "input": "Hi", "previous_response_id": "resp_1"}
     response = client.post("/v1/responses", json=body)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "previous_response_id"
 
 
-def test_models_tell_whether_they_repeat_themselves(client):
+def test_models_report_whether_they_are_reproducible(client):
     listed = client.get("/v1/models").json()["data"]
     assert [Model.model_validate(card).id for card in listed] == ["a", "b"]
     assert listed[0] == client.get("/v1/models/a").json()
@@ -161,12 +162,12 @@ def test_llama_cpps_completion(post, client):
     assert fields["generation_settings/n_predict"] == 2
     assert len(fields) == 2
     body = {"model": "a", "prompt": "Once upon", "n_predict": 5, "temperature": 0, "stream": True}
-    chunks = events(client.post("/completion", json=body).text)
+    chunks = events(client.post("/completion", json=body))
     assert "".join(chunk["content"] for chunk in chunks) == answer["content"]
     assert [chunk["stop"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
 
-def test_llama_cpps_probabilities_may_be_those_that_tokens_were_drawn_by(post):
+def test_llama_cpps_probabilities_may_be_those_after_sampling(post):
     body = {"prompt": "Once upon", "n_predict": 4, "seed": 1, "n_probs": 3}
     body |= {"temperature": 0.5, "top_k": 3}
     raw = post("/completion", **body)["completion_probabilities"]
@@ -181,7 +182,7 @@ def test_llama_cpps_probabilities_may_be_those_that_tokens_were_drawn_by(post):
         assert after["prob"] == pytest.approx(expected[after["id"]])
 
 
-def test_llama_cpps_clients_are_told_that_a_cut_response_is_completed(post):
+def test_llama_cpps_clients_get_completed_for_a_cut_response(post):
     body = {"input": "Hi", "max_output_tokens": 2}
     assert post("/v1/responses", **body)["status"] == "incomplete"
     assert post("/responses", **body)["status"] == "completed"

@@ -21,6 +21,7 @@ from serve.backends.protocol import Caller
 from serve.backends.upstream import UpstreamBackend
 from serve.metrics import Metrics
 from serve.wire.chat import ChatRequest
+from tests.fixtures.server_sent import events
 from tests.fixtures.waiting import PATIENCE_SECONDS, eventually
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7,
@@ -168,13 +169,7 @@ def ask(client: TestClient, **more: object):
     return client.post("/v1/chat/completions", json={"model": "mine"} | QUESTION | more)
 
 
-def events(response) -> list[dict]:
-    lines = response.text.strip().split("\n\n")
-    assert lines[-1] == "data: [DONE]"
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
-
-
-def test_a_chat_is_sent_on_and_answered_under_the_name_here(client_of, upstream):
+def test_a_chat_is_forwarded_and_answered_under_the_name_here(client_of, upstream):
     # Other servers refuse the options of a stream in a request for a whole answer.
     options = {"stream_options": {"include_usage": True}}
     answer = ask(client_of("theirs"), temperature=0.5, top_k=3, seed=1, **options).json()
@@ -186,7 +181,7 @@ def test_a_chat_is_sent_on_and_answered_under_the_name_here(client_of, upstream)
     assert upstream.asked == [QUESTION | expected]
 
 
-def test_a_stream_is_passed_on_with_its_usage_only_where_that_was_asked_for(client_of, upstream):
+def test_a_stream_is_forwarded_with_usage_only_if_requested(client_of, upstream):
     client = client_of("theirs")
     plain = events(ask(client, stream=True))
     told = events(ask(client, stream=True, stream_options={"include_usage": True}))
@@ -198,7 +193,7 @@ def test_a_stream_is_passed_on_with_its_usage_only_where_that_was_asked_for(clie
     assert all(body["stream_options"] == {"include_usage": True} for body in upstream.asked)
 
 
-def test_text_and_vectors_are_sent_on_too(client_of, upstream):
+def test_text_and_embeddings_are_forwarded_too(client_of, upstream):
     client = client_of("theirs")
     body = {"model": "mine", "prompt": [1, 2], "max_tokens": -1}
     completion = client.post("/v1/completions", json=body).json()
@@ -209,7 +204,7 @@ def test_text_and_vectors_are_sent_on_too(client_of, upstream):
     assert upstream.asked[1] == {"model": "theirs", "input": ["a"], "dimensions": 2}
 
 
-def test_a_key_is_sent_from_its_variable_and_nothing_of_openais(client_of, upstream, monkeypatch):
+def test_a_key_is_sent_from_its_variable_without_openais_headers(client_of, upstream, monkeypatch):
     monkeypatch.setenv("UPSTREAM_KEY", "a-secret")
     monkeypatch.setenv("OPENAI_API_KEY", "for-openai-only")
     ask(client_of("theirs", api_key_variable="UPSTREAM_KEY"))
@@ -246,11 +241,11 @@ def test_a_refusal_is_passed_on_in_openais_shape(client_of, model, status, code,
 
 
 @pytest.mark.parametrize("model", ["babbles", "hums"])
-def test_what_is_no_answer_is_not_passed_on(client_of, model):
+def test_invalid_answers_are_not_forwarded(client_of, model):
     assert ask(client_of(model)).status_code == 502
 
 
-def test_a_response_is_made_of_a_servers_nulls_too(client_of):
+def test_a_response_can_be_made_of_null_fields(client_of):
     client, body = client_of("theirs"), {"model": "mine", "input": "Hi"}
     whole = Response.model_validate(client.post("/v1/responses", json=body).json())
     assert (whole.output_text, whole.usage.input_tokens) == ("Hello.", 5)
@@ -262,29 +257,27 @@ def test_a_response_is_made_of_a_servers_nulls_too(client_of):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_server_that_recovers_is_asked_again(client_of, upstream, stream):
+def test_requests_to_a_failing_upstream_are_retried(client_of, upstream, stream):
     response = ask(client_of("recovers", max_retries=2), stream=stream)
     assert response.status_code == 200
     assert len(upstream.asked) == 3
 
 
 @pytest.mark.parametrize("model", ["breaks", "stops"])
-def test_a_stream_that_breaks_off_ends_with_an_error_and_is_not_begun_again(
-    client_of, upstream, model
-):
+def test_a_broken_stream_ends_with_an_error_and_is_not_retried(client_of, upstream, model):
     *_, last = events(ask(client_of(model, max_retries=2), stream=True))
     assert last["error"]["code"] == "upstream_failed"
     assert "secret" not in json.dumps(last)
     assert len(upstream.asked) == 1
 
 
-def test_a_silent_server_is_given_up(client_of, upstream):
+def test_an_upstream_that_does_not_answer_times_out(client_of, upstream):
     *_, last = events(ask(client_of("endless", read_timeout_seconds=0.2), stream=True))
     assert last["error"]["code"] == "timeout"
     assert upstream.hung_up.wait(PATIENCE_SECONDS)
 
 
-def test_a_server_that_is_away_leaves_this_one_ready(client_of):
+def test_an_unavailable_upstream_leaves_the_server_ready(client_of):
     client = client_of("theirs", base_url="http://127.0.0.1:1/v1")
     response = ask(client)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
@@ -292,7 +285,7 @@ def test_a_server_that_is_away_leaves_this_one_ready(client_of):
     assert client.get("/v1/models/mine").json()["owned_by"] == "upstream"
 
 
-def test_images_are_refused_so_that_nobody_fetches_their_urls(client_of, upstream):
+def test_images_are_refused_so_that_no_url_is_fetched(client_of, upstream):
     part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
     messages = [{"role": "user", "content": [part]}]
     assert ask(client_of("theirs"), messages=messages).status_code == 400
@@ -300,7 +293,7 @@ def test_images_are_refused_so_that_nobody_fetches_their_urls(client_of, upstrea
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_who_hangs_up_before_the_answer_begins_is_hung_up_on(upstream, stream):
+def test_a_disconnect_before_the_answer_is_forwarded(upstream, stream):
     config = UpstreamConfig(base_url=upstream.base_url, model="mute")
     near = Listening(create_app({"mine": UpstreamBackend("mine", config, Metrics())}))
     upstream.hung_up.clear()
@@ -315,7 +308,7 @@ def test_who_hangs_up_before_the_answer_begins_is_hung_up_on(upstream, stream):
     near.close()
 
 
-def test_hanging_up_and_tokens_are_told(upstream):
+def test_disconnects_and_tokens_are_forwarded(upstream):
     charged: list[int] = []
     config = UpstreamConfig(base_url=upstream.base_url, model="endless")
     upstream.hung_up.clear()

@@ -97,7 +97,7 @@ def test_text_around_a_defused_token_merges_as_one_text(prompt, tiny_model, befo
     assert ids(prompt, user(content)) == [*opening, *middle, *tail]
 
 
-def test_a_template_that_refuses_says_so_to_the_client(tiny_model):
+def test_a_refusal_of_the_template_reaches_the_client(tiny_model):
     class Refusing:
         def __init__(self, template: str) -> None:
             self.chat_template = template

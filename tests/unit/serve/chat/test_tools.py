@@ -67,7 +67,7 @@ def test_calls_are_found_whole_and_letter_by_letter(tool_format, written, text, 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_where_a_text_is_cut_makes_no_difference(data):
+def test_the_chunking_of_a_text_does_not_matter(data):
     tool_format, written, *_ = data.draw(st.sampled_from(WRITTEN))
     cuts = sorted(data.draw(st.sets(st.integers(0, len(written)))) | {0, len(written)})
     pieces = [written[start:end] for start, end in itertools.pairwise(cuts)]
@@ -88,7 +88,7 @@ def test_arguments_come_as_they_are_written():
     assert parser.push("}\n</tool_call>") == []
 
 
-def test_a_template_tells_the_format():
+def test_a_template_shows_the_format():
     assert ToolFormat.of_template("{% if tools %}<tool_call>{% endif %}") is HERMES
     assert ToolFormat.of_template("<|python_tag|>") is LLAMA
     assert ToolFormat.of_template("[AVAILABLE_TOOLS][TOOL_CALLS]") is MISTRAL
@@ -120,7 +120,7 @@ def test_the_rules_write_what_the_parser_reads(name):
         assert not all(map(matcher.take, (begin + call("other")).encode()))
 
 
-def test_a_template_without_tools_is_told_in_words():
+def test_tools_become_text_for_a_template_without_them():
     messages = [
         {"role": "system", "content": "Be kind."},
         {"role": "assistant", "content": "", "tool_calls": [{"function": NOW}]},

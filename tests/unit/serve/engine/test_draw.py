@@ -41,7 +41,7 @@ def test_draws_have_the_frequencies_of_the_formula(temperature, top_p, scale):
     assert chi_squared.sum() < degrees + 5 * np.sqrt(2 * degrees) + 5
 
 
-def test_what_is_forbidden_is_not_drawn_and_a_seed_repeats():
+def test_forbidden_tokens_are_not_drawn_and_a_seed_repeats():
     logits = np.full(2 * BLOCK, -np.inf, np.float32)
     logits[[3, 300]] = 1.0
     one, other = ([Draw(1.0, 1.0, seed).choose(logits, 3) for seed in range(20)] for _ in range(2))

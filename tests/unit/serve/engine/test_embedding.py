@@ -43,7 +43,7 @@ def test_a_vector_is_the_unit_mean_of_the_final_hidden_states(bench, tiny_model)
     context.close()
 
 
-def test_a_text_s_vector_does_not_depend_on_the_others(bench):
+def test_a_text_s_embedding_does_not_depend_on_the_others(bench):
     together = embed(bench, TEXTS)
     assert (together[0] == together[3]).all()
     for number in (1, 2, 10):

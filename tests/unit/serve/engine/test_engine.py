@@ -65,7 +65,7 @@ def test_how_a_prompt_is_cut_into_chunks_does_not_change_the_answer(make_bench):
     assert answers[0] == answers[1] == answers[2]
 
 
-def test_without_the_promise_chunks_change_the_last_bits(make_bench):
+def test_chunks_change_the_last_bits_unless_reproducible(make_bench):
     answers = []
     for max_batch_tokens in (256, 17):
         bench = make_bench(max_batch_tokens=max_batch_tokens, reproducible=False)
@@ -86,7 +86,7 @@ def test_a_long_prompt_does_not_stall_a_running_stream(bench):
     assert len(bench.logprobs(running)) == before + 5
 
 
-def test_the_beginning_a_conversation_shares_is_computed_once(bench):
+def test_a_shared_prefix_is_computed_once(bench):
     shared = tuple(range(200, 240))
     bench.run(request(*shared, 1000))
     decoded = bench.engine.stats().num_decoded_tokens
@@ -96,7 +96,7 @@ def test_the_beginning_a_conversation_shares_is_computed_once(bench):
     assert bench.engine.stats().num_decoded_tokens == decoded + 2
 
 
-def test_a_shared_beginning_is_taken_from_a_running_request_too(bench):
+def test_a_shared_prefix_is_copied_from_a_running_request_too(bench):
     shared = tuple(range(200, 220))
     running = request(*shared, 1000, new=30)
     bench.engine.submit([running])
@@ -107,7 +107,7 @@ def test_a_shared_beginning_is_taken_from_a_running_request_too(bench):
     assert bench.last(second).num_cached_tokens == len(shared)
 
 
-def test_cancelled_requests_free_their_slots_and_say_nothing_more(make_bench):
+def test_cancelled_requests_free_their_slots_and_have_no_more_output(make_bench):
     bench = make_bench(max_parallel=1)
     cancelled, waiting, kept = request(1, 2, 3, new=200), request(4, 5), request(6, 7, new=3)
     bench.engine.submit([cancelled, waiting, kept])
@@ -133,7 +133,7 @@ def test_a_request_llama_cpp_refuses_fails_alone(bench):
         assert bench.last(one).error is None
 
 
-def test_what_does_not_fit_the_context_is_refused_at_once(make_bench):
+def test_requests_too_long_for_the_context_are_refused_at_once(make_bench):
     bench = make_bench(context_tokens=16)
     for too_long in (request(*range(16), new=None), request(*range(10), new=7)):
         with pytest.raises(ContextLengthError, match="context is 16 tokens"):
@@ -167,7 +167,7 @@ def test_a_closed_engine_refuses_requests_and_fails_the_unfinished(make_bench):
         bench.engine.submit([request(1)])
 
 
-def test_no_tokens_asked_for_ends_at_once(bench):
+def test_a_request_for_no_tokens_ends_at_once(bench):
     nothing = request(1, 2, new=0)
     assert bench.run(nothing) == [""]
     assert bench.last(nothing).finish_reason == "length"
@@ -224,7 +224,7 @@ def test_a_batch_the_context_has_no_room_for_is_refused_before_c_aborts(tiny_mod
     context.close()
 
 
-def test_one_prompt_is_read_for_all_that_begin_alike_and_come_together(make_bench):
+def test_a_prefix_of_simultaneous_requests_is_read_once(make_bench):
     bench = make_bench(max_parallel=4, max_batch_tokens=16)
     shared = tuple(range(300, 360))
     together = [request(*shared, 1000 + number, new=3) for number in range(4)]
@@ -250,7 +250,7 @@ def test_several_choices_of_one_prompt_read_it_once(bench):
     assert stats.num_decoded_tokens == 60 + 2 + 3 * 3
 
 
-def test_those_who_wait_for_a_prompt_go_on_when_it_is_cancelled(make_bench):
+def test_requests_waiting_for_a_prompt_continue_when_it_is_cancelled(make_bench):
     bench = make_bench(max_parallel=3, max_batch_tokens=8)
     shared = tuple(range(300, 360))
     first, second = request(*shared, 1, new=2), request(*shared, 2, new=2)
@@ -320,7 +320,7 @@ def test_the_prompt_s_own_logprobs_are_those_of_a_run_over_it(make_bench, tiny_m
     context.close()
 
 
-def test_token_ids_are_told_once_with_the_end_token(bench, tiny_model):
+def test_token_ids_are_delivered_once_with_the_end_token(bench, tiny_model):
     end = tiny_model.end_tokens[0]
     bias = {77: 100.0, end: 60.0}
     params = SamplerParams(temperature=0.0, logit_bias=bias, presence_penalty=80.0)
@@ -345,7 +345,7 @@ def test_token_ids_are_told_once_with_the_end_token(bench, tiny_model):
         {"sampler": SamplerParams(logit_bias={1: float("inf")})},
     ],
 )
-def test_what_would_abort_the_process_or_means_nothing_is_refused(bench, wrong):
+def test_requests_that_would_abort_the_process_are_refused(bench, wrong):
     with pytest.raises(InvalidRequestError):
         bench.engine.submit([Request(**{"prompt_token_ids": [1], **wrong})])
 

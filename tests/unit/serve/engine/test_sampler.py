@@ -228,7 +228,7 @@ def test_penalties_are_the_formulas(make, tiny_model, seed):
     assert chosen == np.argmax(np.where(seen, repeated, values))
 
 
-def test_repeat_penalty_looks_back_as_far_as_it_is_told(make, tiny_model):
+def test_repeat_penalty_looks_back_over_its_window(make, tiny_model):
     prompt = [int(LIKELY[0]), 5, 6, 7]
     common = {"prompt": prompt, "repeat_penalty": 3.0}
     assert greedy(make, tiny_model, LOGITS, repeat_last_n=4, **common) == 1

@@ -37,7 +37,7 @@ def test_decoding_comes_first_and_prompts_get_the_rest():
     assert share([sequence(100), sequence(5, 3), sequence(9, 1)]) == [(30, 0), (1, 1), (1, 1)]
 
 
-def test_a_prompt_that_ends_asks_for_its_logits():
+def test_the_end_of_a_prompt_needs_its_logits():
     assert share([sequence(20)]) == [(20, 1)]
     assert share([sequence(33)]) == [(32, 0)]
 

@@ -39,7 +39,7 @@ def taken_ids(slots) -> list[int]:
     return sorted(slot.sequence_id for slot in slots._slots if not slot.is_free)
 
 
-def test_gaps_are_closed_and_nobody_s_memory_is_lost(context, slots):
+def test_gaps_are_closed_without_losing_memory(context, slots):
     texts = prompts(4)
     taken = [slots.take(text) for text in texts]
     before = [read(context, slot, text) for slot, text in zip(taken, texts, strict=True)]
@@ -73,7 +73,7 @@ def test_the_oldest_is_dropped_when_a_slot_is_needed(context, slots):
     assert all(slots.num_computed([*text, 1]) == 20 for text in texts[1:])
 
 
-def test_a_beginning_too_short_for_a_copy_is_computed(context, slots):
+def test_a_prefix_too_short_for_a_copy_is_computed(context, slots):
     assert slots.min_copied_tokens == 1
     wide = Slots(context, 5, context_tokens=8192, reuse=True)
     first = wide.take(prompts(1)[0])

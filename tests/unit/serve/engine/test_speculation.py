@@ -81,7 +81,7 @@ def test_grammars_are_obeyed_without_a_draft(drafted):
     assert drafted.text(asked) == "yes"
 
 
-def test_models_of_different_tokens_are_refused(tiny_model):
+def test_models_with_different_vocabularies_are_refused(tiny_model):
     class Other:
         vocab_size, path = tiny_model.vocab_size, tiny_model.path
 

@@ -55,7 +55,7 @@ def test_characters_are_never_split(text, borders):
     assert tokens == list(range(len(pieces)))
 
 
-def test_what_may_become_a_stop_string_waits_until_it_cannot():
+def test_text_that_may_become_a_stop_string_is_held_back():
     stream = TextStream(("<end>",))
     assert stream.push(b"a <e", None).text == "a "
     assert stream.push(b"n", None).text == ""

@@ -34,11 +34,11 @@ def test_shares_are_the_weights():
     assert counts["c"] == pytest.approx(2800, abs=116)
 
 
-def test_a_variant_without_weight_gets_nobody():
+def test_a_variant_without_weight_gets_no_users():
     assert set(dealt({"a": 0, "b": 0.001}).values()) == {"b"}
 
 
-def test_the_order_of_variants_and_the_unit_of_weights_decide_nothing():
+def test_the_order_of_variants_and_the_unit_of_weights_do_not_matter():
     assert dealt({"a": 1, "b": 3}) == dealt({"b": 0.75, "a": 0.25})
 
 
@@ -53,14 +53,14 @@ def test_a_ramp_moves_users_to_the_growing_variant_only(others):
         before = after
 
 
-def test_going_back_brings_everybody_back():
+def test_restored_weights_restore_the_assignment():
     assert dealt({"a": 1, "b": 9}) == dealt({"a": 1, "b": 9})
     grown = dealt({"a": 5, "b": 9})
     shrunk = dealt({"a": 1, "b": 9})
     assert {shrunk[user] for user in USERS if grown[user] != shrunk[user]} == {"b"}
 
 
-def test_experiments_and_salts_deal_independently():
+def test_experiments_and_salts_assign_independently():
     first = dealt({"a": 1, "b": 1})
     for other in (dealt({"a": 1, "b": 1}, name="f"), dealt({"a": 1, "b": 1}, salt="pepper")):
         same = sum(first[user] == other[user] for user in USERS)
@@ -76,7 +76,7 @@ def test_a_user_is_known_by_the_first_name_that_a_request_has():
     assert user_of(config(), request(), Caller()) is None
 
 
-def test_the_order_and_the_header_are_a_setting():
+def test_the_order_and_the_header_can_be_set():
     caller = Caller(key_name="alice", headers={"x-session": "7"})
     settings = config(sticky=("header", "key"), header="X-Session")
     assert user_of(settings, request(user="u"), caller) == "header\x007"

@@ -1,6 +1,5 @@
 """An experiment between client and models: whose answer, which id, what is kept, who takes over."""
 
-import json
 import sqlite3
 
 import pytest
@@ -9,6 +8,7 @@ from starlette.testclient import TestClient
 from potstill.errors import BackendError, ContextLengthError
 from serve.errors import InvalidRequestError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
+from tests.fixtures.server_sent import events
 from tests.fixtures.waiting import eventually
 
 from .conftest import LiveServer, split
@@ -17,12 +17,6 @@ from .conftest import LiveServer, split
 def rows(path, query):
     with sqlite3.connect(path / "traffic.sqlite") as connection:
         return connection.execute(query).fetchall()
-
-
-def events(response) -> list[dict]:
-    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
 
 
 def variant_of(server: LiveServer, user: str) -> str:
@@ -61,7 +55,7 @@ def test_an_answer_is_the_variants_under_an_id_of_the_experiment(live, no_shadow
 
 
 @pytest.mark.parametrize("wants_usage", [False, True])
-def test_a_stream_has_the_same_id_and_usage_only_if_asked(live, no_shadow, wants_usage):
+def test_a_stream_has_one_id_and_usage_only_if_requested(live, no_shadow, wants_usage):
     options = {"stream_options": {"include_usage": True}} if wants_usage else {}
     response = live(split(**no_shadow)).ask("Ho", stream=True, **options)
     chunks = events(response)
@@ -71,7 +65,7 @@ def test_a_stream_has_the_same_id_and_usage_only_if_asked(live, no_shadow, wants
     assert "".join(filter(None, texts)) == f"{response.headers[VARIANT_HEADER]}: Ho"
 
 
-def test_the_responses_api_is_part_of_it(live, no_shadow, tmp_path):
+def test_the_responses_api_is_part_of_an_experiment(live, no_shadow, tmp_path):
     server = live(split(**no_shadow))
     response = server.client.post("/v1/responses", json={"model": "assistant", "input": "Ho"})
     stored = rows(tmp_path, "select id, answer from answers")
@@ -100,7 +94,7 @@ def test_turns_of_a_conversation_share_its_hash(live, no_shadow, tmp_path):
     assert len({prompt for _, prompt in stored}) == 3
 
 
-def test_the_other_side_answers_in_the_shadow(live):
+def test_the_other_variant_answers_in_the_shadow(live):
     server = live(split(student=1, teacher=0))
     answer = server.ask("Ho", stream=True, stream_options={"include_usage": True})
     assert server.shadows(1) == {"pairs": 1, "dropped": 0, "failed": 0, "queue": 0}
@@ -113,7 +107,7 @@ def test_the_other_side_answers_in_the_shadow(live):
     assert server.view()["variants"][1]["exposures"] == 0
 
 
-def test_a_shadow_that_fails_is_counted_and_reaches_nobody(live):
+def test_a_shadow_that_fails_is_counted_and_reaches_no_client(live):
     server = live(split(student=1, teacher=0))
     server.teacher.error = RuntimeError("broken")
     assert all(server.ask().status_code == 200 for _ in range(3))
@@ -129,7 +123,7 @@ def pairs(server: LiveServer) -> list[dict]:
 
 @pytest.mark.parametrize("side", ["student", "teacher"])
 @pytest.mark.parametrize("answers_client", [True, False])
-def test_who_fails_loses_the_pair_before_the_client_and_in_the_shadow(live, side, answers_client):
+def test_the_side_that_fails_loses_the_pair(live, side, answers_client):
     weights = {"student": 0, "teacher": 0}
     other = "teacher" if side == "student" else "student"
     weights[side if answers_client else other] = 1
@@ -142,7 +136,7 @@ def test_who_fails_loses_the_pair_before_the_client_and_in_the_shadow(live, side
     assert (pair[side], pair[other]) == ("", f"{other}: Ho")
 
 
-def test_where_both_fail_nobody_has_lost(live):
+def test_there_is_no_pair_if_both_sides_fail(live):
     server = live(split(student=1, teacher=0))
     server.student.error = server.teacher.error = BackendError("broken")
     server.ask()
@@ -159,7 +153,7 @@ def test_failed_pairs_may_be_left_out(live):
     assert [one["messages"][0]["content"] for one in pairs(server)] == ["One"]
 
 
-def test_a_student_that_fails_in_the_shadow_only_is_taken_off_too(live):
+def test_failures_in_the_shadow_breach_the_guardrail_too(live):
     server = live(split(student=0, teacher=1, guardrails={"slow_seconds": 1e-9}))
     for _ in range(20):
         server.ask()
@@ -172,7 +166,7 @@ def test_a_student_that_fails_in_the_shadow_only_is_taken_off_too(live):
     assert eventually(lambda: server.view()["state"] == "fallback")
 
 
-def test_what_cannot_be_asked_of_a_student_loses_and_is_no_error(live):
+def test_a_prompt_too_long_for_the_student_loses_but_is_no_error(live):
     server = live(split(student=0, teacher=1))
     server.student.error = ContextLengthError("too long")
     server.ask()
@@ -201,7 +195,7 @@ def test_failures_of_a_variant_reach_the_client_and_its_record(live, no_shadow):
     assert student["exposures"] == 0
 
 
-def test_what_a_client_did_wrong_is_nobodys_failure(live, no_shadow, tmp_path):
+def test_client_errors_are_not_counted(live, no_shadow, tmp_path):
     server = live(split(**no_shadow))
     server.student.error = server.teacher.error = InvalidRequestError("bad")
     assert server.ask().status_code == 400

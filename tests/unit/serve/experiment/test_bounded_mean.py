@@ -59,7 +59,7 @@ def test_a_difference_holds_at_all_looks_together_and_is_found():
     assert (one.lower, one.upper) == (-1.0, 1.0)
 
 
-def test_what_is_no_rating_is_refused():
+def test_invalid_ratings_are_refused():
     with pytest.raises(PotstillError):
         difference_of_means([0.5], [1.5], 0.05)
     with pytest.raises(PotstillError):

@@ -1,11 +1,10 @@
 """Who answers in a cascade, whole and streamed, and what it has cost."""
 
-import json
-
 import pytest
 
 from potstill.errors import BackendError
 from serve.experiment.config import CascadeConfig
+from tests.fixtures.server_sent import events
 
 
 @pytest.fixture
@@ -23,9 +22,7 @@ def ask(server, text: str = "Hi", **more):
 def text_of(response) -> str:
     if "event-stream" not in response.headers["content-type"]:
         return response.json()["choices"][0]["message"]["content"]
-    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
-    assert lines[-1] == "[DONE]"
-    chunks = [json.loads(line) for line in lines[:-1]]
+    chunks = events(response)
     assert [one["finish_reason"] for chunk in chunks for one in chunk["choices"]][-1] == "stop"
     deltas = [one["delta"] for chunk in chunks for one in chunk["choices"]]
     return "".join(delta.get("content") or "" for delta in deltas)
@@ -51,7 +48,7 @@ def test_the_teacher_takes_over_from_an_unsure_one(cascade, stream):
     assert counts(server)["share_escalated"] == 1.0
 
 
-def test_a_student_that_tells_no_confidence_has_none(cascade):
+def test_the_teacher_takes_over_without_log_probabilities(cascade):
     server = cascade(least_mean_logprob=-1.0)
     server.student.logprob = None
     assert text_of(ask(server)) == "teacher: Hi"
@@ -68,7 +65,7 @@ def test_a_student_that_tells_no_confidence_has_none(cascade):
         ({}, "anything", "student"),
     ],
 )
-def test_rules_decide_too(cascade, settings, text, says):
+def test_rules_can_decide(cascade, settings, text, says):
     assert text_of(ask(cascade(**settings), text)) == f"{says}: {text}"
 
 
@@ -79,14 +76,14 @@ def test_a_rule_on_prompts_spares_the_student(cascade):
     assert len(server.teacher.requests) == 1
 
 
-def test_log_probabilities_are_shown_only_to_who_asked(cascade):
+def test_log_probabilities_are_returned_only_if_requested(cascade):
     server = cascade(least_mean_logprob=-1.0)
     assert ask(server).json()["choices"][0]["logprobs"] is None
     shown = ask(server, logprobs=True).json()["choices"][0]["logprobs"]
     assert [one["token"] for one in shown["content"]] == ["student:", "Hi"]
 
 
-def test_usage_is_streamed_only_if_asked(cascade):
+def test_usage_is_streamed_only_if_requested(cascade):
     for settings in ({"least_mean_logprob": -1.0}, {"least_mean_logprob": -0.1}):
         server = cascade(**settings)
         assert '"usage":{' not in ask(server, stream=True).text
@@ -94,7 +91,7 @@ def test_usage_is_streamed_only_if_asked(cascade):
         assert '"completion_tokens":2' in ask(server, stream=True, **options).text
 
 
-def test_tokens_that_were_thrown_away_are_paid_for(cascade):
+def test_discarded_tokens_are_paid_for(cascade):
     server = cascade(answer_pattern="no", student_price=1.0, teacher_price=10.0)
     ask(server, "yes")
     ask(server, "no", stream=True)
@@ -105,7 +102,7 @@ def test_tokens_that_were_thrown_away_are_paid_for(cascade):
     }  # fmt: skip
 
 
-def test_failures_are_those_of_who_was_asked(cascade):
+def test_failures_of_either_model_reach_the_client(cascade):
     server = cascade(least_mean_logprob=-0.1)
     server.teacher.error = BackendError("broken")
     assert ask(server).status_code == 500

@@ -44,6 +44,6 @@ def test_a_split_that_means_nothing_is_refused(table):
         ExperimentConfig.model_validate(table)
 
 
-def test_a_rule_that_is_no_pattern_is_refused():
+def test_a_rule_that_is_not_a_regular_expression_is_refused():
     with pytest.raises(ValidationError, match="not a regular expression"):
         CascadeConfig(answer_pattern="(")

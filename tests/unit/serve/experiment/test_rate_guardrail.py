@@ -80,7 +80,7 @@ def test_the_state_goes_through_json():
         RateGuardrail.from_state({"limit": 0.02})
 
 
-def test_what_cannot_be_held_is_refused():
+def test_unsupported_guarantees_are_refused():
     with pytest.raises(ConfigError, match="limit"):
         RateGuardrail(limit=0.0)
     with pytest.raises(ConfigError, match="alpha"):

@@ -40,7 +40,7 @@ def test_thumbs_and_scores_are_means_by_variant(server):
     assert feedback_of(server) == {"n": 3, "mean": pytest.approx(0.4)}
 
 
-def test_the_last_word_on_an_answer_counts(server):
+def test_the_last_rating_of_an_answer_counts(server):
     answer_id = server.ask(stream=True).headers[ANSWER_HEADER]
     rate(server, answer_id, thumbs="down")
     rate(server, answer_id, thumbs="up")
@@ -51,12 +51,12 @@ def test_the_last_word_on_an_answer_counts(server):
     "said",
     [{}, {"score": 1.5}, {"score": 0.5, "thumbs": "up"}, {"thumbs": "sideways"}],
 )
-def test_what_is_no_rating_is_refused(server, said):
+def test_invalid_ratings_are_refused(server, said):
     assert rate(server, server.ask().json()["id"], **said).status_code == 400
     assert feedback_of(server)["n"] == 0
 
 
-def test_an_answer_that_was_never_given_cannot_be_rated(server):
+def test_an_unknown_answer_cannot_be_rated(server):
     response = rate(server, "chatcmpl-unknown", score=1)
     assert response.status_code == 404
     assert "no complete answer" in response.json()["error"]["message"]
@@ -100,7 +100,7 @@ def test_blind_votes_between_plain_models_decide(live, no_shadow):
     assert server.view()["verdict"]["outcome"] == "FAIL"
 
 
-def test_votes_are_told_as_the_comparison_reads_them(live, no_shadow, tmp_path):
+def test_the_comparison_can_read_exported_votes(live, no_shadow, tmp_path):
     server = live(split(**no_shadow))
     for text, preference, blind in (("1", "a", True), ("2", "tie", True), ("3", "b", False)):
         ids = [server.ask(text, model=one).json()["id"] for one in ("teacher", "student")]
@@ -123,7 +123,7 @@ def test_a_vote_is_between_two_answers_to_the_same(server):
     assert server.client.post("/v1/votes", json=body).status_code == 404
 
 
-def test_the_dashboard_has_what_it_was_promised(server):
+def test_a_view_has_the_fields_of_the_dashboard(server):
     server.ask("a b", user="me")
     assert server.client.get("/v1/experiments").json() == {"data": ["assistant"]}
     view = server.view()
@@ -223,7 +223,6 @@ def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):
     assert judge([], 0.0, valid=False)["outcome"] == "INVALID_JUDGE"
 
 
-@pytest.mark.slow
 def judged(server, judge: str = "j") -> dict:
     """Judge all open pairs as a sound judge of equal answers does; return the verdict."""
     path = "/v1/experiments/assistant"
@@ -237,6 +236,7 @@ def judged(server, judge: str = "j") -> dict:
     return server.client.post(f"{path}/judgments", json=body).json()["verdict"]
 
 
+@pytest.mark.slow
 def test_failures_are_lost_pairs_in_the_verdict(live):
     server = live(split(student=0, teacher=1, guardrails={"most_errors": 0.99}))
     for number in range(80):
@@ -248,7 +248,7 @@ def test_failures_are_lost_pairs_in_the_verdict(live):
     assert verdict["failed"] == {"student": 40, "teacher": 0}
 
 
-def test_a_teacher_that_is_away_lets_no_student_pass(live):
+def test_no_student_passes_against_an_unavailable_teacher(live):
     server = live(split(student=1, teacher=0))
     server.teacher.error = BackendError("away")
     for number in range(80):
@@ -298,7 +298,7 @@ def test_prometheus_sees_variants_shadows_guardrails_and_the_state(live):
     assert found[f"guardrail_breached{{{of_errors}}}"] == 1
 
 
-def test_without_texts_there_are_counts_scores_and_nothing_to_read(live, tmp_path):
+def test_without_texts_only_counts_and_scores_are_stored(live, tmp_path):
     server = live(split(student=1, teacher=0), storage=StorageConfig(text=False))
     answer = server.ask("My secret").json()
     server.ask("My secret", model="teacher")
@@ -312,7 +312,7 @@ def test_without_texts_there_are_counts_scores_and_nothing_to_read(live, tmp_pat
     assert feedback_of(server) == {"n": 1, "mean": 1.0}
 
 
-def test_a_split_that_is_not_the_weights_is_told(live, no_shadow, tmp_path):
+def test_a_split_that_differs_from_the_weights_is_reported(live, no_shadow, tmp_path):
     server = live(split(**no_shadow))
     for number in range(30):
         server.ask(user=f"u{number}")

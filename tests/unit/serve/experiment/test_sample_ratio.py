@@ -45,6 +45,6 @@ def test_an_arm_that_is_shut_is_a_mismatch_once_it_has_users():
 @pytest.mark.parametrize(
     ("counts", "shares"), [([1, 2], [1]), ([1, -2], [1, 1]), ([1, 2], [0, 0]), ([1, 2], [1, -1])]
 )
-def test_what_is_no_split_is_refused(counts, shares):
+def test_invalid_experiments_are_refused(counts, shares):
     with pytest.raises(PotstillError):
         sample_ratio_mismatch(counts, shares)

@@ -33,7 +33,7 @@ def test_the_page_needs_no_key_and_the_api_behind_it_does(client):
     assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
 
 
-def test_all_the_page_asks_for_is_served_and_all_that_is_served_is_asked_for(client):
+def test_the_page_s_files_are_those_that_are_served(client):
     found, unread = {"/"}, ["/"]
     while unread:
         new = references(client.get(unread.pop()).text) - found

@@ -50,7 +50,7 @@ def test_answers_come_back_as_they_were(open_storage):
     assert asyncio.run(storage.answer("a3")) is None
 
 
-def test_an_answer_is_written_once_and_a_user_dealt_once(open_storage):
+def test_an_answer_is_stored_once_and_a_user_assigned_once(open_storage):
     storage = open_storage()
     first = record(1, place=place(shares={"student": 1.0}))
     save(storage, first, first, record(2, place=place("teacher", shares={"teacher": 1.0})))
@@ -59,7 +59,7 @@ def test_an_answer_is_written_once_and_a_user_dealt_once(open_storage):
     assert asyncio.run(storage.read(lambda one: one.scalars(query).all())) == ["student"]
 
 
-def test_what_was_committed_is_there_for_the_next(open_storage):
+def test_commits_are_visible_to_the_next_process(open_storage):
     first = open_storage()
     save(first, record(1))
     salt, hashed = first.salt, first.hashed("user", "me")
@@ -69,7 +69,7 @@ def test_what_was_committed_is_there_for_the_next(open_storage):
     assert (second.salt, second.hashed("user", "me")) == (salt, hashed)
 
 
-def test_the_last_that_waits_is_written_when_it_closes(open_storage):
+def test_pending_writes_are_finished_on_close(open_storage):
     storage = open_storage()
     for number in range(500):
         storage.record_soon(record(number))
@@ -95,7 +95,7 @@ def test_redaction_of_a_hostile_text_comes_to_an_end(open_storage):
         assert storage.redacted(character * 200_000) is not None
 
 
-def test_other_parts_than_texts_are_named(open_storage):
+def test_parts_that_are_not_text_are_named(open_storage):
     storage = open_storage()
     parts = [{"type": "text", "text": "See"}, {"type": "image_url"}]
     save(storage, record(1, messages=[ChatMessage(role="user", content=parts)]))
@@ -137,7 +137,7 @@ def test_old_texts_are_erased_and_counts_stay(open_storage):
     assert (said.score, said.comment) == (1.0, None)
 
 
-def test_texts_can_be_kept_for_ever():
+def test_texts_can_be_kept_forever():
     assert StorageConfig(retention_days=0).retention_days is None
     assert StorageConfig().retention_days == 30
 
@@ -154,7 +154,7 @@ def test_tables_of_another_version_are_refused(open_storage):
         open_storage()
 
 
-def test_one_bad_job_spoils_no_other(open_storage):
+def test_a_failing_job_fails_alone(open_storage):
     storage = open_storage()
 
     def bad(connection) -> None:
@@ -169,7 +169,7 @@ def test_one_bad_job_spoils_no_other(open_storage):
     assert len(texts(storage)) == 2
 
 
-def test_a_storage_that_is_closed_takes_no_more(open_storage):
+def test_a_closed_storage_refuses_writes(open_storage):
     storage = open_storage()
     storage.close()
     refused: Future[None] = storage.submit(lambda _: None)
@@ -178,7 +178,7 @@ def test_a_storage_that_is_closed_takes_no_more(open_storage):
 
 
 @pytest.mark.parametrize("url", ["mysql://host/name", "no address", "sqlite3:///x"])
-def test_what_is_no_database_is_refused(url):
+def test_unsupported_databases_are_refused(url):
     with (
         pytest.raises(ConfigError, match=r"serve\.storage\.url"),
         opened(StorageConfig(url=url), "unused"),
@@ -186,7 +186,7 @@ def test_what_is_no_database_is_refused(url):
         pass
 
 
-def test_a_database_that_is_away_is_told_without_its_password(tmp_path):
+def test_an_unavailable_database_is_reported_without_its_password(tmp_path):
     url = f"postgresql+psycopg://me:hidden@/name?host={tmp_path}"
     with (
         pytest.raises(ArtifactError, match="cannot be opened") as caught,
@@ -201,7 +201,7 @@ def test_a_database_that_is_away_is_told_without_its_password(tmp_path):
         pass
 
 
-def test_a_file_is_for_its_owner_and_has_write_ahead_logging(tmp_path):
+def test_a_file_is_private_and_has_write_ahead_logging(tmp_path):
     path = tmp_path / "traffic.sqlite"
     with opened(StorageConfig(), path) as storage:
         mode = asyncio.run(

@@ -65,7 +65,7 @@ def test_messages_become_the_templates_roles_and_plain_text():
     assert found == [("system", "Be brief."), ("user", "a\nb"), ("assistant", "")]
 
 
-def test_unknown_parameters_are_ignored_and_empty_wishes_granted():
+def test_unknown_and_empty_parameters_are_ignored():
     parse(metadata={"a": "b"}, user="u", store=True, tools=[], tool_choice="auto")
     parse(response_format={"type": "text"}, modalities=["text"], anything=[1])
 
@@ -78,7 +78,7 @@ def test_unknown_parameters_are_ignored_and_empty_wishes_granted():
         ("functions", [{}]),
     ],
 )
-def test_what_cannot_be_honored_is_refused(name, value):
+def test_unsupported_parameters_are_refused(name, value):
     with pytest.raises(UnsupportedParameterError, match=name):
         parse(**{name: value})
 
@@ -138,7 +138,7 @@ def test_a_tool_may_be_offered_required_named_or_withheld():
         {"messages": [{"role": "user", "content": "x"}] + 2 * [{"role": "assistant"}]},
     ],
 )
-def test_what_contradicts_itself_is_refused(wrong):
+def test_contradictory_parameters_are_refused(wrong):
     with pytest.raises(InvalidRequestError):
         parse(**wrong)
 

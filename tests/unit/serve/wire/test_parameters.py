@@ -30,7 +30,7 @@ def test_every_parameter_of_the_official_client_is_listed(table, model, official
     assert supported <= set(model.model_fields)
 
 
-def test_what_is_listed_as_refused_is_refused():
+def test_parameters_listed_as_refused_are_refused():
     chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
     for more in ({"functions": [{}]}, {"function_call": "auto"}):
         with pytest.raises(UnsupportedParameterError):

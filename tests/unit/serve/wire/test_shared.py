@@ -33,7 +33,7 @@ MANY = 10_000
         (TemplateRequest, {"messages": [{}] * MANY}),
     ],
 )
-def test_of_many_mistakes_few_are_told_so_that_they_cost_nothing(model, body):
+def test_few_of_many_errors_are_reported_so_that_they_cost_little(model, body):
     with pytest.raises(ValidationError) as caught:
         model.model_validate(body)
     assert caught.value.error_count() < 10

@@ -7,13 +7,8 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from serve.wire.chunks import ChunkAssembler
+from tests.fixtures.server_sent import events
 from tests.unit.serve.api.conftest import BATCH_TOKENS
-
-
-def events(text: str) -> list[dict]:
-    lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
-    assert lines.pop() == "[DONE]"
-    return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
@@ -22,7 +17,7 @@ def stream(client):
         body = {"model": "a", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
         response = client.post("/v1/chat/completions", json=body | more | {"stream": True})
         assert response.headers["content-type"].startswith("text/event-stream")
-        return events(response.text)
+        return events(response)
 
     return stream
 
@@ -54,7 +49,7 @@ TOOLS = [
         {"tools": TOOLS, "tool_choice": "required", "seed": 3, "max_tokens": 60},
     ],
 )
-def test_a_stream_says_what_the_whole_answer_says(chat, stream, more):
+def test_a_stream_equals_the_whole_answer(chat, stream, more):
     settings = {"seed": 0, **more}
     whole = chat(**settings)
     ChatCompletion.model_validate(whole)
@@ -74,7 +69,7 @@ def test_a_stream_says_what_the_whole_answer_says(chat, stream, more):
     assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
 
 
-def test_a_stream_begins_with_the_role_and_tells_no_usage_unless_asked(stream):
+def test_a_stream_starts_with_the_role_and_has_no_usage_by_default(stream):
     first, *rest = stream(n=1)
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": None, "refusal": None}
     assert all("usage" not in chunk and chunk["choices"] for chunk in [first, *rest])
@@ -143,7 +138,7 @@ def test_a_seed_repeats_an_answer_and_defaults_are_taken(chat, make_app):
     assert [answer["choices"][0]["message"] for answer in answers] == [expected, expected]
 
 
-def test_a_stream_tells_how_its_prompt_is_read(stream):
+def test_a_stream_reports_the_progress_of_its_prompt(stream):
     chunks = stream("word " * 150, return_progress=True)
     told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
     assert {(one["total"], one["cache"]) for one in told} == {(told[0]["total"], told[0]["cache"])}
@@ -153,7 +148,7 @@ def test_a_stream_tells_how_its_prompt_is_read(stream):
     assert all(0 < after - before <= BATCH_TOKENS for before, after in pairwise(read))
 
 
-def test_timings_are_told_when_asked(chat, stream):
+def test_timings_are_returned_if_requested(chat, stream):
     timings = chat(timings_per_token=True)["timings"]
     assert timings["predicted_n"] == 8
     last = stream(timings_per_token=True, stream_options={"include_usage": True})[-1]
