@@ -28,7 +28,7 @@ test: programs check
 	$(ALONE) -m "alone and not nightly" tests/integration tests/e2e
 	@$(BIN)/python -m tests.fixtures.lanes report
 
-# What is too long for each change: the soak for an hour, every family through every stage.
+# What is too long for each change: the soak for 15 minutes, more families through every stage.
 nightly: programs
 	$(ALONE) -m nightly tests
 

@@ -11,6 +11,7 @@ import pytest
 
 from potstill.rundir import RunDirectory
 from tests.fixtures.lanes import require
+from tests.fixtures.served import Server, run_of_gguf
 
 from .conftest import potstill
 
@@ -127,12 +128,22 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", mounted], check=False, stderr=subprocess.DEVNULL)
 
 
-def test_a_full_disk_while_the_teacher_answers(tiny_disk, tmp_path):
+def test_a_full_disk_while_the_teacher_answers(tiny_disk, tiny_gguf, tiny_teacher_dir, tmp_path):
+    """The teacher answers through a server: which kind it is makes no difference to the disk."""
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"What is {n} + 1?"}) + "\n" for n in range(16)))
+    server = Server(run_of_gguf(tmp_path / "served", tiny_gguf), tmp_path / "log", key=None)
     run_dir = tiny_disk(1 << 17) / "run"
-    options = ("--preset=small", f"--set=generate.prompts.path={path}")
-    refused(potstill("generate", run_dir, *options), 1, "No space left on device", "hint:")
+    settings = {
+        "prompts.path": path,
+        "teacher.model": tiny_teacher_dir,
+        "teacher.endpoint.base_url": server.url,
+        "teacher.endpoint.model": "student",
+    }
+    options = [f"--set=generate.{name}={value}" for name, value in settings.items()]
+    result = potstill("generate", run_dir, "--preset=small", *options)
+    server.stop()
+    refused(result, 1, "No space left on device", "hint:")
     assert not RunDirectory(run_dir).is_finished("conversations")
 
 
