@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -63,31 +64,19 @@ class Metrics:
         )
 
 
+@dataclass
 class ModelMetrics:
     """The latencies of one model's answers."""
 
-    def __init__(self, first_token: Histogram, between: Histogram, answer: Histogram) -> None:
-        self._first_token, self._between, self._answer = first_token, between, answer
-        self.recent_answer_seconds = 0.0
-        """Moving average of the latest answers; 0 before the first."""
+    first_token: Histogram
+    between: Histogram
+    answer: Histogram
+    recent_answer_seconds: float = 0.0
+    """Moving average of the latest answers; 0 before the first."""
 
     def start(self) -> Stopwatch:
         """Start timing a request."""
         return Stopwatch(self)
-
-    def first_token(self, seconds: float) -> None:
-        """Record the time to a first token."""
-        self._first_token.observe(seconds)
-
-    def tokens(self, seconds: float, num_tokens: int) -> None:
-        """Record the time between outputs of an answer."""
-        self._between.observe(seconds / num_tokens)
-
-    def answer(self, seconds: float) -> None:
-        """Record the time of a whole answer."""
-        self._answer.observe(seconds)
-        former = self.recent_answer_seconds or seconds
-        self.recent_answer_seconds = (1 - RECENT) * former + RECENT * seconds
 
 
 class Stopwatch:
@@ -105,15 +94,18 @@ class Stopwatch:
             return
         now = time.perf_counter()
         if choice in self._last:
-            self._metrics.tokens(now - self._last[choice], num_tokens)
+            self._metrics.between.observe((now - self._last[choice]) / num_tokens)
         elif self._first_token is None:
             self._first_token = now
-            self._metrics.first_token(now - self._started)
+            self._metrics.first_token.observe(now - self._started)
         self._last[choice] = now
 
     def stop(self) -> None:
         """Record that the answer is complete."""
-        self._metrics.answer(time.perf_counter() - self._started)
+        seconds = time.perf_counter() - self._started
+        self._metrics.answer.observe(seconds)
+        former = self._metrics.recent_answer_seconds or seconds
+        self._metrics.recent_answer_seconds = (1 - RECENT) * former + RECENT * seconds
 
     @property
     def prompt_seconds(self) -> float:
@@ -158,13 +150,9 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield one family per total."""
         snapshots = {model: stats() for model, stats in self.stats.items()}
-        for name, (text, attribute) in GAUGES.items():
-            gauge = GaugeMetricFamily(f"potstill_{name}", text, labels=("model",))
-            for model, snapshot in snapshots.items():
-                gauge.add_metric((model,), getattr(snapshot, attribute))
-            yield gauge
-        for name, (text, attribute) in COUNTERS.items():
-            counter = CounterMetricFamily(f"potstill_{name}", text, labels=("model",))
-            for model, snapshot in snapshots.items():
-                counter.add_metric((model,), getattr(snapshot, attribute))
-            yield counter
+        for kind, totals in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
+            for name, (text, attribute) in totals.items():
+                family = kind(f"potstill_{name}", text, labels=("model",))
+                for model, snapshot in snapshots.items():
+                    family.add_metric((model,), getattr(snapshot, attribute))
+                yield family

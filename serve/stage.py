@@ -231,11 +231,8 @@ def _bound_socket(config: ServeConfig) -> Iterator[socket.socket]:
 
 
 def _curl_example(url: str, model: str) -> str:
-    key = f'-H "Authorization: Bearer ${API_KEY_VARIABLE}" ' if _has_key() else ""
+    has_key = bool(os.environ.get(API_KEY_VARIABLE))
+    key = f'-H "Authorization: Bearer ${API_KEY_VARIABLE}" ' if has_key else ""
     message = {"role": "user", "content": "Hello!"}
     body = json.dumps({"model": model, "messages": [message], "temperature": 0, "max_tokens": 60})
     return f"curl {url}/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"
-
-
-def _has_key() -> bool:
-    return bool(os.environ.get(API_KEY_VARIABLE))

@@ -28,6 +28,7 @@ class ResponseOfChat:
         self._request = request
         self._id = f"resp_{secrets.token_hex(24)}"
         self._message_id = f"msg_{secrets.token_hex(24)}"
+        self._place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
         self._created_at = int(time.time())
         self._number = 0
         self._call_ids: list[str] = []
@@ -70,7 +71,13 @@ class ResponseOfChat:
                     for event in self._text_begins():
                         yield event
                 if text:
-                    yield self._text_event("delta", **extra, delta=text, logprobs=[])
+                    yield self._event(
+                        "response.output_text.delta",
+                        **extra,
+                        **self._place,
+                        delta=text,
+                        logprobs=[],
+                    )
                 for delta in choice["delta"].get("tool_calls") or ():
                     for event in self._call_events(delta, int(has_text), num_calls):
                         yield event
@@ -83,11 +90,10 @@ class ResponseOfChat:
         yield self._event(f"response.{response['status']}", **extra, response=response)
 
     def _text_begins(self) -> list[bytes]:
-        item = self._message("", "in_progress")
-        item["content"] = []
+        item = {**self._message("", "in_progress"), "content": []}
         return [
             self._event("response.output_item.added", output_index=0, item=item),
-            self._part_event("added", ""),
+            self._event("response.content_part.added", **self._place, part=_part("")),
         ]
 
     def _call_events(self, delta: JsonObject, offset: int, num_known: int) -> list[bytes]:
@@ -129,28 +135,13 @@ class ResponseOfChat:
             else:
                 text = item["content"][0]["text"]
                 events += [] if has_text else self._text_begins()
-                events.append(self._text_event("done", text=text, logprobs=[]))
-                events.append(self._part_event("done", text))
+                done = {**self._place, "text": text, "logprobs": []}
+                events.append(self._event("response.output_text.done", **done))
+                events.append(
+                    self._event("response.content_part.done", **self._place, part=_part(text))
+                )
             events.append(self._event("response.output_item.done", output_index=index, item=item))
         return events
-
-    def _part_event(self, what: str, text: str) -> bytes:
-        return self._event(
-            f"response.content_part.{what}",
-            item_id=self._message_id,
-            output_index=0,
-            content_index=0,
-            part={"type": "output_text", "text": text, "annotations": [], "logprobs": []},
-        )
-
-    def _text_event(self, what: str, **fields: Any) -> bytes:  # noqa: ANN401  (any JSON value)
-        return self._event(
-            f"response.output_text.{what}",
-            item_id=self._message_id,
-            output_index=0,
-            content_index=0,
-            **fields,
-        )
 
     def _event(self, kind: str, **fields: Any) -> bytes:  # noqa: ANN401  (any JSON value)
         content = {"type": kind, "sequence_number": self._number, **fields}
@@ -158,13 +149,12 @@ class ResponseOfChat:
         return server_sent(content, event=kind)
 
     def _message(self, text: str, status: str) -> JsonObject:
-        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         return {
             "id": self._message_id,
             "type": "message",
             "role": "assistant",
             "status": status,
-            "content": [part],
+            "content": [_part(text)],
         }
 
     def _call(self, index: int, call: ToolCall) -> JsonObject:
@@ -206,6 +196,10 @@ class ResponseOfChat:
             "truncation": "disabled",
             "usage": None if usage is None else _usage(usage),
         }
+
+
+def _part(text: str) -> JsonObject:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 def _dumped(given: object) -> object:
