@@ -23,8 +23,8 @@ from serve.engine.model import GgufModel
 FAST_KV_TYPE, REPRODUCIBLE_KV_TYPE = 1, 30
 """GGML_TYPE_F16 and GGML_TYPE_BF16 of ggml.h, the number format of keys and values. With f16,
 llama.cpp's CPU flash attention sums in another order for 64 or more tokens, and for a lone token
-after 512: an answer would depend on its neighbors. With bf16 it has one order only, so Q4_0, Q4_1
-and Q8_0 models answer the same at any load; prompts of 1,000 tokens take 1.3 times as long."""
+after 512: an answer would depend on concurrent requests. With bf16 it has one order only, so Q4_0,
+Q4_1 and Q8_0 models answer the same at any load; prompts of 1,000 tokens take 1.3 times as long."""
 
 CELL_BLOCK = 256
 """llama.cpp rounds the cells per sequence down to a multiple of this."""
@@ -39,28 +39,28 @@ class Chunk:
     """Position of the first token: the number of tokens the sequence holds already."""
     token_ids: Sequence[int]
     num_outputs: int
-    """How many of the last tokens are to have a row of outputs: 0, 1, up to all of them."""
+    """Number of last tokens that get a row of outputs, from 0 to all."""
 
 
 class DecodeContext:
     """Key-value memory for `num_sequences` sequences of at most `context_tokens` tokens each.
 
-    Every sequence has cells of its own, filled in order of position. In memory that all sequences
-    share (kv_unified) a sequence's cells lie where others have left room, attention sums over them
-    in that order, and the last bits of an answer would depend on what ran before it.
+    Every sequence has its own cells, filled in order of position. In memory that all sequences
+    share (kv_unified) a sequence's cells lie wherever there was room, attention sums over them in
+    that order, and the last bits of an answer would depend on earlier requests.
 
-    llama.cpp decodes such sequences together only where their numbers follow one another without a
-    gap, as many tokens of each as the shortest chunk has: the rest is decoded in further passes.
+    llama.cpp decodes such sequences together only if their numbers are consecutive, and as many
+    tokens of each as the shortest chunk has: the rest is decoded in further passes.
 
     Args:
-        max_outputs: The most rows of outputs per batch.
-        reproducible: Compute each sequence in one order, whatever it is batched with, if llama.cpp
-            can do so with this model.
-        embeddings: Give final hidden states instead of logits. All sequences then share the memory
-            of one, and chunks of any length are decoded in one pass.
+        max_outputs: Largest number of output rows per batch; None is one per sequence.
+        reproducible: Compute each sequence in the same order in any batch, if llama.cpp can do so
+            with this model.
+        embeddings: Output final hidden states instead of logits. All sequences then share the
+            memory of one, and chunks of any length are decoded in one pass.
 
     Raises:
-        BackendError: llama.cpp cannot make the context, mostly for want of memory.
+        BackendError: llama.cpp cannot create the context, mostly for lack of memory.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class DecodeContext:
         self.pointer = llama_cpp.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise BackendError(
-                "no decoding context can be made",
+                "the decoding context cannot be created",
                 where=model.path,
-                found=f"{params.n_ctx} tokens of key-value memory asked for",
+                found=f"{params.n_ctx} tokens of key-value memory requested",
                 hint="lower serve.max_parallel or serve.context_tokens",
             )
         if model.adapter:
@@ -140,7 +140,7 @@ class DecodeContext:
         llama_cpp.llama_memory_seq_rm(self._memory, sequence_id, start, -1)
 
     def copy(self, source_id: int, target_id: int) -> None:
-        """Let a sequence hold what another one holds; the bytes move before the next decode."""
+        """Copy the tokens of a sequence to another; the bytes move before the next decode."""
         llama_cpp.llama_memory_seq_cp(self._memory, source_id, target_id, -1, -1)
 
     def clear(self) -> None:
@@ -174,7 +174,7 @@ class DecodeContext:
         ]
 
     def _allocate_batch(self, capacity: int) -> None:
-        """Lay the batch over numpy arrays, which a chunk then fills with one write each."""
+        """Create the batch over numpy arrays, so that a chunk fills each with one write."""
         self._tokens = np.zeros(capacity, np.int32)
         self._positions = np.zeros(capacity, np.int32)
         self._sequence_ids = np.zeros(capacity, np.int32)
