@@ -1,7 +1,7 @@
-"""Which prompts are asked, and what pins them.
+"""The prompts of a comparison, and what its result depends on.
 
-In: the configuration and a run. Out: `Question`s, and digests of all files that are named in the
-configuration: their content decides the result, not where they lie. Knows nothing of endpoints.
+In: the configuration and a run. Out: `Question`s, and digests of all files that the configuration
+names: the result depends on their content, not on their paths.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from potstill.manifest import manifest_sha256, read_manifest
 from potstill.rundir import RunDirectory
 
 WHERE = {"prompts", "references_path", "sft_run"}
-"""Settings that name a place, whose content counts."""
+"""Settings that are paths, replaced by digests of the content."""
 PATIENCE = {
     "num_threads",
     "ready_timeout_seconds",
@@ -30,7 +30,7 @@ PATIENCE = {
     "max_retries",
     "cache_dir",
 }
-"""Settings that decide no figure: a run goes on with others."""
+"""Settings that change no result: a comparison is resumed with other values."""
 
 
 def read_asked(config: CompareConfig, run_directory: RunDirectory) -> list[Question]:
@@ -52,10 +52,10 @@ def read_asked(config: CompareConfig, run_directory: RunDirectory) -> list[Quest
 
 
 def settings(config: CompareConfig) -> dict[str, Any]:
-    """Return what decides the result: settings, and the content of the files that they name.
+    """Return what the result depends on: settings, and the content of the files that they name.
 
     Raises:
-        ConfigError: A file is not there.
+        ConfigError: A file is missing.
         ArtifactError: A run is not finished.
     """
     return config.to_json(exclude=PATIENCE | WHERE) | {"content": _digests(config)}
@@ -78,7 +78,7 @@ def _digests(config: CompareConfig) -> dict[str, str]:
     for name, path in paths.items():
         if path is not None:
             if not path.is_file():
-                raise ConfigError("a file is not there", where=f"compare: {name}", found=path)
+                raise ConfigError("a file is missing", where=f"compare: {name}", found=path)
             found[name] = sha256_file(path)
     return found
 

@@ -1,7 +1,7 @@
 """Answers of both models to the same prompts, over OpenAI's API.
 
 In: endpoints and questions. Out: `Answer`s; each is stored when it arrives, and a stored one is not
-asked for again. Knows nothing of what runs behind an endpoint, or of which answer is better.
+requested again.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from potstill.schema import Message, Value
 
 Role = Literal["student", "teacher", "known_worse"]
 REFUSED = "error"
-"""Finish reason of an answer that the endpoint refused to give to this prompt."""
+"""Finish reason where the endpoint refused the prompt."""
 REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.PermissionDeniedError)
-"""What a server says to one prompt (too long, filtered), and not to all."""
+"""Errors that concern one prompt (too long, filtered) and not the server."""
 TOO_LARGE_STATUS = 413
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn."""
+    """How answers are sampled."""
 
     temperature: float
     max_tokens: int
     seed: int
 
     def seed_of(self, question: Question, sample: int) -> int:
-        """Return the seed that is sent for one answer: 31 bits, the same on every machine."""
+        """Return the seed of one answer: 31 bits, the same on every machine."""
         text = f"{self.seed} {question.prompt_id} {sample}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
@@ -62,7 +62,7 @@ class Answer(Value):
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    """From the request to the whole answer, others being under way."""
+    """From the request to the complete answer, with other requests in flight."""
 
     @property
     def is_refused(self) -> bool:
@@ -72,7 +72,7 @@ class Answer(Value):
 
 @dataclass(frozen=True)
 class Wanted:
-    """One answer to be had."""
+    """An answer to request."""
 
     role: Role
     question: Question
@@ -83,10 +83,10 @@ class AnswerBook:
     """The answers of several models to the same prompts.
 
     Args:
-        cache: Where answers are kept.
-        wanted: Which answers.
-        identities: What each role's model is kept under.
-        names: What each role's model is called in the report.
+        cache: Where answers are stored.
+        wanted: The answers to request.
+        identities: Of each role's model, part of an answer's cache key.
+        names: Of each role's model, for the report.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class AnswerBook:
         self._identities, self._names = identities, names
 
     def missing(self) -> list[Wanted]:
-        """List what has no answer yet."""
+        """Return the wanted answers that are not stored."""
         return [one for one in self._wanted if self._cache.get(self._key(one)) is None]
 
     def fill(self, endpoints: Mapping[Role, Endpoint], max_concurrency: int) -> None:
-        """Ask for what is missing, several at once.
+        """Request the missing answers, several at once.
 
         Raises:
             BackendError: An endpoint fails, or refuses every prompt.
@@ -145,7 +145,7 @@ class AnswerBook:
                 await client.close()
 
     def answers(self) -> list[Answer]:
-        """Return what is answered, in the order it was wanted."""
+        """Return the stored answers, in the order of `wanted`."""
         found = []
         for one in self._wanted:
             stored = self._cache.get(self._key(one))
@@ -173,7 +173,7 @@ class AnswerBook:
                 where=f"model {self._names[role]}",
                 expected="answers to most prompts",
                 found=f"{len(given)} refusals",
-                hint="ask it one by hand: its name, its key or its context may be wrong",
+                hint="send it one prompt by hand: its name, its key or its context may be wrong",
             )
 
     def _key(self, one: Wanted) -> str:

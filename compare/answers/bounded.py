@@ -1,6 +1,6 @@
-"""Work on many things at once, bounded in number, from plain code.
+"""Concurrent calls of a coroutine function, bounded in number.
 
-In: a coroutine function and items. Out: its results, in the items' order. Knows nothing of HTTP.
+In: a coroutine function and items. Out: its results, in the items' order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Measurements kept while the stage works, so that a killed run loses at most the one in progress.
+"""Measurements on disk, so that a killed run loses at most the one in progress.
 
-In: JSON values by name. Out: the same values, in this process or the next. Knows nothing of what
-they mean. One file each, whole or absent.
+In: JSON values by name. Out: the same values, in this process or the next. One file each, complete
+or absent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class JsonCache:
             return value
 
     def put(self, name: str, value: dict[str, Any]) -> None:
-        """Store a value under `name`, whole or not at all."""
+        """Store a value under `name`, atomically."""
         path = self._path(name)
         with disk_errors("storing a measurement", path):
             write_text_atomically(path, json.dumps(value))

@@ -1,7 +1,7 @@
-"""One model behind OpenAI's API, and what its errors mean.
+"""One model behind OpenAI's API, and its errors.
 
-In: an address, a model's name, patience. Out: clients of the `openai` package, and errors that name
-the model. Knows nothing of prompts or answers.
+In: an address, a model's name, a timeout. Out: clients of the `openai` package, and errors that
+name the model.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a model answers."""
+    """A served model."""
 
     base_url: str
     model: str
     identity: str
-    """What stays the same when the address does not: answers are kept under it."""
+    """Part of the cache key of its answers."""
     api_key: str = "none"
     timeout_seconds: float = 600.0
     max_retries: int = 5
     limit_name: LimitName = "max_tokens"
-    """What the server calls the most tokens of an answer."""
+    """The server's name of the limit on an answer's tokens."""
 
     def open(self) -> openai.AsyncOpenAI:
         """Return a client, to be closed in the event loop that uses it."""
@@ -48,7 +48,7 @@ class Endpoint:
 
 
 def open_client(base_url: str, timeout_seconds: float, api_key: str = "none") -> openai.OpenAI:
-    """Return a client that asks once; proxies of the environment are not for loopback."""
+    """Return a client without retries; it ignores proxies of the environment for loopback."""
     return openai.OpenAI(
         base_url=base_url,
         api_key=api_key,
@@ -67,11 +67,11 @@ def find_endpoint(
     max_retries: int,
     limit_name: LimitName = "max_tokens",
 ) -> Endpoint:
-    """Return an endpoint; a model without a name is the only one that the server lists.
+    """Return an endpoint; without a name, of the only model that the server lists.
 
     Raises:
-        ConfigError: The key's variable is empty, or the server lists several models.
-        BackendError: The server does not tell its models.
+        ConfigError: The key's variable is not set, or the server lists several models.
+        BackendError: The server does not list its models.
     """
     api_key = _api_key(api_key_variable)
     if model is None:
@@ -79,7 +79,7 @@ def find_endpoint(
             names = [listed.id for listed in client.models.list()]
         if len(names) != 1:
             raise ConfigError(
-                "it must be said which of a server's models is meant",
+                "a server without exactly one model needs a model's name",
                 where=base_url,
                 expected=f"{base_url}#MODEL",
                 found=", ".join(names) or "no model",
@@ -131,7 +131,7 @@ def _api_key(variable: str | None) -> str:
     key = os.environ.get(variable, "")
     if not key:
         raise ConfigError(
-            "the key of a server is not there",
+            "the key of a server is not set",
             where=f"environment variable {variable}",
             expected="the key",
             found="nothing",

@@ -1,7 +1,6 @@
-"""All answers that a comparison needs, and the pairs they make.
+"""All answers that a comparison needs.
 
-In: questions, both sides, how answers are drawn. Out: answers, and `Pair`s of them. Knows nothing
-of judges.
+In: questions, both sides, how answers are sampled. Out: answers.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from compare.answers.serving import Serving, Sides, name_of
 
 @dataclass(frozen=True)
 class Collection:
-    """What is wanted of whom.
+    """The answers of all models to the same prompts.
 
     Args:
-        num_controls: Prompts, the first so many, that the teacher answers once more, and a model
-            known to be worse answers too: for the assay of judges.
+        num_controls: Number of prompts, from the first, that the teacher answers once more and a
+            model known to be worse answers too: for the assay of judges.
     """
 
     questions: Sequence[Question]
@@ -32,7 +31,7 @@ class Collection:
     cache: JsonCache
 
     def book(self) -> AnswerBook:
-        """Return the book of all answers that are wanted."""
+        """Return the book of all these answers."""
         return AnswerBook(
             self.cache,
             self._wanted(),
@@ -42,7 +41,7 @@ class Collection:
         )
 
     def answers(self, serving: Serving) -> list[Answer]:
-        """Return all answers; nothing is served when all are there.
+        """Return all answers; no server is started when all are stored.
 
         Raises:
             BackendError: An endpoint fails.

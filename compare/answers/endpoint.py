@@ -1,7 +1,7 @@
-"""A server process on loopback, for as long as a block runs.
+"""A server process on loopback, for the duration of a `with` block.
 
-In: the command that starts it. Out: its base URL once it is ready; its end with the block.
-Knows nothing of what it serves, but for `/readyz` and OpenAI's API.
+In: the command that starts it. Out: its base URL once `/readyz` answers 200. The process ends with
+the block.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def serve_command(
     settings = {
         "host": HOST,
         "port": port,
-        # These files and nothing else, by whatever the run's configuration serves to users.
+        # These files only, whatever the run's configuration serves to users.
         **dict.fromkeys(("upstreams", "cascades", "experiments"), "{}"),
         "models": json.dumps([name for name, path in models.items() if path is None]),
         "paths": "{" + ", ".join(f"{json.dumps(n)} = {json.dumps(p)}" for n, p in paths) + "}",
         "context_tokens": context_tokens,
         "max_parallel": max_parallel,
-        # What is asked here is held out: it must not be kept, as prompts to train on or otherwise.
+        # The prompts are held out: they must not be recorded, for training or otherwise.
         "record_path": '""',
         "storage": '""',
     }
@@ -75,7 +75,7 @@ def running_endpoint(
     Raises:
         BackendUnavailableError: It ended, or was not ready in time.
     """
-    # A key is for the users of `potstill serve`; this endpoint is ours alone, on loopback.
+    # The key is for the users of `potstill serve`; only this process uses this server.
     environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
     with disk_errors("starting the endpoint", log_path), log_path.open("wb") as log:
         process = subprocess.Popen(

@@ -1,6 +1,6 @@
-"""Prompts of a JSONL file, with what is known of their answers.
+"""Prompts of a JSONL file, with known answers and checks.
 
-In: a file. Out: `Question`s. Knows nothing of runs. A line is an object with `messages` or `prompt`
+In: a file. Out: `Question`s. A line is an object with `messages` or `prompt`
 (a text), and optionally `answer`, `check` ({"exact": TEXT} or {"regex": PATTERN}), `prompt_id`,
 `cluster_id`, `source` and `language`. An assistant's message at the end is the known answer.
 """
@@ -21,7 +21,7 @@ from potstill.schema import Message
 
 EXPECTED = (
     '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, with '
-    '"answer" and "check" where they are known'
+    '"answer" and "check" where known'
 )
 
 
@@ -37,7 +37,7 @@ class _Check(BaseModel):
         try:
             re.compile(self.regex or "")
         except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from error
+            raise ValueError(f"not a regular expression: {error}") from error
         return self
 
     def value(self) -> Check:
@@ -70,10 +70,10 @@ class _Row(BaseModel):
 
 
 def read_prompt_file(path: Path) -> list[Question]:
-    """Return the questions of a JSONL file; a prompt that stands there twice is asked once.
+    """Return the questions of a JSONL file; of duplicate prompts, the first.
 
     Raises:
-        ArtifactError: The file cannot be read, is empty, or a line is no prompt.
+        ArtifactError: The file cannot be read, is empty, or a line is not a prompt.
     """
     with disk_errors("reading prompts", path):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -83,7 +83,7 @@ def read_prompt_file(path: Path) -> list[Question]:
             question = _question(line, f"{path}:{number}", path.name)
             questions.setdefault(question.prompt_id, question)
     if not questions:
-        raise ArtifactError("there is no prompt to ask", where=path, expected=EXPECTED)
+        raise ArtifactError("the file has no prompt", where=path, expected=EXPECTED)
     return list(questions.values())
 
 
@@ -96,7 +96,7 @@ def _question(line: str, where: str, name: str) -> Question:
         found = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
         raise _refusal(where, found) from error
     except ValueError as error:
-        raise _refusal(where, f"no JSON: {error}") from error
+        raise _refusal(where, f"not JSON: {error}") from error
     prompt_id = row.prompt_id or messages_id(row.messages)
     source = row.source or name
     return Question(
@@ -113,9 +113,9 @@ def _question(line: str, where: str, name: str) -> Question:
 
 def _refusal(where: str, found: str) -> ArtifactError:
     return ArtifactError(
-        "a line of a file of prompts cannot be used",
+        "a line of a prompt file cannot be used",
         where=where,
         expected=EXPECTED,
         found=found,
-        hint="mend or remove the line, then run the same command again",
+        hint="fix or remove the line, then run the same command again",
     )

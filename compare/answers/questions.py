@@ -1,7 +1,6 @@
-"""What both models are asked, and how prompts hang together.
+"""The prompts that both models answer, with their clusters and slices.
 
-In: held-out conversations of a run. Out: `Question`s with the cluster that is one observation, and
-the slices they belong to. Knows nothing of endpoints or judges.
+In: held-out conversations of a run. Out: `Question`s.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Literal
 from potstill.schema import Conversation, Message, Value
 
 LENGTH_LIMITS = ((200, "short"), (1000, "medium"))
-"""Characters up to which a prompt is called so; beyond the last it is long."""
+"""Most characters of a short and of a medium prompt; others are long."""
 CheckKind = Literal["exact", "regex"]
 
 
 class Check(Value):
-    """What a right answer looks like."""
+    """How a correct answer is recognized."""
 
     kind: CheckKind
     value: str
@@ -31,29 +30,29 @@ class Question(Value):
     prompt_id: str
     conversation_id: str
     cluster_id: str
-    """Prompts that say nearly the same share it."""
+    """The same for near-duplicate prompts."""
     source: str
     """The file or template it came from."""
     messages: tuple[Message, ...]
-    """As given, earlier turns included: nothing is sampled between them."""
+    """Up to the last user message; earlier turns are as stored."""
     slices: dict[str, str]
-    """What it is, by the name of the slice: its source, length, turns, language if known."""
+    """Its source, length, turns and, if known, language."""
     reference: str | None = None
     """A known answer."""
     check: Check | None = None
     teacher_answer: str | None = None
-    """What the teacher answered when conversations were made."""
+    """The teacher's answer in the run's conversations."""
     prompt_token_ids: tuple[int, ...] | None = None
-    """The prompt as the teacher read it, chat template applied."""
+    """The prompt as the teacher read it, with the chat template applied."""
 
     def cluster(self, by: Literal["cluster", "source", "conversation"]) -> str:
-        """Return the name of the independent observation that this prompt is part of."""
+        """Return the name of the cluster, which is one independent observation."""
         names = {"cluster": self.cluster_id, "source": self.source}
         return names.get(by, self.prompt_id)
 
 
 def question_from(conversation: Conversation) -> Question:
-    """Ask what a stored conversation began with."""
+    """Return the prompt that a stored conversation began with."""
     prompt, turn = conversation.prompt, conversation.turns[0]
     return Question(
         prompt_id=prompt.prompt_id,
@@ -70,7 +69,7 @@ def question_from(conversation: Conversation) -> Question:
 def slices_of(
     messages: Sequence[Message], source: str, language: str | None = None
 ) -> dict[str, str]:
-    """Say what kind of prompt it is, by the name of each slice."""
+    """Return the value of each slice that a prompt belongs to."""
     num_characters = sum(len(message.content) for message in messages)
     lengths = (name for limit, name in LENGTH_LIMITS if num_characters <= limit)
     num_turns = sum(message.role == "user" for message in messages)

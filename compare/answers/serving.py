@@ -1,7 +1,6 @@
-"""Student and teacher as endpoints: files of a run behind `potstill serve`, or servers elsewhere.
+"""Student and teacher as endpoints: files of a run behind `potstill serve`, or other servers.
 
-In: which side is a file and which an address. Out: `Endpoint`s, for as long as a block runs. Knows
-nothing of what they are asked.
+In: which side is a file and which an address. Out: `Endpoint`s, for the duration of a `with` block.
 """
 
 from __future__ import annotations
@@ -16,25 +15,24 @@ from compare.answers.client import Endpoint, find_endpoint
 from compare.config import CompareConfig, SideConfig
 
 ModelFiles = Mapping[str, Path | None]
-"""Models by name, with their file where it is not one of the run's."""
+"""Models by name, with their path if they are not files of the run."""
 OpenEndpoint = Callable[[ModelFiles, int, int, Path], AbstractContextManager[str]]
-"""Serve models with a context of so many tokens, so many requests at once, log to a path, and yield
-the base URL."""
+"""From models, context length in tokens, most concurrent requests and log path to the base URL."""
 
 
 @dataclass(frozen=True)
 class FileSide:
-    """A side that is a file."""
+    """A side that is a GGUF file."""
 
     name: str
-    """As the gguf stage and `potstill serve` call it."""
+    """Its name in the gguf stage and at `potstill serve`."""
     sha256: str
     path: Path | None = None
-    """Where it lies, if it is not one of the run's."""
+    """Its path if it is not a file of the run."""
 
     @property
     def identity(self) -> str:
-        """What its answers are kept under: the same file gives the same answers."""
+        """Part of the cache key of its answers: the same file gives the same answers."""
         return f"sha256:{self.sha256}"
 
 
@@ -53,7 +51,7 @@ class Serving:
     max_retries: int
 
     def with_room(self, num_tokens: int) -> Serving:
-        """Return the same with a context that is so much longer."""
+        """Return the same with a longer context."""
         return replace(self, context_tokens=self.context_tokens + num_tokens)
 
     @contextmanager
@@ -75,7 +73,7 @@ class Serving:
             yield found
 
     def endpoint(self, side: FileSide, base_url: str) -> Endpoint:
-        """Return where a file is served, on a server that runs."""
+        """Return the endpoint of a file on a running server."""
         return Endpoint(
             base_url=base_url,
             model=side.name,
@@ -86,12 +84,12 @@ class Serving:
 
 
 def name_of(side: FileSide | Endpoint) -> str:
-    """Return what a side is called in the report."""
+    """Return the name of a side for the report."""
     return side.name if isinstance(side, FileSide) else side.model
 
 
 def endpoint_of(side: SideConfig, config: CompareConfig) -> Endpoint:
-    """Return where a side is served elsewhere; raises as `find_endpoint` does."""
+    """Return the endpoint of a side with an address; raises as `find_endpoint` does."""
     return find_endpoint(
         side.base_url,
         side.model,

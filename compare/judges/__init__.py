@@ -1,1 +1,1 @@
-"""Who says which of two answers is better, and whether a judge can be believed."""
+"""Judges of pairs of answers, and the controls that test them."""

@@ -1,7 +1,7 @@
-"""A judge at work: first on pairs whose better side is known, then on student and teacher.
+"""A judge's work: first on pairs whose better side is known, then on student and teacher.
 
-In: a judge, controls, pairs. Out: `Judged`, plain values to be kept. Knows nothing of margins or of
-what the judgments amount to. A judge that fails a control is asked no more, if so configured.
+In: a judge, controls, pairs. Out: `Judged`, plain values to store. A judge that fails a control is
+not asked further, if so configured.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from potstill.schema import Value
 
 
 class IsSound(Protocol):
-    """Whether what was said of the controls so far is what a sound judge says."""
+    """Whether a judge has passed the checks that the controls so far allow."""
 
     def __call__(self, controls: Sequence[ControlJudged], *, measures: bool) -> bool:
-        """Tell it of a judge that prefers, or of one that measures."""
+        """Return whether it has; `measures` as in `Judge`."""
 
 
 class ControlJudged(Value):
-    """What a judge said of one control."""
+    """A judge's judgments of one control."""
 
     name: str
     expected: str
     prompt_ids: tuple[str, ...]
     clusters: tuple[str, ...]
-    """The independent observation that each pair is part of."""
+    """The cluster of each pair."""
     lengths: tuple[tuple[int, int], ...]
     """Characters of the changed answer and of the teacher's own."""
     judgments: tuple[Judgment, ...] | None
-    """None when it was left out because an earlier control had failed."""
+    """None when it was skipped because an earlier control had failed."""
 
     @property
     def said(self) -> tuple[Judgment, ...]:
-        """The judgments; none when it was left out."""
+        """The judgments; none when it was skipped."""
         return self.judgments or ()
 
     @property
@@ -47,7 +47,7 @@ class ControlJudged(Value):
 
 
 class Judged(Value):
-    """All that a judge has said."""
+    """All judgments of a judge."""
 
     name: str
     kind: str
@@ -56,7 +56,7 @@ class Judged(Value):
     model: str | None
     controls: tuple[ControlJudged, ...] = ()
     judgments: tuple[Judgment, ...] | None = None
-    """Of student and teacher; None when a control had failed before."""
+    """Of student and teacher; None when a control had failed."""
     usage: Usage = Usage()
 
 
@@ -72,8 +72,8 @@ def work(
     """Judge the controls and then, unless the judge has failed one, the pairs.
 
     Args:
-        cluster_of: Names the independent observation that a pair is part of.
-        is_sound: Whether what was said of the controls so far is what a sound judge says.
+        cluster_of: Names the cluster of a pair.
+        is_sound: Whether the judge has passed the checks that the controls so far allow.
     """
     done: list[ControlJudged] = []
     sound = True

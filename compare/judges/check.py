@@ -1,7 +1,6 @@
-"""Right or wrong as a judge: an answer passes the prompt's check, or it does not.
+"""A judge of correct answers: each answer passes the prompt's check or not.
 
-In: pairs whose prompt has a check. Out: judgments with 1 or 0 for each answer. Knows nothing of
-models.
+In: pairs whose prompt has a check. Out: judgments with 1 or 0 for each answer.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from compare.judges.reference import measured
 
 
 class CheckJudge:
-    """Checks each answer by itself.
+    """Checks each answer alone.
 
-    What it looks for may be in the first words, and in any order.
+    A regular expression may match the first words, in any order, so two controls are left out.
     """
 
     kind = "check"
@@ -32,7 +31,7 @@ class CheckJudge:
         self.name = config.name
 
     def usage(self) -> Usage:
-        """Return nothing: a computation asks nobody."""
+        """Return zeros: nothing is requested."""
         return Usage()
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
@@ -47,10 +46,10 @@ class CheckJudge:
 
 
 def passes(check: Check, answer: str) -> bool:
-    """Tell whether an answer is right.
+    """Return whether an answer is correct.
 
-    "exact" compares whole texts, but for case and white space; "regex" looks for the pattern
-    anywhere, letters as written.
+    "exact" compares whole texts except for case and white space; "regex" searches for the pattern
+    anywhere, case-sensitively.
     """
     if check.kind == "exact":
         return _plain(answer) == _plain(check.value)

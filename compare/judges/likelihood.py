@@ -1,8 +1,8 @@
-"""The teacher's probabilities as a judge: which answer it would rather have written.
+"""A judge by the teacher's probabilities: the more probable answer wins.
 
 In: the teacher's GGUF file, pairs with the prompt's token ids. Out: judgments with both mean
-log-probabilities. It tells likeness to the teacher, not quality: the teacher's own answers are
-drawn from these probabilities, and dull ones are the most probable.
+log-probabilities. It measures similarity to the teacher, not quality: the teacher's answers are
+samples from these probabilities, and dull answers are the most probable.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LikelihoodJudge:
         self._num_threads = num_threads
 
     def usage(self) -> Usage:
-        """Return nothing: the file is read here."""
+        """Return zeros: nothing is requested."""
         return Usage()
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
@@ -83,11 +83,11 @@ class LikelihoodJudge:
 
     def _judge(self, pair: Pair) -> Judgment:
         if pair.question.prompt_token_ids is None:
-            return Judgment(score=None, failure="the prompt's tokens are not stored")
+            return Judgment(score=None, failure="the prompt's token ids are not stored")
         values = self._cache.get(self._key(pair)) or {}
         student, teacher = values.get("student"), values.get("teacher")
         if student is None or teacher is None:
-            return Judgment(score=None, failure="an answer has no token")
+            return Judgment(score=None, failure="an answer has no tokens")
         score = 0.5 if student == teacher else float(student > teacher)
         return Judgment(score=score, student_value=student, teacher_value=teacher)
 

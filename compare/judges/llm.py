@@ -1,9 +1,9 @@
-"""A model as judge: both orders, a verdict in JSON by schema, nothing guessed.
+"""A model as judge, which reads each pair in both orders and answers in JSON.
 
-In: an endpoint, a rubric, pairs. Out: judgments; each reading is stored when it arrives. Knows
-nothing of who wrote the answers. What is not a verdict by the schema is a failure and is counted.
+In: an endpoint, a rubric, pairs. Out: judgments; each reading is stored when it arrives. A reply that
+does not fit the schema is counted as a failure and never interpreted.
 
-Source: position bias and swapping as in Zheng et al. 2023 (arXiv 2306.05685), section 3.4.
+Source: swapping against position bias as in Zheng et al. 2023 (arXiv 2306.05685), section 3.4.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PLACES: tuple[Place, ...] = ("first", "second")
 VALUES: dict[Side, float] = {"student": 1.0, "tie": 0.5, "teacher": 0.0}
 MILLION = 1e6
 FAILURE_CHARACTERS = 300
-"""So much of an error is kept."""
+"""Most characters kept of an error."""
 
 
 class Reply(Value):
-    """What the model must say."""
+    """The model's reply."""
 
     reason: str
     winner: Literal["A", "B", "tie"]
@@ -61,7 +61,7 @@ class LlmJudge:
     """A model behind OpenAI's API that reads each pair twice.
 
     Args:
-        cache: Where readings are kept; failures are not.
+        cache: Where readings are stored, without failures.
     """
 
     kind = "llm"
@@ -79,7 +79,7 @@ class LlmJudge:
         self._usage = Usage()
 
     def usage(self) -> Usage:
-        """Return what all readings so far have cost."""
+        """Return the cost of all readings so far."""
         return self._usage
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
@@ -149,9 +149,9 @@ class LlmJudge:
 
 
 def question_text(messages: Sequence[Message], first: str, second: str) -> str:
-    """Lay a conversation and two answers out for a judge.
+    """Return a conversation and two answers as a judge's prompt.
 
-    The marks end in a hash of all that stands between them: no answer can forge its own end.
+    The marks around them contain a hash of all texts, so that no answer can forge its own end.
     """
     parts = [f"{message.role}: {message.content}" for message in messages]
     mark = hashlib.sha256("\0".join([*parts, first, second]).encode()).hexdigest()[:8]
@@ -162,7 +162,7 @@ def question_text(messages: Sequence[Message], first: str, second: str) -> str:
 
 
 def combine(votes: Sequence[Vote], disagreement: Literal["tie", "half"]) -> Judgment:
-    """Return one judgment of both orders' votes; a vote that failed leaves none."""
+    """Return the judgment of both orders' votes; without a score if one failed."""
     values = [VALUES[vote.winner] for vote in votes if vote.winner is not None]
     if len(values) < len(votes):
         failure = next(vote.reason for vote in votes if vote.winner is None)
@@ -173,7 +173,7 @@ def combine(votes: Sequence[Vote], disagreement: Literal["tie", "half"]) -> Judg
 
 
 def _plain(completion: Any) -> dict[str, Any]:  # noqa: ANN401  (whatever a server sent)
-    """Return what counts of a completion; a server may leave out what OpenAI's always sends."""
+    """Return content and usage; a server may omit what OpenAI always sends."""
     choices = getattr(completion, "choices", None) or []
     usage = getattr(completion, "usage", None)
     return {

@@ -1,7 +1,6 @@
 """All judges of a comparison, one after another.
 
-In: questions, answers, the judges' tables. Out: `Judged` with the pairs it speaks of; what a judge
-has said is stored when it is done. Knows nothing of how verdicts are reckoned.
+In: questions, answers, the judges' tables. Out: `Opinion`s; each is stored when the judge is done.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from compare.judges.votes import read_votes
 
 @dataclass(frozen=True)
 class Opinion:
-    """What one judge has said, and of what."""
+    """The judgments of one judge and their pairs."""
 
     pairs: list[Pair]
     judged: Judged
@@ -42,8 +41,8 @@ class Panel:
     """The judges of a comparison.
 
     Args:
-        cache: Where it is kept, for this comparison only, that a judge is done.
-        is_sound: Whether what a judge said of controls so far is what a sound one says.
+        cache: Where opinions are stored, for this comparison only.
+        is_sound: As in `assay.work`.
     """
 
     def __init__(
@@ -60,16 +59,16 @@ class Panel:
         self._controls = _controls(config, questions, answers, self.pairs)
 
     def asks_teacher(self) -> bool:
-        """Tell whether a judge that is not done yet needs the teacher to be served."""
+        """Return whether a judge that is not done needs the teacher to be served."""
         return any(asks_teacher(one) and self._stored(one) is None for one in self._judges)
 
     def opinions(self, resources: JudgeResources) -> list[Opinion]:
-        """Return what each judge says.
+        """Return the opinion of each judge.
 
         Raises:
-            ConfigError: A judge needs what is not there.
+            ConfigError: A judge lacks something it needs.
             ArtifactError: A file of votes cannot be used.
-            BackendError: A judge's server does not tell its models.
+            BackendError: A judge's server does not list its models.
         """
         return [self._opinion(config, resources) for config in self._judges]
 
@@ -98,7 +97,7 @@ class Panel:
         judged = work(
             judge,
             list(askable.values()),
-            # Whether a judge of likeness can tell good from bad is not asked: it never decides.
+            # A judge of similarity never decides, so it needs no assay.
             controls if judge.claim == "quality" else (),
             cluster_of=self.cluster_of,
             is_sound=self._is_sound,
@@ -114,7 +113,7 @@ class Panel:
         return judged.model_copy(update={"judgments": whole})
 
     def cluster_of(self, pair: Pair) -> str:
-        """Return the independent observation that a pair is part of."""
+        """Return the name of a pair's cluster."""
         return pair.question.cluster(self._config.verdict.cluster_by)
 
     def _stored(self, config: JudgeConfig) -> Judged | None:
@@ -125,7 +124,7 @@ class Panel:
 def pair_up(
     questions: Sequence[Question], answers: Sequence[Answer], samples_per_prompt: int
 ) -> list[Pair]:
-    """Return the pairs of student's and teacher's answers; none where both were refused."""
+    """Return the pairs of student's and teacher's answers, without those that both refused."""
     by_key = _by_key(answers)
     pairs = []
     for question in questions:
@@ -138,10 +137,9 @@ def pair_up(
 
 
 def settled(pair: Pair) -> Judgment | None:
-    """Return the judgment of a pair that nobody needs to read; None of all others.
+    """Return the judgment of a pair that needs no reading; None for all others.
 
-    A refusal loses against an answer: left out, it would make a student better that refuses what
-    it cannot do.
+    A refusal loses against an answer: otherwise a student would gain by refusing hard prompts.
     """
     if pair.student_refused or pair.teacher_refused:
         side = "student" if pair.student_refused else "teacher"
@@ -189,7 +187,7 @@ def _controls(
 
 
 def beside(pair: Pair, answer: Answer) -> Pair:
-    """Return the pair of another answer and the teacher's."""
+    """Return the pair with another answer in place of the student's."""
     ends = answer.finish_reason == "stop"
     return replace(pair, student=answer.answer, student_finished=ends, student_refused=False)
 

@@ -1,7 +1,7 @@
-"""What a judge is: pairs of answers in, one judgment a pair out.
+"""The protocol of judges, and the values that they take and return.
 
-In: pairs of a student's and a teacher's answer. Out: judgments from the student's view.
-Knows nothing of how a judge decides.
+In: pairs of a student's and a teacher's answer. Out: one judgment per pair, from the student's
+view.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from compare.answers.questions import Question, messages_id
 from potstill.schema import Value
 
 Claim = Literal["quality", "similarity"]
-"""What a judge speaks of: which answer is better, or which is more like the teacher's."""
+"""What a judge measures: which answer is better, or which is more similar to the teacher's."""
 Side = Literal["student", "teacher", "tie"]
 Place = Literal["first", "second"]
 PairKey = tuple[str, str, str]
@@ -22,22 +22,22 @@ PairKey = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two answers to one prompt; in a control, what stands for the student's is a damaged one."""
+    """Two answers to one prompt; in a control, the student's is a changed answer of the teacher."""
 
     question: Question
     sample: int
     student: str
     teacher: str
     student_finished: bool = True
-    """Whether it ended by itself, not at the limit of tokens."""
+    """Whether it ended before the limit of tokens."""
     teacher_finished: bool = True
     student_refused: bool = False
-    """Whether the endpoint refused the prompt, or failed before a user: there is no answer then."""
+    """Whether the endpoint refused the prompt, or failed in live traffic: the answer is empty."""
     teacher_refused: bool = False
 
     @property
     def key(self) -> PairKey:
-        """What identifies the pair of answers in whatever table it is: messages and both texts."""
+        """Identity of the pair in all tables: a hash of the messages, and both texts."""
         return messages_id(self.question.messages), self.student, self.teacher
 
 
@@ -45,31 +45,31 @@ class Vote(Value):
     """One reading of a pair."""
 
     student_place: Place
-    """Where the student's answer stood."""
+    """Place of the student's answer."""
     winner: Side | None
-    """None when nothing usable was said."""
+    """None when the reading failed."""
     reason: str = ""
-    """Why, in the judge's words; or what was wrong with what it said."""
+    """The judge's reason, or why the reading failed."""
 
 
 class Judgment(Value):
-    """What a judge says of one pair."""
+    """A judge's result for one pair."""
 
     score: float | None
-    """From 0, the teacher's is better, over 1/2, a tie, to 1, the student's is; None when the judge
-    has not decided."""
+    """0 if the teacher's answer is better, 1/2 for a tie, 1 if the student's is; None without a
+    decision."""
     votes: tuple[Vote, ...] = ()
     student_value: float | None = None
-    """The student's own figure, of a judge that measures each answer."""
+    """Measurement of the student's answer, of a judge that measures each answer."""
     teacher_value: float | None = None
     failure: str | None = None
-    """Why there is no score."""
+    """Reason for a missing score."""
     note: str | None = None
-    """Why nobody needed to be asked."""
+    """Why no reading was needed."""
 
 
 class Usage(Value):
-    """What a judge has cost."""
+    """The requests of a judge and their cost."""
 
     num_requests: int = 0
     prompt_tokens: int = 0
@@ -79,24 +79,24 @@ class Usage(Value):
 
 
 class Judge(Protocol):
-    """Someone who compares answers."""
+    """Compares pairs of answers."""
 
     name: str
     kind: str
     claim: Claim
     model: str | None
-    """The model behind it, if there is one."""
+    """Name of its model, if it has one."""
     measures: bool
-    """Whether it gives each answer a figure from 0 to 1; otherwise it prefers one."""
+    """Whether it measures each answer, from 0 to 1; otherwise it prefers one."""
     blind_to: frozenset[str]
-    """Controls whose damage this kind of judge cannot see, and need not."""
+    """Controls whose damage this kind of judge cannot see by design."""
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:
-        """Return a judgment for each pair, in order; what fails is told in it and never raised.
+        """Return a judgment for each pair, in order; a failure is part of it and never raised.
 
         Args:
-            label: What the pairs are, for the progress shown.
+            label: Name of the pairs for the progress bar.
         """
 
     def usage(self) -> Usage:
-        """Return what all judgments so far have cost, stored ones included."""
+        """Return the cost of all judgments so far, including cached ones."""

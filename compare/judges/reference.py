@@ -1,10 +1,10 @@
-"""Nearness to a reference text as a judge: ROUGE-L or chrF.
+"""A judge by similarity to a reference text: ROUGE-L or chrF.
 
 In: pairs whose prompt has a known answer, or the teacher's stored one. Out: judgments with both
-figures, from 0 to 1. Knows nothing of models.
+measurements, from 0 to 1.
 
 Source: Lin 2004 through rouge_score 0.1.2; Popović 2015 through sacrebleu 2.6.0 (chrF2, sentence
-level). The teacher's own words as reference give similarity, which says nothing of quality.
+level). With the teacher's own words as reference it measures similarity, not quality.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from compare.judges.protocol import Claim, Judgment, Pair, Usage
 
 PERCENT = 100.0
 Metric = Callable[[str, str], float]
-"""From an answer and a reference to a share."""
+"""From an answer and a reference to a value from 0 to 1."""
 
 
 class ReferenceJudge:
-    """Measures each answer against a text."""
+    """Measures each answer against a reference text."""
 
     kind = "reference"
     measures = True
@@ -34,7 +34,7 @@ class ReferenceJudge:
         self._metric = rouge_l() if config.metric == "rouge_l" else chrf()
 
     def usage(self) -> Usage:
-        """Return nothing: a computation asks nobody."""
+        """Return zeros: nothing is requested."""
         return Usage()
 
     def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
@@ -52,13 +52,13 @@ class ReferenceJudge:
 
 
 def measured(student: float, teacher: float) -> Judgment:
-    """Return the judgment of two figures from 0 to 1: one half, and half of their difference."""
+    """Return the judgment of two measurements: one half plus half of their difference."""
     score = 0.5 + (student - teacher) / 2
     return Judgment(score=score, student_value=student, teacher_value=teacher)
 
 
 def rouge_l() -> Metric:
-    """Return ROUGE-L's F-measure, words by a-z and 0-9, without stemming."""
+    """Return ROUGE-L's F-measure without stemming; words consist of a-z and 0-9."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
@@ -70,7 +70,7 @@ def rouge_l() -> Metric:
 
 
 def chrf() -> Metric:
-    """Return chrF2 as a share."""
+    """Return chrF2, from 0 to 1."""
     from sacrebleu.metrics import CHRF
 
     scorer = CHRF()

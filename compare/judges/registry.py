@@ -1,7 +1,7 @@
-"""From a judge's table to the judge.
+"""Judges from their configuration.
 
-In: configuration, and what is at hand of the teacher. Out: judges that fulfill the protocol. Knows
-nothing of answers. Votes are no judge that can be asked: they are read by `votes`.
+In: a judge's table and `JudgeResources`. Out: judges that fulfill the protocol. Votes cannot be
+requested; `votes` reads them from a file.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from potstill.errors import ConfigError
 from potstill.files import sha256_file
 
 TEACHER_JUDGE = LlmJudgeConfig(kind="llm", name="the teacher itself")
-"""Who judges when nobody is named."""
+"""The judge when none is configured."""
 
 
 @dataclass(frozen=True)
 class JudgeResources:
-    """What judges may use."""
+    """The models, files and limits that judges use."""
 
     cache: JsonCache
     teacher: Endpoint | None
-    """Where the teacher is served, while a judge needs it."""
+    """Where the teacher is served; None when no judge needs it."""
     teacher_gguf: Path | None
     max_concurrency: int
     timeout_seconds: float
@@ -47,17 +47,17 @@ class JudgeResources:
 
 
 def build_judge(config: JudgeConfig, resources: JudgeResources) -> Judge:
-    """Return the judge that a table describes.
+    """Return the judge of a table.
 
     Raises:
-        ConfigError: It needs what is not there.
-        BackendError: Its server does not tell its models.
+        ConfigError: Something that it needs is missing.
+        BackendError: Its server does not list its models.
     """
     return BUILDERS[config.kind](config, resources)
 
 
 def asks_teacher(config: JudgeConfig) -> bool:
-    """Tell whether a judge needs the teacher to be served."""
+    """Return whether a judge needs the teacher to be served."""
     return isinstance(config, LlmJudgeConfig) and config.base_url is None
 
 

@@ -1,12 +1,12 @@
-"""Votes of people as a judge, as the playground writes them down.
+"""Votes of people as a judge, as the playground records them.
 
-In: a JSONL file. Out: pairs with judgments. Knows nothing of how votes were collected. A line is
+In: a JSONL file. Out: pairs with judgments. A line is
 
     {"prompt_id": TEXT or null, "messages": [...],
      "left": {"role": "student" | "teacher", "model": TEXT, "answer": TEXT}, "right": {...},
      "vote": "left" | "right" | "tie" | "both_bad", "voter": TEXT, "created": UTC time}
 
-A voter who votes on the same prompt and answers again has changed their mind: the last vote counts.
+Of several votes of one voter on the same prompt and answers, the last one counts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_votes(path: Path) -> list[tuple[Pair, Judgment]]:
     """Return each vote as a pair and its judgment.
 
     Raises:
-        ArtifactError: The file cannot be read, or a line is no vote.
+        ArtifactError: The file cannot be read, or a line is not a vote.
     """
     with disk_errors("reading votes", path):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -84,7 +84,7 @@ def _vote(line: str, where: str) -> HumanVote:
             first = error.errors()[0]
             found = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
         raise ArtifactError(
-            "a line of a file of votes cannot be used", where=where, expected=EXPECTED, found=found
+            "a line of a vote file cannot be used", where=where, expected=EXPECTED, found=found
         ) from error
 
 

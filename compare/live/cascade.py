@@ -1,7 +1,7 @@
 """The threshold of a cascade, from a finished comparison.
 
-In: a run whose comparison was judged. Out: `Fit`: the threshold, the share escalated, the cost.
-Knows nothing of servers: the student's confidence in its stored answers is reckoned from its file.
+In: a run whose comparison was judged. Out: `Fit`: the threshold, the share escalated, the cost. The
+student's confidence in its stored answers is computed from its GGUF file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from compare.live.threshold import Confident, Threshold, fit_threshold
 from compare.measurement.heldout import read_questions
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
-from compare.verdict.results import EQUAL, ScaleName
+from compare.verdict.results import EQUAL, ScaleName, bounds_in_words
 from potstill.errors import ArtifactError, ConfigError
 from potstill.facts.comparison import ComparisonFacts
 from potstill.llama.context import measuring
@@ -31,24 +31,25 @@ from potstill.verdict.outcome import Outcome, Plan
 
 SPARE_TOKENS = 8
 UNKNOWN = -1.0
-"""Any confidence: how many prompts there are does not depend on it."""
+"""Any confidence: the number of prompts does not depend on it."""
 LARGEST_LEADS: dict[ScaleName, float] = {"win rate": 0.5, "difference": 1.0}
 
 
 class Fit(Value):
-    """A threshold with what it costs."""
+    """A threshold, its judge and its cost."""
 
     threshold: Threshold
     judge: str
     scale: ScaleName
-    """What a lead is measured in: the win rate less one half, or the difference of two figures."""
+    """Leads are win rates less one half, or differences of two measurements."""
+    alpha: float
     relative_cost: float | None
-    """Of a cascade's output token, the teacher's being 1; the student's are paid for each time.
-    None where the comparison has no prices."""
+    """Cost of an output token of the cascade over one of the teacher's; the student's are always
+    paid for. None where the comparison has no prices."""
 
 
 def run(config: CompareConfig, run_directory: RunDirectory, *, as_json: bool) -> Outcome:
-    """Fit, print what was found, and return whether the cascade reaches the target.
+    """Fit, print the result, and return whether the cascade is non-inferior to the teacher.
 
     Raises:
         ArtifactError: As `fit_cascade` does.
@@ -64,28 +65,26 @@ def run(config: CompareConfig, run_directory: RunDirectory, *, as_json: bool) ->
 
 
 def in_words(fit: Fit) -> str:
-    """Return what was found, and what to write into the configuration."""
+    """Return the result, and the setting to copy into the configuration."""
     found, equal = fit.threshold, EQUAL[fit.scale]
-    figure, lower, upper, alone, target = (
-        f"{equal + lead:.3f}"
-        for lead in (found.lead, found.lower, found.upper, found.student_lead, found.target)
-    )
+    bounds = bounds_in_words(equal + found.lower, equal + found.upper, fit.alpha)
     sentences = [
         f"{found.outcome}: the student answers {1 - found.share_escalated:.0%} of the prompts, the "
         f"teacher {found.share_escalated:.0%}. The {fit.scale} against the teacher alone is "
-        f"{figure}, surely between {lower} and {upper}; to pass it must surely exceed {target}. "
-        f"The student alone has {alone}.",
-        f"Judge: {fit.judge}; fitted on {found.num_fitted} prompts, checked on "
+        f"{equal + found.lead:.3f}, {bounds}; PASS needs the lower bound above "
+        f"{equal + found.target:.3f}. The student alone has {equal + found.student_lead:.3f}.",
+        f"Judge: {fit.judge}; fitted on {found.num_fitted} prompts, tested on "
         f"{found.num_checked} others.",
     ]
     if fit.relative_cost is not None:
         sentences.append(f"An output token costs {fit.relative_cost:.2f} of the teacher's.")
     if found.share_escalated == 1:
         sentences.append(
-            "No confidence tells the student's good answers: the teacher may as well answer alone."
+            "The student's confidence does not separate good answers from bad ones: without the "
+            "student, the result would be the same."
         )
     if found.share_escalated == 0:
-        sentences.append("The student needs no teacher for this: it may answer alone.")
+        sentences.append("The student passes without the teacher.")
     table = f"[serve.cascades.NAME]\nleast_mean_logprob = {found.least_mean_logprob:.4f}"
     return "\n".join([*sentences, "", table])
 
@@ -95,7 +94,7 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
 
     Raises:
         ArtifactError: The comparison is missing, has no judged pairs, or too few.
-        ConfigError: It was made on prompts whose tokens the run does not have.
+        ConfigError: It was made with prompts whose tokens the run does not have.
     """
     run_directory.require("comparison")
     directory = run_directory.stage_dir("comparison")
@@ -103,14 +102,14 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     run = read_run(run_directory, config.max_conversations)
     if run.student.own_tokenizer or config.student is not None or config.prompts is not None:
         raise ConfigError(
-            "the student's confidence cannot be reckoned",
+            "the student's confidence cannot be computed",
             where="compare",
             expected="the run's own student, with the teacher's tokens, on the run's own prompts",
         )
     judge = report["verdict"]["decided_by"]
     if judge is None or run_directory.facts(ComparisonFacts).outcome == "INVALID_JUDGE":
         raise ArtifactError(
-            "no judge that can be believed has spoken",
+            "the comparison has no valid judge",
             where=directory,
             expected="a comparison whose verdict is not INVALID_JUDGE",
             found=f"the verdict of {judge}" if judge else "no judge of quality",
@@ -134,12 +133,12 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
         ]
         return fit_threshold(rows, plan, LARGEST_LEADS[scale])
 
-    # That there are too few is told before the student reads all its answers again.
+    # With too few prompts this raises before the student reads all its answers again.
     fit({(row["prompt_id"], row["sample"]): UNKNOWN for row in judged})
     questions = read_questions(run.conversations_dir, config.num_prompts)
     threshold = fit(_confidences(run, questions, run_directory, config.num_threads))
     cost = _relative_cost(report, threshold.share_escalated)
-    return Fit(threshold=threshold, judge=judge, scale=scale, relative_cost=cost)
+    return Fit(threshold=threshold, judge=judge, scale=scale, alpha=plan.alpha, relative_cost=cost)
 
 
 def _lead(row: Mapping[str, Any], scale: ScaleName) -> float:
@@ -168,7 +167,7 @@ def _confidences(
     )
     found = {}
     with (
-        track("reckoning the student's confidence", len(answers), "answers") as progress,
+        track("computing the student's confidence", len(answers), "answers") as progress,
         measuring(
             run.path(run.gguf.recommended_file), longest + SPARE_TOKENS, num_threads
         ) as context,
@@ -186,7 +185,7 @@ def _relative_cost(report: dict[str, Any], share: float) -> float | None:
     prices: dict[str, list[float]] = defaultdict(list)
     for row in (report.get("cost") or {}).get("rows", []):
         price = row["dollars_per_million_output_tokens"]
-        if price is not None:  # Without a price of the machine, its speed is told and no cost.
+        if price is not None:  # Without a price of the machine, a row has a speed only.
             prices[row["kind"]].append(price)
     if not prices["student"] or not prices["teacher"]:
         return None

@@ -1,10 +1,10 @@
 """The pairs of a live experiment, judged by the judges of `potstill compare`.
 
 In: the [compare] table, a running server. Out: judgments, stored there; the verdict, which the
-server reckons from all of them and which is valid at every look. Knows nothing of databases.
+server computes from all of them and which is valid at every look.
 
-A judge is tested before it is believed, with the controls of a comparison: on the teacher's answers
-to live prompts, damaged or not, and on two further answers of the teacher to each.
+A judge first passes an assay with the controls of a comparison: the teacher's answers to live
+prompts, damaged or not, and two further answers of the teacher to each.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from potstill.verdict.outcome import Outcome, Plan
 logger = logging.getLogger(__name__)
 
 PAIRS_AT_ONCE = 50
-"""What a judge has said of so many is stored together: a run that is cut off loses no more."""
+"""Pairs whose judgments are stored together: an interrupted run loses no more."""
 
 
 def run(
@@ -54,16 +54,16 @@ def run(
     quiet_seconds: float,
     as_json: bool,
 ) -> Outcome:
-    """Let each judge judge what it has not seen; print the results, return the outcome.
+    """Let each judge judge the pairs it has not seen; print the results, return the outcome.
 
     Args:
-        run_directory: Where single readings and tests of judges are kept.
+        run_directory: Where readings and assays of judges are cached.
         name: The experiment; None takes the only one.
-        quiet_seconds: How long a conversation must have been silent: it counts once, as a whole.
+        quiet_seconds: Time without a message after which a conversation is judged, as a whole.
 
     Raises:
-        ConfigError: No judge can judge live pairs, or it is not said which experiment is meant.
-        BackendError: The server or a judge is away.
+        ConfigError: No judge can judge live pairs, or several experiments and no name.
+        BackendError: The server or a judge fails.
     """
     experiment = LiveExperiment(base_url, name, config.request_timeout_seconds)
     judges = [one for one in config.judges or (TEACHER_JUDGE,) if one.kind == "llm"]
@@ -71,7 +71,8 @@ def run(
         raise ConfigError(
             "no judge can judge live pairs",
             where="compare.judges",
-            expected='one of kind "llm": there are no known answers, and votes are counted anyway',
+            expected='one of kind "llm": live pairs have no known answers, and the server counts '
+            "votes itself",
         )
     cache = JsonCache(run_directory.live_dir)
     for table in judges:
@@ -94,19 +95,19 @@ def run(
 def _sentences(results: Mapping[str, Any], verdict: LiveVerdict | None) -> Iterator[str]:
     yield _verdict_sentence(results, verdict)
     if verdict is not None and any(verdict.failed.values()):
-        failed = " and ".join(f"the {side} {number}" for side, number in verdict.failed.items())
-        yield f"By failing to answer, of the judged pairs, {failed} lost."
+        failed = ", ".join(f"{side} {number}" for side, number in verdict.failed.items())
+        yield f"Judged pairs lost because a model did not answer: {failed}."
     if verdict is not None and verdict.is_withheld:
         yield (
-            "This would be PASS, but a teacher that fails so often proves nothing of the student: "
-            'mend it, or set failed_pairs = "leave_out".'
+            "PASS is withheld: the teacher failed to answer too often to compare with. Fix it, or "
+            'set failed_pairs = "leave_out".'
         )
     if (ratings := results["ratings"]) is not None:
         found, users = ratings["difference"], ratings["users"]
         yield (
-            f"Users rate the student {found:+.3f} against the teacher, at every look between "
-            f"{ratings['lower']:+.3f} and {ratings['upper']:+.3f} ({users['student']} and "
-            f"{users['teacher']} users). Ratings decide nothing."
+            f"Difference of user ratings, student - teacher: {found:+.3f}, "
+            f"{ratings['lower']:+.3f} to {ratings['upper']:+.3f} at all looks together "
+            f"({users['student']} and {users['teacher']} users). Ratings decide nothing."
         )
 
 
@@ -115,16 +116,17 @@ def _verdict_sentence(results: Mapping[str, Any], verdict: LiveVerdict | None) -
     if verdict is None or verdict.win_rate is None:
         outcome = Outcome.INCONCLUSIVE if verdict is None else verdict.outcome
         waiting = results["shadow"]["pairs"]
-        return f"{outcome}: {name} ({state}) has {waiting} pairs, of which none is judged."
+        return f"{outcome}: {name} ({state}) has {waiting} pairs, none of them judged."
     return (
         f"{verdict.outcome}: {name} ({state}), {verdict.pairs} judged pairs, "
-        f"win rate {verdict.win_rate:.3f}, at every look between {verdict.lower:.3f} and "
-        f"{verdict.upper:.3f}; margin {verdict.margin:g}, alpha {verdict.alpha:g}."
+        f"win rate {verdict.win_rate:.3f}, {verdict.lower:.3f} to {verdict.upper:.3f} (each bound "
+        f"holds at all looks together with probability {1 - verdict.alpha:g}); margin "
+        f"{verdict.margin:g}, alpha {verdict.alpha:g}."
     )
 
 
 class _LiveJudge:
-    """One judge at work on one experiment."""
+    """One judge of one experiment."""
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class _LiveJudge:
         if health is None:
             return
         if not health.is_valid:
-            logger.warning("%s is not to be believed: %s", self._judge.name, health.reason)
+            logger.warning("judge %s failed its assay: %s", self._judge.name, health.reason)
             self._experiment.store(self._judge.name, [], is_valid=False)
             return
         for start in range(0, len(unjudged.pairs), PAIRS_AT_ONCE):
@@ -151,7 +153,7 @@ class _LiveJudge:
             self._experiment.store(self._judge.name, scores, is_valid=True)
 
     def _scores(self, pairs: Sequence[Pair]) -> list[tuple[str, float]]:
-        """Return what is said of pairs; what fails stays unjudged, for the next time."""
+        """Return the scores of pairs by their ids; failed pairs stay unjudged until next time."""
         open_pairs = [pair for pair in pairs if settled(pair) is None]
         said = iter(self._judge.judge(open_pairs, "live pairs"))
         judgments = [settled(pair) or next(said) for pair in pairs]
@@ -162,7 +164,7 @@ class _LiveJudge:
         ]
 
     def _health(self, pairs: Sequence[Pair], plan: Plan) -> Health | None:
-        """Return whether the judge can tell good from bad; None where too few pairs tell it."""
+        """Return the result of the judge's assay; None with too few pairs for one."""
         key = self._key()
         stored = self._cache.get(key)
         if stored is None:
@@ -172,7 +174,7 @@ class _LiveJudge:
             ]
             if len(answered) < wanted:
                 logger.warning(
-                    "%s is tested on the first %d pairs, of which there are %d yet",
+                    "the assay of judge %s needs %d answered pairs, of which there are %d",
                     self._judge.name, wanted, len(answered),
                 )  # fmt: skip
                 return None
@@ -189,9 +191,9 @@ class _LiveJudge:
         return health_of(Judged.model_validate(stored), plan, Humans())
 
     def _controls(self, pairs: Sequence[Pair]) -> list[Control]:
-        """Return the controls, once the teacher has answered their prompts again.
+        """Return the controls, after the teacher has answered their prompts again.
 
-        How a client's answer was drawn is not known: the two that are to be equal are both new.
+        How a client's answer was sampled is unknown, so both answers of the A/A control are new.
         """
         config = self._config
         endpoints: dict[Role, Endpoint] = {}
@@ -230,7 +232,7 @@ class _LiveJudge:
         return build_controls(pairs, seed=config.seed, others=others, known_worse=worse)
 
     def _key(self) -> str:
-        """Name what a judge's test depends on."""
+        """Return a cache key of all that a judge's assay depends on."""
         config = self._config
         tables = [one.model_dump(mode="json") for one in (self._table, config.assay)]
         drawn = [config.temperature, config.max_tokens, config.seed]

@@ -1,6 +1,6 @@
 """The report as one HTML page that needs no network and no second file.
 
-In: a `Report`, whose texts are untrusted. Out: HTML. Knows nothing of how anything was measured.
+In: a `Report`, whose texts are untrusted. Out: HTML.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from compare.report.charts import Axis, loss_budget, quality_chart
 from compare.report.report import Report
 from compare.report.summary import answer, size, summarize
 from compare.report.table import (
+    FIDELITY_HEADINGS,
     HEADINGS,
-    NEARNESS_HEADINGS,
     QUANTIZED_HEADINGS,
     cells,
-    nearness_cells,
+    fidelity_cells,
     quantized_cells,
 )
 from compare.verdict.examples import Example
-from compare.verdict.results import JudgeReport
+from compare.verdict.results import JudgeReport, bounds_in_words
 from potstill import pages
 from potstill.fidelity import NUM_CONFIDENCE_BINS
 from potstill.verdict.outcome import Outcome
@@ -30,7 +30,7 @@ SYMBOLS = {
     Outcome.INCONCLUSIVE: "?",
     Outcome.INVALID_JUDGE: "!",
 }
-"""Beside the color, for those who do not see it."""
+"""For readers who do not see the color."""
 RESULTS = {
     "student": "student better",
     "tie": "tie",
@@ -51,14 +51,15 @@ def render_page(report: Report) -> str:
         verdict=report.verdict,
         decider=decider,
         answer=answer(report.verdict),
+        bounds_in_words=bounds_in_words,
         axis_of=Axis.of,
         symbols=SYMBOLS,
         sentences=summarize(report)[1:],
         headings=HEADINGS,
         table=[(row, cells(row)) for row in report.rows],
         bars=loss_budget(report),
-        nearness_headings=NEARNESS_HEADINGS,
-        nearness_table=[(row, nearness_cells(row)) for row in report.rows],
+        fidelity_headings=FIDELITY_HEADINGS,
+        fidelity_table=[(row, fidelity_cells(row)) for row in report.rows],
         chart=quality_chart(report.quantized),
         quantized_headings=QUANTIZED_HEADINGS,
         quantized_table=[(file, quantized_cells(file)) for file in report.quantized],
@@ -71,7 +72,7 @@ def render_page(report: Report) -> str:
 
 
 def result(example: Example, decider: JudgeReport | None) -> str:
-    """Return who has the better answer by the judge that decides: a key of RESULTS."""
+    """Return which answer is better by the judge that decides: a key of RESULTS."""
     said = example.judgments.get(decider.name) if decider else None
     if said is None or said.score is None:
         return "none"
@@ -79,7 +80,7 @@ def result(example: Example, decider: JudgeReport | None) -> str:
 
 
 def filters(shown: list[tuple[Example, str]]) -> dict[str, dict[str, int]]:
-    """Return by what examples can be chosen, and how many there are of each, if there are two."""
+    """Return the properties to filter examples by: their values, if several, with counts."""
     found: dict[str, Counter[str]] = {"result": Counter(one for _, one in shown)}
     for example, _ in shown:
         for key, value in example.slices.items():

@@ -1,5 +1,5 @@
 "use strict";
-// Shows the examples that fit what is chosen; without this script all are shown.
+// Filters the examples; without this script all are shown.
 const form = document.getElementById("filters");
 const examples = [...document.querySelectorAll("article.prompt")];
 

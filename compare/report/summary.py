@@ -1,6 +1,6 @@
-"""The report in plain sentences, each one true of the numbers.
+"""The report in plain sentences.
 
-In: a `Report`. Out: sentences. Knows nothing of HTML or terminals.
+In: a `Report`. Out: sentences, for the page and the terminal.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from math import exp
 from compare.report.report import Report
 from compare.verdict.results import Verdict
 from potstill.facts.comparison import FileRow, ModelRow
-from potstill.verdict.outcome import Outcome
+from potstill.verdict.outcome import Outcome, Plan
 
 
 def summarize(report: Report) -> list[str]:
-    """Say what was measured, what it means, and what it does not mean."""
+    """Return the verdict, the measurements of the files, and what they do not show."""
     if not report.files:
         return verdict_sentences(report.verdict)
     student = report.recommended_file
@@ -24,34 +24,40 @@ def summarize(report: Report) -> list[str]:
         *_fidelity(student),
         _training(report.untrained, report.trained, student),
         *(_quantized(teacher) for teacher in report.teacher_files[1:]),
-        "Nearness to the teacher's probabilities is not the quality a reader sees: the verdict is "
-        "of the judge alone.",
+        "Fidelity to the teacher's probabilities is not the quality of answers: only the judge "
+        "decides the verdict.",
     ]
 
 
 def verdict_sentences(verdict: Verdict) -> list[str]:
-    """Say what the verdict is, who gave it and why, and what the other judges say."""
-    who = verdict.decided_by or "nobody"
+    """Return the verdict with its judge and reason, and the results of the other judges."""
     return [
         f"{verdict.outcome.replace('_', ' ')}: may {verdict.student} replace {verdict.teacher}? "
-        f"Judge: {who}; margin {verdict.margin:g}, alpha {verdict.alpha:g}, "
+        f"Judge: {verdict.decided_by or 'none'}; margin {verdict.margin:g}, "
+        f"alpha {verdict.alpha:g}, "
         f"{verdict.num_prompts} prompts. {verdict.reason}.",
-        *(f"Beside it, {one.name}: {one.reason}." for one in verdict.judges if not one.decides),
+        *(
+            f"For comparison, judge {one.name}: {one.reason}."
+            for one in verdict.judges
+            if not one.decides
+        ),
     ]
 
 
 def answer(verdict: Verdict) -> str:
-    """Answer the question of the verdict in plain words."""
-    beside = f"worse than its teacher by more than the margin of {verdict.margin:g}"
-    likely = f"with an error rate of {verdict.alpha:g}"
-    further = next((one.further_prompts for one in verdict.judges if one.decides), None)
+    """Return the answer to the question of the verdict, with what it assumes."""
+    by = f"by {verdict.decided_by} on these prompts, the student is"
+    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.alpha:g} %"
+    further = verdict.decider.further_prompts if verdict.decider else None
     more = f"about {further:,}" if further else "more than a million"
     return {
-        Outcome.PASS: f"Yes: it is not {beside}, {likely}.",
-        Outcome.FAIL: f"No: it is {beside}, {likely}.",
-        Outcome.INCONCLUSIVE: "Not known yet: so few prompts allow both. At this rate, "
-        f"{more} further ones would decide.",
-        Outcome.INVALID_JUDGE: "Not known: no judge that can be believed has spoken.",
+        Outcome.PASS: f"Yes: {by} worse by less than {margin}. If this judge saw it as worse by "
+        f"the margin, such a result would occur in {often} of comparisons.",
+        Outcome.FAIL: f"No: {by} worse by more than {margin}. If this judge saw it as worse by "
+        f"the margin, such a result would occur in {often} of comparisons.",
+        Outcome.INCONCLUSIVE: f"Undecided: the interval contains the threshold. At this rate, "
+        f"{more} further prompts would decide with a probability of {Plan().power:g}.",
+        Outcome.INVALID_JUDGE: "Undecided: there is no valid judge.",
     }[verdict.outcome]
 
 
@@ -66,7 +72,7 @@ def parameters(count: int) -> str:
 
 
 def acceptance(row: ModelRow) -> str | None:
-    """Return the share of its drafts that the teacher would accept as text, if it is known."""
+    """Return the share of drafts that the teacher would accept as text; None if unknown."""
     if row.acceptance_estimate is not None:
         return f"{row.acceptance_estimate:.0%}"
     if row.acceptance_lower_bound is None or row.acceptance_upper_bound is None:
@@ -77,7 +83,7 @@ def acceptance(row: ModelRow) -> str | None:
 def _against(student: FileRow, teacher: FileRow) -> str:
     return (
         f"{student.name} has {student.bytes / teacher.bytes:.2f} times the size of {teacher.name} "
-        f"({size(student.bytes)} against {size(teacher.bytes)}) and writes at "
+        f"({size(student.bytes)} against {size(teacher.bytes)}) and decodes at "
         f"{student.tokens_per_second / teacher.tokens_per_second:.2f} times its speed "
         f"({student.tokens_per_second:.1f} against {teacher.tokens_per_second:.1f} tokens per "
         "second, one user, this machine)."
@@ -87,8 +93,8 @@ def _against(student: FileRow, teacher: FileRow) -> str:
 def _fidelity(student: FileRow) -> list[str]:
     if student.kl_nats is None or student.top1_agreement is None:
         return [
-            f"{student.name} has other tokens than the teacher, so how near its next-token "
-            "distributions are to the teacher's cannot be said."
+            f"{student.name} has other tokens than the teacher, so its next-token distributions "
+            "cannot be compared with the teacher's."
         ]
     share, kl = f"at most {exp(-student.kl_nats):.0%}", "KL of at least "
     kl += f"{student.kl_nats:.3f} ± {student.kl_standard_error:.3f}"
@@ -96,10 +102,10 @@ def _fidelity(student: FileRow) -> list[str]:
         share, kl = f"about {exp(-student.kl_estimate_nats):.0%}", "full KL estimated at "
         kl += f"{student.kl_estimate_nats:.3f} ± {student.kl_estimate_standard_error:.3f}"
     sentences = [
-        f"On conversations it was not trained on, {student.name} gives the teacher's words "
-        f"{share} of the probability the teacher gives them (geometric mean; {kl} nats per token, "
-        f"where 0 would be the teacher itself), and in {student.top1_agreement:.0%} of the places "
-        "its most probable next token is the teacher's."
+        f"On held-out conversations, {student.name} gives a token that the teacher draws {share} "
+        f"of the teacher's probability (geometric mean, in expectation; {kl} nats per token), and "
+        f"its most probable next token is the teacher's in {student.top1_agreement:.0%} of the "
+        "positions."
     ]
     if accepted := acceptance(student):
         sentences.append(
@@ -112,22 +118,22 @@ def _fidelity(student: FileRow) -> list[str]:
 def _training(untrained: ModelRow, trained: ModelRow, student: FileRow) -> str:
     if untrained.kl_nats is None or trained.kl_nats is None or student.kl_nats is None:
         return (
-            "Training took the negative log-probability that the student gives the teacher's "
-            f"answers from {untrained.nats_per_token:.3f} to {trained.nats_per_token:.3f} nats per "
-            "token of its own."
+            "Training changed the student's negative log-probability of the teacher's answers "
+            f"from {untrained.nats_per_token:.3f} to {trained.nats_per_token:.3f} nats per token "
+            "of the student's tokenizer."
         )
     if trained.kl_nats >= untrained.kl_nats:
-        effect = "Training did not bring the student nearer to the teacher"
+        effect = "Training did not lower the KL to the teacher"
     else:
         effect = f"Training removed {1 - trained.kl_nats / untrained.kl_nats:.0%} of the KL"
     return (
-        f"{effect} (from {untrained.kl_nats:.3f} to {trained.kl_nats:.3f}); making "
-        f"{student.name} of it changed it by {student.kl_nats - trained.kl_nats:+.3f}."
+        f"{effect} (from {untrained.kl_nats:.3f} to {trained.kl_nats:.3f}); converting it to "
+        f"{student.name} changed it by {student.kl_nats - trained.kl_nats:+.3f}."
     )
 
 
 def _quantized(teacher: FileRow) -> str:
     return (
-        f"For scale: {teacher.name}, which is the teacher itself in fewer bits, has a KL of "
+        f"For scale: {teacher.name}, the teacher itself in fewer bits, has a KL of "
         f"{teacher.kl_nats:.3f} and a top-1 agreement of {teacher.top1_agreement:.0%}."
     )

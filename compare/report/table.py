@@ -1,6 +1,6 @@
-"""The report as a table for the terminal.
+"""The report's figures as text, and as a table for the terminal.
 
-In: a `Report`. Out: a rich table. Knows nothing of HTML.
+In: a `Report`. Out: cells, a rich table.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ HEADINGS = (
     "KL to\nteacher",
     "top-1",
 )
-NEARNESS_HEADINGS = (
+FIDELITY_HEADINGS = (
     "model",
-    "KL,\nat least",
-    "KL,\nestimated",
-    "KL,\nat most",
-    "reverse KL,\nat least",
+    "KL,\nlower bound",
+    "KL,\nestimate",
+    "KL,\nupper bound",
+    "reverse KL,\nlower bound",
     "drafts\naccepted",
     "calibration\nerror",
     "nats per\ntoken",
@@ -36,11 +36,11 @@ NEARNESS_HEADINGS = (
 QUANTIZED_HEADINGS = (
     "file",
     "size",
-    "bits a\nweight",
+    "bits/\nweight",
     "mean KL",
     "median",
-    "99 %",
-    "99.9 %",
+    "99%",
+    "99.9%",
     "top-1",
     "RMS Δp",
     "perplexity\nratio",
@@ -52,7 +52,7 @@ NOT_MEASURED = "—"
 
 
 def cells(row: ModelRow) -> tuple[str, ...]:
-    """Lay a row out as text under HEADINGS; the page and the terminal show the same."""
+    """Return a row as text under HEADINGS, for the page and the terminal."""
     top1 = NOT_MEASURED if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
     served = (NOT_MEASURED,) * 4
     if isinstance(row, FileRow):
@@ -71,8 +71,8 @@ def cells(row: ModelRow) -> tuple[str, ...]:
     )
 
 
-def nearness_cells(row: ModelRow) -> tuple[str, ...]:
-    """Lay out under NEARNESS_HEADINGS how near a model is to the teacher."""
+def fidelity_cells(row: ModelRow) -> tuple[str, ...]:
+    """Return a row's fidelity as text under FIDELITY_HEADINGS."""
     return (
         row.name,
         _with_error(row.kl_nats, row.kl_standard_error),
@@ -86,7 +86,7 @@ def nearness_cells(row: ModelRow) -> tuple[str, ...]:
 
 
 def quantized_cells(file: QuantizedFile) -> tuple[str, ...]:
-    """Lay out under QUANTIZED_HEADINGS what a file lost and takes."""
+    """Return a file's losses and costs as text under QUANTIZED_HEADINGS."""
     return (
         file.name,
         size(file.bytes),
@@ -118,8 +118,8 @@ def render_table(report: Report) -> Table:
         padding=(0, 1, 0, 0),
         show_edge=False,
         pad_edge=False,
-        caption=f"speed: ratio to {report.reference}; KL: at least so many nats per token, ± one "
-        "standard error; top-1: how often the most probable token is the teacher's",
+        caption=f"speed: ratio to {report.reference}; KL: lower bound in nats per token, ± one "
+        "standard error; top-1: share of positions with the teacher's most probable token",
     )
     for heading in HEADINGS:
         is_name = heading == "model"  # Names may take a second line, figures may not.

@@ -126,7 +126,7 @@ def test_examples_are_chosen_by_result_kind_and_text(opened):
     assert shown.count() == 1
     page.get_by_label("text").fill("QUESTION 3")
     assert shown.count() == 0
-    page.get_by_role("button", name="all").click()
+    page.get_by_role("button", name="reset").click()
     page.wait_for_function("document.querySelector('#filters output').textContent.startsWith('4')")
     assert shown.count() == 4
     page.get_by_label("source").select_option(HOSTILE)

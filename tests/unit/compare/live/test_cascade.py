@@ -90,7 +90,7 @@ def test_a_student_that_ties_answers_alone(compared, fit):
     assert code == 0, said
     assert said.out.startswith("PASS: the student answers 100% of the prompts, the teacher 0%.")
     assert "win rate against the teacher alone is 0.500" in said.out
-    assert "it may answer alone" in said.out
+    assert "passes without the teacher" in said.out
     assert "[serve.cascades.NAME]\nleast_mean_logprob = -" in said.out
 
 
@@ -138,10 +138,10 @@ def test_without_a_price_of_the_machine_no_cost_is_told(compared, fit):
 def test_what_no_sound_judge_has_judged_fits_nothing(compared, fit):
     code, said = fit(compared([0.5] * NUM_PROMPTS, outcome="INVALID_JUDGE"))
     assert code == 70
-    assert "no judge that can be believed" in said.err
+    assert "no valid judge" in said.err
 
 
 def test_prompts_of_elsewhere_have_no_tokens_here(compared, fit):
     code, said = fit(compared([0.5] * NUM_PROMPTS), "--set=compare.prompts=elsewhere.jsonl")
     assert code == 64
-    assert "confidence cannot be reckoned" in said.err
+    assert "confidence cannot be computed" in said.err

@@ -103,7 +103,7 @@ def test_a_judge_that_cannot_tell_decides_nothing(experiment, judge, says, caplo
     code, said = judge(running, says, "--set=compare.max_concurrency=1")
     assert code == 3
     assert "INVALID_JUDGE: assistant" in said.out
-    assert "is not to be believed" in caplog.text
+    assert "failed its assay" in caplog.text
     assert running.live.view()["verdict"]["outcome"] == "INVALID_JUDGE"
     assert running.live.view()["verdict"]["pairs"] == 0
 
@@ -130,7 +130,7 @@ def test_who_fails_loses_and_is_never_read(experiment, judge, openai_server):
     assert len(server.requests) == num_asked
     assert code == 2
     assert "25 judged pairs, win rate 0.600" in said.out
-    assert "the student 0 and the teacher 5 lost" in said.out
+    assert "did not answer: student 0, teacher 5" in said.out
 
 
 def test_ratings_are_told_with_their_interval(experiment, judge):
@@ -142,7 +142,7 @@ def test_ratings_are_told_with_their_interval(experiment, judge):
         said = {"response_id": answer.headers[ANSWER_HEADER], "score": 0 if is_student else 1}
         assert running.live.client.post("/v1/feedback", json=said).status_code == 200
     said = judge(running)[1]
-    assert "Users rate the student -1.000 against the teacher, at every look between" in said.out
+    assert "Difference of user ratings, student - teacher: -1.000," in said.out
 
 
 def test_what_a_judge_did_not_say_is_asked_again(experiment, judge, openai_server):
@@ -166,7 +166,7 @@ def test_a_judge_is_tested_on_enough_pairs_or_not_yet(experiment, judge):
     running.ask(range(3))
     code, said = judge(running)
     assert code == 2
-    assert "3 pairs, of which none is judged" in said.out
+    assert "3 pairs, none of them judged" in said.out
 
 
 def test_conversations_under_way_are_left_for_later(experiment, judge):

@@ -8,7 +8,7 @@ import pytest
 from compare.judges.protocol import Judgment, Vote
 from compare.report.charts import CHART_PIXELS, Axis, loss_budget, quality_chart
 from compare.report.page import render_page, result
-from compare.report.table import cells, nearness_cells, quantized_cells
+from compare.report.table import cells, fidelity_cells, quantized_cells
 from compare.verdict.results import Control, Estimate, HealthCheck, JudgeReport, Slice
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
@@ -149,13 +149,13 @@ def test_verdict_comes_first(page):
         for text in (
             "PASS",
             "May student-Q4_K_M replace teacher-F16?",
-            "Yes: it is not worse",
-            "0.512 [0.472, 0.552]",
-            "Where nearness is lost",
+            "Yes: by the teacher itself on these prompts, the student is worse by less than",
+            "0.472 to 0.552 (90 % interval: two one-sided 95 % bounds). PASS needs the lower bound",
+            "KL to the teacher, step by step",
             "Win rate by kind of prompt",
             "Cost",
             "side by side",
-            "Can the judges be believed?",
+            "Checks of the judges",
         )
     ]
     assert places == sorted(places)
@@ -168,9 +168,9 @@ def test_slices_stand_worst_first(page):
 
 
 def test_judges_health_is_told(page):
-    told = page.partition("Can the judges be believed?")[2]
-    assert "finds it worse" in told
-    assert "not asked" in told
+    told = page.partition("Checks of the judges")[2]
+    assert "a share: at most 0.60" in told
+    assert "not computed" in told
     assert "0.020 [0.000, 0.060]" in told
 
 
@@ -195,7 +195,7 @@ def test_judge_that_failed_has_no_interval(make_report):
     ("table", "rows", "shown"),
     [
         ("Table of models", "rows", cells),
-        ("Table of nearness", "rows", nearness_cells),
+        ("Table of fidelity", "rows", fidelity_cells),
         ("Files beside their checkpoints", "quantized", quantized_cells),
     ],
 )
@@ -232,7 +232,7 @@ def test_two_endpoints_have_a_page_without_files(report):
     no_files = {"files": (), "quantized": (), "checkpoints": ()}
     page = render_page(report.model_copy(update=no_files))
     assert "INVALID JUDGE" in page
-    assert "Where nearness is lost" not in page
+    assert "KL to the teacher, step by step" not in page
     assert "None" not in page
 
 

@@ -8,7 +8,7 @@ from compare.measurement.served import Served
 from compare.measurement.speed import Speed
 from compare.report.report import Report
 from compare.report.summary import parameters, size, summarize
-from compare.report.table import cells, nearness_cells, render_table
+from compare.report.table import cells, fidelity_cells, render_table
 from compare.verdict.results import JudgeReport
 from potstill.facts.comparison import ModelRow
 from potstill.facts.shared import Fidelity
@@ -73,11 +73,11 @@ def test_step_of_the_teachers_tokens_alone_stands_before_the_trained_student(mak
     assert report.trained.kl_nats == 0.312
 
 
-def test_verdict_comes_first_and_nearness_is_none(report):
+def test_verdict_comes_first_and_fidelity_is_no_part_of_it(report):
     first, *_, last = summarize(report)
     assert first.startswith("INVALID JUDGE: may student-Q4_K_M replace teacher-F16?")
     assert "shuffled words" in first
-    assert "the verdict is of the judge alone" in last
+    assert "only the judge decides the verdict" in last
 
 
 def test_other_judges_are_told_beside_the_one_that_decides(report):
@@ -90,7 +90,7 @@ def test_other_judges_are_told_beside_the_one_that_decides(report):
     )
     verdict = report.verdict.model_copy(update={"judges": judges})
     sentences = summarize(report.model_copy(update={"verdict": verdict}))
-    assert sentences[1] == "Beside it, words: 0.4."
+    assert sentences[1] == "For comparison, judge words: 0.4."
 
 
 def test_costs_are_of_what_answers_for_each_side(make_report):
@@ -153,7 +153,7 @@ def test_summary_compares_with_every_teacher_file(report):
     assert "0.33 times the size of teacher-F16 (89 MB against 271 MB)" in text
     assert "2.38 times its speed (60.2 against 25.3 tokens per second" in text
     assert "0.85 times the size of teacher-Q4_K_M" in text
-    assert "about 64% of the probability" in text
+    assert "about 64% of the teacher's probability" in text
     assert "full KL estimated at 0.450 ± 0.017 nats" in text
     assert "would have 81% of its tokens accepted" in text
     assert "Training removed 72% of the KL (from 1.104 to 0.312)" in text
@@ -164,7 +164,7 @@ def test_summary_gives_bounds_where_nothing_can_be_estimated(report):
     unknown = {"kl_estimate_nats": None, "acceptance_estimate": None}
     files = tuple(file.model_copy(update=unknown) for file in report.files)
     text = " ".join(summarize(report.model_copy(update={"files": files})))
-    assert "at most 68% of the probability" in text
+    assert "at most 68% of the teacher's probability" in text
     assert "KL of at least 0.391 ± 0.014 nats" in text
     assert "would have 75% to 84% of its tokens accepted" in text
 
@@ -173,7 +173,7 @@ def test_figures_that_an_earlier_measurement_lacks_are_left_out(report):
     old = {"name", "role", "step", "num_parameters", "kl_nats", "kl_standard_error"}
     old |= {"top1_agreement", "nats_per_token", "num_tokens"}
     row = ModelRow(**report.trained.model_dump(include=old))
-    assert "|".join(nearness_cells(row)) == "student, trained|0.312 ± 0.012|—|—|—|—|—|2.050"
+    assert "|".join(fidelity_cells(row)) == "student, trained|0.312 ± 0.012|—|—|—|—|—|2.050"
     assert cells(row) == cells(report.trained)
 
 
@@ -196,7 +196,7 @@ def test_summary_says_when_training_did_not_help(report):
     worse = trained.model_copy(update={"kl_nats": 1.2})
     changed = report.model_copy(update={"checkpoints": (report.rows[0], untrained, worse)})
     text = " ".join(summarize(changed))
-    assert "Training did not bring the student nearer" in text
+    assert "Training did not lower the KL" in text
 
 
 def test_terminal_table_shows_every_row_and_figure(long_report):
@@ -223,6 +223,6 @@ def test_a_student_with_other_tokens_has_no_figures_per_token(make_report):
         )
     text = " ".join(summarize(report))
     assert "student-Q4_K_M has other tokens than the teacher" in text
-    assert "from 3.210 to 2.050 nats per token of its own" in text
+    assert "from 3.210 to 2.050 nats per token of the student's" in text
     assert "2.38 times its speed" in text
     assert Report.model_validate_json(report.model_dump_json()) == report
