@@ -1,6 +1,6 @@
-"""What the comparison will cost.
+"""The estimated cost of the comparison.
 
-In: its config and the files' estimate. Out: an estimate. Loads no model.
+In: its configuration and the files' estimate. Out: an estimate.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ RUBRIC_TOKENS = 500
 
 
 def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workload]:
-    """Estimate fidelity, speed, answers, and judgments of the teacher, should it pass the assay.
+    """Estimate fidelity, speed, answers, and the teacher's judgments, assuming it passes the assay.
 
-    Judges that are served elsewhere cost this machine nothing.
+    Judges behind other servers cost this machine nothing.
     """
     num_tested = workload.test_share * workload.num_conversations
     num_held_out = min(config.max_conversations, num_tested)
     length = workload.prompt_tokens + workload.completion_tokens
     timed = config.speed_rounds * workload.num_files * config.speed_tokens
-    # The served student's log-probabilities of the same tokens are one more reading.
+    # Reading the same tokens once more gives the served student's log-probabilities.
     tokens = (workload.num_files + 1) * num_held_out * length + timed
     tokens += _answered_and_judged(config, workload, min(config.num_prompts, num_tested))
     cost = Estimate(

@@ -2,7 +2,7 @@
 
 In: a run's finished conversations, student and GGUF files and the `potstill serve` command, or two
 endpoints and prompts; judges. Out: pairs.parquet, judgments.parquet, report.json, report.html, and
-a table on stdout. Knows nothing of how the models were made.
+a table on stdout.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ STAGE: StageName = "comparison"
 PAIRS_NAME, JUDGMENTS_NAME = "pairs.parquet", "judgments.parquet"
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
 SPARE_CONTEXT_TOKENS = 32
-"""Room in the endpoint's context beside prompt and answer, for the warm-up and the template."""
+"""Context for the warm-up and the template, in addition to prompt and answer."""
 JUDGE_CONTEXT_TOKENS = 700
-"""Room for the rubric and the marks between two answers."""
+"""Context for the rubric and the marks around two answers."""
 NUM_ANSWERS_JUDGED = 4
-"""Answers' lengths in one question to a judge: the teacher's and its longest damage."""
+"""Answer lengths in one prompt of a judge: the teacher's answer and the padded one."""
 
 
 def run(config: CompareConfig, run_directory: RunDirectory) -> Manifest:
@@ -88,7 +88,7 @@ def run(config: CompareConfig, run_directory: RunDirectory) -> Manifest:
 def run_with_endpoint(
     config: CompareConfig, run_directory: RunDirectory, open_endpoint: OpenEndpoint
 ) -> Manifest:
-    """Do what `run` does, with any way to serve the run's files."""
+    """Do the same as `run`, with any way to serve the run's files."""
     inputs = INPUTS if config.needs_run else ()
     session = run_directory.open_stage(STAGE, settings(config), inputs=inputs)
     manifest = session.finished or _compare(config, run_directory, session, open_endpoint)
@@ -213,10 +213,10 @@ def _judge(
     sides: Sides,
     serving: Serving,
 ) -> tuple[Panel, list[Opinion]]:
-    """Ask all judges.
+    """Return the panel and its opinions.
 
     Args:
-        caches: Of this comparison, for who is done; and perhaps of several, for single readings.
+        caches: Of this comparison, for opinions; and perhaps of several, for single readings.
     """
     of_stage, kept = caches
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)

@@ -1,7 +1,7 @@
 """Pairs whose better side is known, to test judges.
 
-In: the teacher's answers. Out: controls, each with a sound judge's result. The student's answer of a
-control is the teacher's, damaged or not.
+In: the teacher's answers. Out: controls, each with a sound judge's result. The student's answer of
+a control is the teacher's, damaged or not.
 """
 
 from __future__ import annotations

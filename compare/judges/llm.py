@@ -1,7 +1,7 @@
 """A model as judge, which reads each pair in both orders and answers in JSON.
 
-In: an endpoint, a rubric, pairs. Out: judgments; each reading is stored when it arrives. A reply that
-does not fit the schema is counted as a failure and never interpreted.
+In: an endpoint, a rubric, pairs. Out: judgments; each reading is stored when it arrives. A reply
+that does not fit the schema is counted as a failure and never interpreted.
 
 Source: swapping against position bias as in Zheng et al. 2023 (arXiv 2306.05685), section 3.4.
 """

@@ -1,1 +1,1 @@
-"""Experiments on live traffic, judged; cascades, fitted."""
+"""Verdicts on live experiments, and thresholds of cascades."""

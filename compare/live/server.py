@@ -1,6 +1,6 @@
 """An experiment of a running `potstill serve`, over HTTP.
 
-In: an address, an experiment's name. Out: pairs to be judged, results. Knows nothing of judges.
+In: an address, an experiment's name. Out: pairs to judge, results.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from potstill.verdict.outcome import Outcome
 
 SOURCE = "live"
 MOST_PAIRS = 10_000
-"""Pairs asked for at once; the next call has the others."""
+"""Most pairs of one request; the next call returns the others."""
 
 
 class LiveVerdict(Value):
-    """What the server says of all judged pairs."""
+    """The server's verdict on all judged pairs."""
 
     outcome: Outcome
     win_rate: float | None
@@ -33,13 +33,13 @@ class LiveVerdict(Value):
     alpha: float
     pairs: int
     failed: dict[str, int]
-    """Pairs lost by failing to answer, by "student" and "teacher"."""
+    """Pairs lost because a model did not answer, by "student" and "teacher"."""
     is_withheld: bool
-    """Whether it would be PASS, but the teacher failed too often to be compared with."""
+    """Whether a PASS is withheld because the teacher failed to answer too often."""
 
 
 class Unjudged(Value):
-    """Pairs of which a judge has said nothing."""
+    """Pairs without a judgment of one judge."""
 
     pairs: tuple[Pair, ...]
     teacher_model: str
@@ -51,12 +51,12 @@ class LiveExperiment:
     """One experiment of a server.
 
     Args:
-        base_url: The server's address up to and with the version.
+        base_url: The server's address including the version.
         name: None takes the only experiment.
 
     Raises:
-        ConfigError: There is none, or which of several is not said.
-        BackendError: The server is away, or refuses the key.
+        ConfigError: There is none, or there are several and none is named.
+        BackendError: The server cannot be reached, or rejects the key.
     """
 
     def __init__(self, base_url: str, name: str | None, timeout_seconds: float) -> None:
@@ -65,14 +65,14 @@ class LiveExperiment:
         self.name = name or self._only()
 
     def results(self) -> dict[str, Any]:
-        """Return all that the server knows of the experiment."""
+        """Return the results as the server's JSON."""
         return self._get(f"/experiments/{self.name}", {})
 
     def unjudged(self, judge: str, quiet_seconds: float) -> Unjudged:
-        """Return the pairs that a judge has not seen, the oldest first.
+        """Return the pairs that a judge has not judged, the oldest first.
 
         Args:
-            quiet_seconds: How long a conversation must have been silent.
+            quiet_seconds: Time without a message after which a conversation is judged.
         """
         query = {"judge": judge, "quiet_seconds": quiet_seconds, "limit": MOST_PAIRS}
         found = self._get(f"/experiments/{self.name}/pairs", query)
@@ -84,7 +84,7 @@ class LiveExperiment:
         )
 
     def store(self, judge: str, scores: Sequence[tuple[str, float]], *, is_valid: bool) -> None:
-        """Store what a judge says of pairs, by their ids, and whether it can be believed."""
+        """Store a judge's scores of pairs, by their ids, and whether it passed its assay."""
         body = {
             "judge": judge,
             "is_valid": is_valid,
@@ -97,7 +97,7 @@ class LiveExperiment:
         names = self._get("/experiments", {})["data"]
         if len(names) != 1:
             raise ConfigError(
-                "it must be said which experiment is meant",
+                "a server without exactly one experiment needs an experiment's name",
                 where=self._base_url,
                 expected=f"{self._base_url}#NAME",
                 found=", ".join(names) or "no experiment",

@@ -1,11 +1,11 @@
-"""Below which confidence a student's answer is thrown away, so that a cascade is good enough.
+"""The confidence below which a cascade discards the student's answer for the teacher's.
 
-In: for each answer of the student's its confidence and its lead over the teacher's. Out: the
-threshold that escalates least while the cascade is shown to reach the target. Pure arithmetic.
+In: for each answer of the student its confidence and its lead over the teacher's. Out: the
+threshold that escalates least while the cascade is shown to be non-inferior.
 
-An answer that is escalated is the teacher's, which ties with itself. Thresholds are tried from the
-safest on, which escalates all, and the first that is not shown to reach the target ends the search:
-tested in an order fixed beforehand, all of them together are wrong with probability alpha at most.
+An escalated answer is the teacher's, which ties with itself. Thresholds are tried from the safest,
+which escalates all, until one is not shown to reach the target: tested in a fixed order, all of
+them together are wrong with a probability of at most alpha.
 
 Source: fixed sequence testing in Angelopoulos, Bates, Candès, Jordan & Lei 2021, "Learn then Test"
 (arXiv 2110.01052), section 2.3.
@@ -26,39 +26,39 @@ from potstill.schema import Value
 from potstill.verdict.outcome import Outcome, Plan
 
 LARGEST_LEAD = 0.5
-"""Of a win rate over one half."""
+"""Of a win rate, less one half."""
 MOST_THRESHOLDS = 100
-"""Thresholds that are tried; more would hardly move the choice."""
+"""Thresholds to try; more would hardly change the result."""
 
 
 @dataclass(frozen=True)
 class Confident:
-    """One answer of the student's."""
+    """One answer of the student."""
 
     confidence: float
     """Mean log-probability of its tokens, in nats."""
     lead: float
-    """Over the teacher's answer: the score less one half (½ better, 0 tie, -½ worse); or, of a
-    judge that measures each answer, the difference of both figures."""
+    """Over the teacher's answer: the score less one half (½ better, 0 tie, -½ worse), or the
+    difference of the measurements of a judge that measures each answer."""
     cluster: str
-    """The independent observation that it is part of."""
+    """One independent observation."""
 
 
 class Threshold(Value):
-    """A threshold, and what a cascade with it does on prompts that it was not fitted on."""
+    """A threshold, and the result of a cascade with it on prompts that it was not fitted on."""
 
     least_mean_logprob: float
     share_escalated: float
     lead: float
-    """Mean, of the cascade over the teacher alone; 0 is equal."""
+    """Mean lead of the cascade over the teacher alone; 0 is equal."""
     lower: float
     upper: float
     target: float
-    """What the lead has to exceed: minus the margin."""
+    """PASS needs the lower bound above it: minus the margin."""
     outcome: Outcome
-    """Whether it does, on these prompts."""
+    """Of the test on these prompts."""
     student_lead: float
-    """Of the student alone, on these prompts."""
+    """Mean lead of the student alone, on these prompts."""
     num_fitted: int
     num_checked: int
 
@@ -66,13 +66,13 @@ class Threshold(Value):
 def fit_threshold(
     rows: Sequence[Confident], plan: Plan, largest_lead: float = LARGEST_LEAD
 ) -> Threshold:
-    """Fit on one half of the clusters, and check on the other.
+    """Fit on one half of the clusters, and test on the other.
 
     Args:
-        largest_lead: What one answer can be ahead or behind.
+        largest_lead: Largest absolute lead of one answer.
 
     Raises:
-        ArtifactError: So few prompts show nothing.
+        ArtifactError: There are too few prompts.
     """
     fitted = [row for row in rows if _half(row.cluster) == 0]
     checked = [row for row in rows if _half(row.cluster) == 1]
@@ -85,9 +85,9 @@ def fit_threshold(
             best = threshold
     if best is None:
         raise ArtifactError(
-            "a threshold cannot be fitted on so few judged prompts",
-            expected="so many that the teacher beside itself is shown to reach the target",
-            found=f"{len(fitted)} to fit on and {len(checked)} to check on",
+            "too few judged prompts to fit a threshold",
+            expected="enough to show that the teacher is non-inferior to itself",
+            found=f"{len(fitted)} to fit on and {len(checked)} to test on",
             hint="compare on more prompts, or with a larger margin",
         )
     interval = _interval(checked, best, plan, largest_lead)
@@ -106,7 +106,7 @@ def fit_threshold(
 
 
 def _thresholds(rows: Sequence[Confident]) -> list[float]:
-    """Return confidences to try, the one that escalates most first."""
+    """Return thresholds to try, the one that escalates most first."""
     found = np.unique([row.confidence for row in rows])
     steps = np.unique(np.linspace(0, len(found) - 1, MOST_THRESHOLDS).round().astype(int))
     return [0.0, *(float(value) for value in found[steps][::-1])]

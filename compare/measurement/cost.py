@@ -1,4 +1,4 @@
-"""What a million output tokens cost.
+"""The cost of a million output tokens.
 
 In: speeds, a machine's price and utilization, prices of APIs. Out: `Cost`. A machine's price
 includes reading the prompts.
@@ -19,19 +19,19 @@ MILLION = 1e6
 
 @dataclass(frozen=True)
 class Running:
-    """A model that answers."""
+    """A served model."""
 
     name: str
     tokens_per_second: float | None
-    """Output tokens; None where nobody could measure them."""
+    """Output tokens; None where speed could not be measured."""
     is_here: bool = True
-    """Whether it runs on the machine whose price is told."""
+    """Whether it runs on the machine with the given price."""
     bytes: int | None = None
     peak_memory_bytes: int | None = None
 
 
 class CostRow(Value):
-    """What a model takes, and what a million output tokens of it cost; None is not known."""
+    """A model's resources and cost; None is unknown."""
 
     name: str
     kind: Literal["student", "teacher", "api"]
@@ -42,43 +42,43 @@ class CostRow(Value):
     peak_memory_bytes: int | None = None
     """Of the process that measured the file."""
     dollars_per_million_output_tokens: float | None
-    """With the prompts that go with them."""
+    """Including their prompts."""
     at_full_use: float | None = None
-    """The same were the machine never idle; None for an API, which is paid by the token."""
+    """The same at full utilization; None for an API, which is paid by the token."""
     ratio_to_student: float | None = None
     """This price over the student's."""
     break_even_utilization: float | None = None
-    """Share of the time that the student's machine must write to be as cheap as this row; above 1
-    it cannot be. None for the student itself."""
+    """Utilization at which the student's machine costs as much as this row; above 1 it never does.
+    None for the student itself."""
     break_even_tokens_per_month: float | None = None
     """The same as output tokens in 730 hours."""
 
 
 class Cost(Value):
-    """What both models take, with prices where the machine's is told."""
+    """Resources of both models, with costs where the machine's price is given."""
 
     machine_dollars_per_hour: float | None
     teacher_dollars_per_hour: float | None
     """Of the teacher's machine."""
     utilization: float
-    """Share of the time that the machine writes."""
+    """Share of the time that the machine decodes."""
     rows: tuple[CostRow, ...]
 
 
 def dollars_per_million_tokens(
     dollars_per_hour: float, tokens_per_second: float, utilization: float
 ) -> float:
-    """Return the price of a million output tokens of a machine that writes part of the time."""
+    """Return the price of a million output tokens of a machine at a utilization."""
     return dollars_per_hour * MILLION / (tokens_per_second * SECONDS_PER_HOUR * utilization)
 
 
 def price(
     config: CostConfig, student: Running, teacher: Running, prompt_tokens_per_output_token: float
 ) -> Cost:
-    """Return what the student, the teacher and each API cost.
+    """Return the costs of the student, the teacher and each API.
 
     Args:
-        prompt_tokens_per_output_token: How long prompts are beside answers: an API asks for both.
+        prompt_tokens_per_output_token: Ratio of lengths: an API charges for both.
     """
     teachers_machine = config.teacher_dollars_per_hour
     if teachers_machine is None and teacher.is_here:
@@ -123,7 +123,7 @@ def _machine_row(
 
 
 def _against(student: CostRow, row: CostRow) -> CostRow:
-    """Return a row with what it is beside the student's; a price of 0 no machine reaches."""
+    """Return a row with its ratio to the student's; no machine reaches a price of 0."""
     own, asked = (one.dollars_per_million_output_tokens for one in (student, row))
     if own is None or student.at_full_use is None or student.tokens_per_second is None or not asked:
         return row

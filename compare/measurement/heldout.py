@@ -1,7 +1,6 @@
-"""The held-out conversations: what no student was trained on.
+"""The held-out conversations, which no student was trained on.
 
 In: the finished conversations. Out: those of the test split, always the same in the same order.
-Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from potstill.tables import conversation_paths, read_conversations
 
 SPLIT: Split = "test"
 TEMPLATE_TOKENS = 16
-"""Room for what a chat template writes around a message."""
+"""Allowance for what a chat template writes around a message."""
 
 
 def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Conversation]:
@@ -45,9 +44,9 @@ def read_held_out(conversations_dir: Path, max_conversations: int) -> list[Conve
 
 
 def read_questions(conversations_dir: Path, max_questions: int) -> list[Question]:
-    """Return the first different prompts of the test split that `potstill serve` takes.
+    """Return the first distinct prompts of the test split, without those with tools.
 
-    Prompts with tools are left out: it does not take them.
+    `potstill serve` does not support tools.
 
     Raises:
         ArtifactError: There is none, or a table is damaged.
@@ -63,7 +62,7 @@ def read_questions(conversations_dir: Path, max_questions: int) -> list[Question
             found[conversation.prompt.prompt_id] = question_from(conversation)
     if not found:
         raise ArtifactError(
-            "no held-out prompt can be asked: the endpoint knows no tools",
+            "all held-out prompts have tools, which the endpoint does not support",
             where=conversations_dir,
             expected=f"at least one prompt of the {SPLIT} split without tools",
             found=f"{num_read} conversations with tools",
@@ -73,21 +72,21 @@ def read_questions(conversations_dir: Path, max_questions: int) -> list[Question
 
 
 def is_plain(conversation: Conversation) -> bool:
-    """Tell whether a prompt has nothing to do with tools."""
+    """Return whether a prompt involves no tools."""
     return conversation.prompt.tools is None and not any(
         one.role == "tool" or one.tool_calls for one in conversation.given
     )
 
 
 def prompt_lengths(questions: Sequence[Question], student_dir: Path | None) -> dict[str, int]:
-    """Return the tokens of prompts by their id, as many as either model needs.
+    """Return the number of tokens of prompts by their id, the larger of both models.
 
     Args:
         student_dir: The checkpoint of a student with other tokens than the teacher's; None when
-            they have the same. Prompts that its chat template refuses are left out.
+            they have the same. Prompts that its chat template rejects are left out.
 
     Raises:
-        ArtifactError: It refuses all.
+        ArtifactError: It rejects all.
     """
     lengths = {one.prompt_id: _teachers_length(one) for one in questions}
     if student_dir is None:
@@ -102,22 +101,22 @@ def prompt_lengths(questions: Sequence[Question], student_dir: Path | None) -> d
             taken[one.prompt_id] = max(lengths[one.prompt_id], num_tokens)
     if not taken:
         raise ArtifactError(
-            "the student's chat template takes no held-out prompt",
+            "the student's chat template rejects every held-out prompt",
             where=student_dir,
-            expected="at least one prompt that both models take",
-            found=f"{len(questions)} that it refuses",
+            expected="at least one prompt that both chat templates render",
+            found=f"{len(questions)} rejected",
         )
     return taken
 
 
 def longest_first(questions: Sequence[Question]) -> list[Question]:
-    """Order by the teacher's stored answer, longest first: long answers time decoding best."""
+    """Sort by the teacher's stored answer, longest first: long answers time decoding best."""
     return sorted(questions, key=lambda question: -len(question.teacher_answer or ""))
 
 
 def _teachers_length(question: Question) -> int:
     if question.prompt_token_ids is not None:
         return len(question.prompt_token_ids)
-    # No prompt has more tokens than bytes, but for the template's own between messages.
+    # A prompt has at most as many tokens as bytes, except for the template's between messages.
     num_bytes = sum(len(message.content.encode()) for message in question.messages)
     return num_bytes + TEMPLATE_TOKENS * (len(question.messages) + 1)

@@ -1,6 +1,6 @@
-"""How probable a model finds an answer: its mean log-probability per token.
+"""The mean log-probability of an answer's tokens under a GGUF file.
 
-In: a GGUF file, a prompt's token ids, a text. Out: nats per token. Knows nothing of judges.
+In: a loaded file, a prompt's token ids, a text. Out: nats per token.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def mean_logprob(context: Context, prompt_ids: Sequence[int], ids: Sequence[int]
     """Return the mean log-probability of an answer's tokens after a prompt, in nats.
 
     Returns:
-        None: The answer has no token.
+        None: The answer has no tokens.
 
     Raises:
         ContextLengthError: Both together are longer than the model's context.

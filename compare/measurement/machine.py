@@ -1,6 +1,6 @@
-"""The machine that speed was measured on, in words and numbers.
+"""The machine that speed was measured on.
 
-In: the operating system. Out: `Machine`. Knows nothing of models.
+In: the operating system. Out: `Machine`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from potstill.schema import Value
 
 
 class Machine(Value):
-    """What a reader needs to judge tokens per second."""
+    """What tokens per second depend on."""
 
     cpu: str
     num_cpus: int

@@ -1,7 +1,7 @@
-"""How fast each model of an endpoint answers one user.
+"""The speed of served models for one user.
 
-In: models at servers, prompts. Out: the median over rounds of tokens per second and of the time
-to the first token. Knows nothing of what runs behind the endpoint.
+In: models at servers, prompts. Out: the medians over rounds of tokens per second and of the time to
+the first token.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Speed:
     """One model's speed for a single user, through HTTP."""
 
     tokens_per_second: float
-    """Decoding: tokens after the first, over the time after the first."""
+    """Decoding: tokens after the first per second after the first."""
     time_to_first_token_seconds: float
-    """From the request to the first piece of text: reading the prompt, and one token."""
+    """From the request to the first text: reading the prompt, and one token."""
     num_timed_answers: int = 1
     """Answers behind the medians; one of fewer than two tokens has no speed."""
 
@@ -46,12 +46,12 @@ class Timed:
 def measure_speed(
     models: Mapping[str, Timed], prompts: Sequence[Question], max_tokens: int
 ) -> dict[str, Speed]:
-    """Time every model once a round, one prompt a round, and take medians.
+    """Time every model once per round, with one prompt per round, and take medians.
 
-    Prompts differ from round to round, so that a server which remembers prompts reads each anew.
+    Prompts differ from round to round, so that a server's prompt cache does not help.
 
     Raises:
-        BackendError: An endpoint fails, or a model never answers with two tokens.
+        BackendError: An endpoint fails, or no answer of a model has two tokens.
     """
     samples: dict[str, list[Speed]] = {name: [] for name in models}
     with track("measuring speed", len(models) * (len(prompts) + 1), "answers") as progress:
