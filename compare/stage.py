@@ -28,6 +28,7 @@ from compare.answers.serving import (
     Sides,
     endpoint_of,
 )
+from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
 from compare.inputs import read_asked, settings
 from compare.judges.controls import UNTRAINED
@@ -39,7 +40,6 @@ from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_
 from compare.measurement.served import Served, measure_served, prompts_read_otherwise
 from compare.measurement.untrained import untrained_file
 from compare.report.page import render_page
-from compare.report.report import Report, build_report
 from compare.report.summary import verdict_sentences
 from compare.report.table import render_table
 from compare.verdict.decision import decide, judgment_rows
@@ -92,8 +92,7 @@ def run_with_endpoint(
     inputs = INPUTS if config.needs_run else ()
     session = run_directory.open_stage(STAGE, settings(config), inputs=inputs)
     manifest = session.finished or _compare(config, run_directory, session, open_endpoint)
-    report_path = run_directory.stage_dir(STAGE) / REPORT_NAME
-    report = Report.model_validate_json(report_path.read_text(encoding="utf-8"))
+    report = read_report(run_directory.stage_dir(STAGE) / REPORT_NAME)
     console = Console()
     if report.files:
         console.print(render_table(report))

@@ -6,16 +6,16 @@ student's confidence in its stored answers is computed from its GGUF file.
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from compare.answers.questions import Question
+from compare.comparison import read_report
 from compare.config import CompareConfig
 from compare.live.threshold import Confident, Threshold, fit_threshold
+from compare.measurement.cost import Cost
 from compare.measurement.heldout import read_questions
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
@@ -98,7 +98,7 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     """
     run_directory.require("comparison")
     directory = run_directory.stage_dir("comparison")
-    report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+    report = read_report(directory / "report.json")
     run = read_run(run_directory, config.max_conversations)
     if run.student.own_tokenizer or config.student is not None or config.prompts is not None:
         raise ConfigError(
@@ -106,7 +106,7 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
             where="compare",
             expected="the run's own student, with the teacher's tokens, on the run's own prompts",
         )
-    judge = report["verdict"]["decided_by"]
+    judge = report.verdict.decided_by
     if judge is None or run_directory.facts(ComparisonFacts).outcome == "INVALID_JUDGE":
         raise ArtifactError(
             "the comparison has no valid judge",
@@ -137,7 +137,7 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     fit({(row["prompt_id"], row["sample"]): UNKNOWN for row in judged})
     questions = read_questions(run.conversations_dir, config.num_prompts)
     threshold = fit(_confidences(run, questions, run_directory, config.num_threads))
-    cost = _relative_cost(report, threshold.share_escalated)
+    cost = _relative_cost(report.cost, threshold.share_escalated)
     return Fit(threshold=threshold, judge=judge, scale=scale, alpha=plan.alpha, relative_cost=cost)
 
 
@@ -181,12 +181,6 @@ def _confidences(
     return found
 
 
-def _relative_cost(report: dict[str, Any], share: float) -> float | None:
-    prices: dict[str, list[float]] = defaultdict(list)
-    for row in (report.get("cost") or {}).get("rows", []):
-        price = row["dollars_per_million_output_tokens"]
-        if price is not None:  # Without a price of the machine, a row has a speed only.
-            prices[row["kind"]].append(price)
-    if not prices["student"] or not prices["teacher"]:
-        return None
-    return prices["student"][0] / prices["teacher"][0] + share
+def _relative_cost(cost: Cost, share: float) -> float | None:
+    student, teacher = (row.dollars_per_million_output_tokens for row in cost.rows[:2])
+    return None if student is None or not teacher else student / teacher + share

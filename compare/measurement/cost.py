@@ -63,6 +63,7 @@ class Cost(Value):
     utilization: float
     """Share of the time that the machine decodes."""
     rows: tuple[CostRow, ...]
+    """The student, the teacher, then each API."""
 
 
 def dollars_per_million_tokens(

@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compare.report.quantized import QuantizedFile
-from compare.report.report import Report
+from compare.comparison import Report
 from compare.verdict.results import Estimate
 from potstill.facts.comparison import ModelRow
+from potstill.facts.gguf import GgufFile
 
 BAR_PERCENT = 84.0
 """What the longest bar and its whisker may take, so that the figure beside them has room."""
@@ -48,7 +48,7 @@ class Point:
         step: Where the Pareto front goes on from here, if the file is on it and not the last.
     """
 
-    file: QuantizedFile
+    file: GgufFile
     x: float
     y: float
     step: tuple[float, float] | None
@@ -115,7 +115,7 @@ def loss_budget(report: Report) -> list[Bar]:
     ]
 
 
-def quality_chart(files: Sequence[QuantizedFile]) -> QualityChart | None:
+def quality_chart(files: Sequence[GgufFile]) -> QualityChart | None:
     """Return the chart of several files; one alone has nothing to be compared with."""
     if len(files) < 2:
         return None
@@ -125,14 +125,14 @@ def quality_chart(files: Sequence[QuantizedFile]) -> QualityChart | None:
     width = max(max(sizes) - min(sizes), 1)
     height = max(highest - lowest, 1)
 
-    def x(file: QuantizedFile) -> float:
+    def x(file: GgufFile) -> float:
         room = 100 - LEFT_PERCENT - RIGHT_PERCENT
         return LEFT_PERCENT + room * (file.bytes - min(sizes)) / width
 
     def y(level: float) -> float:
         return EDGE_PIXELS + (CHART_PIXELS - 2 * EDGE_PIXELS) * (highest - level) / height
 
-    def step(file: QuantizedFile) -> tuple[float, float] | None:
+    def step(file: GgufFile) -> tuple[float, float] | None:
         larger = [
             other
             for other in files
@@ -149,5 +149,5 @@ def quality_chart(files: Sequence[QuantizedFile]) -> QualityChart | None:
     return QualityChart(points, decades)
 
 
-def _level(file: QuantizedFile) -> float:
+def _level(file: GgufFile) -> float:
     return math.log10(max(file.kl_to_checkpoint_nats, LOWEST_KL_NATS))

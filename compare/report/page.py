@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from compare.comparison import Report
 from compare.report.charts import Axis, loss_budget, quality_chart
-from compare.report.report import Report
 from compare.report.summary import answer, size, summarize
 from compare.report.table import (
     FIDELITY_HEADINGS,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from math import exp
 
-from compare.report.report import Report
+from compare.comparison import Report
 from compare.verdict.results import Verdict
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.verdict.outcome import Outcome, Plan

@@ -8,10 +8,10 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from compare.report.quantized import QuantizedFile
-from compare.report.report import Report
+from compare.comparison import Report
 from compare.report.summary import acceptance, parameters, size
 from potstill.facts.comparison import FileRow, ModelRow
+from potstill.facts.gguf import GgufFile
 
 HEADINGS = (
     "model",
@@ -85,7 +85,7 @@ def fidelity_cells(row: ModelRow) -> tuple[str, ...]:
     )
 
 
-def quantized_cells(file: QuantizedFile) -> tuple[str, ...]:
+def quantized_cells(file: GgufFile) -> tuple[str, ...]:
     """Return a file's losses and costs as text under QUANTIZED_HEADINGS."""
     return (
         file.name,

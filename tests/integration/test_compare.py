@@ -11,11 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from compare.answers.endpoint import free_port, running_endpoint
+from compare.comparison import Report
 from compare.config import CompareConfig
 from compare.judge_config import LlmJudgeConfig
 from compare.measurement.fidelity import measure_fidelity
 from compare.measurement.likelihood import answer_ids, mean_logprob
-from compare.report.report import Report
 from compare.report.table import cells
 from compare.stage import run, run_with_endpoint
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows

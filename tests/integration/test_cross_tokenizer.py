@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from compare.comparison import Report
 from compare.config import CompareConfig
-from compare.report.report import Report
 from compare.stage import run as compare
 from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.errors import ManifestMismatchError

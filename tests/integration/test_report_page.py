@@ -2,12 +2,12 @@
 
 import pytest
 
+from compare.comparison import Report
 from compare.cost_config import CostConfig
 from compare.judges.protocol import Judgment
 from compare.measurement.cost import Running, price
 from compare.measurement.machine import Machine
 from compare.report.page import render_page
-from compare.report.report import Report
 from compare.verdict.examples import Example, ShownAnswer
 from compare.verdict.results import Estimate, JudgeReport, Verdict
 from potstill.schema import Message

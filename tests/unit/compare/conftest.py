@@ -11,12 +11,12 @@ import pytest
 
 from compare.answers.endpoint import free_port, running_endpoint
 from compare.answers.questions import Question
+from compare.comparison import Report, build_report
 from compare.cost_config import CostConfig
 from compare.measurement.machine import Machine
 from compare.measurement.run_files import RunFiles
 from compare.measurement.served import Served
 from compare.measurement.speed import Speed
-from compare.report.report import Report, build_report
 from compare.verdict.examples import Example, ShownAnswer
 from compare.verdict.results import Verdict
 from potstill.facts.gguf import GgufFile
@@ -198,6 +198,23 @@ def build(
         examples=examples,
         settings={"speed_rounds": 5, "temperature": 0.7, "max_tokens": 200},
         machine=Machine(cpu="AMD EPYC", num_cpus=2, memory_bytes=16_000_000_000, platform="Linux"),
+    )
+
+
+@pytest.fixture
+def long_report(make_report) -> Report:
+    """Return the report of a student that went through all there is."""
+    phases = {
+        "offline": nearness(0.5, 0.02, 0.6, 2.3),
+        "on_policy": nearness(0.4, 0.02, 0.65, 2.2),
+        "quantized_plain": nearness(0.45, 0.02, 0.62, 2.25),
+        "quantized_aware": nearness(0.33, 0.02, 0.69, 2.1),
+    }
+    return make_report(
+        sft=nearness(0.6, 0.02, 0.6, 2.5),
+        phases=phases,
+        quantization_aware=QuantizationAware(type="Q4_K_M", kl_nats_plain=0.45, kl_nats_aware=0.39),
+        served=Served(speed=SPEED, elsewhere=(), nats_per_token=2.15),
     )
 
 

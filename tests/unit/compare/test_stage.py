@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from compare.comparison import Report
 from compare.config import CompareConfig
-from compare.report.report import Report
 from compare.stage import run
 from potstill import cli
 from potstill.errors import BackendError, ConfigError, ManifestMismatchError

@@ -45,10 +45,10 @@ def test_prompts_with_what_is_known_of_them(tmp_path):
     [
         ('{"prompt": 3}', "prompt"),
         ("[1]", "the line"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('{"messages": []}', "the last message"),
         ('{"messages": [{"role": "system", "content": "x"}]}', "the last message"),
-        ('{"prompt": "x", "check": {"regex": "("}}', "no regular expression"),
+        ('{"prompt": "x", "check": {"regex": "("}}', "not a regular expression"),
         ('{"prompt": "x", "check": {}}', "either exact or regex"),
     ],
 )

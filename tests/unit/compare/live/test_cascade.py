@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from compare.measurement.cost import CostRow
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from potstill import cli
 from potstill.llama.context import measuring
@@ -35,7 +36,9 @@ def judgment_row(number: int, score: float, **changes: object) -> dict:
 
 
 @pytest.fixture
-def compared(tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_conversations):
+def compared(
+    make_report, tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_conversations
+):
     """Return what makes a run whose comparison has been judged as a test says."""
 
     def make(scores, outcome: str = "PASS", prices=(1.0, 4.0), **values: float) -> RunDirectory:
@@ -60,12 +63,13 @@ def compared(tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_co
         judged.append(judgment_row(1, 0.0, judge="another"))
         write_rows(session.dir / "pairs.parquet", PAIR_SCHEMA, answers)
         write_rows(session.dir / "judgments.parquet", JUDGMENT_SCHEMA, judged)
-        costs = [
-            {"kind": kind, "dollars_per_million_output_tokens": price}
+        rows = tuple(
+            CostRow(name=kind, kind=kind, dollars_per_million_output_tokens=price)
             for kind, price in zip(("student", "teacher"), prices, strict=True)
-        ]
-        report = {"verdict": {"decided_by": JUDGE}, "cost": {"rows": costs}}
-        (session.dir / "report.json").write_text(json.dumps(report))
+        )
+        report = make_report(decided_by=JUDGE)
+        priced = report.model_copy(update={"cost": report.cost.model_copy(update={"rows": rows})})
+        (session.dir / "report.json").write_text(priced.model_dump_json())
         session.finish(facts=comparison_facts(outcome=outcome))
         return directory
 

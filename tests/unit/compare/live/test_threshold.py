@@ -60,10 +60,10 @@ def test_the_target_is_missed_no_more_often_than_alpha_says():
 def test_copies_of_a_conversation_are_one_observation():
     answers = rows(12, worse_below=-9.0)
     copies = [row for row in answers for _ in range(100)]
-    with pytest.raises(ArtifactError, match="so few judged prompts"):
+    with pytest.raises(ArtifactError, match="too few judged prompts"):
         fit_threshold(copies, Plan())
 
 
 def test_no_prompts_at_all_are_too_few():
-    with pytest.raises(ArtifactError, match="so few judged prompts"):
+    with pytest.raises(ArtifactError, match="too few judged prompts"):
         fit_threshold([], Plan())

@@ -86,7 +86,7 @@ def test_prompts_with_tools_are_not_asked(tmp_path, named, write_conversations):
         named(2, given=(result,)),
     ]
     write_conversations(tmp_path, with_tools)
-    with pytest.raises(ArtifactError, match="no held-out prompt can be asked"):
+    with pytest.raises(ArtifactError, match="all held-out prompts have tools"):
         read_questions(tmp_path, 9)
     write_conversations(tmp_path, [named(3)], part=1)
     assert ids(read_questions(tmp_path, 9)) == ["p3"]
@@ -116,5 +116,5 @@ def test_prompts_are_as_long_as_a_student_with_other_tokens_reads_them(
     )
     tokenizer.save_pretrained(tmp_path)
     assert prompt_lengths([plain, refused], tmp_path) == {"p0": length}
-    with pytest.raises(ArtifactError, match="takes no held-out prompt"):
+    with pytest.raises(ArtifactError, match="rejects every held-out prompt"):
         prompt_lengths([refused], tmp_path)

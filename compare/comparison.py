@@ -1,16 +1,16 @@
-"""The comparison as numbers: one row per model, and what was measured on what.
+"""The comparison as numbers: report.json.
 
-In: the run's files, the measurements and the verdict. Out: `Report`, which is report.json.
-Knows nothing of how models run or how a report looks.
+In: the run's files, the measurements and the verdict. Out: `Report`, and the same read from disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from compare.answers.answers import Role
 from compare.cost_config import CostConfig
@@ -19,23 +19,25 @@ from compare.measurement.machine import Machine
 from compare.measurement.run_files import RunFiles
 from compare.measurement.served import SIDES, Served
 from compare.measurement.speed import Speed
-from compare.report.quantized import QuantizedFile, quantized_files
 from compare.verdict.examples import Example
 from compare.verdict.results import Verdict
+from potstill.errors import ArtifactError
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.gguf import GgufFile
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import StudentFacts
+from potstill.files import disk_errors
 from potstill.schema import Conversation, Value
 
 OWN_TOKENS_NOTE = (
-    "The student has a tokenizer of its own: its next-token distributions are over other tokens "
-    "than the teacher's, so KL and top-1 agreement are left out for it, and its tokens per second "
-    "are of other tokens too."
+    "The student has a tokenizer of its own: KL and top-1 agreement are not defined for it, "
+    "and its tokens per second count other tokens."
 )
 SERVED_NOTE = (
-    "KL of the served student is that of its file, and what the server's log-probabilities of the "
-    "teacher's tokens differ from those of the file."
+    "The KL of the served student is that of its file plus the difference of the server's and the "
+    "file's mean log-probabilities of the teacher's tokens, which in expectation is the difference "
+    "of both KLs."
 )
 TRAINED = "trained"
 
@@ -46,11 +48,10 @@ class Report(Value):
     teacher: str
     """The teacher as the configuration names it."""
     reference: str
-    """The teacher file that ratios refer to: the largest, which is nearest to the checkpoint."""
+    """The teacher file that ratios refer to: the largest, which has the lowest KL."""
     recommended: str
     """The student file that the gguf stage recommends."""
     verdict: Verdict
-    """May the student replace the teacher?"""
     cost: Cost
     method: str | None = None
     """How the student was trained: "full" or "lora". None, like all of a run below, where two
@@ -64,22 +65,22 @@ class Report(Value):
     alone if there is one, the student after each phase of training. None without a run."""
     files: tuple[FileRow, ...] = ()
     """Largest first."""
-    quantized: tuple[QuantizedFile, ...] = ()
-    """The same files beside the checkpoints they were made from."""
+    quantized: tuple[GgufFile, ...] = ()
+    """The same files with the gguf stage's measurements, the teacher's first, the largest first."""
     served: ModelRow | None = None
-    """The student as its endpoint answers; None where that does not tell log-probabilities."""
+    """The student behind its endpoint; None where that returns no log-probabilities."""
     examples: tuple[Example, ...]
-    """The first pairs, to be read."""
+    """The first pairs."""
     notes: tuple[str, ...]
-    """What a reader must know before comparing rows."""
+    """Caveats on comparing rows."""
     num_held_out: int = 0
-    """Held-out conversations behind the fidelity of files."""
+    """Held-out conversations for the fidelity of files."""
     num_prompts: int
-    """Prompts answered side by side."""
+    """Prompts that at least one model answered."""
     num_conversations: dict[str, int] = Field(default_factory=dict)
     """Conversations of each split."""
     top_logprobs: int | None = None
-    """Most log-probabilities of the teacher's stored per token."""
+    """Most log-probabilities of the teacher stored per token."""
     settings: dict[str, Any]
     """The configuration of the comparison."""
     versions: dict[str, dict[str, str]] = Field(default_factory=dict)
@@ -111,6 +112,26 @@ class Report(Value):
     def teacher_files(self) -> list[FileRow]:
         """The teacher's files, the reference first."""
         return [file for file in self.files if file.role == "teacher"]
+
+
+def read_report(path: Path) -> Report:
+    """Return a stored report.
+
+    Raises:
+        ArtifactError: It cannot be read, or another version of potstill wrote it.
+    """
+    with disk_errors("reading the report", path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return Report.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(
+            "the report was written by another version of potstill",
+            where=path,
+            found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint="compare again with --force",
+        ) from error
 
 
 def build_report(
@@ -183,7 +204,9 @@ def _of_run(
         "own_tokenizer": student.own_tokenizer,
         "checkpoints": checkpoints,
         "files": files,
-        "quantized": quantized_files(run.gguf.files),
+        "quantized": tuple(
+            sorted(run.gguf.files, key=lambda file: (file.role == "student", -file.bytes))
+        ),
         "served": row,
         "notes": (*own_notes, *([SERVED_NOTE] if row else []), *notes),
         "num_held_out": len(run.held_out),
@@ -331,6 +354,6 @@ def _notes(students: Sequence[ModelRow], files: Sequence[FileRow]) -> list[str]:
         return []
     return [
         f"The student's checkpoints were measured on {trained:,} held-out tokens and the files on "
-        f"{on_files:,}: let training and comparison use as many conversations to compare them "
-        "closely."
+        f"{on_files:,}: for a close comparison, give train and compare the same number of "
+        "conversations."
     ]
