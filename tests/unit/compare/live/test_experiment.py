@@ -181,4 +181,4 @@ def test_what_is_not_there_is_told(experiment, judge):
     running.base_url += "#other"
     code, said = judge(running)
     assert code == 70
-    assert "there is no experiment of this name" in said.err
+    assert "there is no experiment with this name" in said.err
