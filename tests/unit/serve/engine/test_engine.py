@@ -55,24 +55,15 @@ def test_answers_do_not_depend_on_load_history_or_neighbors(loaded, make_bench, 
     assert loaded.logprobs(requests[-1]) == alone.logprobs(lonely)
 
 
-def test_how_a_prompt_is_cut_into_chunks_does_not_change_the_answer(make_bench):
+@pytest.mark.parametrize("reproducible", [True, False])
+def test_chunks_change_the_last_bits_of_an_answer_unless_reproducible(make_bench, reproducible):
     answers = []
     for max_batch_tokens in (256, 100, 17):
-        bench = make_bench(max_batch_tokens=max_batch_tokens)
+        bench = make_bench(max_batch_tokens=max_batch_tokens, reproducible=reproducible)
         long = request(*range(100, 250))
         bench.run(long)
         answers.append(bench.logprobs(long))
-    assert answers[0] == answers[1] == answers[2]
-
-
-def test_chunks_change_the_last_bits_unless_reproducible(make_bench):
-    answers = []
-    for max_batch_tokens in (256, 17):
-        bench = make_bench(max_batch_tokens=max_batch_tokens, reproducible=False)
-        long = request(*range(100, 250))
-        bench.run(long)
-        answers.append(bench.logprobs(long))
-    assert answers[0] != answers[1]
+    assert (answers[0] == answers[1] == answers[2]) is reproducible
 
 
 def test_a_long_prompt_does_not_stall_a_running_stream(bench):
