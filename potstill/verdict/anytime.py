@@ -1,13 +1,11 @@
 """The verdict on a running experiment, valid however often it is looked at.
 
 In: the student's scores in pairs of answers, as they are judged. Out: outcome, e-values of both
-directions, a confidence sequence, and a state that goes through JSON. Knows nothing of where the
-pairs come from.
+directions, a confidence sequence, and a state that can be stored as JSON.
 
-Clusters: the pairs of one conversation or user depend on each other, and a bet needs values that do
-not. So the pairs of a cluster are averaged to one value, and a cluster counts once: pairs of a
-cluster that was in an earlier update are left out and counted in `num_late_pairs`. Hand over a
-conversation when it has come to its end.
+The pairs of one conversation or user are dependent, and bets need independent values. So the pairs
+of a cluster are averaged to one value, and a cluster counts once: pairs of a cluster that was in an
+earlier update are left out and counted in `num_late_pairs`. Pass a conversation when it has ended.
 """
 
 from __future__ import annotations
@@ -33,13 +31,13 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class WinRateMonitor:
-    """Watches the win rate of a live experiment for a verdict at the plan's margin.
+    """Tests the win rate of a live experiment at the plan's margin.
 
-    The outcome rests on bets alone, and is kept once it is reached: PASS when the wealth against
-    inferiority has ever come to 1/alpha, FAIL when that against non-inferiority has. FAIL stands
-    above PASS: a student that passed and then fell behind has failed. Each error has a probability
-    of alpha at most, at all looks together. The bounds are for reading; they are asymptotic and may
-    reach the threshold some pairs before or after the outcome does.
+    The outcome depends on the bets alone, and is kept once it is reached: PASS when the wealth
+    against inferiority has ever reached 1/alpha, FAIL when that against non-inferiority has. FAIL
+    overrides PASS: a student that passed and then fell behind has failed. Each error has a
+    probability of at most alpha, over all looks. The bounds are for display; they are asymptotic
+    and may reach the threshold some pairs before or after the outcome does.
     """
 
     plan: Plan
@@ -57,15 +55,15 @@ class WinRateMonitor:
     """Hashes of the clusters that have counted, in order; no key is kept in clear."""
 
     def update(self, scores: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Outcome:
-        """Take in newly judged pairs and return the outcome after them.
+        """Add newly judged pairs and return the outcome.
 
         Args:
             scores: The student's score in each pair, 0 to 1, in the order of arrival.
             clusters: Conversation or user of each pair, by keys whose text is the same in every
-                process; None where each pair is its own.
+                process; None where each pair is its own cluster.
 
         Raises:
-            PotstillError: A score is out of bounds, or not one cluster for each.
+            PotstillError: A score is out of bounds, or not one cluster per pair.
         """
         if np.size(scores) == 0:
             return self.outcome
@@ -86,7 +84,7 @@ class WinRateMonitor:
         return self.outcome
 
     def _values(self, scores_N: Floats, clusters: Sequence[Hashable] | None) -> tuple[Floats, int]:
-        """Return one value for each cluster that is new, and how many pairs are in them."""
+        """Return one value per new cluster, and the number of their pairs."""
         if clusters is None:
             return scores_N, len(scores_N)
         sums_G, sizes_G = cluster_sums(scores_N, clusters)
@@ -99,7 +97,7 @@ class WinRateMonitor:
 
     @property
     def outcome(self) -> Outcome:
-        """PASS, FAIL or INCONCLUSIVE, at this time."""
+        """PASS, FAIL or INCONCLUSIVE so far."""
         needed = -math.log(self.plan.alpha)
         if self.highest_log_e_inferior >= needed:
             return Outcome.FAIL
@@ -109,7 +107,7 @@ class WinRateMonitor:
 
     @property
     def num_clusters(self) -> int:
-        """Clusters that counted; pairs without one are their own."""
+        """Clusters that counted; pairs without one are clusters of their own."""
         return self.moments.count
 
     @property
@@ -129,12 +127,12 @@ class WinRateMonitor:
 
     @property
     def lower(self) -> float:
-        """Lower bound of the win rate, right at all looks together with probability 1 - alpha."""
+        """Lower bound of the win rate; holds over all looks with probability 1 - alpha."""
         return 0.0 if self.rate is None else max(0.0, self.rate - self._radius)
 
     @property
     def upper(self) -> float:
-        """Upper bound of the win rate, right at all looks together with probability 1 - alpha."""
+        """Upper bound of the win rate; holds over all looks with probability 1 - alpha."""
         return 1.0 if self.rate is None else min(1.0, self.rate + self._radius)
 
     @property
@@ -145,12 +143,12 @@ class WinRateMonitor:
         )
 
     def to_state(self) -> dict[str, Any]:
-        """Return everything the monitor knows as values that JSON can hold."""
+        """Return the state of the monitor as JSON values."""
         return asdict(self) | {"seen_clusters": list(self.seen_clusters)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> WinRateMonitor:
-        """Return the monitor that `to_state` described.
+        """Return the monitor from what `to_state` returned.
 
         Raises:
             PotstillError: The state has other fields.
@@ -166,14 +164,14 @@ class WinRateMonitor:
             )
         except (KeyError, TypeError) as error:
             raise PotstillError(
-                "This is not the state of a win-rate monitor.",
+                "this is not the state of a win-rate monitor",
                 found=str(error),
-                hint="It was written by another version: start from the stored pairs.",
+                hint="another version wrote it: start from the stored pairs",
             ) from error
 
 
 def _e_value(log_e: float) -> float:
-    """Return e to the power, below what a float can hold."""
+    """Return exp(log_e), limited to what a float can hold."""
     return math.exp(min(log_e, 700.0))
 
 

@@ -1,17 +1,17 @@
-"""Evidence that may be looked at after every value: wealth of bets against a bounded mean.
+"""Evidence that is valid after every value: the wealth of bets against a bounded mean.
 
 In: values in [0, 1] in the order of their arrival. Out: the logarithm of a test martingale for each
-direction, "the mean is at most the threshold" and "at least". Knows nothing of experiments.
+direction, "the mean is at most the threshold" and "at least".
 
-A bet may depend on earlier values only. Under the hypothesis nobody is expected to gain, so that
-wealth ever reaches 1/alpha with probability alpha at most, however often it is looked at (Ville's
-inequality). This holds for any number of values: nothing is asymptotic.
+A bet may depend on earlier values only. Under the hypothesis the expected gain is at most 0, so
+that wealth ever reaches 1/alpha with a probability of at most alpha, however often it is inspected
+(Ville's inequality). This holds for any number of values; nothing is asymptotic.
 
 Source: Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting",
 JRSS-B 86, section 4 (the capital process) and appendix B.3 (the approximate GRAPA bet), with the
 running mean started at the mean that the experiment is planned for (parity; as far beyond the
 threshold for the other direction), with the weight of the planned number of pairs. Any such start
-is valid; this one decides soonest where it matters.
+is valid; this one decides soonest at parity.
 
 Shape legend: ... independent experiments, T values in order.
 """
@@ -29,22 +29,22 @@ from potstill.verdict.sample_size import pairs_for_non_inferiority
 Floats = NDArray[np.float64]
 
 LARGEST_STAKE = 0.75
-"""Share of the wealth that one value can take at most; the paper recommends ½ to ¾."""
+"""Largest share of the wealth that one value can take; the paper recommends ½ to ¾."""
 VARIANCE_PRIOR_VALUES = 10
-"""The running variance starts as that of a coin with the weight of so many values: a few ties in a
-row are no reason to bet everything."""
+"""The running variance starts as a coin's with the weight of this many values: a few ties in a row
+must not stake everything."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What bets know of the values so far: their number, sum and sum of squares."""
+    """Number, sum and sum of squares of the values so far."""
 
     count: int = 0
     total: float = 0.0
     total_of_squares: float = 0.0
 
     def after(self, values_T: Floats) -> Moments:
-        """Return the moments once these values are in."""
+        """Return the moments with these values added."""
         return Moments(
             self.count + len(values_T),
             self.total + float(values_T.sum()),
@@ -53,7 +53,7 @@ class Moments:
 
     @property
     def variance(self) -> float:
-        """Running variance, drawn towards a coin's."""
+        """Running variance, shrunk towards a coin's."""
         counts, totals = np.array(float(self.count)), np.array(self.total)
         return float(_variance(counts, totals, np.array(self.total_of_squares)))
 
@@ -63,7 +63,7 @@ def log_wealth(values: Floats, plan: Plan, before: Moments = Moments()) -> tuple
 
     Args:
         values: [..., T] in [0, 1].
-        before: Moments of the values that came earlier.
+        before: Moments of the earlier values.
 
     Returns:
         [..., T] against "the mean is at most ½ - margin" (high: non-inferior), and [..., T]
@@ -84,7 +84,7 @@ def log_wealth(values: Floats, plan: Plan, before: Moments = Moments()) -> tuple
 
 
 def _moments_before(values: Floats, before: Moments) -> tuple[Floats, Floats, Floats]:
-    """Return the number, sum and sum of squares of all that came before each value."""
+    """Return the number, sum and sum of squares of the values before each value."""
     counts = before.count + np.arange(values.shape[-1], dtype=np.float64)
     totals = before.total + np.cumsum(values, axis=-1) - values
     squares = before.total_of_squares + np.cumsum(values**2, axis=-1) - values**2

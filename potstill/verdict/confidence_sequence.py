@@ -1,8 +1,7 @@
-"""Intervals that hold at every look at once, for reading beside the evidence of `betting`.
+"""Intervals that hold over all looks, for display with the evidence of `betting`.
 
-In: the number of values, their mean and variance. Out: one-sided bounds that are right at all times
-together with probability 1 - alpha, as the number of values grows (the guarantee is asymptotic).
-Knows nothing of the values themselves.
+In: the number of values and their variance. Out: one-sided bounds that hold at all times together
+with probability 1 - alpha, asymptotically in the number of values.
 
 Source: Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024, "Time-uniform central limit theory and
 asymptotic confidence sequences", Annals of Statistics 52: appendices B.1 (one-sided)
@@ -15,13 +14,13 @@ import math
 
 
 def one_sided_radius(num_values: int, variance: float, alpha: float, tightest_at: int) -> float:
-    """Return r so that the mean - r is below the truth at all times with probability 1 - alpha.
+    """Return r such that mean - r is below the true mean at all times with probability 1 - alpha.
 
     sqrt(variance · 2(trho² + 1)/(t²rho²) · ln(1 + sqrt(trho² + 1)/(2 alpha))) after t values. The
     mean + r is an upper bound as well, with its own alpha.
 
     Args:
-        tightest_at: Number of values at which the bound is to be nearest.
+        tightest_at: Number of values at which the bound is tightest.
     """
     rho_squared = mixture_variance(2 * alpha, tightest_at)
     scale = num_values * rho_squared + 1

@@ -1,7 +1,6 @@
-"""How many pairs a comparison needs, and what a given number of them can decide.
+"""The number of pairs that a comparison needs, and the power of a given number.
 
-In: a plan and what is expected of the student. Out: numbers of pairs, power. Knows nothing of data
-that were seen (`non_inferiority.further_values` does).
+In: a plan and the expected win rate. Out: numbers of pairs, power. Pairs are independent.
 
 All by the normal approximation. With win rate W and a share of ties the variance of a pair's score
 in {0, ½, 1} is W(1 - W) - ties/4.
@@ -21,19 +20,20 @@ from potstill.verdict.outcome import Plan
 
 @lru_cache
 def pairs_for_non_inferiority(plan: Plan, *, rate: float = 0.5, tie_share: float = 0.0) -> int:
-    """Return how many pairs let a student of this win rate pass with the plan's power.
+    """Return the number of pairs with which a student of this win rate passes with the plan's
+    power.
 
     Args:
         rate: True win rate; ½ is parity.
         tie_share: Expected share of ties.
 
     Raises:
-        ConfigError: The rate is not above the threshold, or cannot have so many ties.
+        ConfigError: The rate is not above the threshold, or contradicts the share of ties.
     """
     distance = rate - plan.win_rate_threshold
     if distance <= 0:
         raise ConfigError(
-            "No number of pairs lets this student pass.",
+            "no number of pairs lets this student pass",
             where="rate",
             expected=f"above {plan.win_rate_threshold}",
             found=rate,
@@ -58,11 +58,11 @@ def score_variance(rate: float, tie_share: float) -> float:
     """Return the variance of a pair's score in {0, ½, 1}.
 
     Raises:
-        ConfigError: The rate is not between 0 and 1, or cannot have so many ties.
+        ConfigError: The rate is not between 0 and 1, or contradicts the share of ties.
     """
     if not (0 < rate < 1 and 0 <= tie_share < 1 and tie_share / 2 <= min(rate, 1 - rate)):
         raise ConfigError(
-            "Win rate and share of ties do not go together.",
+            "win rate and share of ties contradict each other",
             expected="0 < rate < 1 and 0 <= ties / 2 <= rate <= 1 - ties / 2, not all ties",
             found=f"rate {rate}, ties {tie_share}",
         )
