@@ -20,8 +20,7 @@ from potstill.verdict.outcome import Plan
 
 @lru_cache
 def pairs_for_non_inferiority(plan: Plan, *, rate: float = 0.5, tie_share: float = 0.0) -> int:
-    """Return the number of pairs with which a student of this win rate passes with the plan's
-    power.
+    """Return how many pairs give a student of this win rate the plan's power to pass.
 
     Args:
         rate: True win rate; ½ is parity.
