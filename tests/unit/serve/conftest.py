@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from serve.engine.context import DecodeContext
 from serve.engine.engine import Engine
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
@@ -69,3 +70,18 @@ def bench(tiny_model: GgufModel) -> Bench:
 @pytest.fixture(scope="session")
 def make_bench(tiny_model: GgufModel):
     return lambda model=tiny_model, **limits: Bench(model, **limits)
+
+
+@pytest.fixture
+def make_context(tiny_model: GgufModel):
+    """Return a maker of decoding contexts, which are closed after the test."""
+    contexts = []
+
+    def make(**settings: int) -> DecodeContext:
+        defaults = {"num_sequences": 1, "context_tokens": 64, "max_batch_tokens": 8, "threads": 1}
+        contexts.append(DecodeContext(tiny_model, **{**defaults, **settings}))
+        return contexts[-1]
+
+    yield make
+    for context in contexts:
+        context.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from potstill.errors import BackendUnavailableError, ContextLengthError
-from serve.engine.context import Chunk, DecodeContext
+from serve.engine.context import Chunk
 from serve.engine.request import EngineLimits, Request
 from serve.engine.sampler import SamplerParams
 from serve.engine.thread import EngineThread
@@ -24,23 +24,15 @@ def embed(bench, texts) -> np.ndarray:
     raise AssertionError("no vectors come")
 
 
-def test_a_vector_is_the_unit_mean_of_the_final_hidden_states(bench, tiny_model):
+def test_a_vector_is_the_unit_mean_of_the_final_hidden_states(bench, tiny_model, make_context):
     vectors = embed(bench, TEXTS)
     assert vectors.shape == (len(TEXTS), tiny_model.embedding_width)
-    context = DecodeContext(
-        tiny_model,
-        num_sequences=1,
-        context_tokens=256,
-        max_batch_tokens=256,
-        threads=1,
-        max_outputs=256,
-        embeddings=True,
-    )
+    settings = {"context_tokens": 256, "max_batch_tokens": 256, "max_outputs": 256}
+    context = make_context(**settings, embeddings=True)
     for text, vector in zip(TEXTS, vectors, strict=True):
         context.clear()
         mean = context.decode([Chunk(0, 0, text, len(text))])[0].mean(axis=0, dtype=np.float64)
         assert vector == pytest.approx(mean / np.linalg.norm(mean), abs=2e-3)
-    context.close()
 
 
 def test_a_text_s_embedding_does_not_depend_on_the_others(bench):

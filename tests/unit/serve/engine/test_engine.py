@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError
-from serve.engine.context import Chunk, DecodeContext
+from serve.engine.context import Chunk
 from serve.engine.grammar import GrammarSource
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
@@ -179,7 +179,7 @@ def test_impossible_values_are_refused(bench):
         bench.engine.submit([request(1, sampler=SamplerParams(logit_bias={49152: 1.0}))])
 
 
-def test_logprobs_are_the_log_softmax_of_the_raw_logits(bench, tiny_model):
+def test_logprobs_are_the_log_softmax_of_the_raw_logits(bench, make_context):
     prompt = [5, 6, 7, 8]
     asked = Request(
         prompt,
@@ -189,9 +189,7 @@ def test_logprobs_are_the_log_softmax_of_the_raw_logits(bench, tiny_model):
     )
     bench.run(asked)
     entries = [entry for output in bench.outputs[asked] for entry in output.logprobs]
-    context = DecodeContext(
-        tiny_model, num_sequences=1, context_tokens=64, max_batch_tokens=8, threads=1
-    )
+    context = make_context()
     fed = list(prompt)
     for entry in entries:
         context.forget(0, 0)
@@ -201,18 +199,13 @@ def test_logprobs_are_the_log_softmax_of_the_raw_logits(bench, tiny_model):
         assert [i for i, _ in entry.top] == np.argsort(-expected)[:5].tolist()
         assert [p for _, p in entry.top] == pytest.approx(np.sort(expected)[::-1][:5], abs=1e-9)
         fed.append(entry.token_id)
-    context.close()
 
 
-def test_a_batch_the_context_has_no_room_for_is_refused_before_c_aborts(tiny_model):
-    context = DecodeContext(
-        tiny_model, num_sequences=1, context_tokens=64, max_batch_tokens=8, threads=1
-    )
-    with pytest.raises(BackendError, match="max_batch_tokens"):
-        context.decode([Chunk(0, 0, list(range(9)), 1)])
-    with pytest.raises(BackendError, match="max_batch_tokens"):
-        context.decode([Chunk(0, 0, [], 1)])
-    context.close()
+def test_a_batch_the_context_has_no_room_for_is_refused_before_c_aborts(make_context):
+    context = make_context()
+    for num_tokens in (0, 9):
+        with pytest.raises(BackendError, match="max_batch_tokens"):
+            context.decode([Chunk(0, 0, list(range(num_tokens)), 1)])
 
 
 def test_a_prefix_of_simultaneous_requests_is_read_once(make_bench):
@@ -281,7 +274,7 @@ def test_running_streams_are_decoded_side_by_side(make_bench):
         assert bench.logprobs(stream) == bench.logprobs(alone)
 
 
-def test_the_prompt_s_own_logprobs_are_those_of_a_run_over_it(make_bench, tiny_model):
+def test_the_prompt_s_own_logprobs_are_those_of_a_run_over_it(make_bench, make_context):
     bench = make_bench(max_batch_tokens=16)
     prompt = list(range(100, 140))
     bench.run(request(*prompt))
@@ -294,21 +287,13 @@ def test_the_prompt_s_own_logprobs_are_those_of_a_run_over_it(make_bench, tiny_m
         assert len(told[0]) == len(prompt)
         assert bench.last(asked).num_new_tokens == new
         assert bench.last(asked).finish_reason == "length"
-    context = DecodeContext(
-        tiny_model,
-        num_sequences=1,
-        context_tokens=64,
-        max_batch_tokens=64,
-        threads=1,
-        max_outputs=40,
-    )
+    context = make_context(max_batch_tokens=64, max_outputs=40)
     logits_TV = context.decode([Chunk(0, 0, prompt, 40)])[0].astype(np.float64)
     for position, entry in enumerate(told[0][1:]):
         expected = logits_TV[position] - np.logaddexp.reduce(logits_TV[position])
         assert entry.token_id == prompt[position + 1]
         assert entry.logprob == pytest.approx(expected[entry.token_id], abs=1e-9)
         assert [i for i, _ in entry.top] == np.argsort(-expected)[:3].tolist()
-    context.close()
 
 
 def test_token_ids_are_delivered_once_with_the_end_token(bench, tiny_model):

@@ -5,17 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.engine.context import Chunk, DecodeContext
+from serve.engine.context import Chunk
 from serve.engine.slots import Slots, common_length
 
 
 @pytest.fixture
-def context(tiny_model):
-    context = DecodeContext(
-        tiny_model, num_sequences=5, context_tokens=256, max_batch_tokens=64, threads=1
-    )
-    yield context
-    context.close()
+def context(make_context):
+    return make_context(num_sequences=5, context_tokens=256, max_batch_tokens=64)
 
 
 @pytest.fixture
