@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, select
 
@@ -49,6 +49,7 @@ class Asked:
 
     answer_id: str
     request: ChatRequest
+    """For the variant's model."""
     caller: Caller
     place: Place
     conversation: str
@@ -57,12 +58,12 @@ class Asked:
     created: float
 
     def record(
-        self, model: str, outcome: OutcomeName, completion: ChatCompletion | None = None
+        self, outcome: OutcomeName, completion: ChatCompletion | None = None
     ) -> AnswerRecord:
         """Return the record to store."""
         return AnswerRecord(
             id=self.answer_id,
-            model=model,
+            model=self.request.model or "",
             created=self.created,
             seconds=time.perf_counter() - self.started,
             outcome=outcome,
@@ -135,10 +136,8 @@ class Experiment:
     async def chat(self, request: ChatRequest, caller: Caller) -> ExperimentReply:
         """Pass the request to the user's variant; raises as its backend does."""
         asked = self._asked(request, caller)
-        variant = asked.place.variant
-        given = request.model_copy(update={"model": self.config.model_of(variant)})
         try:
-            reply = await self._backends[variant].chat(given, caller)
+            reply = await self._backends[asked.place.variant].chat(asked.request, caller)
         except CLIENT_ERRORS:
             raise
         except Exception:
@@ -152,6 +151,7 @@ class Experiment:
         variant, is_assigned = self.config.teacher, self.state == "running"
         if is_assigned:
             variant = choose(self._weights, self.salt, self.name, user)
+        request = request.model_copy(update={"model": self.config.model_of(variant)})
         conversation, prompt = self.storage.prompt_hashes(user, request.messages)
         place = Place(
             experiment=self.name,
@@ -166,7 +166,7 @@ class Experiment:
         self, asked: Asked, outcome: OutcomeName, completion: ChatCompletion | None = None
     ) -> None:
         """Record the outcome of an answer, and offer the request to the shadow."""
-        record = asked.record(self.config.model_of(asked.place.variant), outcome, completion)
+        record = asked.record(outcome, completion)
         self._watch(record)
         await self.storage.record(record)
         is_side = asked.place.variant in (self.config.student, self.config.teacher)
@@ -175,7 +175,7 @@ class Experiment:
 
     def note_cancelled(self, asked: Asked) -> None:
         """Record that a client disconnected before its answer was complete."""
-        record = asked.record(self.config.model_of(asked.place.variant), "cancelled")
+        record = asked.record("cancelled")
         self._watch(record)
         self.storage.record_soon(record)
 
@@ -230,30 +230,27 @@ class Experiment:
         request = asked.request.model_copy(
             update={"model": config.model_of(variant), "stream": False}
         )
-        place = Place(self.name, variant, asked.place.user, shares=None, shadow_of=asked.answer_id)
-        shadow = Asked(
+        shadow = replace(
+            asked,
             answer_id=f"shadow-{secrets.token_hex(12)}",
             request=request,
             caller=Caller(asked.caller.key_name, asked.caller.headers),
-            place=place,
-            conversation=asked.conversation,
-            prompt=asked.prompt,
+            place=Place(self.name, variant, asked.place.user, shadow_of=asked.answer_id),
             started=time.perf_counter(),
             created=time.time(),
         )
-        model = config.model_of(variant)
         try:
             async with asyncio.timeout(config.shadow.timeout_seconds):
                 completion = await _whole(self._backends[variant], request, shadow.caller)
         except Exception as error:
-            record = shadow.record(model, "failed")
+            record = shadow.record("failed")
             if isinstance(error, CLIENT_ERRORS):
                 self._metrics.count(record)
             else:
                 self._watch(record)
             self.storage.record_soon(record)
             raise
-        record = shadow.record(model, "whole", completion)
+        record = shadow.record("whole", completion)
         self._watch(record)
         self.storage.record_soon(record)
 
