@@ -133,18 +133,20 @@ def test_a_full_disk_while_the_teacher_answers(tiny_disk, tiny_gguf, tiny_teache
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"What is {n} + 1?"}) + "\n" for n in range(16)))
     server = Server(run_of_gguf(tmp_path / "served", tiny_gguf), tmp_path / "log", key=None)
-    run_dir = tiny_disk(1 << 17) / "run"
+    run_dir = tiny_disk(1 << 16) / "run"
     settings = {
         "prompts.path": path,
         "teacher.model": tiny_teacher_dir,
         "teacher.endpoint.base_url": server.url,
         "teacher.endpoint.model": "student",
+        "sampling.top_logprobs": 20,
     }
     options = [f"--set=generate.{name}={value}" for name, value in settings.items()]
     result = potstill("generate", run_dir, "--preset=small", *options)
     server.stop()
     refused(result, 1, "No space left on device", "hint:")
-    assert not RunDirectory(run_dir).is_finished("conversations")
+    assert RunDirectory(run_dir).is_finished("prompts")
+    assert not RunDirectory(run_dir).is_finished("samples")
 
 
 @pytest.mark.parametrize("spare_bytes", [100 << 20, 260 << 20], ids=["F16", "verification"])
