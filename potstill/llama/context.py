@@ -130,7 +130,7 @@ def measuring_params(context_tokens: int, num_threads: int | None) -> Any:  # no
     """Return the settings of every measurement: float32 keys and values, plain attention.
 
     llama.cpp's defaults round keys and values to float16, and its flash attention sums in an order
-    that depends on batch and number of threads. Neither belongs to the file that is measured.
+    that depends on the batch. Both are properties of a server, not of the file that is measured.
 
     Args:
         num_threads: 0 and None stand for all that this process may use.
