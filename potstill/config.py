@@ -17,6 +17,7 @@ from typing import Any, get_args
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from potstill import former_names
 from potstill.errors import ConfigError
 
 API_KEY_VARIABLE = "POTSTILL_API_KEY"
@@ -66,7 +67,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ConfigError: It is missing or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return former_names.in_configuration(content, str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the configuration cannot be read", where=path, found=error) from error
     except tomllib.TOMLDecodeError as error:
@@ -88,13 +90,14 @@ def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[s
                 where=f"--set {override}",
                 expected="a.b=c, for example --set train.kd.weight=0.5",
             )
-        *parents, key = dotted.strip().split(".")
+        *parents, key = former_names.in_override(dotted, override)
         table = merged
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"{parent!r} is a value, not a table", where=f"--set {override}")
-        table[key] = _parse_value(text.strip())
+        value = {key: _parse_value(text.strip())}
+        table |= former_names.in_configuration(value, f"--set {override}")
     return merged
 
 

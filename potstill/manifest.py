@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
 )
 
+from potstill import former_names
 from potstill.errors import ArtifactError, SchemaVersionError
 from potstill.facts.base import Facts, Record
 from potstill.facts.registry import read_facts
@@ -159,6 +160,7 @@ def read_manifest(directory: Path) -> Manifest:
                 hint=f"{'upgrade potstill, or make' if later else 'make'} the stage again with "
                 "--force",
             )
+        content = former_names.in_artifact(content)
         return Manifest.model_validate(content, context={"where": path})
     except FileNotFoundError as error:
         raise ArtifactError(

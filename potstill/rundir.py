@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from potstill import former_names
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.facts.base import Facts, StageName
 from potstill.files import disk_errors, remove_unfinished, sync_path, write_text_atomically
@@ -314,7 +315,7 @@ class StageSession:
 
 def _read_request(path: Path) -> tuple[dict[str, Any], Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = former_names.in_artifact(json.loads(path.read_text(encoding="utf-8")))
         return dict(found["config"]), found["inputs"]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from potstill import former_names
 from potstill.distributions import (
     SIGNAL_COLUMNS,
     decode,
@@ -194,7 +195,7 @@ def _read_batches(
 ) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            if file.schema_arrow not in schemas:
+            if schema_of(file) not in schemas:
                 raise ArtifactError(
                     "a table has other columns than this version of potstill writes",
                     where=path,
@@ -202,9 +203,10 @@ def _read_batches(
                     found=", ".join(file.schema_arrow.names),
                     hint="make the stage again with --force",
                 )
-            for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            stored = columns and former_names.of_columns(columns, file.schema_arrow.names)
+            for batch in file.iter_batches(BATCH_ROWS, columns=stored):
                 batch.validate(full=True)
-                yield batch
+                yield batch.rename_columns(former_names.columns(batch.schema.names))
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(
             "a table cannot be read",
@@ -213,6 +215,13 @@ def _read_batches(
             found=str(error).splitlines()[0],
             hint="restore the file, or make the stage again with --force",
         ) from error
+
+
+def schema_of(file: pq.ParquetFile) -> pa.Schema:
+    """Return a file's schema with today's names of columns."""
+    schema = file.schema_arrow
+    names = former_names.columns(schema.names)
+    return pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
 
 
 def prompt_to_row(prompt: Prompt) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from potstill import former_names
 from potstill.files import disk_errors, write_text_atomically
 
 
@@ -27,7 +28,9 @@ class JsonCache:
         with disk_errors("reading a stored measurement", path):
             if not path.is_file():
                 return None
-            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            value: dict[str, Any] = former_names.in_artifact(
+                json.loads(path.read_text(encoding="utf-8"))
+            )
             return value
 
     def put(self, name: str, value: dict[str, Any]) -> None:

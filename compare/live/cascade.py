@@ -22,6 +22,7 @@ from compare.measurement.run_files import RunFiles, read_run
 from compare.verdict.results import EQUAL, ScaleName, bounds_in_words
 from potstill.errors import ArtifactError, ConfigError
 from potstill.facts.comparison import ComparisonFacts
+from potstill.former_names import stored_path
 from potstill.llama.context import measuring
 from potstill.progress import track
 from potstill.rundir import RunDirectory
@@ -119,7 +120,7 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     judged = [
         row
-        for row in read_rows(directory / "judgments.parquet", JUDGMENT_SCHEMA)
+        for row in read_rows(stored_path(directory / "judgments.parquet"), JUDGMENT_SCHEMA)
         if row["judge"] == judge and row["control"] is None and row["score"] is not None
     ]
     is_measured = any(row["student_value"] is not None for row in judged)

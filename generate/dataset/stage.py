@@ -40,7 +40,12 @@ from potstill.manifest import Manifest
 from potstill.progress import append_metrics, track
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Split
-from potstill.tables import conversation_paths, conversations_from_batch, read_conversation_batches
+from potstill.tables import (
+    conversation_paths,
+    conversations_from_batch,
+    read_conversation_batches,
+    schema_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +124,8 @@ def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Foun
     took to sample.
     """
     curator, detector, found = ConversationCurator(config.curation), Detector(), _Found()
-    schema = pq.read_schema(parts[0])
+    with pq.ParquetFile(parts[0]) as first:
+        schema = schema_of(first)
     with ExitStack() as stack, track("filtering conversations", len(parts), "parts") as progress:
         files: dict[str, _RowGroups] = {
             split: stack.enter_context(_RowGroups(directory, f"{split}-{{:05d}}.parquet", schema))

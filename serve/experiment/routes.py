@@ -17,6 +17,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from sqlalchemy import Connection, insert
 
+from potstill import former_names
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
 from serve.experiment.backend import Experiment
@@ -184,6 +185,7 @@ async def list_pairs(
     }
 
 
+@router.post(former_names.JUDGMENTS_PATH, include_in_schema=False)
 @router.post("/v1/experiments/{name}/judgments")
 async def judge(
     experiment: RequestExperiment, live: RequestTraffic, body: JudgmentsRequest

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
+from potstill import former_names
 from serve.wire.shared import JsonObject, Many, Received, Text
 
 MAX_COMMENT_CHARACTERS = 10_000
@@ -65,6 +66,11 @@ class JudgmentsRequest(Received):
     is_valid: bool
     """Whether the judge passed its assay."""
     judgments: Annotated[Many[JudgmentEntry], Field(max_length=MAX_JUDGMENTS)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, body: object) -> object:
+        return former_names.in_artifact(body)
 
 
 class Accepted(TypedDict):

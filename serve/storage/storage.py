@@ -28,13 +28,16 @@ from sqlalchemy import (
     Table,
     create_engine,
     event,
+    inspect,
     make_url,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from potstill import former_names
 from potstill.errors import ArtifactError, ConfigError, SchemaVersionError
 from serve.storage import tables
 from serve.storage.config import StorageConfig
@@ -74,6 +77,7 @@ class Storage:
         self._engine = _engine(url)
         try:
             with self._engine.begin() as connection:
+                _rename_former_tables(connection)
                 tables.metadata.create_all(connection)
                 self.salt = _enroll(connection)
         except SQLAlchemyError as error:
@@ -257,6 +261,14 @@ def _engine(url: URL) -> Engine:
         connection.execute("PRAGMA secure_delete = ON")
 
     return engine
+
+
+def _rename_former_tables(connection: Connection) -> None:
+    """Give tables of an earlier potstill today's names."""
+    names = inspect(connection).get_table_names()
+    for former, name in former_names.TABLES.items():
+        if former in names and name not in names:
+            connection.execute(text(f"ALTER TABLE {former} RENAME TO {name}"))
 
 
 def _enroll(connection: Connection) -> str:
