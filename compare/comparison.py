@@ -5,6 +5,7 @@ In: the run's files, the measurements and the verdict. Out: `Report`, and the sa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,7 @@ from potstill.facts.gguf import GgufFile
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import StudentFacts
 from potstill.files import disk_errors
+from potstill.former_names import in_artifact
 from potstill.schema import Conversation, Value
 
 OWN_TOKENS_NOTE = (
@@ -121,9 +123,11 @@ def read_report(path: Path) -> Report:
         ArtifactError: It cannot be read, or another version of potstill wrote it.
     """
     with disk_errors("reading the report", path):
-        text = path.read_text(encoding="utf-8")
+        content = in_artifact(json.loads(path.read_text(encoding="utf-8")))
+    for judge in content["verdict"]["judges"]:
+        judge["checks"] = [_upgraded(check) for check in judge["checks"]]
     try:
-        return Report.model_validate_json(text)
+        return Report.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise ArtifactError(
@@ -132,6 +136,15 @@ def read_report(path: Path) -> Report:
             found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             hint="compare again with --force",
         ) from error
+
+
+def _upgraded(check: dict[str, Any]) -> dict[str, Any]:
+    """Return a judge's check; earlier versions wrote its relation at the end of `detail`."""
+    if "relation" in check:
+        return check
+    detail, _, relation = check["detail"].rpartition(", ")
+    kept = {name: value for name, value in check.items() if name != "passed"}
+    return kept | {"detail": detail, "relation": relation}
 
 
 def build_report(

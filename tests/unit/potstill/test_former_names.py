@@ -83,11 +83,10 @@ def former_run(tmp_path) -> RunDirectory:
     measured = evaluation(quantized_plain=fidelity(2.0), quantized_aware=fidelity(1.0))
     session.finish(facts=student_facts(evaluation=measured))
     path = run_directory.stage_dir("student") / MANIFEST_NAME
-    content = british(json.loads(path.read_text()))
-    del content["facts"]["version"]
-    assert "quantisation_aware" in content["config"]
-    assert "quantised_plain" in content["facts"]["evaluation"]
-    path.write_text(json.dumps(content))
+    text = json.dumps(british(json.loads(path.read_text())))
+    assert '"quantised_plain"' in text
+    assert text.count('"version": 1') == 1
+    path.write_text(text.replace('"version": 1, ', ""))
     return run_directory
 
 
