@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from compare.comparison import Report, read_report
@@ -132,3 +134,24 @@ def test_a_report_of_another_version_is_refused(report, tmp_path):
     path.write_text(report.model_dump_json().replace('"num_prompts"', '"number_of_prompts"'))
     with pytest.raises(ArtifactError, match="another version"):
         read_report(path)
+
+
+def test_checks_of_an_earlier_version_are_read(report, tmp_path):
+    path = tmp_path / "report.json"
+    content = json.loads(report.model_dump_json())
+    judge = {"name": "a", "kind": "llm", "claim": "quality", "decides": True, "reason": "?"}
+    described = "share of readings that call identical answers equal, at least"
+    check = {"name": "readable", "passed": False, "value": 0.0, "limit": 0.8, "detail": described}
+    kept = {
+        "model": None,
+        "estimate": None,
+        "outcome": "INVALID_JUDGE",
+        "checks": [check],
+        "controls": [],
+    }
+    content["verdict"]["judges"] = [judge | kept]
+    path.write_text(json.dumps(content))
+    (found,) = read_report(path).verdict.judges[0].checks
+    assert found.relation == "at least"
+    assert found.detail == "share of readings that call identical answers equal"
+    assert found.passed is False
