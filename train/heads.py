@@ -9,20 +9,16 @@ Shape legend: B rows, L length, T labeled tokens, N tokens, D width, V vocabular
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from potstill.errors import TrainingError
 from train.data.batches import is_labeled
 
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
 """What families call the factor of their logits: Cohere, Muse Glimmer, Falcon-H1."""
-HEAD_TOLERANCE = 1e-3
-"""Largest difference between a model's logits and its head's, relative to the largest logit."""
 
 
 @dataclass(frozen=True)
@@ -89,30 +85,6 @@ def labeled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # no
     hidden_BLD = model.base_model(**inputs, use_cache=False).last_hidden_state
     predicting: Tensor = hidden_BLD[:, :-1][is_labeled(batch)]
     return predicting
-
-
-@torch.no_grad()
-def refuse_unknown_head(model: Any, checkpoint_dir: Path) -> None:  # noqa: ANN401
-    """Make sure that `output_head` gives the logits that the model itself computes.
-
-    Raises:
-        TrainingError: The model does something else between its hidden states and its logits.
-    """
-    training = model.training
-    model.eval()
-    input_ids = torch.tensor([[0, 1]], device=model.device)
-    expected = model(input_ids=input_ids, use_cache=False).logits[0].float()
-    hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[0]
-    model.train(training)
-    difference = float((output_head(model).logits(hidden) - expected).abs().max())
-    if not difference <= HEAD_TOLERANCE * float(expected.abs().max()):
-        raise TrainingError(
-            "the model does something to its logits that the losses do not know",
-            where=checkpoint_dir / "config.json",
-            expected="bias, logit scale and soft-cap as settings that are known, and no more",
-            found=f"{model.config.model_type}: logits differ by {difference:.3g}",
-            hint="take a checkpoint of another family",
-        )
 
 
 def _whole(parameter: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ of them writes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from train.arguments import offline_arguments
 from train.callbacks import ProgressCallback
 from train.data.batches import Collator, PackedCollator
 from train.data.cache import open_split
-from train.data.packing import pack_split, refuse_mixed_rows
+from train.data.packing import pack_split
 from train.evaluation.held_out import HeldOut, without_adapters
 from train.job import Job, Outcome, Phase, PhaseFiles, phases_of, read_job, write_json
 from train.losses import mix_of
@@ -34,6 +36,7 @@ from train.quantization_aware.training import (
 )
 from train.states import load_trained, newest_whole_state
 from train.students.adapters import adapter_config, merge_adapters
+from train.students.checks import refuse_mixed_rows
 from train.students.plan import build_student, freeze
 from train.trainer import DistillationTrainer, compile_layers
 
@@ -51,7 +54,8 @@ def train(scratch_dir: Path, phase: Phase) -> None:
     steps_before = sum(PhaseFiles(scratch_dir, one).require_outcome().steps for one in before)
     model = _student_after(job, scratch_dir, before, phase)
     if phase == "on_policy":
-        from train.on_policy.trainers import on_policy_trainer  # imports much
+        with absent("vllm"):
+            from train.on_policy.trainers import on_policy_trainer
 
         trainer: Any = on_policy_trainer(job, model, scratch_dir, files.states_dir)
     else:
@@ -75,6 +79,23 @@ def train(scratch_dir: Path, phase: Phase) -> None:
                 "or set train.gradient_checkpointing; then run again with --force",
             ) from error
     _finish(trainer, files)
+
+
+@contextmanager
+def absent(package: str) -> Iterator[None]:
+    """Let imports in the block find a package missing, unless it is imported already.
+
+    TRL 1.16 imports vLLM wherever it is installed, for a mode that is not used here. The import
+    takes seconds and changes threads and allocators.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def trainable_student(job: Job, phase: Phase = "offline") -> Any:  # noqa: ANN401

@@ -29,6 +29,7 @@ torch.set_num_threads(1)
 if int(max_file_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(max_file_bytes), -1))
 run(TrainConfig.model_validate_json(config), RunDirectory(Path(root)))
+assert "vllm" not in sys.modules, "TRL has imported vLLM"
 """
 
 

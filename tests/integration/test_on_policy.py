@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,12 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from potstill.facts.shared import Fidelity
 from train.config import TrainConfig
-from train.on_policy.trainers import GOLDTrainer
+from train.phases import absent
 from train.stage import run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-gold_trainer = sys.modules[GOLDTrainer.__module__]
 SETTINGS = {
     "student": {"num_layers": 3},
     "dtype": "float32",
@@ -96,6 +94,9 @@ def test_a_student_with_other_tokens_is_corrected_by_gold(
     def record(tokenizer, prompts, answers, **options):
         read.extend(tokenizer(prompts)["input_ids"])
         return build(tokenizer, prompts, answers, **options)
+
+    with absent("vllm"):
+        from trl.experimental.gold import gold_trainer
 
     build = gold_trainer.build_teacher_inputs_from_texts
     monkeypatch.setattr(gold_trainer, "build_teacher_inputs_from_texts", record)

@@ -23,7 +23,6 @@ from train.data.batches import Collator
 from train.data.cache import ReadBatches, load_split, stored_batches
 from train.data.retokenize import Retokenizer
 from train.data.signal_checks import refuse_other_signal
-from train.students.checkpoints import refuse_other_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     facts = run_directory.facts(ConversationsFacts)
     refuse_other_signal(config.kd, facts, conversations_dir)
     teacher_dir = find_checkpoint(facts.teacher.path)
-    refuse_other_tokenizer(teacher_dir, facts.tokenizer_sha256)
+    _refuse_other_tokenizer(teacher_dir, facts.tokenizer_sha256)
     if config.student.checkpoint is None:
         refuse_other_checkpoint(teacher_dir, facts.teacher.fingerprint)
     tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
@@ -77,6 +76,24 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     )
     collator = Collator(config.max_length, 0)
     return Data(facts, teacher_dir, tokenizer_dir, tokenizer, train, validation, test, collator)
+
+
+def _refuse_other_tokenizer(checkpoint_dir: Path, expected_sha256: str) -> None:
+    """Make sure that a checkpoint shares the tokenizer the conversations were made with.
+
+    Raises:
+        ManifestMismatchError: It has another one.
+        ArtifactError: It has none that can be read.
+    """
+    found = tokenizer_sha256(checkpoint_dir)
+    if found != expected_sha256:
+        raise ManifestMismatchError(
+            "the checkpoint has another tokenizer than the conversations",
+            where=checkpoint_dir,
+            expected=f"tokenizer_sha256 {expected_sha256} (conversations)",
+            found=f"tokenizer_sha256 {found}",
+            hint="use a student of the teacher's family, or make the conversations again",
+        )
 
 
 def _refuse_other_template(template: str | None, expected: str, teacher_dir: Path) -> None:

@@ -9,8 +9,6 @@ least probable tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -24,6 +22,7 @@ from potstill.fidelity import FidelityMeter
 from potstill.progress import track
 from train.data.batches import Collator, is_labeled, labeled_token_ids
 from train.heads import Head, labeled_hidden_states, output_head
+from train.students.checks import evaluating
 
 CHUNK_TOKENS = 256
 """Tokens whose logits exist at once."""
@@ -68,18 +67,6 @@ def measure_fidelity(
             _add(meter, batch, _student_rows(head, hidden_TD, on_device))
             progress.advance(len(rows))
     return meter.result()
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401  (untyped library)
-    """Put a model into evaluation mode for the block, and each of its modules back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _student_rows(head: Head, hidden_TD: Tensor, batch: dict[str, Tensor]) -> StudentRows:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from potstill.files import disk_errors
-from train.evaluation.fidelity import evaluating
+from train.students.checks import evaluating
 
 
 def write_generations(

@@ -1,7 +1,8 @@
 """TRL's two trainers that let the student answer, as this stage uses them.
 
 In: a student, the teacher's checkpoint and prompts. Out: DistillationTrainer where both have the
-same tokens, GOLDTrainer where they have not, ready to train. Knows nothing of run directories.
+same tokens, GOLDTrainer where they have not, ready to train. Import this module with vLLM hidden
+(`train.phases.absent`), or TRL imports it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import datasets
 from transformers import AutoTokenizer, PrinterCallback
+from trl import DistillationConfig, DistillationTrainer
+from trl.experimental.gold import GOLDConfig, GOLDTrainer
 
 from train.arguments import on_one_device
 from train.data.cache import open_split
@@ -23,12 +25,6 @@ from train.on_policy.prompts import PromptCollator, draw_prompts, teacher_prompt
 from train.on_policy.vocabulary import fit_vocabulary
 from train.states import TrainedStates
 from train.students.checkpoints import load_model
-
-# TRL 1.16 imports vLLM wherever it is installed, for a mode that is not used here: it would take
-# longer than many a training, and change threads and allocators.
-with patch("trl.import_utils.is_vllm_available", return_value=False):
-    from trl import DistillationConfig, DistillationTrainer
-    from trl.experimental.gold import GOLDConfig, GOLDTrainer
 
 
 class OnPolicyTrainer(MeasuresHeldOut, TrainedStates, DistillationTrainer):  # type: ignore[misc]

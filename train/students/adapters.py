@@ -11,7 +11,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel
 
 from train.config import LoRAConfig
-from train.students.checkpoints import logits_of, refuse_other_logits
+from train.students.checks import logits_of, refuse_other_logits
 
 
 def adapter_config(config: LoRAConfig) -> LoraConfig:

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from potstill.chat import tokenizer_sha256
-from potstill.errors import ManifestMismatchError, TrainingError
+from potstill.errors import TrainingError
 from potstill.files import disk_errors
-from train.heads import refuse_unknown_head
+from train.students.checks import logits_of, refuse_other_logits, refuse_unknown_head
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -28,27 +26,6 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
-LOGITS_TOLERANCE = 1e-4
-"""Largest difference between logits that should agree, as a share of the largest of them. Merging
-adapters of SmolLM2-135M in float32 leaves a share of 7e-6 at most; a wrong merge one near 1."""
-
-
-def refuse_other_tokenizer(checkpoint_dir: Path, expected_sha256: str) -> None:
-    """Make sure that a checkpoint shares the tokenizer the conversations were made with.
-
-    Raises:
-        ManifestMismatchError: It has another one.
-        ArtifactError: It has none that can be read.
-    """
-    found = tokenizer_sha256(checkpoint_dir)
-    if found != expected_sha256:
-        raise ManifestMismatchError(
-            "the checkpoint has another tokenizer than the conversations",
-            where=checkpoint_dir,
-            expected=f"tokenizer_sha256 {expected_sha256} (conversations)",
-            found=f"tokenizer_sha256 {found}",
-            hint="use a student of the teacher's family, or make the conversations again",
-        )
 
 
 def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (untyped library)
@@ -132,32 +109,3 @@ def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  #
         directory,
     )
     return reloaded
-
-
-@torch.no_grad()
-def logits_of(model: Any, token_ids: list[int]) -> Tensor:  # noqa: ANN401
-    """Return the logits [L, V] that a model gives to a text, in float32."""
-    input_ids = torch.tensor([token_ids], device=model.device)
-    logits_LV: Tensor = model.eval()(input_ids=input_ids, use_cache=False).logits[0]
-    return logits_LV.float()
-
-
-def refuse_other_logits(found_LV: Tensor, expected_LV: Tensor, what: str, where: object) -> None:
-    """Make sure that two models which should be the same give the same logits.
-
-    Args:
-        what: What it means when they do not.
-        where: What is at fault then.
-
-    Raises:
-        TrainingError: They differ by more than LOGITS_TOLERANCE.
-    """
-    difference = float((found_LV - expected_LV).abs().max())
-    largest = float(expected_LV.abs().max())
-    if not difference <= LOGITS_TOLERANCE * largest:
-        raise TrainingError(
-            what,
-            where=where,
-            expected=f"logits within {LOGITS_TOLERANCE * largest:.2g}",
-            found=f"a difference of {difference:.2g}",
-        )

@@ -20,9 +20,10 @@ from transformers import (
 from potstill.errors import TrainingError
 from train.config import KDConfig
 from train.data.batches import IGNORED_LABEL
-from train.heads import Head, labeled_hidden_states, output_head, refuse_unknown_head
+from train.heads import Head, labeled_hidden_states, output_head
 from train.losses import mix_of
 from train.losses.chunked import Targets, distillation_loss
+from train.students.checks import refuse_unknown_head
 
 V = 64
 SIZES = {

@@ -15,8 +15,8 @@ from train.data.packing import (
     best_fit_decreasing,
     pack,
     pack_split,
-    refuse_mixed_rows,
 )
+from train.students.checks import refuse_mixed_rows
 
 
 def members(bins):

@@ -11,7 +11,8 @@ from potstill.fidelity import FidelityMeter
 from train.data.batches import Collator
 from train.data.cache import load_split
 from train.evaluation import fidelity
-from train.evaluation.fidelity import evaluating, measure_fidelity
+from train.evaluation.fidelity import measure_fidelity
+from train.students.checks import evaluating
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

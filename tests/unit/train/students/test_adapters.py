@@ -7,7 +7,8 @@ from peft import PeftModel, get_peft_model
 from potstill.errors import TrainingError
 from train.config import LoRAConfig
 from train.students.adapters import adapter_config, merge_adapters
-from train.students.checkpoints import load_model, logits_of
+from train.students.checkpoints import load_model
+from train.students.checks import logits_of
 
 TOKEN_IDS = [1, 70, 800, 9, 1000]
 VARIANTS = [{}, {"use_rslora": True}, {"use_dora": True}, {"use_rslora": True, "use_dora": True}]

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from potstill.errors import TrainingError
-from train.students.checkpoints import load_model, logits_of, reload_student, save_student
+from train.students.checkpoints import load_model, reload_student, save_student
+from train.students.checks import logits_of
 
 TOKEN_IDS = [1, 70, 800, 9, 1000]
 
