@@ -6,6 +6,7 @@ files only; loads no model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from generate.config import GenerateConfig
@@ -17,12 +18,19 @@ from generate.teachers.embedded import EMBEDDED_TEACHER, embedded_shape
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 
-SHARE_OF_PEAK = 0.95
+SHARE_OF_PEAK = 0.8
+"""Of what training an MLP reaches in the same precision."""
 FIXED_SECONDS = 70.0
 WRITTEN_PROMPT_TOKENS = 30
 """Mean length of what SmolLM2 writes."""
 TEMPLATE_TOKENS = 35
-"""Chat template and system prompt around a prompt."""
+"""Chat template and its system prompt around a prompt; the same for all prompts."""
+CACHED_BLOCK_TOKENS = 32
+"""vLLM keeps beginnings of prompts in whole blocks, on a CPU of so many tokens."""
+WEIGHT_BYTES = 2.0
+"""Of a weight as vLLM reads it, for each step in which it decodes."""
+LOGIT_BYTES = 40.0
+"""Moved for each logit of a sampled token: softmax, draw, and search for the most probable."""
 CHARACTERS_PER_TOKEN = 4.5
 COMPLETION_SHARE = 0.8
 """Mean length of a completion, of `max_tokens`."""
@@ -46,8 +54,7 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
         ArtifactError: A file is damaged.
     """
     shape = _teacher_shape(config)
-    num_prompts, prompt_tokens, written = _prompts(config)
-    prompt_tokens += TEMPLATE_TOKENS
+    num_prompts, prompt_tokens, shared_tokens, written = _prompts(config)
     turns, sampling = config.turns, config.sampling
     num_turns = {
         "simulate": (turns.min_turns + turns.max_turns) / 2,
@@ -55,7 +62,10 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
     }.get(turns.kind, 1.0)
     completion_tokens = num_turns * COMPLETION_SHARE * sampling.max_tokens
     num_sampled = num_prompts * turns.num_sampled
-    tokens = written + num_sampled * (prompt_tokens + completion_tokens)
+    cached_tokens = shared_tokens // CACHED_BLOCK_TOKENS * CACHED_BLOCK_TOKENS
+    read_tokens = cached_tokens + num_prompts * (prompt_tokens - cached_tokens)
+    decoded_tokens = num_sampled * completion_tokens
+    tokens = written + read_tokens + decoded_tokens
     entries = float(sampling.top_logprobs)
     if sampling.min_probability >= STORED_FROM:
         entries = min(entries, STORED_LOGPROBS)
@@ -66,7 +76,8 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
     cost = Estimate(
         stage="generate",
         tokens=tokens,
-        flops=0.0 if served else 2.0 * shape.num_parameters * tokens,
+        fast_flops=0.0 if served else 2.0 * shape.num_parameters * tokens,
+        moved_bytes=0.0 if served else _decoding_bytes(config, shape, num_sampled, decoded_tokens),
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
         disk_bytes=COPIES * BYTES_PER_LOGPROB * entries * num_stored,
@@ -79,33 +90,59 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
         num_conversations=num_conversations,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
+        shared_tokens=shared_tokens,
         test_share=config.prompts.test_share,
     )
 
 
-def _prompts(config: GenerateConfig) -> tuple[int, float, float]:
-    """Return the number of prompts, their mean length, and the tokens it takes to write them."""
+def _decoding_bytes(
+    config: GenerateConfig, shape: ModelShape, num_sampled: float, decoded_tokens: float
+) -> float:
+    num_at_once = max(1.0, min(config.engine.max_num_seqs, num_sampled))
+    weights = WEIGHT_BYTES * shape.num_parameters * decoded_tokens / num_at_once
+    return weights + LOGIT_BYTES * shape.vocab_size * decoded_tokens
+
+
+def _prompts(config: GenerateConfig) -> tuple[int, float, float, float]:
+    """Return how many prompts there are, and tokens.
+
+    The tokens are the mean length of a rendered prompt, the beginning that all have in common, and
+    what it takes to write prompts.
+    """
     sources, last_role = config.prompts.all_sources, LAST_ROLES[config.turns.kind]
     read = [source for source in sources if source.kind is None]
     written_share = 1.0 - sum(source.weight for source in read) / sum(
         source.weight for source in sources
     )
-    lengths: list[float] = []
+    texts: list[str] = []
     for source in read:
         few = islice(read_source(source, last_role=last_role), READ_PROMPTS)
-        lengths += [_characters(prompt) / CHARACTERS_PER_TOKEN for prompt in few]
+        texts += map(_text, few)
     num_prompts = config.prompts.num_prompts
-    if len(lengths) < READ_PROMPTS and not written_share:
-        num_prompts = min(num_prompts, len(lengths))
+    if len(texts) < READ_PROMPTS and not written_share:
+        num_prompts = min(num_prompts, len(texts))
     num_written = written_share * num_prompts
     written = ATTEMPTS_PER_PROMPT * num_written * (WRITTEN_PROMPT_TOKENS + TEMPLATE_TOKENS)
-    read_tokens = sum(lengths) / len(lengths) if lengths else 0.0
-    mean = written_share * WRITTEN_PROMPT_TOKENS + (1.0 - written_share) * read_tokens
-    return num_prompts, mean, written
+    num_characters = sum(map(len, texts)) / len(texts) if texts else 0.0
+    mean = written_share * WRITTEN_PROMPT_TOKENS
+    mean += (1.0 - written_share) * num_characters / CHARACTERS_PER_TOKEN
+    num_common = 0 if written_share else _num_common(texts)
+    shared = TEMPLATE_TOKENS + num_common / CHARACTERS_PER_TOKEN
+    return num_prompts, TEMPLATE_TOKENS + mean, shared, written
 
 
-def _characters(prompt: RawPrompt) -> int:
-    return sum(len(message.content) for message in prompt.messages)
+def _num_common(texts: Sequence[str]) -> int:
+    """Return the number of characters with which all of several texts begin."""
+    if len(texts) < 2:
+        return 0
+    first, last = min(texts), max(texts)
+    unlike = (index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return next(unlike, len(first))
+
+
+def _text(prompt: RawPrompt) -> str:
+    """Return what stands in a rendered prompt, but for the template's own words."""
+    return (prompt.tools or "") + "".join(message.content for message in prompt.messages)
 
 
 def _teacher_shape(config: GenerateConfig) -> ModelShape:

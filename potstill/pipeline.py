@@ -29,7 +29,7 @@ from potstill.errors import ConfigError, PotstillError
 from potstill.facts.base import StageName
 from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
-from potstill.plan import Estimate, Workload, machine_speed, plan_table
+from potstill.plan import Estimate, Workload, measure_machine, plan_table
 from potstill.processes import child_process
 from potstill.rundir import RunDirectory
 
@@ -194,7 +194,7 @@ def run_pipeline(
     """
     tables = resolve(choice, run_directory)
     with suppress(ConfigError):  # A model that is not on this machine yet cannot be judged.
-        _estimate(tables)
+        estimate(tables)
     if force:
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
@@ -222,23 +222,31 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
     Raises:
         PotstillError: The configuration or a file that it names cannot be used.
     """
-    estimates = _estimate(resolve(choice, run_directory))
+    estimates, workload = estimate(resolve(choice, run_directory))
     finished = [
         stage.name
         for stage in PIPELINE
         if not force and all(map(run_directory.is_finished, stage.makes))
     ]
-    return plan_table(estimates, finished, machine_speed())
+    return plan_table(estimates, finished, measure_machine(workload.teacher))
 
 
-def _estimate(tables: dict[str, Table]) -> list[Estimate]:
-    """Estimate each stage; what a late one cannot work with is refused here already."""
-    workload: Workload | None = None
-    estimates = []
-    for stage in PIPELINE:
+def estimate(tables: dict[str, Table]) -> tuple[list[Estimate], Workload]:
+    """Estimate each stage; what a late one cannot work with is refused here already.
+
+    Returns:
+        The stages' estimates, and what they work on.
+
+    Raises:
+        PotstillError: A setting or a file that it names cannot be used.
+    """
+    first, *others = PIPELINE
+    cost, workload = first.estimate(tables[first.name], None)
+    estimates = [cost]
+    for stage in others:
         cost, workload = stage.estimate(tables[stage.name], workload)
         estimates.append(cost)
-    return estimates
+    return estimates, workload
 
 
 def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:

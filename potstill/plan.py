@@ -1,23 +1,38 @@
 """What a run will cost, before it starts: tokens, minutes, disk and memory of each stage.
 
-In: the estimates of the stages' rooms. Out: a rich table. The time comes from counting floating-
-point operations and from how fast this machine multiplies matrices now; expect it within a factor
-of two. Knows nothing of how a stage counts.
+In: the estimates of the stages' rooms, and how fast this machine was measured to be. Out: a rich
+table. docs/training.md compares estimated with measured times.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from rich.table import Table
 
 from potstill.checkpoints import ModelShape
+from potstill.workers import Worker
 
-PROBE_SIZE = 1024
-NUM_PROBES = 5
+PROBE = "train.speed:probe"
+"""The service that measures this machine, in a child process because it needs torch."""
+PROBE_SECONDS = 120.0
+"""How long it may take, on a machine that is busy."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine was measured to do, see `train.speed`."""
+
+    fast_flops: float
+    """Floating-point operations per second when an MLP is trained in bfloat16, or in float32 where
+    the processor does not multiply bfloat16 natively."""
+    float32_flops: float
+    """The same in float32 in any case."""
+    bytes_per_second: float
+    """Memory bandwidth, of reading and writing together."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,8 @@ class Workload:
     """Mean length of a rendered prompt."""
     completion_tokens: float = 0.0
     """Mean length of a completion."""
+    shared_tokens: float = 0.0
+    """The beginning that all prompts have in common, such as a system prompt."""
     test_share: float = 0.0
     num_files: int = 0
     """GGUF files."""
@@ -42,39 +59,49 @@ class Estimate:
 
     stage: str
     tokens: float
-    """Tokens that go through a model."""
-    flops: float
-    """Floating-point operations."""
+    """Tokens that a model computes; what an engine has cached is not computed again."""
     share_of_peak: float
-    """Operations per second over those of a float32 matrix product, as measured in the demo."""
+    """Operations per second over those that `Machine` has."""
     fixed_seconds: float
     """Loading, saving and checking."""
     disk_bytes: float
     memory_bytes: float
+    fast_flops: float = 0.0
+    """Floating-point operations in bfloat16, where the processor multiplies it natively."""
+    float32_flops: float = 0.0
+    moved_bytes: float = 0.0
+    """Read from memory and written to it where that bounds the time: weights, for each token that
+    is decoded, and what an optimizer step touches."""
+
+    def seconds(self, machine: Machine) -> float:
+        """Return how long the stage will take."""
+        computing = self.fast_flops / machine.fast_flops
+        computing += self.float32_flops / machine.float32_flops
+        moving = self.moved_bytes / machine.bytes_per_second
+        return self.fixed_seconds + computing / self.share_of_peak + moving
 
 
-def matmul_flops_per_second() -> float:
-    """Time products of float32 matrices with all CPUs and return the best of a few."""
-    import numpy as np  # which most commands can do without
+def measure_machine(model: ModelShape) -> Machine | None:
+    """Measure this machine for a few seconds, at the sizes of a model's matrices.
 
-    random = np.random.default_rng(0)
-    left = random.random((PROBE_SIZE, PROBE_SIZE), dtype=np.float32)
-    seconds = []
-    for _ in range(NUM_PROBES):
-        started = time.perf_counter()
-        left @ left.T
-        seconds.append(time.perf_counter() - started)
-    return 2.0 * PROBE_SIZE**3 / min(seconds)
+    Returns:
+        None with a GPU, for which the stages' shares of the peak are not known, or without torch.
+    """
+    if shutil.which("nvidia-smi") or find_spec("torch") is None:
+        return None
+    neurons = model.intermediate_size or 4 * model.hidden_size
+    with Worker(PROBE, model.hidden_size, neurons) as worker:
+        return Machine(**worker.ask_json({}, PROBE_SECONDS))
 
 
 def plan_table(
-    estimates: Iterable[Estimate], finished: Iterable[str], speed: float | None
+    estimates: Iterable[Estimate], finished: Iterable[str], machine: Machine | None
 ) -> Table:
     """Lay the estimates out.
 
     Args:
         finished: Stages that have a result already and will be skipped.
-        speed: Floating-point operations per second of this machine; None leaves the minutes out.
+        machine: None leaves the minutes out.
     """
     table = Table(title="what the run will cost, estimated", show_edge=False)
     for heading in ("stage", "tokens", "minutes", "disk", "memory"):
@@ -88,7 +115,7 @@ def plan_table(
         table.add_row(
             row.stage,
             f"{row.tokens:,.0f}",
-            "-" if speed is None else f"{_minutes(row, speed):.1f}",
+            _minutes([row], machine),
             _gigabytes(row.disk_bytes),
             _gigabytes(row.memory_bytes),
         )
@@ -97,20 +124,17 @@ def plan_table(
         table.add_row(
             "in all",
             "",
-            "-" if speed is None else f"{sum(_minutes(row, speed) for row in rows):.1f}",
+            _minutes(rows, machine),
             _gigabytes(sum(row.disk_bytes for row in rows)),
             _gigabytes(max(row.memory_bytes for row in rows)),
         )
     return table
 
 
-def machine_speed() -> float | None:
-    """Return what `plan_table` wants: None on a machine with a GPU, where the CPU says nothing."""
-    return None if shutil.which("nvidia-smi") else matmul_flops_per_second()
-
-
-def _minutes(row: Estimate, speed: float) -> float:
-    return (row.fixed_seconds + row.flops / (speed * row.share_of_peak)) / 60
+def _minutes(rows: Iterable[Estimate], machine: Machine | None) -> str:
+    if machine is None:
+        return "-"
+    return f"{sum(row.seconds(machine) for row in rows) / 60:.1f}"
 
 
 def _gigabytes(num_bytes: float) -> str:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from generate import estimate as module
@@ -27,8 +29,12 @@ def test_ten_questions_take_their_tokens_and_the_answers(estimated, question_pat
     assert workload.test_share == 0.2
     assert workload.teacher == workload.student == SHAPE
     assert cost.stage == "generate"
-    assert cost.tokens == pytest.approx(10 * (prompt_tokens + 48))
-    assert cost.flops == 2.0 * SHAPE.num_parameters * cost.tokens
+    cached = module.CACHED_BLOCK_TOKENS  # of the template's own words
+    assert cost.tokens == pytest.approx(cached + 10 * (prompt_tokens - cached + 48))
+    assert cost.fast_flops == 2.0 * SHAPE.num_parameters * cost.tokens
+    logits = 10 * 48 * SHAPE.vocab_size
+    weights = 48 * SHAPE.num_parameters
+    assert cost.moved_bytes == module.LOGIT_BYTES * logits + module.WEIGHT_BYTES * weights
     assert cost.disk_bytes == 10 * 48 * 2 * 1.9 * 4
 
 
@@ -49,7 +55,25 @@ def test_written_prompts_cost_tokens_too(estimated):
     assert workload.num_conversations == 100
     assert workload.prompt_tokens == attempt
     written = ATTEMPTS_PER_PROMPT * 100 * attempt
-    assert cost.tokens == pytest.approx(written + 100 * (attempt + 48))
+    cached = module.CACHED_BLOCK_TOKENS
+    assert cost.tokens == pytest.approx(written + cached + 100 * (attempt - cached + 48))
+
+
+def test_a_system_prompt_that_all_prompts_have_is_computed_once(estimated, tmp_path):
+    system = {"role": "system", "content": "You are a bank's assistant. " * 100}
+
+    def cost_of(name, *first):
+        path = tmp_path / name
+        rows = [[*first, {"role": "user", "content": f"{n} items?"}] for n in range(1, 9)]
+        path.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+        return estimated(prompts={"path": str(path)})
+
+    alone, without = cost_of("alone.jsonl")
+    shared, workload = cost_of("shared.jsonl", system)
+    num_tokens = len(system["content"]) / module.CHARACTERS_PER_TOKEN
+    assert workload.prompt_tokens - without.prompt_tokens == pytest.approx(num_tokens)
+    assert workload.shared_tokens - without.shared_tokens == pytest.approx(num_tokens)
+    assert 0 < shared.tokens - alone.tokens < 1.5 * num_tokens
 
 
 def test_written_and_read_prompts_count_by_weight(estimated, question_path):
@@ -72,8 +96,9 @@ def test_several_answers_and_turns(estimated, turns, num_conversations, answers_
     cost, workload = estimated(turns=turns)
     assert workload.num_conversations == num_conversations
     assert workload.completion_tokens == pytest.approx(48 * answers_each)
-    each = workload.prompt_tokens + workload.completion_tokens
-    assert cost.tokens == pytest.approx(sampled * each)
+    cached = module.CACHED_BLOCK_TOKENS
+    read = cached + 10 * (workload.prompt_tokens - cached)
+    assert cost.tokens == pytest.approx(read + sampled * workload.completion_tokens)
 
 
 def test_what_is_improbable_takes_no_disk(estimated):
@@ -94,7 +119,7 @@ def test_memory_counts_every_copy_of_this_machine(estimated):
 def test_a_served_teacher_costs_this_machine_nothing(estimated):
     endpoint = {"base_url": "http://localhost:1/v1", "model": "m", "tokenizer": "t"}
     cost, _ = estimated(teacher={"endpoint": endpoint})
-    assert cost.flops == 0.0
+    assert cost.fast_flops == cost.moved_bytes == 0.0
     assert cost.tokens > 0
     assert cost.memory_bytes == module.PROCESS_BYTES
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from peft import get_peft_model
 
@@ -74,8 +76,14 @@ def test_trained_tokens_cost_three_passes_and_frozen_ones_two():
     measured = 2 * 64 * 200
     assert frozen.tokens == pytest.approx(900 * 200 + measured)
     total, layers = workload.student.num_parameters, workload.student.layer_parameters
-    assert frozen.flops == pytest.approx((4 * total + 2 * layers) * 180_000 + 2 * total * measured)
-    assert free.flops == pytest.approx(6 * total * 180_000 + 2 * total * measured)
+    assert frozen.fast_flops == pytest.approx((4 * total + 2 * layers) * 180_000)
+    assert free.fast_flops == pytest.approx(6 * total * 180_000)
+    assert frozen.float32_flops == free.float32_flops == pytest.approx(2 * total * measured)
+    num_steps = math.ceil(180_000 / (8 * 200))
+    assert free.moved_bytes == pytest.approx(module.STEP_BYTES * total * num_steps)
+    in_float32, _ = estimated(dtype="float32")
+    assert in_float32.fast_flops == 0.0
+    assert in_float32.float32_flops == frozen.fast_flops + frozen.float32_flops
     assert free.memory_bytes - frozen.memory_bytes == pytest.approx(12 * (total - layers))
 
 
@@ -108,7 +116,8 @@ def test_the_last_stage_holds_the_teacher_and_samples():
     corrected, _ = estimated(on_policy={"max_steps": 5, "max_completion_tokens": 100})
     assert corrected.tokens - plain.tokens == pytest.approx(5 * 4 * (100 + 150))
     assert corrected.memory_bytes - plain.memory_bytes == 4 * TEACHER.num_parameters
-    assert corrected.flops > plain.flops
+    assert corrected.fast_flops > plain.fast_flops
+    assert corrected.moved_bytes > plain.moved_bytes
 
 
 def test_quantized_training_trains_all_and_measures_three_times_more():
@@ -125,4 +134,4 @@ def test_checkpointed_activations_take_time_rather_than_memory():
     plain, _ = estimated()
     checkpointed, _ = estimated(gradient_checkpointing=True)
     assert checkpointed.memory_bytes < plain.memory_bytes
-    assert checkpointed.flops > plain.flops
+    assert checkpointed.fast_flops > plain.fast_flops

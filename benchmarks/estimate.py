@@ -1,0 +1,50 @@
+"""Estimated beside measured times of finished runs: `estimate.py RUN ...`.
+
+The estimate is that of `--dry-run` for the run's own configuration, on this machine as it is now:
+run it where the runs were made, with nothing else running. Measured are the seconds that the
+stages' manifests hold. Prints rows of the table in docs/training.md; a ratio within 1.5 is good.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from potstill.manifest import read_manifest
+from potstill.pipeline import PIPELINE, Choice, Stage, estimate, resolve
+from potstill.plan import measure_machine
+from potstill.rundir import RunDirectory
+
+
+def measured_seconds(run_directory: RunDirectory, stage: Stage) -> float | None:
+    """Return how long a stage took; None where it is not finished."""
+    if not all(map(run_directory.is_finished, stage.makes)):
+        return None
+    manifests = (read_manifest(run_directory.stage_dir(name)) for name in stage.makes)
+    return sum(manifest.stats["seconds"] for manifest in manifests)
+
+
+def main(roots: list[str]) -> None:
+    """Print a line for each stage of each run, and one for all finished stages of a run."""
+    print("| run | stage | estimated | measured | ratio |\n|---|---|---|---|---|")
+    for root in roots:
+        run_directory = RunDirectory(Path(root))
+        estimates, workload = estimate(resolve(Choice(), run_directory))
+        machine = measure_machine(workload.teacher)
+        if machine is None:
+            sys.exit("times are estimated on machines with torch and without a GPU only")
+        rows = []
+        for stage, cost in zip(PIPELINE, estimates, strict=True):
+            seconds = measured_seconds(run_directory, stage)
+            if seconds is not None:
+                rows.append((stage.name, cost.seconds(machine), seconds))
+        rows.append(("all of these", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+        for name, estimated, seconds in rows:
+            ratio = max(estimated, seconds) / max(min(estimated, seconds), 1e-9)
+            label = f"{Path(root).name} | {name}"
+            print(f"| {label} | {estimated:.0f} s | {seconds:.0f} s | {ratio:.2f} |")
+        print(f"  ({machine})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,59 @@
+import pytest
+
+from compare import estimate as module
+from compare.config import CompareConfig
+from compare.estimate import estimate
+from potstill.checkpoints import ModelShape
+from potstill.plan import Workload
+
+TEACHER = ModelShape("LlamaForCausalLM", 1_000_000, 30, 576, 49_152, 1536, 800_000)
+NUM_TESTED, NUM_ASSAYED = 100, 24
+
+
+def estimated(*, prompt_tokens=50.0, shared_tokens=0.0, **changes):
+    workload = Workload(
+        teacher=TEACHER,
+        student=TEACHER,
+        num_conversations=1000,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=150.0,
+        shared_tokens=shared_tokens,
+        test_share=0.1,
+        num_files=3,
+    )
+    return estimate(CompareConfig.model_validate(changes), workload)[0]
+
+
+def test_tokens_are_those_of_fidelity_speed_answers_and_judgments():
+    found = estimated()
+    fidelity, timed = 4 * 64 * 200, 5 * 3 * 64
+    answers = 2 * (NUM_TESTED + NUM_ASSAYED)
+    judged = NUM_TESTED + 8 * NUM_ASSAYED
+    read = fidelity + answers * 50 + judged * (50 + 4 * 150)
+    decoded = answers * 150 + judged * 2 * module.JUDGMENT_TOKENS
+    assert found.tokens == pytest.approx(read + decoded + timed)
+    assert found.float32_flops == pytest.approx(2 * 1_000_000 * found.tokens)
+    assert found.moved_bytes == pytest.approx(2 * 1_000_000 * (timed + decoded / 8))
+
+
+def test_a_prompt_that_all_share_is_answered_and_judged_once():
+    """Fidelity reads each conversation whole."""
+    alone = estimated()
+    shared = estimated(prompt_tokens=1050.0, shared_tokens=1000.0)
+    assert shared.tokens - alone.tokens == pytest.approx(4 * 64 * 1000 + 2 * 1000)
+
+
+@pytest.mark.parametrize(
+    ("judges", "tokens"),
+    [
+        ([{"kind": "llm", "base_url": "http://localhost:1/v1"}], 0),
+        ([{"kind": "reference"}], 0),
+        ([{"kind": "llm"}], 50 + 4 * 150 + 2 * module.JUDGMENT_TOKENS),
+        ([{"kind": "likelihood"}], 2 * 200),
+        ([{"kind": "llm", "name": "a"}, {"kind": "likelihood"}], 650 + 80 + 400),
+    ],
+)
+def test_judges_on_this_machine_read_each_pair(judges, tokens):
+    without = estimated(judges=[{"kind": "reference"}])
+    found = estimated(judges=judges).tokens - without.tokens
+    assert found == pytest.approx(tokens * (NUM_TESTED + 8 * NUM_ASSAYED))
