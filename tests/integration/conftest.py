@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,14 @@ def draw_as_vllm(monkeypatch) -> Callable[[], None]:
         monkeypatch.setattr(TopKTopPSampler, "forward_cpu", own)
 
     return use
+
+
+@pytest.fixture
+def fsdp_on_cpu(monkeypatch) -> None:
+    """Let processes that accelerate launches shard on a CPU, where it would only on GPUs."""
+    fixture_dir = Path(__file__).parent.parent / "fixtures" / "fsdp_on_cpu"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(fixture_dir), *filter(None, sys.path)]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -44,7 +44,9 @@ def on_policy(**changes):
 
 def lines(run_directory, phase):
     found = map(json.loads, run_directory.metrics_path.read_text().splitlines())
-    return [line for line in found if line.get("phase") == phase and "loss" in line]
+    logged = [line for line in found if line.get("phase") == phase and "loss" in line]
+    assert len(logged) == {"offline": 3, "on_policy": 4}[phase]
+    return logged
 
 
 def weights(run_directory):
@@ -120,7 +122,7 @@ def test_a_killed_phase_goes_on_and_the_one_before_is_not_done_again(
     kill_a_run(tiny_run, config(), "on_policy", 2)
 
     resumed = run_in_a_process(tiny_run, config())
-    assert len(lines(tiny_run, "offline")) == 3
+    assert [line["step"] for line in lines(tiny_run, "offline")] == [1, 2, 3]
     losses = {line["step"]: line["loss"] for line in lines(tiny_run, "on_policy")}
     expected = {line["step"]: line["loss"] for line in lines(whole, "on_policy")}
     assert losses == pytest.approx(expected, rel=1e-6)

@@ -3,7 +3,6 @@
 import ctypes
 import json
 import shutil
-from pathlib import Path
 
 import gguf
 import llama_cpp
@@ -108,21 +107,20 @@ def test_a_killed_phase_goes_on_and_ends_alike(tiny_run, tmp_path, kill_a_run, r
         assert torch.equal(weights(tiny_run)[name], tensor)
 
 
-def test_two_processes_share_out_quantized_weights(tiny_run, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("fsdp_on_cpu")
+def test_two_processes_share_out_quantized_weights(tiny_run, tmp_path):
     """FSDP2 on a CPU: each quantizes its own rows."""
     alone = type(tiny_run)(tmp_path / "alone")
     shutil.copytree(tiny_run.root, alone.root)
     same = {"freeze": {"embeddings": False}, "evaluation": {"every_steps": 3, "num_generations": 0}}
     run(config(batch_size=8, **same), alone)
-    fixture_dir = Path(__file__).parent.parent / "fixtures" / "fsdp_on_cpu"
-    monkeypatch.setenv("PYTHONPATH", str(fixture_dir))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run(config(launch="fsdp2", **same), tiny_run)
-    for name in ("loss", "eval_loss"):
+    for name, count in {"loss": 6, "eval_loss": 2}.items():
         found, expected = (
             [line[name] for line in lines(one, "quantization_aware") if name in line]
             for one in (tiny_run, alone)
         )
+        assert len(found) == count
         assert found == pytest.approx(expected, rel=1e-3)
 
 

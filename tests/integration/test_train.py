@@ -79,9 +79,10 @@ def test_a_student_is_trained_and_saved(tiny_run, tiny_teacher_dir, method):
 def test_accumulated_losses_are_a_mean_over_all_tokens_of_a_step(tiny_run):
     settings = config(batch_size=2, gradient_accumulation_steps=4, max_steps=2)
     run(settings, tiny_run)
-    for line in metrics(tiny_run):
-        if "loss" in line:
-            assert line["loss"] == pytest.approx(line["kd_nats"], rel=1e-4)
+    lines = [line for line in metrics(tiny_run) if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 2]
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["kd_nats"], rel=1e-4)
 
 
 def test_a_student_that_got_worse_is_reported(tiny_run, caplog):
@@ -98,6 +99,7 @@ def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path, kill_a_run, run
     kill_a_run(tiny_run, config(), "offline", 4)
 
     resumed = run_in_a_process(tiny_run, config())
+    assert list(losses(whole)) == list(range(1, 9))
     assert losses(tiny_run) == losses(whole)
     assert resumed.facts == finished.facts
     assert weights(tiny_run) == weights(whole)

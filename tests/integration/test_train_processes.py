@@ -1,5 +1,6 @@
 """The train stage in two processes on a CPU, which accelerate launches and gloo connects."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill.errors import ConfigError
+from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.stage import run
 
@@ -66,35 +68,45 @@ def processes_of(run_directory):
     return found
 
 
-@pytest.mark.parametrize("changes", [{}, {"method": "lora"}])
-def test_two_processes_train_as_one_does_on_twice_the_batch(tiny_run, tmp_path, changes):
+@pytest.fixture(scope="module")
+def trained_alone(tiny_teacher_dir, tiny_conversations, finish_conversations, tmp_path_factory):
+    """Return a function that trains in one process on twice the batch, once for each method."""
+
+    @functools.cache
+    def train(method):
+        alone = RunDirectory(tmp_path_factory.mktemp("alone") / "run")
+        finish_conversations(alone, tiny_teacher_dir, tiny_conversations)
+        return alone, run(config(launch=None, batch_size=8, method=method), alone)
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("launch", "method"),
+    [
+        ("ddp", "full"),
+        ("fsdp2", "lora"),
+        pytest.param("ddp", "lora", marks=pytest.mark.nightly),
+        pytest.param("fsdp2", "full", marks=pytest.mark.nightly),
+    ],
+)
+@pytest.mark.usefixtures("fsdp_on_cpu")
+def test_two_processes_train_as_one_does_on_twice_the_batch(
+    tiny_run, trained_alone, launch, method
+):
     """At every step of three epochs, to rounding: order, shares, normalization and clipping."""
-    alone = copied(tiny_run, tmp_path / "alone")
-    expected = run(config(launch=None, batch_size=8, **changes), alone)
-    manifest = run(config(**changes), tiny_run)
-    for name in ("loss", "kd_nats", "ce_nats", "grad_norm", "eval_loss"):
+    alone, expected = trained_alone(method)
+    manifest = run(config(launch=launch, method=method), tiny_run)
+    counts = {"loss": 7, "kd_nats": 7, "ce_nats": 7, "grad_norm": 7, "eval_loss": 2}
+    for name, count in counts.items():
         found = metrics(tiny_run, name)
-        assert len(found) == (7 if name != "eval_loss" else 2)
+        assert len(found) == count
         assert found == pytest.approx(metrics(alone, name), rel=1e-5)
     assert manifest.stats["train_tokens"] == expected.stats["train_tokens"]
     for name, tensor in weights(alone).items():
         torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-3, atol=1e-4)
     generations_path = tiny_run.stage_dir("student") / "generations.jsonl"
     assert [json.loads(line)["step"] for line in generations_path.open()] == [4, 7]
-
-
-@pytest.mark.parametrize("changes", [{}, {"method": "lora"}])
-def test_two_processes_share_out_the_student(tiny_run, tmp_path, monkeypatch, changes):
-    """FSDP2 on a CPU: what one process does on twice the batch, and saves, head included."""
-    alone = copied(tiny_run, tmp_path / "alone")
-    run(config(launch=None, batch_size=8, **changes), alone)
-    fixture_dir = Path(__file__).parent.parent / "fixtures" / "fsdp_on_cpu"
-    monkeypatch.setenv("PYTHONPATH", str(fixture_dir))
-    run(config(launch="fsdp2", **changes), tiny_run)
-    for name in ("loss", "kd_nats", "ce_nats", "grad_norm", "eval_loss"):
-        assert metrics(tiny_run, name) == pytest.approx(metrics(alone, name), rel=1e-5)
-    for name, tensor in weights(alone).items():
-        torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path, kill_a_run):

@@ -11,7 +11,7 @@ def test_the_prompts_of_a_step_are_shared_out(tmp_path):
     for num_processes in (1, 2, 4):
         arguments = distillation_arguments(CONFIG, tmp_path, num_processes)
         assert arguments["per_device_train_batch_size"] * num_processes == 4
-    with pytest.raises(ConfigError, match="shared out") as caught:
+    with pytest.raises(ConfigError, match="divided among") as caught:
         distillation_arguments(CONFIG, tmp_path, 3)
     assert "a multiple of 3" in str(caught.value)
 
