@@ -142,7 +142,7 @@ def _save(job: Job, data: Data, session: StageSession, phase: Phase) -> Any:  # 
     dtype = torch.bfloat16 if job.config.save_dtype == "bfloat16" else torch.float32
     save_student(model, session.dir, data.tokenizer_dir, dtype)
     reloaded = reload_student(session.dir, model.float(), probe)
-    if tokenizer_sha256(session.dir) != tokenizer_sha256(data.tokenizer_dir):
+    if tokenizer_sha256(session.dir) != data.tokenizer_sha256:
         raise TrainingError("the saved tokenizer is not the one trained with", where=session.dir)
     return reloaded
 
@@ -204,7 +204,7 @@ def _facts(
     aware = config.quantization_aware
     return StudentFacts(
         teacher=data.facts.teacher,
-        tokenizer_sha256=tokenizer_sha256(data.tokenizer_dir),
+        tokenizer_sha256=data.tokenizer_sha256,
         chat_template_sha256=chat_template_sha256(data.tokenizer.chat_template),
         own_tokenizer=data.has_own_tokenizer,
         vocab_size=student.get_input_embeddings().weight.shape[0],

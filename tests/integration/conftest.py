@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from generate.teachers.vllm_arrays import vllms_own_objects
-from potstill.manifest import Manifest, read_manifest
+from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 
@@ -30,7 +30,6 @@ torch.set_num_threads(1)
 if int(max_file_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(max_file_bytes), -1))
 run(TrainConfig.model_validate_json(config), RunDirectory(Path(root)))
-assert "vllm" not in sys.modules, "TRL has imported vLLM"
 """
 
 
@@ -79,14 +78,29 @@ def stage_process() -> Callable[..., subprocess.Popen]:
 
 
 @pytest.fixture
-def run_in_a_process(stage_process) -> Callable[[RunDirectory, TrainConfig], Manifest]:
-    """Return what runs the train stage where no other test has set libraries up in its way."""
+def interrupt_a_run(monkeypatch) -> Callable[..., None]:
+    """Return what runs the train stage in this process up to a step of a phase.
 
-    def run(run_directory: RunDirectory, config: TrainConfig) -> Manifest:
-        assert stage_process(run_directory, config).wait() == 0
-        return read_manifest(run_directory.stage_dir("student"))
+    The process ends there as by an exception that nothing handles; `kill_a_run` is harsher, and
+    takes as long as importing all libraries.
+    """
 
-    return run
+    def run_and_interrupt(run_directory: RunDirectory, config: TrainConfig, phase: str, step: int):
+        """Do so; `step` counts those of earlier phases."""
+        from train.stage import run
+
+        def append_or_end(path: Path, stage: str, **values: object) -> None:
+            append_metrics(path, stage, **values)
+            if (values.get("phase"), values.get("step")) == (phase, step) and "loss" in values:
+                sys.exit("interrupted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("train.callbacks.append_metrics", append_or_end)
+            with pytest.raises(SystemExit, match="interrupted"):
+                run(config, run_directory)
+        assert not run_directory.is_finished("student")
+
+    return run_and_interrupt
 
 
 @pytest.fixture

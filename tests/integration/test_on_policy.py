@@ -1,7 +1,7 @@
 """The student's own answers, corrected by the real TRL with the tiny teacher in memory."""
 
 import json
-import subprocess
+import shutil
 
 import pytest
 import torch
@@ -77,13 +77,13 @@ def test_a_student_that_is_the_teacher_has_nothing_to_be_corrected(tiny_run, tin
 def test_a_padded_vocabulary_is_corrected_all_the_same(tiny_run, tiny_teacher_dir, tmp_path):
     """The rows that the teacher lacks have little of the student's probability, and it is taken."""
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher_dir)
-    model.resize_token_embeddings(49_280)
+    model.resize_token_embeddings(8_320)
     model.save_pretrained(tmp_path / "student")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (tmp_path / "student" / name).write_bytes((tiny_teacher_dir / name).read_bytes())
     given = {"student": {"checkpoint": str(tmp_path / "student")}, "learning_rate": 1e-12}
     facts = run(config(**given, **on_policy(learning_rate=1e-12)), tiny_run).facts
-    assert facts.vocab_size == 49_280
+    assert facts.vocab_size == 8_320
     assert all(0 < line["loss"] < 0.5 for line in lines(tiny_run, "on_policy"))
 
 
@@ -113,15 +113,15 @@ def test_a_student_with_other_tokens_is_corrected_by_gold(
     assert all(prompt in stored for prompt in read)
 
 
-def test_a_killed_phase_goes_on_and_the_one_before_is_not_done_again(
-    tiny_run, tmp_path, kill_a_run, run_in_a_process
+def test_an_interrupted_phase_goes_on_and_the_one_before_is_not_done_again(
+    tiny_run, tmp_path, interrupt_a_run
 ):
     whole = type(tiny_run)(tmp_path / "whole")
-    subprocess.run(["cp", "-r", str(tiny_run.root), str(whole.root)], check=True)
-    finished = run_in_a_process(whole, config())
-    kill_a_run(tiny_run, config(), "on_policy", 2)
+    shutil.copytree(tiny_run.root, whole.root)
+    finished = run(config(), whole)
+    interrupt_a_run(tiny_run, config(), "on_policy", 6)
 
-    resumed = run_in_a_process(tiny_run, config())
+    resumed = run(config(), tiny_run)
     assert [line["step"] for line in lines(tiny_run, "offline")] == [1, 2, 3]
     losses = {line["step"]: line["loss"] for line in lines(tiny_run, "on_policy")}
     expected = {line["step"]: line["loss"] for line in lines(whole, "on_policy")}

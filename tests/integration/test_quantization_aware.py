@@ -94,13 +94,14 @@ def test_the_last_measurement_is_that_of_the_saved_student(tiny_run):
     assert min(distance, key=distance.__getitem__) == "quantized_aware"
 
 
-def test_a_killed_phase_goes_on_and_ends_alike(tiny_run, tmp_path, kill_a_run, run_in_a_process):
+def test_an_interrupted_phase_goes_on_and_ends_alike(tiny_run, tmp_path, interrupt_a_run):
     whole = type(tiny_run)(tmp_path / "whole")
     shutil.copytree(tiny_run.root, whole.root)
-    finished = run_in_a_process(whole, config())
-    kill_a_run(tiny_run, config(), "quantization_aware", 4)
+    finished = run(config(), whole)
+    interrupt_a_run(tiny_run, config(), "quantization_aware", 7)
 
-    resumed = run_in_a_process(tiny_run, config())
+    resumed = run(config(), tiny_run)
+    assert list(losses(whole)) == [3, 4, 5, 6, 7, 8]
     assert losses(tiny_run) == losses(whole)
     assert resumed.facts == finished.facts
     for name, tensor in weights(whole).items():
@@ -137,9 +138,9 @@ def test_two_processes_share_out_quantized_weights(tiny_run, tmp_path):
         ("Q4_0", 48, True),
     ],
 )
-def test_weights_are_those_of_llama_cpps_file(tmp_path, teacher_dir, file_type, width, tied):
+def test_weights_are_those_of_llama_cpps_file(tmp_path, tiny_teacher_dir, file_type, width, tied):
     """Tensor by tensor and bit by bit, though the file has rows of queries and keys in pairs."""
-    model = checkpoint(tmp_path / "model", teacher_dir, width, tied)
+    model = checkpoint(tmp_path / "model", tiny_teacher_dir, width, tied)
     quantization = Quantization.of(model, file_type, "float32")
     quantization.replace_weights(model)
     expected = {name: one.detach().numpy() for name, one in model.named_parameters()}
@@ -158,7 +159,7 @@ def test_weights_are_those_of_llama_cpps_file(tmp_path, teacher_dir, file_type, 
 def checkpoint(directory, teacher_dir, width, tied):
     torch.manual_seed(0)
     settings = LlamaConfig(
-        vocab_size=49_152,
+        vocab_size=8_192,
         hidden_size=width,
         intermediate_size=160,
         num_hidden_layers=2,

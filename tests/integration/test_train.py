@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM
 from potstill.chat import tokenizer_sha256
 from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.student import StudentFacts
 from potstill.manifest import MANIFEST_NAME, verify_manifest
+from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.inputs import load_data
 from train.stage import run
@@ -91,31 +93,33 @@ def test_a_student_that_got_worse_is_reported(tiny_run, caplog):
     assert "training made the student worse" in caplog.text
 
 
-def test_a_killed_run_goes_on_and_ends_alike(tiny_run, tmp_path, kill_a_run, run_in_a_process):
-    whole = type(tiny_run)(tmp_path / "whole")
-    shutil.copytree(tiny_run.root, whole.root)
-    finished = run_in_a_process(whole, config())
+@pytest.fixture(scope="module")
+def whole(tiny_teacher_dir, tiny_conversations, finish_conversations, tmp_path_factory):
+    """A run that was not interrupted."""
+    run_directory = RunDirectory(tmp_path_factory.mktemp("whole") / "run")
+    finish_conversations(run_directory, tiny_teacher_dir, tiny_conversations)
+    run(config(), run_directory)
+    assert list(losses(run_directory)) == list(range(1, 9))
+    return run_directory
 
+
+def test_a_killed_run_goes_on_and_ends_alike(tiny_run, whole, kill_a_run):
     kill_a_run(tiny_run, config(), "offline", 4)
 
-    resumed = run_in_a_process(tiny_run, config())
-    assert list(losses(whole)) == list(range(1, 9))
+    resumed = run(config(), tiny_run)
     assert losses(tiny_run) == losses(whole)
-    assert resumed.facts == finished.facts
+    assert resumed.facts == whole.facts(StudentFacts)
     assert weights(tiny_run) == weights(whole)
 
 
-def test_a_run_killed_after_its_last_step_makes_no_other(tiny_run, tmp_path, monkeypatch):
+def test_a_run_killed_after_its_last_step_makes_no_other(tiny_run, whole, monkeypatch):
     """The weights are not yet known to be the result: they are made again, from the last state."""
-    whole = type(tiny_run)(tmp_path / "whole")
-    shutil.copytree(tiny_run.root, whole.root)
-    finished = run(config(), whole)
     with monkeypatch.context() as patch:
         patch.setattr("train.phases.write_json", lambda *_: sys.exit("killed"))
         with pytest.raises(SystemExit, match="killed"):
             run(config(), tiny_run)
     resumed = run(config(), tiny_run)
-    assert resumed.facts == finished.facts
+    assert resumed.facts == whole.facts(StudentFacts)
     assert resumed.stats["steps"] == 8
     assert losses(tiny_run) == losses(whole)
     assert weights(tiny_run) == weights(whole)
@@ -170,10 +174,10 @@ def test_a_vocabulary_too_small_is_refused_and_a_padded_one_is_not(
 ):
     student_dir = copied(tiny_teacher_dir, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(student_dir)
-    model.resize_token_embeddings(49_280)
+    model.resize_token_embeddings(8_320)
     model.save_pretrained(student_dir)
     padded = config(student={"checkpoint": str(student_dir)}, max_steps=1)
-    assert run(padded, tiny_run).facts.vocab_size == 49_280
+    assert run(padded, tiny_run).facts.vocab_size == 8_320
     tiny_run.set_aside("student")
     model.resize_token_embeddings(1_000)
     model.save_pretrained(student_dir)

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import sys
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from potstill.errors import ConfigError, TrainingError
-from potstill.progress import append_metrics
+from potstill.rundir import RunDirectory
 from train.arguments import offline_arguments
 from train.config import TrainConfig
 from train.data.inputs import load_data
@@ -50,11 +49,13 @@ class Gradient(TrainerCallback):
         self.value = torch.cat(gradients).clone()
 
 
-@pytest.fixture
-def one_step(tiny_run, tmp_path):
+@pytest.fixture(scope="module")
+def one_step(tiny_teacher_dir, tiny_conversations, finish_conversations, tmp_path_factory):
     """A function that trains for a step on all conversations of the train split, in some layout."""
-    scratch_dir = tmp_path / "scratch"
-    data = load_data(config(), tiny_run, scratch_dir)
+    directory = tmp_path_factory.mktemp("one_step")
+    run_directory = RunDirectory(directory / "run")
+    finish_conversations(run_directory, tiny_teacher_dir, tiny_conversations)
+    data = load_data(config(), run_directory, directory / "scratch")
     plan = plan_student(config(), data.teacher_dir, data.validation)
 
     def train(num_batches, *, packing=False, compiled=False, **changes):
@@ -69,7 +70,7 @@ def one_step(tiny_run, tmp_path):
         gradient = Gradient()
         trainer = DistillationTrainer(
             model=model,
-            args=offline_arguments(settings, tmp_path / "states"),
+            args=offline_arguments(settings, directory / "states"),
             mix=mix_of(settings.kd),
             train_dataset=split,
             collator=collator,
@@ -84,6 +85,12 @@ def one_step(tiny_run, tmp_path):
     return train
 
 
+@pytest.fixture(scope="module")
+def padded_step(one_step):
+    """What a step logs, and its gradient, with all conversations in one padded batch."""
+    return one_step(1)
+
+
 LAYOUTS = {
     "two batches": {"num_batches": 2},
     "batches of one conversation": {"num_batches": 24},
@@ -96,8 +103,8 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_layout_of_a_step_changes_no_number(one_step, layout):
-    expected, gradient = one_step(1)
+def test_the_layout_of_a_step_changes_no_number(one_step, padded_step, layout):
+    expected, gradient = padded_step
     logged, found = one_step(**LAYOUTS[layout])
     assert logged == pytest.approx(expected, rel=1e-5)
     largest = float(gradient.abs().max())
@@ -145,8 +152,8 @@ def test_training_stops_when_it_gets_no_better_and_the_best_student_is_kept(tiny
     assert {json.loads(line)["step"] for line in answers} == set(losses)
 
 
-def test_a_run_killed_between_measurements_stops_where_it_would_have(
-    tiny_run, tmp_path, monkeypatch
+def test_a_run_interrupted_between_measurements_stops_where_it_would_have(
+    tiny_run, tmp_path, interrupt_a_run
 ):
     settings = config(
         learning_rate=0.03,
@@ -160,15 +167,7 @@ def test_a_run_killed_between_measurements_stops_where_it_would_have(
     finished = run(settings, whole)
     last = int(finished.stats["steps"])
 
-    def killed(path, stage, **values):
-        append_metrics(path, stage, **values)
-        if "loss" in values and values["step"] == last - 1:
-            sys.exit("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("train.callbacks.append_metrics", killed)
-        with pytest.raises(SystemExit, match="killed"):
-            run(settings, tiny_run)
+    interrupt_a_run(tiny_run, settings, "offline", last - 1)
     resumed = run(settings, tiny_run)
     assert resumed.facts == finished.facts
     for name in ("steps", "offline_kept_step"):

@@ -7,6 +7,7 @@ the conversations' facts, known to fit one another. Knows nothing of the student
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ class Data:
     def has_own_tokenizer(self) -> bool:
         """Whether the student has other tokens than the teacher."""
         return self.tokenizer_dir != self.teacher_dir
+
+    @cached_property
+    def tokenizer_sha256(self) -> str:
+        """Hash of the student's tokenizer; the teacher's is known to be the conversations'."""
+        if not self.has_own_tokenizer:
+            return self.facts.tokenizer_sha256
+        return tokenizer_sha256(self.tokenizer_dir)
 
 
 def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Data:

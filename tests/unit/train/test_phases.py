@@ -1,4 +1,5 @@
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -18,3 +19,13 @@ def test_a_package_is_absent_in_the_block_and_found_after_it(monkeypatch):
 def test_a_package_that_is_imported_already_stays():
     with absent("json"):
         assert importlib.import_module("json") is sys.modules["json"]
+
+
+@pytest.mark.slow
+def test_the_trainers_of_trl_are_imported_without_vllm():
+    script = (
+        "import sys; from train.phases import absent\n"
+        "with absent('vllm'): import train.on_policy.trainers\n"
+        "sys.exit('vllm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -32,10 +32,10 @@ def prompt(tiny_model):
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tiny_teacher_dir: Path):
+def tokenizer(teacher_dir: Path):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(tiny_teacher_dir)
+    return AutoTokenizer.from_pretrained(teacher_dir)
 
 
 def user(content: str) -> list[Message]:

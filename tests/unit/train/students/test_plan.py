@@ -124,9 +124,9 @@ def test_what_the_teacher_lacks_is_refused(tiny_teacher_dir, student, told):
 
 def test_a_token_beyond_the_embedding_is_refused(tiny_teacher_dir):
     student = build_student(StudentPlan(checkpoint_dir=tiny_teacher_dir))
-    refuse_small_vocabulary(student, 49_151)
-    with pytest.raises(TrainingError, match=r"more than 49152 .*\n  found: 49152"):
-        refuse_small_vocabulary(student, 49_152)
+    refuse_small_vocabulary(student, 8_191)
+    with pytest.raises(TrainingError, match=r"more than 8192 .*\n  found: 8192"):
+        refuse_small_vocabulary(student, 8_192)
 
 
 @pytest.fixture
