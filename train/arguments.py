@@ -1,7 +1,7 @@
-"""The train config in the words of TRL.
+"""The train config as arguments of TRL.
 
 In: the config and a directory for training states. Out: the arguments of TRL's trainers. Settings
-that are no user's choice are made here, each with its reason.
+that users cannot choose are set here, each with its reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from train.students.plan import fast_dtype
 ADAM_BETA2 = 0.98
 """Variance is averaged over 50 steps rather than 1,000: a demo has a few hundred in all."""
 NUM_STATES_KEPT = 2
-"""The newest training state and the one before it, whole whatever happens to the newest."""
+"""The newest training state, and the one before it in case the newest is incomplete."""
 
 
 def offline_arguments(config: TrainConfig, states_dir: Path) -> SFTConfig:
@@ -42,7 +42,7 @@ def offline_arguments(config: TrainConfig, states_dir: Path) -> SFTConfig:
             restore_callback_states_from_checkpoint=evaluation.patience is not None,
             max_length=config.max_length,
             dataset_kwargs={"skip_prepare_dataset": True},
-            # Every trained parameter takes part in every step: nothing is to be looked for.
+            # Every trained parameter takes part in every step: there are no unused ones to find.
             ddp_find_unused_parameters=False,
             include_num_input_tokens_seen="non_padding",
         )
@@ -50,22 +50,22 @@ def offline_arguments(config: TrainConfig, states_dir: Path) -> SFTConfig:
 
 
 def refuse_absent_reporters(names: list[str]) -> None:
-    """Make sure that every package that metrics are to be reported to is installed.
+    """Make sure that the packages of `train.report_to` are installed.
 
     Raises:
-        ConfigError: One is not, or transformers does not know it.
+        ConfigError: One is not, or transformers does not support it.
     """
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             raise ConfigError(
-                "metrics cannot be reported there",
+                "unknown destination of metrics",
                 where="train.report_to",
                 expected=f"names among {', '.join(sorted(INTEGRATION_TO_CALLBACK))}",
                 found=name,
             )
         if name not in get_available_reporting_integrations():
             raise ConfigError(
-                "the package that metrics are to be reported to is not installed",
+                "the package that receives metrics is not installed",
                 where="train.report_to",
                 found=name,
                 hint=f"pip install {name}, or leave it out",
@@ -73,7 +73,7 @@ def refuse_absent_reporters(names: list[str]) -> None:
 
 
 def shared_arguments(config: TrainConfig, states_dir: Path) -> dict[str, Any]:
-    """Return what TRL is told in both phases."""
+    """Return the arguments that all phases share."""
     on_gpu = torch.cuda.is_available()
     every = config.evaluation.every_steps
     return {
@@ -89,7 +89,7 @@ def shared_arguments(config: TrainConfig, states_dir: Path) -> dict[str, Any]:
         "gradient_checkpointing": config.gradient_checkpointing,
         "logging_steps": config.logging_steps,
         "logging_first_step": True,
-        "logging_nan_inf_filter": False,  # what is not a number must be seen
+        "logging_nan_inf_filter": False,  # NaN must be visible
         "eval_strategy": "no" if every is None else "steps",
         "eval_steps": every,
         "save_strategy": "steps",

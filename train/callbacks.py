@@ -1,7 +1,7 @@
-"""What the user sees of training: progress, and lines of metrics.
+"""Progress of training, and its lines of metrics.
 
 In: a transformers trainer's events. Out: a progress bar and lines of `metrics.jsonl`, both from the
-first process only. Knows nothing of losses.
+first process only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from train.job import Phase
 
 LABELS: dict[Phase, str] = {
     "offline": "training",
-    "on_policy": "training on its own answers",
-    "quantization_aware": "training quantized",
+    "on_policy": "training on the student's own answers",
+    "quantization_aware": "quantization-aware training",
 }
 UNREPORTED = {"epoch", "num_input_tokens_seen", "num_tokens", "step_time"}
-"""Logged values that say nothing beside `step` and `tokens_per_second`."""
+"""Logged values that add nothing to `step` and `tokens_per_second`."""
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
@@ -63,7 +63,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, Any] | None = None,
         **_: Any,  # noqa: ANN401
     ) -> None:
-        """Append a line to `metrics.jsonl`: of training, or of a measurement on the way."""
+        """Append a line to `metrics.jsonl`: of training, or of an intermediate measurement."""
         if not state.is_world_process_zero or not logs or not {"loss", "eval_loss"} & logs.keys():
             return
         speed = {"tokens_per_second": round(self._tokens_per_second(state), 1)}

@@ -1,7 +1,7 @@
 """The end of a language model: from its hidden states to logits, as transformers computes them.
 
 In: a causal language model. Out: its head as plain values, and the hidden states that the head is
-needed for. Knows nothing of losses.
+applied to.
 
 Shape legend: B rows, L length, T labeled tokens, N tokens, D width, V vocabulary.
 """
@@ -78,7 +78,7 @@ def labeled_hidden_states(model: Any, batch: dict[str, Tensor]) -> Tensor:  # no
 
     Args:
         batch: `input_ids` and `labels` [B, L], and either the `attention_mask` of padded rows or
-            the `position_ids` of packed ones, by which rows are told apart.
+            the `position_ids` of packed ones, which separate the rows.
     """
     names = ("input_ids", "attention_mask", "position_ids")
     inputs = {name: batch[name] for name in names if name in batch}

@@ -1,7 +1,6 @@
-"""What the stage and the processes that train for it tell one another, in its scratch directory.
+"""The messages between the stage and the processes that train for it, in its scratch directory.
 
-In: values. Out: JSON that is whole or absent, and the names of files. Knows nothing of processes,
-nor of how training is done.
+In: values. Out: JSON files that are complete or absent, and their names.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Value = TypeVar("Value", bound=BaseModel)
 
 
 class Job(BaseModel):
-    """All that a process needs to know to train, besides what lies in the scratch directory."""
+    """What a process needs in order to train, besides the files of the scratch directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +42,7 @@ class Job(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What a phase of training came to."""
+    """The result of a phase of training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,7 +67,7 @@ def phases_of(config: TrainConfig) -> tuple[Phase, ...]:
 
 
 class PhaseFiles:
-    """Where a phase keeps what."""
+    """The paths of a phase's files."""
 
     def __init__(self, scratch_dir: Path, phase: Phase) -> None:
         self.dir = scratch_dir / phase
@@ -76,17 +75,17 @@ class PhaseFiles:
         self.last_path = self.dir / "last.safetensors"
         self.best_path = self.dir / "best.safetensors"
         self.outcome_path = self.dir / "outcome.json"
-        """Written last: with it the phase is done."""
+        """Written last: once it exists, the phase is done."""
         self.failure_path = self.dir / "failure.json"
         self.fidelity_path = self.dir / "fidelity.json"
         self.quantized_fidelity_path = self.dir / "quantized_fidelity.json"
 
     def outcome(self) -> Outcome | None:
-        """Return what the phase came to, None before its end."""
+        """Return the phase's outcome; None before its end."""
         return read_json(Outcome, self.outcome_path) if self.outcome_path.is_file() else None
 
     def require_outcome(self) -> Outcome:
-        """Return what the phase came to.
+        """Return the phase's outcome.
 
         Raises:
             ArtifactError: It is not done.
@@ -103,7 +102,7 @@ class PhaseFiles:
 
 
 def write_job(job: Job, scratch_dir: Path) -> None:
-    """Leave a job to the processes that train.
+    """Write the job that other processes read.
 
     Raises:
         ArtifactError: The disk is full.
@@ -112,7 +111,7 @@ def write_job(job: Job, scratch_dir: Path) -> None:
 
 
 def read_job(scratch_dir: Path) -> Job:
-    """Return the job that lies in a scratch directory.
+    """Return the job of a scratch directory.
 
     Raises:
         ArtifactError: There is none, or it is damaged.
@@ -121,7 +120,7 @@ def read_job(scratch_dir: Path) -> Job:
 
 
 def write_json(value: BaseModel, path: Path) -> None:
-    """Write a value, whole or not at all.
+    """Write a value as JSON atomically.
 
     Raises:
         ArtifactError: The disk is full.
@@ -130,7 +129,7 @@ def write_json(value: BaseModel, path: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text, whole or not at all.
+    """Write a text atomically.
 
     Raises:
         ArtifactError: The disk is full.
@@ -150,7 +149,7 @@ def read_json(kind: type[Value], path: Path) -> Value:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise ArtifactError(
-            "what training left cannot be read",
+            "the train stage's intermediate files cannot be read",
             where=path,
             found=str(error).splitlines()[0],
             hint="run the train stage again with --force",

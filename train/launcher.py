@@ -1,7 +1,6 @@
-"""Where a phase of training runs: in this process, or in several that accelerate launches.
+"""Runs a phase of training in this process, or in several that accelerate launches.
 
-In: the stage's scratch directory and `train.launch`. Out: a phase that is done, or its error. Knows
-nothing of how training is done.
+In: the stage's scratch directory and `train.launch`. Out: a phase that is done, or its error.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from train.states import remove_other_states
 
 SHIPPED_DIR = Path(__file__).parent / "launch"
 NUM_CPU_PROCESSES = 2
-"""Processes that a shipped configuration starts where there is no GPU: to try it out."""
+"""Processes that a shipped configuration starts without GPUs, to try it out."""
 POLL_SECONDS = 0.2
 
 
@@ -39,7 +38,7 @@ def launch_options(launch: str) -> list[str]:
         path = Path(launch).expanduser()
         if not path.is_file():
             raise ConfigError(
-                "there is no such configuration of accelerate",
+                "unknown configuration of accelerate",
                 where="train.launch",
                 expected=f"{', '.join(shipped)}, or the path of a file",
                 found=launch,
@@ -51,7 +50,7 @@ def launch_options(launch: str) -> list[str]:
             "DeepSpeed is not installed",
             where="train.launch",
             found=launch,
-            hint="pip install deepspeed, or take fsdp2, which needs nothing more",
+            hint="pip install deepspeed, or use fsdp2, which needs no further package",
         )
     num_processes = torch.cuda.device_count() or NUM_CPU_PROCESSES
     path = SHIPPED_DIR / f"{launch}.yaml"
@@ -59,11 +58,11 @@ def launch_options(launch: str) -> list[str]:
 
 
 def run_phase(scratch_dir: Path, phase: Phase, launch: str | None) -> Outcome:
-    """Train, unless the phase is done already; go on where an earlier process was interrupted.
+    """Train, unless the phase is done already; resume where an earlier process was interrupted.
 
     Raises:
-        PotstillError: That of the process that trains.
-        TrainingError: A launched process ended without saying why.
+        PotstillError: As the process that trains.
+        TrainingError: A launched process ended without an error.
     """
     files = PhaseFiles(scratch_dir, phase)
     if (done := files.outcome()) is not None:
@@ -94,8 +93,8 @@ def _launch(scratch_dir: Path, phase: Phase, options: list[str]) -> None:
         raise error_from_dict(json.loads(failure_path.read_text(encoding="utf-8")))
     if process.returncode != 0:
         raise TrainingError(
-            "a process that trains has ended before it was done",
+            "a training process ended early",
             found=f"exit code {process.returncode} of accelerate launch",
-            hint="what it said is above; the system kills what takes more memory than there is: "
-            "lower train.batch_size, then run the same command again to go on",
+            hint="its output is above; the system kills processes when memory runs out: "
+            "lower train.batch_size, then run the same command again to resume",
         )

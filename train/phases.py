@@ -1,8 +1,7 @@
 """One phase of training: on the stored conversations, on the student's own answers, or quantized.
 
-In: the stage's scratch directory. Out: the trained parameters in it, and what they cost. Knows
-nothing of run directories, nor whether it is one of several processes that do the same: the first
-of them writes.
+In: the stage's scratch directory. Out: the trained parameters and an outcome in it. The
+same code runs in one process or in several, of which the first writes.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ def train(scratch_dir: Path, phase: Phase) -> None:
     """Train, from the newest training state if there is one.
 
     Raises:
-        TrainingError: The student cannot be trained: memory is too short, or the loss is no number.
-        ArtifactError: The disk is full, or what an earlier process left is damaged.
+        TrainingError: The student cannot be trained: out of memory, or the loss is not a number.
+        ArtifactError: The disk is full, or a file of an earlier process is damaged.
     """
     disable_progress_bar()
     job, files = read_job(scratch_dir), PhaseFiles(scratch_dir, phase)
@@ -73,7 +72,7 @@ def train(scratch_dir: Path, phase: Phase) -> None:
             trainer.train(resume_from_checkpoint=str(state) if state else None)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
-                "memory is too short for a training step",
+                "out of memory in a training step",
                 found=str(error).splitlines()[0],
                 hint="lower train.batch_size and raise train.gradient_accumulation_steps as much, "
                 "or set train.gradient_checkpointing; then run again with --force",
@@ -119,7 +118,7 @@ def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[i
 
     Raises:
         TrainingError: They compute something else.
-        ArtifactError: What the phase left is damaged.
+        ArtifactError: A file of the phase is damaged.
     """
     model = trainable_student(job, phase)
     load_trained(model, PhaseFiles(scratch_dir, phase).weights_path())
@@ -169,10 +168,10 @@ def _trainer_of_the_stored(
 
 
 def _equip(trainer: Any, job: Job, scratch_dir: Path, phase: Phase, steps_before: int) -> None:  # noqa: ANN401
-    """Give a trainer what it measures on the way, and TensorBoard its place.
+    """Set what a trainer measures while it trains, and TensorBoard's directory.
 
-    The best student is not kept on its own answers: there the loss on the teacher's conversations,
-    by which students are told better or worse, is not what is lowered.
+    The best student is not kept in the on-policy phase: it does not minimize the loss on the
+    teacher's conversations, by which students are compared.
     """
     keeps_best = phase != "on_policy" and job.config.evaluation.patience is not None
     trainer.held_out = HeldOut(
@@ -191,7 +190,7 @@ def _equip(trainer: Any, job: Job, scratch_dir: Path, phase: Phase, steps_before
 
 
 def _finish(trainer: Any, files: PhaseFiles) -> None:  # noqa: ANN401
-    """Leave the weights and what they cost; the training states are not needed any more."""
+    """Save the weights and the outcome; remove the training states."""
     state = trainer.state
     weights_path, kept_step = trainer.held_out.best_path, state.best_global_step
     if weights_path is None:

@@ -2,7 +2,7 @@
 
 In: the finished conversations of a run. Out: a Hugging Face checkpoint with the tokenizer files it
 was trained with, its fidelity to the teacher on the test split before and after, and how training
-went. Training itself may run in other processes: this one owns the run directory.
+went. Training itself may run in other processes; this one owns the run directory.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ START_NAME = "start.json"
 GENERATIONS_NAME = "generations.jsonl"
 CURVES_NAME = "curves.png"
 PLAIN, AWARE = "quantized_plain", "quantized_aware"
-"""What the student measured as its file is called, before it is trained for that and after."""
+"""Names of the measurements of the quantized student, before and after quantization-aware
+training."""
 
 
 def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
-    """Train the student; resume what an interrupted run left.
+    """Train the student; resume an interrupted run.
 
     Raises:
-        ConfigError: Something that the config names is not there.
+        ConfigError: Something that the config names does not exist.
         ManifestMismatchError: Teacher or student has another tokenizer than the conversations.
         TrainingError: The student cannot be built from the config or trained, or a split is empty.
         ArtifactError: An input is damaged or the disk is full.
@@ -92,7 +93,7 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
 
 
 def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentPlan, Fidelity]:
-    """Plan the student and measure it untrained; a resumed run keeps what was found before."""
+    """Plan the student and measure it untrained; a resumed run reuses both."""
     path = scratch_dir / START_NAME
     if path.is_file():
         start = json.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +103,9 @@ def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentP
     refuse_small_vocabulary(
         model, max(map(largest_token_id, (data.train, data.validation, data.test)))
     )
-    if config.quantization_aware is not None:  # refuse now what would be refused after training
+    if (
+        config.quantization_aware is not None
+    ):  # refuse before training what would be refused after it
         Quantization.of(model, config.quantization_aware.type, config.save_dtype)
     untrained = _measure(config, data, model, "measuring the untrained student")
     start = {"plan": plan.model_dump(mode="json"), "untrained": untrained.model_dump()}
@@ -132,10 +135,10 @@ def _job(
 
 
 def _save(job: Job, data: Data, session: StageSession, phase: Phase) -> Any:  # noqa: ANN401
-    """Save the student, and return what was saved rather than what was trained.
+    """Save the student, and return the model loaded from the saved files.
 
     Raises:
-        TrainingError: They differ.
+        TrainingError: It differs from the trained one.
     """
     probe = _probe(job.config, data)
     model = trained_student(job, session.scratch_dir, phase, probe).to(_device())
@@ -154,7 +157,7 @@ def _measure_once(
     phase: Phase,
     aware: QuantizationAwareConfig | None = None,
 ) -> Fidelity:
-    """Measure the student after a phase that is not the last; a resumed run does not again."""
+    """Measure the student after a phase that is not the last; a resumed run reuses the result."""
     files = PhaseFiles(scratch_dir, phase)
     path = files.quantized_fidelity_path if aware else files.fidelity_path
     if path.is_file():
@@ -172,7 +175,7 @@ def _measure(
     label: str,
     aware: QuantizationAwareConfig | None = None,
 ) -> Fidelity:
-    """Measure a model as it is, or as its file of the type that it is trained for."""
+    """Measure a model in full precision, or quantized as its file will be."""
     as_file: AbstractContextManager[None] = nullcontext()
     if aware is not None:
         as_file = Quantization.of(model, aware.type, config.save_dtype).applied(model)
@@ -236,7 +239,7 @@ def _stats(outcomes: dict[Phase, Outcome], data: Data) -> dict[str, float]:
 
 
 def _report(measured: dict[str, Fidelity], run_directory: RunDirectory) -> None:
-    """Log the measurements, append them to the metrics, and warn when training did harm."""
+    """Log the measurements, append them to the metrics, and warn if the student got worse."""
     for name, fidelity in measured.items():
         figures = {"kl_nats": fidelity.kl_nats, "nats_per_token": fidelity.nats_per_token}
         known = {f"{name}_{key}": value for key, value in figures.items() if value is not None}

@@ -1,7 +1,7 @@
-"""What training leaves on the disk: states that survive kill -9, and the trained weights alone.
+"""Training states that survive kill -9, and files of the trained weights alone.
 
 In: a trainer and its model, whole or sharded over processes. Out: files that hold the trained
-parameters and nothing that can be made anew. Knows nothing of losses or of run directories.
+parameters only; everything else can be rebuilt.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from potstill.errors import ArtifactError
 from potstill.files import disk_errors, replacing
 
 WHOLE_NAME = "whole"
-"""Written into a training state last: without it the state is a part of one."""
+"""Written into a training state last: a state without it is incomplete."""
 
 
 class TrainedStates:
-    """What a transformers trainer is mixed with to save trained parameters only."""
+    """Mixin for a transformers trainer that saves trained parameters only."""
 
     accelerator: Any
     args: Any
@@ -49,21 +49,21 @@ class TrainedStates:
         self.accelerator.wait_for_everyone()
 
     def create_model_card(self, *_arguments: Any, **_options: Any) -> None:  # noqa: ANN401
-        """Write none: a training state is not published."""
+        """Write no model card: a training state is not published."""
 
     def _save(self, output_dir: str, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Save the trained parameters: a resumed run makes all else anew."""
+        """Save the trained parameters; a resumed run rebuilds everything else."""
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         _write(self.model, state_dict, Path(output_dir) / SAFE_WEIGHTS_NAME)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:  # noqa: ANN401
-        """Say nothing: frozen weights are missing from a training state by design."""
+        """Do not warn: a training state lacks the frozen weights by design."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ANN401
-        """Save a state that is whole or does not count.
+        """Save a state, and mark it as complete last.
 
-        None is saved when training is over: the trained weights are, and transformers 5.19 would go
-        on after such a state with one step more than were asked for.
+        No state is saved when training is over: the trained weights are saved then, and
+        transformers 5.19 would resume from such a state with one step too many.
         """
         if self.control.should_training_stop:
             return
@@ -76,13 +76,13 @@ class TrainedStates:
 
 
 def newest_whole_state(states_dir: Path) -> Path | None:
-    """Return the newest training state that was wholly written."""
+    """Return the newest complete training state."""
     whole = [path for path in _states(states_dir) if (path / WHOLE_NAME).is_file()]
     return whole[-1] if whole else None
 
 
 def remove_other_states(states_dir: Path) -> None:
-    """Leave none but the newest whole training state: only one process may do so."""
+    """Remove all training states but the newest complete one; only one process may call this."""
     newest = newest_whole_state(states_dir)
     for path in _states(states_dir):
         if path != newest:
@@ -90,7 +90,7 @@ def remove_other_states(states_dir: Path) -> None:
 
 
 def load_trained(model: Any, path: Path) -> None:  # noqa: ANN401  (untyped library)
-    """Give a model the parameters that `save_trained` wrote of one like it.
+    """Load the parameters that `save_trained` wrote from an equal model.
 
     Raises:
         ArtifactError: The file is damaged, or is of another model.
@@ -109,7 +109,7 @@ def load_trained(model: Any, path: Path) -> None:  # noqa: ANN401  (untyped libr
 
 
 def _states(states_dir: Path) -> list[Path]:
-    """Return all training states, whole or not, the oldest first."""
+    """Return all training states, complete or not, the oldest first."""
     found = states_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 

@@ -1,7 +1,6 @@
 """TRL's SFTTrainer with the distillation loss.
 
-In: a model, a dataset and a collator. Out: the model, trained in place. Knows nothing of run
-directories or of how the student came to be.
+In: a model, a dataset and a collator. Out: the model, trained in place.
 
 Shape legend: B rows, L padded length, T labeled tokens, K stored entries, D width.
 """
@@ -103,7 +102,7 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
         """Add the means of both losses since the last line, in nats per labeled token.
 
         Raises:
-            TrainingError: The loss is no longer a number.
+            TrainingError: The loss is not a number.
         """
         if "loss" in logs:
             kd, ce, num_labeled = self.accelerator.reduce(self._sums).tolist()
@@ -113,7 +112,7 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
                 logs["kd_nats"] = kd / num_labeled
             if not math.isfinite(logs["loss"]):
                 raise TrainingError(
-                    "the loss is no longer a number",
+                    "the loss is not a number",
                     where=f"step {self.state.global_step}",
                     found=logs["loss"],
                     hint="lower train.learning_rate or train.max_grad_norm, then run again with "
@@ -122,14 +121,14 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ANN401
-        """Put what all processes read at once in order of length: they wait for one another."""
+        """Order by length what all processes read together: they wait for the slowest."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         at_once = self.args.per_device_train_batch_size * self.accelerator.num_processes
         self._order = SimilarLengths(dataset["length"][:], at_once, self.args.seed)
         return self._order
 
     def _run_epoch(self, *, epoch: int, **rest: Any) -> None:  # noqa: ANN401
-        """Name the epoch to the sampler: accelerate 1.15 does not reach it behind two wrappers."""
+        """Set the sampler's epoch: accelerate 1.15 does not reach it behind two wrappers."""
         self._order.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **rest)
 
@@ -178,7 +177,7 @@ def add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (un
 
 
 def _keep_sums_exact(plugin: Any) -> None:  # noqa: ANN401  (untyped library)
-    """Let FSDP round what is multiplied, but neither the loss nor the sums of gradients."""
+    """Make FSDP round matrix products only, not the loss and the sums of gradients."""
     policy = plugin.mixed_precision_policy
     if hasattr(policy, "output_dtype"):
         plugin.mixed_precision_policy = dataclasses.replace(

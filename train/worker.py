@@ -1,7 +1,8 @@
 """One of the processes that `accelerate launch` starts to train; the stage starts the launcher.
 
 In: the stage's scratch directory and a phase. Out: what the phase leaves there, or why it failed.
-Knows nothing of how training is done, and imports it late: it must be tied to its parent at once.
+What trains is imported late: this process must be tied to its parent first.
+What trains is imported late: this process must be tied to its parent first.
 
     accelerate launch --config_file FILE -m train.worker SCRATCH PHASE
 """
@@ -22,12 +23,12 @@ from potstill.processes import end_with_parent
 from potstill.progress import set_up_logging
 
 PATIENCE_SECONDS = 30.0
-"""How long a process that failed waits to be ended by the stage, which has read why. If it ended by
-itself at once, the launcher would print a traceback of its own over the error."""
+"""How long a process that failed waits for the stage to read why and end it. If it ended by itself,
+the launcher would print a traceback of its own over the error."""
 
 
 def main(arguments: list[str]) -> None:
-    """Train as one of several processes, of which the first speaks for all."""
+    """Train as one of several processes; only the first shows progress."""
     if (tie := end_with_parent()) is not None:
         tie()
     set_up_logging()
@@ -49,10 +50,10 @@ def main(arguments: list[str]) -> None:
 
 
 class _NoTerminal(io.TextIOWrapper):
-    """Standard error as it is, for errors, but with no place for progress bars."""
+    """Standard error that shows errors, but no progress bars."""
 
     def isatty(self) -> bool:
-        """Say that it is none."""
+        """Return that it is no terminal."""
         return False
 
 

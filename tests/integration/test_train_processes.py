@@ -142,7 +142,7 @@ def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run, stage_proce
 
 
 def test_an_unknown_launch_is_refused_before_anything_is_done(tiny_run):
-    with pytest.raises(ConfigError, match="no such configuration of accelerate") as caught:
+    with pytest.raises(ConfigError, match="unknown configuration of accelerate") as caught:
         run(config(launch="horovod"), tiny_run)
     assert "ddp, deepspeed, fsdp2" in str(caught.value)
     assert not tiny_run.partial_dir("student").exists()

@@ -1,7 +1,7 @@
 """Conversations as batches of tensors: padded, or packed into rows that hold several.
 
 In: rows of a split. Out: tensors in which row t of the teacher's distributions belongs to token t
-of its answers. Knows nothing of files or models.
+of its answers.
 
 Shape legend: B rows of a batch, L padded length, T labeled tokens of a batch, K stored entries.
 """
@@ -151,7 +151,7 @@ class PackedCollator:
 
 
 def _has_signal(row: Row) -> bool:
-    """Tell whether the teacher's distributions are stored: not where its text is tokenized anew."""
+    """Return whether the teacher's distributions are stored; retokenized text has none."""
     return "top_token_ids" in row
 
 

@@ -1,7 +1,7 @@
 """A split's conversations as one memory-mapped Arrow file: memory does not grow with their number.
 
 In: a split's Parquet files, and a scratch directory. Out: a dataset that is read from the disk by
-index. Knows nothing of tensors or models.
+index.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def load_split(
     """
     path = _path(scratch_dir, split)
     if not path.is_file():
-        with disk_errors("laying out the conversations for training", path):
+        with disk_errors("writing the conversations for training", path):
             scratch_dir.mkdir(exist_ok=True)
             with replacing(path) as temporary:
                 batches = read(conversations_dir, split)
@@ -80,7 +80,7 @@ def load_split(
 
 
 def open_split(scratch_dir: Path, split: Split) -> datasets.Dataset:
-    """Return what `load_split` has written, read from the disk as it is needed."""
+    """Open the file that `load_split` wrote; rows are read from disk on demand."""
     return datasets.Dataset.from_file(str(_path(scratch_dir, split))).with_format("numpy")
 
 
@@ -130,7 +130,7 @@ def _none_left(where: Path, split: Split, max_length: int, num_stored: int) -> T
 
 
 def _with_turns(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Lay the turns' starts and lengths out as columns of their own."""
+    """Replace the turns by columns of their starts and lengths."""
     turns = batch["turns"]
     for name, field in (("turn_starts", "start"), ("turn_lengths", "num_tokens")):
         column = pa.ListArray.from_arrays(turns.offsets, pc.struct_field(turns.values, field))

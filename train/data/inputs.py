@@ -1,7 +1,7 @@
-"""What the stage trains on, checked: the conversations, their teacher, and what they promise.
+"""The stage's inputs, checked: the conversations, their teacher and their facts.
 
 In: a run's finished conversations. Out: the three splits, the teacher's checkpoint directory and
-the conversations' facts, known to fit one another. Knows nothing of the student but its tokenizer.
+the conversations' facts, checked against one another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from train.data.signal_checks import refuse_other_signal
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The conversations, split, and what they say about themselves."""
+    """The conversations by split, and their facts."""
 
     facts: ConversationsFacts
     teacher_dir: Path

@@ -1,6 +1,6 @@
 """The order in which conversations are trained on.
 
-In: their lengths, a seed and an epoch. Out: indices. Knows nothing of what a conversation holds.
+In: their lengths, a seed and an epoch. Out: indices.
 """
 
 from __future__ import annotations

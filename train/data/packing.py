@@ -1,4 +1,4 @@
-"""Conversations joined to rows of up to `max_length` tokens, so that next to nothing is padding.
+"""Conversations joined to rows of up to `max_length` tokens, with almost no padding.
 
 In: a split and a seed. Out: a dataset of bins, the same for the same seed, so that a resumed run
 has the same rows.
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from train.data.batches import Collator, PackedCollator
 
 CONVERSATIONS_PER_GROUP = 1024
-"""Bins are filled within random groups of so many: enough to fill them to the brim, few enough that
-which conversations share a row, and with it a step, stays a matter of chance."""
+"""Bins are filled within random groups of so many: enough to fill them completely, few enough that
+it stays random which conversations share a row, and so a step."""
 
 
 def pack_split(

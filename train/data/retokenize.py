@@ -3,7 +3,7 @@
 In: the messages of stored conversations, the student's tokenizer and its chat template. Out: record
 batches as the cache holds them, without the teacher's distributions, which are over other tokens.
 Every answer of the teacher is a turn: from where the student is asked for it up to the end-of-turn
-token, so that it learns to stop. Knows nothing of models.
+token, so that it learns to stop.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class RenderedConversation:
 
 
 class LeftOutError(Exception):
-    """Why one conversation cannot be used; others can."""
+    """One conversation cannot be used; the message is the reason."""
 
 
 class Retokenizer:
@@ -71,12 +71,12 @@ class Retokenizer:
         )
 
     def batches(self, conversations_dir: Path, split: Split) -> Iterator[pa.RecordBatch]:
-        """Yield a split's conversations in the student's tokens; at the end say what is missing.
+        """Yield a split's conversations in the student's tokens; log at the end what is left out.
 
         Raises:
             ArtifactError: A file is damaged.
-            TrainingError: The chat template rewrites earlier turns or ends none, or nothing is
-                left.
+            TrainingError: The chat template rewrites earlier turns or does not end answers, or no
+                conversation is left.
         """
         left_out: Counter[str] = Counter()
         num_stored = 0

@@ -1,7 +1,6 @@
-"""Whether the stored log-probabilities are what the token-level loss takes them for.
+"""Checks that the stored log-probabilities are what the token-level loss assumes.
 
 In: the loss's settings and the conversations' facts. Out: a refusal, or a warning, or nothing.
-Knows nothing of tensors.
 """
 
 from __future__ import annotations

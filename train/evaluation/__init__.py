@@ -1,1 +1,1 @@
-"""How near the student is while it trains: figures, answers, curves."""
+"""Evaluation of the student during training: figures, answers, curves."""

@@ -1,6 +1,6 @@
-"""Training drawn as curves: what it minimized, and how near the student came to the teacher.
+"""Curves of training: the loss, and the student's fidelity to the teacher.
 
-In: the lines that training appended to `metrics.jsonl`. Out: one PNG. Knows nothing of models.
+In: the lines that training appended to `metrics.jsonl`. Out: one PNG.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Line = dict[str, Any]
 """A line of metrics: its `step` and figures by name."""
 
 DARK, BLUE, ORANGE, GREEN = "#333333", "#0072b2", "#d55e00", "#009e73"
-"""Told apart by the color-blind too (Okabe & Ito 2008)."""
+"""Distinguishable with color blindness too (Okabe & Ito 2008)."""
 ON_POLICY = "on_policy"
 """The `phase` of lines of training on the student's own answers."""
 PANEL_INCHES = (4.4, 3.4)

@@ -39,7 +39,7 @@ def measure_fidelity(
     label: str,
     drawn: bool,
 ) -> Fidelity:
-    """Measure all figures of nearness on the first conversations of a split.
+    """Measure fidelity on the first conversations of a split.
 
     The model stays in the mode it is in. It computes in its weights' precision, or in autocast's
     where the caller has it on; the head's product never is autocast, so that bfloat16 does not
@@ -48,10 +48,10 @@ def measure_fidelity(
     Args:
         model: A causal language model; of a PEFT model, its base model.
         split: The conversations.
-        collator: What lays them out.
+        collator: Makes batches of them.
         max_conversations: The first so many of the split are measured.
         batch_size: Conversations in one forward pass.
-        label: What to call it in the progress.
+        label: Label of the progress bar.
         drawn: `ConversationsFacts.tokens_are_draws`.
     """
     meter = FidelityMeter(drawn=drawn)

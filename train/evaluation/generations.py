@@ -1,7 +1,7 @@
-"""What a student answers while it trains: a loss does not show one that repeats itself.
+"""Answers of a student during training: a loss does not show that it repeats itself.
 
 In: a model, its tokenizer, and held-out prompts as token ids. Out: its most probable answers, a
-line of JSON each. Knows nothing of trainers.
+line of JSON each.
 
 Shape legend: B prompts, L padded length.
 """

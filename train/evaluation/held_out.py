@@ -1,7 +1,7 @@
 """The student measured on held-out conversations while it trains, and the best one kept.
 
 In: a trainer at a step, the validation split. Out: figures for its log, answers to read, and the
-weights of the step with the lowest held-out loss. Knows nothing of how training is done.
+weights of the step with the lowest held-out loss.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What to measure, and where to keep what comes of it."""
+    """What to measure, and where to write the results."""
 
     config: TrainConfig
     split: datasets.Dataset
@@ -37,17 +37,17 @@ class HeldOut:
     tokens_are_draws: bool
     generations_path: Path
     best_path: Path | None = None
-    """For the weights of the best student; None: they are not kept."""
+    """For the weights of the best student; None does not keep them."""
     steps_before: int = 0
     """Optimizer steps of earlier phases."""
     around: Callable[[Any], AbstractContextManager[object]] = nullcontext
-    """What the model is put into while it is measured."""
+    """Context manager that the model is measured in."""
 
     def measure(self, model: Any, step: int, *, writes: bool) -> dict[str, float]:  # noqa: ANN401
-        """Return a student's figures as `eval_*`, the held-out loss among them; let it answer.
+        """Return a student's figures as `eval_*`, the held-out loss among them; write its answers.
 
         Args:
-            writes: Whether the answers are kept: by one of several processes.
+            writes: Whether this process keeps the answers: one of several does.
         """
         evaluation = self.config.evaluation
         fidelity = measure_fidelity(
@@ -73,7 +73,7 @@ class HeldOut:
 
 
 class MeasuresHeldOut:
-    """What a transformers trainer is mixed with to measure `held_out` where it would evaluate."""
+    """Mixin for a transformers trainer that evaluates by measuring `held_out`."""
 
     held_out: HeldOut
     accelerator: Any

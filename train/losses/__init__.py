@@ -1,8 +1,7 @@
 """The losses of distillation: the registries of divergences and tails, and their mix by name.
 
-In: the configuration. Out: what `chunked` needs to compute the loss. A divergence compares single
-outcomes and knows neither tails nor where the teacher's signal came from; a tail knows no
-divergence; `chunked` knows none of either.
+In: the configuration. Out: what `chunked` needs to compute the loss. Divergences and tails do
+not depend on one another.
 """
 
 from __future__ import annotations

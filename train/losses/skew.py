@@ -1,7 +1,6 @@
 """KL divergences from a skewed mixture of teacher and student, one outcome at a time.
 
-In: finite log-probabilities of the same outcomes. Out: what each outcome adds, in nats. Knows
-nothing of which outcomes there are.
+In: finite log-probabilities of the same outcomes. Out: what each outcome adds, in nats.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What stands for the tokens whose probabilities are not stored.
+"""Tails: what stands for the tokens whose probabilities are not stored.
 
-In: what is known of two distributions at C tokens. Out: outcomes that a divergence compares one by
-one, and their weights; the weighted sum over outcomes is the loss of a token. Knows no divergence.
+In: the stored part of two distributions at C tokens. Out: outcomes that a divergence compares one
+by one, and their weights; the weighted sum over outcomes is the loss of a token.
 
 Shape legend: C tokens, K stored entries, O outcomes (K, or K and one for all others).
 """
@@ -22,8 +22,8 @@ LEAST_LOGPROB = -80.0
 class Rows:
     """Log-probabilities of teacher (logp) and student (logq) at C tokens, in nats.
 
-    The student's are normalized over the whole vocabulary. Where nothing is stored, both may be
-    anything.
+    The student's are normalized over the whole vocabulary. Where no entry is stored, both values
+    are ignored.
     """
 
     stored_CK: Tensor
@@ -40,7 +40,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Finite log-probabilities of the same outcomes, and what each outcome counts."""
+    """Finite log-probabilities of the same outcomes, and the weight of each outcome."""
 
     logp_CO: Tensor
     logq_CO: Tensor
@@ -112,7 +112,7 @@ def renormalize(rows: Rows) -> Outcomes:
 
 
 def truncate(rows: Rows) -> Outcomes:
-    """Take the stored tokens as they are and leave the others out.
+    """Use the stored tokens unchanged and ignore the others.
 
     Biased towards over-confidence, and not even bounded below by 0.
 
@@ -122,7 +122,7 @@ def truncate(rows: Rows) -> Outcomes:
 
 
 def _outcomes(logp_CO: Tensor, logq_CO: Tensor, weight_CO: Tensor) -> Outcomes:
-    """Make everything finite: outcomes without weight, and those of probability 0."""
+    """Make all values finite, also those of outcomes without weight or with probability 0."""
     absent_CO = weight_CO == 0
     return Outcomes(
         logp_CO.masked_fill(absent_CO, 0.0).clamp_min(LEAST_LOGPROB),

@@ -1,5 +1,6 @@
-"""Training on the student's own answers, which the teacher corrects token by token.
+"""On-policy training: the teacher corrects the student's own answers token by token.
 
 In: a student, the teacher's checkpoint and the prompts of the stored conversations. Out: one of
-TRL's trainers, ready to train. The teacher is in memory here, and nowhere else in training.
+TRL's trainers, ready to train. Only here training has the teacher in
+memory.
 """

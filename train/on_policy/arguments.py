@@ -1,4 +1,4 @@
-"""The config of training on the student's own answers, in the words of TRL.
+"""The config of on-policy training as arguments of TRL.
 
 In: the config, a directory for training states, the number of processes. Out: keyword arguments of
 `DistillationConfig` and `GOLDConfig`. Imports neither: TRL imports vLLM with them.
@@ -20,12 +20,12 @@ def distillation_arguments(
     """Return the arguments for a student with the teacher's tokens.
 
     Raises:
-        ConfigError: The prompts of a step cannot be shared out among the processes.
+        ConfigError: The prompts of a step cannot be divided among the processes.
     """
     on_policy = config.on_policy
     if on_policy.batch_size % num_processes:
         raise ConfigError(
-            "the prompts of a step cannot be shared out among the processes",
+            "the prompts of a step cannot be divided among the processes",
             where="train.on_policy.batch_size",
             expected=f"a multiple of {num_processes}",
             found=on_policy.batch_size,
@@ -47,7 +47,7 @@ def gold_arguments(
     """Return the arguments for a student with tokens of its own.
 
     Raises:
-        ConfigError: The prompts of a step cannot be shared out among the processes.
+        ConfigError: The prompts of a step cannot be divided among the processes.
     """
     on_policy = config.on_policy
     return {

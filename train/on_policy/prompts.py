@@ -23,12 +23,12 @@ from potstill.tables import conversation_paths, read_conversation_batches
 
 
 def draw_prompts(split: datasets.Dataset, num_prompts: int, seed: int) -> datasets.Dataset:
-    """Return `prompt` and `conversation_id` of as many conversations, none again before all were.
+    """Return `prompt` and `conversation_id` of random conversations, each once before any repeats.
 
     Args:
         split: Conversations in the student's tokens.
-        num_prompts: As many as the phase will answer: memory does not grow with the data set.
-        seed: Decides which.
+        num_prompts: How many the phase will answer; memory does not grow with the data set.
+        seed: Seed of the choice.
     """
     order = np.random.default_rng(seed).permutation(len(split))
     rows = [split[int(index)] for index in np.resize(order, num_prompts)]
@@ -56,7 +56,7 @@ def teacher_prompts(
 
 
 class PromptCollator:
-    """Pads prompts on the left, as GOLDTrainer takes them to be answered."""
+    """Pads prompts on the left, as GOLDTrainer expects them."""
 
     def __init__(self, pad_token_id: int) -> None:
         self._pad_token_id = pad_token_id

@@ -1,4 +1,4 @@
-"""TRL's two trainers that let the student answer, as this stage uses them.
+"""TRL's two trainers that sample the student's answers, adapted to this stage.
 
 In: a student, the teacher's checkpoint and prompts. Out: DistillationTrainer where both have the
 same tokens, GOLDTrainer where they have not, ready to train. Import this module with vLLM hidden
@@ -45,12 +45,12 @@ class GoldTrainer(MeasuresHeldOut, TrainedStates, GOLDTrainer):  # type: ignore[
         inputs: dict[str, Any],
         generation_config: Any,  # noqa: ANN401
     ) -> tuple[Any, ...]:
-        """Let the student answer, and hand the teacher the prompt's text as it is used to it."""
+        """Sample the student's answers; give the teacher the prompt in its own chat template."""
         *tensors, _, answers = super().generate_on_policy_outputs(model, inputs, generation_config)
         return (*tensors, inputs["teacher_prompt_text"], answers)
 
     def _track_num_input_tokens(self, _inputs: dict[str, Any]) -> None:
-        """Count what was trained on: prompts with the answers."""
+        """Count the tokens of prompts and answers."""
         batch = self._buffered_inputs[(self._step - 1) % self.args.gradient_accumulation_steps]
         num_tokens = self.accelerator.reduce(batch["attention_mask"].sum())
         self.state.num_input_tokens_seen += int(num_tokens)
@@ -66,7 +66,7 @@ def on_policy_trainer(
 
     Raises:
         TrainingError: The teacher cannot be loaded, or the student lacks some of its tokens.
-        ConfigError: The prompts of a step cannot be shared out among the processes.
+        ConfigError: The prompts of a step cannot be divided among the processes.
     """
     prompts = draw_prompts(
         open_split(scratch_dir, "train"),

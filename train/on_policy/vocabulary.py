@@ -1,6 +1,6 @@
-"""Teacher and student brought to vocabularies of equal size, as TRL compares them.
+"""Resizing the teacher's vocabulary to the student's, as TRL requires.
 
-In: a teacher in memory. Out: the same, with as many rows as the student. Knows nothing of training.
+In: a teacher in memory. Out: the same, with as many rows as the student.
 
 Shape legend: V vocabulary.
 """
@@ -15,12 +15,12 @@ from torch import nn
 from potstill.errors import TrainingError
 
 ABSENT_LOGIT = -50.0
-"""Logit that the teacher gives to tokens it has no row for: next to no probability."""
+"""Logit of tokens that the teacher has no row for: a negligible probability."""
 
 
 @torch.no_grad()
 def fit_vocabulary(teacher: Any, num_rows: int, tokenizer: Any) -> None:  # noqa: ANN401
-    """Give the teacher in memory as many rows of its vocabulary as the student has.
+    """Resize the teacher's vocabulary in memory to as many rows as the student has.
 
     Families pad their embeddings to different sizes; TRL compares distributions of equal size. Rows
     of no token are cut off, or added such that the teacher gives them no probability.

@@ -1,6 +1,6 @@
 """Arithmetic that rounds where C does.
 
-In: tensors. Out: tensors, the same on every device. Knows nothing of blocks.
+In: tensors. Out: tensors, the same on every device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights as a GGUF file holds them: quantized by ggml's reference code and read back.
 
 In: a matrix of weights whose rows are cut into blocks. Out: the values that its blocks stand for,
-bit by bit those of ggml. Knows nothing of models or files.
+bit by bit those of ggml.
 
 Source: `quantize_row_*_ref` and `dequantize_row_*` in ggml/src/ggml-quants.c, llama.cpp 0c1e57098.
 Nothing that differs by rounding may be done in another way: a weight near the middle of two steps

@@ -1,7 +1,6 @@
 """Q6_K: 256 values share a scale, and each 16 of them have one of their own in 8 bits.
 
-In: blocks of weights. Out: the values that they are read back as, bit by bit those of ggml. Knows
-nothing of other types.
+In: blocks of weights. Out: the values that they are read back as, bit by bit those of ggml.
 
 Source: `make_qx_quants`, `quantize_row_q6_K_ref` and `dequantize_row_q6_K` in
 ggml/src/ggml-quants.c, llama.cpp 0c1e57098.

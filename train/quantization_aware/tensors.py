@@ -1,7 +1,7 @@
 """Which type each weight matrix has in a GGUF file.
 
 In: a model and a file's type. Out: types by parameter name, as llama.cpp chooses them without an
-importance matrix. Knows nothing of blocks.
+importance matrix.
 
 Source: `llama_tensor_get_type_impl` and `tensor_type_fallback` in src/llama-quant.cpp, llama.cpp
 0c1e57098.

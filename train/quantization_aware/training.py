@@ -1,7 +1,7 @@
-"""Training with quantized weights: every step and measurement sees what a file will hold.
+"""Quantization-aware training: steps and measurements use the weights that a file will hold.
 
-In: a trainer of the stored conversations. Out: the same one, which keeps the weights in full
-precision and finds those whose quantization is good. Knows nothing of run directories.
+In: a trainer of the stored conversations. Out: the same one, which trains weights in full
+precision such that their quantized values are good.
 """
 
 from __future__ import annotations

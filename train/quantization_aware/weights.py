@@ -1,11 +1,11 @@
 """A model that computes with the weights that a quantized file will hold.
 
 In: a model with weights in full precision. Out: the same model, its weights replaced for a while
-or for good. Knows nothing of training.
+or for good.
 
-Gradients that are formed meanwhile are those at the quantized weights; taken for gradients of the
-full ones they are the straight-through estimate (Bengio et al. 2013, section 4). As parameters are
-replaced in place, whatever wraps a model or shards it by rows sees nothing of it.
+Gradients computed meanwhile are those at the quantized weights; used as gradients of the full ones
+they are the straight-through estimate (Bengio et al. 2013, section 4). As parameters are
+replaced in place, wrappers of the model, also those that shard it by rows, are unaffected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from train.quantization_aware.tensors import tensor_types
 
 @dataclass(frozen=True)
 class Quantization:
-    """What becomes of a model's weights in a file."""
+    """How a model's weights are quantized in a file."""
 
     types: Mapping[str, str]
     """Keys of `BLOCK_TYPES`, or "F16", by parameter name."""
@@ -49,7 +49,7 @@ class Quantization:
 
     @torch.no_grad()
     def replace_weights(self, model: Any) -> None:  # noqa: ANN401  (untyped library)
-        """Give a model quantized weights for good."""
+        """Replace a model's weights by quantized ones permanently."""
         for name, weights in self._weights_of(model).items():
             weights.copy_(read_back(weights.to(self.save_dtype), self.types[name]))
 

@@ -1,7 +1,7 @@
 """Low-rank adapters: the config in the words of PEFT, and their merge into the weights, checked.
 
 In: the config; a model with trained adapters. Out: PEFT's config; the plain model, which computes
-what the one with adapters did. Knows nothing of training.
+what the one with adapters did.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hugging Face checkpoints: loaded, checked against the conversations, saved and reloaded.
 
 In: directories. Out: float32 models, and a student directory whose tokenizer files are
-those it was trained with, byte for byte. Knows nothing of losses or of training.
+those it was trained with, byte for byte.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  #
     expected_LV = logits_of(model, token_ids)
     if not expected_LV.isfinite().all():
         raise TrainingError(
-            "training has diverged: the student's logits are not finite",
+            "training diverged: the student's logits are not finite",
             where=directory,
             hint="lower train.learning_rate or train.max_grad_norm, and train again with --force",
         )

@@ -55,19 +55,19 @@ def refuse_unknown_head(model: Any, checkpoint_dir: Path) -> None:  # noqa: ANN4
     difference = float((output_head(model).logits(hidden) - expected).abs().max())
     if not difference <= HEAD_TOLERANCE * float(expected.abs().max()):
         raise TrainingError(
-            "the model does something to its logits that the losses do not know",
+            "the model transforms its logits in a way that the losses do not support",
             where=checkpoint_dir / "config.json",
-            expected="bias, logit scale and soft-cap as settings that are known, and no more",
+            expected="no more than bias, logit scale and soft-cap, as known settings",
             found=f"{model.config.model_type}: logits differ by {difference:.3g}",
-            hint="take a checkpoint of another family",
+            hint="use a checkpoint of another family",
         )
 
 
 @torch.no_grad()
 def refuse_mixed_rows(model: Any, collator: PackedCollator) -> None:  # noqa: ANN401
-    """Make sure that a model computes of packed conversations what it does of each alone.
+    """Make sure that a model computes the same for packed conversations as for each alone.
 
-    Not every kind heeds positions that begin anew: recurrent layers and convolutions run on.
+    Recurrent layers and convolutions ignore positions that start again at 0.
 
     Raises:
         TrainingError: It does not.
@@ -81,7 +81,7 @@ def refuse_mixed_rows(model: Any, collator: PackedCollator) -> None:  # noqa: AN
     difference = float((together_ND - apart_ND).abs().max() / apart_ND.abs().max())
     if not difference <= MIXED_TOLERANCE:
         raise TrainingError(
-            "the model lets conversations of one row see one another",
+            "the model mixes conversations that share a row",
             where="train.packing",
             expected=f"hidden states as of each alone, within {MIXED_TOLERANCE:.0%} of the largest",
             found=f"{model.config.model_type}: they differ by {difference:.0%}",

@@ -1,7 +1,7 @@
-"""What the student is before training: a pruned teacher or a given checkpoint, checked.
+"""The student before training: a pruned teacher or a given checkpoint, checked.
 
 In: the config and the conversations. Out: a plan, measured once and small enough to be kept as
-JSON, and float32 models that any process builds of it alike. Knows nothing of losses.
+JSON, and the float32 model that every process builds from it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class StudentPlan(BaseModel):
-    """What the student is made of. Whoever builds it gets the same model."""
+    """What the student is made of; building it always gives the same model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,10 +58,10 @@ class StudentPlan(BaseModel):
 def plan_student(
     config: TrainConfig, teacher_dir: Path, validation: datasets.Dataset
 ) -> StudentPlan:
-    """Decide what the student is made of, once; measure the teacher for it if need be.
+    """Decide what the student is made of; measure the teacher for it if needed.
 
     Args:
-        config: What is asked for.
+        config: The settings.
         teacher_dir: The teacher's checkpoint.
         validation: Conversations, `token_ids` each, over which its layers and neurons are measured.
 

@@ -1,7 +1,7 @@
 """How many layers and neurons of a teacher the student has.
 
 In: the config and the teacher's sizes. Out: the student's, or an error that says what is possible.
-Loads no library, so that a run that cannot work is refused before its conversations are made.
+Imports no library, so that a run that cannot work is refused before conversations are sampled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def student_sizes(config: StudentConfig, num_layers: int, num_neurons: int) -> t
     """Return the number of layers of a student that is a pruned teacher, and of neurons in each.
 
     Args:
-        config: What is asked for.
+        config: The settings.
         num_layers: Of the teacher.
         num_neurons: Of each of its MLPs.
 

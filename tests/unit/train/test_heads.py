@@ -162,7 +162,7 @@ def test_a_head_with_more_to_it_than_is_known_is_refused(setting):
     """Here the settings say what the model does not do; the check cannot tell which is wrong."""
     model = tiny(FAMILIES["llama"])
     setattr(model.config, setting, 0.5)
-    with pytest.raises(TrainingError, match="does something to its logits") as caught:
+    with pytest.raises(TrainingError, match="transforms its logits") as caught:
         refuse_unknown_head(model, Path("checkpoint"))
     assert caught.value.where == Path("checkpoint/config.json")
 
@@ -170,5 +170,5 @@ def test_a_head_with_more_to_it_than_is_known_is_refused(setting):
 def test_a_model_that_computes_nan_is_refused():
     model = tiny(FAMILIES["llama"])
     torch.nn.init.constant_(model.get_output_embeddings().weight, math.nan)
-    with pytest.raises(TrainingError, match="does something to its logits"):
+    with pytest.raises(TrainingError, match="transforms its logits"):
         refuse_unknown_head(model, Path("checkpoint"))

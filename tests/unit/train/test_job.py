@@ -45,7 +45,7 @@ def test_a_damaged_job_is_refused(tmp_path):
     path.write_text(json.dumps(content))
     for damage in (path.read_text(), "{"):
         path.write_text(damage)
-        with pytest.raises(ArtifactError, match="what training left cannot be read"):
+        with pytest.raises(ArtifactError, match="intermediate files cannot be read"):
             read_job(tmp_path)
     with pytest.raises(ArtifactError, match="cannot be read"):
         read_job(tmp_path / "absent")

@@ -23,7 +23,7 @@ def test_precision_is_left_to_the_stage(path):
 
 def test_a_file_of_the_users_own_is_taken_as_it_is(tmp_path):
     path = tmp_path / "mine.yaml"
-    with pytest.raises(ConfigError, match="no such configuration"):
+    with pytest.raises(ConfigError, match="unknown configuration"):
         launch_options(str(path))
     path.touch()
     assert launch_options(str(path)) == ["--config_file", str(path)]

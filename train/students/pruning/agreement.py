@@ -1,7 +1,6 @@
 """Whether a pruned model is the one that its config describes.
 
-In: a model that was changed in place. Out: nothing, or an error that names what differs. Knows
-nothing of how it was changed, and reads no weights.
+In: a model that was changed in place. Out: nothing, or an error that names what differs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which layers of a model stay, and the same model without the others.
 
 In: a decoder-only model and token ids. Out: the influence of each layer, the layers that stay by
-one of three rules, and the model with these only. Knows nothing of files or of training.
+one of three rules, and the model with these only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which neurons of each layer's MLP stay, and the same model without the others.
 
 In: a decoder-only model with gated MLPs (gate_proj, up_proj, down_proj), and token ids. Out: the
-importance of each neuron, those that stay, and the model with these only. Knows nothing of files or
-of training.
+importance of each neuron, those that stay, and the model with these only.
 
 Shape legend: L length, M neurons, D width.
 """

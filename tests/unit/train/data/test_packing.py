@@ -112,5 +112,5 @@ def test_a_model_that_runs_on_from_one_conversation_to_the_next_is_refused(store
     )
     split = load_split(stored, "train", 9, stored / "scratch")
     _, collator = pack_split(split, Collator(9, pad_token_id=0), seed=0)
-    with pytest.raises(TrainingError, match="see one another"):
+    with pytest.raises(TrainingError, match="mixes conversations"):
         refuse_mixed_rows(model, collator)
