@@ -75,9 +75,9 @@ def test_rows_are_what_is_stored(make_conversation, tmp_path, write_conversation
         counts = random.integers(1, 9, size=sum(length for _, length in turns))
         masses = [np.sort(random.dirichlet(np.ones(count)))[::-1] for count in counts]
         entries = [
-            list(zip(random.choice(49_152, len(p), replace=False), p, strict=True)) for p in masses
+            list(zip(random.choice(8_192, len(p), replace=False), p, strict=True)) for p in masses
         ]
-        mine.append(make_conversation(random.integers(0, 49_152, 50), turns, entries=entries))
+        mine.append(make_conversation(random.integers(0, 8_192, 50), turns, entries=entries))
     write_conversations(tmp_path, mine)
     split = load_split(tmp_path, "train", 1024, tmp_path / "scratch")
     for row, one in zip(split, mine, strict=True):
