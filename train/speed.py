@@ -82,7 +82,8 @@ def bytes_per_second() -> float:
 def shortest_seconds(work: Callable[[], object]) -> float:
     """Repeat work and return the shortest time it took: other processes can only lengthen it."""
     work()
-    end, seconds = time.perf_counter() + SECONDS, []
+    seconds: list[float] = []
+    end = time.perf_counter() + SECONDS
     while not seconds or time.perf_counter() < end:
         started = time.perf_counter()
         work()

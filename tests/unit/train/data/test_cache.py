@@ -47,7 +47,7 @@ def test_what_was_not_wholly_written_is_written_again(stored, killed):
         yield from stored_batches(directory, split)
         raise OSError("no space")
 
-    with pytest.raises(ArtifactError, match="laying out the conversations"):
+    with pytest.raises(ArtifactError, match="writing the conversations"):
         load_split(stored, "train", 9, scratch, read)
     assert not list(scratch.iterdir())
     if killed:

@@ -7,7 +7,7 @@ from train.on_policy.arguments import distillation_arguments, gold_arguments
 CONFIG = TrainConfig.model_validate({"on_policy": {"max_steps": 5, "batch_size": 4}})
 
 
-def test_the_prompts_of_a_step_are_shared_out(tmp_path):
+def test_the_prompts_of_a_step_are_divided(tmp_path):
     for num_processes in (1, 2, 4):
         arguments = distillation_arguments(CONFIG, tmp_path, num_processes)
         assert arguments["per_device_train_batch_size"] * num_processes == 4
