@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from compare.answers.serving import ModelFiles
 from potstill.config import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError
 from potstill.files import disk_errors
-from potstill.processes import end_with_parent
+from potstill.processes import child_process
 from potstill.progress import announced
 
 HOST = "127.0.0.1"
@@ -77,21 +77,22 @@ def running_endpoint(
     """
     # The key is for the users of `potstill serve`; only this process uses this server.
     environment = {name: value for name, value in os.environ.items() if name != API_KEY_VARIABLE}
-    with disk_errors("starting the endpoint", log_path), log_path.open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            preexec_fn=end_with_parent(),
-        )
-    try:
+    with ExitStack() as stack:
+        with disk_errors("starting the endpoint", log_path):
+            log = stack.enter_context(log_path.open("wb"))
+            process = stack.enter_context(
+                child_process(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    stop_seconds=STOP_SECONDS,
+                )
+            )
         with announced("loading the models into the endpoint"):
             _wait_until_ready(process, port, log_path, ready_timeout_seconds)
         yield f"http://{HOST}:{port}/v1"
-    finally:
-        _stop(process)
 
 
 def _wait_until_ready(
@@ -121,15 +122,6 @@ def _is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _last_lines(log_path: Path) -> str:
