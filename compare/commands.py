@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from potstill.commands.options import (
-    ConfigOption,
-    ForceOption,
-    PresetOption,
-    RunArgument,
-    SetOption,
-    VerboseOption,
-    choice_of,
-)
+from potstill.commands.options import ForceOption, configured
 from potstill.errors import ConfigError
 from potstill.facts.comparison import ComparisonFacts
-from potstill.pipeline import STAGES, resolve, run_stage
-from potstill.progress import set_up_logging
+from potstill.pipeline import STAGES, Choice, resolve, run_stage
 from potstill.rundir import RunDirectory
 from potstill.verdict.outcome import Outcome
 
@@ -65,8 +57,10 @@ def _exit_with(outcome: Outcome) -> typer.Exit:
 
 
 @app.command(cls=_VerdictCommand)
+@configured
 def compare(
-    run_dir: RunArgument,
+    run_directory: RunDirectory,
+    choice: Choice,
     student: Annotated[
         str | None,
         typer.Option(
@@ -85,11 +79,7 @@ def compare(
             metavar="FILE|RUN", help="JSONL file of prompts, or a run whose test split is used."
         ),
     ] = None,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
     force: ForceOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Compare student and teacher: may the student replace it?
 
@@ -98,14 +88,12 @@ def compare(
     Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 INVALID JUDGE; 64 wrong usage or configuration,
     70 any other error, 130 interrupted.
     """
-    set_up_logging(verbose=verbose)
     given = [
         *_endpoint_overrides("student", student),
         *_endpoint_overrides("teacher", teacher),
         *([] if prompts is None else [f"compare.prompts={json.dumps(str(prompts))}"]),
     ]
-    choice = choice_of(preset, config, [*(overrides or ()), *given])
-    run_directory = RunDirectory(run_dir)
+    choice = replace(choice, overrides=(*choice.overrides, *given))
     run_stage(STAGE, choice, run_directory, force=force)
     raise _exit_with(Outcome(run_directory.facts(ComparisonFacts).outcome))
 
@@ -120,8 +108,10 @@ def _endpoint_overrides(side: str, given: str | None) -> list[str]:
 
 
 @app.command(cls=_VerdictCommand)
+@configured
 def experiment(
-    run_dir: RunArgument,
+    run_directory: RunDirectory,
+    choice: Choice,
     url: Annotated[
         str,
         typer.Argument(metavar="URL[#NAME]", help="Server, such as http://127.0.0.1:8000/v1."),
@@ -131,23 +121,17 @@ def experiment(
         typer.Option(min=0, help="Judge only conversations without a message for so long."),
     ] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Judge the new pairs of a live experiment: may the student replace the teacher?
 
-    The judges are those of RUN's [compare] table, and their judgments are cached in RUN. The
-    verdict is valid however often this command runs. The server's key is POTSTILL_API_KEY.
+    RUN's configuration names the judges, and their judgments are cached in RUN. The verdict is
+    valid however often this command runs. The server's key is POTSTILL_API_KEY.
 
     Exit codes: those of `compare`.
     """
     from compare.live.experiment import run
 
-    set_up_logging(verbose=verbose)
-    run_directory = RunDirectory(run_dir)
-    table: Any = resolve(choice_of(preset, config, overrides), run_directory)[STAGE.name]
+    table: Any = resolve(choice, run_directory)[STAGE.name]
     base_url, _, name = url.partition("#")
     outcome = run(
         table, run_directory, base_url, name or None, quiet_seconds=quiet_seconds, as_json=as_json
@@ -156,13 +140,11 @@ def experiment(
 
 
 @app.command(cls=_VerdictCommand)
+@configured
 def cascade(
-    run_dir: RunArgument,
+    run_directory: RunDirectory,
+    choice: Choice,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Fit the confidence below which the teacher answers instead of the student.
 
@@ -173,7 +155,5 @@ def cascade(
     """
     from compare.live.cascade import run
 
-    set_up_logging(verbose=verbose)
-    run_directory = RunDirectory(run_dir)
-    table: Any = resolve(choice_of(preset, config, overrides), run_directory)[STAGE.name]
+    table: Any = resolve(choice, run_directory)[STAGE.name]
     raise _exit_with(run(table, run_directory, as_json=as_json))

@@ -6,17 +6,8 @@ from typing import Annotated
 
 import typer
 
-from potstill.commands.options import (
-    ConfigOption,
-    ForceOption,
-    PresetOption,
-    RunArgument,
-    SetOption,
-    VerboseOption,
-    choice_of,
-)
-from potstill.pipeline import STAGES, run_share, run_stage
-from potstill.progress import set_up_logging
+from potstill.commands.options import ForceOption, configured
+from potstill.pipeline import STAGES, Choice, run_share, run_stage
 from potstill.rundir import RunDirectory
 
 STAGE = STAGES["generate"]
@@ -25,11 +16,10 @@ app = typer.Typer()
 
 
 @app.command()
+@configured
 def generate(
-    run_dir: RunArgument,
-    preset: PresetOption = None,
-    config: ConfigOption = None,
-    overrides: SetOption = None,
+    run_directory: RunDirectory,
+    choice: Choice,
     force: ForceOption = False,
     shard: Annotated[
         str | None,
@@ -39,11 +29,8 @@ def generate(
             "the run's disk; the last to end finishes the stage.",
         ),
     ] = None,
-    verbose: VerboseOption = False,
 ) -> None:
     """Let the teacher write conversations with log-probabilities."""
-    set_up_logging(verbose=verbose)
-    choice, run_directory = choice_of(preset, config, overrides), RunDirectory(run_dir)
     if shard is None:
         run_stage(STAGE, choice, run_directory, force=force)
     elif force:

@@ -199,7 +199,7 @@ def run_pipeline(
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
     for stage in PIPELINE:
-        command = [sys.executable, "-m", "potstill", "stage", stage.name, str(run_directory.root)]
+        command = [sys.executable, "-m", "potstill", "stage", str(run_directory.root), stage.name]
         command += [*choice.options(), *options]
         with child_process(command) as process:
             code = process.wait()

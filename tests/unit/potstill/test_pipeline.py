@@ -61,7 +61,7 @@ def processes(monkeypatch):
 
     def child_process(command):
         recorded.commands.append(command)
-        code = recorded.codes.get(command[4], 0)
+        code = recorded.codes.get(command[5], 0)
         return nullcontext(SimpleNamespace(wait=lambda: code))
 
     monkeypatch.setattr("potstill.pipeline.child_process", child_process)
@@ -170,8 +170,8 @@ def test_a_choice_comes_back_from_its_options(choice, monkeypatch):
     """As the command line of each stage's own process reads them."""
     seen = []
     monkeypatch.setattr(stages, "run_stage", lambda _stage, choice, *_, **__: seen.append(choice))
-    monkeypatch.setattr(stages, "set_up_logging", lambda **_: None)
-    cli.app(["stage", "train", "runs/x", *choice.options()], standalone_mode=False)
+    monkeypatch.setattr("potstill.commands.options.set_up_logging", lambda **_: None)
+    cli.app(["stage", "runs/x", "train", *choice.options()], standalone_mode=False)
     assert seen == [choice]
 
 
@@ -181,7 +181,7 @@ def test_all_stages_run_in_order_in_processes_of_their_own(run_directory, proces
     assert code == 0
     options = ["--set=train.seed=1", "--preset=demo", "--verbose"]
     assert processes.commands == [
-        [sys.executable, "-m", "potstill", "stage", name, str(run_directory.root), *options]
+        [sys.executable, "-m", "potstill", "stage", str(run_directory.root), name, *options]
         for name in ("generate", "train", "quantize", "compare")
     ]
 
@@ -200,7 +200,7 @@ def test_force_sets_all_stages_aside_once(run_directory, processes):
 def test_the_first_stage_that_fails_stops_the_pipeline(run_directory, processes, code, told):
     processes.codes = {"train": code, "quantize": 99}
     assert run_pipeline(OWN, run_directory, force=False) == told
-    assert [command[4] for command in processes.commands] == ["generate", "train"]
+    assert [command[5] for command in processes.commands] == ["generate", "train"]
 
 
 def test_a_stage_that_is_killed_is_told_with_what_kills(run_directory, processes):
