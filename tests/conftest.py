@@ -33,6 +33,10 @@ VOCAB_SIZE = 8_192
 SPLITS: dict[Split, int] = {"train": 24, "validation": 4, "test": 6}
 TOP_LOGPROBS = 16
 MAX_TOKENS = 20
+WHOLE_MACHINE = {"vllm", "test_compare.py", "test_ray.py", "test_replicas.py"}
+"""Folders and files of tests that measure speed or keep every core busy."""
+LINE_SECONDS = 3600
+"""Most that the whole line may take, on a slow machine that does other work too."""
 QUESTION = Message(role="user", content="How?")
 NEXT_QUESTION = Message(role="user", content="Go on.")
 NEXT_TURN = "<|im_end|>\n<|im_start|>user\nGo on.<|im_end|>\n<|im_start|>assistant\n"
@@ -53,8 +57,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     folders = item.path.relative_to(Path(__file__).parent).parts
     if folders[0] in ("integration", "e2e"):
         item.add_marker("slow")
-    if "vllm" in folders or "line" in getattr(item, "fixturenames", ()):
+    needs_line = "line" in getattr(item, "fixturenames", ())
+    if needs_line or not WHOLE_MACHINE.isdisjoint(folders):
         item.add_marker("alone")
+    if needs_line:
+        # Whichever test is first makes the run, in the time that it is given.
+        item.add_marker(pytest.mark.timeout(LINE_SECONDS))
 
 
 @pytest.fixture(scope="session")
