@@ -19,11 +19,11 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 BAR = r"(?:\||\N{FULLWIDTH VERTICAL LINE})"
 
 STRIPPING_NAME = re.compile("(phi)-?(3)", re.IGNORECASE)
-"""The model name by which llama.cpp decides to strip white space behind special tokens (commit
+"""The model name by which llama.cpp decides to strip white space after special tokens (commit
 0c1e57098, llama_vocab::impl::load, "Handle per token attributes")."""
 
 NEVER_STRIPPING = ("<unk>", "<s>", "<|endoftext|>")
-"""Special tokens behind which llama.cpp keeps white space even then."""
+"""Special tokens after which llama.cpp keeps white space even then."""
 
 
 def token_type(token: dict[str, Any]) -> TokenType:

@@ -1,4 +1,4 @@
-"""Every architecture that can become GGUF, beside llama.cpp's own converter and the checkpoint."""
+"""Every architecture that can become GGUF, against llama.cpp's own converter and the checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = {
     for name in ("name", "basename", "finetune", "version", "size_label", "license")
 }
 """How a model is called, which llama.cpp's converter guesses from its directory, and its license,
-which our card tells."""
+which is in our card."""
 
 ONLY_OURS = {
     # llama.cpp has to guess them where they are missing, mostly rightly.
@@ -121,7 +121,7 @@ def theirs(ours, teacher_dir, tmp_path_factory) -> dict[str, Path]:
 
 
 def job(checkpoint_dir: Path, file_type: str, family: TinyFamily | None = None) -> dict[str, Any]:
-    """Return a job of llama.cpp's converter; it cannot find out a tiny tokenizer's kind itself."""
+    """Return a job of llama.cpp's converter; it does not recognize a tiny tokenizer."""
     known = family is not None and family.tokens in PRE_TOKENIZERS
     pre = family.tokens if family is not None and known else None
     return {"checkpoint": checkpoint_dir, "type": file_type, "pre": pre}

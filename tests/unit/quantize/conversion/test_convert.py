@@ -1,4 +1,4 @@
-"""What conversion refuses and leaves out; that its files are right is proved in integration."""
+"""What conversion refuses and leaves out; integration tests compare the files with llama.cpp's."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from .conftest import SEQUENCES
 
 
 def kl_of_two_models(directory, name, weights):
-    """Load two models, change one, run both whole, in float64."""
+    """Load two models, change one, run both in float64."""
     from transformers import AutoModelForCausalLM
 
     one = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64)
