@@ -156,7 +156,7 @@ def count_parameters(checkpoint_dir: Path, named: str = "") -> int:
 
 
 def checkpoint_fingerprint(checkpoint_dir: Path) -> str:
-    """Hash what tells a checkpoint from another one, without reading all of its weights.
+    """Hash what distinguishes a checkpoint from others, without reading all of its weights.
 
     That is its JSON files, and of each safetensors file size, header and evenly spaced blocks: a
     model that was trained further differs in all of them, a single changed number may go unseen.

@@ -223,7 +223,7 @@ def acceptance_estimate(
 
 
 def _is_stored(teacher: TeacherRows) -> NDArray[np.bool_]:
-    """Tell where the teacher's own token [T] is among those stored."""
+    """Return where the teacher's own token [T] is among those stored."""
     stored_T: NDArray[np.bool_] = (teacher.top_token_ids_TK == teacher.token_ids_T[:, None]).any(-1)
     return stored_T
 
