@@ -1,7 +1,7 @@
 """Chat messages to token ids, and the hashes that pin a tokenizer and its chat template.
 
 In: messages and a Hugging Face tokenizer (by protocol). Out: token ids, sha256 values.
-Knows nothing of models. This is the only place where a chat template is applied before training.
+Nothing else applies a chat template before training.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def render_prompt(
 def control_texts(tokenizer: ChatTokenizer) -> list[str]:
     """Return the texts of the tokens that only a chat template may write, such as `<|im_end|>`.
 
-    `render_prompt` reads them as tokens wherever they stand: in a message they would end its turn.
+    `render_prompt` reads them as tokens anywhere in a message, where they would end its turn.
     """
     return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
 
@@ -87,7 +87,7 @@ def user_slot_prefix(tokenizer: ChatTokenizer, system_prompt: str | None = None)
     """Return the text of the chat template up to where the user's first message begins.
 
     Args:
-        system_prompt: What a system message before it says; None leaves it out.
+        system_prompt: Content of a system message before it; None means no system message.
     """
     marker = "\N{LEFT WHITE SQUARE BRACKET}user\N{RIGHT WHITE SQUARE BRACKET}"
     messages = [Message(role="user", content=marker)]
@@ -105,7 +105,7 @@ def chat_template_sha256(template: str) -> str:
 def tokenizer_sha256(checkpoint_dir: Path) -> str:
     """Hash what decides token ids in `tokenizer.json`: equal hashes mean equal ids for equal text.
 
-    Padding and truncation settings are left out: they change on saving and decide no id.
+    Padding and truncation settings are not hashed: they change on saving and affect no id.
 
     Raises:
         ArtifactError: The checkpoint has no readable `tokenizer.json`.

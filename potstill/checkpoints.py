@@ -1,7 +1,7 @@
-"""Hugging Face checkpoints on disk: where one lies, and how large its model is.
+"""Hugging Face checkpoints on disk: their directories and the sizes of their models.
 
 In: a directory, or the name of a model on the hub. Out: a local directory, a `ModelShape`. Reads
-JSON and file headers only; knows nothing of weights.
+JSON and file headers only, no weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ModelShape:
     hidden_size: int
     vocab_size: int
     intermediate_size: int
-    """Neurons of each layer's MLP; 0 where the config has no such number."""
+    """Neurons of each layer's MLP; 0 where the config does not give it."""
     layer_parameters: int
     """Parameters of all layers; the rest are embedding, head and last norm."""
 
@@ -114,10 +114,10 @@ class ModelShape:
 
 
 def find_checkpoint(name: str) -> Path:
-    """Return the directory of a checkpoint, fetched from the hub when it is not a local one.
+    """Return the directory of a checkpoint; one that is not local is fetched from the hub.
 
     Raises:
-        ArtifactError: There is no such directory and the hub does not give it.
+        ArtifactError: It is neither a local directory nor a model on the hub.
     """
     if directory := _local_checkpoint(name):
         return directory
@@ -141,7 +141,7 @@ def count_parameters(checkpoint_dir: Path, named: str = "") -> int:
         named: A regular expression that the names of the counted tensors contain.
 
     Raises:
-        ArtifactError: There is no such file, or one is damaged.
+        ArtifactError: There are no such files, or one is damaged.
     """
     try:
         paths = sorted(checkpoint_dir.glob("*.safetensors"))
@@ -149,7 +149,7 @@ def count_parameters(checkpoint_dir: Path, named: str = "") -> int:
             name: entry["shape"] for path in paths for name, entry in _tensor_entries(path).items()
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise _damaged(checkpoint_dir, "whole safetensors files", error) from error
+        raise _damaged(checkpoint_dir, "complete safetensors files", error) from error
     if not shapes:
         raise _damaged(checkpoint_dir, "weights in *.safetensors files", "none")
     return sum(math.prod(shape) for name, shape in shapes.items() if re.search(named, name))
@@ -158,8 +158,8 @@ def count_parameters(checkpoint_dir: Path, named: str = "") -> int:
 def checkpoint_fingerprint(checkpoint_dir: Path) -> str:
     """Hash what distinguishes a checkpoint from others, without reading all of its weights.
 
-    That is its JSON files, and of each safetensors file size, header and evenly spaced blocks: a
-    model that was trained further differs in all of them, a single changed number may go unseen.
+    The hash covers the JSON files, and size, header and evenly spaced blocks of each safetensors
+    file: further training changes all of them, but a single changed number may go unnoticed.
 
     Raises:
         ArtifactError: A file cannot be read.
@@ -181,10 +181,10 @@ def checkpoint_fingerprint(checkpoint_dir: Path) -> str:
 
 
 def refuse_other_checkpoint(checkpoint_dir: Path, expected_fingerprint: str) -> None:
-    """Make sure that a teacher's checkpoint is the one that the conversations were made with.
+    """Check that a teacher's checkpoint is the one that the conversations were made with.
 
     Raises:
-        ManifestMismatchError: It is another one.
+        ManifestMismatchError: It has changed.
         ArtifactError: A file cannot be read.
     """
     found = checkpoint_fingerprint(checkpoint_dir)
@@ -204,7 +204,7 @@ def _local_checkpoint(name: str) -> Path | None:
 
 
 def _from_hub(name: str, *, local_files_only: bool = False) -> Path:
-    """Raise OSError or ValueError when there is none."""
+    """Return a model's snapshot; OSError or ValueError when the hub has none."""
     from huggingface_hub import snapshot_download  # Here, because the core starts without it.
 
     return Path(
@@ -218,13 +218,13 @@ def _tensor_entries(path: Path) -> dict[str, dict[str, Any]]:
     with path.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(8), "little")
         if header_bytes > num_bytes:
-            raise ValueError(f"{path.name} is no safetensors file")
+            raise ValueError(f"{path.name} is not a safetensors file")
         header = json.loads(stream.read(header_bytes))
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     ends = (entry["data_offsets"][1] for entry in entries.values())
     end = 8 + header_bytes + max(ends, default=0)
     if num_bytes < end:
-        raise ValueError(f"{path.name} has {num_bytes} bytes, its header promises {end}")
+        raise ValueError(f"{path.name} has {num_bytes} bytes, but its header describes {end}")
     return entries
 
 

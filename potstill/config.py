@@ -2,7 +2,6 @@
 
 In: the stages' table classes (each stage owns its own), a preset or a file, `--set` overrides.
 Out: validated, frozen tables; the resolved TOML. Unknown keys are refused.
-Knows nothing of what a key means.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from potstill import former_names
 from potstill.errors import ConfigError
 
 API_KEY_VARIABLE = "POTSTILL_API_KEY"
-"""The environment variable with the key that `potstill serve` asks for: no secret is in TOML."""
+"""The environment variable with the API key of `potstill serve`: TOML holds no secrets."""
 
 
 class Table(BaseModel):
@@ -33,7 +32,7 @@ class Table(BaseModel):
         """Return the table as JSON values, as manifests store it.
 
         Args:
-            exclude: Keys that do not decide the result, such as a number of threads.
+            exclude: Keys that do not affect the result, such as a number of threads.
         """
         return self.model_dump(mode="json", exclude=set(exclude))
 
@@ -76,7 +75,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(content: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Apply `a.b=c` overrides; `c` is read as a TOML value, or as a string when it is none.
+    """Apply `a.b=c` overrides; `c` is read as a TOML value, else as a string.
 
     Raises:
         ConfigError: An override has no `=`, or sets a key below a plain value.

@@ -2,7 +2,6 @@
 
 In: the most probable tokens of each position with their log-probabilities, in nats.
 Out: four ragged list columns of a few bytes per entry, and back.
-Knows nothing of conversations, or of how the distributions were made.
 
 A probability p is stored as the level round(255 * sqrt(p)): equal steps of sqrt(p) are, to first
 order, equal steps of KL, which near p is 2 * (change of sqrt(p))^2. From one entry to the next the

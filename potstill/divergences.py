@@ -1,11 +1,11 @@
 """Divergences of a student from the teacher's stored distributions, token by token.
 
-In: per token, the teacher's stored log-probabilities and what is known of the student's, as numpy
-arrays. Out: nats or shares per token, in float64. Knows nothing of engines.
+In: per token, the teacher's stored log-probabilities and the student's log-probabilities of those
+tokens, as numpy arrays. Out: nats or shares per token, in float64.
 
-Only the teacher's most probable tokens are stored. So a divergence has a lower bound (all others
-taken for one token), where it exists an upper bound (others as unlike the student as they can be),
-and an estimate: the teacher's own token, where it is not stored, is a draw from the others.
+Only the teacher's most probable tokens are stored. So a divergence has a lower bound (all other
+tokens as one), sometimes an upper bound (the other tokens as different from the student as they can
+be), and an estimate: where the sampled token is not stored, it is a draw from the other tokens.
 
 Shape legend: T tokens, K stored log-probabilities per token, N least probable tokens.
 """
@@ -123,7 +123,7 @@ class _Masses:
 
 
 def bucket_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
-    """Return the lower bound of KL(teacher‖student) per token [T]: one bucket for the rest.
+    """Return the lower bound of KL(teacher‖student) per token [T]: one bucket for the tail.
 
     Source: sum_K p log(p/q) + (1-P) log((1-P)/(1-Q)), with P and Q the stored tokens' masses; lower
         bound by the data-processing inequality (Cover & Thomas 2006, theorem 2.8.1).
@@ -182,7 +182,7 @@ def kl_estimate_nats(
 
 
 def bucket_reverse_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
-    """Return the lower bound of KL(student‖teacher) per token [T]: one bucket for the rest.
+    """Return the lower bound of KL(student‖teacher) per token [T]: one bucket for the tail.
 
     What rounding may have taken of the teacher's rest is given back to it: a teacher that is sure
     of itself has none left, and the student's would weigh without bound. A larger rest only lowers
@@ -202,7 +202,7 @@ def bucket_reverse_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats
 def acceptance_bounds(teacher: TeacherRows, student: StudentRows) -> tuple[Floats, Floats]:
     """Return bounds of sum_v min(p_v, q_v) per token [T], over the whole vocabulary.
 
-    The rest adds between nothing and the smaller of both rests.
+    The tail adds between zero and the smaller of both tails.
 
     Source: Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding",
         theorem 3.5: the chance that the teacher accepts the student's draw.

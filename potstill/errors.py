@@ -1,6 +1,6 @@
 """The error tree: every failure potstill expects, as a typed, readable value.
 
-In: what went wrong, where, what was expected and found, and how to mend it.
+In: what went wrong, where, what was expected and found, and how to fix it.
 Out: an exception whose text is a complete message for the user, with an exit code.
 """
 
@@ -11,11 +11,11 @@ class PotstillError(Exception):
     """Root of every expected failure.
 
     Args:
-        what: One sentence that says what went wrong.
+        what: What went wrong, lower case, without a full stop.
         where: Path, row or key at fault.
         expected: What would have been right.
         found: What was there instead.
-        hint: How to mend it.
+        hint: What the user can do.
     """
 
     exit_code = 1

@@ -1,8 +1,8 @@
-"""How close a student is to its teacher: the same figures, of the same definition, in every stage.
+"""Fidelity of a student to its teacher, computed the same way in every stage.
 
 In: conversations as rows of teacher and student. Out: means over tokens, with their standard
-errors. torch and llama.cpp both hand over numpy arrays, so that figures of checkpoints and of files
-are comparable.
+errors. Both torch and llama.cpp deliver numpy arrays, so figures of checkpoints and of files are
+comparable.
 
 Shape legend: T tokens, K stored log-probabilities per token.
 """

@@ -1,7 +1,6 @@
-"""Files that are either whole or absent, and their hashes.
+"""Files that are either complete or absent, and their hashes.
 
 In: bytes, text and paths. Out: files replaced atomically; sha256 as hex.
-Knows nothing of what the files mean.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def sync_path(path: Path) -> None:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what killed processes left of files they were writing with `replacing`."""
+    """Remove the temporary files of processes that were killed inside `replacing`."""
     for path in directory.rglob(".*.tmp"):
         path.unlink()
 
@@ -50,7 +49,7 @@ def remove_unfinished(directory: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place when the block succeeds.
 
-    A reader sees the old file or the new one, never a part of it, kill -9 included.
+    A reader sees the old file or the new one, never a part, even after kill -9.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
@@ -64,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
+    """Write `text` as UTF-8 to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -37,7 +37,7 @@ REMOVED = {"hidden_states": False}
 
 
 def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return a configuration with today's names; warn of each other one.
+    """Return a configuration with today's names; warn of each former one.
 
     Args:
         source: What to name in the warning: a path, a preset or `--set`.
@@ -50,7 +50,7 @@ def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def in_override(dotted: str, override: str) -> list[str]:
-    """Return the keys of `--set a.b=c` with today's names; warn of each other one."""
+    """Return the keys of `--set a.b=c` with today's names; warn of each former one."""
     keys = dotted.strip().split(".")
     for key in KEYS.keys() & set(keys):
         _warn(f"--set {override}", key, KEYS[key])

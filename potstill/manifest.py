@@ -1,4 +1,4 @@
-"""The manifest: what a stage made, from what, and how to check it.
+"""The manifest: what a stage made, from which inputs, with the hashes to verify it.
 
 In: a finished directory and the stage's own facts. Out: `manifest.json`, written last; its presence
 means that the directory is complete.
@@ -135,7 +135,7 @@ def build_manifest(
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write `manifest.json` into `directory`, whole or not at all."""
+    """Write `manifest.json` into `directory` atomically."""
     write_text_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
 
 
@@ -143,8 +143,8 @@ def read_manifest(directory: Path) -> Manifest:
     """Read the manifest of a finished directory.
 
     Raises:
-        ArtifactError: There is none, or it is not a manifest.
-        SchemaVersionError: Another version of potstill wrote it.
+        ArtifactError: It is missing or damaged.
+        SchemaVersionError: It has another version, or its facts cannot be read.
     """
     path = directory / MANIFEST_NAME
     try:
@@ -183,7 +183,7 @@ def verify_manifest(directory: Path) -> Manifest:
     """Check every file of a finished directory against its manifest.
 
     Raises:
-        ArtifactError: A file is missing or is not what was written.
+        ArtifactError: A file is missing or has changed.
     """
     manifest = read_manifest(directory)
     for output in manifest.outputs:

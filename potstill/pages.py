@@ -1,7 +1,7 @@
-"""HTML pages that need nothing else: no network, no second file, no script but the room's own.
+"""Self-contained HTML pages: no network, no second file, no script but the room's own.
 
 In: a room's template, which fills the blocks of `page.html.j2`, and values, which are untrusted
-text. Out: HTML. Knows nothing of what a page is about.
+text. Out: HTML.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def render_page(
     script: str | None = None,
     **values: Any,  # noqa: ANN401  (what is shown)
 ) -> str:
-    """Render a template that lies in a room's folder; text in values is escaped.
+    """Render a template in a room's folder; text in values is escaped.
 
     Args:
         script: JavaScript in the room's folder. The page's policy names its hash, so that a browser

@@ -209,7 +209,7 @@ def run_pipeline(
                 where=run_directory.root,
                 found=signal.Signals(-code).name,
                 hint="the system kills what takes more memory than there is: --dry-run shows what "
-                "a stage wants; run the same command again, without --force, to go on",
+                "a stage needs; run the same command again, without --force, to resume",
             )
         if code != 0:
             return code

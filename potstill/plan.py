@@ -122,7 +122,7 @@ def plan_table(
     if rows:
         table.add_section()
         table.add_row(
-            "in all",
+            "total",
             "",
             _minutes(rows, machine),
             _gigabytes(sum(row.disk_bytes for row in rows)),

@@ -90,7 +90,7 @@ class Progress:
             self._print_line()
 
     def close(self) -> None:
-        """Say what was done and how long it took."""
+        """Log what was done and how long it took."""
         self._print_line()
 
     def _print_line(self) -> None:
@@ -141,7 +141,7 @@ def track(label: str, total: int, unit: str, at_once: int = 0) -> Iterator[Progr
         label: What is being done.
         total: How many units there are.
         unit: What is counted, in the plural.
-        at_once: Units worked on side by side; the estimate takes each for half done.
+        at_once: Units in progress at the same time; the estimate counts each as half done.
     """
     kind = _BarProgress if sys.stderr.isatty() else Progress
     progress = kind(label, total, unit, at_once)
@@ -153,7 +153,7 @@ def track(label: str, total: int, unit: str, at_once: int = 0) -> Iterator[Progr
 
 @contextmanager
 def announced(label: str, about_seconds: float | None = None) -> Iterator[None]:
-    """Say that a step without a count begins, and how long it took.
+    """Log the beginning and the duration of a step without a count.
 
     Args:
         label: What is being done.

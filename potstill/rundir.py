@@ -73,19 +73,19 @@ class RunDirectory:
 
     @property
     def live_dir(self) -> Path:
-        """What judges have said of live traffic, so that nothing is asked twice."""
+        """Judgments of live traffic, so that no judge is asked twice."""
         return self.root / "live"
 
     def stage_dir(self, stage: StageName) -> Path:
-        """Where a finished stage lies."""
+        """Directory of a finished stage."""
         return self.root / stage
 
     def partial_dir(self, stage: StageName) -> Path:
-        """Where a stage works before it is finished."""
+        """Directory a stage works in before it is finished."""
         return self.root / f"{stage}.partial"
 
     def replaced_dir(self, stage: StageName) -> Path:
-        """Where a stage's former result waits until the new one is finished."""
+        """Directory that keeps a stage's former result until the new one is finished."""
         return self.root / f"{stage}.replaced"
 
     def is_finished(self, stage: StageName) -> bool:
@@ -93,7 +93,7 @@ class RunDirectory:
         return (self.stage_dir(stage) / MANIFEST_NAME).is_file()
 
     def require(self, stage: StageName) -> Manifest:
-        """Verify a stage that another one reads, and return its manifest.
+        """Verify a finished stage and return its manifest.
 
         Raises:
             ArtifactError: It is missing or damaged.
@@ -118,7 +118,7 @@ class RunDirectory:
         return facts
 
     def set_aside(self, stage: StageName) -> None:
-        """Make the stage run anew; its former result stays until the new one is done."""
+        """Make the stage run again; its former result stays until the new one is finished."""
         with disk_errors("setting a stage aside", self.root):
             _remove(self.partial_dir(stage))
             if self.stage_dir(stage).exists():
@@ -130,9 +130,9 @@ class RunDirectory:
         """Hold the run for this process.
 
         Args:
-            name: What of it: the whole run, or one of the shares that processes work on together.
-            shared: Let others hold it too, who ask for no more either.
-            wait: Wait for another process that holds it, instead of raising.
+            name: What to lock: "" for the run, or the name of one of several shares of the work.
+            shared: Allow other processes to hold it shared too.
+            wait: Wait for a process that holds it instead of raising.
 
         Raises:
             ArtifactError: Another process works on the run.
@@ -168,8 +168,8 @@ class RunDirectory:
         Args:
             config: The stage's configuration as JSON values.
             inputs: The stages it reads; each is verified first.
-            replace: Another configuration makes the stage again instead of being refused: for one
-                that takes no longer than asking would.
+            replace: Make the stage again when its configuration has changed, instead of refusing;
+                for a stage that takes seconds.
 
         Raises:
             ArtifactError: An input is missing or damaged.
@@ -186,12 +186,12 @@ class RunDirectory:
 
 
 class StageSession:
-    """One stage at work: finished already, or with a partial directory to fill and finish.
+    """One stage in progress: finished already, or with a partial directory to fill.
 
     Attributes:
-        finished: The manifest when there is nothing to do, else None.
-        dir: Where to write; what an interrupted run left is still there.
-        scratch_dir: Where to keep what is needed only until the stage is finished.
+        finished: The manifest if there is nothing left to do, else None.
+        dir: Where to write; it still holds the work of an interrupted run.
+        scratch_dir: For files that are needed only until the stage is finished.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class StageSession:
         self._started = time.monotonic()
 
     def open(self) -> None:
-        """Settle what an earlier process left: finished, to be resumed, or to be begun."""
+        """Find out whether the stage is finished, to be resumed, or to be begun."""
         if self._run.is_finished(self.stage):
             directory = self._run.stage_dir(self.stage)
             manifest = verify_manifest(directory)
@@ -270,7 +270,7 @@ class StageSession:
         if request_path.is_file():
             config, inputs = _read_request(request_path)
             if self._is_asked_for(config, tuple(Input(**pinned) for pinned in inputs), self.dir):
-                logger.info("%s: going on where it was interrupted", self.stage)
+                logger.info("%s: resumed where it was interrupted", self.stage)
                 return
         _remove(self.dir)
         self.dir.mkdir(parents=True)
@@ -279,7 +279,7 @@ class StageSession:
     def _is_asked_for(
         self, config: Mapping[str, Any], inputs: tuple[Input, ...], where: Path
     ) -> bool:
-        """Return whether what is there is what is wanted; else it is made again.
+        """Return whether the existing work can be kept; else it is made again.
 
         Raises:
             ManifestMismatchError: It was made with another configuration.
@@ -290,14 +290,14 @@ class StageSession:
                 raise ManifestMismatchError(
                     f"the {self.stage} stage was made with another configuration",
                     where=where,
-                    expected=f"{key} = {now!r} (asked for now)",
+                    expected=f"{key} = {now!r} (configured now)",
                     found=f"{key} = {was!r}",
                     hint="--force makes it again and replaces it; or name another run directory",
                 )
-            logger.info("%s: made again, because %s is another", self.stage, key)
+            logger.info("%s: made again, because %s has changed", self.stage, key)
             return False
         if inputs != self._inputs:
-            logger.info("%s: made again, because its input was", self.stage)
+            logger.info("%s: made again, because an input has changed", self.stage)
         return inputs == self._inputs
 
     def _move_into_place(self, manifest: Manifest) -> Manifest:
@@ -319,7 +319,7 @@ def _read_request(path: Path) -> tuple[dict[str, Any], Any]:
         return dict(found["config"]), found["inputs"]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
-            "what a stage was asked for cannot be read",
+            "the request of an interrupted stage cannot be read",
             where=path,
             expected="JSON with config and inputs",
             found=error,

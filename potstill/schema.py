@@ -1,7 +1,6 @@
 """The values that pass between stages: frozen, validated, plain.
 
 In: Python scalars, strings and arrays. Out: pydantic models and dataclasses.
-Knows nothing of files or of how the values were made.
 """
 
 from __future__ import annotations
@@ -56,13 +55,13 @@ class Prompt(Value):
 
     prompt_id: str
     cluster_id: str
-    """Prompts that say nearly the same share it, and are in one split."""
+    """Shared by near-duplicate prompts, which are in one split."""
     split: Split
     messages: tuple[Message, ...] = Field(min_length=1)
     source: str
     """Where the prompt came from: a file's name, or "magpie"."""
     license: str | None = None
-    """SPDX identifier of the prompt's license; None when its file does not say."""
+    """SPDX identifier of the prompt's license; None when its source does not state one."""
     tools: str | None = None
     """JSON list of the tools the teacher may call, as OpenAI spells them."""
 

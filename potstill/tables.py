@@ -1,7 +1,7 @@
 """Arrow schemas of the stored values, and streamed Parquet.
 
 In: schema values. Out: Parquet files that any reader opens, read back row group by row group.
-Documented column by column in docs/data-format.md. Knows nothing of run directories.
+Documented column by column in docs/data-format.md.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _TURN = pa.struct(
 )
 
 BATCH_ROWS = 1024
-"""Most rows of a table that are in memory at once."""
+"""Maximum number of rows in memory at a time."""
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -125,7 +125,7 @@ def conversation_paths(directory: Path, split: Split) -> list[Path]:
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows to a Parquet file, whole or not at all; return their number.
+    """Write rows to a Parquet file atomically; return their number.
 
     Raises:
         OSError: The file cannot be written.
@@ -137,7 +137,7 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table to a Parquet file, whole or not at all.
+    """Write a table to a Parquet file atomically.
 
     Raises:
         OSError: The file cannot be written.
@@ -211,7 +211,7 @@ def _read_batches(
         raise ArtifactError(
             "a table cannot be read",
             where=path,
-            expected="a whole Parquet file",
+            expected="a complete Parquet file",
             found=str(error).splitlines()[0],
             hint="restore the file, or make the stage again with --force",
         ) from error

@@ -1,7 +1,7 @@
 """Chat templates, compiled and rendered as transformers does it.
 
 In: a template's source, messages, the texts of named tokens. Out: text. Whatever reads a GGUF file
-uses this, so that what is verified is what is served. Knows nothing of tokens' ids.
+uses this, so that what is verified is what is served.
 
 Source: transformers 5.19, utils/chat_template_utils.py, _compile_jinja_template and
 render_jinja_template.

@@ -9,7 +9,7 @@ from potstill.facts.shared import FidelityFigures, Role
 
 
 class ModelRow(FidelityFigures):
-    """One model's nearness to the teacher on held-out conversations."""
+    """One model's fidelity to the teacher on held-out conversations."""
 
     name: str
     role: Role
@@ -36,14 +36,14 @@ class FileRow(ModelRow):
 
 
 class Registration(Record):
-    """What was settled before the answers were there."""
+    """The plan, fixed before the answers were collected."""
 
     verdict: dict[str, Any]
     """The table `compare.verdict`."""
     registered_at: str
     """UTC."""
     num_answers_before: int
-    """Answers that were kept from another comparison, and so could have been looked at."""
+    """Answers cached from another comparison, which could have been read before the plan."""
 
 
 class ComparisonFacts(Facts):

@@ -9,13 +9,13 @@ from potstill.facts.samples import SampledFacts
 
 
 class ConversationsFacts(SampledFacts):
-    """Facts of the samples, and what the filters left out of them."""
+    """Facts of the samples, and what the filters dropped."""
 
     stage: ClassVar[StageName] = "conversations"
 
     num_dropped: int
     dropped_prompts: dict[str, int]
-    """Prompts left out, by filter."""
+    """Dropped prompts by filter."""
     dropped_conversations: dict[str, int]
     num_redacted: int
     """Prompts with personal data replaced."""

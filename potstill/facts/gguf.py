@@ -75,7 +75,7 @@ class GgufFile(FileTensors, FileMeasurement):
     kl_bound_nats: float
     """Largest mean KL with which the file would have been accepted."""
     on_pareto_front: bool
-    """Whether no other file of the same model is both smaller and nearer to its checkpoint."""
+    """Whether no other file of the same model is both smaller and closer to its checkpoint."""
 
 
 class GgufFacts(Facts):

@@ -8,15 +8,15 @@ from potstill.facts.base import Facts, StageName
 
 
 class PromptsFacts(Facts):
-    """How many prompts there are, and what was left out."""
+    """Numbers of prompts kept and dropped."""
 
     stage: ClassVar[StageName] = "prompts"
 
     num_prompts: int
     num_dropped: int
     dropped: dict[str, int]
-    """Prompts left out, by filter."""
+    """Dropped prompts by filter."""
     num_redacted: int
     """Prompts with personal data replaced."""
     num_clusters: int
-    """Groups of prompts that say nearly the same."""
+    """Groups of near-duplicate prompts."""

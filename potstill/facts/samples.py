@@ -9,13 +9,13 @@ from potstill.facts.shared import TeacherIdentity
 
 
 class SignalStats(Record):
-    """What files of conversations hold, in figures; which are part of the manifest's `stats`."""
+    """Figures of the conversations in the files; part of the manifest's `stats`."""
 
     prompt_tokens: int
     completion_tokens: int
     """Tokens of all answers."""
     truncated_share: float
-    """Share of answers that reached the limit of tokens before they ended."""
+    """Share of answers that were cut off at the token limit."""
     mean_tail_mass: float
     """Mean probability that is not stored."""
     nats_per_token: float

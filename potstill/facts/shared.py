@@ -1,4 +1,4 @@
-"""What the facts of several stages hold: the teacher's identity, measured fidelity."""
+"""Parts of several stages' facts: the teacher's identity and measured fidelity."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FidelityFigures(Record):
     """
 
     kl_nats: float | None
-    """Forward KL(teacher‖student) over the stored tokens and one for the rest: a lower bound."""
+    """Forward KL(teacher‖student), a lower bound: stored tokens and one bucket for the tail."""
     kl_standard_error: float | None
     top1_agreement: float | None
     """Share of positions where the most probable token of both is the same."""
