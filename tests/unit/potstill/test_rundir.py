@@ -105,7 +105,7 @@ def test_another_configuration_is_refused_with_the_key_and_both_values(run_direc
     other = {"kd": {"weight": 0.5, "divergence": "forward_kl"}, "seed": 0}
     with pytest.raises(ManifestMismatchError, match="another configuration") as caught:
         run_directory.open_stage("prompts", other)
-    assert caught.value.expected == "prompts.kd.weight = 0.5 (asked for now)"
+    assert caught.value.expected == "prompts.kd.weight = 0.5 (configured now)"
     assert caught.value.found == "prompts.kd.weight = 0.9"
     assert "--force" in caught.value.hint
     state = run_directory.stage_dir if finished else run_directory.partial_dir
@@ -175,7 +175,7 @@ def test_an_input_made_again_drops_partial_work(run_directory, caplog):
     caplog.set_level(logging.INFO)
     session = run_directory.open_stage("conversations", CONFIG, inputs=("prompts",))
     assert not (session.dir / "half.txt").exists()
-    assert "made again, because its input was" in caplog.text
+    assert "made again, because an input has changed" in caplog.text
 
 
 def test_a_missing_or_damaged_input_is_refused_before_anything_is_made(run_directory):
@@ -221,7 +221,7 @@ def test_a_cheap_stage_is_made_again_for_another_configuration(run_directory, ca
     caplog.set_level(logging.INFO)
     session = run_directory.open_stage("conversations", {"other": 1}, replace=True)
     assert session.finished is None
-    assert "is another" in caplog.text
+    assert "has changed" in caplog.text
     assert run_directory.replaced_dir("conversations").is_dir()
     (session.dir / "half.txt").write_text("half")
     again = run_directory.open_stage("conversations", {"other": 2}, replace=True)

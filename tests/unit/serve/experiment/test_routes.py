@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 
 from compare.judges.votes import read_votes
+from potstill import former_names
 from potstill.errors import BackendError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 from serve.keys import Key, KeyEntry, Keyring
@@ -322,3 +323,17 @@ def test_a_split_that_differs_from_the_weights_is_reported(live, no_shadow, tmp_
     ratio = server.view()["sample_ratio"]
     assert ratio["is_mismatch"]
     assert ratio["p_value"] < 0.001
+
+
+def test_judgments_are_taken_under_their_former_name(live):
+    server = live(split(student=1, teacher=0))
+    server.ask("Question")
+    server.shadows(1)
+    path = "/v1/experiments/assistant"
+    (pair,) = server.client.get(f"{path}/pairs?judge=j").json()["data"]
+    judgments = [{"pair_id": pair["pair_id"], "score": 1.0}]
+    former = {american: british for british, american in former_names.KEYS.items()}
+    body = {"judge": "j", "is_valid": True, former["judgments"]: judgments}
+    former_path = former_names.JUDGMENTS_PATH.format(name="assistant")
+    answer = server.client.post(former_path, json=body)
+    assert answer.json()["verdict"]["pairs"] == 1

@@ -6,8 +6,9 @@ import time
 from concurrent.futures import Future
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import create_engine, insert, inspect, select, text, update
 
+from potstill import former_names
 from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError, SchemaVersionError
 from serve.storage import tables
 from serve.storage.config import StorageConfig
@@ -209,3 +210,21 @@ def test_a_file_is_private_and_has_write_ahead_logging(tmp_path):
         )
     assert mode == "wal"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_table_with_a_former_name_is_renamed_with_its_rows(open_storage, url):
+    ((former, name),) = former_names.TABLES.items()
+    open_storage().close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        head = {"experiment": "e", "judge": "j"}
+        batch = head | {"number": 1, "is_valid": True, "created": 0.0}
+        connection.execute(insert(tables.batches).values(batch))
+        judgment = head | {"batch": 1, "pair_id": "p", "score": 1.0}
+        connection.execute(insert(tables.judgments).values(judgment))
+        connection.execute(text(f"ALTER TABLE {name} RENAME TO {former}"))
+    open_storage().close()
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT pair_id FROM judgments")).all() == [("p",)]
+        assert former not in inspect(connection).get_table_names()
+    engine.dispose()
