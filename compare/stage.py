@@ -16,7 +16,7 @@ from rich.console import Console
 
 from compare.answers.answers import Answer, Role, Sampling
 from compare.answers.cache import JsonCache
-from compare.answers.client import Endpoint
+from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.answers.questions import Question
@@ -26,7 +26,6 @@ from compare.answers.serving import (
     OpenEndpoint,
     Serving,
     Sides,
-    endpoint_of,
 )
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
@@ -160,12 +159,10 @@ def _serving(
     asked = longest_tokens + max(config.max_tokens, config.speed_tokens)
     held_out = [len(conversation.token_ids) for conversation in run.held_out] if run else []
     return Serving(
+        config=config,
         open_endpoint=open_endpoint,
         context_tokens=max([asked, *held_out]) + SPARE_CONTEXT_TOKENS,
         log_path=session.scratch_dir / "endpoint.log",
-        max_concurrency=config.max_concurrency,
-        timeout_seconds=config.request_timeout_seconds,
-        max_retries=config.max_retries,
     )
 
 
@@ -192,7 +189,7 @@ def _sides(config: CompareConfig, run: RunFiles | None, scratch_dir: Path) -> Si
     given["known_worse"] = config.assay.known_worse
     for role, side in given.items():
         if side is not None:
-            sides[role] = endpoint_of(side, config)
+            sides[role] = find_endpoint(side.base_url, side, config)
         elif run is not None and role != "known_worse":
             file = run.gguf.recommended_file if role == "student" else run.reference
             sides[role] = FileSide(file.name, run.sha256(file))
@@ -226,15 +223,8 @@ def _judge(
         if panel.asks_teacher():
             wide = serving.with_room(judged_tokens)
             endpoints = stack.enter_context(wide.served({"teacher": sides["teacher"]}))
-        resources = JudgeResources(
-            cache=kept,
-            teacher=endpoints.get("teacher"),
-            teacher_gguf=run.path(run.reference) if run else None,
-            max_concurrency=config.max_concurrency,
-            timeout_seconds=config.request_timeout_seconds,
-            max_retries=config.max_retries,
-            num_threads=config.num_threads,
-        )
+        teacher_gguf = run.path(run.reference) if run else None
+        resources = JudgeResources(config, kept, endpoints.get("teacher"), teacher_gguf)
         return panel, panel.opinions(resources)
 
 

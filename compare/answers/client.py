@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import openai
 
+from compare.config import CompareConfig, SideConfig
+from compare.judge_config import LlmJudgeConfig
 from potstill.errors import BackendError, BackendUnavailableError, ConfigError
 from potstill.schema import Message
 
@@ -59,22 +61,22 @@ def open_client(base_url: str, timeout_seconds: float, api_key: str = "none") ->
 
 
 def find_endpoint(
-    base_url: str,
-    model: str | None,
-    api_key_variable: str | None,
-    *,
-    timeout_seconds: float,
-    max_retries: int,
-    limit_name: LimitName = "max_tokens",
+    base_url: str, model: SideConfig | LlmJudgeConfig, config: CompareConfig
 ) -> Endpoint:
     """Return an endpoint; without a name, of the only model that the server lists.
+
+    Args:
+        base_url: Address including the version.
+        model: Its name, and the settings of its server.
+        config: Timeout and retries.
 
     Raises:
         ConfigError: The key's variable is not set, or the server lists several models.
         BackendError: The server does not list its models.
     """
-    api_key = _api_key(api_key_variable)
-    if model is None:
+    api_key, name = _api_key(model.api_key_variable), model.model
+    timeout_seconds = config.request_timeout_seconds
+    if name is None:
         with backend_errors(base_url), open_client(base_url, timeout_seconds, api_key) as client:
             names = [listed.id for listed in client.models.list()]
         if len(names) != 1:
@@ -84,15 +86,15 @@ def find_endpoint(
                 expected=f"{base_url}#MODEL",
                 found=", ".join(names) or "no model",
             )
-        model = names[0]
+        name = names[0]
     return Endpoint(
         base_url=base_url,
-        model=model,
-        identity=f"{base_url}#{model}",
+        model=name,
+        identity=f"{base_url}#{name}",
         api_key=api_key,
         timeout_seconds=timeout_seconds,
-        max_retries=max_retries,
-        limit_name=limit_name,
+        max_retries=config.max_retries,
+        limit_name=model.limit_name,
     )
 
 

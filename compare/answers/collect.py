@@ -51,7 +51,7 @@ class Collection:
         if missing:
             asked: Sides = {role: self.sides[role] for role in self.sides if role in missing}
             with serving.served(asked) as endpoints:
-                book.fill(endpoints, serving.max_concurrency)
+                book.fill(endpoints, serving.config.max_concurrency)
         return book.answers()
 
     def _wanted(self) -> list[Wanted]:

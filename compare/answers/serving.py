@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compare.answers.answers import Role
-from compare.answers.client import Endpoint, find_endpoint
-from compare.config import CompareConfig, SideConfig
+from compare.answers.client import Endpoint
+from compare.config import CompareConfig
 
 ModelFiles = Mapping[str, Path | None]
 """Models by name, with their path if they are not files of the run."""
@@ -43,12 +43,10 @@ Sides = Mapping[Role, FileSide | Endpoint]
 class Serving:
     """How files are served."""
 
+    config: CompareConfig
     open_endpoint: OpenEndpoint
     context_tokens: int
     log_path: Path
-    max_concurrency: int
-    timeout_seconds: float
-    max_retries: int
 
     def with_room(self, num_tokens: int) -> Serving:
         """Return the same with a longer context."""
@@ -66,7 +64,7 @@ class Serving:
             return
         models = {side.name: side.path for side in files.values()}
         with self.open_endpoint(
-            models, self.context_tokens, self.max_concurrency, self.log_path
+            models, self.context_tokens, self.config.max_concurrency, self.log_path
         ) as base_url:
             for role, side in files.items():
                 found[role] = self.endpoint(side, base_url)
@@ -78,23 +76,11 @@ class Serving:
             base_url=base_url,
             model=side.name,
             identity=side.identity,
-            timeout_seconds=self.timeout_seconds,
-            max_retries=self.max_retries,
+            timeout_seconds=self.config.request_timeout_seconds,
+            max_retries=self.config.max_retries,
         )
 
 
 def name_of(side: FileSide | Endpoint) -> str:
     """Return the name of a side for the report."""
     return side.name if isinstance(side, FileSide) else side.model
-
-
-def endpoint_of(side: SideConfig, config: CompareConfig) -> Endpoint:
-    """Return the endpoint of a side with an address; raises as `find_endpoint` does."""
-    return find_endpoint(
-        side.base_url,
-        side.model,
-        side.api_key_variable,
-        timeout_seconds=config.request_timeout_seconds,
-        max_retries=config.max_retries,
-        limit_name=side.limit_name,
-    )

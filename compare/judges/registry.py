@@ -13,6 +13,7 @@ from typing import Any
 
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
+from compare.config import CompareConfig
 from compare.judge_config import (
     CheckJudgeConfig,
     JudgeConfig,
@@ -34,16 +35,13 @@ TEACHER_JUDGE = LlmJudgeConfig(kind="llm", name="the teacher itself")
 
 @dataclass(frozen=True)
 class JudgeResources:
-    """The models, files and limits that judges use."""
+    """The settings, models and files that judges use."""
 
+    config: CompareConfig
     cache: JsonCache
-    teacher: Endpoint | None
+    teacher: Endpoint | None = None
     """Where the teacher is served; None when no judge needs it."""
-    teacher_gguf: Path | None
-    max_concurrency: int
-    timeout_seconds: float
-    max_retries: int
-    num_threads: int | None
+    teacher_gguf: Path | None = None
 
 
 def build_judge(config: JudgeConfig, resources: JudgeResources) -> Judge:
@@ -64,17 +62,10 @@ def asks_teacher(config: JudgeConfig) -> bool:
 def _llm(config: LlmJudgeConfig, resources: JudgeResources) -> Judge:
     endpoint = resources.teacher
     if config.base_url is not None:
-        endpoint = find_endpoint(
-            config.base_url,
-            config.model,
-            config.api_key_variable,
-            timeout_seconds=resources.timeout_seconds,
-            max_retries=resources.max_retries,
-            limit_name=config.limit_name,
-        )
+        endpoint = find_endpoint(config.base_url, config, resources.config)
     if endpoint is None:
         raise ConfigError("the teacher is not served", where=f"judge {config.name}")
-    return LlmJudge(config, endpoint, resources.cache, resources.max_concurrency)
+    return LlmJudge(config, endpoint, resources.cache, resources.config.max_concurrency)
 
 
 def _likelihood(config: LikelihoodJudgeConfig, resources: JudgeResources) -> Judge:
@@ -86,7 +77,9 @@ def _likelihood(config: LikelihoodJudgeConfig, resources: JudgeResources) -> Jud
             expected="gguf_path, or a run with a file of the teacher",
             found=path or "neither",
         )
-    return LikelihoodJudge(config, path, sha256_file(path), resources.cache, resources.num_threads)
+    return LikelihoodJudge(
+        config, path, sha256_file(path), resources.cache, resources.config.num_threads
+    )
 
 
 def _reference(config: ReferenceJudgeConfig, _resources: JudgeResources) -> Judge:

@@ -23,8 +23,7 @@ from rich.console import Console
 from compare.answers.answers import AnswerBook, Role, Sampling, Wanted
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
-from compare.answers.serving import endpoint_of
-from compare.config import CompareConfig
+from compare.config import CompareConfig, SideConfig
 from compare.judge_config import JudgeConfig
 from compare.judges.assay import Judged, work
 from compare.judges.controls import Control, build_controls
@@ -199,8 +198,8 @@ class _LiveJudge:
         endpoints: dict[Role, Endpoint] = {}
         if config.temperature > 0 and self._teacher is not None:
             endpoints["teacher"] = self._teacher
-        if config.assay.known_worse is not None:
-            endpoints["known_worse"] = endpoint_of(config.assay.known_worse, config)
+        if (known_worse := config.assay.known_worse) is not None:
+            endpoints["known_worse"] = find_endpoint(known_worse.base_url, known_worse, config)
         samples: list[tuple[Role, int]] = [("teacher", 0), ("teacher", 1), ("known_worse", 0)]
         book = AnswerBook(
             self._cache,
@@ -244,19 +243,6 @@ class _LiveJudge:
 def _resources(
     config: CompareConfig, cache: JsonCache, base_url: str, teacher_model: str
 ) -> JudgeResources:
-    teacher = find_endpoint(
-        base_url,
-        teacher_model,
-        API_KEY_VARIABLE if os.environ.get(API_KEY_VARIABLE) else None,
-        timeout_seconds=config.request_timeout_seconds,
-        max_retries=config.max_retries,
-    )
-    return JudgeResources(
-        cache=cache,
-        teacher=teacher,
-        teacher_gguf=None,
-        max_concurrency=config.max_concurrency,
-        timeout_seconds=config.request_timeout_seconds,
-        max_retries=config.max_retries,
-        num_threads=config.num_threads,
-    )
+    key = API_KEY_VARIABLE if os.environ.get(API_KEY_VARIABLE) else None
+    teacher = SideConfig(base_url=base_url, model=teacher_model, api_key_variable=key)
+    return JudgeResources(config, cache, find_endpoint(base_url, teacher, config))

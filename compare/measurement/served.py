@@ -61,7 +61,9 @@ def measure_served(
                     dict.fromkeys(names), serving.context_tokens, 1, serving.log_path
                 )
             )
-            client = stack.enter_context(open_client(base_url, serving.timeout_seconds))
+            client = stack.enter_context(
+                open_client(base_url, serving.config.request_timeout_seconds)
+            )
             speed = measure_speed(
                 {name: Timed(client, name) for name in names}, prompts, max_tokens
             )

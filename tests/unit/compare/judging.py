@@ -128,6 +128,6 @@ def decided(
     sound_so_far = partial(is_sound_so_far, plan=Plan())
     cache = JsonCache(cache_dir)
     panel = Panel(config, questions, answers, cache, sound_so_far)
-    opinions = panel.opinions(JudgeResources(cache, None, None, 4, 10.0, 0, None))
+    opinions = panel.opinions(JudgeResources(config, cache))
     verdict = decide(config, REGISTERED, opinions, answers, panel.cluster_of)
     return Decided(verdict, panel, opinions, answers)

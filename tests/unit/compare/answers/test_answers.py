@@ -3,6 +3,7 @@ import pytest
 from compare.answers.answers import Answer, AnswerBook, Sampling, Wanted
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
+from compare.config import CompareConfig, SideConfig
 from potstill.errors import BackendError, BackendUnavailableError, ConfigError
 from potstill.tables import PAIR_SCHEMA, read_rows, write_rows
 
@@ -125,11 +126,13 @@ def test_newer_name_of_the_token_limit_is_sent(openai_server, questions, tmp_pat
 
 def test_model_without_a_name_is_the_only_one(openai_server):
     server = openai_server(lambda _: "fine")
-    found = find_endpoint(server.base_url, None, None, timeout_seconds=10.0, max_retries=0)
+    side = SideConfig(base_url=server.base_url)
+    found = find_endpoint(side.base_url, side, CompareConfig())
     assert (found.model, found.identity) == ("only", f"{server.base_url}#only")
 
 
 def test_key_that_is_not_there_is_named(monkeypatch):
     monkeypatch.delenv("A_KEY", raising=False)
+    side = SideConfig(base_url="http://127.0.0.1:1/v1", model="m", api_key_variable="A_KEY")
     with pytest.raises(ConfigError, match="A_KEY"):
-        find_endpoint("http://127.0.0.1:1/v1", "m", "A_KEY", timeout_seconds=1.0, max_retries=0)
+        find_endpoint(side.base_url, side, CompareConfig())

@@ -6,6 +6,7 @@ import pytest
 
 from compare.answers.client import Endpoint
 from compare.answers.serving import FileSide, Serving
+from compare.config import CompareConfig
 from compare.measurement.served import (
     measure_served,
     prompts_read_otherwise,
@@ -27,7 +28,7 @@ def nobody_serves(*_: object) -> None:
     raise AssertionError("no file is to be served")
 
 
-SERVING = Serving(nobody_serves, 64, Path("log"), 2, 10.0, 0)
+SERVING = Serving(CompareConfig(), nobody_serves, 64, Path("log"))
 
 
 def echo(body):
