@@ -34,7 +34,7 @@ def test_the_table_has_each_stage_and_their_sum_but_for_finished_ones():
     minutes = {line.split()[0]: line.split() for line in text.splitlines() if "GB" in line}
     assert minutes["generate"][4] == "0.2"
     assert minutes["train"][4] == "1.8"
-    assert "2.0" in minutes["in"]
+    assert "2.0" in minutes["total"]
     assert "finished" in text
     assert "-" in text_of(plan_table(estimates, [], None))
 
