@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from potstill.errors import PotstillError
 from potstill.workers import Handler
@@ -94,21 +94,20 @@ class Vocabulary:
             self.size = int(llama_cpp.llama_vocab_n_tokens(self.pointer))
             ids = range(self.size)
             self.end_tokens = [i for i in ids if llama_cpp.llama_vocab_is_eog(self.pointer, i)]
-            self.tokenizer = self._tokenizer()
+            wrapped = _Tokens(self)
+            self.tokenizer = LLTokenizer(TokenizerWrapper(wrapped), eos_token=wrapped.ends)
 
-    def _tokenizer(self) -> LLTokenizer:
-        """Return llguidance's view: control tokens, marked by a byte 0xFF, are never text."""
-        function = ctypes.cast(llama_cpp.llama_cpp._lib.llama_tokenize, ctypes.c_void_p)
-        tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
-            tokens=[self._piece(token_id) for token_id in range(self.size)],
-            vocab_ptr=self.pointer,
-            tokenize_fptr=function.value,
-            eos_token=self.end_tokens or int(llama_cpp.llama_vocab_eos(self.pointer)),
-            slices=None,
+    def tokenize(self, text: bytes) -> list[int]:
+        """Return the tokens of a text."""
+        capacity = len(text) + 16
+        tokens = (ctypes.c_int32 * capacity)()
+        count = llama_cpp.llama_tokenize(
+            self.pointer, text, len(text), tokens, capacity, False, False
         )
-        return tokenizer
+        return tokens[: max(0, count)]
 
-    def _piece(self, token_id: int) -> bytes:
+    def piece(self, token_id: int) -> bytes:
+        """Return the bytes of a token, control tokens included."""
         capacity = 64
         while True:
             buffer = ctypes.create_string_buffer(capacity)
@@ -116,13 +115,35 @@ class Vocabulary:
                 self.pointer, token_id, buffer, capacity, 0, True
             )
             if length >= 0:
-                break
+                return buffer.raw[:length]
             capacity = -length
-        is_control = (
-            llama_cpp.llama_vocab_get_attr(self.pointer, token_id)
-            & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
-        )
-        return (b"\xff" if is_control else b"") + buffer.raw[:length]
+
+    def is_control(self, token_id: int) -> bool:
+        """Return whether a token is never text."""
+        attributes = int(llama_cpp.llama_vocab_get_attr(self.pointer, token_id))
+        return bool(attributes & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL)
+
+
+class _Tokens:
+    """A vocabulary as llguidance's `TokenizerWrapper` reads it."""
+
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        ids = range(vocabulary.size)
+        self.tokens = [vocabulary.piece(token_id) for token_id in ids]
+        self.special_token_ids = [token_id for token_id in ids if vocabulary.is_control(token_id)]
+        self.ends = vocabulary.end_tokens
+        if not self.ends:
+            # llguidance wants an end token; this one is beyond what the engine reads of a mask.
+            self.ends = [vocabulary.size]
+            self.tokens.append(b"<end>")
+            self.special_token_ids += self.ends
+        self.eos_token_id = self.ends[0]
+        self._tokenize = vocabulary.tokenize
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._tokenize(text)
 
 
 class GbnfMatcher:
