@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from generate.config import GenerateConfig
 from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import PROMPTS_NAME, make_prompts
+from generate.teachers.cpu_sampling import install
+from generate.teachers.vllm_engine import VllmTeacher
 from potstill.chat import render_prompt
 from potstill.rundir import RunDirectory
 from potstill.tables import PROMPT_SCHEMA, prompt_from_row, read_rows
@@ -59,6 +63,19 @@ def rendered(teacher: LazyTeacher, run_directory: RunDirectory) -> list[list[int
     path = run_directory.stage_dir("prompts") / PROMPTS_NAME
     prompts = map(prompt_from_row, read_rows(path, PROMPT_SCHEMA))
     return [render_prompt(teacher.checkpoint.tokenizer, one.messages) for one in prompts]
+
+
+@contextmanager
+def vllms_own_sampler(teacher: VllmTeacher) -> Iterator[None]:
+    """Undo `fast_cpu_sampling` for a while, to compare both."""
+    (worker,) = teacher._llm.collective_rpc(lambda worker: worker)
+    sampler = worker.model_runner.sampler
+    sampler.topk_topp_sampler.forward = sampler.topk_topp_sampler.forward_cpu
+    del sampler.gather_logprobs
+    try:
+        yield
+    finally:
+        install(worker)
 
 
 def resident_bytes() -> int:

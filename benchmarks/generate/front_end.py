@@ -19,7 +19,6 @@ from typing import Any
 from _workload import configuration, prepare, rendered, write_prompts
 
 from generate.teachers.protocol import Requests, Sample, SampleRequest
-from generate.teachers.vllm_arrays import vllms_own_objects
 from potstill.distributions import encode
 from potstill.schema import SamplingParams
 
@@ -42,7 +41,7 @@ def requests(prompts: list[list[int]]) -> Requests:
 
 
 def harvest(teacher: Any, prompts: list[list[int]], k: int | None) -> int:  # noqa: ANN401
-    """Sample through our teacher, log-probabilities as arrays; return the number of tokens."""
+    """Sample through our teacher, with flat log-probabilities; return the number of tokens."""
     return sum(
         len(one.token_ids)
         for one in teacher.sample(requests(prompts), top_logprobs=k)
@@ -64,10 +63,9 @@ def vllms_objects(teacher: Any, prompts: list[list[int]], k: int) -> int:  # noq
     from vllm import SamplingParams as Params
 
     params = [Params(max_tokens=MAX_TOKENS, seed=seed, logprobs=k) for seed in range(len(prompts))]
-    with vllms_own_objects():
-        outputs = teacher._llm.generate(
-            [{"prompt_token_ids": one} for one in prompts], params, use_tqdm=False
-        )
+    outputs = teacher._llm.generate(
+        [{"prompt_token_ids": one} for one in prompts], params, use_tqdm=False
+    )
     return sum(len(output.outputs[0].token_ids) for output in outputs)
 
 
@@ -80,7 +78,12 @@ def main() -> None:
         config = configuration(
             root / "prompts.jsonl",
             sampling={"max_tokens": MAX_TOKENS, "top_logprobs": TOP_LOGPROBS},
-            engine={"max_model_len": 512, "kv_cache_bytes": 1 << 30},
+            engine={
+                "max_model_len": 512,
+                "kv_cache_bytes": 1 << 30,
+                # The engine is in a process of its own, where its sampler cannot be replaced.
+                "fast_cpu_sampling": False,
+            },
         )
         lazy_teacher, run_directory = prepare(config, root / "run")
         teacher, prompts = lazy_teacher.load(), rendered(lazy_teacher, run_directory)

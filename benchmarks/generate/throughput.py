@@ -26,7 +26,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _workload import configuration, prepare, rendered, resident_bytes, write_prompts
+from _workload import (
+    configuration,
+    prepare,
+    rendered,
+    resident_bytes,
+    vllms_own_sampler,
+    write_prompts,
+)
 
 from generate.config import GenerateConfig
 from generate.dataset.stage import make_dataset
@@ -80,8 +87,6 @@ class Bench:
     def _generate(self, **options: Any) -> list[Any]:  # noqa: ANN401
         from vllm import SamplingParams
 
-        from generate.teachers.vllm_arrays import vllms_own_objects
-
         teacher: Any = self.teacher.load()
         teacher._llm.reset_prefix_cache()
         params = [
@@ -94,7 +99,7 @@ class Bench:
             for seed in range(len(self._prompts))
         ]
         prompts = [{"prompt_token_ids": ids} for ids in self._prompts]
-        with vllms_own_objects():
+        with vllms_own_sampler(teacher):
             return list(teacher._llm.generate(prompts, params, use_tqdm=False))
 
 

@@ -44,6 +44,9 @@ class EngineConfig(Table):
     would take nearly all memory, so the default is explicit."""
     max_model_len: int | None = Field(default=None, ge=16)
     """Longest prompt plus completion, in tokens; None takes what the stage needs."""
+    fast_cpu_sampling: bool = True
+    """On a CPU, replace vLLM's sampler by one with fewer passes over the vocabulary, which draws
+    other tokens from the same distribution. Without effect on a GPU."""
     enforce_eager: bool = True
     """Skip compilation: on a CPU and a small model it costs more than a run saves."""
     tensor_parallel_size: int = Field(default=1, ge=1)

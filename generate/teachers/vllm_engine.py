@@ -1,7 +1,7 @@
 """The teacher in this process: vLLM, requests in, completions out as they finish.
 
-In: token ids and sampling parameters. Out: token ids with raw log-probabilities.
-With `vllm_arrays` the only module that imports vLLM; knows nothing of prompts, files or runs.
+In: token ids and sampling parameters. Out: token ids with raw log-probabilities. What only a CPU
+needs is behind `on_cpu`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from generate.teachers.config import EngineConfig
+from generate.teachers.cpu_sampling import install
+from generate.teachers.flat_logprobs import to_distributions
 from generate.teachers.protocol import Failure, Requests, Sample, ScoreRequest, ScoreRequests
-from generate.teachers.vllm_arrays import keep_arrays, prompt_distributions, sampled_distributions
 from potstill.errors import PotstillError, TeacherError
 from potstill.progress import announced
 
@@ -30,7 +31,8 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-MAX_BATCHED_TOKENS = 4096
+CPU_BATCHED_TOKENS = 4096
+"""On a CPU larger batches are no faster."""
 SECONDS_TO_LOAD, SECONDS_TO_COMPILE = 20, 80
 """As seen with SmolLM2-135M on two CPU cores; what was compiled is kept for the next time."""
 LOGPROBS_MODE = "raw_logprobs"
@@ -110,6 +112,7 @@ class VllmTeacher:
                     seed=request.sampling.seed,
                     stop_token_ids=sorted(self.end_token_ids),
                     logprobs=top_logprobs,
+                    flat_logprobs=True,
                     detokenize=False,
                 )
                 for request in requests
@@ -126,7 +129,7 @@ class VllmTeacher:
                 return Failure(request_id, f"vLLM ended it with {completion.finish_reason}")
             signal = None
             if top_logprobs is not None:
-                signal = sampled_distributions(completion.logprobs, top_logprobs)
+                signal = to_distributions(completion.logprobs, top_logprobs)
             token_ids = tuple(completion.token_ids)
             return Sample(request_id, token_ids, signal, completion.finish_reason)
 
@@ -145,7 +148,11 @@ class VllmTeacher:
         from vllm import SamplingParams
 
         params = SamplingParams(
-            max_tokens=1, temperature=0.0, prompt_logprobs=top_logprobs, detokenize=False
+            max_tokens=1,
+            temperature=0.0,
+            prompt_logprobs=top_logprobs,
+            flat_logprobs=True,
+            detokenize=False,
         )
         asked: dict[str, ScoreRequest] = {}
 
@@ -158,7 +165,7 @@ class VllmTeacher:
 
         def convert(request_id: str, output: Any) -> Sample:  # noqa: ANN401
             request = asked.pop(request_id)
-            signal = prompt_distributions(output.prompt_logprobs, request.start, top_logprobs)
+            signal = to_distributions(output.prompt_logprobs, top_logprobs, request.start)
             token_ids = tuple(request.token_ids[request.start :])
             ended = token_ids[-1] in self.end_token_ids
             return Sample(request_id, token_ids, signal, "stop" if ended else "length")
@@ -212,32 +219,13 @@ class VllmTeacher:
 
 def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
     from vllm import LLM
+    from vllm.platforms import current_platform
 
-    keep_arrays()
-    _keep_freed_memory()
-    lora = {}
-    if spec.lora_path is not None:
-        lora = {"enable_lora": True, "max_lora_rank": _lora_rank(spec.lora_path)}
+    on_cpu = current_platform.is_cpu()
+    if on_cpu:
+        _keep_freed_memory()
     try:
-        return LLM(
-            spec.model,
-            dtype=spec.dtype,
-            max_model_len=spec.max_model_len,
-            max_logprobs=spec.max_logprobs,
-            logprobs_mode=LOGPROBS_MODE,
-            max_num_seqs=engine.max_num_seqs,
-            kv_cache_memory_bytes=engine.kv_cache_bytes or None,
-            enforce_eager=engine.enforce_eager,
-            tensor_parallel_size=engine.tensor_parallel_size,
-            use_tqdm_on_load=False,
-            # vLLM 0.32 cannot rewind a request's own random generator on a CPU, which it
-            # does after prefilling a part of a prompt: prompts are prefilled whole.
-            enable_chunked_prefill=False,
-            max_num_batched_tokens=max(MAX_BATCHED_TOKENS, spec.max_model_len),
-            generation_config="vllm",
-            seed=spec.seed,
-            **lora,
-        )
+        llm = LLM(**engine_arguments(spec, engine, on_cpu=on_cpu))
     except (OSError, ValueError, RuntimeError) as error:
         raise TeacherError(
             "vLLM cannot load the teacher",
@@ -246,13 +234,46 @@ def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
             hint="check the checkpoint, or lower generate.engine.kv_cache_bytes when "
             "memory is short",
         ) from error
+    if on_cpu and engine.fast_cpu_sampling:
+        llm.collective_rpc(install)
+    return llm
+
+
+def engine_arguments(spec: EngineSpec, engine: EngineConfig, *, on_cpu: bool) -> dict[str, Any]:
+    """Return the arguments of vLLM's `LLM`.
+
+    Raises:
+        TeacherError: The LoRA adapter cannot be read.
+    """
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "dtype": spec.dtype,
+        "max_model_len": spec.max_model_len,
+        "max_logprobs": spec.max_logprobs,
+        "logprobs_mode": LOGPROBS_MODE,
+        "max_num_seqs": engine.max_num_seqs,
+        "kv_cache_memory_bytes": engine.kv_cache_bytes or None,
+        "enforce_eager": engine.enforce_eager,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "use_tqdm_on_load": False,
+        "generation_config": "vllm",
+        "seed": spec.seed,
+    }
+    if on_cpu:
+        # vLLM 0.32 cannot rewind a request's random generator on a CPU, which it does after
+        # prefilling a part of a prompt: prompts are prefilled whole.
+        arguments["enable_chunked_prefill"] = False
+        arguments["max_num_batched_tokens"] = max(CPU_BATCHED_TOKENS, spec.max_model_len)
+    if spec.lora_path is not None:
+        arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(spec.lora_path)}
+    return arguments
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc's malloc hand out again what was freed, instead of asking the system each time.
+    """Make glibc's malloc reuse freed memory instead of returning it to the system.
 
     On a CPU each step allocates and frees the log-probabilities of the whole vocabulary, tens of
-    megabytes. Other C libraries know no such options and are left alone.
+    megabytes. Other C libraries have no such options and are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

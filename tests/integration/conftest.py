@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from generate.teachers.vllm_arrays import vllms_own_objects
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
@@ -31,20 +30,6 @@ if int(max_file_bytes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(max_file_bytes), -1))
 run(TrainConfig.model_validate_json(config), RunDirectory(Path(root)))
 """
-
-
-@pytest.fixture
-def draw_as_vllm(monkeypatch) -> Callable[[], None]:
-    """Return what lets vLLM in this process draw tokens its own way, as a served one does."""
-
-    def use() -> None:
-        from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
-
-        with vllms_own_objects():
-            own = TopKTopPSampler.forward_cpu
-        monkeypatch.setattr(TopKTopPSampler, "forward_cpu", own)
-
-    return use
 
 
 @pytest.fixture

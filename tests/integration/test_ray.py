@@ -1,4 +1,4 @@
-"""A real local Ray with the real SmolLM2 in two of its workers, one of which is killed."""
+"""A real local Ray with a teacher in two of its workers, one of which is killed."""
 
 import psutil
 import pytest
@@ -6,9 +6,10 @@ import pytest
 from generate.teachers.config import EngineConfig, RayConfig
 from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
 from generate.teachers.ray_cluster import RayTeacher
-from generate.teachers.vllm_engine import LOGPROBS_MODE, EngineSpec
+from generate.teachers.vllm_engine import LOGPROBS_MODE, EngineSpec, VllmTeacher
 from potstill.chat import render_prompt
 from potstill.schema import Message, SamplingParams
+from tests.fixtures.table_teacher import TableTeacher
 
 TOP_LOGPROBS, FEW_TOKENS, MANY_TOKENS = 20, 8, 48
 QUESTIONS = [
@@ -28,8 +29,11 @@ NEAR_NATS = 1e-3
 """Sampling and scoring add up in another order. In bfloat16 they were 0.18 nats apart."""
 
 
-@pytest.fixture(scope="module")
-def teacher(teacher_dir):
+@pytest.fixture(
+    scope="module",
+    params=[TableTeacher, pytest.param(VllmTeacher, marks=pytest.mark.nightly)],
+)
+def teacher(teacher_dir, request):
     """Two copies, each on half of this machine's cores, in a Ray of their own."""
     spec = EngineSpec(
         model=str(teacher_dir),
@@ -38,7 +42,8 @@ def teacher(teacher_dir):
         max_logprobs=TOP_LOGPROBS,
         seed=0,
     )
-    teacher = RayTeacher(spec, ENGINE, RayConfig(address="local", num_replicas=2))
+    cluster = RayConfig(address="local", num_replicas=2)
+    teacher = RayTeacher(spec, ENGINE, cluster, load_teacher=request.param)
     yield teacher
     teacher.close()
 

@@ -1,10 +1,18 @@
 """What is drawn and what is gathered from a step's logits."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from generate.teachers.cpu_sampling import BLOCK_COLUMNS, draw, top_values
+from generate.teachers.cpu_sampling import (
+    BLOCK_COLUMNS,
+    draw,
+    gather_logprobs,
+    install,
+    top_values,
+)
 
 NUM_DRAWS = 200_000
 
@@ -76,3 +84,16 @@ def test_equal_values_are_taken_once_each():
     assert found.tolist() == [[1, 1, 0, 0, 0, 0]] * 3
     assert all(len(set(row)) == 6 and {7, 399} <= set(row) for row in columns.tolist())
     assert torch.equal(values.gather(1, columns), found)
+
+
+@pytest.mark.parametrize(("k", "p"), [(None, 0.9), (5, None), (None, None)])
+def test_a_workers_sampler_keeps_its_own_way_for_top_k_and_top_p(k, p):
+    own = SimpleNamespace(forward=lambda _, *rest: ("its own", *rest))
+    sampler = SimpleNamespace(topk_topp_sampler=own)
+    install(SimpleNamespace(model_runner=SimpleNamespace(sampler=sampler)))
+    assert sampler.gather_logprobs is gather_logprobs
+    found = own.forward(torch.tensor([[-torch.inf, 0.0]]), {}, k, p)
+    if k is p is None:
+        assert (found[0].tolist(), found[1]) == ([1], None)
+    else:
+        assert found == ("its own", {}, k, p)

@@ -6,20 +6,38 @@ from collections import deque
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 
-from generate.teachers import vllm_arrays, vllm_engine
+from generate.teachers import vllm_engine
 from generate.teachers.config import EngineConfig
+from generate.teachers.cpu_sampling import install
 from generate.teachers.protocol import Failure, SampleRequest, ScoreRequest
-from generate.teachers.vllm_engine import ENVIRONMENT, LORA_RANKS, EngineSpec, VllmTeacher
+from generate.teachers.vllm_engine import (
+    ENVIRONMENT,
+    LORA_RANKS,
+    M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD,
+    EngineSpec,
+    VllmTeacher,
+)
 from potstill.errors import TeacherError
 from potstill.schema import SamplingParams
 
 SPEC = EngineSpec("a teacher", "bfloat16", max_model_len=300, max_logprobs=2, seed=7)
 ENGINE = EngineConfig(max_num_seqs=2, kv_cache_bytes=1 << 20)
-ROW = np.array([[9, 4, 5]]), np.array([[-5.0, -0.5, -1.0]])
-"""The token itself, and the top 2."""
+
+
+def flat_logprobs(num_tokens, num_empty=0) -> SimpleNamespace:
+    """Return vLLM's FlatLogprobs of tokens with the same entries: the token itself, and the top 2.
+
+    Args:
+        num_empty: Positions without entries before them: 1 for a prompt.
+    """
+    return SimpleNamespace(
+        start_indices=[0] * num_empty + [3 * index for index in range(num_tokens)],
+        token_ids=[9, 4, 5] * num_tokens,
+        logprobs=[-5.0, -0.5, -1.0] * num_tokens,
+    )
 
 
 class Params(SimpleNamespace):
@@ -44,7 +62,11 @@ class FakeLLM:
         self.most_running = self.num_enqueued = 0
         self.params: list = []
         self.lora: set = set()
+        self.calls: list = []
         self.aborted: list[str] = []
+
+    def collective_rpc(self, function):
+        self.calls.append(function)
 
     def get_tokenizer(self):
         return SimpleNamespace(eos_token_id=2)
@@ -68,13 +90,13 @@ class FakeLLM:
         completion = SimpleNamespace(
             token_ids=[*prompt, 2],
             finish_reason="error" if prompt[0] == 13 else reason,
-            logprobs=[ROW] * (len(prompt) + 1),
+            logprobs=flat_logprobs(len(prompt) + 1),
         )
         output = SimpleNamespace(
             finished=True,
             request_id=name,
             outputs=[completion],
-            prompt_logprobs=[None, tuple(np.concatenate([one] * (len(prompt) - 1)) for one in ROW)],
+            prompt_logprobs=flat_logprobs(len(prompt) - 1, num_empty=1),
         )
         return [*(SimpleNamespace(finished=False) for _ in self.running), output]
 
@@ -92,26 +114,26 @@ def environment(monkeypatch) -> dict[str, str]:
 
 @pytest.fixture
 def load(monkeypatch, environment):
-    """Return a function that loads a fake vLLM; the teacher, and the fake itself."""
+    """Return a function that loads a fake vLLM; the teacher, and the fake itself.
+
+    Its platform is a GPU unless the function is told otherwise.
+    """
+    platform = SimpleNamespace(is_cpu=lambda: False)
     modules = {
         "vllm": {"LLM": FakeLLM, "SamplingParams": Params},
-        "vllm.v1.engine.logprobs": {"LogprobsProcessor": type("LogprobsProcessor", (), {})},
         "vllm.lora.request": {"LoRARequest": lambda *what: what},
-        "vllm.platforms": {"current_platform": SimpleNamespace(is_cpu=lambda: False)},
+        "vllm.platforms": {"current_platform": platform},
     }
-    processor = modules["vllm.v1.engine.logprobs"]["LogprobsProcessor"]
-    processor._update_sample_logprobs = processor._update_prompt_logprobs = None
-    for name in ("vllm.v1", "vllm.v1.engine", "vllm.lora", *modules):
+    for name in ("vllm.lora", *modules):
         module = ModuleType(name)
         vars(module).update(modules.get(name, {}))
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(vllm_arrays, "_VLLMS_OWN", {})
     assert environment == {}
 
-    def make(llm=FakeLLM, engine=ENGINE, **spec):
+    def make(llm=FakeLLM, engine=ENGINE, *, on_cpu=False, **spec):
+        platform.is_cpu = lambda: on_cpu
         sys.modules["vllm"].LLM = llm
         teacher = VllmTeacher(replace(SPEC, **spec), engine)
-        assert processor._update_sample_logprobs is not None
         return teacher, teacher._llm
 
     return make
@@ -134,7 +156,7 @@ def sample(teacher, items, top_logprobs=2) -> dict:
     return {one.request_id: one for one in found}
 
 
-def test_vllm_is_told_all_options_and_to_return_raw_log_probabilities(load):
+def test_vllm_gets_all_options_and_returns_raw_log_probabilities(load):
     teacher, llm = load()
     assert llm.told == {
         "model": "a teacher",
@@ -147,8 +169,6 @@ def test_vllm_is_told_all_options_and_to_return_raw_log_probabilities(load):
         "enforce_eager": True,
         "tensor_parallel_size": 1,
         "use_tqdm_on_load": False,
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": 4096,
         "generation_config": "vllm",
         "seed": 7,
     }
@@ -156,9 +176,32 @@ def test_vllm_is_told_all_options_and_to_return_raw_log_probabilities(load):
     assert teacher.facts() == {"logprobs_mode": "raw_logprobs"}
 
 
-def test_the_longest_prompt_fits_a_batch_because_prompts_are_read_whole(load):
-    _, llm = load(max_model_len=10_000)
-    assert llm.told["max_num_batched_tokens"] == 10_000
+@pytest.fixture
+def malloc_options(monkeypatch) -> list[tuple[int, int]]:
+    """Record what glibc's malloc is told."""
+    options: list[tuple[int, int]] = []
+    libc = SimpleNamespace(mallopt=lambda *option: options.append(option))
+    monkeypatch.setattr(vllm_engine, "ctypes", SimpleNamespace(CDLL=lambda _: libc))
+    return options
+
+
+def test_a_gpu_has_vllms_own_batches_sampler_and_allocator(load, malloc_options):
+    _, llm = load()
+    assert not {"enable_chunked_prefill", "max_num_batched_tokens"} & llm.told.keys()
+    assert llm.calls == malloc_options == []
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+@pytest.mark.parametrize(("longest", "batch"), [(300, 4096), (10_000, 10_000)])
+def test_a_cpu_prefills_whole_prompts_and_has_another_sampler_where_it_is_wanted(
+    load, malloc_options, is_fast, longest, batch
+):
+    engine = ENGINE.model_copy(update={"fast_cpu_sampling": is_fast})
+    _, llm = load(engine=engine, on_cpu=True, max_model_len=longest)
+    assert llm.told["enable_chunked_prefill"] is False
+    assert llm.told["max_num_batched_tokens"] == batch
+    assert llm.calls == [install] * is_fast
+    assert [option for option, _ in malloc_options] == [M_MMAP_THRESHOLD, M_TRIM_THRESHOLD]
 
 
 def test_the_engines_table_reaches_vllm(load):
@@ -245,6 +288,7 @@ def test_what_is_asked_reaches_vllm(load):
         "seed": 3,
         "stop_token_ids": [2, 5],
         "logprobs": None,
+        "flat_logprobs": True,
         "detokenize": False,
     }
 
@@ -270,6 +314,7 @@ def test_a_text_is_scored_from_a_position_on(load):
             "max_tokens": 1,
             "temperature": 0.0,
             "prompt_logprobs": 2,
+            "flat_logprobs": True,
             "detokenize": False,
         }
 

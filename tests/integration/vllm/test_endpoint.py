@@ -1,42 +1,29 @@
-"""Teachers behind real servers: SmolLM2 in vLLM's, beside vLLM in this process, and in our own,
-and in vLLM's with our own before it.
-
-vLLM runs in float32, so that what should be equal is so to the rounding of float32.
-"""
+"""Teachers behind real servers: vLLM's own, potstill's, and vLLM's as an upstream of potstill's."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from openai import OpenAI
 
-from compare.answers.endpoint import free_port
-from generate.teachers.config import EngineConfig
-from generate.teachers.embedded import GGUF_NAME, PACKAGE
+from benchmarks.generate._workload import vllms_own_sampler
 from generate.teachers.endpoint.config import EndpointConfig
 from generate.teachers.endpoint.teacher import EndpointTeacher, connect
 from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
-from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 from potstill.chat import render_prompt, tokenize
 from potstill.errors import TeacherError
-from potstill.rundir import RunDirectory
 from potstill.schema import Message, SamplingParams
-from tests.fixtures.facts import gguf_facts, gguf_file
 from tests.fixtures.served import Server, run_of_gguf
 from tests.fixtures.tiny_gguf import smollm2_path
 
-TOP_LOGPROBS = 40
+from .conftest import CONTEXT_TOKENS, TOP_LOGPROBS
+
 OUR_TOP_LOGPROBS = 20
 """OpenAI's limit, and our server's."""
 MAX_TOKENS = 24
@@ -45,69 +32,8 @@ SAME_NATS = 1e-3
 NEAR_NATS = 0.15
 """Bound of the mean difference between float32 and llama.cpp's arithmetic with weights of four bits
 and activations of eight; 0.04 for sampled tokens and 0.09 for all entries when it was set."""
-CONTEXT_TOKENS, KV_CACHE_BYTES = 512, 1 << 28
-READY_SECONDS = 600
-# `vllm serve` asks for the version of a package named vllm, which the CPU build is not: the same
-# server by its module.
-VLLM_SERVE = (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
 QUESTIONS = ("What is 2+2?", "Name three colors.", "Write a line about the sea.", "Who are you?")
 AGAIN = "And now in other words?"
-
-
-@contextmanager
-def running(command: list[str], port: int, ready_path: str, log_path: Path) -> Iterator[str]:
-    """Start a server and yield its base URL when it answers; end it afterwards."""
-    with log_path.open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=os.environ | {"VLLM_NO_USAGE_STATS": "1"}
-        )
-    try:
-        wait_until_ready(process, f"http://127.0.0.1:{port}{ready_path}", log_path)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        try:
-            process.wait(60)
-        finally:
-            process.kill()
-
-
-def wait_until_ready(process: subprocess.Popen, url: str, log_path: Path) -> None:
-    for _ in range(READY_SECONDS * 2):
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except (urllib.error.URLError, OSError):
-            pass
-        try:
-            process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    raise AssertionError(log_path.read_text())
-
-
-@pytest.fixture(scope="module")
-def vllm_url(teacher_dir, tmp_path_factory) -> Iterator[str]:
-    port = free_port()
-    options = {
-        "model": teacher_dir,
-        "served-model-name": "teacher",
-        "host": "127.0.0.1",
-        "port": port,
-        "dtype": "float32",
-        "max-model-len": CONTEXT_TOKENS,
-        "max-num-seqs": 4,
-        "max-logprobs": TOP_LOGPROBS,
-        "logprobs-mode": "raw_logprobs",
-        "kv-cache-memory-bytes": KV_CACHE_BYTES,
-    }
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    command = [*VLLM_SERVE, *flags, "--enforce-eager", "--no-enable-chunked-prefill"]
-    command += ["--enable-auto-tool-choice", "--tool-call-parser=hermes"]
-    log_path = tmp_path_factory.mktemp("vllm") / "log"
-    with running(command, port, "/health", log_path) as base_url:
-        yield base_url
 
 
 @pytest.fixture(scope="module")
@@ -134,43 +60,13 @@ def before_vllm(vllm_url, tmp_path_factory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def served_by_us(teacher_dir, tmp_path_factory) -> Iterator[EndpointTeacher]:
-    package = pytest.importorskip(PACKAGE)
-    directory = tmp_path_factory.mktemp("run")
-    session = RunDirectory(directory).open_stage("gguf", {})
-    (session.dir / "teacher.gguf").symlink_to(Path(package.__file__).parent / GGUF_NAME)
-    session.finish(facts=gguf_facts(gguf_file("teacher")))
-    port = free_port()
-    settings = {
-        "port": port,
-        "models": '["teacher"]',
-        "context_tokens": CONTEXT_TOKENS,
-        "max_parallel": 4,
-        "threads": 1,
-    }
-    flags = [f"--set=serve.{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "potstill", "serve", str(directory), *flags]
-    with running(command, port, "/readyz", directory / "log") as base_url:
-        yield from connected(base_url, "teacher", teacher_dir)
+def served_by_us(before_vllm, teacher_dir) -> Iterator[EndpointTeacher]:
+    yield from connected(f"{before_vllm.url}/v1", "student", teacher_dir)
 
 
 def connected(base_url: str, model: str, teacher_dir: Path) -> Iterator[EndpointTeacher]:
     config = EndpointConfig(base_url=base_url, model=model, max_concurrency=4)
     teacher = connect(config, teacher_dir)
-    yield teacher
-    teacher.close()
-
-
-@pytest.fixture(scope="module")
-def in_process(teacher_dir) -> Iterator[VllmTeacher]:
-    spec = EngineSpec(
-        model=str(teacher_dir),
-        dtype="float32",
-        max_model_len=CONTEXT_TOKENS,
-        max_logprobs=TOP_LOGPROBS,
-        seed=0,
-    )
-    teacher = VllmTeacher(spec, EngineConfig(max_num_seqs=4, kv_cache_bytes=KV_CACHE_BYTES))
     yield teacher
     teacher.close()
 
@@ -258,14 +154,14 @@ def assert_same(one: Sample, other: Sample) -> None:
     assert np.mean(one.signal.top_token_ids_N == other.signal.top_token_ids_N) > 0.98
 
 
-def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, in_process, draw_as_vllm):
-    draw_as_vllm()
-    assert served_by_vllm.facts() == in_process.facts() | {"served_as": "teacher"}
-    assert served_by_vllm.end_token_ids == in_process.end_token_ids
+def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, teacher):
+    assert served_by_vllm.facts() == teacher.facts() | {"served_as": "teacher"}
+    assert served_by_vllm.end_token_ids == teacher.end_token_ids
     asked, served = converse(served_by_vllm, TOP_LOGPROBS)
-    _, drawn = converse(in_process, TOP_LOGPROBS)
+    with vllms_own_sampler(teacher):
+        _, drawn = converse(teacher, TOP_LOGPROBS)
     scored_there = score(served_by_vllm, asked, served, TOP_LOGPROBS)
-    scored_here = score(in_process, asked, served, TOP_LOGPROBS)
+    scored_here = score(teacher, asked, served, TOP_LOGPROBS)
     for name in asked:
         assert_same(served[name], drawn[name])
         assert_same(served[name], scored_here[name])
@@ -277,10 +173,10 @@ def test_vllm_refuses_more_log_probabilities_than_it_was_started_for(served_by_v
         served_by_vllm.sample(taking([]), top_logprobs=TOP_LOGPROBS + 1)
 
 
-def test_our_server_teaches_token_by_token(served_by_us, in_process):
-    assert served_by_us.facts() == {"served_as": "teacher", "logprobs_mode": "raw_logprobs"}
+def test_our_server_teaches_token_by_token(served_by_us, teacher):
+    assert served_by_us.facts() == {"served_as": "student", "logprobs_mode": "raw_logprobs"}
     asked, served = converse(served_by_us, OUR_TOP_LOGPROBS)
-    scored = score(in_process, asked, served, OUR_TOP_LOGPROBS)
+    scored = score(teacher, asked, served, OUR_TOP_LOGPROBS)
     for name in asked:
         one, other = served[name].signal, scored[name].signal
         off_T = np.abs(one.sampled_logprobs_T - other.sampled_logprobs_T)
