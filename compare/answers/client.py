@@ -6,7 +6,6 @@ name the model.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import openai
 
 from compare.config import CompareConfig, SideConfig
 from compare.judge_config import LlmJudgeConfig
+from potstill.api_keys import NO_KEY, read_api_key
 from potstill.errors import BackendError, BackendUnavailableError, ConfigError
 from potstill.schema import Message
 
@@ -32,7 +32,7 @@ class Endpoint:
     model: str
     identity: str
     """Part of the cache key of its answers."""
-    api_key: str = "none"
+    api_key: str = NO_KEY
     timeout_seconds: float = 600.0
     max_retries: int = 5
     limit_name: LimitName = "max_tokens"
@@ -49,7 +49,7 @@ class Endpoint:
         )
 
 
-def open_client(base_url: str, timeout_seconds: float, api_key: str = "none") -> openai.OpenAI:
+def open_client(base_url: str, timeout_seconds: float, api_key: str = NO_KEY) -> openai.OpenAI:
     """Return a client without retries; it ignores proxies of the environment for loopback."""
     return openai.OpenAI(
         base_url=base_url,
@@ -74,7 +74,7 @@ def find_endpoint(
         ConfigError: The key's variable is not set, or the server lists several models.
         BackendError: The server does not list its models.
     """
-    api_key, name = _api_key(model.api_key_variable), model.model
+    api_key, name = read_api_key(model.api_key_variable), model.model
     timeout_seconds = config.request_timeout_seconds
     if name is None:
         with backend_errors(base_url), open_client(base_url, timeout_seconds, api_key) as client:
@@ -125,20 +125,6 @@ def backend_errors(model: str) -> Iterator[None]:
 def wire_messages(messages: Sequence[Message]) -> list[Any]:
     """Return messages as the `openai` client takes them."""
     return [message.to_chat() for message in messages]
-
-
-def _api_key(variable: str | None) -> str:
-    if variable is None:
-        return "none"
-    key = os.environ.get(variable, "")
-    if not key:
-        raise ConfigError(
-            "the key of a server is not set",
-            where=f"environment variable {variable}",
-            expected="the key",
-            found="nothing",
-        )
-    return key
 
 
 def _is_local(base_url: str) -> bool:

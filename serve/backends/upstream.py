@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from typing import Any, Generic, TypeVar, cast
 import httpx2
 import openai
 
-from potstill.errors import BackendUnavailableError, ConfigError, ContextLengthError, PotstillError
+from potstill.api_keys import read_api_key
+from potstill.errors import BackendUnavailableError, ContextLengthError, PotstillError
 from serve.backends.config import UpstreamConfig
 from serve.backends.protocol import Caller
 from serve.errors import (
@@ -34,8 +34,6 @@ from serve.wire.shared import JsonObject
 Answer = TypeVar("Answer")
 Chunk = TypeVar("Chunk")
 
-NO_KEY = "none"
-"""The client needs a key even for servers that need none."""
 OPENAIS_OWN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 """The client takes them from the environment; other servers must not get them."""
 REFUSED = frozenset({400, 413, 422})
@@ -225,19 +223,10 @@ class UpstreamReply(Generic[Answer, Chunk]):
 
 
 def _client(config: UpstreamConfig) -> openai.AsyncOpenAI:
-    key = None
-    if config.api_key_variable is not None:
-        key = os.environ.get(config.api_key_variable)
-        if not key:
-            raise ConfigError(
-                "the key of a model's server is not set",
-                where="serve.upstreams",
-                expected=f"a key in the environment variable {config.api_key_variable}",
-            )
     seconds = config.read_timeout_seconds
     return openai.AsyncOpenAI(
         base_url=config.base_url,
-        api_key=key or NO_KEY,
+        api_key=read_api_key(config.api_key_variable),
         default_headers=dict.fromkeys(OPENAIS_OWN_HEADERS, cast(str, openai.omit)),
         timeout=httpx2.Timeout(seconds, connect=config.connect_timeout_seconds),
         max_retries=config.max_retries,

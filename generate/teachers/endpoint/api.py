@@ -6,7 +6,6 @@ Knows nothing of tokens or samples.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -16,10 +15,9 @@ import openai
 
 from generate.teachers.endpoint.budget import Budget
 from generate.teachers.endpoint.config import EndpointConfig
-from potstill.errors import ConfigError, PotstillError, TeacherError
+from potstill.api_keys import read_api_key
+from potstill.errors import PotstillError, TeacherError
 
-NO_KEY = "none"
-"""The client wants a key even for servers that ask for none."""
 CONNECT_SECONDS = 15.0
 """Longest wait for a connection, in seconds: no server takes as long as for an answer."""
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -62,7 +60,7 @@ class EndpointApi:
         self.budget = budget
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
-            api_key=_read_key(config.api_key_variable),
+            api_key=read_api_key(config.api_key_variable),
             timeout=httpx2.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS),
             max_retries=config.max_retries,
             http_client=_Client(budget),
@@ -155,15 +153,3 @@ class EndpointApi:
             return self.budget.cost(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
         except (LookupError, TypeError, ValueError):
             return worst
-
-
-def _read_key(variable: str | None) -> str:
-    if variable is None:
-        return NO_KEY
-    if key := os.environ.get(variable):
-        return key
-    raise ConfigError(
-        "the key of the teacher's server is not set",
-        where=f"environment variable {variable}",
-        hint=f"run: export {variable}=..., or unset api_key_variable if the server wants no key",
-    )
