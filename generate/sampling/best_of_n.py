@@ -1,8 +1,4 @@
-"""Which of a prompt's conversations are kept.
-
-In: all conversations of some prompts. Out: the best `num_answers` of each, with their score.
-Knows nothing of how they were made.
-"""
+"""Best-of-n selection: the best `num_answers` conversations of each prompt, with their scores."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ Score = Callable[[Conversation], float]
 
 
 def make_choice(config: TurnsConfig) -> Choose:
-    """Return the choice that the configuration asks for.
+    """Return the selection that the configuration asks for.
 
     Raises:
         TeacherError: The reward model cannot be loaded.
@@ -40,12 +36,12 @@ def make_choice(config: TurnsConfig) -> Choose:
 
 
 def mean_logprob(conversation: Conversation) -> float:
-    """Return the teacher's mean log-probability of its own tokens, in nats."""
+    """Return the teacher's mean log-probability of its sampled tokens, in nats."""
     return float(conversation.signal.sampled_logprobs_T.mean())
 
 
 def length(conversation: Conversation) -> float:
-    """Return the number of the teacher's tokens; answers that were cut off come last."""
+    """Return the number of the teacher's tokens; truncated answers rank last."""
     num_tokens = float(len(conversation.signal.counts_T))
     finished = all(turn.finish_reason == "stop" for turn in conversation.turns)
     return num_tokens if finished else -1.0 / num_tokens
@@ -55,12 +51,12 @@ _scores: dict[str, Score] = {"logprob": mean_logprob, "length": length}
 
 
 def reward(model_name: str) -> Score:
-    """Return the score of a Hugging Face sequence classifier with one output.
+    """Return a function that scores a conversation with a Hugging Face sequence classifier.
 
-    It reads the whole conversation through its own chat template, as reward models are trained.
+    The classifier reads the whole conversation in its own chat template.
 
     Raises:
-        TeacherError: It cannot be loaded, or is no reward model.
+        TeacherError: The model cannot be loaded, or is not a reward model.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

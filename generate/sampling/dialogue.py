@@ -1,8 +1,7 @@
-"""One conversation in the making: what to ask next, and what was said.
+"""A conversation that is being sampled: its next request, and its turns so far.
 
-In: a prompt and samples as they finish. Out: requests, and in the end a `Conversation`. Every
-request is the tokens so far and a joint of the chat template: nothing is tokenized twice.
-Knows nothing of engines, parts or files.
+In: a prompt, and samples as they finish. Out: requests, and at the end a `Conversation`. A request
+is the tokens so far plus a separator of the chat template: no text is tokenized twice.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from generate.sampling.settings import Chat
+from generate.sampling.settings import ConversationSettings
 from generate.sampling.turn_separators import TurnSeparators, after
 from generate.teachers.protocol import Sample, SampleRequest, derive_seed
 from potstill.chat import render_prompt
@@ -25,15 +24,16 @@ class Dialogue:
 
     Attributes:
         given: The messages before the teacher's first answer.
-        request: What to ask the teacher next; None when it is not its turn.
-        user_messages: What another model is to answer as the user; None when it is not its turn.
+        request: The next request to the teacher; None when it is not its turn.
+        user_messages: The messages that another model answers as the user; None when it is not its
+            turn.
     """
 
-    def __init__(self, chat: Chat, prompt: Prompt, answer_index: int) -> None:
+    def __init__(self, settings: ConversationSettings, prompt: Prompt, answer_index: int) -> None:
         self.prompt, self.answer_index = prompt, answer_index
-        self.given = chat.given(prompt)
+        self.given = settings.given(prompt)
         self.user_messages: tuple[Message, ...] | None = None
-        self._chat, self._turns_config = chat, chat.config.turns
+        self._settings, self._turns_config = settings, settings.config.turns
         self._replayed: list[str] = []
         self._num_left = 1
         if self._turns_config.kind == "replay":
@@ -41,31 +41,31 @@ class Dialogue:
             self._replayed = self._replayed[: self._turns_config.max_turns - 1]
             self._num_left = 1 + len(self._replayed)
         elif self._turns_config.kind == "simulate":
-            self._num_left = chat.num_turns(prompt)
-        self._token_ids = render_prompt(chat.tokenizer, self.given, prompt.tools)
+            self._num_left = settings.num_turns(prompt)
+        self._token_ids = render_prompt(settings.tokenizer, self.given, prompt.tools)
         self._completion: list[Message] = []
         self._turns: list[Turn] = []
         self._signals: list[TokenDistributions] = []
         self._plays_user = False
         if self._num_left > 1:
-            self._joints()  # Refuses a template that would rewrite this conversation.
+            self._separators()  # Raises if the template would rewrite this conversation.
         self.request = self._ask_teacher()
 
     @property
     def name(self) -> str:
-        """Unique in a run; what requests' names begin with."""
+        """Unique in a run; the prefix of its requests' ids."""
         return f"{self.prompt.prompt_id}-{self.answer_index}"
 
     @property
     def num_tokens(self) -> int:
-        """Length so far."""
+        """Number of tokens so far."""
         return len(self._token_ids)
 
     def take(self, sample: Sample) -> None:
-        """Add a sample: an answer of the teacher's, or its turn as the simulated user."""
+        """Add a sample: the teacher's answer, or its turn as the simulated user."""
         asked, self.request = self.request, None
         if asked is None:
-            raise TeacherError("the teacher was not asked", where=self.name)
+            raise TeacherError("a sample arrived without a request", where=self.name)
         if self._plays_user:
             self._plays_user = False
             self._take_user(asked, sample)
@@ -73,17 +73,19 @@ class Dialogue:
             self._take_answer(asked, sample)
 
     def take_user_text(self, text: str | None) -> None:
-        """Add a user's turn written elsewhere; None ends the conversation."""
+        """Add a user turn from another model; None ends the conversation."""
         self.user_messages = None
-        if text is None or not self._chat.can_say(text):
+        if text is None or not self._settings.is_user_text(text):
             return
-        joints = self._joints()
-        joint = self._after(self._token_ids[-1], joints.before_user + text + joints.before_answer)
-        if joint is not None:
-            self._say_as_user(text, self._token_ids + joint)
+        separators = self._separators()
+        separator = self._after(
+            self._token_ids[-1], separators.before_user + text + separators.before_answer
+        )
+        if separator is not None:
+            self._say_as_user(text, self._token_ids + separator)
 
     def conversation(self) -> Conversation:
-        """Return what was said."""
+        """Return the conversation so far."""
         return Conversation(
             prompt=self.prompt,
             answer_index=self.answer_index,
@@ -96,7 +98,7 @@ class Dialogue:
 
     def _take_answer(self, asked: SampleRequest, sample: Sample) -> None:
         if sample.signal is None:
-            raise TeacherError("the teacher gave no log-probabilities", where=self.name)
+            raise TeacherError("the teacher returned no log-probabilities", where=self.name)
         turn = Turn(
             start=len(self._token_ids),
             num_tokens=len(sample.token_ids),
@@ -104,7 +106,7 @@ class Dialogue:
             seed=asked.sampling.seed,
         )
         self._turns.append(turn)
-        self._signals.append(self._chat.cut(sample.signal))
+        self._signals.append(self._settings.cut(sample.signal))
         self._token_ids += sample.token_ids
         self._completion.append(Message(role="assistant", content=self._text(sample)))
         self._num_left -= 1
@@ -112,27 +114,33 @@ class Dialogue:
             self._go_on()
 
     def _go_on(self) -> None:
-        """Let the user speak: the stored one, another model, or the teacher in the user's slot."""
+        """Continue with the user: a stored turn, another model, or the teacher as the user."""
         if self._replayed:
             self.take_user_text(self._replayed.pop(0))
         elif self._turns_config.user is not None:
             self.user_messages = (*self.given, *self._completion)
         else:
-            joint = self._after(self._token_ids[-1], self._joints().before_user)
-            if joint is not None:
-                token_ids = self._token_ids + joint
+            separator = self._after(self._token_ids[-1], self._separators().before_user)
+            if separator is not None:
+                token_ids = self._token_ids + separator
                 self.request = self._ask("user", token_ids, self._turns_config.max_user_tokens)
                 self._plays_user = self.request is not None
 
     def _take_user(self, asked: SampleRequest, sample: Sample) -> None:
-        """Add a simulated user's turn, if it is whole; else the conversation ends before it."""
-        text = str(self._chat.tokenizer.decode(sample.token_ids[:-1], skip_special_tokens=False))
-        joint = self._after(sample.token_ids[-1], self._joints().before_answer)
-        if sample.finish_reason == "stop" and joint is not None and self._chat.can_say(text):
-            self._say_as_user(text, [*asked.prompt_token_ids, *sample.token_ids, *joint])
+        """Add a simulated user turn if it is complete; else end the conversation before it."""
+        text = str(
+            self._settings.tokenizer.decode(sample.token_ids[:-1], skip_special_tokens=False)
+        )
+        separator = self._after(sample.token_ids[-1], self._separators().before_answer)
+        if (
+            sample.finish_reason == "stop"
+            and separator is not None
+            and self._settings.is_user_text(text)
+        ):
+            self._say_as_user(text, [*asked.prompt_token_ids, *sample.token_ids, *separator])
 
     def _say_as_user(self, text: str, token_ids: list[int]) -> None:
-        """Go on with a user's turn, unless it leaves no room for an answer."""
+        """Add a user turn, unless it leaves no room for an answer."""
         self._completion.append(Message(role="user", content=text))
         before, self._token_ids = self._token_ids, token_ids
         self.request = self._ask_teacher()
@@ -142,7 +150,7 @@ class Dialogue:
 
     def _ask_teacher(self) -> SampleRequest | None:
         messages = (*self.given, *self._completion)
-        max_tokens = self._chat.config.sampling.max_tokens
+        max_tokens = self._settings.config.sampling.max_tokens
         return self._ask("assistant", self._token_ids, max_tokens, messages)
 
     def _ask(
@@ -152,10 +160,10 @@ class Dialogue:
         max_tokens: int,
         messages: tuple[Message, ...] | None = None,
     ) -> SampleRequest | None:
-        """Return a request; None when prompt and completion would not fit the teacher."""
-        if len(token_ids) + max_tokens > self._chat.max_model_len:
+        """Return a request; None when prompt and completion exceed the teacher's context."""
+        if len(token_ids) + max_tokens > self._settings.max_model_len:
             return None
-        sampling = self._chat.config.sampling
+        sampling = self._settings.config.sampling
         request_id = f"{self.name} {role} {len(self._turns)}"
         params = SamplingParams(
             temperature=sampling.temperature,
@@ -165,18 +173,18 @@ class Dialogue:
         )
         return SampleRequest(request_id, tuple(token_ids), params, messages, self.prompt.tools)
 
-    def _after(self, last_token_id: int, joint: str) -> list[int] | None:
-        return after(self._chat.tokenizer, last_token_id, joint)
+    def _after(self, last_token_id: int, separator: str) -> list[int] | None:
+        return after(self._settings.tokenizer, last_token_id, separator)
 
-    def _joints(self) -> TurnSeparators:
-        return self._chat.joints(self.given, self.prompt.tools)
+    def _separators(self) -> TurnSeparators:
+        return self._settings.separators(self.given, self.prompt.tools)
 
     def _text(self, sample: Sample) -> str:
-        return str(self._chat.tokenizer.decode(sample.token_ids, skip_special_tokens=True))
+        return str(self._settings.tokenizer.decode(sample.token_ids, skip_special_tokens=True))
 
 
 def _first_question(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[str]]:
-    """Split a stored conversation: up to the first user's turn, and the later ones' texts."""
+    """Split a stored conversation into messages up to the first user turn, and later user turns."""
     first = next(index for index, message in enumerate(messages) if message.role == "user")
     later = [message.content for message in messages[first + 1 :] if message.role == "user"]
     return tuple(messages[: first + 1]), later

@@ -1,7 +1,7 @@
-"""The loop that lets the teacher answer all prompts and writes each part when it is whole.
+"""The loop that samples all conversations and writes each part when it is complete.
 
-In: a loaded teacher, prompts part by part. Out: parts on disk. Memory holds the conversations that
-are under way, however many there are to come. Knows nothing of what a conversation says next.
+In: a loaded teacher, and prompts part by part. Out: parts on disk. Memory holds only the
+conversations in progress.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from potstill.progress import track
 from potstill.schema import Conversation, Message
 
 MAX_ATTEMPTS = 3
-"""Times a request is tried before its conversation is given up."""
+"""Attempts at a request before its conversation counts as failed."""
 
 
-class Job(Protocol):
-    """A conversation in the making, sampled or scored."""
+class ConversationBuilder(Protocol):
+    """A conversation in progress, sampled or scored."""
 
     @property
     def name(self) -> str:
@@ -34,25 +34,25 @@ class Job(Protocol):
 
     @property
     def request(self) -> Any:  # noqa: ANN401  (a SampleRequest or ScoreRequest)
-        """What to ask the teacher next; None when it is not the teacher's turn."""
+        """The next request to the teacher; None when it is not the teacher's turn."""
 
     @property
     def user_messages(self) -> tuple[Message, ...] | None:
-        """What another model is to answer as the user; None when it is not the user's turn."""
+        """The messages that another model answers as the user; None when it is not its turn."""
 
     def take(self, sample: Sample) -> None:
-        """Add what the teacher gave."""
+        """Add the teacher's result."""
 
     def take_user_text(self, text: str | None) -> None:
-        """Add another model's turn as the user; None ends the conversation."""
+        """Add a user turn from another model; None ends the conversation."""
 
     def conversation(self) -> Conversation:
-        """Return what was said."""
+        """Return the finished conversation."""
         ...
 
 
-Begin = Callable[[], Job | FailedConversation]
-"""Begins a conversation, or says why it cannot be begun."""
+Begin = Callable[[], ConversationBuilder | FailedConversation]
+"""Returns a new conversation, or the reason why there is none."""
 Part = tuple[int, Sequence[Begin]]
 """A part's number and its conversations."""
 Ask = Callable[[Callable[[int], Sequence[Any]]], Iterator[Sample | Failure]]
@@ -63,27 +63,27 @@ class _OpenPart:
     index: int
     size: int
     ended: dict[int, Conversation | FailedConversation] = field(default_factory=dict)
-    """By the conversation's place in the part: they end in any order."""
+    """By the conversation's index in the part; they end in any order."""
 
 
 @dataclass
-class _Open:
-    """A job under way."""
+class _Unfinished:
+    """A conversation in progress and its place."""
 
-    job: Job
+    builder: ConversationBuilder
     part: _OpenPart
     place: int
     num_attempts: int = 0
 
 
 class ConversationLoop:
-    """Keeps a teacher busy.
+    """Samples conversations, as many at a time as the teacher takes.
 
     Args:
         directory: Where parts go.
         vocab_size: The teacher's, for the width of token ids.
-        choose: Which of a prompt's conversations are kept.
-        user: Another model that plays the user; None where none does.
+        choose: Selects the conversations of a prompt that are kept.
+        user: Another model that plays the user; None where there is none.
     """
 
     def __init__(
@@ -92,23 +92,22 @@ class ConversationLoop:
         self._directory, self._vocab_size, self._choose = directory, vocab_size, choose
         self._user = user
         self._waiting: deque[tuple[Begin, _OpenPart, int]] = deque()
-        self._ready: deque[_Open] = deque()
-        self._asked: dict[str, _Open] = {}
-        self._talking: dict[str, _Open] = {}
+        self._ready: deque[_Unfinished] = deque()
+        self._asked: dict[str, _Unfinished] = {}
+        self._awaiting_user: dict[str, _Unfinished] = {}
         self._num_finished = 0
 
     def run(
         self, ask: Ask, parts: Iterable[Part], *, total: int, num_done: int, at_once: int
     ) -> None:
-        """Make all parts.
+        """Sample and write all parts.
 
         Args:
             ask: The teacher's `sample` or `score`, with its options bound.
-            parts: What to make; taken one by one.
-            total: Conversations of the whole stage, for the progress.
-            num_done: Conversations made before.
-            at_once: Conversations under way side by side; no more than that wait for the user when
-                a further one is begun.
+            parts: The parts to sample; read one at a time.
+            total: Number of conversations of the whole stage, for the progress bar.
+            num_done: Number of conversations sampled before.
+            at_once: No new conversation begins while this many wait for the user's model.
 
         Raises:
             TeacherError: The teacher fails as a whole, or drops a request.
@@ -116,7 +115,7 @@ class ConversationLoop:
         """
         self._parts, self._at_once = iter(parts), at_once
         started, num_tokens, counted = time.monotonic(), 0, 0
-        with track("the teacher answers", total, "conversations", at_once) as progress:
+        with track("sampling", total, "conversations", at_once) as progress:
             progress.resume_from(num_done)
             for result in ask(self._next_requests):
                 self._take(result)
@@ -125,31 +124,31 @@ class ConversationLoop:
                 rate = num_tokens / (time.monotonic() - started)
                 progress.advance(self._num_finished - counted, note=f"{rate:.0f} tokens/s")
                 counted = self._num_finished
-        if left := [*self._asked.values(), *self._ready, *self._talking.values()]:
+        if left := [*self._asked.values(), *self._ready, *self._awaiting_user.values()]:
             raise TeacherError(
-                "the teacher ended before all conversations did",
-                where=left[0].job.name,
-                found=f"{len(left)} under way",
+                "the teacher stopped before all conversations ended",
+                where=left[0].builder.name,
+                found=f"{len(left)} unfinished conversations",
             )
 
     def _next_requests(self, room: int) -> list[Any]:
-        """Return up to `room` requests: conversations under way first, then new ones."""
+        """Return up to `room` requests: first for conversations in progress, then for new ones."""
         requests: list[Any] = []
         self._take_user_turns(wait=False)
         while len(requests) < room:
             if self._ready:
                 one = self._ready.popleft()
                 one.num_attempts += 1
-                self._asked[one.job.request.request_id] = one
-                requests.append(one.job.request)
-            elif len(self._talking) >= self._at_once or not self._open_next():
-                if not self._talking or requests or self._asked:
+                self._asked[one.builder.request.request_id] = one
+                requests.append(one.builder.request)
+            elif len(self._awaiting_user) >= self._at_once or not self._open_next():
+                if not self._awaiting_user or requests or self._asked:
                     break
                 self._take_user_turns(wait=True)
         return requests
 
     def _open_next(self) -> bool:
-        """Begin one more conversation; return whether there was one."""
+        """Begin one more conversation; return False when none is left."""
         while not self._waiting:
             part = next(self._parts, None)
             if part is None:
@@ -161,39 +160,39 @@ class ConversationLoop:
             if not beginnings:
                 self._write(open_part)
         begin, open_part, place = self._waiting.popleft()
-        job = begin()
-        if isinstance(job, FailedConversation):
-            self._end(open_part, place, job)
+        builder = begin()
+        if isinstance(builder, FailedConversation):
+            self._end(open_part, place, builder)
         else:
-            self._go_on(_Open(job, open_part, place))
+            self._go_on(_Unfinished(builder, open_part, place))
         return True
 
     def _take(self, result: Sample | Failure) -> None:
         one = self._asked.pop(result.request_id)
         if isinstance(result, Sample):
             one.num_attempts = 0
-            one.job.take(result)
+            one.builder.take(result)
             self._go_on(one)
         elif one.num_attempts < MAX_ATTEMPTS:
             self._ready.append(one)
         else:
-            self._end(one.part, one.place, FailedConversation(one.job.name, result.reason))
+            self._end(one.part, one.place, FailedConversation(one.builder.name, result.reason))
 
-    def _go_on(self, one: _Open) -> None:
-        if one.job.request is not None:
+    def _go_on(self, one: _Unfinished) -> None:
+        if one.builder.request is not None:
             self._ready.append(one)
-        elif one.job.user_messages is not None and self._user is not None:
-            self._talking[one.job.name] = one
-            self._user.ask(one.job.name, one.job.user_messages)
+        elif one.builder.user_messages is not None and self._user is not None:
+            self._awaiting_user[one.builder.name] = one
+            self._user.ask(one.builder.name, one.builder.user_messages)
         else:
-            self._end(one.part, one.place, one.job.conversation())
+            self._end(one.part, one.place, one.builder.conversation())
 
     def _take_user_turns(self, *, wait: bool) -> None:
-        if self._user is None or not self._talking:
+        if self._user is None or not self._awaiting_user:
             return
         for name, text in self._user.answers(wait=wait):
-            one = self._talking.pop(name)
-            one.job.take_user_text(text)
+            one = self._awaiting_user.pop(name)
+            one.builder.take_user_text(text)
             self._go_on(one)
 
     def _end(self, part: _OpenPart, place: int, ended: Conversation | FailedConversation) -> None:

@@ -1,7 +1,7 @@
-"""Parquet parts that are whole or absent, each the conversations of so many consecutive prompts.
+"""Parquet parts, each with the conversations of a fixed number of consecutive prompts.
 
-In: finished conversations and given-up ones. Out: `part-00000.parquet` and so on, with
-`failed-00000.jsonl` beside a part where something failed. Knows nothing of engines.
+In: finished and failed conversations. Out: `part-00000.parquet` and so on, written atomically, with
+`failed-00000.jsonl` beside a part with failures.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from potstill.tables import (
 
 @dataclass(frozen=True)
 class Shard:
-    """Which parts a process makes: those whose number leaves the remainder `index`."""
+    """The parts one process samples: those whose number modulo `count` is `index`."""
 
     index: int = 0
     count: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `i/n`, i from 1 to n.
+        """Parse `i/n`, i from 1 to n.
 
         Raises:
-            ConfigError: It is something else.
+            ConfigError: The text has another form.
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise ConfigError(
-                "a shard cannot be read",
+                "invalid shard",
                 where=f"--shard {text}",
                 expected="i/n with i from 1 to n, for example --shard 1/4",
             )
         return cls(int(index) - 1, int(count))
 
     def has(self, part: int) -> bool:
-        """Whether a part is this shard's."""
+        """Return whether a part belongs to this shard."""
         return part % self.count == self.index
 
     def __str__(self) -> str:
@@ -61,22 +61,22 @@ WHOLE = Shard()
 
 
 def part_path(directory: Path, index: int) -> Path:
-    """Return where the part of a number lies."""
+    """Return the path of a part."""
     return directory / f"part-{index:05d}.parquet"
 
 
 def part_paths(directory: Path) -> list[Path]:
-    """Return the parts that are there, in order."""
+    """Return the paths of existing parts, in order."""
     return sorted(directory.glob("part-*.parquet"))
 
 
 def failures_path(directory: Path, index: int) -> Path:
-    """Return where the failures of a part are listed."""
+    """Return the path of a part's list of failures."""
     return directory / f"failed-{index:05d}.jsonl"
 
 
 def finished_parts(directory: Path) -> set[int]:
-    """Return the numbers of whole parts; a damaged one is removed, to be made again."""
+    """Return the numbers of complete parts; delete damaged ones, so that they are sampled again."""
     finished = set()
     for path in part_paths(directory):
         try:
@@ -89,7 +89,7 @@ def finished_parts(directory: Path) -> set[int]:
 
 
 def read_prompts(path: Path, per_part: int) -> Iterator[tuple[int, list[Prompt]]]:
-    """Yield each part's number and prompts; memory holds one part's.
+    """Yield each part's number and prompts, one part at a time.
 
     Raises:
         ArtifactError: The table is damaged.
@@ -116,7 +116,7 @@ def write_part(
     failures: Iterable[FailedConversation],
     vocab_size: int,
 ) -> None:
-    """Write a part; its presence says that it is whole, so its failures are written first.
+    """Write a part, its failures first: a part that exists is complete.
 
     Raises:
         ArtifactError: It cannot be written.
@@ -124,7 +124,7 @@ def write_part(
     lines = [json.dumps(vars(failure)) + "\n" for failure in failures]
     path = part_path(directory, index)
     with disk_errors("writing conversations", path):
-        # Those of a former attempt at the part must not stay either.
+        # Failures of an earlier attempt at the part are removed too.
         failures_path(directory, index).unlink(missing_ok=True)
         if lines:
             write_text_atomically(failures_path(directory, index), "".join(lines))

@@ -1,7 +1,7 @@
-"""Conversations that somebody else wrote, to be predicted by the teacher token by token.
+"""Stored conversations that the teacher scores token by token; nothing is sampled.
 
-In: a prompt whose messages are a whole conversation. Out: one request for all its answers, and in
-the end a `Conversation`. Nothing is sampled. Knows nothing of engines, parts or files.
+In: a prompt whose messages are a whole conversation. Out: one request for all its answers, and at
+the end a `Conversation`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from generate.sampling.settings import Chat
+from generate.sampling.settings import ConversationSettings
 from generate.teachers.protocol import Sample, ScoreRequest
 from potstill.chat import render_text
 from potstill.distributions import TokenDistributions
@@ -22,22 +22,22 @@ from potstill.schema import Conversation, FinishReason, Message, Prompt, Turn
 
 @dataclass
 class ScoredConversation:
-    """A conversation under way; it asks once, for all its answers."""
+    """A stored conversation; one request scores all its answers."""
 
-    chat: Chat
+    settings: ConversationSettings
     prompt: Prompt
     end_token_ids: Collection[int]
     request: ScoreRequest | None = field(init=False)
     user_messages: tuple[Message, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        answers = find_answers(self.chat, self.prompt, self.end_token_ids)
+        answers = find_answers(self.settings, self.prompt, self.end_token_ids)
         self._token_ids, self._turns = answers.token_ids, answers.turns
         self._first = answers.first_message
         self._signal: TokenDistributions | None = None
-        # vLLM scores a text as the prompt of one more token.
+        # vLLM scores a text as the prompt of one further token.
         self.request = None
-        if self.num_tokens < self.chat.max_model_len:
+        if self.num_tokens < self.settings.max_model_len:
             self.request = ScoreRequest(self.name, self._token_ids, self._turns[0].start)
 
     @property
@@ -53,17 +53,17 @@ class ScoredConversation:
     def take(self, sample: Sample) -> None:
         """Keep the rows of the answers' tokens."""
         if sample.signal is None:
-            raise TeacherError("the teacher gave no log-probabilities", where=self.name)
+            raise TeacherError("the teacher returned no log-probabilities", where=self.name)
         first = self._turns[0].start
         spans = [
             sample.signal.slice(turn.start - first, turn.start - first + turn.num_tokens)
             for turn in self._turns
         ]
-        self._signal = self.chat.cut(TokenDistributions.concatenate(spans))
+        self._signal = self.settings.cut(TokenDistributions.concatenate(spans))
         self.request = None
 
     def take_user_text(self, text: str | None) -> None:
-        """Nobody is asked to play the user here."""
+        """Never called: stored conversations have their user turns."""
 
     def conversation(self) -> Conversation:
         """Return the scored conversation."""
@@ -83,7 +83,7 @@ class ScoredConversation:
 
 @dataclass(frozen=True)
 class Answers:
-    """Where the answers of a conversation lie."""
+    """Positions of the answers in a conversation."""
 
     token_ids: list[int]
     """The whole conversation."""
@@ -92,20 +92,22 @@ class Answers:
     """Index of the message that is the first turn."""
 
 
-def find_answers(chat: Chat, prompt: Prompt, end_token_ids: Collection[int]) -> Answers:
+def find_answers(
+    settings: ConversationSettings, prompt: Prompt, end_token_ids: Collection[int]
+) -> Answers:
     """Find the answers in a conversation that is rendered once.
 
-    An answer begins where the generation prompt of the messages before it ends, and reaches up to
-    its end-of-turn token; a token of both the template and the answer is left out. It counts where
-    it stands as a model would have been asked for it and would have answered: of a template that
-    rewrites earlier turns, only the last answer does.
+    An answer begins where the generation prompt of the messages before it ends, and reaches to its
+    end-of-turn token; a token that spans template and answer is left out. An answer counts only if
+    the rendered text before it is what a model would have been prompted with: with a template that
+    rewrites earlier turns, that is the last answer alone.
 
     Raises:
         TeacherError: There is no answer in it.
     """
     messages, tools = prompt.messages, prompt.tools
-    text = render_text(chat.tokenizer, messages, tools=tools, add_generation_prompt=False)
-    encoded = chat.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    text = render_text(settings.tokenizer, messages, tools=tools, add_generation_prompt=False)
+    encoded = settings.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     token_ids = list(encoded["input_ids"])
     begins, ends = np.array(encoded["offset_mapping"]).T
     turns: list[Turn] = []
@@ -113,11 +115,11 @@ def find_answers(chat: Chat, prompt: Prompt, end_token_ids: Collection[int]) -> 
     for index, message in enumerate(messages):
         if message.role != "assistant" or index == 0:
             continue
-        before = render_text(chat.tokenizer, messages[:index], tools=tools)
+        before = render_text(settings.tokenizer, messages[:index], tools=tools)
         so_far = render_text(
-            chat.tokenizer, messages[: index + 1], tools=tools, add_generation_prompt=False
+            settings.tokenizer, messages[: index + 1], tools=tools, add_generation_prompt=False
         )
-        # A tokenizer that trims offsets gives white space the empty span at its end.
+        # Tokenizers that trim offsets give white space an empty span at its end.
         inside = np.flatnonzero((begins >= len(before)) & (ends > len(before)))
         if text.startswith(before) and text.startswith(so_far) and len(inside):
             turns.append(_turn(token_ids, int(inside[0]), end_token_ids))

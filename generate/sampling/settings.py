@@ -1,8 +1,4 @@
-"""What all conversations of a run have in common: settings, tokenizer, room, joints between turns.
-
-In: the configuration and a tokenizer. Out: what a conversation asks before and between its turns.
-Knows nothing of any one conversation.
-"""
+"""What all conversations of a run share: configuration, tokenizer, context length, separators."""
 
 from __future__ import annotations
 
@@ -24,36 +20,36 @@ from potstill.schema import Message, Prompt
 
 
 @dataclass(frozen=True)
-class Chat:
-    """What all conversations of a run have in common."""
+class ConversationSettings:
+    """What all conversations of a run share."""
 
     config: GenerateConfig
     tokenizer: Any
     max_model_len: int
     """Longest conversation, in tokens."""
-    _joints: dict[tuple[bool, bool], TurnSeparators] = field(default_factory=dict, repr=False)
+    _separators: dict[tuple[bool, bool], TurnSeparators] = field(default_factory=dict, repr=False)
 
-    def joints(self, given: Sequence[Message] = (), tools: str | None = None) -> TurnSeparators:
-        """Return the chat template's text between turns of conversations that begin like this.
+    def separators(self, given: Sequence[Message] = (), tools: str | None = None) -> TurnSeparators:
+        """Return the chat template's separators for conversations that begin with `given`.
 
         Raises:
             TeacherError: The template rewrites earlier turns.
         """
         has_system = bool(given) and given[0].role == "system"
         key = has_system, tools is not None
-        if key not in self._joints:
-            self._joints[key] = find_turn_separators(
+        if key not in self._separators:
+            self._separators[key] = find_turn_separators(
                 self.tokenizer, has_system=has_system, tools=tools
             )
-        return self._joints[key]
+        return self._separators[key]
 
     @cached_property
     def controls(self) -> list[str]:
-        """Texts that would end a turn."""
+        """Texts of control tokens, which would end a turn."""
         return control_texts(self.tokenizer)
 
     def require_turns(self, end_token_ids: Collection[int]) -> None:
-        """Check, before anything is sampled, that conversations can have the turns asked for.
+        """Check, before anything is sampled, that the template supports `generate.turns`.
 
         Args:
             end_token_ids: Token ids that end the teacher's completions.
@@ -65,21 +61,21 @@ class Chat:
         turns = self.config.turns
         if turns.kind not in ("simulate", "replay") or turns.max_turns == 1:
             return
-        joints = self.joints()
+        separators = self.separators()
         if turns.kind == "simulate" and turns.user is None:
-            require_user_turns_end(self.tokenizer, joints, end_token_ids)
+            require_user_turns_end(self.tokenizer, separators, end_token_ids)
 
-    def can_say(self, text: str) -> bool:
-        """Return whether a text can be a user's turn: words, and none of a template's tokens."""
+    def is_user_text(self, text: str) -> bool:
+        """Return whether a text can be a user turn: not blank, and without control tokens."""
         return bool(text.strip()) and not any(control in text for control in self.controls)
 
     def cut(self, signal: TokenDistributions) -> TokenDistributions:
-        """Leave out of the teacher's distributions what is not stored."""
+        """Return the entries of the teacher's distributions that are stored."""
         sampling = self.config.sampling
         return signal.cut(top_mass=sampling.top_mass, min_probability=sampling.min_probability)
 
     def given(self, prompt: Prompt) -> tuple[Message, ...]:
-        """Return a prompt's messages, with the system prompt drawn for it if it has none."""
+        """Return a prompt's messages, with a system prompt drawn for it if it has none."""
         texts = self.config.turns.system_prompts
         if not texts or prompt.messages[0].role == "system":
             return prompt.messages

@@ -1,7 +1,7 @@
-"""Several processes that share a run's parts: on this machine, or on machines with one disk.
+"""Several processes that sample parts of one run, on one machine or on machines that share a disk.
 
-In: the configuration and which share is this process's. Out: that share's parts; the process that
-is the last to end finishes the stage. Each has its own copy of the teacher.
+In: the configuration and this process's shard. Out: the shard's parts; the last process to end
+finishes the stage. Each has its own replica of the teacher.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from potstill.rundir import RunDirectory, StageSession
 
 POLL_SECONDS = 1.0
 THREADS_VARIABLE = "OMP_NUM_THREADS"
-"""vLLM 0.32 heeds its own VLLM_CPU_OMP_THREADS_BIND in worker processes only."""
+"""vLLM 0.32 reads its own VLLM_CPU_OMP_THREADS_BIND in worker processes only."""
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def run_shard(config: GenerateConfig, run_directory: RunDirectory, text: str) -> bool:
-    """Make one shard's parts; return whether all shards' are there, so that the stage can end.
+    """Sample one shard's parts; return whether the parts of all shards exist.
 
     Args:
         text: `i/n`, the i-th of n shards.
 
     Raises:
-        ConfigError: It is something else.
-        ArtifactError: Another process makes the same shard.
+        ConfigError: The text has another form.
+        ArtifactError: Another process works on the same shard.
         PotstillError: As the stage itself.
     """
     shard, teacher = Shard.parse(text), LazyTeacher(config)
@@ -60,20 +60,20 @@ def run_shard(config: GenerateConfig, run_directory: RunDirectory, text: str) ->
 def make_parts_in_replicas(
     config: GenerateConfig, run_directory: RunDirectory, session: StageSession
 ) -> None:
-    """Make all parts with `data_parallel_size` processes of this machine, each with its teacher.
+    """Sample all parts with `data_parallel_size` processes, each with a replica of the teacher.
 
-    On GPUs each sees its own `tensor_parallel_size` of them, on a CPU its own share of the cores.
+    On GPUs each process sees its own `tensor_parallel_size` devices, on a CPU its share of cores.
 
     Raises:
         ConfigError: There are too few GPUs.
-        TeacherError: A process failed; what the others finished is kept.
+        TeacherError: A process failed; parts that others finished are kept.
     """
     count, total = config.engine.data_parallel_size, num_parts(config, run_directory)
     found = len(finished_parts(session.dir))
     if found == total:
         return
     session.scratch_dir.mkdir(exist_ok=True)
-    with ExitStack() as stack, track(f"{count} teachers answer", total, "parts") as progress:
+    with ExitStack() as stack, track(f"sampling with {count} teachers", total, "parts") as progress:
         progress.resume_from(found)
         workers = [
             stack.enter_context(_Replica(config, run_directory, session, Shard(index, count)))
@@ -87,7 +87,7 @@ def make_parts_in_replicas(
 
 
 class _Replica:
-    """A process that makes one shard; leaving the context ends it."""
+    """A process that samples one shard; leaving the context ends it."""
 
     def __init__(
         self,
@@ -122,26 +122,26 @@ class _Replica:
         self._process.wait()
 
     def running(self) -> bool:
-        """Return whether it is still at work.
+        """Return whether the process is still running.
 
         Raises:
-            TeacherError: It failed.
+            TeacherError: The process failed.
         """
         code = self._process.poll()
         if code:
             lines = self._log_path.read_text(encoding="utf-8", errors="replace").splitlines()
             errors = (line for line in lines if line.startswith("error:"))
             raise TeacherError(
-                "a copy of the teacher failed",
+                "a replica of the teacher failed",
                 where=self._log_path,
                 found=next(errors, f"exit code {code}"),
-                hint="mend the cause, then run the same command again; finished parts are kept",
+                hint="fix the cause, then run the same command again; finished parts are kept",
             )
         return code is None
 
 
 def devices(config: GenerateConfig, index: int) -> dict[str, str]:
-    """Return the environment of a replica: its own GPUs, or its share of the threads on a CPU.
+    """Return a replica's environment: its own GPUs, or its share of threads on a CPU.
 
     Raises:
         ConfigError: There are GPUs, but too few for all replicas.
@@ -150,9 +150,9 @@ def devices(config: GenerateConfig, index: int) -> dict[str, str]:
     if visible := _visible_gpus():
         if len(visible) < size * config.engine.data_parallel_size:
             raise ConfigError(
-                "there are too few GPUs for all copies of the teacher",
+                "too few GPUs for all replicas of the teacher",
                 where="generate.engine.data_parallel_size",
-                expected=f"{config.engine.data_parallel_size} times {size} of them",
+                expected=f"{config.engine.data_parallel_size} times {size} GPUs",
                 found=len(visible),
             )
         return {GPUS_VARIABLE: ",".join(visible[index * size : (index + 1) * size])}
@@ -171,7 +171,7 @@ def _visible_gpus() -> list[str]:
 
 
 def _work(root: str, shard: str) -> None:
-    """Make one shard in a process of `make_parts_in_replicas`, which holds the run's lock."""
+    """Sample one shard in a process of `make_parts_in_replicas`, which holds the run's lock."""
     set_up_logging()
     config = GenerateConfig.model_validate_json(sys.stdin.read())
     run_directory = RunDirectory(Path(root))

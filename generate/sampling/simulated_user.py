@@ -1,7 +1,7 @@
-"""Another model in the user's part, asked while the teacher goes on with other conversations.
+"""Another model that plays the user, in a thread beside the teacher.
 
-In: conversations that wait for the user. Out: what the user says. The teacher of the protocol is
-turned round: its messages are seen with the roles exchanged. Knows nothing of the teacher.
+In: conversations that wait for the user. Out: the user's next turns. The model sees the messages
+with the roles of user and assistant exchanged.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ OTHER_ROLE: dict[Role, Role] = {"user": "assistant", "assistant": "user"}
 
 
 class SimulatedUser:
-    """A thread that asks the user's model; `close` ends it.
+    """A thread that samples user turns; `close` ends it.
 
     Raises:
-        TeacherError: The model's chat template takes no system prompt.
+        TeacherError: The model's chat template does not accept a system prompt.
     """
 
     def __init__(self, teacher: SamplingTeacher, config: GenerateConfig) -> None:
@@ -45,7 +45,7 @@ class SimulatedUser:
         self._thread.start()
 
     def ask(self, name: str, messages: Sequence[Message]) -> None:
-        """Ask for the user's next turn of the conversation of that name."""
+        """Request the next user turn of the named conversation."""
         turned = exchange_roles(messages)
         try:
             token_ids = render_prompt(self._teacher.tokenizer, turned)
@@ -61,12 +61,12 @@ class SimulatedUser:
         self._questions.put(SampleRequest(name, token_ids, sampling, tuple(turned)))
 
     def answers(self, *, wait: bool) -> Iterator[tuple[str, str | None]]:
-        """Yield what was said, by conversation; None where the user's model failed.
+        """Yield the names of conversations with their user turns; None where the model failed.
 
-        A template that does not take a conversation counts as a failure.
+        A conversation that the chat template rejects counts as a failure.
 
         Args:
-            wait: Stay until there is at least one.
+            wait: Block until there is at least one.
 
         Raises:
             TeacherError: The user's model fails as a whole.
@@ -82,7 +82,7 @@ class SimulatedUser:
             return
 
     def close(self) -> None:
-        """End the thread and the user's model; drop what was asked and not answered."""
+        """End the thread and the user's model; drop requests without an answer."""
         self._closing = True
         self._questions.put(None)
         self._thread.join()
@@ -95,11 +95,11 @@ class SimulatedUser:
                 self._answers.put((result.request_id, self._text(result)))
                 if self._closing:
                     return
-        except BaseException as error:  # Raised again where answers are taken.
+        except BaseException as error:  # Raised again by `answers`.
             self._answers.put(error)
 
     def _next_requests(self, room: int) -> list[SampleRequest]:
-        """Take questions; wait for one when nothing is under way, so that sampling goes on."""
+        """Return waiting requests; block for one when none is in flight, to keep sampling."""
         requests: list[SampleRequest] = []
         while len(requests) < room:
             try:
@@ -119,9 +119,9 @@ class SimulatedUser:
             render_prompt(self._teacher.tokenizer, question)
         except jinja2.TemplateError as error:
             raise TeacherError(
-                "the user's model cannot be told to play the user",
+                "the user's model cannot be instructed to play the user",
                 where="its chat template",
-                expected="one that takes a system prompt",
+                expected="a template that accepts a system prompt",
                 found=error,
                 hint="name another model in [generate.turns.user]",
             ) from error
@@ -134,12 +134,12 @@ class SimulatedUser:
 
 
 def exchange_roles(messages: Sequence[Message]) -> list[Message]:
-    """Return a conversation as the user's model sees it: it is the assistant there."""
+    """Return a conversation as the user's model sees it, which is the assistant there."""
     turned = [
         Message(role=OTHER_ROLE[message.role], content=message.content)
         for message in messages
         if message.role in OTHER_ROLE and message.content
     ]
-    # Chat templates want a user's message first.
+    # Chat templates require a user message first.
     opening = Message(role="user", content="Begin.")
     return [Message(role="system", content=INSTRUCTION), opening, *turned]

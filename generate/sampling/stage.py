@@ -1,7 +1,6 @@
-"""The stage `samples`: everything the teacher said, before anything is left out.
+"""The stage `samples`: all sampled conversations, before any filter.
 
-In: the stage `prompts`. Out: parts with the conversations of so many prompts each, and a list of
-those that failed. Knows nothing of filters.
+In: the stage `prompts`. Out: Parquet parts of conversations, and lists of those that failed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import PROMPTS_NAME
 from generate.sampling.best_of_n import make_choice
 from generate.sampling.dialogue import Dialogue
-from generate.sampling.loop import ConversationLoop, Job, Part
+from generate.sampling.loop import ConversationBuilder, ConversationLoop, Part
 from generate.sampling.parts import (
     WHOLE,
     FailedConversation,
@@ -32,7 +31,7 @@ from generate.sampling.parts import (
     read_prompts,
 )
 from generate.sampling.scoring import ScoredConversation
-from generate.sampling.settings import Chat
+from generate.sampling.settings import ConversationSettings
 from generate.sampling.simulated_user import SimulatedUser
 from generate.sampling.summary import Summary, summarize
 from generate.teachers.protocol import SamplingTeacher
@@ -51,7 +50,7 @@ TEACHER_NAME = "teacher.json"
 
 
 def open_samples(config: GenerateConfig, run_directory: RunDirectory) -> StageSession:
-    """Begin, resume or find finished the stage."""
+    """Begin or resume the stage, or return it finished."""
     return run_directory.open_stage("samples", _stage_config(config), inputs=("prompts",))
 
 
@@ -62,10 +61,11 @@ def make_parts(
     session: StageSession,
     shard: Shard = WHOLE,
 ) -> None:
-    """Let the teacher make the parts of a shard that are not there yet.
+    """Sample the missing parts of a shard.
 
     Raises:
-        TeacherError: The teacher fails as a whole, or is another one than made the parts there are.
+        TeacherError: The teacher fails as a whole, or differs from the one that sampled the parts
+            on disk.
         ArtifactError: A part cannot be written.
     """
     prompts_path = run_directory.stage_dir("prompts") / PROMPTS_NAME
@@ -77,8 +77,8 @@ def make_parts(
         return
     _refuse_other_teacher(teacher, session)
     loaded = teacher.load()
-    chat = Chat(config, teacher.checkpoint.tokenizer, teacher.max_model_len)
-    chat.require_turns(loaded.end_token_ids)
+    settings = ConversationSettings(config, teacher.checkpoint.tokenizer, teacher.max_model_len)
+    settings.require_turns(loaded.end_token_ids)
     user = _load_user(config, teacher.checkpoint.dir)
     loop = ConversationLoop(
         session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns), user
@@ -88,7 +88,7 @@ def make_parts(
     try:
         loop.run(
             _ask(config, loaded),
-            _parts(chat, loaded, read_prompts(prompts_path, per_part), set(missing)),
+            _parts(settings, loaded, read_prompts(prompts_path, per_part), set(missing)),
             total=each * sum(sizes.values()),
             num_done=each * sum(sizes[index] for index in mine if index in done),
             at_once=loaded.max_num_seqs,
@@ -99,7 +99,7 @@ def make_parts(
 
 
 def num_parts(config: GenerateConfig, run_directory: RunDirectory) -> int:
-    """Return how many parts the finished prompts make."""
+    """Return the number of parts for the finished prompts."""
     return -(-_num_prompts(run_directory) // config.engine.conversations_per_part)
 
 
@@ -109,7 +109,7 @@ def finish_samples(
     session: StageSession,
     run_directory: RunDirectory,
 ) -> Manifest:
-    """Count what the parts hold and finish the stage.
+    """Summarize the parts and finish the stage.
 
     Raises:
         TeacherError: Every conversation failed.
@@ -121,7 +121,7 @@ def finish_samples(
             "every conversation failed",
             where=session.dir,
             found=failures[0].reason,
-            hint="mend the cause, then run the same command again with --force",
+            hint="fix the cause, then run the same command again with --force",
         )
     if failures:
         logger.warning(
@@ -188,7 +188,7 @@ def _load_user(config: GenerateConfig, teacher_dir: Path) -> SimulatedUser | Non
 
 
 def _parts(
-    chat: Chat,
+    settings: ConversationSettings,
     teacher: SamplingTeacher,
     parts: Iterator[tuple[int, list[Prompt]]],
     missing: set[int],
@@ -198,39 +198,37 @@ def _parts(
             yield (
                 index,
                 [
-                    partial(_begin, chat, teacher, prompt, answer)
+                    partial(_begin, settings, teacher, prompt, answer)
                     for prompt in prompts
-                    for answer in range(chat.config.turns.num_sampled)
+                    for answer in range(settings.config.turns.num_sampled)
                 ],
             )
 
 
 def _begin(
-    chat: Chat, teacher: SamplingTeacher, prompt: Prompt, answer: int
-) -> Job | FailedConversation:
-    """Begin a conversation; a prompt that cannot be asked must not stop all others."""
+    settings: ConversationSettings, teacher: SamplingTeacher, prompt: Prompt, answer: int
+) -> ConversationBuilder | FailedConversation:
+    """Begin a conversation; a prompt that cannot be rendered must not stop the others."""
     name = f"{prompt.prompt_id}-{answer}"
     try:
-        job: Dialogue | ScoredConversation
-        if chat.config.turns.kind == "score":
-            job = ScoredConversation(chat, prompt, teacher.end_token_ids)
+        builder: Dialogue | ScoredConversation
+        if settings.config.turns.kind == "score":
+            builder = ScoredConversation(settings, prompt, teacher.end_token_ids)
         else:
-            job = Dialogue(chat, prompt, answer)
+            builder = Dialogue(settings, prompt, answer)
     except (jinja2.TemplateError, PotstillError) as error:
-        return FailedConversation(
-            name, f"the chat template does not take it: {error}".splitlines()[0]
-        )
-    if job.request is None:
+        return FailedConversation(name, f"the chat template rejects it: {error}".splitlines()[0])
+    if builder.request is None:
         return FailedConversation(
             name,
-            f"{job.num_tokens} tokens and {chat.config.sampling.max_tokens} for the answer do not "
-            f"fit the teacher's {chat.max_model_len}",
+            f"{builder.num_tokens} tokens and {settings.config.sampling.max_tokens} for the answer "
+            f"exceed the teacher's context of {settings.max_model_len} tokens",
         )
-    return job
+    return builder
 
 
 def _refuse_other_teacher(teacher: LazyTeacher, session: StageSession) -> None:
-    """Write down which teacher makes the parts, or check that it is the one that made others."""
+    """Record the teacher, or check that it is the one that sampled the parts on disk."""
     path = session.scratch_dir / TEACHER_NAME
     facts = teacher.load().facts() | {"fingerprint": teacher.checkpoint.fingerprint}
     if not path.is_file():
@@ -240,11 +238,11 @@ def _refuse_other_teacher(teacher: LazyTeacher, session: StageSession) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     if before != facts:
         raise TeacherError(
-            "another teacher made the conversations that are there",
+            "the conversations on disk are from another teacher",
             where=session.dir,
             expected=before,
             found=facts,
-            hint="restore the teacher's checkpoint, or make them again with --force",
+            hint="restore the teacher's checkpoint, or sample again with --force",
         )
 
 

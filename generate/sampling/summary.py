@@ -1,6 +1,6 @@
-"""What parts hold, in figures: counts, lengths, turns, tail mass, entropy.
+"""Statistics of parts: counts, lengths, turns, tail mass, entropy.
 
-In: parts. Out: a `Summary`. Memory holds one row group's distributions. Knows nothing of pages.
+In: parts. Out: a `Summary`. Memory holds the distributions of one row group.
 
 Shape legend: T tokens of a conversation's answers.
 """
@@ -29,7 +29,7 @@ ENTROPY_STEP = 0.5
 
 @dataclass
 class Summary:
-    """What parts hold; answers are the teacher's turns."""
+    """Statistics of parts; answers are the teacher's turns."""
 
     rows_by_part: dict[str, int] = field(default_factory=dict)
     num_conversations_by_split: dict[str, int] = field(
@@ -121,7 +121,7 @@ class Summary:
 
 
 def summarize(paths: Iterable[Path]) -> Summary:
-    """Count what files of conversations hold.
+    """Summarize files of conversations.
 
     Raises:
         ArtifactError: A part is damaged.

@@ -1,7 +1,7 @@
-"""The chat template's text between turns, so that a conversation grows by ids and never anew.
+"""The chat template's text between two turns, so that a conversation grows by appending token ids.
 
-In: a tokenizer with a chat template. Out: the token ids that lead from the teacher's last sampled
-token to the next slot. What was sampled is never tokenized again. Knows nothing of engines.
+In: a tokenizer with a chat template. Out: the token ids between the teacher's last sampled token
+and the next turn. Sampled text is never tokenized again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from potstill.schema import Message
 MARKS = [f"\N{LEFT WHITE SQUARE BRACKET}{number}\N{RIGHT WHITE SQUARE BRACKET}" for number in "123"]
 SYSTEM = "Be brief."
 THOUGHT = f"<think>\n{MARKS[1]}\n</think>\n\n{MARKS[2]}"
-"""An answer that templates which drop the thinking of earlier turns rewrite."""
+"""An answer that is rewritten by templates that drop the thinking of earlier turns."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,23 @@ class TurnSeparators:
     """The text between turns, end-of-turn tokens included."""
 
     before_user: str
-    """From the end of an answer to the user's slot."""
+    """From the end of an answer to the start of the user's turn."""
     before_answer: str
-    """From the end of a user's turn to the assistant's slot."""
+    """From the end of a user's turn to the start of the answer."""
 
 
 def find_turn_separators(
     tokenizer: ChatTokenizer, *, has_system: bool = False, tools: str | None = None
 ) -> TurnSeparators:
-    """Read the joints off the chat template.
+    """Derive the separators from what the chat template renders.
 
     Args:
-        has_system: Whether a system message begins the conversation.
-        tools: JSON list of its tools. Some templates show either before the last turn only.
+        has_system: Whether the conversation begins with a system message.
+        tools: JSON list of its tools. Some templates render either only before the last turn.
 
     Raises:
-        TeacherError: The template does not only append: with a further turn it writes the earlier
-            ones in another way, so that the teacher would see other tokens than it sampled.
+        TeacherError: The template changes earlier turns when a turn is added, so that the teacher
+            would see other tokens than it sampled.
     """
 
     def render(*turns: Message) -> str:
@@ -72,25 +72,24 @@ def find_turn_separators(
     return TurnSeparators(before_user, before_answer)
 
 
-def after(tokenizer: ChatTokenizer, last_token_id: int, joint: str) -> list[int] | None:
-    """Return the ids of a joint after a sampled token; None when that token does not begin it.
+def after(tokenizer: ChatTokenizer, last_token_id: int, separator: str) -> list[int] | None:
+    """Return a separator's ids after a sampled token; None when that token does not begin it.
 
-    A turn that ended otherwise, by another token or by its length, has no continuation that the
-    template would write.
+    A turn that ended with another token, or at its maximum length, cannot be continued.
     """
-    token_ids = tokenize(tokenizer, joint)
+    token_ids = tokenize(tokenizer, separator)
     return token_ids[1:] if token_ids[:1] == [last_token_id] else None
 
 
 def require_user_turns_end(
-    tokenizer: ChatTokenizer, joints: TurnSeparators, end_token_ids: Collection[int]
+    tokenizer: ChatTokenizer, separators: TurnSeparators, end_token_ids: Collection[int]
 ) -> None:
-    """Check that a simulated user's turn ends with a token that the teacher stops at.
+    """Check that the teacher, in the user's turn, stops at the token that ends it.
 
     Raises:
-        TeacherError: It does not.
+        TeacherError: The template ends a user's turn with another token, or with none.
     """
-    first = tokenize(tokenizer, joints.before_answer)[:1]
+    first = tokenize(tokenizer, separators.before_answer)[:1]
     if not set(first) & set(end_token_ids):
         raise TeacherError(
             "the teacher cannot play the user: its template does not end a user's turn with a "

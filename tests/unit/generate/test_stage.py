@@ -363,7 +363,7 @@ def test_a_prompt_too_long_for_the_teacher_is_listed_and_does_not_stop_the_other
     (path,) = run_directory.stage_dir("samples").glob("failed-*.jsonl")
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["reason"] == (
-        f"{2048 - 60 + 1} tokens and 60 for the answer do not fit the teacher's 2048"
+        f"{2048 - 60 + 1} tokens and 60 for the answer exceed the teacher's context of 2048 tokens"
     )
     assert len(toys.loaded[0].asked) == 4
     page = (run_directory.stage_dir("conversations") / "summary.html").read_text()

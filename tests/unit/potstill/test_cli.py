@@ -146,7 +146,7 @@ def test_a_shard_that_cannot_be_read_is_wrong_usage(tmp_path):
     answer = potstill("generate", tmp_path / "run", "--shard", "3/2")
     assert answer.returncode == 2
     assert answer.stdout == ""
-    assert answer.stderr.startswith("error: a shard cannot be read\n  where: --shard 3/2\n")
+    assert answer.stderr.startswith("error: invalid shard\n  where: --shard 3/2\n")
     assert not list((tmp_path / "run").glob("prompts*"))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from generate.config import GenerateConfig
 from generate.sampling.dialogue import Dialogue
-from generate.sampling.settings import Chat
+from generate.sampling.settings import ConversationSettings
 from generate.teachers.protocol import Sample, derive_seed
 from potstill.chat import render_prompt
 from potstill.distributions import TokenDistributions
@@ -19,12 +19,14 @@ OTHER_MODEL = {"base_url": "http://127.0.0.1:1/v1", "model": "user", "tokenizer"
 
 
 @pytest.fixture
-def make_chat(toy_tokenizer):
+def make_settings(toy_tokenizer):
     """Return a function that makes what conversations have in common."""
 
-    def make(tokenizer=toy_tokenizer, max_model_len=10_000, sampling=(), **turns) -> Chat:
+    def make(
+        tokenizer=toy_tokenizer, max_model_len=10_000, sampling=(), **turns
+    ) -> ConversationSettings:
         tables = {"sampling": {"max_tokens": 50, "seed": 5, **dict(sampling)}, "turns": turns}
-        return Chat(GenerateConfig.model_validate(tables), tokenizer, max_model_len)
+        return ConversationSettings(GenerateConfig.model_validate(tables), tokenizer, max_model_len)
 
     return make
 
@@ -56,9 +58,9 @@ def texts(messages) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in messages]
 
 
-def test_one_turn_is_the_rendered_prompt_and_what_was_sampled(make_chat, make_prompt, talk):
+def test_one_turn_is_the_rendered_prompt_and_what_was_sampled(make_settings, make_prompt, talk):
     prompt = make_prompt("p", "Why?")
-    dialogue = Dialogue(make_chat(), prompt, 3)
+    dialogue = Dialogue(make_settings(), prompt, 3)
     (asked,) = talk(dialogue, "So.|")
     conversation = dialogue.conversation()
     assert conversation.conversation_id == dialogue.name == "p-3"
@@ -72,12 +74,12 @@ def test_one_turn_is_the_rendered_prompt_and_what_was_sampled(make_chat, make_pr
     assert dialogue.request is dialogue.user_messages is None
 
 
-def test_a_request_carries_the_prompt_in_every_form_and_how_to_sample(make_chat, make_prompt):
-    chat = make_chat(sampling={"temperature": 0.8, "top_p": 0.9})
+def test_a_request_carries_the_prompt_in_every_form_and_how_to_sample(make_settings, make_prompt):
+    settings = make_settings(sampling={"temperature": 0.8, "top_p": 0.9})
     prompt = make_prompt("p", "Why?")
-    request = Dialogue(chat, prompt, 3).request
+    request = Dialogue(settings, prompt, 3).request
     assert request.request_id == "p-3 assistant 0"
-    assert list(request.prompt_token_ids) == render_prompt(chat.tokenizer, prompt.messages)
+    assert list(request.prompt_token_ids) == render_prompt(settings.tokenizer, prompt.messages)
     assert request.sampling.model_dump() == {
         "temperature": 0.8,
         "top_p": 0.9,
@@ -88,17 +90,17 @@ def test_a_request_carries_the_prompt_in_every_form_and_how_to_sample(make_chat,
     assert request.tools is None
 
 
-def test_tools_are_shown_to_the_teacher(make_chat, make_prompt):
+def test_tools_are_shown_to_the_teacher(make_settings, make_prompt):
     tools = '[{"name": "clock"}]'
-    request = Dialogue(make_chat(), make_prompt("p", "Why?", tools=tools), 0).request
+    request = Dialogue(make_settings(), make_prompt("p", "Why?", tools=tools), 0).request
     shown = "".join("|" if one == 0 else chr(one) for one in request.prompt_token_ids)
     assert shown == f"{tools}<user>Why?|<assistant>"
     assert request.tools == tools
 
 
-def test_a_conversation_of_several_turns_may_be_a_prompt(make_chat, make_prompt, talk):
+def test_a_conversation_of_several_turns_may_be_a_prompt(make_settings, make_prompt, talk):
     prompt = make_prompt("p", "Why?", "So.", "Really?")
-    dialogue = Dialogue(make_chat(), prompt, 0)
+    dialogue = Dialogue(make_settings(), prompt, 0)
     talk(dialogue, "Yes.|")
     conversation = dialogue.conversation()
     assert text_of(conversation) == "<user>Why?|<assistant>So.|<user>Really?|<assistant>Yes.|"
@@ -106,60 +108,62 @@ def test_a_conversation_of_several_turns_may_be_a_prompt(make_chat, make_prompt,
     assert len(conversation.turns) == 1
 
 
-def test_every_request_has_a_seed_of_its_own(make_chat, make_prompt, talk):
-    chat = make_chat(kind="simulate", min_turns=3)
+def test_every_request_has_a_seed_of_its_own(make_settings, make_prompt, talk):
+    settings = make_settings(kind="simulate", min_turns=3)
     seeds = [
         request.sampling.seed
         for prompt_id in "pq"
         for answer in range(2)
         for request in talk(
-            Dialogue(chat, make_prompt(prompt_id, "Why?"), answer), *["a|", "b|"] * 2, "c|"
+            Dialogue(settings, make_prompt(prompt_id, "Why?"), answer), *["a|", "b|"] * 2, "c|"
         )
     ]
     assert len(set(seeds)) == len(seeds) == 20
-    other = make_chat(kind="simulate", min_turns=3, sampling={"seed": 6})
+    other = make_settings(kind="simulate", min_turns=3, sampling={"seed": 6})
     assert Dialogue(other, make_prompt("p", "Why?"), 0).request.sampling.seed not in seeds
-    assert Dialogue(chat, make_prompt("p", "Why?"), 0).request.sampling.seed == seeds[0]
+    assert Dialogue(settings, make_prompt("p", "Why?"), 0).request.sampling.seed == seeds[0]
 
 
-def test_what_is_improbable_is_not_stored(make_chat, make_prompt, talk):
+def test_what_is_improbable_is_not_stored(make_settings, make_prompt, talk):
     """The toy teacher's four entries have a probability of 0.75 / 4 each."""
-    dialogue = Dialogue(make_chat(sampling={"top_mass": 0.3}), make_prompt("p", "Why?"), 0)
+    dialogue = Dialogue(make_settings(sampling={"top_mass": 0.3}), make_prompt("p", "Why?"), 0)
     talk(dialogue, "So.|")
     signal = dialogue.conversation().signal
     assert signal.counts_T.tolist() == [2] * 4
     assert signal.sampled_logprobs_T == pytest.approx([math.log(0.75 / 4)] * 4)
-    dialogue = Dialogue(make_chat(sampling={"min_probability": 0.2}), make_prompt("p", "Why?"), 0)
+    dialogue = Dialogue(
+        make_settings(sampling={"min_probability": 0.2}), make_prompt("p", "Why?"), 0
+    )
     talk(dialogue, "So.|")
     assert dialogue.conversation().signal.counts_T.tolist() == [1] * 4
 
 
-def test_a_teacher_without_log_probabilities_is_refused(make_chat, make_prompt, talk):
+def test_a_teacher_without_log_probabilities_is_refused(make_settings, make_prompt, talk):
     with pytest.raises(TeacherError, match="no log-probabilities") as caught:
-        talk(Dialogue(make_chat(), make_prompt("p", "Why?"), 0), "So.|", top_logprobs=None)
+        talk(Dialogue(make_settings(), make_prompt("p", "Why?"), 0), "So.|", top_logprobs=None)
     assert caught.value.where == "p-0"
 
 
-def test_an_answer_nobody_asked_for_is_an_error(make_chat, make_prompt, talk):
-    dialogue = Dialogue(make_chat(), make_prompt("p", "Why?"), 0)
+def test_an_answer_nobody_asked_for_is_an_error(make_settings, make_prompt, talk):
+    dialogue = Dialogue(make_settings(), make_prompt("p", "Why?"), 0)
     talk(dialogue, "So.|")
-    with pytest.raises(TeacherError, match="was not asked"):
+    with pytest.raises(TeacherError, match="without a request"):
         dialogue.take(Sample("p-0 assistant 0", (0,), None, "stop"))
 
 
 @pytest.mark.parametrize(("room", "fits"), [(0, True), (-1, False)])
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_not_asked(
-    make_chat, make_prompt, room, fits
+    make_settings, make_prompt, room, fits
 ):
     needed = len("<user>Why?|<assistant>") + 50
-    dialogue = Dialogue(make_chat(max_model_len=needed + room), make_prompt("p", "Why?"), 0)
+    dialogue = Dialogue(make_settings(max_model_len=needed + room), make_prompt("p", "Why?"), 0)
     assert (dialogue.request is not None) == fits
     assert dialogue.num_tokens == needed - 50
 
 
-def test_the_teacher_itself_plays_the_user_in_its_templates_slot(make_chat, make_prompt, talk):
+def test_the_teacher_itself_plays_the_user_in_its_templates_slot(make_settings, make_prompt, talk):
     dialogue = Dialogue(
-        make_chat(kind="simulate", min_turns=2, max_turns=2, max_user_tokens=20),
+        make_settings(kind="simulate", min_turns=2, max_turns=2, max_user_tokens=20),
         make_prompt("p", "Why?"),
         0,
     )
@@ -205,14 +209,14 @@ def slur(text: str) -> str:
 
 @pytest.mark.parametrize("kind", ["simulate", "replay"])
 def test_what_was_sampled_is_never_tokenized_again(
-    make_chat, make_prompt, talk, toy_tokenizer, kind
+    make_settings, make_prompt, talk, toy_tokenizer, kind
 ):
     tokenizer = _Slurring(toy_tokenizer)
-    chat = make_chat(tokenizer, kind=kind, min_turns=2, max_turns=2)
-    dialogue = Dialogue(chat, make_prompt("p", "Why?", "(left out)", "Really?"), 0)
+    settings = make_settings(tokenizer, kind=kind, min_turns=2, max_turns=2)
+    dialogue = Dialogue(settings, make_prompt("p", "Why?", "(left out)", "Really?"), 0)
     answers = [slur("So.|"), slur("Yes.|")]
     if kind == "simulate":
-        dialogue = Dialogue(chat, make_prompt("p", "Why?"), 0)
+        dialogue = Dialogue(settings, make_prompt("p", "Why?"), 0)
         answers.insert(1, slur("Really?|"))
     *_, last = talk(dialogue, *answers)
     conversation = dialogue.conversation()
@@ -232,9 +236,9 @@ def test_what_was_sampled_is_never_tokenized_again(
     assert again != list(conversation.token_ids[:start])
 
 
-def test_another_model_may_play_the_user(make_chat, make_prompt, talk):
+def test_another_model_may_play_the_user(make_settings, make_prompt, talk):
     dialogue = Dialogue(
-        make_chat(kind="simulate", min_turns=2, max_turns=2, user=OTHER_MODEL),
+        make_settings(kind="simulate", min_turns=2, max_turns=2, user=OTHER_MODEL),
         make_prompt("p", "Why?"),
         0,
     )
@@ -257,10 +261,10 @@ def test_another_model_may_play_the_user(make_chat, make_prompt, talk):
     ],
 )
 def test_another_models_turn_that_cannot_be_used_ends_the_conversation(
-    make_chat, make_prompt, talk, said
+    make_settings, make_prompt, talk, said
 ):
-    chat = make_chat(kind="simulate", min_turns=2, user=OTHER_MODEL)
-    dialogue = Dialogue(chat, make_prompt("p", "Why?"), 0)
+    settings = make_settings(kind="simulate", min_turns=2, user=OTHER_MODEL)
+    dialogue = Dialogue(settings, make_prompt("p", "Why?"), 0)
     talk(dialogue, "So.|")
     dialogue.take_user_text(said)
     assert dialogue.request is dialogue.user_messages is None
@@ -277,29 +281,29 @@ def test_another_models_turn_that_cannot_be_used_ends_the_conversation(
     ],
 )
 def test_a_user_turn_of_the_teachers_that_cannot_be_used_ends_the_conversation(
-    make_chat, make_prompt, talk, toy_tokenizer, said
+    make_settings, make_prompt, talk, toy_tokenizer, said
 ):
     toy_tokenizer.added_tokens_decoder = toy_tokenizer.added_tokens_decoder | {
         ord("^"): type(toy_tokenizer.added_tokens_decoder[0])("^", special=True)
     }
-    dialogue = Dialogue(make_chat(kind="simulate", min_turns=3), make_prompt("p", "Why?"), 0)
+    dialogue = Dialogue(make_settings(kind="simulate", min_turns=3), make_prompt("p", "Why?"), 0)
     talk(dialogue, "So.|", said)
     conversation = dialogue.conversation()
     assert text_of(conversation) == "<user>Why?|<assistant>So.|"
     assert texts(conversation.completion) == [("assistant", "So.")]
 
 
-def test_an_answer_that_was_cut_off_is_the_last(make_chat, make_prompt, talk):
-    chat = make_chat(kind="simulate", min_turns=3, sampling={"max_tokens": 2})
-    dialogue = Dialogue(chat, make_prompt("p", "Why?"), 0)
+def test_an_answer_that_was_cut_off_is_the_last(make_settings, make_prompt, talk):
+    settings = make_settings(kind="simulate", min_turns=3, sampling={"max_tokens": 2})
+    dialogue = Dialogue(settings, make_prompt("p", "Why?"), 0)
     talk(dialogue, "So.|")
     assert dialogue.conversation().turns[0].finish_reason == "length"
 
 
 def test_an_answer_that_ended_with_another_token_than_the_templates_is_the_last(
-    make_chat, make_prompt
+    make_settings, make_prompt
 ):
-    dialogue = Dialogue(make_chat(kind="simulate", min_turns=3), make_prompt("p", "Why?"), 0)
+    dialogue = Dialogue(make_settings(kind="simulate", min_turns=3), make_prompt("p", "Why?"), 0)
     ones = np.ones(2)
     signal = TokenDistributions(-ones, ones.astype(int), ones.astype(int), -ones)
     dialogue.take(Sample("p-0 assistant 0", (ord("a"), 7), signal, "stop"))
@@ -315,13 +319,15 @@ def test_an_answer_that_ended_with_another_token_than_the_templates_is_the_last(
         pytest.param(-len("Really?|<assistant>") - 1, ["So.|"], id="no room for a user's turn"),
     ],
 )
-def test_a_conversation_ends_when_the_context_is_full(make_chat, make_prompt, talk, room, answers):
+def test_a_conversation_ends_when_the_context_is_full(
+    make_settings, make_prompt, talk, room, answers
+):
     """Room is kept for the longest answer, and for the longest user's turn."""
     needed = len("<user>Why?|<assistant>So.|<user>Really?|<assistant>") + 50
-    chat = make_chat(
+    settings = make_settings(
         kind="simulate", min_turns=2, max_turns=2, max_user_tokens=50, max_model_len=needed + room
     )
-    dialogue = Dialogue(chat, make_prompt("p", "Why?"), 0)
+    dialogue = Dialogue(settings, make_prompt("p", "Why?"), 0)
     talk(dialogue, *answers)
     conversation = dialogue.conversation()
     assert len(conversation.turns) == (2 if len(answers) == 3 else 1)
@@ -330,9 +336,9 @@ def test_a_conversation_ends_when_the_context_is_full(make_chat, make_prompt, ta
     assert text_of(conversation).endswith(answers[2 if len(answers) == 3 else 0])
 
 
-def test_stored_questions_are_asked_again_without_their_answers(make_chat, make_prompt, talk):
+def test_stored_questions_are_asked_again_without_their_answers(make_settings, make_prompt, talk):
     prompt = make_prompt("p", "Why?", "because", "Really?", "indeed", "Thanks.", "welcome")
-    dialogue = Dialogue(make_chat(kind="replay", max_turns=5), prompt, 0)
+    dialogue = Dialogue(make_settings(kind="replay", max_turns=5), prompt, 0)
     talk(dialogue, "A.|", "B.|", "C.|")
     conversation = dialogue.conversation()
     assert text_of(conversation) == (
@@ -343,17 +349,17 @@ def test_stored_questions_are_asked_again_without_their_answers(make_chat, make_
     assert len(conversation.turns) == 3
 
 
-def test_no_more_stored_questions_are_asked_than_wanted(make_chat, make_prompt, talk):
+def test_no_more_stored_questions_are_asked_than_wanted(make_settings, make_prompt, talk):
     prompt = make_prompt("p", "Why?", "because", "Really?", "indeed", "Thanks.")
-    dialogue = Dialogue(make_chat(kind="replay", max_turns=2), prompt, 0)
+    dialogue = Dialogue(make_settings(kind="replay", max_turns=2), prompt, 0)
     assert len(talk(dialogue, "A.|", "B.|")) == 2
 
 
-def test_a_stored_system_prompt_stays(make_chat, make_prompt, talk):
+def test_a_stored_system_prompt_stays(make_settings, make_prompt, talk):
     system = Message(role="system", content="Be kind.")
     plain = make_prompt("p", "Why?", "because", "Really?")
     prompt = plain.model_copy(update={"messages": (system, *plain.messages)})
-    dialogue = Dialogue(make_chat(kind="replay"), prompt, 0)
+    dialogue = Dialogue(make_settings(kind="replay"), prompt, 0)
     talk(dialogue, "A.|", "B.|")
     conversation = dialogue.conversation()
     assert text_of(conversation).startswith("<system>Be kind.|<user>Why?|<assistant>A.|<user>R")
@@ -361,29 +367,29 @@ def test_a_stored_system_prompt_stays(make_chat, make_prompt, talk):
 
 @pytest.mark.parametrize("question", ["Re|ally?", "", " "])
 def test_a_stored_question_that_cannot_be_asked_ends_the_conversation(
-    make_chat, make_prompt, talk, question
+    make_settings, make_prompt, talk, question
 ):
     prompt = make_prompt("p", "Why?", "because", question, "indeed", "Thanks.")
-    dialogue = Dialogue(make_chat(kind="replay"), prompt, 0)
+    dialogue = Dialogue(make_settings(kind="replay"), prompt, 0)
     assert len(talk(dialogue, "A.|")) == 1
 
 
-def test_a_dialogue_has_the_number_of_turns_drawn_for_its_prompt(make_chat, make_prompt, talk):
-    chat = make_chat(kind="simulate", min_turns=1, max_turns=4)
+def test_a_dialogue_has_the_number_of_turns_drawn_for_its_prompt(make_settings, make_prompt, talk):
+    settings = make_settings(kind="simulate", min_turns=1, max_turns=4)
     for prompt_id in "pqrstu":
         prompt = make_prompt(prompt_id, "Why?")
-        turns = chat.num_turns(prompt)
-        asked = talk(Dialogue(chat, prompt, 0), *["a|", "b|"] * (turns - 1), "c|")
+        turns = settings.num_turns(prompt)
+        asked = talk(Dialogue(settings, prompt, 0), *["a|", "b|"] * (turns - 1), "c|")
         assert len(asked) == 2 * turns - 1
 
 
-def test_system_prompts_are_drawn_for_prompts_that_have_none(make_chat, make_prompt, talk):
-    chat = make_chat(system_prompts=["Be kind.", "Be short.", "Rhyme."])
-    drawn = [chat.given(make_prompt(f"p{number}", "Why?"))[0] for number in range(60)]
+def test_system_prompts_are_drawn_for_prompts_that_have_none(make_settings, make_prompt, talk):
+    settings = make_settings(system_prompts=["Be kind.", "Be short.", "Rhyme."])
+    drawn = [settings.given(make_prompt(f"p{number}", "Why?"))[0] for number in range(60)]
     assert {message.role for message in drawn} == {"system"}
     assert {message.content for message in drawn} == {"Be kind.", "Be short.", "Rhyme."}
     prompt = make_prompt("p0", "Why?")
-    dialogue = Dialogue(chat, prompt, 0)
+    dialogue = Dialogue(settings, prompt, 0)
     talk(dialogue, "So.|")
     conversation = dialogue.conversation()
     assert conversation.given == (drawn[0], *prompt.messages)

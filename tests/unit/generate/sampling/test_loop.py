@@ -9,7 +9,7 @@ from generate.sampling.best_of_n import make_choice
 from generate.sampling.dialogue import Dialogue
 from generate.sampling.loop import MAX_ATTEMPTS, ConversationLoop
 from generate.sampling.parts import FailedConversation, finished_parts, part_path, read_failures
-from generate.sampling.settings import Chat
+from generate.sampling.settings import ConversationSettings
 from generate.sampling.simulated_user import SimulatedUser
 from generate.teachers.protocol import Failure
 from potstill.errors import ArtifactError, TeacherError
@@ -29,7 +29,7 @@ class Making:
         tables = {"sampling": {"max_tokens": 40, "top_logprobs": 3}, "turns": turns}
         self.config = GenerateConfig.model_validate(tables)
         self.directory, self.prompts = directory, prompts
-        self.chat = Chat(self.config, tokenizer, 1000)
+        self.settings = ConversationSettings(self.config, tokenizer, 1000)
         self.num_taken = self.num_begun = 0
         """Conversations of the parts that were taken up, and those of them that were begun."""
 
@@ -58,7 +58,7 @@ class Making:
 
     def _begin(self, prompt, answer):
         self.num_begun += 1
-        return Dialogue(self.chat, prompt, answer)
+        return Dialogue(self.settings, prompt, answer)
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def test_a_teacher_that_drops_requests_is_an_error(making, answering):
         return sample(next_requests, top_logprobs=top_logprobs)
 
     teacher.sample = drop
-    with pytest.raises(TeacherError, match="before all conversations did") as caught:
+    with pytest.raises(TeacherError, match="before all conversations ended") as caught:
         work.run(teacher)
     assert caught.value.where == "p-0"
 

@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from generate.config import GenerateConfig
 from generate.sampling.scoring import ScoredConversation, find_answers
-from generate.sampling.settings import Chat
+from generate.sampling.settings import ConversationSettings
 from generate.teachers.protocol import Sample
 from potstill.chat import render_prompt
 from potstill.distributions import TokenDistributions
@@ -17,12 +17,12 @@ TEXTS = ("Why?", "So.", "Really?", "Yes.", "Thanks.", "Bye.")
 
 
 @pytest.fixture
-def make_chat(toy_tokenizer):
+def make_settings(toy_tokenizer):
     """Return a function that makes what conversations have in common."""
 
-    def make(tokenizer=toy_tokenizer, max_model_len=10_000, **sampling) -> Chat:
+    def make(tokenizer=toy_tokenizer, max_model_len=10_000, **sampling) -> ConversationSettings:
         tables = {"sampling": sampling, "turns": {"kind": "score"}}
-        return Chat(GenerateConfig.model_validate(tables), tokenizer, max_model_len)
+        return ConversationSettings(GenerateConfig.model_validate(tables), tokenizer, max_model_len)
 
     return make
 
@@ -43,11 +43,11 @@ def with_template(toy_tokenizer):
     return make
 
 
-def answers(chat, prompt, ends=ENDS) -> list[str]:
+def answers(settings, prompt, ends=ENDS) -> list[str]:
     """Return the text of each answer found, as the tokens that would be scored spell it."""
-    found = find_answers(chat, prompt, ends)
+    found = find_answers(settings, prompt, ends)
     spans = [found.token_ids[one.start : one.start + one.num_tokens] for one in found.turns]
-    return [chat.tokenizer.decode(span) for span in spans]
+    return [settings.tokenizer.decode(span) for span in spans]
 
 
 def signal(num_tokens) -> TokenDistributions:
@@ -57,54 +57,54 @@ def signal(num_tokens) -> TokenDistributions:
     return TokenDistributions(rows_T, ones_T, ones_T.astype(np.int32), rows_T)
 
 
-def test_every_answer_is_found_up_to_its_end(make_chat, make_prompt):
-    chat = make_chat()
+def test_every_answer_is_found_up_to_its_end(make_settings, make_prompt):
+    settings = make_settings()
     for count in (2, 3, 4, 6):
         prompt = make_prompt("p", *TEXTS[:count])
-        assert answers(chat, prompt) == [f"{text}|" for text in TEXTS[1:count:2]]
+        assert answers(settings, prompt) == [f"{text}|" for text in TEXTS[1:count:2]]
 
 
-def test_an_answer_begins_where_the_teacher_would_be_asked_for_it(make_chat, make_prompt):
-    chat, prompt = make_chat(), make_prompt("p", *TEXTS)
-    found = find_answers(chat, prompt, ENDS)
+def test_an_answer_begins_where_the_teacher_would_be_asked_for_it(make_settings, make_prompt):
+    settings, prompt = make_settings(), make_prompt("p", *TEXTS)
+    found = find_answers(settings, prompt, ENDS)
     for turn, index in zip(found.turns, (1, 3, 5), strict=True):
-        before = render_prompt(chat.tokenizer, prompt.messages[:index])
+        before = render_prompt(settings.tokenizer, prompt.messages[:index])
         assert found.token_ids[: turn.start] == before
         assert (turn.finish_reason, turn.seed) == ("stop", 0)
     assert found.first_message == 1
 
 
-def test_system_prompt_and_tools_are_shown(make_chat, make_prompt):
+def test_system_prompt_and_tools_are_shown(make_settings, make_prompt):
     prompt = make_prompt("p", "Why?", "So.", tools='[{"name": "clock"}]')
     system = Message(role="system", content="Be kind.")
     prompt = prompt.model_copy(update={"messages": (system, *prompt.messages)})
-    chat = make_chat()
-    found = find_answers(chat, prompt, ENDS)
-    assert chat.tokenizer.decode(found.token_ids) == (
+    settings = make_settings()
+    found = find_answers(settings, prompt, ENDS)
+    assert settings.tokenizer.decode(found.token_ids) == (
         '[{"name": "clock"}]<system>Be kind.|<user>Why?|<assistant>So.|'
     )
     assert found.first_message == 2
 
 
-def test_two_answers_in_a_row_are_two(make_chat, make_prompt):
+def test_two_answers_in_a_row_are_two(make_settings, make_prompt):
     prompt = make_prompt("p", "Why?", "So.")
     more = Message(role="assistant", content="And so on.")
     prompt = prompt.model_copy(update={"messages": (*prompt.messages, more)})
-    assert answers(make_chat(), prompt) == ["So.|", "And so on.|"]
+    assert answers(make_settings(), prompt) == ["So.|", "And so on.|"]
 
 
-def test_an_empty_answer_is_its_end(make_chat, make_prompt):
-    assert answers(make_chat(), make_prompt("p", "Why?", "")) == ["|"]
+def test_an_empty_answer_is_its_end(make_settings, make_prompt):
+    assert answers(make_settings(), make_prompt("p", "Why?", "")) == ["|"]
 
 
-def test_an_answer_without_an_end_was_cut_off(make_chat, make_prompt, with_template):
+def test_an_answer_without_an_end_was_cut_off(make_settings, make_prompt, with_template):
     tokenizer = with_template(
         "{% for one in messages %}<{{ one.role }}>{{ one.content }}{{ '' if loop.last else '|' }}"
         "{% endfor %}{{ '|<assistant>' if add_generation_prompt }}"
     )
-    chat, prompt = make_chat(tokenizer), make_prompt("p", "Why?", "So.")
-    assert answers(chat, prompt) == ["So."]
-    assert find_answers(chat, prompt, ENDS).turns[0].finish_reason == "length"
+    settings, prompt = make_settings(tokenizer), make_prompt("p", "Why?", "So.")
+    assert answers(settings, prompt) == ["So."]
+    assert find_answers(settings, prompt, ENDS).turns[0].finish_reason == "length"
 
 
 THINKING = """
@@ -133,14 +133,14 @@ THINKING = """
     ],
 )
 def test_of_a_template_that_rewrites_only_the_last_answer_counts(
-    make_chat, make_prompt, with_template, source
+    make_settings, make_prompt, with_template, source
 ):
-    chat = make_chat(with_template(source))
+    settings = make_settings(with_template(source))
     prompt = make_prompt("p", "Why?", "hm</think>So.", "Really?", "well</think>Yes.")
-    assert answers(chat, prompt) == ["well</think>Yes.|"]
-    job = ScoredConversation(chat, prompt, ENDS)
-    job.take(Sample(job.name, (), signal(len("well</think>Yes.|")), "stop"))
-    conversation = job.conversation()
+    assert answers(settings, prompt) == ["well</think>Yes.|"]
+    builder = ScoredConversation(settings, prompt, ENDS)
+    builder.take(Sample(builder.name, (), signal(len("well</think>Yes.|")), "stop"))
+    conversation = builder.conversation()
     assert (conversation.given, conversation.completion) == (
         prompt.messages[:3],
         prompt.messages[3:],
@@ -149,29 +149,29 @@ def test_of_a_template_that_rewrites_only_the_last_answer_counts(
 
 @pytest.mark.parametrize("contents", [("Why?",), ("Why?", "So.", "Really?", "Yes.")])
 def test_a_conversation_without_an_answer_to_score_is_refused(
-    make_chat, make_prompt, with_template, contents
+    make_settings, make_prompt, with_template, contents
 ):
     source = "{{ messages | length }}{{ add_generation_prompt }}"
-    tokenizer = with_template(source) if len(contents) > 1 else make_chat().tokenizer
+    tokenizer = with_template(source) if len(contents) > 1 else make_settings().tokenizer
     with pytest.raises(TeacherError, match="no answer that can be scored") as caught:
-        find_answers(make_chat(tokenizer), make_prompt("p", *contents), ENDS)
+        find_answers(make_settings(tokenizer), make_prompt("p", *contents), ENDS)
     assert caught.value.where == "prompt p of made in a test"
 
 
-def test_an_answer_to_nothing_does_not_count(make_chat, make_prompt):
+def test_an_answer_to_nothing_does_not_count(make_settings, make_prompt):
     prompt = make_prompt("p", "Why?", "So.")
     first = Message(role="assistant", content="Hello.")
     alone = prompt.model_copy(update={"messages": (first,)})
     with pytest.raises(TeacherError, match="no answer"):
-        find_answers(make_chat(), alone, ENDS)
+        find_answers(make_settings(), alone, ENDS)
     after = prompt.model_copy(update={"messages": (first, *prompt.messages)})
-    assert answers(make_chat(), after) == ["So.|"]
+    assert answers(make_settings(), after) == ["So.|"]
 
 
-def test_answers_that_run_into_each_other_are_refused(make_chat, make_prompt):
+def test_answers_that_run_into_each_other_are_refused(make_settings, make_prompt):
     """The template ends turns, but with no token that the teacher stops at."""
     with pytest.raises(TeacherError, match="no answer"):
-        find_answers(make_chat(), make_prompt("p", *TEXTS), frozenset({7}))
+        find_answers(make_settings(), make_prompt("p", *TEXTS), frozenset({7}))
 
 
 class _Trimming:
@@ -200,11 +200,11 @@ class _Trimming:
 
 @pytest.mark.parametrize("answer", ["So.", " So.", "\n So", "  "])
 def test_white_space_around_an_answers_beginning_is_where_it_belongs(
-    make_chat, make_prompt, answer
+    make_settings, make_prompt, answer
 ):
     tokenizer = _Trimming()
     prompt = make_prompt("p", "Why?", answer, "Really?", answer)
-    assert answers(make_chat(tokenizer), prompt, tokenizer.ends) == [f"{answer}|"] * 2
+    assert answers(make_settings(tokenizer), prompt, tokenizer.ends) == [f"{answer}|"] * 2
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def real_tokenizer(teacher_dir):
     return AutoTokenizer.from_pretrained(teacher_dir)
 
 
-def test_answers_of_the_real_teacher_are_found(make_chat, make_prompt, real_tokenizer):
+def test_answers_of_the_real_teacher_are_found(make_settings, make_prompt, real_tokenizer):
     contents = (
         "Why is the sky blue?",
         "Rayleigh scattering: λ⁻⁴.\n\n- 1st: 300 nm 🌈👩‍👩‍👧",
@@ -224,46 +224,48 @@ def test_answers_of_the_real_teacher_are_found(make_chat, make_prompt, real_toke
         "",
     )
     prompt = make_prompt("p", *contents)
-    chat, ends = make_chat(real_tokenizer), frozenset({real_tokenizer.eos_token_id})
-    assert answers(chat, prompt, ends) == [f"{text}<|im_end|>" for text in contents[1::2]]
-    found = find_answers(chat, prompt, ends)
+    settings, ends = make_settings(real_tokenizer), frozenset({real_tokenizer.eos_token_id})
+    assert answers(settings, prompt, ends) == [f"{text}<|im_end|>" for text in contents[1::2]]
+    found = find_answers(settings, prompt, ends)
     for turn, index in zip(found.turns, (1, 3, 5), strict=True):
         before = render_prompt(real_tokenizer, prompt.messages[:index])
         assert found.token_ids[: turn.start] == before
 
 
 def test_a_token_of_both_the_template_and_the_answer_is_not_scored(
-    make_chat, make_prompt, real_tokenizer
+    make_settings, make_prompt, real_tokenizer
 ):
     prompt, ends = make_prompt("p", "Why?", "\n\nSo."), frozenset({real_tokenizer.eos_token_id})
-    found = find_answers(make_chat(real_tokenizer), prompt, ends)
+    found = find_answers(make_settings(real_tokenizer), prompt, ends)
     start = found.turns[0].start
     assert real_tokenizer.decode(found.token_ids[start - 1 : start]) == "\n\n"
-    assert answers(make_chat(real_tokenizer), prompt, ends) == ["\nSo.<|im_end|>"]
+    assert answers(make_settings(real_tokenizer), prompt, ends) == ["\nSo.<|im_end|>"]
 
 
-def test_one_request_is_made_for_all_answers(make_chat, make_prompt, fake_teacher):
-    chat, prompt = make_chat(), make_prompt("p", *TEXTS)
-    job = ScoredConversation(chat, prompt, ENDS)
-    assert job.name == job.request.request_id == "p-0"
-    assert list(job.request.token_ids) == render_prompt(chat.tokenizer, prompt.messages)[:-11]
-    assert job.request.start == len("<user>Why?|<assistant>")
-    waiting = [job.request]
+def test_one_request_is_made_for_all_answers(make_settings, make_prompt, fake_teacher):
+    settings, prompt = make_settings(), make_prompt("p", *TEXTS)
+    builder = ScoredConversation(settings, prompt, ENDS)
+    assert builder.name == builder.request.request_id == "p-0"
+    assert (
+        list(builder.request.token_ids) == render_prompt(settings.tokenizer, prompt.messages)[:-11]
+    )
+    assert builder.request.start == len("<user>Why?|<assistant>")
+    waiting = [builder.request]
     teacher = fake_teacher(None)
     (sample,) = teacher.score(
         lambda room: [waiting.pop() for _ in range(min(room, len(waiting)))], top_logprobs=3
     )
-    job.take(sample)
-    assert job.request is job.user_messages is None
-    assert job.conversation().signal.counts_T.tolist() == [3] * len("So.|Yes.|Bye.|")
+    builder.take(sample)
+    assert builder.request is builder.user_messages is None
+    assert builder.conversation().signal.counts_T.tolist() == [3] * len("So.|Yes.|Bye.|")
 
 
-def test_each_answers_tokens_get_the_rows_that_predict_them(make_chat, make_prompt):
+def test_each_answers_tokens_get_the_rows_that_predict_them(make_settings, make_prompt):
     prompt = make_prompt("p", *TEXTS[:4])
-    job = ScoredConversation(make_chat(), prompt, ENDS)
-    start, gap = job.request.start, len("So.|<user>Really?|<assistant>")
-    job.take(Sample("p-0", (), signal(job.num_tokens - start), "stop"))
-    conversation = job.conversation()
+    builder = ScoredConversation(make_settings(), prompt, ENDS)
+    start, gap = builder.request.start, len("So.|<user>Really?|<assistant>")
+    builder.take(Sample("p-0", (), signal(builder.num_tokens - start), "stop"))
+    conversation = builder.conversation()
     rows = [*range(len("So.|")), *range(gap, gap + len("Yes.|"))]
     assert (-conversation.signal.sampled_logprobs_T).tolist() == rows
     assert (conversation.positions_T - start).tolist() == rows
@@ -273,33 +275,33 @@ def test_each_answers_tokens_get_the_rows_that_predict_them(make_chat, make_prom
     assert conversation.answer_index == 0
 
 
-def test_what_is_improbable_is_not_stored(make_chat, make_prompt, fake_teacher):
-    job = ScoredConversation(make_chat(top_mass=0.4), make_prompt("p", "Why?", "So."), ENDS)
-    waiting = [job.request]
+def test_what_is_improbable_is_not_stored(make_settings, make_prompt, fake_teacher):
+    builder = ScoredConversation(make_settings(top_mass=0.4), make_prompt("p", "Why?", "So."), ENDS)
+    waiting = [builder.request]
     (sample,) = fake_teacher(None).score(
         lambda room: [waiting.pop() for _ in range(min(room, len(waiting)))], top_logprobs=3
     )
-    job.take(sample)
-    assert job.conversation().signal.counts_T.tolist() == [2] * len("So.|")
+    builder.take(sample)
+    assert builder.conversation().signal.counts_T.tolist() == [2] * len("So.|")
 
 
 @pytest.mark.parametrize(("room", "fits"), [(1, True), (0, False)])
-def test_a_text_must_leave_room_for_one_token(make_chat, make_prompt, room, fits):
+def test_a_text_must_leave_room_for_one_token(make_settings, make_prompt, room, fits):
     length = len("<user>Why?|<assistant>So.|")
-    chat = make_chat(max_model_len=length + room)
-    job = ScoredConversation(chat, make_prompt("p", "Why?", "So."), ENDS)
-    assert (job.request is not None) == fits
-    assert job.num_tokens == length
+    settings = make_settings(max_model_len=length + room)
+    builder = ScoredConversation(settings, make_prompt("p", "Why?", "So."), ENDS)
+    assert (builder.request is not None) == fits
+    assert builder.num_tokens == length
 
 
-def test_a_teacher_without_log_probabilities_is_refused(make_chat, make_prompt):
-    job = ScoredConversation(make_chat(), make_prompt("p", "Why?", "So."), ENDS)
+def test_a_teacher_without_log_probabilities_is_refused(make_settings, make_prompt):
+    builder = ScoredConversation(make_settings(), make_prompt("p", "Why?", "So."), ENDS)
     with pytest.raises(TeacherError, match="no log-probabilities") as caught:
-        job.take(Sample("p-0", (), None, "stop"))
+        builder.take(Sample("p-0", (), None, "stop"))
     assert caught.value.where == "p-0"
 
 
-def test_there_is_no_conversation_before_it_was_scored(make_chat, make_prompt):
-    job = ScoredConversation(make_chat(), make_prompt("p", "Why?", "So."), ENDS)
+def test_there_is_no_conversation_before_it_was_scored(make_settings, make_prompt):
+    builder = ScoredConversation(make_settings(), make_prompt("p", "Why?", "So."), ENDS)
     with pytest.raises(TeacherError, match="has not been scored"):
-        job.conversation()
+        builder.conversation()

@@ -3,7 +3,7 @@
 import pytest
 
 from generate.config import GenerateConfig
-from generate.sampling.settings import Chat
+from generate.sampling.settings import ConversationSettings
 from potstill.errors import TeacherError
 from potstill.schema import Message
 
@@ -11,31 +11,31 @@ OTHER_MODEL = {"base_url": "http://127.0.0.1:1/v1", "model": "user", "tokenizer"
 
 
 @pytest.fixture
-def make_chat(toy_tokenizer):
+def make_settings(toy_tokenizer):
     """Return a function that makes it; keywords are turns' settings."""
 
-    def make(**turns) -> Chat:
+    def make(**turns) -> ConversationSettings:
         config = GenerateConfig.model_validate({"sampling": {"seed": 5}, "turns": turns})
-        return Chat(config, toy_tokenizer, 10_000)
+        return ConversationSettings(config, toy_tokenizer, 10_000)
 
     return make
 
 
 def test_the_number_of_turns_is_drawn_per_prompt_evenly_and_alike_every_time(
-    make_chat, make_prompt
+    make_settings, make_prompt
 ):
-    chat = make_chat(kind="simulate", min_turns=2, max_turns=4)
-    drawn = [chat.num_turns(make_prompt(f"p{number}", "Why?")) for number in range(300)]
+    settings = make_settings(kind="simulate", min_turns=2, max_turns=4)
+    drawn = [settings.num_turns(make_prompt(f"p{number}", "Why?")) for number in range(300)]
     assert set(drawn) == {2, 3, 4}
     assert all(drawn.count(turns) > 70 for turns in (2, 3, 4))
-    again = make_chat(kind="simulate", min_turns=2, max_turns=4)
+    again = make_settings(kind="simulate", min_turns=2, max_turns=4)
     assert drawn[:9] == [again.num_turns(make_prompt(f"p{number}", "Why?")) for number in range(9)]
 
 
-def test_a_prompt_keeps_its_own_system_prompt(make_chat, make_prompt):
+def test_a_prompt_keeps_its_own_system_prompt(make_settings, make_prompt):
     own = (Message(role="system", content="Mine."), Message(role="user", content="Why?"))
     prompt = make_prompt("p", "Why?").model_copy(update={"messages": own})
-    assert make_chat(system_prompts=["Be kind."]).given(prompt) == own
+    assert make_settings(system_prompts=["Be kind."]).given(prompt) == own
 
 
 def counts_turns(conversation, **_):
@@ -66,13 +66,13 @@ def ends_answers_only(conversation, **_):
     ],
 )
 def test_what_the_template_cannot_do_is_refused_before_anything_is_sampled(
-    make_chat, toy_tokenizer, turns, template, refused
+    make_settings, toy_tokenizer, turns, template, refused
 ):
     if template is not None:
         toy_tokenizer.apply_chat_template = template
-    chat = make_chat(**turns)
+    settings = make_settings(**turns)
     if refused is None:
-        chat.require_turns({0})
+        settings.require_turns({0})
         return
     with pytest.raises(TeacherError, match=refused):
-        chat.require_turns({0})
+        settings.require_turns({0})

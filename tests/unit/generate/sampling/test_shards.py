@@ -119,7 +119,7 @@ def test_a_whole_run_keeps_shards_out(configured, run_directory, toys):
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3"])
 def test_what_is_no_shard_is_refused(configured, run_directory, toys, text):
-    with pytest.raises(ConfigError, match="a shard cannot be read") as caught:
+    with pytest.raises(ConfigError, match="invalid shard") as caught:
         run_shard(configured(), run_directory, text)
     assert caught.value.where == f"--shard {text}"
     assert not run_directory.root.exists()
@@ -157,7 +157,7 @@ def test_replicas_go_on_where_one_was_killed_and_make_what_one_process_makes(
 ):
     monkeypatch.setenv("TOY_LIVES", "2")
     config, run_directory, session = open_session()
-    with pytest.raises(TeacherError, match="a copy of the teacher failed") as caught:
+    with pytest.raises(TeacherError, match="a replica of the teacher failed") as caught:
         make_parts_in_replicas(config, run_directory, session)
     assert "KeyboardInterrupt" in Path(caught.value.where).read_text()
     assert caught.value.found in ("exit code 1", f"exit code {-signal.SIGINT}")
@@ -197,7 +197,7 @@ def test_a_damaged_part_is_no_finished_one(open_session, undivided, monkeypatch)
 def test_an_error_of_a_replica_is_told(open_session, tmp_path):
     """The real process: it has no toys, and does not find the model."""
     config, run_directory, session = open_session(teacher={"model": str(tmp_path / "none")})
-    with pytest.raises(TeacherError, match="a copy of the teacher failed") as caught:
+    with pytest.raises(TeacherError, match="a replica of the teacher failed") as caught:
         make_parts_in_replicas(config, run_directory, session)
     assert caught.value.where.parent == session.scratch_dir
     assert caught.value.where.name in ("replica-1.log", "replica-2.log")
@@ -232,4 +232,4 @@ def test_too_few_gpus_are_told(configured, monkeypatch):
     config = configured(engine={"data_parallel_size": 2, "tensor_parallel_size": 2})
     with pytest.raises(ConfigError, match="too few GPUs") as caught:
         devices(config, 0)
-    assert (caught.value.expected, caught.value.found) == ("2 times 2 of them", 3)
+    assert (caught.value.expected, caught.value.found) == ("2 times 2 GPUs", 3)

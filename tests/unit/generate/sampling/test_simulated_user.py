@@ -216,8 +216,8 @@ class Strict:
         return self._tokenizer.apply_chat_template(conversation, **options)
 
 
-def test_a_model_that_cannot_be_told_to_play_the_user_is_refused(begin, toy_tokenizer):
-    with pytest.raises(TeacherError, match="cannot be told to play the user") as caught:
+def test_a_model_that_cannot_be_instructed_to_play_the_user_is_refused(begin, toy_tokenizer):
+    with pytest.raises(TeacherError, match="cannot be instructed") as caught:
         begin(tokenizer=Strict(toy_tokenizer, refuse_system=True))
     assert "System role not supported" in str(caught.value)
     assert "user-turns" not in threads()

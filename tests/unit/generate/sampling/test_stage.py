@@ -125,7 +125,7 @@ def test_a_chat_template_that_refuses_a_prompt_does_not_stop_the_others(
     monkeypatch.setattr(type(toys.checkpoint.tokenizer), "apply_chat_template", refuse_eggs)
     assert sampled().facts.num_failed == 1
     (path,) = run_directory.stage_dir("samples").glob("failed-*.jsonl")
-    assert json.loads(path.read_text())["reason"] == "the chat template does not take it: no eggs"
+    assert json.loads(path.read_text())["reason"] == "the chat template rejects it: no eggs"
 
 
 @pytest.mark.parametrize("what", ["checkpoint", "facts"])
@@ -140,7 +140,9 @@ def test_another_teacher_does_not_go_on(sampled, run_directory, toys, fake_teach
     else:
         facts = {"logprobs_mode": "processed_logprobs"}
         monkeypatch.setattr(fake_teacher, "facts", lambda _: facts)
-    with pytest.raises(TeacherError, match="another teacher made the conversations") as caught:
+    with pytest.raises(
+        TeacherError, match="the conversations on disk are from another teacher"
+    ) as caught:
         sampled()
     assert caught.value.where == run_directory.partial_dir("samples")
     assert caught.value.expected != caught.value.found

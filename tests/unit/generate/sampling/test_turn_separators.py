@@ -79,13 +79,13 @@ def test_joints_are_what_the_template_writes_between_turns(toy_tokenizer):
 @pytest.mark.parametrize("source", [CHATML, SYSTEM_BY_DEFAULT, DATED_IN_FRONT, TRIMMED])
 def test_a_template_that_appends_is_taken_and_gives_what_it_would_write(with_template, source):
     tokenizer = with_template(source)
-    joints = find_turn_separators(tokenizer)
-    assert joints == TurnSeparators(
+    separators = find_turn_separators(tokenizer)
+    assert separators == TurnSeparators(
         before_user="<|im_end|>\n<|im_start|>user\n",
         before_answer="<|im_end|>\n<|im_start|>assistant\n",
     )
     grown = render_prompt(tokenizer, conversation("one"))
-    turns = "two", joints.before_user, "three", joints.before_answer
+    turns = "two", separators.before_user, "three", separators.before_answer
     grown += tokenize(tokenizer, "".join(turns))
     assert grown == render_prompt(tokenizer, conversation("one", "two", "three"))
 
@@ -148,8 +148,8 @@ def test_a_teacher_whose_user_turns_end_with_an_end_token_can_play_the_user(toy_
 @pytest.mark.parametrize("before_answer", ["\n<assistant>", ""])
 def test_a_teacher_whose_user_turns_do_not_end_cannot_play_the_user(toy_tokenizer, before_answer):
     """As of templates that write `[INST] question [/INST] answer</s>`."""
-    joints = TurnSeparators(before_user="|<user>", before_answer=before_answer)
+    separators = TurnSeparators(before_user="|<user>", before_answer=before_answer)
     with pytest.raises(TeacherError, match="cannot play the user") as caught:
-        require_user_turns_end(toy_tokenizer, joints, frozenset({5, 0}))
+        require_user_turns_end(toy_tokenizer, separators, frozenset({5, 0}))
     assert "[0, 5]" in caught.value.expected
     assert caught.value.found == ([10] if before_answer else "nothing")
