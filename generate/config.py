@@ -17,27 +17,26 @@ logger = logging.getLogger(__name__)
 
 
 class PromptsConfig(Table):
-    """What the teacher is asked."""
+    """The prompts, and their splits."""
 
     path: str | None = None
     """File of prompts, the short form of one source: see `path` there."""
     sources: tuple[SourceConfig, ...] = ()
-    """Where prompts come from, mixed by weight. Neither this nor `path`: the teacher writes the
-    prompts itself (Magpie)."""
+    """Where prompts come from, mixed by weight. With neither this nor `path` the teacher writes
+    the prompts itself (Magpie)."""
     num_prompts: int = Field(default=1000, ge=3)
-    """How many distinct prompts to take before filters leave some out. A file may hold fewer, or
-    more: then they are chosen at random, the same ones every time, because files are often sorted
-    by topic."""
+    """Number of distinct prompts before filters. A file may have fewer; of more, a random but
+    reproducible subset is taken, because files are often sorted by topic."""
     temperature: float = Field(default=1.0, ge=0.0, le=2.0)
     """Temperature at which the teacher writes prompts; 1 keeps its own variety."""
     top_p: float = Field(default=0.995, gt=0.0, le=1.0)
     """Nucleus of written prompts; just below 1 drops the rare tokens that derail a question."""
     max_prompt_tokens: int = Field(default=96, ge=4)
-    """Written prompts that are not finished after this many tokens are dropped."""
+    """Longest prompt that the teacher writes, in tokens; longer ones are dropped."""
     validation_share: float = Field(default=0.04, gt=0.0, lt=0.5)
     """Share of prompts held out to choose layers and settings."""
     test_share: float = Field(default=0.08, gt=0.0, lt=0.5)
-    """Share of prompts held out for every figure that is reported."""
+    """Share of prompts held out for all reported figures."""
 
     @model_validator(mode="after")
     def _one_way_to_name_sources(self) -> Self:
@@ -56,7 +55,7 @@ class PromptsConfig(Table):
 
 
 class SamplingConfig(Table):
-    """How the teacher answers."""
+    """How the teacher samples its answers."""
 
     temperature: float = Field(default=1.0, ge=0.0, le=2.0)
     """1, because the token-level loss wants prefixes drawn from the teacher's own distribution."""
@@ -69,37 +68,39 @@ class SamplingConfig(Table):
     top_mass: float = Field(default=1.0, gt=0.0, le=1.0)
     """Stop storing at a position once this probability is reached."""
     min_probability: float = Field(default=1e-3, ge=0.0, lt=1.0)
-    """Leave out tokens less probable than this: of all ways to spend the same bytes it loses least
+    """Least probability that is stored: of all ways to spend the same bytes it loses the least
     probability (`benchmarks/generate/codec.py`)."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the whole stage; each prompt's own seed is derived from it."""
+    """Seed of the whole stage, from which each request's seed is derived."""
 
 
 class TurnsConfig(Table):
-    """How a conversation goes on, and how many there are of a prompt."""
+    """The turns of a conversation, and the number of conversations per prompt."""
 
     kind: Literal["single", "simulate", "replay", "score"] = "single"
-    """`single`: the last user's turn is answered. `simulate`: after an answer a simulated user goes
-    on. `replay`: the user's turns of a stored conversation are asked one after another, its answers
-    left out. `score`: nothing is sampled; the answers that are there get log-probabilities."""
+    """`single`: the teacher answers the last user turn. `simulate`: a simulated user continues
+    after an answer. `replay`: the user turns of a stored conversation are asked in order, without
+    its answers. `score`: nothing is sampled; the stored answers get log-probabilities."""
     min_turns: int = Field(default=1, ge=1)
-    """Fewest answers in a simulated conversation; their number is drawn evenly per prompt."""
+    """Fewest answers in a simulated conversation; the number is drawn uniformly per prompt."""
     max_turns: int = Field(default=3, ge=1)
     """Most answers in a conversation, simulated or replayed."""
     max_user_tokens: int = Field(default=96, ge=1)
-    """Longest simulated user's turn, in tokens; one that is not finished ends the conversation."""
+    """Longest simulated user turn, in tokens; a longer one ends the conversation."""
     user: EndpointConfig | None = None
-    """Another model that plays the user. None: the teacher itself, in its template's user slot."""
+    """Another model that plays the user. None: the teacher itself, prompted with its template's
+    user header."""
     system_prompts: tuple[str, ...] = ()
-    """System prompts for prompts that have none, one drawn for each; empty leaves them without."""
+    """System prompts for prompts without one, drawn at random; empty adds none."""
     num_answers: int = Field(default=1, ge=1)
-    """Conversations kept of each prompt."""
+    """Conversations kept per prompt."""
     best_of: int = Field(default=1, ge=1)
-    """Conversations sampled of each prompt, of which the best `num_answers` are kept. More than
-    `num_answers` changes what text is likely, so training's `sample` tail is refused."""
+    """Conversations sampled per prompt, of which the best `num_answers` are kept. With more than
+    `num_answers` the kept text is no longer drawn from the teacher's distribution, so training
+    rejects the tail `sample`."""
     best_by: Literal["logprob", "length", "reward"] = "logprob"
-    """What is best: the teacher's highest mean log-probability, most tokens (finished answers
-    first), or the score of `reward_model`."""
+    """Criterion: the teacher's mean log-probability, the number of tokens (finished answers first),
+    or the score of `reward_model`."""
     reward_model: str | None = None
     """Hugging Face sequence classifier with one output that scores whole conversations."""
 
@@ -113,7 +114,7 @@ class TurnsConfig(Table):
 
     @property
     def num_sampled(self) -> int:
-        """Conversations sampled of each prompt."""
+        """Conversations sampled per prompt."""
         return 1 if self.kind == "score" else max(self.best_of, self.num_answers)
 
 
@@ -123,20 +124,20 @@ class GenerateConfig(Table):
     teacher: TeacherConfig = TeacherConfig()
     """Which model teaches."""
     prompts: PromptsConfig = PromptsConfig()
-    """What it is asked."""
+    """The prompts, and their splits."""
     sampling: SamplingConfig = SamplingConfig()
-    """How it answers."""
+    """How it samples answers."""
     turns: TurnsConfig = TurnsConfig()
-    """How conversations go on, and how many there are."""
+    """The turns of a conversation, and the number of conversations per prompt."""
     curation: CurationConfig = CurationConfig()
-    """What is left out."""
+    """Filters of prompts and conversations."""
     copy_to: str | None = Field(default=None, min_length=1)
     """URL to which the finished conversations are copied, such as s3://bucket/name: any that fsspec
-    knows, with the file system's package installed. None copies nothing."""
+    supports, with the file system's package installed. None copies nothing."""
     engine: EngineConfig = EngineConfig()
     """How vLLM runs."""
     ray: RayConfig | None = None
-    """A Ray cluster that holds copies of the teacher; None: this machine alone."""
+    """A Ray cluster with replicas of the teacher. None: this machine alone."""
 
     @model_validator(mode="before")
     @classmethod
@@ -149,6 +150,6 @@ class GenerateConfig(Table):
 
     @property
     def has_replicas(self) -> bool:
-        """Whether several processes of this machine hold a teacher each."""
+        """Whether several processes of this machine load a teacher each."""
         here = self.teacher.endpoint is None and self.ray is None
         return here and self.engine.data_parallel_size > 1

@@ -1,7 +1,7 @@
-"""What the generate stage will cost.
+"""The cost of the generate stage.
 
-In: its config. Out: an estimate, and the workload it leaves to the next stages. Reads headers of
-files only; loads no model.
+In: its configuration. Out: an estimate, and the workload of the next stages. Reads only headers of
+files; loads no model.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The teacher of a run, found and loaded when it is first needed: a finished stage needs neither.
+"""The teacher of a run, loaded when it is first needed: a finished stage needs none.
 
-In: the configuration. Out: its checkpoint, and whoever answers for it: vLLM in this process, copies
-on a Ray cluster, or a server. Knows nothing of prompts or runs.
+In: the configuration. Out: its checkpoint, and the loaded teacher: vLLM in this process, replicas
+on a Ray cluster, or a server.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from generate.teachers.checkpoint import TeacherCheckpoint, find_teacher
 from generate.teachers.protocol import SamplingTeacher
 
 LONGEST_MODEL_LEN = 8192
-"""Tokens of a conversation that are made room for where nobody says: vLLM on a CPU reads prompts
-whole, and its memory grows with the longest."""
+"""Default limit of a conversation's tokens: vLLM on a CPU prefills prompts whole, and its memory
+grows with the longest."""
 
 
 class LazyTeacher:
-    """The teacher of one process; `close` frees it."""
+    """The teacher of one process; `close` frees its memory."""
 
     def __init__(self, config: GenerateConfig) -> None:
         self._config = config
@@ -26,7 +26,7 @@ class LazyTeacher:
 
     @cached_property
     def checkpoint(self) -> TeacherCheckpoint:
-        """The teacher on disk; of a served teacher the tokenizer only."""
+        """The teacher on disk; for a served teacher only the tokenizer."""
         return find_teacher(self._config.teacher)
 
     @property
@@ -36,7 +36,7 @@ class LazyTeacher:
         return min(wanted, self.checkpoint.context_tokens)
 
     def load(self) -> SamplingTeacher:
-        """Return the teacher, ready to answer.
+        """Return the loaded teacher.
 
         Raises:
             TeacherError: It cannot be loaded or reached.

@@ -1,7 +1,7 @@
 """The generate stage: prompts → the teacher's conversations with log-probabilities.
 
 In: the configuration, and the sources of prompts it names. Out: the stages `prompts`, `samples`
-and `conversations` of a run. The teacher is loaded only when there is something to sample.
+and `conversations` of a run. The teacher is loaded only if there is something to sample.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["run", "run_shard"]
 
 
 def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
-    """Make what is missing; go on where a run was cut off.
+    """Run the three stages; resume an interrupted run.
 
     Raises:
         ConfigError: A source of prompts cannot be read, or a filter is unknown.
-        ArtifactError: A row of a source is no prompt, or the disk is full.
+        ArtifactError: A row of a source is not a prompt, or the disk is full.
         TeacherError: The teacher cannot be loaded or sampled.
     """
     if config.copy_to is not None:
-        find_target(config.copy_to)  # What cannot be reached is said before the work begins.
+        find_target(config.copy_to)  # Raises before the work begins.
     teacher = LazyTeacher(config)
     try:
         make_prompts(config, teacher, run_directory)

@@ -1,7 +1,4 @@
-"""What was left out, kept to be read: the row it was, the filter that objected and its reason.
-
-In: rows and reasons. Out: `dropped.parquet`. Knows nothing of filters.
-"""
+"""Dropped rows, stored in `dropped.parquet` with the filter and its reason."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ _WHY = [pa.field("filter", pa.string()), pa.field("reason", pa.string())]
 
 
 def dropped_schema(schema: pa.Schema) -> pa.Schema:
-    """Return the schema of rows that were left out: their own columns, `filter` and `reason`."""
+    """Return the schema of dropped rows: their own columns, `filter` and `reason`."""
     return pa.schema([*schema, *_WHY])
 
 
 def with_reasons(rows: pa.Table, filters: list[str], reasons: list[str]) -> pa.Table:
-    """Add to rows why they were left out."""
+    """Add the columns `filter` and `reason` to rows."""
     for field, values in zip(_WHY, (filters, reasons), strict=True):
         rows = rows.append_column(field, pa.array(values, pa.string()))
     return rows
@@ -35,10 +32,10 @@ def with_reasons(rows: pa.Table, filters: list[str], reasons: list[str]) -> pa.T
 def write_dropped_prompts(
     directory: Path, dropped: Iterable[tuple[RawPrompt, str, str]]
 ) -> dict[str, int]:
-    """Write prompts that are not asked; return their number by filter.
+    """Write dropped prompts; return their number by filter.
 
     Args:
-        dropped: Each with its filter and reason. They have no cluster and are in no split.
+        dropped: Prompts with filter and reason. They have neither cluster nor split.
 
     Raises:
         OSError: The file cannot be written.
@@ -49,7 +46,7 @@ def write_dropped_prompts(
 
 
 def counts_by_filter(facts: ConversationsFacts) -> list[tuple[str, int, int]]:
-    """Return each filter with the prompts and the conversations it left out."""
+    """Return each filter with the number of prompts and of conversations it dropped."""
     prompts, conversations = facts.dropped_prompts, facts.dropped_conversations
     return [
         (name, prompts.get(name, 0), conversations.get(name, 0))
@@ -58,7 +55,7 @@ def counts_by_filter(facts: ConversationsFacts) -> list[tuple[str, int, int]]:
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Say what was left out: the number of each filter."""
+    """Format the number of dropped rows by filter."""
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
 
 

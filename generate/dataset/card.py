@@ -1,6 +1,6 @@
-"""The data set's card: README.md as Hugging Face reads it, and what a reader must know.
+"""The data set card: README.md with Hugging Face's metadata.
 
-In: the manifest's facts and the summary. Out: Markdown. Knows nothing of how anything was made.
+In: the manifest's facts and the summary. Out: Markdown.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def render_card(facts: ConversationsFacts, summary: Summary) -> str:
 # Conversations of {facts.teacher.model} with log-probabilities
 
 {summary.num_conversations:,} conversations, {summary.completion_tokens:,} tokens of the teacher's
-answers, {stats.bytes_per_token} bytes each with all that belongs to them. Made by potstill to
-distil a smaller model from.
+answers, {stats.bytes_per_token} bytes per token, all columns included. Made by potstill for the
+distillation of a smaller model.
 
-## Where it comes from
+## Origin
 
 - Teacher: {facts.teacher.model}, {facts.teacher.dtype}, fingerprint
   `{facts.teacher.fingerprint[:16]}`
@@ -75,18 +75,18 @@ distil a smaller model from.
             )
         }
 
-The answers are the teacher's: its license may limit what they are used for.
+The answers are the teacher's: its license may limit their use.
 
-## What is in it
+## Content
 
 | split | conversations |
 |---|--:|
 {_rows(f"| {split} | {count:,} |" for split, count in summary.num_conversations_by_split.items())}
 
-Prompts that say nearly the same are in one split. Languages, as a detector sees the prompts:
+Similar prompts are in the same split. Detected languages of the prompts:
 {", ".join(f"{code} {count:,}" for code, count in facts.languages.items()) or UNKNOWN}.
 
-## What was left out
+## Dropped
 
 | filter | prompts | conversations |
 |---|--:|--:|
@@ -98,14 +98,14 @@ Prompts that say nearly the same are in one split. Languages, as a detector sees
             or "| nothing | 0 | 0 |"
         }
 
-`dropped.parquet` here and beside the prompts has every row that was left out, with its reason.
+`dropped.parquet` here and beside the prompts has every dropped row with its reason.
 
 ## The signal
 
-Per token of an answer: the token's own log-probability, and the {facts.top_logprobs} most
-probable tokens at most, of those that have a probability of {facts.min_probability} or more
+Per token of an answer: the token's own log-probability, and at most the {facts.top_logprobs}
+most probable tokens with a probability of at least {facts.min_probability}
 ({stats.entries_per_token} on average). They leave out {stats.mean_tail_mass:.1%} of the
-probability; entropy is {stats.entropy_bits} bits or more. {ERROR_BOUNDS}
+probability; the entropy is at least {stats.entropy_bits} bits. {ERROR_BOUNDS}
 
 {DECODE}
 
@@ -117,7 +117,7 @@ how to decode the columns by hand.
 
 def _how(facts: ConversationsFacts) -> str:
     if facts.turns == "score":
-        return "Answers written by others, scored by the teacher"
+        return "Stored answers, scored by the teacher"
     how = (
         f"Sampled at temperature {facts.generation_temperature} and top-p "
         f"{facts.generation_top_p}, turns: {facts.turns}"
@@ -144,5 +144,5 @@ def _text(value: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Make a text fit for a cell of a Markdown table."""
+    """Escape a text for a cell of a Markdown table."""
     return " ".join(text.replace("|", "\\|").split())

@@ -1,7 +1,6 @@
-"""The summary as one HTML page: what was said, how long, how surely, and what was left out.
+"""The summary page: sample conversations, lengths, entropies, and numbers of dropped rows.
 
 In: the manifest's facts, the summary and a few conversations, which are untrusted text. Out: HTML.
-Knows nothing of how anything was made.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ NUM_CLASSES = 8
 
 @dataclass(frozen=True)
 class Bar:
-    """One class of a histogram; its length is in percent of the longest."""
+    """One bar of a histogram; its length is in percent of the longest."""
 
     label: str
     text: str
@@ -57,16 +56,16 @@ def render_summary(
 
 
 def sentences(facts: ConversationsFacts, summary: Summary) -> list[str]:
-    """Say in words what a reader should know first."""
+    """Return the most important figures as sentences."""
     stats = summary.stats()
     said = [
-        f"{summary.truncated_share:.0%} of the answers were cut off at the limit of tokens.",
-        f"Stored are {stats.entries_per_token} log-probabilities a token; they leave out "
+        f"{summary.truncated_share:.0%} of the answers reached the maximum length.",
+        f"{stats.entries_per_token} log-probabilities are stored per token; they leave out "
         f"{stats.mean_tail_mass:.1%} of the probability. The teacher's entropy is at least "
-        f"{stats.entropy_bits} bits a token.",
+        f"{stats.entropy_bits} bits per token.",
     ]
     if facts.num_failed:
-        said.append(f"{facts.num_failed} conversations failed; samples/failed-*.jsonl says why.")
+        said.append(f"{facts.num_failed} conversations failed; see samples/failed-*.jsonl.")
     return said
 
 
@@ -86,21 +85,21 @@ def charts(summary: Summary) -> list[Chart]:
             _bars(*_classes(summary.num_turns)),
         ),
         Chart(
-            "Mass outside the most probable",
-            "mean probability that so many tokens leave out; after the last that are stored it "
-            "stays the same",
+            "Tail mass",
+            "mean probability outside the k most probable tokens; constant once all stored tokens "
+            "are counted",
             _bars(list(tails), list(tails.values()), "{:.1%}"),
         ),
         Chart(
             "Tokens by entropy",
-            "bits, of what is stored and one more token for the rest",
+            "bits, of the stored tokens with the tail as one category",
             _bars(*_classes(summary.entropies, ENTROPY_STEP)),
         ),
     ]
 
 
 def _classes(counts: Counter[int], unit: float = 1.0) -> tuple[list[str], list[float]]:
-    """Gather counts by value into at most NUM_CLASSES classes of equal width."""
+    """Group counts by value into at most NUM_CLASSES classes of equal width."""
     if not counts:
         return [], []
     low, high = min(counts), max(counts)

@@ -1,8 +1,8 @@
-"""The stage `conversations`: what the filters leave of the samples, by split, described.
+"""The stage `conversations`: the filtered samples by split, with a data set card and a summary.
 
-In: the stages `prompts` and `samples`. Out: `train-00000.parquet` and so on, as Hugging Face
-`datasets` finds splits, `dropped.parquet`, a card and a summary page. Rows are copied as they are,
-a row group at a time.
+In: the stages `prompts` and `samples`. Out: `train-00000.parquet` and so on, named as Hugging Face
+`datasets` expects, `dropped.parquet`, a card and a summary page. Rows are copied unchanged, one row
+group at a time.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from potstill.tables import (
 logger = logging.getLogger(__name__)
 
 ROWS_PER_GROUP = 512
-"""Enough for columns to compress well, few enough to hold in memory."""
+"""Enough for columns to compress well, few enough to fit in memory."""
 ROWS_PER_FILE = 65_536
 NUM_SAMPLES = 12
-"""Conversations shown on the page."""
+"""Conversations shown on the summary page."""
 
 
 def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
-    """Filter the samples and describe what is left.
+    """Filter the samples; write the data set, its card and its summary.
 
     Raises:
-        TeacherError: Nothing is left of the training split.
+        TeacherError: The training split is empty.
         ArtifactError: A part is damaged, or the disk is full.
     """
     session = run_directory.open_stage(
@@ -83,10 +83,10 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
         summary = summarize(paths)
         if not summary.num_conversations_by_split["train"]:
             raise TeacherError(
-                "the filters left no conversation to train on",
+                "the filters dropped every conversation of the training split",
                 where=samples_dir,
                 found=format_counts(dropped | {"failed": samples.num_failed}),
-                hint="loosen generate.curation, or ask for more prompts",
+                hint="loosen generate.curation, or raise generate.prompts.num_prompts",
             )
         facts = ConversationsFacts(
             **samples.model_dump(exclude={"version", "num_conversations"}),
@@ -107,21 +107,20 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
 
 @dataclass
 class _Found:
-    """What one reading of the samples found."""
+    """Results of one pass over the samples."""
 
     dropped: Counter[str] = field(default_factory=Counter)
     """By filter."""
     languages: Counter[str] = field(default_factory=Counter)
-    """Of the first questions of what is kept, as a detector sees them."""
+    """Detected languages of the first questions of kept conversations."""
     samples: list[Conversation] = field(default_factory=list)
-    """Some that are kept; which ones is as good as random, and the same every time."""
+    """Some kept conversations: a pseudo-random but reproducible choice."""
 
 
 def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Found:
-    """Write what is kept and what is not; return what was found on the way.
+    """Write kept and dropped rows; return what was counted on the way.
 
-    What an interrupted process left is written again, the same: it takes less time than one part
-    took to sample.
+    After an interruption everything is written again: it takes less time than sampling one part.
     """
     curator, detector, found = ConversationCurator(config.curation), Detector(), _Found()
     with pq.ParquetFile(parts[0]) as first:
@@ -164,11 +163,11 @@ def _sort_rows(
 
 
 class _RowGroups:
-    """Writes rows to files of whole row groups; each file appears under its name when it is whole.
+    """Writes rows to files of full row groups; a file gets its final name when it is complete.
 
     Args:
-        name: Of the files, with a place for their number if there may be several.
-        always: Write a file even when there are no rows.
+        name: Name of the files, with a format field for their number if there may be several.
+        always: Write a file even if there are no rows.
     """
 
     def __init__(
@@ -198,7 +197,7 @@ class _RowGroups:
                 self._open()
 
     def add(self, rows: pa.Table) -> None:
-        """Write rows, or keep them until a row group is full."""
+        """Write rows, or buffer them until a row group is full."""
         self._waiting.append(rows)
         self._num_waiting += rows.num_rows
         while self._num_waiting >= ROWS_PER_GROUP:
@@ -230,5 +229,5 @@ class _RowGroups:
 def _report(summary: Summary, dropped: dict[str, int], run_directory: RunDirectory) -> None:
     append_metrics(run_directory.metrics_path, "conversations", **summary.stats().model_dump())
     logger.info(
-        "%d conversations kept; left out: %s", summary.num_conversations, format_counts(dropped)
+        "%d conversations kept; dropped: %s", summary.num_conversations, format_counts(dropped)
     )

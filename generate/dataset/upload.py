@@ -1,7 +1,7 @@
-"""A copy of the finished conversations in an object store, or wherever fsspec can write.
+"""Upload a finished stage to an object store, or to any file system that fsspec supports.
 
-In: a finished stage's directory and a URL. Out: the same files there, the manifest last, so that a
-copy with a manifest is whole. Knows nothing of what the files hold.
+In: a stage's directory and a URL. Out: the same files there, the manifest last, so that a copy with
+a manifest is complete.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from potstill.progress import track
 
 
 def upload_stage(directory: Path, url: str) -> None:
-    """Copy a finished stage's files to a URL; one that is there already, whole, is left alone.
+    """Copy a finished stage's files to a URL, unless a complete copy exists there.
 
     Raises:
-        ConfigError: The URL's file system is not known or not installed.
-        ArtifactError: It cannot be written to.
+        ConfigError: The URL's file system is unknown or not installed.
+        ArtifactError: The copy cannot be written.
     """
     filesystem, root = find_target(url)
     manifest = (directory / MANIFEST_NAME).read_bytes()
@@ -38,7 +38,7 @@ def upload_stage(directory: Path, url: str) -> None:
             "the finished conversations cannot be copied",
             where=url,
             found=str(error) or type(error).__name__,
-            hint=f"they are whole in {directory}; mend the cause and run the same command again",
+            hint=f"they are complete in {directory}; fix the cause and run the same command again",
         ) from error
 
 
@@ -46,7 +46,7 @@ def find_target(url: str) -> tuple[Any, str]:
     """Return the file system and the path that a URL names.
 
     Raises:
-        ConfigError: The file system is not known or not installed.
+        ConfigError: The file system is unknown or not installed.
     """
     import fsspec
 
@@ -54,9 +54,9 @@ def find_target(url: str) -> tuple[Any, str]:
         filesystem, root = fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            "the copy's file system is not known",
+            "unknown file system for the copy",
             where=f"generate.copy_to = {url}",
-            expected="a URL that fsspec knows, and the package of its file system",
+            expected="a URL that fsspec supports, and the package of its file system",
             found=error,
             hint="s3:// needs s3fs, gs:// needs gcsfs, az:// needs adlfs",
         ) from error

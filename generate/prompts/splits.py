@@ -15,13 +15,13 @@ def assign_splits(
     validation_share: float,
     test_share: float,
 ) -> list[Prompt]:
-    """Hold prompts out by a hash of their cluster: what says nearly the same stays together.
+    """Assign splits by a hash of each prompt's cluster, so that similar prompts stay together.
 
-    A split that would be empty gets the cluster whose hash is nearest to it: of three clusters each
-    split has one.
+    A split that would be empty gets the cluster whose hash is nearest to it, so that three clusters
+    fill three splits.
 
     Args:
-        clusters: Id of its cluster by a prompt's id; a prompt that is not in it is its own.
+        clusters: Cluster ids by prompt id; a prompt without one is its own cluster.
     """
     cluster_of = {
         prompt.prompt_id: clusters.get(prompt.prompt_id, prompt.prompt_id) for prompt in prompts

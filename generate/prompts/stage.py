@@ -1,7 +1,7 @@
-"""The stage `prompts`: which questions the teacher is asked, and in which split each one is.
+"""The stage `prompts`: the prompts of a run, each in a split.
 
 In: the configuration, and the sources it names. Out: `prompts.parquet`, and `dropped.parquet` with
-what was left out and why. The teacher is loaded only when it writes prompts itself.
+the dropped prompts and the reasons. The teacher is loaded only if it writes prompts itself.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ CONVERSATION_SETTINGS = {
     "max_answer_tokens",
     "max_repeated_share",
 }
-"""What of the curation's table does not decide prompts: it may change without asking again."""
+"""Keys of `[generate.curation]` that do not affect prompts, and may change without new samples."""
 LAST_ROLES: dict[str, LastRole] = {
     "single": "user",
     "simulate": "user",
     "replay": "any",
     "score": "assistant",
 }
-"""Whose message must end a prompt, by the kind of conversation."""
+"""Role of the last message of a prompt, by `generate.turns.kind`."""
 
 Dropped = tuple[RawPrompt, str, str]
 
 
 def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: RunDirectory) -> None:
-    """Read or write the prompts, leave out what the filters object to, and hold some out.
+    """Read or write the prompts, filter them, and assign them to splits.
 
     Raises:
         ConfigError: A source cannot be read, or too few prompts are left.
-        ArtifactError: A row of a source is no prompt, or the disk is full.
+        ArtifactError: A row of a source is not a prompt, or the disk is full.
         TeacherError: The teacher cannot be loaded or sampled.
     """
     sources = config.prompts.all_sources
@@ -66,10 +66,10 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     except ConfigError as error:
         if not run_directory.is_finished("prompts"):
             raise
-        logger.warning("the prompts that were read before are kept: %s", error.what)
+        logger.warning("keeping the prompts that were read before: %s", error.what)
         return
     if not _has_written(config) and not run_directory.is_finished("prompts"):
-        # What is only read is read again: a file that was mended is no other configuration.
+        # Sources are read again: a file that was fixed is not another configuration.
         run_directory.set_aside("prompts")
     session = run_directory.open_stage("prompts", _stage_config(config, digest))
     if session.finished:
@@ -115,7 +115,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
 
 
 def _stage_config(config: GenerateConfig, digest: Any) -> dict[str, Any]:  # noqa: ANN401  (JSON)
-    """Return what decides the prompts: files by their content, and the teacher if it writes any."""
+    """Return what determines the prompts: content of files, and the teacher if it writes any."""
     read = {"num_prompts", "validation_share", "test_share"}
     settings = {
         **config.prompts.model_dump(mode="json", include=read),
@@ -148,7 +148,7 @@ def _written_as(config: GenerateConfig) -> SamplingParams:
 def _split_by_control_texts(
     prompts: Iterable[RawPrompt], controls: Sequence[str]
 ) -> tuple[list[RawPrompt], list[Dropped]]:
-    """Set prompts aside that hold the text of a control token, which would end their turn."""
+    """Separate prompts with the text of a control token, which would end their turn."""
     askable: list[RawPrompt] = []
     unaskable: list[Dropped] = []
     for prompt in prompts:
@@ -175,13 +175,13 @@ def _refuse_too_few(num_found: int, num_kept: int, num_clusters: int) -> None:
         raise ConfigError(
             "too few prompts for three splits",
             where="generate.prompts",
-            expected=f"at least {MIN_CLUSTERS} that are not alike, after the filters",
-            found=f"{num_found} prompts, {num_kept} after the filters, {num_clusters} not alike",
+            expected=f"at least {MIN_CLUSTERS} dissimilar prompts after the filters",
+            found=f"{num_found} prompts, {num_kept} after the filters, {num_clusters} dissimilar",
             hint="name more sources, or loosen generate.curation",
         )
 
 
 def _report(num_found: int, kept: Sequence[Prompt], dropped: dict[str, int]) -> None:
     logger.info(
-        "%d prompts found, %d kept; left out: %s", num_found, len(kept), format_counts(dropped)
+        "%d prompts found, %d kept; dropped: %s", num_found, len(kept), format_counts(dropped)
     )

@@ -12,13 +12,13 @@ from potstill.files import sha256_bytes
 from potstill.schema import Message
 
 SIGNS = "#%&*-/@"
-"""Punctuation in Unicode's eyes that can change what is asked."""
+"""Characters that Unicode classes as punctuation but that can change the meaning of a prompt."""
 ID_DIGITS = 16
 """Hex digits of a prompt's id: 64 bits keep a billion prompts apart."""
 
 
 class _Spacing(dict[int, str | int]):
-    """Translates punctuation to spaces, filled as characters are met."""
+    """A translation table from punctuation to spaces, filled on demand."""
 
     def __missing__(self, code: int) -> str | int:
         letter = chr(code)
@@ -30,7 +30,7 @@ _SPACING = _Spacing()
 
 
 def normalize(text: str) -> str:
-    """Fold case and width, and turn punctuation into the spacing between words."""
+    """Fold case and width, and replace punctuation and white space by single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_SPACING).split())
 
 
@@ -54,7 +54,7 @@ class RawPrompt:
 
     @property
     def key(self) -> str:
-        """What two prompts share when they differ in case, spacing or punctuation only."""
+        """A key that is equal for prompts that differ only in case, spacing or punctuation."""
         words = [normalize(message.content) for message in self.messages]
         if not any(words):
             return self.prompt_id
@@ -69,7 +69,7 @@ def first_question(messages: Iterable[Message]) -> str:
 
 
 def distinct(prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
-    """Drop prompts that differ from an earlier one in case, spacing or punctuation only."""
+    """Drop prompts that differ from an earlier one only in case, spacing or punctuation."""
     first_by_key: dict[str, RawPrompt] = {}
     for prompt in prompts:
         first_by_key.setdefault(prompt.key, prompt)
@@ -77,8 +77,8 @@ def distinct(prompts: Iterable[RawPrompt]) -> list[RawPrompt]:
 
 
 def choose(prompts: Sequence[RawPrompt], count: int) -> list[RawPrompt]:
-    """Take `count` prompts at random, the same ones on every machine, in an order of no meaning.
+    """Return a random but reproducible subset of `count` prompts, ordered by id.
 
-    Files are often sorted by topic: their first rows would be one topic.
+    Files are often sorted by topic: their first rows would cover one topic.
     """
     return sorted(prompts, key=lambda prompt: prompt.prompt_id)[:count]

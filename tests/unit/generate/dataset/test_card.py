@@ -93,12 +93,12 @@ def test_counts_stand_in_tables(facts, summary):
     card = render_card(facts, summary)
     assert "1,234 conversations, 1,000 tokens" in card
     assert "45.0 bytes each" in card
-    assert table(card, "Where it comes from") == [
+    assert table(card, "Origin") == [
         ["magpie", "unknown", "234"],
         ["mine.jsonl", "CC-BY-4.0", "1,000"],
     ]
-    assert table(card, "What is in it") == [["train", "1,230"], ["validation", "0"], ["test", "4"]]
-    assert table(card, "What was left out") == [
+    assert table(card, "Content") == [["train", "1,230"], ["validation", "0"], ["test", "4"]]
+    assert table(card, "Dropped") == [
         ["length", "2", "1"],
         ["near_duplicate", "4,000", "0"],
         ["looping", "0", "7"],
@@ -110,12 +110,12 @@ def test_nothing_left_out_is_a_row(facts, summary):
     card = render_card(
         facts.model_copy(update={"dropped_prompts": {}, "dropped_conversations": {}}), summary
     )
-    assert table(card, "What was left out") == [["nothing", "0", "0"]]
+    assert table(card, "Dropped") == [["nothing", "0", "0"]]
 
 
 def test_a_source_cannot_break_a_table(facts, summary):
     summary.sources = Counter({("a | b\n| evil | evil | 7 |", None): 3})
-    (row,) = table(render_card(facts, summary), "Where it comes from")
+    (row,) = table(render_card(facts, summary), "Origin")
     assert row[1:] == ["unknown", "3"]
 
 
@@ -134,7 +134,7 @@ def test_the_signal_is_described(facts, summary):
         ({}, "Sampled at temperature 0.7 and top-p 0.9, turns: simulate\n"),
         ({"num_sampled_per_prompt": 3, "num_kept_per_prompt": 3}, "turns: simulate\n"),
         ({"num_sampled_per_prompt": 8}, "; 1 kept of 8 sampled for each prompt\n"),
-        ({"turns": "score"}, "Answers written by others, scored by the teacher\n"),
+        ({"turns": "score"}, "Stored answers, scored by the teacher\n"),
     ],
 )
 def test_how_answers_came_about(facts, summary, changes, said):

@@ -98,9 +98,9 @@ def test_nothing_at_all_is_a_page_too():
 def test_sentences_say_what_a_reader_should_know(summary):
     said = sentences(FACTS, summary)
     assert said == [
-        "25% of the answers were cut off at the limit of tokens.",
-        "Stored are 10.0 log-probabilities a token; they leave out 10.0% of the probability. The "
-        "teacher's entropy is at least 2.0 bits a token.",
+        "25% of the answers reached the maximum length.",
+        "10.0 log-probabilities are stored per token; they leave out 10.0% of the probability. The "
+        "teacher's entropy is at least 2.0 bits per token.",
     ]
     assert sentences(conversations_facts(num_failed=3), summary)[2].startswith(
         "3 conversations failed"
@@ -110,7 +110,7 @@ def test_sentences_say_what_a_reader_should_know(summary):
 def test_the_page_has_the_numbers(summary):
     page = render_summary(FACTS, summary, [])
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
-    assert "1,234 conversations, 126 tokens of answers, 40.0 bytes for each of them" in text
+    assert "1,234 conversations, 126 tokens of answers, 40.0 bytes per token" in text
     for row in ("length 2 1", "looping 0 7,000", "magpie unknown 1,230", "mine.jsonl MIT 4"):
         assert row in text
     for bar in [bar for chart in charts(summary) for bar in chart.bars]:
@@ -136,5 +136,5 @@ def test_an_answer_that_was_cut_off_is_marked(summary, make_conversation):
     cut_off = make_conversation()
     turns = (cut_off.turns[0].model_copy(update={"finish_reason": "length"}),)
     object.__setattr__(cut_off, "turns", turns)
-    assert "2 tokens, cut off at the limit;" in render_summary(FACTS, summary, [cut_off])
+    assert "2 tokens, truncated;" in render_summary(FACTS, summary, [cut_off])
     assert "2 tokens;" in render_summary(FACTS, summary, [whole])

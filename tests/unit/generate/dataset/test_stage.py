@@ -161,7 +161,9 @@ def test_what_an_interruption_left_is_written_again_the_same(
 
 
 def test_filters_that_leave_nothing_to_train_on_are_told(made, run_directory):
-    with pytest.raises(TeacherError, match="no conversation to train on") as caught:
+    with pytest.raises(
+        TeacherError, match="dropped every conversation of the training split"
+    ) as caught:
         made(curation={"min_answer_tokens": 1000})
     assert caught.value.found == "30 length, 0 failed"
     assert "generate.curation" in caught.value.hint

@@ -50,7 +50,7 @@ def test_a_local_path_is_a_url_too(finished, tmp_path):
 
 
 def test_an_unknown_file_system_is_refused(finished):
-    with pytest.raises(ConfigError, match="file system is not known") as caught:
+    with pytest.raises(ConfigError, match="unknown file system") as caught:
         upload_stage(finished, "nowhere://bucket")
     assert "nowhere" in str(caught.value.found)
 

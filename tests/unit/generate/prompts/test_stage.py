@@ -158,9 +158,9 @@ def test_sources_are_mixed_by_weight_and_keep_their_names(
 @pytest.mark.parametrize(
     ("questions", "found"),
     [
-        (OTHERS[:2], "2 prompts, 2 after the filters, 2 not alike"),
-        ([*OTHERS[:2], "no"], "3 prompts, 2 after the filters, 2 not alike"),
-        (RIVERS, "8 prompts, 8 after the filters, 1 not alike"),
+        (OTHERS[:2], "2 prompts, 2 after the filters, 2 dissimilar"),
+        ([*OTHERS[:2], "no"], "3 prompts, 2 after the filters, 2 dissimilar"),
+        (RIVERS, "8 prompts, 8 after the filters, 1 dissimilar"),
     ],
 )
 def test_too_few_for_three_splits_are_refused_before_anything_is_sampled(
