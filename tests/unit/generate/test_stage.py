@@ -248,7 +248,7 @@ def test_finished_stages_need_neither_file_nor_teacher(
     monkeypatch.setattr("generate.lazy_teacher.find_teacher", lambda _: pytest.fail("looked for"))
     with caplog.at_level("WARNING"):
         assert run(configured(), run_directory) == manifest
-    assert "the prompts that were read before are kept" in caplog.text
+    assert "keeping the prompts that were read before" in caplog.text
     assert len(toys.loaded) == 1
 
 

@@ -86,13 +86,13 @@ def test_the_license_is_one_if_all_prompts_have_the_same(facts, summary, license
 def test_without_a_language_none_is_named(facts, summary):
     card = render_card(facts.model_copy(update={"languages": {}}), summary)
     assert "language" not in front(card)
-    assert "as a detector sees the prompts:\nunknown." in card
+    assert "Detected languages of the prompts:\nunknown." in card
 
 
 def test_counts_stand_in_tables(facts, summary):
     card = render_card(facts, summary)
     assert "1,234 conversations, 1,000 tokens" in card
-    assert "45.0 bytes each" in card
+    assert "45.0 bytes per token" in card
     assert table(card, "Origin") == [
         ["magpie", "unknown", "234"],
         ["mine.jsonl", "CC-BY-4.0", "1,000"],
@@ -122,9 +122,9 @@ def test_a_source_cannot_break_a_table(facts, summary):
 def test_the_signal_is_described(facts, summary):
     card = render_card(facts, summary)
     text = " ".join(card.partition("## The signal")[2].split())
-    assert "the 128 most probable tokens at most" in text
-    assert "a probability of 0.001 or more (20.0 on average)" in text
-    assert "leave out 25.0% of the probability; entropy is 2.0 bits or more" in text
+    assert "at most the 128 most probable tokens" in text
+    assert "a probability of at least 0.001 (20.0 on average)" in text
+    assert "leave out 25.0% of the probability; the entropy is at least 2.0 bits" in text
     assert "1/255" in text
 
 

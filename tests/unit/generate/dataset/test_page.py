@@ -82,7 +82,7 @@ def test_entropy_is_in_bits(summary):
 
 def test_the_mass_outside_the_most_probable_is_a_mean_over_tokens(summary):
     assert summary.completion_tokens == 126
-    found = bars(summary, "Mass outside the most probable")
+    found = bars(summary, "Tail mass")
     assert [label for label, _, _ in found] == ["1", "2", "5", "10", "20", "50", "100"]
     assert found[0][1:] == ("50.0%", 100.0)
     assert found[3][1:] == ("9.1%", pytest.approx(200 / 11))
