@@ -1,8 +1,4 @@
-"""The teacher before it runs: where its checkpoint lies, and what is true of it.
-
-In: the teacher's configuration. Out: its directory, tokenizer and the facts later stages rely on.
-Knows nothing of vLLM or of prompts.
-"""
+"""The teacher's checkpoint on disk, and the facts that later stages rely on."""
 
 from __future__ import annotations
 
@@ -22,18 +18,18 @@ class TeacherCheckpoint:
     """A teacher's checkpoint on this machine."""
 
     name: str
-    """As the configuration names it."""
+    """Its name in the configuration."""
     dir: Path
     dtype: str
-    """Precision of sampling, in vLLM's words."""
+    """Precision of sampling, as vLLM names it."""
     tokenizer: Any
     context_tokens: int
-    """Longest prompt plus completion it was trained for."""
+    """Longest prompt plus completion of the model, in tokens."""
     vocab_size: int
     num_parameters: int
-    """0 of a served teacher whose weights are not here."""
+    """0 for a served teacher without weights on this machine."""
     fingerprint: str
-    """Hash that tells its checkpoint from another one."""
+    """Hash that identifies the checkpoint."""
 
     @property
     def identity(self) -> TeacherIdentity:
@@ -48,11 +44,11 @@ class TeacherCheckpoint:
 
 
 def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:
-    """Find the teacher's checkpoint; make or download it when it is not there.
+    """Find the teacher's checkpoint; create or download it if it is missing.
 
     Raises:
-        ArtifactError: There is none of that name, or a file of it is damaged.
-        TeacherError: It is no chat model.
+        ArtifactError: There is no checkpoint of that name, or one of its files is damaged.
+        TeacherError: It is not a chat model.
     """
     embedded = config.model == EMBEDDED_TEACHER
     if embedded:
@@ -72,7 +68,7 @@ def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:
     context_tokens = getattr(model_config, "max_position_embeddings", None)
     if context_tokens is None:
         raise TeacherError(
-            "the teacher's config does not say how long its context is",
+            "the teacher's config has no context length",
             where=directory / "config.json",
             expected="max_position_embeddings",
             hint="choose a transformer, or add the key",

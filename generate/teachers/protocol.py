@@ -1,7 +1,6 @@
-"""What every teacher can do, wherever it runs: take requests, give samples as they finish.
+"""The protocol of teachers: requests in, samples out as they finish.
 
 In: token ids and sampling parameters. Out: token ids with the teacher's distributions.
-Knows nothing of prompts, files or runs.
 """
 
 from __future__ import annotations
@@ -17,63 +16,63 @@ from potstill.schema import FinishReason, Message, SamplingParams
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One completion to draw."""
+    """A request for one completion."""
 
     request_id: str
     prompt_token_ids: Sequence[int]
     sampling: SamplingParams
     messages: tuple[Message, ...] | None = None
-    """The same prompt as messages, for servers that take no token ids; None where it is not made of
-    whole messages."""
+    """The same prompt as messages, for servers that do not accept token ids; None where it does not
+    consist of complete messages."""
     tools: str | None = None
     """JSON list of the tools that go with the messages."""
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """Text of somebody else's to be predicted token by token."""
+    """A stored text to be scored token by token."""
 
     request_id: str
     token_ids: Sequence[int]
     start: int
-    """First position whose distribution is wanted, at least 1: nothing predicts the first token."""
+    """First position with a distribution, at least 1: nothing predicts the first token."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion drawn, or one text scored."""
+    """One sampled completion, or one scored text."""
 
     request_id: str
     token_ids: tuple[int, ...]
-    """T tokens, the end-of-turn token included where it was reached."""
+    """T tokens, including the end-of-turn token if it was reached."""
     signal: TokenDistributions | None
-    """The distributions that predicted the T tokens; None when none were asked for."""
+    """The distributions that predicted the T tokens; None if none were requested."""
     finish_reason: FinishReason
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that was given up."""
+    """A request that failed."""
 
     request_id: str
     reason: str
-    """One line, without text of the prompt."""
+    """One line, without any text of the prompt."""
 
 
 Requests = Callable[[int], Sequence[SampleRequest]]
-"""Asked for up to so many further requests whenever there is room. It may return none now and some
-later, after a result was taken; where nothing is in flight and it returns none, all is done."""
+"""Returns up to the given number of further requests. It may return none now and some later, after
+a result was taken; if it returns none while nothing is in flight, the work is done."""
 
 ScoreRequests = Callable[[int], Sequence[ScoreRequest]]
 
 
 class SamplingTeacher(Protocol):
-    """A teacher at work."""
+    """A loaded teacher."""
 
     tokenizer: Any
     """A transformers tokenizer with a chat template."""
     max_num_seqs: int
-    """How many requests it works on at once."""
+    """Number of requests it processes at once."""
 
     @property
     def end_token_ids(self) -> frozenset[int]:
@@ -85,8 +84,8 @@ class SamplingTeacher(Protocol):
         """Draw completions; yield each as soon as it is finished.
 
         Args:
-            next_requests: Where requests come from.
-            top_logprobs: Raw log-probabilities wanted at each position; None wants none.
+            next_requests: The source of requests.
+            top_logprobs: Number of raw log-probabilities per position; None for none.
 
         Raises:
             TeacherError: The teacher fails as a whole.
@@ -104,7 +103,7 @@ class SamplingTeacher(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest says of it, the same however and wherever it runs.
+        """Return the facts for the manifest, which do not depend on where the teacher runs.
 
         `logprobs_mode` is `raw_logprobs` where the log-probabilities are the model's own, before
         temperature and top-p.
@@ -112,7 +111,7 @@ class SamplingTeacher(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free the teacher's memory and connections."""
         ...
 
 

@@ -1,16 +1,13 @@
-"""The teacher on a Ray cluster: copies of it in Ray actors, one front end in this process.
+"""The teacher on a Ray cluster: replicas in Ray actors, and one front end in this process.
 
-Requests go to the copy that holds the fewest, results come back as they finish. What a lost copy
-held is given to another, and a new copy takes its place.
+A request goes to the replica with the fewest, and results return as they finish. Requests of a lost
+replica go to another one, and a new replica takes its place.
 
-The copies are `VllmTeacher`, as on one machine, and not Ray Data's own vLLM processor. That one
-(`ray.data.llm` of Ray 2.60, in `ray.llm._internal.batch`) turns each log-probability into a
-dictionary and has no field for why a completion ended (`stages.vllm_engine_stage.vLLMOutputData`),
-holds a batch back until its slowest is done (`stages.base.StatefulStageUDF.__call__`), and maps a
-data set to a data set (`processor.base.Processor.__call__`), so nobody can ask for a follow-up
-turn.
-
-In: requests. Out: samples. Knows nothing of prompts, files or runs.
+The replicas are `VllmTeacher`, as on one machine, and not Ray Data's vLLM processor
+(`ray.data.llm` of Ray 2.60, in `ray.llm._internal.batch`): that one turns each log-probability into
+a dictionary and drops the finish reason (`stages.vllm_engine_stage.vLLMOutputData`), waits for the
+slowest request of a batch (`stages.base.StatefulStageUDF.__call__`), and maps a data set to a data
+set (`processor.base.Processor.__call__`), which rules out follow-up turns.
 """
 
 from __future__ import annotations
@@ -34,36 +31,36 @@ from potstill.progress import announced
 logger = logging.getLogger(__name__)
 
 MAX_LOSSES = 3
-"""Copies lost in one place without a result between, after which the place is given up; and copies
-lost with one request, after which the request is."""
+"""Number of successive losses of a replica after which it is not replaced, and of losses with the
+same request after which the request fails."""
 CLOSE_SECONDS = 10
 
 
 @dataclass(eq=False)
 class _Place:
-    """Where one copy of the teacher runs."""
+    """One replica and its requests."""
 
     actor: Any = None
     ready: bool = False
     held: dict[str, Request] = field(default_factory=dict)
-    """Requests given to the copy whose results have not arrived."""
+    """Requests without a result so far."""
     active: set[str] = field(default_factory=set)
-    """Names of the calls that have not returned."""
+    """Names of calls that have not returned."""
     num_losses: int = 0
-    """Copies lost here in a row."""
+    """Successive losses without a result between them."""
 
 
 class RayTeacher:
-    """Copies of one teacher on a cluster; a `SamplingTeacher`.
+    """Replicas of one teacher on a cluster; a `SamplingTeacher`.
 
-    The cluster's machines need this package with all it needs, and the checkpoint under the same
-    path.
+    All machines of the cluster need this package with its dependencies, and the checkpoint under
+    the same path.
 
     Args:
-        load_teacher: Makes one copy, in a Ray worker.
+        load_teacher: Loads one replica, in a Ray worker.
 
     Raises:
-        TeacherError: Ray or the cluster is not there, or no copy can be loaded.
+        TeacherError: Ray or the cluster is missing, or no replica can be loaded.
     """
 
     def __init__(
@@ -100,17 +97,17 @@ class RayTeacher:
 
     @property
     def end_token_ids(self) -> frozenset[int]:
-        """Token ids that end a completion, as every copy has them."""
+        """Token ids that end a completion, the same for all replicas."""
         return self._any_loaded().end_token_ids
 
     def facts(self) -> dict[str, Any]:
-        """Return what every copy says of itself: the same as without Ray."""
+        """Return the facts of the replicas, which are the same as without Ray."""
         return self._any_loaded().facts
 
     def sample(
         self, next_requests: Requests, *, top_logprobs: int | None
     ) -> Iterator[Sample | Failure]:
-        """Draw completions on all copies. See `SamplingTeacher.sample`.
+        """Draw completions on all replicas. See `SamplingTeacher.sample`.
 
         Raises:
             TeacherError: The last copy is lost.
@@ -120,7 +117,7 @@ class RayTeacher:
     def score(
         self, next_requests: ScoreRequests, *, top_logprobs: int
     ) -> Iterator[Sample | Failure]:
-        """Predict the tokens of given texts on all copies. See `SamplingTeacher.score`.
+        """Score given texts on all replicas. See `SamplingTeacher.score`.
 
         Raises:
             TeacherError: The last copy is lost.
@@ -128,7 +125,7 @@ class RayTeacher:
         yield from self._work("score", next_requests, top_logprobs)
 
     def close(self) -> None:
-        """End the copies, and the cluster where it was started here."""
+        """End the replicas, and the cluster if it was started here."""
         self._end_run()
         ending = [place.actor.close.remote() for place in self._places if place.ready]
         if ending:
@@ -157,7 +154,7 @@ class RayTeacher:
             self._end_run()
 
     def _end_run(self) -> None:
-        """Drop what is not finished, here and in the copies."""
+        """Drop unfinished requests, here and in the replicas."""
         self._run += 1
         self._lost.clear()
         self._times_lost.clear()
@@ -169,7 +166,7 @@ class RayTeacher:
         self._calls = {call: at for call, at in self._calls.items() if not at[0].ready}
 
     def _deal(self, next_requests: Callable[[int], Sequence[Request]]) -> bool:
-        """Give requests to the copies that hold the fewest; return whether there is work left."""
+        """Give requests to the replicas with the fewest; return whether there is work left."""
         ready = [place for place in self._places if place.ready]
         room = sum(self._depth - len(place.held) for place in ready)
         requests = [self._lost.popleft() for _ in range(min(room, len(self._lost)))]
@@ -182,7 +179,7 @@ class RayTeacher:
             batches.setdefault(place, []).append(request)
         for place, batch in batches.items():
             self._feed(place, batch)
-        # While no copy is ready nothing was asked for, so there may be work.
+        # While no replica is ready no request was taken, so there may be work.
         return not ready or any(place.held for place in ready)
 
     def _feed(self, place: _Place, requests: list[Request]) -> None:
@@ -199,12 +196,12 @@ class RayTeacher:
         """Wait for a call to return; yield the results it brings.
 
         Raises:
-            TeacherError: No call returned in time, the last copy is lost, or copies differ.
+            TeacherError: No call returned in time, the last replica is lost, or replicas differ.
         """
         calls, _ = self._ray.wait(list(self._calls), timeout=seconds)
         if not calls:
             raise TeacherError(
-                "no copy of the teacher was ready in time",
+                "no replica of the teacher was ready in time",
                 expected=f"room on the Ray cluster, and a loaded checkpoint after {seconds} s",
                 found=f"free on the cluster: {self._ray.available_resources()}",
                 hint="add machines, or change [generate.ray]",
@@ -237,7 +234,7 @@ class RayTeacher:
         self._loaded = self._loaded or loaded
         if loaded != self._loaded:
             raise TeacherError(
-                "a machine of the Ray cluster has another teacher than the first one",
+                "two machines of the Ray cluster have different teachers",
                 expected=self._loaded,
                 found=loaded,
                 hint="install the same packages and copy the same checkpoint on all machines",
@@ -245,17 +242,17 @@ class RayTeacher:
         place.ready = True
 
     def _any_loaded(self) -> Loaded:
-        # `__init__` returns when the first copy has said what it is.
+        # `__init__` returns once the first replica is loaded.
         assert self._loaded is not None
         return self._loaded
 
     def _lose(self, place: _Place, error: Exception) -> Iterator[Failure]:
-        """Replace a copy that failed; what it held is given again.
+        """Replace a failed replica; queue its requests again.
 
         Raises:
             TeacherError: It was the last one.
         """
-        logger.warning("a copy of the teacher was lost: %s", type(error).__name__)
+        logger.warning("a replica of the teacher was lost: %s", type(error).__name__)
         self._calls = {call: at for call, at in self._calls.items() if at[0] is not place}
         self._ray.kill(place.actor)
         self._replace(place, error)
@@ -266,11 +263,11 @@ class RayTeacher:
             if self._times_lost[request.request_id] < MAX_LOSSES:
                 self._lost.append(request)
             else:
-                reason = f"{MAX_LOSSES} copies of the teacher were lost with it"
+                reason = f"{MAX_LOSSES} replicas of the teacher were lost with it"
                 yield Failure(request.request_id, reason)
 
     def _replace(self, place: _Place, error: Exception) -> None:
-        # A checkpoint that cannot be loaded now will not load the next time either.
+        # A checkpoint that cannot be loaded will not load at the next attempt either.
         hopeless = not place.ready and isinstance(error, PotstillError)
         place.num_losses += 1
         if not hopeless and place.num_losses < MAX_LOSSES:
@@ -281,7 +278,7 @@ class RayTeacher:
             return
         if isinstance(error, PotstillError):
             raise error
-        raise TeacherError("the last copy of the teacher was lost", found=error) from error
+        raise TeacherError("the last replica of the teacher was lost", found=error) from error
 
     def _fill(self, place: _Place) -> None:
         replica = self._ray.remote(**self._connection.actor_options)(Replica)
@@ -291,7 +288,7 @@ class RayTeacher:
 
     def _await_first(self, seconds: float) -> None:
         while not any(place.ready for place in self._places):
-            # Nothing was asked for, so there are no results.
+            # No request was taken, so there are no results.
             deque(self._next_results(seconds), maxlen=0)
 
 

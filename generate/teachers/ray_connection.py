@@ -1,7 +1,6 @@
-"""The connection to a Ray cluster, and what it has room for.
+"""The connection to a Ray cluster, and the number of replicas that fit on it.
 
-In: the cluster's configuration. Out: Ray's module, connected, and the terms a copy of the teacher
-is started on. Knows nothing of requests.
+In: the cluster's configuration. Out: Ray's module, connected, and the options of an actor.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from potstill.errors import TeacherError
 
 
 class RayConnection:
-    """A connection to a cluster; ends with `close` where it was begun here.
+    """A connection to a cluster; `close` ends it if it was made here.
 
     Raises:
         TeacherError: Ray is not installed, or the cluster does not answer.
@@ -30,7 +29,7 @@ class RayConnection:
         self._machines = [
             machine["Resources"]
             for machine in self.ray.nodes()
-            # The head of a large cluster offers no cores: it only keeps the books.
+            # The head node of a large cluster offers no cores.
             if machine["Alive"] and machine["Resources"].get("CPU", 0) >= 1
         ]
         has_gpu = any(machine.get("GPU") for machine in self._machines)
@@ -41,9 +40,9 @@ class RayConnection:
             1 if num_gpus else self._share(config.num_replicas or len(self._machines))
         )
         self.actor_options = _actor_options(num_cpus, num_gpus)
-        """What Ray takes to place one copy."""
+        """Ray's options for one replica."""
         self.num_replicas: int = config.num_replicas or self._room(num_cpus, num_gpus)
-        """Copies to start."""
+        """Number of replicas to start."""
 
     def close(self) -> None:
         """Leave the cluster; end it if it was started here."""
@@ -51,28 +50,28 @@ class RayConnection:
             self.ray.shutdown()
 
     def _share(self, num_replicas: int) -> int:
-        """Return the cores of one of so many copies, so that they fit on the smallest machine."""
+        """Return the cores per replica with which all replicas fit on the smallest machine."""
         if not self._machines:
             return 1
         num_cpus = min(int(machine["CPU"]) for machine in self._machines)
         return max(1, num_cpus // math.ceil(num_replicas / len(self._machines)))
 
     def _room(self, num_cpus: int, num_gpus: int) -> int:
-        """Return how many copies the machines hold, each copy on one machine."""
+        """Return how many replicas fit on the machines, each on a single machine."""
         room = 0
         for machine in self._machines:
             copies = int(machine["CPU"]) // num_cpus
             if num_gpus:
                 copies = min(copies, int(machine.get("GPU", 0)) // num_gpus)
             room += copies
-        # At least one, for clusters that grow when something waits.
+        # At least one, for clusters that scale up on demand.
         return max(1, room)
 
 
 def _actor_options(num_cpus: int, num_gpus: int) -> dict[str, Any]:
-    """Return the terms of one copy: Ray hides all other GPUs from it.
+    """Return Ray's options for one replica, which sees only its own GPUs.
 
-    Without a placement group around it vLLM spreads over the GPUs it sees by processes of its own
+    Without a placement group vLLM starts its own processes on the GPUs that it sees
     (`vllm.config.parallel` 0.32), so one actor takes them all. Not run on more than one GPU.
     """
     return {
@@ -80,7 +79,7 @@ def _actor_options(num_cpus: int, num_gpus: int) -> dict[str, Any]:
         "num_gpus": num_gpus,
         "scheduling_strategy": "SPREAD",
         "concurrency_groups": {"feed": 1, "collect": 1},
-        # The front end starts lost copies again, since it knows what they held.
+        # The front end restarts lost replicas, because it has their requests.
         "max_restarts": 0,
     }
 
@@ -103,7 +102,7 @@ def _connect(ray: Any, address: str | None) -> None:  # noqa: ANN401
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         raise TeacherError(
-            "the Ray cluster does not answer",
+            "the Ray cluster does not respond",
             where=address or os.environ.get("RAY_ADDRESS") or "this machine",
             found=(str(error) or type(error).__name__).splitlines()[0],
             hint="check `ray status` there, and generate.ray.address",

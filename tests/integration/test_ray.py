@@ -76,7 +76,7 @@ def await_both_copies(teacher: RayTeacher) -> None:
 
 
 def workers() -> list[psutil.Process]:
-    """Return the processes in which Ray runs copies of the teacher."""
+    """Return the processes with a replica of the teacher."""
     children = psutil.Process().children(recursive=True)
     return [child for child in children if child.cmdline()[:1] and "Replica" in child.cmdline()[0]]
 
@@ -156,7 +156,7 @@ def test_what_a_killed_copy_held_is_answered_by_the_other(teacher, caplog):
             victim.kill()
     assert sorted(result.request_id for result in results) == expected
     assert all(isinstance(result, Sample) for result in results)
-    assert "a copy of the teacher was lost" in caplog.text
+    assert "a replica of the teacher was lost" in caplog.text
 
 
 def test_closing_ends_ray_and_all_its_processes(teacher):

@@ -1,8 +1,4 @@
-"""One OpenAI-compatible server: JSON in, JSON out, paid for and retried by the `openai` client.
-
-In: paths and bodies. Out: answers, or errors that say whether anything else can be hoped for.
-Knows nothing of tokens or samples.
-"""
+"""Requests to one OpenAI-compatible server, with retries by the `openai` client and a budget."""
 
 from __future__ import annotations
 
@@ -19,18 +15,18 @@ from potstill.api_keys import read_api_key
 from potstill.errors import PotstillError, TeacherError
 
 CONNECT_SECONDS = 15.0
-"""Longest wait for a connection, in seconds: no server takes as long as for an answer."""
+"""Longest wait for a connection, in seconds, much shorter than for an answer."""
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 OVERLOADED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
-"""Errors that say nothing about the request: the client has repeated it in vain."""
+"""Errors that do not depend on the request, after the client's retries."""
 HOPELESS = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
-"""Errors that every further request would meet."""
+"""Errors that every further request would raise too."""
 
 _worst_cost: ContextVar[float] = ContextVar("worst_cost", default=0.0)
 
 
 class _Client(openai.DefaultAsyncHttpxClient):
-    """Counts attempts whose answer was lost as paid: the server may have made it."""
+    """Counts attempts whose answer was lost as paid: the server may have produced it."""
 
     def __init__(self, budget: Budget) -> None:
         super().__init__()
@@ -49,10 +45,10 @@ class _Client(openai.DefaultAsyncHttpxClient):
 
 
 class EndpointApi:
-    """A server, asked from within one event loop.
+    """A server, used from within one event loop.
 
     Raises:
-        ConfigError: The variable that should hold the key is not set.
+        ConfigError: The environment variable of the key is not set.
     """
 
     def __init__(self, config: EndpointConfig, budget: Budget) -> None:
@@ -69,12 +65,12 @@ class EndpointApi:
     async def post(
         self, path: str, make_body: Callable[[], dict[str, Any]], *, worst: float
     ) -> Any:  # noqa: ANN401  (JSON of somebody else's)
-        """Send a request and return its answer's JSON; None where the answer is none.
+        """Send a request and return its answer's JSON; None if the answer is not JSON.
 
         Args:
             path: Below the base URL.
             make_body: Returns the request's JSON.
-            worst: The most it can cost; held back in the budget by the caller, released here.
+            worst: Highest cost; reserved in the budget by the caller, released here.
 
         Raises:
             OpenAIError: There is no answer, or it is an error.
@@ -83,21 +79,21 @@ class EndpointApi:
         cost = 0.0
         try:
             body = make_body()
-            cost = worst  # until it is known better
+            cost = worst  # until the usage is known
             try:
                 answer = await self._client.post(path, cast_to=object, body=body)
             except ValueError:  # The body of an answer that calls itself JSON.
                 answer = None
             cost = self._cost(answer, worst)
         except openai.OpenAIError:
-            cost = 0.0  # a lost attempt is counted where it is lost
+            cost = 0.0  # `_Client` counts lost attempts
             raise
         finally:
             self.budget.settle(worst, cost)
         return answer
 
     async def model_names(self) -> list[str] | None:
-        """Return the names of the models served; None when the server does not list them."""
+        """Return the names of the served models; None if the server does not list them."""
         try:
             return [model.id async for model in self._client.models.list()]
         except (openai.OpenAIError, ValueError, TypeError, AttributeError):
@@ -108,7 +104,7 @@ class EndpointApi:
         await self._client.close()
 
     def why(self, error: openai.OpenAIError) -> str:
-        """Say in a line why there is no answer; the server's own words may quote the prompt."""
+        """Return the reason for a missing answer, without text that may quote the prompt."""
         if isinstance(error, openai.APITimeoutError):
             return f"no answer within {self.config.timeout_seconds:g} s"
         if isinstance(error, openai.APIConnectionError):
@@ -120,7 +116,7 @@ class EndpointApi:
         return str(error)
 
     async def explain(self, error: openai.OpenAIError) -> PotstillError:
-        """Return what to tell the user about an error that ends the work."""
+        """Return the error to raise for one that ends the work."""
         where = self.config.base_url
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return TeacherError(

@@ -1,8 +1,4 @@
-"""What requests cost, and the cap that they cannot break.
-
-In: prices, a cap, token counts. Out: whether one more request may be sent. Safe between threads.
-Knows nothing of HTTP.
-"""
+"""The cost of requests and its cap. Thread-safe."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ TOKENS_PER_PRICE = 1_000_000
 
 
 class Budget:
-    """Money spent and money held back for requests in flight, in the configuration's currency."""
+    """Amounts spent and reserved for requests in flight, in the configuration's currency."""
 
     def __init__(self, config: EndpointConfig) -> None:
         self.cap = config.max_cost
@@ -25,12 +21,12 @@ class Budget:
         self._lock = threading.Lock()
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return the price of a request of so many tokens."""
+        """Return the price of a request."""
         prompt = prompt_tokens * self._prompt_price
         return (prompt + completion_tokens * self._completion_price) / TOKENS_PER_PRICE
 
     def hold(self, worst: float) -> bool:
-        """Hold back the most that a request can cost; say whether the cap allows it."""
+        """Reserve the highest cost of a request; return False if the cap does not allow it."""
         with self._lock:
             if not self._fits(worst):
                 return False
@@ -38,13 +34,13 @@ class Budget:
             return True
 
     def lose(self, worst: float) -> bool:
-        """Count an attempt whose answer was lost as paid; say whether the cap allows another."""
+        """Count an attempt whose answer was lost as paid; return whether another fits the cap."""
         with self._lock:
             self.spent += worst
             return self._fits(0.0)
 
     def settle(self, worst: float, cost: float) -> None:
-        """Release what was held back for a request that has ended, and count what it cost."""
+        """Replace the reserved cost of a finished request by its actual cost."""
         with self._lock:
             self._held -= worst
             self.spent += cost

@@ -10,34 +10,34 @@ from potstill.config import Table
 
 
 class EndpointConfig(Table):
-    """Where the teacher is served, and how much may be asked of it."""
+    """The server of a teacher, and the limits of its use."""
 
     base_url: str = Field(pattern=r"^https?://[^@/\s]+(/\S*)?$")
-    """Address up to and with the version, such as http://127.0.0.1:8000/v1."""
+    """Address including the version, such as http://127.0.0.1:8000/v1."""
     model: str = Field(min_length=1)
-    """The model's name at the server, as its /models lists it."""
+    """The model's name on the server, as /models lists it."""
     tokenizer: str | None = Field(default=None, min_length=1)
     """Checkpoint directory or hub name of the tokenizer of another model than the teacher, such as
     one that plays the user. None: the teacher's, `generate.teacher.model`."""
     api_key_variable: str | None = None
-    """Environment variable that holds the server's key; None sends none, right for most servers of
-    one's own. The key itself never stands in a configuration."""
+    """Environment variable with the server's API key. None sends none, as most local servers
+    expect. The key itself is never part of a configuration."""
     max_concurrency: int = Field(default=64, ge=1)
-    """Requests in flight at once. 64 fills a vLLM server of one GPU for small models; a paid API's
-    rate limit or a CPU wants fewer."""
+    """Largest number of requests in flight. 64 saturates a vLLM server with one GPU and a small
+    model; use fewer for a paid API's rate limit or a CPU."""
     timeout_seconds: float = Field(default=600.0, gt=0.0)
-    """Longest wait for one whole answer, in seconds: answers are not streamed, and a busy server
-    lets them queue."""
+    """Longest wait for a complete answer, in seconds: answers are not streamed, and may queue on a
+    busy server."""
     max_retries: int = Field(default=5, ge=0)
-    """Further attempts after a timeout, a lost connection or status 408, 409, 429 and 5xx; five
-    wait about 15 seconds in all, or as long as the server asks for."""
+    """Number of retries after a timeout, a lost connection or status 408, 409, 429 and 5xx; five
+    wait about 15 seconds in total, or as long as the server requests."""
     prompt_price: float = Field(default=0.0, ge=0.0)
-    """Price of a million prompt tokens, in any currency; 0 for a server of one's own."""
+    """Price of a million prompt tokens, in any currency; 0 for your own server."""
     completion_price: float = Field(default=0.0, ge=0.0)
     """Price of a million completion tokens, in the same currency."""
     max_cost: float | None = Field(default=None, gt=0.0)
-    """Most that one start of the stage may spend, in that currency; it is never exceeded, since
-    what is in flight counts as if it took all its tokens. None sets no cap."""
+    """Most that one run of the stage may spend, in that currency; never exceeded, because requests
+    in flight count with all their tokens. None: no cap."""
 
     @model_validator(mode="after")
     def _cap_has_prices(self) -> Self:

@@ -1,4 +1,4 @@
-"""The two ways a server is asked: token ids in and out, or messages in and tokens' text out.
+"""The two kinds of requests: token ids in and out, or messages in and tokens' text out.
 
 In: requests. Out: JSON bodies of OpenAI's API; from JSON answers, samples with exact token ids.
 Knows nothing of sockets, retries or money. Shape legend: T token, K top-k.
@@ -24,20 +24,20 @@ from potstill.schema import FinishReason, SamplingParams
 TOKEN_ID_PREFIX = "token_id:"
 FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 NEUTRAL = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
-"""Servers take what is left out from the model's generation_config.json or from defaults of their
-own: these values, of vLLM and llama.cpp, say that nothing but temperature and top_p counts."""
+"""Servers take missing parameters from the model's generation_config.json or from their own
+defaults: these values, of vLLM and llama.cpp, disable everything but temperature and top_p."""
 
 
 class UnusableAnswerError(Exception):
-    """An answer that cannot become a sample; the text says why and holds nothing of the answer."""
+    """An answer that cannot become a sample; the message has no text of the answer."""
 
 
 class PromptMismatchError(UnusableAnswerError):
-    """The server does not read the prompt as our tokenizer does."""
+    """The server tokenizes the prompt differently."""
 
 
 class Dialect(Protocol):
-    """How one kind of server is asked."""
+    """The requests of one kind of server."""
 
     @property
     def path(self) -> str:
@@ -54,7 +54,7 @@ class Dialect(Protocol):
     def read(
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
     ) -> Sample:
-        """Return the sample that an answer holds.
+        """Return the sample in an answer.
 
         Raises:
             UnusableAnswerError: It holds none.
@@ -78,7 +78,7 @@ class TokenIdDialect:
     path: str = "/completions"
 
     def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
-        """Return the JSON of a completion to draw."""
+        """Return the JSON of a request for a completion."""
         return (
             self._ids_body(request.prompt_token_ids)
             | sampling_body(request.sampling)
@@ -90,7 +90,7 @@ class TokenIdDialect:
     def read(
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
     ) -> Sample:
-        """Return the sample that a completion holds."""
+        """Return the sample in a completion."""
         choice = _only_choice(answer)
         if choice.get("token_ids") is None or choice.get("prompt_token_ids") is None:
             raise UnusableAnswerError("the server returns no token ids")
@@ -103,7 +103,7 @@ class TokenIdDialect:
         return Sample(request.request_id, token_ids, signal, _finish_reason(choice))
 
     def score_body(self, request: ScoreRequest, top_logprobs: int) -> dict[str, Any]:
-        """Return the JSON that asks for the log-probabilities of the prompt itself."""
+        """Return the JSON of a request for the log-probabilities of the prompt itself."""
         settings = {"echo": True, "max_tokens": 0, "temperature": 1.0, "logprobs": top_logprobs}
         return self._ids_body(request.token_ids) | settings
 
@@ -134,7 +134,7 @@ class TokenIdDialect:
         if logprobs is None:
             raise UnusableAnswerError("the server returns no log-probabilities")
         if tuple(map(_token_id, logprobs["tokens"])) != token_ids:
-            raise UnusableAnswerError("log-probabilities and token ids do not belong together")
+            raise UnusableAnswerError("log-probabilities and token ids do not match")
         rows = [
             {_token_id(token): float(logprob) for token, logprob in row.items()}
             for row in logprobs["top_logprobs"][start:]
@@ -153,15 +153,17 @@ class ChatDialect:
     end_token_ids: frozenset[int]
     tokenizer: Any
     neutral: Mapping[str, Any]
-    """Parameters beyond OpenAI's to send along."""
+    """Parameters in addition to OpenAI's."""
     path: str = "/chat/completions"
 
     def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
-        """Return the JSON of an answer to draw."""
+        """Return the JSON of a request for an answer."""
         if request.messages is None:
-            raise UnusableAnswerError("the server takes no token ids, and there are no messages")
+            raise UnusableAnswerError(
+                "the server does not accept token ids, and there are no messages"
+            )
         if request.tools is not None:
-            raise UnusableAnswerError("a prompt with tools needs a server that takes token ids")
+            raise UnusableAnswerError("a prompt with tools needs a server that accepts token ids")
         if render_prompt(self.tokenizer, request.messages) != list(request.prompt_token_ids):
             raise UnusableAnswerError("the messages do not give the prompt's token ids")
         return {
@@ -176,7 +178,7 @@ class ChatDialect:
     def read(
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
     ) -> Sample:
-        """Return the sample that an answer holds."""
+        """Return the sample in an answer."""
         choice = _only_choice(answer)
         self._check_prompt(answer["usage"]["prompt_tokens"], len(request.prompt_token_ids))
         finish_reason = _finish_reason(choice)
@@ -201,7 +203,7 @@ class ChatDialect:
         return TokenIds(self.tokenizer.backend_tokenizer)
 
     def _token_id(self, entry: Mapping[str, Any]) -> int:
-        """Return an entry's id: as the server says (llama.cpp's servers do), or by its bytes."""
+        """Return an entry's id: the server's (llama.cpp returns it), or the one of its bytes."""
         if entry.get("id") is not None:
             return int(entry["id"])
         piece = entry.get("bytes")
@@ -221,7 +223,7 @@ class ChatDialect:
     def _check_text(
         self, text: str | None, token_ids: Sequence[int], entries: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Check ids that were found by bytes: together they must give the answer's text."""
+        """Check that ids that were found by bytes decode to the answer's text."""
         if all(entry.get("id") is not None for entry in entries):
             return
         if self.tokenizer.decode(token_ids, skip_special_tokens=True) != (text or ""):
@@ -240,7 +242,7 @@ class ChatDialect:
 
 
 def sampling_body(sampling: SamplingParams) -> dict[str, Any]:
-    """Return sampling parameters as OpenAI spells them."""
+    """Return sampling parameters under OpenAI's names."""
     return {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -264,7 +266,7 @@ def _finish_reason(choice: Mapping[str, Any]) -> FinishReason:
 
 
 def _token_id(token: str) -> int:
-    """Read vLLM's `token_id:17`."""
+    """Parse vLLM's `token_id:17`."""
     if not token.startswith(TOKEN_ID_PREFIX):
         raise UnusableAnswerError("the server writes tokens as text, not as ids")
     return int(token.removeprefix(TOKEN_ID_PREFIX))

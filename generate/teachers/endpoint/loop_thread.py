@@ -1,7 +1,7 @@
-"""Coroutines at work behind a plain iterator: bounded in number, cancelled when it is closed.
+"""Coroutines behind a plain iterator: bounded in number, and cancelled when it is closed.
 
-In: a source of requests and a coroutine for each. Out: results as they finish, in the caller's
-thread. Knows nothing of HTTP.
+In: a source of requests, and a coroutine function for them. Out: results as they finish, in the
+caller's thread.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ResultT = TypeVar("ResultT")
 
 
 class LoopThread:
-    """An event loop in a thread of its own."""
+    """An event loop in its own thread."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        # A daemon: an interpreter that is interrupted does not wait for a server.
+        # A daemon, so that an interrupted interpreter does not wait for a server.
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
@@ -37,7 +37,7 @@ class LoopThread:
         return self._loop.is_closed()
 
     def close(self) -> None:
-        """Cancel what still runs, and end the thread."""
+        """Cancel running coroutines and end the thread."""
         self.run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -52,18 +52,20 @@ class LoopThread:
         admit: Callable[[RequestT], bool],
         refused: Callable[[], Exception],
     ) -> Iterator[ResultT]:
-        """Work on requests as `next_requests` gives them; yield each result as it is there.
+        """Run `work` on requests; yield results as they finish.
 
-        Closing the iterator cancels all that is in flight: one iterator at a time.
+        Closing the iterator cancels everything in flight, so use one iterator at a time.
 
         Args:
-            next_requests: Called in the caller's thread, for up to so many requests, whenever there
-                is room. All is done when it returns none and nothing is in flight.
-            work: What to do for a request.
-            max_in_flight: How many requests are worked on at once.
-            admit: Asked before a request is begun; after a no it is asked again when another one
-                has finished.
-            refused: What to raise when nothing is in flight and a request is still not admitted.
+            next_requests: Called in the caller's thread, for up to the given number of requests,
+                whenever there is room. The work is done when it returns none while nothing is in
+                flight.
+            work: The coroutine function for a request.
+            max_in_flight: Largest number of requests in flight.
+            admit: Called before a request begins; if it returns False, called again after another
+                request has finished.
+            refused: Returns the exception to raise when a request is not admitted although nothing
+                is in flight.
         """
         waiting: deque[RequestT] = deque()
         in_flight: set[Future[ResultT]] = set()

@@ -32,7 +32,7 @@ LogprobsMode = Literal["raw_logprobs", "processed_logprobs", "unknown"]
 
 GREETING = (Message(role="user", content="Hi"),)
 FEW_LOGPROBS = 2
-"""As many as any server gives that gives some, and enough to tell their kind."""
+"""As many as every server with log-probabilities returns, and enough to detect their kind."""
 REFUSALS = (
     openai.BadRequestError,
     openai.NotFoundError,
@@ -41,20 +41,20 @@ REFUSALS = (
 )
 SHARP = {"temperature": 0.5, "top_p": 0.5}
 SAME_NATS = 0.2
-"""Raw log-probabilities asked for twice differ by rounding, in nats; after SHARP, whole tokens are
-missing and the others have moved by the logarithm of 2 and more."""
+"""Raw log-probabilities of two requests differ by rounding, in nats; with SHARP sampling, processed
+ones lack whole tokens and differ by at least log 2 elsewhere."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """What was found out."""
+    """What the probe detected."""
 
     dialect: Dialect
     logprobs_mode: LogprobsMode
     """`raw_logprobs`: before temperature and top-p; `processed_logprobs`: after. The names are
     vLLM's."""
     greeting: SampleRequest
-    """A request of one token that it answers."""
+    """A request for one token that the server answers."""
 
 
 async def probe(
@@ -62,7 +62,7 @@ async def probe(
     tokenizer: Any,  # noqa: ANN401
     end_token_ids: frozenset[int],
 ) -> Server:
-    """Find out how the server is to be asked.
+    """Detect which requests the server accepts, and what it returns.
 
     Raises:
         TeacherError: It cannot be reached, or gives no log-probabilities with exact tokens.
@@ -96,7 +96,7 @@ async def probe(
     if all(reason.startswith("HTTP") for reason in reasons.values()):
         raise await api.explain(refusal) from refusal
     raise TeacherError(
-        "the teacher's server does not tell which tokens it sampled, and how probable they were",
+        "the teacher's server does not return sampled token ids with log-probabilities",
         where=api.config.base_url,
         expected="token ids from /completions, or logprobs from /chat/completions",
         found="; ".join(f"{path}: {reason}" for path, reason in reasons.items()),
@@ -105,7 +105,7 @@ async def probe(
 
 
 async def check_top_logprobs(api: EndpointApi, server: Server, top_logprobs: int) -> None:
-    """Check that the server gives so many log-probabilities a position.
+    """Check that the server returns `top_logprobs` log-probabilities per position.
 
     Raises:
         TeacherError: It refuses, gives fewer, or does not answer.

@@ -1,8 +1,7 @@
 """The teacher behind an API: any OpenAI-compatible server that returns log-probabilities.
 
-In: token ids and sampling parameters, and the messages they come from where the server takes no
-ids. Out: exact token ids with log-probabilities, as answers arrive.
-Knows nothing of prompts, files or runs.
+In: token ids and sampling parameters, with the messages they come from for servers that do not
+accept ids. Out: exact token ids with log-probabilities, as answers arrive.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from generate.teachers.protocol import (
 from potstill.errors import PotstillError, TeacherError
 
 UNANSWERED_ROUNDS = 2
-"""Requests given up one after the other, as multiples of `max_concurrency`, after which the server
-counts as down: else an outage would give up every request there is."""
+"""Number of successive failures, as a multiple of `max_concurrency`, after which the server counts
+as down: otherwise an outage would fail every request."""
 
 
 class EndpointTeacher:
-    """A teacher at a server, ready to sample. One iterator at a time.
+    """A teacher on a server. One iterator at a time.
 
     Args:
         tokenizer: The teacher's, with a chat template.
@@ -43,7 +42,7 @@ class EndpointTeacher:
 
     Raises:
         ConfigError: The variable that should hold the key is not set.
-        TeacherError: The server cannot be reached, or cannot teach.
+        TeacherError: The server cannot be reached, or does not return what a teacher needs.
     """
 
     def __init__(
@@ -69,16 +68,16 @@ class EndpointTeacher:
 
     @property
     def logprobs_mode(self) -> LogprobsMode:
-        """Whether log-probabilities are those before temperature and top-p, as measured."""
+        """Whether log-probabilities are those before temperature and top-p, by measurement."""
         return self._server.logprobs_mode
 
     @property
     def spent(self) -> float:
-        """What this teacher's requests have cost so far, in the configuration's currency."""
+        """Cost of this teacher's requests so far, in the configuration's currency."""
         return self._budget.spent
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest says of it.
+        """Return the facts for the manifest.
 
         Neither the address nor the way of asking is part of it: the same model may be served
         elsewhere when the work goes on.
@@ -211,7 +210,7 @@ class EndpointTeacher:
             self._checked_top_logprobs.add(top_logprobs)
 
     def _check_mode(self, request: SampleRequest, top_logprobs: int | None) -> None:
-        """Refuse to take log-probabilities after temperature or top-p for the teacher's own."""
+        """Raise if processed log-probabilities would pass for the teacher's own."""
         plain = request.sampling.temperature == 1.0 and request.sampling.top_p == 1.0
         if top_logprobs is not None and not plain and self.logprobs_mode != "raw_logprobs":
             raise TeacherError(
@@ -234,7 +233,7 @@ class EndpointTeacher:
 
 
 def connect(config: EndpointConfig, teacher_dir: Path) -> EndpointTeacher:
-    """Load a served model's tokenizer and find out how its server is to be asked.
+    """Load a served model's tokenizer and probe its server.
 
     Args:
         teacher_dir: The teacher's checkpoint; weights are not needed. Token ids are stored, and

@@ -1,7 +1,6 @@
-"""From the bytes of a token back to its id, where a server tells only the bytes.
+"""Token ids by the bytes of tokens, for servers that return only bytes.
 
-In: a tokenizer of the `tokenizers` library. Out: the id of the one token that writes given bytes.
-Knows nothing of servers.
+In: a tokenizer of the `tokenizers` library. Out: the id of the only token with the given bytes.
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ from typing import Any
 from potstill.errors import TeacherError
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-"""How vocabularies of SentencePiece write a single byte."""
+"""A single byte in a SentencePiece vocabulary."""
 AMBIGUOUS = -1
 
 
 class TokenIds:
-    """Ids by the bytes that a token writes; control tokens by the bytes of their text.
+    """Token ids by the bytes of tokens, and of control tokens by the bytes of their text.
 
     Args:
         backend: A `tokenizers.Tokenizer`.
 
     Raises:
-        TeacherError: The tokenizer is of a kind whose tokens' bytes are not known here.
+        TeacherError: The kind of tokenizer is not supported.
     """
 
     def __init__(self, backend: Any) -> None:  # noqa: ANN401  (compiled library)
@@ -37,13 +36,13 @@ class TokenIds:
             self._ids[piece] = AMBIGUOUS if piece in self._ids else token_id
 
     def find(self, piece: bytes) -> int | None:
-        """Return the id of the token that writes these bytes; None for none or several."""
+        """Return the id of the token with these bytes; None for none or several."""
         token_id = self._ids.get(piece, AMBIGUOUS)
         return None if token_id == AMBIGUOUS else token_id
 
 
 def _is_byte_level(decoder: Any) -> bool:  # noqa: ANN401  (JSON)
-    """Tell byte-level BPE from SentencePiece's spelling by the tokenizer's decoder."""
+    """Return whether the vocabulary is byte-level BPE's, else SentencePiece's, by the decoder."""
     decoder = decoder or {}
     steps = decoder.get("decoders", [decoder])
     kinds = {step.get("type") for step in steps}
@@ -52,7 +51,7 @@ def _is_byte_level(decoder: Any) -> bool:  # noqa: ANN401  (JSON)
     if kinds & {"Metaspace", "ByteFallback", "Replace"}:
         return False
     raise TeacherError(
-        "this tokenizer's token ids cannot be told from the text of single tokens",
+        "this tokenizer's token ids cannot be derived from the text of tokens",
         expected="byte-level BPE or SentencePiece",
         found=f"decoder {', '.join(map(str, kinds))}",
         hint="use a server that returns token ids, such as vLLM",

@@ -275,7 +275,7 @@ def test_a_checkpoint_that_does_not_load_is_tried_once_and_ends_ray(ray):
 
 def test_no_room_on_the_cluster_is_an_error_that_says_what_is_free(ray, monkeypatch):
     monkeypatch.setattr(ray, "wait", lambda calls, **_: ([], calls))
-    with pytest.raises(TeacherError, match=r"no copy.*\n.*\n.*'CPU': 8.0"):
+    with pytest.raises(TeacherError, match=r"no replica.*\n.*\n.*'CPU': 8.0"):
         cluster_of()
 
 
@@ -284,7 +284,7 @@ def test_another_vllm_on_a_machine_is_refused(monkeypatch):
     versions = iter(["vllm 0.32.0", "vllm 9.9"])
     monkeypatch.setattr(ray_replica, "engine_version", lambda: next(versions))
     teacher = cluster_of()
-    with pytest.raises(TeacherError, match="another teacher") as caught:
+    with pytest.raises(TeacherError, match="different teachers") as caught:
         list(teacher.sample(source(20), top_logprobs=20))
     # Copies load side by side: either may be the first.
     differ = {caught.value.expected.engine, caught.value.found.engine}
@@ -304,7 +304,7 @@ def test_another_checkpoint_on_a_machine_is_refused(monkeypatch):
     fingerprints = iter(["aaaa", "bbbb"])
     monkeypatch.setattr(ray_replica, "checkpoint_fingerprint", lambda _: next(fingerprints))
     teacher = cluster_of()
-    with pytest.raises(TeacherError, match="another teacher") as caught:
+    with pytest.raises(TeacherError, match="different teachers") as caught:
         list(teacher.sample(source(20), top_logprobs=20))
     differ = {caught.value.expected.fingerprints, caught.value.found.fingerprints}
     assert differ == {("aaaa",), ("bbbb",)}

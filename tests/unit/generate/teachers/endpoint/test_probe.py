@@ -87,7 +87,7 @@ def without_tokens(answer: dict) -> None:
 def test_a_server_that_names_no_tokens_is_refused(serving, teaching, kind, faults):
     server = serving(kind)
     server.faults += faults
-    with pytest.raises(TeacherError, match="does not tell which tokens it sampled") as caught:
+    with pytest.raises(TeacherError, match="does not return sampled token ids") as caught:
         teaching(server)
     assert "/chat/completions: the server returns no log-probabilities" in str(caught.value)
     assert server.num_asked() == 3

@@ -93,8 +93,8 @@ def test_messages_that_do_not_give_the_tokens_are_not_asked(serving, teaching, r
     results = teacher.sample(taking([drifted, bare, tools]), top_logprobs=None)
     assert {one.request_id: one.reason for one in results} == {
         "drifted": "the messages do not give the prompt's token ids",
-        "bare": "the server takes no token ids, and there are no messages",
-        "tools": "a prompt with tools needs a server that takes token ids",
+        "bare": "the server does not accept token ids, and there are no messages",
+        "tools": "a prompt with tools needs a server that accepts token ids",
     }
     assert server.num_asked() == 0
 
@@ -233,7 +233,7 @@ def _set(key, value):
         (lambda answer: answer.update(choices=[]), "not an answer in OpenAI's format"),
         (_set("finish_reason", "content_filter"), "finish reason 'content_filter'"),
         (_set("token_ids", None), "the server returns no token ids"),
-        (_set("token_ids", [5, 6]), "log-probabilities and token ids do not belong together"),
+        (_set("token_ids", [5, 6]), "log-probabilities and token ids do not match"),
         (_set("prompt_token_ids", [1]), "the server has changed the prompt's token ids"),
         (_set("logprobs", None), "the server returns no log-probabilities"),
         (
