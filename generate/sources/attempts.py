@@ -1,7 +1,7 @@
 """The teacher writes prompts until there are enough, in rounds of attempts.
 
-In: a teacher, and what an attempt asks for. Out: distinct `RawPrompt`s. Every attempt is written
-down as it ends, so that an interrupted run goes on. Knows nothing of what is asked for.
+In: a teacher, and a description of the attempts. Out: distinct `RawPrompt`s. Each attempt is logged
+when it ends, so that an interrupted run can resume.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from potstill.schema import SamplingParams
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_PER_PROMPT = 1.3
-"""Attempts in a round per prompt still missing: about a quarter are unfinished or no question."""
+"""Attempts of a round per missing prompt: about a quarter end unfinished or without a question."""
 MAX_ATTEMPTS_PER_PROMPT = 20
-"""A teacher that writes a new prompt less often than this writes no useful ones."""
+"""Most attempts per prompt; a teacher that needs more writes no useful prompts."""
 
 Texts = dict[int, str | None]
-"""What was written, by number of the attempt; None where it did not end or failed."""
+"""The written texts by number of the attempt; None for unfinished or failed ones."""
 
 
 @dataclass(frozen=True)
 class Writing:
-    """What the attempts have in common."""
+    """What all attempts share."""
 
     label: str
-    """What the teacher does, for the progress bar."""
+    """Label of the progress bar."""
     prompt_token_ids: Callable[[int], list[int]]
-    """What the teacher goes on from, by number of the attempt."""
+    """The prompt's token ids, by number of the attempt."""
     to_prompt: Callable[[int, str], RawPrompt | None]
-    """Makes the prompt out of an attempt's number and text; None when it is of no use."""
+    """Returns the prompt for an attempt's number and text; None for a useless text."""
     sampling: SamplingParams
-    """How an attempt is sampled; its own seed is derived from this one."""
+    """Sampling parameters, from whose seed each attempt's is derived."""
     known: Container[RawPrompt] = frozenset()
-    """Prompts that are there already, and not wanted again."""
+    """Keys of prompts of other sources, which are not written again."""
 
 
 def write_until_enough(
@@ -55,11 +55,11 @@ def write_until_enough(
 ) -> list[RawPrompt]:
     """Let the teacher write `count` distinct prompts.
 
-    Attempts are made in rounds that are always finished: taking the first that end would prefer
-    short prompts.
+    Rounds of attempts always run to their end: taking the first to finish would favor short
+    prompts.
 
     Args:
-        log_path: JSONL file of all attempts, those of an earlier process included.
+        log_path: JSONL file of all attempts, including those of an earlier process.
 
     Raises:
         TeacherError: Too few attempts end in a usable prompt, or all of a round fail.
@@ -93,7 +93,7 @@ def _usable(writing: Writing, texts: Texts, num_attempts: int) -> list[RawPrompt
 def _make_attempts(
     teacher: SamplingTeacher, writing: Writing, texts: Texts, num_attempts: int, log_path: Path
 ) -> list[int]:
-    """Make the attempts below `num_attempts` that were not made before; return which failed."""
+    """Make the missing attempts below `num_attempts`; return which failed."""
     todo = [number for number in range(num_attempts) if number not in texts]
     requests = _requests(writing, todo)
     controls = control_texts(teacher.tokenizer)
@@ -106,7 +106,7 @@ def _make_attempts(
         for result in teacher.sample(lambda n: list(islice(requests, n)), top_logprobs=None):
             number = int(result.request_id)
             if isinstance(result, Failure):
-                # Not written down yet: whoever goes on with this wants it tried again.
+                # Not logged yet, so that a resumed run tries it again.
                 texts[number] = None
                 failures.append(result)
             else:
@@ -119,7 +119,7 @@ def _make_attempts(
 
 
 def _give_up(failed: list[int], log_path: Path) -> None:
-    """Write failures down once they were replaced, so that the same prompts are found again."""
+    """Log failures once they are replaced, so that a resumed run finds the same prompts."""
     if failed:
         with log_path.open("a", encoding="utf-8") as log:
             log.writelines(json.dumps([number, None]) + "\n" for number in failed)
@@ -133,7 +133,7 @@ def _requests(writing: Writing, numbers: list[int]) -> Iterator[SampleRequest]:
 
 
 def _text(teacher: SamplingTeacher, sample: Sample, controls: list[str]) -> str | None:
-    """Return what was written; None when it did not end, or holds a control token's text."""
+    """Return the written text; None if it did not end, or contains a control token."""
     if sample.finish_reason != "stop":
         return None
     kept = sample.token_ids
@@ -147,7 +147,7 @@ def _report(failures: list[Failure], num_attempts: int) -> None:
     if not failures:
         return
     if len(failures) == num_attempts:
-        raise TeacherError("the teacher fails at every attempt", found=failures[0].reason)
+        raise TeacherError("every attempt of the teacher failed", found=failures[0].reason)
     logger.warning(
         "%d of %d attempts failed, the first one: %s",
         len(failures),
@@ -157,7 +157,7 @@ def _report(failures: list[Failure], num_attempts: int) -> None:
 
 
 def _read_log(path: Path) -> Texts:
-    """Read the attempts; a last line that a kill cut off is taken out of the file as well."""
+    """Read the attempts; remove an incomplete last line from the file."""
     if not path.is_file():
         return {}
     text = path.read_text(encoding="utf-8")
@@ -169,10 +169,10 @@ def _read_log(path: Path) -> Texts:
 
 def _refusal(wanted: int, found: int) -> TeacherError:
     return TeacherError(
-        "the teacher does not write enough prompts of its own",
+        "the teacher does not write enough prompts",
         where="generate.prompts",
         expected=f"{wanted} distinct prompts in {MAX_ATTEMPTS_PER_PROMPT * wanted} attempts",
         found=found,
-        hint="raise generate.prompts.max_prompt_tokens, ask for fewer prompts, or name a file "
+        hint="raise generate.prompts.max_prompt_tokens, lower num_prompts, or name a file "
         "with --set generate.prompts.path=FILE",
     )

@@ -1,7 +1,7 @@
-"""The prompts of a run out of all its sources: read, written by the teacher, mixed by weight.
+"""Collect the prompts of a run from all sources: read, written by the teacher, mixed by weight.
 
-In: the tables of the sources. Out: distinct `RawPrompt`s. The teacher is loaded only where a source
-is written by it. Knows nothing of run directories, splits or filters.
+In: the tables of the sources. Out: distinct `RawPrompt`s. The teacher is loaded only for sources
+that it writes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 WHERE = "generate.prompts.sources"
 LOCATION = {"path", "dataset", "subset", "split", "revision"}
-"""Where a source's content was found, which its hash stands for."""
+"""Keys with the location of a source, which is identified by its hash instead."""
 
 
 def collect_prompts(
@@ -40,21 +40,20 @@ def collect_prompts(
 ) -> list[RawPrompt]:
     """Take distinct prompts from each source in proportion to its weight.
 
-    Their order has no meaning and is the same on every machine. A source that runs short leaves the
-    rest of its share to the others; a prompt that several have belongs to the first of them. Of a
-    file's prompts `num_prompts` are in memory at most, whatever its size. What the teacher has
-    written is not asked for again by a process that goes on.
+    Their order is arbitrary but the same on every machine. If a source runs short, the others fill
+    its share; a prompt of several sources counts for the first. At most `num_prompts` prompts of a
+    file are in memory. A resumed run keeps the prompts that the teacher has written.
 
     Args:
-        num_prompts: How many to take; fewer when there are fewer.
-        last_role: Whose message ends a conversation, see `read_source`.
+        num_prompts: How many to take, if there are as many.
+        last_role: Role of a conversation's last message, see `read_source`.
         load_teacher: Called once, and only if a source is written.
-        sampling: How prompts are written; `max_tokens` also bounds the seeds that are rewritten.
-        scratch_dir: Where the attempts are written down: a directory of this run's own.
+        sampling: Parameters of written prompts; `max_tokens` also limits seeds to be rewritten.
+        scratch_dir: A directory of this run for the logs of attempts.
 
     Raises:
         ConfigError: A source cannot be read, or there is nothing to rewrite.
-        ArtifactError: A row is no prompt, a source is empty, or the disk is full.
+        ArtifactError: A row is not a prompt, a source is empty, or the disk is full.
         TeacherError: The teacher cannot be loaded, or writes too few prompts.
     """
     _refuse_unanswered(sources, last_role)
@@ -80,7 +79,7 @@ def collect_prompts(
             seeds += found.prompts
     asked = list(zip(sources, counts, strict=True))
     written = _Writer(load_teacher, sampling, scratch_dir, known)
-    for kind in ("magpie", "evolve"):  # What the teacher wrote out of nothing can be rewritten.
+    for kind in ("magpie", "evolve"):  # Prompts of Magpie can be rewritten.
         for number, (source, count) in enumerate(one for one in asked if one[0].kind == kind):
             prompts = written.write(source, count, seeds, f"{kind}-{number}")
             taken += prompts
@@ -89,10 +88,10 @@ def collect_prompts(
 
 
 def sources_digest(sources: Sequence[SourceConfig]) -> list[dict[str, Any]]:
-    """Return what decides the prompts of sources, as JSON values.
+    """Return what determines the prompts of sources, as JSON values.
 
-    What is read counts by its content, not by where it lies. Where `is_written` is true of a
-    source, the teacher and `sampling` decide as well.
+    Files count by content, not by location. Sources with `is_written` also depend on the teacher
+    and on `sampling`.
 
     Raises:
         ConfigError: A source cannot be read.
@@ -101,7 +100,7 @@ def sources_digest(sources: Sequence[SourceConfig]) -> list[dict[str, Any]]:
 
 
 class _Writer:
-    """Has the teacher write the prompts of one source after another."""
+    """Writes the prompts of one source after another with the teacher."""
 
     def __init__(
         self,
@@ -122,7 +121,7 @@ class _Writer:
         """Return `count` prompts that no other source has.
 
         Args:
-            name: Tells the source from others of its kind: each has its own log and seeds.
+            name: Identifies the source among those of its kind, with its own log and seeds.
         """
         if not count:
             return []
@@ -142,7 +141,7 @@ class _Writer:
 def _refuse_unanswered(sources: Sequence[SourceConfig], last_role: LastRole) -> None:
     if last_role == "assistant" and any(source.is_written for source in sources):
         raise ConfigError(
-            "prompts that the teacher writes have no answers to be scored",
+            "prompts that the teacher writes have no answers to score",
             where=WHERE,
             expected="sources with path or dataset only",
             hint="name a file of conversations, or let the teacher answer",

@@ -1,7 +1,4 @@
-"""One `[[generate.prompts.sources]]` table: where some of the prompts come from.
-
-In: TOML. Out: a frozen, validated `SourceConfig`. Knows nothing of how a source is read.
-"""
+"""One `[[generate.prompts.sources]]` table: a source of prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from pydantic import Field, model_validator
 from potstill.config import Table
 
 Operation = Literal["constraints", "deepen", "concretize", "reasoning", "breadth"]
-"""How a seed is rewritten: in depth, in four ways, or in breadth."""
+"""The rewriting of a seed: in depth, in four ways, or in breadth."""
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 ONLY_FOR = {
@@ -24,16 +21,16 @@ ONLY_FOR = {
     "keep_system_prompt": "magpie",
     "operations": "evolve",
 }
-"""Keys that mean nothing for other kinds of source."""
+"""Keys that apply to one kind of source only."""
 
 
 class SystemPrompt(Table):
-    """A system prompt that steers what the teacher writes."""
+    """A system prompt that steers the written prompts."""
 
     text: str = Field(min_length=1)
-    """What it says."""
+    """The system prompt."""
     weight: float = Field(default=1.0, gt=0.0)
-    """How often it is drawn, beside the other system prompts and topics."""
+    """Relative frequency among the system prompts and topics."""
 
     @model_validator(mode="before")
     @classmethod
@@ -42,37 +39,37 @@ class SystemPrompt(Table):
 
 
 class SourceConfig(Table):
-    """One source of prompts: exactly one of `path`, `dataset` and `kind` says which."""
+    """One source of prompts, with exactly one of `path`, `dataset` and `kind`."""
 
     path: str | None = None
     """JSONL or Parquet: a file, a directory, a pattern such as `logs/*.jsonl`, or a URL that fsspec
-    knows (s3://, gs://, with the file system's package installed)."""
+    supports (s3://, gs://, with the file system's package installed)."""
     dataset: str | None = None
     """A Hugging Face data set: its name on the hub, or a directory."""
     kind: Literal["magpie", "evolve"] | None = None
-    """Prompts that the teacher writes: `magpie` out of nothing, `evolve` by rewriting the prompts
-    of the other sources, those of `evolve` tables before it included: two tables are two rounds."""
+    """Prompts that the teacher writes: `magpie` from its empty user turn, `evolve` by rewriting the
+    prompts of the other sources, including earlier `evolve` tables: two tables are two rounds."""
     name: str | None = Field(default=None, min_length=1)
-    """Source of prompts that do not name one; None takes the file's, data set's or kind's name."""
+    """Source name of prompts without one. None: the name of the file, data set or kind."""
     weight: float = Field(default=1.0, gt=0.0)
-    """Share of the prompts, in proportion to the other sources' weights."""
+    """Relative share of the prompts."""
     license: str | None = Field(default=None, min_length=1)
-    """SPDX identifier of the license of prompts that do not name one."""
+    """SPDX identifier of the license of prompts without one."""
     split: str | None = Field(default=None, min_length=1)
-    """Split of the data set; None takes "train"."""
+    """Split of the data set. None: "train"."""
     subset: str | None = Field(default=None, min_length=1)
-    """Configuration of a data set that has several."""
+    """Configuration of a data set with several."""
     revision: str | None = Field(default=None, min_length=1)
-    """Branch, tag or commit of a data set on the hub; None takes the newest."""
+    """Branch, tag or commit of a data set on the hub. None: the newest."""
     system_prompts: tuple[SystemPrompt, ...] = ()
-    """System prompts before the empty user slot, one drawn for each attempt, so that the teacher
-    writes what a user of such an assistant asks; plain texts, or tables with a weight."""
+    """System prompts before the empty user turn, one drawn per attempt, so that the teacher writes
+    what users of such an assistant ask; plain texts, or tables with a weight."""
     topics: tuple[str, ...] = ()
-    """Fields to ask about, drawn as often as a system prompt of weight 1."""
+    """Topics of questions, each with the frequency of a system prompt of weight 1."""
     keep_system_prompt: bool = False
-    """Keep the steering system prompt in the written prompt; it was a means to an end, so not."""
+    """Keep the steering system prompt in the written prompt."""
     operations: tuple[Operation, ...] = Field(default=OPERATIONS, min_length=1)
-    """How seeds are rewritten, drawn evenly; all, so that prompts get both harder and wider."""
+    """Kinds of rewriting, drawn uniformly; all by default, for harder and more varied prompts."""
 
     @property
     def is_written(self) -> bool:
@@ -81,7 +78,7 @@ class SourceConfig(Table):
 
     @property
     def label(self) -> str:
-        """What to call it in messages."""
+        """Name of the source in messages."""
         return str(self.name or self.path or self.dataset or self.kind)
 
     @model_validator(mode="after")

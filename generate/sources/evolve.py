@@ -1,4 +1,4 @@
-"""Prompts that the teacher makes of others by rewriting them.
+"""Prompts that the teacher writes by rewriting others.
 
 In: a teacher and seeds. Out: distinct `RawPrompt`s that keep their seeds' source and license.
 """
@@ -30,17 +30,17 @@ def write_evolved(
     log_path: Path,
     known: Container[RawPrompt] = frozenset(),
 ) -> list[RawPrompt]:
-    """Let the teacher write `count` distinct variants of seeds, none of them a seed.
+    """Let the teacher write `count` distinct variants of seeds, none equal to a seed.
 
     A conversation's first question is its seed; its system message stays before the variant.
 
     Args:
         config: A source of kind "evolve".
-        seeds: Prompts in any order. Left out are those with tools, for a variant may need others,
-            and those longer than `sampling.max_tokens`: their variants would not end.
-        sampling: How an attempt is sampled; `seed` decides the attempts' seeds, and which prompt
-            is rewritten how.
-        log_path: JSONL file of all attempts, those of an earlier process included.
+        seeds: Prompts in any order. Those with tools are skipped, because a variant may need other
+            tools, and those longer than `sampling.max_tokens`, whose variants would not end.
+        sampling: Sampling parameters; `seed` determines the attempts' seeds, and the rewriting of
+            each prompt.
+        log_path: JSONL file of all attempts, including those of an earlier process.
         known: Prompts of other sources, which are not written again.
 
     Raises:
@@ -53,8 +53,8 @@ def write_evolved(
         raise ConfigError(
             "there are no prompts to rewrite",
             where="generate.prompts.sources, kind evolve",
-            expected=f"another source with prompts of at most {sampling.max_tokens} tokens that "
-            "have no tools",
+            expected=f"another source with prompts of at most {sampling.max_tokens} tokens "
+            "and without tools",
             hint="raise generate.prompts.max_prompt_tokens",
         )
     questions = {text_key(first_question(seed.messages)) for seed in usable}
@@ -84,7 +84,7 @@ def write_evolved(
 def usable_seeds(
     tokenizer: ChatTokenizer, prompts: Iterable[RawPrompt], max_tokens: int
 ) -> list[RawPrompt]:
-    """Return the prompts that can be rewritten, in an order that is the same on every machine."""
+    """Return the prompts that can be rewritten, in the same order on every machine."""
     controls = control_texts(tokenizer)
     seeds = {
         prompt.prompt_id: prompt

@@ -1,7 +1,7 @@
-"""Rows of JSONL and Parquet files, wherever they lie.
+"""Rows of JSONL and Parquet files, local or remote.
 
-In: a path, directory, pattern or URL of fsspec's. Out: rows one after another, and the hash of the
-content. Knows nothing of what a row means.
+In: a path, a directory, a pattern or an fsspec URL. Out: a stream of rows, and the hash of the
+content.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PARQUET_SUFFIXES = {".parquet", ".pq"}
 JSONL_SUFFIXES = {".jsonl", ".ndjson"}
 COMPRESSED_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
 READ_ERRORS = (OSError, ImportError, EOFError, ValueError, zlib.error, pa.ArrowException)
-"""What file systems, codecs and Arrow raise for what is missing, forbidden or damaged."""
+"""Exceptions of file systems, codecs and Arrow for missing, forbidden or damaged files."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SourceFile:
 
 
 def find_files(path: str) -> list[SourceFile]:
-    """Find a path's files in the order of their names; hidden ones in a directory are left alone.
+    """Find a path's files, ordered by name; hidden ones in a directory are skipped.
 
     Raises:
         ConfigError: There are none.
@@ -82,10 +82,10 @@ def digest_files(files: Sequence[SourceFile]) -> str:
 
 
 def read_file(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
-    """Yield a file's rows, holding a batch of them at most.
+    """Yield a file's rows, with at most one batch in memory.
 
     Args:
-        columns: Which columns of a table are read.
+        columns: The columns of a table that are read.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -118,7 +118,7 @@ def _parse(line: str) -> object:
     try:
         values = json.loads(line)
         if "\\u" in line:
-            # Half a character (a lone surrogate) is JSON, but can be neither tokenized nor stored.
+            # A lone surrogate is valid JSON, but can be neither tokenized nor stored.
             json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         return RowError(f"not JSON: {error}")

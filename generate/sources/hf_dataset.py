@@ -1,7 +1,7 @@
 """Rows of a Hugging Face data set, from the hub or a directory.
 
-In: a source that names one. Out: rows one after another, and a hash of the content. The
-rows stay in memory-mapped Arrow. Knows nothing of what a row means.
+In: a source with `dataset`. Out: a stream of rows from memory-mapped Arrow, and a hash of the
+content.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DEFAULT_SPLIT = "train"
 
 
 def read_dataset(config: SourceConfig, columns: frozenset[str]) -> Iterator[SourceRow]:
-    """Yield a data set's rows, holding a batch of them at most.
+    """Yield a data set's rows, with at most one batch in memory.
 
     Args:
-        columns: Which columns are read.
+        columns: The columns that are read.
 
     Raises:
         ConfigError: The data set or its split cannot be loaded.
@@ -39,10 +39,10 @@ def read_dataset(config: SourceConfig, columns: frozenset[str]) -> Iterator[Sour
 
 
 def digest_dataset(config: SourceConfig) -> str:
-    """Return a hash of the split and of a directory's files, wherever and whenever they were made.
+    """Return a hash of the split and of a directory's files, independent of location and time.
 
-    Of a data set on the hub it is the fingerprint that `datasets` 5.2 gives the split: of its
-    revision's files and its making.
+    For a data set on the hub it is the fingerprint that `datasets` 5.2 computes for the split from
+    the files of its revision and its processing.
 
     Raises:
         ConfigError: The data set cannot be loaded from the hub.

@@ -1,4 +1,4 @@
-"""Prompts written by the teacher itself, from its chat template's empty user slot.
+"""Prompts written by the teacher itself, from its chat template's empty user turn.
 
 In: a teacher, and system prompts and topics that steer it. Out: distinct `RawPrompt`s.
 
@@ -35,14 +35,14 @@ NUM_SEEDS = 1 << 31
 
 @dataclass(frozen=True)
 class _Steer:
-    """What stands before the empty user slot."""
+    """The text before the empty user turn."""
 
     system_prompt: str | None = None
     topic: str | None = None
 
 
 class _Steering:
-    """Draws an attempt's system prompt or topic by their weights, as seed and number decide."""
+    """Draws an attempt's system prompt or topic by weight, from the seed and its number."""
 
     def __init__(self, config: SourceConfig, seed: int) -> None:
         weights = [one.weight for one in config.system_prompts] + [1.0] * len(config.topics)
@@ -67,13 +67,13 @@ def write_prompts(
 
     Args:
         config: A source of kind "magpie".
-        sampling: How an attempt is sampled; `seed` decides the attempts' seeds and their steering.
-        log_path: JSONL file of all attempts, those of an earlier process included.
+        sampling: Sampling parameters; `seed` determines the attempts' seeds and their steering.
+        log_path: JSONL file of all attempts, including those of an earlier process.
         known: Prompts of other sources, which are not written again.
 
     Raises:
-        TeacherError: Too few attempts end in a usable prompt, or the chat template leaves out a
-            system prompt.
+        TeacherError: Too few attempts end in a usable prompt, or the chat template ignores
+            system prompts.
         ArtifactError: The log cannot be written.
     """
     steering = _Steering(config, sampling.seed)
@@ -94,7 +94,7 @@ def write_prompts(
 
 
 def _steers(config: SourceConfig) -> list[_Steer]:
-    """Return all that may stand before the slot; nothing does where nothing was asked for."""
+    """Return all texts that may precede the user turn; one empty text without steering."""
     steers = [_Steer(one.text) for one in config.system_prompts]
     steers += [_Steer(TOPIC_PROMPT.format(topic=topic), topic) for topic in config.topics]
     return steers or [_Steer()]
@@ -110,7 +110,7 @@ def _slot_token_ids(tokenizer: ChatTokenizer, system_prompt: str | None) -> list
         raise TeacherError(
             "the teacher cannot be steered by a system prompt",
             where="the tokenizer's chat template",
-            expected="a chat template that takes a system message",
+            expected="a chat template that accepts a system message",
             found=found,
             hint="leave out system_prompts and topics of the source of kind magpie",
         )

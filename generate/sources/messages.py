@@ -1,7 +1,4 @@
-"""Chat messages and tools as OpenAI spells them, to ours.
-
-In: parsed JSON. Out: `Message`s, and tools as JSON text. Knows nothing of rows or files.
-"""
+"""Convert messages and tools from OpenAI's format: parsed JSON to `Message`s and JSON text."""
 
 from __future__ import annotations
 
@@ -15,16 +12,16 @@ from generate.sources.rows import RowError
 from potstill.schema import Message
 
 ROLES = {"developer": "system"}
-"""Roles that OpenAI has renamed, by our name."""
+"""Our names of roles that OpenAI has renamed."""
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-"""Kinds of content parts that are text, with the key it stands under."""
+"""Kinds of content parts with text, and the key of the text."""
 
 
 def to_messages(given: object) -> tuple[Message, ...]:
     """Return a conversation's messages.
 
     Raises:
-        RowError: It is no list of messages, or one holds something that is no text.
+        RowError: It is not a list of messages, or one has content other than text.
     """
     if not isinstance(given, list):
         raise RowError("messages that are no list")
@@ -32,10 +29,10 @@ def to_messages(given: object) -> tuple[Message, ...]:
 
 
 def to_message(given: object) -> Message:
-    """Return one message; keys that do not change what is said are left alone.
+    """Return one message; keys that do not affect its content are ignored.
 
     Raises:
-        RowError: It is no message, or holds something that is no text.
+        RowError: It is not a message, or has content other than text.
     """
     if not isinstance(given, Mapping):
         raise RowError("message: Input should be a valid dictionary")
@@ -45,7 +42,7 @@ def to_message(given: object) -> Message:
     calls = tool_calls(given.get("tool_calls"))
     content = given.get("content")
     if content is None and given.get("role") == "assistant":
-        # OpenAI leaves out the content of an answer that calls tools or refuses.
+        # OpenAI omits the content of an answer that calls tools or refuses.
         content = given.get("refusal") or ("" if calls else None)
     role = given.get("role")
     fields = {
@@ -63,25 +60,25 @@ def to_message(given: object) -> Message:
 
 
 def tool_calls(given: object) -> str | None:
-    """Return an assistant's calls as JSON text; None when there are none.
+    """Return an assistant's tool calls as JSON text; None if there are none.
 
     Raises:
-        RowError: They are no list of calls of functions.
+        RowError: They are not a list of function calls.
     """
     return _functions(given, "tool_calls", _call)
 
 
 def tools_text(given: object) -> str | None:
-    """Return the definitions of tools as JSON text; None when there are none.
+    """Return the definitions of tools as JSON text; None if there are none.
 
     Raises:
-        RowError: They are no list of functions.
+        RowError: They are not a list of functions.
     """
     return _functions(given, "tools", _definition)
 
 
 def parsed(value: object) -> Any:  # noqa: ANN401  (JSON has any type)
-    """Return what JSON text holds: tables often store nested values so. Others are returned."""
+    """Parse JSON text, which tables often store for nested values; return other values as is."""
     if not isinstance(value, str):
         return value
     try:
@@ -127,7 +124,7 @@ def _named(function: object, what: str) -> Mapping[str, Any]:
 
 
 def _joined(parts: list[Any]) -> str:
-    """Join the text parts of a message by newlines, as our own server does."""
+    """Join the text parts of a message by newlines, as `serve` does."""
     return "\n".join(_part_text(part) for part in parts)
 
 

@@ -1,7 +1,6 @@
-"""Prompts of several sources, mixed by weight.
+"""Mix the prompts of several sources by weight.
 
-In: the prompts of each source, streamed. Out: so many distinct ones of each, the same on every
-machine. Knows nothing of where prompts come from.
+In: a stream of prompts per source. Out: distinct prompts of each, the same on every machine.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ DIGEST_BYTES = 16
 
 
 class KnownPrompts:
-    """Tells whether a prompt was met before, in other case, spacing or punctuation as well.
+    """A set of prompts; those that differ only in case, spacing or punctuation are equal.
 
-    Only hashes are kept: about 100 bytes a prompt, however long it is.
+    Only hashes are kept, about 100 bytes per prompt.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class KnownPrompts:
         return isinstance(prompt, RawPrompt) and _digest(prompt) in self._digests
 
     def add(self, prompt: RawPrompt) -> bool:
-        """Remember a prompt; return whether it is new."""
+        """Add a prompt; return whether it is new."""
         num_known = len(self._digests)
         self._digests.add(_digest(prompt))
         return len(self._digests) > num_known
@@ -37,20 +36,20 @@ class KnownPrompts:
 
 @dataclass(frozen=True)
 class Pool:
-    """What a source has to give."""
+    """The prompts of a source."""
 
     prompts: list[RawPrompt]
-    """Its own prompts in an order of no meaning, so many as may be wanted at most."""
+    """A random subset of its own prompts, as many as may be needed."""
     num_read: int
     num_distinct: int
-    """How many prompts of its own it has altogether."""
+    """Number of all its own prompts."""
 
 
 def pool(prompts: Iterable[RawPrompt], most: int, known: KnownPrompts) -> Pool:
-    """Read a source to its end, and keep `most` of its prompts at random, as `choose` would.
+    """Read a whole source, and keep a random `most` of its prompts, as `choose` does.
 
     Args:
-        known: Prompts of earlier sources, which belong to those; this one's are added.
+        known: Prompts of earlier sources, which are skipped; this one's are added.
     """
     num_read = num_distinct = 0
 
@@ -69,14 +68,14 @@ def pool(prompts: Iterable[RawPrompt], most: int, known: KnownPrompts) -> Pool:
 def shares(
     weights: Sequence[float], num_prompts: int, available: Sequence[int | None]
 ) -> list[int]:
-    """Divide a number of prompts between sources in proportion to their weights.
+    """Divide a number of prompts among sources in proportion to their weights.
 
-    A source that runs short leaves the rest of its share to the others.
+    If a source runs short, the others fill its share.
 
     Args:
-        available: Most prompts each source has; None for one that writes as many as it is asked.
+        available: Number of prompts of each source; None for one without limit.
 
-    Source: the Webster/Sainte-Laguë method of apportionment; of equal claims the first wins.
+    Source: the Webster/Sainte-Laguë method of apportionment; the first of equal claims wins.
     """
     counts = [0] * len(weights)
     limits = [num_prompts if limit is None else limit for limit in available]

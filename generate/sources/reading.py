@@ -1,7 +1,7 @@
-"""Prompts from one source, streamed.
+"""Stream the prompts of one source.
 
 In: the table of a source with `path` or `dataset`. Out: `RawPrompt`s in the order of its rows, and
-the hash that pins its content. Knows nothing of mixing or of prompts that the teacher writes.
+the hash of its content.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from potstill.errors import ArtifactError
 
 
 def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPrompt]:
-    """Yield the prompts of a file, several files or a data set; only a batch of rows is in memory.
+    """Yield the prompts of files or a data set, with at most one batch of rows in memory.
 
     Args:
-        last_role: Whose message ends a conversation. "user": the user's or a tool's; an answer
-            after it is left out. "assistant": an answer. "any": whoever's, nothing is left out.
+        last_role: Role of a conversation's last message. "user": the user or a tool; an answer
+            after it is removed. "assistant": an answer. "any": any role; nothing is removed.
 
     Raises:
         ConfigError: The source cannot be read.
-        ArtifactError: A row is no prompt, or there are no rows.
+        ArtifactError: A row is not a prompt, or there are no rows.
     """
     is_empty = True
     for row in _rows(config):
@@ -48,10 +48,10 @@ def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPro
 
 
 def source_digest(config: SourceConfig) -> str:
-    """Return what identifies the content of a source that is read.
+    """Return what identifies the content of a source with `path` or `dataset`.
 
-    It is made of the files' bytes, so equal files in two places are one source; of a data set on
-    the hub it is its fingerprint.
+    It depends on the files' bytes, not on their location; for a data set on the hub it is the
+    fingerprint.
 
     Raises:
         ConfigError: The source cannot be read.
@@ -77,5 +77,5 @@ def _refusal(row: SourceRow, error: RowError, last_role: LastRole) -> ArtifactEr
         where=row.where,
         expected=EXPECTED[last_role],
         found=str(error),
-        hint="mend or remove the row, then run the same command again",
+        hint="fix or remove the row, then run the same command again",
     )

@@ -1,7 +1,7 @@
-"""Variants of seed prompts: harder in one of four ways, or of the same field.
+"""Variants of seed prompts: harder in one of four ways, or another prompt in the same field.
 
-In: a seed and how to rewrite it. Out: the messages that ask the teacher for it, and the variant
-in its answer. Pure functions; the wording is potstill's own.
+In: a seed and an operation. Out: the messages that ask the teacher for a variant, and the variant
+in its answer. The wording is potstill's own.
 
 Source: Xu et al. 2023, "WizardLM: Empowering Large Language Models to Follow Complex Instructions"
 (arXiv:2304.12244), section 3: in-depth and in-breadth evolving, and the elimination of failures.
@@ -27,7 +27,7 @@ INSTRUCTIONS: dict[Operation, str] = {
     "breadth": "Write a different request that somebody in the same field might have: about as "
     "long and as difficult, on a less common matter, and no variation of this one.",
 }
-"""What the teacher is told to do with a seed."""
+"""The instruction of each operation."""
 OPEN, CLOSE = "<request>", "</request>"
 FRAME = (
     f"Between {OPEN} and {CLOSE} stands what a user asked an assistant.\n\n"
@@ -40,7 +40,7 @@ FRAME = (
 MIN_WORDS = 3
 """Shorter texts are fragments."""
 LONGEST_FACTOR, LONGEST_EXTRA_WORDS = 3, 60
-"""A variant longer than so many times its seed, and so many words, is an answer."""
+"""A text longer than this multiple of its seed, and than this number of words, is an answer."""
 
 THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 LABEL = re.compile(
@@ -52,19 +52,19 @@ LABEL = re.compile(
     r"[*_]*\s*",
     re.IGNORECASE,
 )
-"""What talkative teachers put before the variant."""
+"""What verbose teachers write before the variant."""
 LEFTOVER = re.compile(
     r"</?request>|(?:rewritten|evolved|given|original)[ -](?:prompt|request)|#\w+ prompt#",
     re.IGNORECASE,
 )
-"""Words about the rewriting, which no user would write."""
+"""Words about the rewriting, which a user would not write."""
 ANSWER = re.compile(
     r"(?:sure|certainly|of course|absolutely|great question|as an ai|i['\u2019]m sorry|i am sorry|"
     r"sorry|i apologi[sz]e|i can(?:not|['\u2019]t)|i['\u2019]m unable|i am unable|"
     r"here(?: is| are|['\u2019]s)|the answer is|answer:)(?!\w)",
     re.IGNORECASE,
 )
-"""How answers and refusals begin, and requests do not."""
+"""Beginnings of answers and refusals, which requests do not have."""
 QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "`": "`"}
 
 
@@ -77,8 +77,8 @@ def evolution_messages(seed: str, operation: Operation) -> tuple[Message, ...]:
 def parse_evolved(seed: str, text: str) -> str | None:
     """Return the variant in a teacher's answer.
 
-    None is returned for what is of no use: nothing, a copy of the seed, an answer to it or a
-    refusal, and what still speaks of the rewriting.
+    None for useless answers: empty ones, copies of the seed, answers to it, refusals, and texts
+    about the rewriting.
     """
     variant = _unwrapped(text)
     num_words = len(variant.split())
@@ -93,12 +93,12 @@ def parse_evolved(seed: str, text: str) -> str | None:
 
 
 def text_key(text: str) -> str:
-    """Return what texts share that differ in case, spacing or punctuation only."""
+    """Return a key that is equal for texts that differ only in case, spacing or punctuation."""
     return RawPrompt((Message(role="user", content=text),), "").key
 
 
 def _unwrapped(text: str) -> str:
-    """Take off a thought, the marks, labels, fences and quotes around a variant."""
+    """Remove thoughts, labels, fences and quotes around a variant."""
     text = THOUGHT.sub("", text)
     before, mark, inside = text.partition(OPEN)
     text = inside if mark else before

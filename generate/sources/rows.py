@@ -1,4 +1,4 @@
-"""Rows between the file they stood in and the prompt they become."""
+"""Rows of files and data sets, before they become prompts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ BATCH_ROWS = 1024
 
 
 class RowError(ValueError):
-    """A row that cannot be used; the text says what was found."""
+    """A row that cannot be used; the message is what was found."""
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A row as it was read."""
+    """A row of a source."""
 
     where: str
-    """File and line, to be named in errors."""
+    """File and line, for error messages."""
     source: str
     """Name of the file or data set."""
     values: object
@@ -30,10 +30,10 @@ class SourceRow:
 def table_rows(
     batches: Iterable[pa.RecordBatch | pa.Table], where: Callable[[int], str], source: str
 ) -> Iterator[SourceRow]:
-    """Yield the rows of Arrow batches as JSON would have them, without what is null.
+    """Yield the rows of Arrow batches as JSON values, without null values.
 
     Args:
-        where: Names a row by its number, from 1.
+        where: Returns a row's location by its number, from 1.
     """
     number = 0
     for batch in batches:
@@ -43,7 +43,7 @@ def table_rows(
 
 
 def _without_nulls(value: Any) -> Any:  # noqa: ANN401  (JSON has any type)
-    """Drop keys that are null: in a table each message has the keys of all messages."""
+    """Drop null values: in a table each message has the keys of all messages."""
     if isinstance(value, dict):
         return {key: _without_nulls(one) for key, one in value.items() if one is not None}
     if isinstance(value, list):

@@ -1,7 +1,4 @@
-"""From a row of any known shape to a prompt.
-
-In: rows as parsed JSON, whatever file they stood in. Out: `RawPrompt`s. Knows nothing of files.
-"""
+"""Convert rows of all known formats, as parsed JSON, to `RawPrompt`s."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ from generate.sources.rows import RowError
 from potstill.schema import Message
 
 LastRole = Literal["user", "assistant", "any"]
-"""Whose message ends a conversation: the user's (or a tool's) to be answered, or an answer."""
+"""Role of the last message of a conversation: the user (or a tool), or the assistant."""
 Row = Mapping[str, Any]
 
 EXPECTED = {
     "user": '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, '
     "a line of OpenAI's batch files, or a stored chat; the last message the user's or a tool's, "
-    "once the answer at the end is left out",
+    "after the removal of a final answer",
     "assistant": '{"messages": [..., {"role": "assistant", "content": "..."}]} on each line, or a '
-    "stored chat; the last message the assistant's",
+    "stored chat; the last message is the assistant's",
     "any": '{"messages": [{"role": "user", "content": "..."}, ...]} on each line, or a stored '
-    "chat; one message of the user's at least",
+    "chat; at least one user message",
 }
-"""What a row looks like, by who has the last word."""
+"""Accepted rows, by the role of the last message."""
 SHAREGPT_ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -38,12 +35,12 @@ SHAREGPT_ROLES = {
     "observation": "tool",
     "function_response": "tool",
 }
-"""Speakers in ShareGPT's words, beside OpenAI's roles."""
+"""Roles by ShareGPT's names, in addition to OpenAI's."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A conversation as a row holds it."""
+    """The conversation in a row."""
 
     messages: tuple[Message, ...]
     tools: object = None
@@ -52,14 +49,14 @@ class _Found:
 def to_prompt(values: object, *, last_role: LastRole, source: str) -> RawPrompt:
     """Return the prompt in a row.
 
-    Keys that no shape has are left alone; null is the same as absent.
+    Unknown keys are ignored; null is the same as absent.
 
     Args:
-        last_role: "user" leaves out an answer at the end: the teacher answers anew.
-        source: Source of a row that does not name one.
+        last_role: "user" removes a final answer: the teacher answers again.
+        source: Source of a row without one.
 
     Raises:
-        RowError: The row has no known shape, or nothing in it can be asked.
+        RowError: The row has no known format, or no usable prompt.
     """
     if isinstance(values, RowError):
         raise values
@@ -85,7 +82,7 @@ def _read(row: Row) -> _Found:
 
 
 def _beside_its_prompt(row: Row, shape: str) -> _Found:
-    """Read a conversation whose first question is repeated as `prompt`, as UltraChat has it."""
+    """Read UltraChat's format, in which `prompt` repeats the first question."""
     found = SHAPES[shape](row)
     questions = [message.content for message in found.messages if message.role == "user"]
     if row["prompt"] not in questions:
@@ -94,7 +91,7 @@ def _beside_its_prompt(row: Row, shape: str) -> _Found:
 
 
 def _prompt(row: Row) -> _Found:
-    """`prompt`: a text, or messages."""
+    """Read `prompt`: a text, or messages."""
     prompt = row["prompt"]
     if not isinstance(prompt, list):
         prompt = [{"role": "user", "content": prompt}]
@@ -102,17 +99,17 @@ def _prompt(row: Row) -> _Found:
 
 
 def _messages(row: Row) -> _Found:
-    """`messages`, and perhaps the `choices` that answer them: a stored chat of OpenAI's."""
+    """Read `messages`, with optional `choices`: a stored chat of OpenAI's."""
     return _Found(to_messages(row["messages"]) + _answer(row), row.get("tools"))
 
 
 def _batch_line(row: Row) -> _Found:
-    """`body`: a line of an OpenAI batch input file."""
+    """Read `body`: a line of an OpenAI batch input file."""
     return _request(row["body"], "body")
 
 
 def _exchange(row: Row) -> _Found:
-    """`request` and `response`: a line of our server's record, or of another's log."""
+    """Read `request` and `response`: a line of `serve.record_path`, or of another server's log."""
     found = _request(row["request"], "request")
     response = parsed(row.get("response"))
     if isinstance(response, Mapping) and "body" in response:  # as in batch output files
@@ -129,7 +126,7 @@ def _request(given: object, key: str) -> _Found:
 
 
 def _answer(completion: Row) -> tuple[Message, ...]:
-    """Return the first choice of a chat completion; none when there is none."""
+    """Return the messages of the first choice of a chat completion; none without choices."""
     choices = completion.get("choices")
     if not choices:
         return ()
@@ -139,7 +136,7 @@ def _answer(completion: Row) -> tuple[Message, ...]:
 
 
 def _turns(key: str) -> Callable[[Row], _Found]:
-    """Make the reader of ShareGPT's turns, `from` and `value`, or of messages under their key."""
+    """Return a reader of ShareGPT's turns, `from` and `value`, or of messages under their key."""
 
     def read(row: Row) -> _Found:
         turns = row[key]
@@ -169,15 +166,15 @@ SHAPES: dict[str, Callable[[Row], _Found]] = {
     "conversations": _turns("conversations"),
     "conversation": _turns("conversation"),
 }
-"""Readers of rows, by the key that tells their shape."""
+"""Readers of rows, by the key that identifies the format."""
 COLUMNS = frozenset(SHAPES) | {
     "choices", "licence", "license", "response", "source", "system", "tools"
 }  # fmt: skip
-"""All keys that are read: wide tables are read in these columns only."""
+"""All keys that are read; other columns of tables are skipped."""
 
 
 def _ended(messages: tuple[Message, ...], last_role: LastRole) -> tuple[Message, ...]:
-    """Check a conversation's end; for a user's last word leave out the answer after it."""
+    """Check a conversation's last message; remove a final answer if the user's is expected."""
     if last_role == "assistant":
         if not messages or messages[-1].role != "assistant":
             raise RowError("no assistant's message at the end")

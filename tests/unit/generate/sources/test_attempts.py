@@ -183,7 +183,7 @@ def test_prompts_that_are_there_already_are_not_written_again(writing, log_path)
 
 def test_a_teacher_that_always_fails_is_not_asked_for_ever(writing, log_path):
     teacher = writing([Failure(str(number), "no route to host") for number in range(999)])
-    with pytest.raises(TeacherError, match="fails at every attempt") as caught:
+    with pytest.raises(TeacherError, match="every attempt of the teacher failed") as caught:
         write(teacher, log_path)
     assert caught.value.found == "no route to host"
     assert len(teacher.calls) == 1
