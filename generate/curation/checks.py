@@ -1,7 +1,4 @@
-"""What can be said of the configuration before there is a prompt.
-
-In: the table. Out: an error, or hashes of the files it names. Knows nothing of stages.
-"""
+"""Check the configuration of filters, and hash the files that it names."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from generate.sources.files import digest_files, find_files
 
 
 def check_filters(config: CurationConfig) -> None:
-    """Make all filters once, so that what is wrong with them is said before the work begins.
+    """Create all filters once, to raise their errors before the work begins.
 
     Raises:
-        ConfigError: A filter is not known, a file of an evaluation set or of words is missing or
-            not readable, or a language or country is not known.
+        ConfigError: A filter, language or country is unknown, or a file of an evaluation set or of
+            words cannot be read.
     """
     make_prompt_filters(config)
     ConversationCurator(config)
@@ -29,7 +26,7 @@ def check_filters(config: CurationConfig) -> None:
 
 
 def file_digests(config: CurationConfig) -> dict[str, Any]:
-    """Return what stands for the keys that name files, by the sha256 of their content.
+    """Return the keys that name files, with the sha256 of their content as values.
 
     Raises:
         ConfigError: A file cannot be read.

@@ -1,7 +1,6 @@
-"""Prompts that say nearly the same: one cluster, one split.
+"""Clusters of similar prompts, which share a split.
 
-In: prompts. Out: a cluster's id for each of them; training prompts too near to held-out ones.
-Knows nothing of how splits are drawn.
+In: prompts. Out: their cluster ids, and the training prompts that are too similar to held-out ones.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from generate.sources.raw_prompt import normalize
 from potstill.schema import Message, Prompt
 
 HELD_OUT_SEED = 2
-"""Another seed than the clusters': what the one misses, the other finds."""
+"""Differs from the clusters' seed, so that each finds pairs that the other misses."""
 
 
 class HasMessages(Protocol):
-    """A prompt, raw or of a split."""
+    """A prompt, before or after its assignment to a split."""
 
     @property
     def prompt_id(self) -> str:
@@ -26,27 +25,26 @@ class HasMessages(Protocol):
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """Its turns."""
+        """Its messages."""
 
 
 def user_text(prompt: HasMessages) -> str:
     """Return the normalized text of the user's turns.
 
-    System prompts are left out: what many prompts have in common would make them all alike.
+    System prompts do not count: shared ones would make all prompts similar.
     """
     return normalize("\n".join(user_turns(prompt.messages)))
 
 
 def user_turns(messages: Iterable[Message]) -> list[str]:
-    """Return what the user says, turn by turn."""
+    """Return the texts of the user's turns."""
     return [message.content for message in messages if message.role == "user"]
 
 
 def cluster(prompts: Sequence[HasMessages], threshold: float) -> dict[str, str]:
-    """Return the cluster's id of each prompt's id: the smallest prompt id in the cluster.
+    """Return the cluster id for each prompt id: the smallest prompt id in the cluster.
 
-    Prompts whose user turns are at least so similar are in one cluster, and so is what is joined by
-    a chain of such pairs.
+    Prompts whose user turns are similar, directly or through a chain of pairs, are in one cluster.
     """
     pairs = pairs_within([user_text(prompt) for prompt in prompts], threshold)
     roots = _join(len(prompts), pairs)
@@ -57,9 +55,9 @@ def cluster(prompts: Sequence[HasMessages], threshold: float) -> dict[str, str]:
 
 
 def near_held_out(prompts: Sequence[Prompt], threshold: float) -> dict[str, str]:
-    """Return the ids of training prompts too similar to a held-out one, with that one's id.
+    """Return the ids of training prompts that are similar to a held-out one, with that one's id.
 
-    None is left when splits were assigned by cluster and no pair was missed.
+    There are none when splits were assigned by cluster and no pair was missed.
     """
     training = [prompt for prompt in prompts if prompt.split == "train"]
     held_out = [prompt for prompt in prompts if prompt.split != "train"]
@@ -86,7 +84,7 @@ def _ids(
 
 
 def _join(count: int, pairs: Iterable[Pair]) -> list[int]:
-    """Return the smallest position that each position is joined to (union-find)."""
+    """Return the smallest position connected to each position (union-find)."""
     parents = list(range(count))
 
     def root(position: int) -> int:

@@ -1,7 +1,4 @@
-"""The `[generate.curation]` table: what is left out, and why.
-
-Knows nothing of how a filter works.
-"""
+"""The `[generate.curation]` table: filters of prompts and conversations."""
 
 from __future__ import annotations
 
@@ -16,17 +13,17 @@ PiiKind = Literal["email", "phone", "credit_card", "iban", "ssn", "ip"]
 
 
 class EvaluationSetConfig(Table):
-    """Questions that a student will be judged by, and must not be taught."""
+    """Questions of an evaluation, which must not be in the training data."""
 
     name: str = Field(min_length=1)
-    """Named in the reason of every prompt dropped for it."""
+    """Name of the set in the reasons of dropped prompts."""
     path: Path
     """JSONL or Parquet with `prompt`, `messages`, `turns`, `question` or `text` in each row and
-    optionally `id`, `question_id` or `prompt_id`; any other file is read as one text a line."""
+    optionally `id`, `question_id` or `prompt_id`; any other file is read as one text per line."""
 
 
 class CurationConfig(Table):
-    """Which prompts are asked and which conversations are kept."""
+    """Filters of prompts and conversations."""
 
     prompt_filters: tuple[str, ...] = (
         "length",
@@ -35,58 +32,56 @@ class CurationConfig(Table):
         "contamination",
         "near_duplicate",
     )
-    """Filters of prompts, in their order; `toxicity` is left out because lists of words also hit
+    """Filters of prompts, in order; `toxicity` is off by default because word lists also match
     innocent questions. `module:name` is a filter of your own: a function that takes this table and
     returns an object with `name` and `judge(prompt) -> reason or None`."""
     conversation_filters: tuple[str, ...] = ("empty", "looping", "language", "length")
-    """Filters of finished conversations, in their order. Left out: `truncated` (two thirds of
-    SmolLM2's answers reach 256 tokens, and a cut answer still teaches every token it has),
-    `refusal` (whether a student should refuse is your choice), `personal_data` (teachers invent
-    addresses and numbers), `toxicity`, and `duplicate_answer` (short questions share right
-    answers). Your own as for prompts, with `judge(conversation)`."""
+    """Filters of finished conversations, in order. Off by default: `truncated` (two thirds of
+    SmolLM2's answers reach 256 tokens, and every token of a truncated answer is still a valid
+    example), `refusal` (whether a student should refuse is your choice), `personal_data` (teachers
+    invent addresses and numbers), `toxicity`, and `duplicate_answer` (short questions share correct
+    answers). Filters of your own as for prompts, with `judge(conversation)`."""
 
     pii: Literal["redact", "drop", "keep"] = "redact"
     """Personal data in prompts: replaced by its kind in brackets before the teacher reads it, so
-    that tokens and log-probabilities stay true; or the prompt is dropped. Names of people are not
-    recognized: that needs a model."""
+    that log-probabilities belong to the stored tokens; or the prompt is dropped. Names of people
+    are not detected, which would need a model."""
     pii_kinds: tuple[PiiKind, ...] = ("email", "phone", "credit_card", "iban", "ssn")
-    """What counts as personal data. `ip` is left out: version and chapter numbers look like it."""
+    """Kinds of personal data. Without `ip`, because version and chapter numbers look like it."""
     phone_region: str = Field(default="US", pattern="^([A-Z]{2})?$")
-    """Country (ISO 3166) of telephone numbers written without `+` and country code; empty: such
-    numbers are not recognized."""
+    """Country (ISO 3166) of telephone numbers without `+` and country code. Empty: such numbers are
+    not detected."""
 
     min_prompt_characters: int = Field(default=1, ge=0)
-    """Shortest text of a prompt's user turns; 1 drops only what is empty: `hi` is a question."""
+    """Shortest text of a prompt's user turns; 1 drops only empty prompts."""
     max_prompt_characters: int | None = Field(default=None, ge=1)
-    """Longest text of a prompt, all its turns together; None leaves the limit to the teacher's
-    context."""
+    """Longest text of a prompt, all turns together. None: no limit but the teacher's context."""
     languages: tuple[str, ...] = ()
-    """ISO 639 codes of the languages to keep, for example `["en", "de"]`; none: every language."""
+    """ISO 639 codes of the languages to keep, for example `["en", "de"]`. Empty: all languages."""
     min_language_confidence: float = Field(default=0.8, gt=0.0, le=1.0)
-    """A text is dropped when the detector is this sure that it is in another language. Of
-    25,000 short English questions 1 is dropped at 0.8; three words are rarely enough to be sure."""
+    """Confidence of the detector from which a text in another language is dropped. At 0.8, 1 of
+    25,000 short English questions is dropped; three words rarely reach it."""
     toxic_words: tuple[str, ...] = ("english",)
-    """Lists that the filter `toxicity` looks for: languages that the package glin-profanity knows,
-    or paths of files with one word or phrase a line."""
+    """Word lists of the filter `toxicity`: languages of the package glin-profanity, or paths of
+    files with one word or phrase per line."""
 
     near_duplicate_threshold: float = Field(default=0.85, ge=0.5, le=1.0)
-    """Jaccard similarity of two prompts' user turns (sets of 5 characters) from which the later one
-    is dropped. Above 0.85 they differ by a word of courtesy; at 0.8 by a country or a name."""
+    """Jaccard similarity of two prompts' user turns (shingles of 5 characters) from which the later
+    prompt is dropped. Above 0.85 they differ by a polite word; at 0.8 by a country or a name."""
     cluster_threshold: float = Field(default=0.6, ge=0.5, le=1.0)
     """Similarity from which prompts are in one cluster, and so in one split. Lower values chain
-    unrelated questions together: of 25,000 real ones the largest cluster has 27 at 0.6, 493 at
-    0.5."""
+    unrelated questions: the largest cluster of 25,000 real ones has 27 at 0.6, and 493 at 0.5."""
     evaluation_sets: tuple[EvaluationSetConfig, ...] = ()
-    """Sets to keep out of the prompts; a student that has seen them is not measured by them."""
+    """Evaluation sets to keep out of the prompts."""
     contamination_threshold: float = Field(default=0.7, ge=0.5, le=1.0)
-    """Similarity to a question of an evaluation set from which a prompt is dropped; also dropped
-    is what shares 13 words in a row with one. Lower than for duplicates: a lost prompt costs
-    little, a leaked one spoils a figure."""
+    """Similarity to a question of an evaluation set from which a prompt is dropped, as are prompts
+    with 13 consecutive words of one. Lower than for duplicates: a lost prompt costs little, a
+    leaked one invalidates a result."""
 
     min_answer_tokens: int = Field(default=1, ge=1)
-    """Shortest answer, end of turn included; 1 keeps all: `Yes.` is an answer."""
+    """Shortest answer in tokens, including the end of turn; 1 keeps all."""
     max_answer_tokens: int | None = Field(default=None, ge=1)
-    """Longest answer; None leaves the limit to `sampling.max_tokens`."""
+    """Longest answer in tokens. None: no limit but `sampling.max_tokens`."""
     max_repeated_share: float = Field(default=0.5, gt=0.0, le=1.0)
-    """Share of an answer's tokens inside runs that it has said before (looping); lists and code
-    stay well below a half."""
+    """Largest share of an answer's tokens in repeated runs (looping); lists and code stay well
+    below a half."""

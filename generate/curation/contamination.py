@@ -1,7 +1,7 @@
-"""Prompts that give away what a student will be judged by.
+"""Detect prompts that leak questions of an evaluation set.
 
-In: prompts and evaluation sets. Out: which prompts are near a question, or share a run of words
-with one. Knows nothing of files.
+In: prompts and evaluation sets. Out: the prompts that are similar to a question, or share a run of
+words with one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from generate.curation.similarity import pairs_between
 from generate.sources.raw_prompt import RawPrompt, normalize
 
 RUN_WORDS = 13
-"""Words in a row that nobody writes twice by chance (Brown et al. 2020, "Language Models are
-Few-Shot Learners", arXiv:2005.14165, appendix C). In languages written without spaces runs are
-seldom so long: there similarity alone decides."""
+"""Number of consecutive words that do not coincide by chance (Brown et al. 2020, "Language Models
+are Few-Shot Learners", arXiv:2005.14165, appendix C). Languages without spaces between words rarely
+have such runs: there only similarity counts."""
 
 
 class Contamination:
-    """Drops prompts near a question of the configured evaluation sets.
+    """Drops prompts that are similar to a question of an evaluation set.
 
-    A prompt and a question are compared by their first turn and by all their user turns together: a
-    later one alone, such as "Why?", gives nothing away.
+    First user turns are compared, and all user turns together: a later turn alone, such as "Why?",
+    leaks nothing.
 
     Raises:
         ConfigError: A set cannot be read.
@@ -44,7 +44,7 @@ class Contamination:
                         self._runs.setdefault(run, question.name)
 
     def judge_all(self, prompts: Sequence[RawPrompt]) -> dict[int, str]:
-        """Return the reasons against prompts, by their positions."""
+        """Return the reasons to drop prompts, by their positions."""
         if not self._questions:
             return {}
         texts = [
@@ -61,7 +61,7 @@ class Contamination:
         return found
 
     def _near(self, texts: Sequence[str]) -> dict[int, str]:
-        """Return the reasons against texts that are near a question, the nearest one's."""
+        """Return the reasons to drop texts that are similar to a question, naming the nearest."""
         names = list(self._questions.values())
         nearest: dict[int, tuple[float, str]] = {}
         for text, question, similarity in pairs_between(
@@ -81,7 +81,7 @@ class Contamination:
 
 
 def _compared(turns: Sequence[str]) -> Iterable[str]:
-    """Return the normalized texts that stand for a conversation, without empty ones."""
+    """Return the normalized texts by which a conversation is compared, without empty ones."""
     texts = (normalize("\n".join(part)) for part in (turns[:1], turns))
     return dict.fromkeys(text for text in texts if text)
 

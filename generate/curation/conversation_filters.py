@@ -1,8 +1,8 @@
-"""Which conversations are kept, judged one by one as they finish.
+"""Filters of conversations, applied one by one.
 
-In: conversations. Out: for each the first filter that objects and its reason, or None. A filter
-objects to a conversation when it objects to one of the teacher's answers. Memory holds a hash per
-conversation for `duplicate_answer` and nothing for the others. Knows nothing of parts and files.
+In: conversations. Out: for each the first filter that drops it with the reason, or None. A filter
+drops a conversation if it rejects one of the teacher's answers. Only `duplicate_answer` needs
+memory: a hash per conversation.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from potstill.schema import Conversation, Message, Turn
 
 @dataclass(frozen=True)
 class Drop:
-    """Which filter dropped a conversation, and why."""
+    """The filter that dropped a conversation, and its reason."""
 
     filter: str
     reason: str
 
 
 class ConversationFilter(Protocol):
-    """A filter, known or the user's own."""
+    """A filter of potstill or of the user."""
 
     def judge(self, conversation: Conversation, /) -> str | None:
         """Return why a conversation is dropped, or None."""
 
 
 class ConversationCurator:
-    """Judges conversations by the configured filters.
+    """Applies the configured filters to conversations.
 
     Raises:
-        ConfigError: A filter is not known or refuses its configuration.
+        ConfigError: A filter is unknown or rejects its configuration.
     """
 
     def __init__(self, config: CurationConfig) -> None:
         self._filters = make_filters("conversation_filters", config, CONVERSATION_FILTERS, _own)
 
     def judge(self, conversation: Conversation) -> Drop | None:
-        """Return the first filter's objection to a conversation, or None: it is kept."""
+        """Return the first filter's reason to drop a conversation; None to keep it."""
         for name, one in self._filters.items():
             if (reason := one.judge(conversation)) is not None:
                 return Drop(name, reason)
@@ -59,16 +59,16 @@ class ConversationCurator:
 
 
 class DuplicateAnswer:
-    """Drops conversations whose answers a kept one has in the same words."""
+    """Drops conversations with the same answers as a kept one."""
 
     def __init__(self) -> None:
         self._prompt_ids: dict[int, str] = {}
         """Prompts of the conversations that are kept, by the hash of their answers."""
 
     def judge(self, conversation: Conversation) -> str | None:
-        """Name the prompt that was answered alike, or None."""
+        """Return the prompt with the same answers as a reason, or None."""
         prompt_id = self._prompt_ids.get(_hash(conversation))
-        return prompt_id and f"answered as prompt {prompt_id}"
+        return prompt_id and f"same answers as prompt {prompt_id}"
 
     def remember(self, conversation: Conversation) -> None:
         """Add a conversation that is kept."""
@@ -76,7 +76,7 @@ class DuplicateAnswer:
 
 
 class _EachAnswer:
-    """Judges the teacher's messages one by one."""
+    """Applies a filter of texts to the teacher's answers, one by one."""
 
     def __init__(self, judge_answer: Callable[[Message], str | None]) -> None:
         self._judge_answer = judge_answer
@@ -87,7 +87,7 @@ class _EachAnswer:
 
 
 class _EachTurn:
-    """Judges the tokens of the teacher's answers, one answer after another."""
+    """Applies a filter of token ids to the teacher's answers, one by one."""
 
     def __init__(self, judge_turn: Callable[[Turn, list[int]], str | None]) -> None:
         self._judge_turn = judge_turn
@@ -133,7 +133,7 @@ def _looping(config: CurationConfig) -> ConversationFilter:
             return "an answer ends in a loop"
         share = repeated_share(said)
         if share > config.max_repeated_share:
-            return f"{share:.0%} of an answer's tokens repeat what it said"
+            return f"{share:.0%} of an answer's tokens are in repeated runs"
         return None
 
     return _EachTurn(judge)
@@ -142,9 +142,9 @@ def _looping(config: CurationConfig) -> ConversationFilter:
 def _length(config: CurationConfig) -> ConversationFilter:
     def judge(turn: Turn, _ids: list[int]) -> str | None:
         if turn.num_tokens < config.min_answer_tokens:
-            return f"an answer of {turn.num_tokens} tokens, at least {config.min_answer_tokens}"
+            return f"an answer of {turn.num_tokens} tokens, minimum {config.min_answer_tokens}"
         if config.max_answer_tokens is not None and turn.num_tokens > config.max_answer_tokens:
-            return f"an answer of {turn.num_tokens} tokens, at most {config.max_answer_tokens}"
+            return f"an answer of {turn.num_tokens} tokens, maximum {config.max_answer_tokens}"
         return None
 
     return _EachTurn(judge)
@@ -153,7 +153,7 @@ def _length(config: CurationConfig) -> ConversationFilter:
 def _truncated(_config: CurationConfig) -> ConversationFilter:
     def judge(turn: Turn, _ids: list[int]) -> str | None:
         if turn.finish_reason == "length":
-            return f"an answer cut off after {turn.num_tokens} tokens"
+            return f"an answer truncated after {turn.num_tokens} tokens"
         return None
 
     return _EachTurn(judge)
@@ -170,4 +170,4 @@ CONVERSATION_FILTERS: dict[str, Callable[[CurationConfig], ConversationFilter]] 
     "toxicity": lambda config: _texts(Toxicity(config).judge_text),
     "duplicate_answer": lambda _config: DuplicateAnswer(),
 }
-"""Makers of filters of conversations, by name."""
+"""Factories of conversation filters, by name."""

@@ -1,7 +1,6 @@
-"""Questions that a student will be judged by, read from files of any usual shape.
+"""Read the questions of evaluation sets from files in the usual formats.
 
-In: the tables of the sets. Out: each question's turns and what to call it.
-Knows nothing of prompts and of how they are compared.
+In: the tables of the sets. Out: each question's name and user turns.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from generate.sources.files import JSONL_SUFFIXES, PARQUET_SUFFIXES, find_files,
 from potstill.errors import ConfigError
 
 TEXT_KEYS = ("prompt", "messages", "turns", "question", "text")
-"""Where a question's turns stand; the first key that a row has is read."""
+"""Keys of a question's turns; the first one that a row has is read."""
 ID_KEYS = ("id", "question_id", "prompt_id")
 EXPECTED = (
     "JSONL or Parquet with prompt, messages, turns, question or text in each row, or one text a "
@@ -28,16 +27,16 @@ class Question:
     """One question of a set."""
 
     name: str
-    """Its set, and its id there or its row."""
+    """Its set, and its id or row in it."""
     turns: tuple[str, ...]
-    """What the user says, in order; at least one."""
+    """The user's turns, in order; at least one."""
 
 
 def read_evaluation_set(config: EvaluationSetConfig) -> Iterator[Question]:
     """Yield a set's questions.
 
     Raises:
-        ConfigError: The file is missing, empty or not readable, or a row holds no question.
+        ConfigError: The file is missing, empty or unreadable, or a row has no question.
     """
     num_questions = 0
     for num_questions, (given_id, turns) in enumerate(_read(config), start=1):
@@ -69,7 +68,7 @@ def _read(config: EvaluationSetConfig) -> Iterator[tuple[object, tuple[str, ...]
 
 
 def _holds_rows(path: Path) -> bool:
-    """Say whether a path's name, less a compression's, is one of JSONL or Parquet files."""
+    """Return whether a file is JSONL or Parquet, by its name without a compression's suffix."""
     return path.is_dir() or bool({*path.suffixes[-2:]} & (JSONL_SUFFIXES | PARQUET_SUFFIXES))
 
 
@@ -81,7 +80,7 @@ def _lines(config: EvaluationSetConfig) -> list[str]:
 
 
 def _user_turns(given: object) -> tuple[str, ...]:
-    """Return the user's texts among a text, a list of texts or a list of messages."""
+    """Return the user's turns in a text, a list of texts or a list of messages."""
     found = []
     for turn in given if isinstance(given, list) else [given]:
         if isinstance(turn, Mapping) and turn.get("role", "user") == "user":

@@ -1,8 +1,4 @@
-"""Which language a text is in, as far as one can be sure.
-
-In: a text. Out: its language, or a reason when it is surely in one that was not asked for.
-Knows nothing of prompts and conversations. The model (138 languages) lies in the package py3langid.
-"""
+"""Detect the language of texts, with the model of the package py3langid (138 languages)."""
 
 from __future__ import annotations
 
@@ -13,37 +9,37 @@ from generate.curation.config import CurationConfig
 from potstill.errors import ConfigError
 
 READ_CHARACTERS = 4000
-"""A text's beginning says its language."""
+"""Only the beginning of a text is classified."""
 NO_LANGUAGE = frozenset({"zxx", "und"})
-"""Labels of numbers, code and markup."""
+"""Labels for numbers, code and markup."""
 LOOKALIKES = frozenset({"pcm"})
-"""Nigerian Pidgin is not looked for: of 25,000 short English questions 100 were taken for it, and
-4 for all other languages."""
+"""Languages that are not detected: of 25,000 short English questions 100 were taken for Nigerian
+Pidgin, and 4 for all other languages together."""
 
 
 class Detector:
-    """Tells the languages of texts."""
+    """Detects the language of texts."""
 
     def __init__(self) -> None:
         self._identifier = _identifier()
         self.languages = frozenset(self._identifier.labels) - NO_LANGUAGE
-        """ISO 639 codes of the languages that it knows."""
+        """ISO 639 codes of the supported languages."""
 
     def language(self, text: str, min_confidence: float = 0.5) -> str | None:
         """Return the ISO 639 code of a text's language.
 
         Returns:
-            None: It is not so sure, or the text is numbers, code or markup.
+            None: The confidence is too low, or the text is numbers, code or markup.
         """
         label, probability = self._identifier.classify(text[:READ_CHARACTERS])
         return None if label in NO_LANGUAGE or probability < min_confidence else str(label)
 
 
 class Language:
-    """Drops texts in other languages; without `languages` every language is kept.
+    """Drops texts in other languages; without `languages` all are kept.
 
     Raises:
-        ConfigError: A language is not known to the detector.
+        ConfigError: A language is unknown to the detector.
     """
 
     def __init__(self, config: CurationConfig) -> None:
@@ -59,7 +55,7 @@ class Language:
             )
 
     def judge_text(self, text: str) -> str | None:
-        """Say which other language a text is in, or None."""
+        """Return another language that a text is in, as a reason, or None."""
         if self._detector is None:
             return None
         language = self._detector.language(text, self._min_confidence)
@@ -68,7 +64,7 @@ class Language:
 
 @cache
 def _identifier() -> Any:  # noqa: ANN401  (py3langid has no types)
-    """Load the model once: it takes half a second."""
+    """Load the model once, which takes half a second."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -1,8 +1,8 @@
-"""Personal data in texts: e-mail addresses, telephone, card, account and social security numbers.
+"""Detect personal data: e-mail addresses, telephone, card, account and social security numbers.
 
-In: a text. Out: what kinds it holds, and the text with each replaced by its kind in brackets.
-Telephone numbers are found by phonenumbers (numbers that exist in their country's plan), the rest
-by the patterns and checksums of glin-profanity. Knows nothing of prompts.
+In: a text. Out: the kinds in it, and the text with each replaced by its kind in brackets. Telephone
+numbers are found by phonenumbers (numbers that exist in their country's plan), the rest by the
+patterns and checksums of glin-profanity.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from glin_profanity.scanners.patterns.pii_patterns import PiiPattern
 
 PRINTED_IBAN = re.compile(r"\b[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,3})?\b")
-"""An IBAN in groups of four, the last one shorter: the library's own wants whole groups."""
+"""An IBAN in groups of four with a shorter last one, which the library's pattern misses."""
 IP = re.compile(
     r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)"
     r"|(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]))"
 )
-"""What may be an IP address: the library's own fits times of day, and halves of version 6."""
+"""A possible IP address: the library's pattern matches times, and parts of version 6."""
 PRIORITY: tuple[PiiKind, ...] = ("iban", "credit_card", "email", "ssn", "phone", "ip")
-"""Of two that overlap, the earlier is right: parts of an IBAN look like a telephone number."""
+"""Kinds by precedence in overlaps: parts of an IBAN look like a telephone number."""
 MIN_DIGITS = 4
-"""No number of any kind has fewer."""
+"""Fewest digits of any number."""
 
 
 class Span(NamedTuple):
-    """Where a text holds personal data."""
+    """A span of personal data in a text."""
 
     start: int
     end: int
@@ -40,7 +40,7 @@ class Span(NamedTuple):
 
 
 def redact(text: str, spans: Iterable[Span]) -> str:
-    """Replace the spans of a text, in order, by their kind, for example `[email]`."""
+    """Replace the spans of a text by their kind, for example `[email]`."""
     pieces, end = [], 0
     for span in spans:
         pieces += [text[end : span.start], f"[{span.kind}]"]
@@ -52,11 +52,11 @@ class PersonalData:
     """Finds personal data of the configured kinds.
 
     Raises:
-        ConfigError: The country of telephone numbers is not known.
+        ConfigError: The country of telephone numbers is unknown.
     """
 
     def __init__(self, config: CurationConfig) -> None:
-        # Imported here: a run that keeps everything needs none of it.
+        # Imported here, because a run that keeps personal data does not need it.
         from glin_profanity.scanners.patterns.pii_patterns import (
             PII_PATTERNS,
             PiiPattern,
@@ -78,7 +78,7 @@ class PersonalData:
         _refuse_unknown(self._phone_region)
 
     def find(self, text: str) -> list[Span]:
-        """Return where a text holds personal data, in order and without overlaps."""
+        """Return the spans of personal data, in order and without overlaps."""
         if "@" not in text and sum(letter.isdigit() for letter in text) < MIN_DIGITS:
             return []
         found: list[Span] = []
@@ -90,7 +90,7 @@ class PersonalData:
         return sorted(found)
 
     def judge_text(self, text: str) -> str | None:
-        """Say which kinds of personal data a text holds, or None."""
+        """Return the kinds of personal data in a text as a reason, or None."""
         kinds = dict.fromkeys(span.kind for span in self.find(text))
         return ", ".join(kinds) or None
 

@@ -1,7 +1,6 @@
-"""Which prompts are asked: personal data is replaced first, then each filter drops in its turn.
+"""Filters of prompts, applied in order after personal data is replaced.
 
-In: prompts. Out: those that are kept, and every other one with the filter and its reason.
-Knows nothing of sources, splits and files.
+In: prompts. Out: the kept prompts, and the dropped ones with the filter and its reason.
 """
 
 from __future__ import annotations
@@ -22,35 +21,35 @@ from generate.sources.raw_prompt import RawPrompt
 from potstill.errors import ConfigError
 
 JudgeAll = Callable[[Sequence[RawPrompt]], Mapping[int, str]]
-"""Returns the reasons against prompts, by their positions."""
+"""Returns the reasons to drop prompts, by their positions."""
 PERSONAL_DATA = "personal_data"
-"""Name of what `pii = "drop"` drops."""
+"""Name of the filter `pii = "drop"`."""
 
 
 @dataclass(frozen=True)
 class DroppedPrompt:
-    """A prompt that is not asked, and why."""
+    """A dropped prompt, with filter and reason."""
 
     prompt: RawPrompt
-    """Its personal data is replaced."""
+    """The prompt, with personal data replaced."""
     filter: str
     reason: str
 
 
 @dataclass(frozen=True)
 class CuratedPrompts:
-    """What became of prompts: each is kept or dropped."""
+    """Kept and dropped prompts."""
 
     kept: list[RawPrompt]
-    """In the order in which they came."""
+    """In their original order."""
     dropped: list[DroppedPrompt]
-    """Filter after filter."""
+    """Ordered by filter."""
     num_redacted: int
-    """Prompts whose personal data was replaced, kept or dropped by a filter later."""
+    """Number of prompts with replaced personal data, kept or dropped."""
 
 
 def curate_prompts(prompts: Iterable[RawPrompt], config: CurationConfig) -> CuratedPrompts:
-    """Replace personal data, then drop what a filter objects to; the first that does is named.
+    """Replace personal data, then apply the filters in order.
 
     Raises:
         ConfigError: A filter is not known or refuses its configuration.
@@ -101,7 +100,7 @@ def _without_personal_data(
 
 
 def _each(judge: Callable[[RawPrompt], str | None]) -> JudgeAll:
-    """Make a filter of all prompts from one that judges them one by one."""
+    """Return a filter of all prompts that applies another one to each."""
 
     def judge_all(prompts: Sequence[RawPrompt]) -> dict[int, str]:
         judged = ((position, judge(prompt)) for position, prompt in enumerate(prompts))
@@ -118,10 +117,10 @@ def _length(config: CurationConfig) -> JudgeAll:
     def judge(prompt: RawPrompt) -> str | None:
         asked = len("\n".join(user_turns(prompt.messages)).strip())
         if asked < config.min_prompt_characters:
-            return f"{asked} characters of the user's, at least {config.min_prompt_characters}"
+            return f"{asked} characters of the user, minimum {config.min_prompt_characters}"
         whole = sum(len(message.content) for message in prompt.messages)
         if config.max_prompt_characters is not None and whole > config.max_prompt_characters:
-            return f"{whole} characters, at most {config.max_prompt_characters}"
+            return f"{whole} characters, maximum {config.max_prompt_characters}"
         return None
 
     return _each(judge)
@@ -138,7 +137,7 @@ def _exact_duplicate(_config: CurationConfig) -> JudgeAll:
         for position, prompt in enumerate(prompts):
             key = prompt.key
             if key in first_ids:
-                reasons[position] = f"similarity 1 to {first_ids[key]}, in the same words"
+                reasons[position] = f"similarity 1 to {first_ids[key]}, with the same words"
             else:
                 first_ids[key] = prompt.prompt_id
         return reasons
@@ -150,7 +149,7 @@ def _near_duplicate(config: CurationConfig) -> JudgeAll:
     def judge_all(prompts: Sequence[RawPrompt]) -> dict[int, str]:
         texts = [user_text(prompt) for prompt in prompts]
         reasons: dict[int, str] = {}
-        # Pairs come in order, so what is first in one was judged already.
+        # Pairs are ordered, so the first of a pair was decided before.
         for first, second, similarity in pairs_within(texts, config.near_duplicate_threshold):
             if first not in reasons and second not in reasons:
                 reasons[second] = f"similarity {similarity:.2f} to {prompts[first].prompt_id}"
@@ -167,4 +166,4 @@ PROMPT_FILTERS: dict[str, Callable[[CurationConfig], JudgeAll]] = {
     "near_duplicate": _near_duplicate,
     "toxicity": lambda config: _by_user_text(Toxicity(config).judge_text),
 }
-"""Makers of filters of prompts, by name."""
+"""Factories of prompt filters, by name."""

@@ -1,8 +1,4 @@
-"""Prompts without their personal data.
-
-In: a prompt. Out: the same with each e-mail address, number and so on replaced by its kind, in all
-turns, the arguments of tool calls and the definitions of tools. Knows nothing of what is dropped.
-"""
+"""Replace personal data in prompts: in all turns, in arguments of tool calls and in tools."""
 
 from __future__ import annotations
 
@@ -22,9 +18,9 @@ Redact = Callable[[str], str]
 def redact_prompt(
     prompt: RawPrompt, personal_data: PersonalData
 ) -> tuple[RawPrompt, tuple[PiiKind, ...]]:
-    """Return a prompt without personal data, and the kinds that it held, none if it is unchanged.
+    """Return a prompt without personal data, and the kinds that were replaced.
 
-    A number in JSON that is personal data becomes a string there.
+    A number in JSON that is personal data becomes a string.
     """
     kinds: dict[PiiKind, None] = {}
 

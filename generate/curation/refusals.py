@@ -1,7 +1,7 @@
-"""Answers that refuse, by how they begin.
+"""Detect refusals by their first words, in English only.
 
-In: an answer. Out: whether its first words refuse. Anchored at the beginning: an answer that talks
-of refusing, or says sorry and then helps, is none. English only. Knows nothing of prompts.
+The pattern is anchored at the beginning: an answer about refusals, or one that apologizes and then
+helps, is not a refusal.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _REFUSAL = re.compile(
 
 
 class Refusal:
-    """Drops answers that begin by refusing."""
+    """Drops answers that begin with a refusal."""
 
     def judge_text(self, text: str) -> str | None:
-        """Say that an answer refuses, or None."""
+        """Return a reason if an answer is a refusal, or None."""
         beginning = " ".join(text[:400].replace("\u2019", "'").split())
         return "begins with a refusal" if _REFUSAL.match(beginning) else None

@@ -1,7 +1,4 @@
-"""Filters by their names: those that are known here, and the user's own.
-
-In: names from the configuration. Out: filters, ready to judge. Knows nothing of what they judge.
-"""
+"""Create filters by their names: potstill's, and the user's own as `module:name`."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ OWN_EXPECTED = "module:name, a function that returns an object with a name and j
 
 @runtime_checkable
 class OwnFilter(Protocol):
-    """A filter of the user's own."""
+    """A filter of the user."""
 
     name: str
-    """What its drops are counted under."""
+    """Name in the counts of dropped rows."""
 
     def judge(self, one: Any, /) -> str | None:  # noqa: ANN401  (a prompt or a conversation)
         """Return why a prompt or a conversation is dropped, or None."""
@@ -33,14 +30,14 @@ def make_filters(
     known: Mapping[str, Callable[[CurationConfig], F]],
     adapt: Callable[[OwnFilter], F],
 ) -> dict[str, F]:
-    """Return the filters that a key of the configuration names, in its order, by their names.
+    """Return the filters of a configuration key, in order, by their names.
 
     Args:
-        known: Makers of filters, by name.
-        adapt: Turns a filter of the user's own into one like them.
+        known: Factories of filters, by name.
+        adapt: Converts a filter of the user to the same form.
 
     Raises:
-        ConfigError: A name is not known or given twice, or a filter refuses its configuration.
+        ConfigError: A name is unknown or given twice, or a filter rejects its configuration.
     """
     where = f"generate.curation.{key}"
     filters: dict[str, F] = {}
@@ -58,7 +55,7 @@ def make_filters(
                 found=given,
             )
         if name in filters or (name in known and name != given):
-            raise ConfigError("two filters have one name", where=where, found=name)
+            raise ConfigError("two filters have the same name", where=where, found=name)
         filters[name] = made
     return filters
 
@@ -73,7 +70,7 @@ def _load(given: str, config: CurationConfig, where: str) -> OwnFilter:
             where=f"{where}, {given}",
             expected=OWN_EXPECTED,
             found=error,
-            hint="the module must be installed, or its directory be in PYTHONPATH",
+            hint="install the module, or add its directory to PYTHONPATH",
         ) from error
     own = make(config) if callable(make) else make
     if not isinstance(own, OwnFilter) or not isinstance(own.name, str) or not callable(own.judge):

@@ -1,7 +1,6 @@
-"""Answers that go round in circles, seen in their token ids.
+"""Detect repetition in the token ids of answers.
 
-In: an answer's token ids. Out: how much of it was said before, and how long its end has been
-repeating itself. Knows nothing of texts.
+In: an answer's token ids. Out: the share of repeated tokens, and whether it ends in a loop.
 
 Shapes: T tokens.
 """
@@ -13,19 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 
 NGRAM_TOKENS = 8
-"""Tokens in a row that count as said before. Rae et al. 2021 ("Scaling Language Models",
+"""Length of a run that counts as repeated. Rae et al. 2021 ("Scaling Language Models",
 arXiv:2112.11446, table A1) count runs of 5 to 10 words in web pages."""
 MIN_TOKENS = 32
-"""Shorter answers hold no loop worth a name."""
+"""Fewest tokens of an answer that is checked."""
 MAX_PERIOD = 64
-"""Longest repeated piece at an answer's end that is looked for, in tokens."""
+"""Longest period of a loop at an answer's end, in tokens."""
 MIN_ROUNDS, MIN_TAIL_TOKENS = 4, 48
-"""An end is a loop when a piece stands there four times in a row, over 48 tokens in all: rows of a
-table or lines of code repeat less exactly."""
+"""An answer ends in a loop if a piece occurs four times in a row there, over 48 tokens in all: rows
+of a table or lines of code repeat less exactly."""
 
 
 def repeated_share(token_ids: Sequence[int]) -> float:
-    """Return the share of tokens that lie in a run of 8 that occurred before in the answer."""
+    """Return the share of tokens in runs of 8 that occurred before in the answer."""
     seen: set[tuple[int, ...]] = set()
     num_repeated = covered_to = 0
     for start in range(len(token_ids) - NGRAM_TOKENS + 1):
@@ -39,7 +38,7 @@ def repeated_share(token_ids: Sequence[int]) -> float:
 
 
 def ends_in_loop(token_ids: Sequence[int]) -> bool:
-    """Say whether an answer ends in at least four rounds of the same tokens, 48 in all."""
+    """Return whether an answer ends in four repetitions of the same tokens, over 48 in all."""
     ids_T = np.asarray(token_ids)
     for period in range(1, min(MAX_PERIOD, len(ids_T) // MIN_ROUNDS) + 1):
         wanted = max(MIN_ROUNDS * period, MIN_TAIL_TOKENS)

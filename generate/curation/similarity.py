@@ -1,8 +1,7 @@
-"""Which texts say nearly the same: MinHash finds candidates, their true similarity decides.
+"""Find similar texts: candidates by MinHash, confirmed by their exact similarity.
 
-In: texts. Out: pairs of their positions with the Jaccard similarity of their shingles. A pair may
-be missed (see `NUM_BANDS`), but none is reported that is less similar than asked for.
-Knows nothing of prompts.
+In: texts. Out: pairs of positions with the Jaccard similarity of their shingles. A pair may be
+missed (see `NUM_BANDS`), but all reported pairs reach the threshold.
 
 Shapes: N texts, H hashes of a signature, P pairs.
 
@@ -20,20 +19,20 @@ from numpy.typing import NDArray
 from rensa import RMinHash
 
 SHINGLE_CHARACTERS = 5
-"""Characters of a shingle: most of a word, so that a changed ending keeps most of them, in any
-script."""
+"""Characters of a shingle: most of a word in any script, so that a changed ending keeps most
+shingles."""
 NUM_BANDS, BAND_ROWS = 48, 4
 """A pair of similarity s shares a band with probability 1 - (1 - s^4)^48: 0.954 at s = 0.5, 0.9987
 at 0.6, more than 0.999999 at 0.75."""
 NUM_HASHES = NUM_BANDS * BAND_ROWS
 WINDOW = 64
-"""Neighbors of equal hash that a text is compared with in each band, so that many texts of one
-template cost no quadratic time."""
+"""Neighbors of equal hash that a text is compared with in each band: a bound, so that many texts of
+one template do not take quadratic time."""
 MARGIN = 0.18
-"""Candidates whose estimate lies this far below the threshold are not compared: five standard
-deviations of an estimate from 192 hashes."""
+"""Candidates whose estimate is this far below the threshold are skipped: five standard deviations
+of an estimate from 192 hashes."""
 BATCH = 8192
-"""Texts or pairs worked on at once."""
+"""Texts or pairs per batch."""
 
 Signatures = NDArray[np.uint32]
 Positions = NDArray[np.int64]
@@ -48,7 +47,7 @@ class Pair(NamedTuple):
 
 
 def shingles(text: str) -> set[str]:
-    """Return all runs of 5 characters of a normalized text, a space added at both ends.
+    """Return all runs of 5 characters of a normalized text, with a space added at both ends.
 
     An empty text has none.
     """
@@ -60,13 +59,13 @@ def shingles(text: str) -> set[str]:
 
 
 def jaccard(first: set[str], second: set[str]) -> float:
-    """Return the share of two sets' elements that they have in common, 0 for empty sets."""
+    """Return the Jaccard similarity of two sets, 0 for empty sets."""
     common = len(first & second)
     return common / max(1, len(first) + len(second) - common)
 
 
 def pairs_within(texts: Sequence[str], threshold: float, *, seed: int = 1) -> list[Pair]:
-    """Return the pairs of normalized texts that are at least so similar, in order.
+    """Return the pairs of normalized texts whose similarity reaches the threshold, in order.
 
     Args:
         seed: Another seed misses other pairs.
@@ -82,7 +81,7 @@ def pairs_within(texts: Sequence[str], threshold: float, *, seed: int = 1) -> li
 def pairs_between(
     texts: Sequence[str], references: Sequence[str], threshold: float, *, seed: int = 1
 ) -> list[Pair]:
-    """Return the pairs of a text and a reference that are at least so similar, in order.
+    """Return the pairs of a text and a reference whose similarity reaches the threshold, in order.
 
     Args:
         seed: Another seed misses other pairs.
@@ -104,10 +103,10 @@ def _signatures(texts: Sequence[str], seed: int) -> Signatures:
 
 
 def _band(hashes_NH: Signatures, band: int) -> NDArray[np.uint64]:
-    """Return one number [N] for each text's rows of a band, the first band after the last."""
+    """Return one number [N] for each text's rows of a band, cyclically."""
     start = band % NUM_BANDS * BAND_ROWS
     rows_NR = hashes_NH[:, start : start + BAND_ROWS].astype(np.uint64)
-    # Odd multipliers make the four rows one number that two different fours hardly share.
+    # Odd multipliers combine the four rows into one number with few collisions.
     return rows_NR @ np.array(
         [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93],
         dtype=np.uint64,
@@ -119,7 +118,7 @@ def _neighbors(
 ) -> tuple[Positions, Positions]:
     """Return the positions [P] of pairs of equal key, smaller first.
 
-    Texts that share the next band too lie next to each other, so that a window sees them first.
+    Texts that also share the next band are adjacent, so that the window reaches them first.
     """
     order_N = np.lexsort((next_keys_N, keys_N))
     keys_N = keys_N[order_N]

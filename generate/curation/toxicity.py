@@ -1,8 +1,8 @@
-"""Words of lists, found as whole words.
+"""Find words of word lists in texts, as whole words.
 
-In: a text and lists of words or phrases. Out: the first that the text holds. A list knows no
-context: it finds an insult and a question about one alike. Languages written without spaces
-between words are not served. Knows nothing of prompts and conversations.
+In: a text, and lists of words or phrases. Out: the first one in the text. Lists ignore context: an
+insult and a question about it match alike. Languages without spaces between words are not
+supported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from potstill.errors import ConfigError
 
 
 class Toxicity:
-    """Drops texts that hold a word or phrase of the configured lists.
+    """Drops texts with a word or phrase of the configured lists.
 
     Raises:
         ConfigError: A list cannot be read.
@@ -24,14 +24,14 @@ class Toxicity:
 
     def __init__(self, config: CurationConfig) -> None:
         self._phrases: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        """Phrases, word by word, under their first word."""
+        """Phrases as tuples of words, by their first word."""
         for source in config.toxic_words:
             for phrase in _read_words(source):
                 if words := normalize(phrase).split():
                     self._phrases[words[0]].append(tuple(words))
 
     def judge_text(self, text: str) -> str | None:
-        """Name the first word or phrase of the lists in a text, or None."""
+        """Return the first word or phrase of the lists in a text as a reason, or None."""
         words = normalize(text).split()
         for start, word in enumerate(words):
             for phrase in self._phrases.get(word, ()):

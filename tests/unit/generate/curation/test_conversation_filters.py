@@ -59,7 +59,7 @@ def test_an_answer_that_repeats_itself_is_dropped_above_the_share(answered):
     repeated = answered("so", ids=[[*paragraph, 1, *paragraph, 2, *paragraph, 3, 0]])
 
     assert curator("looping").judge(repeated) == Drop(
-        "looping", "65% of an answer's tokens repeat what it said"
+        "looping", "65% of an answer's tokens are in repeated runs"
     )
     assert curator("looping", max_repeated_share=0.7).judge(repeated) is None
 
@@ -77,9 +77,9 @@ def test_length_counts_tokens(answered):
 
     assert judge(answered("one two")) is None
     assert judge(answered("one two three four")) is None
-    assert judge(answered("one two", "one")) == Drop("length", "an answer of 2 tokens, at least 3")
+    assert judge(answered("one two", "one")) == Drop("length", "an answer of 2 tokens, minimum 3")
     assert judge(answered("one two three four five")) == Drop(
-        "length", "an answer of 6 tokens, at most 5"
+        "length", "an answer of 6 tokens, maximum 5"
     )
 
 
@@ -88,7 +88,7 @@ def test_truncated_answers_are_dropped(answered):
 
     assert judge(answered(GOOD)) is None
     assert judge(answered("one two", finish_reason="length")) == Drop(
-        "truncated", "an answer cut off after 3 tokens"
+        "truncated", "an answer truncated after 3 tokens"
     )
 
 
@@ -98,9 +98,9 @@ def test_answers_given_before_are_dropped_with_the_prompt_that_had_them(answered
     assert judge(answered("Yes.", prompt_id="first")) is None
     assert judge(answered("Yes.", "No.", prompt_id="second")) is None
     assert judge(answered("yes", prompt_id="third")) == Drop(
-        "duplicate_answer", "answered as prompt first"
+        "duplicate_answer", "same answers as prompt first"
     )
-    assert judge(answered("Yes.", prompt_id="fourth")).reason == "answered as prompt first"
+    assert judge(answered("Yes.", prompt_id="fourth")).reason == "same answers as prompt first"
 
 
 def test_what_a_later_filter_drops_makes_no_duplicates(answered):

@@ -31,7 +31,7 @@ def test_the_first_filter_that_objects_is_named(asked):
         (
             prompts[3],
             "exact_duplicate",
-            f"similarity 1 to {prompts[0].prompt_id}, in the same words",
+            f"similarity 1 to {prompts[0].prompt_id}, with the same words",
         ),
         (prompts[4], "near_duplicate", f"similarity 0.89 to {prompts[2].prompt_id}"),
     ]
@@ -61,8 +61,8 @@ def test_length_counts_the_users_text_at_least_and_all_text_at_most(asked):
 
     assert curated.kept == [prompts[1], prompts[3]]
     assert [drop.reason for drop in curated.dropped] == [
-        "0 characters of the user's, at least 2",
-        "9 characters, at most 8",
+        "0 characters of the user, minimum 2",
+        "9 characters, maximum 8",
     ]
 
 

@@ -63,7 +63,7 @@ def test_every_prompt_is_kept_or_dropped_with_its_reason(made, dropped, run_dire
     assert {prompt.source for prompt in prompts} == {"questions.jsonl"}
     (kept,) = gravity & set(texts)
     why = dropped()
-    assert why["hi"] == ("length", "2 characters of the user's, at least 3")
+    assert why["hi"] == ("length", "2 characters of the user, minimum 3")
     filter_, reason = why[(gravity - {kept}).pop()]
     assert (filter_, reason.split()[-1]) == ("near_duplicate", texts[kept].prompt_id)
     assert Counter(name for name, _ in why.values()) == {
