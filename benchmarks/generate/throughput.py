@@ -5,6 +5,7 @@ same prompts and seeds:
 
 - bare: vLLM's own `LLM.generate`, no log-probabilities, no text, nothing written;
 - ours: the whole stage, from prompts to the finished, filtered and described conversations;
+- plain: the same without `generate.engine.fast_cpu_sampling`;
 - script: the plainest one, top-20 log-probabilities as vLLM's objects, written as JSON.
 
 Then the memory that the last two take, each in a process of its own, above what the loaded engine
@@ -47,7 +48,7 @@ MAX_MODEL_LEN = 512
 
 
 class Bench:
-    """The three ways, with one loaded teacher."""
+    """The four ways, with one loaded teacher."""
 
     def __init__(self, config: GenerateConfig, root: Path) -> None:
         self._config, self._root = config, root
@@ -84,6 +85,12 @@ class Bench:
         make_dataset(self._config, copy)
         return samples.stats_as(SignalStats).completion_tokens
 
+    def plain(self) -> int:
+        """Run the stage with vLLM's own sampler."""
+        teacher: Any = self.teacher.load()
+        with vllms_own_sampler(teacher):
+            return self.ours()
+
     def _generate(self, **options: Any) -> list[Any]:  # noqa: ANN401
         from vllm import SamplingParams
 
@@ -104,14 +111,14 @@ class Bench:
 
 
 def rates(bench: Bench, num_rounds: int) -> dict[str, list[float]]:
-    """Let the three take turns."""
+    """Let all ways take turns."""
     ways: dict[str, Callable[[], int]] = {
-        "bare": bench.bare, "ours": bench.ours, "script": bench.script,
+        "bare": bench.bare, "ours": bench.ours, "plain": bench.plain, "script": bench.script,
     }  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in ways}
     bench.bare()
     for number in range(num_rounds):
-        for name in [*ways][number % 3 :] + [*ways][: number % 3]:
+        for name in [*ways][number % len(ways) :] + [*ways][: number % len(ways)]:
             started = time.perf_counter()
             num_tokens = ways[name]()
             found[name].append(num_tokens / (time.perf_counter() - started))
@@ -165,9 +172,10 @@ def main() -> None:
             return
         found = rates(bench, given.rounds)
         bench.teacher.close()
-    bare, ours, script = (median(found[name]) for name in ("bare", "ours", "script"))
+    bare, ours, plain, script = (median(found[name]) for name in found)
     print(f"{given.prompts} prompts, at most {MAX_TOKENS} tokens each, {given.rounds} rounds")
     print(f"tokens per second, ours (k = {TOP_LOGPROBS}) / bare vLLM: {ours / bare:.3f}")
+    print(f"tokens per second, ours / without fast_cpu_sampling: {ours / plain:.2f}")
     print(f"tokens per second, ours / plain script (k = {SCRIPT_LOGPROBS}): {ours / script:.2f}")
     few, many = given.prompts, 3 * given.prompts
     for way in ("ours", "script"):

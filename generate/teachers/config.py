@@ -46,7 +46,8 @@ class EngineConfig(Table):
     """Longest prompt plus completion, in tokens. None: the model's context, at most 8192."""
     fast_cpu_sampling: bool = True
     """On a CPU, replace vLLM's sampler by one with fewer passes over the vocabulary, which draws
-    other tokens from the same distribution. Without effect on a GPU."""
+    other tokens from the same distribution: a fifth less CPU time per token for SmolLM2-135M with
+    128 conversations at once. No effect on a GPU."""
     enforce_eager: bool = True
     """Skip compilation, which takes longer than it saves for a small model on a CPU."""
     tensor_parallel_size: int = Field(default=1, ge=1)
