@@ -231,7 +231,7 @@ def test_vllm_is_bound_by_schemas_through_our_server(before_vllm):
     assert list(json.loads(call.function.arguments)) == ["city"]
 
 
-def test_vllm_stops_for_who_hangs_up_on_our_server(vllm_url, before_vllm):
+def test_vllm_stops_when_a_client_of_our_server_disconnects(vllm_url, before_vllm):
     def num_running() -> float:
         with urllib.request.urlopen(vllm_url.replace("/v1", "/metrics")) as metrics:
             lines = metrics.read().decode().splitlines()

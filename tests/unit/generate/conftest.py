@@ -181,7 +181,7 @@ class Toys:
 
 
 def toy_checkpoint(directory: Path) -> TeacherCheckpoint:
-    """Return the toy teacher as it lies in a directory, which has its tokenizer.json."""
+    """Return the toy teacher in a directory with its tokenizer.json."""
     return TeacherCheckpoint(
         name="toy",
         dir=directory,

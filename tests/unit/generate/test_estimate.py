@@ -124,7 +124,7 @@ def test_a_served_teacher_costs_this_machine_nothing(estimated):
     assert cost.memory_bytes == module.PROCESS_BYTES
 
 
-def test_what_is_not_there_is_told(estimated, tmp_path, question_path):
+def test_missing_files_are_reported(estimated, tmp_path, question_path):
     with pytest.raises(ConfigError, match="not on this machine") as caught:
         estimated(teacher={"model": str(tmp_path / "no such")})
     assert caught.value.where == "generate.teacher.model"

@@ -94,7 +94,7 @@ def test_it_is_loaded_once_and_after_closing_anew(loaded):
 
 @pytest.mark.parametrize("ray", [None, {}])
 @pytest.mark.usefixtures("found")
-def test_vllm_is_told_of_the_checkpoint_and_what_will_be_asked(loaded, tmp_path, ray):
+def test_vllm_gets_the_checkpoint_and_the_limits_of_requests(loaded, tmp_path, ray):
     config = configured(
         teacher={"model": "toy", "lora": str(tmp_path / "adapter")},
         sampling={"top_logprobs": 9, "seed": 4},

@@ -63,7 +63,7 @@ def test_only_the_configured_kinds_are_found():
         ("std::vector<int> f :: Int ->> map::at; ::global 1234", None),
     ],
 )
-def test_addresses_are_told_from_what_looks_like_them(text, expected):
+def test_addresses_are_distinguished_from_lookalikes(text, expected):
     ip_only = PersonalData(CurationConfig(pii_kinds=("ip",)))
 
     assert redacted(text, ip_only) == (expected or text)

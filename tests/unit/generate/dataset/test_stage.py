@@ -99,7 +99,7 @@ def test_what_is_dropped_is_there_with_filter_and_reason(made, run_directory, di
     assert outputs["dropped.parquet"] == dropped.num_rows
 
 
-def test_what_was_dropped_of_prompts_is_said_as_well(made):
+def test_dropped_prompts_are_reported_too(made):
     manifest = made(curation={"max_prompt_characters": 30})
     assert manifest.facts.dropped_prompts == {"length": 1}
     assert manifest.facts.num_dropped == 0
@@ -160,7 +160,7 @@ def test_what_an_interruption_left_is_written_again_the_same(
     assert files(other.stage_dir("conversations")) == whole
 
 
-def test_filters_that_leave_nothing_to_train_on_are_told(made, run_directory):
+def test_filters_that_drop_the_whole_training_split_are_an_error(made, run_directory):
     with pytest.raises(
         TeacherError, match="dropped every conversation of the training split"
     ) as caught:

@@ -105,7 +105,7 @@ def test_what_is_dropped_has_the_columns_of_prompts_and_is_in_no_split(made, run
     assert (row["cluster_id"], row["split"]) == (None, None)
 
 
-def test_nothing_dropped_is_said_too(made, dropped):
+def test_no_drops_are_reported_too(made, dropped):
     assert made(OTHERS).facts.dropped == {}
     assert dropped() == {}
 
@@ -174,7 +174,7 @@ def test_too_few_for_three_splits_are_refused_before_anything_is_sampled(
     made([*questions, *OTHERS], curation=curation)
 
 
-def test_an_unknown_filter_is_told_before_a_prompt_is_read(made, question_path, run_directory):
+def test_an_unknown_filter_is_an_error_before_a_prompt_is_read(made, question_path, run_directory):
     filters = {"conversation_filters": ["emtpy"]}
     with pytest.raises(ConfigError, match="emtpy"):
         made(OTHERS, curation=filters)

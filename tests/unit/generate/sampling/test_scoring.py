@@ -51,7 +51,7 @@ def answers(settings, prompt, ends=ENDS) -> list[str]:
 
 
 def signal(num_tokens) -> TokenDistributions:
-    """Return rows that tell their positions: row t says -t."""
+    """Return rows that encode their positions: row t is -t."""
     rows_T = -np.arange(num_tokens, dtype=np.float32)
     ones_T = np.ones(num_tokens, dtype=np.int64)
     return TokenDistributions(rows_T, ones_T, ones_T.astype(np.int32), rows_T)

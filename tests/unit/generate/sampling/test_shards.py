@@ -194,7 +194,7 @@ def test_a_damaged_part_is_no_finished_one(open_session, undivided, monkeypatch)
 
 
 @pytest.mark.slow
-def test_an_error_of_a_replica_is_told(open_session, tmp_path):
+def test_an_error_of_a_replica_is_reported(open_session, tmp_path):
     """The real process: it has no toys, and does not find the model."""
     config, run_directory, session = open_session(teacher={"model": str(tmp_path / "none")})
     with pytest.raises(TeacherError, match="a replica of the teacher failed") as caught:
@@ -227,7 +227,7 @@ def test_each_replica_sees_its_own_gpus(configured, monkeypatch):
     ]
 
 
-def test_too_few_gpus_are_told(configured, monkeypatch):
+def test_too_few_gpus_are_an_error(configured, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     config = configured(engine={"data_parallel_size": 2, "tensor_parallel_size": 2})
     with pytest.raises(ConfigError, match="too few GPUs") as caught:

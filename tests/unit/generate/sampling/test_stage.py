@@ -27,7 +27,7 @@ def sampled(configured, run_directory, toys):
     return make
 
 
-def test_all_that_was_said_is_there_in_the_order_of_the_prompts(sampled, run_directory, stored):
+def test_all_samples_are_stored_in_the_order_of_the_prompts(sampled, run_directory, stored):
     manifest = sampled(turns={"num_answers": 2})
     table = stored.samples(run_directory)
     ids = [f"{prompt.prompt_id}-{n}" for prompt in stored.prompts(run_directory) for n in (0, 1)]

@@ -110,7 +110,7 @@ def test_a_sure_teacher_has_no_entropy_and_no_tail():
     assert summary.tail_by_size == pytest.approx(dict.fromkeys(TAIL_SIZES, 0.0), abs=1e-9)
 
 
-def test_a_damaged_part_is_told(paths):
+def test_a_damaged_part_is_an_error(paths):
     paths[1].write_bytes(paths[1].read_bytes()[:-5])
     with pytest.raises(ArtifactError, match="cannot be read") as caught:
         summarize(paths)

@@ -128,7 +128,7 @@ def test_a_killed_process_is_gone_on_with(collect, file_source, writing, tmp_pat
     assert len(again.asked) == len(whole_teacher.asked) - lives
 
 
-def test_what_cannot_be_scored_or_read_is_told_before_the_teacher_is_loaded(collect, tmp_path):
+def test_unusable_sources_are_errors_before_the_teacher_is_loaded(collect, tmp_path):
     path = tmp_path / "broken.jsonl"
     path.write_text('{"prompt": "What is it?"}\noops')
     with pytest.raises(ConfigError, match="no answers to score"):

@@ -62,7 +62,7 @@ def test_a_digest_is_the_same_for_the_same_content_and_split(saved):
     assert digest != source_digest(SourceConfig(dataset=f"{saved}/train"))
 
 
-def test_a_digest_tells_content_from_time_and_place(tmp_path):
+def test_a_digest_depends_on_content_not_on_time_or_place(tmp_path):
     directory = tmp_path / "files"
     directory.mkdir()
     file = directory / "train.jsonl"

@@ -115,14 +115,14 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(dequantized, t
     assert dequantized == []
 
 
-def test_a_missing_package_is_told_with_what_to_do(install, tmp_path):
+def test_a_missing_package_is_an_error_with_a_hint(install, tmp_path):
     install(None)
     with pytest.raises(TeacherError, match=r"not installed(.|\n)*found: no such package") as caught:
         embedded_checkpoint(tmp_path)
     assert "generate.teacher.model=PATH" in caught.value.hint
 
 
-def test_a_package_without_the_file_is_told_apart(package_dir, tmp_path):
+def test_a_package_without_the_file_is_another_error(package_dir, tmp_path):
     (package_dir / GGUF_NAME).unlink()
     with pytest.raises(TeacherError, match=r"not installed(.|\n)*found: no such file"):
         embedded_checkpoint(tmp_path)

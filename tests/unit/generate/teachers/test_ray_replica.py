@@ -77,7 +77,7 @@ def names(samples) -> list[str]:
     return [sample.request_id for sample in samples]
 
 
-def test_loading_says_what_tells_this_teacher_from_another(teacher, tmp_path):
+def test_facts_identify_the_loaded_teacher(teacher, tmp_path):
     replica = Replica(lambda: teacher, [tmp_path])
     loaded = replica.load()
     assert loaded.end_token_ids == {2}

@@ -1,4 +1,4 @@
-"""The engine without vLLM: a module of that name which records what it is told."""
+"""The engine without vLLM: a module of that name that records its arguments."""
 
 import json
 import sys
@@ -52,7 +52,7 @@ class FakeLLM:
     """
 
     def __init__(self, model, **options):
-        self.told = {"model": model, **options}
+        self.arguments = {"model": model, **options}
         self.generation_config = {"eos_token_id": [2, 5]}
         self.model_config = SimpleNamespace(
             try_get_generation_config=lambda: self.generation_config
@@ -158,7 +158,7 @@ def sample(teacher, items, top_logprobs=2) -> dict:
 
 def test_vllm_gets_all_options_and_returns_raw_log_probabilities(load):
     teacher, llm = load()
-    assert llm.told == {
+    assert llm.arguments == {
         "model": "a teacher",
         "dtype": "bfloat16",
         "max_model_len": 300,
@@ -178,7 +178,7 @@ def test_vllm_gets_all_options_and_returns_raw_log_probabilities(load):
 
 @pytest.fixture
 def malloc_options(monkeypatch) -> list[tuple[int, int]]:
-    """Record what glibc's malloc is told."""
+    """Record the options of glibc's malloc."""
     options: list[tuple[int, int]] = []
     libc = SimpleNamespace(mallopt=lambda *option: options.append(option))
     monkeypatch.setattr(vllm_engine, "ctypes", SimpleNamespace(CDLL=lambda _: libc))
@@ -187,7 +187,7 @@ def malloc_options(monkeypatch) -> list[tuple[int, int]]:
 
 def test_a_gpu_has_vllms_own_batches_sampler_and_allocator(load, malloc_options):
     _, llm = load()
-    assert not {"enable_chunked_prefill", "max_num_batched_tokens"} & llm.told.keys()
+    assert not {"enable_chunked_prefill", "max_num_batched_tokens"} & llm.arguments.keys()
     assert llm.calls == malloc_options == []
 
 
@@ -198,8 +198,8 @@ def test_a_cpu_prefills_whole_prompts_and_has_another_sampler_where_it_is_wanted
 ):
     engine = ENGINE.model_copy(update={"fast_cpu_sampling": is_fast})
     _, llm = load(engine=engine, on_cpu=True, max_model_len=longest)
-    assert llm.told["enable_chunked_prefill"] is False
-    assert llm.told["max_num_batched_tokens"] == batch
+    assert llm.arguments["enable_chunked_prefill"] is False
+    assert llm.arguments["max_num_batched_tokens"] == batch
     assert llm.calls == [install] * is_fast
     assert [option for option, _ in malloc_options] == [M_MMAP_THRESHOLD, M_TRIM_THRESHOLD]
 
@@ -209,10 +209,10 @@ def test_the_engines_table_reaches_vllm(load):
         max_num_seqs=9, kv_cache_bytes=0, enforce_eager=False, tensor_parallel_size=4
     )
     _, llm = load(engine=engine)
-    assert llm.told["max_num_seqs"] == 9
-    assert llm.told["kv_cache_memory_bytes"] is None
-    assert llm.told["enforce_eager"] is False
-    assert llm.told["tensor_parallel_size"] == 4
+    assert llm.arguments["max_num_seqs"] == 9
+    assert llm.arguments["kv_cache_memory_bytes"] is None
+    assert llm.arguments["enforce_eager"] is False
+    assert llm.arguments["tensor_parallel_size"] == 4
 
 
 def test_the_environment_is_set_where_the_user_has_not(load, environment):
@@ -242,7 +242,7 @@ def test_a_model_that_vllm_cannot_load_is_an_error_of_one_line(load, kind, said,
 def test_an_adapter_gets_the_smallest_room_that_holds_its_rank(load, tmp_path, rank, reserved):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
     teacher, llm = load(lora_path=tmp_path)
-    assert (llm.told["enable_lora"], llm.told["max_lora_rank"]) == (True, reserved)
+    assert (llm.arguments["enable_lora"], llm.arguments["max_lora_rank"]) == (True, reserved)
     sample(teacher, requests(1))
     assert llm.lora == {("teacher", 1, str(tmp_path))}
 

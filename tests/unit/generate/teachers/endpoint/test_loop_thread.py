@@ -18,7 +18,7 @@ def options(**more) -> dict:
 
 
 class Bench:
-    """Work that waits until it is told to end."""
+    """Work that waits for a signal to end."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
