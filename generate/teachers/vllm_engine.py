@@ -265,7 +265,7 @@ def engine_arguments(spec: EngineSpec, engine: EngineConfig, *, on_cpu: bool) ->
         arguments["enable_chunked_prefill"] = False
         arguments["max_num_batched_tokens"] = max(CPU_BATCHED_TOKENS, spec.max_model_len)
     if spec.lora_path is not None:
-        arguments |= {"enable_lora": True, "max_lora_rank": _lora_rank(spec.lora_path)}
+        arguments |= _lora_arguments(spec.lora_path)
     return arguments
 
 
@@ -289,12 +289,11 @@ def _lora_request(spec: EngineSpec) -> Any:  # noqa: ANN401
     return LoRARequest("teacher", 1, str(spec.lora_path))
 
 
-def _lora_rank(lora_path: Path) -> int:
-    """Return the smallest rank that vLLM supports for the adapter's rank."""
+def _lora_arguments(lora_path: Path) -> dict[str, Any]:
     config_path = lora_path / "adapter_config.json"
     try:
-        rank = int(json.loads(config_path.read_text(encoding="utf-8"))["r"])
-        return next(size for size in LORA_RANKS if size >= rank)
+        adapter = json.loads(config_path.read_text(encoding="utf-8"))
+        rank = next(size for size in LORA_RANKS if size >= int(adapter["r"]))
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise TeacherError(
             "the teacher's LoRA adapter cannot be read",
@@ -303,3 +302,9 @@ def _lora_rank(lora_path: Path) -> int:
             found=str(error) or type(error).__name__,
             hint="check generate.teacher.lora",
         ) from error
+    modules = adapter.get("target_modules")
+    if not isinstance(modules, list) or any("." in name for name in modules):
+        modules = None
+    # Without names vLLM 0.32 also wraps the output head, which then cannot score several texts at
+    # once on a CPU.
+    return {"enable_lora": True, "max_lora_rank": rank, "lora_target_modules": modules}

@@ -91,7 +91,7 @@ def test_what_is_dropped_is_there_with_filter_and_reason(made, run_directory, di
     assert set(dropped["filter"].to_pylist()) == {"length"}
     for row in dropped.to_pylist():
         (turn,) = row["turns"]
-        limit = "at least 9" if turn["num_tokens"] < 9 else "at most 40"
+        limit = "minimum 9" if turn["num_tokens"] < 9 else "maximum 40"
         assert row["reason"] == f"an answer of {turn['num_tokens']} tokens, {limit}"
     assert manifest.facts.dropped_conversations == {"length": dropped.num_rows}
     assert manifest.facts.num_dropped == dropped.num_rows

@@ -240,11 +240,22 @@ def test_a_model_that_vllm_cannot_load_is_an_error_of_one_line(load, kind, said,
     ("rank", "reserved"), [(1, 8), (8, 8), (9, 16), (256, 256), (300, 320), (512, 512)]
 )
 def test_an_adapter_gets_the_smallest_room_that_holds_its_rank(load, tmp_path, rank, reserved):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    modules = ["q_proj", "v_proj"]
+    adapter = {"r": rank, "target_modules": modules}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     teacher, llm = load(lora_path=tmp_path)
+    assert llm.arguments["lora_target_modules"] == modules
     assert (llm.arguments["enable_lora"], llm.arguments["max_lora_rank"]) == (True, reserved)
     sample(teacher, requests(1))
     assert llm.lora == {("teacher", 1, str(tmp_path))}
+
+
+@pytest.mark.parametrize("modules", [None, "all-linear", ["layers.0.q_proj"]])
+def test_modules_that_are_no_plain_names_are_left_to_vllm(load, tmp_path, modules):
+    adapter = {"r": 8, "target_modules": modules}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    _, llm = load(lora_path=tmp_path)
+    assert llm.arguments["lora_target_modules"] is None
 
 
 def test_without_an_adapter_none_is_asked_for(load):
