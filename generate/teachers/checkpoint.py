@@ -33,7 +33,7 @@ class TeacherCheckpoint:
 
     @property
     def identity(self) -> TeacherIdentity:
-        """What pins the teacher in a manifest."""
+        """What identifies the teacher in a manifest."""
         return TeacherIdentity(
             model=self.name,
             path=str(self.dir),
