@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,8 +11,6 @@ from generate.sources.config import SourceConfig
 from generate.teachers.config import EngineConfig, RayConfig, TeacherConfig
 from generate.teachers.endpoint.config import EndpointConfig
 from potstill.config import Table
-
-logger = logging.getLogger(__name__)
 
 
 class PromptsConfig(Table):
@@ -138,15 +135,6 @@ class GenerateConfig(Table):
     """How vLLM runs."""
     ray: RayConfig | None = None
     """A Ray cluster with replicas of the teacher. None: this machine alone."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_hidden_states(cls, content: Any) -> Any:  # noqa: ANN401  (not yet validated)
-        """Ignore `hidden_states = false`, which earlier runs have in their `config.toml`."""
-        if isinstance(content, dict) and content.get("hidden_states") is False:
-            logger.warning("generate.hidden_states is ignored: the key was removed")
-            return {key: value for key, value in content.items() if key != "hidden_states"}
-        return content
 
     @property
     def has_replicas(self) -> bool:

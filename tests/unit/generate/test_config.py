@@ -108,10 +108,3 @@ def test_a_configuration_survives_json():
         }
     )
     assert GenerateConfig.model_validate_json(config.model_dump_json()) == config
-
-
-def test_the_removed_key_of_earlier_runs_is_ignored_where_it_was_off(caplog):
-    assert GenerateConfig.model_validate({"hidden_states": False}) == GenerateConfig()
-    assert "generate.hidden_states is ignored" in caplog.text
-    with pytest.raises(ValidationError, match="hidden_states"):
-        GenerateConfig.model_validate({"hidden_states": True})
