@@ -157,6 +157,7 @@ def finish_conversations() -> Callable[..., Manifest]:
         return session.finish(
             facts=conversations_facts(
                 teacher=teacher_identity(
+                    model="tiny",
                     path=str(teacher_dir),
                     num_parameters=count_parameters(teacher_dir),
                     fingerprint=checkpoint_fingerprint(teacher_dir),
