@@ -14,7 +14,7 @@ from generate.stage import run
 from potstill.errors import ArtifactError, ConfigError, TeacherError
 from potstill.rundir import RunDirectory
 
-TOY_REPLICA = Path(__file__).parents[2] / "fixtures" / "toy_replica.py"
+TOY_REPLICA = Path(__file__).parents[3] / "fixtures" / "toy_replica.py"
 FEW = {"engine": {"conversations_per_part": 2}}
 """Five parts."""
 
