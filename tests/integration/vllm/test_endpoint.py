@@ -61,7 +61,7 @@ def before_vllm(vllm_url, tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def served_by_us(before_vllm, teacher_dir) -> Iterator[EndpointTeacher]:
-    yield from connected(f"{before_vllm.url}/v1", "student", teacher_dir)
+    yield from connected(before_vllm.url, "student", teacher_dir)
 
 
 def connected(base_url: str, model: str, teacher_dir: Path) -> Iterator[EndpointTeacher]:
