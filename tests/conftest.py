@@ -152,8 +152,9 @@ def finish_conversations() -> Callable[..., Manifest]:
             split: sum(one.prompt.split == split for one in conversations)
             for split in get_args(Split)
         }
+        vocab_size = json.loads((teacher_dir / "config.json").read_text())["vocab_size"]
         session = run_directory.open_stage("conversations", {})
-        _write_conversations(session.dir, conversations)
+        _write_conversations(session.dir, conversations, vocab_size=vocab_size)
         return session.finish(
             facts=conversations_facts(
                 teacher=teacher_identity(
@@ -164,7 +165,7 @@ def finish_conversations() -> Callable[..., Manifest]:
                 ),
                 tokenizer_sha256=tokenizer_sha256(teacher_dir),
                 chat_template_sha256=chat_template_sha256(template),
-                vocab_size=VOCAB_SIZE,
+                vocab_size=vocab_size,
                 top_logprobs=TOP_LOGPROBS,
                 num_conversations=counts,
             )

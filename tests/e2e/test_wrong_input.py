@@ -128,7 +128,7 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", mounted], check=False, stderr=subprocess.DEVNULL)
 
 
-def test_a_full_disk_while_the_teacher_answers(tiny_disk, tiny_gguf, tiny_teacher_dir, tmp_path):
+def test_a_full_disk_while_the_teacher_answers(tiny_disk, tiny_gguf, teacher_dir, tmp_path):
     """The teacher answers through a server: which kind it is makes no difference to the disk."""
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"What is {n} + 1?"}) + "\n" for n in range(16)))
@@ -136,7 +136,7 @@ def test_a_full_disk_while_the_teacher_answers(tiny_disk, tiny_gguf, tiny_teache
     run_dir = tiny_disk(1 << 16) / "run"
     settings = {
         "prompts.path": path,
-        "teacher.model": tiny_teacher_dir,
+        "teacher.model": teacher_dir,
         "teacher.endpoint.base_url": server.url,
         "teacher.endpoint.model": "student",
         "sampling.top_logprobs": 20,

@@ -30,7 +30,7 @@ SETTINGS = {
     "save_steps": 2,
     "logging_steps": 1,
     "batch_size": 4,
-    "quantization_aware": {"type": "Q4_0", "max_steps": 6, "learning_rate": 3e-3},
+    "quantization_aware": {"type": "Q4_0", "max_steps": 6, "learning_rate": 1e-3},
 }
 NUM_HEADS, NUM_KEY_VALUE_HEADS = 4, 2
 
