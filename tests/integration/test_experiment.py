@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import math
 import signal
 import socket
 import sqlite3
@@ -111,18 +112,20 @@ def results(server: Server) -> dict:
     return response.json()
 
 
-def expected(student: float, teacher: float) -> dict[str, str]:
+def expected(users: list[str], student: float, teacher: float) -> dict[str, str]:
     weights = {"student": student, "teacher": teacher}
-    return {user: choose(weights, SALT, "assistant", user=f"user\0{user}") for user in USERS}
+    return {user: choose(weights, SALT, "assistant", user=f"user\0{user}") for user in users}
 
 
-def test_a_ramp_moves_only_the_necessary_users_of_ten_thousand(serve):
+@pytest.mark.parametrize("num_users", [1000, pytest.param(NUM_USERS, marks=pytest.mark.nightly)])
+def test_a_ramp_moves_only_the_necessary_users(serve, num_users):
+    users = USERS[:num_users]
     server = serve(1, 9)
-    before = dealt(server, USERS)
-    assert before == expected(1, 9)
+    before = dealt(server, users)
+    assert before == expected(users, 1, 9)
     counts = Counter(before.values())
-    # Four standard errors of a tenth of the users.
-    assert counts["student"] == pytest.approx(NUM_USERS / 10, abs=120)
+    standard_error = math.sqrt(num_users * 0.1 * 0.9)
+    assert counts["student"] == pytest.approx(num_users / 10, abs=4 * standard_error)
     view = results(server)
     assert [one["users"] for one in view["variants"]] == [counts[name] for name in MODELS]
     assert [one["exposures"] for one in view["variants"]] == [counts[name] for name in MODELS]
@@ -131,15 +134,15 @@ def test_a_ramp_moves_only_the_necessary_users_of_ten_thousand(serve):
 
     # A restart moves nobody; a ramp moves users to the student, and as many as it must.
     ramped = serve(3, 9)
-    after = dealt(ramped, USERS)
-    assert after == expected(3, 9)
-    moved = {user for user in USERS if before[user] != after[user]}
+    after = dealt(ramped, users)
+    assert after == expected(users, 3, 9)
+    moved = {user for user in users if before[user] != after[user]}
     assert {after[user] for user in moved} == {"student"}
     assert len(moved) == Counter(after.values())["student"] - counts["student"]
     # First assignments count, with the shares of that time.
     view = results(ramped)
     assert [one["users"] for one in view["variants"]] == [counts[name] for name in MODELS]
-    assert sum(one["exposures"] for one in view["variants"]) == 2 * NUM_USERS
+    assert sum(one["exposures"] for one in view["variants"]) == 2 * num_users
     assert not view["sample_ratio"]["is_mismatch"]
 
 

@@ -13,6 +13,8 @@ from potstill.errors import ArtifactError, ConfigError, PotstillError
 from potstill.workers import Worker, WorkerError, WorkerTimeoutError
 from tests.fixtures.waiting import eventually, is_running
 
+pytestmark = pytest.mark.slow
+
 SERVICES = """
 import os, signal, sys, time
 from potstill.errors import ArtifactError, ConfigError

@@ -13,6 +13,8 @@ from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
 from serve.errors import InvalidRequestError
 
+pytestmark = pytest.mark.slow
+
 EXPLODING = "root ::= r0\n" + "\n".join(
     f"r{n} ::= r{n + 1} r{n + 1} | r{n + 1}" for n in range(25)
 ) + '\nr25 ::= "a" | ""'  # fmt: skip

@@ -9,6 +9,8 @@ import pytest
 from serve.engine.grammar import GrammarSource, Schema, check_grammar
 from serve.errors import InvalidRequestError
 
+pytestmark = pytest.mark.slow
+
 MAX_WALL_SECONDS = 20.0
 """Generous: a check ends within 1 s of processor time, besides the start of a process."""
 

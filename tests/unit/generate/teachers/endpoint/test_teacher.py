@@ -8,6 +8,8 @@ from generate.teachers.endpoint.teacher import UNANSWERED_ROUNDS, connect
 from generate.teachers.protocol import Failure, Sample
 from potstill.errors import TeacherError
 
+pytestmark = pytest.mark.slow
+
 END = 0
 TOP_LOGPROBS = 5
 
