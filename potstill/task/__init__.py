@@ -1,0 +1,1 @@
+"""What a student is for: one job with instructions, examples, tools, known answers and metrics."""

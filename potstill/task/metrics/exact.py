@@ -1,0 +1,28 @@
+"""The answer's text is the known one."""
+
+from __future__ import annotations
+
+from potstill.task.answers import Answer, Item, Score
+from potstill.task.metrics.config import ExactConfig
+
+
+class Exact:
+    """Compares whole texts."""
+
+    needs_known = True
+
+    def __init__(self, config: ExactConfig) -> None:
+        self.name = config.name or config.kind
+        self._ignore_case = config.ignore_case
+
+    def score(self, answer: Answer, item: Item) -> Score:
+        """Return 1 for the known text, else 0."""
+        known = item.known.text if item.known else ""
+        return Score(value=float(same_text(answer.text, known, ignore_case=self._ignore_case)))
+
+
+def same_text(one: str, other: str, *, ignore_case: bool) -> bool:
+    """Return whether two texts are equal, perhaps but for case and surplus white space."""
+    if ignore_case:
+        return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+    return one.strip() == other.strip()

@@ -1,0 +1,52 @@
+"""A metric that is a function of the user's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from potstill.errors import ConfigError
+from potstill.task.answers import Answer, Item, Score
+from potstill.task.metrics.config import FunctionConfig
+
+
+class Function:
+    """Calls `module:function` with the answer's text, the known text or None, and the messages.
+
+    Raises:
+        ConfigError: There is no such function.
+    """
+
+    needs_known = False
+
+    def __init__(self, config: FunctionConfig) -> None:
+        self.name = config.name or config.function.partition(":")[2]
+        self._function = _find(config.function)
+
+    def score(self, answer: Answer, item: Item) -> Score:
+        """Return what the function returns; 0 with the reason when it raises or is out of range."""
+        known = item.known.text if item.known else None
+        messages = [message.to_chat() for message in item.messages]
+        try:
+            value = float(self._function(answer.text, known, messages))
+        except Exception as error:  # Whatever the user's code raises is a wrong answer.
+            return Score(value=0.0, problem=f"{type(error).__name__}: {error}"[:200])
+        if not (math.isfinite(value) and 0.0 <= value <= 1.0):
+            return Score(value=0.0, problem=f"the metric returned {value:g}, not 0 to 1")
+        return Score(value=value)
+
+
+def _find(path: str) -> Callable[..., Any]:
+    module, _, name = path.partition(":")
+    try:
+        found: Callable[..., Any] = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            "the function of a metric cannot be imported",
+            where=f"task.metrics: {path}",
+            found=error,
+            hint="run the command where the module lies, or set PYTHONPATH",
+        ) from error
+    return found
