@@ -1,0 +1,136 @@
+"""Prompts of a task with their known answers, read from JSONL.
+
+A line is an object with `messages` or `prompt`, and perhaps `answer`: a text, a JSON value that is
+the answer, or with tools a call, {"name", "arguments"}, or a list of calls. Without `answer` an
+assistant's message at the end is the known answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from potstill.errors import ArtifactError
+from potstill.files import disk_errors
+from potstill.schema import Message
+from potstill.task.answers import Answer, Item, ToolCall
+
+EXPECTED = (
+    '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, with '
+    '"answer" where it is known'
+)
+
+
+def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
+    """Read prompts and their known answers.
+
+    Args:
+        has_tools: Whether a JSON answer with a name and arguments is a call of a tool.
+
+    Raises:
+        ArtifactError: The file cannot be read, has no prompt, or a line is none.
+    """
+    with disk_errors("reading prompts of the task", path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    items = [
+        _item(line, f"{path}:{number}", has_tools)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not items:
+        raise ArtifactError("there is no prompt", where=path, expected=EXPECTED)
+    return tuple(items)
+
+
+def write_items(path: Path, items: Iterable[Item]) -> None:
+    """Write prompts so that `read_items` returns the same."""
+    lines = []
+    for item in items:
+        messages = [*item.messages, *([item.known.to_message()] if item.known else [])]
+        row = {"messages": [message.to_chat() for message in messages]}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _item(line: str, where: str, has_tools: bool) -> Item:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, Mapping):
+            raise ValueError(f"a JSON {type(row).__name__}")
+        messages = [_message(one) for one in _messages(row)]
+        known = _answer(row["answer"], has_tools) if row.get("answer") is not None else None
+        if messages and messages[-1].role == "assistant":
+            last = messages.pop()
+            known = known or Answer.from_message(last)
+        if not messages or messages[-1].role not in {"user", "tool"}:
+            raise ValueError("the last message before the answer must be the user's or a tool's")
+        return Item(messages=tuple(messages), known=known)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refusal(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise _refusal(where, error) from error
+
+
+def _messages(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    if "messages" in row:
+        messages: Sequence[Mapping[str, Any]] = row["messages"]
+        return messages
+    if not isinstance(row.get("prompt"), str):
+        raise ValueError(f"keys {', '.join(row) or 'none'}")
+    return [{"role": "user", "content": row["prompt"]}]
+
+
+def _message(given: Mapping[str, Any]) -> Message:
+    calls = given.get("tool_calls")
+    return Message(
+        role=given["role"],
+        content=given.get("content") or "",
+        tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
+        tool_call_id=given.get("tool_call_id"),
+    )
+
+
+def _answer(given: Any, has_tools: bool) -> Answer:  # noqa: ANN401  (any JSON value)
+    if has_tools and (calls := tool_calls_in(given)) is not None:
+        return Answer(tool_calls=calls)
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    return Answer(text=text)
+
+
+def tool_calls_in(given: object) -> tuple[ToolCall, ...] | None:
+    """Return the calls that a JSON value or its text spells out; None when it is something else.
+
+    A call is {"name": ..., "arguments": {...}}; Llama's "parameters" is read as well.
+    """
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            return None
+    listed = given if isinstance(given, list) else [given]
+    calls = [_call(one) for one in listed]
+    return tuple(call for call in calls if call) if all(calls) else None
+
+
+def _call(given: object) -> ToolCall | None:
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        return None
+    arguments = given.get("arguments", given.get("parameters"))
+    if not isinstance(arguments, Mapping):
+        return None
+    return ToolCall(name=given["name"], arguments=json.dumps(arguments, ensure_ascii=False))
+
+
+def _refusal(where: str, found: object) -> ArtifactError:
+    return ArtifactError(
+        "a line is not a prompt of the task",
+        where=where,
+        expected=EXPECTED,
+        found=found,
+        hint="correct or remove the line, then run the same command again",
+    )

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from potstill.errors import ArtifactError
+from potstill.schema import Message
+from potstill.task.answers import Answer, Item, ToolCall
+from potstill.task.items import read_items, write_items
+
+CALL = ToolCall(name="pay", arguments='{"to": "Ann"}')
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(*rows, has_tools=False):
+        path = tmp_path / "items.jsonl"
+        lines = [one if isinstance(one, str) else json.dumps(one) for one in rows]
+        path.write_text("\n\n".join(lines))
+        return read_items(path, has_tools=has_tools)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("row", "known"),
+    [
+        ({"prompt": "Hi"}, None),
+        ({"prompt": "Hi", "answer": "Yes"}, Answer(text="Yes")),
+        ({"prompt": "Hi", "answer": {"a": "é"}}, Answer(text='{"a": "é"}')),
+        ({"prompt": "Hi", "answer": {"name": "pay", "arguments": {"to": "Ann"}}}, None),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "Hi"},
+                    {"role": "assistant", "content": "Yes"},
+                ]
+            },
+            Answer(text="Yes"),
+        ),
+    ],
+)
+def test_rows_are_read(read, row, known):
+    (item,) = read(row)
+    assert [message.content for message in item.messages] == ["Hi"]
+    if known is not None:
+        assert item.known == known
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"name": "pay", "arguments": {"to": "Ann"}},
+        {"name": "pay", "parameters": {"to": "Ann"}},
+        [{"name": "pay", "arguments": {"to": "Ann"}}],
+        '{"name": "pay", "arguments": {"to": "Ann"}}',
+    ],
+)
+def test_calls_are_read_where_there_are_tools(read, answer):
+    row = {"prompt": "Pay Ann", "answer": answer}
+    assert read(row, has_tools=True)[0].known == Answer(tool_calls=(CALL,))
+    assert read(row)[0].known.tool_calls == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("{", "Expecting property name"),
+        ("[1]", "a JSON list"),
+        ('{"question": "Hi"}', "keys question"),
+        ('{"messages": [{"role": "narrator", "content": "x"}]}', "role"),
+        ('{"messages": [{"role": "system", "content": "x"}]}', "must be the user's"),
+        ('{"messages": 3}', "not iterable"),
+    ],
+)
+def test_a_bad_line_is_named(read, line, found):
+    with pytest.raises(ArtifactError) as caught:
+        read({"prompt": "Hi"}, line)
+    assert "items.jsonl:3" in str(caught.value)
+    assert found in str(caught.value)
+
+
+def test_an_empty_file_is_an_error(read):
+    with pytest.raises(ArtifactError, match="no prompt"):
+        read("")
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    question = (Message(role="user", content="Pay Ann"),)
+    items = (
+        Item(messages=question),
+        Item(messages=question, known=Answer(text="Done")),
+        Item(messages=question, known=Answer(tool_calls=(CALL,))),
+    )
+    write_items(tmp_path / "items.jsonl", items)
+    assert read_items(tmp_path / "items.jsonl", has_tools=True) == items
