@@ -36,10 +36,10 @@ class ToolCalls:
         except ValueError as error:
             problem = f"arguments are not a JSON object: {error}"
             return Score(value=0.0, found=found, expected=expected, problem=problem)
-        problem = None
-        if given != wanted:
-            problem = "other arguments" if found == expected else "other calls"
-        return Score(value=float(given == wanted), found=found, expected=expected, problem=problem)
+        if given == wanted:
+            return Score(value=1.0, found=found, expected=expected)
+        problem = "other arguments" if found == expected else "other calls"
+        return Score(value=0.0, found=found, expected=expected, problem=problem)
 
     def _plain(self, call: ToolCall) -> tuple[str, str]:
         arguments = parse_json(call.arguments or "{}")
