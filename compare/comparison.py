@@ -22,7 +22,7 @@ from compare.measurement.served import SIDES, Served
 from compare.measurement.speed import Speed
 from compare.verdict.examples import Example
 from compare.verdict.results import Verdict
-from potstill.errors import ArtifactError
+from potstill.errors import SchemaVersionError
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFile
@@ -120,7 +120,8 @@ def read_report(path: Path) -> Report:
     """Return a stored report.
 
     Raises:
-        ArtifactError: It cannot be read, or another version of potstill wrote it.
+        ArtifactError: It cannot be read.
+        SchemaVersionError: Another version of potstill wrote it.
     """
     with disk_errors("reading the report", path):
         content = in_artifact(json.loads(path.read_text(encoding="utf-8")))
@@ -130,7 +131,7 @@ def read_report(path: Path) -> Report:
         return Report.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ArtifactError(
+        raise SchemaVersionError(
             "the report was written by another version of potstill",
             where=path,
             found=f"{'.'.join(map(str, first['loc']))}: {first['msg']}",

@@ -7,6 +7,7 @@ a table on stdout.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -45,6 +46,7 @@ from compare.verdict.decision import decide, judgment_rows
 from compare.verdict.examples import examples
 from compare.verdict.health import is_sound_so_far
 from compare.verdict.registration import register
+from potstill.errors import SchemaVersionError
 from potstill.facts.base import StageName
 from potstill.facts.comparison import ComparisonFacts, Registration
 from potstill.files import disk_errors, sha256_file, write_text_atomically
@@ -53,6 +55,8 @@ from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
 from potstill.verdict.outcome import Plan
+
+logger = logging.getLogger(__name__)
 
 STAGE: StageName = "comparison"
 PAIRS_NAME, JUDGMENTS_NAME = "pairs.parquet", "judgments.parquet"
@@ -87,11 +91,18 @@ def run(config: CompareConfig, run_directory: RunDirectory) -> Manifest:
 def run_with_endpoint(
     config: CompareConfig, run_directory: RunDirectory, open_endpoint: OpenEndpoint
 ) -> Manifest:
-    """Do the same as `run`, with any way to serve the run's files."""
+    """Do the same as `run`, with any way to serve the run's files.
+
+    A finished report that another version wrote is left as it is, with a warning.
+    """
     inputs = INPUTS if config.needs_run else ()
     session = run_directory.open_stage(STAGE, settings(config), inputs=inputs)
     manifest = session.finished or _compare(config, run_directory, session, open_endpoint)
-    report = read_report(run_directory.stage_dir(STAGE) / REPORT_NAME)
+    try:
+        report = read_report(run_directory.stage_dir(STAGE) / REPORT_NAME)
+    except SchemaVersionError as error:  # Its page and verdict are still there.
+        logger.warning("%s", error)
+        return manifest
     console = Console()
     if report.files:
         console.print(render_table(report))

@@ -9,7 +9,12 @@ from compare.comparison import Report
 from compare.config import CompareConfig
 from compare.stage import run
 from potstill import cli
-from potstill.errors import BackendError, ConfigError, ManifestMismatchError
+from potstill.errors import (
+    BackendError,
+    ConfigError,
+    ManifestMismatchError,
+    SchemaVersionError,
+)
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
@@ -139,6 +144,21 @@ def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_pa
     answered = [one for one in ill.requests if not {"response_format", "stream"} & one.keys()]
     in_flight = 2
     assert len(answered) <= 2 * FEW + NUM_CONTROLS + in_flight
+
+
+def test_a_finished_report_of_another_version_is_left_as_it_is(
+    openai_server, prompts, tmp_path, monkeypatch, caplog
+):
+    server = openai_server(world())
+    run_directory = RunDirectory(tmp_path / "out")
+    manifest = run(config(server, prompts), run_directory)
+
+    def refuse(path):
+        raise SchemaVersionError("the report was written by another version", where=path)
+
+    monkeypatch.setattr("compare.stage.read_report", refuse)
+    assert run(config(server, prompts), run_directory) == manifest
+    assert "written by another version" in caplog.text
 
 
 def test_another_margin_after_the_fact_is_refused(openai_server, prompts, tmp_path):
