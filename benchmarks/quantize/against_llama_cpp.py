@@ -2,7 +2,7 @@
 
 One model, the same text: F16, Q8_0 and Q4_K_M without and with an importance matrix, made and
 measured by potstill, and by llama-quantize, llama-imatrix and llama-perplexity --kl-divergence of
-the same version. Told are the figures of both, and whether the quantized tensors are the same, bit
+the same version. Prints the figures of both, and whether the quantized tensors are the same, bit
 for bit, for the same importance matrix. The peer's reference is an F32 file, its log-probabilities
 rounded to 16 bits; ours is the checkpoint in float32.
 

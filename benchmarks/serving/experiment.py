@@ -3,7 +3,7 @@
 The latency of whole answers of one model, one client at a time, on one server under five names:
 `plain`, the model itself; `no shadow` and `no shadow again`, two experiments without one; `down`,
 an experiment whose shadow goes to a teacher that refuses connections; `hangs`, to one that takes
-them and never answers. Told are the 50th and 99th percentile of each and their ratios to
+them and never answers. Prints the 50th and 99th percentile of each and their ratios to
 `no shadow`, and what became of the shadows. The goal: ratios of 1, as near as `no shadow again`.
 
 Answers have one token, so that they hide as little as possible of what an experiment costs. Each

@@ -2,7 +2,7 @@
 
 Time to the first token of a chat with a system prompt of about 1,000 tokens, over HTTP on an idle
 server: cold, with a prompt that nobody has sent, and warm, with the same one and another question.
-Told are the medians and their ratio, for ours and for llama.cpp's own server.
+Prints the medians and their ratio, for ours and for llama.cpp's own server.
 
 Usage: prefix_cache.py [--gguf FILE] [--rounds N] [--threads N]
     [--servers NAME ...]

@@ -1,7 +1,7 @@
 """Our server beside its peers under load: `python benchmarks/serving/throughput.py`.
 
 The same GGUF file, the same prompts, the same number of threads, the same load generator on the
-same machine; every server runs, and they take turns at each number of concurrent streams. Told are
+same machine; every server runs, and they take turns at each number of concurrent streams. Prints
 tokens per second, time to first token, failed requests, and the ratios of ours to each peer's.
 Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's source
 distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no

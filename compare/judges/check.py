@@ -13,6 +13,7 @@ from compare.judge_config import CheckJudgeConfig
 from compare.judges.controls import SHUFFLED, TRUNCATED
 from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from compare.judges.reference import measured
+from potstill.task.answers import folded
 
 
 class CheckJudge:
@@ -52,9 +53,5 @@ def passes(check: Check, answer: str) -> bool:
     anywhere, case-sensitively.
     """
     if check.kind == "exact":
-        return _plain(answer) == _plain(check.value)
+        return folded(answer) == folded(check.value)
     return re.search(check.value, answer) is not None
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()

@@ -107,6 +107,11 @@ def _call(call: object) -> ToolCall:
     return ToolCall(name=function["name"], arguments=arguments)
 
 
+def folded(text: str) -> str:
+    """Return a text without case and surplus white space, to compare it."""
+    return " ".join(text.split()).casefold()
+
+
 def canonical(value: object) -> str:
     """Return one spelling for equal JSON values: sorted keys, 1.0 as 1."""
     return json.dumps(_plain(value), sort_keys=True, ensure_ascii=False)

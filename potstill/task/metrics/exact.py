@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from potstill.task.answers import Answer, Item, Score
+from potstill.task.answers import Answer, Item, Score, folded
 from potstill.task.metrics.config import ExactConfig
 
 
@@ -24,5 +24,5 @@ class Exact:
 def same_text(one: str, other: str, *, ignore_case: bool) -> bool:
     """Return whether two texts are equal, perhaps but for case and surplus white space."""
     if ignore_case:
-        return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
+        return folded(one) == folded(other)
     return one.strip() == other.strip()

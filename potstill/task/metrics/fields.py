@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from potstill.task.answers import Answer, Item, Score, canonical, parse_json
+from potstill.task.answers import Answer, Item, Score, canonical, folded, parse_json
 from potstill.task.metrics.config import FieldsConfig
 
 
@@ -48,9 +48,8 @@ class Fields:
         )
 
     def _plain(self, value: object) -> str:
-        if isinstance(value, str):
-            text = " ".join(value.split()) if self._config.ignore_case else value
-            value = text.casefold() if self._config.ignore_case else text
+        if isinstance(value, str) and self._config.ignore_case:
+            value = folded(value)
         return canonical(value)
 
 

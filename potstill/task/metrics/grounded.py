@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from potstill.schema import Message
-from potstill.task.answers import Answer, Item, Score, parse_json, value_at
+from potstill.task.answers import Answer, Item, Score, folded, parse_json, value_at
 from potstill.task.metrics.config import GroundedConfig
 
 ARTICLES = {"a", "an", "the"}
@@ -58,8 +58,8 @@ class Grounded:
 
 def occurs(quote: str, messages: tuple[Message, ...]) -> bool:
     """Return whether a quotation stands in the messages, but for case and white space."""
-    wanted = " ".join(quote.split()).casefold()
-    return any(wanted in " ".join(one.content.split()).casefold() for one in messages)
+    wanted = folded(quote)
+    return any(wanted in folded(one.content) for one in messages)
 
 
 def word_f1(answer: str, known: str) -> float:

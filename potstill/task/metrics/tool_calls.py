@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from potstill.task.answers import Answer, Item, Score, ToolCall, canonical, parse_json
+from potstill.task.answers import Answer, Item, Score, ToolCall, canonical, folded, parse_json
 from potstill.task.metrics.config import ToolCallsConfig
 
 NO_CALL = "(no call)"
@@ -47,7 +47,7 @@ class ToolCalls:
             raise ValueError(f"a JSON {type(arguments).__name__}")
         kept = _without_null(arguments)
         text = canonical(kept)
-        return call.name, " ".join(text.split()).casefold() if self._ignore_case else text
+        return call.name, folded(text) if self._ignore_case else text
 
 
 def names(calls: tuple[ToolCall, ...]) -> str:
