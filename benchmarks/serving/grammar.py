@@ -15,13 +15,14 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-import llama_cpp
 import numpy as np
 
 from benchmarks.serving._servers import NUM_THREADS, embedded_gguf
+from potstill.llama.model import LlamaModel
 from serve.engine.engine import Engine
 from serve.engine.grammar import GrammarSource, Schema
 from serve.engine.grammar_process import GbnfMatcher, Matcher, SchemaMatcher, Vocabulary
@@ -43,11 +44,6 @@ SOURCES = {
 }
 
 
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def silent(_level: int, _text: bytes, _user_data: object) -> None:
-    """Drop llama.cpp's messages."""
-
-
 def microseconds(name: str, work: Callable[[], object], into: dict[str, list[float]]) -> object:
     """Time one call."""
     begin = time.perf_counter()
@@ -56,14 +52,15 @@ def microseconds(name: str, work: Callable[[], object], into: dict[str, list[flo
     return result
 
 
-def measure_matchers(vocabulary: Vocabulary, rounds: int) -> None:
+def measure_matchers(model: LlamaModel, rounds: int) -> None:
     """Print what each step along the text takes."""
+    vocabulary = Vocabulary(model)
     schema = {"place": "", "text": '{"type":"array","items":{"type":"string"}}', "is_exact": True}
     opening: dict[str, Callable[[], Matcher]] = {
         "JSON schema": lambda: SchemaMatcher("start: schema0", [schema], vocabulary),
         "GBNF": lambda: GbnfMatcher(GBNF.replace("{499}", "*"), vocabulary),
     }
-    token_ids = vocabulary.tokenize(TEXT.encode())
+    token_ids = model.tokenize(TEXT, parse_special=False)
     for name, opened in opening.items():
         times: dict[str, list[float]] = defaultdict(list)
         for _ in range(rounds):
@@ -71,7 +68,7 @@ def measure_matchers(vocabulary: Vocabulary, rounds: int) -> None:
             assert isinstance(matcher, SchemaMatcher | GbnfMatcher)
             for token_id in token_ids:
                 microseconds("allowed tokens", matcher.allowed_bits, times)
-                assert microseconds("take", lambda t=token_id, m=matcher: m.take(t), times)
+                assert microseconds("take", partial(matcher.take, token_id), times)
             matcher.close()
         for step, values in times.items():
             most = np.percentile(values, 99)
@@ -99,10 +96,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=NUM_THREADS)
     options = parser.parse_args()
-    llama_cpp.llama_log_set(silent, None)
-    vocabulary = Vocabulary(str(options.vocabulary or options.gguf))
-    print(f"{vocabulary.size} tokens in the vocabulary")
-    measure_matchers(vocabulary, options.rounds)
+    with LlamaModel(options.vocabulary or options.gguf, vocabulary_only=True) as model:
+        print(f"{model.vocab_size} tokens in the vocabulary")
+        measure_matchers(model, options.rounds)
 
     done: list[Output] = []
 

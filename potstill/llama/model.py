@@ -20,18 +20,23 @@ class LlamaModel:
     Args:
         path: A GGUF file; split files are not supported.
         for_measurement: See `model_params`.
+        vocabulary_only: Load no weights: tokens and the chat template can be read, nothing can be
+            evaluated.
 
     Raises:
         ArtifactError: It is missing or llama.cpp cannot load it.
     """
 
-    def __init__(self, path: Path, *, for_measurement: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, for_measurement: bool = False, vocabulary_only: bool = False
+    ) -> None:
         initialize()
         if not path.is_file():
             raise ArtifactError("the model file does not exist", where=path)
         forget_errors()
         self.path = path
         params = model_params(for_measurement=for_measurement)
+        params.vocab_only = vocabulary_only
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise ArtifactError(
@@ -81,15 +86,23 @@ class LlamaModel:
             capacity = -count
 
     def piece(self, token_id: int) -> bytes:
-        """Return the bytes a token writes: maybe a part of a character; none for control tokens."""
+        """Return the bytes of a token, perhaps part of a character; none for a control token."""
         if token_id not in self._pieces:
             self._pieces[token_id] = self._piece(token_id, special=False)
         return self._pieces[token_id]
 
+    def full_piece(self, token_id: int) -> bytes:
+        """Return the bytes of a token, those of a control token included."""
+        return self._piece(token_id, special=True)
+
     def detokenize(self, token_ids: Iterable[int]) -> str:
         """Return the text of tokens, control tokens included."""
-        pieces = (self._piece(token_id, special=True) for token_id in token_ids)
-        return b"".join(pieces).decode(errors="replace")
+        return b"".join(map(self.full_piece, token_ids)).decode(errors="replace")
+
+    def is_control(self, token_id: int) -> bool:
+        """Return whether the token is never text, such as `<|im_end|>`."""
+        attributes = int(llama_cpp.llama_vocab_get_attr(self.vocab, token_id))
+        return bool(attributes & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL)
 
     def ends_generation(self, token_id: int) -> bool:
         """Return whether the token ends an answer (end of turn, end of text)."""

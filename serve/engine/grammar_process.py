@@ -15,6 +15,7 @@ import json
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 from struct import Struct
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from potstill.errors import PotstillError
+from potstill.llama.library import initialize
+from potstill.llama.model import LlamaModel
 from potstill.workers import Handler
 from serve.engine.schema_rules import UnusableSchemaError, prepared
 
@@ -81,69 +84,38 @@ class Matcher(Protocol):
 class Vocabulary:
     """A model's tokens; without a model, the 256 bytes, with which grammars can be checked."""
 
-    def __init__(self, model_path: str | None) -> None:
-        self.pointer = None
-        self.size = 0
-        self.tokenizer = LLTokenizer("byte")
-        self.end_tokens = list(self.tokenizer.eos_tokens)
-        if model_path:
-            params = llama_cpp.llama_model_default_params()
-            params.vocab_only = True
-            self._model = llama_cpp.llama_model_load_from_file(model_path.encode(), params)
-            self.pointer = llama_cpp.llama_model_get_vocab(self._model)
-            self.size = int(llama_cpp.llama_vocab_n_tokens(self.pointer))
-            ids = range(self.size)
-            self.end_tokens = [i for i in ids if llama_cpp.llama_vocab_is_eog(self.pointer, i)]
-            wrapped = _Tokens(self)
-            self.tokenizer = LLTokenizer(TokenizerWrapper(wrapped), eos_token=wrapped.ends)
-
-    def tokenize(self, text: bytes) -> list[int]:
-        """Return the tokens of a text."""
-        capacity = len(text) + 16
-        tokens = (ctypes.c_int32 * capacity)()
-        count = llama_cpp.llama_tokenize(
-            self.pointer, text, len(text), tokens, capacity, False, False
-        )
-        return tokens[: max(0, count)]
-
-    def piece(self, token_id: int) -> bytes:
-        """Return the bytes of a token, control tokens included."""
-        capacity = 64
-        while True:
-            buffer = ctypes.create_string_buffer(capacity)
-            length = llama_cpp.llama_token_to_piece(
-                self.pointer, token_id, buffer, capacity, 0, True
-            )
-            if length >= 0:
-                return buffer.raw[:length]
-            capacity = -length
-
-    def is_control(self, token_id: int) -> bool:
-        """Return whether a token is never text."""
-        attributes = int(llama_cpp.llama_vocab_get_attr(self.pointer, token_id))
-        return bool(attributes & llama_cpp.LLAMA_TOKEN_ATTR_CONTROL)
+    def __init__(self, model: LlamaModel | None) -> None:
+        self.pointer = model and model.vocab
+        self.size = model.vocab_size if model else 0
+        if model:
+            tokens = _Tokens(model)
+            self.tokenizer = LLTokenizer(TokenizerWrapper(tokens), eos_token=tokens.ends)
+            self.end_tokens = model.end_tokens
+        else:
+            self.tokenizer = LLTokenizer("byte")
+            self.end_tokens = tuple(self.tokenizer.eos_tokens)
 
 
 class _Tokens:
-    """A vocabulary as llguidance's `TokenizerWrapper` reads it."""
+    """A model's tokens as llguidance's `TokenizerWrapper` reads them."""
 
     bos_token_id = None
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        ids = range(vocabulary.size)
-        self.tokens = [vocabulary.piece(token_id) for token_id in ids]
-        self.special_token_ids = [token_id for token_id in ids if vocabulary.is_control(token_id)]
-        self.ends = vocabulary.end_tokens
+    def __init__(self, model: LlamaModel) -> None:
+        ids = range(model.vocab_size)
+        self.tokens = list(map(model.full_piece, ids))
+        self.special_token_ids = list(filter(model.is_control, ids))
+        self.ends = list(model.end_tokens)
         if not self.ends:
             # llguidance wants an end token; this one is beyond what the engine reads of a mask.
-            self.ends = [vocabulary.size]
+            self.ends = [model.vocab_size]
             self.tokens.append(b"<end>")
             self.special_token_ids += self.ends
         self.eos_token_id = self.ends[0]
-        self._tokenize = vocabulary.tokenize
+        self._tokenize = model.tokenize
 
     def __call__(self, text: bytes) -> list[int]:
-        return self._tokenize(text)
+        return self._tokenize(text.decode(), parse_special=False)
 
 
 class GbnfMatcher:
@@ -297,8 +269,9 @@ class GrammarServer:
 
 def service(model_path: str | None) -> Handler:
     """Return the handler of the grammars over a GGUF file's vocabulary; see `Vocabulary`."""
-    llama_cpp.llama_log_set(_silent, None)
-    return GrammarServer(Vocabulary(model_path)).answer
+    initialize()
+    model = LlamaModel(Path(model_path), vocabulary_only=True) if model_path else None
+    return GrammarServer(Vocabulary(model)).answer
 
 
 def _reason(error: str) -> str:
@@ -307,8 +280,3 @@ def _reason(error: str) -> str:
     text = text.split("failed to compile JSON schema: ")[-1].split(" <backtrace>")[0]
     text = text.replace("NoExtensionBias", "no text can be complete")
     return " ".join(text.split())[:300]
-
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _silent(_level: int, _text: bytes, _user_data: object) -> None:
-    """Drop the line: the engine reports what is wrong with a grammar."""

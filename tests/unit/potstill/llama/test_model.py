@@ -30,6 +30,21 @@ def test_names_of_tokens_are_those_that_templates_use(model):
     assert "<|im_start|>" in model.chat_template
 
 
+def test_a_vocabulary_is_the_same_without_the_weights(model, tiny_gguf):
+    with LlamaModel(tiny_gguf, vocabulary_only=True) as vocabulary:
+        assert vocabulary.chat_template == model.chat_template
+        assert vocabulary.end_tokens == model.end_tokens
+        for token_id in range(model.vocab_size):
+            assert vocabulary.full_piece(token_id) == model.full_piece(token_id)
+            assert vocabulary.is_control(token_id) == model.is_control(token_id)
+
+
+def test_control_tokens_have_a_text_that_no_answer_shows(model):
+    assert model.is_control(model.end_of_turn)
+    assert model.full_piece(model.end_of_turn) == b"<|im_end|>"
+    assert model.piece(model.end_of_turn) == b""
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
