@@ -32,6 +32,8 @@ from potstill.manifest import Manifest
 from potstill.plan import Estimate, Workload, measure_machine, plan_table
 from potstill.processes import child_process
 from potstill.rundir import RunDirectory
+from potstill.task.config import TaskConfig
+from potstill.task.stage import write_task
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Choice:
 
 
 def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
-    """Return the tables of all stages: from preset or file, else the run's own, else defaults.
+    """Return all tables, the task's too: from preset or file, else the run's own, else defaults.
 
     Raises:
         ConfigError: Something in it cannot be read, is unknown or out of range.
@@ -123,7 +125,8 @@ def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
     elif choice.path is not None or run_directory.config_path.is_file():
         path = choice.path or run_directory.config_path
         content, source = read_config_file(path), str(path)
-    classes = {name: stage.table_class() for name, stage in STAGES.items()}
+    classes: dict[str, type[Table]] = {"task": TaskConfig}
+    classes |= {name: stage.table_class() for name, stage in STAGES.items()}
     validate_tables(content, classes, source)
     return validate_tables(apply_overrides(content, choice.overrides), classes, "--set")
 
@@ -155,9 +158,11 @@ def run_stage(
             _set_aside(run_directory, [stage])
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
+        _write_task(tables, run_directory)
         manifest = stage.run(tables[stage.name], run_directory)
         own = resolve(Choice(), run_directory)
-        _write_config(own | {stage.name: tables[stage.name]}, run_directory)
+        made = {name: tables[name] for name in ("task", stage.name)}
+        _write_config(own | made, run_directory)
     return manifest
 
 
@@ -174,6 +179,7 @@ def run_share(stage: Stage, choice: Choice, run_directory: RunDirectory, share: 
     with run_directory.locked("-config", wait=True):
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
+        _write_task(tables, run_directory)
     if stage.run_share(tables[stage.name], run_directory, share):
         run_stage(stage, choice, run_directory, wait=True)
 
@@ -253,6 +259,12 @@ def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:
     for stage in stages:
         for name in stage.makes:
             run_directory.set_aside(name)
+
+
+def _write_task(tables: dict[str, Table], run_directory: RunDirectory) -> None:
+    config = tables["task"]
+    if isinstance(config, TaskConfig):
+        write_task(config, run_directory)
 
 
 def _write_config(tables: dict[str, Table], run_directory: RunDirectory) -> None:

@@ -64,6 +64,8 @@ class Prompt(Value):
     """SPDX identifier of the prompt's license; None when its source does not state one."""
     tools: str | None = None
     """JSON list of the tools the teacher may call, as OpenAI spells them."""
+    known: str | None = None
+    """The known answer, JSON of a `potstill.task.answers.Answer`; None where there is none."""
 
 
 class SamplingParams(Value):

@@ -46,6 +46,7 @@ PROMPT_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("license", pa.string()),
         ("tools", pa.string()),
+        ("known", pa.string()),
     ]
 )
 

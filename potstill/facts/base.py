@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from potstill.errors import SchemaVersionError
 
-StageName = Literal["prompts", "samples", "conversations", "student", "gguf", "comparison"]
+StageName = Literal["task", "prompts", "samples", "conversations", "student", "gguf", "comparison"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 UNVERSIONED = 0
 """Version of facts that were written before facts had one."""

@@ -31,6 +31,7 @@ from potstill.pipeline import (
     run_stage,
 )
 from potstill.rundir import RunDirectory
+from potstill.task.config import TaskConfig
 
 OWN = Choice()
 TRAIN = STAGES["train"]
@@ -86,7 +87,7 @@ def make_student(table, run_directory):
 
 def test_every_directory_of_a_run_is_made_by_one_stage():
     made = [name for stage in PIPELINE for name in stage.makes]
-    assert sorted(made) == sorted(STAGE_NAMES)
+    assert sorted([*made, "task"]) == sorted(STAGE_NAMES)
     assert SERVE.makes == ()
     assert list(STAGES) == ["generate", "train", "quantize", "compare", "serve"]
 
@@ -98,7 +99,8 @@ def test_every_stage_has_a_table_with_defaults(name):
 
 def test_without_anything_there_are_defaults(run_directory):
     tables = resolve(OWN, run_directory)
-    assert tables == {name: stage.table_class()() for name, stage in STAGES.items()}
+    defaults = {name: stage.table_class()() for name, stage in STAGES.items()}
+    assert tables == {"task": TaskConfig()} | defaults
 
 
 def test_a_preset_a_file_or_the_runs_own_file_in_that_order(run_directory, tmp_path, monkeypatch):
@@ -190,7 +192,7 @@ def test_force_sets_all_stages_aside_once(run_directory, processes):
     for name in STAGE_NAMES:
         run_directory.open_stage(name, {}).finish()
     run_pipeline(OWN, run_directory, force=True)
-    for name in STAGE_NAMES:
+    for name in set(STAGE_NAMES) - {"task"}:
         assert not run_directory.is_finished(name)
         assert run_directory.replaced_dir(name).is_dir()
     assert all("--force" not in command for command in processes.commands)
