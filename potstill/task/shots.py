@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from potstill.schema import Message
 from potstill.task.answers import Item
@@ -27,8 +28,8 @@ def shot_chooser(task: Task) -> Choose:
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     vectors = vectorizer.fit_transform([_last_text(item.messages) for item in known])
 
-    def nearest(vectors: object, messages: Sequence[Message]) -> tuple[Item, ...]:
-        similarity = (vectors @ vectorizer.transform([_last_text(messages)]).T).toarray()[:, 0]  # type: ignore[operator]
+    def nearest(vectors: Any, messages: Sequence[Message]) -> tuple[Item, ...]:
+        similarity = (vectors @ vectorizer.transform([_last_text(messages)]).T).toarray()[:, 0]
         order = similarity.argsort(kind="stable")[-task.num_shots :]
         return tuple(known[index] for index in order)
 
