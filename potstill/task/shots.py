@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 from potstill.schema import Message
 from potstill.task.answers import Item
@@ -28,12 +26,12 @@ def shot_chooser(task: Task) -> Choose:
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
     vectors = vectorizer.fit_transform([_last_text(item.messages) for item in known])
 
-    def nearest(vectors: Any, messages: Sequence[Message]) -> tuple[Item, ...]:
+    def nearest(messages: Sequence[Message]) -> tuple[Item, ...]:
         similarity = (vectors @ vectorizer.transform([_last_text(messages)]).T).toarray()[:, 0]
         order = similarity.argsort(kind="stable")[-task.num_shots :]
         return tuple(known[index] for index in order)
 
-    return partial(nearest, vectors) if task.num_shots else lambda _messages: ()
+    return nearest if task.num_shots else lambda _messages: ()
 
 
 def _last_text(messages: Sequence[Message]) -> str:
