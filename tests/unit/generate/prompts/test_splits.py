@@ -106,3 +106,9 @@ def test_three_clusters_make_three_splits():
     clusters = {one.prompt_id: f"cluster {n % 3}" for n, one in enumerate(prompts)}
     splits = splits_of(prompts, 0.01, 0.01, clusters=clusters)
     assert set(splits.values()) == {"train", "validation", "test"}
+
+
+def test_a_prompt_keeps_its_known_answer():
+    known = '{"text": "42", "tool_calls": []}'
+    prompts = [*numbered(3), RawPrompt(numbered(4)[3].messages, "made in a test", known=known)]
+    assert [prompt.known for prompt in assign_splits(prompts, {}, 0.1, 0.1)] == [None] * 3 + [known]
