@@ -19,9 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from potstill import former_names
 from potstill.errors import ConfigError
 
-API_KEY_VARIABLE = "POTSTILL_API_KEY"
-"""The environment variable with the API key of `potstill serve`: TOML holds no secrets."""
-
 
 class Table(BaseModel):
     """Base of every configuration table: frozen, unknown keys refused."""

@@ -6,11 +6,14 @@ In: JSON values and paths. Out: the same with today's names. The next version de
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
+_configuration_logger = logging.getLogger(f"{__name__}.configuration")
 
 KEYS = {
     "break_even_utilisation": "break_even_utilization",
@@ -37,7 +40,7 @@ REMOVED = {"hidden_states": False}
 
 
 def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return a configuration with today's names; warn of each former one.
+    """Return a configuration with today's names; warn once of each former one.
 
     Args:
         source: What to name in the warning: a path, a preset or `--set`.
@@ -49,8 +52,18 @@ def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
     return dict(today)
 
 
+@contextmanager
+def reported_by_parent() -> Iterator[None]:
+    """Do not warn of a configuration that the process that started this one has read."""
+    _configuration_logger.disabled = True
+    try:
+        yield
+    finally:
+        _configuration_logger.disabled = False
+
+
 def in_override(dotted: str, override: str) -> list[str]:
-    """Return the keys of `--set a.b=c` with today's names; warn of each former one."""
+    """Return the keys of `--set a.b=c` with today's names; warn once of each former one."""
     keys = dotted.strip().split(".")
     for key in KEYS.keys() & set(keys):
         _warn(f"--set {override}", key, KEYS[key])
@@ -94,8 +107,10 @@ def _warn_of_artifacts() -> None:
     )
 
 
+@cache
 def _warn(source: str, former: str, name: str) -> None:
-    logger.warning("%s: %s is called %s now; rename it", source, former, name)
+    """Warn once in a process: a configuration is read several times."""
+    _configuration_logger.warning("%s: %s is called %s now; rename it", source, former, name)
 
 
 def _today(value: Any, renamed: list[tuple[str, str]], key: str = "") -> Any:  # noqa: ANN401

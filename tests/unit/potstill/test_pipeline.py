@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from potstill import cli
+from potstill import cli, former_names
 from potstill.commands import stages
 from potstill.config import read_config_file
 from potstill.errors import (
@@ -244,6 +244,21 @@ def test_a_run_keeps_the_configuration_that_made_it(run_directory, fake_room):
     assert read_config_file(run_directory.config_path)["train"]["max_steps"] == 7
     run_stage(TRAIN, Choice(overrides=("train.max_steps=8",)), run_directory, force=True)
     assert read_config_file(run_directory.config_path)["train"]["max_steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_warnings"), [(["train", "{}"], 1), (["stage", "{}", "train"], 0)]
+)
+def test_a_former_name_is_reported_by_the_process_that_the_user_starts(
+    run_directory, fake_room, caplog, arguments, num_warnings
+):
+    fake_room("train", make_student)
+    former_names._warn.cache_clear()
+    run_directory.root.mkdir()
+    run_directory.config_path.write_text('[train]\nkd = {tail = "renormalise"}\n')
+    given = [argument.format(run_directory.root) for argument in arguments]
+    cli.app(given, standalone_mode=False)
+    assert caplog.text.count("rename it") == num_warnings
 
 
 def test_a_stage_that_fails_leaves_its_configuration_to_go_on_with(run_directory, fake_room):
