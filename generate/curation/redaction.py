@@ -32,7 +32,7 @@ def redact_prompt(
 
     messages = tuple(_message(message, redacted) for message in prompt.messages)
     tools = prompt.tools and _json_text(prompt.tools, redacted)
-    # What the answer repeats of the prompt is what the teacher and the student will read.
+    # The answer may repeat text of the prompt, which the teacher and the student read redacted.
     known = prompt.known and _known(prompt.known, redacted)
     changed = replace(prompt, messages=messages, tools=tools, known=known)
     return (changed if kinds else prompt), tuple(kinds)

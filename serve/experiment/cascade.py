@@ -165,8 +165,7 @@ class CascadeReply:
             self._reply.cancel()
 
     async def _students_answer(self) -> ChatCompletion | None:
-        """Return the student's answer if it is confident; else start the teacher's and return
-        None."""
+        """Return the student's answer; None once the teacher's is started in its place."""
         counts = self._cascade.counts
         if not self._is_escalated:
             assert self._reply is not None

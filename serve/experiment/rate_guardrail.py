@@ -30,8 +30,7 @@ MOST_STARTS = 500
 
 @dataclass
 class RateGuardrail:
-    """Watches one rate. If it is never above the limit, the probability of an alarm is at most
-    alpha.
+    """Watches one rate; a false alarm has a probability of at most alpha.
 
     Raises:
         ConfigError: The limit or alpha is not between 0 and 1.
