@@ -1,7 +1,7 @@
 """Hugging Face checkpoints on disk: their directories and the sizes of their models.
 
-In: a directory, or the name of a model on the hub. Out: a local directory, a `ModelShape`. Reads
-JSON and file headers only, no weights.
+In: a directory, or the name of a model on the hub. Out: a local directory, a `ModelShape`. Only
+JSON and file headers are read, no weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "READM
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides a decoder-only model's cost."""
+    """The sizes that determine a decoder-only model's cost."""
 
     architecture: str
     """The class of transformers that runs it, such as LlamaForCausalLM."""
@@ -44,7 +44,8 @@ class ModelShape:
         """Read a checkpoint's shape from its config and the headers of its weights.
 
         Args:
-            with_weights: Without, both numbers of parameters are 0: somebody else has the weights.
+            with_weights: Without, both numbers of parameters are 0, because the weights are on
+                another machine.
 
         Raises:
             ArtifactError: A file is missing or damaged.
@@ -80,7 +81,7 @@ class ModelShape:
 
         Args:
             name: The checkpoint as the configuration names it.
-            key: Where the configuration does.
+            key: The key that names it.
             with_weights: See `read`.
 
         Raises:

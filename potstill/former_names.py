@@ -29,7 +29,7 @@ VALUES = {
     "operations": {"concretise": "concretize"},
     "tail": {"renormalise": "renormalize"},
 }
-"""By the key that they are the value of, or in the list of."""
+"""By the key of the value, or of the list that holds it."""
 FILES = {"judgments.parquet": "judgements.parquet"}
 """Former names by today's."""
 TABLES = {"judgements": "judgments"}
@@ -93,7 +93,7 @@ def of_columns(names: list[str], stored: list[str]) -> list[str]:
 
 
 def stored_path(path: Path) -> Path:
-    """Return where a file is: under its name, or under its former one."""
+    """Return a file's path: with its name, or with its former one."""
     former = path.with_name(FILES.get(path.name, path.name))
     return former if former.exists() and not path.exists() else path
 

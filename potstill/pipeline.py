@@ -1,7 +1,7 @@
-"""The stages in their order, and how each is found, configured and run.
+"""The stages in order: found, configured, estimated and run.
 
-In: a run directory and a configuration. Out: finished stages. Knows stages by name only: a stage's
-room is imported when it runs.
+In: a run directory and a configuration. Out: finished stages. A stage's room is imported when the
+stage runs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Stage:
         return cls
 
     def run(self, table: Table, run_directory: RunDirectory) -> Manifest:
-        """Do the stage's work; what is finished already is left alone."""
+        """Do the stage's work; finished parts are kept."""
         with self._libraries():
             manifest: Manifest = import_module(f"{self.name}.stage").run(table, run_directory)
         return manifest
@@ -72,7 +72,7 @@ class Stage:
 
     @contextmanager
     def _libraries(self) -> Iterator[None]:
-        """Report a library that is not installed by the name of the extra that installs it."""
+        """Report a missing library with the extra that installs it."""
         try:
             yield
         except ModuleNotFoundError as error:
@@ -96,7 +96,7 @@ STAGES = {stage.name: stage for stage in (*PIPELINE, SERVE)}
 
 @dataclass(frozen=True)
 class Choice:
-    """Which configuration the user asked for: at most one of preset and file, and overrides."""
+    """The configuration that the user chose: at most one of preset and file, and overrides."""
 
     preset: str | None = None
     path: Path | None = None
@@ -199,7 +199,7 @@ def run_pipeline(
         PotstillError: A setting is wrong, a stage cannot work with a model, or one was killed.
     """
     tables = resolve(choice, run_directory)
-    with suppress(ConfigError):  # A model that is not on this machine yet cannot be judged.
+    with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
         estimate(tables)
     if force:
         with run_directory.locked():
@@ -238,7 +238,7 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
 
 
 def estimate(tables: dict[str, Table]) -> tuple[list[Estimate], Workload]:
-    """Estimate each stage; what a late one cannot work with is refused here already.
+    """Estimate each stage; raises errors of late stages before any work is done.
 
     Returns:
         The stages' estimates, and what they work on.

@@ -1,4 +1,4 @@
-"""The stages of a run as a table: finished, begun or missing, with their facts in words."""
+"""The stages of a run as a table: finished, partial or missing, with their facts."""
 
 from __future__ import annotations
 
