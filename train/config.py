@@ -42,7 +42,7 @@ class StudentConfig(Table):
         given = isinstance(self.layers, list) or self.intermediate_size is not None
         if given and self.checkpoint is not None:
             raise ValueError(
-                "layers and intermediate_size apply to the teacher: leave out them or the checkpoint"
+                "layers and intermediate_size apply to the teacher: omit them or the checkpoint"
             )
         return self
 
