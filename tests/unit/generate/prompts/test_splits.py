@@ -82,7 +82,7 @@ def test_shares_are_met():
 
 
 def test_what_is_chosen_first_is_not_what_is_held_out():
-    """The order of choice and the splits come of hashes that know nothing of each other."""
+    """The order of choice and the splits are from independent hashes."""
     prompts = numbered(2000)
     splits = splits_of(choose(prompts, 500), 0.1, 0.2)
     assert list(splits.values()).count("test") / 500 == pytest.approx(0.2, abs=0.06)

@@ -32,7 +32,7 @@ def install(monkeypatch):
 
 @pytest.fixture
 def package_dir(tmp_path, install) -> Path:
-    """An installed package whose GGUF file is no model."""
+    """An installed package whose GGUF file is not a model."""
     directory = tmp_path / "site-packages" / PACKAGE
     directory.mkdir(parents=True)
     (directory / GGUF_NAME).write_bytes(b"GGUF but nothing else")
