@@ -24,7 +24,7 @@ from potstill.schema import Conversation, FinishReason, Message, Prompt, Split, 
 from potstill.tables import conversations_to_table, write_table
 from tests.fixtures.facts import conversations_facts, teacher_identity
 
-# What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
+# Background commands of a shell ignore Ctrl-C, and so do their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NUM_LAYERS, WIDTH = 4, 32
@@ -53,7 +53,7 @@ Entries = Sequence[tuple[int, float]]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what `make check` leaves out, and what takes the whole machine."""
+    """Mark tests that `make check` omits, and tests that use the whole machine."""
     folders = item.path.relative_to(Path(__file__).parent).parts
     if folders[0] in ("integration", "e2e"):
         item.add_marker("slow")
@@ -176,7 +176,7 @@ def finish_conversations() -> Callable[..., Manifest]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread: so little work is slower on more, the more so on a busy machine."""
+    """Let torch use one thread: such small work is slower on more threads."""
     import torch
 
     before = torch.get_num_threads()
@@ -259,7 +259,7 @@ def tiny_conversations(tiny_teacher_dir) -> list[Conversation]:
 
     torch.manual_seed(0)
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # So little work is slower on more, the more so on a busy machine.
+    torch.set_num_threads(1)  # Such small work is slower on more threads.
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher_dir, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_dir)
     splits = [split for split, count in SPLITS.items() for _ in range(count)]

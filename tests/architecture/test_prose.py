@@ -1,4 +1,4 @@
-"""docs/style.md where a machine can check it: American names, and phrases that became a habit.
+"""The parts of docs/style.md that a machine can check: American names, and overused phrases.
 
 codespell reads whole words only; here names are split into theirs.
 """

@@ -1,4 +1,4 @@
-"""What others wrote to try servers with, and servers to be tried.
+"""Other projects' tests and clients, and the servers that they test.
 
 Everything comes from the package indexes, by pip and npm, once, into `.cache/conformance`.
 """
@@ -62,7 +62,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="session")
 def sources() -> Callable[[str], Path]:
-    """Return what finds the source distribution of a package, in the version installed here."""
+    """Return a function that finds the source distribution of an installed package."""
 
     def find(package: str) -> Path:
         name = f"{package.replace('-', '_')}-{version(package)}"
@@ -80,7 +80,7 @@ def sources() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def node_packages() -> Callable[..., Path]:
-    """Return what installs packages for Node, and gives the directory to run scripts in."""
+    """Return a function that installs packages for Node; returns the directory for scripts."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node is not installed: its openai client is not tried")
 
@@ -106,7 +106,7 @@ class Outcomes:
 
 @pytest.fixture(scope="session")
 def run_suite(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcomes]:
-    """Return what runs other people's tests in their environment."""
+    """Return a function that runs other people's tests in their environment."""
 
     def run_tests(directory: Path, *arguments: str, **environment: str) -> Outcomes:
         report = tmp_path_factory.mktemp("suite") / "report.xml"
@@ -139,7 +139,7 @@ def run_suite(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 @pytest.fixture(scope="session")
 def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Server]]:
-    """Return what serves a random model as llama.cpp's tests start their own server.
+    """Return a function that serves a random model as llama.cpp's tests start their own server.
 
     It takes the tokens of one request's context.
     """

@@ -22,7 +22,7 @@ class TestServed(ChatModelIntegrationTests):
             "base_url": os.environ["BASE_URL"],
             "api_key": "none",
             "temperature": 0,
-            # What a model this small would say for ever.
+            # Such a small model would not stop.
             "frequency_penalty": 1.0,
             "max_tokens": 160,
             "stream_usage": True,

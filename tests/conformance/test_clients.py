@@ -1,4 +1,4 @@
-"""Clients of other people, each in its own words, against a served SmolLM2."""
+"""Clients of other projects, each with its own API, against a served SmolLM2."""
 
 import json
 import shutil

@@ -38,7 +38,7 @@ file."""
 SYSTEM = {"role": "system", "content": "Answer in one short sentence."}
 QUESTION = {"role": "user", "content": "Hi!"}
 ANSWER = "Hello! How can I assist you today?"
-"""Whose every token leads by 0.5 nats and more, so that all builds of llama.cpp write it."""
+"""Each of its tokens leads by at least 0.5 nats, so that all builds of llama.cpp write it."""
 CHATS = (
     [QUESTION],
     [SYSTEM, QUESTION],

@@ -24,7 +24,7 @@ CHATS = ([USER], [{"role": "system", "content": " Rhyme. "}, USER], [USER, ASSIS
 
 @pytest.fixture(scope="module")
 def render(tmp_path_factory):
-    """Return what renders a template with Go."""
+    """Return a function that renders a template with Go."""
     program = tmp_path_factory.mktemp("go") / "render"
     source = Path(__file__).with_name("render_template.go")
     cache = str(program.parent / "cache")

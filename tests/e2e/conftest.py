@@ -28,7 +28,7 @@ HALF_DONE: dict[StageName, str] = {
     "gguf": "gguf.partial/student-F16.gguf",
     "comparison": "comparison.partial/scratch/*.json",
 }
-"""What a run holds when a stage has done a part of its work."""
+"""Files in a run when a stage has done a part of its work."""
 
 
 @dataclass(frozen=True)

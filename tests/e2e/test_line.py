@@ -80,7 +80,7 @@ def test_training_brings_the_student_nearer_to_the_teacher(line):
 
 
 def test_the_teachers_own_file_is_next_to_the_sampled_teacher(line):
-    """vLLM's log-probabilities, torch's and llama.cpp's speak of the same tokens."""
+    """Log-probabilities of vLLM, torch and llama.cpp are of the same tokens."""
     rows = {row.name: row for row in facts(line, "comparison").rows}
     assert rows["teacher-F16"].kl_nats < 0.01
     assert rows["teacher-F16"].top1_agreement > 0.95

@@ -57,7 +57,8 @@ def url(run_directory, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def live_url(run_directory, tmp_path_factory) -> Iterator[str]:
-    """A server that keeps answers, with an experiment, and a second key that rules nothing."""
+    """A server that keeps answers, with an experiment, and a second key without administrator's
+    rights."""
     directory = tmp_path_factory.mktemp("live")
     digest = hashlib.sha256(VISITORS_KEY.encode()).hexdigest()
     (directory / "keys.toml").write_text(f'[keys.visitor]\nsha256 = "{digest}"\n')
@@ -112,7 +113,7 @@ def ask(page: playwright.Page, text: str, *, max_tokens: int = 8) -> None:
 
 
 def add_to_requests(page: playwright.Page, **parameters: object) -> None:
-    """Ask the server for what the page has no field for."""
+    """Add request parameters for which the page has no field."""
     page.route(
         "**/v1/chat/completions",
         lambda route: route.continue_(post_data={**route.request.post_data_json, **parameters}),

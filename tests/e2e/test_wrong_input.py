@@ -70,7 +70,7 @@ def copied_run(line, tmp_path) -> RunDirectory:
 
 
 def damage(path):
-    """Turn one bit in the middle of a file, in a copy of it."""
+    """Flip one bit in the middle of a file, in a copy of it."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.unlink()

@@ -42,7 +42,7 @@ def fsdp_on_cpu(monkeypatch) -> None:
 
 @pytest.fixture
 def stage_process() -> Callable[..., subprocess.Popen]:
-    """Return what starts the train stage in a process of its own."""
+    """Return a function that starts the train stage in a process of its own."""
 
     def start(
         run_directory: RunDirectory,
@@ -64,7 +64,7 @@ def stage_process() -> Callable[..., subprocess.Popen]:
 
 @pytest.fixture
 def interrupt_a_run(monkeypatch) -> Callable[..., None]:
-    """Return what runs the train stage in this process up to a step of a phase.
+    """Return a function that runs the train stage in this process up to a step of a phase.
 
     The process ends there as by an exception that nothing handles; `kill_a_run` is harsher, and
     takes as long as importing all libraries.
@@ -90,7 +90,7 @@ def interrupt_a_run(monkeypatch) -> Callable[..., None]:
 
 @pytest.fixture
 def kill_a_run(stage_process) -> Callable[..., None]:
-    """Return what runs the train stage until a phase has written the state of a step, and kills it.
+    """Return a function that kills the train stage once a phase has written a step's state.
 
     Nothing is tidied up: SIGKILL.
     """

@@ -39,7 +39,7 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 @pytest.fixture
 def serve(run_directory: RunDirectory, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Return what starts a server with an experiment; each storage is a test's own."""
+    """Return a function that starts a server with an experiment; each storage is a test's own."""
     servers = []
 
     def start(student: float, teacher: float, **settings: object) -> Server:

@@ -75,7 +75,8 @@ def test_a_student_that_is_the_teacher_has_nothing_to_be_corrected(tiny_run, tin
 
 
 def test_a_padded_vocabulary_is_corrected_all_the_same(tiny_run, tiny_teacher_dir, tmp_path):
-    """The rows that the teacher lacks have little of the student's probability, and it is taken."""
+    """Rows that the teacher lacks have little of the student's probability, which training
+    removes."""
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher_dir)
     model.resize_token_embeddings(8_320)
     model.save_pretrained(tmp_path / "student")

@@ -1,4 +1,4 @@
-"""Training to be good as a file: the phase on a tiny run, its weights beside llama.cpp's file."""
+"""Quantization-aware training on a tiny run, its weights compared with llama.cpp's file."""
 
 import ctypes
 import json
@@ -84,7 +84,7 @@ def test_a_student_becomes_better_as_its_file(tiny_run, tiny_teacher_dir, method
 
 
 def test_the_last_measurement_is_that_of_the_saved_student(tiny_run):
-    """What is measured on the way is the quantized student, with the weights that are kept."""
+    """Measurements during training are of the quantized student, with the weights that are kept."""
     evaluation = {"every_steps": 6, "num_generations": 0}
     manifest = run(config(evaluation=evaluation), tiny_run)
     (on_the_way,) = [one for one in lines(tiny_run, "quantization_aware") if "eval_loss" in one]

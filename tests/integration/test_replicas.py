@@ -70,7 +70,7 @@ class Cluster:
         return asyncio.run(load(f"{self.url}/v1", BODIES, NUM_STREAMS, KEY))
 
     def load_while(self, signal_number: signal.Signals, number: int) -> Load:
-        """Ask everything, and send a signal to a server in the middle."""
+        """Send all requests, and a signal to a server in the middle."""
 
         async def both() -> Load:
             asking = asyncio.create_task(load(f"{self.url}/v1", BODIES, NUM_STREAMS, KEY))
@@ -115,7 +115,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def expected(cluster) -> list[str]:
-    """What one server says alone."""
+    """The answers of a single server."""
     done = asyncio.run(load(cluster.servers[0].base_url, BODIES[: len(TOPICS)], 1, KEY))
     assert done.num_failed == 0
     return [answer.text for answer in done.answers] * 3

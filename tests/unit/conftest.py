@@ -1,4 +1,4 @@
-"""What takes time and that no unit test can see."""
+"""Removes delays that no unit test needs."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def test_vllm_is_bound_by_schemas_through_our_server(before_vllm):
     named = {"name": "city", "schema": SCHEMA, "strict": True}
     answer = create(**settings, response_format={"type": "json_schema", "json_schema": named})
     assert list(json.loads(answer.choices[0].message.content)) == ["city"]
-    # vLLM binds no others' arguments.
+    # vLLM does not constrain other arguments.
     function = {"name": "look_up", "parameters": SCHEMA, "strict": True}
     answer = create(
         **settings,

@@ -203,7 +203,7 @@ def build(
 
 @pytest.fixture
 def long_report(make_report) -> Report:
-    """Return the report of a student that went through all there is."""
+    """Return the report of a student with all phases of training."""
     phases = {
         "offline": nearness(0.5, 0.02, 0.6, 2.3),
         "on_policy": nearness(0.4, 0.02, 0.65, 2.2),
@@ -273,7 +273,7 @@ class OpenAIServer(ThreadingHTTPServer):
     """A real server on loopback that answers chats as a function of the request says."""
 
     daemon_threads = True
-    request_queue_size = 64  # with the usual 5, connections of a crowd wait for a second
+    request_queue_size = 64  # with the default of 5, many concurrent connections wait for a second
 
     def __init__(self, answer: Callable[[dict], tuple[int, object] | str]) -> None:
         self.answer = answer

@@ -1,4 +1,4 @@
-"""A toy tokenizer of one id a character, and a teacher that says what a test decides.
+"""A toy tokenizer with one id per character, and a teacher whose answers a test sets.
 
 With them whole stages run: `toys` stands for every teacher that a run finds and loads.
 """
@@ -29,7 +29,7 @@ from potstill.tables import PROMPT_SCHEMA, prompt_from_row, read_conversations, 
 END = 0
 """Id of the end of a turn."""
 MASS = 0.75
-"""What the entries of a distribution have together."""
+"""Total probability of a distribution's entries."""
 QUESTIONS = (
     "Why is the sky blue?",
     "Name three rivers of Asia.",
@@ -171,7 +171,7 @@ class Toys:
     checkpoint: TeacherCheckpoint
     answer: Callable[[SampleRequest], str | Failure] = answer_in_kind
     lives: int | None = None
-    """How many answers the next teacher has in it before it is killed."""
+    """Number of answers before the next teacher is killed."""
     loaded: list[FakeTeacher] = field(default_factory=list)
 
     def load(self, *_: object) -> FakeTeacher:

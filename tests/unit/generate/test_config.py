@@ -97,7 +97,7 @@ def test_log_probabilities_fit_the_format():
 
 
 def test_a_configuration_survives_json():
-    """As it goes to the copies of a teacher."""
+    """As it is sent to the replicas of a teacher."""
     config = GenerateConfig.model_validate(
         {
             "teacher": {"endpoint": ENDPOINT, "lora": "/l"},

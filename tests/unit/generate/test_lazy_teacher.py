@@ -14,7 +14,7 @@ ENDPOINT = {"base_url": "http://127.0.0.1:1/v1", "model": "toy"}
 
 @pytest.fixture
 def found(monkeypatch, tmp_path, toy_tokenizer) -> list:
-    """The checkpoint's place is taken by one on no disk; the configurations it was asked for by."""
+    """Replaces the checkpoint by one without files; the requested configurations."""
     asked: list = []
 
     def find_teacher(config):

@@ -24,7 +24,7 @@ from potstill.divergences import (
 
 V = 9
 ROUNDING = 2 * SMALLEST_MASS * abs(math.log(SMALLEST_MASS))
-"""What clamped tails may add or take, at most."""
+"""Largest effect of clamped tails."""
 
 seeds = st.integers(0, 100_000)
 scales = st.floats(0.0, 8.0)

@@ -62,7 +62,7 @@ def test_a_child_whose_parent_lives_is_left_alone(tmp_path):
     ("stop_seconds", "expected"), [(0.0, -signal.SIGKILL), (30.0, 3), (0.1, -signal.SIGKILL)]
 )
 def test_a_child_ends_with_its_block(stop_seconds, expected):
-    """Asked first if it may take a while, killed when it does not stop in time."""
+    """The child gets SIGTERM if it has time to stop, and is killed if it does not stop in time."""
     trap = "trap '' TERM" if stop_seconds == 0.1 else "trap 'exit 3' TERM"
     script = f"{trap}; echo ready; while :; do sleep 0.05; done"
     with child_process(

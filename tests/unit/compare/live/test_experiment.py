@@ -1,4 +1,4 @@
-"""Live pairs, judged over real HTTP: verdicts, exit codes, and judges that are not believed."""
+"""Live pairs, judged over real HTTP: verdicts, exit codes, and invalid judges."""
 
 import json
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.slow
 
 NUM_CONTROLS = 6
 FIRST, ALL = range(20), range(80)
-"""Few enough to decide nothing of an equal student, and enough: 72 ties are at margin 0.05."""
+"""Too few pairs to decide for an equal student, and enough: 72 ties suffice at margin 0.05."""
 
 
 @pytest.fixture
 def judge(openai_server, tmp_path, monkeypatch, capsys):
-    """Return what judges an experiment on the command line, and gives exit code and output."""
+    """Return a function that judges an experiment; returns exit code and output."""
 
     def run(running, says=sound, *more: str, server=None):
         server = server or openai_server(says)
@@ -77,7 +77,7 @@ def length_decides_between_equals(body):
 
 
 def worse_words_decide_nothing(body):
-    """Sound, but for answers that lack their end: as a judge that reads the beginning only."""
+    """A sound judge, except with truncated answers: it reads only the beginning."""
     number, first, second = parts(body)
     is_beginning = first.startswith(second) or second.startswith(first)
     return verdict("tie") if is_beginning else compared(worth(number, first), worth(number, second))

@@ -1,4 +1,4 @@
-"""Thresholds of cascades: few answers escalated, and no luck taken for skill."""
+"""Thresholds of cascades: few answers escalated, without overfitting."""
 
 import random
 

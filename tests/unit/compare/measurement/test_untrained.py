@@ -1,4 +1,5 @@
-"""The untrained student's file: the teacher's without some layers, where that is surely worse."""
+"""The untrained student's file: the teacher's without some layers, where it is known to be
+worse."""
 
 import gguf
 import pytest

@@ -189,7 +189,7 @@ def test_judge_that_has_failed_is_asked_no_more(openai_server, judged):
 
 
 def test_judge_that_turns_bad_after_the_assay_is_invalid(openai_server, judged):
-    """It loses its voice when it comes to the student."""
+    """It gives no verdicts on the student."""
     server = openai_server(lambda body: sound(body) if "three" not in str(body) else ERROR)
     found = judged(server)
     assert found.verdict.outcome is Outcome.INVALID_JUDGE

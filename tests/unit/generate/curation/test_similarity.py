@@ -29,7 +29,7 @@ def questions(count: int, seed: int) -> list[str]:
 
 
 def similar_pairs(texts: list[str], threshold: float) -> dict[tuple[int, int], float]:
-    """Compare all with all."""
+    """Compare all pairs."""
     sets = [shingles(text) for text in texts]
     return {
         (first, second): similarity

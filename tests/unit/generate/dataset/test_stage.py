@@ -37,7 +37,7 @@ def directory(run_directory) -> Path:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Content by name, without the manifest, which says when it was made."""
+    """Content by name, without the manifest, which contains the time."""
     return {
         path.name: path.read_bytes()
         for path in directory.iterdir()
@@ -172,7 +172,7 @@ def test_filters_that_drop_the_whole_training_split_are_an_error(made, run_direc
 
 
 def test_samples_are_filtered_again_without_the_teacher(configured, made, run_directory, toys):
-    """What --force would cost less: the samples stay."""
+    """Cheaper than --force: the samples are kept."""
     made()
     run_directory.set_aside("conversations")
     config = configured(**LONG, curation={"min_answer_tokens": 9})

@@ -188,7 +188,7 @@ def test_a_part_is_written_as_soon_as_its_last_conversation_ends(making, answeri
 
 
 class Flaky:
-    """Fails each request so many times before it answers."""
+    """Fails each request several times before it answers."""
 
     def __init__(self, num_failures: int, which: str = "") -> None:
         self.attempts: Counter = Counter()
@@ -317,7 +317,7 @@ def test_no_more_is_under_way_than_the_teacher_asks_for_and_one_parts_beginnings
 
 
 class SlowUser:
-    """Says something only when it is waited for, to one conversation at a time."""
+    """Replies only when the loop waits for it, to one conversation at a time."""
 
     def __init__(self) -> None:
         self.waiting: list[str] = []
@@ -345,7 +345,7 @@ def test_a_slow_user_is_waited_for_and_holds_back_the_beginning_of_others(
 
 
 def test_another_model_plays_the_user_and_both_fail_now_and_then(making, fake_teacher, user):
-    """Whatever ends first, nothing is lost, and nothing is waited for that does not come."""
+    """In any order nothing is lost, and the loop never waits for an answer that will not come."""
 
     def say(request):
         if request.request_id.startswith("q"):

@@ -74,7 +74,7 @@ def test_failures_are_listed_beside_their_part(tmp_path, write):
 
 
 def test_failures_are_there_before_their_part_is(tmp_path, write, monkeypatch):
-    """A part that is there says that all about it is there."""
+    """A part that exists implies that its failures exist."""
 
     def die(*_):
         raise KeyboardInterrupt

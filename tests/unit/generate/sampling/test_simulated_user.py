@@ -39,7 +39,7 @@ def begin(fake_teacher):
 
 
 def wait_for(user, count) -> dict:
-    """Return so many answers, however they come."""
+    """Return `count` answers, in any order of arrival."""
     found: dict = {}
     while len(found) < count:
         found.update(user.answers(wait=True))

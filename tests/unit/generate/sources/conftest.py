@@ -1,4 +1,4 @@
-"""A toy tokenizer of one id a character, and a teacher that writes what a test decides."""
+"""A toy tokenizer with one id per character, and a teacher whose texts a test sets."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class WritingTeacher:
         return Sample(request.request_id, (*map(ord, text), END), None, "stop")
 
     def asked_texts(self) -> list[str]:
-        """What each request went on from."""
+        """The text that each request continues."""
         return [self.tokenizer.decode(request.prompt_token_ids) for request in self.asked]
 
 

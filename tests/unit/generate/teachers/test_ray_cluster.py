@@ -122,7 +122,7 @@ class FakeRay:
 
 
 class EchoTeacher:
-    """Answers with the prompt; `fate` is asked before each answer and may raise."""
+    """Answers with the prompt; `fate` is called before each answer and may raise."""
 
     end_token_ids = frozenset({2})
 

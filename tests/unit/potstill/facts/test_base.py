@@ -1,4 +1,4 @@
-"""Facts are written whole and known, and read in any version that can be completed."""
+"""Facts are written completely, with known keys, and read in any version that can be completed."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""Scalings of rotary embeddings beside transformers' own formulas."""
+"""Scalings of rotary embeddings compared with transformers' own formulas."""
 
 from __future__ import annotations
 

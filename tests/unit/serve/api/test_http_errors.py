@@ -289,7 +289,7 @@ ROUTES = {
     "/detokenize": (DetokenizeRequest, {"tokens": [300]}),
     "/apply-template": (TemplateRequest, {"messages": MESSAGES}),
 }  # fmt: skip
-"""What is read by each route, and a body with much in it that can be spoilt."""
+"""Each route's type, and a body with many values to damage."""
 
 LIMITS = ("max_tokens", "max_output_tokens", "n_predict")
 odd_values = st.sampled_from(

@@ -51,7 +51,7 @@ class Listening:
     def __init__(self, app: FastAPI) -> None:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen()  # Whoever comes before the thread has begun waits.
+        self._socket.listen()  # Connections before the thread has started wait.
         self.address = self._socket.getsockname()
         self.base_url = f"http://127.0.0.1:{self.address[1]}/v1"
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))

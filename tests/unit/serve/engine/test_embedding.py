@@ -1,4 +1,4 @@
-"""Vectors of texts, beside transformers' arithmetic in numpy and beside themselves."""
+"""Vectors of texts, compared with transformers' arithmetic in numpy and with one another."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Every sampling parameter: through the engine, and beside a reference in float64 by numpy."""
+"""Every sampling parameter: through the engine, and compared with a numpy reference in float64."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Experiments over models that answer at once, or as badly as a test wants, and real storages."""
+"""Experiments over models that answer at once or fail as a test sets, and real storages."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class LiveServer:
         return response.json()
 
     def shadows(self, number: int, name: str = "assistant") -> dict[str, Any]:
-        """Wait for so many shadow answers, failed ones included."""
+        """Wait for `number` shadow answers, failed ones included."""
 
         def shadow() -> dict[str, Any]:
             return self.view(name)["shadow"]
@@ -158,7 +158,7 @@ def split(student: float = 1, teacher: float = 1, **more: Any) -> ExperimentConf
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
-    """Return what serves an experiment called `assistant`, or what else a test wants."""
+    """Return a function that serves an experiment called `assistant`, or with another name."""
     with ExitStack() as stack:
 
         def serve(experiment: ExperimentConfig | None = None, **settings: Any) -> LiveServer:

@@ -18,7 +18,7 @@ def outcome(config: ExperimentConfig, scores: list[float]) -> str:
 
 
 def test_a_student_that_fails_too_often_passes_no_oftener_than_alpha_at_all_looks_together():
-    """It ties when it answers, and fails so often that it is worse by just the margin."""
+    """It ties when it answers, and fails so often that it is worse by exactly the margin."""
     config = split(margin=0.1, alpha=0.1)
     rng = np.random.default_rng(0)
     lost = rng.random((NUM_EXPERIMENTS, NUM_PAIRS)) < 0.2

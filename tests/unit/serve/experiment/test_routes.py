@@ -213,7 +213,7 @@ def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):
         return server.client.post(f"{path}/judgments", json=body).json()["verdict"]
 
     assert judge(ids, 1.0)["pairs"] == 4
-    verdict = judge(ids, 0.0)  # what was said stands
+    verdict = judge(ids, 0.0)  # an earlier judgment stays
     assert (verdict["pairs"], verdict["win_rate"]) == (4, 1.0)
     left = server.client.get(f"{path}/pairs?judge=j").json()["data"]
     assert len(left) == 2

@@ -1,4 +1,4 @@
-"""What is written is there, in both databases, and what may not be kept is not."""
+"""Written values are in both databases, and text that must not be stored is not."""
 
 import asyncio
 import stat

@@ -40,7 +40,7 @@ def test_bins_are_decided_by_the_seed():
 
 
 def test_who_shares_a_bin_is_a_matter_of_chance():
-    """Were all conversations filled at once, those of one length would follow their order."""
+    """If all conversations were packed at once, those of one length would stay in order."""
     lengths = np.full(4 * CONVERSATIONS_PER_GROUP, 32, dtype=np.int32)
     pairs = np.array(members(pack(lengths, 64, seed=0)))
     assert np.abs(pairs[:, 0] - pairs[:, 1]).mean() > CONVERSATIONS_PER_GROUP

@@ -248,7 +248,7 @@ def test_over_many_draws_only_sample_has_the_dense_gradient(name, tail, unbiased
 
 
 def test_sampled_draws_vary():
-    """Else the test above would hold of anything that equals the dense gradient."""
+    """Otherwise the test above would hold for anything that equals the dense gradient."""
     hidden, weight, logp, _ = problem()
     totals = {
         float(

@@ -18,7 +18,7 @@ def config_of(base_url: str, **more) -> EndpointConfig:
 
 
 def post(config: EndpointConfig, path: str = "/completions", worst: float = 5.0):
-    """Return an answer, or what is said of its error; and the budget."""
+    """Return an answer or its error's description, and the budget."""
     budget = Budget(config)
     assert budget.hold(worst)
 

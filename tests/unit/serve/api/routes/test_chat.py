@@ -1,4 +1,5 @@
-"""Chats over HTTP: shapes that OpenAI's own types accept, streams that say what answers say."""
+"""Chats over HTTP: shapes that OpenAI's own types accept, streams with the content of whole
+answers."""
 
 import json
 from itertools import pairwise
