@@ -1,7 +1,7 @@
 """The cost of the generate stage.
 
-In: its configuration. Out: an estimate, and the workload of the next stages. Only headers of files
-are read, and no model is loaded.
+In: its configuration. Out: an estimate, and the workload of the next stages. Reads only headers of
+files; loads no model.
 """
 
 from __future__ import annotations
@@ -14,34 +14,33 @@ from generate.prompts.stage import LAST_ROLES
 from generate.sources.attempts import ATTEMPTS_PER_PROMPT
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.reading import read_source
-from generate.teachers.embedded import EMBEDDED_TEACHER, embedded_shape
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.8
-"""Share of the FLOP/s of training an MLP in the same precision."""
+"""Of what training an MLP reaches in the same precision."""
 FIXED_SECONDS = 70.0
 WRITTEN_PROMPT_TOKENS = 30
-"""Mean length of a prompt that SmolLM2 writes."""
+"""Mean length of what SmolLM2 writes."""
 TEMPLATE_TOKENS = 35
 """Chat template and its system prompt around a prompt; the same for all prompts."""
 CACHED_BLOCK_TOKENS = 32
-"""Tokens per block on a CPU: vLLM caches beginnings of prompts in whole blocks."""
+"""vLLM keeps beginnings of prompts in whole blocks, on a CPU of so many tokens."""
 WEIGHT_BYTES = 2.0
-"""Bytes read per weight in each decoding step of vLLM."""
+"""Of a weight as vLLM reads it, for each step in which it decodes."""
 LOGIT_BYTES = 40.0
-"""Bytes moved per logit of a sampled token: softmax, draw, and search for the most probable."""
+"""Moved for each logit of a sampled token: softmax, draw, and search for the most probable."""
 CHARACTERS_PER_TOKEN = 4.5
 COMPLETION_SHARE = 0.8
 """Mean length of a completion, of `max_tokens`."""
 READ_PROMPTS = 10_000
-"""Prompts of a source whose length is measured."""
+"""Prompts of a source that are looked at, for their length."""
 STORED_LOGPROBS, STORED_FROM = 55, 1e-3
-"""SmolLM2's mean number of tokens with at least that probability, at temperature 1."""
+"""How many tokens of SmolLM2's are at least so probable, on average at temperature 1."""
 BYTES_PER_LOGPROB = 1.9
-"""Bytes of one stored id and log-probability, compressed."""
+"""Of one stored id and log-probability, compressed."""
 COPIES = 2
-"""Samples, and the filtered conversations."""
+"""Samples, and the conversations that filters leave of them."""
 PROCESS_BYTES = 2.5e9
 """A process and its libraries, vLLM and torch above all."""
 
@@ -104,10 +103,10 @@ def _decoding_bytes(
 
 
 def _prompts(config: GenerateConfig) -> tuple[int, float, float, float]:
-    """Return the number of prompts, and of their tokens.
+    """Return how many prompts there are, and tokens.
 
-    The tokens are the mean length of a rendered prompt, the length of the beginning that all have
-    in common, and the tokens generated to write prompts.
+    The tokens are the mean length of a rendered prompt, the beginning that all have in common, and
+    what it takes to write prompts.
     """
     sources, last_role = config.prompts.all_sources, LAST_ROLES[config.turns.kind]
     read = [source for source in sources if source.kind is None]
@@ -141,13 +140,11 @@ def _num_common(texts: Sequence[str]) -> int:
 
 
 def _text(prompt: RawPrompt) -> str:
-    """Return the text of a rendered prompt without the template's own."""
+    """Return what stands in a rendered prompt, but for the template's own words."""
     return (prompt.tools or "") + "".join(message.content for message in prompt.messages)
 
 
 def _teacher_shape(config: GenerateConfig) -> ModelShape:
-    if config.teacher.model == EMBEDDED_TEACHER:
-        return embedded_shape()
     with_weights = config.teacher.endpoint is None
     return ModelShape.find(
         config.teacher.model, "generate.teacher.model", with_weights=with_weights

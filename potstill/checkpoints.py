@@ -1,7 +1,7 @@
 """Hugging Face checkpoints on disk: their directories and the sizes of their models.
 
-In: a directory, or the name of a model on the hub. Out: a local directory, a `ModelShape`. Only
-JSON and file headers are read, no weights.
+In: a directory, the name of a model on the hub, or a GGUF file (`potstill.models`). Out: a local
+directory, a `ModelShape`. Reads JSON and file headers only, no weights.
 """
 
 from __future__ import annotations
@@ -15,17 +15,31 @@ from pathlib import Path
 from typing import Any, Self
 
 from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError
+from potstill.models.dequantized import dequantized_checkpoint
+from potstill.models.files import find_gguf, find_local_gguf, is_gguf
+from potstill.models.header import GgufHeader
+from potstill.models.named import NAMED_MODELS
+from potstill.models.split import Shards
 from potstill.progress import announced
 
 FINGERPRINT_BLOCKS, FINGERPRINT_BLOCK_BYTES = 64, 1 << 16
 IN_LAYER = r"\blayers\.\d+\."
 """Names of a layer's tensors, in every family with `layers`."""
+GGUF_ARCHITECTURES = {
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+"""Classes of transformers by llama.cpp's names, for an estimate before a file is dequantized."""
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "README.md"]
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes that determine a decoder-only model's cost."""
+    """What decides a decoder-only model's cost."""
 
     architecture: str
     """The class of transformers that runs it, such as LlamaForCausalLM."""
@@ -44,8 +58,7 @@ class ModelShape:
         """Read a checkpoint's shape from its config and the headers of its weights.
 
         Args:
-            with_weights: Without, both numbers of parameters are 0, because the weights are on
-                another machine.
+            with_weights: Without, both numbers of parameters are 0: somebody else has the weights.
 
         Raises:
             ArtifactError: A file is missing or damaged.
@@ -76,12 +89,47 @@ class ModelShape:
         )
 
     @classmethod
+    def of_gguf(cls, path: Path) -> Self:
+        """Read a model's shape from the header of its GGUF file; of a split model, all of them.
+
+        Raises:
+            ArtifactError: A file is damaged, or not of a language model.
+        """
+        shards = Shards.of(path.name)
+        paths = [path] if shards is None else shards.paths(path.parent)
+        headers = [GgufHeader.read(one) for one in paths]
+        sizes = {one.name: one.num_values for header in headers for one in header.tensors}
+        first = headers[0]
+        try:
+            numbers = {
+                key: int(first.metadata[f"{first.architecture}.{key}"])
+                for key in ("block_count", "embedding_length", "feed_forward_length")
+            }
+            vocab_size = int(first.metadata["tokenizer.ggml.tokens"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                "the header of a GGUF file is not that of a language model",
+                where=path,
+                expected="sizes of its layers and a vocabulary",
+                found=error,
+            ) from error
+        return cls(
+            architecture=GGUF_ARCHITECTURES.get(first.architecture, first.architecture),
+            num_parameters=sum(sizes.values()),
+            num_layers=numbers["block_count"],
+            hidden_size=numbers["embedding_length"],
+            vocab_size=vocab_size,
+            intermediate_size=numbers["feed_forward_length"],
+            layer_parameters=sum(size for name, size in sizes.items() if name.startswith("blk.")),
+        )
+
+    @classmethod
     def find(cls, name: str, key: str, *, with_weights: bool = True) -> Self:
         """Read the shape of a checkpoint on this machine, for an estimate: nothing is downloaded.
 
         Args:
             name: The checkpoint as the configuration names it.
-            key: The key that names it.
+            key: Where the configuration does.
             with_weights: See `read`.
 
         Raises:
@@ -89,12 +137,14 @@ class ModelShape:
             ArtifactError: A file is missing or damaged.
         """
         try:
+            if is_gguf(name):
+                return cls.of_gguf(find_local_gguf(name))
             directory = _local_checkpoint(name) or _from_hub(name, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 "the model is not on this machine, so its cost cannot be estimated",
                 where=key,
-                expected="a checkpoint directory, or a model in the hub's cache",
+                expected="a checkpoint directory, a GGUF file, or a model in the hub's cache",
                 found=name,
                 hint="download the model first, or run without --dry-run",
             ) from error
@@ -117,9 +167,15 @@ class ModelShape:
 def find_checkpoint(name: str) -> Path:
     """Return the directory of a checkpoint; one that is not local is fetched from the hub.
 
+    Args:
+        name: A directory, the name of a model on the hub, or a GGUF file as `find_gguf` takes it:
+            its checkpoint is made once.
+
     Raises:
-        ArtifactError: It is neither a local directory nor a model on the hub.
+        ArtifactError: There is no such model, or its file cannot be dequantized.
     """
+    if is_gguf(name):
+        return dequantized_checkpoint(find_gguf(name))
     if directory := _local_checkpoint(name):
         return directory
     try:
@@ -129,7 +185,8 @@ def find_checkpoint(name: str) -> Path:
         raise ArtifactError(
             "the checkpoint cannot be found",
             where=name,
-            expected="a checkpoint directory, or the name of a model on the Hugging Face hub",
+            expected="a checkpoint directory, the name of a model on the Hugging Face hub, a GGUF "
+            "file, or one of " + ", ".join(NAMED_MODELS),
             found=str(error).splitlines()[0],
             hint="check the spelling, or download the model and name its directory",
         ) from error

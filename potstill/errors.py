@@ -13,7 +13,7 @@ class PotstillError(Exception):
     Args:
         what: What went wrong, lower case, without a full stop.
         where: Path, row or key at fault.
-        expected: What is valid there.
+        expected: What would have been right.
         found: What was there instead.
         hint: What the user can do.
     """

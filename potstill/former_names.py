@@ -6,14 +6,11 @@ In: JSON values and paths. Out: the same with today's names. The next version de
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
-_configuration_logger = logging.getLogger(f"{__name__}.configuration")
 
 KEYS = {
     "break_even_utilisation": "break_even_utilization",
@@ -29,18 +26,19 @@ VALUES = {
     "operations": {"concretise": "concretize"},
     "tail": {"renormalise": "renormalize"},
 }
-"""By the key of the value, or of the list that holds it."""
+"""By the key that they are the value of, or in the list of."""
 FILES = {"judgments.parquet": "judgements.parquet"}
 """Former names by today's."""
 TABLES = {"judgements": "judgments"}
 """Of a server's storage."""
 JUDGMENTS_PATH = "/v1/experiments/{name}/judgements"
-REMOVED = {"hidden_states": False}
-"""Keys that stages no longer have, with the only value that changes nothing."""
+REMOVED = {"hidden_states": False, "teacher.cache_dir": "~/.cache/potstill"}
+"""Keys that stages no longer have, perhaps after their table's name, with the only value that
+changes nothing."""
 
 
 def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return a configuration with today's names; warn once of each former one.
+    """Return a configuration with today's names; warn of each former one.
 
     Args:
         source: What to name in the warning: a path, a preset or `--set`.
@@ -52,18 +50,8 @@ def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
     return dict(today)
 
 
-@contextmanager
-def reported_by_parent() -> Iterator[None]:
-    """Do not warn of a configuration that the process that started this one has read."""
-    _configuration_logger.disabled = True
-    try:
-        yield
-    finally:
-        _configuration_logger.disabled = False
-
-
 def in_override(dotted: str, override: str) -> list[str]:
-    """Return the keys of `--set a.b=c` with today's names; warn once of each former one."""
+    """Return the keys of `--set a.b=c` with today's names; warn of each former one."""
     keys = dotted.strip().split(".")
     for key in KEYS.keys() & set(keys):
         _warn(f"--set {override}", key, KEYS[key])
@@ -93,7 +81,7 @@ def of_columns(names: list[str], stored: list[str]) -> list[str]:
 
 
 def stored_path(path: Path) -> Path:
-    """Return a file's path: with its name, or with its former one."""
+    """Return where a file is: under its name, or under its former one."""
     former = path.with_name(FILES.get(path.name, path.name))
     return former if former.exists() and not path.exists() else path
 
@@ -107,10 +95,8 @@ def _warn_of_artifacts() -> None:
     )
 
 
-@cache
 def _warn(source: str, former: str, name: str) -> None:
-    """Warn once in a process: a configuration is read several times."""
-    _configuration_logger.warning("%s: %s is called %s now; rename it", source, former, name)
+    logger.warning("%s: %s is called %s now; rename it", source, former, name)
 
 
 def _today(value: Any, renamed: list[tuple[str, str]], key: str = "") -> Any:  # noqa: ANN401
@@ -118,7 +104,7 @@ def _today(value: Any, renamed: list[tuple[str, str]], key: str = "") -> Any:  #
         return {
             _key(name, renamed): _today(one, renamed, name)
             for name, one in value.items()
-            if name not in REMOVED or one != REMOVED[name]
+            if all(REMOVED.get(removed, ...) != one for removed in (name, f"{key}.{name}"))
         }
     if isinstance(value, list):
         return [_today(one, renamed, key) for one in value]

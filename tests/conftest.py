@@ -13,12 +13,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import embedded_checkpoint
 from potstill.chat import chat_template_sha256, render_prompt, tokenize, tokenizer_sha256
-from potstill.checkpoints import checkpoint_fingerprint, count_parameters
+from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
 from potstill.distributions import TokenDistributions
 from potstill.manifest import Manifest
+from potstill.models.named import SMOLLM2_135M
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, FinishReason, Message, Prompt, Split, Turn, turn_positions
 from potstill.tables import conversations_to_table, write_table
@@ -67,7 +66,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def make_conversation() -> Callable[..., Conversation]:
-    """Return a function that makes a conversation, by default with one answer."""
+    """Return a function that makes a conversation, with one answer unless told otherwise."""
     return _conversation
 
 
@@ -188,7 +187,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def teacher_dir() -> Path:
     """The embedded teacher's checkpoint, SmolLM2-135M-Instruct."""
-    return embedded_checkpoint(TeacherConfig().cache_dir.expanduser())
+    return find_checkpoint(SMOLLM2_135M.name)
 
 
 @pytest.fixture(scope="session")
@@ -209,7 +208,7 @@ def tiny_gguf(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_student_dir(teacher_dir, tmp_path_factory) -> Path:
-    """A random Llama whose tokenizer has half of the teacher's merges and another chat template."""
+    """A random Llama whose tokenizer knows half the teacher's merges and writes chats otherwise."""
     directory = _tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "student", teacher_dir, 2)
     path = directory / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))

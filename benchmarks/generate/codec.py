@@ -39,9 +39,9 @@ from _encodings import (
     random_sampling,
 )
 
-from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import embedded_checkpoint
+from potstill.checkpoints import find_checkpoint
 from potstill.distributions import TokenDistributions
+from potstill.models.named import SMOLLM2_135M
 
 NUM_CONVERSATIONS = 96
 MAX_PROMPT_TOKENS, MAX_ANSWER_TOKENS = 48, 160
@@ -98,7 +98,7 @@ def sample_answers() -> Answers:
     """Let the embedded teacher write prompts from its template's empty user slot, and answer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    checkpoint_dir = embedded_checkpoint(TeacherConfig().cache_dir.expanduser())
+    checkpoint_dir = find_checkpoint(SMOLLM2_135M.name)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_dir)
     model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.bfloat16).eval()
     end, mark = tokenizer.eos_token_id, "MARK"

@@ -26,8 +26,8 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from benchmarks._llama_cpp import built
-from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import embedded_checkpoint
+from potstill.checkpoints import find_checkpoint
+from potstill.models.named import SMOLLM2_135M
 from potstill.processor import has_amx
 from potstill.tables import conversation_paths, read_conversations
 from quantize.conversion.checkpoint import Checkpoint
@@ -232,9 +232,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=8)
     parser.add_argument("--imatrix-chunks", type=int, default=10)
     arguments = parser.parse_args()
-    checkpoint_dir = arguments.checkpoint_dir or embedded_checkpoint(
-        TeacherConfig().cache_dir.expanduser()
-    )
+    checkpoint_dir = arguments.checkpoint_dir or find_checkpoint(SMOLLM2_135M.name)
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(checkpoint_dir, arguments.run, arguments.chunks, Path(name))
         imatrix, peer_imatrix = bench.imatrices(arguments.imatrix_chunks)

@@ -179,10 +179,10 @@ def measure(name: str, checkpoint_dir: Path, directory: Path) -> tuple[float, Me
 
 def embedded_teacher() -> Path:
     """Return the checkpoint of SmolLM2-135M-Instruct."""
-    from generate.teachers.config import TeacherConfig
-    from generate.teachers.embedded import embedded_checkpoint
+    from potstill.checkpoints import find_checkpoint
+    from potstill.models.named import SMOLLM2_135M
 
-    return embedded_checkpoint(TeacherConfig().cache_dir.expanduser())
+    return find_checkpoint(SMOLLM2_135M.name)
 
 
 def main() -> None:

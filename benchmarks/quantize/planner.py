@@ -23,11 +23,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import embedded_checkpoint
-from potstill.checkpoints import count_parameters
+from potstill.checkpoints import count_parameters, find_checkpoint
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFacts, GgufFile
+from potstill.models.named import SMOLLM2_135M
 from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.stage import run
@@ -105,9 +104,7 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     arguments = parser.parse_args()
     tokens = {name: getattr(arguments, name) for name in TOKENS}
-    checkpoint_dir = arguments.checkpoint_dir or embedded_checkpoint(
-        TeacherConfig().cache_dir.expanduser()
-    )
+    checkpoint_dir = arguments.checkpoint_dir or find_checkpoint(SMOLLM2_135M.name)
     with tempfile.TemporaryDirectory() as name:
         if not arguments.checkpoint_dir and not arguments.as_is:
             moved_dir = Path(name) / "moved"

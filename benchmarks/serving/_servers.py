@@ -15,13 +15,13 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from urllib.error import HTTPError
 
 from benchmarks._llama_cpp import CACHE_DIR, built, python_sources
 from compare.answers.endpoint import free_port
-from generate.teachers.embedded import GGUF_NAME, PACKAGE
+from potstill.models.files import find_local_gguf
+from potstill.models.named import SMOLLM2_135M
 from potstill.processes import end_with_parent
 from potstill.rundir import RunDirectory
 from tests.fixtures.facts import gguf_facts, gguf_file
@@ -59,7 +59,7 @@ class Server:
 
 def embedded_gguf() -> Path:
     """Return the GGUF file that every installation has: SmolLM2-135M-Instruct in Q4_1."""
-    return Path(str(resources.files(PACKAGE))) / GGUF_NAME
+    return find_local_gguf(SMOLLM2_135M.name)
 
 
 def run_of(gguf_path: Path, root: Path) -> Path:

@@ -66,5 +66,4 @@ def _row(prompt: RawPrompt) -> dict[str, Any]:
         "source": prompt.source,
         "license": prompt.license,
         "tools": prompt.tools,
-        "known": prompt.known,
     }

@@ -29,7 +29,7 @@ def render_card(facts: ConversationsFacts, summary: Summary) -> str:
 
     Args:
         facts: The manifest's.
-        summary: Statistics of the files.
+        summary: What the files hold.
     """
     stats = summary.stats()
     licenses = sorted({license or UNKNOWN for _, license in summary.sources})

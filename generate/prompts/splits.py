@@ -49,7 +49,6 @@ def assign_splits(
             source=prompt.source,
             license=prompt.license,
             tools=prompt.tools,
-            known=prompt.known,
         )
         for prompt in prompts
     ]

@@ -1,4 +1,4 @@
-"""Settings of all conversations of a run: configuration, tokenizer, context length, separators."""
+"""What all conversations of a run share: configuration, tokenizer, context length, separators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from potstill.schema import Message, Prompt
 
 @dataclass(frozen=True)
 class ConversationSettings:
-    """Settings of all conversations of a run."""
+    """What all conversations of a run share."""
 
     config: GenerateConfig
     tokenizer: Any

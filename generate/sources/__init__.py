@@ -1,1 +1,1 @@
-"""Sources of prompts: files, data sets, and the teacher itself."""
+"""Where prompts come from: files, data sets, and the teacher itself."""

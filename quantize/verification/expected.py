@@ -1,8 +1,7 @@
-"""The results of a checkpoint's tokenizer, which every GGUF file's tokenizer must return too."""
+"""What a checkpoint's tokenizer returns, and every GGUF file's tokenizer must return too."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from potstill.chat import render_prompt
+from potstill.llama.hostile_texts import HOSTILE_CHATS, HOSTILE_TEXTS, unicode_form
 from potstill.schema import Message
 from quantize.conversion.vocabulary import (
     SpecialTokens,
@@ -19,12 +19,11 @@ from quantize.conversion.vocabulary import (
     templates,
     text_anchor,
 )
-from quantize.verification.hostile_texts import HOSTILE_CHATS, HOSTILE_TEXTS
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The expected behavior of the checkpoint's GGUF files.
+    """What a GGUF file of the checkpoint must do.
 
     Attributes:
         encoded, decoded: Token ids, and their text.
@@ -48,20 +47,18 @@ def read_expected(
     vocab_size: int,
     chats: Sequence[list[Message]],
 ) -> Expected:
-    """Return the expected tokens of chats, hostile texts and added tokens.
+    """Return what a file's tokenizer must return for chats, hostile texts and added tokens.
 
-    llama.cpp does not normalize Unicode: with tokenizers that do (NFC), texts are normalized first.
+    Texts are in the form that `unicode_form` gives them.
     """
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    form = unicodedata.normalize if normalizer is not None and _is_nfc(normalizer) else _as_is
+    form = unicode_form(tokenizer)
     chats = [*chats, *(chat for chat in HOSTILE_CHATS if _renders(tokenizer, chat))]
     chats = [
-        [one.model_copy(update={"content": form("NFC", one.content)}) for one in chat]
-        for chat in chats
+        [one.model_copy(update={"content": form(one.content)}) for one in chat] for chat in chats
     ]
     added = (f"a{token}b {token} c" for token in tokenizer.get_added_vocab())
     anchor = text_anchor(tokenizer)
-    texts = [anchor + form("NFC", text) for text in (*HOSTILE_TEXTS, *added)]
+    texts = [anchor + form(text) for text in (*HOSTILE_TEXTS, *added)]
     text_token_ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     # At the start of a text transformers removes the space that some tokenizers put there.
     before = [token for token in (tokenizer.eos_token_id,) if token is not None]
@@ -89,11 +86,3 @@ def _renders(tokenizer: Any, chat: list[Message]) -> bool:  # noqa: ANN401
     except TemplateError:
         return False
     return True
-
-
-def _is_nfc(normalizer: Any) -> bool:  # noqa: ANN401
-    return type(normalizer).__name__ == "NFC"
-
-
-def _as_is(form: str, text: str) -> str:  # noqa: ARG001
-    return text

@@ -1,4 +1,4 @@
-"""Speed and memory of a GGUF file."""
+"""How fast a GGUF file is, and how much memory it takes."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class ExperimentMetrics:
 
 
 class Watched(Protocol):
-    """The attributes of an experiment that are read."""
+    """What is read of an experiment."""
 
     state: State
     shadow: Shadow[Any]

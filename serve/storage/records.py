@@ -1,4 +1,4 @@
-"""Values stored for an answer, and values read back."""
+"""The values that are stored of an answer, and those that are read back."""
 
 from __future__ import annotations
 

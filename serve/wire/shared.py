@@ -1,4 +1,4 @@
-"""Common parts of several endpoints on the wire: sampling, logprobs, usage, errors."""
+"""What several endpoints share on the wire: sampling, logprobs, usage, errors."""
 
 from __future__ import annotations
 

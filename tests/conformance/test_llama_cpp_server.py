@@ -1,6 +1,6 @@
 """Our files in llama.cpp's own server, of a build that is not ours: it must render and stop.
 
-All its information on templates and ends of turns is from the file.
+All that it knows of templates and ends of turns it has from the file.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import embedded_checkpoint
+from potstill.checkpoints import find_checkpoint
+from potstill.models.named import SMOLLM2_135M
 from potstill.processes import end_with_parent
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
@@ -33,8 +33,7 @@ print(server.listening_address, flush=True)
 sys.stdin.read()
 """
 KNOWN_END, UNKNOWN_END = "<|im_end|>", "<|over|>"
-"""llama.cpp recognizes the first one as an end by its text, the other one only by a key of the
-file."""
+"""llama.cpp takes the first one for an end by its looks, and the other one only if it is told."""
 SYSTEM = {"role": "system", "content": "Answer in one short sentence."}
 QUESTION = {"role": "user", "content": "Hi!"}
 ANSWER = "Hello! How can I assist you today?"
@@ -65,7 +64,7 @@ def served(request, python, tmp_path_factory):
     """SmolLM2, whose turns end with a token of this text."""
     root = tmp_path_factory.mktemp("file")
     directory = root / "checkpoint"
-    shutil.copytree(embedded_checkpoint(TeacherConfig().cache_dir.expanduser()), directory)
+    shutil.copytree(find_checkpoint(SMOLLM2_135M.name), directory)
     for path in (*directory.glob("*.json"), directory / "chat_template.jinja"):
         text = path.read_text(encoding="utf-8").replace(KNOWN_END, request.param)
         path.write_text(text, encoding="utf-8")

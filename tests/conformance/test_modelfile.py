@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import embedded_checkpoint
+from potstill.checkpoints import find_checkpoint
+from potstill.models.named import SMOLLM2_135M
 from quantize.loading import load_tokenizer
 from quantize.modelfile import write_modelfile
 
@@ -42,7 +42,7 @@ def render(tmp_path_factory):
 
 @pytest.mark.parametrize("chat", CHATS, ids=range(len(CHATS)))
 def test_chats_are_rendered_as_by_the_checkpoints_tokenizer(render, chat):
-    tokenizer = load_tokenizer(embedded_checkpoint(TeacherConfig().cache_dir.expanduser()))
+    tokenizer = load_tokenizer(find_checkpoint(SMOLLM2_135M.name))
     modelfile = write_modelfile("student.gguf", tokenizer, [tokenizer.eos_token], [])
     parts = dict(
         re.findall(r'^(TEMPLATE|SYSTEM) """(.*?)"""$', modelfile, re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The commands of README.md, executed."""
+"""What README.md tells a reader to type, typed."""
 
 from __future__ import annotations
 

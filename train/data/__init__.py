@@ -1,1 +1,1 @@
-"""Training data: stored conversations, checked, read from a mapped file, made into batches."""
+"""What is trained on: stored conversations, checked, read from a mapped file, made into batches."""

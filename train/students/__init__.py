@@ -1,1 +1,1 @@
-"""The student: a pruned teacher or a checkpoint, with adapters or without."""
+"""What is trained: the teacher with parts left out, or a checkpoint; with adapters or without."""

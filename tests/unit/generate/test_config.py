@@ -66,8 +66,6 @@ def test_how_many_conversations_are_sampled_of_a_prompt(table, num_sampled):
 def test_where_a_teacher_runs_does_not_tell_it_from_another():
     here = TeacherConfig(model="/m", dtype="float32", lora=Path("/l"))
     assert here.identity == {"model": "/m", "dtype": "float32", "lora": "/l"}
-    moved = here.model_copy(update={"cache_dir": Path("/elsewhere")})
-    assert moved.identity == here.identity
     served = TeacherConfig.model_validate({"model": "/m", "endpoint": ENDPOINT})
     assert served.identity == {
         "model": "/m", "dtype": "auto", "lora": None, "served_as": "served"

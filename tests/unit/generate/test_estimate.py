@@ -12,9 +12,8 @@ SHAPE = ModelShape("LlamaForCausalLM", 134_515_008, 30, 576, 49_152, 1536, 106_2
 
 
 @pytest.fixture
-def estimated(configured, monkeypatch):
+def estimated(configured):
     """Return a function that estimates for the embedded teacher; keywords are tables."""
-    monkeypatch.setattr(module, "embedded_shape", lambda: SHAPE)
     return lambda **tables: estimate(configured(**tables))
 
 

@@ -27,7 +27,7 @@ def found(monkeypatch, tmp_path, toy_tokenizer) -> list:
 
 @pytest.fixture
 def loaded(monkeypatch, answering) -> list:
-    """Fakes of vLLM, Ray and a server; the arguments with which each was loaded."""
+    """What stands for vLLM, Ray and a server; the arguments that each was loaded with."""
     made: list = []
 
     def stand_in(kind):

@@ -173,7 +173,6 @@ def test_what_changes_nothing_is_no_other_configuration(configured, run_director
     for changes in (
         {"engine": {"max_num_seqs": 3, "kv_cache_bytes": 1 << 22, "data_parallel_size": 2}},
         {"ray": {}},
-        {"teacher": {"cache_dir": "/elsewhere"}},
         {"prompts": {"temperature": 0.5, "top_p": 0.5, "max_prompt_tokens": 7}},
     ):
         assert run(configured(**changes), run_directory) == manifest

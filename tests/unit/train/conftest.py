@@ -1,5 +1,4 @@
-"""Fixtures of the train stage's unit tests: stored conversations whose signal encodes its
-position."""
+"""What the train stage's unit tests share: stored conversations whose signal names its place."""
 
 import pytest
 
@@ -8,7 +7,7 @@ from potstill.distributions import MAX_LEVEL
 
 @pytest.fixture
 def conversation(make_conversation):
-    """Return a function that makes conversations with stored ids 100 t + k."""
+    """Return a function whose conversations' stored ids name their place: 100 t + k."""
 
     def make(token_ids, turns, counts, **fields):
         entries = [

@@ -1,1 +1,1 @@
-"""Pruning: fewer layers, narrower MLPs, and the check that the config matches."""
+"""A model made smaller: fewer layers, narrower MLPs; and the check that its config says so."""

@@ -14,9 +14,7 @@ from potstill.tables import PROMPT_SCHEMA
 
 def test_prompts_are_written_with_filter_and_reason(raw_prompt, tmp_path):
     tools = '[{"type": "function"}]'
-    known = '{"text": "4", "tool_calls": []}'
-    origin = {"source": "a", "license": "MIT", "tools": tools, "known": known}
-    asked = raw_prompt("One?", "Two.", "Three?", **origin)
+    asked = raw_prompt("One?", "Two.", "Three?", source="a", license="MIT", tools=tools)
     dropped = [(asked, "length", "9 characters"), (raw_prompt("No"), "mine:own", "no reason")]
     dropped.append((raw_prompt("Also no"), "length", "7 characters"))
     counts = write_dropped_prompts(tmp_path, dropped)
@@ -31,7 +29,9 @@ def test_prompts_are_written_with_filter_and_reason(raw_prompt, tmp_path):
         "cluster_id": None,
         "split": None,
         "messages": ["One?", "Two.", "Three?"],
-        **origin,
+        "source": "a",
+        "license": "MIT",
+        "tools": tools,
         "filter": "length",
         "reason": "9 characters",
     }

@@ -6,9 +6,9 @@ import pytest
 
 from generate.teachers.checkpoint import find_teacher
 from generate.teachers.config import TeacherConfig
-from generate.teachers.embedded import EMBEDDED_TEACHER
 from potstill.checkpoints import checkpoint_fingerprint
 from potstill.errors import ArtifactError, TeacherError
+from potstill.models.named import SMOLLM2_135M
 
 
 @pytest.fixture
@@ -48,21 +48,12 @@ def test_its_identity_pins_it_for_later_stages(tiny_teacher_dir):
 
 
 @pytest.mark.parametrize(("asked", "taken"), [("auto", "bfloat16"), ("float32", "float32")])
-def test_the_embedded_teacher_is_found_by_name(
-    tiny_teacher_dir, tmp_path, monkeypatch, asked, taken
-):
-    seen = []
-
-    def embedded_checkpoint(cache_dir):
-        seen.append(cache_dir)
-        return tiny_teacher_dir
-
-    monkeypatch.setattr("generate.teachers.checkpoint.embedded_checkpoint", embedded_checkpoint)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    teacher = find(EMBEDDED_TEACHER, cache_dir=Path("~/cache"), dtype=asked)
-    assert seen == [tmp_path / "cache"]
-    assert teacher.name == EMBEDDED_TEACHER
+def test_a_model_from_a_gguf_file_is_pinned_by_its_hash(teacher_dir, asked, taken):
+    teacher = find(SMOLLM2_135M.name, dtype=asked)
+    assert teacher.dir == teacher_dir
     assert teacher.dtype == taken
+    assert teacher.identity.model == SMOLLM2_135M.name
+    assert teacher.identity.gguf_sha256 == SMOLLM2_135M.sha256
 
 
 def test_the_text_part_of_a_larger_model_is_what_counts(checkpoint_dir):

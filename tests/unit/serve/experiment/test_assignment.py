@@ -1,4 +1,4 @@
-"""Assignment of users: shares, stability, and ramps that move no more users than necessary."""
+"""Who falls where: shares, stability, and ramps that move nobody they need not."""
 
 from collections import Counter
 from typing import Any

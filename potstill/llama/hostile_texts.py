@@ -8,7 +8,9 @@ long runs, code, and texts that look like special tokens.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 from potstill.schema import Message
 
@@ -226,3 +228,12 @@ def _chats() -> Iterator[list[Message]]:
 
 
 HOSTILE_CHATS = tuple(_chats())
+
+
+def unicode_form(tokenizer: Any) -> Callable[[str], str]:  # noqa: ANN401  (a transformers tokenizer)
+    """Return what brings a text into the form in which a tokenizer can be compared with llama.cpp.
+
+    llama.cpp does not normalize Unicode: for tokenizers that do (NFC), texts are normalized first.
+    """
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return partial(unicodedata.normalize, "NFC") if type(normalizer).__name__ == "NFC" else str
