@@ -118,7 +118,7 @@ def experiment(
     ],
     quiet_seconds: Annotated[
         float,
-        typer.Option(min=0, help="Judge only conversations without a message for so long."),
+        typer.Option(min=0, help="Judge conversations without a message for this many seconds."),
     ] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
 ) -> None:

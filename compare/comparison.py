@@ -167,11 +167,11 @@ def build_report(
     Args:
         run: What is compared, where it is a run's.
         fidelity: By file name; none for the files of a student with other tokens.
-        served: Speed, and what the student's endpoint says of the teacher's tokens.
+        served: Speed, and log-probabilities of the teacher's tokens from the student's endpoint.
         sft: A student trained on the teacher's tokens alone, if there is one.
         costs: What the machine and the alternatives cost.
-        prompt_tokens_per_output_token: How long prompts are beside answers.
-        notes: What else a reader must know.
+        prompt_tokens_per_output_token: Ratio of the lengths of prompts and answers.
+        notes: Further caveats.
         examples: Pairs to be read.
         settings: The configuration of the comparison.
         machine: Where speed was measured.
@@ -236,7 +236,7 @@ def _running(role: Role, run: RunFiles | None, served: Served, verdict: Verdict)
         speed = served.speed.get(role)
         tokens_per_second = speed.tokens_per_second if speed else None
         name = verdict.student if role == "student" else verdict.teacher
-        # Whose price is told is the student's machine, wherever it stands.
+        # The price is that of the student's machine, wherever it is.
         return Running(name, tokens_per_second, is_here=role == "student")
     file = run.gguf.recommended_file if role == "student" else run.reference
     return Running(
@@ -316,7 +316,7 @@ def _checkpoints(
 
 
 def _to_itself(held_out: list[Conversation]) -> Fidelity:
-    """Return the teacher's nearness to itself: perfect by definition, but it has an entropy."""
+    """Return the teacher's fidelity to itself: perfect by definition, with its entropy."""
     num_tokens = sum(len(one.signal.sampled_logprobs_T) for one in held_out)
     nats = -sum(float(one.signal.sampled_logprobs_T.sum()) for one in held_out) / num_tokens
     return Fidelity(

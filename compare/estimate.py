@@ -12,9 +12,9 @@ from compare.judge_config import LikelihoodJudgeConfig, LlmJudgeConfig
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.7
-"""Of what training an MLP reaches in float32: llama.cpp reads SmolLM2-135M at 0.6 to 0.8 of it."""
+"""llama.cpp's share of the FLOP/s of training an MLP in float32: 0.6 to 0.8 with SmolLM2-135M."""
 WEIGHT_BYTES = 2.0
-"""Of a weight that is read to decode a token. Smaller files take as long: unpacking costs time."""
+"""Bytes read per weight to decode a token. Smaller files take as long: unpacking costs time."""
 FIXED_SECONDS = 20.0
 PROCESS_BYTES = 1.0e9
 PAGE_BYTES = 1e6

@@ -30,7 +30,7 @@ def generate(
         ),
     ] = None,
 ) -> None:
-    """Let the teacher write conversations with log-probabilities."""
+    """Sample the teacher's conversations with log-probabilities."""
     if shard is None:
         run_stage(STAGE, choice, run_directory, force=force)
     elif force:

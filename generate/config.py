@@ -55,7 +55,8 @@ class SamplingConfig(Table):
     """How the teacher samples its answers."""
 
     temperature: float = Field(default=1.0, ge=0.0, le=2.0)
-    """1, because the token-level loss wants prefixes drawn from the teacher's own distribution."""
+    """1, because the token-level loss assumes prefixes drawn from the teacher's own
+    distribution."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """1, for the same reason."""
     max_tokens: int = Field(default=256, ge=1)
@@ -65,7 +66,7 @@ class SamplingConfig(Table):
     top_mass: float = Field(default=1.0, gt=0.0, le=1.0)
     """Stop storing at a position once this probability is reached."""
     min_probability: float = Field(default=1e-3, ge=0.0, lt=1.0)
-    """Least probability that is stored: of all ways to spend the same bytes it loses the least
+    """Least probability that is stored: for the same number of bytes this rule loses the least
     probability (`benchmarks/generate/codec.py`)."""
     seed: int = Field(default=0, ge=0)
     """Seed of the whole stage, from which each request's seed is derived."""
@@ -119,7 +120,7 @@ class GenerateConfig(Table):
     """The `[generate]` table."""
 
     teacher: TeacherConfig = TeacherConfig()
-    """Which model teaches."""
+    """The teacher."""
     prompts: PromptsConfig = PromptsConfig()
     """The prompts, and their splits."""
     sampling: SamplingConfig = SamplingConfig()

@@ -1,7 +1,7 @@
 """The cost of the generate stage.
 
-In: its configuration. Out: an estimate, and the workload of the next stages. Reads only headers of
-files; loads no model.
+In: its configuration. Out: an estimate, and the workload of the next stages. Only headers of files
+are read, and no model is loaded.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.8
-"""Of what training an MLP reaches in the same precision."""
+"""Share of the FLOP/s of training an MLP in the same precision."""
 FIXED_SECONDS = 70.0
 WRITTEN_PROMPT_TOKENS = 30
-"""Mean length of what SmolLM2 writes."""
+"""Mean length of a prompt that SmolLM2 writes."""
 TEMPLATE_TOKENS = 35
 """Chat template and its system prompt around a prompt; the same for all prompts."""
 CACHED_BLOCK_TOKENS = 32
-"""vLLM keeps beginnings of prompts in whole blocks, on a CPU of so many tokens."""
+"""Tokens per block on a CPU: vLLM caches beginnings of prompts in whole blocks."""
 WEIGHT_BYTES = 2.0
-"""Of a weight as vLLM reads it, for each step in which it decodes."""
+"""Bytes read per weight in each decoding step of vLLM."""
 LOGIT_BYTES = 40.0
-"""Moved for each logit of a sampled token: softmax, draw, and search for the most probable."""
+"""Bytes moved per logit of a sampled token: softmax, draw, and search for the most probable."""
 CHARACTERS_PER_TOKEN = 4.5
 COMPLETION_SHARE = 0.8
 """Mean length of a completion, of `max_tokens`."""
 READ_PROMPTS = 10_000
-"""Prompts of a source that are looked at, for their length."""
+"""Prompts of a source whose length is measured."""
 STORED_LOGPROBS, STORED_FROM = 55, 1e-3
-"""How many tokens of SmolLM2's are at least so probable, on average at temperature 1."""
+"""SmolLM2's mean number of tokens with at least that probability, at temperature 1."""
 BYTES_PER_LOGPROB = 1.9
-"""Of one stored id and log-probability, compressed."""
+"""Bytes of one stored id and log-probability, compressed."""
 COPIES = 2
-"""Samples, and the conversations that filters leave of them."""
+"""Samples, and the filtered conversations."""
 PROCESS_BYTES = 2.5e9
 """A process and its libraries, vLLM and torch above all."""
 
@@ -103,10 +103,10 @@ def _decoding_bytes(
 
 
 def _prompts(config: GenerateConfig) -> tuple[int, float, float, float]:
-    """Return how many prompts there are, and tokens.
+    """Return the number of prompts, and of their tokens.
 
-    The tokens are the mean length of a rendered prompt, the beginning that all have in common, and
-    what it takes to write prompts.
+    The tokens are the mean length of a rendered prompt, the length of the beginning that all have
+    in common, and the tokens generated to write prompts.
     """
     sources, last_role = config.prompts.all_sources, LAST_ROLES[config.turns.kind]
     read = [source for source in sources if source.kind is None]
@@ -140,7 +140,7 @@ def _num_common(texts: Sequence[str]) -> int:
 
 
 def _text(prompt: RawPrompt) -> str:
-    """Return what stands in a rendered prompt, but for the template's own words."""
+    """Return the text of a rendered prompt without the template's own."""
     return (prompt.tools or "") + "".join(message.content for message in prompt.messages)
 
 

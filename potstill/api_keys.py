@@ -1,4 +1,4 @@
-"""Keys of OpenAI-compatible servers, which come from the environment alone."""
+"""Keys of OpenAI-compatible servers, read from the environment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from potstill.errors import ConfigError
 
 NO_KEY = "none"
 """The `openai` client requires a key even for servers that need none."""
+API_KEY_VARIABLE = "POTSTILL_API_KEY"
+"""The environment variable with the key of `potstill serve`: TOML holds no secrets."""
+
+
+def served_key_variable() -> str | None:
+    """Return the variable with the key of `potstill serve`; None where it is not set."""
+    return API_KEY_VARIABLE if os.environ.get(API_KEY_VARIABLE) else None
 
 
 def read_api_key(variable: str | None) -> str:

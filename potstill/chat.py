@@ -1,7 +1,7 @@
 """Chat messages to token ids, and the hashes that pin a tokenizer and its chat template.
 
 In: messages and a Hugging Face tokenizer (by protocol). Out: token ids, sha256 values.
-Nothing else applies a chat template before training.
+No other module applies a chat template before training.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def render_text(
     tools: str | None = None,
     add_generation_prompt: bool = True,
 ) -> str:
-    """Return the text a chat template makes of messages.
+    """Return messages rendered by a chat template.
 
     Args:
         tools: JSON list of tool definitions; None names none.
@@ -64,7 +64,7 @@ def render_text(
 
 
 def tokenize(tokenizer: ChatTokenizer, text: str) -> list[int]:
-    """Return the token ids of text that a chat template wrote: it has its special tokens."""
+    """Return the token ids of rendered text, in which special tokens are recognized."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -103,7 +103,7 @@ def chat_template_sha256(template: str) -> str:
 
 
 def tokenizer_sha256(checkpoint_dir: Path) -> str:
-    """Hash what decides token ids in `tokenizer.json`: equal hashes mean equal ids for equal text.
+    """Hash the parts of `tokenizer.json` that decide token ids: equal hashes, equal ids.
 
     Padding and truncation settings are not hashed: they change on saving and affect no id.
 

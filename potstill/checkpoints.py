@@ -39,7 +39,7 @@ WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "READM
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides a decoder-only model's cost."""
+    """The sizes that determine a decoder-only model's cost."""
 
     architecture: str
     """The class of transformers that runs it, such as LlamaForCausalLM."""
@@ -58,7 +58,8 @@ class ModelShape:
         """Read a checkpoint's shape from its config and the headers of its weights.
 
         Args:
-            with_weights: Without, both numbers of parameters are 0: somebody else has the weights.
+            with_weights: Without, both numbers of parameters are 0, because the weights are on
+                another machine.
 
         Raises:
             ArtifactError: A file is missing or damaged.
@@ -129,7 +130,7 @@ class ModelShape:
 
         Args:
             name: The checkpoint as the configuration names it.
-            key: Where the configuration does.
+            key: The key that names it.
             with_weights: See `read`.
 
         Raises:

@@ -2,8 +2,8 @@
 
 In: arguments. Out: exit codes: 0 done, 1 an error of potstill, 2 wrong usage, 130 interrupted. A
 room's verb may have others, such as a verdict. Every `PotstillError` is printed without a
-traceback. A verb's module is imported when the verb is named (all of them for `--help`), so it
-imports nothing heavy outside of its functions.
+traceback. A verb's module is imported when the verb is named (all of them for `--help`), so heavy
+libraries are imported inside functions only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Verbs(TyperGroup):
 
 app = typer.Typer(
     cls=Verbs,
-    help="Distil a large chat model into a small, cheap one, and measure how close it came.",
+    help="Distill a large chat model into a small, cheap one, and measure how close it comes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -71,7 +71,7 @@ def _options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Hold the options that belong to no command."""
+    """Define the options of the command line itself."""
 
 
 def main() -> None:

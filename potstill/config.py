@@ -19,9 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from potstill import former_names
 from potstill.errors import ConfigError
 
-API_KEY_VARIABLE = "POTSTILL_API_KEY"
-"""The environment variable with the API key of `potstill serve`: TOML holds no secrets."""
-
 
 class Table(BaseModel):
     """Base of every configuration table: frozen, unknown keys refused."""
@@ -160,14 +157,14 @@ def _fields_at(cls: type[BaseModel], location: tuple[int | str, ...]) -> list[st
         fields = [one.model_fields[str(part)] for one in tables if str(part) in one.model_fields]
         if fields:
             tables = [table for field in fields for table in _tables_in(field.annotation)]
-        # Else the part is a place in a list, a name in a mapping, or the kind of one of several.
+        # Otherwise the part is an index, a name in a mapping, or the kind of one of several tables.
         elif of_kind := [one for one in tables if part in _kinds(one)]:
             tables = of_kind
     return list(dict.fromkeys(name for table in tables for name in table.model_fields))
 
 
 def _tables_in(annotation: object) -> list[type[BaseModel]]:
-    """Return the tables that a value may be, or hold: those of `dict[str, Table] | None`."""
+    """Return the table classes in an annotation, such as `dict[str, Table] | None`."""
     if arguments := get_args(annotation):
         return [table for argument in arguments for table in _tables_in(argument)]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

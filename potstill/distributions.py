@@ -37,8 +37,9 @@ MAX_SQRT_ERROR = 1 / MAX_LEVEL
 levels would sum to more than probability 1."""
 
 MIN_DECODED_PROBABILITY = 1 / MAX_LEVEL**2
-"""What level 1 decodes to: no entry vanishes. Only entries of this level, which a cut at a greater
-probability leaves out, can take a position's mass above 1, each by this much at most."""
+"""The probability of level 1, so that no entry becomes 0. Only entries of this level, which a cut
+at a greater probability leaves out, can raise a position's mass above 1, each by at most this
+much."""
 
 MAX_RELATIVE_ERROR = 2.0**-10
 """Bound of the relative error of a decoded log-probability of a sampled token."""
@@ -69,7 +70,7 @@ class TokenDistributions:
     """
 
     sampled_logprobs_T: Floats
-    """Log-probability of the token that was sampled, which may be none of the entries."""
+    """Log-probability of the sampled token, which may not be among the entries."""
     counts_T: Counts
     """Entries kept at each position, at least one."""
     top_token_ids_N: npt.NDArray[np.int32]
@@ -92,7 +93,7 @@ class TokenDistributions:
                 f"and {len(self.top_logprobs_N)} log-probabilities"
             )
         falls_N = np.ones(num_entries, dtype=bool)
-        # Written so that a NaN, which no comparison holds for, is found as well.
+        # Written so that NaN, for which every comparison is false, is found too.
         falls_N[1:] = self.top_logprobs_N[1:] <= self.top_logprobs_N[:-1]
         falls_N[self.starts_T] = ~np.isnan(self.top_logprobs_N[self.starts_T])
         if not falls_N.all() or np.isnan(self.sampled_logprobs_T).any():
@@ -105,13 +106,13 @@ class TokenDistributions:
 
     @property
     def tail_mass_T(self) -> Floats:
-        """Probability of all tokens that are no entry, at least 0."""
+        """Probability of all tokens without an entry, at least 0."""
         mass_T = np.add.reduceat(np.exp(self.top_logprobs_N.astype(np.float64)), self.starts_T)
         tail_T: Floats = np.maximum(1 - mass_T, 0).astype(np.float32)
         return tail_T
 
     def cut(self, *, top_mass: float, min_probability: float) -> Self:
-        """Keep the smallest set of entries that reaches a mass, less the improbable ones.
+        """Keep the smallest set of entries that reaches a mass, without improbable ones.
 
         Args:
             top_mass: Probability to reach; 1 keeps all entries.
@@ -230,10 +231,10 @@ def signal_fields(vocab_size: int) -> list[pa.Field]:
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Return how to write a table that has the columns of `signal_fields` among its own.
+    """Return the options for writing a table with the columns of `signal_fields`.
 
-    The result goes to `pyarrow.parquet.write_table` or `ParquetWriter`. BYTE_STREAM_SPLIT lays the
-    high bytes of all numbers side by side, where zstd finds what they share.
+    The result goes to `pyarrow.parquet.write_table` or `ParquetWriter`. BYTE_STREAM_SPLIT stores
+    the high bytes of all numbers side by side, which zstd compresses better.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
@@ -248,7 +249,7 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def encode(distributions: Sequence[TokenDistributions], vocab_size: int) -> dict[str, pa.Array]:
-    """Lay distributions out as the columns of `signal_fields`, one row for each.
+    """Return distributions as the columns of `signal_fields`, one row each.
 
     Raises:
         ValueError: A token id is outside the vocabulary, or a position has too many entries.
@@ -280,7 +281,7 @@ def decode(batch: pa.RecordBatch) -> list[TokenDistributions]:
     """Return the distributions of each row of a batch that has the columns of `signal_fields`.
 
     Raises:
-        ArtifactError: The columns of a row do not fit one another.
+        ArtifactError: The columns of a row are inconsistent.
     """
     columns = [batch.column(name) for name in SIGNAL_COLUMNS]
     values = {
@@ -294,7 +295,7 @@ def decode(batch: pa.RecordBatch) -> list[TokenDistributions]:
         return decode_row(values).split(lengths)
     except ValueError as error:
         raise ArtifactError(
-            "stored log-probabilities do not fit one another",
+            "stored log-probabilities are inconsistent",
             expected=f"columns as signal_fields lays them out: {', '.join(SIGNAL_COLUMNS)}",
             found=error,
             hint="restore the file, or make the stage again with --force",
@@ -305,7 +306,7 @@ def decode_row(row: Mapping[str, npt.NDArray[Any]]) -> TokenDistributions:
     """Return the distributions of one row, whose columns are arrays.
 
     Raises:
-        ValueError: The columns do not fit one another.
+        ValueError: The columns are inconsistent.
     """
     sampled_T, counts_T, token_ids_N, drops_N = (row[name] for name in SIGNAL_COLUMNS)
     counts_T = counts_T.astype(np.int64)
@@ -313,7 +314,7 @@ def decode_row(row: Mapping[str, npt.NDArray[Any]]) -> TokenDistributions:
     fallen_N = np.cumsum(drops_N, dtype=np.int64)
     levels_N = MAX_LEVEL - fallen_N + np.repeat((fallen_N - drops_N)[starts_T], counts_T)
     if levels_N.min() < 1:
-        raise ValueError("the drops of a position lead below level 1")
+        raise ValueError("the drops of a position sum to a level below 1")
     logprobs_N = 2 * np.log(levels_N / MAX_LEVEL)
     return TokenDistributions(
         sampled_T, counts_T, token_ids_N.astype(np.int32), logprobs_N.astype(np.float32)
@@ -347,9 +348,9 @@ def _rounded(values_T: Floats) -> Floats:
 def _to_levels(whole: TokenDistributions) -> Counts:
     """Return the nearest levels [N], lower ones where the nearest would sum to more than mass 1.
 
-    Levels of a position are lowered alike, so their order stays, and by as little as is enough.
-    What decodes from level 1 stays out of the sum: it can be a whole level above its probability,
-    and lowering the other levels for its sake would cost more than it mends.
+    All levels of a position are lowered equally, which keeps their order, and as little as
+    possible. Entries of level 1 are not counted in the sum: they can be a whole level above their
+    probability, and lowering the other levels for them would add more error than it removes.
     """
     scaled_N = MAX_LEVEL * np.exp(np.minimum(whole.top_logprobs_N.astype(np.float64), 0) / 2)
     levels_N = np.rint(scaled_N)
@@ -362,7 +363,7 @@ def _to_levels(whole: TokenDistributions) -> Counts:
 
 
 def _to_drops(levels_N: Counts, whole: TokenDistributions) -> Counts:
-    """Return how far each level lies below the one before; a position's first, below 255."""
+    """Return the drop of each level from the one before; of a position's first, from 255."""
     before_N = np.roll(levels_N, 1)
     before_N[whole.starts_T] = MAX_LEVEL
     return before_N - levels_N

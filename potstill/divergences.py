@@ -4,8 +4,9 @@ In: per token, the teacher's stored log-probabilities and the student's log-prob
 tokens, as numpy arrays. Out: nats or shares per token, in float64.
 
 Only the teacher's most probable tokens are stored. So a divergence has a lower bound (all other
-tokens as one), sometimes an upper bound (the other tokens as different from the student as they can
-be), and an estimate: where the sampled token is not stored, it is a draw from the other tokens.
+tokens as one), sometimes an upper bound (the other tokens as different from the student as
+possible), and an estimate: where the sampled token is not stored, it is a draw from the other
+tokens.
 
 Shape legend: T tokens, K stored log-probabilities per token, N least probable tokens.
 """
@@ -27,8 +28,8 @@ Floats = NDArray[np.float64]
 SMALLEST_MASS = 1e-7
 """Tail masses are clamped to this, so that rounding in float32 inputs never yields log(0)."""
 NUM_LOWEST = 64
-"""How many of the student's least probable tokens the upper bound of KL sees: with one of the
-demo's students, a single one would make it 20 % looser."""
+"""Number of the student's least probable tokens used for the upper bound of KL: with only one, the
+bound was 20 % looser for one of the demo's students."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class _Rows:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join the tokens of parts, none of which lacks an array."""
+        """Join the tokens of parts that all have the same arrays."""
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
@@ -55,15 +56,14 @@ class TeacherRows(_Rows):
 
     token_ids_T: NDArray[np.int64]
     top_token_ids_TK: NDArray[np.int64]
-    """Most probable first: wherever the list was cut, no token that is not stored is more probable
-    than the last one."""
+    """Most probable first: no token that is not stored is more probable than the last one."""
     top_logprobs_TK: Floats
     sampled_logprobs_T: Floats | None = None
     """Log-probabilities of the tokens themselves; None when K is 0."""
 
     @classmethod
     def from_signal(cls, token_ids_T: NDArray[np.int64], signal: TokenDistributions) -> Self:
-        """Lay a conversation's signal out in rows; K is the largest number stored."""
+        """Return a conversation's signal as rows; K is the largest number stored."""
         top_token_ids_TK, top_logprobs_TK = signal.padded()
         return cls(
             token_ids_T,
@@ -117,7 +117,7 @@ class _Masses:
 
     @property
     def head_kl_T(self) -> Floats:
-        """What the stored tokens add to forward KL."""
+        """The stored tokens' contribution to forward KL."""
         head_T: Floats = (self.p_TK * self.log_ratio_TK).sum(-1)
         return head_T
 
@@ -139,11 +139,12 @@ def bucket_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
 def kl_upper_bound_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
     """Return the upper bound of KL(teacher‖student) per token [T].
 
-    It is the largest KL of any teacher that gives the stored tokens what is stored, the others
-    their mass r, and none of them more than the least probable stored one, c. KL is convex in the
-    teacher, so that teacher is a vertex: floor(r/c) tokens have c each and one has what is left,
-    and they are those to which the student gives least. Tokens past the N least probable ones count
-    as the N-th, and stored tokens among them are not left out: both can only raise the bound.
+    It is the largest KL of any teacher that gives the stored tokens their stored probabilities and
+    the others the remaining mass r, none of them more than the least probable stored one, c. KL is
+    convex in the teacher, so the maximum is at a vertex: floor(r/c) tokens have c each and one has
+    the rest, namely those that are least probable under the student. Tokens past the N least
+    probable ones count as the N-th, and stored tokens among them are not left out: both can only
+    raise the bound.
 
     Source: a convex function over a polytope is largest at a vertex (Rockafellar 1970, corollary
         32.3.4).
@@ -168,9 +169,9 @@ def kl_estimate_nats(
 ) -> Floats:
     """Return a draw per token [T] whose mean is the full KL(teacher‖student).
 
-    The stored tokens' part is exact. Of the rest's, sum_v p_v log(p_v/q_v), the token y that the
-    teacher drew says 1[y not stored] log(p_y/q_y). The mass 1-P is not needed: rounding of what is
-    stored may have made it 0.
+    The stored tokens' part is exact. That of the others, sum_v p_v log(p_v/q_v), is estimated by
+    the token y that the teacher drew: 1[y not stored] log(p_y/q_y). The mass 1-P, which rounding of
+    the stored probabilities may have made 0, is not needed.
 
     Source: importance sampling with the teacher as proposal (Owen 2013, "Monte Carlo theory,
         methods and examples", chapter 9), of the tail alone.
@@ -184,9 +185,9 @@ def kl_estimate_nats(
 def bucket_reverse_kl_nats(teacher: TeacherRows, student: StudentRows) -> Floats:
     """Return the lower bound of KL(student‖teacher) per token [T]: one bucket for the tail.
 
-    What rounding may have taken of the teacher's rest is given back to it: a teacher that is sure
-    of itself has none left, and the student's would weigh without bound. A larger rest only lowers
-    the sum, and no KL is negative, so it is still a lower bound.
+    The teacher's tail mass is raised by the largest rounding error: a confident teacher's may be
+    rounded to 0, with which the student's tail would count without bound. A larger tail mass only
+    lowers the sum, and no KL is negative, so it is still a lower bound.
 
     Source: as `bucket_kl_nats`, with the roles exchanged.
     """

@@ -13,7 +13,7 @@ class PotstillError(Exception):
     Args:
         what: What went wrong, lower case, without a full stop.
         where: Path, row or key at fault.
-        expected: What would have been right.
+        expected: What is valid there.
         found: What was there instead.
         hint: What the user can do.
     """

@@ -34,7 +34,7 @@ NUM_CONFIDENCE_BINS = 15
 
 
 class FidelityMeter:
-    """Gathers conversations one at a time and keeps sums only.
+    """Adds conversations one at a time; only sums are kept.
 
     Args:
         drawn: `ConversationsFacts.tokens_are_draws`; without it nothing is estimated.
@@ -114,8 +114,8 @@ def ratio_with_standard_error(sums: Floats, counts: Floats) -> tuple[float, floa
     """Return the mean over all tokens of conversations, and its standard error.
 
     Args:
-        sums: Of each conversation's tokens.
-        counts: Numbers of those tokens.
+        sums: Sum over each conversation's tokens.
+        counts: Number of each conversation's tokens.
 
     Source: the ratio estimator, clustered by conversation (Cochran 1977, equation 6.13 without the
         finite-population factor).

@@ -31,7 +31,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sync_path(path: Path) -> None:
-    """Flush a file or directory to the disk, so that a later rename never outruns its content."""
+    """Flush a file or directory to the disk, so that it is complete before a later rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,11 +6,14 @@ In: JSON values and paths. Out: the same with today's names. The next version de
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
+_configuration_logger = logging.getLogger(f"{__name__}.configuration")
 
 KEYS = {
     "break_even_utilisation": "break_even_utilization",
@@ -26,7 +29,7 @@ VALUES = {
     "operations": {"concretise": "concretize"},
     "tail": {"renormalise": "renormalize"},
 }
-"""By the key that they are the value of, or in the list of."""
+"""By the key of the value, or of the list that holds it."""
 FILES = {"judgments.parquet": "judgements.parquet"}
 """Former names by today's."""
 TABLES = {"judgements": "judgments"}
@@ -38,7 +41,7 @@ changes nothing."""
 
 
 def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return a configuration with today's names; warn of each former one.
+    """Return a configuration with today's names; warn once of each former one.
 
     Args:
         source: What to name in the warning: a path, a preset or `--set`.
@@ -50,8 +53,18 @@ def in_configuration(content: dict[str, Any], source: str) -> dict[str, Any]:
     return dict(today)
 
 
+@contextmanager
+def reported_by_parent() -> Iterator[None]:
+    """Do not warn of a configuration that the process that started this one has read."""
+    _configuration_logger.disabled = True
+    try:
+        yield
+    finally:
+        _configuration_logger.disabled = False
+
+
 def in_override(dotted: str, override: str) -> list[str]:
-    """Return the keys of `--set a.b=c` with today's names; warn of each former one."""
+    """Return the keys of `--set a.b=c` with today's names; warn once of each former one."""
     keys = dotted.strip().split(".")
     for key in KEYS.keys() & set(keys):
         _warn(f"--set {override}", key, KEYS[key])
@@ -81,7 +94,7 @@ def of_columns(names: list[str], stored: list[str]) -> list[str]:
 
 
 def stored_path(path: Path) -> Path:
-    """Return where a file is: under its name, or under its former one."""
+    """Return a file's path: with its name, or with its former one."""
     former = path.with_name(FILES.get(path.name, path.name))
     return former if former.exists() and not path.exists() else path
 
@@ -95,8 +108,10 @@ def _warn_of_artifacts() -> None:
     )
 
 
+@cache
 def _warn(source: str, former: str, name: str) -> None:
-    logger.warning("%s: %s is called %s now; rename it", source, former, name)
+    """Warn once in a process: a configuration is read several times."""
+    _configuration_logger.warning("%s: %s is called %s now; rename it", source, former, name)
 
 
 def _today(value: Any, renamed: list[tuple[str, str]], key: str = "") -> Any:  # noqa: ANN401

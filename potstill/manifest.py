@@ -38,7 +38,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 class Code(Record):
-    """Which potstill made the artifact."""
+    """The version of potstill that made the artifact."""
 
     version: str
     git_commit: str | None
@@ -87,7 +87,7 @@ class Manifest(Record):
         return read_facts(info.data["stage"], facts, where) if facts else None
 
     def stats_as(self, kind: type[RecordT]) -> RecordT:
-        """Return the part of what the stage cost that a model describes."""
+        """Return the part of `stats` that a model describes."""
         return kind.model_validate(
             {name: value for name, value in self.stats.items() if name in kind.model_fields}
         )

@@ -1,7 +1,7 @@
-"""The stages in their order, and how each is found, configured and run.
+"""The stages in order: found, configured, estimated and run.
 
-In: a run directory and a configuration. Out: finished stages. Knows stages by name only: a stage's
-room is imported when it runs.
+In: a run directory and a configuration. Out: finished stages. A stage's room is imported when the
+stage runs.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from potstill.manifest import Manifest
 from potstill.plan import Estimate, Workload, measure_machine, plan_table
 from potstill.processes import child_process
 from potstill.rundir import RunDirectory
+from potstill.task.config import TaskConfig
+from potstill.task.stage import write_task
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Stage:
         return cls
 
     def run(self, table: Table, run_directory: RunDirectory) -> Manifest:
-        """Do the stage's work; what is finished already is left alone."""
+        """Do the stage's work; finished parts are kept."""
         with self._libraries():
             manifest: Manifest = import_module(f"{self.name}.stage").run(table, run_directory)
         return manifest
@@ -70,7 +72,7 @@ class Stage:
 
     @contextmanager
     def _libraries(self) -> Iterator[None]:
-        """Report a library that is not installed by the name of the extra that installs it."""
+        """Report a missing library with the extra that installs it."""
         try:
             yield
         except ModuleNotFoundError as error:
@@ -94,7 +96,7 @@ STAGES = {stage.name: stage for stage in (*PIPELINE, SERVE)}
 
 @dataclass(frozen=True)
 class Choice:
-    """Which configuration the user asked for: at most one of preset and file, and overrides."""
+    """The configuration that the user chose: at most one of preset and file, and overrides."""
 
     preset: str | None = None
     path: Path | None = None
@@ -111,7 +113,7 @@ class Choice:
 
 
 def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
-    """Return the tables of all stages: from preset or file, else the run's own, else defaults.
+    """Return all tables, the task's too: from preset or file, else the run's own, else defaults.
 
     Raises:
         ConfigError: Something in it cannot be read, is unknown or out of range.
@@ -123,7 +125,8 @@ def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
     elif choice.path is not None or run_directory.config_path.is_file():
         path = choice.path or run_directory.config_path
         content, source = read_config_file(path), str(path)
-    classes = {name: stage.table_class() for name, stage in STAGES.items()}
+    classes: dict[str, type[Table]] = {"task": TaskConfig}
+    classes |= {name: stage.table_class() for name, stage in STAGES.items()}
     validate_tables(content, classes, source)
     return validate_tables(apply_overrides(content, choice.overrides), classes, "--set")
 
@@ -155,9 +158,11 @@ def run_stage(
             _set_aside(run_directory, [stage])
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
+        _write_task(tables, run_directory)
         manifest = stage.run(tables[stage.name], run_directory)
         own = resolve(Choice(), run_directory)
-        _write_config(own | {stage.name: tables[stage.name]}, run_directory)
+        made = {name: tables[name] for name in ("task", stage.name)}
+        _write_config(own | made, run_directory)
     return manifest
 
 
@@ -174,6 +179,7 @@ def run_share(stage: Stage, choice: Choice, run_directory: RunDirectory, share: 
     with run_directory.locked("-config", wait=True):
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
+        _write_task(tables, run_directory)
     if stage.run_share(tables[stage.name], run_directory, share):
         run_stage(stage, choice, run_directory, wait=True)
 
@@ -193,7 +199,7 @@ def run_pipeline(
         PotstillError: A setting is wrong, a stage cannot work with a model, or one was killed.
     """
     tables = resolve(choice, run_directory)
-    with suppress(ConfigError):  # A model that is not on this machine yet cannot be judged.
+    with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
         estimate(tables)
     if force:
         with run_directory.locked():
@@ -232,7 +238,7 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
 
 
 def estimate(tables: dict[str, Table]) -> tuple[list[Estimate], Workload]:
-    """Estimate each stage; what a late one cannot work with is refused here already.
+    """Estimate each stage; raises errors of late stages before any work is done.
 
     Returns:
         The stages' estimates, and what they work on.
@@ -253,6 +259,12 @@ def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:
     for stage in stages:
         for name in stage.makes:
             run_directory.set_aside(name)
+
+
+def _write_task(tables: dict[str, Table], run_directory: RunDirectory) -> None:
+    config = tables["task"]
+    if isinstance(config, TaskConfig):
+        write_task(config, run_directory)
 
 
 def _write_config(tables: dict[str, Table], run_directory: RunDirectory) -> None:

@@ -1,7 +1,7 @@
-"""What a run will cost, before it starts: tokens, minutes, disk and memory of each stage.
+"""The estimated cost of a run: tokens, minutes, disk and memory of each stage.
 
-In: the estimates of the stages' rooms, and how fast this machine was measured to be. Out: a rich
-table. docs/training.md compares estimated with measured times.
+In: the estimates of the stages' rooms, and the measured speed of this machine. Out: a rich table.
+docs/training.md compares estimated with measured times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROBE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What this machine was measured to do, see `train.speed`."""
+    """The measured speed of this machine, see `train.speed`."""
 
     fast_flops: float
     """Floating-point operations per second when an MLP is trained in bfloat16, or in float32 where
@@ -70,8 +70,8 @@ class Estimate:
     """Floating-point operations in bfloat16, where the processor multiplies it natively."""
     float32_flops: float = 0.0
     moved_bytes: float = 0.0
-    """Read from memory and written to it where that bounds the time: weights, for each token that
-    is decoded, and what an optimizer step touches."""
+    """Bytes read from and written to memory where that limits the time: weights, for each decoded
+    token, and the tensors of an optimizer step."""
 
     def seconds(self, machine: Machine) -> float:
         """Return how long the stage will take."""
@@ -97,7 +97,7 @@ def measure_machine(model: ModelShape) -> Machine | None:
 def plan_table(
     estimates: Iterable[Estimate], finished: Iterable[str], machine: Machine | None
 ) -> Table:
-    """Lay the estimates out.
+    """Return the estimates as a table.
 
     Args:
         finished: Stages that have a result already and will be skipped.

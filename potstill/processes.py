@@ -1,7 +1,7 @@
 """Child processes that never outlive their parent.
 
 Programs that exchange no messages with this one are run by `child_process`; functions that answer
-messages by `potstill.workers`. On systems other than Linux a program goes on when its parent is
+messages by `potstill.workers`. On systems other than Linux a program continues when its parent is
 killed.
 """
 
@@ -31,7 +31,7 @@ def child_process(
     env: Mapping[str, str] | None = None,
     stop_seconds: float = 0.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program for as long as the block runs, at most.
+    """Run a program that ends with the block at the latest.
 
     Use it in a thread that lives as long as the program: Linux ends the program with its thread.
 

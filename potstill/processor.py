@@ -1,4 +1,4 @@
-"""What this machine's processor can do, as far as it matters to several stages."""
+"""Properties of this machine's processor that matter to several stages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CPUINFO_PATH = Path("/proc/cpuinfo")
 
 @cache
 def has_amx() -> bool:
-    """Return whether it has Intel's matrix tiles, on which llama.cpp crashes.
+    """Return whether the processor has Intel's matrix tiles (AMX), on which llama.cpp crashes.
 
     Where a compiler has optimized the tiles' configuration away, the first product of a quantized
     matrix ends the process (github.com/ggml-org/llama.cpp/issues/20824, seen with llama-cpp-python

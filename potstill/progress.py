@@ -1,7 +1,7 @@
-"""What the user sees while a stage works: log lines, progress bars, and a file of metrics.
+"""Log lines, progress bars, and a file of metrics.
 
 In: counts and measurements. Out: stderr, and `metrics.jsonl`. stdout is left to data.
-Never writes a prompt, a completion or a key.
+Prompts, completions and keys are never written.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def set_up_logging(*, verbose: bool = False) -> None:
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is now: rich puts log lines above a bar that is being shown."""
+    """Writes to the current `sys.stderr`, which rich replaces while it shows a bar."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -78,7 +78,7 @@ class Progress:
         self._started = self._last_line = time.monotonic()
 
     def resume_from(self, done: int) -> None:
-        """Count work of an earlier process without letting it bend the estimate."""
+        """Count work of an earlier process, which does not affect the estimated time."""
         self._done = self._resumed = done
 
     def advance(self, amount: int = 1, note: str = "") -> None:
@@ -90,14 +90,14 @@ class Progress:
             self._print_line()
 
     def close(self) -> None:
-        """Log what was done and how long it took."""
+        """Log the count and the elapsed time."""
         self._print_line()
 
     def _print_line(self) -> None:
         _log(f"{self._label}: {self._done}/{self._total} {self._unit}, {self.timing()}")
 
     def timing(self) -> str:
-        """Return elapsed time, the estimate of what is left, and the note."""
+        """Return the elapsed time, the estimated time left, and the note."""
         elapsed = time.monotonic() - self._started
         text = f"{_clock(elapsed)} elapsed"
         under_way = min(self._at_once, self._total - self._done) / 2

@@ -63,17 +63,17 @@ class RunDirectory:
 
     @property
     def tensorboard_dir(self) -> Path:
-        """Where TensorBoard finds the metrics of training, if they are reported to it."""
+        """TensorBoard's directory, if training reports to it."""
         return self.root / "tensorboard"
 
     @property
     def traffic_path(self) -> Path:
-        """What live traffic leaves behind, unless a database elsewhere keeps it."""
+        """Live traffic, unless it is stored in another database."""
         return self.root / "traffic.sqlite"
 
     @property
     def live_dir(self) -> Path:
-        """Judgments of live traffic, so that no judge is asked twice."""
+        """Cached judgments of live traffic."""
         return self.root / "live"
 
     def stage_dir(self, stage: StageName) -> Path:
@@ -163,7 +163,7 @@ class RunDirectory:
         *,
         replace: bool = False,
     ) -> StageSession:
-        """Begin, resume or find finished one stage.
+        """Begin or resume a stage, or find it finished.
 
         Args:
             config: The stage's configuration as JSON values.
@@ -214,7 +214,7 @@ class StageSession:
         self._started = time.monotonic()
 
     def open(self) -> None:
-        """Find out whether the stage is finished, to be resumed, or to be begun."""
+        """Detect whether the stage is finished, partial or new."""
         if self._run.is_finished(self.stage):
             directory = self._run.stage_dir(self.stage)
             manifest = verify_manifest(directory)
@@ -279,7 +279,7 @@ class StageSession:
     def _is_asked_for(
         self, config: Mapping[str, Any], inputs: tuple[Input, ...], where: Path
     ) -> bool:
-        """Return whether the existing work can be kept; else it is made again.
+        """Return whether the existing work can be kept; otherwise it is made again.
 
         Raises:
             ManifestMismatchError: It was made with another configuration.

@@ -48,7 +48,7 @@ class Message(Value):
 
 
 class Prompt(Value):
-    """What a conversation starts from: the user's turn to answer, or a conversation to go through.
+    """The start of a conversation: the user's turn to answer, or a whole conversation.
 
     `prompt_id` is a hash of the messages, so equal prompts have equal ids on every machine.
     """
@@ -64,6 +64,8 @@ class Prompt(Value):
     """SPDX identifier of the prompt's license; None when its source does not state one."""
     tools: str | None = None
     """JSON list of the tools the teacher may call, as OpenAI spells them."""
+    known: str | None = None
+    """The known answer, JSON of a `potstill.task.answers.Answer`; None where there is none."""
 
 
 class SamplingParams(Value):
@@ -108,7 +110,7 @@ class Conversation:
     signal: TokenDistributions
     """The distributions that predicted the turns' tokens, one turn after another."""
     score: float | None = None
-    """What it was chosen by among its prompt's conversations; None when there was no choice."""
+    """Its score among its prompt's conversations; None if they were not selected by a score."""
 
     def __post_init__(self) -> None:
         num_tokens = sum(turn.num_tokens for turn in self.turns)
@@ -127,7 +129,7 @@ class Conversation:
 
     @property
     def positions_T(self) -> NDArray[np.int64]:
-        """Positions [T] in `token_ids` of the teacher's tokens: row t of the signal is its."""
+        """Positions [T] in `token_ids` of the teacher's tokens, one per row of the signal."""
         return turn_positions(self.turns)
 
 

@@ -1,4 +1,4 @@
-"""The stages of a run as a table: finished, begun or missing, with their facts in words."""
+"""The stages of a run as a table: finished, partial or missing, with their facts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from potstill.facts.gguf import GgufFacts
 from potstill.facts.prompts import PromptsFacts
 from potstill.facts.samples import SamplesFacts, SignalStats
 from potstill.facts.student import StudentFacts
+from potstill.facts.task import TaskFacts
 from potstill.manifest import Manifest, read_manifest
 from potstill.rundir import RunDirectory
 
@@ -35,7 +36,7 @@ def status_table(run_directory: RunDirectory) -> Table:
         if run_directory.is_finished(name):
             manifest = read_manifest(run_directory.stage_dir(name))
             table.add_row(name, *map(escape, _finished(manifest)))
-        else:
+        elif name != "task":  # A run may be without one.
             begun = run_directory.partial_dir(name).is_dir()
             table.add_row(name, "begun" if begun else "missing")
     return table
@@ -100,6 +101,15 @@ def _(facts: StudentFacts, _manifest: Manifest) -> str:
 @_in_words.register
 def _(facts: GgufFacts, _manifest: Manifest) -> str:
     return f"{', '.join(file.name for file in facts.files)}; served: {facts.recommended}"
+
+
+@_in_words.register
+def _(facts: TaskFacts, _manifest: Manifest) -> str:
+    measured = f"; measured: {', '.join(facts.metrics)}" if facts.metrics else ""
+    return (
+        f"{facts.num_examples} examples ({facts.num_known} with known answers), "
+        f"{facts.num_references} references, {facts.num_tools} tools{measured}"
+    )
 
 
 @_in_words.register

@@ -46,6 +46,7 @@ PROMPT_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("license", pa.string()),
         ("tools", pa.string()),
+        ("known", pa.string()),
     ]
 )
 
@@ -225,7 +226,7 @@ def schema_of(file: pq.ParquetFile) -> pa.Schema:
 
 
 def prompt_to_row(prompt: Prompt) -> dict[str, Any]:
-    """Lay a prompt out as a row of PROMPT_SCHEMA."""
+    """Return a prompt as a row of PROMPT_SCHEMA."""
     return prompt.model_dump()
 
 
@@ -235,7 +236,7 @@ def prompt_from_row(row: dict[str, Any]) -> Prompt:
 
 
 def conversations_to_table(conversations: Sequence[Conversation], vocab_size: int) -> pa.Table:
-    """Lay conversations out as the rows of `conversation_schema(vocab_size)`."""
+    """Return conversations as rows of `conversation_schema(vocab_size)`."""
     schema = conversation_schema(vocab_size)
     if not conversations:
         return schema.empty_table()

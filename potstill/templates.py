@@ -1,7 +1,7 @@
 """Chat templates, compiled and rendered as transformers does it.
 
-In: a template's source, messages, the texts of named tokens. Out: text. Whatever reads a GGUF file
-uses this, so that what is verified is what is served.
+In: a template's source, messages, the texts of named tokens. Out: text. All readers of GGUF files
+use this module, so that the verified prompts are the served ones.
 
 Source: transformers 5.19, utils/chat_template_utils.py, _compile_jinja_template and
 render_jinja_template.
@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """Let `{% generation %}` pass, which marks the assistant's words for training."""
+    """Accept `{% generation %}`, which marks the assistant's words for training."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
@@ -35,7 +35,7 @@ def compile_template(source: str) -> jinja2.Template:
     """Compile a chat template in a sandbox.
 
     Raises:
-        jinja2.TemplateError: It is no template.
+        jinja2.TemplateError: It is not a template.
     """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
@@ -55,10 +55,10 @@ def render_template(
     """Render a prompt, up to where the assistant begins to answer.
 
     Args:
-        template: What `compile_template` gave.
+        template: A result of `compile_template`.
         messages: Role and content of each turn.
         named_tokens: Texts of the tokens a template refers to by name, such as `bos_token`.
-        variables: Whatever else the template reads, such as `tools`.
+        variables: Further variables of the template, such as `tools`.
 
     Raises:
         jinja2.TemplateError: The template refuses the messages.

@@ -3,7 +3,7 @@
 A service is a function, named `module:function`, that takes JSON values and returns a handler. The
 child calls it once, then passes each message to the handler and sends back what it returns, in the
 same order. Messages are bytes with a length before them (no pickle), on a socket of their own, so
-that a library may print to stdout. The child ends when its parent does, however that ends.
+that a library may print to stdout. The child always ends with its parent.
 
     with Worker("quantize.verification.inspection:service") as worker:
         answer = worker.ask_json({"path": …}, timeout_seconds=60)
@@ -79,7 +79,7 @@ class Worker:
     Args:
         service: `module:function`, imported in the child.
         arguments: JSON values for the function.
-        growth_bytes: How far the child's address space may grow once the service is loaded (Linux
+        growth_bytes: How much the child's address space may grow once the service is loaded (Linux
             only); None sets no limit.
         cpu_seconds: CPU time that one message may take; None sets no limit.
         environment: Environment variables of the child; None passes on this process's.
@@ -135,7 +135,7 @@ class Worker:
             timeout_seconds: How long the answer may take once the service is loaded.
 
         Raises:
-            PotstillError: The service raised it; the child lives on.
+            PotstillError: The service raised it; the child keeps running.
             WorkerTimeoutError: There was no answer in time; the child was ended.
             WorkerError: The child ended.
         """
@@ -160,7 +160,7 @@ class Worker:
             self._connection.send_bytes(message)
 
     def poll(self, timeout_seconds: float | None = 0.0) -> bool:
-        """Return whether `receive` has something to return or raise, waiting a while for it.
+        """Wait until `receive` has something to return or raise; return whether it has.
 
         Raises:
             PotstillError: The service could not be loaded.
@@ -174,7 +174,7 @@ class Worker:
         return self._connection.poll(timeout_seconds)
 
     def receive(self) -> bytes:
-        """Return the next answer; raises as `ask` does, but for the timeout."""
+        """Return the next answer; raises as `ask` does, without a timeout."""
         return _content(self._receive_frame())
 
     def close(self) -> None:
@@ -221,7 +221,7 @@ class Worker:
             raise self._ended() from None
 
     def _ended(self) -> WorkerError:
-        """Return why the child has ended, and collect it."""
+        """Return the error for a child that has ended, and reap it."""
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_SECONDS)

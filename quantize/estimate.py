@@ -1,4 +1,4 @@
-"""What the quantization stage will cost; loads no model."""
+"""The estimated cost of the quantization stage; no model is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantize.conversion.families.registry import find_family
 from quantize.quantization.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
 SHARE_OF_PEAK = 0.7
-"""Of what training an MLP reaches in float32: llama.cpp reads SmolLM2-135M at 0.6 to 0.8 of it."""
+"""llama.cpp's share of the FLOP/s of training an MLP in float32: 0.6 to 0.8 with SmolLM2-135M."""
 FIXED_SECONDS = 25.0
 SECONDS_PER_FILE = 4.0
 SECONDS_PER_MEASURED_TYPE = 10.0

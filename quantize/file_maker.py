@@ -1,4 +1,4 @@
-"""The files of one model, and what they are made from, each made when it is first needed."""
+"""The files of one model and their sources, each made when it is first needed."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from quantize.records import read_record, write_record
 logger = logging.getLogger(__name__)
 
 BASE_TYPE: Literal["F16"] = "F16"
-"""What quantized files are made from. On SmolLM2-135M-Instruct (1,024 tokens) files made from F16
-and from F32 are equally close to the checkpoint, in nats: Q8_0 0.0051 and 0.0051, Q6_K 0.0128 and
-0.0131, Q5_K_M 0.102 and 0.102, Q4_K_M 0.071 and 0.072; F16 is half the size and usually one of
-the configured types."""
+"""Type of the file that quantized files are made from. On SmolLM2-135M-Instruct (1,024 tokens)
+files made from F16 and from F32 are equally close to the checkpoint, in nats: Q8_0 0.0051 and
+0.0051, Q6_K 0.0128 and 0.0131, Q5_K_M 0.102 and 0.102, Q4_K_M 0.071 and 0.072; F16 is half the size
+and usually one of the configured types."""
 
 
 class FileMaker:
@@ -69,8 +69,8 @@ class FileMaker:
     def uses_imatrix(self, name: str) -> bool:
         """Return whether a file is made with an importance matrix.
 
-        `auto` uses none for the type that a student was trained for: its weights already are values
-        of that type, and an importance matrix would move them away.
+        `auto` uses none for the type that a student was trained for: its weights are already values
+        of that type, which an importance matrix would change.
         """
         if name in self._model.mixes:
             return self._config.imatrix != "never"

@@ -1,4 +1,4 @@
-"""The models of a run that become GGUF files, with what their files are compared with."""
+"""The models of a run that become GGUF files, with the references of their verification."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SourceModel:
 
     @cached_property
     def expected(self) -> Expected:
-        """What the files' tokenizers must return."""
+        """The expected results of the files' tokenizers."""
         config = self.checkpoint.config
         return read_expected(
             self.tokenizer, self.checkpoint.dir, config.vocab_size, self.held_out.chats

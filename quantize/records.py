@@ -1,6 +1,6 @@
 """Hash and figures of each finished file while the stage works, as JSON in the scratch directory.
 
-A file that has changed since its record was written has none.
+The record of a file that has changed since does not count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def write_record(record_path: Path, path: Path, known: dict[str, Any]) -> None:
 
 
 def read_record(record_path: Path, path: Path) -> dict[str, Any] | None:
-    """Return what is known of a file; None if it has no record or has changed since."""
+    """Return a file's record; None if there is none or the file has changed since."""
     if not record_path.is_file() or not path.is_file():
         return None
     record = json.loads(record_path.read_text(encoding="utf-8"))

@@ -107,7 +107,7 @@ class ServeConfig(Table):
     """Largest body of a request, ten times what fills a long context; it is read into memory."""
 
     body_timeout_seconds: float = Field(default=30.0, gt=0)
-    """How long a body may take to arrive, in seconds; an honest client needs one second."""
+    """How long a body may take to arrive, in seconds; an ordinary client needs one second."""
 
     request_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long an answer may take, queue included, in seconds; as long as OpenAI's clients wait by

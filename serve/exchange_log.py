@@ -1,4 +1,4 @@
-"""Requests and answers appended to a JSONL file: prompts of a later distillation.
+"""Requests and answers appended to a JSONL file, as prompts of a later distillation.
 
 Off by default (`serve.record_path`), because it holds what users write.
 """

@@ -30,7 +30,7 @@ class KeyEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
-    """Of the key's UTF-8 bytes, in hexadecimal."""
+    """Hash of the key's UTF-8 bytes, in hexadecimal."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """None sets no limit; unused requests add up for one minute at most."""
     tokens_per_minute: int | None = Field(default=None, ge=1)

@@ -19,7 +19,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from potstill.config import API_KEY_VARIABLE
+from potstill.api_keys import API_KEY_VARIABLE, served_key_variable
 from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.facts.gguf import GgufFacts
 from potstill.manifest import Manifest
@@ -231,8 +231,8 @@ def _bound_socket(config: ServeConfig) -> Iterator[socket.socket]:
 
 
 def _curl_example(url: str, model: str) -> str:
-    has_key = bool(os.environ.get(API_KEY_VARIABLE))
-    key = f'-H "Authorization: Bearer ${API_KEY_VARIABLE}" ' if has_key else ""
+    variable = served_key_variable()
+    key = f'-H "Authorization: Bearer ${variable}" ' if variable else ""
     message = {"role": "user", "content": "Hello!"}
     body = json.dumps({"model": model, "messages": [message], "temperature": 0, "max_tokens": 60})
     return f"curl {url}/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"

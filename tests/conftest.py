@@ -66,7 +66,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def make_conversation() -> Callable[..., Conversation]:
-    """Return a function that makes a conversation, with one answer unless told otherwise."""
+    """Return a function that makes a conversation, by default with one answer."""
     return _conversation
 
 
@@ -208,7 +208,7 @@ def tiny_gguf(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_student_dir(teacher_dir, tmp_path_factory) -> Path:
-    """A random Llama whose tokenizer knows half the teacher's merges and writes chats otherwise."""
+    """A random Llama whose tokenizer has half of the teacher's merges and another chat template."""
     directory = _tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "student", teacher_dir, 2)
     path = directory / "tokenizer.json"
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from train.config import TrainConfig
 from train.students.plan import fast_dtype
 
 ADAM_BETA2 = 0.98
-"""Variance is averaged over 50 steps rather than 1,000: a demo has a few hundred in all."""
+"""Averages the variance over 50 steps instead of 1,000: a demo has only a few hundred."""
 NUM_STATES_KEPT = 2
 """The newest training state, and the one before it in case the newest is incomplete."""
 
@@ -50,7 +50,7 @@ def offline_arguments(config: TrainConfig, states_dir: Path) -> SFTConfig:
 
 
 def refuse_absent_reporters(names: list[str]) -> None:
-    """Make sure that the packages of `train.report_to` are installed.
+    """Check that the packages of `train.report_to` are installed.
 
     Raises:
         ConfigError: One is not, or transformers does not support it.
@@ -73,7 +73,7 @@ def refuse_absent_reporters(names: list[str]) -> None:
 
 
 def shared_arguments(config: TrainConfig, states_dir: Path) -> dict[str, Any]:
-    """Return the arguments that all phases share."""
+    """Return the arguments of all phases."""
     on_gpu = torch.cuda.is_available()
     every = config.evaluation.every_steps
     return {

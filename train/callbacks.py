@@ -26,7 +26,7 @@ UNREPORTED = {"epoch", "num_input_tokens_seen", "num_tokens", "step_time"}
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]
-    """Shows steps, tokens per second and what is left; appends each logged line to the metrics."""
+    """Shows steps, tokens per second and the time left; appends each logged line to the metrics."""
 
     def __init__(self, phase: Phase, metrics_path: Path, steps_before: int) -> None:
         self._phase = phase

@@ -13,12 +13,12 @@ from potstill.config import Table
 
 
 class StudentConfig(Table):
-    """What the student starts from: a pruned teacher, or a checkpoint."""
+    """The student before training: a pruned teacher, or a checkpoint."""
 
     num_layers: int = Field(default=24, ge=1)
-    """Layers to keep of the teacher. 24 of the embedded teacher's 30 is the demo's trade: a fifth
-    of the layers gone, and little enough damage to mend in minutes. Ignored with `checkpoint`, and
-    where `layers` lists them."""
+    """Layers to keep of the teacher. 24 of the embedded teacher's 30 is the demo's trade-off: a
+    fifth of the layers removed, with damage that minutes of training repair. Ignored with
+    `checkpoint`, and where `layers` lists them."""
     layers: Literal["influence", "even"] | list[Annotated[int, Field(ge=0)]] = "influence"
     """Which layers of the teacher to keep: those with most influence on its hidden states,
     `num_layers` evenly spread ones (first and last among them), or a list of their numbers from 0.
@@ -42,8 +42,7 @@ class StudentConfig(Table):
         given = isinstance(self.layers, list) or self.intermediate_size is not None
         if given and self.checkpoint is not None:
             raise ValueError(
-                "layers and intermediate_size say what is kept of the teacher: leave them or the "
-                "checkpoint out"
+                "layers and intermediate_size apply to the teacher: omit them or the checkpoint"
             )
         return self
 
@@ -53,16 +52,16 @@ class KDConfig(Table):
 
     weight: float = Field(default=0.9, ge=0.0, le=1.0)
     """Share of the token-level loss; the rest is cross-entropy on the teacher's tokens. The stored
-    distribution says more than one draw from it, so it gets most of the weight."""
+    distribution has more information than one draw from it, so it gets most of the weight."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"] = (
         "forward_kl"
     )
-    """Which token-level loss, by its name in `train.losses.DIVERGENCES`. On the teacher's own
-    samples forward KL is the one whose gradient they estimate."""
+    """The token-level loss, by its name in `train.losses.DIVERGENCES`. The teacher's own samples
+    estimate the gradient of forward KL."""
     tail: Literal["bucket", "sample", "renormalize", "truncate"] = "bucket"
-    """What stands for the tokens that are not stored: one category of their whole mass (a lower
+    """Treatment of the tokens that are not stored: one category with their whole mass (a lower
     bound of the full divergence), the teacher's own sampled token as a draw from them (unbiased;
-    refused unless sampled at temperature 1 and top-p 1 without choice), or nothing, with the stored
+    refused unless sampled at temperature 1 and top-p 1 without selection), or none, with the stored
     ones renormalized or not (biased towards over-confidence; for comparison)."""
     beta: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Weight of the teacher in the mixture of `jsd`; 0.5 is the symmetric one."""
@@ -71,18 +70,19 @@ class KDConfig(Table):
     default."""
     temperature: float = Field(default=1.0, gt=0.0)
     """Both distributions are flattened by it before they are compared, and the loss is multiplied
-    by its square so that gradients keep their size. Other than 1 only with the tail `bucket`, the
-    one in which both are whole distributions. 1: the student answers at 1."""
+    by its square so that gradients keep their size. Values other than 1 need the tail `bucket`, the
+    only one with which both are complete distributions. The default is the temperature at which the
+    student answers."""
     chunk_tokens: int = Field(default=256, ge=1)
     """Tokens whose logits exist at once. 256 x 49,152 logits in float32 are 50 MB; smaller chunks
-    read the head's weights more often, larger ones gain nothing on a CPU."""
+    read the head's weights more often, larger ones are no faster on a CPU."""
 
     @model_validator(mode="after")
     def _temperature_needs_whole_distributions(self) -> KDConfig:
         if self.temperature != 1.0 and self.tail != "bucket":
             raise ValueError(
-                f"a temperature other than 1 needs the tail 'bucket', not {self.tail!r}: what the "
-                "tail weighs at another temperature is not stored"
+                f"a temperature other than 1 needs the tail 'bucket', not {self.tail!r}: the "
+                "tail mass at another temperature is not stored"
             )
         return self
 
@@ -91,36 +91,37 @@ class LoRAConfig(Table):
     """Low-rank adapters, for `method = "lora"`; merged into the weights at the end."""
 
     rank: int = Field(default=16, ge=1)
-    """Rank of every adapter. 16 is the usual least for distillation."""
+    """Rank of every adapter. 16 is the usual minimum for distillation."""
     alpha: int = Field(default=32, ge=1)
     """Scale of the adapters; twice the rank keeps the step size when the rank changes."""
     use_rslora: bool = False
     """Divide by the rank's square root instead of the rank: for ranks of 64 and more."""
     use_dora: bool = False
-    """Learn the length of each weight's columns apart from their direction: nearer to full
-    fine-tuning at low rank, for a slower step."""
+    """Learn the length of each weight's columns separately from their direction: closer to full
+    fine-tuning at low rank, but slower."""
 
 
 class FreezeConfig(Table):
-    """What full fine-tuning leaves as it is."""
+    """Parameters that full fine-tuning does not change."""
 
     embeddings: bool = True
     """Embeddings and head. A frozen head needs no weight gradient, the costliest product of a
     small model's step, and its optimizer state is saved too."""
     layers_below_removed: bool = False
-    """The layers below the first removed one. They still see the teacher's own hidden states, and
-    freezing them spares their backward pass. Not with `student.intermediate_size`, after which no
-    layer is the teacher's own."""
+    """The layers below the first removed one. Their inputs are still the teacher's own hidden
+    states, and freezing them saves their backward pass. Not with `student.intermediate_size`, after
+    which no layer is the teacher's own."""
 
 
 class EvaluationConfig(Table):
-    """Held-out fidelity to the teacher: before and after training, and on the way."""
+    """Held-out fidelity to the teacher: before, during and after training."""
 
     max_conversations: int = Field(default=64, ge=1)
-    """Conversations to measure at most; the standard error is reported beside the mean. Before and
-    after training they are of the test split, on the way of the validation split."""
+    """Most conversations to measure; the standard error is reported with the mean. Before and after
+    training they are from the test split, during training from the validation split."""
     every_steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps between measurements on the way. None: none, the cheapest."""
+    """Optimizer steps between measurements during training. None measures none, which is
+    fastest."""
     patience: int | None = Field(default=None, ge=1)
     """Measurements without a lower held-out loss after which training stops; the student is then
     the best one measured. None: never. Needs `every_steps`."""
@@ -138,43 +139,43 @@ class EvaluationConfig(Table):
 
 
 class OnPolicyConfig(Table):
-    """A last stage in which the student answers and the teacher corrects it, token by token.
+    """An on-policy phase, in which the student answers and the teacher corrects it token by token.
 
     TRL's DistillationTrainer, or its GOLDTrainer where the tokenizers differ. The teacher is in
     memory, and the student samples while it trains.
     """
 
     max_steps: int = Field(default=0, ge=0)
-    """Optimizer steps; 0 leaves the stage out. It costs far more per token than the stored
-    conversations, and mends what they cannot show: the student's own mistakes."""
+    """Optimizer steps; 0 skips the phase. It costs far more per token than the stored
+    conversations, and corrects what they do not contain: the student's own mistakes."""
     batch_size: int = Field(default=4, ge=1)
     """Prompts per optimizer step."""
     max_completion_tokens: int = Field(default=128, ge=1)
     """Longest answer that is sampled and corrected."""
     learning_rate: float = Field(default=1e-5, gt=0.0)
-    """Peak of the schedule. Lower than before: the student is near its best already."""
+    """Peak of the schedule. Lower than before, because the student is already nearly trained."""
     beta: float = Field(default=1.0, ge=0.0, le=1.0)
-    """0 is forward KL, 1 reverse KL, between them generalized JSD (TRL's `beta`). On the student's
-    own samples reverse KL is the one whose gradient they estimate."""
+    """0 is forward KL, 1 reverse KL, between them generalized JSD (TRL's `beta`). The student's own
+    samples estimate the gradient of reverse KL."""
     temperature: float = Field(default=1.0, gt=0.0)
     """Of sampling and of the loss (TRL's `temperature`)."""
 
 
 BlockFileType = Literal["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
-"""GGUF files whose layers are in blocks of one type, 32 values each."""
+"""GGUF files whose layers consist of blocks of one type, 32 values each."""
 
 
 class QuantizationAwareConfig(Table):
-    """A last phase in which the student learns to be good as a quantized file.
+    """A last phase that trains the student with the quantized weights of a file.
 
-    It goes on learning from the stored conversations, with the same loss, while its weights are
-    quantized as the file's will be. All of it is trained but embeddings and head, if they are
-    frozen: adapters are merged first.
+    It continues on the stored conversations, with the same loss, while its weights are quantized as
+    in the file. All parameters are trained, except embeddings and head if they are frozen; adapters
+    are merged first.
     """
 
     type: BlockFileType
-    """Type of the file, made without an importance matrix. The smaller it is, the more there is to
-    regain."""
+    """Type of the file, made without an importance matrix. The smaller it is, the more the phase
+    helps."""
     num_epochs: float = Field(default=1.0, gt=0.0)
     """Passes over the train split, when `max_steps` is unset."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -187,8 +188,8 @@ class QuantizationAwareConfig(Table):
     def _type_is_of_small_blocks(cls, value: object) -> object:
         if isinstance(value, str) and value not in get_args(BlockFileType):
             raise ValueError(
-                f"a student cannot be trained to be {value}: in such a file tensors have types of "
-                f"their own. Take {', '.join(get_args(BlockFileType))}, or leave the table out and "
+                f"a student cannot be trained for {value}, a file with a mix of types: "
+                f"take {', '.join(get_args(BlockFileType))}, or leave the table out and "
                 "let quantize.types make it with an importance matrix"
             )
         return value
@@ -206,7 +207,7 @@ class TrainConfig(Table):
     evaluation: EvaluationConfig = EvaluationConfig()
     on_policy: OnPolicyConfig = OnPolicyConfig()
     quantization_aware: QuantizationAwareConfig | None = None
-    """None leaves the phase out: it makes one type of file better, and the others hardly."""
+    """None skips the phase, which improves one type of file, and the others hardly."""
     launch: str | None = None
     """Train in several processes: `ddp`, `fsdp2` or `deepspeed` (train/launch/), or the path of a
     configuration of `accelerate launch`. None: in this process, on one device."""
@@ -221,9 +222,9 @@ class TrainConfig(Table):
     max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps; overrides `num_epochs`. None: as many as `num_epochs` needs."""
     packing: bool = False
-    """Join conversations to rows of up to `max_length` tokens that do not see one another, instead
-    of padding those of similar length; `batch_size` then counts rows. For attention that skips what
-    is masked (on a GPU); a CPU computes it and throws it away."""
+    """Join conversations to rows of up to `max_length` tokens without attention between them,
+    instead of padding those of similar length; `batch_size` then counts rows. For attention that
+    skips masked parts (on a GPU); a CPU computes and discards them."""
     batch_size: int = Field(default=8, ge=1)
     """Conversations in one forward pass, of similar length so that little is padding. With several
     processes: in each."""
@@ -232,20 +233,21 @@ class TrainConfig(Table):
     max_length: int = Field(default=1024, ge=2)
     """Tokens of prompt and completion; the rest of a longer conversation is cut off."""
     learning_rate: float = Field(default=4e-4, gt=0.0)
-    """Peak of the schedule. High for fine-tuning: pruning has done damage that must be mended in
+    """Peak of the schedule. High for fine-tuning, because the damage of pruning must be repaired in
     few steps."""
     warmup_share: float = Field(default=0.05, ge=0.0, lt=1.0)
     """Share of the steps over which the learning rate rises, before it falls as a cosine."""
     weight_decay: float = Field(default=0.0, ge=0.0)
-    """AdamW's decay. None: the teacher's weights are not something to shrink away from."""
+    """AdamW's decay; 0, because the student's weights should stay near the teacher's."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Gradients of a larger norm are scaled down to it."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: a third slower, for models that fill memory."""
+    """Recompute activations in the backward pass: a third slower, for models that fill the
+    memory."""
     compile: bool = False
     """Compile the layers (torch.compile): minutes at the start, for long runs."""
     save_steps: int = Field(default=100, ge=1)
-    """Optimizer steps between saved training states; what a killed run may lose."""
+    """Optimizer steps between saved training states, which is what a killed run may lose."""
     logging_steps: int = Field(default=5, ge=1)
     """Optimizer steps between lines in `metrics.jsonl`."""
     report_to: list[str] = Field(default_factory=list)

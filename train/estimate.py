@@ -1,7 +1,7 @@
-"""What the train stage will cost.
+"""The estimated cost of the train stage.
 
-In: its config and the conversations' estimate. Out: an estimate, and the student's shape. Loads no
-model.
+In: its config and the conversations' estimate. Out: an estimate, and the student's shape. No model
+is loaded.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from train.config import QuantizationAwareConfig, TrainConfig
 from train.students.sizes import student_sizes
 
 SHARE_OF_PEAK = 0.9
-"""Of what training an MLP reaches. Measured with one thread on a Xeon with AMX, as processor time
-of steps of 500 and 1,000 tokens of SmolLM2-135M: 0.7 to 0.8 in bfloat16, 1.1 to 1.2 in float32."""
+"""Share of the FLOP/s of training an MLP. Measured with one thread on a Xeon with AMX, as processor
+time of steps of 500 and 1,000 tokens of SmolLM2-135M: 0.7 to 0.8 in bfloat16, 1.1 to 1.2 in
+float32."""
 FIXED_SECONDS = 60.0
 FORWARD_FLOPS = 2.0
-"""Per parameter and token; as many again for the gradient of what the layer reads, and as many for
-that of each weight that is trained (Kaplan et al. 2020, section 2.1)."""
+"""Per parameter and token; the same again for the gradient of a layer's input, and for that of each
+trained weight (Kaplan et al. 2020, section 2.1)."""
 WEIGHT_BYTES = 6.0
-"""Of a float32 weight and its copy in bfloat16 for the products."""
+"""Bytes of a float32 weight and its bfloat16 copy for the products."""
 OPTIMIZER_BYTES = 12.0
-"""Of float32 gradient and two moments, per trained parameter."""
+"""Bytes of the float32 gradient and two moments, per trained parameter."""
 STEP_BYTES = 29.0
-"""Moved by a step of AdamW per trained parameter, measured on the same machine."""
+"""Bytes moved by a step of AdamW per trained parameter, measured on the same machine."""
 STATE_BYTES = 2 * 12.0
-"""Of the two training states that are kept: weight and two moments, per trained parameter."""
+"""Bytes of the two kept training states: weight and two moments, per trained parameter."""
 FLOAT32_BYTES = 4.0
 ACTIVATION_BYTES = 70.0
-"""Per token, layer and unit of width, kept for the backward pass."""
+"""Bytes per token, layer and unit of width, kept for the backward pass."""
 CHECKPOINTED_BYTES = 8.0
-"""The same with gradient checkpointing: what enters each layer, and its gradient."""
+"""The same with gradient checkpointing: the input of each layer, and its gradient."""
 PROCESS_BYTES = 1.5e9
 MEASUREMENTS_OF_FILES = 3
 """Before quantized training, in full precision and quantized, and quantized after it."""
@@ -41,16 +42,16 @@ MEASUREMENTS_OF_FILES = 3
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Tokens that go through the student."""
+    """Tokens that the student processes."""
 
     trained: float
     measured: float
     sampled: float
-    """Generations on the way, and its own answers in the on-policy stage."""
+    """Generations during training, and its own answers in the on-policy phase."""
     decoding_steps: float
-    """In which these are sampled, one of each answer at a time."""
+    """Decoding steps for these, each with one token of every answer of a batch."""
     corrected: float
-    """Tokens of the on-policy stage that student and teacher read, prompts included."""
+    """Tokens of the on-policy phase that student and teacher read, prompts included."""
 
 
 def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workload]:
@@ -58,7 +59,7 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
 
     Raises:
         ConfigError: A student that is named is not on this machine.
-        TrainingError: The teacher cannot be pruned to the sizes that are asked for.
+        TrainingError: The teacher cannot be pruned to the configured sizes.
     """
     shape = _student_shape(config, workload.teacher)
     tokens, num_steps = _tokens(config, workload)
@@ -147,7 +148,7 @@ def _trained_parameters(config: TrainConfig, shape: ModelShape) -> float:
 def _memory_bytes(
     config: TrainConfig, workload: Workload, shape: ModelShape, num_trained: float
 ) -> float:
-    """Return what one process of training holds; with the teacher where answers are corrected."""
+    """Return the memory of one training process, with the teacher in the on-policy phase."""
     row_tokens = config.batch_size * _row_tokens(config, workload)
     per_token = CHECKPOINTED_BYTES if config.gradient_checkpointing else ACTIVATION_BYTES
     teacher_parameters = workload.teacher.num_parameters if config.on_policy.max_steps else 0

@@ -1,4 +1,4 @@
-"""The end of a language model: from its hidden states to logits, as transformers computes them.
+"""The output head of a language model: from hidden states to logits, as transformers does it.
 
 In: a causal language model. Out: its head as plain values, and the hidden states that the head is
 applied to.
@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from train.data.batches import is_labeled
 
 MULTIPLIERS = ("logit_scale", "output_multiplier", "lm_head_multiplier")
-"""What families call the factor of their logits: Cohere, Muse Glimmer, Falcon-H1."""
+"""Names of the logits' factor in configurations: Cohere, Muse Glimmer, Falcon-H1."""
 
 
 @dataclass(frozen=True)

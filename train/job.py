@@ -17,13 +17,13 @@ from train.students.plan import StudentPlan
 
 JOB_NAME = "job.json"
 Phase = Literal["offline", "on_policy", "quantization_aware"]
-"""Training on the stored conversations; then, if asked for, on answers of the student itself; then,
-if asked for, on the stored conversations again with weights as a quantized file holds them."""
+"""Training on the stored conversations; then, if configured, on the student's own answers; then, if
+configured, on the stored conversations again with quantized weights."""
 Value = TypeVar("Value", bound=BaseModel)
 
 
 class Job(BaseModel):
-    """What a process needs in order to train, besides the files of the scratch directory."""
+    """The input of a training process, besides the files of the scratch directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +47,7 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int
-    """Optimizer steps that were made."""
+    """Number of optimizer steps."""
     kept_step: int
     """The step whose weights are the result: the last one, or the best one measured."""
     weights_name: str
@@ -57,7 +57,7 @@ class Outcome(BaseModel):
 
 
 def phases_of(config: TrainConfig) -> tuple[Phase, ...]:
-    """Return the phases of training that are asked for, in order."""
+    """Return the configured phases of training, in order."""
     phases: list[Phase] = ["offline"]
     if config.on_policy.max_steps > 0:
         phases.append("on_policy")

@@ -31,7 +31,7 @@ def launch_options(launch: str) -> list[str]:
     """Return the options of `accelerate launch` for `train.launch`.
 
     Raises:
-        ConfigError: There is no such configuration, or what it needs is not installed.
+        ConfigError: There is no such configuration, or a package that it needs is not installed.
     """
     shipped = sorted(path.stem for path in SHIPPED_DIR.glob("*.yaml"))
     if launch not in shipped:
@@ -58,7 +58,7 @@ def launch_options(launch: str) -> list[str]:
 
 
 def run_phase(scratch_dir: Path, phase: Phase, launch: str | None) -> Outcome:
-    """Train, unless the phase is done already; resume where an earlier process was interrupted.
+    """Train, unless the phase is done; resume an interrupted one.
 
     Raises:
         PotstillError: As the process that trains.
@@ -72,7 +72,7 @@ def run_phase(scratch_dir: Path, phase: Phase, launch: str | None) -> Outcome:
         from train.phases import train
 
         train(scratch_dir, phase)
-        gc.collect()  # a trainer and its callbacks hold one another, and the model
+        gc.collect()  # a trainer and its callbacks refer to one another, and to the model
     else:
         _launch(scratch_dir, phase, launch_options(launch))
     return files.require_outcome()

@@ -82,7 +82,7 @@ def train(scratch_dir: Path, phase: Phase) -> None:
 
 @contextmanager
 def absent(package: str) -> Iterator[None]:
-    """Let imports in the block find a package missing, unless it is imported already.
+    """Make imports of a package fail in the block, unless it is already imported.
 
     TRL 1.16 imports vLLM wherever it is installed, for a mode that is not used here. The import
     takes seconds and changes threads and allocators.
@@ -98,7 +98,7 @@ def absent(package: str) -> Iterator[None]:
 
 
 def trainable_student(job: Job, phase: Phase = "offline") -> Any:  # noqa: ANN401
-    """Return the student as it is before training, with what a phase trains marked as such."""
+    """Return the student before training, with gradients on for the parameters a phase trains."""
     model = build_student(job.plan)
     if phase == "quantization_aware":
         mark_trained(model, job.config.freeze)
@@ -111,7 +111,7 @@ def trainable_student(job: Job, phase: Phase = "offline") -> Any:  # noqa: ANN40
 
 
 def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[int]) -> Any:  # noqa: ANN401
-    """Return the student as a phase left it, with adapters merged into its weights.
+    """Return the student after a phase, with adapters merged into its weights.
 
     Args:
         token_ids: A conversation on which the merged weights are compared with the adapters.
@@ -126,7 +126,7 @@ def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[i
 
 
 def _student_after(job: Job, scratch_dir: Path, before: Sequence[Phase], phase: Phase) -> Any:  # noqa: ANN401  (untyped library)
-    """Return the student that a phase trains, as the phases before it left it."""
+    """Return the student that a phase trains, after the phases before it."""
     if phase == "quantization_aware":
         token_ids = open_split(scratch_dir, "test")[0]["token_ids"][: job.config.max_length]
         model = trained_student(job, scratch_dir, before[-1], [int(one) for one in token_ids])
@@ -168,10 +168,10 @@ def _trainer_of_the_stored(
 
 
 def _equip(trainer: Any, job: Job, scratch_dir: Path, phase: Phase, steps_before: int) -> None:  # noqa: ANN401
-    """Set what a trainer measures while it trains, and TensorBoard's directory.
+    """Set a trainer's measurements during training, and TensorBoard's directory.
 
     The best student is not kept in the on-policy phase: it does not minimize the loss on the
-    teacher's conversations, by which students are compared.
+    teacher's conversations, the criterion for the best.
     """
     keeps_best = phase != "on_policy" and job.config.evaluation.patience is not None
     trainer.held_out = HeldOut(

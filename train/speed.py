@@ -1,4 +1,4 @@
-"""How fast this machine trains and moves memory, for estimates of time.
+"""The speed of training and of memory on this machine, for estimates of time.
 
 `probe` is a service of `potstill.workers`: the core, which makes the estimates, imports no torch.
 """
@@ -15,14 +15,14 @@ from potstill.workers import Handler, json_handler
 from train.students.plan import fast_dtype
 
 SECONDS = 1.0
-"""How long each of the three figures is measured."""
+"""Duration of each of the three measurements."""
 NUM_TOKENS = 512
-"""Of a small batch."""
+"""Tokens of a small batch."""
 NUM_LAYERS = 2
 NUM_COPIED = 1 << 26
-"""Values that are copied at once; their 256 MB are in no cache."""
+"""Values that are copied at once: 256 MB, more than any cache."""
 FLOPS_PER_WEIGHT = 6.0
-"""For each token: forward pass, gradient of what a layer reads, gradient of its weights."""
+"""For each token: forward pass, gradient of a layer's input, gradient of its weights."""
 
 
 class Mlp(nn.Module):
@@ -73,14 +73,14 @@ def training_flops(layers: nn.Module, hidden_size: int, dtype: torch.dtype) -> f
 
 
 def bytes_per_second() -> float:
-    """Return how fast values are read from memory and written to it."""
+    """Return the memory bandwidth, of reading and writing together."""
     source = torch.ones(NUM_COPIED)
     target = torch.empty_like(source)
     return 2.0 * source.nbytes / shortest_seconds(lambda: target.copy_(source))
 
 
 def shortest_seconds(work: Callable[[], object]) -> float:
-    """Repeat work and return the shortest time it took: other processes can only lengthen it."""
+    """Repeat work and return the shortest time: other processes can only lengthen it."""
     work()
     seconds: list[float] = []
     end = time.perf_counter() + SECONDS

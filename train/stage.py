@@ -1,8 +1,8 @@
 """The train stage: conversations with log-probabilities → a student checkpoint.
 
 In: the finished conversations of a run. Out: a Hugging Face checkpoint with the tokenizer files it
-was trained with, its fidelity to the teacher on the test split before and after, and how training
-went. Training itself may run in other processes; this one owns the run directory.
+was trained with, its fidelity to the teacher on the test split before and after training, and
+curves. Training itself may run in other processes; this one owns the run directory.
 """
 
 from __future__ import annotations
@@ -103,9 +103,7 @@ def _start(config: TrainConfig, data: Data, scratch_dir: Path) -> tuple[StudentP
     refuse_small_vocabulary(
         model, max(map(largest_token_id, (data.train, data.validation, data.test)))
     )
-    if (
-        config.quantization_aware is not None
-    ):  # refuse before training what would be refused after it
+    if config.quantization_aware is not None:  # raise errors of saving before training
         Quantization.of(model, config.quantization_aware.type, config.save_dtype)
     untrained = _measure(config, data, model, "measuring the untrained student")
     start = {"plan": plan.model_dump(mode="json"), "untrained": untrained.model_dump()}

@@ -57,12 +57,12 @@ class TrainedStates:
         _write(self.model, state_dict, Path(output_dir) / SAFE_WEIGHTS_NAME)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:  # noqa: ANN401
-        """Do not warn: a training state lacks the frozen weights by design."""
+        """Suppress the warning: a training state lacks the frozen weights by design."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ANN401
         """Save a state, and mark it as complete last.
 
-        No state is saved when training is over: the trained weights are saved then, and
+        No state is saved at the end of training: the trained weights are saved then, and
         transformers 5.19 would resume from such a state with one step too many.
         """
         if self.control.should_training_stop:
@@ -135,7 +135,7 @@ def _write(model: Any, state: dict[str, Tensor] | None, path: Path) -> None:  # 
 
 @contextmanager
 def _saving(what: str, path: Path) -> Iterator[None]:
-    """Turn what libraries raise when they cannot write into an ArtifactError."""
+    """Turn libraries' errors of writing into an ArtifactError."""
     with disk_errors(f"saving {what}", path):
         try:
             yield

@@ -121,7 +121,7 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:  # noqa: ANN401
-        """Order by length what all processes read together: they wait for the slowest."""
+        """Order by length the conversations of all processes: they wait for the slowest."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         at_once = self.args.per_device_train_batch_size * self.accelerator.num_processes
         self._order = SimilarLengths(dataset["length"][:], at_once, self.args.seed)
@@ -147,7 +147,7 @@ def targets_of(batch: dict[str, Tensor]) -> Targets:
 
 
 def compile_layers(model: Any) -> None:  # noqa: ANN401  (untyped library)
-    """Let torch compile each decoder layer when it first runs; parameters keep their names.
+    """Compile each decoder layer at its first run; parameters keep their names.
 
     All layers of a kind share one compilation, for any length.
     """
@@ -159,7 +159,7 @@ def compile_layers(model: Any) -> None:  # noqa: ANN401  (untyped library)
 def add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (untyped library)
     """Make `model(**batch, targets=targets)` return a DistillationOutput.
 
-    The loss is computed inside the model's forward, because what wraps a model wraps exactly that:
+    The loss is computed inside the model's forward, because that is what wrappers of a model wrap:
     autocast, and FSDP, which gathers sharded weights there. The targets come as one object, whose
     log-probabilities FSDP does not round to the precision of products.
     """
@@ -177,7 +177,7 @@ def add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (un
 
 
 def _keep_sums_exact(plugin: Any) -> None:  # noqa: ANN401  (untyped library)
-    """Make FSDP round matrix products only, not the loss and the sums of gradients."""
+    """Make FSDP round only matrix products, not the loss and the sums of gradients."""
     policy = plugin.mixed_precision_policy
     if hasattr(policy, "output_dtype"):
         plugin.mixed_precision_policy = dataclasses.replace(

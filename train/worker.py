@@ -1,8 +1,7 @@
 """One of the processes that `accelerate launch` starts to train; the stage starts the launcher.
 
-In: the stage's scratch directory and a phase. Out: what the phase leaves there, or why it failed.
-What trains is imported late: this process must be tied to its parent first.
-What trains is imported late: this process must be tied to its parent first.
+In: the stage's scratch directory and a phase. Out: the phase's files there, or its error.
+The training code is imported late: this process must be tied to its parent first.
 
     accelerate launch --config_file FILE -m train.worker SCRATCH PHASE
 """
@@ -23,8 +22,8 @@ from potstill.processes import end_with_parent
 from potstill.progress import set_up_logging
 
 PATIENCE_SECONDS = 30.0
-"""How long a process that failed waits for the stage to read why and end it. If it ended by itself,
-the launcher would print a traceback of its own over the error."""
+"""How long a failed process waits for the stage to read the error and end it. If it ended by
+itself, the launcher would print a traceback of its own over the error."""
 
 
 def main(arguments: list[str]) -> None:
@@ -50,10 +49,10 @@ def main(arguments: list[str]) -> None:
 
 
 class _NoTerminal(io.TextIOWrapper):
-    """Standard error that shows errors, but no progress bars."""
+    """Standard error without progress bars."""
 
     def isatty(self) -> bool:
-        """Return that it is no terminal."""
+        """Return False, so that libraries show no progress bars."""
         return False
 
 

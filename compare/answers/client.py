@@ -63,7 +63,7 @@ def open_client(base_url: str, timeout_seconds: float, api_key: str = NO_KEY) ->
 def find_endpoint(
     base_url: str, model: SideConfig | LlmJudgeConfig, config: CompareConfig
 ) -> Endpoint:
-    """Return an endpoint; without a name, of the only model that the server lists.
+    """Return an endpoint; a model without a name is the only one that the server lists.
 
     Args:
         base_url: Address including the version.

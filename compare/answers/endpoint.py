@@ -18,7 +18,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from compare.answers.serving import ModelFiles
-from potstill.config import API_KEY_VARIABLE
+from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError
 from potstill.files import disk_errors
 from potstill.processes import child_process

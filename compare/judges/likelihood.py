@@ -56,7 +56,7 @@ class LikelihoodJudge:
         from compare.measurement.likelihood import answer_ids, mean_logprob
         from potstill.llama.context import measuring
 
-        # A token is a byte at least.
+        # A token has at least one byte.
         longest = max(
             len(pair.question.prompt_token_ids or ())
             + max(len(pair.student.encode()), len(pair.teacher.encode()))

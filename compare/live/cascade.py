@@ -162,7 +162,7 @@ def _confidences(
         for row in read_rows(path, PAIR_SCHEMA)
         if row["role"] == "student" and row["prompt_id"] in prompts
     ]
-    # A token is a byte at least.
+    # A token has at least one byte.
     longest = max(
         (len(prompts[row["prompt_id"]]) + len(row["answer"].encode()) for row in answers), default=0
     )

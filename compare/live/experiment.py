@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,7 +32,7 @@ from compare.judges.registry import TEACHER_JUDGE, JudgeResources, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
 from compare.verdict.checks import Health
 from compare.verdict.health import Humans, health_of, is_sound_so_far
-from potstill.config import API_KEY_VARIABLE
+from potstill.api_keys import served_key_variable
 from potstill.errors import ConfigError
 from potstill.rundir import RunDirectory
 from potstill.verdict.outcome import Outcome, Plan
@@ -243,6 +242,7 @@ class _LiveJudge:
 def _resources(
     config: CompareConfig, cache: JsonCache, base_url: str, teacher_model: str
 ) -> JudgeResources:
-    key = API_KEY_VARIABLE if os.environ.get(API_KEY_VARIABLE) else None
-    teacher = SideConfig(base_url=base_url, model=teacher_model, api_key_variable=key)
+    teacher = SideConfig(
+        base_url=base_url, model=teacher_model, api_key_variable=served_key_variable()
+    )
     return JudgeResources(config, cache, find_endpoint(base_url, teacher, config))

@@ -5,14 +5,13 @@ In: an address, an experiment's name. Out: pairs to judge, results.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compare.answers.client import backend_errors, open_client
 from compare.answers.questions import Question, slices_of
 from compare.judges.protocol import Pair
-from potstill.config import API_KEY_VARIABLE
+from potstill.api_keys import read_api_key, served_key_variable
 from potstill.errors import ConfigError
 from potstill.schema import Message, Value
 from potstill.verdict.outcome import Outcome
@@ -61,7 +60,7 @@ class LiveExperiment:
 
     def __init__(self, base_url: str, name: str | None, timeout_seconds: float) -> None:
         self._base_url, self._timeout_seconds = base_url, timeout_seconds
-        self._key = os.environ.get(API_KEY_VARIABLE) or "none"
+        self._key = read_api_key(served_key_variable())
         self.name = name or self._only()
 
     def results(self) -> dict[str, Any]:

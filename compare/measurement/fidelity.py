@@ -1,7 +1,7 @@
 """How close a GGUF file's next-token distributions are to the teacher's stored ones.
 
 In: a GGUF file and held-out conversations with the teacher's log-probabilities. Out: `Fidelity`,
-the same figures that training reports for checkpoints. Knows nothing of stages or of text.
+the same figures that training reports for checkpoints.
 
 Shape legend: L positions, T tokens of the teacher's, K stored log-probabilities per token,
 V vocabulary, N least probable tokens.

@@ -1,7 +1,7 @@
 """What a run gives to its comparison: its files, their fidelity and their speed.
 
 In: a run whose conversations, student and gguf stages are finished. Out: `RunFiles`, and figures by
-file name. Knows nothing of judges or verdicts.
+file name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RunFiles:
 
 
 def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
-    """Read what is there; the stages were verified when the session was opened.
+    """Read a run whose stages were verified when the session was opened.
 
     Raises:
         ArtifactError: There is no teacher file to compare with, or no held-out conversation.

@@ -1,7 +1,7 @@
-"""What is served: how fast it is, and whether it is still what the file says.
+"""Measurements of the served models: speed, and fidelity as the server computes it.
 
 In: a run's files behind `potstill serve`, or models elsewhere; prompts and held-out conversations.
-Out: `Served`. Knows nothing of answers' worth.
+Out: `Served`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Served(Value):
     """Measurements of what is served."""
 
     speed: dict[str, Speed]
-    """By file name; of what is served elsewhere by its role, if it could be measured."""
+    """By file name; for a model on another server by its role, if it could be measured."""
     elsewhere: tuple[Role, ...]
-    """Sides that are no file of the run."""
+    """Sides that are not a file of the run."""
     nats_per_token: float | None
-    """Mean negative log-probability of the teacher's tokens, as the student's server tells it; None
-    where it does not, or the student has other tokens."""
+    """Mean negative log-probability of the teacher's tokens, as the student's server returns it;
+    None where it returns none, or the student has another tokenizer."""
 
 
 def measure_served(
@@ -44,7 +44,7 @@ def measure_served(
     prompts: Sequence[Question],
     max_tokens: int,
 ) -> Served:
-    """Time files and models elsewhere, one request at a time, on servers that know no prompt.
+    """Time files and models elsewhere, one request at a time, on servers with empty prompt caches.
 
     Raises:
         BackendError: The server of the run's files fails.
@@ -73,7 +73,7 @@ def measure_served(
                 nats = served_nats_per_token(student, run.held_out)
     for role, side in elsewhere.items():
         with (
-            suppress(BackendError),  # One that streams no usage can still be compared.
+            suppress(BackendError),  # A server that streams no usage can still be compared.
             open_client(side.base_url, side.timeout_seconds, side.api_key) as client,
         ):
             timed = Timed(client, side.model, side.limit_name)
@@ -82,12 +82,12 @@ def measure_served(
 
 
 def served_nats_per_token(endpoint: Endpoint, held_out: Sequence[Conversation]) -> float | None:
-    """Return the mean negative log-probability of the teacher's tokens, as a server tells it.
+    """Return the mean negative log-probability of the teacher's tokens, as a server returns it.
 
     The tokens of a whole conversation are the prompt of a completion that echoes it.
 
     Returns:
-        None: The server does not tell log-probabilities of prompts.
+        None: The server does not return log-probabilities of prompts.
 
     Raises:
         BackendError: The endpoint fails.
@@ -127,10 +127,10 @@ def prompts_read_otherwise(
     questions: Sequence[Question],
     answers: Sequence[Answer],
 ) -> list[str]:
-    """Say which of the run's files read prompts as other tokens than the teacher once did.
+    """Report which files of the run read prompts as other tokens than the teacher did.
 
-    A server that renders another chat template than was trained on is the commonest reason for a
-    good student's bad answers.
+    The most common reason for a good student's bad answers is a server with another chat template
+    than training.
     """
     expected = {
         one.prompt_id: len(one.prompt_token_ids) for one in questions if one.prompt_token_ids
@@ -149,7 +149,7 @@ def prompts_read_otherwise(
         if not all(same):
             notes.append(
                 f"{side.name} read {same.count(False)} of {len(same)} prompts as another number of "
-                "tokens than the teacher did when conversations were made: its chat template is "
-                "another one."
+                "tokens than the teacher did when conversations were made: its chat template "
+                "differs."
             )
     return notes

@@ -1,7 +1,7 @@
-"""The student as it was before training: a file of the teacher's without the layers it lacks.
+"""The student before training: a file of the teacher without the removed layers.
 
-In: a run's files. Out: one more GGUF file, in seconds, for a judge to be tested on: a model known
-to be worse. Knows nothing of checkpoints, nor of judges.
+In: a run's files. Out: one more GGUF file, in seconds, on which judges are tested: a model known to
+be worse.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ logger = logging.getLogger(__name__)
 
 FILE_NAME = "untrained-student.gguf"
 LEAST_KL_NATS = 0.5
-"""How far from the teacher it must be to be called worse: half a nat a token is fifty in an answer
-of a hundred tokens. A student that has lost little may well write as good answers."""
+"""Least KL to the teacher of a model that counts as worse: 50 nats in an answer of 100 tokens. A
+student that has lost less may write equally good answers."""
 BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 
 
 def untrained_file(run: RunFiles, directory: Path) -> Path | None:
-    """Write the untrained student's file, or find it written; None where nobody knows it is worse.
+    """Return the untrained student's file, written if missing; None if it may not be worse.
 
-    That is so of a student that began as another checkpoint, and of one that was near to the
-    teacher from the beginning. One whose layers were made narrower cannot be made again.
+    A student that began as another checkpoint, or close to the teacher, may not be worse. One whose
+    layers were made narrower cannot be rebuilt.
     """
     removed = run.student.removed_layers
     if not removed:
@@ -38,7 +38,8 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
     if path.is_file():
         return path
     partial = path.with_suffix(".partial")
-    # The smallest file: a copy of it costs least, and what it loses is nothing beside the layers.
+    # The smallest file is the cheapest to copy; the loss by its quantization is small beside that
+    # by the missing layers.
     source = run.path(min(run.gguf.teacher_files, key=lambda file: file.bytes))
     if not write_without_layers(source, partial, removed, run.student.intermediate_size):
         logger.info("judges are not tested on the untrained student: its layers are narrower")
@@ -50,13 +51,13 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
 def write_without_layers(
     source: Path, path: Path, removed: Collection[int], feed_forward_length: int | None
 ) -> bool:
-    """Copy a GGUF file without some of its layers; the others move up.
+    """Copy a GGUF file without some of its layers; the others are renumbered.
 
     Args:
         feed_forward_length: The width that all layers must have.
 
     Returns:
-        Whether they have it; otherwise nothing is written.
+        Whether they have it; if not, nothing is written.
     """
     from gguf import GGUFReader, GGUFValueType, GGUFWriter
 

@@ -1,1 +1,1 @@
-"""What the user reads: report.json, the page, the table on stdout. Measures nothing."""
+"""The report for the user: the page, the table on stdout, sentences."""

@@ -1,6 +1,6 @@
-"""Figures drawn as lengths in percent of their width: a page needs no script to fit any screen.
+"""Charts in percent of their width, so that the page fits any screen without a script.
 
-In: a `Report`, estimates or files. Out: positions. Knows nothing of HTML.
+In: a `Report`, estimates or files. Out: positions.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from potstill.facts.comparison import ModelRow
 from potstill.facts.gguf import GgufFile
 
 BAR_PERCENT = 84.0
-"""What the longest bar and its whisker may take, so that the figure beside them has room."""
+"""Most width of a bar with its whisker; the rest is for the number beside it."""
 PADDING = 0.08
-"""Room on either side of intervals, as a share of what they span."""
+"""Space on either side of intervals, as a share of their range."""
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 MOST_TICKS = 6
 CHART_PIXELS = 240
-"""Height of the files' chart, which no width changes."""
+"""Height of the chart of files, at any width."""
 LEFT_PERCENT, RIGHT_PERCENT, EDGE_PIXELS = 28.0, 14.0, 24.0
-"""Room around its points, for ticks and names; a phone is 350 pixels wide."""
+"""Space around its points for ticks and names; a phone is 350 pixels wide."""
 LOWEST_KL_NATS = 1e-8
-"""Where files are drawn that are nearer than this: a logarithm has no zero."""
+"""Files with a lower KL are drawn here: a logarithmic scale has no zero."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Point:
     Attributes:
         x: In percent.
         y: In pixels from the top.
-        step: Where the Pareto front goes on from here, if the file is on it and not the last.
+        step: The next point of the Pareto front; None if the file is not on it, or is the last.
     """
 
     file: GgufFile
@@ -59,7 +59,7 @@ class QualityChart:
     """Mean KL, on a logarithmic scale, over size.
 
     Attributes:
-        decades: Texts of the powers of ten and where they lie, in pixels.
+        decades: Labels of the powers of ten, with their positions in pixels.
     """
 
     points: list[Point]
@@ -83,12 +83,12 @@ class Axis:
         return cls(lowest - room, highest + room)
 
     def at(self, value: float) -> float:
-        """Return where a value lies, in percent."""
+        """Return a value's position, in percent."""
         return 100 * (value - self.lowest) / (self.highest - self.lowest)
 
     @property
     def ticks(self) -> list[float]:
-        """Round values in reach, a handful."""
+        """About five round values within the range."""
         width = self.highest - self.lowest
         step = next((one for one in STEPS if width / one < MOST_TICKS), STEPS[-1])
         first, last = math.ceil(self.lowest / step), math.floor(self.highest / step)
@@ -96,7 +96,7 @@ class Axis:
 
 
 def loss_budget(report: Report) -> list[Bar]:
-    """Return the bars of KL at each step where it is known, but of the sampled teacher: it is 0."""
+    """Return a bar for each known KL, except the sampled teacher's, which is 0."""
     known = [
         (row, row.kl_nats, row.kl_standard_error)
         for row in report.rows
@@ -116,7 +116,7 @@ def loss_budget(report: Report) -> list[Bar]:
 
 
 def quality_chart(files: Sequence[GgufFile]) -> QualityChart | None:
-    """Return the chart of several files; one alone has nothing to be compared with."""
+    """Return the chart of at least two files; None for fewer."""
     if len(files) < 2:
         return None
     sizes = [file.bytes for file in files]

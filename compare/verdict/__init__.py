@@ -1,1 +1,1 @@
-"""From judgments to a verdict: which judges count, win rates, their bounds, what they allow."""
+"""From judgments to a verdict: checks of judges, win rates with bounds, tests."""

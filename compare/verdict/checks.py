@@ -35,7 +35,7 @@ MOST_LENGTH_PREFERENCE = 0.6
 MOST_FAILED_CALLS = 0.05
 """Share of calls. Failures are not ties, and leaving out more would select the pairs."""
 LEAST_HUMAN_AGREEMENT = 0.75
-"""Upper bound of the agreement with people's votes. Seen through a judge that is right with
+"""Upper bound of the agreement with people's votes. As seen by a judge that is right with
 probability a, a student at a win rate of ½ - d is at ½ - d (2a - 1): with a = ¾, one that is worse
 by twice the margin is on the threshold. Source: Rogan & Gladen 1978, Am. J. Epidemiol. 107:71, with
 sensitivity and specificity both a."""

@@ -32,7 +32,8 @@ class CorrectedWinRate:
     num_human_votes: int
     num_judged: int
     judge_weight: float
-    """Weight of the judge: 0 ignores it, 1 trusts it like a person except for its bias."""
+    """Weight of the judge: 0 ignores it, 1 weights it like a person, after correction of its
+    bias."""
 
 
 def human_corrected_win_rate(

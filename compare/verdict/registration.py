@@ -1,7 +1,7 @@
 """The plan of a comparison, written down before its answers are there.
 
 In: the plan, and how many answers are known already. Out: `Registration`, the same each time the
-stage is resumed. Knows nothing of judges.
+stage is resumed.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Which prompts are asked and which conversations are kept: named filters, each with its counts."""
+"""Named filters of prompts and conversations, with counts of what each drops."""

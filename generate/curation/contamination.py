@@ -15,7 +15,7 @@ from generate.curation.similarity import pairs_between
 from generate.sources.raw_prompt import RawPrompt, normalize
 
 RUN_WORDS = 13
-"""Number of consecutive words that do not coincide by chance (Brown et al. 2020, "Language Models
+"""Number of consecutive words that are not equal by chance (Brown et al. 2020, "Language Models
 are Few-Shot Learners", arXiv:2005.14165, appendix C). Languages without spaces between words rarely
 have such runs: there only similarity counts."""
 

@@ -66,4 +66,5 @@ def _row(prompt: RawPrompt) -> dict[str, Any]:
         "source": prompt.source,
         "license": prompt.license,
         "tools": prompt.tools,
+        "known": prompt.known,
     }

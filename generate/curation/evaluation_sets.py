@@ -48,7 +48,7 @@ def read_evaluation_set(config: EvaluationSetConfig) -> Iterator[Question]:
 
 def _read(config: EvaluationSetConfig) -> Iterator[tuple[object, tuple[str, ...]]]:
     if config.path.suffix == ".json":
-        raise _refusal(config, "a JSON file: one line of it is no row")
+        raise _refusal(config, "a JSON file, whose lines are not rows")
     if not _holds_rows(config.path):
         for line in _lines(config):
             if text := line.strip():

@@ -55,7 +55,7 @@ class Language:
             )
 
     def judge_text(self, text: str) -> str | None:
-        """Return another language that a text is in, as a reason, or None."""
+        """Return a reason if the text is in another language, or None."""
         if self._detector is None:
             return None
         language = self._detector.language(text, self._min_confidence)

@@ -74,7 +74,7 @@ def make_prompt_filters(config: CurationConfig) -> dict[str, JudgeAll]:
     """
     if config.evaluation_sets and "contamination" not in config.prompt_filters:
         raise ConfigError(
-            "evaluation sets are named, but nothing keeps them out",
+            "evaluation sets are named, but no filter excludes them",
             where="generate.curation.prompt_filters",
             expected="contamination among the filters, or no evaluation_sets",
             found=", ".join(config.prompt_filters) or "no filter",

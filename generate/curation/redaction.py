@@ -1,4 +1,4 @@
-"""Replace personal data in prompts: in all turns, in arguments of tool calls and in tools."""
+"""Replace personal data in prompts: all turns, arguments of tool calls, tools, known answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from generate.curation.config import PiiKind
 from generate.curation.pii import PersonalData, redact
 from generate.sources.raw_prompt import RawPrompt
 from potstill.schema import Message
+from potstill.task.answers import Answer
 
 Redact = Callable[[str], str]
 
@@ -31,7 +32,28 @@ def redact_prompt(
 
     messages = tuple(_message(message, redacted) for message in prompt.messages)
     tools = prompt.tools and _json_text(prompt.tools, redacted)
-    return (replace(prompt, messages=messages, tools=tools) if kinds else prompt), tuple(kinds)
+    # The answer may repeat text of the prompt, which the teacher and the student read redacted.
+    known = prompt.known and _known(prompt.known, redacted)
+    changed = replace(prompt, messages=messages, tools=tools, known=known)
+    return (changed if kinds else prompt), tuple(kinds)
+
+
+def _known(known: str, redacted: Redact) -> str:
+    answer = Answer.model_validate_json(known)
+    calls = tuple(
+        call.model_copy(update={"arguments": _json_text(call.arguments, redacted)})
+        for call in answer.tool_calls
+    )
+    changes = {"text": _text(answer.text, redacted), "tool_calls": calls}
+    return answer.model_copy(update=changes).model_dump_json()
+
+
+def _text(text: str, redacted: Redact) -> str:
+    """Redact an answer that may be JSON, so that it stays JSON."""
+    try:
+        return _json_text(text, redacted)
+    except ValueError:
+        return redacted(text)
 
 
 def _message(message: Message, redacted: Redact) -> Message:

@@ -75,7 +75,7 @@ def _load(given: str, config: CurationConfig, where: str) -> OwnFilter:
     own = make(config) if callable(make) else make
     if not isinstance(own, OwnFilter) or not isinstance(own.name, str) or not callable(own.judge):
         raise ConfigError(
-            "a filter of your own is none",
+            "not a filter",
             where=f"{where}, {given}",
             expected=OWN_EXPECTED,
             found=repr(own),

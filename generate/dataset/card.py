@@ -29,7 +29,7 @@ def render_card(facts: ConversationsFacts, summary: Summary) -> str:
 
     Args:
         facts: The manifest's.
-        summary: What the files hold.
+        summary: Statistics of the files.
     """
     stats = summary.stats()
     licenses = sorted({license or UNKNOWN for _, license in summary.sources})

@@ -86,8 +86,8 @@ def charts(summary: Summary) -> list[Chart]:
         ),
         Chart(
             "Tail mass",
-            "mean probability outside the k most probable tokens; constant once all stored tokens "
-            "are counted",
+            "mean probability outside the k most probable tokens; constant beyond the number of "
+            "stored tokens",
             _bars(list(tails), list(tails.values()), "{:.1%}"),
         ),
         Chart(

@@ -118,7 +118,7 @@ class _Found:
 
 
 def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Found:
-    """Write kept and dropped rows; return what was counted on the way.
+    """Write kept and dropped rows; return the counts.
 
     After an interruption everything is written again: it takes less time than sampling one part.
     """

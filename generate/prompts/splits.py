@@ -49,6 +49,7 @@ def assign_splits(
             source=prompt.source,
             license=prompt.license,
             tools=prompt.tools,
+            known=prompt.known,
         )
         for prompt in prompts
     ]

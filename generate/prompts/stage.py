@@ -69,7 +69,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
         logger.warning("keeping the prompts that were read before: %s", error.what)
         return
     if not _has_written(config) and not run_directory.is_finished("prompts"):
-        # Sources are read again: a file that was fixed is not another configuration.
+        # Sources are read again: repairing a file does not change the configuration.
         run_directory.set_aside("prompts")
     session = run_directory.open_stage("prompts", _stage_config(config, digest))
     if session.finished:

@@ -1,4 +1,4 @@
-"""What all conversations of a run share: configuration, tokenizer, context length, separators."""
+"""Settings of all conversations of a run: configuration, tokenizer, context length, separators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from potstill.schema import Message, Prompt
 
 @dataclass(frozen=True)
 class ConversationSettings:
-    """What all conversations of a run share."""
+    """Settings of all conversations of a run."""
 
     config: GenerateConfig
     tokenizer: Any

@@ -249,8 +249,8 @@ def _refuse_other_teacher(teacher: LazyTeacher, session: StageSession) -> None:
 def _report(config: GenerateConfig, summary: Summary, run_directory: RunDirectory) -> None:
     append_metrics(run_directory.metrics_path, "samples", **summary.stats().model_dump())
     logger.info(
-        "%d conversations, %d completion tokens, %.0f%% of the answers cut off at %d tokens; what "
-        "is stored leaves out %.1f%% of the probability on average",
+        "%d conversations, %d completion tokens, %.0f%% of the answers cut off at %d tokens; the "
+        "mean tail mass is %.1f%%",
         summary.num_conversations,
         summary.completion_tokens,
         100 * summary.truncated_share,

@@ -50,9 +50,9 @@ class Summary:
     tail_mass: float = 0.0
     """Sum over tokens of the probability that is not stored."""
     nats: float = 0.0
-    """Sum over tokens of -log p of the token that is there."""
+    """Sum over sampled tokens of -log p."""
     entropy_bits: float = 0.0
-    """Sum over tokens of the entropy of what is stored and one more token for the rest: a lower
+    """Sum over tokens of the entropy of the stored entries with the tail as one category: a lower
     bound of the distribution's."""
     tail_by_size: dict[int, float] = field(default_factory=lambda: dict.fromkeys(TAIL_SIZES, 0.0))
     """Sum over tokens of the mass outside the most probable k, or outside all that are stored."""

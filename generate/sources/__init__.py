@@ -1,1 +1,1 @@
-"""Where prompts come from: files, data sets, and the teacher itself."""
+"""Sources of prompts: files, data sets, and the teacher itself."""

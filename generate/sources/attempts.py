@@ -36,7 +36,7 @@ Texts = dict[int, str | None]
 
 @dataclass(frozen=True)
 class Writing:
-    """What all attempts share."""
+    """Parameters common to all attempts."""
 
     label: str
     """Label of the progress bar."""
@@ -67,7 +67,7 @@ def write_until_enough(
     """
     num_attempts = 0
     failed: list[int] = []
-    with disk_errors("writing prompts down", log_path):
+    with disk_errors("logging written prompts", log_path):
         texts = _read_log(log_path)
         prompts: list[RawPrompt] = []
         while len(prompts) < count:

@@ -30,7 +30,7 @@ TOPIC_PROMPT = "You are an assistant for questions about {topic}."
 MIN_WORDS = 3
 """Shorter texts are greetings and fragments."""
 NUM_SEEDS = 1 << 31
-"""How many seeds `derive_seed` has."""
+"""Number of different values of `derive_seed`."""
 
 
 @dataclass(frozen=True)

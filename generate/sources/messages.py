@@ -12,7 +12,7 @@ from generate.sources.rows import RowError
 from potstill.schema import Message
 
 ROLES = {"developer": "system"}
-"""Our names of roles that OpenAI has renamed."""
+"""potstill's names of roles that OpenAI has renamed."""
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Kinds of content parts with text, and the key of the text."""
 
@@ -24,7 +24,7 @@ def to_messages(given: object) -> tuple[Message, ...]:
         RowError: It is not a list of messages, or one has content other than text.
     """
     if not isinstance(given, list):
-        raise RowError("messages that are no list")
+        raise RowError("messages that are not a list")
     return tuple(to_message(message) for message in given)
 
 
@@ -92,7 +92,7 @@ def _functions(given: object, key: str, checked: Callable[[object], dict[str, An
     if not values:
         return None
     if not isinstance(values, list):
-        raise RowError(f"{key} that are no list")
+        raise RowError(f"{key} that are not a list")
     return json.dumps([checked(value) for value in values], ensure_ascii=False)
 
 
@@ -101,7 +101,7 @@ def _call(given: object) -> dict[str, Any]:
     function = _named(call.get("function"), "a tool call")
     arguments = parsed(function.get("arguments") or "{}")
     if not isinstance(arguments, Mapping):
-        raise RowError("a tool call whose arguments are no JSON object")
+        raise RowError("a tool call whose arguments are not a JSON object")
     text = function.get("arguments") or "{}"
     if not isinstance(text, str):
         text = json.dumps(arguments, ensure_ascii=False)
@@ -133,7 +133,7 @@ def _part_text(part: object) -> str:
         return part
     kind = part.get("type") if isinstance(part, Mapping) else None
     if not isinstance(part, Mapping) or kind not in TEXT_PARTS:
-        raise RowError(f"a content part of type {kind}, which is no text")
+        raise RowError(f"a content part of type {kind}, which is not text")
     text = part.get(TEXT_PARTS[kind])
     if not isinstance(text, str):
         raise RowError("a content part without text")

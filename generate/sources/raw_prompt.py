@@ -43,6 +43,8 @@ class RawPrompt:
     license: str | None = None
     tools: str | None = None
     """JSON list of the tools the teacher may call, as OpenAI spells them."""
+    known: str | None = None
+    """The known answer, JSON of a `potstill.task.answers.Answer`; None where there is none."""
 
     @property
     def prompt_id(self) -> str:

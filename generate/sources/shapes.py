@@ -86,7 +86,7 @@ def _beside_its_prompt(row: Row, shape: str) -> _Found:
     found = SHAPES[shape](row)
     questions = [message.content for message in found.messages if message.role == "user"]
     if row["prompt"] not in questions:
-        raise RowError(f"keys {', '.join(row)}, which say different things")
+        raise RowError(f"keys {', '.join(row)}, which disagree")
     return found
 
 
@@ -131,7 +131,7 @@ def _answer(completion: Row) -> tuple[Message, ...]:
     if not choices:
         return ()
     if not isinstance(choices, Sequence) or not isinstance(choices[0], Mapping):
-        raise RowError("choices that are no list")
+        raise RowError("choices that are not a list")
     return (to_message(choices[0].get("message")),)
 
 
@@ -141,7 +141,7 @@ def _turns(key: str) -> Callable[[Row], _Found]:
     def read(row: Row) -> _Found:
         turns = row[key]
         if not isinstance(turns, list):
-            raise RowError(f"{key} that are no list")
+            raise RowError(f"{key} that are not a list")
         messages = to_messages([_from_sharegpt(turn) for turn in turns])
         system = _text(row, "system")
         if system and messages and messages[0].role != "system":
@@ -197,5 +197,5 @@ def _asks(message: Message) -> bool:
 def _text(row: Row, key: str) -> str | None:
     value = row.get(key)
     if value is not None and not isinstance(value, str):
-        raise RowError(f"{key} is no text")
+        raise RowError(f"{key} is not text")
     return value

@@ -1,1 +1,1 @@
-"""Who answers: the teacher in this process, on a cluster, or behind an API."""
+"""Teachers: in this process, on a cluster, or behind an API."""

@@ -12,7 +12,7 @@ from potstill.config import Table
 
 
 class TeacherConfig(Table):
-    """Which model teaches."""
+    """The teacher."""
 
     model: str = "smollm2-135m-instruct"
     """A Hugging Face checkpoint (directory or hub name), a GGUF file (path, or

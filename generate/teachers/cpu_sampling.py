@@ -6,7 +6,7 @@ request, and only the blocks of tokens that can contain one of the most probable
 split the vocabulary into blocks of strided columns, so that sums and maxima of neighboring blocks
 are computed together.
 
-Shape legend: T positions of different requests, V vocabulary, B blocks, K tokens asked for.
+Shape legend: T positions of different requests, V vocabulary, B blocks, K requested tokens.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def draw(logits_TV: Tensor, generators: Mapping[int, Any]) -> Tensor:
     inside = num_blocks * BLOCK_COLUMNS
     sums_TB = torch.cat((_blocks(weights_TV).sum(1), weights_TV[:, inside:]), dim=1).double()
     block_T1, share_T1 = _pick(sums_TB, uniform_T1)
-    # The columns behind the last whole block are blocks of one.
+    # The columns after the last whole block are blocks of one.
     columns_TC = block_T1 + torch.arange(BLOCK_COLUMNS) * num_blocks
     is_single_T1 = block_T1 >= num_blocks
     columns_TC = torch.where(is_single_T1, inside + block_T1 - num_blocks, columns_TC)
@@ -107,10 +107,10 @@ def gather_logprobs(logprobs: Tensor, num_logprobs: int, token_ids: Tensor) -> T
 
 
 def top_values(values_TV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the greatest k values of each row, falling, and their columns, as `torch.topk` does.
+    """Return the greatest k values [T, k] in descending order and their columns, like `torch.topk`.
 
-    What belongs to the greatest k lies in one of the k blocks of columns with the greatest maxima:
-    only these are sorted. Of equal values at the border others may be taken than by `torch.topk`.
+    The greatest k values are in the k blocks of columns with the greatest maxima: only these are
+    sorted. Among equal values at the border the choice may differ from that of `torch.topk`.
     """
     import torch
 

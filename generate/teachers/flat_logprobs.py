@@ -2,7 +2,7 @@
 
 Each position holds the token itself, then the most probable tokens by rank.
 
-Shape legend: T tokens, K log-probabilities asked for.
+Shape legend: T tokens, K requested log-probabilities.
 """
 
 from __future__ import annotations

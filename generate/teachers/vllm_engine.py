@@ -1,7 +1,7 @@
 """The teacher in this process: vLLM, with completions returned as they finish.
 
-In: token ids and sampling parameters. Out: token ids with raw log-probabilities. What only a CPU
-needs is behind `on_cpu`.
+In: token ids and sampling parameters. Out: token ids with raw log-probabilities. Settings that only
+a CPU needs depend on `on_cpu`.
 """
 
 from __future__ import annotations

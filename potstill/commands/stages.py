@@ -1,7 +1,7 @@
 """Verbs that run one stage: `train` and `serve`, which take no options of their own, and `stage`.
 
-`potstill run` starts each stage as `potstill stage RUN NAME` in a process of its own: whatever exit
-codes the stage's own verb has, this one has those of every command.
+`potstill run` starts each stage as `potstill stage RUN NAME` in a process of its own. Unlike the
+verb of its stage, `stage` has no exit codes of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from potstill import former_names
 from potstill.commands.options import ForceOption, configured
 from potstill.pipeline import STAGES, Choice, run_stage
 from potstill.rundir import RunDirectory
@@ -26,7 +27,8 @@ def stage(
     force: ForceOption = False,
 ) -> None:
     """Run a stage by its name."""
-    run_stage(STAGES[name], choice, run_directory, force=force)
+    with former_names.reported_by_parent():
+        run_stage(STAGES[name], choice, run_directory, force=force)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from potstill.errors import SchemaVersionError
 
-StageName = Literal["prompts", "samples", "conversations", "student", "gguf", "comparison"]
+StageName = Literal["task", "prompts", "samples", "conversations", "student", "gguf", "comparison"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 UNVERSIONED = 0
 """Version of facts that were written before facts had one."""
@@ -34,7 +34,7 @@ class Facts(Record):
 
     @classmethod
     def upgrade(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Return facts of an earlier version as those of the latest, as far as they go."""
+        """Return facts of an earlier version in the form of the latest, as far as possible."""
         return content
 
     @classmethod
@@ -64,7 +64,7 @@ class Facts(Record):
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             raise SchemaVersionError(
-                f"the facts of the {cls.stage} stage are not of a form that this potstill reads",
+                f"the facts of the {cls.stage} stage cannot be read by this version of potstill",
                 where=where,
                 expected=f"version {latest}",
                 found=f"version {version}, {key}: {first['msg']}",

@@ -14,7 +14,7 @@ class ModelRow(FidelityFigures):
     name: str
     role: Role
     step: str
-    """What was done to get it: "sampled", "pruned", "trained", a quantization type, "served"."""
+    """The step that made it: "sampled", "pruned", "trained", a quantization type, "served"."""
     num_parameters: int
     nats_per_token: float | None
     """As in `Fidelity`, over the student's own tokens where it has others; None where a file of

@@ -26,6 +26,6 @@ class ConversationsFacts(SampledFacts):
     def tokens_are_draws(self) -> bool:
         """Whether each token was drawn from the distribution that is stored for it.
 
-        Filters that look at the answers make it true only nearly; they are not considered here.
+        With filters of answers this is only approximately true; they are not considered here.
         """
         return self.sampled_unchanged and self.num_kept_per_prompt == self.num_sampled_per_prompt

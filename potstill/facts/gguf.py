@@ -27,21 +27,21 @@ class FileMeasurement(Record):
     top1_agreement_with_checkpoint: float
     """Share of tokens where the most probable one of both is the same."""
     mean_delta_p: float
-    """Mean of the file's minus the checkpoint's probability of the token that really follows."""
+    """Mean of the file's minus the checkpoint's probability of the actual next token."""
     rms_delta_p: float
-    """Root of the mean of its square."""
+    """Root mean square of the same difference."""
     perplexity: float
-    """exp of the mean negative log-probability of the tokens that really follow."""
+    """exp of the mean negative log-probability of the actual next tokens."""
     perplexity_ratio: float
-    """It over the checkpoint's."""
+    """The file's perplexity over the checkpoint's."""
     prompt_tokens_per_second: float
     decode_tokens_per_second: float
     peak_memory_bytes: int
-    """Of a process that does nothing but load the file, read a prompt and decode."""
+    """Of a process that only loads the file, reads a prompt and decodes."""
 
 
 class FileMix(Record):
-    """How a file of a given size came to its tensors' types."""
+    """The types that were chosen for a file of a given size."""
 
     target_bytes: int
     predicted_kl_nats: float
@@ -73,7 +73,7 @@ class GgufFile(FileTensors, FileMeasurement):
     """File type, or the size of a mix."""
     bytes: int
     kl_bound_nats: float
-    """Largest mean KL with which the file would have been accepted."""
+    """Largest mean KL with which the file is accepted."""
     on_pareto_front: bool
     """Whether no other file of the same model is both smaller and closer to its checkpoint."""
 

@@ -12,10 +12,12 @@ from potstill.facts.gguf import GgufFacts
 from potstill.facts.prompts import PromptsFacts
 from potstill.facts.samples import SamplesFacts
 from potstill.facts.student import StudentFacts
+from potstill.facts.task import TaskFacts
 
 FACTS: dict[str, type[Facts]] = {
     kind.stage: kind
     for kind in (
+        TaskFacts,
         PromptsFacts,
         SamplesFacts,
         ConversationsFacts,

@@ -1,4 +1,4 @@
-"""Facts of the stage `samples`, and what those of `conversations` share with them."""
+"""Facts of the stage `samples`, and the part that the facts of `conversations` share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class SignalStats(Record):
     nats_per_token: float
     """Mean -log p of the tokens under the teacher."""
     entropy_bits: float
-    """Mean entropy of what is stored and one more token for the rest: a lower bound."""
+    """Mean entropy of the stored entries with the tail as one category: a lower bound."""
     entries_per_token: float
     """Stored log-probabilities per token."""
     bytes_per_token: float
 
 
 class SampledFacts(Facts):
-    """Which teacher answered, how its answers were drawn, and how many there are."""
+    """The teacher, how its answers were sampled, and how many there are."""
 
     teacher: TeacherIdentity
     tokenizer_sha256: str
@@ -61,7 +61,7 @@ class SampledFacts(Facts):
 
     @property
     def sampled_unchanged(self) -> bool:
-        """Whether answers were sampled from the distribution that is stored."""
+        """Whether answers were sampled from the stored distributions."""
         return self.generation_temperature == self.generation_top_p == 1.0
 
 

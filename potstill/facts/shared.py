@@ -10,7 +10,7 @@ Role = Literal["student", "teacher"]
 
 
 class TeacherIdentity(Record):
-    """Which teacher answered."""
+    """The teacher."""
 
     model: str
     """As the configuration names it."""
@@ -40,14 +40,14 @@ class FidelityFigures(Record):
     """Share of positions where the most probable token of both is the same."""
     num_tokens: int
     kl_upper_bound_nats: float | None = None
-    """Upper bound of forward KL. Far above it, since the student may give next to no probability
-    to tokens that are not stored. None also where it is infinite."""
+    """Upper bound of forward KL. Usually far above it, because the student may give almost no
+    probability to tokens that are not stored. None also where it is infinite."""
     kl_estimate_nats: float | None = None
     """Unbiased estimate of the full forward KL. None unless tokens are draws from the teacher."""
     kl_estimate_standard_error: float | None = None
     reverse_kl_nats: float | None = None
-    """Reverse KL(student‖teacher), a lower bound as for `kl_nats`. There is no upper one: a token
-    that is not stored may have no probability at all under the teacher."""
+    """Reverse KL(student‖teacher), a lower bound as for `kl_nats`. There is no upper bound: a token
+    that is not stored may have probability 0 under the teacher."""
     reverse_kl_standard_error: float | None = None
     acceptance_lower_bound: float | None = None
     """Share of the student's draws that a speculative decoder would accept for the teacher, which
@@ -60,8 +60,9 @@ class FidelityFigures(Record):
     top1_standard_error: float | None = None
     nats_standard_error: float | None = None
     calibration_error: float | None = None
-    """Expected calibration error: how far the student's confidence in its most probable token is
-    from how often that is the teacher's token. None in measurements that did not make it."""
+    """Expected calibration error: mean difference between the student's confidence in its most
+    probable token and the share of positions where that is the teacher's token. None where it was
+    not measured."""
 
 
 class Fidelity(FidelityFigures):

@@ -35,7 +35,7 @@ class QuantizationAware(Record):
 
 
 class StudentFacts(Facts):
-    """What the student is, and how close it is to its teacher."""
+    """The student, and its fidelity to the teacher."""
 
     stage: ClassVar[StageName] = "student"
 
@@ -43,7 +43,7 @@ class StudentFacts(Facts):
     tokenizer_sha256: str
     chat_template_sha256: str
     own_tokenizer: bool
-    """Whether the student has other tokens than the teacher."""
+    """Whether the student has a tokenizer of its own."""
     vocab_size: int
     """Rows of the embedding."""
     num_parameters: int
@@ -52,7 +52,7 @@ class StudentFacts(Facts):
     method: str
     """How it was trained, as in `train.method`."""
     removed_layers: tuple[int, ...]
-    """Layers of the teacher that it lacks."""
+    """Layers of the teacher that were removed."""
     pruned: bool
     improved: bool
     """Whether training lowered the held-out loss."""

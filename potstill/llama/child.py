@@ -15,7 +15,7 @@ def ask_in_child(service: str, doing: str, subject: object, **request: object) -
 
     Args:
         service: `module:function`, see `Worker`; it handles JSON objects.
-        doing: What the service does, and `subject` what with: for the error.
+        doing: What the service does, and `subject` with what: for the error message.
         request: The request; paths become strings.
 
     Raises:

@@ -20,7 +20,7 @@ class LlamaModel:
     Args:
         path: A GGUF file; split files are not supported.
         for_measurement: See `model_params`.
-        vocabulary_only: Load no weights: tokens and the chat template can be read, nothing can be
+        vocabulary_only: Load only the vocabulary and the chat template, no weights: nothing can be
             evaluated.
 
     Raises:
@@ -117,8 +117,8 @@ class LlamaModel:
     def end_of_turn(self) -> int:
         """The id of the token that ends an answer; -1 when there is none.
 
-        llama.cpp guesses it from the texts of tokens: its guess counts where the chat template
-        writes that token.
+        llama.cpp guesses it from the texts of tokens; the guess is used if the chat template
+        contains that token.
         """
         guess = int(llama_cpp.llama_vocab_eot(self.vocab))
         end = int(llama_cpp.llama_vocab_eos(self.vocab))

@@ -1,4 +1,4 @@
-"""What offline and live comparison share: outcomes and plans, sample sizes, anytime-valid tests.
+"""Shared by offline and live comparison: outcomes and plans, sample sizes, anytime-valid tests.
 
 In: numpy arrays or sequences of scores and the keys of clusters. Out: e-values, bounds, numbers of
 pairs, an `Outcome`.

@@ -1,4 +1,4 @@
-"""The verdict on a running experiment, valid however often it is looked at.
+"""The verdict on a running experiment, valid at every look.
 
 In: the student's scores in pairs of answers, as they are judged. Out: outcome, e-values of both
 directions, a confidence sequence, and a state that can be stored as JSON.
@@ -148,7 +148,7 @@ class WinRateMonitor:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> WinRateMonitor:
-        """Return the monitor from what `to_state` returned.
+        """Return a monitor from the state that `to_state` returned.
 
         Raises:
             PotstillError: The state has other fields.

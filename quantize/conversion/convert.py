@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint as an unquantized GGUF file.
 
 In: a Checkpoint and its tokenizer. Out: one GGUF file in F32, F16 or BF16, written tensor by
-tensor: memory holds one of them as it is in the file, and the mapped pages it is made from.
+tensor: memory holds one converted tensor, and the mapped pages of its source.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _add_metadata(
     base_type: BaseType,
     name: str,
 ) -> None:
-    """Add everything a file holds besides its tensors."""
+    """Add all metadata: everything but the tensors."""
     from gguf import GGML_QUANT_VERSION, GGUFType, LlamaFileType
 
     file_types = {
@@ -142,7 +142,7 @@ def gguf_names(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _stored(checkpoint: Checkpoint, source: str, base_type: BaseType) -> NDArray[Any]:
-    """Lay a tensor out for llama.cpp and round it if it is a matrix; vectors stay float32.
+    """Return a tensor in llama.cpp's layout, rounded if it is a matrix; vectors stay float32.
 
     Values of BF16 are returned as their bits, in uint16: numpy has no such type.
     """

@@ -1,4 +1,4 @@
-"""How a model is meant to be sampled, as GGUF keys.
+"""A model's recommended sampling parameters, as GGUF keys.
 
 In: a checkpoint's generation_config.json. Out: the keys from which llama.cpp's programs read their
 defaults (commit 0c1e57098, common/common.cpp), and the ids of the tokens that end an answer.

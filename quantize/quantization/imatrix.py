@@ -1,4 +1,4 @@
-"""The importance matrix: how large each input of each weight matrix is on real conversations.
+"""The importance matrix: mean squares of each input of each weight matrix on conversations.
 
 An error in a weight whose input is large changes the output more, so quantization keeps it smaller
 at the cost of other weights.
@@ -80,7 +80,7 @@ def write_importance(
     Args:
         names: GGUF's names of the checkpoint's tensors.
         architecture: GGUF's name of the model's architecture.
-        label: What to call the checkpoint in the progress.
+        label: The checkpoint's name in the progress bar.
 
     Raises:
         ConversionError: transformers cannot load the checkpoint, or its activations overflow.
@@ -99,7 +99,7 @@ def write_importance(
 
 
 def read_importance(path: Path) -> Importance:
-    """Read an imatrix file of ours or of llama.cpp's own tool.
+    """Read an imatrix file, potstill's or that of llama.cpp's own tool.
 
     Raises:
         ConversionError: It is another kind of file, or damaged.

@@ -34,7 +34,7 @@ def quantize_file(
 
     Args:
         source: An F32, F16 or BF16 file.
-        imatrix_path: An importance matrix in GGUF; None weights all inputs alike.
+        imatrix_path: An importance matrix in GGUF; None weights all inputs equally.
         tensor_types: ggml's type of each tensor by name, instead of the file type's own recipe. It
             must name all that are quantized: the recipe counts the tensors that it decides on.
 

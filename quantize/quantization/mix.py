@@ -1,4 +1,4 @@
-"""The best mix of types for a size: what each tensor costs at each type, measured once.
+"""The best mix of types for a size, from measured costs of each tensor at each type.
 
 In: an unquantized file, its checkpoint, an importance matrix and training conversations. Out: the
 types of all tensors of a file of a given size, and the KL to expect.
@@ -71,7 +71,7 @@ ALIGNMENT_BYTES = 32
 
 @dataclass(frozen=True)
 class MixSource:
-    """What mixes are made from.
+    """The sources of mixes.
 
     Attributes:
         base_path: The checkpoint as an unquantized GGUF file.
@@ -115,7 +115,7 @@ class TensorCosts:
 
     @classmethod
     def read(cls, path: Path) -> TensorCosts:
-        """Read what `write` wrote."""
+        """Read the costs that `write` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
         options = {
             name: [Option(**option) for option in of_tensor]
@@ -124,7 +124,7 @@ class TensorCosts:
         return cls(options, content["fixed_bytes"])
 
     def write(self, path: Path) -> None:
-        """Write it, for further sizes and for a resumed run."""
+        """Write the costs, for further sizes and for a resumed run."""
         options = {name: list(map(asdict, of_tensor)) for name, of_tensor in self.options.items()}
         content = {"fixed_bytes": self.fixed_bytes, "options": options}
         write_text_atomically(path, json.dumps(content))

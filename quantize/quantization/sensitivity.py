@@ -34,7 +34,7 @@ class _Conversation:
     """Of each layer."""
     probabilities_TV: Any = None
     entropy_T: Any = None
-    """Computed by `_cross_entropy`, so that rounding cancels."""
+    """Computed by `_cross_entropy`, so that rounding errors cancel."""
 
 
 class ChangedCheckpoint:

@@ -1,4 +1,4 @@
-"""What a checkpoint's tokenizer returns, and every GGUF file's tokenizer must return too."""
+"""The results of a checkpoint's tokenizer, which every GGUF file's tokenizer must return too."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from quantize.conversion.vocabulary import (
 
 @dataclass(frozen=True)
 class Expected:
-    """What a GGUF file of the checkpoint must do.
+    """The expected behavior of the checkpoint's GGUF files.
 
     Attributes:
         encoded, decoded: Token ids, and their text.
@@ -47,7 +47,7 @@ def read_expected(
     vocab_size: int,
     chats: Sequence[list[Message]],
 ) -> Expected:
-    """Return what a file's tokenizer must return for chats, hostile texts and added tokens.
+    """Return the expected tokens of chats, hostile texts and added tokens.
 
     Texts are in the form that `unicode_form` gives them.
     """

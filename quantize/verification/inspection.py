@@ -1,6 +1,6 @@
-"""What llama.cpp makes of a GGUF file: speed, vocabulary, token ids, greedy text, distributions.
+"""A GGUF file in llama.cpp: speed, vocabulary, token ids, greedy text, distributions.
 
-Runs in a child process, which a broken file may abort.
+This runs in a child process, which a broken file may abort.
 
 Shape legend: T predicted tokens of all sequences in order, V vocabulary.
 """
@@ -26,7 +26,7 @@ from quantize.verification.speed import measure_speed
 COMPARED = np.dtype(
     [("kl_nats", "<f8"), ("logprob", "<f8"), ("reference_logprob", "<f8"), ("same_top", "?")]
 )
-"""What is measured on each token: KL(reference‖file), the log-probabilities that both give the
+"""The measurements on each token: KL(reference‖file), the log-probabilities that both give the
 token that follows, and whether both have the same most probable token."""
 
 

@@ -26,7 +26,7 @@ NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
 few tokens."""
 
 TOKENS_BEFORE_END = 4
-"""Tokens left out at the end of an answer, for the model to generate that end."""
+"""Tokens removed from the end of an answer, which the model then generates."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How fast a GGUF file is, and how much memory it takes."""
+"""Speed and memory of a GGUF file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A GGUF file against the checkpoint it was made from.
 
-In: a file, and what its checkpoint's tokenizer and its model return. Out: the file's figures, or a
+In: a file, and the results of its checkpoint's tokenizer and model. Out: the file's figures, or a
 refusal that names the file and the fault.
 """
 
@@ -47,10 +47,11 @@ def verify_file(
 
     Args:
         file_type: Name of its type, or of its size.
-        logprobs_path: What `write_reference_logprobs` wrote of the checkpoint and `held_out`.
+        logprobs_path: The file that `write_reference_logprobs` wrote for the checkpoint and
+            `held_out`.
 
     Raises:
-        ConversionError: The file cannot be loaded, or something differs by more than it may.
+        ConversionError: The file cannot be loaded, or differs by more than is allowed.
     """
     continuations = read_continuations(logprobs_path)
     with tempfile.TemporaryDirectory(dir=logprobs_path.parent) as directory:
@@ -97,7 +98,7 @@ def _check_kl(path: Path, compared_T: NDArray[Any], kl_bound_nats: float) -> Non
 def _check_continuations(
     path: Path, found: list[list[int]], continuations: list[Continuation], near_tie_nats: float
 ) -> None:
-    """Compare up to the first difference, after which both have other prompts."""
+    """Compare up to the first difference, after which the prompts differ."""
     for index, (ids, wanted) in enumerate(zip(found, continuations, strict=True)):
         first = _first_difference(ids, wanted.token_ids)
         if first == len(wanted.token_ids) < len(ids):
@@ -124,7 +125,7 @@ def _check_vocabulary(path: Path, answer: dict[str, Any], expected: Expected) ->
     checks = {
         "vocabulary size": (answer["vocab_size"], expected.vocab_size),
         "chat template": (answer["chat_template"], expected.chat_template),
-        "adding of the bos token": (answer["adds_bos"], expected.adds_bos),
+        "adding the bos token": (answer["adds_bos"], expected.adds_bos),
         "eos token": (answer["eos"], -1 if expected.special.eos is None else expected.special.eos),
     }
     for name, (found, wanted) in checks.items():

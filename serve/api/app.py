@@ -79,7 +79,7 @@ def create_app(
     for router in (*ROUTERS, *routers):
         app.include_router(router)
     install_error_handlers(app)
-    # The one added last runs first.
+    # The middleware added last runs first.
     app.add_middleware(
         ReadBody, max_bytes=limits.max_body_bytes, seconds=limits.body_timeout_seconds
     )

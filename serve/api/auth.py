@@ -47,7 +47,7 @@ class RequireKey:
 
         wait = key.admit() if scope["method"] == "POST" else 0.0
         if wait:
-            limited = RateLimitError("this key's limit per minute is used up")
+            limited = RateLimitError("this key has used up its limit per minute")
             limited.retry_after_seconds = math.ceil(wait)
             await error_response(limited)(scope, receive, send_with_limits)
             return

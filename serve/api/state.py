@@ -1,4 +1,4 @@
-"""What the routes share: backends by name, observers, the caller of a request."""
+"""State shared by the routes: backends by name, observers, the caller of a request."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class UpstreamBackend:
         return model_card(self.name, self._created, owned_by="upstream")
 
     async def start(self) -> None:
-        """Accept requests; each finds out whether the server does."""
+        """Accept requests; whether the server does shows with each of them."""
         self.is_ready = True
 
     async def stop(self) -> None:

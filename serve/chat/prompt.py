@@ -1,8 +1,8 @@
 """From chat messages to prompt token ids, through the model's chat template.
 
 The ids are those of the Hugging Face tokenizer (llama.cpp leaves out the Unicode normalization of
-some tokenizers), except that the text of a control token inside a message stays text: nobody can
-write `<|im_end|>` and speak as another role.
+some tokenizers), except that the text of a control token inside a message stays text: a message
+that contains `<|im_end|>` cannot pose as another role.
 """
 
 from __future__ import annotations

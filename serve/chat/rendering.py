@@ -1,6 +1,6 @@
 """Chat templates rendered in a child process, under limits of time and memory.
 
-A template is a program that came with a model file: whatever it does, the server goes on.
+A template is a program from a model file: nothing it does may stop the server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from potstill.templates import compile_template, render_template
 from potstill.workers import Handler, Worker, json_handler
 
 RENDER_SECONDS = 10.0
-"""How long one rendering may take; an honest one takes a millisecond."""
+"""How long one rendering may take; an ordinary one takes a millisecond."""
 MAX_GROWTH_BYTES = 1 << 30
 MAX_TEXT_CHARACTERS = 1 << 24
 
@@ -68,7 +68,7 @@ def service(source: str) -> Handler:
 
     @cache
     def template() -> jinja2.Template:
-        # Not before the first message: the limits hold from then on.
+        # Imported with the first message: the limits apply from then on.
         return compile_template(source)
 
     def render(given: dict[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A parser of tool calls in a model's output, for streams.
 
 In: an answer's text, piece by piece. Out: text, and the start and arguments of calls as soon as
-they are certain. What looks like a call but is none comes out as text.
+they are certain. What only looks like a call is returned as text.
 """
 
 from __future__ import annotations

@@ -22,9 +22,10 @@ from serve.engine.model import GgufModel
 
 FAST_KV_TYPE, REPRODUCIBLE_KV_TYPE = 1, 30
 """GGML_TYPE_F16 and GGML_TYPE_BF16 of ggml.h, the number format of keys and values. With f16,
-llama.cpp's CPU flash attention sums in another order for 64 or more tokens, and for a lone token
-after 512: an answer would depend on concurrent requests. With bf16 it has one order only, so Q4_0,
-Q4_1 and Q8_0 models answer the same at any load; prompts of 1,000 tokens take 1.3 times as long."""
+llama.cpp's CPU flash attention sums in another order for 64 or more tokens, and for a single token
+after 512: an answer would depend on concurrent requests. With bf16 the order is always the same, so
+Q4_0, Q4_1 and Q8_0 models answer the same at any load; prompts of 1,000 tokens take 1.3 times as
+long."""
 
 CELL_BLOCK = 256
 """llama.cpp rounds the cells per sequence down to a multiple of this."""
@@ -45,8 +46,8 @@ class Chunk:
 class DecodeContext:
     """Key-value memory for `num_sequences` sequences of at most `context_tokens` tokens each.
 
-    Every sequence has its own cells, filled in order of position. In memory that all sequences
-    share (kv_unified) a sequence's cells lie wherever there was room, attention sums over them in
+    Every sequence has its own cells, filled in order of position. In memory shared by all sequences
+    (kv_unified) the order of a sequence's cells depends on free space, attention sums over them in
     that order, and the last bits of an answer would depend on earlier requests.
 
     llama.cpp decodes such sequences together only if their numbers are consecutive, and as many

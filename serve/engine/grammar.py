@@ -1,4 +1,4 @@
-"""Grammars that bind what a model may write: what a request gives, and the check of it.
+"""Grammars that constrain a model's output, as requests give them, and their check.
 
 In: GBNF (llama.cpp's grammar language), or JSON schemas with rules around them. Out: nothing, or a
 typed error. No part of a client's grammar or schema is interpreted in this process.

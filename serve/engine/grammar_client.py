@@ -53,7 +53,7 @@ class Source(Protocol):
 
 @dataclass(eq=False)
 class Grammar:
-    """A grammar at work, and what it has taken so far."""
+    """A grammar in use, and the tokens it has taken so far."""
 
     number: int
     source: Source
@@ -71,7 +71,7 @@ class Verdict:
 
 
 class GrammarProcess:
-    """Grammars over one vocabulary, in a process that is restarted when one brings it down.
+    """Grammars over one vocabulary, in a process that is restarted when one crashes it.
 
     Args:
         model_path: The GGUF file with the vocabulary; without one grammars can only be opened.
@@ -133,7 +133,7 @@ class GrammarProcess:
         self._expected.clear()
 
     def collect(self, timeout_seconds: float) -> list[tuple[Grammar, Verdict]]:
-        """Return the verdicts that have come; wait a while for the first one."""
+        """Return the verdicts that have arrived; wait for the first one."""
         verdicts: list[tuple[Grammar, Verdict]] = []
         deadline = time.monotonic() + timeout_seconds
         while self._expected:
@@ -209,7 +209,7 @@ class GrammarProcess:
     def _restart(
         self, reason: str, fallen: list[Grammar] | None = None
     ) -> list[tuple[Grammar, Verdict]]:
-        """Drop the grammar whose reply was next, and bring the others to where they were."""
+        """Drop the grammar whose reply was next, and restore the state of the others."""
         if fallen is None:
             fallen = [self._expected[0][1]]
         self.close()

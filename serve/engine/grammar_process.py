@@ -1,9 +1,9 @@
-"""A service that reads grammars for an engine, so that a poisoned one harms nobody else.
+"""A service that reads grammars for an engine, so that a hostile one affects no other request.
 
-llama.cpp reads GBNF, llguidance JSON schemas. Neither bounds all that a client can send: a short
-grammar can take exponential time and memory, deep nesting overflows the stack, and a token that
-GBNF forbids ends the process. So it runs in a worker with limits of processor time and memory;
-exceeding either ends the worker, which costs one request.
+llama.cpp reads GBNF, llguidance JSON schemas. Neither limits the cost of all that a client can
+send: a short grammar can take exponential time and memory, deep nesting overflows the stack, and a
+token that GBNF forbids ends the process. So it runs in a worker with limits of processor time and
+memory; exceeding either ends the worker, which costs one request.
 
 In: messages, `Message` and its fields. Out: replies, in the same order.
 """
@@ -36,14 +36,14 @@ HEADER = Struct("<Bqi")
 """Message, number of the grammar, token id."""
 
 MAX_MEMORY_BYTES = 512 << 20
-"""How far the process may grow once it is ready; ordinary grammars need a few megabytes."""
+"""How much the process may grow once it is ready; ordinary grammars need a few megabytes."""
 
 MAX_MESSAGE_SECONDS = 1.0
-"""Processor time of one message; to read an ordinary grammar takes under 10 ms, a token 0.1 ms, and
-50 ms where GBNF forbids it."""
+"""Processor time of one message; reading an ordinary grammar takes less than 10 ms, a token 0.1 ms,
+or 50 ms where GBNF forbids it."""
 
 FREE_SECONDS, TOKEN_SECONDS = 2.0, 0.2
-"""Processor time of one grammar in all: so much, and so much for each token."""
+"""Processor time of one grammar: a fixed amount, and an amount per token."""
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 """llguidance's own limits: a lexer's state takes up to 2 kB."""
@@ -194,7 +194,7 @@ class SchemaMatcher:
 
 
 def _schema_rule(schema: dict[str, Any]) -> str:
-    """Return a schema as llguidance reads it, or raise what is wrong with it."""
+    """Return a schema as llguidance reads it; raise an error if it cannot be enforced."""
     reason = ""
     for patterns in (True,) if schema["is_exact"] else (True, False):
         try:

@@ -37,7 +37,7 @@ class GgufModel(LlamaModel):
     """One model file, loaded once and shared by whatever decodes with it."""
 
     adapter: LoraAdapter | None = None
-    """What changes the weights in every context made from this model."""
+    """Changes the weights in every context made from this model."""
 
     def adapted(self, path: Path, scale: float) -> GgufModel:
         """Return the model as a LoRA adapter changes it; the weights are shared.
@@ -100,8 +100,8 @@ class GgufModel(LlamaModel):
     def is_reproducible(self) -> bool:
         """Whether equal seeds can give equal tokens at any load, chunking and reuse of prefixes.
 
-        llama.cpp multiplies these formats in one order at any batch size; k-quants have kernels of
-        their own for batches, which round otherwise.
+        llama.cpp multiplies these formats in one order at any batch size; k-quants have separate
+        kernels for batches, which round differently.
         """
         return (
             self.tensor_types <= REPRODUCIBLE_TYPES

@@ -25,14 +25,14 @@ ANNOTATIONS = frozenset({
     "default", "definitions", "deprecated", "description", "discriminator", "examples", "id",
     "readOnly", "strict", "title", "writeOnly",
 })  # fmt: skip
-"""Keywords that bind nothing."""
+"""Keywords that constrain nothing."""
 
 OPTIONS = {
     "whitespace_flexible": False,
     "item_separator": ", ?",
     "key_separator": ": ?",
 }
-"""White space is bounded, so that a model cannot run away in it."""
+"""White space is bounded, so that a model cannot generate it forever."""
 
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
@@ -81,7 +81,7 @@ def prepared(text: str, *, is_exact: bool, patterns: bool = True) -> dict[str, A
 
 
 def _respell(node: dict[str, Any]) -> None:
-    """Write in llguidance's words what it would otherwise refuse."""
+    """Replace spellings that llguidance would refuse."""
     if isinstance(node.get("format"), str) and node["format"] in _UUIDS:
         node["format"] = "uuid"
     if node.get("uniqueItems") is False:

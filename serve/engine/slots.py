@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from serve.engine.context import DecodeContext
 
 CONTEXT_TOKENS_PER_COPIED_TOKEN = 256
-"""A copy moves a whole slot, whatever it holds. On two cores, 2048 tokens of SmolLM2-135M's memory
-moved in 8 ms, in which 2 prompt tokens were computed on one core and 6 on both: copying pays from a
-prefix of 2048 / 256 = 8 tokens."""
+"""A copy moves a whole slot, even if it is nearly empty. On two cores, 2048 tokens of
+SmolLM2-135M's memory moved in 8 ms, in which 2 prompt tokens were computed on one core and 6 on
+both: copying pays from a prefix of 2048 / 256 = 8 tokens."""
 
 
 @dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""From token bytes to text: whole characters only, and nothing of a stop string."""
+"""From token bytes to text: whole characters only, without stop strings."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class Experiment:
         return any(backend.is_ready for backend in self._backends.values())
 
     async def start(self) -> None:
-        """Start shadows; the variants' backends are started on their own."""
+        """Start shadows; the variants' backends are started separately."""
         await self._read_state()
         self.shadow.start()
         self._watching = asyncio.create_task(self._watch_state())

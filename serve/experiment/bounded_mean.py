@@ -1,7 +1,7 @@
 """Means of values between 0 and 1, and their difference, with bounds that hold at every look.
 
 In: values in the order of their arrival. Out: bounds that are right at all looks together with
-probability 1 - alpha, for any number of values: nothing is asymptotic. Knows nothing of ratings.
+probability 1 - alpha, for any number of values: nothing is asymptotic.
 
 Source: Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting",
 JRSS-B 86, theorem 2: the empirical-Bernstein confidence sequence with predictable plug-in.
@@ -24,7 +24,7 @@ LARGEST_WEIGHT = 0.5
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher the first of two means is."""
+    """The first of two means less the second, with bounds."""
 
     difference: float
     """Of the values so far."""
@@ -58,7 +58,7 @@ def mean_bounds(values: Floats, alpha: float) -> tuple[Floats, Floats]:
     sums = np.cumsum(values, axis=-1)
     means = (0.5 + sums) / (counts_T + 1)
     variances = (0.25 + np.cumsum((values - means) ** 2, axis=-1)) / (counts_T + 1)
-    # A weight and a prediction know earlier values only.
+    # A weight and a prediction depend on earlier values only.
     means_before = (0.5 + sums - values) / counts_T
     first = np.full((*values.shape[:-1], 1), 0.25)
     variances_before = np.concatenate([first, variances[..., :-1]], axis=-1)
@@ -69,7 +69,7 @@ def mean_bounds(values: Floats, alpha: float) -> tuple[Floats, Floats]:
     centers = np.cumsum(weights * values, axis=-1) / totals
     spreads = (values - means_before) ** 2 * (-np.log1p(-weights) - weights)
     radii = (log_term + np.cumsum(spreads, axis=-1)) / totals
-    # What holds at all times together holds of the narrowest so far.
+    # Bounds that hold at all times together allow the narrowest so far.
     lower = np.maximum.accumulate(np.maximum(centers - radii, 0.0), axis=-1)
     upper = np.minimum.accumulate(np.minimum(centers + radii, 1.0), axis=-1)
     return lower, upper

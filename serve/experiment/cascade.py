@@ -1,6 +1,6 @@
 """A cascade: the student answers first, the teacher where the student is unsure.
 
-The decision falls before the first token is sent: the student's answer is generated whole, and
+The decision is made before the first token is sent: the student's answer is generated whole, and
 streamed only then. A client's time to the first token is the student's whole answer; where the
 teacher takes over, that plus the teacher's own first token.
 """
@@ -58,13 +58,13 @@ class Cascade:
         return self.student.is_ready and self.teacher.is_ready
 
     async def start(self) -> None:
-        """Do nothing: both models' backends are started on their own."""
+        """Do nothing: both models' backends are started separately."""
 
     async def stop(self) -> None:
         """Do nothing."""
 
     async def chat(self, request: ChatRequest, caller: Caller) -> CascadeReply:
-        """Ask the student, or the teacher where a rule matches the prompt; raises as they do."""
+        """Forward to the student, or to the teacher if a rule matches; raises as they do."""
         reply = CascadeReply(self, request, caller)
         await reply.begin()
         return reply
@@ -92,7 +92,7 @@ class Cascade:
         }
 
     def skips_student(self, request: ChatRequest) -> bool:
-        """Return whether a prompt goes to the teacher at once."""
+        """Return whether a prompt goes straight to the teacher."""
         contents = [one.content for one in request.messages if one.role == "user"]
         text = contents[-1] if contents and isinstance(contents[-1], str) else ""
         return bool(self._prompt_rule and self._prompt_rule.search(text))
@@ -124,7 +124,7 @@ class CascadeReply:
         self._is_escalated = False
 
     async def begin(self) -> None:
-        """Ask the first model; raises as its backend does."""
+        """Start the first model's answer; raises as its backend does."""
         if self._cascade.skips_student(self._request):
             await self._ask_teacher()
             return
@@ -165,7 +165,7 @@ class CascadeReply:
             self._reply.cancel()
 
     async def _students_answer(self) -> ChatCompletion | None:
-        """Return the student's answer if it is sure; otherwise ask the teacher and return None."""
+        """Return the student's answer; None once the teacher's is started in its place."""
         counts = self._cascade.counts
         if not self._is_escalated:
             assert self._reply is not None

@@ -48,8 +48,8 @@ class GuardrailsConfig(Table):
     most_slow: float = Field(default=0.05, gt=0.0, lt=1.0)
     """Highest share of slow answers; 0.05 limits the 95th percentile of the latency."""
     long_tokens: int | None = Field(default=None, ge=1)
-    """An answer of more tokens is long, as of a model that does not stop. None sets no limit: it
-    depends on the prompts."""
+    """An answer with more tokens is long, such as that of a model that does not stop. None sets no
+    limit: it depends on the prompts."""
     most_long: float = Field(default=0.05, gt=0.0, lt=1.0)
     """Highest share of long answers."""
 
@@ -113,8 +113,8 @@ class CascadeConfig(Table):
     """Mean log-probability, in nats per token, below which an answer of the student is discarded;
     `potstill cascade` fits it. None sets no limit."""
     prompt_pattern: str | None = None
-    """Regular expression: where a user's last message matches it, the teacher answers at once. None
-    always asks the student."""
+    """Regular expression: the teacher answers at once if a user's last message matches it. None
+    always starts with the student."""
     answer_pattern: str | None = None
     """Regular expression: a student's answer that matches it, such as a refusal, is discarded."""
     most_tokens: int | None = Field(default=None, ge=1)

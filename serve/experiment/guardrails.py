@@ -11,7 +11,7 @@ from serve.storage.records import AnswerRecord
 
 IsBad = Callable[[AnswerRecord], bool]
 SLOW = "slow_rate"
-"""Does not apply to shadow answers, which nobody waits for."""
+"""Does not apply to shadow answers, for which no client waits."""
 
 
 class ExperimentGuardrails:
@@ -35,8 +35,8 @@ class ExperimentGuardrails:
     def update(self, record: AnswerRecord) -> str | None:
         """Count one answer; return the name of a rate whose lower bound is above its limit.
 
-        A cancelled answer counts only where it was bad already, that is too slow: the rest of its
-        outcome is unknown.
+        A cancelled answer counts only if it was already too slow: the rest of its outcome is
+        unknown.
         """
         breached = None
         is_shadow = record.place is not None and record.place.shadow_of is not None

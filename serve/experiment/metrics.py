@@ -58,7 +58,7 @@ class ExperimentMetrics:
 
 
 class Watched(Protocol):
-    """What is read of an experiment."""
+    """The attributes of an experiment that are read."""
 
     state: State
     shadow: Shadow[Any]

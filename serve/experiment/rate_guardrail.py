@@ -1,11 +1,11 @@
-"""Has a rate risen above its limit? Asked after every answer, for an automatic fall-back.
+"""A test after every answer of whether a rate has risen above its limit, for automatic fallback.
 
 In: how many of the newest answers were bad (failed, too slow, too long). Out: an e-value and an
-alarm. Knows nothing of what is bad, nor of what is done about it.
+alarm.
 
-Evidence since the beginning would sink as long as all is well, and a break-down after a quiet week
-be found as much later. So a new test starts every so many answers, and all of them are averaged
-with weights that sum to one: still valid at all looks together, and quick after any change.
+Evidence collected from the beginning decreases while all is well, so a failure after a quiet week
+would be found late. Therefore a new test starts every ANSWERS_PER_START answers, and the tests are
+averaged with weights that sum to one: valid at all looks together, and quick after any change.
 
 Source: Ville's inequality for the average of likelihood-ratio martingales; restarts with weights
 1/(j(j + 1)) as in Shin, Ramdas & Rinaldo 2024, "E-detectors", New England J. Stat. Data Sci.
@@ -23,52 +23,52 @@ import numpy as np
 from potstill.errors import ConfigError, PotstillError
 
 ANSWERS_PER_START = 200
-"""A new test starts every so many answers: few enough that a change is not diluted for long."""
+"""A new test starts after this many answers: few enough that a change is not diluted for long."""
 MOST_STARTS = 500
-"""Starts remembered, the newest; leaving out older ones loses power and nothing else."""
+"""The newest starts are kept; dropping older ones only loses power."""
 
 
 @dataclass
 class RateGuardrail:
-    """Watches one rate. Where it is never above the limit, an alarm has probability alpha at most.
+    """Watches one rate; a false alarm has a probability of at most alpha.
 
     Raises:
         ConfigError: The limit or alpha is not between 0 and 1.
     """
 
     limit: float
-    """Highest rate that is fine, as a share."""
+    """Highest acceptable rate, as a share."""
     alpha: float = 0.001
-    """Probability of a false alarm over the whole life of the guardrail. Low, for a false alarm
-    takes the student off; it costs three more bad answers than 0.05 at a limit of 0.05."""
+    """Probability of a false alarm over the whole life of the guardrail. Low, because a false alarm
+    stops the student; at a limit of 0.05 it takes three more bad answers than alpha = 0.05."""
     num_events: int = 0
     num_trials: int = 0
     num_starts: int = 0
     starts: list[tuple[int, int]] = field(default_factory=list)
     """Events and trials at the newest starts."""
     alarm: bool = False
-    """Whether evidence has ever sufficed; stays until a new guardrail is made."""
+    """Whether the evidence has ever sufficed; never reset."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be tested."""
+        """Refuse a limit or alpha out of range."""
         for name, value in (("limit", self.limit), ("alpha", self.alpha)):
             if not 0 < value < 1:
                 raise ConfigError(
-                    "A guardrail cannot be held.",
+                    "a guardrail's limit or alpha is out of range",
                     where=name,
                     expected="between 0 and 1",
                     found=value,
                 )
 
     def update(self, num_events: int, num_trials: int) -> bool:
-        """Take in new answers, so many of them bad, and return whether there is an alarm.
+        """Count new answers and the bad ones among them; return whether there is an alarm.
 
         Raises:
             PotstillError: More bad answers than answers, or fewer than none.
         """
         if not 0 <= num_events <= num_trials:
             raise PotstillError(
-                "These counts are no rate.",
+                "counts that are not a rate",
                 expected="0 <= events <= trials",
                 found=f"{num_events} of {num_trials}",
             )
@@ -82,7 +82,7 @@ class RateGuardrail:
 
     @property
     def e_value(self) -> float:
-        """Evidence that the rate is, or came to be, above the limit: 1/alpha gives the alarm."""
+        """Evidence that the rate is, or has risen, above the limit; the alarm is at 1/alpha."""
         waiting = 1 / (self.num_starts + 1)
         if not self.starts:
             return waiting
@@ -99,7 +99,7 @@ class RateGuardrail:
     ) -> np.ndarray[Any, Any]:
         """Return log likelihood ratios: rates above the limit, by Jeffreys' prior, to the limit.
 
-        For rates below the limit their expectation is below one as well.
+        For rates below the limit their expectation is below 1 as well.
         """
         from scipy.special import betaincc, betaln
 
@@ -113,12 +113,12 @@ class RateGuardrail:
         return log_e
 
     def to_state(self) -> dict[str, Any]:
-        """Return everything the guardrail knows as values that JSON can hold."""
+        """Return the guardrail's state as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> RateGuardrail:
-        """Return the guardrail that `to_state` described.
+        """Return a guardrail from the state that `to_state` returned.
 
         Raises:
             PotstillError: The state has other fields.
@@ -128,5 +128,5 @@ class RateGuardrail:
             return cls(**{**state, "starts": starts})
         except (KeyError, TypeError) as error:
             raise PotstillError(
-                "This is not the state of a guardrail.", found=str(error)
+                "the stored state of a guardrail is not valid", found=str(error)
             ) from error

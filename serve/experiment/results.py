@@ -34,7 +34,7 @@ from serve.storage.queries import (
 from serve.storage.storage import salted_hash
 
 VOTES = "votes"
-"""Name of the judge that stands for people's votes."""
+"""Name of the judge for people's votes."""
 
 
 async def results_of(experiment: Experiment) -> ExperimentView:
@@ -106,7 +106,7 @@ def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | No
     batches = judged_batches(connection, experiment.name)
     student = config.model_of(config.student)
     for vote in blind_votes(connection, experiment.sides):
-        # Each vote is a look of its own.
+        # Each vote is a separate look.
         score = vote.score if vote.first.model == student else 1 - vote.score
         batches.append(Batch(VOTES, True, [score], [vote.conversation]))
     judge = config.judge or (batches[0].judge if batches else None)

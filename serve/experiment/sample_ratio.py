@@ -1,6 +1,7 @@
-"""Did users fall to the arms as they should have? If not, no comparison of arms means anything.
+"""Sample ratio mismatch: a test of whether users were split among the arms as configured.
 
-In: users of each arm and the shares they were to have. Out: a p-value. Knows nothing of why.
+In: the number of users of each arm, and its configured share. Out: a p-value. After a mismatch no
+comparison of arms is valid.
 """
 
 from __future__ import annotations
@@ -12,26 +13,26 @@ import numpy as np
 from potstill.errors import PotstillError
 
 MIN_EXPECTED = 5.0
-"""Users of each arm below which χ² is no χ² (Cochran 1954)."""
+"""Expected users per arm below which the χ² approximation is poor (Cochran 1954)."""
 
 SAMPLE_RATIO_ALARM_P = 0.001
-"""Below it, the split is broken. As low as this since a sound split is looked at very often."""
+"""Below it, the split is broken. It is this low because a sound split is tested very often."""
 
 
 def sample_ratio_mismatch(counts: Sequence[int], shares: Sequence[float]) -> float:
     """Return the p-value of "users were split by these shares", by Pearson's χ².
 
-    While an arm is to have few users yet, each arm's binomial test and Bonferroni's bound stand in:
-    one user who falls to a small arm is no alarm.
+    While an arm has few expected users, each arm's binomial test with Bonferroni's correction is
+    used instead: one user in a small arm is no alarm.
 
-    Count users (what was split), not their requests, which come in clusters. Where shares were
-    changed on the way, hand over the sum of shares over all arrivals: the users to be expected.
+    Count users, which were split, not their requests, which come in clusters. If shares have
+    changed over time, pass each arm's sum of shares over all arrivals: its expected users.
 
     Source: Fabijan et al. 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled
     Experiments", KDD; χ² through scipy.stats.chisquare and binomtest.
 
     Args:
-        shares: Of each arm, in any unit: they are scaled to the counts.
+        shares: Share of each arm, in any unit: they are scaled to the counts.
 
     Raises:
         PotstillError: Arms do not match, a number is negative, or no arm has a share.
@@ -41,13 +42,13 @@ def sample_ratio_mismatch(counts: Sequence[int], shares: Sequence[float]) -> flo
     counts_A, shares_A = np.asarray(counts, np.float64), np.asarray(shares, np.float64)
     if counts_A.shape != shares_A.shape or counts_A.ndim != 1:
         raise PotstillError(
-            "Each arm needs a count and a share.",
+            "each arm needs a count and a share",
             expected=f"{len(counts)} shares",
             found=len(shares),
         )
     if (counts_A < 0).any() or not (shares_A >= 0).all() or shares_A.sum() <= 0:
         raise PotstillError(
-            "Counts and shares of arms are not below 0, and one share is above.",
+            "counts and shares of arms must not be negative, and one share must be positive",
             found=f"counts {list(counts)}, shares {list(shares)}",
         )
     open_A = shares_A > 0
@@ -63,5 +64,5 @@ def sample_ratio_mismatch(counts: Sequence[int], shares: Sequence[float]) -> flo
         binomtest(int(count), int(total), share).pvalue
         for count, share in zip(counts_A[open_A], share_A, strict=True)
     ]
-    num_tests = len(p_values) if len(p_values) > 2 else 1  # Two arms are one test.
+    num_tests = len(p_values) if len(p_values) > 2 else 1  # With two arms both tests are the same.
     return float(min(1.0, num_tests * min(p_values)))

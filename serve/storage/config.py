@@ -13,7 +13,7 @@ REDACTED = {
     "number": r"\b\d(?:[ ./-]?\d){7,30}\b",
 }
 """E-mail addresses, and numbers long enough to be those of cards, accounts or telephones. Every
-repetition is bounded: a hostile text costs no more time than another of its length."""
+repetition is bounded: a hostile text takes no more time than any other of its length."""
 
 
 class StorageConfig(Table):

@@ -1,4 +1,4 @@
-"""The values that are stored of an answer, and those that are read back."""
+"""Values stored for an answer, and values read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which text is stored: all of it, all but what patterns match, or none."""
+"""The text that is stored: all, all but the matches of patterns, or none."""
 
 from __future__ import annotations
 

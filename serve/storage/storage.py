@@ -1,8 +1,7 @@
 """Live traffic in a database: SQLite in WAL mode, or PostgreSQL.
 
-What is written is committed when its future is done; a process that is killed then loses nothing
-of it. (SQLite's synchronous=NORMAL: a machine that loses power may lose the last commits, and
-never more.)
+A write is committed when its future is done; it then survives a killed process. With SQLite's
+synchronous=NORMAL, a power failure may lose the last commits, but nothing else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One thread that writes to the database, several jobs in one transaction.
 
-Jobs run in the order in which they came, so that a later one sees what an earlier one wrote.
+Jobs run in the order of arrival, so that each sees what earlier ones wrote.
 """
 
 from __future__ import annotations

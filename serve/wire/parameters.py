@@ -73,7 +73,7 @@ CHAT = _table(
         "audio": "no speech is generated",
         "functions": 'unless `function_call` is "none"; use `tools`',
         "function_call": 'unless it is "none"; use `tool_choice`',
-        "prediction": "it could only save time",
+        "prediction": "it only saves time",
         "response_format": "`text`, `json_object`, `json_schema`, bound by a grammar",
         "tools": "functions; bound by a grammar where a call is required",
         "tool_choice": "`allowed_tools` and custom tools are refused",

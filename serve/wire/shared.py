@@ -1,4 +1,4 @@
-"""What several endpoints share on the wire: sampling, logprobs, usage, errors."""
+"""Common parts of several endpoints on the wire: sampling, logprobs, usage, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conventions of the house that no linter knows."""
+"""Conventions that no linter checks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_room_has_the_same_doors(room):
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
 def test_every_setting_is_explained(stage):
-    """A docstring stands under each field of a table that is not a table itself."""
+    """Each field of a table has a docstring, unless it is a table itself."""
     tree = ast.parse((ROOT / stage.name / "config.py").read_text())
     for table in (node for node in tree.body if isinstance(node, ast.ClassDef)):
         assert ast.get_docstring(table), table.name

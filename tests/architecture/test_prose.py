@@ -88,7 +88,7 @@ def prose(path):
 @pytest.mark.parametrize(
     ("phrase", "most"),
     [
-        # To be able to tell things apart is another sense.
+        # "Tell apart" is another sense.
         (r"\b(tells?|told|telling)\b(?!( \w+){0,4} apart)", 5),
         (r"\bknows? nothing (of|about)\b", 40),
     ],

@@ -1,6 +1,6 @@
 """Our files in llama.cpp's own server, of a build that is not ours: it must render and stop.
 
-All that it knows of templates and ends of turns it has from the file.
+All its information on templates and ends of turns is from the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ print(server.listening_address, flush=True)
 sys.stdin.read()
 """
 KNOWN_END, UNKNOWN_END = "<|im_end|>", "<|over|>"
-"""llama.cpp takes the first one for an end by its looks, and the other one only if it is told."""
+"""llama.cpp recognizes the first one as an end by its text, the other one only by a key of the
+file."""
 SYSTEM = {"role": "system", "content": "Answer in one short sentence."}
 QUESTION = {"role": "user", "content": "Hi!"}
 ANSWER = "Hello! How can I assist you today?"

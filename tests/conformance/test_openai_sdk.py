@@ -18,7 +18,7 @@ ANSWERED_AS_ASKED = {
         "test_streaming_response_create[strict]",
     }
 }
-"""Unless told otherwise, the client asks for base64 and decodes it; validating strictly, it takes
+"""By default the client requests base64 and decodes it; validating strictly, it takes
 lists only. These pass on servers that ignore `encoding_format`, where the Node client gets noise,
 since it decodes whatever comes."""
 

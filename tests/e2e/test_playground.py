@@ -79,7 +79,8 @@ def browser() -> Iterator[playwright.Browser]:
 
 @pytest.fixture
 def open_page(browser) -> Iterator[Callable[..., playwright.Page]]:
-    """Return what opens a page, past its door unless told otherwise; any complaint is a failure."""
+    """Return a function that opens a page, by default with the key; any console error is a
+    failure."""
     complaints: list[str] = []
     contexts = []
 

@@ -1,4 +1,4 @@
-"""What README.md tells a reader to type, typed."""
+"""The commands of README.md, executed."""
 
 from __future__ import annotations
 

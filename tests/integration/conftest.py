@@ -51,7 +51,7 @@ def stage_process() -> Callable[..., subprocess.Popen]:
         max_file_bytes: int = 0,
         stderr: int = subprocess.DEVNULL,
     ) -> subprocess.Popen:
-        """Start it; a limit on the size of files stands in for a full disk."""
+        """Start it; a limit on the size of files acts as a full disk."""
         arguments = [str(run_directory.root), config.model_dump_json(), str(max_file_bytes)]
         return subprocess.Popen(
             [sys.executable, "-c", TRAIN, *arguments],

@@ -88,7 +88,7 @@ def connect(server: Server) -> http.client.HTTPConnection:
 
 
 def dealt(server: Server, users: Sequence[str]) -> dict[str, str]:
-    """Let each user ask once; return who answered them."""
+    """Send one request for each user; return the variants that answered."""
 
     def ask(some: Sequence[str]) -> dict[str, str]:
         connection = connect(server)
@@ -132,7 +132,7 @@ def test_a_ramp_moves_only_the_necessary_users(serve, num_users):
     assert not view["sample_ratio"]["is_mismatch"]
     server.stop()
 
-    # A restart moves nobody; a ramp moves users to the student, and as many as it must.
+    # A restart moves no user; a ramp moves the necessary number of users to the student.
     ramped = serve(3, 9)
     after = dealt(ramped, users)
     assert after == expected(users, 3, 9)

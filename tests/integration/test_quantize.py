@@ -19,7 +19,7 @@ QUESTIONS_AND_ANSWERS = {
     "Why is the sky blue?": "The sky appears blue because air scatters short wavelengths of light "
     "more strongly than long ones. This is called Rayleigh scattering.",
     "Write a line of Python that reverses a list.": "You can use slicing:\n\n```python\n"
-    "reversed_items = items[::-1]\n```\n\nThis makes a new list, and leaves the old one as it is.",
+    "reversed_items = items[::-1]\n```\n\nThis makes a new list, and does not change the old one.",
 }
 
 

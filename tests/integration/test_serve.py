@@ -345,7 +345,7 @@ def test_recorded_exchanges_can_be_read_as_prompts(run_directory, tmp_path):
         messages=user(QUESTIONS[2]), model="student", stream=True, **ENDLESS
     )
     next(iter(endless))
-    endless.close()  # an answer that nobody waited for
+    endless.close()  # an answer without a waiting client
     with pytest.raises(openai.NotFoundError):
         server.client.chat.completions.create(messages=user(QUESTIONS[3]), model="nobody")
     server.stop()

@@ -249,7 +249,7 @@ def test_a_teacher_that_was_trained_further_makes_no_student(tiny_run, tiny_teac
 
 
 def test_a_full_disk_is_one_clear_error(tiny_run, stage_process):
-    """A limit on the size of files stands in for the disk: writing stops half-way through one."""
+    """A limit on the size of files acts as a full disk: writing stops half-way through one."""
     process = stage_process(tiny_run, config(), max_file_bytes=1 << 19, stderr=subprocess.PIPE)
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 1

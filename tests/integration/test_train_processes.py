@@ -131,7 +131,7 @@ def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path
 
 
 def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run, stage_process):
-    """A limit on the size of files stands in for a full disk; only the first process writes."""
+    """A limit on the size of files acts as a full disk; only the first process writes."""
     process = stage_process(tiny_run, config(), max_file_bytes=1 << 19, stderr=subprocess.PIPE)
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 1

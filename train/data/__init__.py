@@ -1,1 +1,1 @@
-"""What is trained on: stored conversations, checked, read from a mapped file, made into batches."""
+"""Training data: stored conversations, checked, read from a mapped file, made into batches."""

@@ -29,14 +29,14 @@ Ids = NDArray[np.int64]
 
 
 def labeled_positions(row: Row, max_length: int) -> Ids:
-    """Return the positions [T] of the tokens of a row's answers that `max_length` leaves."""
+    """Return the positions [T] of the tokens of a row's answers, up to `max_length`."""
     turns = zip(row["turn_starts"], row["turn_lengths"], strict=True)
     positions_T = np.concatenate([np.arange(start, start + length) for start, length in turns])
     return positions_T[positions_T < max_length]
 
 
 def is_labeled(batch: dict[str, Tensor]) -> Tensor:
-    """Return where [B, L - 1] what is seen so far predicts a token with a loss."""
+    """Return where [B, L - 1] the next token has a loss."""
     return batch["labels"][:, 1:] != IGNORED_LABEL
 
 
@@ -46,7 +46,7 @@ def labeled_token_ids(batch: dict[str, Tensor]) -> Tensor:
 
 
 def num_tokens(batch: dict[str, Tensor]) -> Tensor:
-    """Return the number of tokens in a batch that are no padding.
+    """Return the number of tokens in a batch without padding.
 
     A packed batch has no mask, but each conversation has two tokens or more, and so exactly one at
     position 1 for its one at position 0.
@@ -110,24 +110,24 @@ class Collator:
 
 @dataclass(frozen=True)
 class PackedCollator:
-    """Lays conversations behind one another in rows, in which none sees another.
+    """Packs conversations into rows, without attention between them.
 
-    Without a mask and without a cache, transformers 5.19 lets a token see those of its row only
-    since the positions last began anew (`masking_utils.find_packed_sequence_indices`).
+    Without a mask and without a cache, transformers 5.19 restricts a token's attention to its row
+    since the positions last restarted (`masking_utils.find_packed_sequence_indices`).
     """
 
     split: datasets.Dataset
-    """Where the conversations of a bin are."""
+    """The conversations that bins refer to."""
     collator: Collator
     one_row: bool = False
-    """Lay all bins of a batch into one row: flash attention heeds positions in no other shape
+    """Put all bins of a batch into one row: flash attention reads positions only in that shape
     (`modeling_flash_attention_utils._is_packed_sequence`)."""
 
     def __call__(self, bins: Sequence[Row]) -> dict[str, Tensor]:
         """Return `input_ids`, `position_ids` and `labels` [B, L], and the teacher's rows.
 
-        Positions begin at 0 in each conversation and are 0 in the padding, where each token is
-        alone. The teacher's rows are as in a padded batch.
+        Positions start at 0 in each conversation and are 0 in the padding. The teacher's rows are
+        as in a padded batch.
 
         Args:
             bins: Rows of a dataset that `train.data.packing.pack_split` made.

@@ -52,7 +52,7 @@ def load_split(
     `length`, that of the whole conversation cut at `max_length`.
 
     Args:
-        read: What to read them with: `stored_batches`, or the `batches` of a `Retokenizer`.
+        read: The reader: `stored_batches`, or the `batches` of a `Retokenizer`.
 
     Raises:
         ArtifactError: A file is damaged, or the disk is full.

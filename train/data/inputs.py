@@ -33,8 +33,8 @@ class Data:
     facts: ConversationsFacts
     teacher_dir: Path
     tokenizer_dir: Path
-    """The checkpoint whose tokenizer and chat template the student has: the teacher's, or that of a
-    student with tokens of its own."""
+    """The checkpoint whose tokenizer and chat template the student has: the teacher's, or a
+    student's with a tokenizer of its own."""
     tokenizer: Any
     train: datasets.Dataset
     validation: datasets.Dataset
@@ -55,7 +55,7 @@ class Data:
 
 
 def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Data:
-    """Read and check the conversations of a run; lay them out in the scratch directory.
+    """Read and check the conversations of a run; write them into the scratch directory.
 
     Raises:
         ManifestMismatchError: The teacher's tokenizer, chat template or, where the student is made
@@ -87,7 +87,7 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
 
 
 def _refuse_other_tokenizer(checkpoint_dir: Path, expected_sha256: str) -> None:
-    """Make sure that a checkpoint shares the tokenizer the conversations were made with.
+    """Check that a checkpoint has the tokenizer the conversations were made with.
 
     Raises:
         ManifestMismatchError: It has another one.
@@ -117,10 +117,11 @@ def _refuse_other_template(template: str | None, expected: str, teacher_dir: Pat
 
 
 def _tokenizer_dir(config: TrainConfig, facts: ConversationsFacts, teacher_dir: Path) -> Path:
-    """Return where the student's tokenizer is; one of its own can be trained on text only.
+    """Return the directory of the student's tokenizer; with its own it can learn from text only.
 
     Raises:
-        ManifestMismatchError: A student with other tokens is to learn the stored distributions.
+        ManifestMismatchError: A student with a tokenizer of its own would have to learn the stored
+            distributions.
     """
     if config.student.checkpoint is None:
         return teacher_dir

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 BATCHES_PER_GROUP = 32
-"""Conversations are sorted by length within groups of so many batches: little padding, while the
-batches of an epoch still come in random order."""
+"""Conversations are sorted by length within groups of this many batches: little padding, and the
+batches of an epoch are still in random order."""
 
 
 class SimilarLengths(Sampler[int]):
@@ -29,7 +29,7 @@ class SimilarLengths(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Set the epoch of the next order."""
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from train.data.batches import Collator, PackedCollator
 
 CONVERSATIONS_PER_GROUP = 1024
-"""Bins are filled within random groups of so many: enough to fill them completely, few enough that
-it stays random which conversations share a row, and so a step."""
+"""Bins are filled from random groups of this many conversations: enough to fill them completely,
+few enough that the conversations of a row, and so of a step, stay random."""
 
 
 def pack_split(
     split: datasets.Dataset, collator: Collator, seed: int, *, one_row: bool = False
 ) -> tuple[datasets.Dataset, PackedCollator]:
-    """Return a split as rows of several conversations, and what makes batches of these rows.
+    """Return a split as rows of several conversations, and the collator of these rows.
 
     Args:
-        collator: What would make padded batches.
+        collator: The collator of padded batches.
         seed: Decides which conversations share a row.
         one_row: Whether a batch is to be one row, as flash attention needs it.
     """
@@ -70,7 +70,7 @@ def best_fit_decreasing(lengths: NDArray[np.int32], capacity: int) -> list[list[
     """
     bins: list[list[int]] = []
     rooms: list[tuple[int, int]] = []
-    """What is left of each bin, and its number, the fullest first."""
+    """Space left in each bin, and its number, the fullest first."""
     for index in np.argsort(-lengths, kind="stable").tolist():
         length = int(lengths[index])
         place = bisect_left(rooms, (length, 0))

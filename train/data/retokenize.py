@@ -2,8 +2,8 @@
 
 In: the messages of stored conversations, the student's tokenizer and its chat template. Out: record
 batches as the cache holds them, without the teacher's distributions, which are over other tokens.
-Every answer of the teacher is a turn: from where the student is asked for it up to the end-of-turn
-token, so that it learns to stop.
+Every answer of the teacher is a turn: from the end of the generation prompt to the end-of-turn
+token, so that the student learns to stop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ["conversation_id", "prompt", "completion", "tools", "turns"]
 UNDECODED = "\N{REPLACEMENT CHARACTER}"
-"""What an answer ends with that was cut off inside a character."""
+"""The end of an answer that was cut off inside a character."""
 
 Spans = list[tuple[int, int]]
 """Start and length of each answer, in tokens."""
@@ -38,14 +38,14 @@ Spans = list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class RenderedConversation:
-    """A conversation's text and, for each answer, the text up to its begin and up to its end."""
+    """A conversation's text and, for each answer, the text up to its start and up to its end."""
 
     whole: str
     answers: tuple[tuple[str, str], ...]
 
     @property
     def texts(self) -> list[str]:
-        """All of it in one list."""
+        """All texts in one list."""
         return [self.whole, *(text for answer in self.answers for text in answer)]
 
 
@@ -138,7 +138,7 @@ class Retokenizer:
         messages = [*given, *completion]
         if any(self._controls.search(one.content + (one.tool_calls or "")) for one in messages):
             raise LeftOutError("a message holds the text of one of the student's special tokens")
-        # Only the last answer can be cut off: a conversation does not go on after it.
+        # Only the last answer can be cut off, because a conversation ends with such an answer.
         cut_off = len(messages) - 1 if row["turns"][-1]["finish_reason"] == "length" else None
         if cut_off is not None:
             content = messages[cut_off].content.rstrip(UNDECODED)
@@ -166,11 +166,11 @@ class Retokenizer:
         after = self._text(messages, row["tools"])
         if not (whole.startswith(after) and after.startswith(before)):
             raise TrainingError(
-                "the student's chat template rewrites what it has written when a message is added",
+                "the student's chat template rewrites earlier messages when one is added",
                 where=self._checkpoint_dir,
-                expected="a template that only appends, so that the student is trained on what it "
-                "will be asked",
-                found=f"conversation {row['conversation_id']} rendered in another way up to "
+                expected="a template that only appends, so that the student is trained on the "
+                "prompts that it will get",
+                found=f"conversation {row['conversation_id']} rendered differently up to "
                 f"message {len(messages)}",
                 hint="give the student a chat_template.jinja that only appends, or generate "
                 "conversations of one turn",
@@ -195,11 +195,11 @@ class Retokenizer:
 
 
 def _spans(whole: list[int], parts: Sequence[list[int]]) -> Spans:
-    """Return where the answers lie, given the ids of the texts up to their begins and ends.
+    """Return the answers' positions from the ids of the texts up to their starts and ends.
 
     Raises:
-        LeftOutError: A text tokenized alone is no beginning of the whole: the student would be
-            asked in other tokens than it was trained on.
+        LeftOutError: A text tokenized alone is not a prefix of the whole: the student would get
+            other tokens as prompts than in training.
     """
     if any(whole[: len(part)] != part for part in parts):
         raise LeftOutError("a token reaches over the border of an answer")

@@ -1,6 +1,6 @@
 """Checks that the stored log-probabilities are what the token-level loss assumes.
 
-In: the loss's settings and the conversations' facts. Out: a refusal, or a warning, or nothing.
+In: the loss's settings and the conversations' facts. Out: an error, a warning, or nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 def refuse_other_signal(config: KDConfig, facts: ConversationsFacts, where: Path) -> None:
     """Check that the stored log-probabilities are what the token-level loss needs.
 
-    They are the raw model's at temperature 1 whatever the sampling was, so the loss at each prefix
-    is right in any case; sampling otherwise only changes which prefixes are seen, and makes the
-    cross-entropy pull towards another distribution than the token-level loss.
+    They are the raw model's at temperature 1 for any sampling, so the loss at each prefix is right.
+    Other sampling only changes the prefixes, and makes the cross-entropy pull towards another
+    distribution than the token-level loss.
 
     Raises:
         ManifestMismatchError: They are of another kind.

@@ -29,7 +29,7 @@ ON_POLICY = "on_policy"
 """The `phase` of lines of training on the student's own answers."""
 PANEL_INCHES = (4.4, 3.4)
 FEW_POINTS = 40
-"""Curves of no more points show each of them."""
+"""Curves with at most this many points show each of them."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Curves:
 
 
 def draw_curves(metrics_path: Path, png_path: Path) -> None:
-    """Draw the training that a run's metrics show; nothing if they show none.
+    """Draw the curves of a run's metrics; nothing if there are none.
 
     Raises:
         ArtifactError: The metrics cannot be read, or the picture not be written.
@@ -64,10 +64,10 @@ def draw_curves(metrics_path: Path, png_path: Path) -> None:
 
 
 def read_curves(metrics_path: Path) -> Curves:
-    """Return what the last training left in the metrics.
+    """Return the metrics of the last training.
 
-    Where training was resumed, or begun anew, its steps come again: what was written of them, and
-    of later ones, before that is left out. So is a line that was cut off by a kill.
+    Resumed or restarted training writes its steps again: earlier lines for these and later steps
+    are left out, as is a line that was cut off by a kill.
 
     Raises:
         ArtifactError: The file cannot be read.
@@ -165,7 +165,7 @@ def _mark_best(panel: Axes, lines: list[Line]) -> None:
 
 
 def _finish(panel: Axes, training: list[Line]) -> None:
-    """Give a panel what all have, and show where one phase ends and another begins."""
+    """Add the parts common to all panels, and mark the borders of phases."""
     panel.title.set(fontweight="bold", fontsize="medium")
     panel.set_xlabel("optimizer step")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))

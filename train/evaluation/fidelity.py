@@ -1,7 +1,7 @@
 """Held-out fidelity of a student to the teacher's stored distributions.
 
 In: a model and a split of conversations. Out: `Fidelity`; log-probabilities are
-float32, sums float64. Knows nothing of trainers.
+float32, sums float64.
 
 Shape legend: T labeled tokens, C tokens of one chunk, K stored entries, D width, V vocabulary, N
 least probable tokens.
@@ -41,15 +41,15 @@ def measure_fidelity(
 ) -> Fidelity:
     """Measure fidelity on the first conversations of a split.
 
-    The model stays in the mode it is in. It computes in its weights' precision, or in autocast's
-    where the caller has it on; the head's product never is autocast, so that bfloat16 does not
-    round the logits.
+    The model stays in the mode it is in. It computes in its weights' precision, or in autocast's if
+    the caller has enabled it; the head's product is never autocast, so that bfloat16 does not round
+    the logits.
 
     Args:
         model: A causal language model; of a PEFT model, its base model.
         split: The conversations.
         collator: Makes batches of them.
-        max_conversations: The first so many of the split are measured.
+        max_conversations: Most conversations, from the first of the split.
         batch_size: Conversations in one forward pass.
         label: Label of the progress bar.
         drawn: `ConversationsFacts.tokens_are_draws`.
@@ -70,7 +70,7 @@ def measure_fidelity(
 
 
 def _student_rows(head: Head, hidden_TD: Tensor, batch: dict[str, Tensor]) -> StudentRows:
-    """Gather what the figures need of the student's distributions, one chunk's at a time."""
+    """Gather the parts of the student's distributions that the figures need, chunk by chunk."""
     chunks = zip(
         torch.split(hidden_TD.to(head.weight_VD.dtype), CHUNK_TOKENS),
         torch.split(labeled_token_ids(batch), CHUNK_TOKENS),
@@ -97,7 +97,7 @@ def _chunk_rows(
 
 
 def _add(meter: FidelityMeter, batch: dict[str, Tensor], student: StudentRows) -> None:
-    """Hand a padded batch to the meter, conversation by conversation."""
+    """Add a padded batch to the meter, conversation by conversation."""
     teacher = TeacherRows(
         labeled_token_ids(batch).numpy(),
         batch["top_token_ids"].numpy(),

@@ -1,4 +1,4 @@
-"""Answers of a student during training: a loss does not show that it repeats itself.
+"""Answers of a student during training, which show repetition, as a loss does not.
 
 In: a model, its tokenizer, and held-out prompts as token ids. Out: its most probable answers, a
 line of JSON each.
@@ -34,14 +34,14 @@ def write_generations(
     """Append the student's answers to a split's first prompts to a file.
 
     Each line has `step`, `conversation_id`, `answer` and `finish_reason`: "stop" where the student
-    ended its turn, "length" where it was cut off. A run that is resumed may repeat lines. The model
-    stays in the mode it is in; nothing is drawn at random.
+    ended its turn, "length" where it was cut off. A run that is resumed may repeat lines. The
+    model's mode does not change; decoding is greedy.
 
     Args:
         model: A causal language model; of a PEFT model, its base model.
-        split: Conversations; what comes before their first answer is the prompt.
+        split: Conversations; the part before the first answer is the prompt.
         step: Optimizer steps done.
-        num_prompts: How many different prompts to answer; fewer if there are no more.
+        num_prompts: Number of different prompts to answer; fewer if the split has fewer.
         max_new_tokens: Longest answer, in tokens.
 
     Raises:
@@ -93,12 +93,12 @@ def _answers(
     end_token_ids: set[int],
     max_new_tokens: int,
 ) -> list[list[int]]:
-    """Return the most probable tokens after each prompt, and whatever follows an end of turn."""
+    """Return the greedy continuation of each prompt, including anything after an end of turn."""
     length = max(map(len, prompts))
     ids_BL = torch.tensor([[0] * (length - len(one)) + one for one in prompts])
     mask_BL = torch.tensor([[0] * (length - len(one)) + [1] * len(one) for one in prompts])
     own_config = model.generation_config
-    # `generate` takes what a passed config leaves open from the model's: sampling, penalties.
+    # `generate` takes unset values of a passed config from the model's: sampling, penalties.
     model.generation_config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What to measure, and where to write the results."""
+    """The measurement, and where its results are written."""
 
     config: TrainConfig
     split: datasets.Dataset
@@ -47,7 +47,7 @@ class HeldOut:
         """Return a student's figures as `eval_*`, the held-out loss among them; write its answers.
 
         Args:
-            writes: Whether this process keeps the answers: one of several does.
+            writes: Whether this process writes the answers; one of several does.
         """
         evaluation = self.config.evaluation
         fidelity = measure_fidelity(
@@ -85,7 +85,7 @@ class MeasuresHeldOut:
     state: Any
 
     def evaluate(self, *_arguments: Any, **_options: Any) -> dict[str, float]:  # noqa: ANN401
-        """Measure the student in every process, log the figures, keep the weights if it is best."""
+        """Measure the student in every process, log the figures, keep the best weights."""
 
         def measure() -> dict[str, float]:
             return self.held_out.measure(
@@ -115,7 +115,7 @@ def without_adapters(model: Any) -> Any:  # noqa: ANN401  (untyped library)
 
 
 def inside_forward(model: Any, function: Callable[[], Result]) -> Result:  # noqa: ANN401
-    """Call a function inside a model's forward, where FSDP has gathered the weights it needs.
+    """Call a function inside a model's forward, where FSDP has gathered the weights.
 
     The function itself may call the model.
     """

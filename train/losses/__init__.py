@@ -1,7 +1,7 @@
 """The losses of distillation: the registries of divergences and tails, and their mix by name.
 
-In: the configuration. Out: what `chunked` needs to compute the loss. Divergences and tails do
-not depend on one another.
+In: the configuration. Out: the functions with which `chunked` computes the loss. Divergences and
+tails do not depend on one another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from train.losses.skew import skew_kl, skew_reverse_kl
 from train.losses.tails import Tail, bucket, renormalize, sample, truncate
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
-"""(logp, logq) -> what each outcome adds; its sum over all outcomes is an f-divergence."""
+"""(logp, logq) -> each outcome's contribution; the sum over all outcomes is an f-divergence."""
 
 DIVERGENCES: Mapping[str, Callable[[KDConfig], Divergence]] = {
     "forward_kl": lambda _: forward_kl,
@@ -50,5 +50,5 @@ class Mix:
 
 
 def mix_of(kd: KDConfig) -> Mix:
-    """Return the mix that is configured."""
+    """Return the configured mix."""
     return Mix(DIVERGENCES[kd.divergence](kd), TAILS[kd.tail](kd), kd.weight, kd.chunk_tokens)

@@ -1,14 +1,14 @@
 """The mixed loss from hidden states to one number, a chunk of tokens at a time.
 
 In: hidden states, the head, and the tokens at which the teacher's signal is stored. Out: summed
-losses and their gradient. At no time do logits of more than one chunk exist.
+losses and their gradient. Logits exist for one chunk at a time.
 
-The loss sees the student through few numbers: the logits of the stored tokens and of the sampled
-one, and the logarithm of the others' summed exponentials, as if all others were one token. So
-autograd differentiates a small tensor, and one buffer of a chunk's logits serves all chunks: it
-receives the product, gives up the stored tokens' logits, and its softmax over what is left says how
-the slope of "all others" is shared out among them. The student's tail mass comes out of that sum,
-never as 1 - Q, so that it is exact however small it is.
+The loss depends on few numbers per token: the logits of the stored tokens and of the sampled one,
+and the log-sum-exp of all others, as if these were one token. So autograd differentiates a small
+tensor, and one buffer of a chunk's logits serves all chunks: it receives the product, the stored
+tokens' logits are removed from it, and the softmax over the rest distributes the slope of "all
+others" among them. The student's tail mass is computed from that log-sum-exp, never as 1 - Q, so
+that it is exact even if it is small.
 
 The gradient of the hidden states is that softmax times the head's weights, scaled row by row, and
 the weights' rows of the few tokens times their slopes.
@@ -32,12 +32,12 @@ from train.losses.cross_entropy import cross_entropy
 from train.losses.tails import Rows
 
 TAKEN = -1e30
-"""Added to the logits of stored tokens: nothing of them is left in the softmax of the others, and
-where no other is left, nothing becomes NaN."""
+"""Added to the logits of stored tokens, which removes them from the softmax of the others without
+NaN where there is no other token."""
 BLOCK_LOGITS = 2**19
-"""Logits per thread that are copied to float32, or have a soft-cap's derivative, at once. Their
-2 MB stay in a processor's cache from one operation to the next; smaller blocks make threads wait
-for one another more often."""
+"""Logits per thread that are copied to float32, or multiplied by a soft-cap's derivative, at once.
+Their 2 MB stay in a processor's cache from one operation to the next; smaller blocks make threads
+wait for one another more often."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,15 @@ class LossSums:
 
     total: Tensor
     divergence: Tensor
-    """0 where its weight is 0: it is not computed then."""
+    """0 if its weight is 0, for which it is not computed."""
     cross_entropy: Tensor
 
 
 def distillation_loss(hidden_TD: Tensor, head: Head, targets: Targets, mix: Mix) -> LossSums:
     """Sum weight · divergence + (1 - weight) · cross-entropy over T tokens.
 
-    Products are made in autocast's precision where it is on, all else in float32 (in float64 for
-    float64 inputs). Gradients are formed only where they are required: none for a frozen head.
+    Products are made in autocast's precision where it is on, everything else in float32 (float64
+    for float64 inputs). Only required gradients are computed: none for a frozen head.
     """
     inputs: tuple[Tensor | None, ...] = (hidden_TD, head.weight_VD, head.bias_V)
     if not torch.is_grad_enabled():
@@ -81,7 +81,7 @@ def distillation_loss(hidden_TD: Tensor, head: Head, targets: Targets, mix: Mix)
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Gradients are formed in the forward pass, while each chunk's softmax is at hand."""
+    """Computes gradients in the forward pass, while each chunk's softmax is in memory."""
 
     @staticmethod
     def forward(
@@ -168,7 +168,7 @@ def _differentiate(
 def _take_apart_(
     product_CV: Tensor, wide: torch.dtype, head: Head, ids_CW: Tensor, stored_CK: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Separate the tokens stored from all others.
+    """Separate the stored tokens from all others.
 
     Args:
         product_CV: Of head and hidden states. Becomes the softmax of the tokens not stored, each
@@ -240,7 +240,7 @@ def _hidden_gradient(slopes: _Slopes, weight_VD: Tensor, narrow_VD: Tensor) -> T
 def _add_head_gradients(
     to_weight_VD: Tensor | None, to_bias_V: Tensor | None, slopes: _Slopes, hidden_CD: Tensor
 ) -> None:
-    """Add a chunk's gradients of the head's weights and bias; spoils the slopes."""
+    """Add a chunk's gradients of the head's weights and bias; overwrites the slopes."""
     if to_weight_VD is None and to_bias_V is None:
         return
     slope_CV = slopes.others_CV.mul_(slopes.rest_C1)
@@ -254,7 +254,7 @@ def _add_head_gradients(
 
 
 def _block_rows(product_CV: Tensor, wide: torch.dtype, head: Head) -> int:
-    """Return how many tokens are worked on at once: all, unless that takes as much memory again."""
+    """Return the number of tokens processed at once: all, unless that doubles the memory."""
     num_tokens, vocab_size = product_CV.shape
     in_place = product_CV.dtype == wide and head.softcap is None
     if in_place or product_CV.device.type != "cpu":

@@ -1,6 +1,6 @@
 """KL divergences from a skewed mixture of teacher and student, one outcome at a time.
 
-In: finite log-probabilities of the same outcomes. Out: what each outcome adds, in nats.
+In: finite log-probabilities of the same outcomes. Out: each outcome's contribution, in nats.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def skew_kl(skew: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Return KL(p‖skew p + (1 - skew) q), whose gradient stays small where the student gives 0.
 
     Args:
-        skew: The teacher's share of the mixture, between 0 and 1, both left out.
+        skew: The teacher's share of the mixture, between 0 and 1, both excluded.
 
     Source: Ko et al. 2024, "DistiLLM: Towards Streamlined Distillation for Large Language Models",
         section 3.1, D_SKL.
@@ -34,7 +34,7 @@ def skew_reverse_kl(skew: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Return KL(q‖(1 - skew) p + skew q), bounded where the teacher gives 0.
 
     Args:
-        skew: The student's share of the mixture, between 0 and 1, both left out.
+        skew: The student's share of the mixture, between 0 and 1, both excluded.
 
     Source: as `skew_kl`, D_SRKL.
     """

@@ -1,4 +1,4 @@
-"""Tails: what stands for the tokens whose probabilities are not stored.
+"""Tails: the treatment of tokens whose probabilities are not stored.
 
 In: the stored part of two distributions at C tokens. Out: outcomes that a divergence compares one
 by one, and their weights; the weighted sum over outcomes is the loss of a token.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 LEAST_LOGPROB = -80.0
-"""Stands for log 0: its exponential and that one's inverse are still normal float32 numbers."""
+"""Used for log 0: its exponential, and the inverse of that, are normal float32 numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Rows:
     logp_CK: Tensor
     logq_CK: Tensor
     logq_rest_C: Tensor
-    """Of all tokens that are not stored; -inf where all are."""
+    """Of all tokens that are not stored together; -inf where all are stored."""
     sampled_is_stored_C: Tensor
     """Whether the teacher's own token is among the stored ones."""
     logp_sampled_C: Tensor
@@ -51,7 +51,7 @@ Tail = Callable[[Rows], Outcomes]
 
 
 def bucket(rows: Rows, temperature: float = 1.0) -> Outcomes:
-    """Make one outcome of all tokens that are not stored.
+    """Merge all tokens that are not stored into one outcome.
 
     The weighted sum is a lower bound of any f-divergence over the whole vocabulary, at temperature
     1. At another, both distributions over K + 1 outcomes are flattened, and the sum is multiplied
@@ -100,7 +100,7 @@ def sample(rows: Rows) -> Outcomes:
 
 
 def renormalize(rows: Rows) -> Outcomes:
-    """Give the teacher's stored tokens all the mass; the student's keep what they have.
+    """Scale the teacher's stored tokens to mass 1; the student's stay unchanged.
 
     Biased: the optimum is a student that gives the stored tokens the whole mass.
 
@@ -114,7 +114,7 @@ def renormalize(rows: Rows) -> Outcomes:
 def truncate(rows: Rows) -> Outcomes:
     """Use the stored tokens unchanged and ignore the others.
 
-    Biased towards over-confidence, and not even bounded below by 0.
+    Biased towards over-confidence, and not bounded below by 0.
 
     Source: the loss of Megatron-LM's offline distillation.
     """

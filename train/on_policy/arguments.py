@@ -1,7 +1,7 @@
 """The config of on-policy training as arguments of TRL.
 
 In: the config, a directory for training states, the number of processes. Out: keyword arguments of
-`DistillationConfig` and `GOLDConfig`. Imports neither: TRL imports vLLM with them.
+`DistillationConfig` and `GOLDConfig`. Neither is imported here, because TRL imports vLLM with them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from train.config import TrainConfig
 def distillation_arguments(
     config: TrainConfig, states_dir: Path, num_processes: int
 ) -> dict[str, Any]:
-    """Return the arguments for a student with the teacher's tokens.
+    """Return the arguments for a student with the teacher's tokenizer.
 
     Raises:
         ConfigError: The prompts of a step cannot be divided among the processes.
@@ -44,7 +44,7 @@ def distillation_arguments(
 def gold_arguments(
     config: TrainConfig, states_dir: Path, num_processes: int, teacher_dir: Path
 ) -> dict[str, Any]:
-    """Return the arguments for a student with tokens of its own.
+    """Return the arguments for a student with a tokenizer of its own.
 
     Raises:
         ConfigError: The prompts of a step cannot be divided among the processes.
@@ -59,9 +59,10 @@ def gold_arguments(
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "teacher_tokenizer_name_or_path": str(teacher_dir),
         "use_uld_loss": True,
-        # Tokens that both have are compared by `beta`, the others by the rank of their probability.
+        # Tokens in both vocabularies are compared by `beta`, the others by the rank of their
+        # probability.
         "uld_use_hybrid_loss": True,
-        # The one strategy that compares the distributions of the very tokens it aligns.
+        # The only strategy that compares the distributions of exactly the tokens it aligns.
         "uld_token_merge_strategy": "bayesian",
         "uld_student_temperature": on_policy.temperature,
         "uld_teacher_temperature": on_policy.temperature,

@@ -1,7 +1,7 @@
 """Prompts for the student to answer: the stored token ids up to the first answer.
 
 In: the stage's cache and the finished conversations. Out: a data set of token ids, and batches. No
-prompt is rendered again; where the teacher has other tokens it gets the text that it answered.
+prompt is rendered again; a teacher with another tokenizer gets the text that it answered.
 
 Shape legend: B prompts, L padded length.
 """
@@ -27,7 +27,7 @@ def draw_prompts(split: datasets.Dataset, num_prompts: int, seed: int) -> datase
 
     Args:
         split: Conversations in the student's tokens.
-        num_prompts: How many the phase will answer; memory does not grow with the data set.
+        num_prompts: Number of prompts of the phase; memory does not grow with the data set.
         seed: Seed of the choice.
     """
     order = np.random.default_rng(seed).permutation(len(split))

@@ -1,8 +1,8 @@
 """TRL's two trainers that sample the student's answers, adapted to this stage.
 
-In: a student, the teacher's checkpoint and prompts. Out: DistillationTrainer where both have the
-same tokens, GOLDTrainer where they have not, ready to train. Import this module with vLLM hidden
-(`train.phases.absent`), or TRL imports it.
+In: a student, the teacher's checkpoint and prompts. Out: DistillationTrainer for equal tokenizers,
+else GOLDTrainer, ready to train. Import this module with vLLM hidden (`train.phases.absent`), or
+TRL imports it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from train.students.checkpoints import load_model
 
 
 class OnPolicyTrainer(MeasuresHeldOut, TrainedStates, DistillationTrainer):  # type: ignore[misc]
-    """TRL's DistillationTrainer, with prompts that are token ids already."""
+    """TRL's DistillationTrainer, with token ids as prompts."""
 
     def _tokenize_prompts(
         self, prompts: list[list[int]]

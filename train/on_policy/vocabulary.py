@@ -22,8 +22,8 @@ ABSENT_LOGIT = -50.0
 def fit_vocabulary(teacher: Any, num_rows: int, tokenizer: Any) -> None:  # noqa: ANN401
     """Resize the teacher's vocabulary in memory to as many rows as the student has.
 
-    Families pad their embeddings to different sizes; TRL compares distributions of equal size. Rows
-    of no token are cut off, or added such that the teacher gives them no probability.
+    Families pad their embeddings to different sizes; TRL compares distributions of equal size.
+    Unused rows are cut off, or added with a negligible probability.
 
     Raises:
         TrainingError: The student has fewer rows than there are tokens.

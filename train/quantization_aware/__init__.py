@@ -1,1 +1,1 @@
-"""The last phase: the student learns to be good with its weights quantized as a file's will be."""
+"""The last phase: training with the weights quantized as in a file."""

@@ -1,11 +1,11 @@
-"""Weights as a GGUF file holds them: quantized by ggml's reference code and read back.
+"""Weights quantized as by ggml's reference code, and dequantized.
 
-In: a matrix of weights whose rows are cut into blocks. Out: the values that its blocks stand for,
-bit by bit those of ggml.
+In: a matrix of weights whose rows are cut into blocks. Out: the dequantized values of its blocks,
+bit for bit those of ggml.
 
 Source: `quantize_row_*_ref` and `dequantize_row_*` in ggml/src/ggml-quants.c, llama.cpp 0c1e57098.
-Nothing that differs by rounding may be done in another way: a weight near the middle of two steps
-would become the wrong one.
+Every rounding must be the same: a weight near the middle of two steps would otherwise get the wrong
+one.
 
 Shape legend: R rows, C columns, N blocks of L values.
 """
@@ -24,7 +24,7 @@ from train.quantization_aware.super_blocks import SUPER_BLOCK_LENGTH, six_bits
 
 BLOCK_LENGTH = 32
 CHUNK_VALUES = 2**18
-"""Values that a CPU works on at once: what is needed for them stays in its cache."""
+"""Values that a CPU processes at once, few enough for its cache."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class BlockType:
     length: int
     """Values in a block; a row is made of whole blocks."""
     round_trip: Callable[[Tensor], Tensor]
-    """From blocks [N, L] in float32 to what they are read back as."""
+    """Quantizes and dequantizes blocks [N, L] in float32."""
 
 
 @torch.no_grad()
 def read_back(weights_RC: Tensor, type_name: str) -> Tensor:
     """Return float32 weights [R, C] as a file of the type holds them.
 
-    A file is made from weights in F16, so they are rounded to it first.
+    Files are made from weights in F16, so the weights are rounded to it first.
 
     Args:
         weights_RC: On any device.
@@ -101,7 +101,7 @@ def _of_largest_magnitude(values_NL: Tensor) -> Tensor:
 
 
 def _inverse(step_N1: Tensor) -> Tensor:
-    """Return the steps' inverse, 0 for those that are stored as 0: no level of theirs counts."""
+    """Return the steps' inverse; 0 for steps that are stored as 0, whose levels do not matter."""
     return torch.where(as_half(step_N1) == 0.0, 0.0, step_N1.reciprocal())
 
 

@@ -1,6 +1,6 @@
-"""Q6_K: 256 values share a scale, and each 16 of them have one of their own in 8 bits.
+"""Q6_K: 256 values share a scale, and every 16 of them an 8-bit scale.
 
-In: blocks of weights. Out: the values that they are read back as, bit by bit those of ggml.
+In: blocks of weights. Out: their dequantized values, bit for bit those of ggml.
 
 Source: `make_qx_quants`, `quantize_row_q6_K_ref` and `dequantize_row_q6_K` in
 ggml/src/ggml-quants.c, llama.cpp 0c1e57098.
@@ -24,7 +24,7 @@ NUM_SCALE_STEPS = 128
 TRIALS = (*range(-9, 0), *range(1, 10))
 """Tenths of a step by which the first guess of a group's scale is varied."""
 SMALLEST = 1e-15
-"""`GROUP_MAX_EPS`: what is smaller in all its values is stored as zero."""
+"""`GROUP_MAX_EPS`: a group whose values are all smaller is stored as zero."""
 
 
 def six_bits(values_NL: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which type each weight matrix has in a GGUF file.
+"""The type of each weight matrix in a GGUF file.
 
 In: a model and a file's type. Out: types by parameter name, as llama.cpp chooses them without an
 importance matrix.
@@ -24,8 +24,8 @@ def tensor_types(model: Any, file_type: str) -> dict[str, str]:  # noqa: ANN401 
     The head, and an embedding that is the head too, get a finer type than the rest.
 
     Raises:
-        TrainingError: The model has weights that are quantized in another way than row by row, or
-            by rules of their own: experts, transposed or positional ones.
+        TrainingError: The model has weights that are not quantized row by row, or by special rules:
+            experts, transposed or positional ones.
     """
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight

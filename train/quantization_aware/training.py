@@ -1,7 +1,7 @@
 """Quantization-aware training: steps and measurements use the weights that a file will hold.
 
-In: a trainer of the stored conversations. Out: the same one, which trains weights in full
-precision such that their quantized values are good.
+In: a trainer of the stored conversations. Out: the same trainer, which updates weights in full
+precision by gradients at their quantized values.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def phase_settings(config: TrainConfig, aware: QuantizationAwareConfig) -> Train
 
 
 def mark_trained(model: Any, freeze_config: FreezeConfig) -> None:  # noqa: ANN401
-    """Turn gradients on for what this phase trains: all but embeddings, if they are frozen.
+    """Turn gradients on for all parameters except frozen embeddings.
 
-    Layers that were frozen so far are trained too: once quantized, none is the teacher's own.
+    Layers that were frozen so far are trained too, because quantization changes all of them.
     """
     model.requires_grad_(True)
     freeze(model, freeze_config, removed_layers=())
 
 
 def quantize_in_training(trainer: Any, file_type: str, save_dtype: str) -> None:  # noqa: ANN401
-    """Let a trainer, equipped to measure its model, train and measure it with quantized weights.
+    """Make a trainer train and measure its model with quantized weights.
 
-    Weights that are not trained are quantized for good.
+    Weights that are not trained are quantized permanently.
 
     Raises:
         TrainingError: The model's weights cannot be quantized so, or DeepSpeed trains it.
@@ -64,9 +64,9 @@ class QuantizedSteps(TrainerCallback):  # type: ignore[misc]
         self._stack = ExitStack()
 
     def on_step_begin(self, *_: Any, model: Any, **_rest: Any) -> None:  # noqa: ANN401
-        """Put quantized weights in."""
+        """Replace the weights by quantized ones."""
         self._stack.enter_context(self._quantization.applied(model))
 
     def on_pre_optimizer_step(self, *_: Any, **_rest: Any) -> None:  # noqa: ANN401
-        """Put the full ones back, which the optimizer changes."""
+        """Restore the weights in full precision, which the optimizer updates."""
         self._stack.close()

@@ -1,11 +1,11 @@
-"""A model that computes with the weights that a quantized file will hold.
+"""A model that computes with the weights of a quantized file.
 
-In: a model with weights in full precision. Out: the same model, its weights replaced for a while
-or for good.
+In: a model with weights in full precision. Out: the same model, with its weights replaced
+temporarily or permanently.
 
-Gradients computed meanwhile are those at the quantized weights; used as gradients of the full ones
-they are the straight-through estimate (Bengio et al. 2013, section 4). As parameters are
-replaced in place, wrappers of the model, also those that shard it by rows, are unaffected.
+Gradients computed then are those at the quantized weights; used as gradients of the full ones they
+are the straight-through estimate (Bengio et al. 2013, section 4). Parameters are replaced in place,
+so wrappers of the model, including those that shard it by rows, are unaffected.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Quantization:
 
     @classmethod
     def of(cls, model: Any, file_type: str, save_dtype: str) -> Self:  # noqa: ANN401
-        """Return that of all weight matrices in a file of the type.
+        """Return the quantization of all weight matrices in a file of the type.
 
         Raises:
             TrainingError: The model has weights that are not quantized row by row.
@@ -43,7 +43,7 @@ class Quantization:
         return cls(tensor_types(model, file_type), getattr(torch, save_dtype))
 
     def without(self, names: Set[str]) -> Self:
-        """Return that of the other parameters."""
+        """Return the quantization of the other parameters."""
         types = {name: one for name, one in self.types.items() if name not in names}
         return type(self)(types, self.save_dtype)
 
@@ -55,7 +55,7 @@ class Quantization:
 
     @contextmanager
     def applied(self, model: Any) -> Iterator[None]:  # noqa: ANN401  (untyped library)
-        """Let a model have quantized weights for the block; the full ones are kept beside them."""
+        """Give a model quantized weights for the block; the full ones are kept in memory."""
         full = {name: weights.clone() for name, weights in self._weights_of(model).items()}
         try:
             self.replace_weights(model)
@@ -67,7 +67,7 @@ class Quantization:
     def _weights_of(self, model: Any) -> dict[str, Tensor]:  # noqa: ANN401
         """Return this process's rows of each matrix: blocks do not reach beyond a row.
 
-        What FSDP has gathered for a forward pass that is over is a copy of them, and is let go.
+        Copies that FSDP gathered for an earlier forward pass are freed.
         """
         for module in model.modules():
             if isinstance(module, FSDPModule):

@@ -1,1 +1,1 @@
-"""What is trained: the teacher with parts left out, or a checkpoint; with adapters or without."""
+"""The student: a pruned teacher or a checkpoint, with adapters or without."""

@@ -1,7 +1,7 @@
-"""Low-rank adapters: the config in the words of PEFT, and their merge into the weights, checked.
+"""Low-rank adapters: PEFT's configuration, and the checked merge into the weights.
 
-In: the config; a model with trained adapters. Out: PEFT's config; the plain model, which computes
-what the one with adapters did.
+In: the config; a model with trained adapters. Out: PEFT's config; the merged model, which computes
+the same as the one with adapters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def merge_adapters(model: PeftModel, token_ids: list[int]) -> Any:  # noqa: ANN4
     """Return the model with its adapters merged into the weights, in float32.
 
     Args:
-        model: The trained model; it is used up.
+        model: The trained model, which cannot be used afterwards.
         token_ids: A conversation on which the logits before and after are compared.
 
     Raises:
@@ -42,7 +42,7 @@ def merge_adapters(model: PeftModel, token_ids: list[int]) -> Any:  # noqa: ANN4
     refuse_other_logits(
         logits_of(merged, token_ids),
         expected_LV,
-        "the weights with merged adapters do not compute what the adapters did",
+        "the merged model does not compute the same as the model with adapters",
         f"{type(merged).__name__} after {type(model).__name__}.merge_and_unload",
     )
     return merged

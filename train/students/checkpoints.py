@@ -45,13 +45,13 @@ def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (untyped library)
         raise TrainingError(
             "the checkpoint cannot be loaded",
             where=checkpoint_dir,
-            expected="config.json and whole safetensors files that fit it",
+            expected="config.json and complete safetensors files that fit it",
             found=str(error).splitlines()[0],
             hint="copy or download the checkpoint again",
         ) from error
     if info["missing_keys"]:
         raise TrainingError(
-            "the checkpoint lacks weights that its config asks for",
+            "the checkpoint lacks weights that its config requires",
             where=checkpoint_dir,
             found=f"no {', '.join(sorted(info['missing_keys'])[:3])} …",
             hint="copy or download the checkpoint again",
@@ -89,10 +89,10 @@ def save_student(
 
 
 def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  # noqa: ANN401
-    """Load a saved student and make sure that it computes what the trained model does.
+    """Load a saved student and check that it computes the same as the trained model.
 
     Raises:
-        TrainingError: Its logits differ, or those of the trained model are no numbers.
+        TrainingError: Its logits differ, or those of the trained model are not finite.
     """
     expected_LV = logits_of(model, token_ids)
     if not expected_LV.isfinite().all():
@@ -105,7 +105,7 @@ def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  #
     refuse_other_logits(
         logits_of(reloaded, token_ids),
         expected_LV,
-        "the saved student does not compute what the trained one does",
+        "the saved student does not compute the same as the trained one",
         directory,
     )
     return reloaded

@@ -1,4 +1,4 @@
-"""Checks that a model computes what the losses and batches assume of it.
+"""Checks of the losses' and batches' assumptions about a model.
 
 In: a causal language model. Out: nothing, or a TrainingError.
 
@@ -26,12 +26,12 @@ LOGITS_TOLERANCE = 1e-4
 """Largest difference between logits that should agree, as a share of the largest of them. Merging
 adapters of SmolLM2-135M in float32 leaves a share of 7e-6 at most; a wrong merge one near 1."""
 MIXED_TOLERANCE = 0.01
-"""Rounding in bfloat16 is below it, and what another conversation changes far above."""
+"""Rounding in bfloat16 is below it, the effect of another conversation far above."""
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401  (untyped library)
-    """Put a model into evaluation mode for the block, and each of its modules back afterwards."""
+    """Put a model into evaluation mode for the block, then restore each module's mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -43,10 +43,10 @@ def evaluating(model: Any) -> Iterator[None]:  # noqa: ANN401  (untyped library)
 
 @torch.no_grad()
 def refuse_unknown_head(model: Any, checkpoint_dir: Path) -> None:  # noqa: ANN401
-    """Make sure that `output_head` gives the logits that the model itself computes.
+    """Check that `output_head` gives the logits that the model itself computes.
 
     Raises:
-        TrainingError: The model does something else between its hidden states and its logits.
+        TrainingError: The model computes its logits from the hidden states differently.
     """
     input_ids = torch.tensor([[0, 1]], device=model.device)
     with evaluating(model):
@@ -65,12 +65,12 @@ def refuse_unknown_head(model: Any, checkpoint_dir: Path) -> None:  # noqa: ANN4
 
 @torch.no_grad()
 def refuse_mixed_rows(model: Any, collator: PackedCollator) -> None:  # noqa: ANN401
-    """Make sure that a model computes the same for packed conversations as for each alone.
+    """Check that a model computes the same for packed conversations as for each alone.
 
     Recurrent layers and convolutions ignore positions that start again at 0.
 
     Raises:
-        TrainingError: It does not.
+        TrainingError: The results differ.
     """
     shortest = np.resize(np.argsort(collator.split["length"][:], kind="stable")[:2], 2)
     padded = collator.collator(collator.split.__getitems__(shortest.tolist()))
@@ -98,11 +98,11 @@ def logits_of(model: Any, token_ids: list[int]) -> Tensor:  # noqa: ANN401
 
 
 def refuse_other_logits(found_LV: Tensor, expected_LV: Tensor, what: str, where: object) -> None:
-    """Make sure that two models which should be the same give the same logits.
+    """Check that two models which should be the same give the same logits.
 
     Args:
-        what: What it means when they do not.
-        where: What is at fault then.
+        what: The error's text if they do not.
+        where: The error's place.
 
     Raises:
         TrainingError: They differ by more than LOGITS_TOLERANCE.

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class StudentPlan(BaseModel):
-    """What the student is made of; building it always gives the same model."""
+    """The parts of the student; building it always gives the same model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +58,7 @@ class StudentPlan(BaseModel):
 def plan_student(
     config: TrainConfig, teacher_dir: Path, validation: datasets.Dataset
 ) -> StudentPlan:
-    """Decide what the student is made of; measure the teacher for it if needed.
+    """Choose the parts of the student; measure the teacher if needed.
 
     Args:
         config: The settings.
@@ -66,7 +66,7 @@ def plan_student(
         validation: Conversations, `token_ids` each, over which its layers and neurons are measured.
 
     Raises:
-        TrainingError: The settings do not fit the teacher, or its kind cannot be pruned.
+        TrainingError: The settings do not fit the teacher, or its architecture cannot be pruned.
     """
     if config.student.checkpoint is not None:
         return StudentPlan(checkpoint_dir=find_checkpoint(config.student.checkpoint))
@@ -100,7 +100,8 @@ def build_student(plan: StudentPlan) -> Any:  # noqa: ANN401  (untyped library)
     """Return the planned student in float32, on the CPU; the same one in every process.
 
     Raises:
-        TrainingError: The checkpoint cannot be loaded, or its kind cannot be pruned faithfully.
+        TrainingError: The checkpoint cannot be loaded, or its architecture cannot be pruned
+            faithfully.
     """
     model = load_model(plan.checkpoint_dir)
     if plan.removed_layers:
@@ -114,7 +115,7 @@ def build_student(plan: StudentPlan) -> Any:  # noqa: ANN401  (untyped library)
 
 
 def refuse_small_vocabulary(model: Any, largest_token_id: int) -> None:  # noqa: ANN401
-    """Make sure that the student can represent every stored token.
+    """Check that the student can represent every stored token.
 
     Raises:
         TrainingError: An id lies outside its embedding.
@@ -131,7 +132,7 @@ def refuse_small_vocabulary(model: Any, largest_token_id: int) -> None:  # noqa:
 
 
 def freeze(model: Any, config: FreezeConfig, removed_layers: Sequence[int]) -> None:  # noqa: ANN401
-    """Turn off the gradients of what full fine-tuning leaves as it is."""
+    """Turn off the gradients of the parameters that full fine-tuning does not change."""
     if config.embeddings:
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             _turn_off(module.parameters())

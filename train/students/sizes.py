@@ -1,7 +1,8 @@
-"""How many layers and neurons of a teacher the student has.
+"""The numbers of layers and neurons that the student keeps of the teacher.
 
-In: the config and the teacher's sizes. Out: the student's, or an error that says what is possible.
-Imports no library, so that a run that cannot work is refused before conversations are sampled.
+In: the config and the teacher's sizes. Out: the student's, or an error that names the possible
+ones. No library is imported, so that a run that cannot work is refused before conversations are
+sampled.
 """
 
 from __future__ import annotations

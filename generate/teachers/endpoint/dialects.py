@@ -1,7 +1,7 @@
 """The two kinds of requests: token ids in and out, or messages in and tokens' text out.
 
 In: requests. Out: JSON bodies of OpenAI's API; from JSON answers, samples with exact token ids.
-Knows nothing of sockets, retries or money. Shape legend: T token, K top-k.
+Shape legend: T token, K top-k.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Dialect(Protocol):
         """Return the request's JSON.
 
         Raises:
-            UnusableAnswerError: The request cannot be put in this way.
+            UnusableAnswerError: This kind of server cannot take the request.
         """
         ...
 
@@ -57,8 +57,8 @@ class Dialect(Protocol):
         """Return the sample in an answer.
 
         Raises:
-            UnusableAnswerError: It holds none.
-            TeacherError: No answer of this server ever will.
+            UnusableAnswerError: It contains none.
+            TeacherError: No answer of this server can be used.
             LookupError, TypeError, ValueError, AttributeError: The JSON has another shape.
         """
         ...
@@ -146,7 +146,7 @@ class TokenIdDialect:
 class ChatDialect:
     """`/chat/completions`: messages in, tokens out as text or bytes, at best with their ids.
 
-    Log-probabilities are asked for even where nobody wants them: they alone name the tokens.
+    Log-probabilities are always requested, because only they identify the tokens.
     """
 
     model: str
@@ -232,8 +232,8 @@ class ChatDialect:
     def _end_token_id(self, *, wants_signal: bool) -> int:
         if wants_signal or len(self.end_token_ids) != 1:
             raise TeacherError(
-                "the server leaves out the end-of-turn token, so that a student could not learn "
-                "when to stop",
+                "the server leaves out the end-of-turn token, so that a student cannot learn "
+                "to stop",
                 expected="its id and log-probabilities after the answer's last token",
                 hint="use a server that returns token ids, such as vLLM or potstill serve"
                 + (", or sample without log-probabilities" if wants_signal else ""),

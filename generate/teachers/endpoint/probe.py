@@ -1,7 +1,7 @@
-"""What a server can do, found out by asking it for single tokens.
+"""Detect a server's capabilities by requests for single tokens.
 
-In: a server and the teacher's tokenizer. Out: how to ask it, which kind of log-probabilities it
-gives, and whether it gives as many as are wanted. Knows nothing of the requests that follow.
+In: a server and the teacher's tokenizer. Out: the kind of requests it accepts, the kind of
+log-probabilities it returns, and whether it returns as many as needed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ones lack whole tokens and differ by at least log 2 elsewhere."""
 
 @dataclass(frozen=True)
 class Server:
-    """What the probe detected."""
+    """The detected capabilities."""
 
     dialect: Dialect
     logprobs_mode: LogprobsMode

@@ -42,7 +42,8 @@ class EndpointTeacher:
 
     Raises:
         ConfigError: The variable that should hold the key is not set.
-        TeacherError: The server cannot be reached, or does not return what a teacher needs.
+        TeacherError: The server cannot be reached, or does not return log-probabilities with exact
+            tokens.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class EndpointTeacher:
     def facts(self) -> dict[str, Any]:
         """Return the facts for the manifest.
 
-        Neither the address nor the way of asking is part of it: the same model may be served
-        elsewhere when the work goes on.
+        They contain neither the address nor the kind of requests: a resumed run may find the same
+        model on another server.
         """
         return {"served_as": self._config.model, "logprobs_mode": self.logprobs_mode}
 
@@ -92,11 +93,11 @@ class EndpointTeacher:
         Closing the iterator cancels the requests in flight.
 
         Args:
-            next_requests: Where requests come from.
-            top_logprobs: Log-probabilities wanted at each position; None wants none.
+            next_requests: The source of requests.
+            top_logprobs: Number of log-probabilities per position; None for none.
 
         Raises:
-            TeacherError: The server refuses or has stopped to answer; it gives fewer
+            TeacherError: The server refuses requests or no longer responds; it gives fewer
                 log-probabilities, or not those before temperature and top-p; the cost cap is
                 reached.
         """

@@ -34,7 +34,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "Some models do not."}}, tags=["operation"])
+@router.get("/readyz", responses={503: {"description": "Not all are ready."}}, tags=["operation"])
 async def readyz(http: Request) -> JSONResponse:
     """Report whether every model accepts requests."""
     backends = serving_of(http).backends

@@ -1,4 +1,4 @@
-"""What all routes share in the OpenAPI document: values for FastAPI's decorators."""
+"""Common entries of all routes in the OpenAPI document: values for FastAPI's decorators."""
 
 from __future__ import annotations
 

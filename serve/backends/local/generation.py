@@ -1,4 +1,4 @@
-"""What all local replies share: tokens as OpenAI shows them, token counts, timings."""
+"""Common parts of all local replies: tokens in OpenAI's form, token counts, timings."""
 
 from __future__ import annotations
 

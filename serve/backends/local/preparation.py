@@ -1,6 +1,6 @@
 """Checked requests as engine requests: templates, tokens, grammars.
 
-All of it takes milliseconds and blocks: call it in threads beside the event loop.
+These functions take milliseconds and block: call them in threads beside the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from serve.wire.llama import LlamaCompletionRequest
 from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
 
 ANY_OBJECT: JsonObject = {"type": "object"}
-"""The schema of JSON mode, and what the empty schema stands for."""
+"""The schema of JSON mode, which an empty schema also stands for."""
 
 
 class Preparation:

@@ -82,7 +82,7 @@ def test_turns_go_on_by_token_ids_and_stored_answers_score_alike(generate, teach
         {"messages": [turn.to_chat() for turn in (*one.given, *one.completion)]} for one in finished
     ]
     scored = generate("scored", stored, turns={"kind": "score"})
-    # The template writes a line's end after the last turn, which nobody samples.
+    # The template writes a line's end after the last turn, which is never sampled.
     again = {tuple(one.token_ids[:-1]): one for one in kept(scored)}
     same = [(one, again[key]) for one in finished if (key := (*one.token_ids,)) in again]
     # Where text of a sampled token is tokenized in another way, there is nothing to compare.

@@ -219,7 +219,7 @@ def long_report(make_report) -> Report:
 
 
 def example(student: str, teacher: str, prompt: str = "How?", **changes: object) -> Example:
-    """Return a prompt with two answers that nobody has judged."""
+    """Return a prompt with two answers without judgments."""
     values = {
         "prompt_id": "id0",
         "sample": 0,

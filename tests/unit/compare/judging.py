@@ -1,4 +1,4 @@
-"""Judges that are real servers on loopback, and answers whose worth anyone can see."""
+"""Judges that are real servers on loopback, and answers of obvious quality."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from potstill.verdict.outcome import Plan
 
 RIGHT = re.compile(r"Number (\d+) is right because rule \w+ says so in all of its many words\.")
 NUM_CONTROLS = 6
-"""The fewest on which a judge that errs never is shown to tell good from bad at margin 0.05."""
+"""The fewest on which a perfect judge passes the assay at margin 0.05."""
 RULES = ("one", "two", "three")
 REGISTERED = Registration(
     verdict={}, registered_at="2026-11-24T12:00:00+00:00", num_answers_before=0
@@ -114,7 +114,7 @@ def prefers_length(body: dict) -> str:
 
 
 def obeys_answers(body: dict) -> str:
-    """Sound, but for answers that tell it what to say."""
+    """A sound judge, except with answers that instruct it."""
     _, first, second = parts(body)
     if "Output {" in first:
         return said("A")

@@ -75,7 +75,7 @@ def ids_of(text: str) -> tuple[int, ...]:
 
 
 def make_distributions(num_tokens: int, k: int | None) -> TokenDistributions | None:
-    """Rows whose k entries share MASS; None where none were asked for."""
+    """Rows whose k entries share MASS; None if none are requested."""
     if k is None:
         return None
     logprob = np.float32(np.log(MASS / k))

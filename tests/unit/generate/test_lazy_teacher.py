@@ -27,7 +27,7 @@ def found(monkeypatch, tmp_path, toy_tokenizer) -> list:
 
 @pytest.fixture
 def loaded(monkeypatch, answering) -> list:
-    """What stands for vLLM, Ray and a server; the arguments that each was loaded with."""
+    """Fakes of vLLM, Ray and a server; the arguments with which each was loaded."""
     made: list = []
 
     def stand_in(kind):

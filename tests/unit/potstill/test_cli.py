@@ -84,7 +84,7 @@ def test_the_command_line_loads_no_heavy_library():
 
 
 def test_resolving_a_configuration_loads_no_heavy_library(tmp_path):
-    """An error in a configuration is told at once, without the seconds that torch needs to load."""
+    """An error in a configuration is reported at once, without loading torch for seconds."""
     source = (
         "import json, sys; from pathlib import Path; from potstill.pipeline import *\n"
         f"resolve(Choice(preset='demo'), RunDirectory(Path({str(tmp_path)!r})))\n"

@@ -385,5 +385,5 @@ def with_column(batch, name, values) -> pa.RecordBatch:
 )
 def test_columns_that_do_not_fit_are_refused(name, values):
     batch = to_batch([distributions([[(1, 0.5), (2, 0.1)], [(1, 0.5)]]), distributions([[(3, 1)]])])
-    with pytest.raises(ArtifactError, match="do not fit one another"):
+    with pytest.raises(ArtifactError, match="inconsistent"):
         decode(with_column(batch, name, values))

@@ -68,7 +68,7 @@ def test_a_wrong_setting_is_a_value_error_for_whoever_expects_one():
 
 
 class RoomError(BackendError):
-    """An error of a room, which another process may not know."""
+    """An error class of a room, which another process may not have."""
 
 
 @pytest.mark.parametrize("kind", [PotstillError, *TREE, RoomError])

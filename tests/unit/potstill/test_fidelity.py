@@ -170,7 +170,7 @@ def test_an_infinite_upper_bound_is_none_and_the_rest_is_json():
 
 
 def student_sure_of(confidence, num_tokens, hits):
-    """Return rows whose most probable token has the confidence and is right so often."""
+    """Return rows whose most probable token has the confidence and is right `hits` times."""
     token_ids_T = (np.arange(num_tokens) >= hits).astype(np.int64)
     nothing_TK = np.empty((num_tokens, 0))
     logprobs_T = np.full(num_tokens, math.log(confidence))

@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from potstill import cli
+from potstill import cli, former_names
 from potstill.commands import stages
 from potstill.config import read_config_file
 from potstill.errors import (
@@ -31,6 +31,7 @@ from potstill.pipeline import (
     run_stage,
 )
 from potstill.rundir import RunDirectory
+from potstill.task.config import TaskConfig
 
 OWN = Choice()
 TRAIN = STAGES["train"]
@@ -86,7 +87,7 @@ def make_student(table, run_directory):
 
 def test_every_directory_of_a_run_is_made_by_one_stage():
     made = [name for stage in PIPELINE for name in stage.makes]
-    assert sorted(made) == sorted(STAGE_NAMES)
+    assert sorted([*made, "task"]) == sorted(STAGE_NAMES)
     assert SERVE.makes == ()
     assert list(STAGES) == ["generate", "train", "quantize", "compare", "serve"]
 
@@ -98,7 +99,8 @@ def test_every_stage_has_a_table_with_defaults(name):
 
 def test_without_anything_there_are_defaults(run_directory):
     tables = resolve(OWN, run_directory)
-    assert tables == {name: stage.table_class()() for name, stage in STAGES.items()}
+    defaults = {name: stage.table_class()() for name, stage in STAGES.items()}
+    assert tables == {"task": TaskConfig()} | defaults
 
 
 def test_a_preset_a_file_or_the_runs_own_file_in_that_order(run_directory, tmp_path, monkeypatch):
@@ -190,7 +192,7 @@ def test_force_sets_all_stages_aside_once(run_directory, processes):
     for name in STAGE_NAMES:
         run_directory.open_stage(name, {}).finish()
     run_pipeline(OWN, run_directory, force=True)
-    for name in STAGE_NAMES:
+    for name in set(STAGE_NAMES) - {"task"}:
         assert not run_directory.is_finished(name)
         assert run_directory.replaced_dir(name).is_dir()
     assert all("--force" not in command for command in processes.commands)
@@ -242,6 +244,21 @@ def test_a_run_keeps_the_configuration_that_made_it(run_directory, fake_room):
     assert read_config_file(run_directory.config_path)["train"]["max_steps"] == 7
     run_stage(TRAIN, Choice(overrides=("train.max_steps=8",)), run_directory, force=True)
     assert read_config_file(run_directory.config_path)["train"]["max_steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "num_warnings"), [(["train", "{}"], 1), (["stage", "{}", "train"], 0)]
+)
+def test_a_former_name_is_reported_by_the_process_that_the_user_starts(
+    run_directory, fake_room, caplog, arguments, num_warnings
+):
+    fake_room("train", make_student)
+    former_names._warn.cache_clear()
+    run_directory.root.mkdir()
+    run_directory.config_path.write_text('[train]\nkd = {tail = "renormalise"}\n')
+    given = [argument.format(run_directory.root) for argument in arguments]
+    cli.app(given, standalone_mode=False)
+    assert caplog.text.count("rename it") == num_warnings
 
 
 def test_a_stage_that_fails_leaves_its_configuration_to_go_on_with(run_directory, fake_room):

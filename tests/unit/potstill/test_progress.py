@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still unless it is set."""
+    """A clock that changes only when it is set."""
     clock = SimpleNamespace(now=1000.0, time=lambda: 1_700_000_000.12345)
     clock.monotonic = lambda: clock.now
     monkeypatch.setattr("potstill.progress.time", clock)

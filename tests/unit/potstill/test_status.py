@@ -20,10 +20,12 @@ from tests.fixtures.facts import (
     prompts_facts,
     samples_facts,
     student_facts,
+    task_facts,
     teacher_identity,
 )
 
 FACTS = {
+    "task": task_facts(),
     "prompts": prompts_facts(num_prompts=1000, num_dropped=7),
     "samples": samples_facts(
         teacher=teacher_identity(model="smollm2-135m-instruct"),
@@ -50,6 +52,7 @@ FACTS = {
     ),
 }
 EXPECTED = {
+    "task": "50 examples (40 with known answers), 600 references, 0 tools; measured: label",
     "prompts": "1000 prompts, 7 left out",
     "samples": "smollm2-135m-instruct: 1004 conversations, 3 failed; "
     "224,512 completion tokens, 48 bytes each",
@@ -112,9 +115,10 @@ def test_all_stages_are_rows_in_their_order_begun_and_missing_ones_too(run_direc
     finish(run_directory, "prompts")
     run_directory.open_stage("samples", {})
     rows = shown(run_directory)
-    assert list(rows) == ["title", *STAGE_NAMES]
+    stages = [name for name in STAGE_NAMES if name != "task"]
+    assert list(rows) == ["title", *stages]
     assert rows["title"] == [str(run_directory.root)]
-    states = [rows[stage][1] for stage in STAGE_NAMES]
+    states = [rows[stage][1] for stage in stages]
     assert states == ["finished", "begun", *["missing"] * 4]
 
 

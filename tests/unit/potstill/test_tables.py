@@ -175,7 +175,7 @@ def test_the_files_of_a_split_are_found_in_order_and_no_others(tmp_path):
 
 
 def test_hugging_face_datasets_finds_the_splits(tmp_path, make_conversation, write_conversations):
-    """Beside what else lies in a finished stage."""
+    """With the other files of a finished stage in the same directory."""
     import datasets
 
     directory = tmp_path / "conversations"

@@ -1,4 +1,4 @@
-"""Keys: who they belong to, what they may ask for, and that they are nowhere in the clear."""
+"""Keys: names, limits, and that they are nowhere in clear text."""
 
 import hashlib
 

@@ -1,4 +1,5 @@
-"""What the train stage's unit tests share: stored conversations whose signal names its place."""
+"""Fixtures of the train stage's unit tests: stored conversations whose signal encodes its
+position."""
 
 import pytest
 
@@ -7,7 +8,7 @@ from potstill.distributions import MAX_LEVEL
 
 @pytest.fixture
 def conversation(make_conversation):
-    """Return a function whose conversations' stored ids name their place: 100 t + k."""
+    """Return a function that makes conversations with stored ids 100 t + k."""
 
     def make(token_ids, turns, counts, **fields):
         entries = [

@@ -27,7 +27,7 @@ def test_students_that_cannot_be_are_refused(settings, told):
 @pytest.mark.parametrize(
     ("aware", "told"),
     [
-        ({"type": "Q4_K_M"}, "cannot be trained to be Q4_K_M.*Take Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"),
+        ({"type": "Q4_K_M"}, "cannot be trained for Q4_K_M.*take Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"),
         ({"type": "Q3_K_S"}, "quantize.types make it with an importance matrix"),
         ({"type": 4}, "Q4_0"),
         ({}, "Field required"),

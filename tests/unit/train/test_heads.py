@@ -159,7 +159,7 @@ def test_known_heads_are_accepted(config):
 
 @pytest.mark.parametrize("setting", ["final_logit_softcapping", "logit_scale"])
 def test_a_head_with_more_to_it_than_is_known_is_refused(setting):
-    """Here the settings say what the model does not do; the check cannot tell which is wrong."""
+    """Here the settings differ from the model; the check cannot decide which is wrong."""
     model = tiny(FAMILIES["llama"])
     setattr(model.config, setting, 0.5)
     with pytest.raises(TrainingError, match="transforms its logits") as caught:

@@ -1,1 +1,1 @@
-"""A model made smaller: fewer layers, narrower MLPs; and the check that its config says so."""
+"""Pruning: fewer layers, narrower MLPs, and the check that the config matches."""

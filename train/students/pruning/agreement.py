@@ -1,4 +1,4 @@
-"""Whether a pruned model is the one that its config describes.
+"""Check that a pruned model is the one that its config describes.
 
 In: a model that was changed in place. Out: nothing, or an error that names what differs.
 """
@@ -14,11 +14,11 @@ from potstill.errors import TrainingError
 
 
 def refuse_other_config(model: Any) -> None:  # noqa: ANN401  (untyped library)
-    """Make sure that a model made anew of the config is built as this one.
+    """Check that a new model from the config is built like this one.
 
-    Compares the plain settings of all modules (shapes, layer numbers, kinds of attention): what a
-    reloaded student would compute with. Without it a family that decides by the layer's number in
-    a way unknown here would be trained for hours before its reload failed.
+    Compares the plain settings of all modules (shapes, layer numbers, kinds of attention): those
+    that a reloaded student would use. Otherwise a family with an unknown dependence on layer
+    numbers would be trained for hours before reloading fails.
 
     Raises:
         TrainingError: A module or one of its settings differs.
@@ -30,10 +30,10 @@ def refuse_other_config(model: Any) -> None:  # noqa: ANN401  (untyped library)
     if different:
         name = different[0]
         raise TrainingError(
-            "this kind of model cannot be pruned: its config does not say what it became",
+            "this kind of model cannot be pruned: its config does not describe the pruned model",
             where=f"{type(model).__name__}, {name}",
             expected=found.get(name, "no such module"),
-            found=f"{expected.get(name, 'no such module')} in a model made of its config",
+            found=f"{expected.get(name, 'no such module')} in a new model from its config",
             hint="name a smaller checkpoint with --set train.student.checkpoint=PATH",
         )
 

@@ -1,7 +1,7 @@
-"""Which layers of a model stay, and the same model without the others.
+"""The choice of a model's layers, and the model without the others.
 
-In: a decoder-only model and token ids. Out: the influence of each layer, the layers that stay by
-one of three rules, and the model with these only.
+In: a decoder-only model and token ids. Out: the influence of each layer, the layers kept by one of
+three rules, and the model with these only.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def run_with_hooks(
     modules: Sequence[nn.Module],
     observe: Callable[[int, Tensor, Any], None],
 ) -> None:
-    """Let the model read each conversation alone, and see what enters and leaves some modules.
+    """Run the model on each conversation, and observe the inputs and outputs of some modules.
 
     Args:
         conversations: Token ids [L] each.
-        modules: What is watched.
+        modules: The observed modules.
         observe: Called with a module's index, its input and its output, of one conversation.
     """
     model.eval()
@@ -110,7 +110,7 @@ def evenly_spread(num_layers: int, num_kept: int) -> list[int]:
 
 
 def keep_layers(model: Any, kept: Sequence[int]) -> None:  # noqa: ANN401  (untyped library)
-    """Take the other layers out of the model in place; its config and layer numbers agree.
+    """Remove the other layers from the model in place; adjust its config and layer numbers.
 
     Args:
         kept: Ascending indices of the layers that stay.

@@ -1,7 +1,7 @@
-"""Which neurons of each layer's MLP stay, and the same model without the others.
+"""The choice of neurons of each layer's MLP, and the model without the others.
 
 In: a decoder-only model with gated MLPs (gate_proj, up_proj, down_proj), and token ids. Out: the
-importance of each neuron, those that stay, and the model with these only.
+importance of each neuron, the kept ones, and the model with these only.
 
 Shape legend: L length, M neurons, D width.
 """
@@ -36,7 +36,7 @@ class GatedMLP:
 
     @property
     def num_neurons(self) -> int:
-        """How many neurons it has."""
+        """Number of neurons."""
         return self.down.in_features
 
 
@@ -44,7 +44,7 @@ def gated_mlps(model: Any) -> list[GatedMLP]:  # noqa: ANN401  (untyped library)
     """Return the MLP of each layer.
 
     Raises:
-        TrainingError: They are not all of three projections, or not all equally wide.
+        TrainingError: They do not all have three projections and the same width.
     """
     kind, found = type(model).__name__, []
     for number, layer in enumerate(decoder_layers(model)):
@@ -65,7 +65,7 @@ def neuron_importance(model: Any, conversations: Iterable[Tensor]) -> list[Tenso
     """Return each neuron's importance [M] for each layer.
 
     It is the mean absolute activation over a conversation's tokens, and the L2 norm of these means
-    over the conversations. The activation is what enters down_proj: the gated one.
+    over the conversations. The activation is the input of down_proj, the gated one.
 
     Source: Muralidharan et al. 2024, "Compact Language Models via Pruning and Knowledge
     Distillation" (Minitron), sections 2.2 and 4.1, best practice 2: batch=L2, seq=mean; for gated
@@ -93,7 +93,7 @@ def most_important(importance_M: Tensor, num_kept: int) -> list[int]:
 
 
 def warn_of_odd_size(size: int) -> None:
-    """Warn when quantized files will hold down_proj in a larger type than is asked for.
+    """Warn if quantized files will hold down_proj in a larger type than their own.
 
     Args:
         size: Neurons that stay in each MLP: the length of down_proj's rows.
@@ -106,8 +106,8 @@ def warn_of_odd_size(size: int) -> None:
             below = size // block * block
             nearest = " or ".join(str(one) for one in (below, below + block) if one)
             logger.warning(
-                "train.student.intermediate_size = %d is no multiple of %d: %s will hold a third "
-                "of each MLP as %s; the nearest multiples are %s",
+                "train.student.intermediate_size = %d is not a multiple of %d: %s will hold a "
+                "third of each MLP as %s; the nearest multiples are %s",
                 size,
                 block,
                 types,
@@ -118,7 +118,7 @@ def warn_of_odd_size(size: int) -> None:
 
 
 def keep_neurons(model: Any, kept: Sequence[Sequence[int]]) -> None:  # noqa: ANN401
-    """Cut the other neurons out of the model in place, and make its config agree.
+    """Remove the other neurons from the model in place, and adjust its config.
 
     Args:
         kept: The indices of the neurons that stay, for each layer; equally many in all.

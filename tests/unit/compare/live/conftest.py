@@ -1,4 +1,4 @@
-"""A live experiment on a real server in a thread, whose models answer as a test says."""
+"""A live experiment on a real server in a thread, with models that answer as a test sets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def number_in(request: ChatRequest) -> int:
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Return what serves an experiment whose student is wrong on some numbers."""
+    """Return a function that serves an experiment whose student is wrong on some numbers."""
     with ExitStack() as stack:
 
         def serve(is_wrong: Callable[[int], bool] = lambda _: False, teacher: float = 0) -> Running:

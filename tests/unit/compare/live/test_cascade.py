@@ -39,7 +39,7 @@ def judgment_row(number: int, score: float, **changes: object) -> dict:
 def compared(
     make_report, tmp_path, tiny_teacher_dir, tiny_gguf, make_conversation, finish_conversations
 ):
-    """Return what makes a run whose comparison has been judged as a test says."""
+    """Return a function that makes a run with a comparison, judged as a test sets."""
 
     def make(scores, outcome: str = "PASS", prices=(1.0, 4.0), **values: float) -> RunDirectory:
         directory = RunDirectory(tmp_path / "run")

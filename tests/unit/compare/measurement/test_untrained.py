@@ -52,7 +52,7 @@ def test_narrower_layers_are_not_made_up(teacher_dir, tmp_path):
 
 @pytest.fixture
 def run(teacher_dir, tmp_path):
-    """Return what makes a run whose student lacks layers and was so far from the teacher."""
+    """Return a function that makes a run whose student lacks layers and had a given KL."""
 
     def make(removed, kl_nats, width=2 * WIDTH) -> RunFiles:
         student = student_facts(

@@ -1,4 +1,4 @@
-"""Judges of all sorts, over real HTTP: a judge that cannot tell good from bad decides nothing."""
+"""Judges over real HTTP: one that cannot distinguish good from bad decides nothing."""
 
 import pytest
 
@@ -138,7 +138,7 @@ def ill(_):
 
 
 def first_unless_sure(body):
-    """Always A among answers that are no rubbish: nothing but the place tells it."""
+    """Always A, unless one answer is obviously bad: the decision depends on the place only."""
     _, first, second = parts(body)
     return said("A" if "Number" in first else "B" if "Number" in second else "tie")
 
@@ -182,7 +182,7 @@ def test_judge_that_prefers_length_fails_by_length_alone(openai_server, judged):
 def test_judge_that_has_failed_is_asked_no_more(openai_server, judged):
     server = openai_server(always_tie)
     found = judged(server)
-    # Identical answers read alike in both orders: whoever comes later may find them read.
+    # Identical answers give the same readings in both orders, so a later one may be cached.
     assert len(set(map(parts, server.requests))) == (1 + 2) * NUM_CONTROLS
     assert len(server.requests) <= 2 * NUM_CONTROLS * 2
     assert [control.win_rate for control in found.report.controls[:3]] == [0.5, 0.5, None]

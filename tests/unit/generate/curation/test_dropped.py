@@ -14,7 +14,9 @@ from potstill.tables import PROMPT_SCHEMA
 
 def test_prompts_are_written_with_filter_and_reason(raw_prompt, tmp_path):
     tools = '[{"type": "function"}]'
-    asked = raw_prompt("One?", "Two.", "Three?", source="a", license="MIT", tools=tools)
+    known = '{"text": "4", "tool_calls": []}'
+    origin = {"source": "a", "license": "MIT", "tools": tools, "known": known}
+    asked = raw_prompt("One?", "Two.", "Three?", **origin)
     dropped = [(asked, "length", "9 characters"), (raw_prompt("No"), "mine:own", "no reason")]
     dropped.append((raw_prompt("Also no"), "length", "7 characters"))
     counts = write_dropped_prompts(tmp_path, dropped)
@@ -29,9 +31,7 @@ def test_prompts_are_written_with_filter_and_reason(raw_prompt, tmp_path):
         "cluster_id": None,
         "split": None,
         "messages": ["One?", "Two.", "Three?"],
-        "source": "a",
-        "license": "MIT",
-        "tools": tools,
+        **origin,
         "filter": "length",
         "reason": "9 characters",
     }

@@ -93,7 +93,7 @@ def test_evaluation_sets_that_no_filter_reads_are_refused(tmp_path):
     path = tmp_path / "exam.txt"
     path.write_text(WEATHER)
 
-    with pytest.raises(ConfigError, match="nothing keeps them out"):
+    with pytest.raises(ConfigError, match="no filter excludes them"):
         curate_prompts([], only("length", evaluation_sets=({"name": "exam", "path": path},)))
 
 

@@ -7,6 +7,7 @@ from generate.curation.pii import PersonalData
 from generate.curation.redaction import redact_prompt
 from generate.sources.raw_prompt import RawPrompt
 from potstill.schema import Message
+from potstill.task.answers import Answer, ToolCall
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,21 @@ def test_a_prompt_without_personal_data_is_itself(personal_data):
 
     assert redacted is prompt
     assert kinds == ()
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (Answer(text='{"to": "bob@example.com"}'), Answer(text='{"to": "[email]"}')),
+        (Answer(text="Write to bob@example.com."), Answer(text="Write to [email].")),
+        (
+            Answer(tool_calls=(ToolCall(name="send", arguments='{"to": "bob@example.com"}'),)),
+            Answer(tool_calls=(ToolCall(name="send", arguments='{"to": "[email]"}'),)),
+        ),
+    ],
+)
+def test_the_known_answer_is_redacted_with_its_prompt(personal_data, known, expected):
+    question = (Message(role="user", content="Write to bob@example.com"),)
+    prompt = RawPrompt(question, "test", known=known.model_dump_json())
+    redacted, _ = redact_prompt(prompt, personal_data)
+    assert Answer.model_validate_json(redacted.known) == expected

@@ -82,7 +82,7 @@ def test_shares_are_met():
 
 
 def test_what_is_chosen_first_is_not_what_is_held_out():
-    """The order of choice and the splits come of hashes that know nothing of each other."""
+    """The order of choice and the splits are from independent hashes."""
     prompts = numbered(2000)
     splits = splits_of(choose(prompts, 500), 0.1, 0.2)
     assert list(splits.values()).count("test") / 500 == pytest.approx(0.2, abs=0.06)
@@ -106,3 +106,9 @@ def test_three_clusters_make_three_splits():
     clusters = {one.prompt_id: f"cluster {n % 3}" for n, one in enumerate(prompts)}
     splits = splits_of(prompts, 0.01, 0.01, clusters=clusters)
     assert set(splits.values()) == {"train", "validation", "test"}
+
+
+def test_a_prompt_keeps_its_known_answer():
+    known = '{"text": "42", "tool_calls": []}'
+    prompts = [*numbered(3), RawPrompt(numbered(4)[3].messages, "made in a test", known=known)]
+    assert [prompt.known for prompt in assign_splits(prompts, {}, 0.1, 0.1)] == [None] * 3 + [known]

@@ -47,7 +47,7 @@ class ToyTokenizer:
 
 
 class WritingTeacher:
-    """A teacher whose attempt number n says `texts[n]`; None is one that does not end.
+    """A teacher whose attempt number n writes `texts[n]`; None is one that does not end.
 
     It finishes a batch of requests in the order that `order` gives them, and is killed before it
     would finish one more than `lives`. A Failure among the texts is given as it is.

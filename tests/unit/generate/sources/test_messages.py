@@ -18,8 +18,8 @@ def test_text_parts_are_joined_as_our_server_does():
 @pytest.mark.parametrize(
     ("part", "found"),
     [
-        ({"type": "image_url", "image_url": {"url": "data:"}}, "type image_url, which is no text"),
-        ({"type": "input_audio", "input_audio": {}}, "type input_audio, which is no text"),
+        ({"type": "image_url", "image_url": {"url": "data:"}}, "type image_url, which is not text"),
+        ({"type": "input_audio", "input_audio": {}}, "type input_audio, which is not text"),
         ({"type": "file", "file": {}}, "type file"),
         ({"type": "text", "text": None}, "without text"),
         ({"text": "a"}, "type None"),
@@ -76,13 +76,13 @@ def test_arguments_are_json_text_as_openai_spells_them():
 @pytest.mark.parametrize(
     ("calls", "found"),
     [
-        ({"name": "add"}, "tool_calls that are no list"),
+        ({"name": "add"}, "tool_calls that are not a list"),
         (["add"], "a tool call without the name"),
         ([{"function": {"arguments": "{}"}}], "a tool call without the name"),
         ([function("{")], "text that is not JSON"),
-        ([function("[1]")], "arguments are no JSON object"),
-        ([function(3)], "arguments are no JSON object"),
-        (3, "tool_calls that are no list"),
+        ([function("[1]")], "arguments are not a JSON object"),
+        ([function(3)], "arguments are not a JSON object"),
+        (3, "tool_calls that are not a list"),
     ],
 )
 def test_a_call_of_nothing_is_refused(calls, found):

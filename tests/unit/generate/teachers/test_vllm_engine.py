@@ -116,7 +116,7 @@ def environment(monkeypatch) -> dict[str, str]:
 def load(monkeypatch, environment):
     """Return a function that loads a fake vLLM; the teacher, and the fake itself.
 
-    Its platform is a GPU unless the function is told otherwise.
+    Its platform is a GPU by default.
     """
     platform = SimpleNamespace(is_cpu=lambda: False)
     modules = {

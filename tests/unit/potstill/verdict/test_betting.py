@@ -66,7 +66,7 @@ def test_validity_at_parity_costs_next_to_no_pairs():
     non_inferior, _ = log_wealth(draws(0.5, 0.0, 1000, 2500, seed=3), PLAN)
     passed = non_inferior >= NEEDED
     stops = np.where(passed.any(axis=1), passed.argmax(axis=1) + 1, 2500)
-    # 619 pairs decide with probability 0.8 when nobody looks before.
+    # 619 pairs decide with probability 0.8 in a test of fixed size.
     assert np.median(stops) < 700
 
 

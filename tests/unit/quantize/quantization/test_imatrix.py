@@ -38,7 +38,7 @@ GgmlTensor._fields_ = [
 
 
 def mean_squares_of_llama_cpp(path, token_ids):
-    """Evaluate a file and square what stands on the right of each product with a block's weights.
+    """Evaluate a file and square the right factor of each product with a block's weights.
 
     Source: llama.cpp 0c1e57098, tools/imatrix/imatrix.cpp, IMatrixCollector::collect_imatrix.
     """

@@ -11,7 +11,7 @@ from tests.fixtures.ggml_blocks import quantize_rows
 from .conftest import SEQUENCES
 
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "num_hidden_layers": 1}
-"""One random layer whose rows every type can have."""
+"""One random layer whose rows suit every type."""
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def test_metrics_count_what_happened(client, chat):
         ("potstill_generated_tokens_total", {"model": "a"}, 8),
     ]
     before = [value(name, **labels) for name, labels, _ in names]
-    # With log-probabilities each token is told by itself, even where it is part of a character.
+    # With log-probabilities each token is reported alone, even if it is part of a character.
     chat(ignore_eos=True, logprobs=True)
     after = [value(name, **labels) for name, labels, _ in names]
     gained = [after_ - before_ for after_, before_ in zip(after, before, strict=True)]

@@ -33,7 +33,7 @@ WORD_LOGPROB = -0.5
 
 
 class Model:
-    """A model whose every word is a token, and whose failures and slowness are a test's choice."""
+    """A model whose words are tokens; a test sets its failures and delays."""
 
     def __init__(self, name: str, says: Answers | None = None) -> None:
         self.name = name

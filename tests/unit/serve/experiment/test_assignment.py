@@ -1,4 +1,4 @@
-"""Who falls where: shares, stability, and ramps that move nobody they need not."""
+"""Assignment of users: shares, stability, and ramps that move no more users than necessary."""
 
 from collections import Counter
 from typing import Any

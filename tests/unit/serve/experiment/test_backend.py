@@ -1,4 +1,4 @@
-"""An experiment between client and models: whose answer, which id, what is kept, who takes over."""
+"""An experiment between client and models: variants, ids, storage, fallback."""
 
 import sqlite3
 
@@ -159,7 +159,7 @@ def test_failures_in_the_shadow_breach_the_guardrail_too(live):
         server.ask()
     assert server.shadows(20)["pairs"] == 20
     errors, slow = server.view()["guardrails"]
-    assert (errors["value"], slow["value"]) == (0.0, None)  # nobody waits for a shadow
+    assert (errors["value"], slow["value"]) == (0.0, None)  # no client waits for a shadow
     server.student.error = BackendError("broken")
     for _ in range(20):
         server.ask()

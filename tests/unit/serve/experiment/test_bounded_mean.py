@@ -8,7 +8,7 @@ from serve.experiment.bounded_mean import difference_of_means, mean_bounds
 
 
 def in_a_loop(values, alpha):
-    """Theorem 2 as it is printed, value by value."""
+    """Theorem 2 as printed, value by value."""
     lower, upper, found = 0.0, 1.0, []
     log_term = math.log(2 / alpha)
     weight_sum = weighted = spread = 0.0

@@ -76,7 +76,7 @@ def test_the_state_goes_through_json():
     resumed = RateGuardrail.from_state(json.loads(json.dumps(guardrail.to_state())))
     assert resumed == guardrail
     assert math.isclose(resumed.e_value, guardrail.e_value)
-    with pytest.raises(PotstillError, match="not the state"):
+    with pytest.raises(PotstillError, match="state of a guardrail"):
         RateGuardrail.from_state({"limit": 0.02})
 
 

@@ -1,4 +1,4 @@
-"""Feedback, votes, results, the kill switch: what is stored, and who may."""
+"""Feedback, votes, results, the kill switch: what is stored, and by whom."""
 
 import hashlib
 import sqlite3
@@ -170,7 +170,7 @@ def test_a_killed_experiment_is_the_teachers_until_it_is_resumed(live, no_shadow
     resumed = restarted.client.post("/v1/experiments/assistant/resume", **post).json()
     assert resumed["state"] == "running"
     assert restarted.ask().headers[VARIANT_HEADER] == "student"
-    # Who was answered meanwhile was dealt to nobody.
+    # Users answered in the meantime were not assigned.
     assert [one["users"] for one in restarted.view()["variants"]] == [1, 0]
 
 

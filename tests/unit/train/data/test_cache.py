@@ -1,4 +1,4 @@
-"""A split in the scratch directory: whole, in order, as narrow as it is stored."""
+"""A split in the scratch directory: complete, in order, with the stored types."""
 
 import pyarrow as pa
 import pytest

@@ -116,7 +116,7 @@ def test_tools_are_shown_to_the_student(retokenized, tokenizer):
     ids=["leaves earlier answers out", "counts messages", "opens with a thought it does not keep"],
 )
 def test_a_template_that_rewrites_earlier_turns_is_refused(retokenized, template):
-    with pytest.raises(TrainingError, match="rewrites what it has written") as caught:
+    with pytest.raises(TrainingError, match="rewrites earlier messages") as caught:
         retokenized(chat(ANSWERED, AGAIN, LAST), template=template)
     assert "prompt0-0" in str(caught.value)
 

@@ -20,7 +20,7 @@ def test_every_byte_level_token_is_found_by_what_it_writes(toy_tokenizer):
 
 
 def bytes_of(tokenizer, token_id: int) -> bytes:
-    """Return a token's bytes, each told by where it stands in text that begins with them all."""
+    """Return a token's bytes, each by its position in a text that begins with all bytes."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     token = tokenizer.convert_ids_to_tokens(token_id)
