@@ -1,25 +1,22 @@
 """The verdict on a running experiment, valid at every look.
 
-In: the student's scores in pairs of answers, as they are judged. Out: outcome, e-values of both
-directions, a confidence sequence, and a state that can be stored as JSON.
+In: the student's scores in pairs of answers, as they are judged. Out: outcome, the evidence for
+both directions, a confidence sequence.
 
 The pairs of one conversation or user are dependent, and bets need independent values. So the pairs
 of a cluster are averaged to one value, and a cluster counts once: pairs of a cluster that was in an
-earlier update are left out and counted in `num_late_pairs`. Pass a conversation when it has ended.
+earlier update are left out. Pass a conversation when it has ended.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from potstill.errors import PotstillError
 from potstill.verdict.betting import Moments, log_wealth
 from potstill.verdict.confidence_sequence import one_sided_radius
 from potstill.verdict.outcome import Outcome, Plan
@@ -43,24 +40,21 @@ class WinRateMonitor:
     plan: Plan
     num_pairs: int = 0
     """Pairs that counted."""
-    num_late_pairs: int = 0
-    """Pairs of clusters that had counted before, left out."""
     moments: Moments = field(default_factory=Moments)
     """Of the clusters' means."""
     log_e_non_inferior: float = 0.0
     log_e_inferior: float = 0.0
     highest_log_e_non_inferior: float = 0.0
     highest_log_e_inferior: float = 0.0
-    seen_clusters: dict[str, None] = field(default_factory=dict, repr=False)
-    """Hashes of the clusters that have counted, in order; no key is kept in clear."""
+    seen_clusters: set[Hashable] = field(default_factory=set, repr=False)
+    """Clusters that have counted."""
 
     def update(self, scores: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Outcome:
         """Add newly judged pairs and return the outcome.
 
         Args:
             scores: The student's score in each pair, 0 to 1, in the order of arrival.
-            clusters: Conversation or user of each pair, by keys whose text is the same in every
-                process; None where each pair is its own cluster.
+            clusters: Conversation or user of each pair; None where each pair is its own cluster.
 
         Raises:
             PotstillError: A score is out of bounds, or not one cluster per pair.
@@ -88,12 +82,9 @@ class WinRateMonitor:
         if clusters is None:
             return scores_N, len(scores_N)
         sums_G, sizes_G = cluster_sums(scores_N, clusters)
-        keys = [_cluster_hash(cluster) for cluster in dict.fromkeys(clusters)]
-        new_G = np.array([key not in self.seen_clusters for key in keys])
-        self.seen_clusters.update(dict.fromkeys(keys))
-        num_pairs = int(sizes_G[new_G].sum())
-        self.num_late_pairs += len(scores_N) - num_pairs
-        return (sums_G / sizes_G)[new_G], num_pairs
+        new_G = np.array([cluster not in self.seen_clusters for cluster in dict.fromkeys(clusters)])
+        self.seen_clusters.update(clusters)
+        return (sums_G / sizes_G)[new_G], int(sizes_G[new_G].sum())
 
     @property
     def outcome(self) -> Outcome:
@@ -106,24 +97,9 @@ class WinRateMonitor:
         return Outcome.INCONCLUSIVE
 
     @property
-    def num_clusters(self) -> int:
-        """Clusters that counted; pairs without one are clusters of their own."""
-        return self.moments.count
-
-    @property
     def rate(self) -> float | None:
         """Mean score of the clusters; None before the first."""
         return self.moments.total / self.moments.count if self.moments.count else None
-
-    @property
-    def e_value_non_inferior(self) -> float:
-        """Evidence for "worse by less than the margin" now: 20 decides at alpha 0.05."""
-        return _e_value(self.log_e_non_inferior)
-
-    @property
-    def e_value_inferior(self) -> float:
-        """Evidence for "worse by more than the margin" now: 20 decides at alpha 0.05."""
-        return _e_value(self.log_e_inferior)
 
     @property
     def lower(self) -> float:
@@ -141,39 +117,3 @@ class WinRateMonitor:
         return one_sided_radius(
             self.moments.count, self.moments.variance, self.plan.alpha, tightest_at=planned
         )
-
-    def to_state(self) -> dict[str, Any]:
-        """Return the state of the monitor as JSON values."""
-        return asdict(self) | {"seen_clusters": list(self.seen_clusters)}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> WinRateMonitor:
-        """Return a monitor from the state that `to_state` returned.
-
-        Raises:
-            PotstillError: The state has other fields.
-        """
-        try:
-            return cls(
-                **{
-                    **state,
-                    "plan": Plan(**state["plan"]),
-                    "moments": Moments(**state["moments"]),
-                    "seen_clusters": dict.fromkeys(state["seen_clusters"]),
-                }
-            )
-        except (KeyError, TypeError) as error:
-            raise PotstillError(
-                "this is not the state of a win-rate monitor",
-                found=str(error),
-                hint="another version wrote it: start from the stored pairs",
-            ) from error
-
-
-def _e_value(log_e: float) -> float:
-    """Return exp(log_e), limited to what a float can hold."""
-    return math.exp(min(log_e, 700.0))
-
-
-def _cluster_hash(cluster: Hashable) -> str:
-    return hashlib.blake2b(str(cluster).encode(), digest_size=8).hexdigest()

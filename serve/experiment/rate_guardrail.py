@@ -14,8 +14,7 @@ Source: Ville's inequality for the average of likelihood-ratio martingales; rest
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -111,22 +110,3 @@ class RateGuardrail:
         at_limit = events * math.log(self.limit) + fine * math.log1p(-self.limit)
         log_e: np.ndarray[Any, Any] = log_above - log_prior - at_limit
         return log_e
-
-    def to_state(self) -> dict[str, Any]:
-        """Return the guardrail's state as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> RateGuardrail:
-        """Return a guardrail from the state that `to_state` returned.
-
-        Raises:
-            PotstillError: The state has other fields.
-        """
-        try:
-            starts = [(int(events), int(trials)) for events, trials in state["starts"]]
-            return cls(**{**state, "starts": starts})
-        except (KeyError, TypeError) as error:
-            raise PotstillError(
-                "the stored state of a guardrail is not valid", found=str(error)
-            ) from error

@@ -1,6 +1,3 @@
-import json
-import math
-
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -67,17 +64,6 @@ def test_an_alarm_stays():
     guardrail = RateGuardrail(limit=0.05)
     assert guardrail.update(20, 20)
     assert guardrail.update(0, 10_000)
-
-
-def test_the_state_goes_through_json():
-    guardrail = RateGuardrail(limit=0.02)
-    for _ in range(5):
-        guardrail.update(3, 150)
-    resumed = RateGuardrail.from_state(json.loads(json.dumps(guardrail.to_state())))
-    assert resumed == guardrail
-    assert math.isclose(resumed.e_value, guardrail.e_value)
-    with pytest.raises(PotstillError, match="state of a guardrail"):
-        RateGuardrail.from_state({"limit": 0.02})
 
 
 def test_unsupported_guarantees_are_refused():
