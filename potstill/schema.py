@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from potstill.distributions import TokenDistributions
 
+GENERAL_PREFIX = "general/"
+"""Begins the source of prompts that are not of the run's task."""
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation", "test"]
 FinishReason = Literal["stop", "length"]
@@ -66,6 +68,16 @@ class Prompt(Value):
     """JSON list of the tools the teacher may call, as OpenAI spells them."""
     known: str | None = None
     """The known answer, JSON of a `potstill.task.answers.Answer`; None where there is none."""
+
+    @property
+    def is_general(self) -> bool:
+        """Whether teacher and student alike get it without the task's prompt."""
+        return is_general(self.source)
+
+
+def is_general(source: str) -> bool:
+    """Return whether a source's prompts are not of the run's task."""
+    return source.startswith(GENERAL_PREFIX)
 
 
 class SamplingParams(Value):

@@ -5,27 +5,32 @@ In: prompts. Out: their cluster ids, and the training prompts that are too simil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from generate.curation.similarity import Pair, pairs_between, pairs_within
-from generate.sources.raw_prompt import normalize
+from generate.sources.raw_prompt import RawPrompt, normalize
 from potstill.schema import Message, Prompt
+from potstill.task.answers import Item
 
 HELD_OUT_SEED = 2
 """Differs from the clusters' seed, so that each finds pairs that the other misses."""
 
 
 class HasMessages(Protocol):
+    """A prompt or a reference."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """Its messages."""
+
+
+class HasId(HasMessages, Protocol):
     """A prompt, before or after its assignment to a split."""
 
     @property
     def prompt_id(self) -> str:
         """Hash of the prompt."""
-
-    @property
-    def messages(self) -> tuple[Message, ...]:
-        """Its messages."""
 
 
 def user_text(prompt: HasMessages) -> str:
@@ -41,7 +46,7 @@ def user_turns(messages: Iterable[Message]) -> list[str]:
     return [message.content for message in messages if message.role == "user"]
 
 
-def cluster(prompts: Sequence[HasMessages], threshold: float) -> dict[str, str]:
+def cluster(prompts: Sequence[HasId], threshold: float) -> dict[str, str]:
     """Return the cluster id for each prompt id: the smallest prompt id in the cluster.
 
     Prompts whose user turns are similar, directly or through a chain of pairs, are in one cluster.
@@ -61,26 +66,37 @@ def near_held_out(prompts: Sequence[Prompt], threshold: float) -> dict[str, str]
     """
     training = [prompt for prompt in prompts if prompt.split == "train"]
     held_out = [prompt for prompt in prompts if prompt.split != "train"]
-    pairs = pairs_between(
-        [user_text(prompt) for prompt in training],
-        [user_text(prompt) for prompt in held_out],
-        threshold,
-        seed=HELD_OUT_SEED,
-    )
+    return {
+        training[pair.first].prompt_id: held_out[pair.second].prompt_id
+        for pair in _nearest(training, held_out, threshold)
+    }
+
+
+def near_references(
+    prompts: Sequence[RawPrompt], references: Sequence[Item], threshold: float
+) -> dict[str, str]:
+    """Return the ids of prompts that are similar to a task's reference, with a reason to drop each.
+
+    All user turns are compared together: dialogues of a task often begin alike.
+    """
+    return {
+        prompts[pair.first].prompt_id: f"similarity {pair.similarity:.2f} to reference "
+        f"{pair.second + 1}"
+        for pair in _nearest(prompts, references, threshold)
+    }
+
+
+def _nearest(
+    prompts: Sequence[HasMessages], others: Sequence[HasMessages], threshold: float
+) -> Iterable[Pair]:
+    """Return for each prompt that is similar to one of the others the pair with the nearest."""
     nearest: dict[int, Pair] = {}
-    for pair in pairs:
+    for pair in pairs_between(
+        list(map(user_text, prompts)), list(map(user_text, others)), threshold, seed=HELD_OUT_SEED
+    ):
         if pair.first not in nearest or pair.similarity > nearest[pair.first].similarity:
             nearest[pair.first] = pair
-    return _ids(nearest, training, held_out)
-
-
-def _ids(
-    nearest: Mapping[int, Pair], training: Sequence[Prompt], held_out: Sequence[Prompt]
-) -> dict[str, str]:
-    return {
-        training[first].prompt_id: held_out[pair.second].prompt_id
-        for first, pair in nearest.items()
-    }
+    return nearest.values()
 
 
 def _join(count: int, pairs: Iterable[Pair]) -> list[int]:

@@ -2,7 +2,7 @@
 
 In: the stages `prompts` and `samples`. Out: `train-00000.parquet` and so on, named as Hugging Face
 `datasets` expects, `dropped.parquet`, a card and a summary page. Rows are copied unchanged, one row
-group at a time.
+group at a time; where a task gives the student another prompt, with the prompt alone rewritten.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from pathlib import Path
 from types import TracebackType
-from typing import get_args
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +27,9 @@ from generate.curation.dropped import DROPPED_NAME, dropped_schema, format_count
 from generate.curation.language import Detector
 from generate.dataset.card import render_card
 from generate.dataset.page import render_summary
+from generate.dataset.student_prompts import StudentPrompts, own_systems, with_prompts
+from generate.lazy_teacher import LazyTeacher
+from generate.prompts.stage import PROMPTS_NAME
 from generate.sampling.parts import part_paths
 from generate.sampling.summary import Summary, summarize
 from generate.sources.raw_prompt import first_question
@@ -35,7 +38,7 @@ from potstill.errors import TeacherError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.prompts import PromptsFacts
 from potstill.facts.samples import SamplesFacts
-from potstill.files import disk_errors, replacing, write_text_atomically
+from potstill.files import disk_errors, replacing, sha256_bytes, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics, track
 from potstill.rundir import RunDirectory
@@ -46,12 +49,15 @@ from potstill.tables import (
     read_conversation_batches,
     schema_of,
 )
+from potstill.task.stage import read_task
+from potstill.task.task import Task
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_GROUP = 512
 """Enough for columns to compress well, few enough to fit in memory."""
 ROWS_PER_FILE = 65_536
+SPANNING = Drop("student_prompt", "a token spans the teacher's prompt and the answer")
 NUM_SAMPLES = 12
 """Conversations shown on the summary page."""
 
@@ -63,11 +69,9 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
         TeacherError: The training split is empty.
         ArtifactError: A part is damaged, or the disk is full.
     """
+    task = read_task(run_directory)
     session = run_directory.open_stage(
-        "conversations",
-        {"curation": config.curation.to_json() | file_digests(config.curation)},
-        inputs=("prompts", "samples"),
-        replace=True,
+        "conversations", _stage_config(config, task), inputs=("prompts", "samples"), replace=True
     )
     if session.finished:
         return session.finished
@@ -75,7 +79,8 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
     # Verified when the stage was opened.
     prompts, samples = run_directory.facts(PromptsFacts), run_directory.facts(SamplesFacts)
     with disk_errors("writing conversations", session.dir):
-        found = _filter(config, part_paths(samples_dir), session.dir)
+        students = _student_prompts(config, task, run_directory)
+        found = _filter(config, part_paths(samples_dir), session.dir, students)
         dropped = dict(found.dropped)
         paths = [
             path for split in get_args(Split) for path in conversation_paths(session.dir, split)
@@ -96,6 +101,7 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
             dropped_conversations=dropped,
             num_redacted=prompts.num_redacted,
             languages=dict(found.languages.most_common()),
+            **(students.facts() if students else {}),
         )
         write_text_atomically(session.dir / "README.md", render_card(facts, summary))
         page = render_summary(facts, summary, found.samples)
@@ -103,6 +109,25 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
     _report(summary, dropped, run_directory)
     rows = summary.rows_by_part | {DROPPED_NAME: sum(dropped.values())}
     return session.finish(rows=rows, facts=facts, stats=summary.stats().model_dump())
+
+
+def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "curation": config.curation.to_json() | file_digests(config.curation)
+    }
+    if task is not None and task.distills_prompt:
+        text = f"{task.student_instructions}\n{task.student_tools}"
+        settings["student_prompt"] = sha256_bytes(text.encode())
+    return settings
+
+
+def _student_prompts(
+    config: GenerateConfig, task: Task | None, run_directory: RunDirectory
+) -> StudentPrompts | None:
+    if task is None or not task.distills_prompt:
+        return None
+    systems = own_systems(run_directory.stage_dir("prompts") / PROMPTS_NAME)
+    return StudentPrompts(config, task, LazyTeacher(config).checkpoint.tokenizer, systems)
 
 
 @dataclass
@@ -117,10 +142,13 @@ class _Found:
     """Some kept conversations: a pseudo-random but reproducible choice."""
 
 
-def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Found:
-    """Write kept and dropped rows; return the counts.
+def _filter(
+    config: GenerateConfig, parts: list[Path], directory: Path, students: StudentPrompts | None
+) -> _Found:
+    """Write kept and dropped rows, under the students' prompts if these differ.
 
-    After an interruption everything is written again: it takes less time than sampling one part.
+    Returns what was counted on the way. After an interruption everything is written again: it
+    takes less time than sampling one part.
     """
     curator, detector, found = ConversationCurator(config.curation), Detector(), _Found()
     with pq.ParquetFile(parts[0]) as first:
@@ -134,8 +162,7 @@ def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Foun
         stack.enter_context(rest)
         for path in parts:
             for batch in read_conversation_batches(path):
-                conversations = conversations_from_batch(batch)
-                drops = [curator.judge(one) for one in conversations]
+                rows, conversations, drops = _judge(batch, curator, students)
                 kept = [one for one, drop in zip(conversations, drops, strict=True) if drop is None]
                 found.dropped.update(drop.filter for drop in drops if drop is not None)
                 found.languages.update(
@@ -144,11 +171,24 @@ def _filter(config: GenerateConfig, parts: list[Path], directory: Path) -> _Foun
                 found.samples = nsmallest(
                     NUM_SAMPLES, [*found.samples, *kept], key=lambda one: one.conversation_id
                 )
-                _sort_rows(pa.Table.from_batches([batch]), drops, files, rest)
+                _sort_rows(rows, drops, files, rest)
             progress.advance(1)
     splits = get_args(Split)
     found.samples.sort(key=lambda one: splits.index(one.prompt.split))
     return found
+
+
+def _judge(
+    batch: pa.RecordBatch, curator: ConversationCurator, students: StudentPrompts | None
+) -> tuple[pa.Table, list[Conversation], list[Drop | None]]:
+    """Return a batch's rows under the students' prompts, and why each is dropped."""
+    rows, conversations = pa.Table.from_batches([batch]), conversations_from_batch(batch)
+    if students is None:
+        return rows, conversations, list(map(curator.judge, conversations))
+    rewritten = list(map(students.rewrite, conversations))
+    drops = [SPANNING if one is None else curator.judge(one) for one in rewritten]
+    conversations = [new or old for new, old in zip(rewritten, conversations, strict=True)]
+    return with_prompts(rows, conversations), conversations, drops
 
 
 def _sort_rows(

@@ -6,13 +6,16 @@ the dropped prompts and the reasons. The teacher is loaded only if it writes pro
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from generate.config import GenerateConfig
 from generate.curation.checks import check_filters, file_digests
-from generate.curation.clusters import cluster, near_held_out
+from generate.curation.clusters import cluster, near_held_out, near_references
+from generate.curation.config import CurationConfig
 from generate.curation.dropped import DROPPED_NAME, format_counts, write_dropped_prompts
 from generate.curation.prompt_filters import curate_prompts
 from generate.lazy_teacher import LazyTeacher
@@ -23,10 +26,13 @@ from generate.sources.shapes import LastRole
 from potstill.chat import control_texts
 from potstill.errors import ConfigError
 from potstill.facts.prompts import PromptsFacts
-from potstill.files import disk_errors
+from potstill.files import disk_errors, sha256_bytes
 from potstill.rundir import RunDirectory
 from potstill.schema import Prompt, SamplingParams
 from potstill.tables import PROMPT_SCHEMA, prompt_to_row, write_rows
+from potstill.task.answers import Item
+from potstill.task.stage import read_task
+from potstill.task.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +65,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
         ArtifactError: A row of a source is not a prompt, or the disk is full.
         TeacherError: The teacher cannot be loaded or sampled.
     """
-    sources = config.prompts.all_sources
+    sources, task = config.prompts.all_sources, read_task(run_directory)
     check_filters(config.curation)
     try:
         digest = sources_digest(sources)
@@ -71,7 +77,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     if not _has_written(config) and not run_directory.is_finished("prompts"):
         # Sources are read again: repairing a file does not change the configuration.
         run_directory.set_aside("prompts")
-    session = run_directory.open_stage("prompts", _stage_config(config, digest))
+    session = run_directory.open_stage("prompts", _stage_config(config, digest, task))
     if session.finished:
         return
     with disk_errors("making prompts", session.dir):
@@ -80,20 +86,23 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
         sources,
         config.prompts.num_prompts,
         last_role=LAST_ROLES[config.turns.kind],
+        has_tools=task is not None and task.tools is not None,
         load_teacher=teacher.load,
         sampling=_written_as(config),
         scratch_dir=session.scratch_dir,
     )
+    raw, leaked = _split_by_references(_with_known(raw, task), task, config.curation)
     curated = curate_prompts(raw, config.curation)
     controls = control_texts(teacher.checkpoint.tokenizer)
     askable, unaskable = _split_by_control_texts(curated.kept, controls)
     clusters = cluster(askable, config.curation.cluster_threshold)
-    _refuse_too_few(len(raw), len(askable), len(set(clusters.values())))
+    _refuse_too_few(len(raw) + len(leaked), len(askable), len(set(clusters.values())))
     shares = config.prompts.validation_share, config.prompts.test_share
     prompts = assign_splits(askable, clusters, *shares)
     near = near_held_out(prompts, config.curation.cluster_threshold)
     kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
     dropped = [
+        *leaked,
         *((one.prompt, one.filter, one.reason) for one in curated.dropped),
         *unaskable,
         *_too_near(askable, near),
@@ -101,7 +110,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     with disk_errors("writing prompts", session.dir):
         write_rows(session.dir / PROMPTS_NAME, PROMPT_SCHEMA, map(prompt_to_row, kept))
         dropped_by_filter = write_dropped_prompts(session.dir, dropped)
-    _report(len(raw), kept, dropped_by_filter)
+    _report(len(raw) + len(leaked), kept, dropped_by_filter)
     session.finish(
         rows={PROMPTS_NAME: len(kept), DROPPED_NAME: len(dropped)},
         facts=PromptsFacts(
@@ -114,7 +123,11 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     )
 
 
-def _stage_config(config: GenerateConfig, digest: Any) -> dict[str, Any]:  # noqa: ANN401  (JSON)
+def _stage_config(
+    config: GenerateConfig,
+    digest: Any,  # noqa: ANN401  (JSON)
+    task: Task | None,
+) -> dict[str, Any]:
     """Return what determines the prompts: content of files, and the teacher if it writes any."""
     read = {"num_prompts", "validation_share", "test_share"}
     settings = {
@@ -124,12 +137,19 @@ def _stage_config(config: GenerateConfig, digest: Any) -> dict[str, Any]:  # noq
         "curation": config.curation.model_dump(mode="json", exclude=CONVERSATION_SETTINGS)
         | file_digests(config.curation),
     }
+    if task is not None and task.references:
+        settings["references"] = _digest(task.references)
     if _has_written(config):
         settings["written_by"] = {
             "teacher": config.teacher.identity,
             "sampling": _written_as(config).model_dump(),
         }
     return settings
+
+
+def _digest(items: Sequence[Item]) -> str:
+    asked = [[message.to_chat() for message in item.messages] for item in items]
+    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
 
 
 def _has_written(config: GenerateConfig) -> bool:
@@ -142,6 +162,31 @@ def _written_as(config: GenerateConfig) -> SamplingParams:
         top_p=config.prompts.top_p,
         max_tokens=config.prompts.max_prompt_tokens,
         seed=config.sampling.seed,
+    )
+
+
+def _with_known(prompts: Iterable[RawPrompt], task: Task | None) -> list[RawPrompt]:
+    """Give prompts that are the task's examples the known answers of these."""
+    known = {item.messages: item.known for item in task.examples} if task else {}
+
+    def of(prompt: RawPrompt) -> RawPrompt:
+        answer = known.get(prompt.messages)
+        if prompt.known is not None or answer is None:
+            return prompt
+        return replace(prompt, known=answer.model_dump_json())
+
+    return list(map(of, prompts))
+
+
+def _split_by_references(
+    prompts: Sequence[RawPrompt], task: Task | None, config: CurationConfig
+) -> tuple[list[RawPrompt], list[Dropped]]:
+    """Separate prompts that are similar to what the student will be measured on."""
+    references = task.references if task else ()
+    near = near_references(prompts, references, config.contamination_threshold)
+    return (
+        [prompt for prompt in prompts if prompt.prompt_id not in near],
+        [(one, "reference", near[one.prompt_id]) for one in prompts if one.prompt_id in near],
     )
 
 

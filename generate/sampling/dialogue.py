@@ -30,8 +30,8 @@ class Dialogue:
     """
 
     def __init__(self, settings: ConversationSettings, prompt: Prompt, answer_index: int) -> None:
-        self.prompt, self.answer_index = prompt, answer_index
-        self.given = settings.given(prompt)
+        self.prompt, self.answer_index = settings.for_teacher(prompt), answer_index
+        self.given = self.prompt.messages
         self.user_messages: tuple[Message, ...] | None = None
         self._settings, self._turns_config = settings, settings.config.turns
         self._replayed: list[str] = []
@@ -42,7 +42,7 @@ class Dialogue:
             self._num_left = 1 + len(self._replayed)
         elif self._turns_config.kind == "simulate":
             self._num_left = settings.num_turns(prompt)
-        self._token_ids = render_prompt(settings.tokenizer, self.given, prompt.tools)
+        self._token_ids = render_prompt(settings.tokenizer, self.given, self.prompt.tools)
         self._completion: list[Message] = []
         self._turns: list[Turn] = []
         self._signals: list[TokenDistributions] = []

@@ -31,6 +31,7 @@ class ScoredConversation:
     user_messages: tuple[Message, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.prompt = self.settings.for_teacher(self.prompt)
         answers = find_answers(self.settings, self.prompt, self.end_token_ids)
         self._token_ids, self._turns = answers.token_ids, answers.turns
         self._first = answers.first_message

@@ -17,6 +17,8 @@ from generate.teachers.protocol import derive_seed
 from potstill.chat import control_texts
 from potstill.distributions import TokenDistributions
 from potstill.schema import Message, Prompt
+from potstill.task.shots import Choose, shot_chooser
+from potstill.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ConversationSettings:
     tokenizer: Any
     max_model_len: int
     """Longest conversation, in tokens."""
+    task: Task | None = None
+    """What the student is for."""
     _separators: dict[tuple[bool, bool], TurnSeparators] = field(default_factory=dict, repr=False)
 
     def separators(self, given: Sequence[Message] = (), tools: str | None = None) -> TurnSeparators:
@@ -74,19 +78,46 @@ class ConversationSettings:
         sampling = self.config.sampling
         return signal.cut(top_mass=sampling.top_mass, min_probability=sampling.min_probability)
 
-    def given(self, prompt: Prompt) -> tuple[Message, ...]:
-        """Return a prompt's messages, with a system prompt drawn for it if it has none."""
-        texts = self.config.turns.system_prompts
-        if not texts or prompt.messages[0].role == "system":
-            return prompt.messages
-        text = texts[self._draw(f"system {prompt.prompt_id}", len(texts))]
-        return (Message(role="system", content=text), *prompt.messages)
+    def for_teacher(self, prompt: Prompt) -> Prompt:
+        """Return a prompt as the teacher gets it.
+
+        A prompt without a system prompt gets one that is drawn for it, if there are any; a prompt
+        of the task gets the task's instructions, examples and tools.
+        """
+        messages = with_system_prompt(self.config, prompt)
+        tools = prompt.tools
+        if self.task is not None and not prompt.is_general:
+            shots = self._choose_shots(self._question(prompt.messages))
+            messages = self.task.teacher_messages(messages, shots)
+            tools = tools or self.task.tools
+        return prompt.model_copy(update={"messages": messages, "tools": tools})
 
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""
         turns = self.config.turns
         spread = turns.max_turns - turns.min_turns + 1
-        return turns.min_turns + self._draw(f"turns {prompt.prompt_id}", spread)
+        return turns.min_turns + _draw(self.config, f"turns {prompt.prompt_id}", spread)
 
-    def _draw(self, name: str, count: int) -> int:
-        return derive_seed(self.config.sampling.seed, name) % count
+    @cached_property
+    def _choose_shots(self) -> Choose:
+        return shot_chooser(self.task or Task())
+
+    def _question(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return the messages that the teacher answers first."""
+        if self.config.turns.kind in ("single", "simulate"):
+            return messages
+        users = (index for index, message in enumerate(messages) if message.role == "user")
+        return messages[: next(users, 0) + 1]
+
+
+def with_system_prompt(config: GenerateConfig, prompt: Prompt) -> tuple[Message, ...]:
+    """Return a prompt's messages, with a system prompt drawn for it if it has none."""
+    texts = config.turns.system_prompts
+    if not texts or prompt.messages[0].role == "system":
+        return prompt.messages
+    text = texts[_draw(config, f"system {prompt.prompt_id}", len(texts))]
+    return (Message(role="system", content=text), *prompt.messages)
+
+
+def _draw(config: GenerateConfig, name: str, count: int) -> int:
+    return derive_seed(config.sampling.seed, name) % count

@@ -38,11 +38,13 @@ from generate.teachers.protocol import SamplingTeacher
 from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.errors import PotstillError, TeacherError
 from potstill.facts.samples import SamplesFacts
-from potstill.files import write_text_atomically
+from potstill.files import sha256_bytes, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from potstill.schema import Prompt
+from potstill.task.stage import read_task
+from potstill.task.task import Task, shots_text
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ TEACHER_NAME = "teacher.json"
 
 def open_samples(config: GenerateConfig, run_directory: RunDirectory) -> StageSession:
     """Begin or resume the stage, or return it finished."""
-    return run_directory.open_stage("samples", _stage_config(config), inputs=("prompts",))
+    settings = _stage_config(config, read_task(run_directory))
+    return run_directory.open_stage("samples", settings, inputs=("prompts",))
 
 
 def make_parts(
@@ -77,7 +80,12 @@ def make_parts(
         return
     _refuse_other_teacher(teacher, session)
     loaded = teacher.load()
-    settings = ConversationSettings(config, teacher.checkpoint.tokenizer, teacher.max_model_len)
+    settings = ConversationSettings(
+        config,
+        teacher.checkpoint.tokenizer,
+        teacher.max_model_len,
+        task=read_task(run_directory),
+    )
     settings.require_turns(loaded.end_token_ids)
     user = _load_user(config, teacher.checkpoint.dir)
     loop = ConversationLoop(
@@ -162,16 +170,26 @@ def _num_prompts(run_directory: RunDirectory) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-def _stage_config(config: GenerateConfig) -> dict[str, Any]:
+def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
     turns = config.turns.to_json()
     if config.turns.user is not None:
         turns["user"] = {"model": config.turns.user.model}
-    return {
+    settings = {
         "teacher": config.teacher.identity,
         "sampling": config.sampling.to_json(),
         "turns": turns,
         "conversations_per_part": config.engine.conversations_per_part,
     }
+    asked = _task_config(task) if task else {}
+    return settings | {"task": asked} if asked else settings
+
+
+def _task_config(task: Task) -> dict[str, str]:
+    """Return hashes of what of the task decides the samples, without what is empty."""
+    examples = [item for item in task.examples if item.known] if task.num_shots else []
+    shots = f"{task.num_shots} {task.shots} {shots_text(examples)}" if examples else ""
+    deciding = {"instructions": task.instructions, "tools": task.tools, "shots": shots}
+    return {name: sha256_bytes(text.encode()) for name, text in deciding.items() if text}
 
 
 def _ask(config: GenerateConfig, teacher: SamplingTeacher) -> Any:  # noqa: ANN401  (an Ask)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from generate.sources.reading import read_source, source_digest
 from generate.sources.shapes import LastRole
 from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.errors import ConfigError
-from potstill.schema import SamplingParams
+from potstill.schema import GENERAL_PREFIX, SamplingParams, is_general
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def collect_prompts(
     num_prompts: int,
     *,
     last_role: LastRole,
+    has_tools: bool = False,
     load_teacher: Callable[[], SamplingTeacher],
     sampling: SamplingParams,
     scratch_dir: Path,
@@ -47,6 +49,7 @@ def collect_prompts(
     Args:
         num_prompts: How many to take, if there are as many.
         last_role: Role of a conversation's last message, see `read_source`.
+        has_tools: Whether the task has tools, so that a known answer may be a call.
         load_teacher: Called once, and only if a source is written.
         sampling: Parameters of written prompts; `max_tokens` also limits seeds to be rewritten.
         scratch_dir: A directory of this run for the logs of attempts.
@@ -59,7 +62,9 @@ def collect_prompts(
     _refuse_unanswered(sources, last_role)
     known = KnownPrompts()
     pools = [
-        None if source.kind else pool(read_source(source, last_role=last_role), num_prompts, known)
+        None
+        if source.kind
+        else pool(read_source(source, last_role=last_role, has_tools=has_tools), num_prompts, known)
         for source in sources
     ]
     counts = shares(
@@ -75,13 +80,14 @@ def collect_prompts(
                 "%s: %d prompts, %d of them its own and distinct, %d taken",
                 source.label, found.num_read, found.num_distinct, count,
             )  # fmt: skip
-            taken += found.prompts[:count]
-            seeds += found.prompts
+            taken += _marked(source, found.prompts[:count])
+            seeds += _marked(source, found.prompts)
     asked = list(zip(sources, counts, strict=True))
     written = _Writer(load_teacher, sampling, scratch_dir, known)
     for kind in ("magpie", "evolve"):  # Prompts of Magpie can be rewritten.
         for number, (source, count) in enumerate(one for one in asked if one[0].kind == kind):
-            prompts = written.write(source, count, seeds, f"{kind}-{number}")
+            own = [seed for seed in seeds if is_general(seed.source) == source.general]
+            prompts = _marked(source, written.write(source, count, own, f"{kind}-{number}"))
             taken += prompts
             seeds += prompts
     return choose(taken, len(taken))
@@ -97,6 +103,13 @@ def sources_digest(sources: Sequence[SourceConfig]) -> list[dict[str, Any]]:
         ConfigError: A source cannot be read.
     """
     return [_pinned(source) for source in sources]
+
+
+def _marked(source: SourceConfig, prompts: Sequence[RawPrompt]) -> list[RawPrompt]:
+    """Return prompts whose source says whether they are of the task."""
+    if not source.general:
+        return list(prompts)
+    return [replace(prompt, source=GENERAL_PREFIX + prompt.source) for prompt in prompts]
 
 
 class _Writer:

@@ -55,6 +55,9 @@ class SourceConfig(Table):
     """Relative share of the prompts."""
     license: str | None = Field(default=None, min_length=1)
     """SPDX identifier of the license of prompts without one."""
+    general: bool = False
+    """Prompts that are not of the task: teacher and student are asked without its instructions,
+    examples and tools, so that the student keeps talking. Their source begins with `general/`."""
     split: str | None = Field(default=None, min_length=1)
     """Split of the data set. None: "train"."""
     subset: str | None = Field(default=None, min_length=1)

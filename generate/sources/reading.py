@@ -18,12 +18,15 @@ from generate.sources.shapes import COLUMNS, EXPECTED, LastRole, to_prompt
 from potstill.errors import ArtifactError
 
 
-def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPrompt]:
+def read_source(
+    config: SourceConfig, *, last_role: LastRole, has_tools: bool = False
+) -> Iterator[RawPrompt]:
     """Yield the prompts of files or a data set, with at most one batch of rows in memory.
 
     Args:
         last_role: Role of a conversation's last message. "user": the user or a tool; an answer
             after it is removed. "assistant": an answer. "any": any role; nothing is removed.
+        has_tools: Whether a known answer may be a call of a tool that its row does not define.
 
     Raises:
         ConfigError: The source cannot be read.
@@ -33,7 +36,12 @@ def read_source(config: SourceConfig, *, last_role: LastRole) -> Iterator[RawPro
     for row in _rows(config):
         is_empty = False
         try:
-            prompt = to_prompt(row.values, last_role=last_role, source=config.name or row.source)
+            prompt = to_prompt(
+                row.values,
+                last_role=last_role,
+                source=config.name or row.source,
+                has_tools=has_tools,
+            )
         except RowError as error:
             raise _refusal(row, error, last_role) from error
         if prompt.license is None and config.license is not None:

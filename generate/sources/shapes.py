@@ -10,6 +10,7 @@ from generate.sources.messages import parsed, to_message, to_messages, tools_tex
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.rows import RowError
 from potstill.schema import Message
+from potstill.task.items import known_answer
 
 LastRole = Literal["user", "assistant", "any"]
 """Role of the last message of a conversation: the user (or a tool), or the assistant."""
@@ -46,14 +47,17 @@ class _Found:
     tools: object = None
 
 
-def to_prompt(values: object, *, last_role: LastRole, source: str) -> RawPrompt:
-    """Return the prompt in a row.
+def to_prompt(
+    values: object, *, last_role: LastRole, source: str, has_tools: bool = False
+) -> RawPrompt:
+    """Return the prompt in a row, with its known answer under `answer`.
 
     Unknown keys are ignored; null is the same as absent.
 
     Args:
         last_role: "user" removes a final answer: the teacher answers again.
         source: Source of a row without one.
+        has_tools: Whether a known answer may be a call of a tool that the row does not define.
 
     Raises:
         RowError: The row has no known format, or no usable prompt.
@@ -64,11 +68,14 @@ def to_prompt(values: object, *, last_role: LastRole, source: str) -> RawPrompt:
         raise RowError(f"a JSON {type(values).__name__}")
     row = {key: value for key, value in values.items() if value is not None}
     found = _read(row)
+    tools = tools_text(found.tools)
+    known = known_answer(row.get("answer"), has_tools=has_tools or tools is not None)
     return RawPrompt(
         messages=_ended(found.messages, last_role),
         source=_text(row, "source") or source,
         license=_text(row, "license") or _text(row, "licence"),
-        tools=tools_text(found.tools),
+        tools=tools,
+        known=known and known.model_dump_json(),
     )
 
 
@@ -168,7 +175,7 @@ SHAPES: dict[str, Callable[[Row], _Found]] = {
 }
 """Readers of rows, by the key that identifies the format."""
 COLUMNS = frozenset(SHAPES) | {
-    "choices", "licence", "license", "response", "source", "system", "tools"
+    "answer", "choices", "licence", "license", "response", "source", "system", "tools"
 }  # fmt: skip
 """All keys that are read; other columns of tables are skipped."""
 

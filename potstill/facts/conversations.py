@@ -21,6 +21,13 @@ class ConversationsFacts(SampledFacts):
     """Prompts with personal data replaced."""
     languages: dict[str, int]
     """Conversations by the language of their first question, most frequent first."""
+    prompt_distilled: bool = False
+    """Whether conversations stand under the student's prompt while their distributions are the
+    teacher's under its own: the teacher itself is far from them under this prompt."""
+    teacher_prompt_tokens: float | None = None
+    """Mean length of the rewritten conversations' prompts before, in tokens; None: none was."""
+    student_prompt_tokens: float | None = None
+    """Their mean length after."""
 
     @property
     def tokens_are_draws(self) -> bool:

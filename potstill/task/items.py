@@ -62,7 +62,7 @@ def _item(line: str, where: str, has_tools: bool) -> Item:
         if not isinstance(row, Mapping):
             raise ValueError(f"a JSON {type(row).__name__}")
         messages = [_message(one) for one in _messages(row)]
-        known = _answer(row["answer"], has_tools) if row.get("answer") is not None else None
+        known = known_answer(row.get("answer"), has_tools=has_tools)
         if messages and messages[-1].role == "assistant":
             last = messages.pop()
             known = known or Answer.from_message(last)
@@ -95,7 +95,14 @@ def _message(given: Mapping[str, Any]) -> Message:
     )
 
 
-def _answer(given: Any, has_tools: bool) -> Answer:  # noqa: ANN401  (any JSON value)
+def known_answer(given: Any, *, has_tools: bool) -> Answer | None:  # noqa: ANN401  (JSON)
+    """Return the answer that a row names: a text, a JSON value, calls of tools; None for null.
+
+    Args:
+        has_tools: Whether a JSON answer with a name and arguments is a call of a tool.
+    """
+    if given is None:
+        return None
     if has_tools and (calls := tool_calls_in(given)) is not None:
         return Answer(tool_calls=calls)
     text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)

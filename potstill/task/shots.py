@@ -15,12 +15,12 @@ def shot_chooser(task: Task) -> Choose:
     """Return a function from a prompt's messages to the examples in the teacher's prompt.
 
     With `shots = "nearest"` these are the most similar examples by the words of the last message
-    (cosine of TF-IDF vectors), the most similar one last.
+    (cosine of TF-IDF vectors), the most similar one last. A prompt that is an example itself is
+    never among its own.
     """
     known = tuple(item for item in task.examples if item.known is not None)
     if task.shots == "same" or task.num_shots >= len(known):
-        first = known[: task.num_shots]
-        return lambda _messages: first
+        return lambda messages: _others(known, messages)[: task.num_shots]
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
@@ -28,10 +28,15 @@ def shot_chooser(task: Task) -> Choose:
 
     def nearest(messages: Sequence[Message]) -> tuple[Item, ...]:
         similarity = (vectors @ vectorizer.transform([_last_text(messages)]).T).toarray()[:, 0]
-        order = similarity.argsort(kind="stable")[-task.num_shots :]
-        return tuple(known[index] for index in order)
+        ranked = _others([known[index] for index in similarity.argsort(kind="stable")], messages)
+        return ranked[-task.num_shots :]
 
     return nearest if task.num_shots else lambda _messages: ()
+
+
+def _others(items: Sequence[Item], messages: Sequence[Message]) -> tuple[Item, ...]:
+    """Return the examples that are not the prompt itself."""
+    return tuple(item for item in items if item.messages != tuple(messages))
 
 
 def _last_text(messages: Sequence[Message]) -> str:

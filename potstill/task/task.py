@@ -50,6 +50,12 @@ class Task(Value):
         return self.tools if self.student_sees_tools else None
 
     @property
+    def distills_prompt(self) -> bool:
+        """Whether the student's prompt is another than the teacher's."""
+        seen = (self.instructions, self.tools, 0)
+        return seen != (self.student_instructions, self.student_tools, self.num_shots)
+
+    @property
     def schema_content(self) -> Mapping[str, Any] | None:
         """The answers' JSON schema, parsed."""
         return None if self.answer_schema is None else dict(json.loads(self.answer_schema))

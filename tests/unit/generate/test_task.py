@@ -1,0 +1,222 @@
+"""A run with a task: known answers, the teacher's prompt, the student's prompt."""
+
+import json
+
+import pytest
+
+from generate.stage import run
+from potstill.errors import ManifestMismatchError
+from potstill.facts.conversations import ConversationsFacts
+from potstill.task.answers import Answer
+from potstill.task.config import TaskConfig
+from potstill.task.stage import write_task
+
+TOOLS = [{"type": "function", "function": {"name": "block_card", "parameters": {}}}]
+
+
+@pytest.fixture
+def write_json_lines(tmp_path):
+    def write(name, rows):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def with_task(run_directory, write_json_lines):
+    """Return a function that gives the run a task with two examples; keywords are its keys."""
+
+    def make(**keys):
+        examples = write_json_lines(
+            "examples.jsonl",
+            [
+                {"prompt": "Who painted the Mona Lisa?", "answer": "art"},
+                {"prompt": "Name three rivers of Asia.", "answer": {"label": "geography"}},
+            ],
+        )
+        given = {
+            "instructions": "Name the field.",
+            "student_instructions": "Field?",
+            "examples": examples,
+            "num_shots": 1,
+        }
+        return write_task(TaskConfig.model_validate(given | keys), run_directory)
+
+    return make
+
+
+@pytest.fixture
+def made(configured, run_directory, toys):
+    """Return a function that runs all stages; keywords are tables."""
+    assert not toys.loaded
+    return lambda **tables: run(configured(**tables), run_directory)
+
+
+def test_the_teacher_gets_instructions_and_examples_and_the_student_its_own_prompt(
+    with_task, made, run_directory, stored, toys
+):
+    with_task()
+    made()
+    before = {row["conversation_id"]: row for row in stored.samples(run_directory).to_pylist()}
+    after = stored.conversations(run_directory)
+    assert len(after) == len(before) == 10
+    tokenizer = toys.checkpoint.tokenizer
+    for conversation in after:
+        row = before[conversation.conversation_id]
+        question = conversation.given[-1].content
+        shot = "Who painted the Mona Lisa? -> art"
+        if question == "Who painted the Mona Lisa?":
+            shot = 'Name three rivers of Asia. -> {"label": "geography"}'
+        answer = f"re {conversation.conversation_id} assistant 0"
+        answer += "" if "x" in answer else "|"
+        long = f"<system>Name the field.\n\nExamples:\n{shot}|<user>{question}|<assistant>"
+        short = f"<system>Field?|<user>{question}|<assistant>"
+        assert tokenizer.decode(row["token_ids"]) == long + answer
+        assert tokenizer.decode(conversation.token_ids) == short + answer
+        assert [one.start for one in conversation.turns] == [len(short)]
+        assert [one["start"] for one in row["turns"]] == [len(long)]
+        assert conversation.positions_T.tolist() == list(
+            range(len(short), len(conversation.token_ids))
+        )
+    facts = run_directory.facts(ConversationsFacts)
+    assert facts.prompt_distilled
+    assert facts.teacher_prompt_tokens > facts.student_prompt_tokens > 0
+
+
+def test_later_turns_follow_the_students_prompt_as_they_were_sampled(
+    with_task, made, run_directory, stored, toys, write_questions, question_path
+):
+    roles = ("system", "user", "assistant", "user")
+    write_questions(
+        question_path,
+        [
+            {"messages": [{"role": role, "content": f"{text} {role}"} for role in roles]}
+            for text in ("Why is the sky blue?", "How do I boil an egg?", "Explain gravity.")
+        ],
+    )
+    toys.answer = lambda request: f"So{len(request.request_id)}.|"
+    with_task(num_shots=0)
+    made(turns={"kind": "replay"})
+    for conversation in stored.conversations(run_directory):
+        text = toys.checkpoint.tokenizer.decode(conversation.token_ids)
+        system, question = (message.content for message in conversation.given)
+        own = system.removeprefix("Field?\n\n")
+        assert own.endswith(" system")
+        assert own != system
+        said = conversation.completion[0].content
+        begin = f"<system>{system}|<user>{question}|<assistant>{said}|"
+        assert text.startswith(begin + f"<user>{own.removesuffix('system')}user|<assistant>So")
+        for turn in conversation.turns:
+            ids = conversation.token_ids[turn.start : turn.start + turn.num_tokens]
+            assert toys.checkpoint.tokenizer.decode(ids).startswith("So")
+
+
+@pytest.mark.parametrize("kind", ["single", "score"])
+def test_the_tasks_tools_are_the_teachers_and_not_the_students(
+    with_task, made, run_directory, stored, write_json_lines, write_questions, question_path, kind
+):
+    write_questions(
+        question_path,
+        [
+            {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "a"}]}
+            for text in ("Why is the sky blue?", "How do I boil an egg?", "Explain gravity.")
+        ],
+    )
+    path = write_json_lines("tools.json", [TOOLS])
+    with_task(tools=path, student_sees_tools=False)
+    made(turns={"kind": kind})
+    for row in stored.samples(run_directory).to_pylist():
+        assert json.loads(row["tools"]) == TOOLS
+        assert row["prompt"][0]["content"].startswith("Name the field.")
+    for conversation in stored.conversations(run_directory):
+        assert conversation.prompt.tools is None
+        assert conversation.given[0].content == "Field?"
+        assert conversation.token_ids[0] == ord("<")
+
+
+def test_prompts_that_are_not_of_the_task_are_asked_without_it(
+    with_task, made, run_directory, stored, question_path, write_json_lines
+):
+    talk = write_json_lines("talk.jsonl", [{"prompt": "Tell me of your day."}])
+    with_task()
+    sources = [{"path": str(question_path)}, {"path": str(talk), "general": True}]
+    made(prompts={"path": None, "sources": sources})
+    general = [one for one in stored.conversations(run_directory) if one.prompt.is_general]
+    assert [one.prompt.source for one in general] == ["general/talk.jsonl"]
+    assert [message.role for message in general[0].given] == ["user"]
+    assert stored.samples(run_directory).num_rows == 11
+
+
+def test_known_answers_travel_with_their_prompts(
+    with_task, made, run_directory, stored, write_questions, question_path, write_json_lines
+):
+    call = {"name": "block_card", "arguments": {"number": 3}}
+    write_questions(
+        question_path,
+        [
+            {"prompt": "Why is the sky blue?", "answer": "physics"},
+            {"prompt": "How do I boil an egg?", "answer": {"label": "cooking"}},
+            {"prompt": "Block my third card, please!", "answer": call},
+            "Who painted the Mona Lisa?",
+            "Explain gravity.",
+        ],
+    )
+    with_task(tools=write_json_lines("tools.json", [TOOLS]))
+    made()
+    expected = {
+        "Why is the sky blue?": Answer(text="physics"),
+        "How do I boil an egg?": Answer(text='{"label": "cooking"}'),
+        "Block my third card, please!": Answer(
+            tool_calls=({"name": "block_card", "arguments": '{"number": 3}'},)
+        ),
+        "Who painted the Mona Lisa?": Answer(text="art"),
+        "Explain gravity.": None,
+    }
+    found = {
+        one.given[-1].content: one.prompt.known and Answer.model_validate_json(one.prompt.known)
+        for one in stored.conversations(run_directory)
+    }
+    assert found == expected
+
+
+def test_prompts_like_a_reference_are_dropped_with_the_reason(
+    with_task, made, run_directory, stored, write_json_lines
+):
+    rows = [{"prompt": "how do I boil an egg", "answer": "cooking"}]
+    metrics = [{"kind": "label"}]
+    with_task(references=write_json_lines("references.jsonl", rows), metrics=metrics)
+    made()
+    asked = [one.messages[0].content for one in stored.prompts(run_directory)]
+    assert "How do I boil an egg?" not in asked
+    assert len(asked) == 9
+    assert run_directory.facts(ConversationsFacts).dropped_prompts == {"reference": 1}
+
+
+def test_only_what_decides_the_samples_makes_them_again(with_task, made, toys, run_directory):
+    with_task(metrics=[{"kind": "label"}])
+    made()
+    with_task(metrics=[{"kind": "exact"}], student_instructions="")
+    made()
+    assert len(toys.loaded) == 1
+    assert run_directory.facts(ConversationsFacts).prompt_distilled
+    with_task(instructions="Name the field in one word.")
+    with pytest.raises(ManifestMismatchError, match="samples") as caught:
+        made()
+    assert "samples.task.instructions" in caught.value.found
+
+
+def test_a_task_that_gives_both_the_same_prompt_rewrites_nothing(
+    with_task, made, run_directory, stored
+):
+    with_task(student_instructions=None, num_shots=0)
+    made()
+    samples = {row["conversation_id"]: row for row in stored.samples(run_directory).to_pylist()}
+    for conversation in stored.conversations(run_directory):
+        row = samples[conversation.conversation_id]
+        assert conversation.token_ids.tolist() == row["token_ids"]
+        assert conversation.given[0].content == "Name the field."
+    facts = run_directory.facts(ConversationsFacts)
+    assert not facts.prompt_distilled
+    assert facts.teacher_prompt_tokens is None
