@@ -7,6 +7,7 @@ are read, and no model is loaded.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from generate.config import GenerateConfig
@@ -16,6 +17,8 @@ from generate.sources.raw_prompt import RawPrompt
 from generate.sources.reading import read_source
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
+from potstill.task.shots import shot_chooser
+from potstill.task.task import Task, shots_text
 
 SHARE_OF_PEAK = 0.8
 """Share of the FLOP/s of training an MLP in the same precision."""
@@ -45,8 +48,11 @@ PROCESS_BYTES = 2.5e9
 """A process and its libraries, vLLM and torch above all."""
 
 
-def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, Workload]:
+def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate, Workload]:
     """Estimate sampling of prompts and conversations.
+
+    Args:
+        task: What the student is for, which stands in every prompt.
 
     Raises:
         ConfigError: The teacher is not on this machine, or a source of prompts cannot be read.
@@ -54,6 +60,7 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
     """
     shape = _teacher_shape(config)
     num_prompts, prompt_tokens, shared_tokens, written = _prompts(config)
+    of_task = _TaskTokens.of(task or Task())
     turns, sampling = config.turns, config.sampling
     num_turns = {
         "simulate": (turns.min_turns + turns.max_turns) / 2,
@@ -61,8 +68,10 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
     }.get(turns.kind, 1.0)
     completion_tokens = num_turns * COMPLETION_SHARE * sampling.max_tokens
     num_sampled = num_prompts * turns.num_sampled
-    cached_tokens = shared_tokens // CACHED_BLOCK_TOKENS * CACHED_BLOCK_TOKENS
-    read_tokens = cached_tokens + num_prompts * (prompt_tokens - cached_tokens)
+    num_blocks = (shared_tokens + of_task.shared) // CACHED_BLOCK_TOKENS
+    cached_tokens = num_blocks * CACHED_BLOCK_TOKENS
+    asked_tokens = prompt_tokens + of_task.teacher
+    read_tokens = cached_tokens + num_prompts * (asked_tokens - cached_tokens)
     decoded_tokens = num_sampled * completion_tokens
     tokens = written + read_tokens + decoded_tokens
     entries = float(sampling.top_logprobs)
@@ -87,11 +96,34 @@ def estimate(config: GenerateConfig, _workload: None = None) -> tuple[Estimate, 
         teacher=shape,
         student=shape,
         num_conversations=num_conversations,
-        prompt_tokens=prompt_tokens,
+        prompt_tokens=prompt_tokens + of_task.student,
         completion_tokens=completion_tokens,
-        shared_tokens=shared_tokens,
+        shared_tokens=shared_tokens + of_task.student,
         test_share=config.prompts.test_share,
     )
+
+
+@dataclass(frozen=True)
+class _TaskTokens:
+    """Tokens of a task in each prompt."""
+
+    teacher: float
+    shared: float
+    """Of the teacher's, those that all prompts begin with."""
+    student: float
+
+    @classmethod
+    def of(cls, task: Task) -> _TaskTokens:
+        shots = shots_text(shot_chooser(task)(())) if task.shots == "same" else ""
+        known = [item for item in task.examples if item.known is not None]
+        nearest = task.num_shots * len(shots_text(known)) / max(1, len(known))
+        shared = len(task.instructions + (task.tools or "") + shots)
+        return cls(
+            teacher=(shared + (0 if task.shots == "same" else nearest)) / CHARACTERS_PER_TOKEN,
+            shared=shared / CHARACTERS_PER_TOKEN,
+            student=len(task.student_instructions + (task.student_tools or ""))
+            / CHARACTERS_PER_TOKEN,
+        )
 
 
 def _decoding_bytes(

@@ -33,7 +33,8 @@ from potstill.plan import Estimate, Workload, measure_machine, plan_table
 from potstill.processes import child_process
 from potstill.rundir import RunDirectory
 from potstill.task.config import TaskConfig
-from potstill.task.stage import write_task
+from potstill.task.stage import current_task, write_task
+from potstill.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,12 @@ class Stage:
             is_last: bool = stage.run_shard(table, run_directory, share)
         return is_last
 
-    def estimate(self, table: Table, workload: Workload | None) -> tuple[Estimate, Workload]:
-        """Estimate the stage's cost, and what it leaves to the next one."""
+    def estimate(self, table: Table, workload: Workload | Task | None) -> tuple[Estimate, Workload]:
+        """Estimate the stage's cost, and what it leaves to the next one.
+
+        Args:
+            workload: What the stage before leaves; for the first stage the task.
+        """
         with self._libraries():
             module = import_module(f"{self.name}.estimate")
             estimated: tuple[Estimate, Workload] = module.estimate(table, workload)
@@ -200,7 +205,7 @@ def run_pipeline(
     """
     tables = resolve(choice, run_directory)
     with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
-        estimate(tables)
+        estimate(tables, _task(tables, run_directory))
     if force:
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
@@ -228,7 +233,8 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
     Raises:
         PotstillError: The configuration or a file that it names cannot be used.
     """
-    estimates, workload = estimate(resolve(choice, run_directory))
+    tables = resolve(choice, run_directory)
+    estimates, workload = estimate(tables, _task(tables, run_directory))
     finished = [
         stage.name
         for stage in PIPELINE
@@ -237,7 +243,7 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
     return plan_table(estimates, finished, measure_machine(workload.teacher))
 
 
-def estimate(tables: dict[str, Table]) -> tuple[list[Estimate], Workload]:
+def estimate(tables: dict[str, Table], task: Task | None = None) -> tuple[list[Estimate], Workload]:
     """Estimate each stage; raises errors of late stages before any work is done.
 
     Returns:
@@ -247,7 +253,7 @@ def estimate(tables: dict[str, Table]) -> tuple[list[Estimate], Workload]:
         PotstillError: A setting or a file that it names cannot be used.
     """
     first, *others = PIPELINE
-    cost, workload = first.estimate(tables[first.name], None)
+    cost, workload = first.estimate(tables[first.name], task)
     estimates = [cost]
     for stage in others:
         cost, workload = stage.estimate(tables[stage.name], workload)
@@ -259,6 +265,11 @@ def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:
     for stage in stages:
         for name in stage.makes:
             run_directory.set_aside(name)
+
+
+def _task(tables: dict[str, Table], run_directory: RunDirectory) -> Task | None:
+    config = tables["task"]
+    return current_task(config, run_directory) if isinstance(config, TaskConfig) else None
 
 
 def _write_task(tables: dict[str, Table], run_directory: RunDirectory) -> None:

@@ -75,7 +75,7 @@ def to_prompt(
         source=_text(row, "source") or source,
         license=_text(row, "license") or _text(row, "licence"),
         tools=tools,
-        known=known and known.model_dump_json(),
+        known=known.model_dump_json() if known else None,
     )
 
 

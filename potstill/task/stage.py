@@ -46,6 +46,24 @@ def read_task(run_directory: RunDirectory) -> Task | None:
         ) from error
 
 
+def current_task(config: TaskConfig, run_directory: RunDirectory) -> Task | None:
+    """Return the configured task; the run's own where the table says nothing or cannot be read.
+
+    Raises:
+        ConfigError: A file that the table names cannot be used, and the run has no task.
+        ArtifactError: As for ConfigError, or the run's task is damaged.
+    """
+    if config == TaskConfig():
+        return read_task(run_directory)
+    try:
+        return load_task(config)
+    except (ArtifactError, ConfigError) as error:
+        if not run_directory.is_finished("task"):
+            raise
+        logger.warning("keeping the task that was read before: %s", error.what)
+        return read_task(run_directory)
+
+
 def write_task(config: TaskConfig, run_directory: RunDirectory) -> Task | None:
     """Keep the task in the run; a table that says nothing is no task.
 
@@ -53,15 +71,9 @@ def write_task(config: TaskConfig, run_directory: RunDirectory) -> Task | None:
         ConfigError: A file that the table names cannot be used.
         ArtifactError: The disk is full.
     """
-    if config == TaskConfig():
-        return read_task(run_directory)
-    try:
-        task = load_task(config)
-    except (ArtifactError, ConfigError) as error:
-        if not run_directory.is_finished("task"):
-            raise
-        logger.warning("keeping the task that was read before: %s", error.what)
-        return read_task(run_directory)
+    task = current_task(config, run_directory)
+    if task is None or config == TaskConfig():
+        return task
     content = task.model_dump(mode="json")
     session = run_directory.open_stage("task", content, replace=True)
     if session.finished is None:

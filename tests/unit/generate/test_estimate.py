@@ -7,6 +7,8 @@ from generate.estimate import estimate
 from generate.sources.attempts import ATTEMPTS_PER_PROMPT
 from potstill.checkpoints import ModelShape
 from potstill.errors import ArtifactError, ConfigError
+from potstill.task.answers import Answer, Item
+from potstill.task.task import Task
 
 SHAPE = ModelShape("LlamaForCausalLM", 134_515_008, 30, 576, 49_152, 1536, 106_202_880)
 
@@ -132,3 +134,23 @@ def test_missing_files_are_reported(estimated, tmp_path, question_path):
     question_path.write_text("{broken\n")
     with pytest.raises(ArtifactError, match="line 1"):
         estimated()
+
+
+@pytest.mark.parametrize(("shots", "is_shared"), [("same", True), ("nearest", False)])
+def test_a_tasks_prompt_is_read_once_where_all_prompts_share_it(
+    configured, monkeypatch, shots, is_shared
+):
+    monkeypatch.setattr(module, "embedded_shape", lambda: SHAPE)
+    examples = [
+        Item(messages=({"role": "user", "content": "x" * 446},), known=Answer(text="yy"))
+    ] * 4  # fmt: skip
+    task = Task(instructions="i" * 450, examples=examples, num_shots=2, shots=shots)
+    cost, workload = estimate(configured(), task)
+    plain, plain_workload = estimate(configured())
+    blocks = module.CACHED_BLOCK_TOKENS
+    more = cost.tokens - plain.tokens
+    if is_shared:
+        assert 300 < more < 300 + 10 * blocks
+    else:
+        assert 100 + 10 * 200 < more < 100 + 10 * (200 + blocks)
+    assert workload.prompt_tokens == plain_workload.prompt_tokens
