@@ -385,7 +385,9 @@ def test_a_dialogue_has_the_number_of_turns_drawn_for_its_prompt(make_settings, 
 
 def test_system_prompts_are_drawn_for_prompts_that_have_none(make_settings, make_prompt, talk):
     settings = make_settings(system_prompts=["Be kind.", "Be short.", "Rhyme."])
-    drawn = [settings.given(make_prompt(f"p{number}", "Why?"))[0] for number in range(60)]
+    drawn = [
+        settings.for_teacher(make_prompt(f"p{number}", "Why?")).messages[0] for number in range(60)
+    ]
     assert {message.role for message in drawn} == {"system"}
     assert {message.content for message in drawn} == {"Be kind.", "Be short.", "Rhyme."}
     prompt = make_prompt("p0", "Why?")

@@ -35,7 +35,7 @@ def test_the_number_of_turns_is_drawn_per_prompt_evenly_and_alike_every_time(
 def test_a_prompt_keeps_its_own_system_prompt(make_settings, make_prompt):
     own = (Message(role="system", content="Mine."), Message(role="user", content="Why?"))
     prompt = make_prompt("p", "Why?").model_copy(update={"messages": own})
-    assert make_settings(system_prompts=["Be kind."]).given(prompt) == own
+    assert make_settings(system_prompts=["Be kind."]).for_teacher(prompt).messages == own
 
 
 def counts_turns(conversation, **_):
