@@ -189,10 +189,11 @@ def test_all_stages_run_in_order_in_processes_of_their_own(run_directory, proces
 
 
 def test_force_sets_all_stages_aside_once(run_directory, processes):
-    for name in STAGE_NAMES:
+    made = set(STAGE_NAMES) - {"task"}
+    for name in made:
         run_directory.open_stage(name, {}).finish()
     run_pipeline(OWN, run_directory, force=True)
-    for name in set(STAGE_NAMES) - {"task"}:
+    for name in made:
         assert not run_directory.is_finished(name)
         assert run_directory.replaced_dir(name).is_dir()
     assert all("--force" not in command for command in processes.commands)

@@ -345,7 +345,7 @@ def test_stored_questions_are_asked_again_without_their_answers(make_settings, m
         "<user>Why?|<assistant>A.|<user>Really?|<assistant>B.|<user>Thanks.|<assistant>C.|"
     )
     assert texts(conversation.given) == [("user", "Why?")]
-    assert conversation.prompt == prompt
+    assert conversation.prompt.prompt_id == prompt.prompt_id
     assert len(conversation.turns) == 3
 
 
@@ -395,5 +395,5 @@ def test_system_prompts_are_drawn_for_prompts_that_have_none(make_settings, make
     talk(dialogue, "So.|")
     conversation = dialogue.conversation()
     assert conversation.given == (drawn[0], *prompt.messages)
-    assert conversation.prompt == prompt
+    assert conversation.prompt.prompt_id == prompt.prompt_id
     assert text_of(conversation).startswith(f"<system>{drawn[0].content}|<user>Why?|")
