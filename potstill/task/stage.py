@@ -18,7 +18,7 @@ from potstill.files import disk_errors, write_text_atomically
 from potstill.rundir import RunDirectory
 from potstill.task.config import TaskConfig
 from potstill.task.items import read_items
-from potstill.task.task import Task
+from potstill.task.task import EXAMPLES_PLACE, Task
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def load_task(config: TaskConfig) -> Task:
     references = read_items(config.references, has_tools=has_tools) if config.references else ()
     task = Task(
         instructions=config.instructions,
-        student_instructions=config.instructions
+        student_instructions=config.instructions.replace(EXAMPLES_PLACE, "").strip()
         if config.student_instructions is None
         else config.student_instructions,
         tools=None if tools is None else json.dumps(tools, ensure_ascii=False),

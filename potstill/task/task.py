@@ -20,6 +20,9 @@ from potstill.task.metrics.registry import make_metrics
 
 EXAMPLES_TITLE = "Examples:"
 """Heads the examples in the teacher's system prompt."""
+EXAMPLES_PLACE = "{examples}"
+"""Where they stand in the instructions; without it, after them. A model follows best what comes
+last, such as the format of the answer."""
 
 
 class Task(Value):
@@ -77,11 +80,14 @@ class Task(Value):
             messages: The prompt. A system message of its own follows the instructions.
             shots: Examples with known answers, see `potstill.task.shots`.
         """
-        return _with_system((self.instructions, shots_text(shots)), messages)
+        before, place, after = self.instructions.partition(EXAMPLES_PLACE)
+        examples = shots_text(shots)
+        text = f"{before}{examples}{after}" if place else f"{before}\n\n{examples}"
+        return _with_system(text.strip(), messages)
 
     def student_messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return a prompt as the student gets it: its instructions, then the messages."""
-        return _with_system((self.student_instructions,), messages)
+        return _with_system(self.student_instructions, messages)
 
 
 def shots_text(shots: Sequence[Item]) -> str:
@@ -94,9 +100,9 @@ def shots_text(shots: Sequence[Item]) -> str:
     return "\n".join([EXAMPLES_TITLE, *lines]) if lines else ""
 
 
-def _with_system(paragraphs: Sequence[str], messages: Sequence[Message]) -> tuple[Message, ...]:
+def _with_system(instructions: str, messages: Sequence[Message]) -> tuple[Message, ...]:
     own = [message.content for message in messages[:1] if message.role == "system"]
-    text = "\n\n".join(filter(None, (*paragraphs, *own)))
+    text = "\n\n".join(filter(None, (instructions, *own)))
     rest = messages[len(own) :]
     return (Message(role="system", content=text), *rest) if text else tuple(rest)
 

@@ -81,6 +81,17 @@ def test_teacher_and_student_get_their_own_prompts(config):
     assert task.student_messages(user) == user == (last,)
 
 
+def test_examples_stand_where_the_instructions_want_them(config):
+    text = "Name the team.\n\n{examples}\n\nAnswer in JSON."
+    task = load_task(config.model_copy(update={"instructions": text}))
+    user = (Message(role="user", content="card gone"),)
+    with_shots = task.teacher_messages(user, task.examples[:1])[0].content
+    assert with_shots == (
+        "Name the team.\n\nExamples:\nI lost my card -> security\n\nAnswer in JSON."
+    )
+    assert task.teacher_messages(user)[0].content == "Name the team.\n\n\n\nAnswer in JSON."
+
+
 def test_instructions_come_before_a_system_message_of_the_prompts_own(config):
     task = load_task(config.model_copy(update={"student_instructions": "Be brief."}))
     own = (Message(role="system", content="Today is Monday."), Message(role="user", content="hi"))
