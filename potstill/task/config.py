@@ -18,8 +18,9 @@ class TaskConfig(Table):
     """System prompt of the teacher: the job, its labels or fields, its rules; empty: none. The
     examples of `num_shots` stand where it says `{examples}`, else at its end."""
     student_instructions: str | None = None
-    """System prompt of the student. None: the teacher's without examples; empty: none, so that the student learns
-    the instructions instead of reading them with every request (prompt distillation)."""
+    """System prompt of the student. None: the teacher's without examples; empty: none, so that the
+    student learns the instructions instead of reading them with every request (prompt
+    distillation)."""
     tools: Path | None = None
     """JSON file with a list of tools, as OpenAI's API spells them."""
     student_sees_tools: bool = True
