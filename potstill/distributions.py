@@ -36,11 +36,6 @@ MAX_SQRT_ERROR = 1 / MAX_LEVEL
 """Bound of |sqrt(decoded p) - sqrt(p)|: half of it, but a whole step at positions whose nearest
 levels would sum to more than probability 1."""
 
-MIN_DECODED_PROBABILITY = 1 / MAX_LEVEL**2
-"""The probability of level 1, so that no entry becomes 0. Only entries of this level, which a cut
-at a greater probability leaves out, can raise a position's mass above 1, each by at most this
-much."""
-
 MAX_RELATIVE_ERROR = 2.0**-10
 """Bound of the relative error of a decoded log-probability of a sampled token."""
 

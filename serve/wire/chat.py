@@ -159,7 +159,7 @@ class ResponseFormat(Received):
 class ChatRequest(SamplingFields):
     """The body of POST /v1/chat/completions. Null is the same as absent.
 
-    `parameters.py` documents the support of OpenAI's parameters.
+    docs/serving.md documents the support of OpenAI's parameters.
     """
 
     model_config = ConfigDict(extra="allow", serialize_by_alias=True)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from potstill.distributions import (
     ERROR_BOUNDS,
     MAX_ENTRIES,
+    MAX_LEVEL,
     MAX_RELATIVE_ERROR,
     MAX_SQRT_ERROR,
-    MIN_DECODED_PROBABILITY,
     TokenDistributions,
     decode,
     decode_row,
@@ -23,6 +23,8 @@ from potstill.distributions import (
 from potstill.errors import ArtifactError
 
 VOCABULARY = 49_152
+MIN_DECODED_PROBABILITY = 1 / MAX_LEVEL**2
+"""The probability of level 1: no entry becomes 0."""
 
 
 def distributions(positions, sampled=None) -> TokenDistributions:

@@ -1,5 +1,6 @@
-"""The table of parameters: complete, true, and what the documentation shows."""
+"""The tables of parameters in docs/serving.md: complete and true."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,36 +12,45 @@ from serve.errors import UnsupportedParameterError
 from serve.wire.chat import ChatRequest
 from serve.wire.completions import CompletionRequest
 from serve.wire.embeddings import EmbeddingRequest
-from serve.wire.parameters import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Support, as_markdown
 from serve.wire.responses import ResponseRequest
+from serve.wire.shared import MAX_BIASES, MAX_STOP_STRINGS
 
 OFFICIAL = [
-    (CHAT, ChatRequest, chat_create_params.CompletionCreateParamsBase, {"stream"}),
-    (COMPLETIONS, CompletionRequest, completion_create_params.CompletionCreateParamsBase,
+    ("chat/completions", ChatRequest, chat_create_params.CompletionCreateParamsBase, {"stream"}),
+    ("completions", CompletionRequest, completion_create_params.CompletionCreateParamsBase,
      {"stream"}),
-    (EMBEDDINGS, EmbeddingRequest, embedding_create_params.EmbeddingCreateParams, set()),
-    (RESPONSES, ResponseRequest, response_create_params.ResponseCreateParamsBase, {"stream"}),
+    ("embeddings", EmbeddingRequest, embedding_create_params.EmbeddingCreateParams, set()),
+    ("responses", ResponseRequest, response_create_params.ResponseCreateParamsBase, {"stream"}),
 ]  # fmt: skip
+PAGE = Path("docs/serving.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("table", "model", "official", "more"), OFFICIAL)
-def test_every_parameter_of_the_official_client_is_listed(table, model, official, more):
-    assert sorted(one.name for one in table) == sorted(set(official.__annotations__) | more)
-    supported = {one.name for one in table if one.support == Support.SUPPORTED}
-    assert supported <= set(model.model_fields)
+def documented(path: str) -> list[tuple[str, str]]:
+    """Return name and support of each row of an endpoint's table."""
+    table = PAGE.split(f"\n### /v1/{path}\n")[1].split("\n### ")[0]
+    return re.findall(r"^\| `(\w+)` \| (supported|ignored|refused) \|", table, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("path", "model", "official", "more"), OFFICIAL)
+def test_every_parameter_of_the_official_client_is_listed(path, model, official, more):
+    rows = documented(path)
+    assert [name for name, _ in rows] == sorted(set(official.__annotations__) | more)
+    assert {name for name, support in rows if support == "supported"} <= set(model.model_fields)
 
 
 def test_parameters_listed_as_refused_are_refused():
     chat = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    refused = {path: [n for n, s in documented(path) if s == "refused"] for path, *_ in OFFICIAL}
+    assert refused["chat/completions"] == ["function_call", "functions"]
     for more in ({"functions": [{}]}, {"function_call": "auto"}):
         with pytest.raises(UnsupportedParameterError):
             ChatRequest.model_validate(chat | more).check()
-    refused = [one.name for one in RESPONSES if one.support == Support.REFUSED]
-    for name in refused:
+    assert len(refused["responses"]) == 4
+    for name in refused["responses"]:
         with pytest.raises(UnsupportedParameterError, match=name):
             ResponseRequest.model_validate({"input": "Hi", name: "x"}).to_chat()
 
 
-def test_the_documentation_shows_the_table():
-    documentation = Path(__file__).parents[4] / "docs" / "serving.md"
-    assert as_markdown() in documentation.read_text()
+def test_limits_are_those_of_the_server():
+    assert PAGE.count(f"at most {MAX_BIASES} keys") == 2
+    assert PAGE.count(f"up to {MAX_STOP_STRINGS} strings") == 2
