@@ -1,7 +1,7 @@
-"""The plan of a comparison, written down before its answers are there.
+"""The plan of a comparison, recorded before its answers exist.
 
-In: the plan, and how many answers are known already. Out: `Registration`, the same each time the
-stage is resumed.
+In: the plan, and the number of answers that exist already. Out: `Registration`, the same each time
+the stage is resumed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAME = "registration"
 
 
 def register(cache: JsonCache, verdict: VerdictConfig, num_answers_before: int) -> Registration:
-    """Write the plan down, or return what was written down by an earlier process."""
+    """Record the plan, or return the one that an earlier process recorded."""
     stored = cache.get(NAME)
     if stored is not None:
         return Registration.model_validate(stored)

@@ -24,7 +24,7 @@ def measure_speed(model: LlamaModel, num_threads: int) -> dict[str, float]:
     """Measure prompt and decode tokens per second, and the process's peak memory so far in bytes.
 
     The context is that of a server, not of a measurement: llama.cpp's default cache (F16) and
-    attention. The peak of a process that did nothing before consists of the file's pages, the
+    attention. The peak of a fresh process consists of the file's pages, the
     cache, the compute buffers, and some 60 MB of Python and libraries.
 
     Source: llama.cpp tools/llama-bench/llama-bench.cpp, test_prompt and test_gen (commit

@@ -35,7 +35,7 @@ class _Job:
 
 
 class Writer:
-    """The thread.
+    """Writes to the database in a thread of its own.
 
     Args:
         chore: Work to do at the start, and then every `chore_seconds`.

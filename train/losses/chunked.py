@@ -134,10 +134,10 @@ class _ChunkedLoss(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Slopes:
-    """The loss's slopes in the products of head and hidden states of a chunk.
+    """Derivatives of the loss by a chunk's products of head and hidden states.
 
-    That in the product of token j is `rest_C1 * others_CV[:, j]`, and `single_CW` is added at
-    `ids_CW`.
+    By the product of token j the derivative is `rest_C1 * others_CV[:, j]`, to which `single_CW` is
+    added at `ids_CW`.
     """
 
     ids_CW: Tensor
@@ -171,8 +171,8 @@ def _take_apart_(
     """Separate the stored tokens from all others.
 
     Args:
-        product_CV: Of head and hidden states. Becomes the softmax of the tokens not stored, each
-            times what its logit gains where the soft-cap's input does.
+        product_CV: Products of head and hidden states. Overwritten by the softmax of the tokens not
+            stored, each times the derivative of its soft-cap.
 
     Returns:
         The logits of single tokens [C, W], and the log-sum-exp of those not stored [C, 1].
