@@ -49,6 +49,10 @@ class Message(Value):
         return chat
 
 
+REFERENCES = "references"
+"""Source of the prompts that are the task's references."""
+
+
 class Prompt(Value):
     """The start of a conversation: the user's turn to answer, or a whole conversation.
 
@@ -73,6 +77,11 @@ class Prompt(Value):
     def is_general(self) -> bool:
         """Whether teacher and student alike get it without the task's prompt."""
         return is_general(self.source)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is one of the task's references, which are measured and never trained on."""
+        return self.source == REFERENCES
 
 
 def is_general(source: str) -> bool:

@@ -184,11 +184,16 @@ def _judge(
     """Return a batch's rows under the students' prompts, and why each is dropped."""
     rows, conversations = pa.Table.from_batches([batch]), conversations_from_batch(batch)
     if students is None:
-        return rows, conversations, list(map(curator.judge, conversations))
+        return rows, conversations, [_drop(one, curator) for one in conversations]
     rewritten = list(map(students.rewrite, conversations))
-    drops = [SPANNING if one is None else curator.judge(one) for one in rewritten]
+    drops = [SPANNING if one is None else _drop(one, curator) for one in rewritten]
     conversations = [new or old for new, old in zip(rewritten, conversations, strict=True)]
     return with_prompts(rows, conversations), conversations, drops
+
+
+def _drop(conversation: Conversation, curator: ConversationCurator) -> Drop | None:
+    """Return why a conversation is dropped. All references stay: what is measured is not chosen."""
+    return None if conversation.prompt.is_reference else curator.judge(conversation)
 
 
 def _sort_rows(

@@ -41,18 +41,41 @@ def assign_splits(
         if split not in splits.values():
             splits |= dict.fromkeys(nearest, split)
     return [
-        Prompt(
-            prompt_id=prompt.prompt_id,
-            cluster_id=cluster_of[prompt.prompt_id],
-            split=splits[cluster_of[prompt.prompt_id]],
-            messages=prompt.messages,
-            source=prompt.source,
-            license=prompt.license,
-            tools=prompt.tools,
-            known=prompt.known,
-        )
+        _in_split(prompt, cluster, splits[cluster])
         for prompt in prompts
+        for cluster in (cluster_of[prompt.prompt_id],)
     ]
+
+
+def assign_beside_references(
+    prompts: Sequence[RawPrompt],
+    clusters: Mapping[str, str],
+    references: Sequence[RawPrompt],
+    clusters_of_references: Mapping[str, str],
+    validation_share: float,
+) -> list[Prompt]:
+    """Assign prompts to train and validation; the test split is a task's references."""
+    ours = assign_splits(prompts, clusters, validation_share, 0.0)
+    return [
+        *(
+            one.model_copy(update={"split": "train"}) if one.split == "test" else one
+            for one in ours
+        ),
+        *(_in_split(one, clusters_of_references[one.prompt_id], "test") for one in references),
+    ]
+
+
+def _in_split(prompt: RawPrompt, cluster: str, split: Split) -> Prompt:
+    return Prompt(
+        prompt_id=prompt.prompt_id,
+        cluster_id=cluster,
+        split=split,
+        messages=prompt.messages,
+        source=prompt.source,
+        license=prompt.license,
+        tools=prompt.tools,
+        known=prompt.known,
+    )
 
 
 def _position(cluster_id: str) -> float:

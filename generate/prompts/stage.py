@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from generate.curation.config import CurationConfig
 from generate.curation.dropped import DROPPED_NAME, format_counts, write_dropped_prompts
 from generate.curation.prompt_filters import curate_prompts
 from generate.lazy_teacher import LazyTeacher
-from generate.prompts.splits import assign_splits
+from generate.prompts.splits import assign_beside_references, assign_splits
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.shapes import LastRole
@@ -28,7 +28,7 @@ from potstill.errors import ConfigError
 from potstill.facts.prompts import PromptsFacts
 from potstill.files import disk_errors, sha256_bytes
 from potstill.rundir import RunDirectory
-from potstill.schema import Prompt, SamplingParams
+from potstill.schema import REFERENCES, Prompt, SamplingParams
 from potstill.tables import PROMPT_SCHEMA, prompt_to_row, write_rows
 from potstill.task.answers import Item
 from potstill.task.stage import read_task
@@ -97,8 +97,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     askable, unaskable = _split_by_control_texts(curated.kept, controls)
     clusters = cluster(askable, config.curation.cluster_threshold)
     _refuse_too_few(len(raw) + len(leaked), len(askable), len(set(clusters.values())))
-    shares = config.prompts.validation_share, config.prompts.test_share
-    prompts = assign_splits(askable, clusters, *shares)
+    prompts = _in_splits(askable, clusters, _references(config, task), config)
     near = near_held_out(prompts, config.curation.cluster_threshold)
     kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
     dropped = [
@@ -148,8 +147,8 @@ def _stage_config(
 
 
 def _digest(items: Sequence[Item]) -> str:
-    asked = [[message.to_chat() for message in item.messages] for item in items]
-    return sha256_bytes(json.dumps(asked, sort_keys=True).encode())
+    content = [item.model_dump(mode="json") for item in items]
+    return sha256_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def _has_written(config: GenerateConfig) -> bool:
@@ -176,6 +175,34 @@ def _with_known(prompts: Iterable[RawPrompt], task: Task | None) -> list[RawProm
         return replace(prompt, known=answer.model_dump_json())
 
     return list(map(of, prompts))
+
+
+def _references(config: GenerateConfig, task: Task | None) -> list[RawPrompt]:
+    """Return the task's references, for the teacher to answer; none where answers are scored."""
+    if task is None or config.turns.kind == "score":
+        return []
+    return [
+        RawPrompt(
+            messages=item.messages,
+            source=REFERENCES,
+            known=item.known.model_dump_json() if item.known else None,
+        )
+        for item in task.references
+    ]
+
+
+def _in_splits(
+    prompts: Sequence[RawPrompt],
+    clusters: Mapping[str, str],
+    references: Sequence[RawPrompt],
+    config: GenerateConfig,
+) -> list[Prompt]:
+    """Assign splits. References are the test split, which gets no other prompt then."""
+    shares = config.prompts.validation_share, config.prompts.test_share
+    if not references:
+        return assign_splits(prompts, clusters, *shares)
+    own = cluster(references, config.curation.cluster_threshold)
+    return assign_beside_references(prompts, clusters, references, own, shares[0])
 
 
 def _split_by_references(

@@ -36,11 +36,12 @@ class Dialogue:
         self._settings, self._turns_config = settings, settings.config.turns
         self._replayed: list[str] = []
         self._num_left = 1
-        if self._turns_config.kind == "replay":
+        kind = "single" if prompt.is_reference else self._turns_config.kind
+        if kind == "replay":
             self.given, self._replayed = _first_question(self.given)
             self._replayed = self._replayed[: self._turns_config.max_turns - 1]
             self._num_left = 1 + len(self._replayed)
-        elif self._turns_config.kind == "simulate":
+        elif kind == "simulate":
             self._num_left = settings.num_turns(prompt)
         self._token_ids = render_prompt(settings.tokenizer, self.given, self.prompt.tools)
         self._completion: list[Message] = []
@@ -166,7 +167,7 @@ class Dialogue:
         sampling = self._settings.config.sampling
         request_id = f"{self.name} {role} {len(self._turns)}"
         params = SamplingParams(
-            temperature=sampling.temperature,
+            temperature=self._settings.temperature(self.prompt),
             top_p=sampling.top_p,
             max_tokens=max_tokens,
             seed=derive_seed(sampling.seed, request_id),

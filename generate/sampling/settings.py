@@ -92,6 +92,14 @@ class ConversationSettings:
             tools = tools or self.task.tools
         return prompt.model_copy(update={"messages": messages, "tools": tools})
 
+    def num_sampled(self, prompt: Prompt) -> int:
+        """Return the number of conversations to sample: references are answered once."""
+        return 1 if prompt.is_reference else self.config.turns.num_sampled
+
+    def temperature(self, prompt: Prompt) -> float:
+        """Return the temperature of answers: 0 where the teacher's best answer is measured."""
+        return 0.0 if prompt.is_reference else self.config.sampling.temperature
+
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""
         turns = self.config.turns

@@ -42,7 +42,7 @@ from potstill.files import sha256_bytes, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
-from potstill.schema import Prompt
+from potstill.schema import REFERENCES, Prompt
 from potstill.task.stage import read_task
 from potstill.task.task import Task, shots_text
 
@@ -73,7 +73,6 @@ def make_parts(
     """
     prompts_path = run_directory.stage_dir("prompts") / PROMPTS_NAME
     per_part, done = config.engine.conversations_per_part, finished_parts(session.dir)
-    total = _num_prompts(run_directory)
     mine = [index for index in range(num_parts(config, run_directory)) if shard.has(index)]
     missing = [index for index in mine if index not in done]
     if not missing:
@@ -91,14 +90,13 @@ def make_parts(
     loop = ConversationLoop(
         session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns), user
     )
-    sizes = {index: min(per_part, total - index * per_part) for index in mine}
-    each = config.turns.num_sampled
+    sizes = _conversations_by_part(prompts_path, per_part, config.turns.num_sampled)
     try:
         loop.run(
             _ask(config, loaded),
             _parts(settings, loaded, read_prompts(prompts_path, per_part), set(missing)),
-            total=each * sum(sizes.values()),
-            num_done=each * sum(sizes[index] for index in mine if index in done),
+            total=sum(sizes[index] for index in mine),
+            num_done=sum(sizes[index] for index in mine if index in done),
             at_once=loaded.max_num_seqs,
         )
     finally:
@@ -165,6 +163,12 @@ def finish_samples(
     )
 
 
+def _conversations_by_part(prompts_path: Path, per_part: int, num_sampled: int) -> list[int]:
+    sources = pq.read_table(prompts_path, columns=["source"])["source"].to_pylist()
+    counts = [1 if source == REFERENCES else num_sampled for source in sources]
+    return [sum(counts[start : start + per_part]) for start in range(0, len(counts), per_part)]
+
+
 def _num_prompts(run_directory: RunDirectory) -> int:
     path = run_directory.stage_dir("prompts") / PROMPTS_NAME
     return int(pq.read_metadata(path).num_rows)
@@ -218,7 +222,7 @@ def _parts(
                 [
                     partial(_begin, settings, teacher, prompt, answer)
                     for prompt in prompts
-                    for answer in range(settings.config.turns.num_sampled)
+                    for answer in range(settings.num_sampled(prompt))
                 ],
             )
 

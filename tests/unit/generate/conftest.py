@@ -191,6 +191,7 @@ def toy_checkpoint(directory: Path) -> TeacherCheckpoint:
         vocab_size=1 << 16,
         num_parameters=7,
         fingerprint="f" * 64,
+        gguf_sha256=None,
     )
 
 

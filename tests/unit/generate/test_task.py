@@ -188,10 +188,43 @@ def test_prompts_like_a_reference_are_dropped_with_the_reason(
     metrics = [{"kind": "label"}]
     with_task(references=write_json_lines("references.jsonl", rows), metrics=metrics)
     made()
-    asked = [one.messages[0].content for one in stored.prompts(run_directory)]
+    prompts = stored.prompts(run_directory)
+    asked = [one.messages[0].content for one in prompts if not one.is_reference]
     assert "How do I boil an egg?" not in asked
     assert len(asked) == 9
     assert run_directory.facts(ConversationsFacts).dropped_prompts == {"reference": 1}
+
+
+def test_the_test_split_is_the_references_answered_once_at_temperature_0(
+    with_task, made, run_directory, stored, write_json_lines, toys
+):
+    rows = [
+        {"prompt": "Why do cats purr?", "answer": "biology"},
+        {"prompt": "How far is Mars?", "answer": "astronomy"},
+    ]
+    metrics = [{"kind": "label"}]
+    with_task(references=write_json_lines("references.jsonl", rows), metrics=metrics)
+    made(turns={"best_of": 2}, curation={"min_answer_tokens": 200, "conversation_filters": []})
+    by_split = {
+        split: [one for one in stored.prompts(run_directory) if one.split == split]
+        for split in ("train", "validation", "test")
+    }
+    assert all(by_split.values())
+    assert [one.is_reference for one in by_split["test"]] == [True, True]
+    assert not any(one.is_reference for one in by_split["train"] + by_split["validation"])
+    temperatures = {
+        request.request_id.split("-")[0]: request.sampling.temperature
+        for teacher in toys.loaded
+        for request in teacher.asked
+    }
+    references = {one.prompt_id for one in by_split["test"]}
+    assert {name for name, value in temperatures.items() if value == 0.0} == references
+    tested = [one for one in stored.conversations(run_directory) if one.prompt.is_reference]
+    assert [one.answer_index for one in tested] == [0, 0]
+    assert {Answer.model_validate_json(one.prompt.known).text for one in tested} == {
+        "biology",
+        "astronomy",
+    }
 
 
 def test_only_what_decides_the_samples_makes_them_again(with_task, made, toys, run_directory):
