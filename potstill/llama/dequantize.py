@@ -1,8 +1,8 @@
-"""A GGUF file as a Hugging Face checkpoint: what the child process of `potstill.models` does.
+"""Conversion of a GGUF file to a Hugging Face checkpoint, in a child process of `potstill.models`.
 
 In: a GGUF file of an architecture that transformers reads, and an empty directory. Out: the
 checkpoint in it. Its tokenizer must give llama.cpp's token ids and its model llama.cpp's
-predictions, or the file is refused: pre-tokenizers and rotary layouts are what goes wrong.
+predictions, or the file is refused: typical faults are pre-tokenizers and rotary layouts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ONE_DIGIT_AT_A_TIME = {"smollm"}
 """llama.cpp's pre-tokenizers that split digits one by one before byte-level BPE."""
 NUM_COMPARED_TOKENS = 48
 MAX_KL_NATS = 0.1
-"""Of the checkpoint's predictions and llama.cpp's, which rounds activations to 8 bits:
+"""Largest mean KL(llama.cpp‖checkpoint); llama.cpp rounds activations to 8 bits:
 Qwen2.5-Coder-0.5B in Q4_K_M is at 0.001, 1.5B at 0.002. A wrong layout is several nats away."""
 
 
@@ -47,7 +47,7 @@ def dequantize(gguf_path: Path, checkpoint_dir: Path, dtype: str) -> None:
     """Write a GGUF file's checkpoint.
 
     Raises:
-        ArtifactError: A library cannot read the file, or both do not read the same from it.
+        ArtifactError: A library cannot read the file, or the two read it differently.
     """
     with LlamaModel(gguf_path, vocabulary_only=True) as vocabulary:
         config = _load(gguf_path, "AutoConfig")
@@ -67,9 +67,9 @@ def dequantize(gguf_path: Path, checkpoint_dir: Path, dtype: str) -> None:
 
 
 def save_tokenizer(tokenizer: Any, vocabulary: LlamaModel, checkpoint_dir: Path) -> Any:  # noqa: ANN401
-    """Save a tokenizer with llama.cpp's control tokens, and return it as it is loaded from there.
+    """Save a tokenizer with llama.cpp's control tokens; return the tokenizer loaded from there.
 
-    llama.cpp takes some tokens for control tokens that a file does not mark as such, for example
+    llama.cpp treats some tokens as control tokens that a file does not mark as such, for example
     `</s>` in Qwen2.5. Loading adds what the model's class adds, such as Unicode's form NFC.
     """
     control = filter(vocabulary.is_control, range(vocabulary.vocab_size))
@@ -86,7 +86,7 @@ def save_tokenizer(tokenizer: Any, vocabulary: LlamaModel, checkpoint_dir: Path)
 
 
 def refuse_other_tokenizer(tokenizer: Any, vocabulary: LlamaModel) -> None:  # noqa: ANN401
-    """Make sure that a tokenizer gives llama.cpp's token ids on hostile texts, and their text.
+    """Check that a tokenizer gives llama.cpp's token ids on hostile texts, and their text.
 
     Raises:
         ArtifactError: Something differs.
@@ -105,7 +105,7 @@ def refuse_other_tokenizer(tokenizer: Any, vocabulary: LlamaModel) -> None:  # n
 
 
 def refuse_other_predictions(model: Any, tokenizer: Any, gguf_path: Path) -> None:  # noqa: ANN401
-    """Make sure that a checkpoint predicts what llama.cpp predicts with its file.
+    """Check that a checkpoint predicts what llama.cpp predicts with its file.
 
     Raises:
         ArtifactError: The mean KL(llama.cpp‖checkpoint) is too large.
@@ -119,7 +119,7 @@ def refuse_other_predictions(model: Any, tokenizer: Any, gguf_path: Path) -> Non
         logp_TV = np.concatenate([log_softmax(batch) for batch in context.logits(ids, 0)])
     num_tokens = logp_TV.shape[1]  # without the rows that pad an embedding
     kl_T = (np.exp(logp_TV) * (logp_TV - logq_TV[:, :num_tokens])).sum(-1)
-    kl_nats = kl_T[1:].mean()  # A first token without context has activations that rounding moves.
+    kl_nats = kl_T[1:].mean()  # Rounding changes a first token, without context, too much.
     if not kl_nats <= MAX_KL_NATS:  # NaN is refused too
         raise ArtifactError(
             "the checkpoint that transformers makes of a GGUF file does not predict as llama.cpp "

@@ -231,7 +231,7 @@ HOSTILE_CHATS = tuple(_chats())
 
 
 def unicode_form(tokenizer: Any) -> Callable[[str], str]:  # noqa: ANN401  (a transformers tokenizer)
-    """Return what brings a text into the form in which a tokenizer can be compared with llama.cpp.
+    """Return the normalization with which a tokenizer can be compared with llama.cpp.
 
     llama.cpp does not normalize Unicode: for tokenizers that do (NFC), texts are normalized first.
     """

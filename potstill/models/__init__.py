@@ -1,1 +1,1 @@
-"""Models in GGUF files: found by name or path, checked by hash, made checkpoints once."""
+"""Models in GGUF files: found by name or path, checked by hash, dequantized to checkpoints once."""

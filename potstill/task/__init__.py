@@ -1,1 +1,1 @@
-"""What a student is for: one job with instructions, examples, tools, known answers and metrics."""
+"""A student's task: one job with instructions, examples, tools, known answers and metrics."""

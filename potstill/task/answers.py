@@ -1,4 +1,4 @@
-"""What metrics read and return: an answer, a prompt with its known answer, a score."""
+"""The values of metrics: an answer, a prompt with its known answer, a score."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ToolCall(Value):
 
 
 class Answer(Value):
-    """What a model said: text, calls of tools, or both."""
+    """A model's answer: text, calls of tools, or both."""
 
     text: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
@@ -57,7 +57,7 @@ class Item(Value):
 
     messages: tuple[Message, ...] = Field(min_length=1)
     known: Answer | None = None
-    """None where nobody has answered it."""
+    """None if unknown."""
 
 
 class Score(Value):
@@ -67,13 +67,13 @@ class Score(Value):
     found: str | None = None
     """What the metric read in the answer, such as its label; None when it could read nothing."""
     expected: str | None = None
-    """What the known answer has in its place."""
+    """The same part of the known answer."""
     problem: str | None = None
     """Why the value is not 1, in one line; None when it is, or when there is nothing to add."""
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
-    """Return the JSON value that a text is, white space around it aside.
+    """Return the JSON value of a text, which may have white space around it.
 
     Raises:
         ValueError: It is not one JSON value, nests too deeply, or has NaN or Infinity.

@@ -32,7 +32,7 @@ def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
         has_tools: Whether a JSON answer with a name and arguments is a call of a tool.
 
     Raises:
-        ArtifactError: The file cannot be read, has no prompt, or a line is none.
+        ArtifactError: The file cannot be read, has no prompt, or a line is not one.
     """
     with disk_errors("reading prompts of the task", path):
         lines = path.read_text(encoding="utf-8").splitlines()

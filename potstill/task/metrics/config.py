@@ -13,11 +13,11 @@ from potstill.config import Table
 
 class _MetricConfig(Table):
     name: str | None = Field(default=None, min_length=1)
-    """What reports call it; None: its kind."""
+    """Its name in reports; None: its kind."""
 
 
 class LabelConfig(_MetricConfig):
-    """The answer's label is the known one. Macro-F1 and a confusion matrix stand beside it."""
+    """The answer's label is the known one. Reported with macro-F1 and a confusion matrix."""
 
     kind: Literal["label"] = "label"
     field: str | None = None
@@ -88,7 +88,7 @@ class NumericConfig(_MetricConfig):
 
     kind: Literal["numeric"] = "numeric"
     relative_tolerance: float = Field(default=1e-6, ge=0.0)
-    """Largest relative difference that counts as equal; 1e-6 forgives how decimals are written."""
+    """Largest relative difference that counts as equal; 1e-6 ignores how decimals are written."""
 
 
 class SqlConfig(_MetricConfig):

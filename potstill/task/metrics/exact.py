@@ -22,7 +22,7 @@ class Exact:
 
 
 def same_text(one: str, other: str, *, ignore_case: bool) -> bool:
-    """Return whether two texts are equal, perhaps but for case and surplus white space."""
+    """Return whether two texts are equal; optionally except for case and surplus white space."""
     if ignore_case:
         return folded(one) == folded(other)
     return one.strip() == other.strip()

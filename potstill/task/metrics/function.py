@@ -31,7 +31,7 @@ class Function:
         messages = [message.to_chat() for message in item.messages]
         try:
             value = float(self._function(answer.text, known, messages))
-        except Exception as error:  # Whatever the user's code raises is a wrong answer.
+        except Exception as error:  # Any exception of the user's code scores 0.
             return Score(value=0.0, problem=f"{type(error).__name__}: {error}"[:200])
         if not (math.isfinite(value) and 0.0 <= value <= 1.0):
             return Score(value=0.0, problem=f"the metric returned {value:g}, not 0 to 1")
@@ -47,6 +47,6 @@ def _find(path: str) -> Callable[..., Any]:
             "the function of a metric cannot be imported",
             where=f"task.metrics: {path}",
             found=error,
-            hint="run the command where the module lies, or set PYTHONPATH",
+            hint="run the command in the module's directory, or set PYTHONPATH",
         ) from error
     return found

@@ -13,7 +13,7 @@ ARTICLES = {"a", "an", "the"}
 
 
 class Grounded:
-    """Multiplies two things: the quotation stands in the context, and the answer agrees.
+    """Multiplies two scores: the quotation is in the context, and the answer agrees.
 
     Agreement is F1 over words, as in SQuAD. Where the known answer abstains, abstaining is 1 and
     answering 0; where it does not, abstaining is 0.
@@ -57,7 +57,7 @@ class Grounded:
 
 
 def occurs(quote: str, messages: tuple[Message, ...]) -> bool:
-    """Return whether a quotation stands in the messages, but for case and white space."""
+    """Return whether a quotation is in the messages, except for case and white space."""
     wanted = folded(quote)
     return any(wanted in folded(one.content) for one in messages)
 

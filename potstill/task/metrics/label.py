@@ -10,7 +10,7 @@ from potstill.task.answers import Answer, Item, Score, parse_json, value_at
 from potstill.task.metrics.config import LabelConfig
 
 NO_LABEL = "(none)"
-"""What stands in the confusion matrix for an answer that has no known label."""
+"""Column of the confusion matrix for answers without a known label."""
 
 
 class Label:

@@ -1,4 +1,4 @@
-"""What every metric fulfills."""
+"""The protocol of metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Metric(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
 
     @property
     def needs_known(self) -> bool:

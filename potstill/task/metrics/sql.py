@@ -15,7 +15,7 @@ from potstill.task.metrics.config import SqlConfig
 
 FENCE = re.compile(r"```(?:sql)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 STEPS_PER_LOOK = 10_000
-"""Instructions of SQLite's virtual machine between two looks at the clock."""
+"""Instructions of SQLite's virtual machine between two checks of the time."""
 MAX_VALUE_BYTES = 1_000_000
 """Longest text or blob that a query may build."""
 MAX_RESULT_BYTES = 10_000_000
@@ -26,7 +26,7 @@ ALLOWED = {
     sqlite3.SQLITE_FUNCTION,
     sqlite3.SQLITE_RECURSIVE,
 }
-"""What a query may do; all else, such as ATTACH, PRAGMA and every write, is refused."""
+"""Permitted actions of a query; all others, such as ATTACH, PRAGMA and every write, are refused."""
 DECIMALS = 6
 """Digits after the point up to which results are compared: sums depend on the order of rows."""
 
