@@ -4,9 +4,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest
-# Two files at a time, one thread each; what takes the whole machine runs by itself.
-IN_PAIRS := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile --durations=20
-ALONE := $(PYTEST) --durations=20
 
 setup: $(VENV)/ready
 
@@ -24,13 +21,13 @@ check: setup
 
 # `check` and all other tests but the nightly ones, the real teacher through the whole line included.
 test: programs check
-	$(IN_PAIRS) -m "slow and not alone and not nightly" tests/unit tests/integration tests/e2e
-	$(ALONE) -m "alone and not nightly" tests/integration tests/e2e
+	$(PYTEST) -n 2 --dist loadfile --durations=20 -m "slow and not nightly" \
+		tests/e2e tests/integration tests/unit
 	@$(BIN)/python -m tests.fixtures.lanes report
 
 # What is too long for each change: the soak for 15 minutes, more families through every stage.
 nightly: programs
-	$(ALONE) -m nightly tests
+	$(PYTEST) --durations=20 -m nightly tests
 
 # What others wrote to try servers and clients with: llama.cpp, OpenAI, LangChain, LiteLLM, llm.
 conformance: setup

@@ -22,6 +22,7 @@ from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, FinishReason, Message, Prompt, Split, Turn, turn_positions
 from potstill.tables import conversations_to_table, write_table
 from tests.fixtures.facts import conversations_facts, teacher_identity
+from tests.fixtures.workers import FirstFolders, keep_to_own_cores, shared_first
 
 # Background commands of a shell ignore Ctrl-C, and so do their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,8 +33,6 @@ VOCAB_SIZE = 8_192
 SPLITS: dict[Split, int] = {"train": 24, "validation": 4, "test": 6}
 TOP_LOGPROBS = 16
 MAX_TOKENS = 20
-WHOLE_MACHINE = {"vllm", "test_compare.py", "test_ray.py", "test_replicas.py"}
-"""Folders and files of tests that measure speed or keep every core busy."""
 LINE_SECONDS = 3600
 """Most that the whole line may take, on a slow machine that does other work too."""
 QUESTION = Message(role="user", content="How?")
@@ -51,15 +50,28 @@ Entries = Sequence[tuple[int, float]]
 """Token ids and their probabilities, the most probable first."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let workers of pytest-xdist share the cores."""
+    if hasattr(config, "workerinput"):
+        keep_to_own_cores(config.workerinput)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FirstFolders | None:
+    """Keep files of a shared folder together where files are not spread over workers."""
+    return FirstFolders(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what takes longest first."""
+    shared_first(items)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark tests that `make check` omits, and tests that use the whole machine."""
+    """Mark tests that `make check` omits."""
     folders = item.path.relative_to(Path(__file__).parent).parts
     if folders[0] in ("integration", "e2e"):
         item.add_marker("slow")
-    needs_line = "line" in getattr(item, "fixturenames", ())
-    if needs_line or not WHOLE_MACHINE.isdisjoint(folders):
-        item.add_marker("alone")
-    if needs_line:
+    if "line" in getattr(item, "fixturenames", ()):
         # Whichever test is first makes the run, in the time that it is given.
         item.add_marker(pytest.mark.timeout(LINE_SECONDS))
 

@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import POTSTILL
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[3] / "README.md").read_text()
 USE_IT = README.split("## Use it")[1].split("\n## ")[0]
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", USE_IT, re.DOTALL)
 ENVIRONMENT = os.environ | {"PATH": f"{POTSTILL.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -75,7 +75,7 @@ def test_use_it(place):
 
 
 def test_every_link_leads_somewhere():
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     for document in (root / "README.md", root / "ARCHITECTURE.md", *(root / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
