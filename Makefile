@@ -4,6 +4,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest
+# Tests start hundreds of processes, which need not compile what another one has compiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 setup: $(VENV)/ready
 
