@@ -1,6 +1,6 @@
-"""Chat messages to token ids, and the hashes that pin a tokenizer and its chat template.
+"""Chat messages to token ids and back, and the hashes that pin a tokenizer and its chat template.
 
-In: messages and a Hugging Face tokenizer (by protocol). Out: token ids, sha256 values.
+In: messages and a Hugging Face tokenizer (by protocol). Out: token ids, answers, sha256 values.
 No other module applies a chat template before training.
 """
 
@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from potstill.errors import ArtifactError
 from potstill.files import sha256_bytes
 from potstill.schema import Message
+from potstill.tools.formats import ToolFormat, stored_call_id
+from potstill.tools.parsing import split_answer
+from potstill.tools.rendering import template_input
 
 
 class ChatTokenizer(Protocol):
@@ -48,15 +51,20 @@ def render_text(
     tools: str | None = None,
     add_generation_prompt: bool = True,
 ) -> str:
-    """Return messages rendered by a chat template.
+    """Return messages rendered by a chat template, tools and calls as the server renders them.
 
     Args:
         tools: JSON list of tool definitions; None names none.
         add_generation_prompt: End where the assistant begins to answer.
     """
-    text = tokenizer.apply_chat_template(
+    chat, listed = template_input(
+        tokenizer.chat_template or "",
         [message.to_chat() for message in messages],
-        tools=json.loads(tools) if tools else None,
+        json.loads(tools) if tools else (),
+    )
+    text = tokenizer.apply_chat_template(
+        chat,
+        tools=listed or None,
         tokenize=False,
         add_generation_prompt=add_generation_prompt,
     )
@@ -73,6 +81,66 @@ def render_prompt(
 ) -> list[int]:
     """Return the token ids of a chat prompt, up to where the assistant begins to answer."""
     return tokenize(tokenizer, render_text(tokenizer, messages, tools=tools))
+
+
+def answer_message(
+    tokenizer: ChatTokenizer, token_ids: Sequence[int], *, has_tools: bool, num_calls: int = 0
+) -> Message:
+    """Return a model's answer as a message; calls of tools in it are read as the server reads them.
+
+    An answer whose calls are not complete JSON objects stays text.
+
+    Args:
+        has_tools: Whether the answer may call tools.
+        num_calls: How many calls the conversation has before it.
+    """
+    text = tokenizer.decode(token_ids, skip_special_tokens=True)
+    if not has_tools:
+        return Message(role="assistant", content=text)
+    tool_format = ToolFormat.of_template(tokenizer.chat_template or "")
+    plain, found = split_answer(tool_format, _with_opening(tokenizer, token_ids, tool_format))
+    if not found or not all(_is_object(arguments) for _, arguments in found):
+        return Message(role="assistant", content=text)
+    calls = [
+        {
+            "id": stored_call_id(number),
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+        for number, (name, arguments) in enumerate(found, start=num_calls)
+    ]
+    return Message(
+        role="assistant",
+        content=plain.strip(),
+        tool_calls=json.dumps(calls, ensure_ascii=False),
+    )
+
+
+def _with_opening(
+    tokenizer: ChatTokenizer, token_ids: Sequence[int], tool_format: ToolFormat
+) -> str:
+    """Return the text of tokens without special ones, but with that which begins calls."""
+    openings = {
+        token_id
+        for token_id, token in tokenizer.added_tokens_decoder.items()
+        if token.special and str(token) == tool_format.opening
+    }
+    parts: list[list[int]] = [[]]
+    for token_id in token_ids:
+        if token_id in openings:
+            parts.append([])
+        else:
+            parts[-1].append(token_id)
+    return tool_format.opening.join(
+        tokenizer.decode(part, skip_special_tokens=True) for part in parts
+    )
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def control_texts(tokenizer: ChatTokenizer) -> list[str]:

@@ -6,6 +6,7 @@ is the tokens so far plus a separator of the chat template: no text is tokenized
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from generate.sampling.settings import ConversationSettings
 from generate.sampling.turn_separators import TurnSeparators, after
 from generate.teachers.protocol import Sample, SampleRequest, derive_seed
-from potstill.chat import render_prompt
+from potstill.chat import answer_message, render_prompt
 from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
 from potstill.schema import Conversation, Message, Prompt, SamplingParams, Turn
@@ -109,7 +110,7 @@ class Dialogue:
         self._turns.append(turn)
         self._signals.append(self._settings.cut(sample.signal))
         self._token_ids += sample.token_ids
-        self._completion.append(Message(role="assistant", content=self._text(sample)))
+        self._completion.append(self._answer(sample))
         self._num_left -= 1
         if self._num_left and sample.finish_reason == "stop":
             self._go_on()
@@ -180,8 +181,14 @@ class Dialogue:
     def _separators(self) -> TurnSeparators:
         return self._settings.separators(self.given, self.prompt.tools)
 
-    def _text(self, sample: Sample) -> str:
-        return str(self._settings.tokenizer.decode(sample.token_ids, skip_special_tokens=True))
+    def _answer(self, sample: Sample) -> Message:
+        so_far = (*self.given, *self._completion)
+        return answer_message(
+            self._settings.tokenizer,
+            sample.token_ids,
+            has_tools=self.prompt.tools is not None,
+            num_calls=sum(len(json.loads(one.tool_calls or "[]")) for one in so_far),
+        )
 
 
 def _first_question(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[str]]:

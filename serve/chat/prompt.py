@@ -7,8 +7,6 @@ that contains `<|im_end|>` cannot pose as another role.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from potstill.errors import ArtifactError, PotstillError
+from potstill.tools.formats import ToolFormat
+from potstill.tools.rendering import template_input
 from serve.chat.rendering import TemplateProcess
-from serve.chat.tools import ToolFormat, with_tools_as_text
 from serve.engine.model import GgufModel
 from serve.errors import InvalidRequestError
 
@@ -51,7 +50,6 @@ class ChatPrompt:
             raise ArtifactError("the model has no chat template", where=model.path)
         self.template = model.chat_template
         self.tool_format = ToolFormat.of_template(self.template)
-        self._has_tools = "tools" in self.template
         try:
             self._process = TemplateProcess(self.template)
         except PotstillError as error:
@@ -76,10 +74,7 @@ class ChatPrompt:
                 "chat_template_kwargs must not set variables that the server sets",
                 where=min(reserved),
             )
-        messages = [_with_parsed_arguments(message) for message in dialogue.messages]
-        tools = list(dialogue.tools)
-        if tools and not self._has_tools:
-            messages, tools = with_tools_as_text(messages, tools), []
+        messages, tools = template_input(self.template, dialogue.messages, dialogue.tools)
         variables = {
             **dialogue.variables,
             "tools": tools or None,
@@ -139,24 +134,6 @@ class ChatPrompt:
             if control:
                 token_ids.append(self._model.control_tokens[control])
         return token_ids
-
-
-def _with_parsed_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the arguments of calls, JSON text on the wire, into the objects templates expect.
-
-    Source: transformers' documentation of chat templates with tools.
-    """
-    calls = message.get("tool_calls")
-    if not calls:
-        return dict(message)
-    parsed = []
-    for call in calls:
-        function = dict(call["function"])
-        # Invalid JSON stays text, which the template may print unchanged.
-        with contextlib.suppress(ValueError):
-            function["arguments"] = json.loads(function["arguments"] or "{}")
-        parsed.append({**call, "function": function})
-    return {**message, "tool_calls": parsed}
 
 
 def _until_final(text: str, content: str) -> str:

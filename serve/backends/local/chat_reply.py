@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from potstill.tools.formats import ToolFormat
+from potstill.tools.parsing import CallBegins, Piece, PlainText, ToolCallParser
 from serve.backends.local.generation import TimedGeneration, token_logprobs
-from serve.chat.tool_calls import CallBegins, Piece, PlainText, ToolCallParser
-from serve.chat.tools import ToolFormat
 from serve.engine.model import GgufModel
 from serve.engine.request import Output
 from serve.engine.sampler import SampledLogprob

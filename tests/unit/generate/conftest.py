@@ -47,7 +47,7 @@ QUESTIONS = (
 class ToyTokenizer:
     """Characters are ids; turns look like `<user>hello|`, tools like `[...]` in front."""
 
-    chat_template = "toy"
+    chat_template = "toy of turns and tools"
     added_tokens_decoder = {END: AddedToken("|", special=True)}  # noqa: RUF012
     eos_token_id = END
 

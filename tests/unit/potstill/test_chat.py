@@ -3,8 +3,10 @@ import json
 import pytest
 
 from potstill.chat import (
+    answer_message,
     chat_template_sha256,
     render_prompt,
+    tokenize,
     tokenizer_sha256,
     user_slot_prefix,
 )
@@ -83,6 +85,44 @@ class AddingTokenizer:
 def test_special_tokens_are_not_added_to_those_of_the_template():
     ids = render_prompt(AddingTokenizer(), messages([("user", "hi")]))
     assert ids == [ord(letter) for letter in "<s>hi?"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>\n{"name": "stop", "arguments": {"a": 1,}}\n</tool_call>',
+        '<tool_call>\n{"name": "stop", "arguments": {"a": ',
+        "<tool_call>\nnothing\n</tool_call>",
+        "Nothing to call.",
+    ],
+)
+def test_an_answer_without_a_complete_call_stays_text(tokenizer, text):
+    answer = answer_message(tokenizer, tokenize(tokenizer, text), has_tools=True)
+    assert answer == Message(role="assistant", content=text)
+
+
+def test_calls_in_an_answer_are_read_where_there_are_tools(tokenizer):
+    call = '<tool_call>\n{"name": "stop", "arguments": {"a": "ü"}}\n</tool_call>'
+    ids = tokenize(tokenizer, f"Well.\n{call}\n{call}<|im_end|>")
+    plain = answer_message(tokenizer, ids, has_tools=False)
+    assert plain == Message(role="assistant", content=f"Well.\n{call}\n{call}")
+    answer = answer_message(tokenizer, ids, has_tools=True, num_calls=3)
+    assert answer.content == "Well."
+    calls = json.loads(answer.tool_calls)
+    assert [one["id"] for one in calls] == ["call00003", "call00004"]
+    assert [one["function"] for one in calls] == [{"name": "stop", "arguments": '{"a": "ü"}'}] * 2
+
+
+def test_calls_are_read_that_a_special_token_begins(teacher_dir):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[TOOL_CALLS]"]})
+    tokenizer.chat_template = "{{ tools }} [TOOL_CALLS] {{ message.tool_calls }}"
+    ids = tokenize(tokenizer, '[TOOL_CALLS] [{"name": "stop", "arguments": {}}]')
+    answer = answer_message(tokenizer, ids, has_tools=True)
+    assert answer.content == ""
+    assert json.loads(answer.tool_calls)[0]["function"]["name"] == "stop"
 
 
 def test_the_users_slot_begins_where_the_users_words_would(tokenizer):

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from potstill.schema import Message, Turn
 
 SHIFT = 0xE000
 """What `_Slurring` adds to the ids of letters that it shows like others."""
+TOOLS = '[{"type": "function", "function": {"name": "clock"}}]'
 SEED_P3 = derive_seed(5, "p-3 assistant 0")
 OTHER_MODEL = {"base_url": "http://127.0.0.1:1/v1", "model": "user", "tokenizer": "user"}
 
@@ -91,11 +93,24 @@ def test_a_request_carries_the_prompt_in_every_form_and_how_to_sample(make_setti
 
 
 def test_tools_are_shown_to_the_teacher(make_settings, make_prompt):
-    tools = '[{"name": "clock"}]'
-    request = Dialogue(make_settings(), make_prompt("p", "Why?", tools=tools), 0).request
+    request = Dialogue(make_settings(), make_prompt("p", "Why?", tools=TOOLS), 0).request
     shown = "".join("|" if one == 0 else chr(one) for one in request.prompt_token_ids)
-    assert shown == f"{tools}<user>Why?|<assistant>"
-    assert request.tools == tools
+    assert shown == f"{TOOLS}<user>Why?|<assistant>"
+    assert request.tools == TOOLS
+
+
+def test_an_answers_calls_are_stored_as_calls(make_settings, make_prompt, talk):
+    called = '<tool_call>{"name": "clock", "arguments": {"zone": "CET"}}</tool_call>'
+    settings = make_settings(sampling={"max_tokens": 200})
+    answers = []
+    for tools in (TOOLS, None):
+        dialogue = Dialogue(settings, make_prompt("p", "Why?", tools=tools), 0)
+        talk(dialogue, f"Well. {called}|")
+        answers += dialogue.conversation().completion
+    assert answers[0].content == "Well."
+    (call,) = json.loads(answers[0].tool_calls)
+    assert call["function"] == {"name": "clock", "arguments": '{"zone": "CET"}'}
+    assert answers[1] == Message(role="assistant", content=f"Well. {called}")
 
 
 def test_a_conversation_of_several_turns_may_be_a_prompt(make_settings, make_prompt, talk):

@@ -13,6 +13,7 @@ from potstill.schema import Message
 from potstill.templates import compile_template
 
 ENDS = frozenset({0})
+TOOLS = '[{"type": "function", "function": {"name": "clock"}}]'
 TEXTS = ("Why?", "So.", "Really?", "Yes.", "Thanks.", "Bye.")
 
 
@@ -38,6 +39,7 @@ def with_template(toy_tokenizer):
 
         template = compile_template(source)
         toy_tokenizer.apply_chat_template = render
+        toy_tokenizer.chat_template = source
         return toy_tokenizer
 
     return make
@@ -75,13 +77,13 @@ def test_an_answer_begins_where_the_teacher_would_be_asked_for_it(make_settings,
 
 
 def test_system_prompt_and_tools_are_shown(make_settings, make_prompt):
-    prompt = make_prompt("p", "Why?", "So.", tools='[{"name": "clock"}]')
+    prompt = make_prompt("p", "Why?", "So.", tools=TOOLS)
     system = Message(role="system", content="Be kind.")
     prompt = prompt.model_copy(update={"messages": (system, *prompt.messages)})
     settings = make_settings()
     found = find_answers(settings, prompt, ENDS)
     assert settings.tokenizer.decode(found.token_ids) == (
-        '[{"name": "clock"}]<system>Be kind.|<user>Why?|<assistant>So.|'
+        f"{TOOLS}<system>Be kind.|<user>Why?|<assistant>So.|"
     )
     assert found.first_message == 2
 
@@ -184,6 +186,8 @@ class _Trimming:
         self._backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._backend.post_processor = processors.ByteLevel(trim_offsets=True)
         self.ends = frozenset({vocabulary["|"]})
+
+    chat_template = "of turns"
 
     def __call__(self, text, **_):
         encoded = self._backend.encode(text)

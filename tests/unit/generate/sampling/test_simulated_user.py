@@ -198,6 +198,8 @@ def test_closing_after_a_failure_ends_the_model_too(begin):
 class Strict:
     """Takes no system prompt, or no two messages of one role in a row."""
 
+    chat_template = "strict"
+
     def __init__(self, tokenizer, *, refuse_system: bool) -> None:
         self._tokenizer, self._refuse_system = tokenizer, refuse_system
 

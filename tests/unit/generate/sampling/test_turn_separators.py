@@ -11,6 +11,7 @@ from potstill.errors import TeacherError
 from potstill.schema import Message
 from potstill.templates import compile_template
 
+TOOLS = '[{"type": "function", "function": {"name": "clock"}}]'
 CHATML = (
     "{% for one in messages %}<|im_start|>{{ one.role }}\n{{ one.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -60,6 +61,7 @@ def with_template(toy_tokenizer):
 
         template = compile_template(source)
         toy_tokenizer.apply_chat_template = render
+        toy_tokenizer.chat_template = source
         return toy_tokenizer
 
     return make
@@ -123,7 +125,7 @@ def test_a_template_is_judged_by_what_the_conversation_has(with_template):
     """Mistral's templates move system prompt and tools before the last question."""
     tokenizer = with_template(SHOWS_THE_SYSTEM_LAST)
     assert find_turn_separators(tokenizer).before_answer == "|<assistant>"
-    for options in ({"has_system": True}, {"tools": '[{"name": "clock"}]'}):
+    for options in ({"has_system": True}, {"tools": TOOLS}):
         with pytest.raises(TeacherError, match="rewrites earlier turns"):
             find_turn_separators(tokenizer, **options)
 

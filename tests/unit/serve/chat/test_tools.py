@@ -1,133 +1,45 @@
-"""Tools: grammars that make a model call, and calls found in what it writes, however it is cut."""
+"""Tools in a served prompt: the text and the token ids that sampling and training make of them."""
 
-import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
-from serve.chat.tool_calls import CallArguments, CallBegins, PlainText, ToolCallParser
-from serve.chat.tools import HERMES, LLAMA, MISTRAL, ToolFormat, with_tools_as_text
-from serve.engine.grammar_process import SchemaMatcher, Vocabulary
-
-BYTES = Vocabulary(None)
-FORMATS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
-SUM = {"name": "sum", "arguments": {"terms": [1, {"x": "}"}], "unit": 'a "b" \\'}}
-NOW = {"name": "now", "arguments": {}}
+from potstill.chat import render_prompt, render_text
+from serve.backends.local.preparation import dialogue_of
+from serve.chat.prompt import ChatPrompt
+from serve.engine.model import GgufModel
+from serve.wire.chat import ChatRequest
+from tests.fixtures.tools import CONVERSATIONS, TEMPLATES, TOOLS, calls_in
 
 
-def parsed(tool_format: ToolFormat, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
-    parser = ToolCallParser(tool_format)
-    found = [one for piece in pieces for one in parser.push(piece)] + parser.finish()
-    text, calls = "", []
-    for one in found:
-        match one:
-            case PlainText(plain):
-                text += plain
-            case CallBegins(name):
-                calls.append((name, ""))
-            case CallArguments(more):
-                calls[-1] = (calls[-1][0], calls[-1][1] + more)
-    return text, calls
+@pytest.fixture(scope="module", params=TEMPLATES)
+def sides(request, teacher_dir, tiny_gguf):
+    """A tokenizer of transformers, and the server's prompts with the same template."""
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    tokenizer.chat_template = TEMPLATES[request.param] or tokenizer.chat_template
+
+    class Model(GgufModel):
+        chat_template = tokenizer.chat_template
+
+    prompt = ChatPrompt(Model(tiny_gguf))
+    yield tokenizer, prompt
+    prompt.close()
 
 
-def hermes(*calls: dict) -> str:
-    return "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
-
-
-def llama(call: dict) -> str:
-    return json.dumps({"name": call["name"], "parameters": call["arguments"]})
-
-
-WRITTEN = [
-    (HERMES, hermes(SUM), "", [SUM]),
-    (HERMES, "Let me see.\n" + hermes(SUM, NOW), "Let me see.\n", [SUM, NOW]),
-    (HERMES, "no < tool_call, <tool", "no < tool_call, <tool", []),
-    (HERMES, '<tool_call>\n{"arguments": {"a": 1}, "name": "f"}\n</tool_call>', "",
-     [{"name": "f", "arguments": {"a": 1}}]),
-    (HERMES, "<tool_call>\n{broken}\n</tool_call>", "<tool_call>{broken}", []),
-    (LLAMA, llama(SUM), "", [SUM]),
-    (LLAMA, "<|python_tag|>" + llama(NOW) + "; " + llama(SUM), "", [NOW, SUM]),
-    (LLAMA, '{"answer": 42}', '{"answer": 42}', []),
-    (LLAMA, "It is {nothing}.", "It is {nothing}.", []),
-    (MISTRAL, "[TOOL_CALLS][" + json.dumps(SUM) + ", " + json.dumps(NOW) + "]", "", [SUM, NOW]),
-    (MISTRAL, "[TOOL_CALLS] " + json.dumps([{**NOW, "id": "abcdefghi"}]), "", [NOW]),
-    (MISTRAL, "plain [TOOL", "plain [TOOL", []),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("tool_format", "written", "text", "calls"), WRITTEN)
-def test_calls_are_found_whole_and_letter_by_letter(tool_format, written, text, calls):
-    for pieces in ([written], list(written)):
-        found_text, found = parsed(tool_format, *pieces)
-        assert found_text == text
-        assert [{"name": n, "arguments": json.loads(a)} for n, a in found] == calls
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_the_chunking_of_a_text_does_not_matter(data):
-    tool_format, written, *_ = data.draw(st.sampled_from(WRITTEN))
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(written)))) | {0, len(written)})
-    pieces = [written[start:end] for start, end in itertools.pairwise(cuts)]
-    assert parsed(tool_format, *pieces) == parsed(tool_format, written)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.text(alphabet='<tool_call>{}"[]TOOL_CALLS,: nm\\\n'), st.sampled_from([*FORMATS]))
-def test_nothing_a_model_writes_breaks_the_parser(text, name):
-    parsed(FORMATS[name], *text)
-
-
-def test_arguments_come_as_they_are_written():
-    parser = ToolCallParser(HERMES)
-    pieces = parser.push('<tool_call>\n{"name": "f", "arguments": {"a": "on')
-    assert pieces == [CallBegins("f"), CallArguments('{"a": "on')]
-    assert parser.push('e"}') == [CallArguments('e"}')]
-    assert parser.push("}\n</tool_call>") == []
-
-
-def test_a_template_shows_the_format():
-    assert ToolFormat.of_template("{% if tools %}<tool_call>{% endif %}") is HERMES
-    assert ToolFormat.of_template("<|python_tag|>") is LLAMA
-    assert ToolFormat.of_template("[AVAILABLE_TOOLS][TOOL_CALLS]") is MISTRAL
-    assert ToolFormat.of_template("nothing of tools") is HERMES
-    assert len(MISTRAL.new_call_id()) == 9
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_rules_write_what_the_parser_reads(name):
-    tool_format = FORMATS[name]
-    begin, end = (tool_format.opening + tool_format.brackets[0]), tool_format.brackets[1]
-    schemas = [{"place": "tools", "text": '{"type": "object"}', "is_exact": True}] * 2
-
-    def call(function: str) -> str:
-        return f'{{"name": "{function}", "{tool_format.arguments_key}": {{"a": 1}}}}'
-
-    for parallel in (False, True):
-        rules = tool_format.rules(["sum", "summary"], parallel=parallel)
-        for functions in (["sum"], ["summary"], ["summary", "sum", "summary"]):
-            text = begin + tool_format.separator.join(map(call, functions)) + end
-            text += tool_format.closing
-            matcher = SchemaMatcher(rules, schemas, BYTES)
-            is_allowed = all(map(matcher.take, text.encode())) and matcher.take(BYTES.end_tokens[0])
-            may_be_many = parallel and bool(tool_format.separator)
-            assert is_allowed == (len(functions) == 1 or may_be_many)
-            if is_allowed:
-                assert parsed(tool_format, text)[1] == [(one, '{"a": 1}') for one in functions]
-        matcher = SchemaMatcher(rules, schemas, BYTES)
-        assert not all(map(matcher.take, (begin + call("other")).encode()))
-
-
-def test_tools_become_text_for_a_template_without_them():
-    messages = [
-        {"role": "system", "content": "Be kind."},
-        {"role": "assistant", "content": "", "tool_calls": [{"function": NOW}]},
-        {"role": "tool", "content": "noon"},
-    ]
-    system, called, gave = with_tools_as_text(messages, [{"type": "function", "function": NOW}])
-    assert system["content"].startswith("Be kind.\n\nYou may call")
-    assert json.dumps(NOW) in called["content"]
-    assert gave == {"role": "user", "content": "<tool_response>\nnoon\n</tool_response>"}
-    assert with_tools_as_text(messages[1:], [])[0]["role"] == "system"
+@pytest.mark.parametrize("tools", [TOOLS, []], ids=["tools", "learned tools"])
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_a_prompt_with_tools_is_what_the_student_was_trained_on(sides, name, tools):
+    tokenizer, served = sides
+    messages, listed = CONVERSATIONS[name], json.dumps(tools) if tools else None
+    body = {"messages": [one.to_chat() for one in messages], "tools": tools}
+    dialogue = dialogue_of(ChatRequest.model_validate_json(json.dumps(body)))
+    rendered = served.render(dialogue)
+    assert rendered == render_text(tokenizer, messages, tools=listed)
+    assert served.token_ids(dialogue) == render_prompt(tokenizer, messages, listed)
+    completed = render_text(tokenizer, messages, tools=listed, add_generation_prompt=False)
+    assert rendered == completed + "<|im_start|>assistant\n"
+    for function, _ in calls_in(*messages):
+        assert f'<tool_call>\n{{"name": "{function}", "arguments": {{' in rendered
+    assert ('"description": "Größe' in rendered) == bool(tools)
+    assert "catalog" not in rendered

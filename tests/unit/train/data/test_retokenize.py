@@ -6,9 +6,10 @@ from copy import copy
 import pytest
 from transformers import AutoTokenizer
 
-from potstill.chat import render_prompt, render_text, tokenize
+from potstill.chat import answer_message, render_prompt, render_text, tokenize
 from potstill.errors import TrainingError
 from potstill.schema import Message
+from tests.fixtures.tools import CONVERSATIONS, TEMPLATES, TOOLS, calls_in
 from train.data.retokenize import Retokenizer
 
 END = "<|im_end|>"
@@ -170,3 +171,21 @@ def test_a_student_that_takes_no_conversation_is_refused(retokenized):
     template = "{{ raise_exception('not I') }}"
     with pytest.raises(TrainingError, match="2 because the student's chat template refuses it"):
         retokenized(chat(ANSWERED), chat(LAST), template=template)
+
+
+@pytest.mark.parametrize("name", ["a call", "words and calls", "results"])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_student_learns_to_write_the_calls_that_the_server_reads(
+    retokenized, tokenizer, template, name
+):
+    given, completion = CONVERSATIONS[name][:2], CONVERSATIONS[name][2:]
+    conversation = chat(*completion, given=given, tools=json.dumps(TOOLS))
+    (row,) = retokenized(conversation, template=TEMPLATES[template])
+    changed = copy(tokenizer)
+    changed.chat_template = TEMPLATES[template] or tokenizer.chat_template
+    answers = [one for one in completion if one.role == "assistant"]
+    spans = zip(row["turn_starts"], row["turn_lengths"], answers, strict=True)
+    for start, length, answer in spans:
+        written = answer_message(changed, row["token_ids"][start : start + length], has_tools=True)
+        assert written.content == answer.content
+        assert calls_in(written) == calls_in(answer)

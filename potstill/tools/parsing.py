@@ -1,4 +1,4 @@
-"""A parser of tool calls in a model's output, for streams.
+"""A parser of tool calls in a model's output, for streams and whole answers.
 
 In: an answer's text, piece by piece. Out: text, and the start and arguments of calls as soon as
 they are certain. What only looks like a call is returned as text.
@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from serve.chat.tools import HERMES, LLAMA, ToolFormat
+from potstill.tools.formats import HERMES, LLAMA, ToolFormat
 
 PYTHON_TAG = "<|python_tag|>"
 
@@ -229,6 +229,26 @@ class _CallObject:
             self._sent = self._end = len(self.text)
             self._pieces.append(CallBegins(name))
             self._pieces.append(CallArguments(json.dumps(arguments, ensure_ascii=False)))
+
+
+def split_answer(tool_format: ToolFormat, *pieces: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return a whole answer's text outside calls, and each call's name and arguments (JSON text).
+
+    Args:
+        pieces: The answer, in one piece or in several.
+    """
+    parser = ToolCallParser(tool_format)
+    plain = ""
+    calls: list[tuple[str, str]] = []
+    for found in [*(one for piece in pieces for one in parser.push(piece)), *parser.finish()]:
+        match found:
+            case PlainText(more):
+                plain += more
+            case CallBegins(name):
+                calls.append((name, ""))
+            case CallArguments(more):
+                calls[-1] = (calls[-1][0], calls[-1][1] + more)
+    return plain, calls
 
 
 def _hold_back(text: str, opening: str) -> tuple[str, str]:

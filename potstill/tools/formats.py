@@ -1,25 +1,11 @@
-"""Formats of tool calls by model family: detection, rules, and prompts for other templates."""
+"""Formats of tool calls by model family: detection, and grammar rules for constrained calls."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-INSTRUCTIONS = """\
-You may call one or more functions to assist with the user query.
-You are given their signatures as JSON within <tools></tools> tags:
-<tools>
-{tools}
-</tools>
-For each call, return a JSON object with the function's name and arguments within \
-<tool_call></tool_call> tags:
-<tool_call>
-{{"name": "function-name", "arguments": {{"argument": "value"}}}}
-</tool_call>"""
-"""System prompt for models whose template has no tools, in the format of Hermes and Qwen."""
 
 
 @dataclass(frozen=True)
@@ -84,31 +70,13 @@ MISTRAL = ToolFormat(opening="[TOOL_CALLS]", brackets=("[", "]"), separator=", "
 """Mistral 7B v0.3 and Nemo: a list after a special token."""
 
 
-def with_tools_as_text(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Rewrite a conversation for a template without tools.
+def stored_call_id(number: int) -> str:
+    """Return the id of a conversation's call: nine letters and digits, as Mistral's templates want.
 
-    The tools are described in the system message; calls and their results become text.
+    Args:
+        number: How many calls came before it.
     """
-    signatures = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
-    instructions = INSTRUCTIONS.format(tools=signatures)
-    rewritten = [_as_text(message) for message in messages]
-    if rewritten and rewritten[0]["role"] == "system":
-        first = rewritten[0]
-        return [{**first, "content": f"{first['content']}\n\n{instructions}"}, *rewritten[1:]]
-    return [{"role": "system", "content": instructions}, *rewritten]
-
-
-def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
-    content = message.get("content") or ""
-    if message["role"] == "tool":
-        return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
-    calls = [
-        f"<tool_call>\n{json.dumps(call['function'], ensure_ascii=False)}\n</tool_call>"
-        for call in message.get("tool_calls") or ()
-    ]
-    return {"role": message["role"], "content": "\n".join(filter(None, [content, *calls]))}
+    return f"call{number:05d}"
 
 
 def _literal(text: str) -> str:

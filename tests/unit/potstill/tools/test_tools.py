@@ -1,0 +1,144 @@
+"""Tools: grammars that make a model call, and calls found in what it writes, however it is cut."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.tools.formats import HERMES, LLAMA, MISTRAL, ToolFormat
+from potstill.tools.parsing import CallArguments, CallBegins, ToolCallParser, split_answer
+from potstill.tools.rendering import template_input
+from serve.engine.grammar_process import SchemaMatcher, Vocabulary
+
+BYTES = Vocabulary(None)
+FORMATS = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
+SUM = {"name": "sum", "arguments": {"terms": [1, {"x": "}"}], "unit": 'a "b" \\'}}
+NOW = {"name": "now", "arguments": {}}
+
+
+def hermes(*calls: dict) -> str:
+    return "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
+
+
+def llama(call: dict) -> str:
+    return json.dumps({"name": call["name"], "parameters": call["arguments"]})
+
+
+WRITTEN = [
+    (HERMES, hermes(SUM), "", [SUM]),
+    (HERMES, "Let me see.\n" + hermes(SUM, NOW), "Let me see.\n", [SUM, NOW]),
+    (HERMES, "no < tool_call, <tool", "no < tool_call, <tool", []),
+    (HERMES, '<tool_call>\n{"arguments": {"a": 1}, "name": "f"}\n</tool_call>', "",
+     [{"name": "f", "arguments": {"a": 1}}]),
+    (HERMES, "<tool_call>\n{broken}\n</tool_call>", "<tool_call>{broken}", []),
+    (LLAMA, llama(SUM), "", [SUM]),
+    (LLAMA, "<|python_tag|>" + llama(NOW) + "; " + llama(SUM), "", [NOW, SUM]),
+    (LLAMA, '{"answer": 42}', '{"answer": 42}', []),
+    (LLAMA, "It is {nothing}.", "It is {nothing}.", []),
+    (MISTRAL, "[TOOL_CALLS][" + json.dumps(SUM) + ", " + json.dumps(NOW) + "]", "", [SUM, NOW]),
+    (MISTRAL, "[TOOL_CALLS] " + json.dumps([{**NOW, "id": "abcdefghi"}]), "", [NOW]),
+    (MISTRAL, "plain [TOOL", "plain [TOOL", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tool_format", "written", "text", "calls"), WRITTEN)
+def test_calls_are_found_whole_and_letter_by_letter(tool_format, written, text, calls):
+    for pieces in ([written], list(written)):
+        found_text, found = split_answer(tool_format, *pieces)
+        assert found_text == text
+        assert [{"name": n, "arguments": json.loads(a)} for n, a in found] == calls
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_the_chunking_of_a_text_does_not_matter(data):
+    tool_format, written, *_ = data.draw(st.sampled_from(WRITTEN))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(written)))) | {0, len(written)})
+    pieces = [written[start:end] for start, end in itertools.pairwise(cuts)]
+    assert split_answer(tool_format, *pieces) == split_answer(tool_format, written)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet='<tool_call>{}"[]TOOL_CALLS,: nm\\\n'), st.sampled_from([*FORMATS]))
+def test_nothing_a_model_writes_breaks_the_parser(text, name):
+    split_answer(FORMATS[name], *text)
+
+
+def test_arguments_come_as_they_are_written():
+    parser = ToolCallParser(HERMES)
+    pieces = parser.push('<tool_call>\n{"name": "f", "arguments": {"a": "on')
+    assert pieces == [CallBegins("f"), CallArguments('{"a": "on')]
+    assert parser.push('e"}') == [CallArguments('e"}')]
+    assert parser.push("}\n</tool_call>") == []
+
+
+def test_a_template_shows_the_format():
+    assert ToolFormat.of_template("{% if tools %}<tool_call>{% endif %}") is HERMES
+    assert ToolFormat.of_template("<|python_tag|>") is LLAMA
+    assert ToolFormat.of_template("[AVAILABLE_TOOLS][TOOL_CALLS]") is MISTRAL
+    assert ToolFormat.of_template("nothing of tools") is HERMES
+    assert len(MISTRAL.new_call_id()) == 9
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_rules_write_what_the_parser_reads(name):
+    tool_format = FORMATS[name]
+    begin, end = (tool_format.opening + tool_format.brackets[0]), tool_format.brackets[1]
+    schemas = [{"place": "tools", "text": '{"type": "object"}', "is_exact": True}] * 2
+
+    def call(function: str) -> str:
+        return f'{{"name": "{function}", "{tool_format.arguments_key}": {{"a": 1}}}}'
+
+    for parallel in (False, True):
+        rules = tool_format.rules(["sum", "summary"], parallel=parallel)
+        for functions in (["sum"], ["summary"], ["summary", "sum", "summary"]):
+            text = begin + tool_format.separator.join(map(call, functions)) + end
+            text += tool_format.closing
+            matcher = SchemaMatcher(rules, schemas, BYTES)
+            is_allowed = all(map(matcher.take, text.encode())) and matcher.take(BYTES.end_tokens[0])
+            may_be_many = parallel and bool(tool_format.separator)
+            assert is_allowed == (len(functions) == 1 or may_be_many)
+            if is_allowed:
+                assert split_answer(tool_format, text)[1] == [
+                    (one, '{"a": 1}') for one in functions
+                ]
+        matcher = SchemaMatcher(rules, schemas, BYTES)
+        assert not all(map(matcher.take, (begin + call("other")).encode()))
+
+
+def test_tools_become_text_for_a_template_without_them():
+    messages = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": NOW}, {"function": NOW}]},
+        {"role": "tool", "content": "noon"},
+        {"role": "tool", "content": "evening"},
+    ]
+    tool = {"type": "function", "function": NOW}
+    (system, called, gave), tools = template_input("{{ messages }}", messages, [tool])
+    assert tools == []
+    assert system["content"].startswith("Be kind.\n\nYou may call")
+    assert called["content"] == hermes(NOW, NOW)
+    results = [f"<tool_response>\n{time}\n</tool_response>" for time in ("noon", "evening")]
+    assert gave == {"role": "user", "content": "\n".join(results)}
+    assert template_input("", messages[1:], [tool])[0][0]["role"] == "system"
+    learned, _ = template_input("", messages)
+    assert learned == [messages[0], called, gave]
+
+
+def test_a_template_with_tools_gets_one_order_of_keys_and_parsed_arguments():
+    call = {"function": {"arguments": '{"a": null}', "name": "now"}, "id": ""}
+    function = {"parameters": {"default": None}, "x": 1, "strict": None, "name": "now"}
+    (message,), (tool,) = template_input(
+        "{{ tools }} {{ tool_calls }}",
+        [{"role": "assistant", "content": "", "tool_calls": [call]}],
+        [{"function": function, "type": "function"}],
+    )
+    wanted = {"type": "function", "function": {"name": "now", "arguments": {"a": None}}}
+    assert json.dumps(message["tool_calls"]) == json.dumps([wanted])
+    shown = {"type": "function", "function": {"name": "now", "parameters": {"default": None}}}
+    assert json.dumps(tool) == json.dumps(shown)
+    broken = {"function": {"name": "now", "arguments": "{"}}
+    (message,), _ = template_input("tool_calls", [{"role": "assistant", "tool_calls": [broken]}])
+    assert message["tool_calls"][0]["function"]["arguments"] == "{"
