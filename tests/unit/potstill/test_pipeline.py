@@ -256,7 +256,8 @@ def test_a_former_name_is_reported_by_the_process_that_the_user_starts(
     fake_room("train", make_student)
     former_names._warn.cache_clear()
     run_directory.root.mkdir()
-    run_directory.config_path.write_text('[train]\nkd = {tail = "renormalise"}\n')
+    (former,) = former_names.VALUES["tail"]
+    run_directory.config_path.write_text(f'[train]\nkd = {{tail = "{former}"}}\n')
     given = [argument.format(run_directory.root) for argument in arguments]
     cli.app(given, standalone_mode=False)
     assert caplog.text.count("rename it") == num_warnings
