@@ -1,4 +1,4 @@
-"""The encodings that `codec.py` compares: ours, and others' written anew from their descriptions.
+"""The encodings that `codec.py` compares: potstill's, and others re-implemented from descriptions.
 
 In: the most probable tokens at all positions. Out: how many bytes they take in Parquet, and what is
 decoded from them. Knows nothing of how that is compared.
@@ -52,7 +52,7 @@ class Top:
 
 @dataclass(frozen=True)
 class Stored:
-    """What an encoding makes of the answers."""
+    """The answers in an encoding."""
 
     name: str
     num_bytes: float
@@ -61,7 +61,7 @@ class Stored:
     """-1 where there is no entry."""
     probabilities_TK: np.ndarray
     is_estimate: bool = False
-    """Only tested positions are there, and tokens that are not stored have probability 0."""
+    """Only tested positions are stored, and tokens that are not stored have probability 0."""
 
 
 def written(table: pa.Table, **options: Any) -> tuple[int, pa.RecordBatch]:  # noqa: ANN401
@@ -92,7 +92,7 @@ def ours(top: Top, answers: Answers, min_probability: float, k: int) -> Stored:
 
 
 def ours_within(top: Top, answers: Answers, bytes_per_token: float, k: int) -> Stored:
-    """Store as many entries as fit into so many bytes."""
+    """Store as many entries as fit into a number of bytes."""
     low, high = 1e-5, 1e-1
     for _ in range(8):
         middle = (low * high) ** 0.5

@@ -1,4 +1,4 @@
-"""A teacher that makes its answers up from the requests' seeds, for what needs no model."""
+"""A fake teacher whose answers depend on the requests' seeds, for benchmarks without a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from potstill.distributions import TokenDistributions
 
 
 class FakeTeacher:
-    """A `SamplingTeacher` that says what a request's seed decides, at a given pace.
+    """A `SamplingTeacher` whose answers depend on a request's seed, at a given pace.
 
     Its log-probabilities are real numbers of the usual size, so that what is stored of them is.
     """
@@ -47,11 +47,11 @@ class FakeTeacher:
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest says of it."""
+        """Return the facts for a manifest."""
         return {"logprobs_mode": "raw_logprobs"}
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing."""
 
     def _answer(self, request: SampleRequest, k: int) -> Sample:
         random = np.random.default_rng(request.sampling.seed)

@@ -1,4 +1,4 @@
-"""What the benchmarks of this folder share: prompts, a run that has them, the loaded teacher."""
+"""Common parts of the benchmarks in this folder: prompts, a run with them, the loaded teacher."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUESTIONS = (
 
 
 def write_prompts(path: Path, count: int) -> None:
-    """Write so many different questions as a file of prompts, the same every time."""
+    """Write `count` different questions as a file of prompts, the same every time."""
     draw = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):

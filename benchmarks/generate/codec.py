@@ -1,4 +1,4 @@
-"""What stored distributions cost and lose: `python benchmarks/generate/codec.py [--json PATH]`.
+"""Bytes and accuracy of stored distributions: `python benchmarks/generate/codec.py [--json PATH]`.
 
 The embedded teacher writes prompts and answers them at temperature 1; every encoding stores the
 distributions of all answers in Parquet with zstd, and what it decodes to is compared with the full
@@ -52,7 +52,7 @@ SHARPENED_BITS = 2.0
 TOP_K = 255
 CHUNK = 128
 MIN_MISSING = 1e-4
-"""Probability that is left for the tokens that are not stored, however sure the stored ones are:
+"""Least probability of the tokens that are not stored:
 without it one such token makes KL infinite."""
 K = 128
 BUDGETS = ((1e-2, K), (3e-3, K), (1e-3, K), (3e-4, K), (1e-4, 255))
@@ -64,7 +64,7 @@ GOAL_BYTES, GOAL_TV, GOAL_GAIN = 45, 0.025, 0.4
 
 @dataclass(frozen=True)
 class Decoded:
-    """What an encoding gives back at the tested positions."""
+    """The decoded distributions of an encoding at the tested positions."""
 
     name: str
     bytes: float
@@ -155,7 +155,7 @@ def entropy_bits(logprobs_TV: torch.Tensor) -> float:
 
 
 def find_sharpness(answers: Answers, bits: float) -> float:
-    """Return what to multiply logits by so that the mean entropy is `bits`."""
+    """Return the factor of the logits with which the mean entropy is `bits`."""
     logits_TV = answers.hidden_TD[:: len(answers.hidden_TD) // 400] @ answers.head_VD.T
     low, high = 1.0, 4.0
     for _ in range(8):
@@ -290,7 +290,7 @@ def measure(answers: Answers, sharpness: float) -> tuple[float, list[Row]]:
 
 
 def judge(at_1: list[Row], sharpened: list[Row]) -> dict[str, str]:
-    """Say of each goal whether it is met; the peer's missing mass is spread evenly."""
+    """Return for each goal whether it is met; the peer's missing mass is spread evenly."""
     (peer,) = (row for row in at_1 if row.encoding.startswith(DISTILLKIT_BUDGET))
     small = best(sharpened, GOAL_BYTES)
     equal = best(at_1, peer.bytes_per_token)
@@ -314,7 +314,7 @@ def judge(at_1: list[Row], sharpened: list[Row]) -> dict[str, str]:
 
 
 def best(rows: list[Row], max_bytes: float) -> Row:
-    """Return our nearest row of those that take so many bytes at most."""
+    """Return potstill's best row with at most a number of bytes."""
     fitting = [row for row in rows if row.encoding.startswith(OURS)]
     return min(
         (row for row in fitting if row.bytes_per_token <= max_bytes), key=lambda row: row.tv[0]
@@ -322,7 +322,7 @@ def best(rows: list[Row], max_bytes: float) -> Row:
 
 
 def met(reached: bool) -> str:
-    """Say it in a word."""
+    """Return "met" or "missed"."""
     return "met" if reached else "MISSED"
 
 

@@ -27,7 +27,7 @@ ALLOCATORS = ("tcmalloc_minimal", "jemalloc")
 
 
 def settings() -> dict[str, tuple[dict[str, Any], dict[str, str]]]:
-    """Return what is tried: changes of the engine's settings and of the environment, by name."""
+    """Return the trials by name: changes of the engine's settings and of the environment."""
     num_cores = len(os.sched_getaffinity(0))
     found: dict[str, tuple[dict[str, Any], dict[str, str]]] = {"base": ({}, {})}
     found |= {f"{size} at once": ({"max_num_seqs": size}, {}) for size in (16, 32, 64, 256)}

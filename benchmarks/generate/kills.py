@@ -33,7 +33,7 @@ NUM_PROMPTS, NUM_KILLS = 2_000, 20
 NUM_TOKENS, TOP_LOGPROBS = 24, 32
 SECONDS_EACH = 0.04
 MOMENTS = (2.0, 14.0)
-"""A process is killed so many seconds after it began; it needs some of them to load."""
+"""Range of seconds from a process's start to its kill; loading takes some of them."""
 
 
 def work(root: Path, prompts: Path, seconds_each: float) -> None:
@@ -60,7 +60,7 @@ def start(root: Path, prompts: Path, seconds_each: float) -> subprocess.Popen[by
 
 
 def where(root: Path) -> str:
-    """Say which stage a run is in."""
+    """Return the stage that a run is in."""
     run = RunDirectory(root)
     for name in ("conversations", "samples", "prompts"):
         if run.is_finished(name) or run.partial_dir(name).is_dir():

@@ -33,7 +33,7 @@ def peak_bytes() -> int:
 
 
 def work(root: Path, what: str) -> int:
-    """Do a part of the job; return the most memory it took above what was there before."""
+    """Do a part of the job; return by how much memory grew at most."""
     config = configuration(
         root / "prompts.jsonl",
         curation={},

@@ -61,7 +61,7 @@ class Bench:
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
     def script(self) -> int:
-        """Sample and write as a user would without us."""
+        """Sample and write as a user would without potstill."""
         num_tokens = 0
         with (self._root / "script.jsonl").open("w", encoding="utf-8") as file:
             for output in self._generate(logprobs=SCRIPT_LOGPROBS):

@@ -123,7 +123,7 @@ def same_tensors(ours: Path, theirs: Path) -> str:
 
 
 class Bench:
-    """One checkpoint, the text, and what both make of them.
+    """One checkpoint, the text, and the files of both programs.
 
     Args:
         num_chunks: To measure on.

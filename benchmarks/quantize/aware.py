@@ -1,4 +1,4 @@
-"""How much of what a quantized file loses does training for it regain?
+"""How much of a quantized file's loss quantization-aware training regains.
 
 A student is made into a file as it is, and once more after it was trained with its weights
 quantized. Both files and the unquantized one are run by llama.cpp over the test split; measured is
@@ -32,7 +32,7 @@ from train.config import TrainConfig
 from train.stage import run as train
 
 NOTHING_LEARNT: dict[str, Any] = {"max_steps": 1, "learning_rate": 1e-12}
-"""The phase before: the student is to stay what it is."""
+"""The phase before, which must not change the student."""
 WIDE_BOUND_NATS = 5.0
 
 

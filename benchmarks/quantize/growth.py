@@ -149,7 +149,7 @@ STEPS: dict[str, Callable[[Path, Path], Iterator[None]]] = {
 
 
 def work(name: str, checkpoint_dir: Path, directory: Path) -> None:
-    """Do one step in this process, once it is told that it is watched."""
+    """Do one step in this process, after the signal that it is watched."""
     step = STEPS[name](checkpoint_dir, directory)
     next(step)
     print("ready", flush=True)

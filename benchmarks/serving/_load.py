@@ -1,4 +1,4 @@
-"""Many streams at once against one server, and how each fared.
+"""Many concurrent streams on one server, and their results.
 
 In: a base URL, bodies of chat requests. Out: times, texts, failures. Knows nothing of servers.
 """
@@ -29,12 +29,12 @@ class Answer:
     """From the request to its first text; infinite where none came."""
     seconds: float
     failure: str | None
-    """Why it is no whole answer."""
+    """Why the answer is not complete."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a server did with all requests."""
+    """A server's results for all requests."""
 
     answers: Sequence[Answer]
     seconds: float
@@ -58,7 +58,7 @@ class Load:
 async def load(
     base_url: str, bodies: Sequence[dict[str, Any]], num_streams: int, key: str | None = None
 ) -> Load:
-    """Ask everything, `num_streams` requests at a time."""
+    """Send all requests, `num_streams` at a time."""
     waiting = iter(enumerate(bodies))
     answers: dict[int, Answer] = {}
     async with session(key) as http:
@@ -83,7 +83,7 @@ def session(key: str | None = None) -> aiohttp.ClientSession:
 
 
 async def stream(http: aiohttp.ClientSession, base_url: str, body: dict[str, Any]) -> Answer:
-    """Ask once, and listen to the end."""
+    """Send one request, and read the whole stream."""
     begin = time.perf_counter()
     first, pieces, reason, failure = float("inf"), [], None, None
     try:

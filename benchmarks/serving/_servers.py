@@ -31,12 +31,12 @@ NUM_THREADS = len(os.sched_getaffinity(0))
 READY_SECONDS = 120
 PEERS_DIR = CACHE_DIR.parent / "peers"
 PEERS_PACKAGE = "starlette-context==0.3.6"
-"""What llama_cpp.server imports and potstill does not need."""
+"""A package that llama_cpp.server imports and potstill does not need."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is served, and how much of it at once: the same for every server."""
+    """The served file and the limits, the same for every server."""
 
     gguf_path: Path
     directory: Path

@@ -1,4 +1,4 @@
-"""What the engine adds to llama_decode: `python benchmarks/serving/engine.py`.
+"""The engine's overhead over llama_decode: `python benchmarks/serving/engine.py`.
 
 Sixteen answers at once, in this process, without HTTP: tokens per second of the engine as a share
 of a bare loop that calls llama_decode with one token of each sequence and samples nothing, and the

@@ -1,4 +1,4 @@
-"""What an experiment costs its clients: `python benchmarks/serving/experiment.py`.
+"""The latency that an experiment adds for clients: `python benchmarks/serving/experiment.py`.
 
 The latency of whole answers of one model, one client at a time, on one server under five names:
 `plain`, the model itself; `no shadow` and `no shadow again`, two experiments without one; `down`,
@@ -75,7 +75,7 @@ def settings(down_port: int, hanging_port: int) -> dict[str, object]:
 
 
 def seconds_of(connection: HTTPConnection, model: str, max_tokens: int) -> float:
-    """Ask once; return how long the whole answer took."""
+    """Send one request; return the seconds of the whole answer."""
     body = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": max_tokens}
     begin = time.perf_counter()
     headers = {"Content-Type": "application/json"}
@@ -90,7 +90,7 @@ def seconds_of(connection: HTTPConnection, model: str, max_tokens: int) -> float
 def rows_of(
     connection: HTTPConnection, max_seconds: float, max_tokens: int
 ) -> dict[str, list[float]]:
-    """Ask all names in rows, in a new order each round, for so long; return their latencies."""
+    """Send requests for all names in rows, in a new order each round; return their latencies."""
     found: dict[str, list[float]] = {name: [] for name in NAMES}
     order, chance = list(NAMES), random.Random(0)
     end = time.perf_counter() + max_seconds
@@ -103,7 +103,7 @@ def rows_of(
 
 
 def shadow_of(connection: HTTPConnection, name: str) -> dict[str, int]:
-    """Return what became of an experiment's shadows."""
+    """Return the counts of an experiment's shadow answers."""
     connection.request("GET", f"/v1/experiments/{name}")
     found: dict[str, int] = json.loads(connection.getresponse().read())["shadow"]
     return found

@@ -1,4 +1,4 @@
-"""What a grammar costs: `python benchmarks/serving/grammar.py`.
+"""The cost of a grammar: `python benchmarks/serving/grammar.py`.
 
 First, without an engine: microseconds to open a grammar, to take a token, and to compute the set of
 allowed tokens, along one JSON text; for a JSON schema (llguidance) and for the same language as
@@ -53,7 +53,7 @@ def microseconds(name: str, work: Callable[[], object], into: dict[str, list[flo
 
 
 def measure_matchers(model: LlamaModel, rounds: int) -> None:
-    """Print what each step along the text takes."""
+    """Print the time of each step along the text."""
     vocabulary = Vocabulary(model)
     schema = {"place": "", "text": '{"type":"array","items":{"type":"string"}}', "is_exact": True}
     opening: dict[str, Callable[[], Matcher]] = {

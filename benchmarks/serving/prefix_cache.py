@@ -1,4 +1,4 @@
-"""What a system prompt costs that was read before: `python benchmarks/serving/prefix_cache.py`.
+"""Time to first token with a cached system prompt: `python benchmarks/serving/prefix_cache.py`.
 
 Time to the first token of a chat with a system prompt of about 1,000 tokens, over HTTP on an idle
 server: cold, with a prompt that nobody has sent, and warm, with the same one and another question.

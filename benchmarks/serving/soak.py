@@ -38,7 +38,8 @@ NUM_CLIENTS = 12
 SHORT, LONG = 8, 64
 SAMPLE_SECONDS = 1.0
 GROWTH_BYTES = 32 << 20
-"""More than the memory of a server varies by, and less than an hour of any leak worth the name."""
+"""More than the usual variation of a server's memory, and less than any relevant leak in an
+hour."""
 TOPICS = (
     "rain",
     "bread",
@@ -56,12 +57,12 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 
 @dataclass
 class Report:
-    """What has happened."""
+    """The results of a soak test."""
 
     counts: Counter[str] = field(default_factory=Counter)
     """Requests by kind."""
     wrong: list[str] = field(default_factory=list)
-    """What should not have happened, in words."""
+    """Descriptions of failures."""
     memory_bytes: list[int] = field(default_factory=list)
     """Of the server and its children, without mapped files; one sample every SAMPLE_SECONDS."""
 
@@ -81,7 +82,7 @@ def chat(topic: str, num_tokens: int, **more: object) -> dict[str, Any]:
 
 
 class Clients:
-    """Everybody who asks one server.
+    """All clients of one server.
 
     Args:
         expected: What it says alone, by topic and number of tokens.
@@ -108,7 +109,7 @@ class Clients:
         ]
 
     async def work(self, seconds: float, seed: int) -> None:
-        """Be one client."""
+        """Act as one client."""
         rng = random.Random(seed)
         kinds, weights = zip(*self._kinds, strict=True)
         end = time.monotonic() + seconds
@@ -227,7 +228,7 @@ class Clients:
 
 
 async def soak(server: Server, seconds: float, seed: int = 0) -> Report:
-    """Let clients ask for so long, and say what came of it."""
+    """Run clients for `seconds`; return the report."""
     async with session() as http:
         clients = Clients(http, server.base_url, {})
         expected = await lonely_answers(clients)
@@ -248,7 +249,7 @@ async def soak(server: Server, seconds: float, seed: int = 0) -> Report:
 
 
 async def lonely_answers(clients: Clients) -> dict[tuple[str, int], str]:
-    """Ask everything one after the other."""
+    """Send all requests one after the other."""
     answers = {}
     for topic in TOPICS:
         for num_tokens in (SHORT, LONG):
@@ -259,7 +260,7 @@ async def lonely_answers(clients: Clients) -> dict[tuple[str, int], str]:
 
 
 def settings() -> dict[str, int]:
-    """Return what our server is told besides a benchmark's setting."""
+    """Return potstill's settings besides those of every benchmark."""
     return {"max_queue": MAX_QUEUE, "max_body_bytes": MAX_BODY_BYTES}
 
 
@@ -280,7 +281,7 @@ async def _all_slots_free(http: aiohttp.ClientSession, base_url: str) -> bool:
 
 
 def _family(pid: int) -> list[int]:
-    """Return a process with those it has started."""
+    """Return a process with its descendants."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(c) for task in tasks for c in (task / "children").read_text().split()]

@@ -41,7 +41,7 @@ REQUESTS = {1: 6, 4: 16, 16: 48, 64: 64}
 
 
 def bodies(number: int, salt: int) -> list[dict[str, Any]]:
-    """Return requests that differ from their first user's word on: no prompt is asked twice."""
+    """Return requests that differ from their first user's word on: no prompt is sent twice."""
     return [
         {
             "model": MODEL,

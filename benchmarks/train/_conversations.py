@@ -1,4 +1,4 @@
-"""Conversations for the benchmarks of this folder: made up, with signal of the usual size."""
+"""Synthetic conversations for the benchmarks of this folder, with signal of the usual size."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def make_conversation(
 def write_split(
     directory: Path, num_files: int, conversations_per_file: int, mean_tokens: int
 ) -> None:
-    """Write a train split whose files are copies of one, which to what reads them is the same."""
+    """Write a train split whose files are copies of one, which makes no difference to readers."""
     random = np.random.default_rng(0)
     made = [
         make_conversation(random, number, mean_tokens, "train")

@@ -34,7 +34,7 @@ SMALLEST_MASS = 1e-7
 
 @dataclass(frozen=True)
 class Problem:
-    """What every peer gets."""
+    """The inputs of every peer."""
 
     hidden_TD: Tensor
     weight_VD: Tensor
