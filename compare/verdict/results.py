@@ -1,6 +1,6 @@
 """The verdict as numbers: what `report.json` has of it.
 
-In: nothing. Out: frozen values; the modules beside this one compute them.
+Frozen values, computed by the other modules of this folder.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ NUM_PROMPT_OUTPUTS = 64
 of 49,152 tokens are 13 MB."""
 
 GRAMMAR_SECONDS = 0.01
-"""How long a step waits for grammars while other sequences could go on; most need 1 ms."""
+"""How long a step waits for grammars while other sequences could continue; most need 1 ms."""
 
 IDLE_SECONDS = 0.05
 """How long a step waits for grammars when there is nothing else to do."""

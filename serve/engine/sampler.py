@@ -47,7 +47,7 @@ class SamplerParams:
     typical_p: float = 1.0
     """Probability mass of the tokens whose surprise is nearest to the entropy; 1 is off."""
     top_n_sigma: float = -1.0
-    """Keeps logits within so many standard deviations of the greatest; 0 and less are off."""
+    """Keeps logits within this many standard deviations of the greatest; 0 and less are off."""
     xtc_probability: float = 0.0
     """Chance, per token, that the most probable choices are left out; 0 is off."""
     xtc_threshold: float = 0.1

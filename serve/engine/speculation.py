@@ -76,7 +76,7 @@ class Drafter:
         try:
             self._guess(lengths)
         except BackendError:
-            # The large model goes on without a draft.
+            # The large model continues without a draft.
             for sequence in lengths:
                 sequence.draft = []
                 self._slots.cut(self._slot_of[sequence], 0)

@@ -50,16 +50,15 @@ def _refuse_chosen_tokens(facts: ConversationsFacts, where: Path) -> None:
     if facts.tokens_are_draws:
         if facts.num_dropped:
             logger.warning(
-                "filters left out %d conversations: the other answers are draws from the teacher "
-                "only as far as the filters do not look at what was said, and the tail 'sample' is "
-                "unbiased as far as they are",
+                "filters left out %d conversations: if they depend on the answers, the other "
+                "answers are not plain draws from the teacher, and the tail 'sample' is biased",
                 facts.num_dropped,
             )
         return
     sampled, kept = facts.num_sampled_per_prompt, facts.num_kept_per_prompt
     chosen = f"{kept} answers chosen of {sampled} sampled for each prompt"
     raise ManifestMismatchError(
-        "the tail 'sample' takes each token of an answer for a draw from the teacher's "
+        "the tail 'sample' treats each token of an answer as a draw from the teacher's "
         "distribution, which these are not",
         where=where,
         expected="all answers that were sampled, at temperature 1 and top-p 1",

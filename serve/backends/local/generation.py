@@ -59,7 +59,7 @@ class TimedGeneration:
         }
 
     def prompt_progress(self, num_read: int) -> PromptProgress:
-        """Return the progress after so many prompt tokens."""
+        """Return the progress after `num_read` prompt tokens."""
         return {
             "total": self.num_prompt_tokens,
             "cache": self.num_cached_tokens,
