@@ -17,7 +17,7 @@ from generate.curation.redaction import redact_prompt
 from generate.curation.registry import OwnFilter, make_filters
 from generate.curation.similarity import pairs_within
 from generate.curation.toxicity import Toxicity
-from generate.sources.raw_prompt import RawPrompt
+from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from potstill.errors import ConfigError
 
 JudgeAll = Callable[[Sequence[RawPrompt]], Mapping[int, str]]
@@ -27,23 +27,13 @@ PERSONAL_DATA = "personal_data"
 
 
 @dataclass(frozen=True)
-class DroppedPrompt:
-    """A dropped prompt, with filter and reason."""
-
-    prompt: RawPrompt
-    """The prompt, with personal data replaced."""
-    filter: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class CuratedPrompts:
     """Kept and dropped prompts."""
 
     kept: list[RawPrompt]
     """In their original order."""
     dropped: list[DroppedPrompt]
-    """Ordered by filter."""
+    """Ordered by filter, with personal data replaced."""
     num_redacted: int
     """Number of prompts with replaced personal data, kept or dropped."""
 

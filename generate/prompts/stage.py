@@ -31,6 +31,7 @@ from potstill.rundir import RunDirectory
 from potstill.schema import REFERENCES, Prompt, SamplingParams
 from potstill.tables import PROMPT_SCHEMA, prompt_to_row, write_rows
 from potstill.task.answers import Item
+from potstill.task.categories import Categories
 from potstill.task.stage import read_task
 from potstill.task.task import Task
 
@@ -46,6 +47,8 @@ CONVERSATION_SETTINGS = {
     "max_repeated_share",
 }
 """Keys of `[generate.curation]` that do not affect prompts, and may change without new samples."""
+WRITTEN_FROM = {"instructions", "tools", "answer_schema", "examples"}
+"""What of the task, beside its labels, determines the inputs that the teacher writes for it."""
 LAST_ROLES: dict[str, LastRole] = {
     "single": "user",
     "simulate": "user",
@@ -82,16 +85,17 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
         return
     with disk_errors("making prompts", session.dir):
         session.scratch_dir.mkdir(exist_ok=True)
-    raw = collect_prompts(
+    collected = collect_prompts(
         sources,
         config.prompts.num_prompts,
         last_role=LAST_ROLES[config.turns.kind],
-        has_tools=task is not None and task.tools is not None,
         load_teacher=teacher.load,
         sampling=_written_as(config),
         scratch_dir=session.scratch_dir,
+        task=task,
     )
-    raw, leaked = _split_by_references(_with_known(raw, task), task, config.curation)
+    found = _with_known(collected.prompts, task)
+    raw, leaked = _split_by_references(found, task, config.curation)
     curated = curate_prompts(raw, config.curation)
     controls = control_texts(teacher.checkpoint.tokenizer)
     askable, unaskable = _split_by_control_texts(curated.kept, controls)
@@ -102,7 +106,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
     dropped = [
         *leaked,
-        *((one.prompt, one.filter, one.reason) for one in curated.dropped),
+        *((one.prompt, one.filter, one.reason) for one in (*collected.dropped, *curated.dropped)),
         *unaskable,
         *_too_near(askable, near),
     ]
@@ -143,6 +147,10 @@ def _stage_config(
             "teacher": config.teacher.identity,
             "sampling": _written_as(config).model_dump(),
         }
+    if task is not None and any(source.kind == "task" for source in config.prompts.all_sources):
+        content = task.model_dump_json(include=WRITTEN_FROM)
+        label = Categories(task).label
+        settings["task"] = sha256_bytes(f"{content} {label and label.model_dump_json()}".encode())
     return settings
 
 

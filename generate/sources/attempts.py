@@ -1,7 +1,7 @@
 """The teacher writes prompts until there are enough, in rounds of attempts.
 
-In: a teacher, and a description of the attempts. Out: distinct `RawPrompt`s. Each attempt is logged
-when it ends, so that an interrupted run can resume.
+In: a teacher, and a description of the attempts. Out: distinct `RawPrompt`s, and what was written
+but cannot be used. Each attempt is logged when it ends, so that an interrupted run can resume.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
-from generate.sources.raw_prompt import RawPrompt, distinct
+from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from generate.teachers.protocol import Failure, Sample, SampleRequest, SamplingTeacher, derive_seed
 from potstill.chat import control_texts
 from potstill.errors import TeacherError
 from potstill.files import disk_errors
 from potstill.progress import track
-from potstill.schema import SamplingParams
+from potstill.schema import Message, SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,32 @@ ATTEMPTS_PER_PROMPT = 1.3
 MAX_ATTEMPTS_PER_PROMPT = 20
 """Most attempts per prompt; a teacher that needs more writes no useful prompts."""
 
+REPEATED = "repeated"
+"""Filter of prompts that were written before."""
+
 Texts = dict[int, str | None]
 """The written texts by number of the attempt; None for unfinished or failed ones."""
+
+
+class Plan(Protocol):
+    """Decides what the attempts of a round are for, from what the earlier rounds have made."""
+
+    def plan(self, numbers: range, made: Mapping[int, RawPrompt]) -> None:
+        """Prepare the attempts of a round."""
+
+    def choose(self, made: Mapping[int, RawPrompt]) -> list[RawPrompt]:
+        """Return the prompts to keep among those made so far, by number of the attempt."""
+        ...
+
+
+class _FirstOnes:
+    """All attempts are alike, and the first prompts are kept."""
+
+    def plan(self, numbers: range, made: Mapping[int, RawPrompt]) -> None:
+        pass
+
+    def choose(self, made: Mapping[int, RawPrompt]) -> list[RawPrompt]:
+        return [made[number] for number in sorted(made)]
 
 
 @dataclass(frozen=True)
@@ -42,17 +67,28 @@ class Writing:
     """Label of the progress bar."""
     prompt_token_ids: Callable[[int], list[int]]
     """The prompt's token ids, by number of the attempt."""
-    to_prompt: Callable[[int, str], RawPrompt | None]
-    """Returns the prompt for an attempt's number and text; None for a useless text."""
+    to_prompt: Callable[[int, str], RawPrompt | DroppedPrompt | None]
+    """Returns the prompt for an attempt's number and text; None for a text that is nothing."""
     sampling: SamplingParams
     """Sampling parameters, from whose seed each attempt's is derived."""
     known: Container[RawPrompt] = frozenset()
     """Keys of prompts of other sources, which are not written again."""
+    plan: Plan = field(default_factory=_FirstOnes)
+    messages: Callable[[int], tuple[Message, ...]] | None = None
+    """The prompt as messages, for servers that do not accept token ids."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the teacher has written."""
+
+    prompts: list[RawPrompt]
+    dropped: list[DroppedPrompt]
 
 
 def write_until_enough(
     teacher: SamplingTeacher, writing: Writing, count: int, log_path: Path
-) -> list[RawPrompt]:
+) -> Written:
     """Let the teacher write `count` distinct prompts.
 
     Rounds of attempts always run to their end: taking the first to finish would favor short
@@ -70,24 +106,42 @@ def write_until_enough(
     with disk_errors("logging written prompts", log_path):
         texts = _read_log(log_path)
         prompts: list[RawPrompt] = []
+        made: dict[int, RawPrompt] = {}
+        dropped: list[DroppedPrompt] = []
         while len(prompts) < count:
             if num_attempts >= MAX_ATTEMPTS_PER_PROMPT * count:
                 raise _refusal(count, len(prompts))
+            start = num_attempts
             num_attempts += math.ceil(ATTEMPTS_PER_PROMPT * (count - len(prompts)))
+            writing.plan.plan(range(start, num_attempts), made)
             failed += _make_attempts(teacher, writing, texts, num_attempts, log_path)
-            prompts = _usable(writing, texts, num_attempts)
+            made, dropped = _usable(writing, texts, num_attempts)
+            prompts = writing.plan.choose(made)
         _give_up(failed, log_path)
-    return prompts[:count]
+    return Written(prompts[:count], dropped)
 
 
-def _usable(writing: Writing, texts: Texts, num_attempts: int) -> list[RawPrompt]:
-    """Return the distinct prompts among the first attempts, in their order."""
-    made = (
-        writing.to_prompt(number, text)
-        for number in range(num_attempts)
-        if (text := texts.get(number)) is not None
-    )
-    return distinct(prompt for prompt in made if prompt is not None and prompt not in writing.known)
+def _usable(
+    writing: Writing, texts: Texts, num_attempts: int
+) -> tuple[dict[int, RawPrompt], list[DroppedPrompt]]:
+    """Return the distinct prompts among the first attempts, and what cannot be used."""
+    made: dict[int, RawPrompt] = {}
+    dropped: list[DroppedPrompt] = []
+    first_by_key: dict[str, RawPrompt] = {}
+    for number in range(num_attempts):
+        text = texts.get(number)
+        prompt = None if text is None else writing.to_prompt(number, text)
+        if isinstance(prompt, DroppedPrompt):
+            dropped.append(prompt)
+        elif prompt is not None:
+            first = first_by_key.setdefault(prompt.key, prompt)
+            if prompt in writing.known:
+                dropped.append(DroppedPrompt(prompt, REPEATED, "another source has it"))
+            elif first is not prompt:
+                dropped.append(DroppedPrompt(prompt, REPEATED, f"the same as {first.prompt_id}"))
+            else:
+                made[number] = prompt
+    return made, dropped
 
 
 def _make_attempts(
@@ -129,7 +183,8 @@ def _requests(writing: Writing, numbers: list[int]) -> Iterator[SampleRequest]:
     for number in numbers:
         seed = derive_seed(writing.sampling.seed, f"prompt {number}")
         sampling = writing.sampling.model_copy(update={"seed": seed})
-        yield SampleRequest(str(number), writing.prompt_token_ids(number), sampling)
+        messages = writing.messages and writing.messages(number)
+        yield SampleRequest(str(number), writing.prompt_token_ids(number), sampling, messages)
 
 
 def _text(teacher: SamplingTeacher, sample: Sample, controls: list[str]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from generate.sources.config import SourceConfig
 from generate.sources.evolve import write_evolved
 from generate.sources.magpie import write_prompts
 from generate.sources.mix import KnownPrompts, pool, shares
-from generate.sources.raw_prompt import RawPrompt, choose
+from generate.sources.raw_prompt import DroppedPrompt, RawPrompt, choose
 from generate.sources.reading import read_source, source_digest
 from generate.sources.shapes import LastRole
+from generate.sources.task.writer import write_inputs
 from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.errors import ConfigError
 from potstill.schema import GENERAL_PREFIX, SamplingParams, is_general
+from potstill.task.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,11 @@ def collect_prompts(
     num_prompts: int,
     *,
     last_role: LastRole,
-    has_tools: bool = False,
     load_teacher: Callable[[], SamplingTeacher],
     sampling: SamplingParams,
     scratch_dir: Path,
-) -> list[RawPrompt]:
+    task: Task | None = None,
+) -> Collected:
     """Take distinct prompts from each source in proportion to its weight.
 
     Their order is arbitrary but the same on every machine. If a source runs short, the others fill
@@ -49,18 +51,19 @@ def collect_prompts(
     Args:
         num_prompts: How many to take, if there are as many.
         last_role: Role of a conversation's last message, see `read_source`.
-        has_tools: Whether the task has tools, so that a known answer may be a call.
         load_teacher: Called once, and only if a source is written.
         sampling: Parameters of written prompts; `max_tokens` also limits seeds to be rewritten.
         scratch_dir: A directory of this run for the logs of attempts.
+        task: The run's, for sources of kind `task`; with tools a known answer may be a call.
 
     Raises:
-        ConfigError: A source cannot be read, or there is nothing to rewrite.
+        ConfigError: A source cannot be read, or there is nothing to rewrite or to write after.
         ArtifactError: A row is not a prompt, a source is empty, or the disk is full.
         TeacherError: The teacher cannot be loaded, or writes too few prompts.
     """
     _refuse_unanswered(sources, last_role)
     known = KnownPrompts()
+    has_tools = task is not None and task.tools is not None
     pools = [
         None
         if source.kind
@@ -83,14 +86,14 @@ def collect_prompts(
             taken += _marked(source, found.prompts[:count])
             seeds += _marked(source, found.prompts)
     asked = list(zip(sources, counts, strict=True))
-    written = _Writer(load_teacher, sampling, scratch_dir, known)
-    for kind in ("magpie", "evolve"):  # Prompts of Magpie can be rewritten.
+    written = _Writer(load_teacher, sampling, scratch_dir, known, task)
+    for kind in ("task", "magpie", "evolve"):  # What the others write can be rewritten.
         for number, (source, count) in enumerate(one for one in asked if one[0].kind == kind):
             own = [seed for seed in seeds if is_general(seed.source) == source.general]
             prompts = _marked(source, written.write(source, count, own, f"{kind}-{number}"))
             taken += prompts
             seeds += prompts
-    return choose(taken, len(taken))
+    return Collected(choose(taken, len(taken)), written.dropped)
 
 
 def sources_digest(sources: Sequence[SourceConfig]) -> list[dict[str, Any]]:
@@ -112,6 +115,15 @@ def _marked(source: SourceConfig, prompts: Sequence[RawPrompt]) -> list[RawPromp
     return [replace(prompt, source=GENERAL_PREFIX + prompt.source) for prompt in prompts]
 
 
+@dataclass(frozen=True)
+class Collected:
+    """The prompts of all sources."""
+
+    prompts: list[RawPrompt]
+    dropped: list[DroppedPrompt]
+    """What the teacher has written and cannot be used."""
+
+
 class _Writer:
     """Writes the prompts of one source after another with the teacher."""
 
@@ -121,11 +133,14 @@ class _Writer:
         sampling: SamplingParams,
         scratch_dir: Path,
         known: KnownPrompts,
+        task: Task | None,
     ) -> None:
+        self.dropped: list[DroppedPrompt] = []
         self._load_teacher = load_teacher
         self._sampling = sampling
         self._scratch_dir = scratch_dir
         self._known = known
+        self._task = task
         self._teacher: SamplingTeacher | None = None
 
     def write(
@@ -142,13 +157,17 @@ class _Writer:
         seed = derive_seed(self._sampling.seed, name)
         sampling = self._sampling.model_copy(update={"seed": seed})
         log_path = self._scratch_dir / f"{name}.jsonl"
+        known = self._known
         if source.kind == "magpie":
-            prompts = write_prompts(teacher, source, count, sampling, log_path, self._known)
+            written = write_prompts(teacher, source, count, sampling, log_path, known)
+        elif source.kind == "task":
+            written = write_inputs(teacher, source, self._task, count, sampling, log_path, known)
         else:
-            prompts = write_evolved(teacher, source, seeds, count, sampling, log_path, self._known)
-        for prompt in prompts:
-            self._known.add(prompt)
-        return prompts
+            written = write_evolved(teacher, source, seeds, count, sampling, log_path, known)
+        self.dropped += written.dropped
+        for prompt in written.prompts:
+            known.add(prompt)
+        return written.prompts
 
 
 def _refuse_unanswered(sources: Sequence[SourceConfig], last_role: LastRole) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from generate.sources.task_config import TaskKeys
 from potstill.config import Table
 
 Operation = Literal["constraints", "deepen", "concretize", "reasoning", "breadth"]
@@ -20,6 +21,7 @@ ONLY_FOR = {
     "topics": "magpie",
     "keep_system_prompt": "magpie",
     "operations": "evolve",
+    **dict.fromkeys(TaskKeys.model_fields, "task"),
 }
 """Keys that apply to one kind of source only."""
 
@@ -38,7 +40,7 @@ class SystemPrompt(Table):
         return {"text": given} if isinstance(given, str) else given
 
 
-class SourceConfig(Table):
+class SourceConfig(TaskKeys):
     """One source of prompts, with exactly one of `path`, `dataset` and `kind`."""
 
     path: str | None = None
@@ -46,9 +48,10 @@ class SourceConfig(Table):
     supports (s3://, gs://, with the file system's package installed)."""
     dataset: str | None = None
     """A Hugging Face data set: its name on the hub, or a directory."""
-    kind: Literal["magpie", "evolve"] | None = None
+    kind: Literal["magpie", "evolve", "task"] | None = None
     """Prompts that the teacher writes: `magpie` from its empty user turn, `evolve` by rewriting the
-    prompts of the other sources, including earlier `evolve` tables: two tables are two rounds."""
+    prompts of the other sources, including earlier `evolve` tables: two tables are two rounds;
+    `task` inputs for the run's `[task]`, after its examples."""
     name: str | None = Field(default=None, min_length=1)
     """Source name of prompts without one. None: the name of the file, data set or kind."""
     weight: float = Field(default=1.0, gt=0.0)

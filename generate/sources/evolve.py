@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
-from generate.sources.attempts import Writing, write_until_enough
+from generate.sources.attempts import Writing, Written, write_until_enough
 from generate.sources.config import Operation, SourceConfig
 from generate.sources.raw_prompt import RawPrompt, first_question
 from generate.sources.rewriting import evolution_messages, parse_evolved, text_key
@@ -29,7 +29,7 @@ def write_evolved(
     sampling: SamplingParams,
     log_path: Path,
     known: Container[RawPrompt] = frozenset(),
-) -> list[RawPrompt]:
+) -> Written:
     """Let the teacher write `count` distinct variants of seeds, none equal to a seed.
 
     A conversation's first question is its seed; its system message stays before the variant.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jinja2
 
-from generate.sources.attempts import Writing, write_until_enough
+from generate.sources.attempts import Writing, Written, write_until_enough
 from generate.sources.config import SourceConfig
 from generate.sources.raw_prompt import RawPrompt
 from generate.teachers.protocol import SamplingTeacher, derive_seed
@@ -62,7 +62,7 @@ def write_prompts(
     sampling: SamplingParams,
     log_path: Path,
     known: Container[RawPrompt] = frozenset(),
-) -> list[RawPrompt]:
+) -> Written:
     """Let the teacher write `count` distinct prompts.
 
     Args:

@@ -65,6 +65,15 @@ class RawPrompt:
         return "\n".join([*lines, self.tools or ""])
 
 
+@dataclass(frozen=True)
+class DroppedPrompt:
+    """A prompt that is not used, with the filter and its reason."""
+
+    prompt: RawPrompt
+    filter: str
+    reason: str
+
+
 def first_question(messages: Iterable[Message]) -> str:
     """Return a conversation's first question; a later one would not make sense on its own."""
     return next((one.content for one in messages if one.role == "user"), "")

@@ -80,7 +80,7 @@ def parse_evolved(seed: str, text: str) -> str | None:
     None for useless answers: empty ones, copies of the seed, answers to it, refusals, and texts
     about the rewriting.
     """
-    variant = _unwrapped(text)
+    variant = unwrapped(text)
     num_words = len(variant.split())
     most = LONGEST_FACTOR * len(seed.split()) + LONGEST_EXTRA_WORDS
     is_useless = (
@@ -97,8 +97,8 @@ def text_key(text: str) -> str:
     return RawPrompt((Message(role="user", content=text),), "").key
 
 
-def _unwrapped(text: str) -> str:
-    """Remove thoughts, labels, fences and quotes around a variant."""
+def unwrapped(text: str) -> str:
+    """Remove thoughts, labels, fences and quotes around a text that was asked for."""
     text = THOUGHT.sub("", text)
     before, mark, inside = text.partition(OPEN)
     text = inside if mark else before

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from potstill.config import Table
+from potstill.task.functions import FUNCTION_PATTERN
 
 
 class _MetricConfig(Table):
@@ -117,7 +118,7 @@ class FunctionConfig(_MetricConfig):
     """A function of the user's."""
 
     kind: Literal["function"] = "function"
-    function: str = Field(pattern=r"^[\w.]+:\w+$")
+    function: str = Field(pattern=FUNCTION_PATTERN)
     """`module:function`, called with the answer's text, the known answer's text or None, and the
     messages as dictionaries; returns a number from 0 to 1. Raising scores 0."""
 

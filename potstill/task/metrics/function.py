@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
-from potstill.errors import ConfigError
 from potstill.task.answers import Answer, Item, Score
+from potstill.task.functions import import_function
 from potstill.task.metrics.config import FunctionConfig
 
 
@@ -23,7 +20,7 @@ class Function:
 
     def __init__(self, config: FunctionConfig) -> None:
         self.name = config.name or config.function.partition(":")[2]
-        self._function = _find(config.function)
+        self._function = import_function(config.function, "task.metrics")
 
     def score(self, answer: Answer, item: Item) -> Score:
         """Return what the function returns; 0 with the reason when it raises or is out of range."""
@@ -36,17 +33,3 @@ class Function:
         if not (math.isfinite(value) and 0.0 <= value <= 1.0):
             return Score(value=0.0, problem=f"the metric returned {value:g}, not 0 to 1")
         return Score(value=value)
-
-
-def _find(path: str) -> Callable[..., Any]:
-    module, _, name = path.partition(":")
-    try:
-        found: Callable[..., Any] = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            "the function of a metric cannot be imported",
-            where=f"task.metrics: {path}",
-            found=error,
-            hint="run the command in the module's directory, or set PYTHONPATH",
-        ) from error
-    return found

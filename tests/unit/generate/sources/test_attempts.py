@@ -37,8 +37,8 @@ def log_path(tmp_path):
 
 def write(teacher, log_path, count=WANTED, seed=0) -> list[str]:
     writing = Writing("writing", lambda number: [number + 1, 7], to_prompt, sampling(seed))
-    prompts = write_until_enough(teacher, writing, count, log_path)
-    return [prompt.messages[0].content for prompt in prompts]
+    written = write_until_enough(teacher, writing, count, log_path)
+    return [prompt.messages[0].content for prompt in written.prompts]
 
 
 def logged(log_path) -> list[list]:
@@ -177,7 +177,7 @@ def test_an_attempt_that_failed_is_tried_again_by_a_process_that_goes_on(writing
 def test_prompts_that_are_there_already_are_not_written_again(writing, log_path):
     known = {to_prompt(number, QUESTIONS[number]) for number in (0, 2)}
     writing_now = Writing("writing", lambda _: [1], to_prompt, sampling(), known)
-    prompts = write_until_enough(writing(QUESTIONS), writing_now, 3, log_path)
+    prompts = write_until_enough(writing(QUESTIONS), writing_now, 3, log_path).prompts
     assert [prompt.messages[0].content for prompt in prompts] == [QUESTIONS[n] for n in (1, 3, 4)]
 
 

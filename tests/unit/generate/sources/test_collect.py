@@ -43,7 +43,7 @@ def collect(tmp_path):
             load_teacher=load,
             sampling=SamplingParams(temperature=1.0, top_p=1.0, max_tokens=40, seed=0),
             scratch_dir=tmp_path,
-        )
+        ).prompts
 
     return run
 

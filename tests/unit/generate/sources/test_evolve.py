@@ -23,7 +23,7 @@ def seeds(asking):
 
 def write(teacher, tmp_path, seeds, config=EVOLVE, count=6, seed=0, name="evolve.jsonl"):
     sampling = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=40, seed=seed)
-    return write_evolved(teacher, config, seeds, count, sampling, tmp_path / name)
+    return write_evolved(teacher, config, seeds, count, sampling, tmp_path / name).prompts
 
 
 def test_variants_keep_source_license_and_system_prompt_of_their_seeds(writing, tmp_path, seeds):

@@ -17,7 +17,7 @@ LAW = "You are an assistant for questions about law."
 def write(teacher, tmp_path, count=6, seed=0, name="magpie.jsonl", **config):
     sampling = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=40, seed=seed)
     source = config.pop("source", None) or SourceConfig(kind="magpie", **config)
-    return write_prompts(teacher, source, count, sampling, tmp_path / name)
+    return write_prompts(teacher, source, count, sampling, tmp_path / name).prompts
 
 
 def test_the_teacher_goes_on_from_its_templates_empty_user_slot(writing, tmp_path):

@@ -1,0 +1,135 @@
+"""Why a written input cannot be used.
+
+In: what was wanted, and the texts of the user's turns. Out: a filter's name with the reason, as
+`dropped.parquet` has them, or None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from generate.sources.raw_prompt import normalize
+from generate.sources.task.mentions import mentions, names, numbers_in
+from generate.sources.task.requests import user_texts
+from generate.sources.task.wanted import Wanted
+from potstill.task.answers import Item
+from potstill.task.categories import Categories
+
+PLACEHOLDER = re.compile(
+    r"\[[^\]\d]{2,40}\]|<[a-z][^>]{1,40}>|\{[a-z_ ]{2,40}\}|\b[xX]{3,}\b|#{3,}|_{3,}", re.IGNORECASE
+)
+ECHO = re.compile(
+    r"\b(?:written by|word for word|realistic message|as an ai\b|"
+    r"as a language model|numbered line|purpose:|answered by:|length: about|"
+    r"here(?: is|['\u2019]s) (?:a|the|your|my) "
+    r"(?:new |sample |possible )?(?:message|request|question|input))",
+    re.IGNORECASE,
+)
+"""Words of the request, and of a model about itself."""
+ASSISTANT = re.compile(
+    r"\b(?:how (?:can|may) i (?:help|assist) you|thank you for (?:contacting|reaching out)|"
+    r"i(?: am|['\u2019]m) here to (?:help|assist)|"
+    r"i(?:['\u2019]d| would) be happy to (?:help|assist)|"
+    r"we apologi[sz]e|our (?:team|support) will|please provide (?:me|us)? ?(?:with )?your|"
+    r"(?:i|we) can (?:help|assist) you)",
+    re.IGNORECASE,
+)
+"""What an assistant says, and no user."""
+GIVEN_AWAY_BY = ("team", "department", "category", "label", "queue", "class", "intent")
+LONGEST_FACTOR, LONGEST_EXTRA_WORDS = 3, 40
+"""A text longer than this multiple of the longest example, and this number of words more."""
+FEW = 10
+"""Smaller numbers are words such as "one" that mean no value."""
+
+
+class Checks:
+    """Judges the inputs of one task."""
+
+    def __init__(self, examples: Sequence[Item], categories: Categories) -> None:
+        texts = ["\n".join(user_texts(item)) for item in examples]
+        self._seen = "\n".join(f" {normalize(text)} " for text in texts)
+        self._has_json = any(text.lstrip().startswith("{") for text in texts)
+        longest = max((len(text.split()) for text in texts), default=100)
+        self._most_words = LONGEST_FACTOR * longest + LONGEST_EXTRA_WORDS
+        self._labels = categories.names if categories.label is not None else ()
+
+    def judge(self, wanted: Wanted, turns: Sequence[str]) -> tuple[str, str] | None:
+        """Return the filter and the reason for dropping an input, or None."""
+        text = "\n".join(turns)
+        for name, check in self._checks.items():
+            reason = check(wanted, text)
+            if reason is not None:
+                return name, reason
+        empty = [number for number, turn in enumerate(turns, start=1) if not turn.strip()]
+        return ("off_task", f"message {empty[0]} is empty") if empty else None
+
+    @property
+    def _checks(self) -> dict[str, Callable[[Wanted, str], str | None]]:
+        return {
+            "off_task": self._off_task,
+            "placeholder": lambda _, text: _found(PLACEHOLDER, text, "has the placeholder"),
+            "gives_away": self._given_away,
+            "missing_value": lambda wanted, text: _missing(wanted, text),
+            "surplus_value": lambda wanted, text: _surplus(wanted, text),
+        }
+
+    def _off_task(self, _wanted: Wanted, text: str) -> str | None:
+        if not any(letter.isalpha() for letter in text):
+            return "no letters"
+        if not self._has_json and text.lstrip().startswith(("{", "[{", "```")):
+            return "JSON or code"
+        num_words = len(text.split())
+        if num_words > self._most_words:
+            return f"{num_words} words, maximum {self._most_words}"
+        return _found(ECHO, text, "repeats the request") or _found(
+            ASSISTANT, text, "speaks as an assistant"
+        )
+
+    def _given_away(self, _wanted: Wanted, text: str) -> str | None:
+        """Return which label is in the text, if no example has it or it is called one."""
+        found = f" {normalize(text)} "
+        for label in self._labels:
+            name = f" {normalize(label.replace('_', ' '))} "
+            if name not in found:
+                continue
+            if name not in self._seen:
+                return f"names the label {label}, as no example does"
+            called = (f"{name}{word} " for word in GIVEN_AWAY_BY)
+            if any(one in found for one in called):
+                return f"calls {label} what it is"
+        return None
+
+
+def _found(pattern: re.Pattern[str], text: str, what: str) -> str | None:
+    found = pattern.search(text)
+    return f"{what}: {found[0]}" if found else None
+
+
+def _missing(wanted: Wanted, text: str) -> str | None:
+    for name, value in wanted.said:
+        is_label = isinstance(value, str) and value in wanted.labels
+        is_there = names(text, value) if is_label else mentions(text, value)
+        if not is_there:
+            return f"{name} {value} cannot be read in it"
+    return None
+
+
+def _surplus(wanted: Wanted, text: str) -> str | None:
+    if not wanted.is_exact:
+        return None
+    said = [str(value) for _, value in wanted.said]
+    digits = [re.sub(r"\D", "", one) for one in said]
+    for number in sorted(numbers_in(text)):
+        if number >= FEW and not any(_digits(number) in one for one in digits):
+            return f"mentions {number:g}, which the answer does not have"
+    words = f" {normalize(text)} "
+    for value in sorted(wanted.unsaid):
+        phrase = f" {normalize(value.replace('_', ' '))} "
+        if phrase in words and not any(phrase in f" {normalize(one)} " for one in said):
+            return f"mentions {value}, which the answer does not have"
+    return None
+
+
+def _digits(number: float) -> str:
+    return re.sub(r"\D", "", f"{number:g}")

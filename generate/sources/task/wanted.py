@@ -1,0 +1,46 @@
+"""What the teacher is asked for: the turns of one input, and what each has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from potstill.schema import Message
+from potstill.task.answers import Answer
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of the user."""
+
+    wants: str = ""
+    """What the user wants, in words; empty when the turn goes on with what was wanted before."""
+    says: Mapping[str, Any] = field(default_factory=dict)
+    """Values that the message mentions, by name."""
+    answer: str = ""
+    """A text that answers the message, for the teacher only."""
+    after: tuple[Message, ...] = ()
+    """The messages up to the user's next one."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One input, with its known answer if the answer was drawn."""
+
+    turns: tuple[Turn, ...]
+    category: str | None = None
+    known: Answer | None = None
+    is_exact: bool = False
+    """Whether the messages mention exactly the values that they are to say: the answer has them."""
+    labels: frozenset[str] = frozenset()
+    """Values that are one of a few choices: they may be said in other words."""
+    unsaid: frozenset[str] = frozenset()
+    """Choices that no message may name, because the known answer does not have them."""
+    before: tuple[Message, ...] = ()
+    """System messages of the example that the dialogue follows."""
+
+    @property
+    def said(self) -> list[tuple[str, Any]]:
+        """What all turns mention together, as names and values."""
+        return [pair for turn in self.turns for pair in turn.says.items()]

@@ -1,0 +1,183 @@
+"""Inputs of a task that the teacher writes after examples.
+
+In: a teacher, the task and the table of a source. Out: distinct `RawPrompt`s with known answers
+where the answer was drawn, and what was dropped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Container, Sequence
+from pathlib import Path
+
+from generate.sources.attempts import Writing, Written, write_until_enough
+from generate.sources.balance import Balance
+from generate.sources.config import SourceConfig
+from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
+from generate.sources.task.checks import Checks
+from generate.sources.task.drawing import Drawing
+from generate.sources.task.noise import KINDS, add_noise
+from generate.sources.task.requests import Manner, request_messages, user_texts, written_turns
+from generate.sources.task.wanted import Wanted
+from generate.teachers.protocol import SamplingTeacher, derive_seed
+from potstill.chat import render_prompt
+from potstill.errors import ConfigError
+from potstill.schema import Message, SamplingParams
+from potstill.task.answers import Item
+from potstill.task.task import EXAMPLES_PLACE, Task
+
+SOURCE = "task"
+LABEL = "the teacher writes inputs of the task"
+SAME_CATEGORY_SHARE = 0.6
+"""Share of the shots that have the wanted label or tool, where there are as many."""
+LENGTH_SPREAD = 0.35
+"""How far a length may be from an example's, as a share of it."""
+CONTEXT = "The assistant's own instructions are: <<{instructions}>>"
+
+
+class _Writer:
+    """What each attempt asks for: drawn from the seed, its number and its category."""
+
+    def __init__(self, task: Task, config: SourceConfig, count: int, seed: int) -> None:
+        self._task, self._config, self._seed = task, config, seed
+        self._drawing = Drawing(task, config)
+        self._checks = Checks(task.examples, self._drawing.categories)
+        self._copied = {RawPrompt(item.messages, "").key for item in task.examples}
+        self.balance = Balance(self._drawing.weights, count, seed)
+
+    def messages(self, number: int) -> tuple[Message, ...]:
+        """Return the request of an attempt."""
+        wanted = self._wanted(number)
+        draw = self._random("manner", number)
+        manner = self._manner(wanted, number, draw)
+        return request_messages(self._context(), self._shots(wanted, draw), wanted, manner)
+
+    def to_prompt(self, number: int, text: str) -> RawPrompt | DroppedPrompt | None:
+        """Return the input in a teacher's answer, or why it cannot be used."""
+        wanted = self._wanted(number)
+        turns = written_turns(text, wanted)
+        if turns is None:
+            one = self._prompt(wanted.before, [text], wanted)
+            return DroppedPrompt(one, "off_task", f"not {len(wanted.turns)} numbered lines")
+        refused = self._checks.judge(wanted, turns)
+        if refused is not None:
+            return DroppedPrompt(self._prompt(wanted.before, turns, wanted), *refused)
+        kept = [str(value) for _, value in wanted.said if str(value) not in wanted.labels]
+        draw = self._random("errors", number)
+        noisy = [add_noise(turn, self._noise(number), kept, draw) for turn in turns]
+        prompt = self._prompt(wanted.before, noisy, wanted)
+        if prompt.key in self._copied:
+            return DroppedPrompt(prompt, "repeated", "the same as an example")
+        return prompt
+
+    def _wanted(self, number: int) -> Wanted:
+        draw = self._random("answer", number)
+        return self._drawing.draw(self.balance.category(number), draw)
+
+    def _context(self) -> str:
+        if self._config.request or not self._task.instructions:
+            return self._config.request
+        instructions = self._task.instructions.replace(EXAMPLES_PLACE, "").strip()
+        return CONTEXT.format(instructions=instructions)
+
+    def _noise(self, number: int) -> str:
+        kinds = self._config.noise or {"none": 1.0}
+        return self._random("noise", number).choices(list(kinds), list(kinds.values()))[0]
+
+    def _manner(self, wanted: Wanted, number: int, draw: random.Random) -> Manner:
+        config, noise = self._config, self._noise(number)
+        return Manner(
+            persona=draw.choice(config.personas) if config.personas else "",
+            length=draw.choice(config.lengths) if config.lengths else self._length(wanted, draw),
+            style="" if noise in KINDS else noise,
+        )
+
+    def _length(self, wanted: Wanted, draw: random.Random) -> str:
+        """Return a length near that of an example with as many turns."""
+        alike = [
+            texts
+            for item in self._task.examples
+            if len(texts := user_texts(item)) == len(wanted.turns)
+        ]
+        if not alike:
+            return ""
+        num_words = len(" ".join(draw.choice(alike)).split())
+        return f"about {max(2, round(num_words * (1 + LENGTH_SPREAD * draw.uniform(-1, 1))))} words"
+
+    def _shots(self, wanted: Wanted, draw: random.Random) -> list[tuple[Wanted, Item]]:
+        count = self._config.num_shots
+        same = self._drawing.examples(wanted.category or "") if wanted.category else []
+        one_turn = len(wanted.turns) == 1
+        fitting = [one for one in self._task.examples if (len(user_texts(one)) == 1) == one_turn]
+        near = _sample(
+            [one for one in same if one in fitting], round(SAME_CATEGORY_SHARE * count), draw
+        )
+        rest = [one for one in fitting if one not in near]
+        chosen = [*_sample(rest, count - len(near), draw), *near]
+        return [(self._drawing.read(item), item) for item in chosen]
+
+    def _prompt(self, before: Sequence[Message], turns: Sequence[str], wanted: Wanted) -> RawPrompt:
+        messages = list(before)
+        for turn, text in zip(wanted.turns, turns, strict=False):
+            messages += [Message(role="user", content=text), *turn.after]
+        name = self._config.name or SOURCE
+        return RawPrompt(
+            messages=tuple(messages),
+            source=f"{name}:{wanted.category}" if wanted.category else name,
+            license=self._config.license,
+            known=None if wanted.known is None else wanted.known.model_dump_json(),
+        )
+
+    def _random(self, purpose: str, number: int) -> random.Random:
+        return random.Random(derive_seed(self._seed, f"{purpose} {number}"))
+
+
+def write_inputs(
+    teacher: SamplingTeacher,
+    config: SourceConfig,
+    task: Task | None,
+    count: int,
+    sampling: SamplingParams,
+    log_path: Path,
+    known: Container[RawPrompt] = frozenset(),
+) -> Written:
+    """Let the teacher write `count` distinct inputs of a task, none equal to an example.
+
+    Labels and tools keep their shares: a round of attempts asks for what the earlier ones lack.
+
+    Args:
+        config: A source of kind "task".
+        sampling: Sampling parameters; `seed` determines the attempts' seeds and what is drawn.
+        log_path: JSONL file of all attempts, including those of an earlier process.
+        known: Prompts of other sources, which are not written again.
+
+    Raises:
+        ConfigError: There is no task, or nothing can be drawn from it.
+        TeacherError: Too few attempts end in a usable input.
+        ArtifactError: The log cannot be written.
+    """
+    if task is None:
+        raise ConfigError(
+            "a source of prompts needs a task",
+            where="generate.prompts.sources, kind task",
+            expected="a table [task] with examples",
+        )
+    writer = _Writer(task, config, count, sampling.seed)
+
+    def prompt_token_ids(number: int) -> list[int]:
+        return render_prompt(teacher.tokenizer, writer.messages(number))
+
+    writing = Writing(
+        LABEL,
+        prompt_token_ids,
+        writer.to_prompt,
+        sampling,
+        known,
+        plan=writer.balance,
+        messages=writer.messages,
+    )
+    return write_until_enough(teacher, writing, count, log_path)
+
+
+def _sample(items: Sequence[Item], count: int, draw: random.Random) -> list[Item]:
+    return draw.sample(items, min(max(count, 0), len(items)))

@@ -1,0 +1,70 @@
+"""Keys of a source of kind `task`: what the teacher is asked to write."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from potstill.config import Table
+from potstill.task.functions import FUNCTION_PATTERN
+
+Direction = Literal["input", "answer"]
+
+PERSONAS = (
+    "a student",
+    "a retired person",
+    "somebody in a hurry",
+    "a patient and polite person",
+    "an annoyed person",
+    "a worried person",
+    "somebody who explains everything that happened",
+    "somebody who comes straight to the point",
+    "somebody who is new to this",
+    "an expert",
+    "a parent",
+    "the owner of a small business",
+    "somebody on a journey abroad",
+    "somebody whose first language is another one",
+)
+NOISES = {"none": 4.0, "lowercase": 1.0, "typos": 1.0}
+
+
+class TaskKeys(Table):
+    """Keys for sources of kind `task` only."""
+
+    direction: Direction = "input"
+    """`input`: the teacher writes new inputs in the style of the examples. `answer`: the answer is
+    drawn first, and the teacher writes the input that asks for it, so that the known answer is
+    exact: a call of a tool, a label, a record of `task.answer_schema`, an answer of an example."""
+    request: str = ""
+    """One or two sentences for the teacher about who writes and what, such as "Customers of a bank
+    write to its chat."; empty: the task's instructions stand in their place."""
+    num_shots: int = Field(default=5, ge=0)
+    """Examples in the teacher's prompt, drawn anew for each input, first of the wanted label."""
+    balance: Literal["even", "examples"] = "even"
+    """Shares of labels or tools: all the same, or as among the examples."""
+    shares: dict[str, float] = Field(default={})
+    """Factors on what `balance` gives a label or tool; 0 leaves it out."""
+    descriptions: dict[str, str] = Field(default={})
+    """What belongs to a label or tool. Else a line of the instructions such as `- cards: orders,
+    delivery, limits`, or the tool's description. Of a list with commas one entry is drawn each
+    time, so a long list gives varied inputs."""
+    known_labels: bool = True
+    """With `direction = "input"`, whether the label that an input was asked for is its known
+    answer. false: it only keeps the balance."""
+    personas: tuple[str, ...] = PERSONAS
+    """Who writes, one drawn for each input; empty: nobody in particular."""
+    lengths: tuple[str, ...] = ()
+    """Lengths, such as "two sentences", one drawn for each input; empty: those of the examples."""
+    noise: dict[str, float] = NOISES
+    """Relative frequency of each kind of noise. `none`, `lowercase`, `typos` and `speech` (what
+    English speech recognition leaves: fillers, spelled numbers, homophones) are applied to the
+    teacher's text; any other name is asked of the teacher in these words."""
+    values: dict[str, str | tuple[Any, ...]] = Field(default={})
+    """Values of fields and arguments by their path (`pay_bill.payee`) or name (`payee`): a list, or
+    `module:function` called with a `random.Random`. Others are drawn from the schema and from the
+    examples."""
+    draw: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
+    """`module:function` that draws whole answers, called with a `random.Random`: returns a text, or
+    a JSON value; with tools a call {"name", "arguments"} or a list of them."""

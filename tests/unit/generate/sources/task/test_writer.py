@@ -1,0 +1,134 @@
+import json
+from collections import Counter
+
+import pytest
+
+from generate.sources.config import SourceConfig
+from generate.sources.task.writer import write_inputs
+from potstill.errors import ConfigError
+from potstill.schema import SamplingParams
+from potstill.task.answers import Answer
+
+PLAIN = {"noise": {"none": 1.0}}
+WORDS = ["amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbor", "ivory", "jade"]
+INPUTS = [f"Why is the {one} {other} thing late?" for one in WORDS for other in WORDS] * 5
+
+
+def write(teacher, task, tmp_path, count=8, seed=0, name="task.jsonl", **config):
+    sampling = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=40, seed=seed)
+    source = SourceConfig(kind="task", **(PLAIN | config))
+    return write_inputs(teacher, source, task, count, sampling, tmp_path / name)
+
+
+class Obeying:
+    """Texts for `WritingTeacher` that say what a request wants, read from its last message."""
+
+    def __init__(self, teacher) -> None:
+        self.teacher = teacher
+
+    def __getitem__(self, number: int) -> str:
+        asked = next(one for one in self.teacher.asked if int(one.request_id) == number)
+        request = self.teacher.tokenizer.decode(asked.prompt_token_ids).split("<user>")[-1]
+        lines = request.partition("|")[0].splitlines()
+        said = [
+            line.partition("Say: ")[2].rstrip(".").replace("no details", "please")
+            for line in lines
+            if "Say: " in line
+        ]
+        if len(said) < 2:
+            return f"{said[0]}, {WORDS[number % 10]}"
+        return "\n".join(f"{place}. {one}" for place, one in enumerate(said, start=1))
+
+
+@pytest.fixture
+def obeying(writing):
+    def make(**options):
+        teacher = writing((), **options)
+        teacher._texts = Obeying(teacher)
+        return teacher
+
+    return make
+
+
+def test_inputs_are_balanced_over_labels_and_have_them_as_known_answers(writing, labels, tmp_path):
+    written = write(writing(INPUTS), labels, tmp_path, name="x", license="MIT")
+    known = Counter(prompt.known for prompt in written.prompts)
+    expected = [Answer(text=json.dumps({"team": team})) for team in ("cards", "cash")]
+    assert known == {one.model_dump_json(): 4 for one in expected}
+    assert Counter(one.source for one in written.prompts) == {"task:cards": 4, "task:cash": 4}
+    assert {prompt.license for prompt in written.prompts} == {"MIT"}
+
+
+def test_a_request_has_examples_persona_length_and_the_label(writing, labels, tmp_path):
+    teacher = writing(INPUTS)
+    write(teacher, labels, tmp_path, request="Customers write.", personas=["a pilot"], num_shots=2)
+    for text in teacher.asked_texts():
+        assert text.startswith("<system>")
+        assert "Customers write." in text
+        assert text.count("<assistant>") == 3, "two examples and the one to be written"
+        last = text.split("<user>")[-1]
+        assert last.startswith(("Purpose: cards, about: ", "Purpose: cash ("))
+        assert "Length: about" in last
+        assert "Written by: a pilot." in last
+    shots = {text.split("<assistant>")[1].partition("|")[0] for text in teacher.asked_texts()}
+    assert len(shots) > 1, "drawn anew for each input"
+
+
+def test_the_instructions_stand_in_for_a_missing_request(writing, labels, tmp_path):
+    teacher = writing(INPUTS)
+    write(teacher, labels, tmp_path, lengths=["two words"], num_shots=0)
+    for text in teacher.asked_texts():
+        assert labels.instructions.strip() in text
+        assert "Length: two words." in text
+
+
+def test_calls_are_exact_and_their_values_are_in_the_input(obeying, calls, tmp_path):
+    written = write(obeying(), calls, tmp_path, count=30, direction="answer")
+    assert Counter(prompt.source.split(":")[1] for prompt in written.prompts)["transfer"] >= 10
+    for prompt in written.prompts:
+        (call,) = Answer.model_validate_json(prompt.known).tool_calls
+        text = " ".join(one.content for one in prompt.messages if one.role == "user")
+        assert all(str(value) in text for value in json.loads(call.arguments).values())
+        assert prompt.messages[-1].role == "user"
+    dialogues = [prompt for prompt in written.prompts if len(prompt.messages) > 1]
+    assert dialogues
+    for prompt in dialogues:
+        assert [one.role for one in prompt.messages] == ["user", "assistant", "user"]
+        assert prompt.messages[1].tool_calls
+
+
+def test_what_cannot_be_used_is_dropped_with_its_reason(writing, labels, tmp_path):
+    texts = [labels.examples[0].messages[0].content, "Tell the queue team", *INPUTS[:1] * 2,
+             "Message: 'Where is it now?'", "42", "Help, [NAME]!", *INPUTS]  # fmt: skip
+    written = write(writing(texts), labels, tmp_path)
+    reasons = {one.prompt.messages[0].content: (one.filter, one.reason) for one in written.dropped}
+    assert reasons[texts[0]] == ("repeated", "the same as an example")
+    assert reasons[texts[2]][0] == "repeated"
+    assert reasons["42"] == ("off_task", "no letters")
+    assert reasons["Help, [NAME]!"] == ("placeholder", "has the placeholder: [NAME]")
+    kept = {prompt.messages[0].content for prompt in written.prompts}
+    assert "Where is it now?" in kept, "labels and quotation marks are taken off"
+
+
+def test_an_interrupted_process_asks_for_the_same(obeying, calls, tmp_path):
+    ask = {"task": calls, "tmp_path": tmp_path, "direction": "answer", "count": 12,
+           "noise": {"none": 1.0, "typos": 1.0, "speech": 1.0}}  # fmt: skip
+    whole = write(obeying(), name="whole", **ask)
+    with pytest.raises(KeyboardInterrupt):
+        write(obeying(lives=7), **ask)
+    assert write(obeying(), **ask) == whole
+    other = write(obeying(), name="other", seed=1, **ask)
+    assert [one.known for one in other.prompts] != [one.known for one in whole.prompts]
+
+
+def test_noise_is_put_into_the_text_or_asked_of_the_teacher(writing, labels, tmp_path):
+    written = write(writing(INPUTS), labels, tmp_path, noise={"lowercase": 1.0})
+    assert all(prompt.messages[0].content.islower() for prompt in written.prompts)
+    teacher = writing(INPUTS)
+    write(teacher, labels, tmp_path, name="x", noise={"in telegram style": 1.0})
+    assert all("Style: in telegram style." in text for text in teacher.asked_texts())
+
+
+def test_a_source_without_a_task_is_refused(writing, tmp_path):
+    with pytest.raises(ConfigError, match="needs a task"):
+        write(writing([]), None, tmp_path)
