@@ -25,7 +25,7 @@ class Label:
 
     def score(self, answer: Answer, item: Item) -> Score:
         """Return 1 for the known label, else 0."""
-        expected = self.read(item.known.text) if item.known else None
+        expected = self.read_known(item.known.text) if item.known else None
         if expected is None:
             return Score(value=0.0, problem="no label in the known answer")
         found = self.read(answer.text)
@@ -34,14 +34,21 @@ class Label:
             value=float(found == expected), found=found, expected=expected, problem=problem
         )
 
+    def read_known(self, text: str) -> str | None:
+        """Return the label of a known answer, which may be the label alone."""
+        is_alone = self._field is not None and not text.lstrip().startswith("{")
+        return self._allowed(text.strip()) if is_alone else self.read(text)
+
     def read(self, text: str) -> str | None:
         """Return the label of an answer; None when there is none, or one that is not allowed."""
-        label: object = text.strip()
-        if self._field is not None:
-            try:
-                label = value_at(parse_json(text), self._field)
-            except ValueError:
-                return None
+        if self._field is None:
+            return self._allowed(text.strip())
+        try:
+            return self._allowed(value_at(parse_json(text), self._field))
+        except ValueError:
+            return None
+
+    def _allowed(self, label: object) -> str | None:
         if not isinstance(label, str) or not label:
             return None
         return label if not self.labels or label in self.labels else None

@@ -21,6 +21,7 @@ from potstill.task.metrics.label import Label, label_report
         ("team", "cards", '{"team": "cards"}', 0.0, None),
         ("team", '{"team": ["cards"]}', '{"team": "cards"}', 0.0, None),
         ("team", '{"team": "loans"}', '{"team": "cards"}', 0.0, None),
+        ("team", '{"team": "cards"}', " cards", 1.0, "cards"),
     ],
 )
 def test_a_label_is_read_and_compared(scored, field, said, known, value, found):
@@ -31,7 +32,7 @@ def test_a_label_is_read_and_compared(scored, field, said, known, value, found):
 
 
 def test_an_unreadable_known_answer_is_reported(scored):
-    score = scored(Label(LabelConfig(field="team")), '{"team": "x"}', "not JSON")
+    score = scored(Label(LabelConfig(field="team")), '{"team": "x"}', '{"reply": "Hi"}')
     assert (score.value, score.expected) == (0.0, None)
     assert score.problem == "no label in the known answer"
 
