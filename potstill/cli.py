@@ -29,6 +29,7 @@ VERBS = {
     "serve": "potstill.commands.stages",
     "experiment": "compare.commands",
     "cascade": "compare.commands",
+    "baseline": "potstill.commands.baseline",
     "status": "potstill.commands.status",
 }
 """The module whose `app`, a `typer.Typer`, has the command of each verb, in the order of help."""

@@ -53,15 +53,12 @@ class Stage:
 
     def run(self, table: Table, run_directory: RunDirectory) -> Manifest:
         """Do the stage's work; finished parts are kept."""
-        with self._libraries():
-            manifest: Manifest = import_module(f"{self.name}.stage").run(table, run_directory)
+        manifest: Manifest = self.call("stage", "run", table, run_directory)
         return manifest
 
     def run_share(self, table: Table, run_directory: RunDirectory, share: str) -> bool:
         """Do one share of the stage's work; return whether all shares are done."""
-        with self._libraries():
-            stage = import_module(f"{self.name}.stage")
-            is_last: bool = stage.run_shard(table, run_directory, share)
+        is_last: bool = self.call("stage", "run_shard", table, run_directory, share)
         return is_last
 
     def estimate(self, table: Table, workload: Workload | Task | None) -> tuple[Estimate, Workload]:
@@ -70,16 +67,18 @@ class Stage:
         Args:
             workload: What the stage before leaves; for the first stage the task.
         """
-        with self._libraries():
-            module = import_module(f"{self.name}.estimate")
-            estimated: tuple[Estimate, Workload] = module.estimate(table, workload)
+        estimated: tuple[Estimate, Workload] = self.call("estimate", "estimate", table, workload)
         return estimated
 
-    @contextmanager
-    def _libraries(self) -> Iterator[None]:
-        """Report a missing library with the extra that installs it."""
+    def call(self, module: str, function: str, *arguments: object) -> Any:  # noqa: ANN401
+        """Return what a function of the stage's room returns.
+
+        Raises:
+            PotstillError: The function's own, or a library is missing; the error names the extra
+                that installs it.
+        """
         try:
-            yield
+            return getattr(import_module(f"{self.name}.{module}"), function)(*arguments)
         except ModuleNotFoundError as error:
             raise PotstillError(
                 f"{self.name} needs a Python package that is not installed",
@@ -158,17 +157,32 @@ def run_stage(
     tables = resolve(choice, run_directory)
     if not stage.makes:
         return stage.run(tables[stage.name], run_directory)
-    with run_directory.locked(wait=wait):
+    with working(run_directory, tables, stage.name, wait=wait):
         if force:
             _set_aside(run_directory, [stage])
+        return stage.run(tables[stage.name], run_directory)
+
+
+@contextmanager
+def working(
+    run_directory: RunDirectory, tables: dict[str, Table], *names: str, wait: bool = False
+) -> Iterator[None]:
+    """Hold the run for this process; it keeps the task and, at the end, the tables that were used.
+
+    Args:
+        names: The tables that decide what is made.
+        wait: Wait for another process that works on the run, instead of raising.
+
+    Raises:
+        PotstillError: The task cannot be read, or another process works on the run.
+    """
+    with run_directory.locked(wait=wait):
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
         _write_task(tables, run_directory)
-        manifest = stage.run(tables[stage.name], run_directory)
+        yield
         own = resolve(Choice(), run_directory)
-        made = {name: tables[name] for name in ("task", stage.name)}
-        _write_config(own | made, run_directory)
-    return manifest
+        _write_config(own | {name: tables[name] for name in ("task", *names)}, run_directory)
 
 
 def run_share(stage: Stage, choice: Choice, run_directory: RunDirectory, share: str) -> None:

@@ -8,7 +8,8 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from potstill.facts.base import STAGE_NAMES, Facts
+from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES, Facts
+from potstill.facts.baseline import BaselineFacts
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFacts
@@ -36,9 +37,10 @@ def status_table(run_directory: RunDirectory) -> Table:
         if run_directory.is_finished(name):
             manifest = read_manifest(run_directory.stage_dir(name))
             table.add_row(name, *map(escape, _finished(manifest)))
-        elif name != "task":  # A run may be without one.
-            begun = run_directory.partial_dir(name).is_dir()
-            table.add_row(name, "begun" if begun else "missing")
+        elif run_directory.partial_dir(name).is_dir():
+            table.add_row(name, "begun")
+        elif name not in OPTIONAL_STAGES:
+            table.add_row(name, "missing")
     return table
 
 
@@ -96,6 +98,11 @@ def _(facts: StudentFacts, _manifest: Manifest) -> str:
             f"{before.top1_agreement:.1%} → {after.top1_agreement:.1%}"
         )
     return f"{facts.num_layers} layers, {facts.num_parameters / 1e6:.1f}M parameters; {nearness}"
+
+
+@_in_words.register
+def _(facts: BaselineFacts, _manifest: Manifest) -> str:
+    return f"{facts.num_examples} known answers, {facts.num_epochs:g} epochs, {facts.file.name}"
 
 
 @_in_words.register

@@ -85,8 +85,8 @@ class FileMaker:
     @cached_property
     def imatrix_path(self) -> Path:
         """The importance matrix, computed unless an earlier run completed it."""
-        model, path = self._model, self._dir / f"{self._model.role}.imatrix.gguf"
-        record_path = model.scratch_dir / f"{model.role}-imatrix.json"
+        model, path = self._model, self._dir / f"{self._model.title}.imatrix.gguf"
+        record_path = model.scratch_dir / f"{model.title}-imatrix.json"
         if read_record(record_path, path) is None:
             calibration = model.calibration(self._config.imatrix_tokens)
             checkpoint = model.checkpoint
@@ -96,7 +96,7 @@ class FileMaker:
                 checkpoint.family.gguf_arch,
                 calibration,
                 path,
-                label=model.role,
+                label=model.title,
             )
             write_record(record_path, path, {"num_tokens": calibration.num_tokens})
         return path
@@ -127,7 +127,7 @@ class FileMaker:
 
     @cached_property
     def _costs(self) -> TensorCosts:
-        path = self._model.scratch_dir / f"{self._model.role}-measured.json"
+        path = self._model.scratch_dir / f"{self._model.title}-measured.json"
         if not path.is_file():
             calibration = self._model.calibration(
                 self._config.mix_tokens, skip_tokens=self._config.imatrix_tokens
@@ -138,7 +138,7 @@ class FileMaker:
     def _base_path(self) -> Path:
         """Return the unquantized file: one of the configured files, or a temporary one."""
         model = self._model
-        path = self._dir / f"{model.role}-{BASE_TYPE}.gguf"
+        path = self._dir / f"{model.title}-{BASE_TYPE}.gguf"
         if BASE_TYPE not in model.types or not path.is_file():
             path = model.scratch_dir / path.name
         if not path.is_file():

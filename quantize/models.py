@@ -24,12 +24,15 @@ class SourceModel:
     """A checkpoint and the files to make of it.
 
     Attributes:
+        title: What the names of its files begin with.
         mixes: Sizes in bytes of further files, by name.
         aware_type: The type the model was trained for, if any.
         has_own_tokenizer: Whether its tokens differ from those of the conversations.
+        conversations_dir: What importance matrices are computed on; None where none is needed.
         scratch_dir: Directory of temporary files.
     """
 
+    title: str
     role: Literal["student", "teacher"]
     checkpoint: Checkpoint
     types: tuple[FileTypeName, ...]
@@ -37,13 +40,13 @@ class SourceModel:
     aware_type: FileTypeName | None
     has_own_tokenizer: bool
     held_out: HeldOut
-    conversations_dir: Path
+    conversations_dir: Path | None
     scratch_dir: Path
 
     @property
     def name(self) -> str:
         """The model's name in the files' metadata."""
-        return f"{self.role} {self.checkpoint.dir.name}"
+        return f"{self.title} {self.checkpoint.dir.name}"
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -66,19 +69,21 @@ class SourceModel:
     @cached_property
     def logprobs_path(self) -> Path:
         """The checkpoint's log-probabilities, computed once for all types."""
-        path = self.scratch_dir / f"{self.role}-logprobs.npy"
+        path = self.scratch_dir / f"{self.title}-logprobs.npy"
         if not path.is_file():
             write_reference_logprobs(
                 self.checkpoint.dir,
                 self.held_out,
                 path,
-                label=self.role,
+                label=self.title,
                 stops=self.expected.special.eog,
             )
         return path
 
     def calibration(self, max_tokens: int, skip_tokens: int = 0) -> Calibration:
         """Read training conversations in the model's tokens, see `read_calibration`."""
+        if self.conversations_dir is None:
+            raise ValueError("a model without conversations")
         return read_calibration(
             self.conversations_dir,
             max_tokens,
@@ -113,6 +118,7 @@ def source_models(
     aware_type = None if aware is None else cast(FileTypeName, aware.type)
     models = [
         SourceModel(
+            title="student",
             role="student",
             checkpoint=Checkpoint(student_dir),
             types=config.student_types(aware_type),
@@ -129,6 +135,7 @@ def source_models(
         refuse_other_checkpoint(teacher_dir, student.teacher.fingerprint)
         models.append(
             SourceModel(
+                title="teacher",
                 role="teacher",
                 checkpoint=Checkpoint(teacher_dir),
                 types=config.teacher_types,

@@ -21,7 +21,7 @@ from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.processor import usable_threads
 from potstill.progress import Progress, append_metrics, track
-from potstill.rundir import RunDirectory, StageSession
+from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.file_maker import FileMaker
 from quantize.modelfile import write_modelfile
@@ -60,7 +60,7 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
         num_files = sum(len(model.file_names) for model in models)
         with track("GGUF files", num_files, "files") as progress:
             for model in models:
-                for file in _make_files(model, config, session, progress):
+                for file in make_files(model, config, session.dir, progress):
                     append_metrics(run_directory.metrics_path, "gguf", **_figures(file))
                     files.append(file)
         files = mark_pareto_fronts(files)
@@ -80,13 +80,18 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
     )
 
 
-def _make_files(
-    model: SourceModel, config: QuantizeConfig, session: StageSession, progress: Progress
+def make_files(
+    model: SourceModel, config: QuantizeConfig, directory: Path, progress: Progress
 ) -> Iterator[GgufFile]:
-    maker = FileMaker(model, config, session.dir)
+    """Make and verify a model's files; what is recorded in its scratch directory is kept.
+
+    Raises:
+        ConversionError: The checkpoint cannot be converted, or a file does not match it.
+    """
+    maker = FileMaker(model, config, directory)
     for name in model.file_names:
-        path = session.dir / f"{model.role}-{name}.gguf"
-        record_path = session.scratch_dir / f"{path.stem}.json"
+        path = directory / f"{model.title}-{name}.gguf"
+        record_path = model.scratch_dir / f"{path.stem}.json"
         known = read_record(record_path, path)
         if known is None:
             tensors = maker.make(name, path)
@@ -98,7 +103,7 @@ def _make_files(
         yield file
     if any(map(maker.uses_imatrix, model.file_names)):
         maker.provide_imatrix()
-    for leftover in session.scratch_dir.glob(f"{model.role}-*"):
+    for leftover in model.scratch_dir.glob(f"{model.title}-*"):
         if leftover.suffix != ".json":
             leftover.unlink()
 

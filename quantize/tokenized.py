@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from potstill.chat import render_prompt, render_text, tokenize
-from potstill.schema import Conversation, Message, Split
+from potstill.schema import Message, Split
 from potstill.tables import conversation_paths, read_conversations
 
 
@@ -45,13 +45,23 @@ def read_tokenized(
             yield Tokenized(one.given, one.token_ids.tolist(), one.turns[0].start)
             continue
         try:
-            yield _in_tokens_of(tokenizer, one)
+            yield in_tokens_of(tokenizer, one.given, one.completion, one.prompt.tools)
         except TemplateError:
             continue
 
 
-def _in_tokens_of(tokenizer: Any, one: Conversation) -> Tokenized:  # noqa: ANN401
-    messages, tools = [*one.given, *one.completion], one.prompt.tools
+def in_tokens_of(
+    tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
+    given: tuple[Message, ...],
+    completion: Sequence[Message],
+    tools: str | None,
+) -> Tokenized:
+    """Return a conversation in a tokenizer's tokens.
+
+    Raises:
+        jinja2.TemplateError: The chat template refuses it.
+    """
+    messages = [*given, *completion]
     text = render_text(tokenizer, messages, tools=tools, add_generation_prompt=False)
-    start = len(render_prompt(tokenizer, one.given, tools))
-    return Tokenized(one.given, tokenize(tokenizer, text), start)
+    start = len(render_prompt(tokenizer, given, tools))
+    return Tokenized(given, tokenize(tokenizer, text), start)

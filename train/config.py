@@ -161,6 +161,20 @@ class OnPolicyConfig(Table):
     """Of sampling and of the loss (TRL's `temperature`)."""
 
 
+class BaselineConfig(Table):
+    """Training on the known answers of a task's examples alone, for `potstill baseline`.
+
+    All other settings are those of the student, but for `kd.weight`, which is 0, and the phases
+    that need a teacher.
+    """
+
+    num_epochs: int = Field(default=20, ge=1)
+    """Most passes over the examples. How many there are is chosen by the loss on a fifth of the
+    examples that is held out; the student is then trained again, on all of them."""
+    patience: int = Field(default=3, ge=1)
+    """Passes without a lower held-out loss after which the choice ends."""
+
+
 BlockFileType = Literal["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 """GGUF files whose layers consist of blocks of one type, 32 values each."""
 
@@ -208,6 +222,7 @@ class TrainConfig(Table):
     on_policy: OnPolicyConfig = OnPolicyConfig()
     quantization_aware: QuantizationAwareConfig | None = None
     """None skips the phase, which improves one type of file, and the others hardly."""
+    baseline: BaselineConfig = BaselineConfig()
     launch: str | None = None
     """Train in several processes: `ddp`, `fsdp2` or `deepspeed` (train/launch/), or the path of a
     configuration of `accelerate launch`. None: in this process, on one device."""

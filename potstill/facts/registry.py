@@ -6,6 +6,7 @@ from typing import Any
 
 from potstill.errors import ArtifactError
 from potstill.facts.base import Facts
+from potstill.facts.baseline import BaselineFacts
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFacts
@@ -22,6 +23,7 @@ FACTS: dict[str, type[Facts]] = {
         SamplesFacts,
         ConversationsFacts,
         StudentFacts,
+        BaselineFacts,
         GgufFacts,
         ComparisonFacts,
     )

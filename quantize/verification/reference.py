@@ -9,7 +9,7 @@ Shape legend: T predicted tokens of all sequences in order, V vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from potstill.files import replacing, write_text_atomically
 from potstill.progress import track
 from potstill.schema import Message
 from quantize.loading import load_model
-from quantize.tokenized import read_tokenized
+from quantize.tokenized import Tokenized, read_tokenized
 
 NUM_GREEDY_PROMPTS, NUM_GREEDY_TOKENS = 4, 16
 """Conversations that are continued, and by how many tokens; an error in generation shows within
@@ -73,10 +73,23 @@ def read_held_out(
     Raises:
         ConversionError: There are none.
     """
+    tokenized = read_tokenized(conversations_dir, "test", tokenizer)
+    return held_out_of(tokenized, max_tokens, conversations_dir)
+
+
+def held_out_of(tokenized: Iterable[Tokenized], max_tokens: int, where: Path) -> HeldOut:
+    """Take conversations in their order until `max_tokens` tokens follow their prompts.
+
+    Args:
+        where: What to name in the error.
+
+    Raises:
+        ConversionError: There are none.
+    """
     chats: list[list[Message]] = []
     sequences: list[dict[str, Any]] = []
     num_tokens = 0
-    for given, token_ids, start in read_tokenized(conversations_dir, "test", tokenizer):
+    for given, token_ids, start in tokenized:
         token_ids = token_ids[: start + max_tokens - num_tokens]
         num_tokens += len(token_ids) - start
         chats.append(list(given))
@@ -92,7 +105,7 @@ def read_held_out(
     if not sequences:
         raise ConversionError(
             "there are no held-out conversations to verify the files with",
-            where=conversations_dir,
+            where=where,
             expected="conversations of split test",
             hint="generate from more prompts",
         )

@@ -61,7 +61,7 @@ def load_split(
     path = _path(scratch_dir, split)
     if not path.is_file():
         with disk_errors("writing the conversations for training", path):
-            scratch_dir.mkdir(exist_ok=True)
+            scratch_dir.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 batches = read(conversations_dir, split)
                 num_stored, num_fitting = _write(temporary, batches, max_length)

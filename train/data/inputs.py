@@ -7,7 +7,6 @@ the conversations' facts, checked against one another.
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +27,35 @@ from train.data.signal_checks import refuse_other_signal
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The conversations by split, and their facts."""
+    """Conversations by split, in a student's tokens."""
 
-    facts: ConversationsFacts
-    teacher_dir: Path
     tokenizer_dir: Path
     """The checkpoint whose tokenizer and chat template the student has: the teacher's, or a
     student's with a tokenizer of its own."""
     tokenizer: Any
+    tokenizer_sha256: str
+    tokens_are_draws: bool
+    """`ConversationsFacts.tokens_are_draws`."""
     train: datasets.Dataset
     validation: datasets.Dataset
     test: datasets.Dataset
     collator: Collator
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherData(Data):
+    """The teacher's conversations by split, and their facts."""
+
+    facts: ConversationsFacts
+    teacher_dir: Path
 
     @property
     def has_own_tokenizer(self) -> bool:
         """Whether the student has other tokens than the teacher."""
         return self.tokenizer_dir != self.teacher_dir
 
-    @cached_property
-    def tokenizer_sha256(self) -> str:
-        """Hash of the student's tokenizer; the teacher's is known to be the conversations'."""
-        if not self.has_own_tokenizer:
-            return self.facts.tokenizer_sha256
-        return tokenizer_sha256(self.tokenizer_dir)
 
-
-def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Data:
+def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> TeacherData:
     """Read and check the conversations of a run; write them into the scratch directory.
 
     Raises:
@@ -76,14 +77,24 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     if tokenizer_dir == teacher_dir:
         _refuse_other_template(tokenizer.chat_template, facts.chat_template_sha256, teacher_dir)
     else:
-        _refuse_no_template(tokenizer, tokenizer_dir)
+        refuse_no_template(tokenizer, tokenizer_dir)
         read = Retokenizer(tokenizer, tokenizer_dir).batches
     train, validation, test = (
         load_split(conversations_dir, split, config.max_length, scratch_dir, read)
         for split in ("train", "validation", "test")
     )
-    collator = Collator(config.max_length, 0)
-    return Data(facts, teacher_dir, tokenizer_dir, tokenizer, train, validation, test, collator)
+    return TeacherData(
+        tokenizer_dir=tokenizer_dir,
+        tokenizer=tokenizer,
+        tokenizer_sha256=tokenizer_sha256(tokenizer_dir),
+        tokens_are_draws=facts.tokens_are_draws,
+        train=train,
+        validation=validation,
+        test=test,
+        collator=Collator(config.max_length, 0),
+        facts=facts,
+        teacher_dir=teacher_dir,
+    )
 
 
 def _refuse_other_tokenizer(checkpoint_dir: Path, expected_sha256: str) -> None:
@@ -143,7 +154,12 @@ def _tokenizer_dir(config: TrainConfig, facts: ConversationsFacts, teacher_dir: 
     return student_dir
 
 
-def _refuse_no_template(tokenizer: Any, student_dir: Path) -> None:  # noqa: ANN401
+def refuse_no_template(tokenizer: Any, student_dir: Path) -> None:  # noqa: ANN401
+    """Make sure that a student has a chat template.
+
+    Raises:
+        TrainingError: It has none.
+    """
     if tokenizer.chat_template is None:
         raise TrainingError(
             "the student has a tokenizer of its own but no chat template to put conversations in",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -78,12 +78,26 @@ class Retokenizer:
             TrainingError: The chat template rewrites earlier turns or does not end answers, or no
                 conversation is left.
         """
+        stored = (
+            batch.to_pylist()
+            for path in conversation_paths(conversations_dir, split)
+            for batch in read_conversation_batches(path, TEXT_COLUMNS)
+        )
+        return self.batches_of(stored, split)
+
+    def batches_of(
+        self, stored: Iterable[Sequence[dict[str, Any]]], split: Split
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield conversations, given as rows of TEXT_COLUMNS, as `batches` does.
+
+        Raises:
+            TrainingError: As `batches`.
+        """
         left_out: Counter[str] = Counter()
         num_stored = 0
-        for path in conversation_paths(conversations_dir, split):
-            for batch in read_conversation_batches(path, TEXT_COLUMNS):
-                num_stored += batch.num_rows
-                yield self._batch(batch.to_pylist(), left_out)
+        for rows in stored:
+            num_stored += len(rows)
+            yield self._batch(rows, left_out)
         reasons = ", ".join(f"{count} because {why}" for why, count in left_out.most_common())
         if num_stored and left_out.total() == num_stored:
             raise TrainingError(

