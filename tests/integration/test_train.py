@@ -147,9 +147,7 @@ def copied(teacher_dir, tmp_path):
 def test_a_student_with_another_tokenizer_is_refused(tiny_run, tiny_teacher_dir, tmp_path):
     student_dir = copied(tiny_teacher_dir, tmp_path)
     path = student_dir / "tokenizer.json"
-    content = json.loads(path.read_text())
-    content["added_tokens"] = content["added_tokens"][1:]
-    path.write_text(json.dumps(content))
+    path.write_text(without_a_control_token(path.read_text()))
     with pytest.raises(ManifestMismatchError) as caught:
         run(config(student={"checkpoint": str(student_dir)}), tiny_run)
     for checkpoint_dir in (tiny_teacher_dir, student_dir):
@@ -224,12 +222,29 @@ def test_other_prefixes_than_the_teachers_own_are_told(
     assert told in caplog.text
 
 
-def test_another_chat_template_of_the_teacher_is_refused(tiny_run, tiny_teacher_dir, tmp_path):
+def with_comment(text: str) -> str:
+    return text + "{# #}"
+
+
+def without_a_control_token(text: str) -> str:
+    content = json.loads(text)
+    return json.dumps(content | {"added_tokens": content["added_tokens"][1:]})
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        ("chat_template.jinja", with_comment, "chat template"),
+        ("tokenizer.json", without_a_control_token, "tokenizer"),
+    ],
+)
+def test_another_tokenizer_or_template_of_the_teacher_is_refused(
+    tiny_run, tiny_teacher_dir, tmp_path, name, change, what
+):
     changed = copied(tiny_teacher_dir, tmp_path)
-    template_path = changed / "chat_template.jinja"
-    template_path.write_text(template_path.read_text() + "{# #}")
+    (changed / name).write_text(change((changed / name).read_text()))
     change_facts(tiny_run, teacher=teacher_at(tiny_run, changed))
-    with pytest.raises(ManifestMismatchError, match="chat template has changed"):
+    with pytest.raises(ManifestMismatchError, match=f"teacher's {what} has changed"):
         run(config(), tiny_run)
 
 

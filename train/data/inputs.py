@@ -68,14 +68,17 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     facts = run_directory.facts(ConversationsFacts)
     refuse_other_signal(config.kd, facts, conversations_dir)
     teacher_dir = find_checkpoint(facts.teacher.path)
-    _refuse_other_tokenizer(teacher_dir, facts.tokenizer_sha256)
+    found, expected = tokenizer_sha256(teacher_dir), facts.tokenizer_sha256
+    _refuse_changed("tokenizer", "tokenizer_sha256", found, expected, teacher_dir)
     if config.student.checkpoint is None:
         refuse_other_checkpoint(teacher_dir, facts.teacher.fingerprint)
     tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
     read: ReadBatches = stored_batches
     if tokenizer_dir == teacher_dir:
-        _refuse_other_template(tokenizer.chat_template, facts.chat_template_sha256, teacher_dir)
+        template, expected = tokenizer.chat_template, facts.chat_template_sha256
+        found = None if template is None else chat_template_sha256(template)
+        _refuse_changed("chat template", "chat_template_sha256", found, expected, teacher_dir)
     else:
         refuse_no_template(tokenizer, tokenizer_dir)
         read = Retokenizer(tokenizer, tokenizer_dir).batches
@@ -97,33 +100,19 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     )
 
 
-def _refuse_other_tokenizer(checkpoint_dir: Path, expected_sha256: str) -> None:
-    """Check that a checkpoint has the tokenizer the conversations were made with.
+def _refuse_changed(what: str, key: str, found: str | None, expected: str, where: Path) -> None:
+    """Check a hash of the teacher's checkpoint.
 
     Raises:
-        ManifestMismatchError: It has another one.
-        ArtifactError: It has none that can be read.
+        ManifestMismatchError: It is not that of the conversations.
     """
-    found = tokenizer_sha256(checkpoint_dir)
-    if found != expected_sha256:
-        raise ManifestMismatchError(
-            "the checkpoint has another tokenizer than the conversations",
-            where=checkpoint_dir,
-            expected=f"tokenizer_sha256 {expected_sha256} (conversations)",
-            found=f"tokenizer_sha256 {found}",
-            hint="use a student of the teacher's family, or make the conversations again",
-        )
-
-
-def _refuse_other_template(template: str | None, expected: str, teacher_dir: Path) -> None:
-    found = None if template is None else chat_template_sha256(template)
     if found != expected:
         raise ManifestMismatchError(
-            "the teacher's chat template has changed since the conversations were made",
-            where=teacher_dir,
-            expected=f"chat_template_sha256 {expected} (conversations)",
-            found=f"chat_template_sha256 {found}",
-            hint="restore the template, or make the conversations again",
+            f"the teacher's {what} has changed since the conversations were made",
+            where=where,
+            expected=f"{key} {expected} (conversations)",
+            found=f"{key} {found}",
+            hint=f"restore the {what}, or make the conversations again",
         )
 
 

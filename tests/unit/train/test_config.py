@@ -11,8 +11,8 @@ from train.config import TrainConfig
         ({"student": {"layers": [0, 3, 3]}}, "each only once"),
         ({"student": {"layers": [-1]}}, "greater than or equal to 0"),
         ({"student": {"layers": "odd"}}, "influence"),
-        ({"student": {"layers": [0], "checkpoint": "a/b"}}, "leave them or the checkpoint out"),
-        ({"student": {"intermediate_size": 8, "checkpoint": "a/b"}}, "leave them or the check"),
+        ({"student": {"layers": [0], "checkpoint": "a/b"}}, "omit them or the checkpoint"),
+        ({"student": {"intermediate_size": 8, "checkpoint": "a/b"}}, "omit them or the check"),
         (
             {"student": {"intermediate_size": 8}, "freeze": {"layers_below_removed": True}},
             "as pruning damaged them",
