@@ -191,6 +191,6 @@ def test_a_teacher_that_always_fails_is_not_asked_for_ever(writing, log_path):
 
 def test_a_log_that_cannot_be_written_is_an_error_that_names_it(writing, tmp_path):
     path = tmp_path / "absent" / "attempts.jsonl"
-    with pytest.raises(ArtifactError, match="writing prompts down failed") as caught:
+    with pytest.raises(ArtifactError, match="logging written prompts failed") as caught:
         write(writing(QUESTIONS), path)
     assert caught.value.where == str(path)

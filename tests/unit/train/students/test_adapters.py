@@ -61,7 +61,7 @@ def test_a_wrong_merge_is_caught(make_adapted, settings):
         return merge(**options)
 
     model.merge_and_unload = merge_wrongly
-    with pytest.raises(TrainingError, match=r"merged adapters .*\n(.*\n)*  found: a difference"):
+    with pytest.raises(TrainingError, match=r"merged model .*\n(.*\n)*  found: a difference"):
         merge_adapters(model, TOKEN_IDS)
 
 

@@ -126,9 +126,9 @@ def test_other_mlps_are_refused_by_name(make_model, family, found, changes):
     ("size", "told"),
     [
         (1536, None),
-        (1120, "no multiple of 256: K-quants .* are 1024 or 1280"),
-        (1000, "no multiple of 32: .* are 992 or 1024"),
-        (20, "no multiple of 32: .* are 32"),
+        (1120, "not a multiple of 256: K-quants .* are 1024 or 1280"),
+        (1000, "not a multiple of 32: .* are 992 or 1024"),
+        (20, "not a multiple of 32: .* are 32"),
     ],
 )
 def test_sizes_that_quantize_badly_are_told(caplog, size, told):
