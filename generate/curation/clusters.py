@@ -52,7 +52,7 @@ def cluster(prompts: Sequence[HasId], threshold: float) -> dict[str, str]:
     Prompts whose user turns are similar, directly or through a chain of pairs, are in one cluster.
     """
     pairs = pairs_within([user_text(prompt) for prompt in prompts], threshold)
-    roots = _join(len(prompts), pairs)
+    roots = connected(len(prompts), pairs)
     smallest: dict[int, str] = {}
     for root, prompt in zip(roots, prompts, strict=True):
         smallest[root] = min(smallest.get(root, prompt.prompt_id), prompt.prompt_id)
@@ -99,7 +99,7 @@ def _nearest(
     return nearest.values()
 
 
-def _join(count: int, pairs: Iterable[Pair]) -> list[int]:
+def connected(count: int, pairs: Iterable[Pair]) -> list[int]:
     """Return the smallest position connected to each position (union-find)."""
     parents = list(range(count))
 

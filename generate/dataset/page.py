@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from generate.curation.dropped import counts_by_filter
+from generate.dataset.coverage import Coverage
 from generate.sampling.summary import ENTROPY_STEP, Summary
 from potstill import pages
 from potstill.facts.conversations import ConversationsFacts
@@ -38,9 +39,16 @@ class Chart:
 
 
 def render_summary(
-    facts: ConversationsFacts, summary: Summary, samples: Sequence[Conversation]
+    facts: ConversationsFacts,
+    summary: Summary,
+    samples: Sequence[Conversation],
+    coverage: Coverage | None = None,
 ) -> str:
-    """Return the whole page."""
+    """Return the whole page.
+
+    Args:
+        coverage: How well the conversations cover the run's task; None without one.
+    """
     return pages.render_page(
         "generate.dataset",
         "summary.html.j2",
@@ -52,6 +60,7 @@ def render_summary(
         filters=counts_by_filter(facts),
         sources=summary.sources.most_common(),
         samples=samples,
+        coverage=coverage,
     )
 
 

@@ -26,6 +26,7 @@ from generate.curation.conversation_filters import ConversationCurator, Drop
 from generate.curation.dropped import DROPPED_NAME, dropped_schema, format_counts, with_reasons
 from generate.curation.language import Detector
 from generate.dataset.card import render_card
+from generate.dataset.coverage import Coverage, CoverageCounts
 from generate.dataset.page import render_summary
 from generate.dataset.student_prompts import StudentPrompts, own_systems, with_prompts
 from generate.lazy_teacher import LazyTeacher
@@ -80,7 +81,7 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
     prompts, samples = run_directory.facts(PromptsFacts), run_directory.facts(SamplesFacts)
     with disk_errors("writing conversations", session.dir):
         students = _student_prompts(config, task, run_directory)
-        found = _filter(config, part_paths(samples_dir), session.dir, students)
+        found = _filter(config, part_paths(samples_dir), session.dir, students, task)
         dropped = dict(found.dropped)
         paths = [
             path for split in get_args(Split) for path in conversation_paths(session.dir, split)
@@ -104,9 +105,10 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
             **(students.facts() if students else {}),
         )
         write_text_atomically(session.dir / "README.md", render_card(facts, summary))
-        page = render_summary(facts, summary, found.samples)
+        coverage = _coverage(config, found.counts)
+        page = render_summary(facts, summary, found.samples, coverage)
         write_text_atomically(session.dir / "summary.html", page)
-    _report(summary, dropped, run_directory)
+    _report(summary, dropped, coverage, run_directory)
     rows = summary.rows_by_part | {DROPPED_NAME: sum(dropped.values())}
     return session.finish(rows=rows, facts=facts, stats=summary.stats().model_dump())
 
@@ -130,10 +132,18 @@ def _student_prompts(
     return StudentPrompts(config, task, LazyTeacher(config).checkpoint.tokenizer, systems)
 
 
+def _coverage(config: GenerateConfig, counts: CoverageCounts | None) -> Coverage | None:
+    if counts is None:
+        return None
+    return counts.coverage(config.prompts.all_sources, config.curation.cluster_threshold)
+
+
 @dataclass
 class _Found:
     """Results of one pass over the samples."""
 
+    counts: CoverageCounts | None = None
+    """What is counted for a task; None without one."""
     dropped: Counter[str] = field(default_factory=Counter)
     """By filter."""
     languages: Counter[str] = field(default_factory=Counter)
@@ -143,14 +153,19 @@ class _Found:
 
 
 def _filter(
-    config: GenerateConfig, parts: list[Path], directory: Path, students: StudentPrompts | None
+    config: GenerateConfig,
+    parts: list[Path],
+    directory: Path,
+    students: StudentPrompts | None,
+    task: Task | None,
 ) -> _Found:
     """Write kept and dropped rows, under the students' prompts if these differ.
 
     Returns what was counted on the way. After an interruption everything is written again: it
     takes less time than sampling one part.
     """
-    curator, detector, found = ConversationCurator(config.curation), Detector(), _Found()
+    curator, detector = ConversationCurator(config.curation), Detector()
+    found = _Found(None if task is None else CoverageCounts(task))
     with pq.ParquetFile(parts[0]) as first:
         schema = schema_of(first)
     with ExitStack() as stack, track("filtering conversations", len(parts), "parts") as progress:
@@ -171,6 +186,8 @@ def _filter(
                 found.samples = nsmallest(
                     NUM_SAMPLES, [*found.samples, *kept], key=lambda one: one.conversation_id
                 )
+                if found.counts is not None:
+                    found.counts.add(kept)
                 _sort_rows(rows, drops, files, rest)
             progress.advance(1)
     splits = get_args(Split)
@@ -271,8 +288,15 @@ class _RowGroups:
         return self._writer
 
 
-def _report(summary: Summary, dropped: dict[str, int], run_directory: RunDirectory) -> None:
+def _report(
+    summary: Summary,
+    dropped: dict[str, int],
+    coverage: Coverage | None,
+    run_directory: RunDirectory,
+) -> None:
     append_metrics(run_directory.metrics_path, "conversations", **summary.stats().model_dump())
     logger.info(
         "%d conversations kept; dropped: %s", summary.num_conversations, format_counts(dropped)
     )
+    for sentence in coverage.sentences() if coverage else ():
+        logger.info("%s", sentence)

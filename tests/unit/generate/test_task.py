@@ -1,7 +1,9 @@
 """A run with a task: known answers, the teacher's prompt, the student's prompt."""
 
 import json
+import re
 
+import pyarrow.parquet as pq
 import pytest
 
 from generate.stage import run
@@ -253,3 +255,81 @@ def test_a_task_that_gives_both_the_same_prompt_rewrites_nothing(
     facts = run_directory.facts(ConversationsFacts)
     assert not facts.prompt_distilled
     assert facts.teacher_prompt_tokens is None
+
+
+TEAMS = {"kind": "label", "field": "team", "labels": ["cards", "cash"]}
+WORDS = ("amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbor", "ivory")
+
+
+def write_or_answer(request) -> str:
+    """Write an input where one is asked for, some of no use; else answer that it is for cards."""
+    asked = "".join(map(chr, request.prompt_token_ids))
+    if "Written by" not in asked:
+        return '{"team": "cards"}|'
+    number = int(request.request_id)
+    if number % 5 == 0:
+        return "Hello [NAME]|"
+    one, other = WORDS[number % 9], WORDS[number // 9 % 9]
+    return f"Why does the {one} {other} thing {one * 2} not {other * 2}?|"
+
+
+@pytest.fixture
+def made_from_examples(with_task, made, write_json_lines, toys):
+    """Return a function that makes conversations from two examples; keywords are the source's."""
+
+    def make(**source):
+        examples = [
+            {"prompt": "Where is my card, please?", "answer": {"team": "cards"}},
+            {"prompt": "How do I get cash abroad?", "answer": {"team": "cash"}},
+        ]
+        with_task(examples=write_json_lines("inputs.jsonl", examples), metrics=[TEAMS])
+        toys.answer = write_or_answer
+        prompts = {"path": None, "num_prompts": 20, "sources": [{"kind": "task", **source}]}
+        return made(prompts=prompts)
+
+    return make
+
+
+def test_the_teacher_writes_inputs_with_known_labels(made_from_examples, run_directory, stored):
+    made_from_examples()
+    prompts = stored.prompts(run_directory)
+    assert len(prompts) == 20
+    for prompt in prompts:
+        label = prompt.source.removeprefix("task:")
+        assert Answer.model_validate_json(prompt.known) == Answer(text=f'{{"team": "{label}"}}')
+    dropped = pq.read_table(run_directory.stage_dir("prompts") / "dropped.parquet").to_pylist()
+    assert {row["reason"] for row in dropped if row["filter"] == "placeholder"} == {
+        "has the placeholder: [NAME]"
+    }
+
+
+@pytest.mark.parametrize(
+    ("known_labels", "sentence", "row"),
+    [
+        (True, "Each label has 0.5 to 2 times its target.", ("cash", "10", "50.0%", "1.00")),
+        (False, "Outside 0.5 to 2 times its target: cash.", ("cash", "0", "0.0%", "0.00")),
+    ],
+)
+def test_the_page_and_the_log_have_balance_and_variety(
+    made_from_examples, run_directory, caplog, known_labels, sentence, row
+):
+    """Without known labels the teacher's answers count, which are always the same."""
+    caplog.set_level("INFO")
+    made_from_examples(known_labels=known_labels)
+    page = (run_directory.stage_dir("conversations") / "summary.html").read_text()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    name, count, share, ratio = row
+    assert f"{name} {count} {share} 50.0% {ratio}" in text
+    assert sentence in text
+    assert sentence in caplog.text
+    assert "Of 2 inputs," in text
+    assert "of as many examples" in caplog.text
+
+
+def test_other_examples_are_another_task(made_from_examples, with_task, made, write_json_lines):
+    made_from_examples()
+    other = [{"prompt": "Where is my money?", "answer": {"team": "cash"}}]
+    with_task(examples=write_json_lines("other.jsonl", other), metrics=[TEAMS])
+    prompts = {"path": None, "num_prompts": 20, "sources": [{"kind": "task"}]}
+    with pytest.raises(ManifestMismatchError, match="prompts"):
+        made(prompts=prompts)
