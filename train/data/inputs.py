@@ -77,8 +77,8 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     read: ReadBatches = stored_batches
     if tokenizer_dir == teacher_dir:
         template, expected = tokenizer.chat_template, facts.chat_template_sha256
-        found = None if template is None else chat_template_sha256(template)
-        _refuse_changed("chat template", "chat_template_sha256", found, expected, teacher_dir)
+        hashed = None if template is None else chat_template_sha256(template)
+        _refuse_changed("chat template", "chat_template_sha256", hashed, expected, teacher_dir)
     else:
         refuse_no_template(tokenizer, tokenizer_dir)
         read = Retokenizer(tokenizer, tokenizer_dir).batches
