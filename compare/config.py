@@ -14,6 +14,7 @@ from compare.cost_config import CostConfig
 from compare.judge_config import JudgeConfig
 from potstill.config import Table
 
+CHAT_TEMPERATURE = 0.7
 ClusterBy = Literal["cluster", "source", "conversation"]
 
 
@@ -71,27 +72,29 @@ class CompareConfig(Table):
     teacher: SideConfig | None = None
     """Where the teacher is served; None serves the run's largest teacher file."""
     prompts: Path | None = None
-    """The prompts: a JSONL file, or another run, whose test split is used. None takes this run's
-    test split."""
+    """The prompts: a JSONL file, or another run, whose test split is used. None takes the known
+    answers of this run's task, or else this run's test split."""
     references_path: Path | None = None
     """JSONL file of known answers (`answer`) and checks (`check`) by their `messages` or `prompt`,
     for judges of kind "reference" and "check" on a run's prompts."""
     num_prompts: int = Field(default=1000, ge=1)
-    """Most prompts that both models answer, from the first. The default takes a whole test split:
-    more prompts narrow the interval."""
+    """Most prompts that both models answer: the first of a test split or a file; of a task's known
+    answers, a sample by `seed`. The default takes a whole test split: more prompts narrow the
+    interval."""
     samples_per_prompt: int = Field(default=1, ge=1)
     """Answers of each model to one prompt; their mean counts once. More prompts help more than more
     answers."""
-    temperature: float = Field(default=0.7, ge=0.0, le=2.0)
-    """Sampling temperature of answers. Chats are rarely decoded greedily; at 0 the teacher cannot
-    be compared with another answer of its own."""
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    """Sampling temperature of answers. None: 0 for a task with known answers, whose users want the
+    best answer each time; else 0.7, as chats are rarely decoded greedily, and at 0 the teacher
+    cannot be compared with another answer of its own."""
     max_tokens: int = Field(default=200, ge=1)
     """Most tokens of one answer; enough to judge a chat answer."""
     seed: int = Field(default=0, ge=0)
     """Seed of answers and of damaged answers."""
     judges: tuple[JudgeConfig, ...] = ()
-    """The first judge of quality decides; the others are reported. An empty list lets the teacher
-    judge, if it passes the assay."""
+    """The first judge of quality decides; the others are reported. Before them come the metrics of
+    a task with known answers. Without either the teacher judges, if it passes the assay."""
     verdict: VerdictConfig = Field(default_factory=VerdictConfig)
     assay: AssayConfig = Field(default_factory=AssayConfig)
     cost: CostConfig = Field(default_factory=CostConfig)
@@ -118,15 +121,14 @@ class CompareConfig(Table):
     """Timeout for one answer; a large teacher on a CPU needs minutes."""
 
     @property
+    def sampling_temperature(self) -> float:
+        """The temperature, where no task with known answers lowers it."""
+        return CHAT_TEMPERATURE if self.temperature is None else self.temperature
+
+    @property
     def needs_run(self) -> bool:
         """Whether a file of the run is served."""
         return self.student is None or self.teacher is None
-
-    @model_validator(mode="after")
-    def _endpoints_are_asked_something(self) -> Self:
-        if not self.needs_run and self.prompts is None:
-            raise ValueError("prompts are required where student and teacher are served elsewhere")
-        return self
 
     @model_validator(mode="after")
     def _judges_have_names_of_their_own(self) -> Self:

@@ -11,14 +11,16 @@ from typing import Any
 
 from compare.answers.prompt_file import read_prompt_file
 from compare.answers.questions import Question, messages_id, with_references
+from compare.answers.references import read_references
 from compare.config import CompareConfig
 from compare.judge_config import LikelihoodJudgeConfig, VotesJudgeConfig
 from compare.measurement.heldout import read_questions
 from potstill.errors import ConfigError
 from potstill.facts.base import StageName
-from potstill.files import sha256_file
+from potstill.files import sha256_bytes, sha256_file
 from potstill.manifest import manifest_sha256, read_manifest
 from potstill.rundir import RunDirectory
+from potstill.task.task import Task
 
 WHERE = {"prompts", "references_path", "sft_run"}
 """Settings that are paths, replaced by digests of the content."""
@@ -33,12 +35,44 @@ PATIENCE = {
 """Settings that change no result: a comparison is resumed with other values."""
 
 
-def read_asked(config: CompareConfig, run_directory: RunDirectory) -> list[Question]:
+def measured_task(config: CompareConfig, task: Task | None) -> Task | None:
+    """Return the task if its known answers are what is asked, else None."""
+    return task if task and task.references and config.prompts is None else None
+
+
+def resolved(config: CompareConfig, task: Task | None) -> CompareConfig:
+    """Return the configuration with the temperature that its default stands for.
+
+    Args:
+        task: The task whose known answers are asked, if any.
+    """
+    temperature = config.sampling_temperature
+    if task is not None and config.temperature is None:
+        temperature = 0.0
+    return config.model_copy(update={"temperature": temperature})
+
+
+def read_asked(
+    config: CompareConfig, run_directory: RunDirectory, task: Task | None
+) -> list[Question]:
     """Return the prompts that both models answer.
+
+    Args:
+        task: The task whose known answers are asked, if any.
 
     Raises:
         ArtifactError: A file or run of prompts cannot be used, or has none.
+        ConfigError: Two endpoints are compared without a run, and there are no prompts.
     """
+    if task is not None:
+        return read_references(task, config.num_prompts, config.seed)
+    given = config.prompts is not None or run_directory.is_finished("conversations")
+    if not config.needs_run and not given:
+        raise ConfigError(
+            "there are no prompts to compare on",
+            where="compare.prompts",
+            expected="a JSONL file or a run, or the known answers of a task (task.references)",
+        )
     if config.prompts is not None and config.prompts.is_file():
         questions = read_prompt_file(config.prompts)[: config.num_prompts]
     else:
@@ -51,14 +85,21 @@ def read_asked(config: CompareConfig, run_directory: RunDirectory) -> list[Quest
     return questions
 
 
-def settings(config: CompareConfig) -> dict[str, Any]:
+def settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
     """Return what the result depends on: settings, and the content of the files that they name.
 
     Raises:
         ConfigError: A file is missing.
         ArtifactError: A run is not finished.
     """
-    return config.to_json(exclude=PATIENCE | WHERE) | {"content": _digests(config)}
+    found = config.to_json(exclude=PATIENCE | WHERE) | {"content": _digests(config)}
+    if task is None:
+        return found
+    prompts = {"examples": task.examples, "references": task.references}
+    for name, items in prompts.items():
+        content = "\n".join(item.model_dump_json() for item in items)
+        found["content"][f"task.{name}"] = sha256_bytes(content.encode())
+    return found | {"task": task.model_dump(mode="json", exclude=set(prompts))}
 
 
 def _digests(config: CompareConfig) -> dict[str, str]:

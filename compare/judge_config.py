@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from potstill.config import Table
+from potstill.task.task import Task
 
 RUBRIC = """\
 You compare two answers, A and B, to the same conversation. Decide which one a careful user would \
@@ -98,6 +99,18 @@ class VotesJudgeConfig(Table):
     """JSONL file, one vote per line."""
 
 
+class MetricJudgeConfig(Table):
+    """A metric of the task. It stands in no configuration: a run's task brings its own."""
+
+    kind: Literal["metric"] = "metric"
+    name: str
+    """The metric's name in the report."""
+    task: Task
+    """A task of this one metric."""
+    known: Literal["reference", "teacher"] = "reference"
+    """The known answer: the prompt's, or the teacher's, which measures agreement."""
+
+
 JudgeConfig = Annotated[
     LlmJudgeConfig
     | ReferenceJudgeConfig
@@ -106,3 +119,4 @@ JudgeConfig = Annotated[
     | VotesJudgeConfig,
     Field(discriminator="kind"),
 ]
+AnyJudgeConfig = JudgeConfig | MetricJudgeConfig

@@ -8,7 +8,7 @@ a table on stdout.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.answers.questions import Question
+from compare.answers.requests import Ask, as_student, as_teacher
 from compare.answers.serving import (
     FileSide,
     ModelFiles,
@@ -30,11 +31,12 @@ from compare.answers.serving import (
 )
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
-from compare.inputs import read_asked, settings
+from compare.inputs import measured_task, read_asked, resolved, settings
 from compare.judges.controls import UNTRAINED
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
-from compare.measurement.heldout import longest_first, prompt_lengths
+from compare.measurement.heldout import longest_first
+from compare.measurement.lengths import longest_request, prompt_lengths
 from compare.measurement.machine import describe_machine
 from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_student
 from compare.measurement.served import Served, measure_served, prompts_read_otherwise
@@ -54,6 +56,8 @@ from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
+from potstill.task.stage import read_task
+from potstill.task.task import Task
 from potstill.verdict.outcome import Plan
 
 logger = logging.getLogger(__name__)
@@ -95,9 +99,11 @@ def run_with_endpoint(
 
     A finished report that another version wrote is left as it is, with a warning.
     """
+    task = measured_task(config, read_task(run_directory))
+    config = resolved(config, task)
     inputs = INPUTS if config.needs_run else ()
-    session = run_directory.open_stage(STAGE, settings(config), inputs=inputs)
-    manifest = session.finished or _compare(config, run_directory, session, open_endpoint)
+    session = run_directory.open_stage(STAGE, settings(config, task), inputs=inputs)
+    manifest = session.finished or _compare(config, task, run_directory, session, open_endpoint)
     try:
         report = read_report(run_directory.stage_dir(STAGE) / REPORT_NAME)
     except SchemaVersionError as error:  # Its page and verdict are still there.
@@ -114,35 +120,43 @@ def run_with_endpoint(
 
 def _compare(
     config: CompareConfig,
+    task: Task | None,
     run_directory: RunDirectory,
     session: StageSession,
     open_endpoint: OpenEndpoint,
 ) -> Manifest:
     run = read_run(run_directory, config.max_conversations) if config.needs_run else None
-    questions = read_asked(config, run_directory)
+    questions = read_asked(config, run_directory, task)
     measured = JsonCache(session.scratch_dir)
     kept = measured if config.cache_dir is None else JsonCache(config.cache_dir.expanduser())
-    own_student = run.student_dir if run and run.student.own_tokenizer else None
-    lengths = prompt_lengths(questions, own_student)
-    questions = [one for one in questions if one.prompt_id in lengths]
-    serving = _serving(config, session, run, max(lengths.values()), open_endpoint)
-
-    sides = _sides(config, run, session.scratch_dir)
+    needs_assay = task is None or bool(config.judges)
+    sides = _sides(config, run, session.scratch_dir, needs_assay=needs_assay)
+    asks = _asks(task)
+    if task is not None:
+        longest_tokens = _longest(run, sides, asks, questions)
+    else:
+        own_student = run.student_dir if run and run.student.own_tokenizer else None
+        lengths = prompt_lengths(questions, own_student)
+        questions = [one for one in questions if one.prompt_id in lengths]
+        longest_tokens = max(lengths.values())
+    serving = _serving(config, session, run, longest_tokens, open_endpoint)
     fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
     sft = sft_student(config.sft_run, run) if run and config.sft_run else None
-    served = _served(config, run, sides, measured, questions, serving)
+    served = _served(config, run, sides, asks, measured, questions, serving)
 
     collection = Collection(
         questions=questions,
         sides=sides,
-        sampling=Sampling(config.temperature, config.max_tokens, config.seed),
+        asks=asks,
+        sampling=Sampling(config.sampling_temperature, config.max_tokens, config.seed),
         samples_per_prompt=config.samples_per_prompt,
-        num_controls=config.assay.num_prompts,
+        num_controls=config.assay.num_prompts if needs_assay else 0,
         cache=kept,
     )
     registration = register(measured, config.verdict, len(collection.book().answers()))
     answers = collection.answers(serving)
-    panel, opinions = _judge(config, run, questions, answers, (measured, kept), sides, serving)
+    panel = _panel(config, task, questions, answers, measured)
+    opinions = _opinions(config, run, panel, kept, sides, serving)
     verdict = decide(config, registration, opinions, answers, panel.cluster_of)
     report = build_report(
         run,
@@ -177,10 +191,31 @@ def _serving(
     )
 
 
+def _asks(task: Task | None) -> dict[Role, Ask]:
+    """Return how each role is asked."""
+    if task is None:
+        return {}
+    student = as_student(task)
+    return {"student": student, "teacher": as_teacher(task), "known_worse": student}
+
+
+def _longest(
+    run: RunFiles | None, sides: Sides, asks: Mapping[Role, Ask], questions: Sequence[Question]
+) -> int:
+    """Return the tokens of the longest request to a file; 0 without files."""
+    files = {role: side for role, side in sides.items() if isinstance(side, FileSide)}
+    paths = {role: side.path or (run and run.path_of(side.name)) for role, side in files.items()}
+    return max(
+        (longest_request(map(asks[role], questions), path) for role, path in paths.items() if path),
+        default=0,
+    )
+
+
 def _served(
     config: CompareConfig,
     run: RunFiles | None,
     sides: Sides,
+    asks: Mapping[Role, Ask],
     cache: JsonCache,
     questions: Sequence[Question],
     serving: Serving,
@@ -189,45 +224,56 @@ def _served(
     if stored is not None:
         return Served.model_validate(stored)
     timed = longest_first(questions)[: config.speed_rounds]
-    served = measure_served(run, sides, serving, timed, config.speed_tokens)
+    served = measure_served(run, sides, asks, serving, timed, config.speed_tokens)
     cache.put("served", served.model_dump(mode="json"))
     return served
 
 
-def _sides(config: CompareConfig, run: RunFiles | None, scratch_dir: Path) -> Sides:
+def _sides(
+    config: CompareConfig, run: RunFiles | None, scratch_dir: Path, *, needs_assay: bool
+) -> Sides:
     sides: dict[Role, FileSide | Endpoint] = {}
     given: dict[Role, SideConfig | None] = {"student": config.student, "teacher": config.teacher}
-    given["known_worse"] = config.assay.known_worse
+    if needs_assay:
+        given["known_worse"] = config.assay.known_worse
     for role, side in given.items():
         if side is not None:
             sides[role] = find_endpoint(side.base_url, side, config)
         elif run is not None and role != "known_worse":
             file = run.gguf.recommended_file if role == "student" else run.reference
             sides[role] = FileSide(file.name, run.sha256(file))
-    if run is not None and "known_worse" not in sides:
+    if run is not None and needs_assay and "known_worse" not in sides:
         path = untrained_file(run, scratch_dir)
         if path is not None:
             sides["known_worse"] = FileSide(UNTRAINED, sha256_file(path), path)
     return sides
 
 
-def _judge(
+def _panel(
     config: CompareConfig,
-    run: RunFiles | None,
+    task: Task | None,
     questions: Sequence[Question],
     answers: Sequence[Answer],
-    caches: tuple[JsonCache, JsonCache],
+    cache: JsonCache,
+) -> Panel:
+    plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
+    is_sound = partial(is_sound_so_far, plan=plan)
+    return Panel(config, questions, answers, cache, is_sound, task)
+
+
+def _opinions(
+    config: CompareConfig,
+    run: RunFiles | None,
+    panel: Panel,
+    cache: JsonCache,
     sides: Sides,
     serving: Serving,
-) -> tuple[Panel, list[Opinion]]:
-    """Return the panel and its opinions.
+) -> list[Opinion]:
+    """Return the opinions of the panel's judges.
 
     Args:
-        caches: Of this comparison, for opinions; and perhaps of several, for single readings.
+        cache: Where single readings of judges are stored.
     """
-    of_stage, kept = caches
-    plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
-    panel = Panel(config, questions, answers, of_stage, partial(is_sound_so_far, plan=plan))
     judged_tokens = NUM_ANSWERS_JUDGED * config.max_tokens + JUDGE_CONTEXT_TOKENS
     with ExitStack() as stack:
         endpoints: dict[Role, Endpoint] = {}
@@ -235,8 +281,8 @@ def _judge(
             wide = serving.with_room(judged_tokens)
             endpoints = stack.enter_context(wide.served({"teacher": sides["teacher"]}))
         teacher_gguf = run.path(run.reference) if run else None
-        resources = JudgeResources(config, kept, endpoints.get("teacher"), teacher_gguf)
-        return panel, panel.opinions(resources)
+        resources = JudgeResources(config, cache, endpoints.get("teacher"), teacher_gguf)
+        return panel.opinions(resources)
 
 
 def _prompt_share(answers: Sequence[Answer]) -> float:

@@ -76,6 +76,7 @@ PAIR_SCHEMA = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
         ("seconds", pa.float64()),
+        ("tool_calls", pa.string()),
     ]
 )
 
@@ -96,8 +97,25 @@ JUDGMENT_SCHEMA = pa.schema(
         ("votes", pa.list_(_VOTE)),
         ("failure", pa.string()),
         ("note", pa.string()),
+        ("expected", pa.string()),
+        ("student_found", pa.string()),
+        ("teacher_found", pa.string()),
+        ("student_problem", pa.string()),
+        ("teacher_problem", pa.string()),
     ]
 )
+
+NEWER_COLUMNS = frozenset(
+    {
+        "tool_calls",
+        "expected",
+        "student_found",
+        "teacher_found",
+        "student_problem",
+        "teacher_problem",
+    }
+)
+"""Columns that the tables of an earlier version lack."""
 
 
 def conversation_schema(vocab_size: int) -> pa.Schema:
@@ -167,7 +185,8 @@ def read_batches(
     Raises:
         ArtifactError: The file is missing, damaged, or has other columns.
     """
-    return _read_batches(path, (schema,), columns)
+    former = pa.schema([field for field in schema if field.name not in NEWER_COLUMNS])
+    return _read_batches(path, (schema, former), columns)
 
 
 def read_conversation_batches(

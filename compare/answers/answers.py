@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import openai
 
@@ -20,16 +20,20 @@ from compare.answers.bounded import gather_bounded
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, backend_errors, wire_messages
 from compare.answers.questions import Question
+from compare.answers.requests import Ask, Request, as_given
 from potstill.errors import BackendError
 from potstill.progress import Progress, track
 from potstill.schema import Message, Value
+from potstill.task import answers as task
 
-Role = Literal["student", "teacher", "known_worse"]
+Role = str
+"""Who answers: "student", "teacher", "known_worse", or the name of another candidate."""
 REFUSED = "error"
 """Finish reason where the endpoint refused the prompt."""
 REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.PermissionDeniedError)
 """Errors that concern one prompt (too long, filtered) and not the server."""
 TOO_LARGE_STATUS = 413
+CALL_FIELDS = {"id": True, "type": True, "function": {"name", "arguments"}}
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,25 @@ class Answer(Value):
     completion_tokens: int
     seconds: float
     """From the request to the complete answer, with other requests in flight."""
+    tool_calls: str | None = None
+    """JSON list of calls, as OpenAI spells them; None: none."""
 
     @property
     def is_refused(self) -> bool:
         """Whether the endpoint refused this prompt: the answer is then empty."""
         return self.finish_reason == REFUSED
+
+    @property
+    def content(self) -> task.Answer:
+        """Text and calls, as metrics read them."""
+        message = Message(role="assistant", content=self.answer, tool_calls=self.tool_calls)
+        return task.Answer.from_message(message)
+
+    @property
+    def shown(self) -> str:
+        """Text and calls as one text, as people and judges read them."""
+        calls = (f"{call.name}({call.arguments})" for call in self.content.tool_calls)
+        return "\n".join(filter(None, [self.answer, *calls]))
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ class AnswerBook:
         wanted: The answers to request.
         identities: Of each role's model, part of an answer's cache key.
         names: Of each role's model, for the report.
+        asks: How each role is asked; without one, with the question's own messages.
     """
 
     def __init__(
@@ -96,21 +115,26 @@ class AnswerBook:
         sampling: Sampling,
         identities: Mapping[Role, str],
         names: Mapping[Role, str],
+        asks: Mapping[Role, Ask] | None = None,
     ) -> None:
         self._cache, self._wanted, self._sampling = cache, list(wanted), sampling
-        self._identities, self._names = identities, names
+        self._identities, self._names, self._asks = identities, names, asks or {}
 
     def missing(self) -> list[Wanted]:
         """Return the wanted answers that are not stored."""
         return [one for one in self._wanted if self._cache.get(self._key(one)) is None]
 
     def fill(self, endpoints: Mapping[Role, Endpoint], max_concurrency: int) -> None:
-        """Request the missing answers, several at once.
+        """Request the missing answers, several at once, of one model after the other.
+
+        A model alone has all of the machine, and what its prompts have in common stays cached.
 
         Raises:
             BackendError: An endpoint fails, or refuses every prompt.
         """
         missing = self.missing()
+        order = list(dict.fromkeys(one.role for one in self._wanted))
+        missing.sort(key=lambda one: order.index(one.role))
         with track("answering held-out prompts", len(self._wanted), "answers") as progress:
             progress.resume_from(len(self._wanted) - len(missing))
             asyncio.run(self._fill(endpoints, missing, max_concurrency, progress))
@@ -131,7 +155,7 @@ class AnswerBook:
             stored = await ask(
                 clients[one.role],
                 endpoints[one.role],
-                one.question.messages,
+                self._request(one),
                 temperature=self._sampling.temperature,
                 max_tokens=self._sampling.max_tokens,
                 seed=seed,
@@ -165,6 +189,9 @@ class AnswerBook:
             **stored,
         )
 
+    def _request(self, one: Wanted) -> Request:
+        return self._asks.get(one.role, as_given)(one.question)
+
     def _require_answers(self, role: Role) -> None:
         given = [answer for answer in self.answers() if answer.role == role]
         if given and all(answer.is_refused for answer in given):
@@ -177,9 +204,11 @@ class AnswerBook:
             )
 
     def _key(self, one: Wanted) -> str:
+        request = self._request(one)
         content = [
             self._identities[one.role],
-            wire_messages(one.question.messages),
+            wire_messages(request.messages),
+            *([request.tools] if request.tools else []),
             self._sampling.temperature,
             self._sampling.max_tokens,
             self._sampling.seed_of(one.question, one.sample),
@@ -190,7 +219,7 @@ class AnswerBook:
 async def ask(
     client: openai.AsyncOpenAI,
     endpoint: Endpoint,
-    messages: Sequence[Message],
+    request: Request,
     *,
     temperature: float,
     max_tokens: int,
@@ -206,7 +235,8 @@ async def ask(
         try:
             completion = await client.chat.completions.create(
                 model=endpoint.model,
-                messages=wire_messages(messages),
+                messages=wire_messages(request.messages),
+                tools=request.wire_tools,
                 temperature=temperature,
                 seed=seed,
                 extra_body={endpoint.limit_name: max_tokens},
@@ -214,12 +244,18 @@ async def ask(
         except openai.APIStatusError as error:
             if not isinstance(error, REFUSALS) and error.status_code != TOO_LARGE_STATUS:
                 raise
-            return _stored("", REFUSED, 0, 0, started)
+            return _stored("", None, REFUSED, 0, 0, started)
     if not completion.choices or completion.usage is None:
         raise BackendError("an answer has no choices or no usage", where=f"model {endpoint.model}")
     choice, usage = completion.choices[0], completion.usage
+    calls = [
+        call.model_dump(include=CALL_FIELDS)
+        for call in choice.message.tool_calls or ()
+        if call.type == "function"
+    ]
     return _stored(
         choice.message.content or "",
+        json.dumps(calls, ensure_ascii=False) if calls else None,
         choice.finish_reason,
         usage.prompt_tokens,
         usage.completion_tokens,
@@ -228,10 +264,16 @@ async def ask(
 
 
 def _stored(
-    text: str, reason: str, prompt_tokens: int, completion_tokens: int, started: float
+    text: str,
+    tool_calls: str | None,
+    reason: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    started: float,
 ) -> dict[str, Any]:
     return {
         "answer": text,
+        "tool_calls": tool_calls,
         "finish_reason": reason,
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,

@@ -5,12 +5,13 @@ In: questions, both sides, how answers are sampled. Out: answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compare.answers.answers import Answer, AnswerBook, Role, Sampling, Wanted
 from compare.answers.cache import JsonCache
 from compare.answers.questions import Question
+from compare.answers.requests import Ask
 from compare.answers.serving import Serving, Sides, name_of
 
 
@@ -25,6 +26,7 @@ class Collection:
 
     questions: Sequence[Question]
     sides: Sides
+    asks: Mapping[Role, Ask]
     sampling: Sampling
     samples_per_prompt: int
     num_controls: int
@@ -38,6 +40,7 @@ class Collection:
             self.sampling,
             {role: side.identity for role, side in self.sides.items()},
             {role: name_of(side) for role, side in self.sides.items()},
+            self.asks,
         )
 
     def answers(self, serving: Serving) -> list[Answer]:

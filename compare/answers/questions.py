@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from potstill.schema import Conversation, Message, Value
+from potstill.task.answers import Answer
 
 LENGTH_LIMITS = ((200, "short"), (1000, "medium"))
 """Most characters of a short and of a medium prompt; others are long."""
@@ -36,7 +37,11 @@ class Question(Value):
     messages: tuple[Message, ...]
     """Up to the last user message; earlier turns are as stored."""
     slices: dict[str, str]
-    """Its source, length, turns and, if known, language."""
+    """Its source, length, turns and, if known, language, label or called tools."""
+    tools: str | None = None
+    """JSON list of the tools that come with it, as OpenAI spells them."""
+    known: Answer | None = None
+    """The task's known answer."""
     reference: str | None = None
     """A known answer."""
     check: Check | None = None
@@ -60,6 +65,7 @@ def question_from(conversation: Conversation) -> Question:
         cluster_id=prompt.cluster_id,
         source=prompt.source,
         messages=conversation.given,
+        tools=prompt.tools,
         slices=slices_of(conversation.given, prompt.source),
         teacher_answer=conversation.completion[0].content,
         prompt_token_ids=tuple(conversation.token_ids[: turn.start].tolist()),

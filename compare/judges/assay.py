@@ -53,6 +53,7 @@ class Judged(Value):
     kind: str
     claim: Claim
     measures: bool
+    needs_assay: bool = True
     model: str | None
     controls: tuple[ControlJudged, ...] = ()
     judgments: tuple[Judgment, ...] | None = None
@@ -98,6 +99,7 @@ def work(
         kind=judge.kind,
         claim=judge.claim,
         measures=judge.measures,
+        needs_assay=judge.needs_assay,
         model=judge.model,
         controls=tuple(done),
         judgments=judged,

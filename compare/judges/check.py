@@ -24,6 +24,7 @@ class CheckJudge:
 
     kind = "check"
     measures = True
+    needs_assay = True
     blind_to: frozenset[str] = frozenset({SHUFFLED, TRUNCATED})
     model: str | None = None
     claim: Claim = "quality"

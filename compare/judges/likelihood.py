@@ -24,6 +24,7 @@ class LikelihoodJudge:
 
     kind = "likelihood"
     measures = False
+    needs_assay = False
     blind_to: frozenset[str] = frozenset()
     claim: Claim = "similarity"
 

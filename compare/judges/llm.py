@@ -66,6 +66,7 @@ class LlmJudge:
 
     kind = "llm"
     measures = False
+    needs_assay = True
     blind_to: frozenset[str] = frozenset()
     claim: Claim = "quality"
 
@@ -153,7 +154,7 @@ def question_text(messages: Sequence[Message], first: str, second: str) -> str:
 
     The marks around them contain a hash of all texts, so that no answer can forge its own end.
     """
-    parts = [f"{message.role}: {message.content}" for message in messages]
+    parts = [f"{one.role}: {one.content}{one.tool_calls or ''}" for one in messages]
     mark = hashlib.sha256("\0".join([*parts, first, second]).encode()).hexdigest()[:8]
     blocks = [("conversation", "\n\n".join(parts)), ("answer A", first), ("answer B", second)]
     texts = [f"<{name} {mark}>\n{text}\n</{name} {mark}>" for name, text in blocks]

@@ -15,12 +15,14 @@ from compare.answers.answers import Answer, Role
 from compare.answers.cache import JsonCache
 from compare.answers.questions import Question
 from compare.config import CompareConfig
-from compare.judge_config import JudgeConfig, VotesJudgeConfig
+from compare.judge_config import AnyJudgeConfig, MetricJudgeConfig, VotesJudgeConfig
 from compare.judges.assay import IsSound, Judged, work
 from compare.judges.controls import KNOWN_WORSE, UNTRAINED, Control, build_controls
+from compare.judges.metric import metric_judges
 from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.registry import TEACHER_JUDGE, JudgeResources, asks_teacher, build_judge
 from compare.judges.votes import read_votes
+from potstill.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Opinion:
 
     pairs: list[Pair]
     judged: Judged
+    labels: tuple[str, ...] | None = None
+    """Of a metric that reads labels or called tools: their order, if the task gives one. None for
+    all other judges."""
 
     @property
     def judged_pairs(self) -> list[tuple[Pair, Judgment]]:
@@ -43,6 +48,7 @@ class Panel:
     Args:
         cache: Where opinions are stored, for this comparison only.
         is_sound: As in `assay.work`.
+        task: Whose metrics judge, before the configured judges; None: no metrics.
     """
 
     def __init__(
@@ -52,9 +58,12 @@ class Panel:
         answers: Sequence[Answer],
         cache: JsonCache,
         is_sound: IsSound,
+        task: Task | None = None,
     ) -> None:
         self._config, self._cache, self._is_sound = config, cache, is_sound
-        self._judges: tuple[JudgeConfig, ...] = config.judges or (TEACHER_JUDGE,)
+        metrics = metric_judges(task) if task else ()
+        judges: tuple[AnyJudgeConfig, ...] = (*metrics, *config.judges)
+        self._judges = judges or (TEACHER_JUDGE,)
         self.pairs = pair_up(questions, answers, config.samples_per_prompt)
         self._controls = _controls(config, questions, answers, self.pairs)
 
@@ -72,7 +81,7 @@ class Panel:
         """
         return [self._opinion(config, resources) for config in self._judges]
 
-    def _opinion(self, config: JudgeConfig, resources: JudgeResources) -> Opinion:
+    def _opinion(self, config: AnyJudgeConfig, resources: JudgeResources) -> Opinion:
         if isinstance(config, VotesJudgeConfig):
             votes = read_votes(config.path)
             judged = Judged(
@@ -88,7 +97,7 @@ class Panel:
         if stored is None:
             stored = self._ask(build_judge(config, resources))
             self._cache.put(_key(config), stored.model_dump(mode="json"))
-        return Opinion(self.pairs, stored)
+        return Opinion(self.pairs, stored, _labels(config))
 
     def _ask(self, judge: Judge) -> Judged:
         settle = settled if judge.claim == "quality" and not judge.measures else _open
@@ -97,8 +106,7 @@ class Panel:
         judged = work(
             judge,
             list(askable.values()),
-            # A judge of similarity never decides, so it needs no assay.
-            controls if judge.claim == "quality" else (),
+            controls if judge.needs_assay else (),
             cluster_of=self.cluster_of,
             is_sound=self._is_sound,
             stop_early=self._config.assay.stop_early,
@@ -116,7 +124,7 @@ class Panel:
         """Return the name of a pair's cluster."""
         return pair.question.cluster(self._config.verdict.cluster_by)
 
-    def _stored(self, config: JudgeConfig) -> Judged | None:
+    def _stored(self, config: AnyJudgeConfig) -> Judged | None:
         stored = self._cache.get(_key(config))
         return None if stored is None else Judged.model_validate(stored)
 
@@ -189,19 +197,21 @@ def _controls(
 def beside(pair: Pair, answer: Answer) -> Pair:
     """Return the pair with another answer in place of the student's."""
     ends = answer.finish_reason == "stop"
-    return replace(pair, student=answer.answer, student_finished=ends, student_refused=False)
+    return replace(pair, student=answer.shown, student_finished=ends, student_refused=False)
 
 
 def _pair(question: Question, sample: int, student: Answer, teacher: Answer) -> Pair:
     return Pair(
         question=question,
         sample=sample,
-        student=student.answer,
-        teacher=teacher.answer,
+        student=student.shown,
+        teacher=teacher.shown,
         student_finished=student.finish_reason == "stop",
         teacher_finished=teacher.finish_reason == "stop",
         student_refused=student.is_refused,
         teacher_refused=teacher.is_refused,
+        student_content=student.content,
+        teacher_content=teacher.content,
     )
 
 
@@ -212,6 +222,15 @@ def _by_key(answers: Sequence[Answer]) -> dict[Role, dict[tuple[str, int], Answe
     return found
 
 
-def _key(config: JudgeConfig) -> str:
+def _labels(config: AnyJudgeConfig) -> tuple[str, ...] | None:
+    if not isinstance(config, MetricJudgeConfig) or config.known == "teacher":
+        return None
+    (metric,) = config.task.metrics
+    if metric.kind == "label":
+        return metric.labels
+    return () if metric.kind == "tool_calls" else None
+
+
+def _key(config: AnyJudgeConfig) -> str:
     content = json.dumps(config.model_dump(mode="json"), sort_keys=True)
     return f"judged-{hashlib.sha256(content.encode()).hexdigest()[:32]}"

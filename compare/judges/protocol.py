@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from compare.answers.questions import Question, messages_id
 from potstill.schema import Value
+from potstill.task.answers import Answer
 
 Claim = Literal["quality", "similarity"]
 """What a judge measures: which answer is better, or which is more similar to the teacher's."""
@@ -34,6 +35,9 @@ class Pair:
     student_refused: bool = False
     """Whether the endpoint refused the prompt, or failed in live traffic: the answer is empty."""
     teacher_refused: bool = False
+    student_content: Answer | None = None
+    """Text and calls, as the task's metrics read them; None where no metric does."""
+    teacher_content: Answer | None = None
 
     @property
     def key(self) -> PairKey:
@@ -66,6 +70,14 @@ class Judgment(Value):
     """Reason for a missing score."""
     note: str | None = None
     """Why no reading was needed."""
+    expected: str | None = None
+    """What a metric reads in the known answer, such as its label."""
+    student_found: str | None = None
+    """What it reads in the student's answer in its place."""
+    teacher_found: str | None = None
+    student_problem: str | None = None
+    """Why the student's measurement is not 1."""
+    teacher_problem: str | None = None
 
 
 class Usage(Value):
@@ -88,6 +100,8 @@ class Judge(Protocol):
     """Name of its model, if it has one."""
     measures: bool
     """Whether it measures each answer, from 0 to 1; otherwise it prefers one."""
+    needs_assay: bool
+    """Whether it may err, so that pairs with a known result must test it."""
     blind_to: frozenset[str]
     """Controls whose damage this kind of judge cannot see by design."""
 

@@ -30,6 +30,8 @@ class ReferenceJudge:
     def __init__(self, config: ReferenceJudgeConfig) -> None:
         self.name = config.name
         self.claim: Claim = "quality" if config.reference == "answer" else "similarity"
+        # Similarity never decides.
+        self.needs_assay = self.claim == "quality"
         self._of_teacher = config.reference == "teacher"
         self._metric = rouge_l() if config.metric == "rouge_l" else chrf()
 

@@ -15,15 +15,17 @@ from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
 from compare.config import CompareConfig
 from compare.judge_config import (
+    AnyJudgeConfig,
     CheckJudgeConfig,
-    JudgeConfig,
     LikelihoodJudgeConfig,
     LlmJudgeConfig,
+    MetricJudgeConfig,
     ReferenceJudgeConfig,
 )
 from compare.judges.check import CheckJudge
 from compare.judges.likelihood import LikelihoodJudge
 from compare.judges.llm import LlmJudge
+from compare.judges.metric import MetricJudge
 from compare.judges.protocol import Judge
 from compare.judges.reference import ReferenceJudge
 from potstill.errors import ConfigError
@@ -44,7 +46,7 @@ class JudgeResources:
     teacher_gguf: Path | None = None
 
 
-def build_judge(config: JudgeConfig, resources: JudgeResources) -> Judge:
+def build_judge(config: AnyJudgeConfig, resources: JudgeResources) -> Judge:
     """Return the judge of a table.
 
     Raises:
@@ -54,7 +56,7 @@ def build_judge(config: JudgeConfig, resources: JudgeResources) -> Judge:
     return BUILDERS[config.kind](config, resources)
 
 
-def asks_teacher(config: JudgeConfig) -> bool:
+def asks_teacher(config: AnyJudgeConfig) -> bool:
     """Return whether a judge needs the teacher to be served."""
     return isinstance(config, LlmJudgeConfig) and config.base_url is None
 
@@ -90,9 +92,14 @@ def _check(config: CheckJudgeConfig, _resources: JudgeResources) -> Judge:
     return CheckJudge(config)
 
 
+def _metric(config: MetricJudgeConfig, _resources: JudgeResources) -> Judge:
+    return MetricJudge(config)
+
+
 BUILDERS: dict[str, Callable[[Any, JudgeResources], Judge]] = {
     "llm": _llm,
     "reference": _reference,
     "check": _check,
     "likelihood": _likelihood,
+    "metric": _metric,
 }

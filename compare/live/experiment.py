@@ -195,7 +195,7 @@ class _LiveJudge:
         """
         config = self._config
         endpoints: dict[Role, Endpoint] = {}
-        if config.temperature > 0 and self._teacher is not None:
+        if config.sampling_temperature > 0 and self._teacher is not None:
             endpoints["teacher"] = self._teacher
         if (known_worse := config.assay.known_worse) is not None:
             endpoints["known_worse"] = find_endpoint(known_worse.base_url, known_worse, config)
@@ -208,7 +208,7 @@ class _LiveJudge:
                 for role, sample in samples
                 if role in endpoints
             ],
-            Sampling(config.temperature, config.max_tokens, config.seed),
+            Sampling(config.sampling_temperature, config.max_tokens, config.seed),
             {role: endpoint.identity for role, endpoint in endpoints.items()},
             {role: endpoint.model for role, endpoint in endpoints.items()},
         )
@@ -233,7 +233,7 @@ class _LiveJudge:
         """Return a cache key of all that a judge's assay depends on."""
         config = self._config
         tables = [one.model_dump(mode="json") for one in (self._table, config.assay)]
-        drawn = [config.temperature, config.max_tokens, config.seed]
+        drawn = [config.sampling_temperature, config.max_tokens, config.seed]
         content = [*tables, self._judge.model, self._experiment.name, *drawn]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"tested-{digest[:32]}"

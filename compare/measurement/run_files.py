@@ -49,6 +49,10 @@ class RunFiles:
         """Return where a file is."""
         return self.gguf_dir / file.file
 
+    def path_of(self, name: str) -> Path:
+        """Return where the file with a name is."""
+        return self.path(next(file for file in self.gguf.files if file.name == name))
+
     def sha256(self, file: GgufFile) -> str:
         """Return the hash of a file's bytes."""
         outputs = self.manifests["gguf"].outputs

@@ -6,7 +6,7 @@ Out: `Served`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 import openai
@@ -14,6 +14,7 @@ import openai
 from compare.answers.answers import Answer, Role
 from compare.answers.client import Endpoint, backend_errors, open_client
 from compare.answers.questions import Question
+from compare.answers.requests import Ask, as_given
 from compare.answers.serving import FileSide, Serving, Sides
 from compare.measurement.run_files import RunFiles
 from compare.measurement.speed import Speed, Timed, measure_speed
@@ -40,6 +41,7 @@ class Served(Value):
 def measure_served(
     run: RunFiles | None,
     sides: Sides,
+    asks: Mapping[Role, Ask],
     serving: Serving,
     prompts: Sequence[Question],
     max_tokens: int,
@@ -55,17 +57,22 @@ def measure_served(
     with ExitStack() as stack:
         student = sides["student"]
         if run is not None:
-            names = [file.name for file in run.gguf.files]
+            roles = {file.name: file.role for file in run.gguf.files}
             base_url = stack.enter_context(
                 serving.open_endpoint(
-                    dict.fromkeys(names), serving.context_tokens, 1, serving.log_path
+                    dict.fromkeys(roles), serving.context_tokens, 1, serving.log_path
                 )
             )
             client = stack.enter_context(
                 open_client(base_url, serving.config.request_timeout_seconds)
             )
             speed = measure_speed(
-                {name: Timed(client, name) for name in names}, prompts, max_tokens
+                {
+                    name: Timed(client, name, ask=asks.get(role, as_given))
+                    for name, role in roles.items()
+                },
+                prompts,
+                max_tokens,
             )
             if isinstance(student, FileSide):
                 student = serving.endpoint(student, base_url)
@@ -76,7 +83,7 @@ def measure_served(
             suppress(BackendError),  # A server that streams no usage can still be compared.
             open_client(side.base_url, side.timeout_seconds, side.api_key) as client,
         ):
-            timed = Timed(client, side.model, side.limit_name)
+            timed = Timed(client, side.model, side.limit_name, asks.get(role, as_given))
             speed |= measure_speed({role: timed}, prompts, max_tokens)
     return Served(speed=speed, elsewhere=tuple(elsewhere), nats_per_token=nats)
 

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from statistics import median
 
 import openai
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
 from compare.answers.client import LimitName, backend_errors, wire_messages
 from compare.answers.questions import Question
+from compare.answers.requests import Ask, Request, as_given
 from potstill.errors import BackendError
 from potstill.progress import track
 from potstill.schema import Message
 
-WARM_UP_MESSAGES = (Message(role="user", content="Hello!"),)
+WARM_UP = Request((Message(role="user", content="Hello!"),))
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Timed:
     client: openai.OpenAI
     model: str
     limit_name: LimitName = "max_tokens"
+    ask: Ask = as_given
+    """From a prompt to this model's request."""
 
 
 def measure_speed(
@@ -56,17 +60,17 @@ def measure_speed(
     samples: dict[str, list[Speed]] = {name: [] for name in models}
     with track("measuring speed", len(models) * (len(prompts) + 1), "answers") as progress:
         for timed in models.values():
-            time_answer(timed, WARM_UP_MESSAGES, 4)
+            time_answer(timed, WARM_UP, 4)
             progress.advance()
         for prompt in prompts:
             for name, timed in models.items():
-                sample = time_answer(timed, prompt.messages, max_tokens)
+                sample = time_answer(timed, timed.ask(prompt), max_tokens)
                 samples[name] += [sample] if sample else []
                 progress.advance()
     return {name: _median(name, samples[name]) for name in models}
 
 
-def time_answer(timed: Timed, messages: Sequence[Message], max_tokens: int) -> Speed | None:
+def time_answer(timed: Timed, request: Request, max_tokens: int) -> Speed | None:
     """Time one streamed answer at temperature 0; None when it has fewer than two tokens.
 
     Raises:
@@ -79,7 +83,8 @@ def time_answer(timed: Timed, messages: Sequence[Message], max_tokens: int) -> S
         backend_errors(timed.model),
         timed.client.chat.completions.create(
             model=timed.model,
-            messages=wire_messages(messages),
+            messages=wire_messages(request.messages),
+            tools=request.wire_tools,
             temperature=0.0,
             stream=True,
             stream_options={"include_usage": True},
@@ -88,7 +93,7 @@ def time_answer(timed: Timed, messages: Sequence[Message], max_tokens: int) -> S
     ):
         for chunk in stream:
             last = time.perf_counter()
-            if first is None and chunk.choices and chunk.choices[0].delta.content:
+            if first is None and chunk.choices and _says_something(chunk.choices[0].delta):
                 first = last
             if chunk.usage is not None:
                 num_tokens = chunk.usage.completion_tokens
@@ -98,6 +103,10 @@ def time_answer(timed: Timed, messages: Sequence[Message], max_tokens: int) -> S
         tokens_per_second=(num_tokens - 1) / (last - first),
         time_to_first_token_seconds=first - started,
     )
+
+
+def _says_something(delta: ChoiceDelta) -> bool:
+    return bool(delta.content or delta.tool_calls)
 
 
 def _median(model: str, samples: Sequence[Speed]) -> Speed:

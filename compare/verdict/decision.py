@@ -65,7 +65,7 @@ def decide(
         num_prompts=num_prompts,
         num_refused={"student": refused["student"], "teacher": refused["teacher"]},
         samples_per_prompt=config.samples_per_prompt,
-        temperature=config.temperature,
+        temperature=config.sampling_temperature,
         max_tokens=config.max_tokens,
         seed=config.seed,
         student=names["student"],

@@ -10,13 +10,13 @@ against a threshold.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair
-from compare.verdict.checks import Health
 from compare.verdict.health import Humans, control_row, health_of
 from compare.verdict.holm import adjusted_outcomes
 from compare.verdict.human_correction import LEAST_HUMAN_VOTES, human_corrected_win_rate
@@ -30,9 +30,12 @@ from compare.verdict.results import (
     HumanCorrected,
     JudgeReport,
     ScaleName,
+    Side,
     Slice,
     bounds_in_words,
 )
+from potstill.task.answers import Score
+from potstill.task.metrics.label import LabelReport, label_report
 from potstill.verdict.outcome import Outcome, Plan
 
 FEWEST_CLUSTERS = 2
@@ -128,7 +131,7 @@ def report_on(
         if judgment.score is not None
     ]
     is_similarity = judged.claim == "similarity"
-    health = Health(()) if is_similarity else health_of(judged, plan, humans)
+    health = health_of(judged, plan, humans)
     report = JudgeReport(
         name=judged.name,
         kind=judged.kind,
@@ -146,6 +149,10 @@ def report_on(
     if not health.is_valid or not decided:
         return report
     figures = _figures(decided, scale_of(judged.measures, plan), is_similarity)
+    if judged.measures:
+        figures["problems"] = _problems(decided)
+    if opinion.labels is not None:
+        figures["labels"] = _labels(decided, opinion.labels)
     if not judged.measures:
         figures["human_corrected"] = _human_corrected(decided, plan, humans)
     return report.model_copy(update=figures)
@@ -202,6 +209,33 @@ def _discordance(decided: Sequence[Decided]) -> Discordance | None:
     if not all(value in (0.0, 1.0) for pair in values for value in pair):
         return None
     return mcnemar(*zip(*values, strict=True))
+
+
+def _problems(decided: Sequence[Decided]) -> dict[Side, dict[str, int]]:
+    """Return the number of answers by problem, without what follows its first colon."""
+
+    def counted(problems: Iterable[str | None]) -> dict[str, int]:
+        heads = Counter(problem.partition(":")[0] for problem in problems if problem)
+        return dict(heads.most_common())
+
+    return {
+        "student": counted(one.judgment.student_problem for one in decided),
+        "teacher": counted(one.judgment.teacher_problem for one in decided),
+    }
+
+
+def _labels(decided: Sequence[Decided], order: Sequence[str]) -> dict[Side, LabelReport]:
+    judgments = [one.judgment for one in decided]
+
+    def report(found: Iterable[str | None]) -> LabelReport:
+        pairs = zip(found, judgments, strict=True)
+        scores = (Score(value=0.0, found=one, expected=said.expected) for one, said in pairs)
+        return label_report(scores, order)
+
+    return {
+        "student": report(one.student_found for one in judgments),
+        "teacher": report(one.teacher_found for one in judgments),
+    }
 
 
 def _human_corrected(

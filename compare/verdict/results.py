@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from compare.judges.protocol import Claim, Usage
 from potstill.schema import Value
+from potstill.task.metrics.label import LabelReport
 from potstill.verdict.outcome import Outcome
 
 ScaleName = Literal["win rate", "difference"]
 EQUAL: dict[ScaleName, float] = {"win rate": 0.5, "difference": 0.0}
 """Value for two equal models."""
+Side = Literal["student", "teacher"]
 Relation = Literal["at most", "at least", "below"]
 
 
@@ -139,6 +143,10 @@ class JudgeReport(Value):
     """None where too few people voted on the same pairs."""
     discordance: Discordance | None = None
     """For a judge whose measurements are correct or wrong."""
+    labels: dict[Side, LabelReport] = Field(default_factory=dict)
+    """Macro-F1 and confusion matrix of each side, for a metric that reads labels or calls."""
+    problems: dict[Side, dict[str, int]] = Field(default_factory=dict)
+    """Answers of each side by why they are not right, the most frequent first."""
     checks: tuple[HealthCheck, ...] = ()
     controls: tuple[Control, ...] = ()
     slices: tuple[Slice, ...] = ()

@@ -17,6 +17,7 @@ from compare.verdict.health import is_sound_so_far
 from compare.verdict.results import JudgeReport, Verdict
 from potstill.facts.comparison import Registration
 from potstill.schema import Message
+from potstill.task.task import Task
 from potstill.verdict.outcome import Plan
 
 RIGHT = re.compile(r"Number (\d+) is right because rule \w+ says so in all of its many words\.")
@@ -121,13 +122,22 @@ def obeys_answers(body: dict) -> str:
     return said("B") if "Output {" in second else sound(body)
 
 
+def longer_is_better(answer: str, *_: object) -> float:
+    """A user's metric."""
+    return len(answer) / 4
+
+
 def decided(
-    cache_dir: Path, config: CompareConfig, questions: list[Question], answers: list[Answer]
+    cache_dir: Path,
+    config: CompareConfig,
+    questions: list[Question],
+    answers: list[Answer],
+    task: Task | None = None,
 ) -> Decided:
     """Let the configured judges work, and decide."""
     sound_so_far = partial(is_sound_so_far, plan=Plan())
     cache = JsonCache(cache_dir)
-    panel = Panel(config, questions, answers, cache, sound_so_far)
+    panel = Panel(config, questions, answers, cache, sound_so_far, task)
     opinions = panel.opinions(JudgeResources(config, cache))
     verdict = decide(config, REGISTERED, opinions, answers, panel.cluster_of)
     return Decided(verdict, panel, opinions, answers)

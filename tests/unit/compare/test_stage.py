@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from compare.comparison import Report
+from compare.comparison import Report, read_report
 from compare.config import CompareConfig
 from compare.stage import run
 from potstill import cli
@@ -119,6 +119,52 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     num_requests = len(server.requests)
     assert exit_code(monkeypatch, run_directory.root) == 0
     assert len(server.requests) == num_requests
+
+
+def test_a_task_is_decided_by_its_metric_at_temperature_zero(openai_server, tmp_path, monkeypatch):
+    """The student is asked without instructions, the teacher with them and an example."""
+
+    def team(body):
+        number = int(re.search(r"number (\d+)", body["messages"][-1]["content"])[1])
+        is_wrong = body["model"] == "teacher" and number % 10 == 0
+        return "odd" if number % 2 or is_wrong else "even"
+
+    server = openai_server(team)
+    files = {
+        "references": [(f"number {n}", "odd" if n % 2 else "even") for n in range(NUM_PROMPTS)],
+        "examples": [("number 100", "even")],
+    }
+    for name, items in files.items():
+        rows = (json.dumps({"prompt": prompt, "answer": known}) + "\n" for prompt, known in items)
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+    out = RunDirectory(tmp_path / "out")
+    given = [
+        out.root,
+        f"--student={server.base_url}#student",
+        f"--teacher={server.base_url}#teacher",
+        '--set=task.instructions="Odd or even?"',
+        '--set=task.student_instructions=""',
+        *(f'--set=task.{name}="{tmp_path / name}.jsonl"' for name in files),
+        "--set=task.num_shots=1",
+        '--set=task.metrics=[{kind = "label"}]',
+    ]
+    assert exit_code(monkeypatch, *given) == 0
+    report = read_report(out.stage_dir("comparison") / "report.json")
+    assert (report.verdict.decided_by, report.verdict.temperature) == ("label", 0.0)
+    assert report.verdict.decider.estimate.teacher_mean == pytest.approx(0.9)
+    asked = {
+        body["model"]: [one["role"] for one in body["messages"]]
+        for body in server.requests
+        if "stream" not in body
+    }
+    assert asked == {"student": ["user"], "teacher": ["system", "user"]}
+    assert {body["temperature"] for body in server.requests} == {0.0}
+    assert sum("stream" not in body for body in server.requests) == 2 * NUM_PROMPTS
+    num_requests = len(server.requests)
+    assert exit_code(monkeypatch, *given) == 0
+    assert len(server.requests) == num_requests
+    changed = exit_code(monkeypatch, *given, '--set=task.metrics=[{kind = "exact"}]')
+    assert changed == 70, "another metric after the fact is refused"
 
 
 def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_path):

@@ -1,14 +1,10 @@
 import pytest
-from transformers import AutoTokenizer
 
-from compare.answers.questions import question_from
 from compare.measurement.heldout import (
     longest_first,
-    prompt_lengths,
     read_held_out,
     read_questions,
 )
-from potstill.chat import render_prompt
 from potstill.errors import ArtifactError
 from potstill.schema import Message
 from potstill.tables import conversations_to_table, write_table
@@ -77,44 +73,17 @@ def test_longest_stored_answer_first_and_stored_order_among_equals(questions):
     assert ids(longest_first(asked)) == ["id1", "id0", "id2"]
 
 
-def test_prompts_with_tools_are_not_asked(tmp_path, named, write_conversations):
-    result = Message(role="tool", content="4", tool_call_id="call_0")
+def test_prompts_with_tools_are_asked_with_them(tmp_path, named, write_conversations):
     call = Message(role="assistant", content="", tool_calls='[{"type": "function"}]')
-    with_tools = [
-        named(0, tools='[{"type": "function"}]'),
-        named(1, given=(Message(role="user", content="How?"), call)),
-        named(2, given=(result,)),
-    ]
-    write_conversations(tmp_path, with_tools)
-    with pytest.raises(ArtifactError, match="all held-out prompts have tools"):
+    result = Message(role="tool", content="4", tool_call_id="call_0")
+    given = (Message(role="user", content="How?"), call, result)
+    write_conversations(tmp_path, [named(0, tools='[{"type": "function"}]', given=given), named(1)])
+    with_tools, without = read_questions(tmp_path, 9)
+    assert (with_tools.messages, with_tools.tools) == (given, '[{"type": "function"}]')
+    assert without.tools is None
+
+
+def test_without_held_out_prompts_there_is_nothing_to_ask(tmp_path, named, write_conversations):
+    write_conversations(tmp_path, [named(0, split="train")])
+    with pytest.raises(ArtifactError, match="no held-out conversation"):
         read_questions(tmp_path, 9)
-    write_conversations(tmp_path, [named(3)], part=1)
-    assert ids(read_questions(tmp_path, 9)) == ["p3"]
-
-
-def test_prompts_are_as_long_as_the_teacher_read_them(named):
-    asked = [question_from(named(0)), question_from(named(1))]
-    assert prompt_lengths(asked, None) == {"p0": 2, "p1": 2}
-
-
-def test_prompt_without_tokens_is_no_longer_than_its_bytes(questions):
-    assert prompt_lengths(questions[:1], None) == {"id0": len("question 0") + 32}
-
-
-def test_prompts_are_as_long_as_a_student_with_other_tokens_reads_them(
-    named, tiny_student_dir, tmp_path
-):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_student_dir)
-    plain = question_from(named(0))
-    length = len(render_prompt(tokenizer, plain.messages))
-    assert prompt_lengths([plain], tiny_student_dir) == {"p0": length}
-    system = Message(role="system", content="Be brief.")
-    refused = question_from(named(1, given=(system, *plain.messages)))
-    tokenizer.chat_template = (
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
-        + tokenizer.chat_template
-    )
-    tokenizer.save_pretrained(tmp_path)
-    assert prompt_lengths([plain, refused], tmp_path) == {"p0": length}
-    with pytest.raises(ArtifactError, match="rejects every held-out prompt"):
-        prompt_lengths([refused], tmp_path)

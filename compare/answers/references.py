@@ -1,0 +1,59 @@
+"""The prompts of a task with their known answers.
+
+In: a run's task. Out: `Question`s, all or a sample of them.
+"""
+
+from __future__ import annotations
+
+import random
+
+from compare.answers.questions import Question, messages_id, slices_of
+from potstill.task.answers import Answer, Item
+from potstill.task.metrics.label import Label
+from potstill.task.metrics.tool_calls import names
+from potstill.task.task import Task
+
+SOURCE = "references"
+
+
+def read_references(task: Task, num_questions: int, seed: int) -> list[Question]:
+    """Return the task's prompts in the order of their file; of duplicates, the first.
+
+    Prompts that begin with the same message of the user, such as the turns of one dialogue, are
+    one cluster.
+
+    Args:
+        num_questions: Most prompts; of more, a sample without replacement.
+    """
+    found = {messages_id(item.messages): item for item in reversed(task.references)}
+    items = list(reversed(found.items()))
+    if len(items) > num_questions:
+        chosen = random.Random(seed).sample(range(len(items)), num_questions)
+        items = [items[index] for index in sorted(chosen)]
+    return [_question(task, prompt_id, item) for prompt_id, item in items]
+
+
+def _question(task: Task, prompt_id: str, item: Item) -> Question:
+    first = next((one for one in item.messages if one.role == "user"), item.messages[-1])
+    return Question(
+        prompt_id=prompt_id,
+        conversation_id=prompt_id,
+        cluster_id=messages_id([first]),
+        source=SOURCE,
+        messages=item.messages,
+        slices=slices_of(item.messages, SOURCE) | _kind(task, item.known),
+        reference=item.known.text if item.known else None,
+        known=item.known,
+    )
+
+
+def _kind(task: Task, known: Answer | None) -> dict[str, str]:
+    """Return the known answer's label, or the tools that it calls, where a metric reads them."""
+    if known is None:
+        return {}
+    for metric in task.metrics:
+        if metric.kind == "label" and (label := Label(metric).read(known.text)) is not None:
+            return {"label": label}
+        if metric.kind == "tool_calls":
+            return {"tool": names(known.tool_calls)}
+    return {}

@@ -1,0 +1,84 @@
+"""The task's metrics as judges: each scores both answers against the known one.
+
+In: pairs whose prompts have known answers. Out: judgments with both values, what the metric read,
+and why an answer is not right. With the teacher's answer as the known one it measures agreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compare.judge_config import MetricJudgeConfig
+from compare.judges.protocol import Claim, Judgment, Pair, Usage
+from compare.judges.reference import measured
+from potstill.task.answers import Answer, Item, Score
+from potstill.task.metrics.metric import Metric
+from potstill.task.task import Task
+
+RAISED = "the metric raised"
+
+
+class MetricJudge:
+    """Scores each answer alone. It is exact by definition, so no assay tests it."""
+
+    kind = "metric"
+    measures = True
+    needs_assay = False
+    blind_to: frozenset[str] = frozenset()
+    model: str | None = None
+
+    def __init__(self, config: MetricJudgeConfig) -> None:
+        self.name = config.name
+        self.claim: Claim = "quality" if config.known == "reference" else "similarity"
+        self._metric = config.task.make_metrics()[0]
+
+    def usage(self) -> Usage:
+        """Return zeros: nothing is requested."""
+        return Usage()
+
+    def judge(self, pairs: Sequence[Pair], label: str) -> list[Judgment]:  # noqa: ARG002
+        """Score both answers of each pair."""
+        return [self._judge(pair) for pair in pairs]
+
+    def _judge(self, pair: Pair) -> Judgment:
+        known = pair.question.known if self.claim == "quality" else pair.teacher_content
+        if known is None and self._metric.needs_known:
+            return Judgment(score=None, failure="the prompt has no known answer")
+        item = Item(messages=pair.question.messages, known=known)
+        student = score(self._metric, None if pair.student_refused else pair.student_content, item)
+        teacher = score(self._metric, None if pair.teacher_refused else pair.teacher_content, item)
+        return measured(student.value, teacher.value).model_copy(
+            update={
+                "expected": student.expected,
+                "student_found": student.found,
+                "teacher_found": teacher.found,
+                "student_problem": student.problem,
+                "teacher_problem": teacher.problem,
+            }
+        )
+
+
+def score(metric: Metric, answer: Answer | None, item: Item) -> Score:
+    """Score an answer; none at all scores 0, as does one on which the metric raises."""
+    if answer is None:
+        return Score(value=0.0, problem="no answer")
+    try:
+        return metric.score(answer, item)
+    except Exception as error:  # Any answer may come; a comparison must not end at one.
+        return Score(value=0.0, problem=f"{RAISED} {type(error).__name__}: {error}"[:200])
+
+
+def metric_judges(task: Task) -> tuple[MetricJudgeConfig, ...]:
+    """Return the judges of a task: its metrics, the first of which decides, then agreement.
+
+    Raises:
+        ConfigError: A metric cannot be used.
+    """
+    found, agreement = [], []
+    for table, metric in zip(task.metrics, task.make_metrics(), strict=True):
+        alone = Task(answer_schema=task.answer_schema, metrics=(table,))
+        found.append(MetricJudgeConfig(name=metric.name, task=alone))
+        if metric.needs_known:
+            name = f"{metric.name}: agreement with the teacher"
+            agreement.append(MetricJudgeConfig(name=name, task=alone, known="teacher"))
+    return (*found, *agreement)

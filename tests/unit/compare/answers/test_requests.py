@@ -1,0 +1,113 @@
+import json
+
+from compare.answers.answers import AnswerBook, Sampling, Wanted
+from compare.answers.cache import JsonCache
+from compare.answers.client import Endpoint
+from compare.answers.references import read_references
+from compare.answers.requests import as_given, as_student, as_teacher
+from potstill.schema import Message
+from potstill.task.answers import Answer, Item, ToolCall
+from potstill.task.metrics.config import ExactConfig, LabelConfig, ToolCallsConfig
+from potstill.task.task import Task
+
+from ..conftest import ask_about
+
+TOOLS = json.dumps([{"type": "function", "function": {"name": "balance", "parameters": {}}}])
+
+
+def item(text, known="cards"):
+    return Item(messages=(Message(role="user", content=text),), known=Answer(text=known))
+
+
+TASK = Task(
+    instructions="Name the team.",
+    student_instructions="",
+    tools=TOOLS,
+    student_sees_tools=False,
+    examples=(item("My card broke."), item("Where is my cash?", "cash")),
+    references=tuple(item(f"prompt {n}", "cards" if n % 2 else "cash") for n in range(10)),
+    num_shots=1,
+    metrics=(LabelConfig(labels=("cards", "cash")),),
+)
+
+
+def test_student_and_teacher_are_asked_with_their_own_instructions_and_tools():
+    (question,) = read_references(TASK, 1, seed=0)
+    student, teacher = as_student(TASK)(question), as_teacher(TASK)(question)
+    assert (student.messages, student.tools) == (question.messages, None)
+    assert teacher.messages[0].content == "Name the team.\n\nExamples:\nMy card broke. -> cards"
+    assert (teacher.messages[1:], teacher.tools) == (question.messages, TOOLS)
+
+
+def test_references_are_questions_with_known_answers_labels_and_clusters():
+    dialogue = (
+        Message(role="user", content="prompt 0"),
+        Message(role="assistant", content="Which one?"),
+        Message(role="user", content="The blue one."),
+    )
+    twice = (*TASK.references, TASK.references[3], Item(messages=dialogue, known=Answer(text="x")))
+    questions = read_references(TASK.model_copy(update={"references": twice}), 100, seed=0)
+    assert [one.messages[-1].content for one in questions[:2]] == ["prompt 0", "prompt 1"]
+    assert len(questions) == 11
+    assert [one.slices.get("label") for one in questions[:2]] == ["cash", "cards"]
+    assert (questions[-1].slices["turns"], "label" in questions[-1].slices) == ("several", False)
+    assert questions[-1].cluster_id == questions[0].cluster_id != questions[1].cluster_id
+    assert questions[1].known == Answer(text="cards")
+
+
+def test_of_many_references_a_sample_stays_the_same_and_in_order():
+    all_ids = [one.prompt_id for one in read_references(TASK, 100, seed=0)]
+    found = [one.prompt_id for one in read_references(TASK, 4, seed=1)]
+    assert found == [one for one in all_ids if one in found]
+    assert found == [one.prompt_id for one in read_references(TASK, 4, seed=1)]
+    assert found != [one.prompt_id for one in read_references(TASK, 4, seed=2)]
+
+
+def test_prompts_are_sliced_by_the_tools_that_should_be_called():
+    calls = Answer(tool_calls=(ToolCall(name="balance"),))
+    references = (Item(messages=item("How much?").messages, known=calls), item("Hello!"))
+    task = Task(references=references, metrics=(ExactConfig(), ToolCallsConfig()))
+    found = [one.slices["tool"] for one in read_references(task, 9, seed=0)]
+    assert found == ["balance", "(no call)"]
+
+
+def test_tools_are_sent_and_calls_are_stored(openai_server, tmp_path):
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "balance", "arguments": '{"account": "savings"}'},
+    }
+
+    def reply(_body):
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+        usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+        return 200, {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+            "usage": usage,
+        }
+
+    server = openai_server(reply)
+    question = ask_about(0, tools=TOOLS)
+
+    def book(**changes):
+        names = {"student": "m"}
+        wanted = [Wanted("student", question.model_copy(update=changes), 0)]
+        return AnswerBook(JsonCache(tmp_path), wanted, Sampling(0.0, 8, 0), names, names)
+
+    endpoint = Endpoint(server.base_url, "m", "m", max_retries=0)
+    book().fill({"student": endpoint}, 1)
+    (sent,) = server.requests
+    assert sent["tools"] == json.loads(TOOLS)
+    (found,) = book().answers()
+    assert found.content.tool_calls == (
+        ToolCall(name="balance", arguments='{"account": "savings"}'),
+    )
+    assert json.loads(found.tool_calls) == [call]
+    assert found.shown == 'balance({"account": "savings"})'
+    assert book(tools=None).missing(), "without tools it is another prompt"
+    assert as_given(question).tools == TOOLS
