@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from compare.answers.answers import Role
+from compare.candidates.rows import CandidateRow
 from compare.cost_config import CostConfig
 from compare.measurement.cost import Cost, Running, price
 from compare.measurement.machine import Machine
@@ -35,6 +36,11 @@ from potstill.schema import Conversation, Value
 OWN_TOKENS_NOTE = (
     "The student has a tokenizer of its own: KL and top-1 agreement are not defined for it, "
     "and its tokens per second count other tokens."
+)
+DISTILLED_NOTE = (
+    "The student learned the teacher's instructions instead of reading them: its figures are under "
+    "its own prompt, against the teacher's distributions under the teacher's. The teacher's files "
+    "are not measured, as they do not know these instructions without reading them."
 )
 SERVED_NOTE = (
     "The KL of the served student is that of its file plus the difference of the server's and the "
@@ -71,8 +77,10 @@ class Report(Value):
     """The same files with the gguf stage's measurements, the teacher's first, the largest first."""
     served: ModelRow | None = None
     """The student behind its endpoint; None where that returns no log-probabilities."""
+    candidates: tuple[CandidateRow, ...] = ()
+    """All ways to do the task that were compared by its first metric; none without a task."""
     examples: tuple[Example, ...]
-    """The first pairs."""
+    """The first pairs; with a task, those come first that only one side has right."""
     notes: tuple[str, ...]
     """Caveats on comparing rows."""
     num_held_out: int = 0
@@ -155,6 +163,7 @@ def build_report(
     *,
     verdict: Verdict,
     sft: StudentFacts | None,
+    candidates: Sequence[CandidateRow] = (),
     costs: CostConfig,
     prompt_tokens_per_output_token: float,
     notes: Sequence[str],
@@ -169,6 +178,7 @@ def build_report(
         fidelity: By file name; none for the files of a student with other tokens.
         served: Speed, and log-probabilities of the teacher's tokens from the student's endpoint.
         sft: A student trained on the teacher's tokens alone, if there is one.
+        candidates: Who else does the task.
         costs: What the machine and the alternatives cost.
         prompt_tokens_per_output_token: Ratio of the lengths of prompts and answers.
         notes: Further caveats.
@@ -180,6 +190,7 @@ def build_report(
     measured: dict[str, Any] = {
         "verdict": verdict,
         "cost": price(costs, student, teacher, prompt_tokens_per_output_token),
+        "candidates": tuple(candidates),
         "examples": examples,
         "num_prompts": verdict.num_prompts,
         "settings": settings,
@@ -208,6 +219,7 @@ def _of_run(
     checkpoints = _checkpoints(conversations, student, sft, run.held_out)
     row = _served_row(run, files, served)
     own_notes = [OWN_TOKENS_NOTE] if student.own_tokenizer else _notes(checkpoints[1:], files)
+    own_notes += [DISTILLED_NOTE] if conversations.prompt_distilled else []
     return {
         "teacher": conversations.teacher.model,
         "reference": run.reference.name,
@@ -363,7 +375,8 @@ def _figures(fidelity: Fidelity | None) -> dict[str, Any]:
 
 
 def _notes(students: Sequence[ModelRow], files: Sequence[FileRow]) -> list[str]:
-    trained, on_files = students[-1].num_tokens, files[0].num_tokens
+    trained = students[-1].num_tokens
+    on_files = next((file.num_tokens for file in files if file.num_tokens), trained)
     if trained == on_files:
         return []
     return [

@@ -6,7 +6,7 @@ In: values from TOML or `--set`. Out: a validated, frozen table.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,14 @@ from compare.judge_config import JudgeConfig
 from potstill.config import Table
 
 CHAT_TEMPERATURE = 0.7
+CandidateKind = Literal[
+    "teacher_zero_shot",
+    "untrained",
+    "untrained_instructed",
+    "known_answers",
+    "files",
+    "linear_classifier",
+]
 ClusterBy = Literal["cluster", "source", "conversation"]
 
 
@@ -81,6 +89,13 @@ class CompareConfig(Table):
     """Most prompts that both models answer: the first of a test split or a file; of a task's known
     answers, a sample by `seed`. The default takes a whole test split: more prompts narrow the
     interval."""
+    candidates: tuple[CandidateKind, ...] = get_args(CandidateKind)
+    """Who else answers a task's prompts, for the table of candidates: the teacher without examples,
+    if it has some; the student before training, and with the teacher's instructions; the student
+    trained on the known answers alone (`potstill baseline`); the student's other files; and for
+    labels a linear classifier. Each is left out where it does not exist."""
+    candidate_prompts: int = Field(default=300, ge=1)
+    """Prompts of the task that each of them answers, a sample by `seed`: enough to see 8 points."""
     samples_per_prompt: int = Field(default=1, ge=1)
     """Answers of each model to one prompt; their mean counts once. More prompts help more than more
     answers."""

@@ -32,5 +32,8 @@ class CostConfig(Table):
     utilization: float = Field(default=0.2, gt=0.0, le=1.0)
     """Share of the time that the machine decodes. Few services are busy day and night, and an idle
     machine costs the same: at 0.2 a token costs five times as much as at full utilization."""
+    watts_per_cpu: float = Field(default=4.0, gt=0.0)
+    """Power of a busy logical CPU, for machines whose energy counters cannot be read; the energy is
+    then called an estimate. A server processor of 350 W has about a hundred."""
     apis: tuple[ApiPrice, ...] = ()
     """Further rows of the cost table."""

@@ -33,6 +33,8 @@ PATIENCE = {
     "cache_dir",
 }
 """Settings that change no result: a comparison is resumed with other values."""
+OF_TASKS = {"candidates", "candidate_prompts"}
+"""Settings that matter to tasks with known answers only."""
 
 
 def measured_task(config: CompareConfig, task: Task | None) -> Task | None:
@@ -92,8 +94,12 @@ def settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
         ConfigError: A file is missing.
         ArtifactError: A run is not finished.
     """
-    found = config.to_json(exclude=PATIENCE | WHERE) | {"content": _digests(config)}
+    left_out = PATIENCE | WHERE
     if task is None:
+        left_out = left_out | OF_TASKS
+    found = config.to_json(exclude=left_out) | {"content": _digests(config)}
+    if task is None:
+        del found["cost"]["watts_per_cpu"]
         return found
     prompts = {"examples": task.examples, "references": task.references}
     for name, items in prompts.items():

@@ -21,6 +21,7 @@ from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.answers.questions import Question
+from compare.answers.references import sample_of
 from compare.answers.requests import Ask, as_student, as_teacher
 from compare.answers.serving import (
     FileSide,
@@ -29,6 +30,8 @@ from compare.answers.serving import (
     Serving,
     Sides,
 )
+from compare.candidates.chosen import choose
+from compare.candidates.table import candidate_rows
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
 from compare.inputs import measured_task, read_asked, resolved, settings
@@ -39,8 +42,9 @@ from compare.measurement.heldout import longest_first
 from compare.measurement.lengths import longest_request, prompt_lengths
 from compare.measurement.machine import describe_machine
 from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_student
-from compare.measurement.served import Served, measure_served, prompts_read_otherwise
+from compare.measurement.served import SIDES, Served, measure_served, prompts_read_otherwise
 from compare.measurement.untrained import untrained_file
+from compare.report import task as task_report
 from compare.report.page import render_page
 from compare.report.summary import verdict_sentences
 from compare.report.table import render_table
@@ -112,7 +116,8 @@ def run_with_endpoint(
     console = Console()
     if report.files:
         console.print(render_table(report))
-    for sentence in verdict_sentences(report.verdict):
+    told = [task_report.headline(report), *task_report.sentences(report)]
+    for sentence in (*filter(None, told), *verdict_sentences(report.verdict)):
         console.print(sentence, markup=False)
     console.print(f"report: {run_directory.stage_dir(STAGE) / PAGE_NAME}", soft_wrap=True)
     return manifest
@@ -132,6 +137,7 @@ def _compare(
     needs_assay = task is None or bool(config.judges)
     sides = _sides(config, run, session.scratch_dir, needs_assay=needs_assay)
     asks = _asks(task)
+    candidates = choose(config, task, run, sides, session.scratch_dir) if task else []
     if task is not None:
         longest_tokens = _longest(run, sides, asks, questions)
     else:
@@ -147,23 +153,31 @@ def _compare(
     collection = Collection(
         questions=questions,
         sides=sides,
-        asks=asks,
+        asks=asks | {one.key: one.ask for one in candidates},
         sampling=Sampling(config.sampling_temperature, config.max_tokens, config.seed),
         samples_per_prompt=config.samples_per_prompt,
         num_controls=config.assay.num_prompts if needs_assay else 0,
         cache=kept,
+        others={one.key: one.side for one in candidates},
+        asked_others=sample_of(questions, config.candidate_prompts, config.seed),
     )
     registration = register(measured, config.verdict, len(collection.book().answers()))
     answers = collection.answers(serving)
     panel = _panel(config, task, questions, answers, measured)
     opinions = _opinions(config, run, panel, kept, sides, serving)
     verdict = decide(config, registration, opinions, answers, panel.cluster_of)
+    rows = ()
+    if task is not None:
+        rows = candidate_rows(
+            config, task, run, sides, candidates, questions, answers, collection.consumption
+        )
     report = build_report(
         run,
         fidelity,
         served,
         verdict=verdict,
         sft=sft,
+        candidates=rows,
         costs=config.cost,
         prompt_tokens_per_output_token=_prompt_share(answers),
         notes=prompts_read_otherwise(run, sides, questions, answers),
@@ -286,8 +300,9 @@ def _opinions(
 
 
 def _prompt_share(answers: Sequence[Answer]) -> float:
-    completion = sum(answer.completion_tokens for answer in answers)
-    return sum(answer.prompt_tokens for answer in answers) / max(completion, 1)
+    own = [answer for answer in answers if answer.role in SIDES]
+    completion = sum(answer.completion_tokens for answer in own)
+    return sum(answer.prompt_tokens for answer in own) / max(completion, 1)
 
 
 def _finish(

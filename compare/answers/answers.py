@@ -125,18 +125,19 @@ class AnswerBook:
         return [one for one in self._wanted if self._cache.get(self._key(one)) is None]
 
     def fill(self, endpoints: Mapping[Role, Endpoint], max_concurrency: int) -> None:
-        """Request the missing answers, several at once, of one model after the other.
+        """Request what is missing of the given endpoints' answers, of one model after the other.
 
         A model alone has all of the machine, and what its prompts have in common stays cached.
 
         Raises:
             BackendError: An endpoint fails, or refuses every prompt.
         """
-        missing = self.missing()
+        missing = [one for one in self.missing() if one.role in endpoints]
         order = list(dict.fromkeys(one.role for one in self._wanted))
         missing.sort(key=lambda one: order.index(one.role))
-        with track("answering held-out prompts", len(self._wanted), "answers") as progress:
-            progress.resume_from(len(self._wanted) - len(missing))
+        num_wanted = sum(one.role in endpoints for one in self._wanted)
+        with track("answering held-out prompts", num_wanted, "answers") as progress:
+            progress.resume_from(num_wanted - len(missing))
             asyncio.run(self._fill(endpoints, missing, max_concurrency, progress))
         for role in {one.role for one in missing}:
             self._require_answers(role)
@@ -188,6 +189,11 @@ class AnswerBook:
             seed=self._sampling.seed_of(one.question, one.sample),
             **stored,
         )
+
+    def digest(self, role: Role) -> str:
+        """Return a hash of all wanted answers of a role."""
+        keys = [self._key(one) for one in self._wanted if one.role == role]
+        return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:32]
 
     def _request(self, one: Wanted) -> Request:
         return self._asks.get(one.role, as_given)(one.question)

@@ -6,6 +6,7 @@ In: a run's task. Out: `Question`s, all or a sample of them.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from compare.answers.questions import Question, messages_id, slices_of
 from potstill.task.answers import Answer, Item
@@ -26,11 +27,16 @@ def read_references(task: Task, num_questions: int, seed: int) -> list[Question]
         num_questions: Most prompts; of more, a sample without replacement.
     """
     found = {messages_id(item.messages): item for item in reversed(task.references)}
-    items = list(reversed(found.items()))
-    if len(items) > num_questions:
-        chosen = random.Random(seed).sample(range(len(items)), num_questions)
-        items = [items[index] for index in sorted(chosen)]
-    return [_question(task, prompt_id, item) for prompt_id, item in items]
+    questions = [_question(task, prompt_id, item) for prompt_id, item in reversed(found.items())]
+    return sample_of(questions, num_questions, seed)
+
+
+def sample_of(questions: Sequence[Question], num_questions: int, seed: int) -> list[Question]:
+    """Return all questions, or of more than so many a sample without replacement, in order."""
+    if len(questions) <= num_questions:
+        return list(questions)
+    chosen = random.Random(seed).sample(range(len(questions)), num_questions)
+    return [questions[index] for index in sorted(chosen)]
 
 
 def _question(task: Task, prompt_id: str, item: Item) -> Question:

@@ -36,7 +36,8 @@ class FileSide:
         return f"sha256:{self.sha256}"
 
 
-Sides = Mapping[Role, FileSide | Endpoint]
+Side = FileSide | Endpoint
+Sides = Mapping[Role, Side]
 
 
 @dataclass(frozen=True)

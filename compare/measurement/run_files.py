@@ -39,11 +39,20 @@ class RunFiles:
     gguf_dir: Path
     held_out: list[Conversation]
     """The conversations that fidelity is measured on."""
+    baseline: tuple[Path, str] | None = None
+    """The file, with its hash, of the same student trained on known answers alone; None: none."""
 
     @property
     def reference(self) -> GgufFile:
         """The teacher's largest file, which is nearest to the checkpoint: ratios refer to it."""
         return max(self.gguf.teacher_files, key=lambda file: file.bytes)
+
+    @property
+    def start_name(self) -> str | None:
+        """The checkpoint or file that the student started from; None: the teacher."""
+        student = self.manifests["student"].config.get("student") or {}
+        name = student.get("checkpoint")
+        return None if name is None else str(name)
 
     def path(self, file: GgufFile) -> Path:
         """Return where a file is."""
@@ -83,8 +92,12 @@ def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
 
 
 def file_fidelity(run: RunFiles, cache: JsonCache, num_threads: int | None) -> dict[str, Fidelity]:
-    """Measure every file that has the teacher's tokens; stored figures are not measured again."""
-    files = run.gguf.teacher_files if run.student.own_tokenizer else run.gguf.files
+    """Measure every file whose distributions the stored ones can be compared with.
+
+    These are files with the teacher's tokens and, where conversations stand under the student's own
+    prompt, only the student's. Stored figures are not measured again.
+    """
+    files = [file for file in run.gguf.files if _is_comparable(run, file)]
     drawn = run.conversations.tokens_are_draws
     measured, num_held_out = {}, len(run.held_out)
     with track("measuring fidelity", len(files) * num_held_out, "conversations") as progress:
@@ -101,6 +114,12 @@ def file_fidelity(run: RunFiles, cache: JsonCache, num_threads: int | None) -> d
                 progress.advance(num_held_out)
             measured[file.name] = Fidelity(**stored)
     return measured
+
+
+def _is_comparable(run: RunFiles, file: GgufFile) -> bool:
+    if file.role == "student":
+        return not run.student.own_tokenizer
+    return not run.conversations.prompt_distilled
 
 
 def sft_student(sft_run: Path, run: RunFiles) -> StudentFacts:

@@ -57,10 +57,10 @@ def measure_served(
     with ExitStack() as stack:
         student = sides["student"]
         if run is not None:
-            roles = {file.name: file.role for file in run.gguf.files}
+            files = {file.name: file for file in run.gguf.files}
             base_url = stack.enter_context(
                 serving.open_endpoint(
-                    dict.fromkeys(roles), serving.context_tokens, 1, serving.log_path
+                    dict.fromkeys(files), serving.context_tokens, 1, serving.log_path
                 )
             )
             client = stack.enter_context(
@@ -68,8 +68,13 @@ def measure_served(
             )
             speed = measure_speed(
                 {
-                    name: Timed(client, name, ask=asks.get(role, as_given))
-                    for name, role in roles.items()
+                    name: Timed(
+                        client,
+                        name,
+                        ask=asks.get(file.role, as_given),
+                        known_rate=file.decode_tokens_per_second if asks else None,
+                    )
+                    for name, file in files.items()
                 },
                 prompts,
                 max_tokens,

@@ -45,6 +45,9 @@ class Timed:
     limit_name: LimitName = "max_tokens"
     ask: Ask = as_given
     """From a prompt to this model's request."""
+    known_rate: float | None = None
+    """Tokens per second by another measurement, for a model whose answers are too short to time;
+    None: there is none."""
 
 
 def measure_speed(
@@ -57,7 +60,7 @@ def measure_speed(
     Raises:
         BackendError: An endpoint fails, or no answer of a model has two tokens.
     """
-    samples: dict[str, list[Speed]] = {name: [] for name in models}
+    samples: dict[str, list[Sample]] = {name: [] for name in models}
     with track("measuring speed", len(models) * (len(prompts) + 1), "answers") as progress:
         for timed in models.values():
             time_answer(timed, WARM_UP, 4)
@@ -67,11 +70,20 @@ def measure_speed(
                 sample = time_answer(timed, timed.ask(prompt), max_tokens)
                 samples[name] += [sample] if sample else []
                 progress.advance()
-    return {name: _median(name, samples[name]) for name in models}
+    return {name: _median(name, timed, samples[name]) for name, timed in models.items()}
 
 
-def time_answer(timed: Timed, request: Request, max_tokens: int) -> Speed | None:
-    """Time one streamed answer at temperature 0; None when it has fewer than two tokens.
+@dataclass(frozen=True)
+class Sample:
+    """One timed answer."""
+
+    first_token_seconds: float
+    rate: float | None
+    """Tokens per second after the first; None with fewer than two tokens."""
+
+
+def time_answer(timed: Timed, request: Request, max_tokens: int) -> Sample | None:
+    """Time one streamed answer at temperature 0; None when it is empty.
 
     Raises:
         BackendError: The endpoint fails.
@@ -97,31 +109,28 @@ def time_answer(timed: Timed, request: Request, max_tokens: int) -> Speed | None
                 first = last
             if chunk.usage is not None:
                 num_tokens = chunk.usage.completion_tokens
-    if first is None or last is None or last <= first or num_tokens < 2:
+    if first is None or last is None:
         return None
-    return Speed(
-        tokens_per_second=(num_tokens - 1) / (last - first),
-        time_to_first_token_seconds=first - started,
-    )
+    is_timed = last > first and num_tokens >= 2
+    return Sample(first - started, (num_tokens - 1) / (last - first) if is_timed else None)
 
 
 def _says_something(delta: ChoiceDelta) -> bool:
     return bool(delta.content or delta.tool_calls)
 
 
-def _median(model: str, samples: Sequence[Speed]) -> Speed:
-    if not samples:
+def _median(name: str, timed: Timed, samples: Sequence[Sample]) -> Speed:
+    rates = [sample.rate for sample in samples if sample.rate is not None]
+    if not samples or not (rates or timed.known_rate):
         raise BackendError(
             "a model's speed cannot be measured",
-            where=f"model {model}",
+            where=f"model {name}",
             expected="answers of at least two tokens, with usage",
             found="none",
             hint="raise compare.speed_rounds or compare.speed_tokens",
         )
     return Speed(
-        tokens_per_second=median(sample.tokens_per_second for sample in samples),
-        time_to_first_token_seconds=median(
-            sample.time_to_first_token_seconds for sample in samples
-        ),
-        num_timed_answers=len(samples),
+        tokens_per_second=median(rates) if rates else timed.known_rate or 0.0,
+        time_to_first_token_seconds=median(sample.first_token_seconds for sample in samples),
+        num_timed_answers=len(rates),
     )

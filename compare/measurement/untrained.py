@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from compare.measurement.run_files import RunFiles
+from potstill.models.files import find_local_gguf, is_gguf
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,28 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
     kl_nats = run.student.evaluation.untrained.kl_nats
     if kl_nats is None or kl_nats < LEAST_KL_NATS:
         return None
+    return _rebuilt(run, directory)
+
+
+def start_file(run: RunFiles, directory: Path) -> Path | None:
+    """Return the student's file before training, however good it is; None if there is none.
+
+    It is rebuilt of the teacher's for a student without some of its layers, and found where the
+    student began as a GGUF file. A Hugging Face checkpoint has none.
+    """
+    if run.student.removed_layers:
+        return _rebuilt(run, directory)
+    name = run.start_name
+    if name is None or not is_gguf(name):
+        return None
+    try:
+        return find_local_gguf(name)
+    except (OSError, ValueError):
+        return None
+
+
+def _rebuilt(run: RunFiles, directory: Path) -> Path | None:
+    removed = run.student.removed_layers
     path = directory / FILE_NAME
     if path.is_file():
         return path
@@ -42,7 +65,7 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
     # by the missing layers.
     source = run.path(min(run.gguf.teacher_files, key=lambda file: file.bytes))
     if not write_without_layers(source, partial, removed, run.student.intermediate_size):
-        logger.info("judges are not tested on the untrained student: its layers are narrower")
+        logger.info("the untrained student cannot be rebuilt: its layers are narrower")
         return None
     partial.rename(path)
     return path

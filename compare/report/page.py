@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from compare.comparison import Report
+from compare.report import task
 from compare.report.charts import Axis, loss_budget, quality_chart
 from compare.report.summary import answer, size, summarize
 from compare.report.table import (
@@ -51,6 +52,7 @@ def render_page(report: Report) -> str:
         verdict=report.verdict,
         decider=decider,
         answer=answer(report.verdict),
+        task=task,
         bounds_in_words=bounds_in_words,
         axis_of=Axis.of,
         symbols=SYMBOLS,

@@ -23,7 +23,11 @@ def summarize(report: Report) -> list[str]:
         *(_against(student, teacher) for teacher in report.teacher_files),
         *_fidelity(student),
         _training(report.untrained, report.trained, student),
-        *(_quantized(teacher) for teacher in report.teacher_files[1:]),
+        *(
+            _quantized(teacher)
+            for teacher in report.teacher_files[1:]
+            if teacher.kl_nats is not None
+        ),
         "Fidelity to the teacher's probabilities is not the quality of answers: only the judge "
         "decides the verdict.",
     ]

@@ -42,7 +42,10 @@ class Example(Value):
 def examples(
     pairs: Sequence[Pair], answers: Sequence[Answer], opinions: Sequence[Opinion]
 ) -> tuple[Example, ...]:
-    """Return the first pairs with each judge's judgment of the same two answers."""
+    """Return the first pairs with each judge's judgment of the same two answers.
+
+    Where a metric of a task decides, pairs that it scores differently for both sides come first.
+    """
     given = {(one.role, one.prompt_id, one.sample): one for one in answers}
     said = {
         opinion.judged.name: {pair.key: judgment for pair, judgment in opinion.judged_pairs}
@@ -62,13 +65,23 @@ def examples(
                 if pair.key in judgments
             },
         )
-        for pair in pairs[:NUM_EXAMPLES]
+        for pair in _ordered(pairs, opinions)[:NUM_EXAMPLES]
     )
+
+
+def _ordered(pairs: Sequence[Pair], opinions: Sequence[Opinion]) -> list[Pair]:
+    first = opinions[0] if opinions else None
+    if first is None or first.judged.kind != "metric":
+        return list(pairs)
+    differ = {
+        pair.key for pair, one in first.judged_pairs if one.student_value != one.teacher_value
+    }
+    return sorted(pairs, key=lambda pair: pair.key not in differ)
 
 
 def _shown(answer: Answer) -> ShownAnswer:
     return ShownAnswer(
-        text=answer.answer,
+        text=answer.shown,
         num_tokens=answer.completion_tokens,
         seconds=answer.seconds,
         finish_reason=answer.finish_reason,

@@ -2,13 +2,14 @@
 
 A line is an object with `messages` or `prompt`, and perhaps `answer`: a text, a JSON value that is
 the answer, or with tools a call, {"name", "arguments"}, or a list of calls. Without `answer` an
-assistant's message at the end is the known answer.
+assistant's message at the end is the known answer. With `"each_turn": true` a line is a dialogue
+whose every answer is known: one prompt for each, with the messages before it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
     with disk_errors("reading prompts of the task", path):
         lines = path.read_text(encoding="utf-8").splitlines()
     items = [
-        _item(line, f"{path}:{number}", has_tools)
+        item
         for number, line in enumerate(lines, start=1)
         if line.strip()
+        for item in _items(line, f"{path}:{number}", has_tools)
     ]
     if not items:
         raise ArtifactError("there is no prompt", where=path, expected=EXPECTED)
@@ -56,7 +58,7 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _item(line: str, where: str, has_tools: bool) -> Item:
+def _items(line: str, where: str, has_tools: bool) -> list[Item]:
     try:
         row = json.loads(line)
         if not isinstance(row, Mapping):
@@ -68,12 +70,20 @@ def _item(line: str, where: str, has_tools: bool) -> Item:
             known = known or Answer.from_message(last)
         if not messages or messages[-1].role not in {"user", "tool"}:
             raise ValueError("the last message before the answer must be the user's or a tool's")
-        return Item(messages=tuple(messages), known=known)
+        item = Item(messages=tuple(messages), known=known)
+        return [*_earlier(item), item] if row.get("each_turn") else [item]
     except ValidationError as error:
         first = error.errors()[0]
         raise _refusal(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise _refusal(where, error) from error
+
+
+def _earlier(item: Item) -> Iterator[Item]:
+    """Yield the prompts of a dialogue's earlier answers."""
+    for index, message in enumerate(item.messages):
+        if message.role == "assistant":
+            yield Item(messages=item.messages[:index], known=Answer.from_message(message))
 
 
 def _messages(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

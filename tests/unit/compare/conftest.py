@@ -11,6 +11,7 @@ import pytest
 
 from compare.answers.endpoint import free_port, running_endpoint
 from compare.answers.questions import Question
+from compare.candidates.rows import CandidateRow
 from compare.comparison import Report, build_report
 from compare.cost_config import CostConfig
 from compare.measurement.machine import Machine
@@ -157,6 +158,7 @@ def build(
     quantization_aware: QuantizationAware | None = None,
     served: Served | None = None,
     examples: tuple[Example, ...] = (),
+    candidates: tuple[CandidateRow, ...] = (),
     **verdict_changes: object,
 ) -> Report:
     untrained, trained = UNTRAINED, TRAINED.model_copy(update={"num_tokens": trained_tokens})
@@ -192,6 +194,7 @@ def build(
         served or Served(speed=SPEED, elsewhere=(), nats_per_token=None),
         verdict=verdict(**verdict_changes),
         sft=sft and student_facts(num_parameters=113_274_432, evaluation=evaluation(trained=sft)),
+        candidates=candidates,
         costs=costs or CostConfig(),
         prompt_tokens_per_output_token=0.5,
         notes=[],

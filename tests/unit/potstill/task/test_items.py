@@ -48,6 +48,21 @@ def test_rows_are_read(read, row, known):
         assert item.known == known
 
 
+def test_a_dialogue_is_one_prompt_for_each_known_answer(read):
+    messages = [
+        {"role": "user", "content": "Pay!"},
+        {"role": "assistant", "content": "Whom?"},
+        {"role": "user", "content": "Ann."},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "pay"}}]},
+    ]
+    first, second = read({"messages": messages, "each_turn": True})
+    assert ([one.content for one in first.messages], first.known.text) == (["Pay!"], "Whom?")
+    assert len(second.messages) == 3
+    assert [call.name for call in second.known.tool_calls] == ["pay"]
+    (alone,) = read({"messages": messages})
+    assert alone == second
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -1,0 +1,1 @@
+"""Who else could do the task: other models and settings, and what needs no teacher."""

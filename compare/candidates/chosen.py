@@ -1,0 +1,104 @@
+"""Which other models and settings answer the task's prompts.
+
+In: the configuration, a run's files. Out: `Candidate`s with the names of their rows. One whose file
+does not exist is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from compare.answers.requests import Ask, Request, as_student
+from compare.answers.serving import FileSide, Side, Sides, name_of
+from compare.candidates.rows import Kind
+from compare.config import CompareConfig
+from compare.measurement.run_files import RunFiles
+from compare.measurement.untrained import start_file
+from potstill.files import sha256_file
+from potstill.task.task import Task
+
+logger = logging.getLogger(__name__)
+
+BASELINE = "known_answers"
+"""The candidate that shows what the teacher brought."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model, and how it is asked."""
+
+    key: str
+    """Its role among the answers."""
+    name: str
+    side: Side
+    ask: Ask
+    kind: Kind
+    num_bytes: int | None = None
+    """Of its file; None elsewhere."""
+    num_examples: int | None = None
+    """Known answers in its prompt, or that it learned from; None where that says nothing."""
+
+
+def choose(
+    config: CompareConfig, task: Task, run: RunFiles | None, sides: Sides, scratch_dir: Path
+) -> list[Candidate]:
+    """Return the configured candidates that this comparison has."""
+    found: list[Candidate] = []
+    if "teacher_zero_shot" in config.candidates and task.num_shots:
+        teacher = sides["teacher"]
+        name = "teacher without examples"
+        files = run.gguf.files if run else ()
+        size = next((file.bytes for file in files if file.name == name_of(teacher)), None)
+        ask = instructed(task)
+        found.append(Candidate("teacher_zero_shot", name, teacher, ask, "teacher", size, 0))
+    if run is not None:
+        found += _of_run(config, task, run, sides, scratch_dir)
+    return found
+
+
+def instructed(task: Task) -> Ask:
+    """Return how a model is asked with the teacher's instructions and tools, without examples."""
+    return lambda one: Request(task.teacher_messages(one.messages), task.tools)
+
+
+def _of_run(
+    config: CompareConfig, task: Task, run: RunFiles, sides: Sides, scratch_dir: Path
+) -> Iterator[Candidate]:
+    start = start_file(run, scratch_dir) if _asks_untrained(config) else None
+    if _asks_untrained(config) and start is None:
+        logger.info("the student before training is not compared: there is no GGUF file of it")
+    if start is not None:
+        side, size = FileSide(start.stem, sha256_file(start), start), start.stat().st_size
+        name = "student before training"
+        if "untrained" in config.candidates:
+            yield Candidate("untrained", name, side, as_student(task), "student", size)
+        if "untrained_instructed" in config.candidates and _differs(task):
+            name += ", with the teacher's instructions"
+            yield Candidate("untrained_instructed", name, side, instructed(task), "student", size)
+    if BASELINE in config.candidates and run.baseline is not None:
+        path, sha256 = run.baseline
+        num_known = sum(item.known is not None for item in task.examples)
+        side = FileSide(path.stem, sha256, path)
+        name = "same student, trained on the known answers alone"
+        yield Candidate(
+            BASELINE, name, side, as_student(task), "student", path.stat().st_size, num_known
+        )
+    if "files" in config.candidates:
+        compared = sides["student"]
+        for file in run.gguf.files:
+            side = FileSide(file.name, run.sha256(file))
+            if file.role == "student" and side.identity != compared.identity:
+                name = f"student, {file.type}"
+                yield Candidate(file.name, name, side, as_student(task), "student", file.bytes)
+
+
+def _asks_untrained(config: CompareConfig) -> bool:
+    return not {"untrained", "untrained_instructed"}.isdisjoint(config.candidates)
+
+
+def _differs(task: Task) -> bool:
+    """Return whether the teacher's instructions or tools are not the student's."""
+    return (task.instructions, task.tools) != (task.student_instructions, task.student_tools)
