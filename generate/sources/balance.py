@@ -14,7 +14,7 @@ from generate.sources.mix import shares
 from generate.sources.raw_prompt import RawPrompt
 from generate.teachers.protocol import derive_seed
 
-MAX_ATTEMPTS_PER_PROMPT = 6
+MAX_ATTEMPTS_PER_PROMPT = 4
 """A category that needs more attempts is exhausted: the others get its share."""
 
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from generate.sources.task.mentions import VAGUE
 from generate.sources.task.values import Values, choices
 from generate.sources.task.wanted import Turn, Wanted
 from potstill.schema import Message
@@ -49,6 +50,8 @@ class Calls:
         self._seen: dict[str, list[Arguments]] = {}
         for name, arguments in calls:
             self._seen.setdefault(name, []).append(arguments)
+        said = {value for _, value in seen if isinstance(value, str)}
+        self._drawn_from = {name: _sayable(one, said) for name, one in self._schemas.items()}
 
     def describe(self, category: str) -> str:
         """Return what the tools of a category are for."""
@@ -138,7 +141,7 @@ class Calls:
         self, name: str, draw: random.Random, keys: Collection[str] | None = None
     ) -> Arguments:
         seen = self._seen.get(name, [])
-        schema = self._schemas.get(name, {})
+        schema = self._drawn_from.get(name, {})
         if keys is None and seen and draw.random() < SEEN_KEYS_SHARE:
             keys = draw.choice(seen).keys()
         for _ in range(NUM_TRIES):
@@ -185,6 +188,15 @@ def _has_unseen_pair(
         and not any(one in call and call[one] == call.get(other) for call in seen)
         for one, other in pairs
     )
+
+
+def _sayable(schema: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:
+    """Leave out choices that nobody says, such as "other", unless an example has them."""
+    properties = {}
+    for key, inner in schema.get("properties", {}).items():
+        kept = [one for one in inner.get("enum", ()) if one not in VAGUE or one in said]
+        properties[key] = {**inner, "enum": kept} if kept else inner
+    return {**schema, "properties": properties}
 
 
 def _all_calls(item: Item) -> list[ToolCall]:

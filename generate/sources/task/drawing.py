@@ -22,6 +22,7 @@ from potstill.task.categories import Categories
 from potstill.task.functions import import_function
 from potstill.task.items import tool_calls_in
 from potstill.task.metrics.fields import leaves
+from potstill.task.metrics.tool_calls import NO_CALL
 from potstill.task.task import Task
 
 LIST = re.compile(r"[;,\n]|\bor\b|\band\b")
@@ -43,7 +44,7 @@ class Drawing:
         self._task, self._config = task, config
         known = [item for item in task.examples if item.known is not None]
         self._by_category: dict[str | None, list[Item]] = {}
-        for item in known:
+        for item in filter(_is_asked_at_once, known):
             category = self.categories.of(item.known) if item.known else None
             self._by_category.setdefault(category, []).append(item)
         self._calls = (
@@ -62,6 +63,8 @@ class Drawing:
         if self._function is not None:
             return {"": 1.0}
         weights = {name: self._weight(name) for name in self.categories.names}
+        if not self.examples(NO_CALL):
+            weights.pop(NO_CALL, None)
         return {name: weight for name, weight in weights.items() if weight > 0} or {"": 1.0}
 
     def examples(self, category: str) -> list[Item]:
@@ -188,6 +191,12 @@ class Drawing:
                 where="task.examples",
                 expected="a JSONL file with some inputs",
             )
+
+
+def _is_asked_at_once(item: Item) -> bool:
+    """Return whether an answer without calls follows no call: such inputs can be asked for."""
+    has_called = any(message.tool_calls for message in item.messages)
+    return not has_called or bool(item.known and item.known.tool_calls)
 
 
 def _fields(known: Answer) -> list[tuple[str, object]]:

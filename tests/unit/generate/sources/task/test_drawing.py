@@ -62,6 +62,8 @@ def test_calls_are_drawn_with_new_values_and_the_input_says_them(calls):
         assert (turn.wants, turn.says) == ("Cancel a card", arguments(wanted))
         assert wanted.is_exact
         assert wanted.unsaid == {"debit", "other"} - {turn.says.get("kind")}
+    kinds = {arguments(wanted).get("kind") for wanted in found}
+    assert kinds == {None, "debit"}, "nobody says other"
 
 
 def test_a_dialogue_keeps_its_form_with_new_values_in_all_its_calls(calls):
@@ -96,6 +98,9 @@ def test_no_call_is_a_category_where_an_example_has_none(calls):
     task = calls.model_copy(update={"examples": (*calls.examples, item)})
     assert drawing(task, direction="answer").weights["(no call)"] == 1.0
     assert drawn(task, "(no call)", 1, direction="answer")[0].known == Answer()
+    after_a_call = calls.examples[1].model_copy(update={"known": Answer(text="Done.")})
+    task = calls.model_copy(update={"examples": (*calls.examples, after_a_call)})
+    assert "(no call)" not in drawing(task, direction="answer").weights
 
 
 def test_an_example_is_read_as_if_it_had_been_drawn(calls, labels):
@@ -132,7 +137,7 @@ def test_records_fit_the_schema_and_the_input_states_every_field():
 def test_answers_that_are_texts_are_those_of_the_examples(calls):
     texts = ("SELECT 1", "SELECT 2")
     items = [one.model_copy(update={"known": Answer(text=text)})
-             for one, text in zip(calls.examples[:2], texts, strict=True)]  # fmt: skip
+             for one, text in zip(calls.examples[2:], texts, strict=True)]  # fmt: skip
     found = drawn(Task(examples=items), "", direction="answer")
     assert Counter(wanted.known.text for wanted in found).keys() == set(texts)
     assert {wanted.turns[0].answer for wanted in found} == set(texts)
