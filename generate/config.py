@@ -96,9 +96,11 @@ class TurnsConfig(Table):
     """Conversations sampled per prompt, of which the best `num_answers` are kept. With more than
     `num_answers` the kept text is no longer drawn from the teacher's distribution, so training
     rejects the tail `sample`."""
-    best_by: Literal["logprob", "length", "reward"] = "logprob"
+    best_by: Literal["logprob", "length", "reward", "metric", "majority"] = "logprob"
     """Criterion: the teacher's mean log-probability, the number of tokens (finished answers first),
-    or the score of `reward_model`."""
+    the score of `reward_model`, or by the task's first metric: its score where the answer is known
+    (`metric`), or how many of the answers say the same, such as the same label (`majority`); the
+    mean log-probability decides between equals."""
     reward_model: str | None = None
     """Hugging Face sequence classifier with one output that scores whole conversations."""
 
@@ -136,6 +138,15 @@ class GenerateConfig(Table):
     """How vLLM runs."""
     ray: RayConfig | None = None
     """A Ray cluster with replicas of the teacher. None: this machine alone."""
+
+    @model_validator(mode="after")
+    def _agreement_is_counted(self) -> Self:
+        wanted = "agreement" in self.curation.conversation_filters
+        if wanted and (self.turns.best_by != "majority" or self.turns.best_of == 1):
+            raise ValueError(
+                "the filter agreement needs turns.best_by = 'majority' and turns.best_of above 1"
+            )
+        return self
 
     @property
     def has_replicas(self) -> bool:

@@ -10,9 +10,10 @@ from generate.curation.conversation_filters import ConversationCurator
 from generate.curation.pii import PersonalData
 from generate.curation.prompt_filters import make_prompt_filters
 from generate.sources.files import digest_files, find_files
+from potstill.task.task import Task
 
 
-def check_filters(config: CurationConfig) -> None:
+def check_filters(config: CurationConfig, task: Task | None = None) -> None:
     """Create all filters once, to raise their errors before the work begins.
 
     Raises:
@@ -20,7 +21,7 @@ def check_filters(config: CurationConfig) -> None:
             words cannot be read.
     """
     make_prompt_filters(config)
-    ConversationCurator(config)
+    ConversationCurator(config, task)
     if config.pii != "keep":
         PersonalData(config)
 

@@ -40,7 +40,10 @@ class CurationConfig(Table):
     SmolLM2's answers reach 256 tokens, and every token of a truncated answer is still a valid
     example), `refusal` (whether a student should refuse is your choice), `personal_data` (teachers
     invent addresses and numbers), `toxicity`, and `duplicate_answer` (short questions share correct
-    answers). Filters of your own as for prompts, with `judge(conversation)`."""
+    answers). With a task: `schema` (the answer fits `task.answer_schema`, or without one the first
+    metric can read it), `known` (it scores `min_score` where the answer is known) and `agreement`
+    (`min_agreement` of the answers to a prompt say the same). Filters of your own as for prompts,
+    with `judge(conversation)`."""
 
     pii: Literal["redact", "drop", "keep"] = "redact"
     """Personal data in prompts: replaced by its kind in brackets before the teacher reads it, so
@@ -82,6 +85,12 @@ class CurationConfig(Table):
     """Shortest answer in tokens, including the end of turn; 1 keeps all."""
     max_answer_tokens: int | None = Field(default=None, ge=1)
     """Longest answer in tokens. None: no limit but `sampling.max_tokens`."""
+    min_score: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Least score of an answer by the task's first metric against the known answer (`known`); 1
+    keeps what is right in all parts."""
+    min_agreement: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Least share of the answers to a prompt that say what the kept one says (`agreement`), with
+    `turns.best_by = "majority"`."""
     max_repeated_share: float = Field(default=0.5, gt=0.0, le=1.0)
     """Largest share of an answer's tokens in repeated runs (looping); lists and code stay well
     below a half."""

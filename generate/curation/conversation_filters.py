@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from generate.curation.config import CurationConfig
@@ -17,9 +18,11 @@ from generate.curation.pii import PersonalData
 from generate.curation.refusals import Refusal
 from generate.curation.registry import OwnFilter, make_filters
 from generate.curation.repetition import MIN_TOKENS, ends_in_loop, repeated_share
+from generate.curation.task_filters import TASK_FILTERS, MakeTaskFilter
 from generate.curation.toxicity import Toxicity
 from generate.sources.raw_prompt import normalize
 from potstill.schema import Conversation, Message, Turn
+from potstill.task.task import Task
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ class ConversationCurator:
         ConfigError: A filter is unknown or rejects its configuration.
     """
 
-    def __init__(self, config: CurationConfig) -> None:
-        self._filters = make_filters("conversation_filters", config, CONVERSATION_FILTERS, _own)
+    def __init__(self, config: CurationConfig, task: Task | None = None) -> None:
+        of_task = {name: partial(_of_task, make, task) for name, make in TASK_FILTERS.items()}
+        known = CONVERSATION_FILTERS | of_task
+        self._filters = make_filters("conversation_filters", config, known, _own)
 
     def judge(self, conversation: Conversation) -> Drop | None:
         """Return the first filter's reason to drop a conversation; None to keep it."""
@@ -98,6 +103,10 @@ class _EachTurn:
             if (reason := self._judge_turn(turn, ids)) is not None:
                 return reason
         return None
+
+
+def _of_task(make: MakeTaskFilter, task: Task | None, config: CurationConfig) -> ConversationFilter:
+    return make(config, task)
 
 
 def _own(own: OwnFilter) -> ConversationFilter:

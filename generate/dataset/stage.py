@@ -25,6 +25,7 @@ from generate.curation.checks import file_digests
 from generate.curation.conversation_filters import ConversationCurator, Drop
 from generate.curation.dropped import DROPPED_NAME, dropped_schema, format_counts, with_reasons
 from generate.curation.language import Detector
+from generate.curation.task_filters import TASK_FILTERS
 from generate.dataset.card import render_card
 from generate.dataset.coverage import Coverage, CoverageCounts
 from generate.dataset.page import render_summary
@@ -117,6 +118,8 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "curation": config.curation.to_json() | file_digests(config.curation)
     }
+    if task is not None and TASK_FILTERS.keys() & set(config.curation.conversation_filters):
+        settings["judged_by"] = [task.answer_schema, *(one.to_json() for one in task.metrics[:1])]
     if task is not None and task.distills_prompt:
         text = f"{task.student_instructions}\n{task.student_tools}"
         settings["student_prompt"] = sha256_bytes(text.encode())
@@ -164,7 +167,7 @@ def _filter(
     Returns what was counted on the way. After an interruption everything is written again: it
     takes less time than sampling one part.
     """
-    curator, detector = ConversationCurator(config.curation), Detector()
+    curator, detector = ConversationCurator(config.curation, task), Detector()
     found = _Found(None if task is None else CoverageCounts(task))
     with pq.ParquetFile(parts[0]) as first:
         schema = schema_of(first)

@@ -45,6 +45,8 @@ CONVERSATION_SETTINGS = {
     "min_answer_tokens",
     "max_answer_tokens",
     "max_repeated_share",
+    "min_score",
+    "min_agreement",
 }
 """Keys of `[generate.curation]` that do not affect prompts, and may change without new samples."""
 WRITTEN_FROM = {"instructions", "tools", "answer_schema", "examples"}
@@ -69,7 +71,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
         TeacherError: The teacher cannot be loaded or sampled.
     """
     sources, task = config.prompts.all_sources, read_task(run_directory)
-    check_filters(config.curation)
+    check_filters(config.curation, task)
     try:
         digest = sources_digest(sources)
     except ConfigError as error:

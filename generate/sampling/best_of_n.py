@@ -2,37 +2,90 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from generate.config import TurnsConfig
+from generate.curation.task_filters import first_answer, first_metric, score_of
 from potstill.errors import TeacherError
 from potstill.schema import Conversation, Message
+from potstill.task.metrics.metric import Metric, safe_key
+from potstill.task.task import Task
 
 Choose = Callable[[Sequence[Conversation]], list[Conversation]]
+Rank = Callable[[Sequence[Conversation]], list[Conversation]]
 Score = Callable[[Conversation], float]
 
 
-def make_choice(config: TurnsConfig) -> Choose:
+def make_choice(config: TurnsConfig, task: Task | None = None) -> Choose:
     """Return the selection that the configuration asks for.
 
     Raises:
+        ConfigError: It is by a metric, and the task has none.
         TeacherError: The reward model cannot be loaded.
     """
     if config.num_sampled == config.num_answers or config.kind == "score":
         return list
-    score = _scores[config.best_by] if config.reward_model is None else reward(config.reward_model)
+    rank = _ranking(config, task)
 
     def choose(conversations: Sequence[Conversation]) -> list[Conversation]:
         kept = []
         for _, group in groupby(conversations, key=lambda one: one.prompt.prompt_id):
-            scored = [replace(one, score=score(one)) for one in group]
-            kept += sorted(scored, key=lambda one: -(one.score or 0.0))[: config.num_answers]
+            kept += rank(list(group))[: config.num_answers]
         return kept
 
     return choose
+
+
+def _ranking(config: TurnsConfig, task: Task | None) -> Rank:
+    """Return a function that scores the conversations of one prompt and puts the best first."""
+    if config.best_by == "metric":
+        return partial(by_metric, first_metric(task, "generate.turns.best_by"))
+    if config.best_by == "majority":
+        return partial(by_majority, first_metric(task, "generate.turns.best_by"))
+    score = _scores[config.best_by] if config.reward_model is None else reward(config.reward_model)
+
+    def rank(conversations: Sequence[Conversation]) -> list[Conversation]:
+        scored = [replace(one, score=score(one)) for one in conversations]
+        return sorted(scored, key=lambda one: -(one.score or 0.0))
+
+    return rank
+
+
+def by_metric(metric: Metric, conversations: Sequence[Conversation]) -> list[Conversation]:
+    """Rank by the metric's score of the first answer against the known one, then by probability.
+
+    Without a known answer that the metric needs there is no score, and the probability decides.
+    """
+    scored = [
+        replace(one, score=score.value if (score := score_of(metric, one)) else None)
+        for one in conversations
+    ]
+    return sorted(scored, key=lambda one: (-(one.score or 0.0), -mean_logprob(one)))
+
+
+def by_majority(metric: Metric, conversations: Sequence[Conversation]) -> list[Conversation]:
+    """Rank by how many conversations say the same, then by probability.
+
+    The score is the share of those that say the same among all; 0 where nothing can be read.
+
+    Source: Wang et al. 2022, "Self-Consistency Improves Chain of Thought Reasoning", section 2.
+    """
+    keys = [safe_key(metric, first_answer(one)) for one in conversations]
+    counts: Counter[str | None] = Counter(key for key in keys if key is not None)
+    logprobs = list(map(mean_logprob, conversations))
+    best = {
+        key: max(value for value, other in zip(logprobs, keys, strict=True) if other == key)
+        for key in set(keys)
+    }
+    order = sorted(
+        range(len(keys)), key=lambda at: (-counts[keys[at]], -best[keys[at]], -logprobs[at])
+    )
+    return [replace(conversations[at], score=counts[keys[at]] / len(conversations)) for at in order]
 
 
 def mean_logprob(conversation: Conversation) -> float:

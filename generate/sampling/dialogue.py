@@ -31,8 +31,9 @@ class Dialogue:
     """
 
     def __init__(self, settings: ConversationSettings, prompt: Prompt, answer_index: int) -> None:
-        self.prompt, self.answer_index = settings.for_teacher(prompt), answer_index
-        self.given = self.prompt.messages
+        asked = settings.for_teacher(prompt)
+        self.prompt = prompt.model_copy(update={"tools": asked.tools})
+        self.given, self.answer_index = asked.messages, answer_index
         self.user_messages: tuple[Message, ...] | None = None
         self._settings, self._turns_config = settings, settings.config.turns
         self._replayed: list[str] = []

@@ -16,6 +16,7 @@ import jinja2
 import pyarrow.parquet as pq
 
 from generate.config import GenerateConfig
+from generate.curation.task_filters import first_metric
 from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import PROMPTS_NAME
 from generate.sampling.best_of_n import make_choice
@@ -52,7 +53,11 @@ TEACHER_NAME = "teacher.json"
 
 
 def open_samples(config: GenerateConfig, run_directory: RunDirectory) -> StageSession:
-    """Begin or resume the stage, or return it finished."""
+    """Begin or resume the stage, or return it finished.
+
+    Raises:
+        ConfigError: Answers are chosen by a metric, and the task has none.
+    """
     settings = _stage_config(config, read_task(run_directory))
     return run_directory.open_stage("samples", settings, inputs=("prompts",))
 
@@ -79,16 +84,17 @@ def make_parts(
         return
     _refuse_other_teacher(teacher, session)
     loaded = teacher.load()
+    task = read_task(run_directory)
     settings = ConversationSettings(
         config,
         teacher.checkpoint.tokenizer,
         teacher.max_model_len,
-        task=read_task(run_directory),
+        task=task,
     )
     settings.require_turns(loaded.end_token_ids)
     user = _load_user(config, teacher.checkpoint.dir)
     loop = ConversationLoop(
-        session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns), user
+        session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns, task), user
     )
     sizes = _conversations_by_part(prompts_path, per_part, config.turns.num_sampled)
     try:
@@ -184,15 +190,20 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
         "turns": turns,
         "conversations_per_part": config.engine.conversations_per_part,
     }
-    asked = _task_config(task) if task else {}
+    by_metric = config.turns.best_by in ("metric", "majority")
+    if by_metric:
+        first_metric(task, "generate.turns.best_by")
+    asked = _task_config(task, by_metric=by_metric) if task else {}
     return settings | {"task": asked} if asked else settings
 
 
-def _task_config(task: Task) -> dict[str, str]:
+def _task_config(task: Task, *, by_metric: bool) -> dict[str, str]:
     """Return hashes of what of the task decides the samples, without what is empty."""
     examples = [item for item in task.examples if item.known] if task.num_shots else []
     shots = f"{task.num_shots} {task.shots} {shots_text(examples)}" if examples else ""
     deciding = {"instructions": task.instructions, "tools": task.tools, "shots": shots}
+    if by_metric:
+        deciding["metric"] = f"{task.metrics[0].model_dump_json()} {task.answer_schema}"
     return {name: sha256_bytes(text.encode()) for name, text in deciding.items() if text}
 
 

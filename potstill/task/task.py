@@ -55,8 +55,12 @@ class Task(Value):
     @property
     def distills_prompt(self) -> bool:
         """Whether the student's prompt is another than the teacher's."""
-        seen = (self.instructions, self.tools, 0)
-        return seen != (self.student_instructions, self.student_tools, self.num_shots)
+        asked = (Message(role="user", content="?"),)
+        return (
+            self.num_shots > 0
+            or self.tools != self.student_tools
+            or self.teacher_messages(asked) != self.student_messages(asked)
+        )
 
     @property
     def schema_content(self) -> Mapping[str, Any] | None:

@@ -20,6 +20,10 @@ class Exact:
         known = item.known.text if item.known else ""
         return Score(value=float(same_text(answer.text, known, ignore_case=self._ignore_case)))
 
+    def key(self, answer: Answer) -> str | None:
+        """Return the text as it is compared; None for an empty one."""
+        return (folded(answer.text) if self._ignore_case else answer.text.strip()) or None
+
 
 def same_text(one: str, other: str, *, ignore_case: bool) -> bool:
     """Return whether two texts are equal; optionally except for case and surplus white space."""

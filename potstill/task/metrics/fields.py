@@ -39,6 +39,13 @@ class Fields:
             value = float(not missing and not surplus)
         return Score(value=value, problem=_problem(missing, surplus))
 
+    def key(self, answer: Answer) -> str | None:
+        """Return the fields in one spelling; None for an answer that is not JSON."""
+        try:
+            return canonical(sorted(self._fields(answer.text).elements()))
+        except ValueError:
+            return None
+
     def _fields(self, text: str) -> Counter[tuple[str, str]]:
         chosen = self._config.fields
         return Counter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from potstill.task.answers import Answer, Item, Score
+from potstill.task.answers import Answer, Item, Score, folded
 from potstill.task.functions import import_function
 from potstill.task.metrics.config import FunctionConfig
 
@@ -33,3 +33,7 @@ class Function:
         if not (math.isfinite(value) and 0.0 <= value <= 1.0):
             return Score(value=0.0, problem=f"the metric returned {value:g}, not 0 to 1")
         return Score(value=value)
+
+    def key(self, answer: Answer) -> str | None:
+        """Return the text without case and surplus white space; None for an empty one."""
+        return folded(answer.text) or None

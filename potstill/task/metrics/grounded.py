@@ -46,6 +46,14 @@ class Grounded:
             return Score(value=0.0, found=found, expected=known, problem=problem)
         return Score(value=word_f1(found, known), found=found, expected=known)
 
+    def key(self, answer: Answer) -> str | None:
+        """Return the words of the answer, or that it abstains; None for one that is not JSON."""
+        try:
+            found, _ = self._read(answer.text)
+        except ValueError:
+            return None
+        return "abstains" if found is None else f"says {folded(found)}"
+
     def _read(self, text: str) -> tuple[str | None, str | None]:
         content = parse_json(text)
         answer = value_at(content, self._config.answer_field)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from potstill.errors import ConfigError
-from potstill.task.answers import Answer, Item, Score, parse_json
+from potstill.task.answers import Answer, Item, Score, canonical, parse_json
 from potstill.task.metrics.config import JsonConfig, SchemaConfig
 
 
@@ -25,6 +25,13 @@ class JsonValid:
         except ValueError as error:
             return Score(value=0.0, problem=f"not JSON: {error}")
         return Score(value=1.0)
+
+    def key(self, answer: Answer) -> str | None:
+        """Return the value in one spelling; None for an answer that is not JSON."""
+        try:
+            return canonical(parse_json(answer.text))
+        except ValueError:
+            return None
 
 
 class SchemaValid:
@@ -62,3 +69,11 @@ class SchemaValid:
         if first is None:
             return Score(value=1.0)
         return Score(value=0.0, problem=f"{first.json_path}: {first.message}"[:200])
+
+    def key(self, answer: Answer) -> str | None:
+        """Return the value in one spelling; None for one that does not fit the schema."""
+        try:
+            content = parse_json(answer.text)
+        except ValueError:
+            return None
+        return canonical(content) if self._validator.is_valid(content) else None

@@ -39,6 +39,10 @@ class Label:
         is_alone = self._field is not None and not text.lstrip().startswith("{")
         return self._allowed(text.strip()) if is_alone else self.read(text)
 
+    def key(self, answer: Answer) -> str | None:
+        """Return the label."""
+        return self.read(answer.text)
+
     def read(self, text: str) -> str | None:
         """Return the label of an answer; None when there is none, or one that is not allowed."""
         if self._field is None:

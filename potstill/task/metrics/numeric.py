@@ -32,6 +32,11 @@ class Numeric:
         equal = math.isclose(found, known, rel_tol=self._tolerance)
         return Score(value=float(equal), found=f"{found:g}", expected=f"{known:g}")
 
+    def key(self, answer: Answer) -> str | None:
+        """Return the last number with six significant digits."""
+        found = last_number(answer.text)
+        return None if found is None else f"{found:g}"
+
 
 def last_number(text: str) -> float | None:
     """Return the last number in a text, None if there is none or it is too large for a float."""

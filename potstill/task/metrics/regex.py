@@ -20,3 +20,8 @@ class Regex:
     def score(self, answer: Answer, item: Item) -> Score:  # noqa: ARG002
         """Return 1 where the pattern is found, else 0."""
         return Score(value=float(self._pattern.search(answer.text) is not None))
+
+    def key(self, answer: Answer) -> str | None:
+        """Return the text that the pattern matches."""
+        found = self._pattern.search(answer.text)
+        return None if found is None else found[0]

@@ -78,6 +78,13 @@ class Sql:
         problem = None if equal else f"{len(found)} rows, expected {len(expected)}"
         return Score(value=float(equal), problem=problem)
 
+    def key(self, answer: Answer) -> str | None:
+        """Return the rows of the query, whatever their order; None for one that fails."""
+        try:
+            return repr(sorted(map(repr, self._rows(query_in(answer.text)))))
+        except SqlError:
+            return None
+
     def _rows(self, query: str) -> Rows:
         config = self._config
         deadline = time.monotonic() + config.timeout_seconds

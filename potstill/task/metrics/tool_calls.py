@@ -41,6 +41,13 @@ class ToolCalls:
         problem = "other arguments" if found == expected else "other calls"
         return Score(value=0.0, found=found, expected=expected, problem=problem)
 
+    def key(self, answer: Answer) -> str | None:
+        """Return the calls in one spelling and order; None where arguments are not JSON objects."""
+        try:
+            return canonical(sorted(map(self._plain, answer.tool_calls)))
+        except ValueError:
+            return None
+
     def _plain(self, call: ToolCall) -> tuple[str, str]:
         arguments = parse_json(call.arguments or "{}")
         if not isinstance(arguments, dict):

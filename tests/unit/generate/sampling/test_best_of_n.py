@@ -6,8 +6,11 @@ import pytest
 from generate.config import TurnsConfig
 from generate.sampling.best_of_n import length, make_choice, mean_logprob, reward
 from potstill.chat import render_text, tokenize
-from potstill.errors import ArtifactError, TeacherError
+from potstill.errors import ArtifactError, ConfigError, TeacherError
 from potstill.schema import Message
+from potstill.task.answers import Answer
+from potstill.task.metrics.config import ExactConfig, LabelConfig
+from potstill.task.task import Task
 
 
 def answered(make_conversation, logprobs, name="p", answer_index=0, finished=True):
@@ -159,3 +162,50 @@ def test_a_reward_model_that_cannot_be_loaded_is_an_error_of_one_line(tmp_path):
         reward(str(tmp_path))
     assert "\n" not in caught.value.found
     assert "generate.turns.reward_model" in caught.value.hint
+
+
+TASK = Task(metrics=(LabelConfig(labels=("a", "b")), ExactConfig()))
+
+
+@pytest.fixture
+def said(make_conversation):
+    """Return a function that makes a prompt's conversations of answers and mean probabilities."""
+
+    def make(*answers, known=None):
+        known = known and Answer(text=known).model_dump_json()
+        return [
+            make_conversation(
+                answer_index=index,
+                completion=(Message(role="assistant", content=text),),
+                sampled_logprobs=[logprob, logprob],
+                known=known,
+            )
+            for index, (text, logprob) in enumerate(answers)
+        ]
+
+    return make
+
+
+def ranked(conversations, **options) -> list[tuple]:
+    choose = make_choice(TurnsConfig(best_of=9, num_answers=8, **options), TASK)
+    return [(one.answer_index, one.score) for one in choose(conversations)]
+
+
+def test_what_most_answers_say_is_best_and_of_these_the_most_probable(said):
+    answers = [("b", -1), ("a", -3), ("a", -2), ("c!", -0.1), ("b", -4), ("c!", -0.1), ("c!", -0.1)]
+    share = pytest.approx(2 / 7)
+    assert ranked(said(*answers), best_by="majority") == [
+        (0, share), (4, share), (2, share), (1, share), (3, 0.0), (5, 0.0), (6, 0.0)
+    ]  # fmt: skip
+
+
+def test_what_the_metric_finds_right_is_best_and_of_these_the_most_probable(said):
+    answers = [("b", -1), ("a", -3), ("a", -2)]
+    assert ranked(said(*answers, known="a"), best_by="metric") == [(2, 1.0), (1, 1.0), (0, 0.0)]
+    assert ranked(said(*answers), best_by="metric") == [(0, None), (2, None), (1, None)]
+
+
+@pytest.mark.parametrize("by", ["metric", "majority"])
+def test_without_a_metric_there_is_nothing_to_choose_by(by):
+    with pytest.raises(ConfigError, match="no metric to judge"):
+        make_choice(TurnsConfig(best_of=2, best_by=by), Task())

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from potstill.errors import ConfigError
+from potstill.task.answers import Answer
 from potstill.task.metrics.config import SqlConfig
 from potstill.task.metrics.sql import Sql
 
@@ -90,3 +91,11 @@ def test_time_rows_and_bytes_are_bounded(scored, shop, query, problem):
 def test_a_missing_database_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="cannot be read"):
         Sql(SqlConfig(database=tmp_path / "none.sqlite"))
+
+
+def test_queries_with_the_same_rows_have_the_same_key(shop):
+    metric = Sql(SqlConfig(database=shop))
+    key = metric.key(Answer(text="select name from items"))
+    assert key == metric.key(Answer(text="```sql\nselect name from items order by id desc;\n```"))
+    assert key != metric.key(Answer(text="select id from items"))
+    assert metric.key(Answer(text="drop table items")) is None
