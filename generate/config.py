@@ -68,6 +68,13 @@ class SamplingConfig(Table):
     min_probability: float = Field(default=1e-3, ge=0.0, lt=1.0)
     """Least probability that is stored: for the same number of bytes this rule loses the least
     probability (`benchmarks/generate/codec.py`)."""
+    structured: bool = False
+    """Bind answers to `task.answer_schema` while they are sampled, in vLLM in this process or on
+    Ray. Stored log-probabilities stay the teacher's own: a token that the schema forced keeps the
+    small probability that the teacher gave it, and token-level KD still learns what the teacher
+    would write after the same prefix. Tokens are no longer draws from these distributions, so the
+    tail `sample` is refused; sequence-level KD learns the schema. Off, the filter `schema` drops
+    what does not fit, and what is kept was the teacher's own choice."""
     seed: int = Field(default=0, ge=0)
     """Seed of the whole stage, from which each request's seed is derived."""
 
@@ -138,6 +145,15 @@ class GenerateConfig(Table):
     """How vLLM runs."""
     ray: RayConfig | None = None
     """A Ray cluster with replicas of the teacher. None: this machine alone."""
+
+    @model_validator(mode="after")
+    def _schema_is_kept(self) -> Self:
+        if self.sampling.structured and self.teacher.endpoint is not None:
+            raise ValueError(
+                "sampling.structured is for vLLM in this process or on Ray; for a server use the "
+                "filter schema in curation.conversation_filters"
+            )
+        return self
 
     @model_validator(mode="after")
     def _agreement_is_counted(self) -> Self:

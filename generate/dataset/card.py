@@ -62,7 +62,7 @@ distillation of a smaller model.
   `{facts.teacher.fingerprint[:16]}`
 - Tokenizer `{facts.tokenizer_sha256[:16]}`, chat template `{facts.chat_template_sha256[:16]}`
   (sha256)
-- {_how(facts)}
+- {_how(facts)}{_prompts(facts)}
 
 | source | license of the prompts | conversations |
 |---|---|--:|
@@ -127,7 +127,18 @@ def _how(facts: ConversationsFacts) -> str:
             f"; {facts.num_kept_per_prompt} kept of {facts.num_sampled_per_prompt} sampled "
             "for each prompt"
         )
+    if facts.structured:
+        how += "; bound by a schema, which the log-probabilities leave out"
     return how
+
+
+def _prompts(facts: ConversationsFacts) -> str:
+    """Return the line on rewritten prompts; empty without any."""
+    if not facts.prompt_distilled:
+        return ""
+    return f"""
+- Prompts are the student's ({facts.student_prompt_tokens} tokens on average); the log-probabilities
+  are the teacher's under its own prompts ({facts.teacher_prompt_tokens} tokens)"""
 
 
 def _rows(lines: Any) -> str:  # noqa: ANN401  (an iterable of lines)

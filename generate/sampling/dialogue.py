@@ -154,7 +154,8 @@ class Dialogue:
     def _ask_teacher(self) -> SampleRequest | None:
         messages = (*self.given, *self._completion)
         max_tokens = self._settings.config.sampling.max_tokens
-        return self._ask("assistant", self._token_ids, max_tokens, messages)
+        schema = self._settings.schema(self.prompt)
+        return self._ask("assistant", self._token_ids, max_tokens, messages, schema)
 
     def _ask(
         self,
@@ -162,6 +163,7 @@ class Dialogue:
         token_ids: Sequence[int],
         max_tokens: int,
         messages: tuple[Message, ...] | None = None,
+        schema: str | None = None,
     ) -> SampleRequest | None:
         """Return a request; None when prompt and completion exceed the teacher's context."""
         if len(token_ids) + max_tokens > self._settings.max_model_len:
@@ -174,7 +176,9 @@ class Dialogue:
             max_tokens=max_tokens,
             seed=derive_seed(sampling.seed, request_id),
         )
-        return SampleRequest(request_id, tuple(token_ids), params, messages, self.prompt.tools)
+        return SampleRequest(
+            request_id, tuple(token_ids), params, messages, self.prompt.tools, schema
+        )
 
     def _after(self, last_token_id: int, separator: str) -> list[int] | None:
         return after(self._settings.tokenizer, last_token_id, separator)

@@ -100,6 +100,12 @@ class ConversationSettings:
         """Return the temperature of answers: 0 where the teacher's best answer is measured."""
         return 0.0 if prompt.is_reference else self.config.sampling.temperature
 
+    def schema(self, prompt: Prompt) -> str | None:
+        """Return the JSON schema that the teacher's answers are bound by; None: none."""
+        if self.task is None or not self.config.sampling.structured or prompt.is_general:
+            return None
+        return self.task.answer_schema
+
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""
         turns = self.config.turns

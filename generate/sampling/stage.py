@@ -37,7 +37,7 @@ from generate.sampling.simulated_user import SimulatedUser
 from generate.sampling.summary import Summary, summarize
 from generate.teachers.protocol import SamplingTeacher
 from potstill.chat import chat_template_sha256, tokenizer_sha256
-from potstill.errors import PotstillError, TeacherError
+from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.facts.samples import SamplesFacts
 from potstill.files import sha256_bytes, write_text_atomically
 from potstill.manifest import Manifest
@@ -56,7 +56,7 @@ def open_samples(config: GenerateConfig, run_directory: RunDirectory) -> StageSe
     """Begin or resume the stage, or return it finished.
 
     Raises:
-        ConfigError: Answers are chosen by a metric, and the task has none.
+        ConfigError: Answers are chosen by a metric or bound by a schema that the task lacks.
     """
     settings = _stage_config(config, read_task(run_directory))
     return run_directory.open_stage("samples", settings, inputs=("prompts",))
@@ -159,6 +159,7 @@ def finish_samples(
             min_probability=sampling.min_probability,
             generation_temperature=None if is_scored else sampling.temperature,
             generation_top_p=None if is_scored else sampling.top_p,
+            structured=sampling.structured,
             turns=config.turns.kind,
             num_sampled_per_prompt=config.turns.num_sampled,
             num_kept_per_prompt=config.turns.num_answers,
@@ -186,22 +187,34 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
         turns["user"] = {"model": config.turns.user.model}
     settings = {
         "teacher": config.teacher.identity,
-        "sampling": config.sampling.to_json(),
+        "sampling": config.sampling.to_json(
+            exclude=set() if config.sampling.structured else {"structured"}
+        ),
         "turns": turns,
         "conversations_per_part": config.engine.conversations_per_part,
     }
     by_metric = config.turns.best_by in ("metric", "majority")
     if by_metric:
         first_metric(task, "generate.turns.best_by")
-    asked = _task_config(task, by_metric=by_metric) if task else {}
+    if config.sampling.structured and (task is None or task.answer_schema is None):
+        raise ConfigError(
+            "there is no schema to bind answers by",
+            where="generate.sampling.structured",
+            expected="a [task] with answer_schema",
+            found="a task without one" if task else "no task",
+        )
+    has_schema = config.sampling.structured
+    asked = _task_config(task, by_metric=by_metric, has_schema=has_schema) if task else {}
     return settings | {"task": asked} if asked else settings
 
 
-def _task_config(task: Task, *, by_metric: bool) -> dict[str, str]:
+def _task_config(task: Task, *, by_metric: bool, has_schema: bool) -> dict[str, str]:
     """Return hashes of what of the task decides the samples, without what is empty."""
     examples = [item for item in task.examples if item.known] if task.num_shots else []
     shots = f"{task.num_shots} {task.shots} {shots_text(examples)}" if examples else ""
     deciding = {"instructions": task.instructions, "tools": task.tools, "shots": shots}
+    if has_schema:
+        deciding["answer_schema"] = task.answer_schema
     if by_metric:
         deciding["metric"] = f"{task.metrics[0].model_dump_json()} {task.answer_schema}"
     return {name: sha256_bytes(text.encode()) for name, text in deciding.items() if text}

@@ -26,6 +26,8 @@ class SampleRequest:
     consist of complete messages."""
     tools: str | None = None
     """JSON list of the tools that go with the messages."""
+    schema: str | None = None
+    """JSON schema that the completion must fit; only vLLM in this process or on Ray takes one."""
 
 
 @dataclass(frozen=True)

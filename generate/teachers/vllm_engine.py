@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from generate.teachers import raw_logprobs
 from generate.teachers.config import EngineConfig
 from generate.teachers.cpu_sampling import install
 from generate.teachers.flat_logprobs import to_distributions
@@ -80,6 +81,7 @@ class VllmTeacher:
         with announced(f"loading the teacher {spec.model} into vLLM", about_seconds):
             self._llm = _load(spec, engine)
         self._lora = _lora_request(spec)
+        self._keeps_raw_logprobs = False
         self.tokenizer: Any = self._llm.get_tokenizer()
 
     @cached_property
@@ -114,6 +116,7 @@ class VllmTeacher:
                     logprobs=top_logprobs,
                     flat_logprobs=True,
                     detokenize=False,
+                    structured_outputs=self._bound_by(request.schema),
                 )
                 for request in requests
             ]
@@ -134,6 +137,16 @@ class VllmTeacher:
             return Sample(request_id, token_ids, signal, completion.finish_reason)
 
         yield from self._run(enqueue, convert)
+
+    def _bound_by(self, schema: str | None) -> Any:  # noqa: ANN401  (vLLM's parameters)
+        if schema is None:
+            return None
+        from vllm.sampling_params import StructuredOutputsParams
+
+        if not self._keeps_raw_logprobs:
+            self._llm.collective_rpc(raw_logprobs.install)
+            self._keeps_raw_logprobs = True
+        return StructuredOutputsParams(json=schema)
 
     def score(
         self, next_requests: ScoreRequests, *, top_logprobs: int

@@ -45,6 +45,8 @@ class SampledFacts(Facts):
     generation_temperature: float | None
     """None, like top-p, of answers that were scored and not sampled."""
     generation_top_p: float | None
+    structured: bool = False
+    """Whether answers were bound by the task's schema while they were sampled."""
     turns: str
     """Kind of conversation, as in `generate.turns.kind`."""
     num_sampled_per_prompt: int
@@ -62,7 +64,7 @@ class SampledFacts(Facts):
     @property
     def sampled_unchanged(self) -> bool:
         """Whether answers were sampled from the stored distributions."""
-        return self.generation_temperature == self.generation_top_p == 1.0
+        return self.generation_temperature == self.generation_top_p == 1.0 and not self.structured
 
 
 class SamplesFacts(SampledFacts):

@@ -22,7 +22,7 @@ from train.config import TrainConfig
 from train.data.batches import Collator
 from train.data.cache import ReadBatches, load_split, stored_batches
 from train.data.retokenize import Retokenizer
-from train.data.signal_checks import refuse_other_signal
+from train.data.signal_checks import refuse_distilled_prompts, refuse_other_signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,8 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     conversations_dir = run_directory.stage_dir("conversations")
     facts = run_directory.facts(ConversationsFacts)
     refuse_other_signal(config.kd, facts, conversations_dir)
+    if config.on_policy.max_steps > 0:
+        refuse_distilled_prompts(facts, conversations_dir)
     teacher_dir = find_checkpoint(facts.teacher.path)
     found, expected = tokenizer_sha256(teacher_dir), facts.tokenizer_sha256
     _refuse_changed("tokenizer", "tokenizer_sha256", found, expected, teacher_dir)

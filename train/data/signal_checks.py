@@ -45,6 +45,24 @@ def refuse_other_signal(config: KDConfig, facts: ConversationsFacts, where: Path
         )
 
 
+def refuse_distilled_prompts(facts: ConversationsFacts, where: Path) -> None:
+    """Check that the teacher can judge the student's own answers after the stored prompts.
+
+    Raises:
+        ManifestMismatchError: The stored prompts are the student's, without the instructions that
+            the teacher needs.
+    """
+    if facts.prompt_distilled:
+        raise ManifestMismatchError(
+            "the teacher cannot judge answers after the student's prompt, which lacks its "
+            "instructions",
+            where=where,
+            expected="conversations under the teacher's own prompt",
+            found="prompt_distilled",
+            hint="use --set train.on_policy.max_steps=0, or give the student the teacher's prompt",
+        )
+
+
 def _refuse_chosen_tokens(facts: ConversationsFacts, where: Path) -> None:
     """Check that each token is one draw from the teacher's distribution, as the tail needs it."""
     if facts.tokens_are_draws:
@@ -70,6 +88,7 @@ def _refuse_chosen_tokens(facts: ConversationsFacts, where: Path) -> None:
 def _how(facts: ConversationsFacts) -> str:
     if facts.generation_temperature is None:
         return "written by others"
-    return (
+    how = (
         f"sampled at temperature {facts.generation_temperature} and top-p {facts.generation_top_p}"
     )
+    return how + (" under a schema" if facts.structured else "")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 
 from benchmarks.generate._workload import vllms_own_sampler
@@ -137,3 +140,33 @@ def test_a_lora_adapter_changes_what_the_teacher_says(teacher, adapted_teacher, 
     found = wanted[with_adapter.top_token_ids_N]
     np.testing.assert_allclose(with_adapter.top_logprobs_N, found, atol=1e-3)
     assert np.abs(without.top_logprobs_N - wanted[without.top_token_ids_N]).max() > 0.1
+
+
+def test_under_a_schema_the_log_probabilities_stay_the_models_own(teacher):
+    """Also those of requests beside it, and of texts that are scored later."""
+    schema = '{"type": "object", "properties": {"team": {"enum": ["cards", "loans"]}}, ' \
+        '"required": ["team"], "additionalProperties": false}'  # fmt: skip
+    plain = requests(teacher)
+    bound = [replace(one, request_id=f"bound {one.request_id}", schema=schema) for one in plain]
+    found = sample(teacher, [one for pair in zip(plain, bound, strict=True) for one in pair])
+    texts = [
+        ScoreRequest(
+            one.request_id,
+            [*one.prompt_token_ids, *found[one.request_id].token_ids],
+            len(one.prompt_token_ids),
+        )
+        for one in (*plain, *bound)
+    ]
+    for scored in teacher.score(feed(texts), top_logprobs=TOP_LOGPROBS):
+        drawn = found[scored.request_id]
+        difference = scored.signal.sampled_logprobs_T - drawn.signal.sampled_logprobs_T
+        assert np.abs(difference).max() < 1e-3
+        assert scored.signal.counts_T.tolist() == drawn.signal.counts_T.tolist()
+    finished = [one for name, one in found.items() if "bound" in name]
+    finished = [one for one in finished if one.finish_reason == "stop"]
+    assert finished
+    for one in finished:
+        text = teacher.tokenizer.decode(one.token_ids, skip_special_tokens=True)
+        assert json.loads(text)["team"] in ("cards", "loans")
+    forced = min(one.signal.sampled_logprobs_T.min() for one in finished)
+    assert forced < -4, "SmolLM2 would have said something else"

@@ -135,6 +135,15 @@ def test_the_signal_is_described(facts, summary):
         ({"num_sampled_per_prompt": 3, "num_kept_per_prompt": 3}, "turns: simulate\n"),
         ({"num_sampled_per_prompt": 8}, "; 1 kept of 8 sampled for each prompt\n"),
         ({"turns": "score"}, "Stored answers, scored by the teacher\n"),
+        ({"structured": True}, "; bound by a schema, which the log-probabilities leave out\n"),
+        (
+            {
+                "prompt_distilled": True,
+                "teacher_prompt_tokens": 900.5,
+                "student_prompt_tokens": 31.0,
+            },
+            "Prompts are the student's (31.0 tokens on average)",
+        ),
     ],
 )
 def test_how_answers_came_about(facts, summary, changes, said):

@@ -301,6 +301,7 @@ def test_what_is_asked_reaches_vllm(load):
         "logprobs": None,
         "flat_logprobs": True,
         "detokenize": False,
+        "structured_outputs": None,
     }
 
 

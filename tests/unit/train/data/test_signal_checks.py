@@ -7,7 +7,7 @@ import pytest
 from potstill.errors import ManifestMismatchError
 from tests.fixtures.facts import conversations_facts
 from train.config import KDConfig
-from train.data.signal_checks import refuse_other_signal
+from train.data.signal_checks import refuse_distilled_prompts, refuse_other_signal
 
 WHERE = Path("conversations")
 SCORED = {"generation_temperature": None, "generation_top_p": None}
@@ -23,6 +23,7 @@ def check(facts, **config):
         ({"generation_temperature": 0.7}, "answers sampled at temperature 0.7 and top-p 1.0"),
         ({"generation_top_p": 0.9}, "answers sampled at temperature 1.0 and top-p 0.9"),
         (SCORED, "answers written by others"),
+        ({"structured": True}, "answers sampled at temperature 1.0 and top-p 1.0 under a schema"),
         ({"num_sampled_per_prompt": 4}, "1 answers chosen of 4 sampled for each prompt"),
     ],
 )
@@ -33,6 +34,13 @@ def test_the_tail_sample_needs_plain_draws(facts, found):
     assert "train.kd.tail=bucket" in caught.value.hint
     check(facts, tail="bucket")
     check(facts, tail="sample", weight=0.0)
+
+
+def test_answers_are_not_judged_after_prompts_without_the_teachers_instructions():
+    refuse_distilled_prompts(conversations_facts(), WHERE)
+    with pytest.raises(ManifestMismatchError, match="lacks its instructions") as caught:
+        refuse_distilled_prompts(conversations_facts(prompt_distilled=True), WHERE)
+    assert "train.on_policy.max_steps=0" in caught.value.hint
 
 
 def test_several_answers_that_are_all_kept_are_plain_draws(caplog):
