@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,6 +52,8 @@ class ModelShape:
     """Neurons of each layer's MLP; 0 where the config does not give it."""
     layer_parameters: int
     """Parameters of all layers; the rest are embedding, head and last norm."""
+    gguf_bytes: int | None = field(default=None, compare=False)
+    """Size of the GGUF file that the model came in; None of other models."""
 
     @classmethod
     def read(cls, checkpoint_dir: Path, *, with_weights: bool = True) -> Self:
@@ -122,6 +124,7 @@ class ModelShape:
             vocab_size=vocab_size,
             intermediate_size=numbers["feed_forward_length"],
             layer_parameters=sum(size for name, size in sizes.items() if name.startswith("blk.")),
+            gguf_bytes=sum(one.stat().st_size for one in paths),
         )
 
     @classmethod
@@ -162,6 +165,7 @@ class ModelShape:
             num_layers=num_layers,
             intermediate_size=intermediate_size,
             layer_parameters=left,
+            gguf_bytes=None,
         )
 
 

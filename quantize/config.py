@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from potstill.config import Table
 from quantize.quantization.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
+TEACHER_TYPES: tuple[FileTypeName, ...] = ("F16", "Q4_K_M")
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
@@ -24,9 +25,10 @@ class QuantizeConfig(Table):
     """Types of the student's files. The default covers exact, nearly exact and small. The type the
     student was trained for (`train.quantization_aware`), if any, is added."""
 
-    teacher_types: tuple[FileTypeName, ...] = ("F16", "Q4_K_M")
+    teacher_types: tuple[FileTypeName, ...] | None = None
     """Types of the teacher's files, made by the same code so that both models are compared in the
-    same way. An empty list makes none."""
+    same way. None: a teacher that came as a GGUF file is compared as that file, and others get F16
+    and Q4_K_M. An empty list makes none."""
 
     target_megabytes: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_sequence)] = ()
     """Sizes, in millions of bytes, of further files of the student. Tensor types of such a file are
@@ -76,13 +78,14 @@ class QuantizeConfig(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for chosen in (self.types, self.teacher_types, self.target_megabytes):
+        teacher_types = self.teacher_types or ()
+        for chosen in (self.types, teacher_types, self.target_megabytes):
             if len(set(chosen)) != len(chosen):
                 raise ValueError(f"each once, found {', '.join(map(str, chosen))}")
         names = (*self.types, *self.mixes)
         if self.recommended is not None and self.recommended not in names:
             raise ValueError(f"recommended must be one of {', '.join(names)}")
-        for name in (*self.types, *self.teacher_types):
+        for name in (*self.types, *teacher_types):
             if FILE_TYPES[name].requires_imatrix and not uses_imatrix(name, self.imatrix):
                 raise ValueError(
                     f'{name} cannot be made without an importance matrix: imatrix="auto"'

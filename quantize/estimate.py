@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
-from quantize.config import QuantizeConfig
+from quantize.config import TEACHER_TYPES, QuantizeConfig
 from quantize.conversion.families.registry import find_family
 from quantize.quantization.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
@@ -34,17 +34,20 @@ def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Work
     """
     student, teacher = workload.student, workload.teacher
     find_family(student.architecture, "the student")
-    if config.teacher_types:
+    teacher_types = TEACHER_TYPES if config.teacher_types is None else config.teacher_types
+    teacher_sizes = [_file_bytes(teacher, name) for name in teacher_types]
+    if config.teacher_types is None and teacher.gguf_bytes is not None:
+        teacher_types, teacher_sizes = (), [teacher.gguf_bytes]
+    if teacher_types:
         find_family(teacher.architecture, "the teacher")
     num_mixes, num_student_files = len(config.mixes), len(config.types) + len(config.mixes)
-    num_files = num_student_files + len(config.teacher_types)
+    num_files = num_student_files + len(teacher_sizes)
     sizes = [_file_bytes(student, name) for name in config.types]
-    sizes += [_file_bytes(teacher, name) for name in config.teacher_types]
-    sizes += config.mixes.values()
+    sizes += [*teacher_sizes, *config.mixes.values()]
     evaluated = num_student_files * student.num_parameters
-    evaluated += len(config.teacher_types) * teacher.num_parameters
+    evaluated += len(teacher_sizes) * teacher.num_parameters
     flops = 2.0 * evaluated * config.verification_tokens
-    for shape, types in ((student, config.types), (teacher, config.teacher_types)):
+    for shape, types in ((student, config.types), (teacher, teacher_types)):
         if _uses_imatrix(types, config) or (num_mixes and shape is student):
             flops += 2.0 * shape.layer_parameters * config.imatrix_tokens
     fixed_seconds = FIXED_SECONDS + SECONDS_PER_FILE * num_files

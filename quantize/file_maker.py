@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
+from potstill.errors import ManifestMismatchError
 from potstill.facts.gguf import FileMix, FileTensors
-from potstill.files import replacing
+from potstill.files import replacing, sha256_file
+from potstill.models.files import GgufSource
 from potstill.processor import usable_threads
 from quantize.config import QuantizeConfig
 from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
@@ -50,6 +53,9 @@ class FileMaker:
             ConversionError: The checkpoint cannot be converted, or llama.cpp fails.
             ConfigError: No file can have that size.
         """
+        if self._model.original is not None:
+            take_original(self._model.original, path)
+            return describe_tensors(path, None)
         if name in self._model.mixes:
             return self._make_mix(name, path)
         file_type = cast(FileTypeName, name)
@@ -72,6 +78,8 @@ class FileMaker:
         `auto` uses none for the type that a student was trained for: its weights are already values
         of that type, which an importance matrix would change.
         """
+        if self._model.original is not None:
+            return False
         if name in self._model.mixes:
             return self._config.imatrix != "never"
         if name == self._model.aware_type and self._config.imatrix == "auto":
@@ -149,3 +157,26 @@ class FileMaker:
         model = self._model
         with replacing(path) as temporary:
             write_base_gguf(model.checkpoint, model.tokenizer, temporary, base_type, model.name)
+
+
+def take_original(source: GgufSource, path: Path) -> None:
+    """Link or copy the file that a teacher came in.
+
+    Raises:
+        ManifestMismatchError: It has changed since the checkpoint was made of it.
+        ArtifactError: It cannot be read.
+    """
+    with replacing(path) as temporary:
+        try:
+            temporary.hardlink_to(source.path.resolve())
+        except OSError:  # Another file system, or one without links.
+            shutil.copyfile(source.path, temporary)
+        found = sha256_file(temporary)
+        if found != source.sha256:
+            raise ManifestMismatchError(
+                "the teacher's GGUF file has changed since its checkpoint was made",
+                where=source.path,
+                expected=f"sha256 {source.sha256}",
+                found=found,
+                hint="restore the file, or name it as generate.teacher.model and generate again",
+            )

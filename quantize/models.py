@@ -7,10 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
+from potstill.checkpoints import ModelShape, find_checkpoint, refuse_other_checkpoint
 from potstill.facts.student import StudentFacts
+from potstill.models.dequantized import read_source
+from potstill.models.files import GgufSource
+from potstill.models.header import GgufHeader
 from potstill.rundir import RunDirectory
-from quantize.config import QuantizeConfig
+from quantize.config import TEACHER_TYPES, QuantizeConfig
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
 from quantize.quantization.calibration import Calibration, read_calibration
@@ -30,11 +33,12 @@ class SourceModel:
         has_own_tokenizer: Whether its tokens differ from those of the conversations.
         conversations_dir: What importance matrices are computed on; None where none is needed.
         scratch_dir: Directory of temporary files.
+        original: The GGUF file that the model came in, if it is its only file.
     """
 
     title: str
     role: Literal["student", "teacher"]
-    checkpoint: Checkpoint
+    checkpoint_dir: Path
     types: tuple[FileTypeName, ...]
     mixes: dict[str, float]
     aware_type: FileTypeName | None
@@ -42,28 +46,36 @@ class SourceModel:
     held_out: HeldOut
     conversations_dir: Path | None
     scratch_dir: Path
+    original: GgufSource | None = None
 
     @property
     def name(self) -> str:
         """The model's name in the files' metadata."""
-        return f"{self.title} {self.checkpoint.dir.name}"
+        return f"{self.title} {self.checkpoint_dir.name}"
 
     @property
     def file_names(self) -> tuple[str, ...]:
         """The last parts of its files' names."""
+        if self.original is not None:
+            return (GgufHeader.read(self.original.path).file_type,)
         return (*self.types, *self.mixes)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint, of an architecture that becomes GGUF."""
+        return Checkpoint(self.checkpoint_dir)
 
     @cached_property
     def tokenizer(self) -> Any:  # noqa: ANN401  (a transformers tokenizer)
         """The checkpoint's tokenizer."""
-        return load_tokenizer(self.checkpoint.dir)
+        return load_tokenizer(self.checkpoint_dir)
 
     @cached_property
     def expected(self) -> Expected:
         """The expected results of the files' tokenizers."""
-        config = self.checkpoint.config
+        shape = ModelShape.read(self.checkpoint_dir, with_weights=False)
         return read_expected(
-            self.tokenizer, self.checkpoint.dir, config.vocab_size, self.held_out.chats
+            self.tokenizer, self.checkpoint_dir, shape.vocab_size, self.held_out.chats
         )
 
     @cached_property
@@ -72,7 +84,7 @@ class SourceModel:
         path = self.scratch_dir / f"{self.title}-logprobs.npy"
         if not path.is_file():
             write_reference_logprobs(
-                self.checkpoint.dir,
+                self.checkpoint_dir,
                 self.held_out,
                 path,
                 label=self.title,
@@ -120,7 +132,7 @@ def source_models(
         SourceModel(
             title="student",
             role="student",
-            checkpoint=Checkpoint(student_dir),
+            checkpoint_dir=student_dir,
             types=config.student_types(aware_type),
             mixes=config.mixes,
             aware_type=aware_type,
@@ -130,21 +142,26 @@ def source_models(
             scratch_dir=scratch_dir,
         )
     ]
-    if config.teacher_types:
+    if config.teacher_types != ():
         teacher_dir = find_checkpoint(student.teacher.path)
         refuse_other_checkpoint(teacher_dir, student.teacher.fingerprint)
+        is_original = config.teacher_types is None
         models.append(
             SourceModel(
                 title="teacher",
                 role="teacher",
-                checkpoint=Checkpoint(teacher_dir),
-                types=config.teacher_types,
+                checkpoint_dir=teacher_dir,
+                types=config.teacher_types or TEACHER_TYPES,
                 mixes={},
                 aware_type=None,
                 has_own_tokenizer=False,
                 held_out=held_out,
                 conversations_dir=conversations_dir,
                 scratch_dir=scratch_dir,
+                original=read_source(teacher_dir) if is_original else None,
             )
         )
+    for model in models:
+        if model.original is None:
+            _ = model.checkpoint
     return models

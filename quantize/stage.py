@@ -26,7 +26,7 @@ from quantize.config import QuantizeConfig
 from quantize.file_maker import FileMaker
 from quantize.modelfile import write_modelfile
 from quantize.models import SourceModel, source_models
-from quantize.quantization.file_types import FileTypeName, bound_of_bits
+from quantize.quantization.file_types import FILE_TYPES, FileTypeName, bound_of_bits
 from quantize.quantization.tensors import bits_per_weight
 from quantize.records import read_record, write_record
 from quantize.report.card import PLOT_NAME, write_card
@@ -111,11 +111,11 @@ def make_files(
 def _verify(
     model: SourceModel, name: str, path: Path, config: QuantizeConfig, tensors: FileTensors
 ) -> GgufFile:
-    is_mix = name in model.mixes
+    of_type = name in FILE_TYPES and name not in model.mixes
     bound = (
-        bound_of_bits(bits_per_weight(path))
-        if is_mix
-        else config.kl_bound_nats(cast(FileTypeName, name))
+        config.kl_bound_nats(cast(FileTypeName, name))
+        if of_type
+        else bound_of_bits(bits_per_weight(path))
     )
     measurement = verify_file(
         path,
@@ -133,6 +133,7 @@ def _verify(
         type=name,
         bytes=path.stat().st_size,
         kl_bound_nats=bound,
+        is_original=model.original is not None,
         on_pareto_front=False,
         **measurement.model_dump(),
         **tensors.model_dump(),

@@ -74,6 +74,8 @@ class GgufFile(FileTensors, FileMeasurement):
     bytes: int
     kl_bound_nats: float
     """Largest mean KL with which the file is accepted."""
+    is_original: bool = False
+    """Whether it is the file that the teacher came in, taken as it is."""
     on_pareto_front: bool
     """Whether no other file of the same model is both smaller and closer to its checkpoint."""
 

@@ -31,8 +31,10 @@ SOURCE_NAME = "gguf.toml"
 """Path and sha256 of the file that a checkpoint was made from. Not JSON: all JSON files of a
 checkpoint are in its fingerprint, which must not depend on where the file is."""
 SMALL_BYTES = 300_000_000
-"""Files up to this size are stored in float32, which holds the dequantized values exactly; larger
-ones in bfloat16, which takes half the disk and is the precision of sampling."""
+"""Files up to this size are stored in float32, which holds the dequantized values exactly."""
+DTYPES = {"F32": "float32", "F16": "float16"}
+"""Precision of larger ones by their file type; bfloat16 for all others, the precision of sampling
+in half the disk."""
 
 
 def dequantized_checkpoint(source: GgufSource) -> Path:
@@ -45,9 +47,10 @@ def dequantized_checkpoint(source: GgufSource) -> Path:
     directory = cache_dir() / f"{source.name}-{source.sha256[:NUM_DIGEST_DIGITS]}"
     with disk_errors("caching a dequantized model", directory):
         if not directory.is_dir():
-            GgufHeader.read(source.path)
+            file_type = GgufHeader.read(source.path).file_type
+            small = source.path.stat().st_size <= SMALL_BYTES
             with announced(f"dequantizing {source.path.name}, once"):
-                _make(source, directory)
+                _make(source, directory, "float32" if small else DTYPES.get(file_type, "bfloat16"))
         _write_source(source, directory)
     return directory
 
@@ -74,18 +77,17 @@ def read_source(checkpoint_dir: Path) -> GgufSource | None:
         ) from error
 
 
-def _make(source: GgufSource, directory: Path) -> None:
+def _make(source: GgufSource, directory: Path, dtype: str) -> None:
     unfinished_dir = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
     shutil.rmtree(unfinished_dir, ignore_errors=True)
     unfinished_dir.mkdir(parents=True)
-    small = source.path.stat().st_size <= SMALL_BYTES
     try:
         with Worker(SERVICE, start_seconds=START_SECONDS) as worker:
             worker.ask_json(
                 {
                     "gguf_path": str(source.path),
                     "checkpoint_dir": str(unfinished_dir),
-                    "dtype": "float32" if small else "bfloat16",
+                    "dtype": dtype,
                 }
             )
         _write_card(source, unfinished_dir)

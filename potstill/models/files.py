@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.errors import ArtifactError
-from potstill.files import CHUNK_BYTES, disk_errors, sha256_file
+from potstill.files import CHUNK_BYTES, disk_errors, sha256_file, write_text_atomically
 from potstill.models.named import NAMED_MODELS, NamedModel
 from potstill.models.packages import installed_file, join_packages
 from potstill.models.split import Shards, join_shards
@@ -38,7 +38,6 @@ class GgufSource:
 
     path: Path
     sha256: str
-    """Of a split model: the hash of all its files in order."""
 
     @property
     def name(self) -> str:
@@ -114,13 +113,14 @@ def _source(path: Path) -> GgufSource:
     if shards is None:
         return GgufSource(path, sha256_file(path))
     paths = shards.paths(path.parent)
-    digest = sha256_files(paths)
-    joined = cache_dir() / f"{shards.stem}-{digest[:NUM_DIGEST_DIGITS]}.gguf"
-    if not joined.is_file():
+    joined = cache_dir() / f"{shards.stem}-{sha256_files(paths)[:NUM_DIGEST_DIGITS]}.gguf"
+    digest_path = joined.with_suffix(".sha256")
+    if not digest_path.is_file():
         with announced(f"joining the {len(paths)} parts of {shards.stem}, once"):
             joined.parent.mkdir(parents=True, exist_ok=True)
             join_shards(paths, joined)
-    return GgufSource(joined, digest)
+            write_text_atomically(digest_path, sha256_file(joined))
+    return GgufSource(joined, digest_path.read_text(encoding="ascii"))
 
 
 def _cached_path(model: NamedModel) -> Path:

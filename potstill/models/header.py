@@ -21,6 +21,8 @@ ALIGNMENT_KEY, DEFAULT_ALIGNMENT = "general.alignment", 32
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 """Formats of `struct` by GGUF's number of a type."""
 STRING, ARRAY = 8, 9
+UNKNOWN_TYPE = "mixed"
+"""File type of a file that gives none."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,15 @@ class GgufHeader:
     def architecture(self) -> str:
         """llama.cpp's name of the architecture, such as qwen2."""
         return str(self.metadata["general.architecture"])
+
+    @property
+    def file_type(self) -> str:
+        """llama.cpp's name of the file's type, such as Q4_K_M."""
+        from gguf import LlamaFileType
+
+        number = self.metadata.get("general.file_type")
+        known = {int(one): one.name for one in LlamaFileType}
+        return known.get(number, UNKNOWN_TYPE).removeprefix("MOSTLY_").removeprefix("ALL_")
 
     @property
     def alignment(self) -> int:

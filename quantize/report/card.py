@@ -58,7 +58,7 @@ chat template and end tokens, the token ids of hostile texts and of chats, and t
 the next token on {num_verification_tokens:,} tokens of held-out conversations. The recommended file
 is in bold.
 
-![Quality against bytes]({PLOT_NAME})
+{_originals(files)}![Quality against bytes]({PLOT_NAME})
 
 {cost_table(files, recommended)}
 
@@ -108,6 +108,12 @@ def teacher_license(checkpoint_dir: Path) -> str:
             if key.strip() == "license" and value.strip():
                 return value.strip()
     return UNKNOWN
+
+
+def _originals(files: Sequence[GgufFile]) -> str:
+    """Return which files were not made here."""
+    names = (file.file for file in files if file.is_original)
+    return "".join(f"{name} is the file that the teacher came in.\n\n" for name in names)
 
 
 def _parameters(count: int) -> str:

@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import shutil
 import tomllib
+from dataclasses import replace
 
 import pytest
+import tomli_w
 from pydantic import ValidationError
 
+from potstill.checkpoints import ModelShape
 from potstill.config import dump_toml
 from potstill.errors import ArtifactError, ConfigError, ConversionError, ManifestMismatchError
+from potstill.files import sha256_file
+from potstill.models.dequantized import SOURCE_NAME
+from potstill.plan import Workload
 from quantize.config import QuantizeConfig
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.conversion.convert import write_base_gguf
+from quantize.estimate import estimate
+from quantize.loading import load_tokenizer
 from quantize.stage import run
 
 pytestmark = pytest.mark.slow
@@ -17,6 +27,7 @@ CONFIG = QuantizeConfig(
     types=("F16", "Q4_K_M"), teacher_types=("Q8_0",), verification_tokens=40, num_threads=1
 )
 STUDENT_ONLY = {"teacher_types": ()}
+OWN_FILE = {"types": ("F16",), "teacher_types": None}
 
 
 def test_files_card_and_modelfile_are_made_and_described(tiny_quantize_run, capfd):
@@ -83,6 +94,60 @@ def test_unsupported_teacher_is_refused_before_any_work(make_checkpoint, make_ru
     with pytest.raises(ConversionError, match="MambaForCausalLM"):
         run(CONFIG, tiny_run)
     assert not list(tiny_run.partial_dir("gguf").rglob("*.gguf"))
+
+
+@pytest.fixture
+def gguf_teacher_run(make_checkpoint, make_run, tmp_path):
+    """A run whose teacher came as a GGUF file, of an architecture that is not converted here."""
+    teacher_dir, path = make_checkpoint("teacher"), tmp_path / "downloaded.gguf"
+    write_base_gguf(Checkpoint(teacher_dir), load_tokenizer(teacher_dir), path, "F16", "teacher")
+    source = {"path": str(path), "sha256": sha256_file(path)}
+    (teacher_dir / SOURCE_NAME).write_text(tomli_w.dumps(source))
+    config_path = teacher_dir / "config.json"
+    config_path.write_text(config_path.read_text().replace("LlamaForCausalLM", "NewForCausalLM"))
+    return make_run(make_checkpoint("student", num_hidden_layers=1), teacher_dir), path
+
+
+def test_a_teacher_that_came_as_a_gguf_file_is_compared_as_that_file(gguf_teacher_run):
+    run_directory, path = gguf_teacher_run
+    manifest = run(CONFIG.model_copy(update=OWN_FILE), run_directory)
+    outputs = {output.path: output.sha256 for output in manifest.outputs}
+    assert outputs["teacher-F16.gguf"] == sha256_file(path)
+    assert "teacher.imatrix.gguf" not in outputs
+    (file,) = manifest.facts.teacher_files
+    assert (file.is_original, file.type, file.imatrix) == (True, "F16", None)
+    assert 0 <= file.kl_to_checkpoint_nats < file.kl_bound_nats
+    assert not any(file.is_original for file in manifest.facts.files if file.role == "student")
+    card = (run_directory.stage_dir("gguf") / "README.md").read_text()
+    assert "teacher-F16.gguf is the file that the teacher came in." in card
+
+
+def test_a_gguf_file_that_is_another_than_its_checkpoints_is_refused(gguf_teacher_run):
+    run_directory, path = gguf_teacher_run
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(
+        ManifestMismatchError, match="the teacher's GGUF file has changed"
+    ) as caught:
+        run(CONFIG.model_copy(update=OWN_FILE), run_directory)
+    assert caught.value.where == path
+    assert not list(run_directory.partial_dir("gguf").rglob("teacher-*"))
+    path.unlink()
+    with pytest.raises(ArtifactError, match=r"downloaded\.gguf"):
+        run(CONFIG.model_copy(update=OWN_FILE), run_directory)
+
+
+def test_a_gguf_teacher_costs_no_conversion_and_no_importance_matrix():
+    shape = ModelShape("LlamaForCausalLM", 10**9, 24, 2048, 32_000, 8192, 9 * 10**8)
+    workload = Workload(teacher=shape, student=shape)
+    converted, _ = estimate(QuantizeConfig(types=("F16",)), workload)
+    came = replace(shape, architecture="qwen35", gguf_bytes=600_000_000)
+    own, after = estimate(QuantizeConfig(types=("F16",)), replace(workload, teacher=came))
+    assert after.num_files == 2
+    assert converted.float32_flops - own.float32_flops == 2.0 * (10**9 * 2048 + 9 * 10**8 * 32_768)
+    assert own.disk_bytes - 600_000_000 < converted.disk_bytes - 2 * 10**9
+    with pytest.raises(ConversionError, match="qwen35"):
+        estimate(QuantizeConfig(teacher_types=("F16",)), replace(workload, teacher=came))
 
 
 def test_damaged_student_is_refused(tiny_quantize_run):

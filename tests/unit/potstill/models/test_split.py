@@ -4,6 +4,7 @@ import gguf
 import pytest
 
 from potstill.errors import ArtifactError
+from potstill.files import sha256_file
 from potstill.llama.model import LlamaModel
 from potstill.models.files import find_gguf, sha256_files
 from potstill.models.split import Shards
@@ -21,8 +22,8 @@ def test_the_files_of_a_split_model_are_joined_once(shards, tiny_gguf, tmp_path,
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path))
     assert [path.name for path in shards] == Shards("tiny", 3).names
     source = find_gguf(str(shards[0]))
-    assert source.sha256 == sha256_files(shards)
-    assert source.path == tmp_path / f"tiny-{source.sha256[:12]}.gguf"
+    assert source.sha256 == sha256_file(source.path)
+    assert source.path == tmp_path / f"tiny-{sha256_files(shards)[:12]}.gguf"
     joined, whole = gguf.GGUFReader(source.path), gguf.GGUFReader(tiny_gguf)
     for found, expected in zip(joined.tensors, whole.tensors, strict=True):
         assert (found.name, found.tensor_type) == (expected.name, expected.tensor_type)
