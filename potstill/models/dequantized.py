@@ -119,7 +119,7 @@ def _write_source(source: GgufSource, checkpoint_dir: Path) -> None:
         known = read_source(checkpoint_dir)
     except ArtifactError:
         known = None
-    if known != source:
+    if known is None or not known.path.is_file():
         content = {"path": str(source.path), "sha256": source.sha256}
         write_text_atomically(checkpoint_dir / SOURCE_NAME, tomli_w.dumps(content))
 

@@ -111,9 +111,9 @@ class GgufHeader:
         """llama.cpp's name of the file's type, such as Q4_K_M."""
         from gguf import LlamaFileType
 
-        number = self.metadata.get("general.file_type")
-        known = {int(one): one.name for one in LlamaFileType}
-        return known.get(number, UNKNOWN_TYPE).removeprefix("MOSTLY_").removeprefix("ALL_")
+        names = {int(one): str(one.name) for one in LlamaFileType}
+        name = names.get(self.metadata.get("general.file_type", -1), UNKNOWN_TYPE)
+        return name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
     @property
     def alignment(self) -> int:

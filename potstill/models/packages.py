@@ -68,7 +68,7 @@ def _installed(member: str) -> Path | None:
     for location in (spec.submodule_search_locations if spec else None) or ():
         path = Path(location) / inner
         if path.is_file():
-            return path
+            return path.resolve()
     return None
 
 

@@ -66,8 +66,11 @@ def test_it_is_made_once_and_its_record_follows_the_file(
 ):
     monkeypatch.setattr(dequantized, "_make", None)
     fingerprint = checkpoint_fingerprint(made)
-    (tmp_path / "moved").mkdir()
-    moved = shutil.copyfile(tiny_gguf, tmp_path / "moved" / "tiny.gguf")
+    moved = tmp_path / "tiny.gguf"
+    shutil.copyfile(tiny_gguf, moved)
+    assert find_checkpoint(str(moved)) == made
+    assert read_source(made).path == tiny_gguf
+    (made / dequantized.SOURCE_NAME).write_text(f'path = "/gone"\nsha256 = "{"0" * 64}"\n')
     assert find_checkpoint(str(moved)) == made
     assert read_source(made).path == moved
     (made / dequantized.SOURCE_NAME).write_text("path = 3")
