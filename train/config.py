@@ -28,8 +28,8 @@ class StudentConfig(Table):
     best. None keeps all: a removed layer also takes its attention and key-value cache along. For
     the same share of parameters neurons cost less fidelity at first (docs/training.md)."""
     checkpoint: str | None = None
-    """Checkpoint or GGUF file, as for `generate.teacher.model`, to start from instead of pruning the
-    teacher. A padded vocabulary is fine. With another tokenizer than the teacher's, the
+    """Checkpoint or GGUF file, as for `generate.teacher.model`, to start from instead of pruning
+    the teacher. A padded vocabulary is fine. With another tokenizer than the teacher's, the
     conversations' text is tokenized again and only sequence-level distillation (`kd.weight = 0`)
     is possible."""
     max_calibration_conversations: int = Field(default=16, ge=1)

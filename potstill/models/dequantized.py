@@ -47,10 +47,10 @@ def dequantized_checkpoint(source: GgufSource) -> Path:
     directory = cache_dir() / f"{source.name}-{source.sha256[:NUM_DIGEST_DIGITS]}"
     with disk_errors("caching a dequantized model", directory):
         if not directory.is_dir():
-            file_type = GgufHeader.read(source.path).file_type
-            small = source.path.stat().st_size <= SMALL_BYTES
+            header = GgufHeader.read(source.path)
+            _refuse_scaled_rope(header)
             with announced(f"dequantizing {source.path.name}, once"):
-                _make(source, directory, "float32" if small else DTYPES.get(file_type, "bfloat16"))
+                _make(source, directory, _dtype(header))
         _write_source(source, directory)
     return directory
 
@@ -75,6 +75,27 @@ def read_source(checkpoint_dir: Path) -> GgufSource | None:
             found=error,
             hint="delete it: naming the GGUF file again writes it",
         ) from error
+
+
+def _refuse_scaled_rope(header: GgufHeader) -> None:
+    """Refuse what transformers 5.19 drops without a word: only long texts would show it."""
+    scaling = header.metadata.get(f"{header.architecture}.rope.scaling.type", "none")
+    found = [scaling] if scaling != "none" and header.architecture != "gpt-oss" else []
+    found += [one.name for one in header.tensors if one.name.startswith("rope_")]
+    if found:
+        raise ArtifactError(
+            "transformers does not read the rotary scaling of a GGUF file",
+            where=header.path,
+            expected="a model without one",
+            found=", ".join(found),
+            hint="name the model's original checkpoint",
+        )
+
+
+def _dtype(header: GgufHeader) -> str:
+    if header.path.stat().st_size <= SMALL_BYTES:
+        return "float32"
+    return DTYPES.get(header.file_type, "bfloat16")
 
 
 def _make(source: GgufSource, directory: Path, dtype: str) -> None:

@@ -111,6 +111,15 @@ def test_a_truncated_file_is_refused_before_anything_is_made(tmp_path, empty_cac
     assert not empty_cache.exists()
 
 
+def test_a_rotary_scaling_is_refused_because_transformers_drops_it(tmp_path, empty_cache):
+    path = tmp_path / "long.gguf"
+    write_tiny_gguf(path, rope_scaling="yarn")
+    with pytest.raises(ArtifactError, match="does not read the rotary scaling") as caught:
+        find_checkpoint(str(path))
+    assert caught.value.found == "yarn"
+    assert not empty_cache.exists()
+
+
 def test_a_process_that_is_killed_leaves_nothing(empty_cache, tiny_gguf, monkeypatch):
     monkeypatch.setattr(dequantized, "SERVICE", "os:abort")
     with pytest.raises(ArtifactError, match="the GGUF file cannot be dequantized") as caught:
