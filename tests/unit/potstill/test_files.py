@@ -15,6 +15,7 @@ from potstill.files import (
     replacing,
     sha256_bytes,
     sha256_file,
+    unfinished_path,
     write_text_atomically,
 )
 
@@ -139,3 +140,14 @@ def test_other_errors_pass_unchanged(tmp_path, error):
     with pytest.raises(type(error)) as caught, disk_errors("reading notes", tmp_path):
         raise error
     assert caught.value is error
+
+
+def test_what_killed_processes_left_is_removed_and_no_more(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / f"model.partial-{ended.pid}").mkdir()
+    (tmp_path / f"other.partial-{ended.pid}").touch()
+    (tmp_path / f"model.partial-{os.getppid()}").touch()
+    assert unfinished_path(tmp_path / "model") == tmp_path / f"model.partial-{os.getpid()}"
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"other.partial-{ended.pid}", f"model.partial-{os.getppid()}"}
