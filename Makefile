@@ -35,7 +35,7 @@ nightly: programs
 conformance: setup
 	$(PYTEST) tests/conformance
 
-# Distill the embedded teacher, then serve student and teacher until Ctrl-C.
+# Distill the default teacher, then serve student and teacher until Ctrl-C.
 demo: setup
 	$(BIN)/potstill run runs/demo --preset demo
 	$(BIN)/potstill serve runs/demo

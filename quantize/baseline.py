@@ -11,7 +11,6 @@ from potstill.rundir import StageSession
 from potstill.task.known_answers import known_conversations
 from potstill.task.task import Task
 from quantize.config import QuantizeConfig
-from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
 from quantize.models import SourceModel
 from quantize.quantization.file_types import FileTypeName
@@ -30,14 +29,13 @@ def convert(config: QuantizeConfig, task: Task, session: StageSession) -> GgufFi
     Raises:
         ConversionError: The checkpoint cannot be converted, or the file does not match it.
     """
-    checkpoint = Checkpoint(session.dir)
-    tokenizer = load_tokenizer(checkpoint.dir)
+    tokenizer = load_tokenizer(session.dir)
     known = known_conversations(task, [*task.references, *task.examples])
     tokenized = (in_tokens_of(tokenizer, one.given, [one.answer], one.tools) for one in known)
     model = SourceModel(
         title=TITLE,
         role="student",
-        checkpoint=checkpoint,
+        checkpoint_dir=session.dir,
         types=(FILE_TYPE,),
         mixes={},
         aware_type=None,

@@ -16,7 +16,7 @@ class StudentConfig(Table):
     """The student before training: a pruned teacher, or a checkpoint."""
 
     num_layers: int = Field(default=24, ge=1)
-    """Layers to keep of the teacher. 24 of the embedded teacher's 30 is the demo's trade-off: a
+    """Layers to keep of the teacher. 24 of the default teacher's 30 is the demo's trade-off: a
     fifth of the layers removed, with damage that minutes of training repair. Ignored with
     `checkpoint`, and where `layers` lists them."""
     layers: Literal["influence", "even"] | list[Annotated[int, Field(ge=0)]] = "influence"
