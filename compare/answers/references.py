@@ -58,7 +58,7 @@ def _kind(task: Task, known: Answer | None) -> dict[str, str]:
     if known is None:
         return {}
     for metric in task.metrics:
-        if metric.kind == "label" and (label := Label(metric).read(known.text)) is not None:
+        if metric.kind == "label" and (label := Label(metric).read_known(known.text)) is not None:
             return {"label": label}
         if metric.kind == "tool_calls":
             return {"tool": names(known.tool_calls)}

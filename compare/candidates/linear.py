@@ -43,7 +43,7 @@ def classify(task: Task, metric: Label, prompts: Sequence[Sequence[Message]]) ->
     known = [
         (text_of(item.messages), label)
         for item in task.examples
-        if item.known is not None and (label := metric.read(item.known.text)) is not None
+        if item.known is not None and (label := metric.read_known(item.known.text)) is not None
     ]
     counts = Counter(label for _, label in known)
     if len(counts) < 2:

@@ -33,7 +33,7 @@ class Categories:
         """Return the category of an answer; None when it has none."""
         if self._has_tools:
             return names(answer.tool_calls)
-        return None if self._label is None else self._label.read(answer.text)
+        return None if self._label is None else self._label.read_known(answer.text)
 
 
 def _tool_names(tools: str | None) -> list[str]:

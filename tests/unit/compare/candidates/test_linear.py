@@ -36,11 +36,12 @@ def task(*, num_each):
     return Task(examples=(*examples, *(item(text, "cash") for text in CASH[:num_each])))
 
 
-@pytest.mark.parametrize("num_each", [1, 5])
-def test_labels_come_from_words_with_few_examples_and_with_enough_to_tune(num_each):
+@pytest.mark.parametrize(("num_each", "field"), [(1, None), (5, None), (1, "team")])
+def test_labels_come_from_words_with_few_examples_and_with_enough_to_tune(num_each, field):
+    """A label may be known alone where answers are JSON."""
     system = Message(role="system", content="cash cash cash")
     prompts = [(system, *messages("Where is my card?")), messages("I want cash")]
-    found = classify(task(num_each=num_each), Label(LabelConfig()), prompts)
+    found = classify(task(num_each=num_each), Label(LabelConfig(field=field)), prompts)
     assert found.labels == ["cards", "cash"]
     assert found.num_examples == 2 * num_each
     assert found.seconds_per_prompt > 0
