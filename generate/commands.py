@@ -1,16 +1,22 @@
-"""The verb `potstill generate`."""
+"""The verbs `potstill generate` and `potstill init`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from potstill.commands.options import ForceOption, configured
-from potstill.pipeline import STAGES, Choice, run_share, run_stage
+from generate.init.files import CONFIG_NAME, template_names
+from potstill.commands.options import ForceOption, VerboseOption, configured
+from potstill.errors import PotstillError
+from potstill.pipeline import STAGES, Choice, plan, run_share, run_stage
+from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 
 STAGE = STAGES["generate"]
+RUNS_DIR = Path("runs")
 
 app = typer.Typer()
 
@@ -37,3 +43,43 @@ def generate(
         raise typer.BadParameter("give --force or --shard, not both: a shard is one of several")
     else:
         run_share(STAGE, choice, run_directory, shard)
+
+
+@app.command()
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory for the configuration and its files.")
+    ],
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSONL file of examples to make the task from."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"One of {', '.join(template_names())}."),
+    ] = None,
+    test_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.9, help="Share of the known answers to keep aside as references."
+        ),
+    ] = 0.3,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write a task's configuration, from a template or from examples."""
+    from generate.init.make import Wanted, make
+
+    set_up_logging(verbose=verbose)
+    wanted = Wanted(directory, like, template, test_share, seed, force)
+    for line in make(wanted):
+        typer.echo(line)
+    config_path = directory / CONFIG_NAME
+    typer.echo(f"wrote {config_path}")
+    try:
+        table = plan(Choice(path=config_path), RunDirectory(RUNS_DIR / directory.name), force=True)
+    except PotstillError as error:
+        typer.echo(f"the cost of a run is not known yet: {error}")
+    else:
+        Console().print(table)

@@ -21,6 +21,7 @@ from potstill.errors import PotstillError
 
 OUR_ERROR = 1
 VERBS = {
+    "init": "generate.commands",
     "run": "potstill.commands.run",
     "generate": "generate.commands",
     "train": "potstill.commands.stages",

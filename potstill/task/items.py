@@ -48,14 +48,14 @@ def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def write_items(path: Path, items: Iterable[Item]) -> None:
-    """Write prompts so that `read_items` returns the same."""
+def lines_of(items: Iterable[Item]) -> str:
+    """Return prompts as JSONL that `read_items` reads back."""
     lines = []
     for item in items:
         messages = [*item.messages, *([item.known.to_message()] if item.known else [])]
         row = {"messages": [message.to_chat() for message in messages]}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    return "".join(lines)
 
 
 def _items(line: str, where: str, has_tools: bool) -> list[Item]:

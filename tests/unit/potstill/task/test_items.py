@@ -7,7 +7,7 @@ import pytest
 from potstill.errors import ArtifactError
 from potstill.schema import Message
 from potstill.task.answers import Answer, Item, ToolCall
-from potstill.task.items import read_items, write_items
+from potstill.task.items import lines_of, read_items
 
 CALL = ToolCall(name="pay", arguments='{"to": "Ann"}')
 
@@ -108,5 +108,5 @@ def test_what_is_written_is_read_again(tmp_path):
         Item(messages=question, known=Answer(text="Done")),
         Item(messages=question, known=Answer(tool_calls=(CALL,))),
     )
-    write_items(tmp_path / "items.jsonl", items)
+    (tmp_path / "items.jsonl").write_text(lines_of(items))
     assert read_items(tmp_path / "items.jsonl", has_tools=True) == items

@@ -1,0 +1,1 @@
+"""`potstill init`: a task's files, from a template or from examples."""

@@ -1,0 +1,201 @@
+"""The files that `potstill init` writes: a configuration, examples, references, schema, tools.
+
+In: a template's name, or items and what was detected in them. Out: contents by file name, and the
+files, of which none is overwritten unasked.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import tomli_w
+
+from generate.init.detect import Detected, dump_json
+from potstill.errors import ConfigError
+from potstill.files import disk_errors, write_text_atomically
+from potstill.schema import Message
+from potstill.task.answers import Item
+from potstill.task.items import lines_of
+
+CONFIG_NAME = "potstill.toml"
+EXAMPLES_NAME, REFERENCES_NAME = "examples.jsonl", "references.jsonl"
+SCHEMA_NAME, TOOLS_NAME = "answer_schema.json", "tools.json"
+DATABASE_NAME, SCRIPT_NAME = "database.sqlite", "database.sql"
+PLACE = "DIR/"
+"""What paths in templates begin with."""
+SHOTS = 6
+"""Most examples in the teacher's prompt."""
+FIRST_STAGE = "\n[generate"
+"""Where the settings begin that a configuration made of examples takes from a template."""
+
+Files = dict[str, str]
+
+
+def template_names() -> list[str]:
+    """List the templates."""
+    folders = resources.files("generate.init").joinpath("templates").iterdir()
+    return sorted(folder.name for folder in folders if folder.is_dir())
+
+
+def template_files(name: str, directory: Path) -> Files:
+    """Return a template's files, with paths into the directory.
+
+    Raises:
+        ConfigError: There is no such template.
+    """
+    if name not in template_names():
+        raise ConfigError(
+            f"unknown template {name!r}", expected=" | ".join(template_names()), where="--template"
+        )
+    folder = resources.files("generate.init").joinpath("templates", name)
+    files = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+    files[CONFIG_NAME] = _placed(files[CONFIG_NAME], directory)
+    return files
+
+
+def files_like(
+    detected: Detected,
+    examples: Sequence[Item],
+    references: Sequence[Item],
+    directory: Path,
+    max_tokens: int,
+) -> Files:
+    """Return the files of a task that examples show.
+
+    Args:
+        max_tokens: Longest answer, in tokens.
+    """
+    system = _shared_system([*examples, *references])
+    examples, references = (_without(system, items) for items in (examples, references))
+    files = {EXAMPLES_NAME: lines_of(examples)}
+    if references and detected.metrics:
+        files[REFERENCES_NAME] = lines_of(references)
+    if detected.answer_schema is not None:
+        files[SCHEMA_NAME] = dump_json(detected.answer_schema)
+    if detected.tools is not None:
+        files[TOOLS_NAME] = dump_json(detected.tools)
+    settings = template_files(detected.template, directory)[CONFIG_NAME]
+    settings = settings[settings.index(FIRST_STAGE) :]
+    settings = re.sub(r"(?m)^max_tokens = \d+", f"max_tokens = {max_tokens}", settings)
+    num_known = sum(item.known is not None for item in examples)
+    table = _task_table(detected, system, files, directory, min(SHOTS, num_known))
+    files[CONFIG_NAME] = table + settings
+    return files
+
+
+def write_files(directory: Path, files: Mapping[str, str], *, force: bool) -> None:
+    """Write files into a directory; an SQL script becomes a database.
+
+    Raises:
+        ConfigError: One exists and `force` is not given: then nothing is written.
+        ArtifactError: The disk is full.
+    """
+    written = {DATABASE_NAME if name == SCRIPT_NAME else name: name for name in files}
+    existing = [name for name in written if (directory / name).exists()]
+    if existing and not force:
+        raise ConfigError(
+            "there are files of these names already, and nothing was written",
+            where=directory,
+            found=", ".join(existing),
+            hint="--force replaces them; or name another directory",
+        )
+    with disk_errors("writing the task's files", directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, source in written.items():
+            if source == SCRIPT_NAME:
+                _write_database(directory / name, files[source])
+            else:
+                write_text_atomically(directory / name, files[source])
+
+
+def _task_table(
+    detected: Detected, system: str, files: Files, directory: Path, num_shots: int
+) -> str:
+    """Return the head of the configuration, with comments."""
+    lines = [
+        f"# {detected.found[:1].upper()}{detected.found[1:]}.",
+        f"#   potstill run runs/mine --config {directory / CONFIG_NAME}",
+        "",
+        "[task]",
+    ]
+    if not system:
+        lines.append("# A draft. Describe the job: what each label or field means, and the rules.")
+    lines += [
+        f"instructions = {_multiline(system or _draft(detected))}",
+        'student_instructions = ""  # the student learns them instead of reading them each time',
+        f'examples = "{PLACE}{EXAMPLES_NAME}"',
+    ]
+    if REFERENCES_NAME in files:
+        lines.append(f'references = "{PLACE}{REFERENCES_NAME}"  # the test: not trained on')
+    if SCHEMA_NAME in files:
+        lines.append(f'answer_schema = "{PLACE}{SCHEMA_NAME}"  # drawn from the answers: check it')
+    if TOOLS_NAME in files:
+        lines.append(f'tools = "{PLACE}{TOOLS_NAME}"  # drawn from the calls: describe each tool')
+        lines.append("student_sees_tools = false  # the student learns its tools")
+    lines.append(f"num_shots = {num_shots}  # examples in the teacher's prompt")
+    metrics = [
+        metric | ({"database": f"{PLACE}{DATABASE_NAME}"} if metric["kind"] == "sql" else {})
+        for metric in detected.metrics
+    ]
+    if metrics:
+        lines += ["", "# The first metric decides."]
+        lines += [f"[[task.metrics]]\n{tomli_w.dumps(metric)}" for metric in metrics]
+    return _placed("\n".join(lines).rstrip() + "\n", directory)
+
+
+def _draft(detected: Detected) -> str:
+    """Return instructions that say what can be seen in the answers."""
+    labels = next((one["labels"] for one in detected.metrics if "labels" in one), None)
+    if detected.answer_schema is not None:
+        fields = ", ".join(detected.answer_schema["properties"])
+        text = f"Answer with one JSON object with the fields {fields}."
+        return f"{text} Labels: {', '.join(labels)}." if labels else text
+    if labels:
+        return f"Answer with one of these labels and nothing else: {', '.join(labels)}."
+    if detected.tools is not None:
+        return "Call a tool when the request asks for one; else answer in text."
+    return "Answer with one SQL query and nothing else." if detected.template == "sql" else ""
+
+
+def _multiline(text: str) -> str:
+    """Return a TOML text of several lines."""
+    escaped = text.replace("\\", "\\\\").replace('"""', '""\\"')
+    return f'"""\n{escaped}\n"""'
+
+
+def _placed(text: str, directory: Path) -> str:
+    return text.replace(PLACE, f"{directory.as_posix()}/")
+
+
+def _shared_system(items: Sequence[Item]) -> str:
+    """Return the system message that all prompts begin with; empty when they differ."""
+    texts = {item.messages[0].content if _has_system(item) else "" for item in items}
+    return texts.pop() if len(texts) == 1 else ""
+
+
+def _without(system: str, items: Sequence[Item]) -> list[Item]:
+    if not system:
+        return list(items)
+    return [item.model_copy(update={"messages": item.messages[1:]}) for item in items]
+
+
+def _has_system(item: Item) -> bool:
+    first: Message = item.messages[0]
+    return first.role == "system" and len(item.messages) > 1
+
+
+def _write_database(path: Path, script: str) -> None:
+    """Write an SQLite file, complete or not at all."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        temporary = Path(scratch) / path.name
+        connection = sqlite3.connect(temporary)
+        try:
+            connection.executescript(script)
+        finally:
+            connection.close()
+        temporary.replace(path)

@@ -1,0 +1,129 @@
+"""The flow of `potstill init`: files of a task, and what is known of them.
+
+In: a directory, and a template or a file of examples. Out: written files, and lines for the user.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from generate.init.detect import detect
+from generate.init.files import (
+    CONFIG_NAME,
+    REFERENCES_NAME,
+    files_like,
+    template_files,
+    write_files,
+)
+from generate.init.lengths import answer_lengths, counter, prompt_lengths
+from generate.init.split import split_items
+from potstill.config import read_config_file, validate_tables
+from potstill.errors import ConfigError
+from potstill.task.answers import Answer, Item
+from potstill.task.config import TaskConfig
+from potstill.task.items import read_items, tool_calls_in
+from potstill.task.stage import load_task
+
+ROOM = 1.5
+"""Of the longest known answer, for `max_tokens`."""
+ROUNDED_TO = 16
+TEMPLATE_TOKENS = 16
+"""Of a chat template around an answer, and of spellings of calls."""
+DEFAULT_TEMPLATE = "classify"
+LIKELY_SHARE = 0.8
+"""Of right answers, for which the interval is told."""
+Z_90 = 1.645
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asks for."""
+
+    directory: Path
+    like: Path | None
+    template: str | None
+    test_share: float
+    seed: int
+    force: bool
+
+
+def make(wanted: Wanted) -> list[str]:
+    """Write the files of a task and return what to tell of them.
+
+    Raises:
+        ConfigError: Files exist already, there is no such template, or the examples do not fit the
+            template.
+        ArtifactError: The examples cannot be read, or the disk is full.
+    """
+    lines = []
+    if wanted.like is None:
+        name = wanted.template or DEFAULT_TEMPLATE
+        files = template_files(name, wanted.directory)
+        lines.append(f"template {name}: replace its examples and references by your own")
+    else:
+        files, found = _like(wanted, wanted.like)
+        lines.append(found)
+    write_files(wanted.directory, files, force=wanted.force)
+    return lines + _measured(wanted.directory / CONFIG_NAME)
+
+
+def _like(wanted: Wanted, path: Path) -> tuple[dict[str, str], str]:
+    items = read_items(path, has_tools=False)
+    if _are_calls([item.known for item in items if item.known]):
+        items = read_items(path, has_tools=True)
+    known = [item.known for item in items if item.known is not None]
+    detected = detect(known)
+    if wanted.template not in (None, detected.template):
+        raise ConfigError(
+            "the answers are not those of the template",
+            where=path,
+            expected=f"answers for {wanted.template}",
+            found=f"{detected.found}: {detected.template}",
+            hint="leave --template out, or give the examples other answers",
+        )
+    examples, references = split_items(items, wanted.test_share, wanted.seed)
+    if not detected.metrics:  # There would be nothing to measure with.
+        examples, references = list(items), []
+    longest = answer_lengths(known, counter("")).most + TEMPLATE_TOKENS
+    max_tokens = math.ceil(ROOM * longest / ROUNDED_TO) * ROUNDED_TO
+    files = files_like(detected, examples, references, wanted.directory, max_tokens)
+    return files, detected.found
+
+
+def _are_calls(known: Sequence[Answer]) -> bool:
+    written = [answer for answer in known if tool_calls_in(answer.text)]
+    return len(written) > len(known) / 2
+
+
+def _measured(config_path: Path) -> list[str]:
+    """Return the numbers of prompts and tokens of a written task."""
+    content = read_config_file(config_path)
+    tables = validate_tables({"task": content["task"]}, {"task": TaskConfig}, str(config_path))
+    config = tables["task"]
+    if not isinstance(config, TaskConfig):
+        raise TypeError("not a table [task]")
+    missing = [one.database for one in config.metrics if one.kind == "sql"]
+    missing = [path for path in missing if not path.is_file()]
+    if missing:
+        return [f"put the database at {missing[0]}: answers are measured by their rows"]
+    task = load_task(config)
+    items: list[Item] = [*task.examples, *task.references]
+    known = [item.known for item in items if item.known is not None]
+    model = content["generate"]["teacher"]["model"]
+    count = counter(model)
+    teacher, student = prompt_lengths(task, items, count)
+    lines = [
+        f"{len(task.examples)} examples, {len(task.references)} references",
+        f"about so many tokens in a prompt: the teacher's {teacher}, the student's {student}; "
+        f"in an answer: {answer_lengths(known, count)}",
+    ]
+    if task.references:
+        points = 100 * Z_90 * math.sqrt(LIKELY_SHARE * (1 - LIKELY_SHARE) / len(task.references))
+        lines.append(
+            f"{REFERENCES_NAME}: a share of {LIKELY_SHARE:.0%} right is known to within "
+            f"{points:.0f} points (90 % interval); more known answers make it narrower"
+        )
+    return lines

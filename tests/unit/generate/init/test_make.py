@@ -1,0 +1,147 @@
+import json
+import sqlite3
+import tomllib
+
+import pytest
+
+from generate.init.files import template_names
+from generate.init.make import Wanted, make
+from potstill.errors import ConfigError
+from potstill.pipeline import Choice, estimate, resolve
+from potstill.rundir import RunDirectory
+from potstill.task.config import TaskConfig
+from potstill.task.known_answers import whole_answer
+from potstill.task.stage import load_task
+
+TEAMS = ("cards", "transfers", "account")
+EMBEDDED = tuple(
+    f"{key}=smollm2-135m-instruct" for key in ("generate.teacher.model", "train.student.checkpoint")
+)
+
+
+def wanted(directory, like=None, template=None, *, test_share=0.3, force=False):
+    return Wanted(directory, like, template, test_share, 0, force)
+
+
+def jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def written(directory):
+    """Return the configuration's tables and the task that it names."""
+    content = tomllib.loads((directory / "potstill.toml").read_text())
+    return content, load_task(TaskConfig.model_validate(content["task"]))
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_a_template_is_a_task_with_commented_settings(tmp_path, name):
+    lines = make(wanted(tmp_path / name, template=name))
+    assert lines[0].startswith(f"template {name}")
+    content, task = written(tmp_path / name)
+    text = (tmp_path / name / "potstill.toml").read_text()
+    assert text.startswith("# ")
+    assert text.count("#") >= 3
+    assert "DIR" not in text
+    assert task.num_shots >= 2
+    assert content["generate"]["sampling"]["max_tokens"] == content["compare"]["max_tokens"]
+    for item in (*task.examples, *task.references):
+        for metric in task.make_metrics():
+            assert metric.score(whole_answer(task, item.known), item).value == 1.0
+    resolve(Choice(path=tmp_path / name / "potstill.toml"), RunDirectory(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_the_cost_of_a_template_is_estimated(tmp_path, name):
+    """With the one model that set-up installs as teacher and student."""
+    make(wanted(tmp_path, template=name))
+    choice = Choice(path=tmp_path / "potstill.toml", overrides=EMBEDDED)
+    _, task = written(tmp_path)
+    estimates, workload = estimate(resolve(choice, RunDirectory(tmp_path)), task)
+    assert [one.stage for one in estimates] == ["generate", "train", "quantize", "compare"]
+    assert workload.num_conversations > 0
+    assert estimates[1].tokens > 0
+
+
+def test_templates_are_of_every_kind():
+    assert template_names() == ["answers", "chat", "classify", "extract", "sql", "tools"]
+
+
+def test_a_database_is_made_of_its_script(tmp_path):
+    make(wanted(tmp_path, template="sql"))
+    with sqlite3.connect(tmp_path / "database.sqlite") as connection:
+        assert connection.execute("SELECT COUNT(*) FROM orders").fetchone() == (5,)
+    assert not (tmp_path / "database.sql").exists()
+
+
+def test_examples_become_a_task(tmp_path):
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": 'Name the "team".'},
+                {"role": "user", "content": f"{TEAMS[n % 3] * 3} {n * 7919}"},
+            ],
+            "answer": {"team": TEAMS[n % 3], "reply": f"Hello {n}"},
+        }
+        for n in range(30)
+    ]
+    lines = make(wanted(tmp_path / "bank", jsonl(tmp_path / "logs.jsonl", rows)))
+    content, task = written(tmp_path / "bank")
+    assert "team is one of 3 labels" in lines[0]
+    assert len(task.examples) + len(task.references) == 30
+    assert len(task.references) == 9
+    assert task.instructions.strip() == 'Name the "team".'
+    assert task.student_instructions == ""
+    assert {len(item.messages) for item in task.examples} == {1}
+    assert [metric.name for metric in task.make_metrics()] == ["label", "schema"]
+    assert content["task"]["metrics"][0]["field"] == "team"
+    assert task.schema_content["properties"]["team"] == {"enum": sorted(TEAMS)}
+    assert 16 <= content["generate"]["sampling"]["max_tokens"] <= 96
+
+
+def test_calls_become_tools(tmp_path):
+    rows = [
+        {"prompt": f"light {n * 7919}", "answer": {"name": "set", "arguments": {"percent": n}}}
+        for n in range(10)
+    ]
+    make(wanted(tmp_path / "home", jsonl(tmp_path / "logs.jsonl", rows)))
+    _, task = written(tmp_path / "home")
+    assert json.loads(task.tools)[0]["function"]["name"] == "set"
+    assert task.student_tools is None
+    assert task.references[0].known.tool_calls[0].name == "set"
+
+
+def test_free_text_has_no_references(tmp_path):
+    rows = [
+        {"prompt": f"question {n}", "answer": f"It depends on {n * 'very '}."} for n in range(9)
+    ]
+    make(wanted(tmp_path / "chat", jsonl(tmp_path / "logs.jsonl", rows)))
+    _, task = written(tmp_path / "chat")
+    assert (len(task.examples), task.references, task.metrics) == (9, (), ())
+
+
+def test_queries_need_a_database_of_the_users(tmp_path):
+    rows = [{"prompt": f"question {n}", "answer": f"SELECT {n}"} for n in range(9)]
+    lines = make(wanted(tmp_path / "shop", jsonl(tmp_path / "logs.jsonl", rows)))
+    database = tmp_path / "shop" / "database.sqlite"
+    assert lines[-1] == f"put the database at {database}: answers are measured by their rows"
+
+
+def test_existing_files_are_kept_unless_forced(tmp_path):
+    (tmp_path / "examples.jsonl").write_text("mine")
+    with pytest.raises(ConfigError, match="nothing was written") as caught:
+        make(wanted(tmp_path, template="chat"))
+    assert caught.value.found == "examples.jsonl"
+    assert [path.name for path in tmp_path.iterdir()] == ["examples.jsonl"]
+    make(wanted(tmp_path, template="chat", force=True))
+    assert "hotel" in (tmp_path / "potstill.toml").read_text()
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="unknown template 'clasify'"):
+        make(wanted(tmp_path, template="clasify"))
+    path = jsonl(tmp_path / "logs.jsonl", [{"prompt": "a", "answer": "SELECT 1"}])
+    with pytest.raises(ConfigError, match="not those of the template") as caught:
+        make(wanted(tmp_path, path, "classify"))
+    assert "SQL" in caught.value.found
+    assert list(tmp_path.iterdir()) == [path]
