@@ -16,6 +16,7 @@ from potstill.config import Table
 
 CHAT_TEMPERATURE = 0.7
 CandidateKind = Literal[
+    "teacher_file",
     "teacher_zero_shot",
     "untrained",
     "untrained_instructed",
@@ -90,10 +91,15 @@ class CompareConfig(Table):
     answers, a sample by `seed`. The default takes a whole test split: more prompts narrow the
     interval."""
     candidates: tuple[CandidateKind, ...] = get_args(CandidateKind)
-    """Who else answers a task's prompts, for the table of candidates: the teacher without examples,
+    """Who else answers a task's prompts, for the table of candidates: the teacher's file, where its
+    stored answers are compared; the teacher without examples,
     if it has some; the student before training, and with the teacher's instructions; the student
     trained on the known answers alone (`potstill baseline`); the student's other files; and for
     labels a linear classifier. Each is left out where it does not exist."""
+    teacher_answers: Literal["stored", "served"] = "stored"
+    """The teacher's answers to a task's references: those that the generate stage stored, at
+    temperature 0, or answers of the teacher's file, asked again. With stored ones the file answers
+    `candidate_prompts` of them as a candidate of its own, for its time and energy."""
     candidate_prompts: int = Field(default=300, ge=1)
     """Prompts of the task that each of them answers, a sample by `seed`: enough to see 8 points."""
     samples_per_prompt: int = Field(default=1, ge=1)

@@ -6,17 +6,20 @@ names: the result depends on their content, not on their paths.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from compare.answers.prompt_file import read_prompt_file
 from compare.answers.questions import Question, messages_id, with_references
 from compare.answers.references import read_references
+from compare.answers.stored import stored_answers
 from compare.config import CompareConfig
 from compare.judge_config import LikelihoodJudgeConfig, VotesJudgeConfig
 from compare.measurement.heldout import read_questions
 from potstill.errors import ConfigError
 from potstill.facts.base import StageName
+from potstill.facts.conversations import ConversationsFacts
 from potstill.files import sha256_bytes, sha256_file
 from potstill.manifest import manifest_sha256, read_manifest
 from potstill.rundir import RunDirectory
@@ -33,7 +36,7 @@ PATIENCE = {
     "cache_dir",
 }
 """Settings that change no result: a comparison is resumed with other values."""
-OF_TASKS = {"candidates", "candidate_prompts"}
+OF_TASKS = {"candidates", "candidate_prompts", "teacher_answers"}
 """Settings that matter to tasks with known answers only."""
 
 
@@ -52,6 +55,24 @@ def resolved(config: CompareConfig, task: Task | None) -> CompareConfig:
     if task is not None and config.temperature is None:
         temperature = 0.0
     return config.model_copy(update={"temperature": temperature})
+
+
+def given_answers(
+    config: CompareConfig,
+    task: Task | None,
+    run_directory: RunDirectory,
+    questions: Sequence[Question],
+) -> dict[str, dict[str, Any]]:
+    """Return the teacher's stored answers by prompt id; none where it is to be asked.
+
+    Raises:
+        ArtifactError: A table is damaged.
+    """
+    is_asked = config.teacher is not None or config.teacher_answers == "served"
+    if task is None or is_asked or config.temperature or config.samples_per_prompt > 1:
+        return {}
+    facts = run_directory.facts(ConversationsFacts)
+    return stored_answers(run_directory.stage_dir("conversations"), facts, questions)
 
 
 def read_asked(

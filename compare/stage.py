@@ -34,7 +34,7 @@ from compare.candidates.chosen import choose
 from compare.candidates.table import candidate_rows
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
-from compare.inputs import measured_task, read_asked, resolved, settings
+from compare.inputs import given_answers, measured_task, read_asked, resolved, settings
 from compare.judges.controls import UNTRAINED
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
@@ -137,7 +137,12 @@ def _compare(
     needs_assay = task is None or bool(config.judges)
     sides = _sides(config, run, session.scratch_dir, needs_assay=needs_assay)
     asks = _asks(task)
-    candidates = choose(config, task, run, sides, session.scratch_dir) if task else []
+    given = given_answers(config, task, run_directory, questions)
+    candidates = (
+        choose(config, task, run, sides, session.scratch_dir, has_stored_answers=bool(given))
+        if task
+        else []
+    )
     if task is not None:
         longest_tokens = _longest(run, sides, asks, questions)
     else:
@@ -160,6 +165,7 @@ def _compare(
         cache=kept,
         others={one.key: one.side for one in candidates},
         asked_others=sample_of(questions, config.candidate_prompts, config.seed),
+        given={"teacher": given},
     )
     registration = register(measured, config.verdict, len(collection.book().answers()))
     answers = collection.answers(serving)

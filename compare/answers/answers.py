@@ -65,8 +65,9 @@ class Answer(Value):
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    seconds: float
-    """From the request to the complete answer, with other requests in flight."""
+    seconds: float | None
+    """From the request to the complete answer, with other requests in flight; None of an answer
+    that the run's conversations had already."""
     tool_calls: str | None = None
     """JSON list of calls, as OpenAI spells them; None: none."""
 
@@ -106,6 +107,7 @@ class AnswerBook:
         identities: Of each role's model, part of an answer's cache key.
         names: Of each role's model, for the report.
         asks: How each role is asked; without one, with the question's own messages.
+        given: Answers that need not be requested, by role and prompt.
     """
 
     def __init__(
@@ -116,13 +118,15 @@ class AnswerBook:
         identities: Mapping[Role, str],
         names: Mapping[Role, str],
         asks: Mapping[Role, Ask] | None = None,
+        given: Mapping[Role, Mapping[str, dict[str, Any]]] | None = None,
     ) -> None:
         self._cache, self._wanted, self._sampling = cache, list(wanted), sampling
         self._identities, self._names, self._asks = identities, names, asks or {}
+        self._given = given or {}
 
     def missing(self) -> list[Wanted]:
         """Return the wanted answers that are not stored."""
-        return [one for one in self._wanted if self._cache.get(self._key(one)) is None]
+        return [one for one in self._wanted if self._stored(one) is None]
 
     def fill(self, endpoints: Mapping[Role, Endpoint], max_concurrency: int) -> None:
         """Request what is missing of the given endpoints' answers, of one model after the other.
@@ -173,7 +177,7 @@ class AnswerBook:
         """Return the stored answers, in the order of `wanted`."""
         found = []
         for one in self._wanted:
-            stored = self._cache.get(self._key(one))
+            stored = self._stored(one)
             if stored is not None:
                 found.append(self._answer(one, stored))
         return found
@@ -194,6 +198,10 @@ class AnswerBook:
         """Return a hash of all wanted answers of a role."""
         keys = [self._key(one) for one in self._wanted if one.role == role]
         return hashlib.sha256(" ".join(keys).encode()).hexdigest()[:32]
+
+    def _stored(self, one: Wanted) -> dict[str, Any] | None:
+        given = self._given.get(one.role, {}).get(one.question.prompt_id)
+        return self._cache.get(self._key(one)) if given is None else given
 
     def _request(self, one: Wanted) -> Request:
         return self._asks.get(one.role, as_given)(one.question)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from compare.answers.answers import Answer, AnswerBook, Role, Sampling, Wanted
 from compare.answers.cache import JsonCache
@@ -26,6 +27,7 @@ class Collection:
         num_controls: Number of prompts, from the first, that the teacher answers once more and a
             model known to be worse answers too: for the assay of judges.
         others: Further models, and the prompts that each answers once.
+        given: Answers that need not be requested, by role and prompt.
     """
 
     questions: Sequence[Question]
@@ -37,6 +39,7 @@ class Collection:
     cache: JsonCache
     others: Sides = field(default_factory=dict)
     asked_others: Sequence[Question] = ()
+    given: Mapping[Role, Mapping[str, dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def _all(self) -> dict[Role, Side]:
@@ -51,6 +54,7 @@ class Collection:
             {role: side.identity for role, side in self._all.items()},
             {role: name_of(side) for role, side in self._all.items()},
             self.asks,
+            self.given,
         )
 
     def answers(self, serving: Serving) -> list[Answer]:

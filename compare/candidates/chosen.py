@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare.answers.requests import Ask, Request, as_student
+from compare.answers.requests import Ask, Request, as_student, as_teacher
 from compare.answers.serving import FileSide, Side, Sides, name_of
 from compare.candidates.rows import Kind
 from compare.config import CompareConfig
@@ -22,6 +22,8 @@ from potstill.task.task import Task
 
 logger = logging.getLogger(__name__)
 
+TEACHER_FILE = "teacher_file"
+"""The candidate whose time and energy are the teacher's, where its stored answers are compared."""
 BASELINE = "known_answers"
 """The candidate that shows what the teacher brought."""
 
@@ -43,16 +45,29 @@ class Candidate:
 
 
 def choose(
-    config: CompareConfig, task: Task, run: RunFiles | None, sides: Sides, scratch_dir: Path
+    config: CompareConfig,
+    task: Task,
+    run: RunFiles | None,
+    sides: Sides,
+    scratch_dir: Path,
+    *,
+    has_stored_answers: bool = False,
 ) -> list[Candidate]:
-    """Return the configured candidates that this comparison has."""
+    """Return the configured candidates that this comparison has.
+
+    Args:
+        has_stored_answers: Whether the teacher's stored answers are compared.
+    """
     found: list[Candidate] = []
+    teacher = sides["teacher"]
+    files = run.gguf.files if run else ()
+    size = next((file.bytes for file in files if file.name == name_of(teacher)), None)
+    if TEACHER_FILE in config.candidates and has_stored_answers:
+        name, ask = "teacher's file, served", as_teacher(task)
+        shots = task.num_shots
+        found.append(Candidate(TEACHER_FILE, name, teacher, ask, "teacher", size, shots))
     if "teacher_zero_shot" in config.candidates and task.num_shots:
-        teacher = sides["teacher"]
-        name = "teacher without examples"
-        files = run.gguf.files if run else ()
-        size = next((file.bytes for file in files if file.name == name_of(teacher)), None)
-        ask = instructed(task)
+        name, ask = "teacher without examples", instructed(task)
         found.append(Candidate("teacher_zero_shot", name, teacher, ask, "teacher", size, 0))
     if run is not None:
         found += _of_run(config, task, run, sides, scratch_dir)

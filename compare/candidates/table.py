@@ -13,7 +13,7 @@ from compare.answers.answers import Answer, Role
 from compare.answers.consumption import Consumption
 from compare.answers.questions import Question
 from compare.answers.serving import FileSide, Side, Sides, name_of
-from compare.candidates.chosen import Candidate
+from compare.candidates.chosen import TEACHER_FILE, Candidate
 from compare.candidates.linear import classify
 from compare.candidates.rows import CandidateRow, Kind, Scores
 from compare.config import CompareConfig
@@ -68,7 +68,7 @@ def candidate_rows(
             prompt_tokens=_mean(one.prompt_tokens for one in given if not one.is_refused),
             completion_tokens=_mean(one.completion_tokens for one in given if not one.is_refused),
             bytes=num_bytes,
-            **_used(config.cost, kind, side, consumption(key)),
+            **_used(config.cost, kind, side, consumption(key) or _of_file(key, consumption)),
         )
 
     sizes = {file.name: file.bytes for file in run.gguf.files} if run else {}
@@ -90,6 +90,11 @@ def candidate_rows(
     if "linear_classifier" in config.candidates and isinstance(metric, Label):
         rows += _linear(task, metric, questions, scores, student)
     return tuple(sorted(rows, key=lambda one: ORDER.index(one.kind)))
+
+
+def _of_file(key: Role, consumption: Callable[[Role], Consumption | None]) -> Consumption | None:
+    """Return what the teacher's file took, for a teacher whose answers were stored."""
+    return consumption(TEACHER_FILE) if key == "teacher" else None
 
 
 ORDER: tuple[Kind, ...] = ("teacher", "student", "none")

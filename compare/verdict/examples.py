@@ -21,7 +21,7 @@ class ShownAnswer(Value):
 
     text: str
     num_tokens: int
-    seconds: float
+    seconds: float | None
     """From the request to the complete answer, with other requests in flight."""
     finish_reason: str
 

@@ -79,6 +79,15 @@ def test_all_that_a_run_has_is_compared(tmp_path):
     assert baseline.num_examples == 1
 
 
+def test_the_teachers_file_is_served_for_its_cost_where_its_answers_were_stored(tmp_path):
+    config = CompareConfig(candidates=("teacher_file",))
+    assert not choose(config, TASK, a_run(tmp_path), sides(), tmp_path)
+    (one,) = choose(config, TASK, a_run(tmp_path), sides(), tmp_path, has_stored_answers=True)
+    assert (one.key, one.name, one.num_examples) == ("teacher_file", "teacher's file, served", 1)
+    asked = one.ask(ask_about(0)).messages[0].content
+    assert asked == "Name the team.\n\nExamples:\nMy card? -> cards"
+
+
 def test_only_what_is_chosen_and_exists_is_compared(tmp_path):
     config = CompareConfig(candidates=("untrained", "known_answers", "teacher_zero_shot"))
     alone = TASK.model_copy(update={"num_shots": 0})
