@@ -96,6 +96,8 @@ class SourceConfig(TaskKeys):
             )
         if "" in (self.path, self.dataset, *self.topics):
             raise ValueError("path, dataset and topics may not be empty texts")
+        if self.kind == "task" and self.general:
+            raise ValueError("general prompts are not of the task; leave out general or kind")
         kind = self.kind or named[0]
         for key, only in ONLY_FOR.items():
             if kind != only and getattr(self, key) != type(self).model_fields[key].default:

@@ -20,7 +20,7 @@ PLACEHOLDER = re.compile(
     r"\[[^\]\d]{2,40}\]|<[a-z][^>]{1,40}>|\{[a-z_ ]{2,40}\}|\b[xX]{3,}\b|#{3,}|_{3,}", re.IGNORECASE
 )
 ECHO = re.compile(
-    r"\b(?:written by|word for word|realistic message|as an ai\b|"
+    r"\b(?:not to be named|word for word|realistic message|as an ai\b|"
     r"as a language model|numbered line|purpose:|answered by:|length: about|"
     r"here(?: is|['\u2019]s) (?:a|the|your|my) "
     r"(?:new |sample |possible )?(?:message|request|question|input))",

@@ -25,7 +25,7 @@ from potstill.task.metrics.fields import leaves
 from potstill.task.metrics.tool_calls import NO_CALL
 from potstill.task.task import Task
 
-LIST = re.compile(r"[;,\n]|\bor\b|\band\b")
+LIST = re.compile(r"\s*[;,\n]\s*(?:(?:and|or)\s+)?")
 """What separates the entries of a description."""
 MIN_ENTRIES = 3
 """A description with fewer entries is one sentence."""

@@ -101,7 +101,7 @@ def _asked(wanted: Wanted, manner: Manner) -> str:
     if manner.length:
         lines.append(f"Length: {manner.length}.")
     if manner.persona:
-        lines.append(f"Written by: {manner.persona}.")
+        lines.append(f"Writer, not to be named: {manner.persona}.")
     if manner.style:
         lines.append(f"Style: {manner.style}.")
     return "\n".join(lines)

@@ -22,6 +22,9 @@ from generate.sources.config import OPERATIONS, SourceConfig
         ({"kind": "magpie", "topics": ["law", ""]}, "may not be empty"),
         ({"kind": "magpie", "system_prompts": [""]}, "at least 1 character"),
         ({"kind": "magpie", "system_prompts": [3]}, "valid dictionary"),
+        ({"path": "a", "noise": {"typos": 1}}, "noise is for task only"),
+        ({"kind": "task", "general": True}, "general prompts are not of the task"),
+        ({"kind": "task", "draw": "no function"}, "should match pattern"),
         ({"path": "a", "wieght": 2}, "Extra inputs"),
     ],
 )
@@ -47,6 +50,7 @@ def test_system_prompts_are_texts_or_tables():
         {"dataset": "org/set", "split": "test", "revision": "v1", "subset": "en"},
         {"kind": "magpie", "topics": ["law"], "system_prompts": ["Be kind."]},
         {"kind": "evolve", "operations": ["deepen"]},
+        {"kind": "task", "values": {"payee": ["rent"], "day": "m:f"}, "noise": {"typos": 1}},
     ],
 )
 def test_what_a_run_stores_of_its_sources_can_be_read_again(table):

@@ -12,7 +12,7 @@ from potstill.task.metrics.config import LabelConfig, ToolCallsConfig
 from potstill.task.task import Task
 
 INSTRUCTIONS = """Answer with {"team": ...}. The teams:
-- cards: ordering a card, delivery, a card that is broken
+- cards: ordering a card, delivery, or a card that is broken
 - cash: whatever has to do with cash
 """
 ACCOUNTS = {"enum": ["checking", "savings"]}

@@ -69,7 +69,7 @@ def test_a_request_has_examples_persona_length_and_the_label(writing, labels, tm
         last = text.split("<user>")[-1]
         assert last.startswith(("Purpose: cards, about: ", "Purpose: cash ("))
         assert "Length: about" in last
-        assert "Written by: a pilot." in last
+        assert "Writer, not to be named: a pilot." in last
     shots = {text.split("<assistant>")[1].partition("|")[0] for text in teacher.asked_texts()}
     assert len(shots) > 1, "drawn anew for each input"
 
