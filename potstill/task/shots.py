@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from potstill.schema import Message
 from potstill.task.answers import Item
@@ -20,7 +21,7 @@ def shot_chooser(task: Task) -> Choose:
     """
     known = tuple(item for item in task.examples if item.known is not None)
     if task.shots == "same" or task.num_shots >= len(known):
-        return lambda messages: _others(known, messages)[: task.num_shots]
+        return lambda messages: tuple(islice(_others(known, messages), task.num_shots))
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2))
@@ -28,15 +29,16 @@ def shot_chooser(task: Task) -> Choose:
 
     def nearest(messages: Sequence[Message]) -> tuple[Item, ...]:
         similarity = (vectors @ vectorizer.transform([_last_text(messages)]).T).toarray()[:, 0]
-        ranked = _others([known[index] for index in similarity.argsort(kind="stable")], messages)
-        return ranked[-task.num_shots :]
+        order = similarity.argsort(kind="stable")[::-1]
+        others = _others((known[index] for index in order), messages)
+        return tuple(islice(others, task.num_shots))[::-1]
 
     return nearest if task.num_shots else lambda _messages: ()
 
 
-def _others(items: Sequence[Item], messages: Sequence[Message]) -> tuple[Item, ...]:
-    """Return the examples that are not the prompt itself."""
-    return tuple(item for item in items if item.messages != tuple(messages))
+def _others(items: Iterable[Item], messages: Sequence[Message]) -> Iterator[Item]:
+    """Yield the examples that are not the prompt itself."""
+    return (item for item in items if item.messages != tuple(messages))
 
 
 def _last_text(messages: Sequence[Message]) -> str:

@@ -16,6 +16,8 @@ from potstill.chat import render_text
 from potstill.files import write_text_atomically
 from potstill.rundir import RunDirectory
 from potstill.tables import conversation_paths, read_conversations
+from potstill.task.config import TaskConfig
+from potstill.task.stage import write_task
 
 QUESTIONS = (
     "Hi!", "What is 2 + 2?", "Say yes.", "What is the capital of France?", "Who are you?",
@@ -36,11 +38,14 @@ def generate(tmp_path, teacher, monkeypatch):
     shared.close = lambda: None
     monkeypatch.setattr(LazyTeacher, "_load", lambda _: shared)
 
-    def run(name: str, prompts: Sequence[dict], **tables) -> RunDirectory:
+    def run(
+        name: str, prompts: Sequence[dict], task: TaskConfig | None = None, **tables
+    ) -> RunDirectory:
         path = tmp_path / f"{name}.jsonl"
         write_text_atomically(path, "".join(json.dumps(row) + "\n" for row in prompts))
         config = GenerateConfig.model_validate(TABLES | {"prompts": {"path": str(path)}} | tables)
         run_directory = RunDirectory(tmp_path / name)
+        write_task(task or TaskConfig(), run_directory)
         stage.run(config, run_directory)
         return run_directory
 
@@ -94,3 +99,29 @@ def test_turns_go_on_by_token_ids_and_stored_answers_score_alike(generate, teach
         np.testing.assert_allclose(
             one.signal.sampled_logprobs_T, other.signal.sampled_logprobs_T, rtol=2e-3, atol=2e-3
         )
+
+    # Under a task's long prompt other distributions belong to the same answers, stored under the
+    # student's prompt.
+    task = TaskConfig(instructions="Answer like a pirate.", student_instructions="Pirate.")
+    distilled = {
+        one.given[-1].content: one
+        for one in kept(generate("distilled", stored, task, turns={"kind": "score"}))
+    }
+    assert distilled
+    for one in kept(scored):
+        other = distilled.get(one.given[-1].content)
+        if other is None:  # A token spans its prompt and its answer.
+            continue
+        system, *rest = other.given
+        assert system.content == "Pirate."
+        written = render_text(
+            teacher.tokenizer, [*other.given, *other.completion], add_generation_prompt=False
+        )
+        assert teacher.tokenizer.decode(other.token_ids) == written
+        assert tuple(rest) == one.given
+        answers = [
+            conversation.token_ids[conversation.positions_T] for conversation in (one, other)
+        ]
+        np.testing.assert_array_equal(*answers)
+        logprobs = [conversation.signal.sampled_logprobs_T for conversation in (one, other)]
+        assert np.abs(logprobs[0] - logprobs[1]).max() > 0.1

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from generate.stage import run
-from potstill.errors import ManifestMismatchError
+from potstill.errors import ConfigError, ManifestMismatchError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.task.answers import Answer
 from potstill.task.config import TaskConfig
@@ -149,6 +149,27 @@ def test_prompts_that_are_not_of_the_task_are_asked_without_it(
     assert [one.prompt.source for one in general] == ["general/talk.jsonl"]
     assert [message.role for message in general[0].given] == ["user"]
     assert stored.samples(run_directory).num_rows == 11
+
+
+def test_answers_are_bound_by_the_schema_of_the_task(
+    with_task, made, toys, run_directory, question_path, write_json_lines
+):
+    schema = {"type": "object"}
+    talk = write_json_lines("talk.jsonl", [{"prompt": "Tell me of your day."}])
+    sources = [{"path": str(question_path)}, {"path": str(talk), "general": True}]
+    tables = {"prompts": {"path": None, "sources": sources}, "sampling": {"structured": True}}
+    with_task()
+    with pytest.raises(ConfigError, match="no schema to bind answers by"):
+        made(**tables)
+    with_task(answer_schema=write_json_lines("schema.json", [schema]))
+    made(**tables)
+    (teacher,) = toys.loaded
+    bound = {request.schema for request in teacher.asked if "day" not in str(request.messages)}
+    assert list(map(json.loads, bound)) == [schema]
+    assert [one.schema for one in teacher.asked if "day" in str(one.messages)] == [None]
+    facts = run_directory.facts(ConversationsFacts)
+    assert facts.structured
+    assert not facts.sampled_unchanged
 
 
 def test_known_answers_travel_with_their_prompts(
