@@ -18,7 +18,7 @@ from generate.curation.pii import PersonalData
 from generate.curation.refusals import Refusal
 from generate.curation.registry import OwnFilter, make_filters
 from generate.curation.repetition import MIN_TOKENS, ends_in_loop, repeated_share
-from generate.curation.task_filters import TASK_FILTERS, MakeTaskFilter
+from generate.curation.task_filters import TASK_FILTERS, Decode, MakeTaskFilter
 from generate.curation.toxicity import Toxicity
 from generate.sources.raw_prompt import normalize
 from potstill.schema import Conversation, Message, Turn
@@ -43,12 +43,19 @@ class ConversationFilter(Protocol):
 class ConversationCurator:
     """Applies the configured filters to conversations.
 
+    Args:
+        decode: From the teacher's token ids to text, for the filter `confidence`.
+
     Raises:
         ConfigError: A filter is unknown or rejects its configuration.
     """
 
-    def __init__(self, config: CurationConfig, task: Task | None = None) -> None:
-        of_task = {name: partial(_of_task, make, task) for name, make in TASK_FILTERS.items()}
+    def __init__(
+        self, config: CurationConfig, task: Task | None = None, decode: Decode | None = None
+    ) -> None:
+        of_task = {
+            name: partial(_of_task, make, task, decode) for name, make in TASK_FILTERS.items()
+        }
         known = CONVERSATION_FILTERS | of_task
         self._filters = make_filters("conversation_filters", config, known, _own)
 
@@ -105,8 +112,10 @@ class _EachTurn:
         return None
 
 
-def _of_task(make: MakeTaskFilter, task: Task | None, config: CurationConfig) -> ConversationFilter:
-    return make(config, task)
+def _of_task(
+    make: MakeTaskFilter, task: Task | None, decode: Decode | None, config: CurationConfig
+) -> ConversationFilter:
+    return make(config, task, decode)
 
 
 def _own(own: OwnFilter) -> ConversationFilter:

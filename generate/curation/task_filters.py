@@ -6,7 +6,9 @@ the answer to the prompt; conversations that are not of the task are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 from generate.curation.config import CurationConfig
@@ -19,6 +21,7 @@ from potstill.task.metrics.metric import Metric, safe_key, safe_score
 from potstill.task.task import Task
 
 Judge = Callable[[Conversation], str | None]
+Decode = Callable[[Sequence[int]], str]
 
 
 class TaskFilter:
@@ -35,8 +38,13 @@ class TaskFilter:
 class MakeTaskFilter(Protocol):
     """A factory of filters."""
 
-    def __call__(self, config: CurationConfig, task: Task | None, /) -> TaskFilter:
+    def __call__(
+        self, config: CurationConfig, task: Task | None, decode: Decode | None, /
+    ) -> TaskFilter:
         """Return the filter.
+
+        Args:
+            decode: From token ids to text; None where the filter is only checked.
 
         Raises:
             ConfigError: The task lacks what it needs.
@@ -82,7 +90,7 @@ def score_of(metric: Metric, conversation: Conversation) -> Score | None:
     return safe_score(metric, first_answer(conversation), item)
 
 
-def _schema(_config: CurationConfig, task: Task | None) -> TaskFilter:
+def _schema(_config: CurationConfig, task: Task | None, _decode: Decode | None) -> TaskFilter:
     metric: Metric
     if task is not None and task.schema_content is not None:
         metric, what = SchemaValid(SchemaConfig(), task.schema_content), "the task's schema"
@@ -97,7 +105,7 @@ def _schema(_config: CurationConfig, task: Task | None) -> TaskFilter:
     return TaskFilter(judge)
 
 
-def _known(config: CurationConfig, task: Task | None) -> TaskFilter:
+def _known(config: CurationConfig, task: Task | None, _decode: Decode | None) -> TaskFilter:
     metric = first_metric(task, "generate.curation.conversation_filters: known")
 
     def judge(conversation: Conversation) -> str | None:
@@ -111,7 +119,7 @@ def _known(config: CurationConfig, task: Task | None) -> TaskFilter:
     return TaskFilter(judge)
 
 
-def _agreement(config: CurationConfig, _task: Task | None) -> TaskFilter:
+def _agreement(config: CurationConfig, _task: Task | None, _decode: Decode | None) -> TaskFilter:
     def judge(conversation: Conversation) -> str | None:
         share = conversation.score
         if share is None or share >= config.min_agreement:
@@ -121,9 +129,44 @@ def _agreement(config: CurationConfig, _task: Task | None) -> TaskFilter:
     return TaskFilter(judge)
 
 
+def _confidence(config: CurationConfig, task: Task | None, decode: Decode | None) -> TaskFilter:
+    metric = first_metric(task, "generate.curation.conversation_filters: confidence")
+
+    def judge(conversation: Conversation) -> str | None:
+        key = safe_key(metric, first_answer(conversation))
+        if key is None or decode is None:
+            return f"{metric.name} cannot read an answer"
+        probability = probability_of(key, conversation, decode)
+        if probability >= config.min_confidence:
+            return None
+        return f"{key}: probability {probability:.2f} under the teacher"
+
+    return TaskFilter(judge)
+
+
+def probability_of(text: str, conversation: Conversation, decode: Decode) -> float:
+    """Return the teacher's probability of the first answer's tokens that spell a text.
+
+    Of all its tokens, where the text does not stand in the answer word for word.
+    """
+    turn = conversation.turns[0]
+    token_ids = conversation.token_ids[turn.start : turn.start + turn.num_tokens].tolist()
+    pieces = [decode([token_id]) for token_id in token_ids]
+    ends = accumulate(map(len, pieces), initial=0)
+    found = "".join(pieces).find(text)
+    logprobs = conversation.signal.sampled_logprobs_T[: turn.num_tokens].tolist()
+    spelled = [
+        logprob
+        for logprob, (start, end) in zip(logprobs, pairwise(ends), strict=True)
+        if found < 0 or (end > found and start < found + len(text))
+    ]
+    return math.exp(sum(spelled))
+
+
 TASK_FILTERS: dict[str, MakeTaskFilter] = {
     "schema": _schema,
     "known": _known,
     "agreement": _agreement,
+    "confidence": _confidence,
 }
 """Factories of filters by the task, by name."""

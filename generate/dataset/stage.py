@@ -167,7 +167,8 @@ def _filter(
     Returns what was counted on the way. After an interruption everything is written again: it
     takes less time than sampling one part.
     """
-    curator, detector = ConversationCurator(config.curation, task), Detector()
+    decode = LazyTeacher(config).checkpoint.tokenizer.decode if task is not None else None
+    curator, detector = ConversationCurator(config.curation, task, decode), Detector()
     found = _Found(None if task is None else CoverageCounts(task))
     with pq.ParquetFile(parts[0]) as first:
         schema = schema_of(first)

@@ -6,6 +6,7 @@ import pytest
 from generate.curation.config import CurationConfig
 from generate.curation.conversation_filters import ConversationCurator, Drop
 from potstill.errors import ConfigError
+from potstill.schema import Message
 from potstill.task.answers import Answer
 from potstill.task.metrics.config import FieldsConfig, FunctionConfig, LabelConfig
 from potstill.task.task import Task
@@ -90,3 +91,24 @@ def test_what_is_not_of_the_task_is_kept(dropped, name):
 def test_without_a_metric_there_is_nothing_to_judge_by(dropped, name, task):
     with pytest.raises(ConfigError, match="no metric to judge"):
         dropped(name, task, "a")
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "reason"),
+    [
+        ((-2.0, -0.2, -0.1, -2.0), None),
+        ((0.0, -0.3, -0.3, 0.0), "art: probability 0.55 under the teacher"),
+    ],
+)
+def test_answers_are_dropped_where_the_teacher_is_unsure_of_the_label(
+    make_conversation, logprobs, reason
+):
+    pieces = {2: '{"label": ', 3: '"a', 4: "rt", 5: '"}'}
+    said = Message(role="assistant", content="".join(pieces.values()))
+    conversation = make_conversation(
+        (1, 2, 3, 4, 5), ((1, 4),), completion=(said,), sampled_logprobs=logprobs
+    )
+    config = CurationConfig(conversation_filters=("confidence",))
+    curator = ConversationCurator(config, LABEL, lambda ids: "".join(pieces[one] for one in ids))
+    drop = curator.judge(conversation)
+    assert (drop and drop.reason) == reason
