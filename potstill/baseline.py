@@ -22,7 +22,7 @@ def make_baseline(choice: Choice, run_directory: RunDirectory, *, force: bool = 
         PotstillError: As the stages that train and convert, or another process works on the run.
     """
     tables = resolve(choice, run_directory)
-    with working(run_directory, tables, "train"):
+    with working(run_directory, tables):
         task = read_task(run_directory)
         if task is None:
             raise ConfigError(
@@ -38,6 +38,8 @@ def make_baseline(choice: Choice, run_directory: RunDirectory, *, force: bool = 
         if session.finished is not None:
             finished: Manifest = session.finished
             return finished
-        file = STAGES["quantize"].call("baseline", "convert", tables["quantize"], task, session)
+        places = (session.dir, session.dir, session.scratch_dir, "known-answers")
+        quantize = STAGES["quantize"]
+        file = quantize.call("task_file", "convert", tables["quantize"], task, *places)
         manifest: Manifest = session.finish(facts=BaselineFacts(**dict(trained), file=file))
         return manifest

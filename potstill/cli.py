@@ -31,6 +31,7 @@ VERBS = {
     "experiment": "compare.commands",
     "cascade": "compare.commands",
     "baseline": "potstill.commands.baseline",
+    "curve": "potstill.commands.baseline",
     "status": "potstill.commands.status",
 }
 """The module whose `app`, a `typer.Typer`, has the command of each verb, in the order of help."""

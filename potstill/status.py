@@ -12,6 +12,7 @@ from potstill.facts.base import OPTIONAL_STAGES, STAGE_NAMES, Facts
 from potstill.facts.baseline import BaselineFacts
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.curve import CurveFacts
 from potstill.facts.gguf import GgufFacts
 from potstill.facts.prompts import PromptsFacts
 from potstill.facts.samples import SamplesFacts, SignalStats
@@ -103,6 +104,16 @@ def _(facts: StudentFacts, _manifest: Manifest) -> str:
 @_in_words.register
 def _(facts: BaselineFacts, _manifest: Manifest) -> str:
     return f"{facts.num_examples} known answers, {facts.num_epochs:g} epochs, {facts.file.name}"
+
+
+@_in_words.register
+def _(facts: CurveFacts, _manifest: Manifest) -> str:
+    points = (f"{one.num_conversations:,}: {one.figure.value:.3f}" for one in facts.points)
+    more = facts.projections[0]
+    return (
+        f"{facts.metric} by conversations: {', '.join(points)}; {more.num_conversations:,} would "
+        f"reach {more.figure.value:.3f} ({more.figure.low:.3f} to {more.figure.high:.3f})"
+    )
 
 
 @_in_words.register

@@ -1,4 +1,4 @@
-"""`potstill baseline`: the student trained on the known answers alone."""
+"""`potstill baseline` and `potstill curve`: what the teacher brings, and what more data would."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import typer
 
 from potstill.baseline import make_baseline
 from potstill.commands.options import ForceOption, configured
+from potstill.curve import in_words, make_curve
+from potstill.facts.curve import CurveFacts
 from potstill.pipeline import Choice
 from potstill.rundir import RunDirectory
 
@@ -17,3 +19,13 @@ app = typer.Typer()
 def baseline(run_directory: RunDirectory, choice: Choice, force: ForceOption = False) -> None:
     """Train the student on the known answers alone, without a teacher, to compare with."""
     make_baseline(choice, run_directory, force=force)
+
+
+@app.command()
+@configured
+def curve(run_directory: RunDirectory, choice: Choice, force: ForceOption = False) -> None:
+    """Train on shares of the data, and project what more data would bring."""
+    facts = make_curve(choice, run_directory, force=force).facts
+    if isinstance(facts, CurveFacts):
+        for line in in_words(facts):
+            typer.echo(line)

@@ -14,10 +14,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from potstill.errors import SchemaVersionError
 
 StageName = Literal[
-    "task", "prompts", "samples", "conversations", "student", "baseline", "gguf", "comparison"
+    "task",
+    "prompts",
+    "samples",
+    "conversations",
+    "student",
+    "baseline",
+    "curve",
+    "gguf",
+    "comparison",
 ]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
-OPTIONAL_STAGES: frozenset[StageName] = frozenset({"task", "baseline"})
+OPTIONAL_STAGES: frozenset[StageName] = frozenset({"task", "baseline", "curve"})
 """Those that a complete run may be without."""
 UNVERSIONED = 0
 """Version of facts that were written before facts had one."""

@@ -9,6 +9,7 @@ from potstill.facts.base import Facts
 from potstill.facts.baseline import BaselineFacts
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.curve import CurveFacts
 from potstill.facts.gguf import GgufFacts
 from potstill.facts.prompts import PromptsFacts
 from potstill.facts.samples import SamplesFacts
@@ -24,6 +25,7 @@ FACTS: dict[str, type[Facts]] = {
         ConversationsFacts,
         StudentFacts,
         BaselineFacts,
+        CurveFacts,
         GgufFacts,
         ComparisonFacts,
     )

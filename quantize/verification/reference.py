@@ -77,7 +77,7 @@ def read_held_out(
     return held_out_of(tokenized, max_tokens, conversations_dir)
 
 
-def held_out_of(tokenized: Iterable[Tokenized], max_tokens: int, where: Path) -> HeldOut:
+def held_out_of(tokenized: Iterable[Tokenized], max_tokens: int, where: object) -> HeldOut:
     """Take conversations in their order until `max_tokens` tokens follow their prompts.
 
     Args:

@@ -119,4 +119,4 @@ def test_too_few_known_answers_are_refused(config_path, tmp_path, found, numbers
         jsonl(tmp_path / "examples.jsonl", numbers)
     with pytest.raises(ConfigError, match="a baseline needs") as caught:
         make_baseline(choice, RunDirectory(tmp_path / "run"))
-    assert caught.value.found == found
+    assert str(caught.value.found) == found

@@ -6,6 +6,7 @@ index.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -37,6 +38,29 @@ def stored_batches(conversations_dir: Path, split: Split) -> Iterator[pa.RecordB
     """
     for path in conversation_paths(conversations_dir, split):
         yield from map(_with_turns, read_conversation_batches(path, STORED_COLUMNS))
+
+
+def share_of(read: ReadBatches, share: float) -> ReadBatches:
+    """Return what reads a share of the train split, and other splits whole.
+
+    Conversations are chosen by a hash of their prompt, so that a share is a part of every larger
+    one, and a prompt's conversations stay together.
+    """
+
+    def is_chosen(conversation_id: str) -> bool:
+        prompt_id = conversation_id.rpartition("-")[0]
+        digest = hashlib.sha256(f"share {prompt_id}".encode()).digest()
+        return int.from_bytes(digest[:8]) < share * 2**64
+
+    def read_share(conversations_dir: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        for batch in read(conversations_dir, split):
+            if split != "train":
+                yield batch
+                continue
+            names = batch["conversation_id"].to_pylist()
+            yield batch.filter(pa.array(map(is_chosen, names), pa.bool_()))
+
+    return read_share
 
 
 def load_split(

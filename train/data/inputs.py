@@ -20,7 +20,7 @@ from potstill.facts.conversations import ConversationsFacts
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.batches import Collator
-from train.data.cache import ReadBatches, load_split, stored_batches
+from train.data.cache import ReadBatches, load_split, share_of, stored_batches
 from train.data.retokenize import Retokenizer
 from train.data.signal_checks import refuse_distilled_prompts, refuse_other_signal
 
@@ -55,8 +55,13 @@ class TeacherData(Data):
         return self.tokenizer_dir != self.teacher_dir
 
 
-def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> TeacherData:
+def load_data(
+    config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path, *, train_share: float = 1.0
+) -> TeacherData:
     """Read and check the conversations of a run; write them into the scratch directory.
+
+    Args:
+        train_share: Share of the training conversations to take, see `share_of`.
 
     Raises:
         ManifestMismatchError: The teacher's tokenizer, chat template or, where the student is made
@@ -84,6 +89,8 @@ def load_data(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Pat
     else:
         refuse_no_template(tokenizer, tokenizer_dir)
         read = Retokenizer(tokenizer, tokenizer_dir).batches
+    if train_share < 1.0:
+        read = share_of(read, train_share)
     train, validation, test = (
         load_split(conversations_dir, split, config.max_length, scratch_dir, read)
         for split in ("train", "validation", "test")

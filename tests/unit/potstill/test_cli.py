@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from potstill.cli import VERBS
 from potstill.config import preset_names
 from potstill.pipeline import STAGES
 from potstill.rundir import RunDirectory
@@ -54,7 +55,7 @@ def test_help_names_every_command_on_stdout():
     answer = potstill("--help")
     assert answer.returncode == 0
     assert answer.stderr == ""
-    for name in ("run", *STAGES, "status"):
+    for name in VERBS:
         assert f" {name} " in answer.stdout
 
 

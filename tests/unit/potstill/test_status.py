@@ -13,6 +13,7 @@ from tests.fixtures.facts import (
     baseline_facts,
     comparison_facts,
     conversations_facts,
+    curve_facts,
     evaluation,
     fidelity,
     file_row,
@@ -45,6 +46,7 @@ FACTS = {
         ),
     ),
     "baseline": baseline_facts(),
+    "curve": curve_facts(),
     "gguf": gguf_facts(
         gguf_file("student-F16"), gguf_file("student-Q8_0"), recommended="student-Q8_0"
     ),
@@ -62,6 +64,8 @@ EXPECTED = {
     "224,512 completion tokens, 4 conversations left out",
     "student": "24 layers, 113.3M parameters; KL 1.104 → 0.312 nats, top-1 agreement 48.9% → 70.1%",
     "baseline": "50 known answers, 8 epochs, known-answers-Q8_0",
+    "curve": "label by conversations: 100: 0.600, 200: 0.700, 400: 0.775; 800 would reach 0.830 "
+    "(0.800 to 0.860)",
     "gguf": "student-F16, student-Q8_0; served: student-Q8_0",
     "comparison": "INVALID JUDGE; student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the speed "
     "of teacher-F16",

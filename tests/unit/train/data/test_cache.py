@@ -5,7 +5,13 @@ import pytest
 
 from potstill.errors import ArtifactError, TrainingError
 from potstill.tables import conversations_to_table, write_table
-from train.data.cache import largest_token_id, load_split, open_split, stored_batches
+from train.data.cache import (
+    largest_token_id,
+    load_split,
+    open_split,
+    share_of,
+    stored_batches,
+)
 
 
 def test_files_of_a_split_are_read_in_order_and_the_others_not(
@@ -36,6 +42,27 @@ def test_a_split_is_written_once_and_opened_from_the_scratch_directory_alone(sto
 def test_a_split_is_read_from_the_disk_as_it_is_needed(stored):
     split = load_split(stored, "train", 9, stored / "scratch")
     assert split.cache_files == [{"filename": str(stored / "scratch" / "train.arrow")}]
+
+
+def test_a_share_is_a_part_of_every_larger_one(tmp_path, conversation, write_conversations):
+    """A prompt's conversations stay together; held-out splits stay whole."""
+    rows = [
+        conversation([1, 2], [(1, 1)], [1], name=f"prompt{n}", answer_index=index)
+        for n in range(200)
+        for index in range(2)
+    ]
+    held_out = [conversation([1, 2], [(1, 1)], [1], name=f"t{n}", split="test") for n in range(9)]
+    write_conversations(tmp_path, [*rows, *held_out])
+    found = {}
+    for share in (0.25, 0.5, 1.0):
+        read = share_of(stored_batches, share)
+        split = load_split(tmp_path, "train", 9, tmp_path / f"{share}", read)
+        found[share] = set(split["conversation_id"][:].tolist())
+        assert {f"{name[:-1]}{1 - int(name[-1])}" for name in found[share]} == found[share]
+        assert len(found[share]) == pytest.approx(400 * share, abs=60)
+        assert len(load_split(tmp_path, "test", 9, tmp_path / f"{share}", read)) == 9
+    assert found[0.25] < found[0.5] < found[1.0]
+    assert len(found[1.0]) == 400
 
 
 @pytest.mark.parametrize("killed", [True, False])

@@ -1,0 +1,86 @@
+"""The task's first metric on the references for several files: the points of a learning curve.
+
+In: GGUF files, and a task. Out: the value of each reference's answer, the most probable one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from compare.answers.answers import AnswerBook, Role, Sampling, Wanted
+from compare.answers.cache import JsonCache
+from compare.answers.endpoint import free_port, running_endpoint, serve_command
+from compare.answers.references import read_references
+from compare.answers.requests import as_student
+from compare.answers.serving import FileSide, ModelFiles, Serving
+from compare.config import CompareConfig
+from compare.judges.metric import score
+from compare.measurement.lengths import longest_request
+from potstill.files import sha256_file
+from potstill.rundir import RunDirectory
+from potstill.task.answers import Item
+from potstill.task.task import Task
+
+ANSWERS_NAME, LOG_NAME = "answers", "endpoint.log"
+
+
+def measure(
+    config: CompareConfig,
+    task: Task,
+    run_directory: RunDirectory,
+    files: Mapping[float, Path],
+    scratch_dir: Path,
+) -> dict[float, list[float]]:
+    """Return the metric's values by file, in the order of the references.
+
+    Answers are kept, so that an interrupted measurement goes on. One that cannot be had or scored
+    is wrong.
+
+    Args:
+        files: By share of the training data.
+
+    Raises:
+        BackendError: The server cannot be started, or fails.
+    """
+    questions = read_references(task, len(task.references), config.seed)
+    ask, metric = as_student(task), task.make_metrics()[0]
+    longest = longest_request(map(ask, questions), next(iter(files.values())))
+
+    def open_endpoint(
+        models: ModelFiles, context_tokens: int, max_parallel: int, log_path: Path
+    ) -> AbstractContextManager[str]:
+        port = free_port()
+        command = serve_command(run_directory.root, models, port, context_tokens, max_parallel)
+        return running_endpoint(command, port, log_path, config.ready_timeout_seconds)
+
+    log_path = scratch_dir / LOG_NAME
+    serving = Serving(config, open_endpoint, longest + config.max_tokens, log_path)
+    sides: dict[Role, FileSide] = {
+        path.stem: FileSide(path.stem, sha256_file(path), path) for path in files.values()
+    }
+    book = AnswerBook(
+        JsonCache(scratch_dir / ANSWERS_NAME),
+        [Wanted(role, question, 0) for role in sides for question in questions],
+        Sampling(0.0, config.max_tokens, config.seed),
+        {role: side.identity for role, side in sides.items()},
+        {role: role for role in sides},
+        dict.fromkeys(sides, ask),
+    )
+    if book.missing():
+        with serving.served(sides) as endpoints:
+            book.fill(endpoints, config.max_concurrency)
+    found = {(answer.role, answer.prompt_id): answer for answer in book.answers()}
+    return {
+        share: [
+            score(
+                metric,
+                None if answer.is_refused else answer.content,
+                Item(messages=question.messages, known=question.known),
+            ).value
+            for question in questions
+            for answer in [found[path.stem, question.prompt_id]]
+        ]
+        for share, path in files.items()
+    }

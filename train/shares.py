@@ -1,0 +1,65 @@
+"""The student trained on a share of the run's conversations, for a learning curve.
+
+In: a run's conversations and the settings of its student. Out: a checkpoint. A share is a part of
+every larger one, and has as many epochs, or its part of the steps.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from potstill.rundir import RunDirectory
+from train.config import TrainConfig
+from train.data.inputs import load_data
+from train.job import Job, write_text
+from train.students.plan import plan_student
+from train.training import start, train_student
+
+logger = logging.getLogger(__name__)
+
+DONE_NAME = "share.txt"
+"""Written last: the number of conversations."""
+
+
+def train_share(
+    config: TrainConfig, run_directory: RunDirectory, share: float, directory: Path
+) -> int:
+    """Train a checkpoint into a directory, unless it is complete; return its conversations.
+
+    Raises:
+        TrainingError: The student cannot be trained, or the share has no conversation.
+        ArtifactError: An input is damaged or the disk is full.
+    """
+    disable_progress_bar()
+    done_path, scratch_dir = directory / DONE_NAME, directory / "scratch"
+    if done_path.is_file():
+        return int(done_path.read_text(encoding="utf-8"))
+    steps = None if config.max_steps is None else max(1, round(share * config.max_steps))
+    config = config.model_copy(update={"max_steps": steps, "report_to": []})
+    directory.mkdir(parents=True, exist_ok=True)
+    data = load_data(config, run_directory, scratch_dir, train_share=share)
+    logger.info("training on %d conversations, a share of %g", len(data.train), share)
+    plan, _ = start(
+        config,
+        data,
+        scratch_dir,
+        lambda: plan_student(config, data.teacher_dir, data.validation),
+    )
+    job = Job(
+        config=config,
+        plan=plan,
+        teacher_dir=data.teacher_dir,
+        tokenizer_dir=data.tokenizer_dir,
+        conversations_dir=run_directory.stage_dir("conversations").absolute(),
+        pad_token_id=data.collator.pad_token_id,
+        tokens_are_draws=data.tokens_are_draws,
+        metrics_path=(scratch_dir / "metrics.jsonl").absolute(),
+        generations_path=(scratch_dir / "generations.jsonl").absolute(),
+        tensorboard_dir=scratch_dir,
+    )
+    train_student(job, data, scratch_dir, directory)
+    write_text(str(len(data.train)), done_path)
+    return len(data.train)
