@@ -29,7 +29,7 @@ from potstill.task.task import Task
 SHARES = (0.25, 0.5)
 """Of the training data; all of it is the run's own student."""
 PROJECTED = (2.0, 4.0)
-"""Amounts of data, as shares of what there is, that the law is asked about."""
+"""Amounts of data to project to, as shares of all training conversations."""
 VALUES_NAME, DRAWING_NAME = "values.json", "curve.png"
 
 

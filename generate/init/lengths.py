@@ -37,7 +37,7 @@ class Lengths:
 
 
 def counter(model: str) -> Count:
-    """Return what counts the tokens of a text: by characters, where the tokenizer is not at hand.
+    """Return what counts the tokens of a text: by characters where there is no tokenizer.
 
     Args:
         model: The teacher as the configuration names it; nothing is downloaded.

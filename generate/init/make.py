@@ -1,6 +1,7 @@
-"""The flow of `potstill init`: files of a task, and what is known of them.
+"""The flow of `potstill init`: writes the files of a task and counts prompts and tokens.
 
-In: a directory, and a template or a file of examples. Out: written files, and lines for the user.
+In: a directory, and a template or a file of examples. Out: written files, and lines that describe
+them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TEMPLATE_TOKENS = 16
 """Of a chat template around an answer, and of spellings of calls."""
 DEFAULT_TEMPLATE = "classify"
 LIKELY_SHARE = 0.8
-"""Of right answers, for which the interval is told."""
+"""Share of right answers that the reported interval assumes."""
 Z_90 = 1.645
 
 
@@ -51,7 +52,7 @@ class Wanted:
 
 
 def make(wanted: Wanted) -> list[str]:
-    """Write the files of a task and return what to tell of them.
+    """Write the files of a task and return lines that describe them.
 
     Raises:
         ConfigError: Files exist already, there is no such template, or the examples do not fit the

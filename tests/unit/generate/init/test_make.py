@@ -138,8 +138,8 @@ def test_existing_files_are_kept_unless_forced(tmp_path):
 
 
 def test_what_cannot_be_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="unknown template 'clasify'"):
-        make(wanted(tmp_path, template="clasify"))
+    with pytest.raises(ConfigError, match="unknown template 'sentiment'"):
+        make(wanted(tmp_path, template="sentiment"))
     path = jsonl(tmp_path / "logs.jsonl", [{"prompt": "a", "answer": "SELECT 1"}])
     with pytest.raises(ConfigError, match="not those of the template") as caught:
         make(wanted(tmp_path, path, "classify"))
