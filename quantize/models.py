@@ -21,6 +21,10 @@ from quantize.quantization.file_types import FileTypeName
 from quantize.verification.expected import Expected, read_expected
 from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
 
+ORIGINAL_TOKENS = 256
+"""Most tokens of held-out conversations on which a teacher's own GGUF file is compared with the
+checkpoint that was made of it: both were compared when it was made."""
+
 
 @dataclass(frozen=True)
 class SourceModel:
@@ -145,7 +149,10 @@ def source_models(
     if config.teacher_types != ():
         teacher_dir = find_checkpoint(student.teacher.path)
         refuse_other_checkpoint(teacher_dir, student.teacher.fingerprint)
-        is_original = config.teacher_types is None
+        original = read_source(teacher_dir) if config.teacher_types is None else None
+        if original is not None:
+            num_tokens = min(config.verification_tokens, ORIGINAL_TOKENS)
+            held_out = read_held_out(conversations_dir, num_tokens)
         models.append(
             SourceModel(
                 title="teacher",
@@ -158,7 +165,7 @@ def source_models(
                 held_out=held_out,
                 conversations_dir=conversations_dir,
                 scratch_dir=scratch_dir,
-                original=read_source(teacher_dir) if is_original else None,
+                original=original,
             )
         )
     for model in models:

@@ -44,6 +44,7 @@ CONVERSATION_SETTINGS = {
     "conversation_filters",
     "min_answer_tokens",
     "max_answer_tokens",
+    "min_confidence",
     "max_repeated_share",
     "min_score",
     "min_agreement",
