@@ -13,7 +13,6 @@ from potstill.progress import track
 from potstill.task.known_answers import known_conversations
 from potstill.task.task import Task
 from quantize.config import QuantizeConfig
-from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
 from quantize.models import SourceModel
 from quantize.quantization.file_types import FileTypeName
@@ -47,7 +46,7 @@ def convert(
     model = SourceModel(
         title=title,
         role="student",
-        checkpoint=Checkpoint(checkpoint_dir),
+        checkpoint_dir=checkpoint_dir,
         types=(FILE_TYPE,),
         mixes={},
         aware_type=None,
