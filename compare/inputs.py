@@ -41,7 +41,7 @@ OF_TASKS = {"candidates", "candidate_prompts", "teacher_answers"}
 
 
 def measured_task(config: CompareConfig, task: Task | None) -> Task | None:
-    """Return the task if its known answers are what is asked, else None."""
+    """Return the task if its known answers are asked, else None."""
     return task if task and task.references and config.prompts is None else None
 
 

@@ -22,7 +22,13 @@ from compare.answers.collect import Collection
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.answers.questions import Question
 from compare.answers.references import sample_of
-from compare.answers.requests import Ask, as_student, as_teacher
+from compare.answers.requests import (
+    Ask,
+    as_given,
+    as_student,
+    as_teacher,
+    as_teacher_of_stored,
+)
 from compare.answers.serving import (
     FileSide,
     ModelFiles,
@@ -103,11 +109,16 @@ def run_with_endpoint(
 
     A finished report that another version wrote is left as it is, with a warning.
     """
-    task = measured_task(config, read_task(run_directory))
+    own_task = read_task(run_directory)
+    task = measured_task(config, own_task)
     config = resolved(config, task)
     inputs = INPUTS if config.needs_run else ()
+    if inputs and task is not None and run_directory.is_finished("baseline"):
+        inputs = (*inputs, "baseline")
     session = run_directory.open_stage(STAGE, settings(config, task), inputs=inputs)
-    manifest = session.finished or _compare(config, task, run_directory, session, open_endpoint)
+    manifest = session.finished or _compare(
+        config, task, _asks(config, own_task, task), run_directory, session, open_endpoint
+    )
     try:
         report = read_report(run_directory.stage_dir(STAGE) / REPORT_NAME)
     except SchemaVersionError as error:  # Its page and verdict are still there.
@@ -126,6 +137,7 @@ def run_with_endpoint(
 def _compare(
     config: CompareConfig,
     task: Task | None,
+    asks: Mapping[Role, Ask],
     run_directory: RunDirectory,
     session: StageSession,
     open_endpoint: OpenEndpoint,
@@ -136,14 +148,13 @@ def _compare(
     kept = measured if config.cache_dir is None else JsonCache(config.cache_dir.expanduser())
     needs_assay = task is None or bool(config.judges)
     sides = _sides(config, run, session.scratch_dir, needs_assay=needs_assay)
-    asks = _asks(task)
     given = given_answers(config, task, run_directory, questions)
     candidates = (
         choose(config, task, run, sides, session.scratch_dir, has_stored_answers=bool(given))
         if task
         else []
     )
-    if task is not None:
+    if asks:
         longest_tokens = _longest(run, sides, asks, questions)
     else:
         own_student = run.student_dir if run and run.student.own_tokenizer else None
@@ -158,7 +169,7 @@ def _compare(
     collection = Collection(
         questions=questions,
         sides=sides,
-        asks=asks | {one.key: one.ask for one in candidates},
+        asks={**asks} | {one.key: one.ask for one in candidates},
         sampling=Sampling(config.sampling_temperature, config.max_tokens, config.seed),
         samples_per_prompt=config.samples_per_prompt,
         num_controls=config.assay.num_prompts if needs_assay else 0,
@@ -186,7 +197,7 @@ def _compare(
         candidates=rows,
         costs=config.cost,
         prompt_tokens_per_output_token=_prompt_share(answers),
-        notes=prompts_read_otherwise(run, sides, questions, answers),
+        notes=[] if asks else prompts_read_otherwise(run, sides, questions, answers),
         examples=examples(panel.pairs, answers, opinions),
         settings=config.to_json(),
         machine=describe_machine(),
@@ -211,12 +222,20 @@ def _serving(
     )
 
 
-def _asks(task: Task | None) -> dict[Role, Ask]:
-    """Return how each role is asked."""
-    if task is None:
+def _asks(config: CompareConfig, task: Task | None, measured: Task | None) -> dict[Role, Ask]:
+    """Return how each role is asked; nothing where all are asked the prompts as they are.
+
+    Args:
+        task: The run's.
+        measured: The same if its known answers are asked.
+    """
+    if measured is not None:
+        student, teacher = as_student(measured), as_teacher(measured)
+    elif task is not None and task.distills_prompt and config.prompts is None:
+        student, teacher = as_given, as_teacher_of_stored(task)
+    else:
         return {}
-    student = as_student(task)
-    return {"student": student, "teacher": as_teacher(task), "known_worse": student}
+    return {"student": student, "teacher": teacher, "known_worse": student}
 
 
 def _longest(

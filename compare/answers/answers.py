@@ -25,6 +25,9 @@ from potstill.errors import BackendError
 from potstill.progress import Progress, track
 from potstill.schema import Message, Value
 from potstill.task import answers as task
+from potstill.task.items import tool_calls_in
+from potstill.tools.formats import HERMES
+from potstill.tools.parsing import split_answer
 
 Role = str
 """Who answers: "student", "teacher", "known_worse", or the name of another candidate."""
@@ -183,6 +186,8 @@ class AnswerBook:
         return found
 
     def _answer(self, one: Wanted, stored: dict[str, Any]) -> Answer:
+        if self._request(one).reads_calls and not stored.get("tool_calls"):
+            stored = stored | _with_calls(stored["answer"])
         return Answer(
             prompt_id=one.question.prompt_id,
             conversation_id=one.question.conversation_id,
@@ -275,6 +280,20 @@ async def ask(
         usage.completion_tokens,
         started,
     )
+
+
+def _with_calls(text: str) -> dict[str, Any]:
+    """Return an answer's text and the calls that are written in it, as Hermes or as bare JSON."""
+    rest, found = split_answer(HERMES, text)
+    calls = tuple(task.ToolCall(name=name, arguments=arguments) for name, arguments in found)
+    if not calls:
+        rest, calls = "", tool_calls_in(text) or ()
+    if not calls:
+        return {}
+    return {
+        "answer": rest.strip(),
+        "tool_calls": task.Answer(tool_calls=calls).to_message().tool_calls,
+    }
 
 
 def _stored(

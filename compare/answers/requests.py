@@ -14,7 +14,7 @@ from typing import Any
 import openai
 
 from compare.answers.questions import Question
-from potstill.schema import Message
+from potstill.schema import Message, is_general
 from potstill.task.shots import shot_chooser
 from potstill.task.task import Task
 
@@ -26,6 +26,9 @@ class Request:
     messages: tuple[Message, ...]
     tools: str | None = None
     """JSON list of the tools that it may call, as OpenAI spells them."""
+    reads_calls: bool = False
+    """Whether an answer may call tools that are not in the prompt, because the model has learned
+    them: the server then returns the calls as text."""
 
     @property
     def wire_tools(self) -> Any:  # noqa: ANN401  (the client's union of tables, or its mark)
@@ -44,12 +47,34 @@ def as_given(question: Question) -> Request:
 
 def as_student(task: Task) -> Ask:
     """Return how the student is asked: with its own instructions."""
-    return lambda one: Request(task.student_messages(one.messages), task.student_tools)
+    calls = task.tools is not None
+    return lambda one: Request(task.student_messages(one.messages), task.student_tools, calls)
 
 
 def as_teacher(task: Task) -> Ask:
     """Return how the teacher is asked: with its instructions, and `num_shots` examples."""
     choose = shot_chooser(task)
+    calls = task.tools is not None
     return lambda one: Request(
-        task.teacher_messages(one.messages, choose(one.messages)), task.tools
+        task.teacher_messages(one.messages, choose(one.messages)), task.tools, calls
     )
+
+
+def as_teacher_of_stored(task: Task) -> Ask:
+    """Return how the teacher is asked prompts that are stored as the student gets them.
+
+    Prompts that are not of the task are the same for both.
+    """
+    ask = as_teacher(task)
+
+    def unwrapped(question: Question) -> Request:
+        if is_general(question.source):
+            return as_given(question)
+        first, *rest = question.messages
+        if first.role != "system":
+            return ask(question)
+        own = first.content.removeprefix(task.student_instructions).strip()
+        system = (Message(role="system", content=own),) if own else ()
+        return ask(question.model_copy(update={"messages": (*system, *rest)}))
+
+    return unwrapped

@@ -76,7 +76,8 @@ def choose(
 
 def instructed(task: Task) -> Ask:
     """Return how a model is asked with the teacher's instructions and tools, without examples."""
-    return lambda one: Request(task.teacher_messages(one.messages), task.tools)
+    calls = task.tools is not None
+    return lambda one: Request(task.teacher_messages(one.messages), task.tools, calls)
 
 
 def _of_run(

@@ -111,7 +111,7 @@ def _linear(
     if found is None:
         return []
     values = {
-        one.prompt_id: float(one.known is not None and label == metric.read(one.known.text))
+        one.prompt_id: float(one.known is not None and label == metric.read_known(one.known.text))
         for one, label in zip(questions, found.labels, strict=True)
     }
     return [

@@ -14,6 +14,7 @@ from compare.measurement.fidelity import measure_fidelity
 from compare.measurement.heldout import read_held_out
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.facts.base import StageName
+from potstill.facts.baseline import BaselineFacts
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFacts, GgufFile
 from potstill.facts.shared import Fidelity
@@ -86,6 +87,7 @@ def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
         student_dir=run_directory.stage_dir("student"),
         gguf_dir=run_directory.stage_dir("gguf"),
         held_out=read_held_out(conversations_dir, max_conversations),
+        baseline=_baseline(run_directory),
     )
     _require_comparable(run, run_directory)
     return run
@@ -114,6 +116,15 @@ def file_fidelity(run: RunFiles, cache: JsonCache, num_threads: int | None) -> d
                 progress.advance(num_held_out)
             measured[file.name] = Fidelity(**stored)
     return measured
+
+
+def _baseline(run_directory: RunDirectory) -> tuple[Path, str] | None:
+    if not run_directory.is_finished("baseline"):
+        return None
+    directory = run_directory.stage_dir("baseline")
+    name = run_directory.facts(BaselineFacts).file.file
+    outputs = read_manifest(directory).outputs
+    return directory / name, next(one.sha256 for one in outputs if one.path == name)
 
 
 def _is_comparable(run: RunFiles, file: GgufFile) -> bool:

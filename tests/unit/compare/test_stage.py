@@ -121,18 +121,21 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     assert len(server.requests) == num_requests
 
 
-def test_a_task_is_decided_by_its_metric_at_temperature_zero(openai_server, tmp_path, monkeypatch):
+def test_a_task_is_decided_by_its_metric_at_temperature_0(
+    openai_server, tmp_path, monkeypatch, capsys
+):
     """The student is asked without instructions, the teacher with them and an example."""
 
     def team(body):
-        number = int(re.search(r"number (\d+)", body["messages"][-1]["content"])[1])
+        asked = re.search(r"number (\d+)", body["messages"][-1]["content"])
+        number = int(asked[1]) if asked else 0  # speed is measured with other words first
         is_wrong = body["model"] == "teacher" and number % 10 == 0
         return "odd" if number % 2 or is_wrong else "even"
 
     server = openai_server(team)
     files = {
         "references": [(f"number {n}", "odd" if n % 2 else "even") for n in range(NUM_PROMPTS)],
-        "examples": [("number 100", "even")],
+        "examples": [("number 100", "even"), ("number 101", "odd")],
     }
     for name, items in files.items():
         rows = (json.dumps({"prompt": prompt, "answer": known}) + "\n" for prompt, known in items)
@@ -159,7 +162,16 @@ def test_a_task_is_decided_by_its_metric_at_temperature_zero(openai_server, tmp_
     }
     assert asked == {"student": ["user"], "teacher": ["system", "user"]}
     assert {body["temperature"] for body in server.requests} == {0.0}
-    assert sum("stream" not in body for body in server.requests) == 2 * NUM_PROMPTS
+    assert [one.key for one in report.candidates] == [
+        "teacher",
+        "teacher_zero_shot",
+        "student",
+        "linear_classifier",
+    ]
+    assert sum("stream" not in body for body in server.requests) == 3 * NUM_PROMPTS
+    told = capsys.readouterr().out
+    assert "PASS: 1.00 right, the teacher 0.90 (difference +0.10" in " ".join(told.split())
+    assert "Who can do the task" in (out.stage_dir("comparison") / "report.html").read_text()
     num_requests = len(server.requests)
     assert exit_code(monkeypatch, *given) == 0
     assert len(server.requests) == num_requests

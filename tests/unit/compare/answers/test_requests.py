@@ -1,10 +1,12 @@
 import json
 
+import pytest
+
 from compare.answers.answers import AnswerBook, Sampling, Wanted
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
 from compare.answers.references import read_references
-from compare.answers.requests import as_given, as_student, as_teacher
+from compare.answers.requests import as_given, as_student, as_teacher, as_teacher_of_stored
 from potstill.schema import Message
 from potstill.task.answers import Answer, Item, ToolCall
 from potstill.task.metrics.config import ExactConfig, LabelConfig, ToolCallsConfig
@@ -37,6 +39,57 @@ def test_student_and_teacher_are_asked_with_their_own_instructions_and_tools():
     assert (student.messages, student.tools) == (question.messages, None)
     assert teacher.messages[0].content == "Name the team.\n\nExamples:\nMy card broke. -> cards"
     assert (teacher.messages[1:], teacher.tools) == (question.messages, TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("own", "source", "expected"),
+    [
+        ("", "a file", ["Name the team.", "How?"]),
+        ("Be brief.", "a file", ["Name the team.\n\nBe brief.", "How?"]),
+        ("", "general/chats", ["In short:", "How?"]),
+    ],
+)
+def test_stored_prompts_are_asked_with_the_teachers_instructions(own, source, expected):
+    """They are stored under the student's, which the teacher does not get."""
+    task = TASK.model_copy(update={"student_instructions": "In short:", "num_shots": 0})
+    prompt = (Message(role="user", content="How?"),)
+    stored = task.student_messages(
+        (*((Message(role="system", content=own),) if own else ()), *prompt)
+    )
+    question = ask_about(0, messages=stored, source=source)
+    found = as_teacher_of_stored(task)(question)
+    assert [one.content for one in found.messages] == expected
+    assert found.tools == (None if source.startswith("general/") else TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls", "rest"),
+    [
+        ('<tool_call>\n{"name": "balance", "arguments": {"account": "a"}}\n</tool_call>', 1, ""),
+        ('{"name": "balance", "parameters": {"account": "a"}}', 1, ""),
+        ("Hello!", 0, "Hello!"),
+    ],
+)
+def test_calls_of_tools_that_the_student_has_learned_are_read(
+    openai_server, tmp_path, text, calls, rest
+):
+    server = openai_server(lambda _: text)
+    (question,) = read_references(TASK, 1, seed=0)
+    names = {"student": "m"}
+    book = AnswerBook(
+        JsonCache(tmp_path),
+        [Wanted("student", question, 0)],
+        Sampling(0.0, 8, 0),
+        names,
+        names,
+        {"student": as_student(TASK)},
+    )
+    book.fill({"student": Endpoint(server.base_url, "m", "m", max_retries=0)}, 1)
+    assert "tools" not in server.requests[0]
+    (found,) = book.answers()
+    assert (len(found.content.tool_calls), found.answer) == (calls, rest)
+    for call in found.content.tool_calls:
+        assert (call.name, json.loads(call.arguments)) == ("balance", {"account": "a"})
 
 
 def test_references_are_questions_with_known_answers_labels_and_clusters():
