@@ -19,6 +19,8 @@ FIXED_SECONDS = 20.0
 PROCESS_BYTES = 1.0e9
 PAGE_BYTES = 1e6
 NUM_CONTROLS = 8
+NUM_STUDENTS = {"untrained": 1, "untrained_instructed": 1, "known_answers": 1}
+"""Models of the student's size among the candidates, by kind; its files come on top."""
 JUDGMENT_TOKENS = 40
 """A judge's answer: a reason in a few words, and the winner."""
 
@@ -31,12 +33,19 @@ class _Tokens:
     def __add__(self, other: _Tokens) -> _Tokens:
         return _Tokens(self.read + other.read, self.decoded + other.decoded)
 
+    @property
+    def total(self) -> float:
+        return self.read + self.decoded
+
     def times(self, count: float) -> _Tokens:
         return _Tokens(count * self.read, count * self.decoded)
 
 
 def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workload]:
     """Estimate fidelity, speed, answers, and the teacher's judgments, assuming it passes the assay.
+
+    The known answers of a task are asked instead of held-out prompts, of its candidates too, and
+    judged by metrics, which cost nothing.
 
     Judges behind other servers cost this machine nothing. The beginning that prompts have in
     common is computed once for each model: the server keeps it.
@@ -47,21 +56,48 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
     timed = config.speed_rounds * workload.num_files * config.speed_tokens
     # Reading the same tokens once more gives the served student's log-probabilities.
     measured = _Tokens(read=(workload.num_files + 1) * num_held_out * length, decoded=timed)
-    asked = _answered_and_judged(config, workload, min(config.num_prompts, num_tested))
-    num_tokens = measured + asked
+    students = _Tokens()
+    if workload.task.num_references and config.prompts is None:
+        asked, students = _of_task(config, workload)
+    else:
+        asked = _answered_and_judged(config, workload, min(config.num_prompts, num_tested))
     num_parameters = workload.teacher.num_parameters
-    weight_reads = measured.decoded + asked.decoded / config.max_concurrency
+    # Parameters times tokens, of the teacher (which stands for all files) and the student.
+    computed = num_parameters * (measured + asked).total
+    computed += workload.student.num_parameters * students.total
+    weight_reads = num_parameters * (measured.decoded + asked.decoded / config.max_concurrency)
+    weight_reads += workload.student.num_parameters * students.decoded / config.max_concurrency
     cost = Estimate(
         stage="compare",
-        tokens=num_tokens.read + num_tokens.decoded,
-        float32_flops=2.0 * num_parameters * (num_tokens.read + num_tokens.decoded),
-        moved_bytes=WEIGHT_BYTES * num_parameters * weight_reads,
+        tokens=(measured + asked + students).total,
+        float32_flops=2.0 * computed,
+        moved_bytes=WEIGHT_BYTES * weight_reads,
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
         disk_bytes=PAGE_BYTES,
         memory_bytes=workload.num_files * num_parameters + PROCESS_BYTES,
     )
     return cost, workload
+
+
+def _of_task(config: CompareConfig, workload: Workload) -> tuple[_Tokens, _Tokens]:
+    """Return the tokens of the teacher and of students that answer the task's known prompts.
+
+    What all prompts begin with is read once.
+    """
+    task = workload.task
+    num_prompts = min(config.num_prompts, task.num_references) * config.samples_per_prompt
+    num_others = min(config.candidate_prompts, task.num_references)
+    answer = _Tokens(task.prompt_tokens, min(config.max_tokens, task.answer_tokens))
+    zero_shot = bool(task.num_shots) and "teacher_zero_shot" in config.candidates
+    teachers = num_prompts + zero_shot * num_others
+    others = [NUM_STUDENTS.get(kind, 0) for kind in config.candidates]
+    files = max(0, workload.num_files - 2) * ("files" in config.candidates)
+    students = num_prompts + (sum(others) + files) * num_others
+    return (
+        answer.times(teachers) + _Tokens(task.teacher_tokens),
+        answer.times(students) + _Tokens(task.student_tokens),
+    )
 
 
 def _answered_and_judged(config: CompareConfig, workload: Workload, num_prompts: float) -> _Tokens:

@@ -16,7 +16,7 @@ from generate.sources.attempts import ATTEMPTS_PER_PROMPT
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.reading import read_source
 from potstill.checkpoints import ModelShape
-from potstill.plan import Estimate, Workload
+from potstill.plan import AskedTask, Estimate, Workload
 from potstill.task.shots import shot_chooser
 from potstill.task.task import Task, shots_text
 
@@ -100,6 +100,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         completion_tokens=completion_tokens,
         shared_tokens=shared_tokens + of_task.student,
         test_share=config.prompts.test_share,
+        task=_asked(task or Task(), of_task),
     )
 
 
@@ -124,6 +125,24 @@ class _TaskTokens:
             student=len(task.student_instructions + (task.student_tools or ""))
             / CHARACTERS_PER_TOKEN,
         )
+
+
+def _asked(task: Task, tokens: _TaskTokens) -> AskedTask:
+    """Return what the comparison asks of the task's known answers."""
+    prompts = ["".join(one.content for one in item.messages) for item in task.references]
+    answers = [item.known.model_dump_json() for item in task.references if item.known]
+    return AskedTask(
+        num_references=len(task.references),
+        prompt_tokens=_mean_tokens(prompts) + TEMPLATE_TOKENS,
+        answer_tokens=_mean_tokens(answers),
+        teacher_tokens=tokens.teacher,
+        student_tokens=tokens.student,
+        num_shots=task.num_shots,
+    )
+
+
+def _mean_tokens(texts: Sequence[str]) -> float:
+    return sum(map(len, texts)) / len(texts) / CHARACTERS_PER_TOKEN if texts else 0.0
 
 
 def _decoding_bytes(

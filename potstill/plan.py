@@ -36,6 +36,24 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class AskedTask:
+    """The known answers that a task is measured on, all lengths in tokens."""
+
+    num_references: int = 0
+    """Prompts with known answers; 0: none is measured."""
+    prompt_tokens: float = 0.0
+    """Mean length of a prompt without what the task puts before it."""
+    answer_tokens: float = 0.0
+    """Mean length of a known answer."""
+    teacher_tokens: float = 0.0
+    """Instructions, tools and examples in the teacher's prompt."""
+    student_tokens: float = 0.0
+    """Instructions and tools in the student's."""
+    num_shots: int = 0
+    """Examples in the teacher's prompt."""
+
+
+@dataclass(frozen=True)
 class Workload:
     """What one stage's estimate passes on to the next."""
 
@@ -51,6 +69,8 @@ class Workload:
     test_share: float = 0.0
     num_files: int = 0
     """GGUF files."""
+    task: AskedTask = AskedTask()
+    """What the comparison asks."""
 
 
 @dataclass(frozen=True)

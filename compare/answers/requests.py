@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import openai
@@ -53,7 +54,7 @@ def as_student(task: Task) -> Ask:
 
 def as_teacher(task: Task) -> Ask:
     """Return how the teacher is asked: with its instructions, and `num_shots` examples."""
-    choose = shot_chooser(task)
+    choose = cache(shot_chooser(task))
     calls = task.tools is not None
     return lambda one: Request(
         task.teacher_messages(one.messages, choose(one.messages)), task.tools, calls

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from compare.answers.endpoint import free_port, running_endpoint
-from compare.comparison import Report
+from compare.comparison import Report, read_report
 from compare.config import CompareConfig
 from compare.judge_config import LlmJudgeConfig
 from compare.measurement.fidelity import measure_fidelity
@@ -27,6 +27,8 @@ from potstill.llama.context import measuring
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from potstill.task.config import TaskConfig
+from potstill.task.stage import write_task
 from tests.fixtures.facts import evaluation, gguf_facts, gguf_file, student_facts, taken_from
 from tests.fixtures.tiny_gguf import smollm2_path
 
@@ -285,6 +287,41 @@ def test_real_endpoint_answers_for_the_report(finished_run, capsys, monkeypatch)
         finished_run.stage_dir("comparison") / "pairs.parquet", PAIR_SCHEMA, ["answer"]
     )
     assert all(pair["answer"].strip() for pair in pairs)
+
+
+def test_a_task_is_asked_of_real_files_and_its_label_decides(finished_run, tmp_path, capsys):
+    for name, numbers in (("references", range(4)), ("examples", range(10, 14))):
+        rows = [
+            {"prompt": f"Is {n} odd or even?", "answer": "odd" if n % 2 else "even"}
+            for n in numbers
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = TaskConfig(
+        instructions="Answer with one word: odd or even.",
+        student_instructions="",
+        examples=tmp_path / "examples.jsonl",
+        references=tmp_path / "references.jsonl",
+        num_shots=2,
+        metrics=[{"kind": "label", "labels": ["odd", "even"]}],
+    )
+    write_task(task, finished_run)
+    run(CONFIG.model_copy(update={"judges": (), "num_prompts": 4}), finished_run)
+    report = read_report(finished_run.stage_dir("comparison") / "report.json")
+    assert (report.verdict.decided_by, report.verdict.num_prompts) == ("label", 4)
+    assert report.verdict.outcome in {"PASS", "FAIL", "INCONCLUSIVE"}
+    rows = {row.key: row for row in report.candidates}
+    assert set(rows) == {"teacher", "teacher_zero_shot", "student", "linear_classifier"}
+    assert rows["teacher"].prompt_tokens > rows["teacher_zero_shot"].prompt_tokens + 10
+    assert rows["teacher_zero_shot"].prompt_tokens > rows["student"].prompt_tokens
+    for key in ("teacher", "teacher_zero_shot", "student"):
+        assert 0 < rows[key].completion_tokens <= CONFIG.max_tokens
+        assert rows[key].seconds > 0
+        assert rows[key].watt_hours > 0
+    assert rows["linear_classifier"].num_examples == 4
+    assert "the teacher" in capsys.readouterr().out
+    pairs = read_rows(finished_run.stage_dir("comparison") / "pairs.parquet", PAIR_SCHEMA)
+    asked = {row["role"]: row["messages"] for row in pairs}
+    assert set(asked) == {"teacher", "student", "teacher_zero_shot"}
 
 
 def test_teacher_that_judges_is_asked_for_verdicts_by_schema(finished_run):

@@ -4,13 +4,15 @@ from compare import estimate as module
 from compare.config import CompareConfig
 from compare.estimate import estimate
 from potstill.checkpoints import ModelShape
-from potstill.plan import Workload
+from potstill.plan import AskedTask, Workload
 
 TEACHER = ModelShape("LlamaForCausalLM", 1_000_000, 30, 576, 49_152, 1536, 800_000)
 NUM_TESTED, NUM_ASSAYED = 100, 24
+MEASURED = 4 * 64 * 200 + 5 * 3 * 64
+"""Tokens of fidelity and speed."""
 
 
-def estimated(*, prompt_tokens=50.0, shared_tokens=0.0, **changes):
+def estimated(*, prompt_tokens=50.0, shared_tokens=0.0, task=None, **changes):
     workload = Workload(
         teacher=TEACHER,
         student=TEACHER,
@@ -20,18 +22,19 @@ def estimated(*, prompt_tokens=50.0, shared_tokens=0.0, **changes):
         shared_tokens=shared_tokens,
         test_share=0.1,
         num_files=3,
+        task=task or AskedTask(),
     )
     return estimate(CompareConfig.model_validate(changes), workload)[0]
 
 
 def test_tokens_are_those_of_fidelity_speed_answers_and_judgments():
     found = estimated()
-    fidelity, timed = 4 * 64 * 200, 5 * 3 * 64
+    timed = 5 * 3 * 64
     answers = 2 * (NUM_TESTED + NUM_ASSAYED)
     judged = NUM_TESTED + 8 * NUM_ASSAYED
-    read = fidelity + answers * 50 + judged * (50 + 4 * 150)
+    read = answers * 50 + judged * (50 + 4 * 150)
     decoded = answers * 150 + judged * 2 * module.JUDGMENT_TOKENS
-    assert found.tokens == pytest.approx(read + decoded + timed)
+    assert found.tokens == pytest.approx(MEASURED + read + decoded)
     assert found.float32_flops == pytest.approx(2 * 1_000_000 * found.tokens)
     assert found.moved_bytes == pytest.approx(2 * 1_000_000 * (timed + decoded / 8))
 
@@ -41,6 +44,23 @@ def test_a_prompt_that_all_share_is_answered_and_judged_once():
     alone = estimated()
     shared = estimated(prompt_tokens=1050.0, shared_tokens=1000.0)
     assert shared.tokens - alone.tokens == pytest.approx(4 * 64 * 1000 + 2 * 1000)
+
+
+def test_a_tasks_prompts_are_those_of_its_references_and_candidates():
+    task = AskedTask(
+        num_references=600,
+        prompt_tokens=20.0,
+        answer_tokens=10.0,
+        teacher_tokens=900.0,
+        student_tokens=5.0,
+        num_shots=50,
+    )
+    whole = estimated(task=task)
+    alone = estimated(task=task, candidates=[])
+    assert alone.tokens == pytest.approx(MEASURED + 2 * 600 * 30 + 905)
+    kinds = ("teacher", "untrained", "instructed", "known answers", "one more file")
+    assert whole.tokens - alone.tokens == pytest.approx(len(kinds) * 300 * 30)
+    assert estimated(task=task, prompts="other.jsonl").tokens == estimated().tokens
 
 
 @pytest.mark.parametrize(
