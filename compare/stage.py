@@ -154,8 +154,10 @@ def _compare(
         if task
         else []
     )
+    others: Sides = {one.key: one.side for one in candidates}
+    asks = {**asks, **{one.key: one.ask for one in candidates}}
     if asks:
-        longest_tokens = _longest(run, sides, asks, questions)
+        longest_tokens = _longest(run, {**sides, **others}, asks, questions)
     else:
         own_student = run.student_dir if run and run.student.own_tokenizer else None
         lengths = prompt_lengths(questions, own_student)
@@ -169,12 +171,12 @@ def _compare(
     collection = Collection(
         questions=questions,
         sides=sides,
-        asks={**asks} | {one.key: one.ask for one in candidates},
+        asks=asks,
         sampling=Sampling(config.sampling_temperature, config.max_tokens, config.seed),
         samples_per_prompt=config.samples_per_prompt,
         num_controls=config.assay.num_prompts if needs_assay else 0,
         cache=kept,
-        others={one.key: one.side for one in candidates},
+        others=others,
         asked_others=sample_of(questions, config.candidate_prompts, config.seed),
         given={"teacher": given},
     )
