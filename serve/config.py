@@ -99,6 +99,14 @@ class ServeConfig(Table):
     """Where live traffic is stored. None stores none, unless there is an experiment: then it is
     stored in the run directory, with the table's defaults."""
 
+    task: bool = True
+    """Whether the run's task completes chats: instructions where there is no system message, tools
+    or the answers' format where the request has none. False serves the bare models."""
+
+    task_schema: bool = True
+    """Whether the task's JSON schema binds the student's answers, with the keys in its order; not
+    where the task has tools. False leaves them as the student writes them."""
+
     playground: bool = True
     """Whether `/` is a page to try the models and watch experiments; it opens without a key, but
     asks for one before it shows anything."""

@@ -20,6 +20,7 @@ from potstill.errors import ConfigError
 from potstill.files import sha256_file
 from serve.backends.local.backend import LocalBackend, LocalModel
 from serve.chat.prompt import ChatPrompt
+from serve.chat.task import ServedTask
 from serve.config import ServeConfig
 from serve.engine.context import physical_cores
 from serve.engine.model import GgufModel
@@ -41,9 +42,15 @@ class _Recipe:
 
 
 def load_models(
-    config: ServeConfig, paths: Mapping[str, Path], metrics: Metrics
+    config: ServeConfig,
+    paths: Mapping[str, Path],
+    metrics: Metrics,
+    tasks: Mapping[str, ServedTask] | None = None,
 ) -> dict[str, LocalBackend]:
     """Load the models that the configuration names.
+
+    Args:
+        tasks: The task of each model that has one, by name.
 
     Raises:
         ArtifactError: A file is missing or not a model, or has no chat template.
@@ -62,7 +69,9 @@ def load_models(
                 model = model.adapted(recipe.adapter, recipe.scale)
             draft = weights(recipe.draft) if recipe.draft else None
             loaded[recipe] = _local_model(config, recipe, model, draft, sha256)
-        backends[name] = LocalBackend(name, loaded[recipe], metrics, defaults=config.sampling)
+        backends[name] = LocalBackend(
+            name, loaded[recipe], metrics, defaults=config.sampling, task=(tasks or {}).get(name)
+        )
     return backends
 
 

@@ -22,12 +22,16 @@ from fastapi import FastAPI
 from potstill.api_keys import API_KEY_VARIABLE, served_key_variable
 from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.facts.gguf import GgufFacts
+from potstill.facts.shared import Role
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
+from potstill.task.stage import read_task
+from potstill.task.task import Task
 from serve.api.app import AppLimits, create_app
 from serve.api.middleware import LOOPBACK_HOSTS
 from serve.backends.protocol import ChatBackend, Observer
 from serve.backends.upstream import UpstreamBackend
+from serve.chat.task import ServedTask
 from serve.config import ServeConfig
 from serve.exchange_log import ExchangeLog
 from serve.experiment import routes as live_traffic
@@ -60,19 +64,22 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             experiment's or a cascade's model is not served.
     """
     manifest = run_directory.require("gguf")
-    paths = model_paths(config, run_directory.facts(GgufFacts), run_directory.stage_dir("gguf"))
+    facts = run_directory.facts(GgufFacts)
+    paths = model_paths(config, facts, run_directory.stage_dir("gguf"))
     models = [*paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
     keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
     _require_key(config.host, keyring)
     _check_fallback(config.fallback_model, names)
+    task = read_task(run_directory) if config.task else None
+    tasks = _served_tasks(task, config, facts)
     with _bound_socket(config) as listener, _open_storage(config, run_directory) as storage:
         record = _open_record(config.record_path)
         metrics = Metrics()
-        backends: dict[str, ChatBackend] = {**load_models(config, paths, metrics)}
+        backends: dict[str, ChatBackend] = {**load_models(config, paths, metrics, tasks)}
         for name, upstream in config.upstreams.items():
-            backends[name] = UpstreamBackend(name, upstream, metrics)
+            backends[name] = UpstreamBackend(name, upstream, metrics, task=tasks.get(name))
         backends |= cascades_over(config.cascades, backends)
         observers: list[Observer] = [record] if record else []
         routers = [live_traffic.cascades, *([playground.router] if config.playground else [])]
@@ -93,6 +100,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             metrics=metrics,
             fallback_model=config.fallback_model,
             limits=_app_limits(config, keyring),
+            task=task,
         )
         app.state.live = live
         serve(app, listener, drain_seconds=config.drain_seconds, names=names)
@@ -169,6 +177,21 @@ def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
         allowed_hosts=hosts,
         cors_origins=config.cors_origins,
     )
+
+
+def _served_tasks(
+    task: Task | None, config: ServeConfig, facts: GgufFacts
+) -> dict[str, ServedTask]:
+    """Return the task of each model of the run, by name; files from elsewhere have none."""
+    if task is None:
+        return {}
+    roles: dict[str, Role] = {"student": "student", "teacher": "teacher"}
+    roles |= {file.name: file.role for file in facts.files}
+    served = {
+        role: ServedTask(task, role, enforces_schema=config.task_schema)
+        for role in set(roles.values())
+    }
+    return {name: served[role] for name, role in roles.items() if name not in config.paths}
 
 
 def _check_fallback(name: str | None, names: Collection[str]) -> None:

@@ -44,6 +44,8 @@ def serve_command(
         "port": port,
         # These files only, whatever the run's configuration serves to users.
         **dict.fromkeys(("upstreams", "cascades", "experiments"), "{}"),
+        # Requests have their own system messages, tools and formats.
+        "task": "false",
         "models": json.dumps([name for name, path in models.items() if path is None]),
         "paths": "{" + ", ".join(f"{json.dumps(n)} = {json.dumps(p)}" for n, p in paths) + "}",
         "context_tokens": context_tokens,

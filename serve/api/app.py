@@ -13,16 +13,25 @@ from dataclasses import dataclass
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from potstill.task.task import Task
 from serve.api.auth import RequireKey
 from serve.api.http_errors import install_error_handlers
 from serve.api.middleware import CheckHost, Count, ReadBody
 from serve.api.routes import chat, completions, llama, models, responses
+from serve.api.routes import task as task_route
 from serve.api.state import Serving
 from serve.backends.protocol import ChatBackend, Observer
 from serve.keys import Keyring
 from serve.metrics import Metrics
 
-ROUTERS = (chat.router, completions.router, responses.router, models.router, llama.router)
+ROUTERS = (
+    chat.router,
+    completions.router,
+    responses.router,
+    models.router,
+    task_route.router,
+    llama.router,
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ def create_app(
     metrics: Metrics | None = None,
     fallback_model: str | None = None,
     limits: AppLimits | None = None,
+    task: Task | None = None,
 ) -> FastAPI:
     """Build the application; its lifespan starts and stops the backends.
 
@@ -57,6 +67,7 @@ def create_app(
         observers: Called with each completed chat.
         metrics: The metrics of the backends.
         fallback_model: Model that answers requests for unknown names and without a name.
+        task: The task that the backends are served with, to be described.
     """
     limits = limits or AppLimits()
 
@@ -74,6 +85,7 @@ def create_app(
         observers=observers,
         fallback_model=fallback_model,
         request_timeout_seconds=limits.request_timeout_seconds,
+        task=task,
     )
     app.state.serving = serving
     for router in (*ROUTERS, *routers):

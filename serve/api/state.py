@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
+from potstill.task.task import Task
 from serve.backends.protocol import Caller, ChatBackend, Exchange, Observer
 from serve.errors import InvalidRequestError, ModelNotFoundError, UnsupportedParameterError
 from serve.keys import Key
@@ -33,6 +34,8 @@ class Serving:
     fallback_model: str | None = None
     """Model that answers requests for unknown names and without a name."""
     request_timeout_seconds: float = field(default=600.0)
+    task: Task | None = None
+    """The task that the models are served with."""
 
     def find(self, name: str | None) -> ChatBackend:
         """Return the backend of a model name.

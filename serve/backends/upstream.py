@@ -17,6 +17,7 @@ from potstill.api_keys import read_api_key
 from potstill.errors import BackendUnavailableError, ContextLengthError, PotstillError
 from serve.backends.config import UpstreamConfig
 from serve.backends.protocol import Caller
+from serve.chat.task import ServedTask
 from serve.errors import (
     InvalidRequestError,
     QueueFullError,
@@ -49,12 +50,23 @@ MAX_MESSAGE_CHARACTERS = 1000
 class UpstreamBackend:
     """One name of a model on another server, which need not be running yet.
 
+    Args:
+        task: Instructions, tools and schema for chats that leave them out.
+
     Raises:
         ConfigError: The variable with the server's key is not set.
     """
 
-    def __init__(self, name: str, config: UpstreamConfig, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: UpstreamConfig,
+        metrics: Metrics,
+        *,
+        task: ServedTask | None = None,
+    ) -> None:
         self.name = name
+        self._task = task
         self._model = config.model or name
         self._metrics = metrics.time(name)
         self._created = int(time.time())
@@ -64,7 +76,8 @@ class UpstreamBackend:
     @property
     def card(self) -> ModelCard:
         """The model as OpenAI lists it."""
-        return model_card(self.name, self._created, owned_by="upstream")
+        card = model_card(self.name, self._created, owned_by="upstream")
+        return card if self._task is None else {**card, "task": self._task.card}
 
     async def start(self) -> None:
         """Accept requests; whether the server does shows with each of them."""
@@ -84,6 +97,8 @@ class UpstreamBackend:
             InvalidRequestError: A value cannot be used, here or by the server.
             BackendError: The server is unavailable, busy or broken.
         """
+        if self._task is not None:
+            request = self._task.applied(request)
         request.check()
         for message in request.messages:
             _ = message.text  # refuses images: the server would fetch their URLs

@@ -7,6 +7,19 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 
+class TaskCard(TypedDict):
+    """What of a run's task applies to a model."""
+
+    role: Literal["student", "teacher"]
+    """Whose instructions a request without a system message gets."""
+    metrics: list[str]
+    """What makes an answer good; the first one decides."""
+    tools: list[str]
+    """Tools that a request without tools of its own may get calls of."""
+    answer_schema: bool
+    """Whether answers are bound by the task's JSON schema."""
+
+
 class ModelCard(TypedDict):
     """A model that is served."""
 
@@ -14,12 +27,16 @@ class ModelCard(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: str
+    file: NotRequired[str]
+    """Not OpenAI's: name of the model's file."""
     context_tokens: NotRequired[int]
     """Not OpenAI's: largest number of prompt and completion tokens together."""
     reproducible: NotRequired[bool]
     """Not OpenAI's: whether equal requests with equal seeds get equal answers at any load."""
     system_fingerprint: NotRequired[str]
     """Not OpenAI's: changes when an equal request may get another answer."""
+    task: NotRequired[TaskCard]
+    """Not OpenAI's: absent where no task is served."""
 
 
 class ModelList(TypedDict):

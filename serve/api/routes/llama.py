@@ -64,8 +64,8 @@ async def detokenize(body: DetokenizeRequest, http: Request) -> dict[str, str]:
 async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]:
     """Return the prompt of a conversation."""
     local = _local(http, body.model)
-    variables = body.chat_template_kwargs or {}
-    return {"prompt": await local.rendered(body.messages, body.tools or [], variables)}
+    chat = ChatRequest.model_validate(body.model_dump(by_alias=True, exclude_unset=True))
+    return {"prompt": await local.rendered(chat)}
 
 
 @router.post("/v1/chat/completions/input_tokens", responses=FAILURES)

@@ -21,10 +21,11 @@ from potstill.errors import ConfigError, ContextLengthError
 from serve.backends.local.chat_reply import LocalChatReply
 from serve.backends.local.generation import TimedGeneration, text_of
 from serve.backends.local.llama_reply import LlamaReplies, LlamaReply
-from serve.backends.local.preparation import Preparation, dialogue_of, messages_of, tools_of
+from serve.backends.local.preparation import Preparation
 from serve.backends.local.text_reply import LocalTextReply
 from serve.backends.protocol import Caller
 from serve.chat.prompt import ChatPrompt, Dialogue
+from serve.chat.task import ServedTask
 from serve.engine.grammar import NUM_CHECKERS, check_grammar
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
@@ -37,12 +38,12 @@ from serve.errors import (
     UnsupportedParameterError,
 )
 from serve.metrics import Metrics
-from serve.wire.chat import ChatMessage, ChatRequest, Tool
+from serve.wire.chat import ChatRequest
 from serve.wire.completions import CompletionRequest
 from serve.wire.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 from serve.wire.llama import LlamaCompletionRequest
 from serve.wire.models import ModelCard, model_card
-from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
+from serve.wire.shared import SAMPLER_FIELDS, SamplingFields
 
 T = TypeVar("T")
 Sampling = TypeVar("Sampling", bound=SamplingFields)
@@ -70,6 +71,7 @@ class LocalBackend:
 
     Args:
         defaults: Sampling parameters for requests that leave them out.
+        task: Instructions, tools and schema for chats that leave them out.
 
     Raises:
         ConfigError: A default is unknown or out of range.
@@ -82,12 +84,14 @@ class LocalBackend:
         metrics: Metrics,
         *,
         defaults: Mapping[str, float] | None = None,
+        task: ServedTask | None = None,
     ) -> None:
         self.name = name
+        self._task = task
         self.model = local.model
         self._local = local
         self._engine, self._limits = local.engine, local.engine.engine.limits
-        self._preparation = Preparation(local.model, local.prompt)
+        self._preparation = Preparation(local.model, local.prompt, task)
         self._metrics = metrics.watch(name, local.engine.stats)
         self._defaults = _checked_defaults(defaults or {})
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix=f"prepare {name}")
@@ -95,12 +99,14 @@ class LocalBackend:
     @property
     def card(self) -> ModelCard:
         """The model as OpenAI lists it."""
-        return {
+        card: ModelCard = {
             **model_card(self.name, self._local.created),
+            "file": self.model.path.name,
             "context_tokens": self.context_tokens,
             "reproducible": self._limits.reproducible and self.model.is_reproducible,
             "system_fingerprint": self._local.fingerprint,
         }
+        return card if self._task is None else {**card, "task": self._task.card}
 
     @property
     def context_tokens(self) -> int:
@@ -140,13 +146,13 @@ class LocalBackend:
             ContextLengthError: Prompt and completion do not fit.
             BackendUnavailableError: The engine is not running, or its queue is full.
         """
-        request.check()
-        request = self._with_defaults(request)
+        given = self._with_defaults(request)
+        request = await self._prepared(lambda: self._preparation.completed(given))
         prompt, requests = await self._prepared(lambda: self._preparation.chat(request))
         await _check_grammar(requests)
         verbose = None
         if request.verbose:
-            dialogue = dialogue_of(request)
+            dialogue = self._preparation.dialogue(request)
             verbose = {"prompt": await self._prepared(lambda: self._local.prompt.render(dialogue))}
         return LocalChatReply(
             request,
@@ -215,15 +221,12 @@ class LocalBackend:
 
     async def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Return the number of tokens of a chat's prompt; raises as `chat` does."""
-        request.check()
-        dialogue = dialogue_of(request)
+        dialogue = await self._dialogue(request)
         return len(await self._prepared(lambda: self._local.prompt.token_ids(dialogue)))
 
-    async def rendered(
-        self, messages: Sequence[ChatMessage], tools: Sequence[Tool], variables: JsonObject
-    ) -> str:
+    async def rendered(self, request: ChatRequest) -> str:
         """Return a chat's prompt as text; raises as `chat` does."""
-        dialogue = Dialogue(messages_of(messages), tools_of(tools), variables=variables)
+        dialogue = await self._dialogue(request)
         return await self._prepared(lambda: self._local.prompt.render(dialogue))
 
     async def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -241,6 +244,10 @@ class LocalBackend:
         """
         self._preparation.check_ids(token_ids)
         return text_of(self.model, token_ids)
+
+    async def _dialogue(self, request: ChatRequest) -> Dialogue:
+        completed = await self._prepared(lambda: self._preparation.completed(request))
+        return self._preparation.dialogue(completed)
 
     async def _prepared(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

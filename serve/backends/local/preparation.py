@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve.chat.prompt import ChatPrompt, Dialogue
+from serve.chat.task import ServedTask
 from serve.engine.grammar import GrammarSource, schema_of
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
@@ -24,15 +25,45 @@ ANY_OBJECT: JsonObject = {"type": "object"}
 
 
 class Preparation:
-    """Makes engine requests for one model."""
+    """Makes engine requests for one model.
 
-    def __init__(self, model: GgufModel, prompt: ChatPrompt) -> None:
+    Args:
+        task: What chats are completed by; None leaves them as they are.
+    """
+
+    def __init__(
+        self, model: GgufModel, prompt: ChatPrompt, task: ServedTask | None = None
+    ) -> None:
         self._model = model
         self._prompt = prompt
+        self._task = task
+
+    def completed(self, request: ChatRequest) -> ChatRequest:
+        """Return a chat with what it leaves out of the task, checked.
+
+        Raises:
+            UnsupportedParameterError: A parameter would change the answer and cannot be honored.
+            InvalidRequestError: Parameters contradict each other.
+        """
+        if self._task is not None:
+            request = self._task.applied(request)
+        request.check()
+        return request
+
+    def dialogue(self, request: ChatRequest) -> Dialogue:
+        """Return the input of a chat template, without tools that the model has learned."""
+        tools = request.callable_tools
+        hides = self._task is not None and self._task.hides(tools)
+        return Dialogue(
+            messages_of(request.messages),
+            () if hides else tools_of(tools),
+            continue_final=bool(request.continue_final_message),
+            variables=request.chat_template_kwargs or {},
+        )
 
     def chat(self, request: ChatRequest) -> tuple[list[int], list[Request]]:
         """Return a chat's prompt, and one engine request per choice."""
-        prompt = self._prompt.token_ids(dialogue_of(request))
+        prompt = self._prompt.token_ids(self.dialogue(request))
         grammar = self._chat_grammar(request)
         top = (request.top_logprobs or 0) if request.logprobs else None
         return prompt, [
@@ -178,16 +209,6 @@ def sampler_params(
         given["dry_sequence_breakers"] = tuple(fields.dry_sequence_breakers)
     seed = None if fields.seed is None else fields.seed + choice
     return SamplerParams(seed=seed, logit_bias=logit_bias, **given)
-
-
-def dialogue_of(request: ChatRequest) -> Dialogue:
-    """Return the input of a chat template."""
-    return Dialogue(
-        messages_of(request.messages),
-        tools_of(request.callable_tools),
-        continue_final=bool(request.continue_final_message),
-        variables=request.chat_template_kwargs or {},
-    )
 
 
 def messages_of(messages: Sequence[ChatMessage]) -> list[JsonObject]:

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from serve.api.app import create_app
 from serve.backends.local.backend import LocalBackend, LocalModel
 from serve.chat.prompt import ChatPrompt
+from serve.chat.task import ServedTask
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits
 from serve.engine.thread import EngineThread
@@ -26,6 +27,7 @@ def make_app(tiny_model: GgufModel) -> Callable[..., FastAPI]:
         context_tokens: int = CONTEXT_TOKENS,
         max_queue: int = MAX_QUEUE,
         defaults: dict[str, float] | None = None,
+        tasks: dict[str, ServedTask] | None = None,
         **settings: Any,
     ) -> FastAPI:
         limits = EngineLimits(
@@ -43,7 +45,10 @@ def make_app(tiny_model: GgufModel) -> Callable[..., FastAPI]:
         )
         metrics = Metrics()
         backends = {
-            name: LocalBackend(name, local, metrics, defaults=defaults) for name in ("a", "b")
+            name: LocalBackend(
+                name, local, metrics, defaults=defaults, task=(tasks or {}).get(name)
+            )
+            for name in ("a", "b")
         }
         return create_app(backends, metrics=metrics, **settings)
 
