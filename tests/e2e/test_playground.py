@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,9 @@ from playwright import sync_api as playwright
 from playwright.sync_api import expect
 
 from potstill.rundir import RunDirectory
+from potstill.task.config import TaskConfig
+from potstill.task.metrics.config import JsonConfig, LabelConfig
+from potstill.task.stage import write_task
 from tests.fixtures.browser import chromium
 from tests.fixtures.facts import gguf_facts, gguf_file
 from tests.fixtures.served import KEY, Server
@@ -23,13 +26,36 @@ VISITORS_KEY = "another-secret-key"
 HOSTILE = """<img src=x onerror="document.title='taken over'">"""
 PATIENCE_SECONDS = 300
 expect.set_options(timeout=1000 * PATIENCE_SECONDS)
+INSTRUCTIONS = "Answer with the team and a short reply."
+EXAMPLES = [
+    (f"{text} {number}", team)
+    for number in range(1, 5)
+    for text, team in (("My card is lost.", "cards"), ("I need money.", "loans"))
+]
+METRICS = (LabelConfig(field="route.team"), JsonConfig())
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "route": {
+            "type": "object",
+            "properties": {"team": {"enum": ["cards", "loans"]}},
+            "required": ["team"],
+        },
+        "reply": {"type": "string", "maxLength": 30},
+    },
+    "required": ["route", "reply"],
+}
+BLOCK = {
+    "name": "block_card",
+    "parameters": {"properties": {"days": {"enum": [3]}}, "required": ["days"]},
+}
+TOOLS = [{"type": "function", "function": BLOCK}]
 PHONE = {"width": 360, "height": 740}
 FIGURES = re.compile(r"first token \d+\.\d\d s · \d+\.\d tokens/s · 8 tokens")
 
 
-@pytest.fixture(scope="module")
-def run_directory(tmp_path_factory) -> RunDirectory:
-    directory = RunDirectory(tmp_path_factory.mktemp("playground") / "run")
+def make_run(root: Path) -> RunDirectory:
+    directory = RunDirectory(root)
     session = directory.open_stage("gguf", {})
     files = []
     for role in ("student", "teacher"):
@@ -37,6 +63,31 @@ def run_directory(tmp_path_factory) -> RunDirectory:
         files.append(gguf_file(f"{role}-Q4_1", file=f"{role}.gguf"))
     session.finish(facts=gguf_facts(*files))
     return directory
+
+
+@pytest.fixture(scope="module")
+def run_directory(tmp_path_factory) -> RunDirectory:
+    return make_run(tmp_path_factory.mktemp("playground") / "run")
+
+
+@pytest.fixture(scope="module")
+def serve_task(tmp_path_factory) -> Iterator[Callable[..., str]]:
+    """Return a function that serves a run with a task, and gives the playground's address."""
+    with ExitStack() as stack:
+
+        def start(**task: object) -> str:
+            directory = tmp_path_factory.mktemp("task")
+            examples = [{"prompt": text, "answer": team} for text, team in EXAMPLES]
+            (directory / "examples.jsonl").write_text("\n".join(map(json.dumps, examples)))
+            (directory / "schema.json").write_text(json.dumps(SCHEMA))
+            (directory / "tools.json").write_text(json.dumps(TOOLS))
+            files = {"examples": "examples.jsonl", "answer_schema": "schema.json"}
+            paths = {key: directory / name for key, name in (files | task).items() if name}
+            run = make_run(directory / "run")
+            write_task(TaskConfig(instructions=INSTRUCTIONS, metrics=METRICS, **paths), run)
+            return stack.enter_context(serving(run, directory / "log"))
+
+        yield start
 
 
 @contextmanager
@@ -220,6 +271,43 @@ def test_text_is_never_markup(url, open_page):
     other.goto(url)
     with pytest.raises(playwright.Error, match="TrustedHTML"):
         other.evaluate("document.body.innerHTML = 'text'")
+
+
+def test_a_task_has_examples_to_click_and_answers_as_tables(serve_task, open_page):
+    page = open_page(serve_task())
+    expect(page.locator("#serving")).to_have_text("student is student.gguf")
+    task = page.get_by_role("region", name="Task")
+    expect(task).to_contain_text("Answers are measured by label, json.")
+    expect(task.get_by_role("button")).to_have_count(6)
+
+    page.locator("#max_tokens").evaluate("field => { field.value = 80 }")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        task.get_by_role("button", name="I need money. 1").click()
+    answered(page)
+    asked = [{"role": "user", "content": "I need money. 1"}]
+    assert sent.value.post_data_json["messages"] == asked
+    answer = page.locator(".answer")
+    label = answer.locator("tr.label")
+    expect(label).to_have_count(1)
+    expect(label).to_have_text(re.compile("^route.team(cards|loans)$"))
+    expect(answer.get_by_role("rowheader")).to_have_text(["route.team", "reply"])
+    json.loads(answer.locator(".text").text_content())
+
+
+def test_calls_of_tools_are_shown_as_tables(serve_task, open_page):
+    page = open_page(serve_task(tools="tools.json", answer_schema=None))
+    add_to_requests(page, tool_choice="required", ignore_eos=False)
+    ask(page, "My card is lost.", max_tokens=80)
+    answered(page)
+    table = page.get_by_role("table", name="calls block_card").first
+    expect(table).to_be_visible()
+    add_to_requests(page, tool_choice="none", ignore_eos=False)
+    with page.expect_request("**/v1/chat/completions") as sent:
+        ask(page, "Thanks.")
+    answered(page)
+    _, called, _ = sent.value.post_data_json["messages"]
+    assert {call["function"]["name"] for call in called["tool_calls"]} == {"block_card"}
+    assert sent.value.response().status == 200
 
 
 def test_without_storage_there_are_no_votes_and_the_page_says_so(url, open_page):

@@ -1,8 +1,9 @@
 // The page's frame: views, the key, and what the server supports.
 
 import { ApiError, get, hasKey, useKey } from "./api.js";
-import { setUpChat } from "./chat.js";
+import { askAnew, setUpChat } from "./chat.js";
 import { watchExperiments } from "./experiments.js";
+import { setUpTask } from "./task.js";
 
 const door = document.getElementById("door");
 const key = document.getElementById("key");
@@ -22,13 +23,12 @@ function showView() {
   watchExperiments(shown === "experiments");
 }
 
-/** Return whether the server stores answers, which votes and thumbs need. */
-async function keepsAnswers() {
+/** Return what a path has; null where the server does not have the path. */
+async function found(path) {
   try {
-    await get("v1/experiments");
-    return true;
+    return await get(path);
   } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return false;
+    if (error instanceof ApiError && error.status === 404) return null;
     throw error;
   }
 }
@@ -37,7 +37,9 @@ async function start() {
   notice.textContent = "";
   try {
     const { data } = await get("v1/models");
-    setUpChat(data.map((card) => card.id), await keepsAnswers());
+    // Votes and thumbs need a server that stores answers, which has experiments, none perhaps.
+    setUpChat(data, (await found("v1/experiments")) !== null);
+    setUpTask(await found("v1/task"), askAnew);
     door.hidden = true;
     changeKey.hidden = !hasKey();
     showView();

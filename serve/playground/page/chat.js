@@ -2,6 +2,7 @@
 
 import { chat as ask, post } from "./api.js";
 import { button, drawn, element } from "./elements.js";
+import { tablesOf } from "./task.js";
 
 const USER = "potstill.user";
 const NO_STORAGE =
@@ -10,24 +11,36 @@ const LAST_REASON = { length: "cut off at max tokens", content_filter: "filtered
 
 const at = (id) => document.getElementById(id);
 const [log, hint, status] = ["log", "hint", "status"].map(at);
-const [options, first, second] = ["options", "first", "second"].map(at);
+const [options, first, second, serving] = ["options", "first", "second", "serving"].map(at);
 const [composer, message, send, stop] = ["composer", "message", "send", "stop"].map(at);
 
 let keepsAnswers = false;
+/** Names of the models' files, by model. */
+let files = {};
 /** The current conversations, one per column; null when the next message starts new ones. */
 let columns = null;
 /** The AbortController of the running answers; null without any. */
 let running = null;
 
-/** Show the models to choose from; may be called again. */
-export function setUpChat(models, answersAreKept) {
+/** Show the models to choose from, given their cards; may be called again. */
+export function setUpChat(cards, answersAreKept) {
   keepsAnswers = answersAreKept;
+  files = Object.fromEntries(cards.map((card) => [card.id, card.file]));
+  const models = cards.map((card) => card.id);
   for (const [select, wanted, other] of [[first, "student", 0], [second, "teacher", -1]]) {
     select.replaceChildren(...models.map((name) => element("option", {}, name)));
     select.value = models.includes(wanted) ? wanted : models.at(other);
   }
   options.querySelector("[value=blind]").closest("label").hidden = !keepsAnswers;
   beginAnew();
+}
+
+/** Send a message in a new chat. */
+export function askAnew(content) {
+  if (running) return;
+  beginAnew();
+  message.value = content;
+  composer.requestSubmit();
 }
 
 /** One model's conversation. */
@@ -51,6 +64,7 @@ class Answer {
     this.isWhole = false;
     this.name = element("h3", {}, isBlind ? column.side : column.name);
     this.text = document.createTextNode("");
+    this.calls = [];
     this.shown = element("p", { class: "text" });
     this.note = element("p", { class: "figures muted" }, "…");
     this.element = element(
@@ -79,7 +93,8 @@ class Answer {
       this.ending = error.name === "AbortError" ? "stopped" : `failed: ${error.message}`;
     }
     if (this.isWhole || this.text.data) {
-      this.column.messages.push(asked, { role: "assistant", content: this.text.data });
+      const calls = this.calls.length ? { tool_calls: this.calls } : {};
+      this.column.messages.push(asked, { role: "assistant", content: this.text.data, ...calls });
     }
     if (!this.isBlind) follow(() => this.show());
   }
@@ -87,11 +102,15 @@ class Answer {
   take(chunk, milliseconds) {
     this.id = chunk.id;
     this.numTokens = chunk.usage?.completion_tokens;
-    const text = chunk.choices[0]?.delta.content;
-    if (!text) return;
+    const { content, tool_calls: calls } = chunk.choices[0]?.delta ?? {};
+    if (!content && !calls) return;
     this.firstAt ??= milliseconds;
     this.lastAt = milliseconds;
-    follow(() => { this.text.data += text; });
+    for (const { index, id, type, function: { name, arguments: more } } of calls ?? []) {
+      this.calls[index] ??= { id, type, function: { name, arguments: "" } };
+      this.calls[index].function.arguments += more ?? "";
+    }
+    if (content) follow(() => { this.text.data += content; });
   }
 
   get figures() {
@@ -110,6 +129,12 @@ class Answer {
   /** Show the whole answer. Speed would identify a model: blind answers are shown together. */
   show() {
     this.shown.append(this.text);
+    const tables = tablesOf(this.text.data, this.calls);
+    if (tables.length) {
+      this.shown.before(...tables);
+      this.shown.hidden = !this.text.data.trim();
+      this.shown.classList.add("muted");
+    }
     this.element.setAttribute("aria-busy", "false");
     this.note.textContent = this.isBlind ? this.ending ?? "" : this.figures;
   }
@@ -247,7 +272,11 @@ function setRunning(controller) {
 /** Let the next message start a new chat with the current choices. */
 function beginAnew() {
   columns = null;
-  second.closest("label").hidden = options.elements.mode.value === "single";
+  const isSingle = options.elements.mode.value === "single";
+  second.closest("label").hidden = isSingle;
+  const shown = isSingle ? [first.value] : [...new Set([first.value, second.value])];
+  const served = shown.filter((name) => files[name]).map((name) => `${name} is ${files[name]}`);
+  serving.textContent = served.join(", ");
   showHint();
 }
 
