@@ -64,20 +64,22 @@ class ServedTask:
             UnsupportedParameterError: A message has content other than text.
         """
         update: dict[str, object] = {}
+        tools = request.tools
         if all(one.role not in ("system", "developer") for one in request.messages):
             update["messages"] = [*self._instructions(request), *request.messages]
         own = (request.tools, request.response_format, request.grammar, request.json_schema)
         if all(one is None for one in own):
             if self._tools:
-                update["tools"] = self._tools
+                update["tools"] = tools = self._tools
             elif self._format is not None:
                 update["response_format"] = self._format
+        if self._has_learned(tools or ()) and request.tools_in_prompt is None:
+            update["tools_in_prompt"] = False
         return request.model_copy(update=update)
 
-    def hides(self, tools: Sequence[Tool]) -> bool:
-        """Return whether the model has learned these tools, so that its prompt is without them."""
-        is_hidden = self._role == "student" and not self._task.student_sees_tools
-        return is_hidden and _by_name(tools) == _by_name(self._tools)
+    def _has_learned(self, tools: Sequence[Tool]) -> bool:
+        is_taught = self._role == "student" and not self._task.student_sees_tools
+        return is_taught and _by_name(tools) == _by_name(self._tools)
 
     def _instructions(self, request: ChatRequest) -> list[ChatMessage]:
         given = [

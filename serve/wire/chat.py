@@ -179,6 +179,9 @@ class ChatRequest(SamplingFields):
     tools: Annotated[Many[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
+    tools_in_prompt: bool | None = None
+    """Not OpenAI's: false leaves the tools out of the prompt, for a model that has learned them;
+    calls are read all the same."""
     modalities: Many[Text] | None = None
     functions: Many[JsonObject] | None = None
     function_call: Any = None

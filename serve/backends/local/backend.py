@@ -21,7 +21,7 @@ from potstill.errors import ConfigError, ContextLengthError
 from serve.backends.local.chat_reply import LocalChatReply
 from serve.backends.local.generation import TimedGeneration, text_of
 from serve.backends.local.llama_reply import LlamaReplies, LlamaReply
-from serve.backends.local.preparation import Preparation
+from serve.backends.local.preparation import Preparation, dialogue_of
 from serve.backends.local.text_reply import LocalTextReply
 from serve.backends.protocol import Caller
 from serve.chat.prompt import ChatPrompt, Dialogue
@@ -152,7 +152,7 @@ class LocalBackend:
         await _check_grammar(requests)
         verbose = None
         if request.verbose:
-            dialogue = self._preparation.dialogue(request)
+            dialogue = dialogue_of(request)
             verbose = {"prompt": await self._prepared(lambda: self._local.prompt.render(dialogue))}
         return LocalChatReply(
             request,
@@ -247,7 +247,7 @@ class LocalBackend:
 
     async def _dialogue(self, request: ChatRequest) -> Dialogue:
         completed = await self._prepared(lambda: self._preparation.completed(request))
-        return self._preparation.dialogue(completed)
+        return dialogue_of(completed)
 
     async def _prepared(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

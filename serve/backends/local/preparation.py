@@ -50,20 +50,9 @@ class Preparation:
         request.check()
         return request
 
-    def dialogue(self, request: ChatRequest) -> Dialogue:
-        """Return the input of a chat template, without tools that the model has learned."""
-        tools = request.callable_tools
-        hides = self._task is not None and self._task.hides(tools)
-        return Dialogue(
-            messages_of(request.messages),
-            () if hides else tools_of(tools),
-            continue_final=bool(request.continue_final_message),
-            variables=request.chat_template_kwargs or {},
-        )
-
     def chat(self, request: ChatRequest) -> tuple[list[int], list[Request]]:
         """Return a chat's prompt, and one engine request per choice."""
-        prompt = self._prompt.token_ids(self.dialogue(request))
+        prompt = self._prompt.token_ids(dialogue_of(request))
         grammar = self._chat_grammar(request)
         top = (request.top_logprobs or 0) if request.logprobs else None
         return prompt, [
@@ -209,6 +198,16 @@ def sampler_params(
         given["dry_sequence_breakers"] = tuple(fields.dry_sequence_breakers)
     seed = None if fields.seed is None else fields.seed + choice
     return SamplerParams(seed=seed, logit_bias=logit_bias, **given)
+
+
+def dialogue_of(request: ChatRequest) -> Dialogue:
+    """Return the input of a chat template."""
+    return Dialogue(
+        messages_of(request.messages),
+        () if request.tools_in_prompt is False else tools_of(request.callable_tools),
+        continue_final=bool(request.continue_final_message),
+        variables=request.chat_template_kwargs or {},
+    )
 
 
 def messages_of(messages: Sequence[ChatMessage]) -> list[JsonObject]:

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from potstill.chat import render_prompt, render_text
-from serve.backends.local.preparation import Preparation
+from serve.backends.local.preparation import dialogue_of
 from serve.chat.prompt import ChatPrompt
 from serve.engine.model import GgufModel
 from serve.wire.chat import ChatRequest
@@ -33,7 +33,7 @@ def test_a_prompt_with_tools_is_what_the_student_was_trained_on(sides, name, too
     tokenizer, served = sides
     messages, listed = CONVERSATIONS[name], json.dumps(tools) if tools else None
     body = {"messages": [one.to_chat() for one in messages], "tools": tools}
-    dialogue = Preparation(None, served).dialogue(ChatRequest.model_validate_json(json.dumps(body)))
+    dialogue = dialogue_of(ChatRequest.model_validate_json(json.dumps(body)))
     rendered = served.render(dialogue)
     assert rendered == render_text(tokenizer, messages, tools=listed)
     assert served.token_ids(dialogue) == render_prompt(tokenizer, messages, listed)

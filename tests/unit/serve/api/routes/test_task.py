@@ -132,6 +132,9 @@ def test_other_tools_and_the_teachers_are_shown(client_of):
     prompt = answer(client, tools=other)["__verbose"]["prompt"]
     assert "Do more." in prompt
     assert "Do report." not in prompt
+    bare = answer(client, tools=other, tools_in_prompt=False, tool_choice="required")
+    assert "Do more." not in bare["__verbose"]["prompt"]
+    assert bare["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def test_a_student_that_sees_its_tools_gets_them_without_asking(client_of):
