@@ -49,7 +49,7 @@ class ServedTask:
         """What of the task applies to the model, and how its answers are measured."""
         return {
             "role": self._role,
-            "metrics": [metric.name for metric in self._task.make_metrics()],
+            "metrics": [metric.name or metric.kind for metric in self._task.metrics],
             "tools": [tool.function.name for tool in self._tools],
             "answer_schema": self._format is not None,
         }

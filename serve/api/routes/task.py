@@ -23,7 +23,7 @@ async def describe_task(http: Request) -> TaskView:
         raise HTTPException(404, "no task is served")
     labels = [metric for metric in task.metrics if isinstance(metric, LabelConfig)]
     return {
-        "metrics": [metric.name for metric in task.make_metrics()],
+        "metrics": [metric.name or metric.kind for metric in task.metrics],
         "label_field": labels[0].field if labels else None,
         "examples": _examples(task),
     }

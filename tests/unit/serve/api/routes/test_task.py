@@ -128,7 +128,8 @@ def test_a_student_that_has_learned_its_tools_is_asked_without_them(client_of, o
 def test_other_tools_and_the_teachers_are_shown(client_of):
     client = client_of(LEARNED)
     assert "Do block." in answer(client, model="b")["__verbose"]["prompt"]
-    other = [{"type": "function", "function": {"name": "block", "description": "Do more."}}]
+    function = {**TOOLS[0]["function"], "description": "Do more."}
+    other = [{"type": "function", "function": function}]
     prompt = answer(client, tools=other)["__verbose"]["prompt"]
     assert "Do more." in prompt
     assert "Do report." not in prompt
