@@ -275,7 +275,7 @@ def test_text_is_never_markup(url, open_page):
 
 def test_a_task_has_examples_to_click_and_answers_as_tables(serve_task, open_page):
     page = open_page(serve_task())
-    expect(page.locator("#serving")).to_have_text("student is student.gguf")
+    expect(page.locator("#serving")).to_have_text(f"student is {smollm2_path().name}")
     task = page.get_by_role("region", name="Task")
     expect(task).to_contain_text("Answers are measured by label, json.")
     expect(task.get_by_role("button")).to_have_count(6)
