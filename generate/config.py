@@ -11,6 +11,7 @@ from generate.sources.config import SourceConfig
 from generate.teachers.config import EngineConfig, RayConfig, TeacherConfig
 from generate.teachers.endpoint.config import EndpointConfig
 from potstill.config import Table
+from potstill.task.functions import FUNCTION_PATTERN
 
 
 class PromptsConfig(Table):
@@ -97,6 +98,10 @@ class TurnsConfig(Table):
     user header."""
     system_prompts: tuple[str, ...] = ()
     """System prompts for prompts without one, drawn at random; empty adds none."""
+    tool_results: str | None = Field(default=None, pattern=rf"^echo$|{FUNCTION_PATTERN}")
+    """What answers the teacher's calls of tools, so that it goes on: `module:function` of your own,
+    called with the tool's name and a dictionary of arguments, or `echo`, which returns the
+    arguments with a status. None: a conversation goes on without results."""
     num_answers: int = Field(default=1, ge=1)
     """Conversations kept per prompt."""
     best_of: int = Field(default=1, ge=1)

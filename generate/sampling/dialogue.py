@@ -12,12 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from generate.sampling.settings import ConversationSettings
+from generate.sampling.tool_results import results_of
 from generate.sampling.turn_separators import TurnSeparators, after
 from generate.teachers.protocol import Sample, SampleRequest, derive_seed
-from potstill.chat import answer_message, render_prompt
+from potstill.chat import answer_message, render_prompt, render_text
 from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
 from potstill.schema import Conversation, Message, Prompt, SamplingParams, Turn
+
+MAX_TOOL_ROUNDS = 4
+"""Answers with calls in a conversation that get results; a teacher may call for ever."""
 
 
 class Dialogue:
@@ -50,7 +54,8 @@ class Dialogue:
         self._turns: list[Turn] = []
         self._signals: list[TokenDistributions] = []
         self._plays_user = False
-        if self._num_left > 1:
+        self._num_rounds = MAX_TOOL_ROUNDS if settings.tool_result and self.prompt.tools else 0
+        if self._num_left > 1 or self._num_rounds:
             self._separators()  # Raises if the template would rewrite this conversation.
         self.request = self._ask_teacher()
 
@@ -85,7 +90,7 @@ class Dialogue:
             self._token_ids[-1], separators.before_user + text + separators.before_answer
         )
         if separator is not None:
-            self._say_as_user(text, self._token_ids + separator)
+            self._say((Message(role="user", content=text),), self._token_ids + separator)
 
     def conversation(self) -> Conversation:
         """Return the conversation so far."""
@@ -112,9 +117,31 @@ class Dialogue:
         self._signals.append(self._settings.cut(sample.signal))
         self._token_ids += sample.token_ids
         self._completion.append(self._answer(sample))
+        if sample.finish_reason == "stop" and self._take_results():
+            return
         self._num_left -= 1
         if self._num_left and sample.finish_reason == "stop":
             self._go_on()
+
+    def _take_results(self) -> bool:
+        """Add the results of the last answer's calls; return whether the teacher goes on."""
+        result = self._settings.tool_result
+        if result is None or not self._num_rounds:
+            return False
+        so_far, tools = (*self.given, *self._completion), self.prompt.tools
+        results = results_of(self._completion[-1], result)
+        if not results or any(not self._settings.is_user_text(one.content) for one in results):
+            return False
+        tokenizer = self._settings.tokenizer
+        before = render_text(tokenizer, so_far, tools=tools, add_generation_prompt=False)
+        text = render_text(tokenizer, (*so_far, *results), tools=tools)
+        separator = self._after(
+            self._token_ids[-1], self._separators().after_answer + text.removeprefix(before)
+        )
+        if separator is None or not text.startswith(before):
+            return False
+        self._num_rounds -= 1
+        return self._say(results, self._token_ids + separator)
 
     def _go_on(self) -> None:
         """Continue with the user: a stored turn, another model, or the teacher as the user."""
@@ -140,16 +167,17 @@ class Dialogue:
             and separator is not None
             and self._settings.is_user_text(text)
         ):
-            self._say_as_user(text, [*asked.prompt_token_ids, *sample.token_ids, *separator])
+            token_ids = [*asked.prompt_token_ids, *sample.token_ids, *separator]
+            self._say((Message(role="user", content=text),), token_ids)
 
-    def _say_as_user(self, text: str, token_ids: list[int]) -> None:
-        """Add a user turn, unless it leaves no room for an answer."""
-        self._completion.append(Message(role="user", content=text))
-        before, self._token_ids = self._token_ids, token_ids
+    def _say(self, messages: tuple[Message, ...], token_ids: list[int]) -> bool:
+        """Add messages to the teacher, unless they leave no room for an answer."""
+        completion, before = self._completion, self._token_ids
+        self._completion, self._token_ids = [*completion, *messages], token_ids
         self.request = self._ask_teacher()
         if self.request is None:
-            self._token_ids = before
-            self._completion.pop()
+            self._completion, self._token_ids = completion, before
+        return self.request is not None
 
     def _ask_teacher(self) -> SampleRequest | None:
         messages = (*self.given, *self._completion)

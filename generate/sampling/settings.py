@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from generate.config import GenerateConfig
+from generate.sampling.tool_results import Result, find_result
 from generate.sampling.turn_separators import (
     TurnSeparators,
     find_turn_separators,
@@ -111,6 +112,16 @@ class ConversationSettings:
         turns = self.config.turns
         spread = turns.max_turns - turns.min_turns + 1
         return turns.min_turns + _draw(self.config, f"turns {prompt.prompt_id}", spread)
+
+    @cached_property
+    def tool_result(self) -> Result | None:
+        """What answers calls of tools.
+
+        Raises:
+            ConfigError: The configuration names a function that does not exist.
+        """
+        name = self.config.turns.tool_results
+        return None if name is None else find_result(name)
 
     @cached_property
     def _choose_shots(self) -> Choose:

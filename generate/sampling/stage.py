@@ -92,6 +92,7 @@ def make_parts(
         task=task,
     )
     settings.require_turns(loaded.end_token_ids)
+    _ = settings.tool_result  # Raises before the work begins.
     user = _load_user(config, teacher.checkpoint.dir)
     loop = ConversationLoop(
         session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns, task), user
@@ -182,7 +183,7 @@ def _num_prompts(run_directory: RunDirectory) -> int:
 
 
 def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
-    turns = config.turns.to_json()
+    turns = config.turns.to_json(exclude=set() if config.turns.tool_results else {"tool_results"})
     if config.turns.user is not None:
         turns["user"] = {"model": config.turns.user.model}
     settings = {

@@ -27,6 +27,8 @@ class TurnSeparators:
     """From the end of an answer to the start of the user's turn."""
     before_answer: str
     """From the end of a user's turn to the start of the answer."""
+    after_answer: str
+    """From the end of an answer to the end of its turn."""
 
 
 def find_turn_separators(
@@ -43,9 +45,14 @@ def find_turn_separators(
             would see other tokens than it sampled.
     """
 
-    def render(*turns: Message) -> str:
+    def render(*turns: Message, add_generation_prompt: bool = True) -> str:
         system = [Message(role="system", content=SYSTEM)] if has_system else []
-        return render_text(tokenizer, [*system, *turns], tools=tools)
+        return render_text(
+            tokenizer,
+            [*system, *turns],
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+        )
 
     asked = Message(role="user", content=MARKS[0])
     answered = Message(role="assistant", content=MARKS[1])
@@ -69,7 +76,8 @@ def find_turn_separators(
             hint="ask for one turn (generate.turns.kind = 'single'), or score whole conversations "
             "(generate.turns.kind = 'score')",
         )
-    return TurnSeparators(before_user, before_answer)
+    ended = render(asked, answered, add_generation_prompt=False)
+    return TurnSeparators(before_user, before_answer, ended.partition(MARKS[1])[2])
 
 
 def after(tokenizer: ChatTokenizer, last_token_id: int, separator: str) -> list[int] | None:

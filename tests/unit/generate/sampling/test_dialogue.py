@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from generate.config import GenerateConfig
-from generate.sampling.dialogue import Dialogue
+from generate.sampling.dialogue import MAX_TOOL_ROUNDS, Dialogue
 from generate.sampling.settings import ConversationSettings
 from generate.teachers.protocol import Sample, derive_seed
 from potstill.chat import render_prompt
@@ -111,6 +111,51 @@ def test_an_answers_calls_are_stored_as_calls(make_settings, make_prompt, talk):
     (call,) = json.loads(answers[0].tool_calls)
     assert call["function"] == {"name": "clock", "arguments": '{"zone": "CET"}'}
     assert answers[1] == Message(role="assistant", content=f"Well. {called}")
+
+
+CLOCK = """
+def tell(name, arguments):
+    return f"{name} in {arguments['zone']}: noon"
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "result"),
+    [
+        ("own_clock:tell", "clock in CET: noon"),
+        ("echo", '{"status": "success", "zone": "CET"}'),
+        ("json:loads", '{"error": "TypeError: '),
+    ],
+)
+def test_calls_get_results_and_the_teacher_goes_on(
+    make_settings, make_prompt, talk, monkeypatch, tmp_path, named, result
+):
+    (tmp_path / "own_clock.py").write_text(CLOCK)
+    monkeypatch.syspath_prepend(tmp_path)
+    called = '<tool_call>{"name": "clock", "arguments": {"zone": "CET"}}</tool_call>'
+    settings = make_settings(sampling={"max_tokens": 200}, tool_results=named)
+    dialogue = Dialogue(settings, make_prompt("p", "When?", tools=TOOLS), 0)
+    talk(dialogue, f"{called}|", "At noon.|")
+    conversation = dialogue.conversation()
+    roles = [message.role for message in conversation.completion]
+    assert roles == ["assistant", "tool", "assistant"]
+    called_as, answered, _ = conversation.completion
+    assert answered.content.startswith(result)
+    assert answered.tool_call_id == json.loads(called_as.tool_calls)[0]["id"]
+    assert text_of(conversation) == (
+        f"{TOOLS}<user>When?|<assistant>{called}|"
+        f"<user><tool_response>\n{answered.content}\n</tool_response>|<assistant>At noon.|"
+    )
+    assert [turn.num_tokens for turn in conversation.turns] == [len(called) + 1, 9]
+
+
+def test_a_teacher_that_calls_for_ever_is_stopped(make_settings, make_prompt, talk):
+    called = '<tool_call>{"name": "clock", "arguments": {}}</tool_call>|'
+    settings = make_settings(sampling={"max_tokens": 200}, tool_results="echo")
+    dialogue = Dialogue(settings, make_prompt("p", "When?", tools=TOOLS), 0)
+    assert len(talk(dialogue, *[called] * (MAX_TOOL_ROUNDS + 1))) == MAX_TOOL_ROUNDS + 1
+    assert dialogue.request is None
+    assert dialogue.conversation().completion[-1].role == "assistant"
 
 
 def test_a_conversation_of_several_turns_may_be_a_prompt(make_settings, make_prompt, talk):

@@ -74,7 +74,7 @@ def conversation(*texts) -> list[Message]:
 
 def test_joints_are_what_the_template_writes_between_turns(toy_tokenizer):
     assert find_turn_separators(toy_tokenizer) == TurnSeparators(
-        before_user="|<user>", before_answer="|<assistant>"
+        before_user="|<user>", before_answer="|<assistant>", after_answer="|"
     )
 
 
@@ -85,6 +85,7 @@ def test_a_template_that_appends_is_taken_and_gives_what_it_would_write(with_tem
     assert separators == TurnSeparators(
         before_user="<|im_end|>\n<|im_start|>user\n",
         before_answer="<|im_end|>\n<|im_start|>assistant\n",
+        after_answer="<|im_end|>\n",
     )
     grown = render_prompt(tokenizer, conversation("one"))
     turns = "two", separators.before_user, "three", separators.before_answer
@@ -150,7 +151,7 @@ def test_a_teacher_whose_user_turns_end_with_an_end_token_can_play_the_user(toy_
 @pytest.mark.parametrize("before_answer", ["\n<assistant>", ""])
 def test_a_teacher_whose_user_turns_do_not_end_cannot_play_the_user(toy_tokenizer, before_answer):
     """As of templates that write `[INST] question [/INST] answer</s>`."""
-    separators = TurnSeparators(before_user="|<user>", before_answer=before_answer)
+    separators = TurnSeparators("|<user>", before_answer, "|")
     with pytest.raises(TeacherError, match="cannot play the user") as caught:
         require_user_turns_end(toy_tokenizer, separators, frozenset({5, 0}))
     assert "[0, 5]" in caught.value.expected
