@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from potstill.config import Table
 from potstill.errors import ConfigError
-from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.curve import CurveFacts, CurvePoint
 from potstill.facts.gguf import GgufFile
 from potstill.files import disk_errors, sha256_bytes, write_text_atomically
@@ -47,16 +45,16 @@ def make_curve(choice: Choice, run_directory: RunDirectory, *, force: bool = Fal
         if force:
             run_directory.set_aside("curve")
         run_directory.require("gguf")  # `potstill serve` needs it.
-        trained_with = run_directory.require("student").config
+        student = run_directory.require("student")
         settings = {
-            "train": trained_with,
+            "train": student.config,
             "metric": task.metrics[0].model_dump(mode="json"),
             "references_sha256": _hash(task),
         }
         session = run_directory.open_stage("curve", settings, inputs=("conversations", "student"))
         if session.finished is not None:
             return session.finished
-        counts, checkpoints = _train_shares(trained_with, run_directory, session.scratch_dir)
+        counts, checkpoints = _train_shares(student, run_directory, session.scratch_dir)
         conversations_dir = run_directory.stage_dir("conversations")
         files = {
             share: _convert(
@@ -83,22 +81,23 @@ def _measurable(task: Task | None, run_directory: RunDirectory) -> Task:
 
 
 def _train_shares(
-    trained_with: dict[str, Any], run_directory: RunDirectory, scratch_dir: Path
+    student: Manifest, run_directory: RunDirectory, scratch_dir: Path
 ) -> tuple[dict[float, int], dict[float, Path]]:
-    """Return the number of conversations and the checkpoint by share, as the student was trained.
+    """Return the number of conversations and the checkpoint by share, trained as the student was.
 
     Args:
-        trained_with: The settings of the run's student.
+        student: Of the run's own student, which has all of the data.
     """
     train = STAGES["train"]
-    table = train.table_class().model_validate(trained_with)
-    counts, checkpoints = {}, {}
+    table = train.table_class().model_validate(student.config)
+    counts: dict[float, int] = {}
+    checkpoints: dict[float, Path] = {}
     for share in SHARES:
         checkpoints[share] = scratch_dir / f"share-{share:g}"
         counts[share] = train.call(
             "shares", "train_share", table, run_directory, share, checkpoints[share]
         )
-    counts[1.0] = run_directory.facts(ConversationsFacts).num_conversations["train"]
+    counts[1.0] = round(student.stats["train_conversations"])
     checkpoints[1.0] = run_directory.stage_dir("student")
     return counts, checkpoints
 

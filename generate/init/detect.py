@@ -95,8 +95,8 @@ def _records(contents: Sequence[Mapping[str, Any]]) -> Detected:
         return Detected("answers", found, ({"kind": "grounded"}, valid), schema)
     if len(fields) <= MOST_FIELDS_OF_LABEL:
         for field in fields:
-            values = [content.get(field) for content in contents]
-            if all(isinstance(value, str) for value in values) and _are_labels(values):
+            values = [content[field] for content in contents if isinstance(content.get(field), str)]
+            if len(values) == len(contents) and _are_labels(values):
                 labels = _by_frequency(values)
                 schema["properties"][field] = {"enum": sorted(labels)}
                 metric = {"kind": "label", "field": field, "labels": labels}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from functools import reduce
 
 from potstill.schema import Message, Value
 from potstill.task.answers import Answer, Item
@@ -52,5 +51,7 @@ def whole_answer(task: Task, known: Answer) -> Answer:
 
 def _nested(path: str, label: str) -> str:
     """Return JSON with a label at a dotted path."""
-    content = reduce(lambda inner, key: {key: inner}, reversed(path.split(".")), label)
+    content: object = label
+    for key in reversed(path.split(".")):
+        content = {key: content}
     return json.dumps(content, ensure_ascii=False)

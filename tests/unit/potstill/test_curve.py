@@ -20,16 +20,13 @@ VALUES = {0.25: [1.0] * 5 + [0.0] * 5, 0.5: [1.0] * 7 + [0.0] * 3, 1.0: [1.0] * 
 def run_directory(tmp_path):
     directory = RunDirectory(tmp_path / "run")
     facts = {
-        "conversations": conversations_facts(
-            num_conversations={"train": 400, "validation": 9, "test": 9}
-        ),
+        "conversations": conversations_facts(),
         "student": student_facts(),
         "gguf": gguf_facts(),
     }
     for stage, one in facts.items():
-        directory.open_stage(stage, {"max_steps": 80} if stage == "student" else {}).finish(
-            facts=one
-        )
+        session = directory.open_stage(stage, {"max_steps": 80} if stage == "student" else {})
+        session.finish(facts=one, stats={"train_conversations": 400.0})
     return directory
 
 
