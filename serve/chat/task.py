@@ -83,7 +83,7 @@ class ServedTask:
 
     def _instructions(self, request: ChatRequest) -> list[ChatMessage]:
         given = [
-            Message(role=one.role, content=one.text)
+            Message.model_validate({"role": one.role, "content": one.text})
             for one in request.messages
             if one.role not in ("system", "developer")
         ]
