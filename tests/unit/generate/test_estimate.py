@@ -137,10 +137,7 @@ def test_missing_files_are_reported(estimated, tmp_path, question_path):
 
 
 @pytest.mark.parametrize(("shots", "is_shared"), [("same", True), ("nearest", False)])
-def test_a_tasks_prompt_is_read_once_where_all_prompts_share_it(
-    configured, monkeypatch, shots, is_shared
-):
-    monkeypatch.setattr(module, "embedded_shape", lambda: SHAPE)
+def test_a_tasks_prompt_is_read_once_where_all_prompts_share_it(configured, shots, is_shared):
     examples = [
         Item(messages=({"role": "user", "content": "x" * 446},), known=Answer(text="yy"))
     ] * 4  # fmt: skip
