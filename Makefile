@@ -35,10 +35,9 @@ nightly: programs
 conformance: setup
 	$(PYTEST) tests/conformance
 
-# Distill the default teacher, then serve student and teacher until Ctrl-C.
+# Distill a student for one job (examples/bank-triage), then serve student and teacher until Ctrl-C.
 demo: setup
-	$(BIN)/potstill run runs/demo --preset demo
-	$(BIN)/potstill serve runs/demo
+	scripts/demo
 
 # Every benchmark, one after another.
 bench: setup

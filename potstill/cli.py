@@ -33,6 +33,7 @@ VERBS = {
     "baseline": "potstill.commands.baseline",
     "curve": "potstill.commands.baseline",
     "status": "potstill.commands.status",
+    "fetch": "potstill.commands.fetch",
 }
 """The module whose `app`, a `typer.Typer`, has the command of each verb, in the order of help."""
 HIDDEN_VERBS = {"stage": "potstill.commands.stages"}

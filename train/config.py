@@ -16,9 +16,9 @@ class StudentConfig(Table):
     """The student before training: a pruned teacher, or a checkpoint."""
 
     num_layers: int = Field(default=24, ge=1)
-    """Layers to keep of the teacher. 24 of the default teacher's 30 is the demo's trade-off: a
-    fifth of the layers removed, with damage that minutes of training repair. Ignored with
-    `checkpoint`, and where `layers` lists them."""
+    """Layers to keep of the teacher. 24 of the default teacher's 30 is the preset general's
+    trade-off: a fifth of the layers removed, with damage that minutes of training repair. Ignored
+    with `checkpoint`, and where `layers` lists them."""
     layers: Literal["influence", "even"] | list[Annotated[int, Field(ge=0)]] = "influence"
     """Which layers of the teacher to keep: those with most influence on its hidden states,
     `num_layers` evenly spread ones (first and last among them), or a list of their numbers from 0.

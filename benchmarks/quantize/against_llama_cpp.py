@@ -228,7 +228,7 @@ def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint_dir", type=Path, nargs="?")
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--run", type=Path, default=Path("runs/general"))
     parser.add_argument("--chunks", type=int, default=8)
     parser.add_argument("--imatrix-chunks", type=int, default=10)
     arguments = parser.parse_args()

@@ -9,7 +9,7 @@ nothing to learn from itself but how to be quantized.
     python benchmarks/quantize/aware.py [RUN] [--student teacher] [--type Q4_0]
 
 Run it where the stages run: RUN must hold finished conversations; its student is taken if it has
-one, else the demo's is trained.
+one, else the preset general's is trained.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WIDE_BOUND_NATS = 5.0
 def main() -> None:
     """Make both students and their files, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", nargs="?", type=Path, default=Path("runs/demo"))
+    parser.add_argument("run", nargs="?", type=Path, default=Path("runs/general"))
     parser.add_argument("--student", choices=("student", "teacher"), default="student")
     parser.add_argument("--type", default="Q4_0")
     parser.add_argument("--steps", type=int, help="default: an epoch")
@@ -76,7 +76,7 @@ def _start(source: RunDirectory, student: str, work: Path) -> Path:
     if source.is_finished("student"):
         return source.stage_dir("student")
     run_directory = _copy(source, work / "start")
-    train(TrainConfig.model_validate(read_preset("demo")["train"]), run_directory)
+    train(TrainConfig.model_validate(read_preset("general")["train"]), run_directory)
     return run_directory.stage_dir("student")
 
 
@@ -89,7 +89,7 @@ def _files(
 ) -> Path:
     """Make a student's files, and return their directory."""
     run_directory = _copy(source, root)
-    settings = read_preset("demo")["train"] | NOTHING_LEARNT
+    settings = read_preset("general")["train"] | NOTHING_LEARNT
     settings |= {"student": {"checkpoint": str(start_dir)}, "quantization_aware": aware}
     train(TrainConfig.model_validate(settings), run_directory)
     files = {"types": ("F16", file_type), "teacher_types": (), "imatrix": "never"}

@@ -95,7 +95,7 @@ def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint_dir", type=Path, nargs="?")
-    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--run", type=Path, default=Path("runs/general"))
     parser.add_argument("--types", nargs="*", default=["Q4_K_M"])
     parser.add_argument("--megabytes", type=float, nargs="*", default=[])
     parser.add_argument("--as-is", action="store_true")

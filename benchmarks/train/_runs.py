@@ -14,14 +14,14 @@ from train.data.inputs import load_data
 from train.job import Job, write_job
 from train.students.plan import plan_student
 
-DEFAULT_RUN = Path("runs/demo")
+DEFAULT_RUN = Path("runs/general")
 
 
 def conversations(root: Path) -> RunDirectory:
-    """Return a run with finished conversations; without any, the demo's are made in it."""
+    """Return a run with finished conversations; without any, make those of the preset general."""
     run_directory = RunDirectory(root)
     if not run_directory.is_finished("conversations"):
-        command = [sys.executable, "-m", "potstill", "generate", str(root), "--preset", "demo"]
+        command = [sys.executable, "-m", "potstill", "generate", str(root), "--preset", "general"]
         subprocess.run(command, check=True)
     return run_directory
 
@@ -36,8 +36,8 @@ def copy_of(run_directory: RunDirectory, root: Path) -> RunDirectory:
 
 
 def demo_settings(**changes: object) -> TrainConfig:
-    """Return the demo's settings of training, with changes."""
-    return TrainConfig.model_validate(read_preset("demo")["train"] | changes)
+    """Return the preset general's settings of training, with changes."""
+    return TrainConfig.model_validate(read_preset("general")["train"] | changes)
 
 
 def prepare_job(config: TrainConfig, run_directory: RunDirectory, scratch_dir: Path) -> Job:

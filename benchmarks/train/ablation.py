@@ -1,7 +1,7 @@
 """Does token-level distillation beat SFT, and which tail? `python benchmarks/train/ablation.py`.
 
-The demo's student, trained on the same conversations in the same order for the same number of
-steps, with one loss after another; then held-out figures, and how near its most probable answers
+The preset general's student, trained on the same conversations in the same order for the same
+number of steps, with one loss after another; then held-out figures, and how near its most probable answers
 come to the teacher's most probable ones (ROUGE-L, Lin 2004, of `rouge_score`). Conversations are
 those of RUN, made if it has none; students are kept beside it and not trained again.
 
@@ -90,7 +90,7 @@ def rouge(found: list[str], wanted: list[str]) -> tuple[float, float]:
 
 
 def settings(kd: dict[str, Any], steps: int) -> TrainConfig:
-    """Return the demo's settings with another loss."""
+    """Return the preset general's settings with another loss."""
     return demo_settings(kd=kd, max_steps=steps, evaluation={"max_conversations": 1_000})
 
 

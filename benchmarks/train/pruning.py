@@ -6,7 +6,8 @@ Nothing is trained. Measured is the KL to the teacher's stored distributions on 
 
     python benchmarks/train/students/pruning.py [RUN]
 
-Run it where the stage runs: RUN must hold finished conversations, else the demo's are made in it.
+Run it where the stage runs: RUN must hold finished conversations, else those of the preset general
+are made in it.
 """
 
 from __future__ import annotations

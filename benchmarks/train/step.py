@@ -1,7 +1,7 @@
 """What token-level distillation costs on top of SFT: `python benchmarks/train/step.py [RUN]`.
 
-The demo's student on the demo's conversations (of RUN, made if it has none), the same batches in
-the same order: with the token-level loss, with cross-entropy alone in the same trainer, and in
+The preset general's student on its conversations (of RUN, made if it has none), the same batches
+in the same order: with the token-level loss, with cross-entropy alone in the same trainer, and in
 TRL's own SFTTrainer. Each runs in processes of its own that take turns; a step's time is the
 shortest of its rounds, and what is printed is the ratio of their sums. Memory is a process's peak.
 """

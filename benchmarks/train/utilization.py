@@ -2,8 +2,8 @@
 
 Model FLOPs utilization: the operations that the steps cannot do without, per second, as a share of
 what the machine multiplies large square matrices at in bfloat16 or float32, measured between the
-rounds. The demo's student and conversations (of RUN, made if it has none); one setting changed in
-each row. Padding, the optimizer and everything else that is not the model counts as waste.
+rounds. The preset general's student and conversations (of RUN, made if it has none); one setting
+changed in each row. Padding, the optimizer and everything else that is not the model counts as waste.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from _runs import DEFAULT_RUN, conversations, demo_settings, prepare_job
 from train.students.plan import fast_dtype
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "the demo's": {},
+    "the preset general's": {},
     "float32": {"dtype": "float32"},
     "batches of 8": {"batch_size": 8},
     "batches of 16": {"batch_size": 16},

@@ -88,7 +88,7 @@ def test_resolving_a_configuration_loads_no_heavy_library(tmp_path):
     """An error in a configuration is reported at once, without loading torch for seconds."""
     source = (
         "import json, sys; from pathlib import Path; from potstill.pipeline import *\n"
-        f"resolve(Choice(preset='demo'), RunDirectory(Path({str(tmp_path)!r})))\n"
+        f"resolve(Choice(preset='general'), RunDirectory(Path({str(tmp_path)!r})))\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
     answer = subprocess.run(
@@ -105,7 +105,7 @@ def test_an_unknown_preset_is_wrong_usage_with_a_suggestion(tmp_path, command):
     assert answer.returncode == 2
     assert answer.stdout == ""
     assert answer.stderr.startswith("error: unknown preset 'dmo'\n")
-    assert "did you mean 'demo'?" in answer.stderr
+    assert "did you mean 'general'?" in answer.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -119,7 +119,7 @@ def test_an_unknown_key_is_wrong_usage_with_a_suggestion(tmp_path):
 
 @pytest.mark.parametrize("command", ["run", "train"])
 def test_preset_and_file_together_are_wrong_usage(tmp_path, command):
-    answer = potstill(command, tmp_path / "run", "--preset", "demo", "--config", "mine.toml")
+    answer = potstill(command, tmp_path / "run", "--preset", "general", "--config", "mine.toml")
     assert answer.returncode == 2
     assert "--preset or --config, not both" in answer.stderr
 

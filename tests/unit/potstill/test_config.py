@@ -214,9 +214,9 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="unknown preset 'dmo'") as caught:
         read_preset("dmo")
     assert caught.value.expected == " | ".join(preset_names())
-    assert caught.value.hint == "did you mean 'demo'?"
+    assert caught.value.hint == "did you mean 'general'?"
     with pytest.raises(ConfigError, match="--config takes a file of your own"):
-        read_preset("../presets/demo")
+        read_preset("../presets/general")
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -229,7 +229,7 @@ def test_every_preset_is_valid_for_all_stages(name, tmp_path):
 
 
 def test_the_demo_is_a_preset():
-    assert "demo" in preset_names()
+    assert "general" in preset_names()
 
 
 def test_a_file_is_read(tmp_path):

@@ -118,7 +118,7 @@ def test_overrides_count_above_all_else(run_directory, tmp_path, base):
     (tmp_path / "mine.toml").write_text("[train]\nmax_steps = 71\nseed = 5\n")
     write_config(run_directory, "[train]\nmax_steps = 72\nseed = 5\n")
     choice = Choice(
-        preset="demo" if base == "preset" else None,
+        preset="general" if base == "preset" else None,
         path=tmp_path / "mine.toml" if base == "path" else None,
         overrides=("train.max_steps=73", "train.kd.weight=0.25"),
     )
@@ -156,10 +156,10 @@ def test_an_error_names_where_the_value_came_from(run_directory, tmp_path):
     "choice",
     [
         Choice(),
-        Choice(preset="demo"),
+        Choice(preset="general"),
         Choice(path=Path("my configs/mine.toml"), overrides=("train.seed=1",)),
         Choice(
-            preset="demo",
+            preset="general",
             overrides=(
                 "generate.teacher.model=/models/a b",
                 'serve.models=["a", "b"]',
@@ -178,10 +178,10 @@ def test_a_choice_comes_back_from_its_options(choice, monkeypatch):
 
 
 def test_all_stages_run_in_order_in_processes_of_their_own(run_directory, processes):
-    choice = Choice(preset="demo", overrides=("train.seed=1",))
+    choice = Choice(preset="general", overrides=("train.seed=1",))
     code = run_pipeline(choice, run_directory, force=False, options=["--verbose"])
     assert code == 0
-    options = ["--set=train.seed=1", "--preset=demo", "--verbose"]
+    options = ["--set=train.seed=1", "--preset=general", "--verbose"]
     assert processes.commands == [
         [sys.executable, "-m", "potstill", "stage", str(run_directory.root), name, *options]
         for name in ("generate", "train", "quantize", "compare")
