@@ -1,9 +1,10 @@
 """Does token-level distillation beat SFT, and which tail? `python benchmarks/train/ablation.py`.
 
 The preset general's student, trained on the same conversations in the same order for the same
-number of steps, with one loss after another; then held-out figures, and how near its most probable answers
-come to the teacher's most probable ones (ROUGE-L, Lin 2004, of `rouge_score`). Conversations are
-those of RUN, made if it has none; students are kept beside it and not trained again.
+number of steps, with one loss after another; then held-out figures, and how near its most probable
+answers come to the teacher's most probable ones (ROUGE-L, Lin 2004, of `rouge_score`).
+Conversations are those of RUN, made if it has none; students are kept beside it and not trained
+again.
 
 Writes the table of docs/losses.md to stdout and its plot to docs/ablation.png.
 """

@@ -3,7 +3,8 @@
 Model FLOPs utilization: the operations that the steps cannot do without, per second, as a share of
 what the machine multiplies large square matrices at in bfloat16 or float32, measured between the
 rounds. The preset general's student and conversations (of RUN, made if it has none); one setting
-changed in each row. Padding, the optimizer and everything else that is not the model counts as waste.
+changed in each row. Padding, the optimizer and everything else that is not the model counts as
+waste.
 """
 
 from __future__ import annotations
