@@ -37,6 +37,7 @@ from compare.answers.serving import (
     Sides,
 )
 from compare.candidates.chosen import choose
+from compare.candidates.rows import CandidateRow
 from compare.candidates.table import candidate_rows
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
@@ -127,6 +128,8 @@ def run_with_endpoint(
     console = Console()
     if report.files:
         console.print(render_table(report))
+    if report.candidates:
+        console.print(task_report.render(report))
     told = [task_report.headline(report), *task_report.sentences(report)]
     for sentence in (*filter(None, told), *verdict_sentences(report.verdict)):
         console.print(sentence, markup=False)
@@ -180,12 +183,13 @@ def _compare(
         asked_others=sample_of(questions, config.candidate_prompts, config.seed),
         given={"teacher": given},
     )
-    registration = register(measured, config.verdict, len(collection.book().answers()))
+    num_before = len(collection.book().answers()) - len(given)
+    registration = register(measured, config.verdict, num_before)
     answers = collection.answers(serving)
     panel = _panel(config, task, questions, answers, measured)
     opinions = _opinions(config, run, panel, kept, sides, serving)
     verdict = decide(config, registration, opinions, answers, panel.cluster_of)
-    rows = ()
+    rows: tuple[CandidateRow, ...] = ()
     if task is not None:
         rows = candidate_rows(
             config, task, run, sides, candidates, questions, answers, collection.consumption

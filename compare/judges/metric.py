@@ -49,7 +49,7 @@ class MetricJudge:
         teacher = score(self._metric, None if pair.teacher_refused else pair.teacher_content, item)
         return measured(student.value, teacher.value).model_copy(
             update={
-                "expected": student.expected,
+                "expected": student.expected or teacher.expected,
                 "student_found": student.found,
                 "teacher_found": teacher.found,
                 "student_problem": student.problem,

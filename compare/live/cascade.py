@@ -14,6 +14,7 @@ from rich.console import Console
 from compare.answers.questions import Question
 from compare.comparison import read_report
 from compare.config import CompareConfig
+from compare.inputs import measured_task
 from compare.live.threshold import Confident, Threshold, fit_threshold
 from compare.measurement.cost import Cost
 from compare.measurement.heldout import read_questions
@@ -28,6 +29,7 @@ from potstill.progress import track
 from potstill.rundir import RunDirectory
 from potstill.schema import Value
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
+from potstill.task.stage import read_task
 from potstill.verdict.outcome import Outcome, Plan
 
 SPARE_TOKENS = 8
@@ -101,11 +103,14 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     directory = run_directory.stage_dir("comparison")
     report = read_report(directory / "report.json")
     run = read_run(run_directory, config.max_conversations)
-    if run.student.own_tokenizer or config.student is not None or config.prompts is not None:
+    task = measured_task(config, read_task(run_directory))
+    other_prompts = config.prompts is not None or task is not None
+    if run.student.own_tokenizer or config.student is not None or other_prompts:
         raise ConfigError(
             "the student's confidence cannot be computed",
             where="compare",
-            expected="the run's own student, with the teacher's tokens, on the run's own prompts",
+            expected="the run's own student, with the teacher's tokens, on the run's own prompts "
+            "(not a task's known answers)",
         )
     judge = report.verdict.decided_by
     if judge is None or run_directory.facts(ComparisonFacts).outcome == "INVALID_JUDGE":

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich import box
+from rich.table import Table
+
 from compare.candidates.chosen import BASELINE
 from compare.candidates.rows import Bounded, CandidateRow
 from compare.comparison import Report
@@ -25,6 +28,8 @@ HEADINGS = (
     "Wh a\nthousand",
     "size",
 )
+SHOWN_IN_TERMINAL = (0, 1, 2, 6, 8)
+"""Columns that fit into 80 characters."""
 UNKNOWN = "—"
 MINUS = "\N{MINUS SIGN}"
 MOST_DISAGREEMENTS = 20
@@ -69,6 +74,18 @@ def cells(row: CandidateRow) -> tuple[str, ...]:
         _number(row.watt_hours, ".3g"),
         UNKNOWN if row.bytes is None else size(row.bytes),
     )
+
+
+def render(report: Report) -> Table:
+    """Return the candidates as a rich table for the terminal, without tokens and energy."""
+    table = Table(title="who can do the task", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index in SHOWN_IN_TERMINAL:
+        table.add_column(HEADINGS[index], justify="right" if index else "left")
+    for row in report.candidates:
+        texts = cells(row)
+        style = "bold" if row.is_compared else None
+        table.add_row(*(texts[index] for index in SHOWN_IN_TERMINAL), style=style)
+    return table
 
 
 def disagreements(report: Report) -> list[Example]:

@@ -48,7 +48,7 @@ def health_of(judged: Judged, plan: Plan, humans: Humans) -> Health:
     """Return a judge's health; of people's votes, only the bias towards a side is checked."""
     if judged.kind == "votes":
         return _people(judged.judgments or ())
-    if not judged.needs_assay:
+    if not judged.needs_assay or judged.claim == "similarity":
         return Health(())
     laid_out = _laid_out(judged.controls, judged.judgments or (), judged.measures, humans)
     return judge_health(laid_out, plan)

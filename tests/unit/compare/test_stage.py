@@ -171,6 +171,7 @@ def test_a_task_is_decided_by_its_metric_at_temperature_0(
     assert sum("stream" not in body for body in server.requests) == 3 * NUM_PROMPTS
     told = capsys.readouterr().out
     assert "PASS: 1.00 right, the teacher 0.90 (difference +0.10" in " ".join(told.split())
+    assert "linear classifier" in told
     assert "Who can do the task" in (out.stage_dir("comparison") / "report.html").read_text()
     num_requests = len(server.requests)
     assert exit_code(monkeypatch, *given) == 0
