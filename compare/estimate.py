@@ -88,9 +88,11 @@ def _of_task(config: CompareConfig, workload: Workload) -> tuple[_Tokens, _Token
     task = workload.task
     num_prompts = min(config.num_prompts, task.num_references) * config.samples_per_prompt
     num_others = min(config.candidate_prompts, task.num_references)
-    answer = _Tokens(task.prompt_tokens, min(config.max_tokens, task.answer_tokens))
+    # A known answer may be a part of what is answered, such as its label.
+    answer_tokens = max(task.answer_tokens, workload.completion_tokens)
+    answer = _Tokens(task.prompt_tokens, min(config.max_tokens, answer_tokens))
     zero_shot = bool(task.num_shots) and "teacher_zero_shot" in config.candidates
-    teachers = num_prompts + zero_shot * num_others
+    teachers = _teachers_own(config, num_prompts, num_others) + zero_shot * num_others
     others = [NUM_STUDENTS.get(kind, 0) for kind in config.candidates]
     files = max(0, workload.num_files - 2) * ("files" in config.candidates)
     students = num_prompts + (sum(others) + files) * num_others
@@ -98,6 +100,13 @@ def _of_task(config: CompareConfig, workload: Workload) -> tuple[_Tokens, _Token
         answer.times(teachers) + _Tokens(task.teacher_tokens),
         answer.times(students) + _Tokens(task.student_tokens),
     )
+
+
+def _teachers_own(config: CompareConfig, num_prompts: float, num_others: float) -> float:
+    """Return how many prompts the teacher's file answers as the task says."""
+    if config.teacher_answers == "served" or config.temperature or config.samples_per_prompt > 1:
+        return num_prompts
+    return num_others * ("teacher_file" in config.candidates)
 
 
 def _answered_and_judged(config: CompareConfig, workload: Workload, num_prompts: float) -> _Tokens:

@@ -67,11 +67,14 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         "replay": float(turns.max_turns),
     }.get(turns.kind, 1.0)
     completion_tokens = num_turns * COMPLETION_SHARE * sampling.max_tokens
-    num_sampled = num_prompts * turns.num_sampled
+    # The teacher answers a task's references once, for the comparison.
+    num_references = len(task.references) if task and turns.kind != "score" else 0
+    num_sampled = num_prompts * turns.num_sampled + num_references
     num_blocks = (shared_tokens + of_task.shared) // CACHED_BLOCK_TOKENS
     cached_tokens = num_blocks * CACHED_BLOCK_TOKENS
     asked_tokens = prompt_tokens + of_task.teacher
-    read_tokens = cached_tokens + num_prompts * (asked_tokens - cached_tokens)
+    num_read = num_prompts + num_references
+    read_tokens = cached_tokens + num_read * (asked_tokens - cached_tokens)
     decoded_tokens = num_sampled * completion_tokens
     tokens = written + read_tokens + decoded_tokens
     entries = float(sampling.top_logprobs)
@@ -99,7 +102,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         prompt_tokens=prompt_tokens + of_task.student,
         completion_tokens=completion_tokens,
         shared_tokens=shared_tokens + of_task.student,
-        test_share=config.prompts.test_share,
+        test_share=0.0 if num_references else config.prompts.test_share,
         task=_asked(task or Task(), of_task),
     )
 
