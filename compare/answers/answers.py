@@ -36,7 +36,7 @@ REFUSED = "error"
 REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.PermissionDeniedError)
 """Errors that concern one prompt (too long, filtered) and not the server."""
 TOO_LARGE_STATUS = 413
-CALL_FIELDS = {"id": True, "type": True, "function": {"name", "arguments"}}
+CALL_FIELDS: Any = {"id": True, "type": True, "function": {"name", "arguments"}}
 
 
 @dataclass(frozen=True)

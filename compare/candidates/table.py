@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from compare.answers.answers import Answer, Role
 from compare.answers.consumption import Consumption
@@ -129,9 +130,7 @@ def _linear(
     ]
 
 
-def _used(
-    config: CostConfig, kind: Kind, side: Side, used: Consumption | None
-) -> dict[str, float | bool | None]:
+def _used(config: CostConfig, kind: Kind, side: Side, used: Consumption | None) -> dict[str, Any]:
     """Return time, energy and price of answers; nothing of a model on another machine."""
     if used is None or not used.num_answers or not isinstance(side, FileSide):
         return {}
