@@ -88,9 +88,7 @@ def _of_task(config: CompareConfig, workload: Workload) -> tuple[_Tokens, _Token
     task = workload.task
     num_prompts = min(config.num_prompts, task.num_references) * config.samples_per_prompt
     num_others = min(config.candidate_prompts, task.num_references)
-    # A known answer may be a part of what is answered, such as its label.
-    answer_tokens = max(task.answer_tokens, workload.completion_tokens)
-    answer = _Tokens(task.prompt_tokens, min(config.max_tokens, answer_tokens))
+    answer = _Tokens(task.prompt_tokens, min(config.max_tokens, task.answer_tokens))
     zero_shot = bool(task.num_shots) and "teacher_zero_shot" in config.candidates
     teachers = _teachers_own(config, num_prompts, num_others) + zero_shot * num_others
     others = [NUM_STUDENTS.get(kind, 0) for kind in config.candidates]

@@ -17,6 +17,7 @@ from generate.sources.raw_prompt import RawPrompt
 from generate.sources.reading import read_source
 from potstill.checkpoints import ModelShape
 from potstill.plan import AskedTask, Estimate, Workload
+from potstill.task.known_answers import whole_answer
 from potstill.task.shots import shot_chooser
 from potstill.task.task import Task, shots_text
 
@@ -103,7 +104,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         completion_tokens=completion_tokens,
         shared_tokens=shared_tokens + of_task.student,
         test_share=0.0 if num_references else config.prompts.test_share,
-        task=_asked(task or Task(), of_task),
+        task=_asked(task or Task(), of_task, completion_tokens),
     )
 
 
@@ -130,14 +131,19 @@ class _TaskTokens:
         )
 
 
-def _asked(task: Task, tokens: _TaskTokens) -> AskedTask:
-    """Return what the comparison asks of the task's known answers."""
+def _asked(task: Task, tokens: _TaskTokens, completion_tokens: float) -> AskedTask:
+    """Return what the comparison asks of the task's known answers.
+
+    Where these are labels alone, answers are as long as the teacher's.
+    """
     prompts = ["".join(one.content for one in item.messages) for item in task.references]
-    answers = [item.known.model_dump_json() for item in task.references if item.known]
+    known = [item.known for item in task.references if item.known]
+    is_part = any(whole_answer(task, one) != one for one in known)
+    answers = _mean_tokens([one.model_dump_json() for one in known])
     return AskedTask(
         num_references=len(task.references),
         prompt_tokens=_mean_tokens(prompts) + TEMPLATE_TOKENS,
-        answer_tokens=_mean_tokens(answers),
+        answer_tokens=completion_tokens if is_part else answers,
         teacher_tokens=tokens.teacher,
         student_tokens=tokens.student,
         num_shots=task.num_shots,

@@ -57,8 +57,10 @@ def test_a_tasks_prompts_are_those_of_its_references_and_candidates():
     )
     whole = estimated(task=task)
     alone = estimated(task=task, candidates=[])
-    assert alone.tokens == pytest.approx(MEASURED + 2 * 600 * 30 + 905)
-    kinds = ("teacher", "untrained", "instructed", "known answers", "one more file")
+    assert alone.tokens == pytest.approx(MEASURED + 600 * 30 + 905)
+    served = estimated(task=task, candidates=[], teacher_answers="served")
+    assert served.tokens - alone.tokens == pytest.approx(600 * 30)
+    kinds = ("its file", "zero-shot", "untrained", "instructed", "known answers", "one more file")
     assert whole.tokens - alone.tokens == pytest.approx(len(kinds) * 300 * 30)
     assert estimated(task=task, prompts="other.jsonl").tokens == estimated().tokens
 
