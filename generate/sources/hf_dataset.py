@@ -68,17 +68,21 @@ def _file_names(directory: Path) -> Iterator[str]:
             yield path.relative_to(directory).as_posix()
 
 
-@functools.lru_cache(maxsize=8)
 def _load(config: SourceConfig) -> Any:  # noqa: ANN401  (untyped library)
+    split = config.split or DEFAULT_SPLIT
+    return _load_split(str(config.dataset), config.subset, split, config.revision)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_split(name: str, subset: str | None, split: str, revision: str | None) -> Any:  # noqa: ANN401
     import datasets
 
-    name, split = str(config.dataset), config.split or DEFAULT_SPLIT
     directory = Path(name).expanduser()
     try:
         if (directory / "state.json").is_file() or (directory / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(directory)
             return _split(loaded, split) if isinstance(loaded, datasets.DatasetDict) else loaded
-        return datasets.load_dataset(name, config.subset, split=split, revision=config.revision)
+        return datasets.load_dataset(name, subset, split=split, revision=revision)
     except Exception as error:  # The library raises many kinds, its own and others'.
         raise ConfigError(
             "the data set cannot be loaded",

@@ -24,6 +24,7 @@ SMALL = {word: number for number, word in enumerate(UNITS)} | {
 }
 SMALL |= {"oh": 0, "o": 0}
 LARGE = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
+ORDINAL_ENDS = ["st", "nd", "rd", "th"]  # codespell:ignore
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
 VAGUE = {"other", "general", "none", "unknown", "default", "misc", "any", "unspecified"}
@@ -91,7 +92,8 @@ def _date(value: str) -> date | None:
 def _mentions_date(text: str, day: date) -> bool:
     words = _words(text)
     has_month = any(word.startswith(MONTHS[day.month - 1]) for word in words)
-    days = {str(day.day), f"{day.day:02}", *(f"{day.day}{end}" for end in ("st", "nd", "rd", "th"))}
+    ordinals = (f"{day.day}{end}" for end in ORDINAL_ENDS)
+    days = {str(day.day), f"{day.day:02}", *ordinals}
     if has_month and days & set(re.findall(r"\w+", text.casefold())):
         return True
     dates = (re.findall(r"\d+", found) for found in re.findall(r"\d+[./-]\d+(?:[./-]\d+)?", text))

@@ -45,7 +45,7 @@ def test_broken_row(tmp_path):
         ("--set=tain.seed=1", "unknown table [tain]"),
         ("--set=train.seed", "a.b=c"),
         ("--set=train.kd.weight=2", "train.kd.weight"),
-        ("--preset=genral", "did you mean 'general'?"),
+        ("--preset=general2", "did you mean 'general'?"),
         ("--config=absent.toml", "absent.toml"),
     ],
 )

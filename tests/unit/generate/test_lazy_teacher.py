@@ -19,7 +19,9 @@ def found(monkeypatch, tmp_path, toy_tokenizer) -> list:
 
     def find_teacher(config):
         asked.append(config)
-        return TeacherCheckpoint("toy", tmp_path, "bfloat16", toy_tokenizer, 2048, 1 << 16, 7, "f")
+        return TeacherCheckpoint(
+            "toy", tmp_path, "bfloat16", toy_tokenizer, 2048, 1 << 16, 7, "f", None
+        )
 
     monkeypatch.setattr("generate.lazy_teacher.find_teacher", find_teacher)
     return asked

@@ -101,10 +101,10 @@ def test_resolving_a_configuration_loads_no_heavy_library(tmp_path):
 
 @pytest.mark.parametrize("command", ["run", "train"])
 def test_an_unknown_preset_is_wrong_usage_with_a_suggestion(tmp_path, command):
-    answer = potstill(command, tmp_path / "run", "--preset", "dmo")
+    answer = potstill(command, tmp_path / "run", "--preset", "general2")
     assert answer.returncode == 2
     assert answer.stdout == ""
-    assert answer.stderr.startswith("error: unknown preset 'dmo'\n")
+    assert answer.stderr.startswith("error: unknown preset 'general2'\n")
     assert "did you mean 'general'?" in answer.stderr
     assert not (tmp_path / "run").exists()
 

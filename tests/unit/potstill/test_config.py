@@ -211,8 +211,8 @@ def test_a_key_below_a_plain_value_is_refused():
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="unknown preset 'genral'") as caught:
-        read_preset("genral")
+    with pytest.raises(ConfigError, match="unknown preset 'general2'") as caught:
+        read_preset("general2")
     assert caught.value.expected == " | ".join(preset_names())
     assert caught.value.hint == "did you mean 'general'?"
     with pytest.raises(ConfigError, match="--config takes a file of your own"):

@@ -76,7 +76,7 @@ def test_models_elsewhere_are_timed_where_they_stream(stand_in, openai_server, q
     silent = openai_server(lambda _: "whole answers only")
     with running() as base_url:
         sides = {"student": endpoint(base_url, "fast"), "teacher": endpoint(silent.base_url)}
-        found = measure_served(None, sides, SERVING, questions, 8)
+        found = measure_served(None, sides, {}, SERVING, questions, 8)
     assert found.elsewhere == ("student", "teacher")
     assert found.nats_per_token is None
     assert found.speed.keys() == {"student"}

@@ -140,7 +140,7 @@ def test_what_does_not_fit_together_is_refused(config, tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     assert "the schema of answers cannot be read" in refused(answer_schema=broken)
-    broken.write_text('{"type": "objekt"}')
+    broken.write_text('{"type": "thing"}')
     assert "is not a JSON schema" in refused(answer_schema=broken)
     broken.write_text('[{"name": "freeze_card"}]')
     assert "a tool is not one of OpenAI's API" in refused(tools=broken)
