@@ -30,6 +30,7 @@ from compare.answers.requests import (
     as_teacher_of_stored,
 )
 from compare.answers.serving import (
+    SPARE_CONTEXT_TOKENS,
     FileSide,
     ModelFiles,
     OpenEndpoint,
@@ -76,8 +77,6 @@ logger = logging.getLogger(__name__)
 STAGE: StageName = "comparison"
 PAIRS_NAME, JUDGMENTS_NAME = "pairs.parquet", "judgments.parquet"
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
-SPARE_CONTEXT_TOKENS = 32
-"""Context for the warm-up and the template, in addition to prompt and answer."""
 JUDGE_CONTEXT_TOKENS = 700
 """Context for the rubric and the marks around two answers."""
 NUM_ANSWERS_JUDGED = 4

@@ -14,7 +14,7 @@ from compare.answers.cache import JsonCache
 from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from compare.answers.references import read_references
 from compare.answers.requests import as_student
-from compare.answers.serving import FileSide, ModelFiles, Serving
+from compare.answers.serving import SPARE_CONTEXT_TOKENS, FileSide, ModelFiles, Serving
 from compare.config import CompareConfig
 from compare.judges.metric import score
 from compare.measurement.lengths import longest_request
@@ -56,7 +56,9 @@ def measure(
         return running_endpoint(command, port, log_path, config.ready_timeout_seconds)
 
     log_path = scratch_dir / LOG_NAME
-    serving = Serving(config, open_endpoint, longest + config.max_tokens, log_path)
+    serving = Serving(
+        config, open_endpoint, longest + config.max_tokens + SPARE_CONTEXT_TOKENS, log_path
+    )
     sides: dict[Role, FileSide] = {
         path.stem: FileSide(path.stem, sha256_file(path), path) for path in files.values()
     }

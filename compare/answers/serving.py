@@ -14,6 +14,8 @@ from compare.answers.answers import Role
 from compare.answers.client import Endpoint
 from compare.config import CompareConfig
 
+SPARE_CONTEXT_TOKENS = 32
+"""Context for the warm-up and the template, in addition to prompt and answer."""
 ModelFiles = Mapping[str, Path | None]
 """Models by name, with their path if they are not files of the run."""
 OpenEndpoint = Callable[[ModelFiles, int, int, Path], AbstractContextManager[str]]
