@@ -6,6 +6,7 @@ on a Ray cluster, or a server.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from generate.config import GenerateConfig
@@ -34,6 +35,10 @@ class LazyTeacher:
         """Longest conversation, in tokens."""
         wanted = self._config.engine.max_model_len or LONGEST_MODEL_LEN
         return min(wanted, self.checkpoint.context_tokens)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        return str(self.checkpoint.tokenizer.decode(token_ids))
 
     def load(self) -> SamplingTeacher:
         """Return the loaded teacher.

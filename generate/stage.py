@@ -41,7 +41,7 @@ def run(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
                 make_parts(config, teacher, run_directory, session)
             finish_samples(config, teacher, session, run_directory)
             teacher.close()
-        manifest = make_dataset(config, run_directory)
+        manifest = make_dataset(config, teacher, run_directory)
     finally:
         teacher.close()
     if config.copy_to is not None:

@@ -48,7 +48,7 @@ def work(root: Path, what: str) -> int:
         session = open_samples(config, run_directory)
         make_parts(config, teacher, run_directory, session)
         finish_samples(config, teacher, session, run_directory)
-        make_dataset(config, run_directory)
+        make_dataset(config, teacher, run_directory)
     return peak_bytes() - before
 
 

@@ -82,7 +82,7 @@ class Bench:
         session = open_samples(self._config, copy)
         make_parts(self._config, self.teacher, copy, session)
         samples = finish_samples(self._config, self.teacher, session, copy)
-        make_dataset(self._config, copy)
+        make_dataset(self._config, self.teacher, copy)
         return samples.stats_as(SignalStats).completion_tokens
 
     def plain(self) -> int:

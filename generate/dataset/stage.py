@@ -64,8 +64,13 @@ NUM_SAMPLES = 12
 """Conversations shown on the summary page."""
 
 
-def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifest:
+def make_dataset(
+    config: GenerateConfig, teacher: LazyTeacher, run_directory: RunDirectory
+) -> Manifest:
     """Filter the samples; write the data set, its card and its summary.
+
+    Args:
+        teacher: Its tokenizer is read where the task asks for it; it is not loaded.
 
     Raises:
         TeacherError: The training split is empty.
@@ -81,8 +86,9 @@ def make_dataset(config: GenerateConfig, run_directory: RunDirectory) -> Manifes
     # Verified when the stage was opened.
     prompts, samples = run_directory.facts(PromptsFacts), run_directory.facts(SamplesFacts)
     with disk_errors("writing conversations", session.dir):
-        students = _student_prompts(config, task, run_directory)
-        found = _filter(config, part_paths(samples_dir), session.dir, students, task)
+        students = _student_prompts(config, teacher, task, run_directory)
+        curator = ConversationCurator(config.curation, task, teacher.decode)
+        found = _filter(part_paths(samples_dir), session.dir, curator, students, task)
         dropped = dict(found.dropped)
         paths = [
             path for split in get_args(Split) for path in conversation_paths(session.dir, split)
@@ -127,12 +133,15 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
 
 
 def _student_prompts(
-    config: GenerateConfig, task: Task | None, run_directory: RunDirectory
+    config: GenerateConfig,
+    teacher: LazyTeacher,
+    task: Task | None,
+    run_directory: RunDirectory,
 ) -> StudentPrompts | None:
     if task is None or not task.distills_prompt:
         return None
     systems = own_systems(run_directory.stage_dir("prompts") / PROMPTS_NAME)
-    return StudentPrompts(config, task, LazyTeacher(config).checkpoint.tokenizer, systems)
+    return StudentPrompts(config, task, teacher.checkpoint.tokenizer, systems)
 
 
 def _coverage(config: GenerateConfig, counts: CoverageCounts | None) -> Coverage | None:
@@ -156,9 +165,9 @@ class _Found:
 
 
 def _filter(
-    config: GenerateConfig,
     parts: list[Path],
     directory: Path,
+    curator: ConversationCurator,
     students: StudentPrompts | None,
     task: Task | None,
 ) -> _Found:
@@ -167,8 +176,7 @@ def _filter(
     Returns what was counted on the way. After an interruption everything is written again: it
     takes less time than sampling one part.
     """
-    decode = LazyTeacher(config).checkpoint.tokenizer.decode if task is not None else None
-    curator, detector = ConversationCurator(config.curation, task, decode), Detector()
+    detector = Detector()
     found = _Found(None if task is None else CoverageCounts(task))
     with pq.ParquetFile(parts[0]) as first:
         schema = schema_of(first)

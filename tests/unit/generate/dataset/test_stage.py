@@ -10,6 +10,7 @@ import yaml
 
 from generate.dataset import stage as dataset_stage
 from generate.dataset.stage import make_dataset
+from generate.lazy_teacher import LazyTeacher
 from generate.stage import run
 from potstill.distributions import SIGNAL_COLUMNS
 from potstill.errors import TeacherError
@@ -176,7 +177,7 @@ def test_samples_are_filtered_again_without_the_teacher(configured, made, run_di
     made()
     run_directory.set_aside("conversations")
     config = configured(**LONG, curation={"min_answer_tokens": 9})
-    manifest = make_dataset(config, run_directory)
+    manifest = make_dataset(config, LazyTeacher(config), run_directory)
     assert manifest.facts.num_dropped > 0
     assert len(toys.loaded) == 1
     assert not run_directory.replaced_dir("conversations").exists()
