@@ -147,6 +147,12 @@ class CompareConfig(Table):
         return CHAT_TEMPERATURE if self.temperature is None else self.temperature
 
     @property
+    def takes_stored_answers(self) -> bool:
+        """Whether the teacher's answers to a task's references are those of the run's samples."""
+        is_asked = self.teacher is not None or self.teacher_answers == "served"
+        return not (is_asked or self.temperature or self.samples_per_prompt > 1)
+
+    @property
     def needs_run(self) -> bool:
         """Whether a file of the run is served."""
         return self.student is None or self.teacher is None

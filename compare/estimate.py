@@ -102,7 +102,7 @@ def _of_task(config: CompareConfig, workload: Workload) -> tuple[_Tokens, _Token
 
 def _teachers_own(config: CompareConfig, num_prompts: float, num_others: float) -> float:
     """Return how many prompts the teacher's file answers as the task says."""
-    if config.teacher_answers == "served" or config.temperature or config.samples_per_prompt > 1:
+    if not config.takes_stored_answers:
         return num_prompts
     return num_others * ("teacher_file" in config.candidates)
 

@@ -13,10 +13,9 @@ from typing import Any
 from compare.answers.prompt_file import read_prompt_file
 from compare.answers.questions import Question, messages_id, with_references
 from compare.answers.references import read_references
-from compare.answers.stored import stored_answers
 from compare.config import CompareConfig
 from compare.judge_config import LikelihoodJudgeConfig, VotesJudgeConfig
-from compare.measurement.heldout import read_questions
+from compare.measurement.heldout import read_questions, stored_answers
 from potstill.errors import ConfigError
 from potstill.facts.base import StageName
 from potstill.facts.conversations import ConversationsFacts
@@ -68,8 +67,7 @@ def given_answers(
     Raises:
         ArtifactError: A table is damaged.
     """
-    is_asked = config.teacher is not None or config.teacher_answers == "served"
-    if task is None or is_asked or config.temperature or config.samples_per_prompt > 1:
+    if task is None or not config.takes_stored_answers:
         return {}
     facts = run_directory.facts(ConversationsFacts)
     return stored_answers(run_directory.stage_dir("conversations"), facts, questions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from compare.answers.answers import Answer, Role, Sampling
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.collect import Collection
-from compare.answers.endpoint import free_port, running_endpoint, serve_command
+from compare.answers.endpoint import serving_files
 from compare.answers.questions import Question
 from compare.answers.references import sample_of
 from compare.answers.requests import (
@@ -32,7 +32,6 @@ from compare.answers.requests import (
 from compare.answers.serving import (
     SPARE_CONTEXT_TOKENS,
     FileSide,
-    ModelFiles,
     OpenEndpoint,
     Serving,
     Sides,
@@ -91,14 +90,7 @@ def run(config: CompareConfig, run_directory: RunDirectory) -> Manifest:
         ManifestMismatchError: The inputs have different tokenizers.
         BackendError: A model cannot be run or an endpoint fails.
     """
-
-    def open_endpoint(
-        models: ModelFiles, context_tokens: int, max_parallel: int, log_path: Path
-    ) -> AbstractContextManager[str]:
-        port = free_port()
-        command = serve_command(run_directory.root, models, port, context_tokens, max_parallel)
-        return running_endpoint(command, port, log_path, config.ready_timeout_seconds)
-
+    open_endpoint = serving_files(run_directory.root, config.ready_timeout_seconds)
     return run_with_endpoint(config, run_directory, open_endpoint)
 
 

@@ -6,21 +6,19 @@ In: GGUF files, and a task. Out: the value of each reference's answer, the most 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from compare.answers.answers import AnswerBook, Role, Sampling, Wanted
 from compare.answers.cache import JsonCache
-from compare.answers.endpoint import free_port, running_endpoint, serve_command
+from compare.answers.endpoint import serving_files
 from compare.answers.references import read_references
 from compare.answers.requests import as_student
-from compare.answers.serving import SPARE_CONTEXT_TOKENS, FileSide, ModelFiles, Serving
+from compare.answers.serving import SPARE_CONTEXT_TOKENS, FileSide, Serving
+from compare.candidates.rows import Scores
 from compare.config import CompareConfig
-from compare.judges.metric import score
 from compare.measurement.lengths import longest_request
 from potstill.files import sha256_file
 from potstill.rundir import RunDirectory
-from potstill.task.answers import Item
 from potstill.task.task import Task
 
 ANSWERS_NAME, LOG_NAME = "answers", "endpoint.log"
@@ -48,13 +46,7 @@ def measure(
     ask, metric = as_student(task), task.make_metrics()[0]
     longest = longest_request(map(ask, questions), next(iter(files.values())))
 
-    def open_endpoint(
-        models: ModelFiles, context_tokens: int, max_parallel: int, log_path: Path
-    ) -> AbstractContextManager[str]:
-        port = free_port()
-        command = serve_command(run_directory.root, models, port, context_tokens, max_parallel)
-        return running_endpoint(command, port, log_path, config.ready_timeout_seconds)
-
+    open_endpoint = serving_files(run_directory.root, config.ready_timeout_seconds)
     log_path = scratch_dir / LOG_NAME
     serving = Serving(
         config, open_endpoint, longest + config.max_tokens + SPARE_CONTEXT_TOKENS, log_path
@@ -73,16 +65,10 @@ def measure(
     if book.missing():
         with serving.served(sides) as endpoints:
             book.fill(endpoints, config.max_concurrency)
-    found = {(answer.role, answer.prompt_id): answer for answer in book.answers()}
+    answers = book.answers()
+    scores = Scores(metric, questions, config.verdict.cluster_by, config.verdict.alpha)
+    found = {role: scores.of([one for one in answers if one.role == role]) for role in sides}
     return {
-        share: [
-            score(
-                metric,
-                None if answer.is_refused else answer.content,
-                Item(messages=question.messages, known=question.known),
-            ).value
-            for question in questions
-            for answer in [found[path.stem, question.prompt_id]]
-        ]
+        share: [found[path.stem][question.prompt_id] for question in questions]
         for share, path in files.items()
     }

@@ -13,11 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from compare.answers.serving import ModelFiles
+from compare.answers.serving import ModelFiles, OpenEndpoint
 from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError
 from potstill.files import disk_errors
@@ -64,6 +64,19 @@ def free_port() -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def serving_files(run_dir: Path, ready_timeout_seconds: float) -> OpenEndpoint:
+    """Return the way to serve a run's files: `potstill serve`, on a port that is free."""
+
+    def open_endpoint(
+        models: ModelFiles, context_tokens: int, max_parallel: int, log_path: Path
+    ) -> AbstractContextManager[str]:
+        port = free_port()
+        command = serve_command(run_dir, models, port, context_tokens, max_parallel)
+        return running_endpoint(command, port, log_path, ready_timeout_seconds)
+
+    return open_endpoint
 
 
 @contextmanager

@@ -9,12 +9,11 @@ import random
 from collections.abc import Sequence
 
 from compare.answers.questions import Question, messages_id, slices_of
+from potstill.schema import REFERENCES
 from potstill.task.answers import Answer, Item
 from potstill.task.metrics.label import Label
 from potstill.task.metrics.tool_calls import names
 from potstill.task.task import Task
-
-SOURCE = "references"
 
 
 def read_references(task: Task, num_questions: int, seed: int) -> list[Question]:
@@ -45,9 +44,9 @@ def _question(task: Task, prompt_id: str, item: Item) -> Question:
         prompt_id=prompt_id,
         conversation_id=prompt_id,
         cluster_id=messages_id([first]),
-        source=SOURCE,
+        source=REFERENCES,
         messages=item.messages,
-        slices=slices_of(item.messages, SOURCE) | _kind(task, item.known),
+        slices=slices_of(item.messages, REFERENCES) | _kind(task, item.known),
         reference=item.known.text if item.known else None,
         known=item.known,
     )

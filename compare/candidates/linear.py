@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from potstill.schema import Message
 from potstill.task.metrics.label import Label
@@ -62,7 +63,7 @@ def text_of(messages: Sequence[Message]) -> str:
     return "\n".join(one.content for one in messages if one.role != "system")
 
 
-def _model(fewest_of_a_label: int, num_examples: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _model(fewest_of_a_label: int, num_examples: int) -> Any:  # noqa: ANN401  (untyped library)
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold

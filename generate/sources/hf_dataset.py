@@ -74,7 +74,7 @@ def _load(config: SourceConfig) -> Any:  # noqa: ANN401  (untyped library)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_split(name: str, subset: str | None, split: str, revision: str | None) -> Any:  # noqa: ANN401
+def _load_split(name: str, subset: str | None, split: str, revision: str | None) -> Any:  # noqa: ANN401  (untyped library)
     import datasets
 
     directory = Path(name).expanduser()

@@ -32,7 +32,7 @@ def test_every_file_answers_every_reference_once(stand_in, task, tiny_gguf, tmp_
         commands.append(command)
         return running()
 
-    monkeypatch.setattr("compare.task_values.running_endpoint", run)
+    monkeypatch.setattr("compare.answers.endpoint.running_endpoint", run)
     config = CompareConfig(max_tokens=7)
     for _ in range(2):
         found = measure(
