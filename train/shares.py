@@ -14,9 +14,9 @@ from transformers.utils.logging import disable_progress_bar
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.inputs import load_data
-from train.job import Job, write_text
+from train.job import write_text
 from train.students.plan import plan_student
-from train.training import start, train_student
+from train.training import job_on_conversations, start, train_student
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +48,13 @@ def train_share(
         scratch_dir,
         lambda: plan_student(config, data.teacher_dir, data.validation),
     )
-    job = Job(
-        config=config,
-        plan=plan,
-        teacher_dir=data.teacher_dir,
-        tokenizer_dir=data.tokenizer_dir,
-        conversations_dir=run_directory.stage_dir("conversations").absolute(),
-        pad_token_id=data.collator.pad_token_id,
-        tokens_are_draws=data.tokens_are_draws,
-        metrics_path=(scratch_dir / "metrics.jsonl").absolute(),
-        generations_path=(scratch_dir / "generations.jsonl").absolute(),
+    job = job_on_conversations(
+        config,
+        data,
+        plan,
+        run_directory,
+        metrics_path=scratch_dir / "metrics.jsonl",
+        generations_path=scratch_dir / "generations.jsonl",
         tensorboard_dir=scratch_dir,
     )
     train_student(job, data, scratch_dir, directory)

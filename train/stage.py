@@ -17,15 +17,15 @@ from potstill.facts.shared import Fidelity
 from potstill.facts.student import Evaluation, QuantizationAware, StudentFacts
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
-from potstill.rundir import RunDirectory, StageSession
+from potstill.rundir import RunDirectory
 from train.arguments import refuse_absent_reporters
 from train.config import TrainConfig
 from train.data.inputs import TeacherData, load_data
 from train.evaluation.curves import draw_curves
-from train.job import Job, Outcome, Phase
+from train.job import Outcome, Phase
 from train.launcher import launch_options
 from train.students.plan import StudentPlan, plan_student
-from train.training import AWARE, PLAIN, start, train_student
+from train.training import AWARE, PLAIN, job_on_conversations, start, train_student
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,15 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
         session.scratch_dir,
         lambda: plan_student(config, data.teacher_dir, data.validation),
     )
-    job = _job(config, data, plan, session, run_directory)
+    job = job_on_conversations(
+        config,
+        data,
+        plan,
+        run_directory,
+        metrics_path=run_directory.metrics_path,
+        generations_path=session.dir / GENERATIONS_NAME,
+        tensorboard_dir=run_directory.tensorboard_dir.absolute(),
+    )
     trained = train_student(job, data, session.scratch_dir, session.dir)
     measured = {"untrained": untrained} | trained.measured
     _report(measured, run_directory)
@@ -65,27 +73,6 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     return session.finish(
         facts=_facts(config, data, plan, trained.student, measured),
         stats=_stats(trained.outcomes, data),
-    )
-
-
-def _job(
-    config: TrainConfig,
-    data: TeacherData,
-    plan: StudentPlan,
-    session: StageSession,
-    run_directory: RunDirectory,
-) -> Job:
-    return Job(
-        config=config,
-        plan=plan,
-        teacher_dir=data.teacher_dir,
-        tokenizer_dir=data.tokenizer_dir,
-        conversations_dir=run_directory.stage_dir("conversations").absolute(),
-        pad_token_id=data.collator.pad_token_id,
-        tokens_are_draws=data.tokens_are_draws,
-        metrics_path=run_directory.metrics_path.absolute(),
-        generations_path=(session.dir / GENERATIONS_NAME).absolute(),
-        tensorboard_dir=run_directory.tensorboard_dir.absolute(),
     )
 
 

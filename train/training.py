@@ -18,9 +18,10 @@ import torch
 from potstill.chat import tokenizer_sha256
 from potstill.errors import TrainingError
 from potstill.facts.shared import Fidelity
+from potstill.rundir import RunDirectory
 from train.config import QuantizationAwareConfig, TrainConfig
 from train.data.cache import largest_token_id
-from train.data.inputs import Data
+from train.data.inputs import Data, TeacherData
 from train.evaluation.fidelity import measure_fidelity
 from train.job import Job, Outcome, Phase, PhaseFiles, phases_of, write_job, write_text
 from train.launcher import run_phase
@@ -48,6 +49,35 @@ class Trained:
     student: Any
     measured: dict[str, Fidelity]
     outcomes: dict[Phase, Outcome]
+
+
+def job_on_conversations(
+    config: TrainConfig,
+    data: TeacherData,
+    plan: StudentPlan,
+    run_directory: RunDirectory,
+    *,
+    metrics_path: Path,
+    generations_path: Path,
+    tensorboard_dir: Path,
+) -> Job:
+    """Return the job of training on a run's conversations.
+
+    Args:
+        metrics_path: Where metrics go, the run's or a scratch file; likewise the next two.
+    """
+    return Job(
+        config=config,
+        plan=plan,
+        teacher_dir=data.teacher_dir,
+        tokenizer_dir=data.tokenizer_dir,
+        conversations_dir=run_directory.stage_dir("conversations").absolute(),
+        pad_token_id=data.collator.pad_token_id,
+        tokens_are_draws=data.tokens_are_draws,
+        metrics_path=metrics_path.absolute(),
+        generations_path=generations_path.absolute(),
+        tensorboard_dir=tensorboard_dir,
+    )
 
 
 def start(
