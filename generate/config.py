@@ -102,6 +102,10 @@ class TurnsConfig(Table):
     """What answers the teacher's calls of tools, so that it goes on: `module:function` of your own,
     called with the tool's name and a dictionary of arguments, or `echo`, which returns the
     arguments with a status. None: a conversation goes on without results."""
+    known_answers: bool = False
+    """Take the answer of a prompt where it is known, and do not ask the teacher: for tasks whose
+    answers are drawn before the teacher writes what asks for them. Such answers have no
+    distribution of the teacher's; each token counts as certain. References are still answered."""
     num_answers: int = Field(default=1, ge=1)
     """Conversations kept per prompt."""
     best_of: int = Field(default=1, ge=1)
@@ -122,6 +126,8 @@ class TurnsConfig(Table):
             raise ValueError("min_turns is more than max_turns")
         if (self.best_by == "reward") != (self.reward_model is not None):
             raise ValueError("best_by = 'reward' and reward_model go together")
+        if self.known_answers and self.kind == "score":
+            raise ValueError("known_answers samples nothing either: leave out kind = 'score'")
         return self
 
     @property

@@ -93,9 +93,15 @@ class ConversationSettings:
             tools = tools or self.task.tools
         return prompt.model_copy(update={"messages": messages, "tools": tools})
 
-    def num_sampled(self, prompt: Prompt) -> int:
-        """Return the number of conversations to sample: references are answered once."""
-        return 1 if prompt.is_reference else self.config.turns.num_sampled
+    def num_answers(self, prompt: Prompt) -> int:
+        """Return the number of answers to choose from: one to a reference, or if it is known."""
+        once = prompt.is_reference or self.takes_known(prompt)
+        return 1 if once else self.config.turns.num_sampled
+
+    def takes_known(self, prompt: Prompt) -> bool:
+        """Return whether a prompt's known answer is taken, without asking the teacher."""
+        wanted = self.config.turns.known_answers and prompt.known is not None
+        return wanted and not prompt.is_reference
 
     def temperature(self, prompt: Prompt) -> float:
         """Return the temperature of answers: 0 where the teacher's best answer is measured."""

@@ -21,6 +21,7 @@ from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import PROMPTS_NAME
 from generate.sampling.best_of_n import make_choice
 from generate.sampling.dialogue import Dialogue
+from generate.sampling.known_answer import KnownAnswer
 from generate.sampling.loop import ConversationBuilder, ConversationLoop, Part
 from generate.sampling.parts import (
     WHOLE,
@@ -43,7 +44,7 @@ from potstill.files import sha256_bytes, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
-from potstill.schema import REFERENCES, Prompt
+from potstill.schema import Prompt
 from potstill.task.stage import read_task
 from potstill.task.task import Task, shots_text
 
@@ -97,7 +98,7 @@ def make_parts(
     loop = ConversationLoop(
         session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns, task), user
     )
-    sizes = _conversations_by_part(prompts_path, per_part, config.turns.num_sampled)
+    sizes = _conversations_by_part(prompts_path, per_part, settings)
     try:
         loop.run(
             _ask(config, loaded),
@@ -171,10 +172,13 @@ def finish_samples(
     )
 
 
-def _conversations_by_part(prompts_path: Path, per_part: int, num_sampled: int) -> list[int]:
-    sources = pq.read_table(prompts_path, columns=["source"])["source"].to_pylist()
-    counts = [1 if source == REFERENCES else num_sampled for source in sources]
-    return [sum(counts[start : start + per_part]) for start in range(0, len(counts), per_part)]
+def _conversations_by_part(
+    prompts_path: Path, per_part: int, settings: ConversationSettings
+) -> list[int]:
+    return [
+        sum(map(settings.num_answers, prompts))
+        for _, prompts in read_prompts(prompts_path, per_part)
+    ]
 
 
 def _num_prompts(run_directory: RunDirectory) -> int:
@@ -183,7 +187,10 @@ def _num_prompts(run_directory: RunDirectory) -> int:
 
 
 def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
-    turns = config.turns.to_json(exclude=set() if config.turns.tool_results else {"tool_results"})
+    optional = {"tool_results", "known_answers"}
+    turns = config.turns.to_json(
+        exclude={name for name in optional if not getattr(config.turns, name)}
+    )
     if config.turns.user is not None:
         turns["user"] = {"model": config.turns.user.model}
     settings = {
@@ -247,7 +254,7 @@ def _parts(
                 [
                     partial(_begin, settings, teacher, prompt, answer)
                     for prompt in prompts
-                    for answer in range(settings.num_sampled(prompt))
+                    for answer in range(settings.num_answers(prompt))
                 ],
             )
 
@@ -258,7 +265,9 @@ def _begin(
     """Begin a conversation; a prompt that cannot be rendered must not stop the others."""
     name = f"{prompt.prompt_id}-{answer}"
     try:
-        builder: Dialogue | ScoredConversation
+        builder: Dialogue | ScoredConversation | KnownAnswer
+        if settings.takes_known(prompt):
+            return KnownAnswer(settings, prompt, teacher.end_token_ids)
         if settings.config.turns.kind == "score":
             builder = ScoredConversation(settings, prompt, teacher.end_token_ids)
         else:

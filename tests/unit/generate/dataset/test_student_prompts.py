@@ -250,6 +250,32 @@ def test_the_test_split_is_the_references_answered_once_at_temperature_0(
     }
 
 
+def test_known_answers_are_taken_without_asking_the_teacher(
+    with_task, made, run_directory, stored, write_json_lines, write_questions, question_path, toys
+):
+    rows = [{"prompt": f"Where is lake {word}?", "answer": "geography"} for word in WORDS]
+    write_questions(question_path, [*rows, {"prompt": "Who is there?"}])
+    references = [{"prompt": "Why do cats purr?", "answer": "biology"}]
+    metrics = [{"kind": "label", "field": "label"}]
+    with_task(references=write_json_lines("references.jsonl", references), metrics=metrics)
+    made(turns={"known_answers": True, "best_of": 2})
+    asked = [one.request_id.split()[0] for teacher in toys.loaded for one in teacher.asked]
+    conversations = {one.given[-1].content: one for one in stored.conversations(run_directory)}
+    ids = {text: one.prompt.prompt_id for text, one in conversations.items()}
+    other, reference = ids.pop("Who is there?"), ids.pop("Why do cats purr?")
+    assert sorted(asked) == sorted([f"{other}-0", f"{other}-1", f"{reference}-0"])
+    assert len(ids) == len(WORDS)
+    for text in ids:
+        conversation = conversations[text]
+        assert conversation.completion[0].content == '{"label": "geography"}'
+        (turn,) = conversation.turns
+        answer = conversation.token_ids[turn.start : turn.start + turn.num_tokens]
+        assert toys.checkpoint.tokenizer.decode(answer) == '{"label": "geography"}|'
+        assert conversation.signal.top_token_ids_N.tolist() == answer.tolist()
+        assert not conversation.signal.sampled_logprobs_T.any()
+        assert not conversation.signal.tail_mass_T.any()
+
+
 def test_only_what_decides_the_samples_makes_them_again(with_task, made, toys, run_directory):
     with_task(metrics=[{"kind": "label"}])
     made()

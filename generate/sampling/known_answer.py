@@ -1,0 +1,77 @@
+"""A prompt's known answer as its conversation; the teacher is not asked.
+
+In: a prompt with a known answer. Out: a `Conversation` whose answer is certain: each of its tokens
+has probability 1, so that token-level KD learns from it what cross-entropy does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from generate.sampling.scoring import find_answers
+from generate.sampling.settings import ConversationSettings
+from generate.teachers.protocol import Sample
+from potstill.distributions import TokenDistributions
+from potstill.schema import Conversation, Message, Prompt
+from potstill.task.answers import Answer
+from potstill.task.known_answers import whole_answer
+from potstill.task.task import Task
+
+
+@dataclass
+class KnownAnswer:
+    """A conversation that is complete from the start."""
+
+    settings: ConversationSettings
+    prompt: Prompt
+    end_token_ids: Collection[int]
+    request: None = field(init=False, default=None)
+    user_messages: tuple[Message, ...] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        answer = Answer.model_validate_json(self.prompt.known or "")
+        message = whole_answer(self.settings.task or Task(), answer).to_message()
+        self.prompt = self.settings.for_teacher(self.prompt)
+        self._messages = (*self.prompt.messages, message)
+        whole = self.prompt.model_copy(update={"messages": self._messages})
+        answers = find_answers(self.settings, whole, self.end_token_ids)
+        self._token_ids, self._turn = answers.token_ids, answers.turns[-1]
+
+    @property
+    def name(self) -> str:
+        """Unique in a run."""
+        return f"{self.prompt.prompt_id}-0"
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the conversation."""
+        return len(self._token_ids)
+
+    def take(self, sample: Sample) -> None:
+        """Never called: nothing is sampled."""
+
+    def take_user_text(self, text: str | None) -> None:
+        """Never called: the conversation ends with the known answer."""
+
+    def conversation(self) -> Conversation:
+        """Return the conversation."""
+        start, length = self._turn.start, self._turn.num_tokens
+        token_ids = np.asarray(self._token_ids, dtype=np.int32)
+        certain_T = np.zeros(length, dtype=np.float32)
+        return Conversation(
+            prompt=self.prompt,
+            answer_index=0,
+            given=self._messages[:-1],
+            completion=self._messages[-1:],
+            token_ids=token_ids,
+            turns=(self._turn,),
+            signal=TokenDistributions(
+                sampled_logprobs_T=certain_T,
+                counts_T=np.ones(length, dtype=np.int64),
+                top_token_ids_N=token_ids[start : start + length],
+                top_logprobs_N=certain_T,
+            ),
+        )
