@@ -43,9 +43,10 @@ class FieldsConfig(_MetricConfig):
     """The answer's fields are the known answer's."""
 
     kind: Literal["fields"] = "fields"
-    average: Literal["f1", "exact"] = "f1"
+    average: Literal["f1", "exact", "none_invented"] = "f1"
     """`f1`: harmonic mean of precision and recall over fields; an invented field costs precision.
-    `exact`: 1 when all fields agree."""
+    `exact`: 1 when all fields agree. `none_invented`: 1 when the answer has no field that the known
+    answer lacks, whatever the values are."""
     fields: tuple[str, ...] = ()
     """Dotted paths that count; empty: all."""
     ignore_case: bool = True
@@ -119,8 +120,9 @@ class FunctionConfig(_MetricConfig):
 
     kind: Literal["function"] = "function"
     function: str = Field(pattern=FUNCTION_PATTERN)
-    """`module:function`, called with the answer's text, the known answer's text or None, and the
-    messages as dictionaries; returns a number from 0 to 1. Raising scores 0."""
+    """`module:function` or `file.py:function`, called with the answer's text, the known answer's
+    text or None, and the messages as dictionaries; returns a number from 0 to 1. Raising scores
+    0."""
 
 
 MetricConfig = Annotated[
