@@ -63,8 +63,13 @@ class TaskKeys(Table):
     teacher's text; any other name is asked of the teacher in these words."""
     values: dict[str, str | tuple[Any, ...]] = Field(default={})
     """Values of fields and arguments by their path (`pay_bill.payee`) or name (`payee`): a list, or
-    `module:function` called with a `random.Random`. Others are drawn from the schema and from the
-    examples."""
+    `module:function` or `file.py:function` called with a `random.Random`. Others are drawn from the
+    schema and from the examples."""
     draw: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
-    """`module:function` that draws whole answers, called with a `random.Random`: returns a text, or
-    a JSON value; with tools a call {"name", "arguments"} or a list of them."""
+    """`module:function` or `file.py:function` that draws whole answers, called with a
+    `random.Random`: returns a text, or a JSON value; with tools a call
+    {"name", "arguments"} or a list of them."""
+    check: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
+    """`module:function` or `file.py:function` that judges written inputs after the other checks:
+    called with the text of the user's turns and the text of the known answer (None: unknown);
+    returns None, or the reason for dropping the input."""

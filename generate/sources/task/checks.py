@@ -13,9 +13,12 @@ from generate.sources.raw_prompt import normalize
 from generate.sources.task.mentions import mentions, names, numbers_in
 from generate.sources.task.requests import user_texts
 from generate.sources.task.wanted import Wanted
+from potstill.errors import ConfigError
 from potstill.task.answers import Item
 from potstill.task.categories import Categories
+from potstill.task.functions import import_function
 
+WHERE = "generate.prompts.sources"
 PLACEHOLDER = re.compile(
     r"\[[^\]\d]{2,40}\]|<[a-z][^>]{1,40}>|\{[a-z_ ]{2,40}\}|\b[xX]{3,}\b|#{3,}|_{3,}", re.IGNORECASE
 )
@@ -44,9 +47,20 @@ FEW = 10
 
 
 class Checks:
-    """Judges the inputs of one task."""
+    """Judges the inputs of one task.
 
-    def __init__(self, examples: Sequence[Item], categories: Categories) -> None:
+    Args:
+        own: The user's `module:function`, see `TaskKeys.check`.
+
+    Raises:
+        ConfigError: There is no such function.
+    """
+
+    def __init__(
+        self, examples: Sequence[Item], categories: Categories, own: str | None = None
+    ) -> None:
+        self._own_name = own
+        self._own = None if own is None else import_function(own, f"{WHERE}: check")
         texts = ["\n".join(user_texts(item)) for item in examples]
         self._seen = "\n".join(f" {normalize(text)} " for text in texts)
         self._has_json = any(text.lstrip().startswith("{") for text in texts)
@@ -72,7 +86,21 @@ class Checks:
             "gives_away": self._given_away,
             "missing_value": lambda wanted, text: _missing(wanted, text),
             "surplus_value": lambda wanted, text: _surplus(wanted, text),
+            "check": self._judged_by_own,
         }
+
+    def _judged_by_own(self, wanted: Wanted, text: str) -> str | None:
+        if self._own is None:
+            return None
+        try:
+            reason = self._own(text, None if wanted.known is None else wanted.known.text)
+        except Exception as error:
+            raise ConfigError(
+                "the function that checks inputs failed",
+                where=f"{WHERE}: check = {self._own_name}",
+                found=f"{type(error).__name__}: {error}",
+            ) from error
+        return None if reason is None else str(reason)
 
     def _off_task(self, _wanted: Wanted, text: str) -> str | None:
         if not any(letter.isalpha() for letter in text):

@@ -1,4 +1,4 @@
-"""Whether a text mentions a value: as digits, in words, as a date, or by the words of a label.
+"""Whether a text mentions a value: in digits or words, with its unit, as a date, or as a label.
 
 In: a text and JSON values. Out: booleans, and the numbers that a text mentions. Number words are
 English; digits are read in any language.
@@ -7,7 +7,7 @@ English; digits are read in any language.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from itertools import groupby
 
@@ -23,9 +23,34 @@ SMALL = {word: number for number, word in enumerate(UNITS)} | {
     word: 10 * number for number, word in enumerate(TENS, start=2)
 }
 SMALL |= {"oh": 0, "o": 0}
+TIMES = {"once": 1, "twice": 2, "thrice": 3}
 LARGE = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 ORDINAL_ENDS = ["st", "nd", "rd", "th"]  # codespell:ignore
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([^\W\d]+(?:/[a-z]+)?|%)", re.IGNORECASE)
+UNIT_WORDS = {
+    "%": ("%", "percent", "per cent"),
+    "c": ("c", "celsius", "centigrade"),
+    "f": ("f", "fahrenheit"),
+    "kg": ("kg", "kgs", "kilo", "kilos", "kilogram", "kilograms"),
+    "lb": ("lb", "lbs", "pound", "pounds"),
+    "g": ("g", "gram", "grams"),
+    "mg": ("mg", "milligram", "milligrams"),
+    "mcg": ("mcg", "ug", "\u00b5g", "\u03bcg", "microgram", "micrograms"),
+    "ml": ("ml", "milliliter", "milliliters", "millilitre", "millilitres"),
+    "cm": ("cm", "centimeter", "centimeters", "centimetre", "centimetres"),
+    "km": ("km", "kilometer", "kilometers", "kilometre", "kilometres"),
+    "mmol/l": ("mmol/l", "millimoles per liter", "millimoles per litre", "millimole per liter"),
+    "mg/dl": ("mg/dl", "milligrams per deciliter"),
+    "mg/l": ("mg/l", "milligrams per liter", "milligrams per litre"),
+    "g/dl": ("g/dl", "grams per deciliter"),
+}
+"""Spellings of units; a text after a number that is not one of them is compared as words."""
+SEX_WORDS = {
+    "female": ("woman", "girl", "lady", "she", "her", "mrs", "ms"),
+    "male": ("man", "boy", "gentleman", "he", "his", "him", "mr"),
+}
+"""Words that name a label without any of its own words."""
 WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
 VAGUE = {"other", "general", "none", "unknown", "default", "misc", "any", "unspecified"}
 """Values that nobody says."""
@@ -51,6 +76,7 @@ def names(text: str, label: str) -> bool:
     stems = [word[:STEM] for word in words if len(word) >= STEM]
     return (
         not words
+        or not set(SEX_WORDS.get(normalize(label), ())).isdisjoint(found)
         or words <= set(found)
         or any(word.startswith(stem) for stem in stems for word in found)
     )
@@ -58,7 +84,8 @@ def names(text: str, label: str) -> bool:
 
 def numbers_in(text: str) -> set[float]:
     """Return the numbers that a text mentions, in digits or in English words."""
-    return {*_in_digits(text), *_in_words(text)}
+    times = (TIMES[word] for word in _words(text) if word in TIMES)
+    return {*_in_digits(text), *_in_words(text), *times}
 
 
 def digits_in(text: str) -> str:
@@ -70,7 +97,10 @@ def digits_in(text: str) -> str:
 
 
 def _mentions_text(text: str, value: str) -> bool:
-    if normalize(value) in normalize(text):
+    quantity = QUANTITY.fullmatch(value)
+    if quantity is not None and quantity[2].casefold() in UNIT_WORDS:
+        return _mentions_quantity(text, quantity[1], UNIT_WORDS[quantity[2].casefold()])
+    if f" {normalize(value)} " in f" {normalize(text)} ":
         return True
     day = _date(value)
     if day is not None:
@@ -80,6 +110,19 @@ def _mentions_text(text: str, value: str) -> bool:
         return wanted in digits_in(text) or wanted in re.sub(r"(?<=\d)[ -](?=\d)", "", text)
     words = {word for word in _words(value) if len(word) > 1}
     return bool(words) and words <= set(_words(text))
+
+
+def _mentions_quantity(text: str, number: str, units: Sequence[str]) -> bool:
+    """Return whether a number stands before its unit, or is in words with its unit anywhere."""
+    unit = "|".join(re.escape(one) for one in units)
+    plain = number.rstrip("0").rstrip(".") if "." in number else number
+    digits = re.escape(plain) + ("0*" if "." in plain else r"(?:\.0+)?")
+    gap = r"(?:[\s-]*)(?:\u00b0|\u00ba|deg(?:rees?)?\b\.?)?\s*"
+    found = text.replace(",", "") if len(plain.partition(".")[0]) > 3 else text
+    if re.search(rf"(?<![\d.]){digits}{gap}(?:{unit})(?!\w|/\w)", found, re.IGNORECASE):
+        return True
+    has_unit = re.search(rf"(?<!\w)(?:{unit})(?!\w|/\w)", text, re.IGNORECASE) is not None
+    return has_unit and float(number) in set(_in_words(text))
 
 
 def _date(value: str) -> date | None:
@@ -94,10 +137,19 @@ def _mentions_date(text: str, day: date) -> bool:
     has_month = any(word.startswith(MONTHS[day.month - 1]) for word in words)
     ordinals = (f"{day.day}{end}" for end in ORDINAL_ENDS)
     days = {str(day.day), f"{day.day:02}", *ordinals}
+    month = rf"\b{MONTHS[day.month - 1]}[a-z]*\W+(?:\d\d?[a-z]{{0,2}}\W+)?(\d{{4}})\b"
+    years = set(re.findall(month, text.casefold()))
+    if years and str(day.year) not in years:
+        return False
     if has_month and days & set(re.findall(r"\w+", text.casefold())):
         return True
     dates = (re.findall(r"\d+", found) for found in re.findall(r"\d+[./-]\d+(?:[./-]\d+)?", text))
-    return any({day.day, day.month} <= set(map(int, numbers)) for numbers in dates)
+    return any(_is_date(set(map(int, numbers)), day) for numbers in dates)
+
+
+def _is_date(numbers: set[int], day: date) -> bool:
+    has_year = max(numbers) < 1000 or day.year in numbers
+    return has_year and {day.day, day.month} <= numbers
 
 
 def _in_digits(text: str) -> Iterator[float]:

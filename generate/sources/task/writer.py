@@ -41,7 +41,7 @@ class _Writer:
     def __init__(self, task: Task, config: SourceConfig, count: int, seed: int) -> None:
         self._task, self._config, self._seed = task, config, seed
         self._drawing = Drawing(task, config)
-        self._checks = Checks(task.examples, self._drawing.categories)
+        self._checks = Checks(task.examples, self._drawing.categories, config.check)
         self._copied = {RawPrompt(item.messages, "").key for item in task.examples}
         self.balance = Balance(self._drawing.weights, count, seed)
 

@@ -1,4 +1,4 @@
-"""The answer's fields are the known answer's: exactly, or as F1."""
+"""The answer's fields are the known answer's: exactly, as F1, or without invented ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Fields:
         self._config = config
 
     def score(self, answer: Answer, item: Item) -> Score:
-        """Return F1 over fields, or 1 when all agree; an answer that is not JSON scores 0."""
+        """Return the average over fields; an answer that is not JSON scores 0."""
         try:
             expected = self._fields(item.known.text if item.known else "")
         except ValueError as error:
@@ -34,6 +34,10 @@ class Fields:
         except ValueError as error:
             return Score(value=0.0, problem=f"not JSON: {error}")
         missing, surplus = expected - found, found - expected
+        if self._config.average == "none_invented":
+            invented = _paths(found) - _paths(expected)
+            problem = f"invented: {', '.join(sorted(invented))}"[:200] if invented else None
+            return Score(value=float(not invented), problem=problem)
         value = _f1(expected, found)
         if self._config.average == "exact":
             value = float(not missing and not surplus)
@@ -69,6 +73,10 @@ def leaves(content: object, path: str = "") -> list[tuple[str, object]]:
     else:
         return [] if content is None else [(path, content)]
     return [leaf for where, value in inner for leaf in leaves(value, where)]
+
+
+def _paths(fields: Counter[tuple[str, str]]) -> Counter[str]:
+    return Counter(path for path, _ in fields.elements())
 
 
 def _f1(expected: Counter[tuple[str, str]], found: Counter[tuple[str, str]]) -> float:

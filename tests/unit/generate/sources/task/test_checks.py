@@ -1,7 +1,11 @@
+from __future__ import annotations
+
 import pytest
 
 from generate.sources.task.checks import Checks
 from generate.sources.task.wanted import Turn, Wanted
+from potstill.errors import ConfigError
+from potstill.task.answers import Answer
 from potstill.task.categories import Categories
 
 CALL = Wanted(
@@ -64,3 +68,27 @@ def test_values_may_be_said_in_any_of_the_turns(calls):
 def test_a_label_must_not_give_itself_away(labels, text, reason):
     found = Checks(labels.examples, Categories(labels)).judge(LABEL, [text])
     assert found == (None if reason is None else ("gives_away", reason))
+
+
+OWN = """
+def polite(text, known):
+    return None if "please" in text else f"no please for {known}"
+
+def raises(text, known):
+    return 1 / 0
+"""
+
+
+def test_a_check_of_the_users_own_comes_last(calls, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    wanted = Wanted((Turn(says={"amount": 40}),), known=Answer(text="{}"), is_exact=True)
+    checks = Checks(calls.examples, Categories(calls), f"{path}:polite")
+    assert checks.judge(wanted, ["Move 40, please"]) is None
+    assert checks.judge(wanted, ["Move 40"]) == ("check", "no please for {}")
+    assert checks.judge(wanted, ["Move it"])[0] == "missing_value"
+    failing = Checks(calls.examples, Categories(calls), f"{path}:raises")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        failing.judge(wanted, ["Move 40"])
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        Checks(calls.examples, Categories(calls), f"{path}:missing")

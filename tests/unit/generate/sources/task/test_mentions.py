@@ -22,6 +22,16 @@ READABLE = [
     ("on the 5th of March", "2024-03-05"),
     ("on 05/03/2024", "2024-03-05"),
     ("since March 5, 2024", "2024-03-05"),
+    ("12 March 2024: seen for 2000 dollars", "2024-03-12"),
+    ("temp 38.40\u00b0C", "38.4 C"),
+    ("a temperature of 101 degrees Fahrenheit", "101 F"),
+    ("ibuprofen 400mg", "400 mg"),
+    ("fifty micrograms each morning", "50 mcg"),
+    ("1,200-milligram tablets", "1200 mg"),
+    ("CRP 48 mg/L, 48 mg of it", "48 mg"),
+    ("two eggs, please", "2 eggs"),
+    ("take it twice daily", 2),
+    ("Mrs. Ann Lee", "Ann Lee"),
     ("it is on", True),
     ("nothing", None),
 ]
@@ -32,6 +42,14 @@ UNREADABLE = [
     ("to the water company", "gas company"),
     ("on the 5th of May", "2024-03-05"),
     ("on 6/7/2024", "2024-03-05"),
+    ("on 5/3/2023", "2024-03-05"),
+    ("on March 5th, 2023", "2024-03-05"),
+    ("5 March 2023", "2024-03-05"),
+    ("temp 38.4 F", "38.4 C"),
+    ("weighs 78 kg", "8 kg"),
+    ("CRP 48 mg/L", "48 mg"),
+    ("ibuprofen 400 mcg", "400 mg"),
+    ("Mrs. Anna Lee", "Ann Lee"),
 ]
 
 
@@ -64,6 +82,9 @@ def test_spoken_codes_are_read(code):
         ("for the last three months", "last_3_months", True),
         ("for last year", "last_3_months", True),
         ("I lost it", "other", True),
+        ("Mr. Lee, 54", "male", True),
+        ("a woman of 54", "female", True),
+        ("a woman of 54", "male", False),
     ],
 )
 def test_a_label_is_named_by_its_words(text, label, expected):

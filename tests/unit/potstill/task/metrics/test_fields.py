@@ -13,22 +13,25 @@ KNOWN = {"name": "Ann Lee", "age": 40, "drugs": [{"name": "A"}, {"name": "B"}], 
 
 
 @pytest.mark.parametrize(
-    ("change", "f1", "exact"),
+    ("change", "f1", "exact", "none_invented"),
     [
-        ({}, 1.0, 1.0),
-        ({"name": "  ann  LEE"}, 1.0, 1.0),
-        ({"age": 40.0}, 1.0, 1.0),
-        ({"drugs": [{"name": "B"}, {"name": "A"}]}, 1.0, 1.0),
-        ({"note": "made up"}, 8 / 9, 0.0),
-        ({"age": None}, 6 / 7, 0.0),
-        ({"age": 41}, 6 / 8, 0.0),
-        ({"drugs": []}, 4 / 6, 0.0),
+        ({}, 1.0, 1.0, 1.0),
+        ({"name": "  ann  LEE"}, 1.0, 1.0, 1.0),
+        ({"age": 40.0}, 1.0, 1.0, 1.0),
+        ({"drugs": [{"name": "B"}, {"name": "A"}]}, 1.0, 1.0, 1.0),
+        ({"note": "made up"}, 8 / 9, 0.0, 0.0),
+        ({"age": None}, 6 / 7, 0.0, 1.0),
+        ({"age": 41}, 6 / 8, 0.0, 1.0),
+        ({"drugs": []}, 4 / 6, 0.0, 1.0),
+        ({"drugs": [{"name": name} for name in "ABC"]}, 8 / 9, 0.0, 0.0),
     ],
 )
-def test_fields_are_compared(scored, change, f1, exact):
+def test_fields_are_compared(scored, change, f1, exact, none_invented):
     said, known = json.dumps(KNOWN | change), json.dumps(KNOWN)
     assert scored(Fields(FieldsConfig()), said, known).value == pytest.approx(f1)
     assert scored(Fields(FieldsConfig(average="exact")), said, known).value == exact
+    metric = Fields(FieldsConfig(average="none_invented"))
+    assert scored(metric, said, known).value == none_invented
 
 
 def test_the_problem_names_fields(scored):
@@ -36,6 +39,9 @@ def test_the_problem_names_fields(scored):
         Fields(FieldsConfig()), json.dumps(KNOWN | {"age": 41, "x": 1}), json.dumps(KNOWN)
     )
     assert score.problem == "missing or wrong: age; not in the known answer: age, x"
+    metric = Fields(FieldsConfig(average="none_invented"))
+    score = scored(metric, json.dumps(KNOWN | {"age": 41, "x": 1}), json.dumps(KNOWN))
+    assert score.problem == "invented: x"
 
 
 def test_only_chosen_fields_count(scored):
@@ -72,6 +78,6 @@ def test_a_record_agrees_with_itself(content):
     from potstill.task.answers import Answer, Item
 
     item = Item(messages=(Message(role="user", content="?"),), known=Answer(text=text))
-    for average in ("f1", "exact"):
+    for average in ("f1", "exact", "none_invented"):
         assert Fields(FieldsConfig(average=average)).score(Answer(text=text), item).value == 1.0
     assert all(value is not None for _, value in leaves(content))
