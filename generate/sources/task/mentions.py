@@ -51,6 +51,11 @@ SEX_WORDS = {
     "male": ("man", "boy", "gentleman", "he", "his", "him", "mr"),
 }
 """Words that name a label without any of its own words."""
+SEX_LETTERS = {
+    sex: re.compile(rf"\d ?(?:y|yo|yrs?|years?(?: old)?)?,? ?{sex[0]}\b", re.IGNORECASE)
+    for sex in SEX_WORDS
+}
+"""The letter after an age, as in 54F."""
 WORD = re.compile(r"[a-z]+|\d+", re.IGNORECASE)
 VAGUE = {"other", "general", "none", "unknown", "default", "misc", "any", "unspecified"}
 """Values that nobody says."""
@@ -76,10 +81,16 @@ def names(text: str, label: str) -> bool:
     stems = [word[:STEM] for word in words if len(word) >= STEM]
     return (
         not words
-        or not set(SEX_WORDS.get(normalize(label), ())).isdisjoint(found)
+        or _names_sex(text, normalize(label), found)
         or words <= set(found)
         or any(word.startswith(stem) for stem in stems for word in found)
     )
+
+
+def _names_sex(text: str, label: str, words: Sequence[str]) -> bool:
+    if label not in SEX_WORDS:
+        return False
+    return not set(SEX_WORDS[label]).isdisjoint(words) or bool(SEX_LETTERS[label].search(text))
 
 
 def numbers_in(text: str) -> set[float]:
@@ -97,6 +108,8 @@ def digits_in(text: str) -> str:
 
 
 def _mentions_text(text: str, value: str) -> bool:
+    if value in VAGUE:
+        return True
     quantity = QUANTITY.fullmatch(value)
     if quantity is not None and quantity[2].casefold() in UNIT_WORDS:
         return _mentions_quantity(text, quantity[1], UNIT_WORDS[quantity[2].casefold()])
@@ -153,6 +166,7 @@ def _is_date(numbers: set[int], day: date) -> bool:
 
 
 def _in_digits(text: str) -> Iterator[float]:
+    text = re.sub(r"(\d+)\.(\d+)\.(\d+)", r"\1 \2 \3", text)  # A date such as 30.09.2024.
     for found in re.finditer(r"\d[\d,']*(?:\.\d+)?(?:\s?k\b)?", text, re.IGNORECASE):
         plain = re.sub(r"[,']", "", found[0]).rstrip()
         factor = 1000 if plain[-1:] in {"k", "K"} else 1

@@ -32,6 +32,7 @@ READABLE = [
     ("two eggs, please", "2 eggs"),
     ("take it twice daily", 2),
     ("Mrs. Ann Lee", "Ann Lee"),
+    ("no known allergies", "none"),
     ("it is on", True),
     ("nothing", None),
 ]
@@ -85,7 +86,14 @@ def test_spoken_codes_are_read(code):
         ("Mr. Lee, 54", "male", True),
         ("a woman of 54", "female", True),
         ("a woman of 54", "male", False),
+        ("44M, seen today", "male", True),
+        ("54 y, f, seen today", "female", True),
+        ("I'm 54", "male", False),
     ],
 )
 def test_a_label_is_named_by_its_words(text, label, expected):
     assert names(text, label) is expected
+
+
+def test_the_parts_of_a_date_are_numbers_of_their_own():
+    assert numbers_in("on 30.09.2024") == {30, 9, 2024}
