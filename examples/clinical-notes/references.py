@@ -49,7 +49,7 @@ bloating: lactose intolerance, dyspepsia: simethicone 80 mg 4, esomeprazole 40 m
 flank pain: kidney stone, pyelonephritis: ciprofloxacin 500 mg 2, tamsulosin 0.4 mg 1
 red eye: uveitis, episcleritis: flurbiprofen 50 mg 2, valaciclovir 1 g 3
 night sweats: tuberculosis, menopause: isoniazid 300 mg 1, clonidine 50 mcg 2
-numb fingers: carpal tunnel syndrome, vitamin B12 deficiency: gabapentin 100 mg 3, pregabalin 75 mg 2
+numb fingers: carpal tunnel syndrome, polyneuropathy: gabapentin 100 mg 3, pregabalin 75 mg 2
 swollen gums: gingivitis, periodontitis: phenoxymethylpenicillin 250 mg 4, spiramycin 1.5 g 2
 hives: urticaria, food allergy reaction: fexofenadine 180 mg 1, bilastine 20 mg 1
 hip pain: trochanteric bursitis, hip osteoarthritis: nabumetone 500 mg 2, etodolac 300 mg 2
@@ -83,7 +83,8 @@ WARD_2: Template = (
     ("{dotted} - {full}, {noun} aged {age}",),
     ("\n- {complaint}, day {days}", "\n- {complaint}"),
     ("\n- vitals: {hr} bpm, {bp} mmHg", "\n- vitals: pulse {hr}", "\n- vitals: {bp} mmHg"),
-    ("\n- resps {rr}",), ("\n- O2 sat {spo2} %",), ("\n- {temp_long}",), ("\n- {wt} on the scales",),
+    ("\n- resps {rr}",), ("\n- O2 sat {spo2} %",), ("\n- {temp_long}",),
+    ("\n- {wt} on the scales",),
     ("\n- has {pos}",), ("\n- no {neg}",), ("\n- still smoking", "\n- does not smoke"),
     ("\n- drug allergies: nil", "\n- allergic to {allergy}"),
     ("\n- bloods: CRP {crp}",), ("\n- glucose {glu}",), ("\n- hemoglobin {hb}",),
@@ -149,7 +150,8 @@ DICTATED_2: Template = (
     ("blood pressure {bp_over},",), ("oxygen {spo2} percent,",), ("respirations {rr},",),
     ("weight {wt}.",), ("Labs, CRP {crp}.",), ("Labs, glucose {glu}.",), ("Labs, Hb {hb}.",),
     ("So, {dx}.",),
-    ("{drug} please, {dose_words} {times}, {for_days} days.", "{drug} please, {dose_words} {times}."),
+    ("{drug} please, {dose_words} {times}, {for_days} days.",
+     "{drug} please, {dose_words} {times}."),
     ("And stop the {stopped}.",), ("Recheck in {review} days.",),
 )  # fmt: skip
 SOAP_1: Template = (
@@ -173,7 +175,8 @@ SOAP_2: Template = (
     ("saturating at {spo2}%;",), ("temperature {temp_long};",), ("body weight {wt_close};",),
     ("CRP {crp};",), ("hemoglobin {hb};",), ("glucose {glu};",),
     ("Assessment - {dx}.",),
-    ("Plan - {drug}: {dose_close} {times} for {for_days} days;", "Plan - {drug}: {dose_close} {times};"),
+    ("Plan - {drug}: {dose_close} {times} for {for_days} days;",
+     "Plan - {drug}: {dose_close} {times};"),
     ("discontinue {stopped};",), ("return in {review} days.",),
 )  # fmt: skip
 TEMPLATES = (WARD_1, WARD_2, LETTER_1, LETTER_2, DICTATED_1, DICTATED_2, SOAP_1, SOAP_2)
