@@ -10,6 +10,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from generate.sources.task.filling import filled_in, is_filled_in
 from generate.sources.task.mentions import VAGUE
 from generate.sources.task.values import Values, choices
 from generate.sources.task.wanted import Turn, Wanted
@@ -17,6 +18,8 @@ from potstill.schema import Message
 from potstill.task.answers import Answer, Item, ToolCall, folded
 from potstill.task.metrics.tool_calls import NO_CALL, names
 
+REWRITTEN_SHARE = 0.5
+"""Of dialogues whose turns fill in one call, those that keep their turns' arguments."""
 SEEN_KEYS_SHARE = 0.5
 """Probability of the arguments of an example; else each optional one is drawn on its own."""
 NUM_TRIES = 20
@@ -50,6 +53,10 @@ class Calls:
         self._seen: dict[str, list[Arguments]] = {}
         for name, arguments in calls:
             self._seen.setdefault(name, []).append(arguments)
+        self._filling = [
+            len(_user_turns(item)) for item in examples if is_filled_in(item.messages, item.known)
+        ]
+        self._filling_share = len(self._filling) / max(1, len(examples))
         said = {value for _, value in seen if isinstance(value, str)}
         self._drawn_from = {name: _sayable(one, said) for name, one in self._schemas.items()}
 
@@ -78,15 +85,26 @@ class Calls:
         Args:
             category: Names of tools joined by " + ", or "(no call)".
             examples: Those of the category; one with several turns is a pattern for a dialogue.
+                As often as in examples of all tools, arguments are named turn by turn.
         """
         example = draw.choice(examples) if examples else None
         if category == NO_CALL:
             wants = "something that the tools are not for, like in the examples"
             return Wanted((Turn(wants),), category, Answer())
         if example is not None and len(_user_turns(example)) > 1:
-            return self._rewritten(example, draw)
-        calls = [(name, self._arguments(name, draw)) for name in category.split(" + ")]
-        return self.asked_for(Answer(tool_calls=tuple(_call(*one) for one in calls)))
+            is_filled = is_filled_in(example.messages, example.known)
+            if not is_filled or draw.random() < REWRITTEN_SHARE:
+                return self._rewritten(example, draw)
+        calls = tuple(_call(name, self._arguments(name, draw)) for name in category.split(" + "))
+        if len(calls) == 1 and draw.random() < self._filling_share:
+            return self._filled_in(calls[0], draw)
+        return self.asked_for(Answer(tool_calls=calls))
+
+    def _filled_in(self, call: ToolCall, draw: random.Random) -> Wanted:
+        """Return a dialogue whose turns name a call's arguments one after another."""
+        messages = filled_in(call, draw.choice(self._filling), draw)
+        known = Answer(tool_calls=(call,))
+        return self._exact(tuple(self._turns(messages, known)), known, messages)
 
     def _rewritten(self, example: Item, draw: random.Random) -> Wanted:
         """Return an example's dialogue with new values in all calls."""

@@ -17,8 +17,11 @@ TYPO_SHARE = 0.12
 """Share of the words that get an error of typing; at least one does."""
 MIN_TYPO_LETTERS = 4
 FILLERS = ("uh", "um", "like", "uh", "um", "you know", "so")
-FILLER_SHARE, HOMOPHONE_SHARE, SPLIT_SHARE, ENDING_SHARE = 0.08, 0.3, 0.25, 0.3
-MIN_SPLIT_LETTERS = 7
+FILLER_SHARE, HOMOPHONE_SHARE, SPLIT_SHARE, ENDING_SHARE, LETTER_SHARE = 0.08, 0.3, 0.2, 0.3, 0.08
+SPELLED_SHARE = 0.6
+"""Of the numbers in a text, those that speech recognition leaves in words."""
+MIN_SPLIT_LETTERS = 5
+VOWELS = "aeiou"
 HOMOPHONES = {
     "to": "too", "too": "to", "your": "you're", "you're": "your", "there": "their",
     "their": "there", "know": "no", "new": "knew", "need": "kneed", "hear": "here",
@@ -84,7 +87,9 @@ def _mistyped(word: str, draw: random.Random) -> str:
 
 
 def _speech(text: str, kept: Collection[str], draw: random.Random) -> str:
-    spelled = NUMBER.sub(lambda found: number_words(found[0]), text)
+    spelled = NUMBER.sub(
+        lambda found: number_words(found[0]) if draw.random() < SPELLED_SHARE else found[0], text
+    )
     plain = re.sub(r"[.,;:!?\"()]+(?=\s|$)", "", spelled)
     words = [_misheard(word, kept, draw) for word in plain.split()]
     spoken: list[str] = []
@@ -105,9 +110,21 @@ def _misheard(word: str, kept: Collection[str], draw: random.Random) -> str:
     if plain.endswith("ing") and len(word) > 5 and draw.random() < ENDING_SHARE:
         return word[:-1]
     if len(word) >= MIN_SPLIT_LETTERS and draw.random() < SPLIT_SHARE:
-        at = len(word) // 2
+        at = draw.randrange(2, len(word) - 1)
         return f"{word[:at]} {word[at:]}"
+    if len(word) >= MIN_TYPO_LETTERS and draw.random() < LETTER_SHARE:
+        return _changed_letter(word, draw)
     return word
+
+
+def _changed_letter(word: str, draw: random.Random) -> str:
+    """Return a word without its last letter, or with another vowel."""
+    places = [at for at, letter in enumerate(word) if letter in VOWELS]
+    if not places or draw.random() < 1 / 3:
+        return word[:-1]
+    at = draw.choice(places)
+    other = draw.choice([vowel for vowel in VOWELS if vowel != word[at]])
+    return word[:at] + other + word[at + 1 :]
 
 
 def _spoken(number: int) -> str:

@@ -58,27 +58,30 @@ def test_calls_are_drawn_with_new_values_and_the_input_says_them(calls):
     found = drawn(calls, "cancel_card", direction="answer")
     assert len({wanted.known for wanted in found}) > 25
     for wanted in found:
-        (turn,) = wanted.turns
-        assert (turn.wants, turn.says) == ("Cancel a card", arguments(wanted))
+        assert wanted.turns[0].wants == "Cancel a card"
+        assert dict(wanted.said) == arguments(wanted)
         assert wanted.is_exact
-        assert wanted.unsaid == {"debit", "other"} - {turn.says.get("kind")}
+        assert wanted.unsaid == {"debit", "other"} - {arguments(wanted).get("kind")}
+    assert {1, 2} == {len(wanted.turns) for wanted in found}, "examples of transfers have two"
     kinds = {arguments(wanted).get("kind") for wanted in found}
     assert kinds == {None, "debit"}, "nobody says other"
 
 
-def test_a_dialogue_keeps_its_form_with_new_values_in_all_its_calls(calls):
+def test_dialogues_have_new_values_in_all_calls_and_the_arguments_of_an_examples_turns_or_others(
+    calls,
+):
     found = [one for one in drawn(calls, "transfer", direction="answer") if len(one.turns) == 2]
     assert 10 < len(found) < 50
     for wanted in found:
         first, last = wanted.turns
-        amount, to = arguments(wanted)["amount"], arguments(wanted)["to"]
-        assert (first.wants, first.says) == ("Move money between accounts", {"amount": amount})
-        assert (last.wants, last.says, last.after) == ("", {"to": to}, ())
+        assert (first.wants, last.wants, last.after) == ("Move money between accounts", "", ())
+        assert {**first.says, **last.says} == arguments(wanted)
         (message,) = first.after
-        assert Answer.from_message(message).tool_calls[0].arguments == json.dumps(
-            {"amount": amount}
-        )
-    assert len({arguments(wanted)["amount"] for wanted in found}) > 5
+        assert json.loads(Answer.from_message(message).tool_calls[0].arguments) == first.says
+    forms = {(tuple(first.says), tuple(last.says)) for first, last in (one.turns for one in found)}
+    assert len(forms) > 1
+    assert (("amount",), ("to",)) in forms
+    assert len({arguments(wanted).get("amount") for wanted in found}) > 5
 
 
 def test_two_arguments_are_only_equal_where_an_example_has_them_so(calls):
