@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -56,12 +56,34 @@ def read_preset(name: str) -> dict[str, Any]:
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
+def read_config_file(path: Path, extended_by: Sequence[Path] = ()) -> dict[str, Any]:
+    """Read a TOML file; where it `extends` another one, its keys go before the other's.
+
+    Args:
+        extended_by: The files that extend this one.
 
     Raises:
-        ConfigError: It is missing or not TOML.
+        ConfigError: It is missing, not TOML, or extends itself.
     """
+    if path in extended_by:
+        raise ConfigError(
+            "a configuration extends itself", where=" → ".join(map(str, [*extended_by, path]))
+        )
+    content = _read_toml(path)
+    extended = content.pop("extends", None)
+    if extended is None:
+        return content
+    if not isinstance(extended, str):
+        raise ConfigError(
+            "extends cannot have this value",
+            where=path,
+            expected="the path of a TOML file",
+            found=extended,
+        )
+    return _merged(read_config_file(Path(extended), [*extended_by, path]), content)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return former_names.in_configuration(content, str(path))
@@ -187,6 +209,16 @@ def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _copy(value) if isinstance(value, Mapping) else value for key, value in content.items()
     }
+
+
+def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a content with changed keys; tables are merged, lists and values replaced."""
+    merged = dict(content)
+    for key, value in changes.items():
+        before = merged.get(key)
+        both = isinstance(before, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(before, value) if both else value
+    return merged
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str | None:

@@ -237,6 +237,24 @@ def test_a_file_is_read(tmp_path):
     assert read_config_file(tmp_path / "mine.toml") == {"still": {"label": "café"}}
 
 
+def test_a_file_changes_keys_of_the_one_it_extends(tmp_path):
+    base, middle, mine = (tmp_path / f"{name}.toml" for name in ("base", "middle", "mine"))
+    base.write_text("[still]\nlabel = 'a'\nnum_runs = 1\n[wash]\nlist = [1, 2]\n")
+    middle.write_text(f"extends = '{base}'\n[still]\nnum_runs = 2\n[wash]\nlist = [3]\n")
+    mine.write_text(f"extends = '{middle}'\n[still]\nnum_runs = 3\n")
+    assert read_config_file(mine) == {
+        "still": {"label": "a", "num_runs": 3},
+        "wash": {"list": [3]},
+    }
+    base.write_text(f"extends = '{mine}'\n")
+    with pytest.raises(ConfigError, match="extends itself") as caught:
+        read_config_file(mine)
+    assert str(caught.value.where) == f"{mine} → {middle} → {base} → {mine}"
+    base.write_text("extends = 3\n")
+    with pytest.raises(ConfigError, match="extends cannot have this value"):
+        read_config_file(mine)
+
+
 @pytest.mark.parametrize(
     ("content", "what", "found"),
     [
