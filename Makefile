@@ -1,5 +1,5 @@
 # Each verb sets up what it needs first.
-.PHONY: setup check test nightly conformance demo bench programs
+.PHONY: setup check test nightly conformance demo bench simulations programs
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,6 +42,10 @@ demo: setup
 # Every benchmark, one after another.
 bench: setup
 	@for script in benchmarks/*/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+# The tables of docs/verdict.md: how often a verdict is wrong, and how often a good student passes.
+simulations: setup
+	PYTHONPATH=. $(BIN)/python benchmarks/verdict/simulations.py
 
 # Programs that tests need, such as a browser, installed with apt-get where that is possible.
 programs: setup

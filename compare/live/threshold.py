@@ -80,7 +80,8 @@ def fit_threshold(
     best = None
     if fitted and checked:
         for threshold in _thresholds(fitted):
-            if _interval(fitted, threshold, plan, largest_lead).lower <= target:
+            interval = _interval(fitted, threshold, plan, largest_lead)
+            if interval.p_at_most(target) >= plan.alpha:
                 break
             best = threshold
     if best is None:

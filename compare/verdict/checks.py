@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import TypeGuard
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from compare.verdict.intervals import mean_interval
 from compare.verdict.results import HealthCheck
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 from potstill.verdict.scores import Floats, checked_values
+
+Scores = Sequence[float] | Floats
 
 LEAST_IDENTICAL_TIES = 0.8
 """Share of readings of identical answers that are ties. A sound judge ties on all, a coin with ties
@@ -48,23 +49,23 @@ class JudgeControls:
     Without identical answers, known worse ones and both orders no judge is valid.
     """
 
-    identical_scores: ArrayLike | None = None
+    identical_scores: Scores | None = None
     """One for each call, not averaged over orders: a judge that always says A ties on average."""
-    known_worse_scores: Mapping[str, ArrayLike] = field(default_factory=dict)
+    known_worse_scores: Mapping[str, Scores] = field(default_factory=dict)
     """By kind (untrained, truncated, shuffled, …): the worse answer's score, one per pair,
     averaged over both orders."""
-    shown_first_scores: ArrayLike | None = None
+    shown_first_scores: Scores | None = None
     """The same model's score in each pair when its answer is shown first."""
-    shown_second_scores: ArrayLike | None = None
+    shown_second_scores: Scores | None = None
     """The same when it is shown second, in the same order of pairs."""
-    same_model_scores: ArrayLike | None = None
+    same_model_scores: Scores | None = None
     """A/A: the first of two samples of one model, one score for each pair."""
     same_model_clusters: Sequence[Hashable] | None = None
-    longer_scores: ArrayLike | None = None
+    longer_scores: Scores | None = None
     """The longer answer's score in pairs of equal quality, such as those of A/A."""
-    judge_scores_of_votes: ArrayLike | None = None
+    judge_scores_of_votes: Scores | None = None
     """The judge's score in each pair that a person voted on."""
-    human_scores: ArrayLike | None = None
+    human_scores: Scores | None = None
     """The person's, in the same order of pairs."""
     num_calls: int = 0
     num_failed_calls: int = 0
@@ -153,7 +154,7 @@ def _identical(controls: JudgeControls) -> HealthCheck:
 
 
 def _known_worse(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
-    def check(name: str, scores: ArrayLike | None) -> HealthCheck:
+    def check(name: str, scores: Scores | None) -> HealthCheck:
         value = mean_interval(scores, alpha=plan.alpha).upper if _given(scores) else None
         return HealthCheck(
             name=name,
@@ -239,11 +240,11 @@ def _human_votes(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
     ]
 
 
-def _given(scores: ArrayLike | None) -> TypeGuard[ArrayLike]:
-    return scores is not None and np.size(scores) > 0
+def _given(scores: Scores | None) -> TypeGuard[Scores]:
+    return scores is not None and len(scores) > 0
 
 
-def _paired(scores: ArrayLike, others_N: Floats) -> Floats:
+def _paired(scores: Scores, others_N: Floats) -> Floats:
     """Return the scores; there must be as many as of the others."""
     scores_N = checked_values(scores)
     if len(scores_N) != len(others_N):

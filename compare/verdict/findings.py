@@ -20,7 +20,7 @@ from compare.judges.protocol import Judgment, Pair
 from compare.verdict.health import Humans, control_row, health_of
 from compare.verdict.holm import adjusted_outcomes
 from compare.verdict.human_correction import LEAST_HUMAN_VOTES, human_corrected_win_rate
-from compare.verdict.intervals import MeanInterval, Method, mean_interval
+from compare.verdict.intervals import MeanInterval, mean_interval
 from compare.verdict.mcnemar import mcnemar
 from compare.verdict.non_inferiority import further_values, outcome_of_bounds
 from compare.verdict.results import (
@@ -44,11 +44,16 @@ FEWEST_CLUSTERS = 2
 
 @dataclass(frozen=True)
 class Decided:
-    """A pair on which the judge has decided."""
+    """A pair on which the judge has decided, or that it was given and could not read."""
 
     pair: Pair
     judgment: Judgment
     cluster: str
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether the judge has no result for it."""
+        return self.judgment.score is None
 
     @property
     def measurements(self) -> tuple[float, float]:
@@ -62,7 +67,8 @@ class Scale:
 
     name: ScaleName
     bounds: tuple[float, float]
-    value_of: Callable[[Decided], float]
+    value_of: Callable[[Decided], float | None]
+    """None of an unread pair."""
     plan: Plan
 
     @property
@@ -70,13 +76,11 @@ class Scale:
         """PASS needs the lower bound above it."""
         return EQUAL[self.name] - self.plan.margin
 
-    def interval(self, decided: Sequence[Decided], method: Method = "t") -> MeanInterval:
+    def interval(self, decided: Sequence[Decided]) -> MeanInterval:
         """Return the mean with its one-sided bounds."""
         values = [self.value_of(one) for one in decided]
         clusters = [one.cluster for one in decided]
-        return mean_interval(
-            values, clusters, alpha=self.plan.alpha, method=method, bounds=self.bounds
-        )
+        return mean_interval(values, clusters, alpha=self.plan.alpha, bounds=self.bounds)
 
     def estimate(self, interval: MeanInterval, decided: Sequence[Decided]) -> Estimate:
         """Return the interval as the report has it."""
@@ -93,8 +97,9 @@ class Scale:
             threshold=self.threshold,
             standard_error=interval.standard_error,
             num_pairs=interval.num_values,
+            num_unread=interval.num_unread,
             num_clusters=interval.num_clusters,
-            tie_share=ties / len(decided),
+            tie_share=ties / interval.num_values,
             **means,
         )
 
@@ -103,7 +108,7 @@ def scale_of(measures: bool, plan: Plan) -> Scale:
     """Return the scale of a judge that measures each answer, or of one that prefers."""
     if measures:
         return Scale("difference", (-1.0, 1.0), _difference, plan)
-    return Scale("win rate", (0.0, 1.0), lambda one: one.judgment.score or 0.0, plan)
+    return Scale("win rate", (0.0, 1.0), lambda one: one.judgment.score, plan)
 
 
 def _difference(one: Decided) -> float:
@@ -128,8 +133,9 @@ def report_on(
     decided = [
         Decided(pair, judgment, cluster_of(pair))
         for pair, judgment in opinion.judged_pairs
-        if judgment.score is not None
+        if judgment.score is not None or judgment.votes
     ]
+    num_read = sum(not one.is_unread for one in decided)
     is_similarity = judged.claim == "similarity"
     health = health_of(judged, plan, humans)
     report = JudgeReport(
@@ -143,10 +149,10 @@ def report_on(
         estimate=None,
         checks=health.checks,
         controls=tuple(control_row(control, plan) for control in judged.controls),
-        num_failed=len(opinion.judged_pairs) - len(decided),
+        num_failed=len(opinion.judged_pairs) - num_read,
         usage=judged.usage,
     )
-    if not health.is_valid or not decided:
+    if not health.is_valid or not num_read:
         return report
     figures = _figures(decided, scale_of(judged.measures, plan), is_similarity)
     if judged.measures:
@@ -169,7 +175,6 @@ def _figures(decided: Sequence[Decided], scale: Scale, is_similarity: bool) -> d
         "outcome": None if is_similarity else outcome,
         "reason": _reason(outcome, interval, scale, further),
         "estimate": scale.estimate(interval, decided),
-        "bootstrap": scale.estimate(scale.interval(decided, "bca"), decided),
         "further_prompts": further if outcome is Outcome.INCONCLUSIVE else None,
         "discordance": _discordance(decided),
         "slices": tuple(_slices(decided, scale)),
@@ -185,7 +190,9 @@ def _slices(decided: Sequence[Decided], scale: Scale) -> list[Slice]:
     groups = {
         name: group
         for name, group in groups.items()
-        if len(group) < len(decided) and len({one.cluster for one in group}) >= FEWEST_CLUSTERS
+        if len(group) < len(decided)
+        and len({one.cluster for one in group}) >= FEWEST_CLUSTERS
+        and not all(one.is_unread for one in group)
     }
     intervals = [scale.interval(group) for group in groups.values()]
     found = adjusted_outcomes(intervals, scale.threshold, scale.plan.alpha)
@@ -268,6 +275,8 @@ def _reason(outcome: Outcome, interval: MeanInterval, scale: Scale, further: int
         f"{scale.name} {interval.mean:.3f}, {bounds}; PASS needs the lower bound above "
         f"{scale.threshold:.3f}"
     )
+    if interval.num_unread:
+        reason += f"; {interval.num_unread} unread pairs count against either outcome"
     if outcome is not Outcome.INCONCLUSIVE:
         return reason
     more = "more than a million" if further is None else f"about {further:,}"

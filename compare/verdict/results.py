@@ -37,6 +37,8 @@ class Estimate(Value):
     standard_error: float
     """Cluster-robust."""
     num_pairs: int
+    num_unread: int = 0
+    """Pairs that the judge could not read: losses in the lower bound, wins in the upper one."""
     num_clusters: int
     tie_share: float
     student_mean: float | None = None
@@ -135,8 +137,6 @@ class JudgeReport(Value):
     """Why, in one sentence."""
     estimate: Estimate | None
     """None when nothing was judged, or the judge is invalid."""
-    bootstrap: Estimate | None = None
-    """The same by BCa bootstrap over clusters."""
     further_prompts: int | None = None
     """Prompts still needed for a decision, if rate and variance stay as they are."""
     human_corrected: HumanCorrected | None = None

@@ -56,7 +56,6 @@ def judge(**changes: object) -> JudgeReport:
         "outcome": Outcome.PASS,
         "reason": "win rate 0.512",
         "estimate": estimate(0.512),
-        "bootstrap": estimate(0.511),
         "checks": (
             check("length", 0.1, 0.6),
             check("A/A", None, 0.05),
@@ -179,7 +178,6 @@ def test_judge_that_failed_has_no_interval(make_report):
         outcome=Outcome.INVALID_JUDGE,
         reason="length: 0.90",
         estimate=None,
-        bootstrap=None,
         slices=(),
         checks=(check("length", 0.9, 0.6),),
     )

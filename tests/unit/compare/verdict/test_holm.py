@@ -45,11 +45,11 @@ def test_a_single_part_has_the_verdict_of_all_pairs():
 def test_ten_parts_worse_by_the_margin_have_a_wrong_pass_no_oftener_than_alpha():
     rng = np.random.default_rng(1)
     adjusted, careless = [], []
-    for parts in (rng.random((200, 10, 100)) < 0.45).astype(float):
+    for parts in (rng.random((100, 10, 100)) < 0.45).astype(float):
         intervals = [mean_interval(part, alpha=ALPHA) for part in parts]
         found = adjusted_outcomes(intervals, THRESHOLD, ALPHA)
         adjusted.append(any(one.outcome is Outcome.PASS for one in found))
         careless.append(any(interval.lower > THRESHOLD for interval in intervals))
-    # Standard error of the share at 0.05: 0.015.
+    # Standard error of the share at 0.05: 0.022.
     assert np.mean(adjusted) <= 0.08
     assert np.mean(careless) > 0.25
