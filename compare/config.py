@@ -100,6 +100,10 @@ class CompareConfig(Table):
     """The teacher's answers to a task's references: those that the generate stage stored, at
     temperature 0, or answers of the teacher's file, asked again. With stored ones the file answers
     `candidate_prompts` of them as a candidate of its own, for its time and energy."""
+    task_schema: bool = True
+    """Bind the answers of all models that are asked a task's references to its `answer_schema`, as
+    `potstill serve` does for the student's (`serve.task_schema`). The teacher's stored answers are
+    bound if they were sampled so (`generate.sampling.structured`)."""
     candidate_prompts: int = Field(default=300, ge=1)
     """Prompts of the task that each of them answers, a sample by `seed`: enough to see 8 points."""
     samples_per_prompt: int = Field(default=1, ge=1)

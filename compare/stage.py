@@ -227,7 +227,8 @@ def _asks(config: CompareConfig, task: Task | None, measured: Task | None) -> di
         measured: The same if its known answers are asked.
     """
     if measured is not None:
-        student, teacher = as_student(measured), as_teacher(measured)
+        student = as_student(measured, bound=config.task_schema)
+        teacher = as_teacher(measured, bound=config.task_schema)
     elif task is not None and task.distills_prompt and config.prompts is None:
         student, teacher = as_given, as_teacher_of_stored(task)
     else:

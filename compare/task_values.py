@@ -43,7 +43,7 @@ def measure(
         BackendError: The server cannot be started, or fails.
     """
     questions = read_references(task, len(task.references), config.seed)
-    ask, metric = as_student(task), task.make_metrics()[0]
+    ask, metric = as_student(task, bound=config.task_schema), task.make_metrics()[0]
     longest = longest_request(map(ask, questions), next(iter(files.values())))
 
     open_endpoint = serving_files(run_directory.root, config.ready_timeout_seconds)

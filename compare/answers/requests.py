@@ -27,6 +27,8 @@ class Request:
     messages: tuple[Message, ...]
     tools: str | None = None
     """JSON list of the tools that it may call, as OpenAI spells them."""
+    schema: str | None = None
+    """JSON schema that the answer is bound to."""
     reads_calls: bool = False
     """Whether an answer may call tools that are not in the prompt, because the model has learned
     them: the server then returns the calls as text."""
@@ -35,6 +37,14 @@ class Request:
     def wire_tools(self) -> Any:  # noqa: ANN401  (the client's union of tables, or its mark)
         """The tools as the `openai` client takes them."""
         return json.loads(self.tools) if self.tools else openai.omit
+
+    @property
+    def wire_format(self) -> Any:  # noqa: ANN401  (the client's union of tables, or its mark)
+        """The format of the answer as the `openai` client takes it."""
+        if self.schema is None:
+            return openai.omit
+        content = {"name": "task", "schema": json.loads(self.schema)}
+        return {"type": "json_schema", "json_schema": content}
 
 
 Ask = Callable[[Question], Request]
@@ -46,19 +56,37 @@ def as_given(question: Question) -> Request:
     return Request(question.messages, question.tools)
 
 
-def as_student(task: Task) -> Ask:
-    """Return how the student is asked: with its own instructions."""
-    calls = task.tools is not None
-    return lambda one: Request(task.student_messages(one.messages), task.student_tools, calls)
+def as_student(task: Task, *, bound: bool) -> Ask:
+    """Return how the student is asked: with its own instructions.
 
-
-def as_teacher(task: Task) -> Ask:
-    """Return how the teacher is asked: with its instructions, and `num_shots` examples."""
-    choose = cache(shot_chooser(task))
-    calls = task.tools is not None
+    Args:
+        bound: Whether answers without calls must fit the task's schema, as `potstill serve` has it.
+    """
+    schema, calls = _schema(task, bound=bound), task.tools is not None
     return lambda one: Request(
-        task.teacher_messages(one.messages, choose(one.messages)), task.tools, calls
+        task.student_messages(one.messages), task.student_tools, schema, reads_calls=calls
     )
+
+
+def as_teacher(task: Task, *, bound: bool, shots: bool = True) -> Ask:
+    """Return how the teacher is asked: with its instructions.
+
+    Args:
+        bound: As for the student.
+        shots: Whether `num_shots` examples stand in the prompt.
+    """
+    schema, calls = _schema(task, bound=bound), task.tools is not None
+    choose = cache(shot_chooser(task)) if shots else lambda _: ()
+    return lambda one: Request(
+        task.teacher_messages(one.messages, choose(one.messages)),
+        task.tools,
+        schema,
+        reads_calls=calls,
+    )
+
+
+def _schema(task: Task, *, bound: bool) -> str | None:
+    return task.answer_schema if bound and task.tools is None else None
 
 
 def as_teacher_of_stored(task: Task) -> Ask:
@@ -66,7 +94,7 @@ def as_teacher_of_stored(task: Task) -> Ask:
 
     Prompts that are not of the task are the same for both.
     """
-    ask = as_teacher(task)
+    ask = as_teacher(task, bound=False)
 
     def unwrapped(question: Question) -> Request:
         if is_general(question.source):

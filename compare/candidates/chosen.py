@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from compare.answers.requests import Ask, Request, as_student, as_teacher
+from compare.answers.requests import Ask, as_student, as_teacher
 from compare.answers.serving import FileSide, Side, Sides, name_of
 from compare.candidates.rows import Kind
 from compare.config import CompareConfig
@@ -63,26 +63,25 @@ def choose(
     files = run.gguf.files if run else ()
     size = next((file.bytes for file in files if file.name == name_of(teacher)), None)
     if TEACHER_FILE in config.candidates and has_stored_answers:
-        name, ask = "teacher's file, served", as_teacher(task)
+        name, ask = "teacher's file, served", as_teacher(task, bound=config.task_schema)
         shots = task.num_shots
         found.append(Candidate(TEACHER_FILE, name, teacher, ask, "teacher", size, shots))
     if "teacher_zero_shot" in config.candidates and task.num_shots:
-        name, ask = "teacher without examples", instructed(task)
+        name, ask = "teacher without examples", _without_examples(config, task)
         found.append(Candidate("teacher_zero_shot", name, teacher, ask, "teacher", size, 0))
     if run is not None:
         found += _of_run(config, task, run, sides, scratch_dir)
     return found
 
 
-def instructed(task: Task) -> Ask:
-    """Return how a model is asked with the teacher's instructions and tools, without examples."""
-    calls = task.tools is not None
-    return lambda one: Request(task.teacher_messages(one.messages), task.tools, calls)
+def _without_examples(config: CompareConfig, task: Task) -> Ask:
+    return as_teacher(task, bound=config.task_schema, shots=False)
 
 
 def _of_run(
     config: CompareConfig, task: Task, run: RunFiles, sides: Sides, scratch_dir: Path
 ) -> Iterator[Candidate]:
+    student = as_student(task, bound=config.task_schema)
     start = start_file(run, scratch_dir) if _asks_untrained(config) else None
     if _asks_untrained(config) and start is None:
         logger.info("the student before training is not compared: there is no GGUF file of it")
@@ -90,25 +89,24 @@ def _of_run(
         side, size = FileSide(start.stem, sha256_file(start), start), start.stat().st_size
         name = "student before training"
         if "untrained" in config.candidates:
-            yield Candidate("untrained", name, side, as_student(task), "student", size)
+            yield Candidate("untrained", name, side, student, "student", size)
         if "untrained_instructed" in config.candidates and _differs(task):
             name += ", with the teacher's instructions"
-            yield Candidate("untrained_instructed", name, side, instructed(task), "student", size)
+            ask = _without_examples(config, task)
+            yield Candidate("untrained_instructed", name, side, ask, "student", size)
     if BASELINE in config.candidates and run.baseline is not None:
         path, sha256 = run.baseline
         num_known = sum(item.known is not None for item in task.examples)
         side = FileSide(path.stem, sha256, path)
         name = "same student, trained on the known answers alone"
-        yield Candidate(
-            BASELINE, name, side, as_student(task), "student", path.stat().st_size, num_known
-        )
+        yield Candidate(BASELINE, name, side, student, "student", path.stat().st_size, num_known)
     if "files" in config.candidates:
         compared = sides["student"]
         for file in run.gguf.files:
             side = FileSide(file.name, run.sha256(file))
             if file.role == "student" and side.identity != compared.identity:
                 name = f"student, {file.type}"
-                yield Candidate(file.name, name, side, as_student(task), "student", file.bytes)
+                yield Candidate(file.name, name, side, student, "student", file.bytes)
 
 
 def _asks_untrained(config: CompareConfig) -> bool:

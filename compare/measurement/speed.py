@@ -97,6 +97,7 @@ def time_answer(timed: Timed, request: Request, max_tokens: int) -> Sample | Non
             model=timed.model,
             messages=wire_messages(request.messages),
             tools=request.wire_tools,
+            response_format=request.wire_format,
             temperature=0.0,
             stream=True,
             stream_options={"include_usage": True},

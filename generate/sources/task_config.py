@@ -41,7 +41,8 @@ class TaskKeys(Table):
     """One or two sentences for the teacher about who writes and what, such as "Customers of a bank
     write to its chat."; empty: the task's instructions stand in their place."""
     num_shots: int = Field(default=5, ge=0)
-    """Examples in the teacher's prompt, drawn anew for each input, first of the wanted label."""
+    """Examples in the teacher's prompt, most of the wanted label; each label has four sets of them,
+    which the engine reads once."""
     balance: Literal["even", "examples"] = "even"
     """Shares of labels or tools: all the same, or as among the examples."""
     shares: dict[str, float] = Field(default={})

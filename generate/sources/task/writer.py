@@ -30,6 +30,8 @@ SOURCE = "task"
 LABEL = "the teacher writes inputs of the task"
 SAME_CATEGORY_SHARE = 0.6
 """Share of the shots that have the wanted label or tool, where there are as many."""
+NUM_SHOT_SETS = 4
+"""Sets of shots for each label or tool, so that the engine reads most of a request once."""
 LENGTH_SPREAD = 0.35
 """How far a length may be from an example's, as a share of it."""
 CONTEXT = "The assistant's own instructions are: <<{instructions}>>"
@@ -50,7 +52,8 @@ class _Writer:
         wanted = self._wanted(number)
         draw = self._random("manner", number)
         manner = self._manner(wanted, number, draw)
-        return request_messages(self._context(), self._shots(wanted, draw), wanted, manner)
+        shots = self._shots(wanted, number % NUM_SHOT_SETS)
+        return request_messages(self._context(), shots, wanted, manner)
 
     def to_prompt(self, number: int, text: str) -> RawPrompt | DroppedPrompt | None:
         """Return the input in a teacher's answer, or why it cannot be used."""
@@ -104,10 +107,11 @@ class _Writer:
         num_words = len(" ".join(draw.choice(alike)).split())
         return f"about {max(2, round(num_words * (1 + LENGTH_SPREAD * draw.uniform(-1, 1))))} words"
 
-    def _shots(self, wanted: Wanted, draw: random.Random) -> list[tuple[Wanted, Item]]:
+    def _shots(self, wanted: Wanted, number: int) -> list[tuple[Wanted, Item]]:
         count = self._config.num_shots
         same = self._drawing.examples(wanted.category or "") if wanted.category else []
         one_turn = len(wanted.turns) == 1
+        draw = self._random(f"shots {wanted.category} {one_turn}", number)
         fitting = [one for one in self._task.examples if (len(user_texts(one)) == 1) == one_turn]
         near = _sample(
             [one for one in same if one in fitting], round(SAME_CATEGORY_SHARE * count), draw

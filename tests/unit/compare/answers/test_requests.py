@@ -35,10 +35,27 @@ TASK = Task(
 
 def test_student_and_teacher_are_asked_with_their_own_instructions_and_tools():
     (question,) = read_references(TASK, 1, seed=0)
-    student, teacher = as_student(TASK)(question), as_teacher(TASK)(question)
+    student, teacher = (
+        as_student(TASK, bound=False)(question),
+        as_teacher(TASK, bound=False)(question),
+    )
     assert (student.messages, student.tools) == (question.messages, None)
     assert teacher.messages[0].content == "Name the team.\n\nExamples:\nMy card broke. -> cards"
     assert (teacher.messages[1:], teacher.tools) == (question.messages, TOOLS)
+
+
+def test_answers_without_calls_are_bound_to_the_tasks_schema_where_that_is_wanted():
+    (question,) = read_references(TASK, 1, seed=0)
+    schema = {"type": "object"}
+    given = TASK.model_copy(update={"answer_schema": json.dumps(schema)})
+    without_tools = given.model_copy(update={"tools": None})
+    for ask in (as_student, as_teacher):
+        assert ask(given, bound=True)(question).schema is None
+        assert ask(without_tools, bound=False)(question).schema is None
+        assert ask(without_tools, bound=True)(question).wire_format == {
+            "type": "json_schema",
+            "json_schema": {"name": "task", "schema": schema},
+        }
 
 
 @pytest.mark.parametrize(
@@ -82,7 +99,7 @@ def test_calls_of_tools_that_the_student_has_learned_are_read(
         Sampling(0.0, 8, 0),
         names,
         names,
-        {"student": as_student(TASK)},
+        {"student": as_student(TASK, bound=False)},
     )
     book.fill({"student": Endpoint(server.base_url, "m", "m", max_retries=0)}, 1)
     assert "tools" not in server.requests[0]
