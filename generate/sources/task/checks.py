@@ -7,6 +7,7 @@ In: what was wanted, and the texts of the user's turns. Out: a filter's name wit
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from generate.sources.raw_prompt import normalize
@@ -42,6 +43,8 @@ ASSISTANT = re.compile(
 GIVEN_AWAY_BY = ("team", "department", "category", "label", "queue", "class", "intent")
 LONGEST_FACTOR, LONGEST_EXTRA_WORDS = 3, 40
 """A text longer than this multiple of the longest example, and this number of words more."""
+LAST_LATIN = 0x24F
+"""Letters and signs up to here are taken everywhere."""
 FEW = 10
 """Smaller numbers are words such as "one" that mean no value."""
 
@@ -63,6 +66,7 @@ class Checks:
         self._own = None if own is None else import_function(own, f"{WHERE}: check")
         texts = ["\n".join(user_texts(item)) for item in examples]
         self._seen = "\n".join(f" {normalize(text)} " for text in texts)
+        self._scripts = {"", *map(_script, "".join(texts))}
         self._has_json = any(text.lstrip().startswith("{") for text in texts)
         longest = max((len(text.split()) for text in texts), default=100)
         self._most_words = LONGEST_FACTOR * longest + LONGEST_EXTRA_WORDS
@@ -110,6 +114,9 @@ class Checks:
         num_words = len(text.split())
         if num_words > self._most_words:
             return f"{num_words} words, maximum {self._most_words}"
+        foreign = next((one for one in text if _script(one) not in self._scripts), None)
+        if foreign is not None:
+            return f"has {foreign!r}, and no example anything like it"
         return _found(ECHO, text, "repeats the request") or _found(
             ASSISTANT, text, "speaks as an assistant"
         )
@@ -127,6 +134,15 @@ class Checks:
             if any(one in found for one in called):
                 return f"calls {label} what it is"
         return None
+
+
+def _script(character: str) -> str:
+    """Return the script of a letter by its Unicode name, or what an emoji is; else nothing."""
+    if ord(character) <= LAST_LATIN:
+        return ""
+    if character.isalpha():
+        return unicodedata.name(character, "").split(" ", 1)[0]
+    return "symbol" if unicodedata.category(character) == "So" else ""
 
 
 def _found(pattern: re.Pattern[str], text: str, what: str) -> str | None:
