@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 PATH = Path(__file__).with_name("shop.sqlite")
 SCHEMA = """
@@ -19,8 +21,8 @@ CREATE TABLE products (id INTEGER PRIMARY KEY, name TEXT, category_id INTEGER RE
   price REAL, stock INTEGER);
 CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER REFERENCES customers,
   ordered_on TEXT, status TEXT, payment TEXT);
-CREATE TABLE order_lines (order_id INTEGER REFERENCES orders, product_id INTEGER REFERENCES products,
-  quantity INTEGER, unit_price REAL);
+CREATE TABLE order_lines (order_id INTEGER REFERENCES orders,
+  product_id INTEGER REFERENCES products, quantity INTEGER, unit_price REAL);
 CREATE TABLE returns (id INTEGER PRIMARY KEY, order_id INTEGER REFERENCES orders,
   product_id INTEGER REFERENCES products, returned_on TEXT, reason TEXT);
 CREATE TABLE reviews (id INTEGER PRIMARY KEY, product_id INTEGER REFERENCES products,
@@ -41,35 +43,39 @@ CITIES = {
     "Ireland": ["Cork", "Galway", "Dublin"],
     "Austria": ["Graz", "Linz", "Salzburg"],
 }
-FIRST_NAMES = (
-    "Ada Amir Anna Beatriz Ben Carla Cem Chiara Daan Diego Elena Emil Eva Femke Finn Greta Hugo Ines "
-    "Ivan Jana Jonas Karim Lara Leo Lotte Luca Maeve Marta Mila Nadia Niall Noor Olga Oscar Paula "
-    "Pedro Priya Rosa Ruben Sara Sofia Stefan Tara Theo Tomas Vera Victor Yara Yusuf Zoe"
-).split()
-LAST_NAMES = (
-    "Almeida Bakker Becker Bianchi Brennan Byrne Castro Conti Costa Dubois Duarte Egger Esposito "
-    "Fabre Ferrari Fischer Garcia Girard Gruber Haas Herrera Huber Jansen Keller Lambert Lopes "
-    "Marino Martin Meyer Moreau Moser Navarro Nolan Ortega Peeters Pichler Reis Ricci Romero Rossi "
-    "Roux Schmidt Silva Smit Sousa Torres Visser Vogel Walsh Weber"
-).split()
+FIRST_NAMES = """
+Ada Amir Anna Beatriz Ben Carla Cem Chiara Daan Diego Elena Emil Eva Femke Finn Greta Hugo Ines
+Ivan Jana Jonas Karim Lara Leo Lotte Luca Maeve Marta Mila Nadia Niall Noor Olga Oscar Paula
+Pedro Priya Rosa Ruben Sara Sofia Stefan Tara Theo Tomas Vera Victor Yara Yusuf Zoe
+"""
+LAST_NAMES = """
+Almeida Bakker Becker Bianchi Brennan Byrne Castro Conti Costa Dubois Duarte Egger Esposito
+Fabre Ferrari Fischer Garcia Girard Gruber Haas Herrera Huber Jansen Keller Lambert Lopes
+Marino Martin Meyer Moreau Moser Navarro Nolan Ortega Peeters Pichler Reis Ricci Romero Rossi
+Roux Schmidt Silva Smit Sousa Torres Visser Vogel Walsh Weber
+"""
 PRODUCTS = {
-    "Kitchen": "oak cutting board, cast iron pan, bread knife, espresso maker, glass teapot, pepper "
-    "mill, salad bowl, kitchen scale, pasta machine, soup ladle, baking tray, spice rack",
+    "Kitchen": "oak cutting board, cast iron pan, bread knife, espresso maker, glass teapot, "
+    "pepper mill, salad bowl, kitchen scale, pasta machine, soup ladle, baking tray, "
+    "spice rack",
     "Garden": "steel spade, garden hose, watering can, pruning shears, rain barrel, seed tray, "
     "wheelbarrow, leaf rake, bird feeder, plant pot, compost bin, hedge trimmer",
-    "Lighting": "desk lamp, floor lamp, paper lantern, string lights, bedside lamp, ceiling light, "
-    "wall sconce, camping lantern, night light, reading light, candle holder, solar light",
+    "Lighting": "desk lamp, floor lamp, paper lantern, string lights, bedside lamp, ceiling "
+    "light, wall sconce, camping lantern, night light, reading light, candle holder, "
+    "solar light",
     "Furniture": "folding chair, coffee table, bookcase, shoe rack, bar stool, bedside table, "
     "rocking chair, coat stand, desk, footstool, wine rack, garden bench",
-    "Toys": "wooden train, puzzle of Europe, stacking cups, toy kitchen, kite, marble run, rag doll, "
-    "building blocks, spinning top, chess set, toy drum, hand puppet",
-    "Sports": "yoga mat, skipping rope, tennis racket, football, dumbbell set, bike helmet, swim "
-    "goggles, climbing rope, table tennis set, camping tent, hiking poles, running belt",
-    "Office": "fountain pen, desk organizer, paper shredder, wall calendar, stapler, whiteboard, "
-    "laptop stand, document box, label printer, notebook, desk pad, letter tray",
-    "Pets": "dog bed, cat tree, bird cage, dog leash, fish tank, litter box, pet carrier, chew toy, "
-    "feeding bowl, hamster wheel, grooming brush, scratching post",
-}
+    "Toys": "wooden train, puzzle of Europe, stacking cups, toy kitchen, kite, marble run, "
+    "rag doll, building blocks, spinning top, chess set, toy drum, hand puppet",
+    "Sports": "yoga mat, skipping rope, tennis racket, football, dumbbell set, bike helmet, "
+    "swim goggles, climbing rope, table tennis set, camping tent, hiking poles, "
+    "running belt",
+    "Office": "fountain pen, desk organizer, paper shredder, wall calendar, stapler, "
+    "whiteboard, laptop stand, document box, label printer, notebook, desk pad, "
+    "letter tray",
+    "Pets": "dog bed, cat tree, bird cage, dog leash, fish tank, litter box, pet carrier, "
+    "chew toy, feeding bowl, hamster wheel, grooming brush, scratching post",
+}  # fmt: skip
 PRICE_RANGES = {
     "Kitchen": (8, 120), "Garden": (6, 150), "Lighting": (9, 140), "Furniture": (25, 320),
     "Toys": (5, 80), "Sports": (7, 210), "Office": (4, 160), "Pets": (5, 130),
@@ -106,11 +112,10 @@ def _tables(draw: random.Random) -> dict[str, list[tuple[object, ...]]]:
     for ordered_on in sorted(_day(draw, FIRST_DAY) for _ in range(NUM_ORDERS)):
         number = len(orders) + 1
         buyer = draw.choices(buyers, loyalty)[0]
-        status = "delivered"
-        if ordered_on > date(2024, 3, 1):
-            status = _one_of(STATUSES, draw)
-        orders.append((number, buyer[0], str(ordered_on), status, _one_of(PAYMENTS, draw)))
-        for product in {draw.choices(sold, popularity)[0] for _ in range(draw.choice((1, 1, 2, 3, 4)))}:
+        status, payment = _one_of(STATUSES, draw), _one_of(PAYMENTS, draw)
+        orders.append((number, buyer[0], str(ordered_on), status, payment))
+        bought = draw.choices(sold, popularity, k=draw.choice((1, 1, 2, 3, 4)))
+        for product in dict.fromkeys(bought):
             price = round(float(str(product[3])) * draw.choice((1, 1, 1, 0.9, 0.8)), 2)
             lines.append((number, product[0], draw.choice((1, 1, 1, 2, 2, 3, 4, 6)), price))
             if status == "delivered" and draw.random() < RETURN_SHARE / 0.62:
@@ -131,9 +136,10 @@ def _tables(draw: random.Random) -> dict[str, list[tuple[object, ...]]]:
 
 
 def _customers(draw: random.Random) -> list[tuple[object, ...]]:
+    first_names, last_names = FIRST_NAMES.split(), LAST_NAMES.split()
     names: dict[str, None] = {}
     while len(names) < NUM_CUSTOMERS:
-        names[f"{draw.choice(FIRST_NAMES)} {draw.choice(LAST_NAMES)}"] = None
+        names[f"{draw.choice(first_names)} {draw.choice(last_names)}"] = None
     places = [(city, country) for country, cities in CITIES.items() for city in cities]
     weights = [draw.uniform(0.5, 2) for _ in places]
     rows = []
@@ -151,13 +157,6 @@ def _products(draw: random.Random) -> list[tuple[object, ...]]:
             price = int(low * (high / low) ** draw.random()) + draw.choice((0.0, 0.5, 0.9, 0.95))
             stock = draw.choice((*[0] * 9, *range(3, 90)))
             rows.append((len(rows) + 1, name, number, price, stock))
-    return _shuffled(rows, draw)
-
-
-def _shuffled(
-    rows: list[tuple[object, ...]], draw: random.Random
-) -> list[tuple[object, ...]]:
-    """Number the products in an order that has nothing to do with their categories."""
     shuffled = draw.sample(rows, len(rows))
     return [(number, *row[1:]) for number, row in enumerate(shuffled, start=1)]
 
@@ -166,7 +165,7 @@ def _day(draw: random.Random, first: date) -> date:
     return first + timedelta(draw.randrange((LAST_DAY - first).days + 1))
 
 
-def _one_of(weights: dict[object, int] | dict[str, int] | dict[int, int], draw: random.Random):
+def _one_of(weights: Mapping[Any, int], draw: random.Random) -> Any:  # noqa: ANN401
     return draw.choices(list(weights), list(weights.values()))[0]
 
 

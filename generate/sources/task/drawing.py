@@ -9,7 +9,8 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from generate.sources.task.calls import Calls
@@ -118,6 +119,8 @@ class Drawing:
                 where=f"generate.prompts.sources: draw = {self._config.draw}",
                 found=f"{type(error).__name__}: {error}",
             ) from error
+        if isinstance(answer, tuple):
+            return _described(*answer)
         calls = tool_calls_in(answer) if self._task.tools else None
         if calls is not None and self._calls is not None:
             return self._calls.asked_for(Answer(tool_calls=calls))
@@ -191,6 +194,11 @@ class Drawing:
                 where="task.examples",
                 expected="a JSONL file with some inputs",
             )
+
+
+def _described(answer: str, wants: str, says: Mapping[str, Any] = MappingProxyType({})) -> Wanted:
+    """Return one message for an answer that comes with its description in words."""
+    return Wanted((Turn(wants, says, answer),), known=Answer(text=answer))
 
 
 def _is_asked_at_once(item: Item) -> bool:

@@ -7,6 +7,7 @@ from jsonschema import validate
 
 from generate.sources.config import SourceConfig
 from generate.sources.task.drawing import Drawing
+from generate.sources.task.wanted import Turn
 from potstill.errors import ConfigError
 from potstill.task.answers import Answer
 from potstill.task.task import Task
@@ -154,6 +155,10 @@ def own_record(_draw: random.Random) -> dict:
     return {"age": 40}
 
 
+def own_query(_draw: random.Random) -> tuple[str, str, dict]:
+    return "SELECT 1", "the number one", {"number": "one"}
+
+
 def own_failure(_draw: random.Random) -> str:
     raise RuntimeError("no luck")
 
@@ -170,6 +175,9 @@ def test_a_function_draws_whole_answers(calls, own):
     assert wanted.turns[0].says == arguments(wanted)
     (wanted,) = drawn(Task(), "", 1, direction="answer", draw=own("own_record"))
     assert (wanted.known.text, wanted.said) == ('{"age": 40}', [("age", 40)])
+    (wanted,) = drawn(Task(), "", 1, direction="answer", draw=own("own_query"))
+    assert wanted.known == Answer(text="SELECT 1")
+    assert wanted.turns == (Turn("the number one", {"number": "one"}, "SELECT 1"),)
     with pytest.raises(ConfigError, match="function that draws answers failed") as caught:
         drawn(calls, "", 1, direction="answer", draw=own("own_failure"))
     assert caught.value.found == "RuntimeError: no luck"
