@@ -67,7 +67,7 @@ class TaskKeys(Table):
     `module:function` or `file.py:function` called with a `random.Random`. Others are drawn from the
     schema and from the examples."""
     draw: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
-"""`module:function` or `file.py:function` that draws whole answers, called with a
+    """`module:function` or `file.py:function` that draws whole answers, called with a
     `random.Random`: returns a text, or a JSON value; with tools a call
     {"name", "arguments"} or a list of them. A tuple is a text with what its input wants, in words,
     and perhaps the values that it must mention, by name."""

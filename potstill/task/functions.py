@@ -48,9 +48,13 @@ def _module(name: str) -> ModuleType:
         raise ImportError(f"{name} is not a Python file")
     module = module_from_spec(spec)
     sys.modules[unique] = module  # Before it runs, as dataclasses look their module up.
+    directory = str(Path(name).resolve().parent)
+    sys.path.insert(0, directory)  # It imports its neighbors, as a script does.
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[unique]
         raise
+    finally:
+        sys.path.remove(directory)
     return module

@@ -1,4 +1,5 @@
 import re
+import sys
 
 import pytest
 
@@ -7,10 +8,11 @@ from potstill.task.functions import FUNCTION_PATTERN, import_function
 
 SOURCE = """
 from dataclasses import dataclass
+from its_neighbor import VALUE
 
 @dataclass(frozen=True)
 class Kept:
-    value: int = 3
+    value: int = VALUE
 
 def value():
     return Kept().value
@@ -22,6 +24,7 @@ def source(tmp_path):
     path = tmp_path / "a-house" / "records.py"
     path.parent.mkdir()
     path.write_text(SOURCE)
+    path.with_name("its_neighbor.py").write_text("VALUE = 3")
     return path
 
 
@@ -31,6 +34,7 @@ def test_a_function_of_a_file_is_found_and_its_file_read_once(source, monkeypatc
     assert found() == 3
     monkeypatch.chdir(source.parent)
     assert import_function("records.py:value", "here") is found
+    assert str(source.parent) not in sys.path
 
 
 @pytest.mark.parametrize(
