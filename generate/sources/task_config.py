@@ -75,3 +75,7 @@ class TaskKeys(Table):
     """`module:function` or `file.py:function` that judges written inputs after the other checks:
     called with the text of the user's turns and the text of the known answer (None: unknown);
     returns None, or the reason for dropping the input."""
+    refills: int = Field(default=0, ge=0)
+    """With `direction = "answer"` and records, copies of each written input that are made of it
+    without the teacher: values that stand in it literally are replaced by those of another drawn
+    record, and the result passes the same checks. 2 makes three inputs of one."""

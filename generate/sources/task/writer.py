@@ -6,6 +6,8 @@ where the answer was drawn, and what was dropped.
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from generate.sources.task.checks import Checks
 from generate.sources.task.drawing import Drawing
 from generate.sources.task.noise import KINDS, add_noise
+from generate.sources.task.refill import nearness, refilled
 from generate.sources.task.requests import Manner, request_messages, user_texts, written_turns
 from generate.sources.task.wanted import Wanted
 from generate.teachers.protocol import SamplingTeacher, derive_seed
@@ -26,12 +29,17 @@ from potstill.schema import Message, SamplingParams
 from potstill.task.answers import Item
 from potstill.task.task import EXAMPLES_PLACE, Task
 
+logger = logging.getLogger(__name__)
+
 SOURCE = "task"
 LABEL = "the teacher writes inputs of the task"
 SAME_CATEGORY_SHARE = 0.6
 """Share of the shots that have the wanted label or tool, where there are as many."""
 NUM_SHOT_SETS = 4
 """Sets of shots for each label or tool, so that the engine reads most of a request once."""
+NUM_DONORS = 16
+"""Records drawn for an input's next values, of which the nearest is taken."""
+MAX_ROUNDS_PER_REFILL = 3
 LENGTH_SPREAD = 0.35
 """How far a length may be from an example's, as a share of it."""
 CONTEXT = "The assistant's own instructions are: <<{instructions}>>"
@@ -44,6 +52,7 @@ class _Writer:
         self._task, self._config, self._seed = task, config, seed
         self._drawing = Drawing(task, config)
         self._checks = Checks(task.examples, self._drawing.categories, config.check)
+        self._written: dict[str, tuple[int, list[str]]] = {}
         self._copied = {RawPrompt(item.messages, "").key for item in task.examples}
         self.balance = Balance(self._drawing.weights, count, seed)
 
@@ -65,13 +74,33 @@ class _Writer:
         refused = self._checks.judge(wanted, turns)
         if refused is not None:
             return DroppedPrompt(self._prompt(wanted.before, turns, wanted), *refused)
-        kept = [str(value) for _, value in wanted.said if str(value) not in wanted.labels]
-        draw = self._random("errors", number)
-        noisy = [add_noise(turn, self._noise(number), kept, draw) for turn in turns]
-        prompt = self._prompt(wanted.before, noisy, wanted)
+        prompt = self._noisy(wanted, turns, number, "errors")
         if prompt.key in self._copied:
             return DroppedPrompt(prompt, "repeated", "the same as an example")
+        self._written[prompt.key] = number, turns
         return prompt
+
+    def again(self, prompt: RawPrompt, copy: int) -> RawPrompt | DroppedPrompt | None:
+        """Return a written input with other values; None where too few can be replaced."""
+        number, turns = self._written[prompt.key]
+        wanted, draw = self._wanted(number), self._random(f"refill {copy}", number)
+        donors = [
+            self._drawing.draw(self.balance.category(number), draw) for _ in range(NUM_DONORS)
+        ]
+        donor = max(donors, key=lambda one: nearness(wanted, one))
+        other = refilled(wanted, "\n".join(turns), donor)
+        if other is None:
+            return None
+        refused = self._checks.judge(other[0], [other[1]])
+        if refused is not None:
+            return DroppedPrompt(self._prompt(wanted.before, [other[1]], other[0]), *refused)
+        return self._noisy(other[0], [other[1]], number, f"errors {copy}")
+
+    def _noisy(self, wanted: Wanted, turns: Sequence[str], number: int, purpose: str) -> RawPrompt:
+        kept = [str(value) for _, value in wanted.said if str(value) not in wanted.labels]
+        draw = self._random(purpose, number)
+        noisy = [add_noise(turn, self._noise(number), kept, draw) for turn in turns]
+        return self._prompt(wanted.before, noisy, wanted)
 
     def _wanted(self, number: int) -> Wanted:
         draw = self._random("answer", number)
@@ -148,6 +177,7 @@ def write_inputs(
     """Let the teacher write `count` distinct inputs of a task, none equal to an example.
 
     Labels and tools keep their shares: a round of attempts asks for what the earlier ones lack.
+    With `refills` the teacher writes a part, and the others are those with other values.
 
     Args:
         config: A source of kind "task".
@@ -166,7 +196,8 @@ def write_inputs(
             where="generate.prompts.sources, kind task",
             expected="a table [task] with examples",
         )
-    writer = _Writer(task, config, count, sampling.seed)
+    num_written = math.ceil(count / (1 + config.refills))
+    writer = _Writer(task, config, num_written, sampling.seed)
 
     def prompt_token_ids(number: int) -> list[int]:
         return render_prompt(teacher.tokenizer, writer.messages(number))
@@ -180,7 +211,28 @@ def write_inputs(
         plan=writer.balance,
         messages=writer.messages,
     )
-    return write_until_enough(teacher, writing, count, log_path)
+    written = write_until_enough(teacher, writing, num_written, log_path)
+    return _refill(writer, written, count, config.refills, known)
+
+
+def _refill(
+    writer: _Writer, written: Written, count: int, refills: int, known: Container[RawPrompt]
+) -> Written:
+    """Add inputs with other values until there are `count`, or nothing more can be made."""
+    by_key = {prompt.key: prompt for prompt in written.prompts}
+    dropped = list(written.dropped)
+    for copy in range(MAX_ROUNDS_PER_REFILL * refills):
+        for prompt in written.prompts:
+            if len(by_key) >= count:
+                break
+            made = writer.again(prompt, copy)
+            if isinstance(made, DroppedPrompt):
+                dropped.append(made)
+            elif made is not None and made not in known:
+                by_key.setdefault(made.key, made)
+    if len(by_key) < count:
+        logger.warning("%d inputs instead of %d: too few can be refilled", len(by_key), count)
+    return Written(list(by_key.values()), dropped)
 
 
 def _sample(items: Sequence[Item], count: int, draw: random.Random) -> list[Item]:

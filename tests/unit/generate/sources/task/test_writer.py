@@ -4,10 +4,13 @@ from collections import Counter
 import pytest
 
 from generate.sources.config import SourceConfig
+from generate.sources.task.mentions import mentions
 from generate.sources.task.writer import write_inputs
 from potstill.errors import ConfigError
 from potstill.schema import SamplingParams
 from potstill.task.answers import Answer
+from potstill.task.metrics.config import FieldsConfig
+from potstill.task.task import Task
 
 PLAIN = {"noise": {"none": 1.0}}
 WORDS = ["amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbor", "ivory", "jade"]
@@ -132,3 +135,28 @@ def test_noise_is_put_into_the_text_or_asked_of_the_teacher(writing, labels, tmp
 def test_a_source_without_a_task_is_refused(writing, tmp_path):
     with pytest.raises(ConfigError, match="needs a task"):
         write(writing([]), None, tmp_path)
+
+
+RECORDS = {
+    "type": "object",
+    "properties": {
+        "item": {"enum": ["chairs", "tables", "lamps", "shelves"]},
+        "order": {"type": "string", "pattern": "^[A-Z]{3}[0-9]{5}$"},
+        "price": {"type": "integer", "minimum": 100, "maximum": 9000},
+        "day": {"type": "string", "format": "date"},
+    },
+    "required": ["item", "order", "price", "day"],
+}
+
+
+def test_records_are_refilled_without_asking_the_teacher(obeying, tmp_path):
+    task = Task(answer_schema=json.dumps(RECORDS), metrics=(FieldsConfig(),))
+    teacher = obeying()
+    written = write(teacher, task, tmp_path, count=18, direction="answer", refills=2)
+    assert len(written.prompts) == 18
+    assert len(teacher.asked) <= 6 * 1.3 + 1
+    assert len({prompt.key for prompt in written.prompts}) == 18
+    for prompt in written.prompts:
+        record = json.loads(Answer.model_validate_json(prompt.known).text)
+        assert all(mentions(prompt.messages[0].content, value) for value in record.values())
+    assert write(obeying(), task, tmp_path, count=18, direction="answer", refills=2) == written
