@@ -29,7 +29,7 @@ def main(roots: list[str]) -> None:
     print("| run | stage | estimated | measured | ratio |\n|---|---|---|---|---|")
     for root in roots:
         run_directory = RunDirectory(Path(root))
-        estimates, workload = estimate(resolve(Choice(), run_directory))
+        estimates, workload = estimate(resolve(Choice(), run_directory), run_directory)
         machine = measure_machine(workload.teacher)
         if machine is None:
             sys.exit("times are estimated on machines with torch and without a GPU only")

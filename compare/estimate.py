@@ -53,9 +53,10 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
     num_tested = workload.test_share * workload.num_conversations
     num_held_out = min(config.max_conversations, num_tested)
     length = workload.prompt_tokens + workload.completion_tokens
-    timed = config.speed_rounds * workload.num_files * config.speed_tokens
-    # Reading the same tokens once more gives the served student's log-probabilities.
-    measured = _Tokens(read=(workload.num_files + 1) * num_held_out * length, decoded=timed)
+    # Each file, as if one were the teacher's and the others the student's. Reading the same tokens
+    # once more gives the served student's log-probabilities.
+    measured = _Tokens(num_held_out * length, config.speed_rounds * config.speed_tokens)
+    others = measured.times(max(0, workload.num_files - 1)) + _Tokens(num_held_out * length)
     students = _Tokens()
     if workload.task.num_references and config.prompts is None:
         asked, students = _of_task(config, workload)
@@ -64,12 +65,13 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
     num_parameters = workload.teacher.num_parameters
     # Parameters times tokens, of the teacher (which stands for all files) and the student.
     computed = num_parameters * (measured + asked).total
-    computed += workload.student.num_parameters * students.total
-    weight_reads = num_parameters * (measured.decoded + asked.decoded / config.max_concurrency)
-    weight_reads += workload.student.num_parameters * students.decoded / config.max_concurrency
+    computed += workload.student.num_parameters * (others + students).total
+    at_once = config.max_concurrency
+    weight_reads = num_parameters * (measured.decoded + asked.decoded / at_once)
+    weight_reads += workload.student.num_parameters * (others.decoded + students.decoded / at_once)
     cost = Estimate(
         stage="compare",
-        tokens=(measured + asked + students).total,
+        tokens=(measured + others + asked + students).total,
         float32_flops=2.0 * computed,
         moved_bytes=WEIGHT_BYTES * weight_reads,
         share_of_peak=SHARE_OF_PEAK,

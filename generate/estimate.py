@@ -21,8 +21,9 @@ from potstill.task.known_answers import whole_answer
 from potstill.task.shots import shot_chooser
 from potstill.task.task import Task, shots_text
 
-SHARE_OF_PEAK = 0.8
-"""Share of the FLOP/s of training an MLP in the same precision."""
+SHARE_OF_PEAK, SHARE_PARAMETERS, SHARE_EXPONENT = 0.8, 135e6, 0.2
+"""Share of the FLOP/s of training an MLP in the same precision, by the number of parameters: 0.8
+for SmolLM2-135M, 1.3 for Qwen2.5-1.5B."""
 FIXED_SECONDS = 70.0
 WRITTEN_PROMPT_TOKENS = 30
 """Mean length of a prompt that SmolLM2 writes."""
@@ -37,6 +38,8 @@ LOGIT_BYTES = 40.0
 CHARACTERS_PER_TOKEN = 4.5
 COMPLETION_SHARE = 0.8
 """Mean length of a completion, of `max_tokens`."""
+TASK_COMPLETION_SHARE = 0.5
+"""The same for a task with known answers, whose limit is above its longest answer."""
 READ_PROMPTS = 10_000
 """Prompts of a source whose length is measured."""
 STORED_LOGPROBS, STORED_FROM = 55, 1e-3
@@ -67,7 +70,8 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         "simulate": (turns.min_turns + turns.max_turns) / 2,
         "replay": float(turns.max_turns),
     }.get(turns.kind, 1.0)
-    completion_tokens = num_turns * COMPLETION_SHARE * sampling.max_tokens
+    share = TASK_COMPLETION_SHARE if task and task.metrics else COMPLETION_SHARE
+    completion_tokens = num_turns * share * sampling.max_tokens
     # The teacher answers a task's references once, for the comparison.
     num_references = len(task.references) if task and turns.kind != "score" else 0
     num_asked = 0 if turns.known_answers else num_prompts
@@ -91,7 +95,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         tokens=tokens,
         fast_flops=0.0 if served else 2.0 * shape.num_parameters * tokens,
         moved_bytes=0.0 if served else _decoding_bytes(config, shape, num_sampled, decoded_tokens),
-        share_of_peak=SHARE_OF_PEAK,
+        share_of_peak=SHARE_OF_PEAK * (shape.num_parameters / SHARE_PARAMETERS) ** SHARE_EXPONENT,
         fixed_seconds=FIXED_SECONDS,
         disk_bytes=COPIES * BYTES_PER_LOGPROB * entries * num_stored,
         memory_bytes=PROCESS_BYTES

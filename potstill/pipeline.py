@@ -219,7 +219,7 @@ def run_pipeline(
     """
     tables = resolve(choice, run_directory)
     with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
-        estimate(tables, _task(tables, run_directory))
+        estimate(tables, run_directory)
     if force:
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
@@ -248,7 +248,7 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
         PotstillError: The configuration or a file that it names cannot be used.
     """
     tables = resolve(choice, run_directory)
-    estimates, workload = estimate(tables, _task(tables, run_directory))
+    estimates, workload = estimate(tables, run_directory)
     finished = [
         stage.name
         for stage in PIPELINE
@@ -257,7 +257,9 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
     return plan_table(estimates, finished, measure_machine(workload.teacher))
 
 
-def estimate(tables: dict[str, Table], task: Task | None = None) -> tuple[list[Estimate], Workload]:
+def estimate(
+    tables: dict[str, Table], run_directory: RunDirectory
+) -> tuple[list[Estimate], Workload]:
     """Estimate each stage; raises errors of late stages before any work is done.
 
     Returns:
@@ -267,7 +269,7 @@ def estimate(tables: dict[str, Table], task: Task | None = None) -> tuple[list[E
         PotstillError: A setting or a file that it names cannot be used.
     """
     first, *others = PIPELINE
-    cost, workload = first.estimate(tables[first.name], task)
+    cost, workload = first.estimate(tables[first.name], _task(tables, run_directory))
     estimates = [cost]
     for stage in others:
         cost, workload = stage.estimate(tables[stage.name], workload)

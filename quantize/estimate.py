@@ -16,6 +16,8 @@ SHARE_OF_PEAK = 0.7
 FIXED_SECONDS = 25.0
 SECONDS_PER_FILE = 4.0
 SECONDS_PER_MEASURED_TYPE = 10.0
+SECONDS_PER_BILLION = 30.0
+"""To load a teacher's checkpoint and its file, for each billion of its parameters."""
 PROCESS_BYTES = 1.0e9
 SUPER_BLOCK = 256
 """Values in a block of K and most IQ types; rows of other lengths get a larger type."""
@@ -51,6 +53,8 @@ def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Work
         if _uses_imatrix(types, config) or (num_mixes and shape is student):
             flops += 2.0 * shape.layer_parameters * config.imatrix_tokens
     fixed_seconds = FIXED_SECONDS + SECONDS_PER_FILE * num_files
+    if teacher_sizes:
+        fixed_seconds += SECONDS_PER_BILLION * teacher.num_parameters / 1e9
     if num_mixes:
         num_measured = MATRICES_PER_LAYER * student.num_layers + NUM_MEASURED_TYPES
         run = SHARE_OF_LAYERS_RUN * student.num_parameters

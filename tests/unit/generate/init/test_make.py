@@ -56,8 +56,8 @@ def test_the_cost_of_a_template_is_estimated(tmp_path, name):
     """With the one model that set-up installs as teacher and student."""
     make(wanted(tmp_path, template=name))
     choice = Choice(path=tmp_path / "potstill.toml", overrides=EMBEDDED)
-    _, task = written(tmp_path)
-    estimates, workload = estimate(resolve(choice, RunDirectory(tmp_path)), task)
+    run_directory = RunDirectory(tmp_path)
+    estimates, workload = estimate(resolve(choice, run_directory), run_directory)
     assert [one.stage for one in estimates] == ["generate", "train", "quantize", "compare"]
     assert workload.num_conversations > 0
     assert estimates[1].tokens > 0
