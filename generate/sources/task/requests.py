@@ -108,14 +108,15 @@ def _asked(wanted: Wanted, manner: Manner) -> str:
 
 
 def _lines(turn: Turn, *, is_exact: bool) -> list[str]:
+    if turn.answer:
+        answered = [f"The message is answered by: {turn.answer}"]
+        return [*answered, f"In words, it asks for {turn.wants}."] if turn.wants else answered
     lines = [f"Purpose: {turn.wants.rstrip('.')}."] if turn.wants else []
     if turn.says:
         pairs = (f"{_words(name)}: {_value(value)}" for name, value in turn.says.items())
         lines.append(f"Say: {'; '.join(pairs)}.")
     elif is_exact:
         lines.append("Say: no details.")
-    if turn.answer:
-        lines.append(f"The message is answered by: {turn.answer}")
     return lines
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -7,8 +8,8 @@ from generate.sources.config import SourceConfig
 from generate.sources.task.mentions import mentions
 from generate.sources.task.writer import write_inputs
 from potstill.errors import ConfigError
-from potstill.schema import SamplingParams
-from potstill.task.answers import Answer
+from potstill.schema import Message, SamplingParams
+from potstill.task.answers import Answer, Item
 from potstill.task.metrics.config import FieldsConfig
 from potstill.task.task import Task
 
@@ -41,6 +42,16 @@ class Obeying:
         if len(said) < 2:
             return f"{said[0]}, {WORDS[number % 10]}"
         return "\n".join(f"{place}. {one}" for place, one in enumerate(said, start=1))
+
+
+class Repeating(Obeying):
+    """Texts that repeat the words of a request; every third leaves its values out."""
+
+    def __getitem__(self, number: int) -> str:
+        asked = next(one for one in self.teacher.asked if int(one.request_id) == number)
+        request = self.teacher.tokenizer.decode(asked.prompt_token_ids)
+        words = request.rpartition("it asks for ")[2].partition(".")[0]
+        return words if number % 3 else f"Give me {WORDS[number % 10]}"
 
 
 @pytest.fixture
@@ -83,6 +94,30 @@ def test_the_instructions_stand_in_for_a_missing_request(writing, labels, tmp_pa
     for text in teacher.asked_texts():
         assert labels.instructions.strip() in text
         assert "Length: two words." in text
+
+
+def test_a_drawn_text_is_shown_with_its_words_and_its_values_are_required(writing, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "def query(draw):\n    n = draw.randint(20, 99)\n"
+        "    return f'SELECT {n}', f'the number {n}', {'number': str(n)}\n"
+    )
+    message = Message(role="user", content="What is three?")
+    shown = Item(messages=(message,), known=Answer(text="SELECT 3"))
+    teacher = writing(())
+    teacher._texts = Repeating(teacher)
+    written = write(
+        teacher, Task(examples=(shown,)), tmp_path, 4, direction="answer",
+        draw=f"{tmp_path}/own.py:query", lengths=["one line"],
+    )  # fmt: skip
+    *_, last = teacher.asked_texts()
+    assert "The message is answered by: SELECT 3\nLength: about 3 words." in last
+    number = re.search(r"SELECT (\d\d)\n", last)[1]
+    asked = f"answered by: SELECT {number}\nIn words, it asks for the number {number}.\nLength: one"
+    assert asked in last
+    for prompt in written.prompts:
+        (number,) = re.findall(r"\d+", prompt.messages[0].content)
+        assert Answer.model_validate_json(prompt.known) == Answer(text=f"SELECT {number}")
+    assert {one.filter for one in written.dropped} == {"missing_value"}
 
 
 def test_calls_are_exact_and_their_values_are_in_the_input(obeying, calls, tmp_path):
