@@ -23,7 +23,7 @@ SAME = re.compile(r"IN \('(.+?)', '\1'\)")
 SLOT = re.compile(r"{([a-z_]+)(\d?)}")
 MONTHS = {1: "January", 3: "March", 5: "May", 6: "June", 8: "August", 10: "October", 12: "December"}
 
-FILLED = tomllib.loads(Path(__file__).with_name("patterns.toml").read_text(encoding="utf-8"))
+TEXTS = tomllib.loads(Path(__file__).with_name("patterns.toml").read_text(encoding="utf-8"))
 ALIASES = {"c": "customers", "p": "products", "o": "orders", "r": "returns", "v": "reviews"}
 
 
@@ -31,7 +31,7 @@ def query(draw: random.Random) -> tuple[str, str, dict[str, str]]:
     """Return a query that has a result, what it asks for, and the values that a question names."""
     while True:
         said: dict[str, str] = {}
-        sql, words = _filled(draw.choice(FILLED["patterns"]), draw, said)
+        sql, words = _filled(draw.choice(TEXTS["patterns"]), draw, said)
         sql = re.sub(r"'(\d{4}-\d\d)-(\d)'", r"'\1-0\2'", sql)
         for alias, table in ALIASES.items():
             if f"{table} {alias}" not in sql:
@@ -59,8 +59,8 @@ def _filled(pattern: list[str], draw: random.Random, said: dict[str, str]) -> tu
 
 
 def _slot(name: str, draw: random.Random, said: dict[str, str]) -> tuple[str, str]:
-    if name in FILLED["conditions"]:
-        return _filled(draw.choice(FILLED["conditions"][name]), draw, said)
+    if name in TEXTS["conditions"]:
+        return _filled(draw.choice(TEXTS["conditions"][name]), draw, said)
     if name == "month":
         year, month = draw.choice((2024, 2025)), draw.choice(list(MONTHS))
         said[name] = f"{MONTHS[month]} {year}"
@@ -120,3 +120,11 @@ def _has_result(sql: str) -> bool:
     with closing(sqlite3.connect(PATH)) as connection:
         rows = connection.execute(sql).fetchall()
     return 0 < len(rows) <= MOST_ROWS and rows not in ([(None,)], [(0,)])
+
+
+def unasked(text: str, sql: str | None) -> str | None:
+    """Return what a query does and a question does not ask for, by its words; None if it asks."""
+    for part, words in TEXTS["words"]:
+        if sql and re.search(part, sql) and not re.search(rf"\b(?:{words})", text, re.IGNORECASE):
+            return f"no word for {part}"
+    return None
