@@ -1,0 +1,118 @@
+"""Cross-validate on the 77 conversations: what is measured never seeds what the student learns.
+
+Usage, from the project's root: examples/voice-banking/cross_validate.py [FOLDS [OVERRIDE ...]].
+Runs `potstill generate`, `train`, `quantize`, `baseline` and `compare` for each fold, in
+runs/voice-1, runs/voice-2, ...; resumes what was interrupted; prints a table at the end. Overrides
+are those of `--set`.
+"""
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from scipy.stats import t
+
+from compare.answers.questions import messages_id
+from potstill.rundir import RunDirectory
+from potstill.schema import Message
+from potstill.task.answers import Answer
+from potstill.task.stage import read_task
+
+HERE = Path(__file__).parent
+SIMILAR = 0.6
+"""Ratio of matching characters from which two conversations stand in one fold: two transcripts of
+one sentence must not be on both sides."""
+LEVEL = 0.9
+
+
+def text_of(row: dict) -> str:
+    """Return the user's words in lower case, without spaces, which recognition puts anywhere."""
+    said = (message["content"] for message in row["messages"] if message["role"] == "user")
+    return "".join(" ".join(said).lower().split())
+
+
+def groups_of(rows: list[dict]) -> list[list[dict]]:
+    """Return the conversations in groups of similar ones with the same answer."""
+    groups: list[list[dict]] = []
+    for row in rows:
+        for group in groups:
+            if any(
+                one["answer"] == row["answer"]
+                and SequenceMatcher(None, text_of(one), text_of(row)).ratio() > SIMILAR
+                for one in group
+            ):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups
+
+
+def write_fold(fold: int, num_folds: int, directory: Path) -> list[str]:
+    """Write a fold's examples and references, and return the overrides that name them."""
+    text = (HERE / "conversations.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    groups = sorted(groups_of(rows), key=lambda group: group[0]["answer"]["name"])
+    held_out = [row for group in groups[fold::num_folds] for row in group]
+    parts = {"references": held_out, "examples": [row for row in rows if row not in held_out]}
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in part)
+        (directory / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return [f"task.{name}={directory / f'{name}.jsonl'}" for name in parts]
+
+
+def run_fold(root: Path, overrides: list[str]) -> None:
+    """Run all stages; those that are finished are skipped."""
+    settings = [f"--config={HERE / 'voice.toml'}", *(f"--set={one}" for one in overrides)]
+    for stage in ("generate", "train", "quantize", "baseline", "compare"):
+        options = [] if stage == "baseline" else settings
+        command = [sys.executable, "-m", "potstill", stage, str(root), *options]
+        subprocess.run(command, check=True)
+
+
+def values_of(root: Path) -> dict[str, dict[str, float]]:
+    """Return the first metric's value of each answer, by who answered and by prompt."""
+    task = read_task(RunDirectory(root))
+    metric = task.make_metrics()[0]
+    items = {messages_id(item.messages): item for item in task.references}
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in pq.read_table(root / "comparison" / "pairs.parquet").to_pylist():
+        message = Message(role="assistant", content=row["answer"], tool_calls=row["tool_calls"])
+        score = metric.score(Answer.from_message(message), items[row["prompt_id"]])
+        found[row["role"]][f"{root.name} {row['prompt_id']}"] = score.value
+    return found
+
+
+def interval(values: np.ndarray) -> str:
+    """Return a mean and its interval by Student's t distribution."""
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    reach = t.ppf((1 + LEVEL) / 2, len(values) - 1) * error
+    return f"{values.mean():+.3f} [{values.mean() - reach:+.3f}, {values.mean() + reach:+.3f}]"
+
+
+def main(num_folds: int, overrides: list[str]) -> None:
+    """Run the folds and print who has how many calls right, over all of them."""
+    pooled: dict[str, dict[str, float]] = defaultdict(dict)
+    for fold in range(num_folds):
+        root = Path(f"runs/voice-{fold + 1}")
+        parts = write_fold(fold, num_folds, Path("runs/voice-folds") / str(fold + 1))
+        run_fold(root, [*parts, *overrides])
+        for role, values in values_of(root).items():
+            pooled[role] |= values
+    student = pooled["student"]
+    lines = ["| who | right call | the student is ahead by | prompts |", "|---|---|---|--:|"]
+    for role, values in pooled.items():
+        ahead = np.array([student[prompt] - value for prompt, value in values.items()])
+        own = interval(np.array(list(values.values())))
+        lines.append(f"| {role} | {own} | {interval(ahead)} | {len(values)} |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, sys.argv[2:])
