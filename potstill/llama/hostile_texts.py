@@ -7,12 +7,14 @@ long runs, code, and texts that look like special tokens.
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from potstill.schema import Message
+from potstill.tools.formats import stored_call_id
 
 WORDS = (
     "naïve café Ångström coöperate Zoë",
@@ -225,6 +227,18 @@ def _chats() -> Iterator[list[Message]]:
             Message(role="assistant", content=f"{content}!"),
             Message(role="user", content="And then?"),
         ]
+    call: dict[str, Any] = {
+        "id": stored_call_id(0),
+        "type": "function",
+        "function": {"name": "pay", "arguments": '{"to": "naïve café", "sum": 1.50}'},
+    }
+    yield [
+        Message(role="user", content="Pay."),
+        Message(role="assistant", content="", tool_calls=json.dumps([call])),
+        Message(role="tool", content="paid", tool_call_id=call["id"]),
+        Message(role="assistant", content="Paid."),
+        Message(role="user", content="Thanks"),
+    ]
 
 
 HOSTILE_CHATS = tuple(_chats())

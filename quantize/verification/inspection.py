@@ -20,6 +20,7 @@ from potstill.errors import BackendError
 from potstill.llama.context import Context, log_softmax, measuring_params
 from potstill.llama.model import LlamaModel
 from potstill.templates import compile_template, render_template
+from potstill.tools.rendering import template_input
 from potstill.workers import Handler, json_handler
 from quantize.verification.speed import measure_speed
 
@@ -86,9 +87,10 @@ def _describe(model: LlamaModel) -> dict[str, Any]:
 
 def _render(model: LlamaModel, messages: Sequence[dict[str, str]]) -> str:
     """Render a chat prompt with the file's own template, up to the assistant's turn."""
+    source = model.chat_template or ""
     try:
-        template = compile_template(model.chat_template or "")
-        return render_template(template, messages, model.named_tokens)
+        chat, _ = template_input(source, messages)
+        return render_template(compile_template(source), chat, model.named_tokens)
     except TemplateError as error:
         raise BackendError(
             "the file's chat template cannot be rendered", where=model.path, found=error
