@@ -9,6 +9,7 @@ whose every answer is known: one prompt for each, with the messages before it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ EXPECTED = (
     '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, with '
     '"answer" where it is known'
 )
+
+FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+"""A text that is one block of code."""
 
 
 def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
@@ -122,11 +126,13 @@ def known_answer(given: Any, *, has_tools: bool) -> Answer | None:  # noqa: ANN4
 def tool_calls_in(given: object) -> tuple[ToolCall, ...] | None:
     """Return the calls that a JSON value or its text spells out; None when it is something else.
 
-    A call is {"name": ..., "arguments": {...}}; Llama's "parameters" is read as well.
+    A call is {"name": ..., "arguments": {...}}; Llama's "parameters" is read as well. The text may
+    be a block of code, as models of code write it.
     """
     if isinstance(given, str):
+        block = FENCED.fullmatch(given.strip())
         try:
-            given = json.loads(given)
+            given = json.loads(block[1] if block else given)
         except ValueError:
             return None
     listed = given if isinstance(given, list) else [given]

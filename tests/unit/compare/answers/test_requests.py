@@ -84,6 +84,7 @@ def test_stored_prompts_are_asked_with_the_teachers_instructions(own, source, ex
     [
         ('<tool_call>\n{"name": "balance", "arguments": {"account": "a"}}\n</tool_call>', 1, ""),
         ('{"name": "balance", "parameters": {"account": "a"}}', 1, ""),
+        ('```json\n{"name": "balance", "arguments": {"account": "a"}}\n```', 1, ""),
         ("Hello!", 0, "Hello!"),
     ],
 )
