@@ -52,7 +52,9 @@ SEX_WORDS = {
 }
 """Words that name a label without any of its own words."""
 SEX_LETTERS = {
-    sex: re.compile(rf"\d ?(?:y|yo|yrs?|years?(?: old)?)?,? ?{sex[0]}\b", re.IGNORECASE)
+    sex: re.compile(
+        rf"(?<![\d.])\d\d? ?(?:y|yo|yrs?|years?(?: old)?)?,? ?{sex[0]}\b", re.IGNORECASE
+    )
     for sex in SEX_WORDS
 }
 """The letter after an age, as in 54F."""

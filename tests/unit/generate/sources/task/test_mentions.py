@@ -89,6 +89,7 @@ def test_spoken_codes_are_read(code):
         ("44M, seen today", "male", True),
         ("54 y, f, seen today", "female", True),
         ("I'm 54", "male", False),
+        ("a fever of 101.3 F", "female", False),
     ],
 )
 def test_a_label_is_named_by_its_words(text, label, expected):
