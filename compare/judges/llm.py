@@ -28,6 +28,8 @@ from potstill.schema import Message, Value
 PLACES: tuple[Place, ...] = ("first", "second")
 VALUES: dict[Side, float] = {"student": 1.0, "tie": 0.5, "teacher": 0.0}
 MILLION = 1e6
+NO_VERDICT = "no verdict by the schema"
+"""Why a reading failed although the model replied."""
 FAILURE_CHARACTERS = 300
 """Most characters kept of an error."""
 
@@ -118,7 +120,7 @@ class LlmJudge:
         try:
             reply = Reply.model_validate_json(stored["content"])
         except ValidationError:
-            return Vote(student_place=place, winner=None, reason="no verdict by the schema")
+            return Vote(student_place=place, winner=None, reason=NO_VERDICT)
         self._cache.put(key, stored)
         return Vote(student_place=place, winner=_side(reply.winner, place), reason=reply.reason)
 

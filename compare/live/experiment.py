@@ -26,8 +26,9 @@ from compare.config import CompareConfig, SideConfig
 from compare.judge_config import JudgeConfig
 from compare.judges.assay import Judged, work
 from compare.judges.controls import Control, build_controls
+from compare.judges.llm import NO_VERDICT
 from compare.judges.panel import beside, settled
-from compare.judges.protocol import Judge, Pair
+from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.registry import TEACHER_JUDGE, JudgeResources, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
 from compare.verdict.checks import Health
@@ -40,7 +41,8 @@ from potstill.verdict.outcome import Outcome, Plan
 logger = logging.getLogger(__name__)
 
 PAIRS_AT_ONCE = 50
-"""Pairs whose judgments are stored together: an interrupted run loses no more."""
+"""Least number of pairs whose judgments are stored together, with all pairs of the last user: an
+interrupted run loses no more."""
 
 
 def run(
@@ -100,6 +102,9 @@ def _sentences(results: Mapping[str, Any], verdict: LiveVerdict | None) -> Itera
             "PASS is withheld: the teacher failed to answer too often to compare with. Fix it, or "
             'set failed_pairs = "leave_out".'
         )
+    if verdict is not None and verdict.recent.get("win_rate") is not None:
+        recent = f"The newest {verdict.recent['users']:g} users: {verdict.recent['win_rate']:.3f}."
+        yield f"PASS is withdrawn. {recent}" if verdict.is_withdrawn else recent
     if (ratings := results["ratings"]) is not None:
         found, users = ratings["difference"], ratings["users"]
         yield (
@@ -119,7 +124,8 @@ def _verdict_sentence(results: Mapping[str, Any], verdict: LiveVerdict | None) -
         f"{verdict.outcome}: {name} ({state}), {verdict.pairs} judged pairs, "
         f"win rate {verdict.win_rate:.3f}, {verdict.lower:.3f} to {verdict.upper:.3f} (each bound "
         f"holds at all looks together with probability {1 - verdict.alpha:g}); margin "
-        f"{verdict.margin:g}, alpha {verdict.alpha:g}."
+        f"{verdict.margin:g}, alpha {verdict.alpha:g}. In the conversations of clients that "
+        f"{verdict.conversations_of or 'either variant'} answered."
     )
 
 
@@ -146,19 +152,23 @@ class _LiveJudge:
             logger.warning("judge %s failed its assay: %s", self._judge.name, health.reason)
             self._experiment.store(self._judge.name, [], is_valid=False)
             return
-        for start in range(0, len(unjudged.pairs), PAIRS_AT_ONCE):
-            scores = self._scores(unjudged.pairs[start : start + PAIRS_AT_ONCE])
-            self._experiment.store(self._judge.name, scores, is_valid=True)
+        for pairs in whole_users(unjudged.pairs, PAIRS_AT_ONCE):
+            self._experiment.store(self._judge.name, self._scores(pairs), is_valid=True)
 
     def _scores(self, pairs: Sequence[Pair]) -> list[tuple[str, float]]:
-        """Return the scores of pairs by their ids; failed pairs stay unjudged until next time."""
+        """Return the scores of pairs by their ids.
+
+        A pair to which the judge replied without a verdict is lost for the student. Where a request
+        failed, all pairs of the user stay unjudged until next time.
+        """
         open_pairs = [pair for pair in pairs if settled(pair) is None]
         said = iter(self._judge.judge(open_pairs, "live pairs"))
-        judgments = [settled(pair) or next(said) for pair in pairs]
+        judged = [(pair, settled(pair) or next(said)) for pair in pairs]
+        later = {pair.question.cluster_id for pair, one in judged if _has_failed(one)}
         return [
-            (pair.question.prompt_id, one.score)
-            for pair, one in zip(pairs, judgments, strict=True)
-            if one.score is not None
+            (pair.question.prompt_id, one.score or 0.0)
+            for pair, one in judged
+            if pair.question.cluster_id not in later
         ]
 
     def _health(self, pairs: Sequence[Pair], plan: Plan) -> Health | None:
@@ -237,6 +247,25 @@ class _LiveJudge:
         content = [*tables, self._judge.model, self._experiment.name, *drawn]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"tested-{digest[:32]}"
+
+
+def whole_users(pairs: Sequence[Pair], least: int) -> Iterator[list[Pair]]:
+    """Yield all pairs in batches of at least so many, none of which divides a user."""
+    users: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        users.setdefault(pair.question.cluster_id, []).append(pair)
+    batch: list[Pair] = []
+    for of_user in users.values():
+        batch += of_user
+        if len(batch) >= least:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _has_failed(judgment: Judgment) -> bool:
+    return any(vote.winner is None and vote.reason != NO_VERDICT for vote in judgment.votes)
 
 
 def _resources(

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
 from compare.answers.client import backend_errors, open_client
 from compare.answers.questions import Question, slices_of
 from compare.judges.protocol import Pair
@@ -35,6 +37,12 @@ class LiveVerdict(Value):
     """Pairs lost because a model did not answer, by "student" and "teacher"."""
     is_withheld: bool
     """Whether a PASS is withheld because the teacher failed to answer too often."""
+    is_withdrawn: bool = False
+    """Whether a PASS is withdrawn because the newest users contradict it."""
+    recent: dict[str, float | None] = Field(default_factory=dict)
+    """Number and win rate of the newest users."""
+    conversations_of: str | None = None
+    """The variant in whose clients' conversations both are compared."""
 
 
 class Unjudged(Value):
@@ -123,7 +131,8 @@ def _pair(row: Mapping[str, Any]) -> Pair:
     question = Question(
         prompt_id=row["pair_id"],
         conversation_id=row["conversation"],
-        cluster_id=row["conversation"],
+        # An earlier server names no user.
+        cluster_id=row.get("user", row["conversation"]),
         source=SOURCE,
         messages=messages,
         slices=slices_of(messages, SOURCE),

@@ -83,6 +83,11 @@ def log_wealth(values: Floats, plan: Plan, before: Moments = Moments()) -> tuple
     return logs[0], logs[1]
 
 
+def running_variances(values: Floats, before: Moments = Moments()) -> Floats:
+    """Return the variance of the values before each value, shrunk towards a coin's."""
+    return _variance(*_moments_before(values, before))
+
+
 def _moments_before(values: Floats, before: Moments) -> tuple[Floats, Floats, Floats]:
     """Return the number, sum and sum of squares of the values before each value."""
     counts = before.count + np.arange(values.shape[-1], dtype=np.float64)

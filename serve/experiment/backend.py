@@ -147,16 +147,17 @@ class Experiment:
 
     def _asked(self, request: ChatRequest, caller: Caller) -> Asked:
         answer_id = f"chatcmpl-{secrets.token_hex(12)}"
-        user = user_of(self.config, request, caller) or f"request\0{answer_id}"
+        user = user_of(self.config, request, caller)
         variant, is_assigned = self.config.teacher, self.state == "running"
         if is_assigned:
-            variant = choose(self._weights, self.salt, self.name, user)
+            anyone = user or f"request\0{answer_id}"
+            variant = choose(self._weights, self.salt, self.name, anyone)
         request = request.model_copy(update={"model": self.config.model_of(variant)})
-        conversation, prompt = self.storage.prompt_hashes(user, request.messages)
+        conversation, prompt = self.storage.prompt_hashes(user or "", request.messages)
         place = Place(
             experiment=self.name,
             variant=variant,
-            user=self.storage.hashed("user", user),
+            user=self.storage.hashed("user", user) if user else conversation,
             shares=self.shares if is_assigned else None,
         )
         started, created = time.perf_counter(), time.time()

@@ -97,6 +97,14 @@ class ExperimentConfig(Table):
             raise ValueError("at least one variant needs a weight above 0")
         return self
 
+    @property
+    def own_side(self) -> str:
+        """The variant in whose clients' conversations both are compared: the student's.
+
+        While the student answers no client, its answers in the teacher's conversations are.
+        """
+        return self.student if self.variants[self.student].weight else self.teacher
+
     def model_of(self, variant: str) -> str:
         """Return the name of the model behind a variant."""
         return self.variants[variant].model or variant

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
@@ -15,7 +16,6 @@ from serve.experiment.sample_ratio import SAMPLE_RATIO_ALARM_P, sample_ratio_mis
 from serve.experiment.wire import (
     ExperimentView,
     RatingsView,
-    SampleRatioView,
     ShadowView,
     VariantView,
     VerdictView,
@@ -44,17 +44,21 @@ async def results_of(experiment: Experiment) -> ExperimentView:
 
 def _view(connection: Connection, experiment: Experiment) -> ExperimentView:
     totals = variant_totals(connection, experiment.name)
-    counts, expected = dealt_users(connection, experiment.name)
+    splits = dealt_users(connection, experiment.name)
+    counts = Counter[str]()
+    for _, users in splits:
+        counts.update(users)
+    p_value = sample_ratio_mismatch(splits)
     return {
         "name": experiment.name,
         "state": experiment.state,
         "salt_id": salted_hash(experiment.salt, "salt", experiment.name).hex()[:8],
         "variants": [
-            _variant(experiment, name, totals.get(name, VariantTotals()), counts.get(name, 0))
+            _variant(experiment, name, totals.get(name, VariantTotals()), counts[name])
             for name in experiment.config.variants
         ],
         "shadow": _shadow(connection, experiment),
-        "sample_ratio": _sample_ratio(counts, expected),
+        "sample_ratio": {"p_value": p_value, "is_mismatch": p_value < SAMPLE_RATIO_ALARM_P},
         "guardrails": experiment.guardrails.views,
         "verdict": _verdict(connection, experiment),
         "ratings": _ratings(connection, experiment),
@@ -91,24 +95,14 @@ def _shadow(connection: Connection, experiment: Experiment) -> ShadowView:
     }
 
 
-def _sample_ratio(counts: dict[str, int], expected: dict[str, float]) -> SampleRatioView:
-    p_value = 1.0
-    if expected:
-        names = sorted(expected.keys() | counts.keys())
-        p_value = sample_ratio_mismatch(
-            [counts.get(name, 0) for name in names], [expected.get(name, 0.0) for name in names]
-        )
-    return {"p_value": p_value, "is_mismatch": p_value < SAMPLE_RATIO_ALARM_P}
-
-
 def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | None:
     config = experiment.config
-    batches = judged_batches(connection, experiment.name)
+    batches = judged_batches(connection, experiment.name, config.own_side)
     student = config.model_of(config.student)
     for vote in blind_votes(connection, experiment.sides):
         # Each vote is a separate look.
         score = vote.score if vote.first.model == student else 1 - vote.score
-        batches.append(Batch(VOTES, True, [score], [vote.conversation]))
+        batches.append(Batch(VOTES, True, [score], [vote.user]))
     judge = config.judge or (batches[0].judge if batches else None)
     judged = [batch for batch in batches if batch.judge == judge]
     if judge is None or not judged:
@@ -130,12 +124,13 @@ def verdict_of(
     monitor = WinRateMonitor(Plan(margin=config.margin, alpha=config.alpha))
     for batch in batches:
         if batch.is_valid:
-            monitor.update(batch.scores, batch.conversations)
+            monitor.update(batch.scores, batch.users)
     outcome = monitor.outcome if batches[-1].is_valid else Outcome.INVALID_JUDGE
+    is_withdrawn = outcome is Outcome.PASS and monitor.has_fallen
     most_failures = config.guardrails.most_errors * monitor.num_pairs
     is_withheld = outcome is Outcome.PASS and failed.get(config.teacher, 0) > most_failures
     return {
-        "outcome": Outcome.INCONCLUSIVE if is_withheld else outcome,
+        "outcome": Outcome.INCONCLUSIVE if is_withheld or is_withdrawn else outcome,
         "win_rate": monitor.rate,
         "lower": monitor.lower,
         "upper": monitor.upper,
@@ -147,6 +142,9 @@ def verdict_of(
             "teacher": failed.get(config.teacher, 0),
         },
         "is_withheld": is_withheld,
+        "is_withdrawn": is_withdrawn,
+        "recent": {"users": len(monitor.recent), "win_rate": monitor.recent_rate},
+        "conversations_of": config.own_side,
     }
 
 

@@ -171,7 +171,8 @@ async def list_pairs(
             connection,
             experiment.name,
             judge,
-            sides=(config.student, config.teacher),
+            own_side=config.own_side,
+            other_side=config.teacher if config.own_side == config.student else config.student,
             with_failed=config.failed_pairs == "lose",
             quiet_since=time.time() - quiet_seconds,
             limit=limit,
@@ -242,6 +243,7 @@ def _pair(experiment: Experiment, pair: StoredPair) -> PairView:
     return {
         "pair_id": pair.id,
         "conversation": pair.conversation,
+        "user": pair.user,
         "messages": json.loads(pair.messages),
         "student": pair.answers[student],
         "teacher": pair.answers[teacher],

@@ -138,6 +138,13 @@ class GuardrailView(TypedDict):
     is_breached: bool
 
 
+class RecentView(TypedDict):
+    """The newest users that counted."""
+
+    users: int
+    win_rate: float | None
+
+
 class VerdictView(TypedDict):
     """Whether the student may replace the teacher, valid at every look."""
 
@@ -152,6 +159,11 @@ class VerdictView(TypedDict):
     """Pairs lost by failing to answer, by "student" and "teacher"."""
     is_withheld: bool
     """Whether PASS was withheld because the teacher failed more often than a student may."""
+    is_withdrawn: bool
+    """Whether PASS was withdrawn because the newest users contradict it."""
+    recent: RecentView
+    conversations_of: str
+    """The variant in whose clients' conversations both are compared."""
 
 
 class RatingsView(TypedDict):
@@ -189,7 +201,10 @@ class PairView(TypedDict):
 
     pair_id: str
     conversation: str
-    """Equal for all pairs of a conversation, which is one independent observation."""
+    """Equal for all pairs of a conversation."""
+    user: str
+    """Equal for all pairs of a user, which is one independent observation; the conversation where
+    no user was named."""
     messages: list[JsonObject]
     student: str
     teacher: str

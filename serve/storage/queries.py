@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, and_, case, func, or_, select
 from serve.storage import tables
 from serve.storage.records import OutcomeName, StoredPair
 
+Split = tuple[dict[str, float], dict[str, int]]
 NEWEST = 10_000
 """Number of answers that percentiles are computed over."""
 
@@ -45,7 +46,8 @@ class Batch:
     is_valid: bool
     scores: list[float]
     """The student's scores, in order."""
-    conversations: list[str]
+    users: list[str]
+    """The user of each, or the conversation where no user was named."""
 
 
 def variant_totals(connection: Connection, experiment: str) -> dict[str, VariantTotals]:
@@ -92,21 +94,18 @@ def variant_totals(connection: Connection, experiment: str) -> dict[str, Variant
     return found
 
 
-def dealt_users(connection: Connection, experiment: str) -> tuple[dict[str, int], dict[str, float]]:
-    """Return the observed and the expected number of users of each variant."""
+def dealt_users(connection: Connection, experiment: str) -> list[Split]:
+    """Return for each split the shares by variant, and the number of users of each."""
     columns = tables.users.c
-    counts: dict[str, int] = {}
-    expected: dict[str, float] = {}
+    found: dict[str, dict[str, int]] = {}
     query = (
         select(columns.variant, columns.shares, func.count())
         .where(columns.experiment == experiment)
         .group_by(columns.variant, columns.shares)
     )
     for variant, shares, number in connection.execute(query):
-        counts[variant] = counts.get(variant, 0) + number
-        for other, share in json.loads(shares).items():
-            expected[other] = expected.get(other, 0.0) + share * number
-    return counts, expected
+        found.setdefault(shares, {})[variant] = number
+    return [(json.loads(shares), counts) for shares, counts in found.items()]
 
 
 def shadow_counts(connection: Connection, experiment: str) -> Mapping[str, int]:
@@ -124,15 +123,20 @@ def unjudged_pairs(
     experiment: str,
     judge: str,
     *,
-    sides: Sequence[str],
+    own_side: str,
+    other_side: str,
     with_failed: bool,
     quiet_since: float,
     limit: int,
 ) -> list[StoredPair]:
-    """Return pairs with texts that a judge has not judged, oldest first.
+    """Return pairs with texts that a judge has not judged, the user first seen first.
+
+    All pairs of a user come together: one whose pairs would exceed the limit is left for later,
+    unless there is no other.
 
     Args:
-        sides: The compared variants.
+        own_side: The variant whose clients' conversations count.
+        other_side: The variant that answered in the shadow.
         with_failed: Whether to include pairs of which one side failed to answer.
         quiet_since: Conversations with later activity are left out.
     """
@@ -143,6 +147,7 @@ def unjudged_pairs(
         select(
             own.c.id,
             own.c.conversation,
+            own.c.user,
             own.c.messages,
             own.c.variant,
             own.c.answer,
@@ -159,8 +164,8 @@ def unjudged_pairs(
             own.c.outcome.in_(usable),
             shadow.c.outcome.in_(usable),
             or_(own.c.outcome == WHOLE, shadow.c.outcome == WHOLE),
-            own.c.variant.in_(sides),
-            shadow.c.variant.in_(sides),
+            own.c.variant == own_side,
+            shadow.c.variant == other_side,
             own.c.messages.isnot(None),
             or_(own.c.outcome == FAILED, own.c.answer.isnot(None)),
             or_(shadow.c.outcome == FAILED, shadow.c.answer.isnot(None)),
@@ -173,40 +178,49 @@ def unjudged_pairs(
             .where(later.c.conversation == own.c.conversation, later.c.created > quiet_since)
             .exists(),
         )
-        .order_by(own.c.number)
-        .limit(limit)
+        .order_by(func.min(own.c.number).over(partition_by=own.c.user), own.c.number)
+        .limit(limit + 1)
     )
+    rows = connection.execute(query).all()
+    if len(rows) > limit and rows[0].user != rows[-1].user:
+        rows = [row for row in rows if row.user != rows[-1].user]
     return [
         StoredPair(
             id=row[0],
             conversation=row[1],
-            messages=row[2],
-            answers={row[3]: row[4] or "", row[6]: row[7] or ""},
-            finish_reasons={row[3]: row[5], row[6]: row[8]},
-            failed={row[9]: row[3], row[10]: row[6]}.get(FAILED),
+            user=row[2],
+            messages=row[3],
+            answers={row[4]: row[5] or "", row[7]: row[8] or ""},
+            finish_reasons={row[4]: row[6], row[7]: row[9]},
+            failed={row[10]: row[4], row[11]: row[7]}.get(FAILED),
         )
-        for row in connection.execute(query)
+        for row in rows[:limit]
     ]
 
 
-def judged_batches(connection: Connection, experiment: str) -> list[Batch]:
-    """Return the batches of all judges, in order."""
+def judged_batches(connection: Connection, experiment: str, own_side: str) -> list[Batch]:
+    """Return the batches of all judges, in order.
+
+    Args:
+        own_side: The variant whose clients' conversations count.
+    """
     batches, judgments = tables.batches.c, tables.judgments.c
     rows = connection.execute(
-        select(
-            batches.number, batches.judge, batches.is_valid, judgments.score, answers.conversation
-        )
+        select(batches.number, batches.judge, batches.is_valid, judgments.score, answers.user)
         .outerjoin_from(tables.batches, tables.judgments, judgments.batch == batches.number)
-        .outerjoin(tables.answers, answers.id == judgments.pair_id)
+        .outerjoin(
+            tables.answers,
+            and_(answers.id == judgments.pair_id, answers.variant == own_side),
+        )
         .where(batches.experiment == experiment)
         .order_by(batches.number, judgments.number)
     )
     found: dict[int, Batch] = {}
-    for number, judge, is_valid, score, conversation in rows:
+    for number, judge, is_valid, score, user in rows:
         batch = found.setdefault(number, Batch(judge, is_valid, [], []))
-        if score is not None:
+        if score is not None and user is not None:
             batch.scores.append(score)
-            batch.conversations.append(conversation)
+            batch.users.append(user)
     return list(found.values())
 
 
@@ -264,7 +278,8 @@ class BlindVote:
     second: ShownAnswer
     score: float
     """Of the first answer: 1, 0, or ½ for a tie."""
-    conversation: str
+    user: str
+    """The user, or the conversation where no user was named."""
     messages: str | None
     """JSON."""
 
@@ -282,7 +297,7 @@ def blind_votes(connection: Connection, models: Collection[str]) -> list[BlindVo
             second.c.model,
             second.c.answer,
             votes.score,
-            first.c.conversation,
+            func.coalesce(first.c.user, first.c.conversation),
             first.c.messages,
         )
         .join(first, first.c.id == votes.first_id)

@@ -18,7 +18,7 @@ class Place:
     experiment: str
     variant: str
     user: str
-    """A hash."""
+    """A hash: of the user's name, or, where a request has none, that of its conversation."""
     shares: Mapping[str, float] | None = None
     """Shares of all variants if the user was assigned; None in shadows, and while the teacher
     answers all requests."""
@@ -93,6 +93,8 @@ class StoredPair:
     id: str
     """Id of the client's answer."""
     conversation: str
+    user: str
+    """One independent observation: the user, or the conversation where none was named."""
     messages: str
     """JSON."""
     answers: Mapping[str, str]

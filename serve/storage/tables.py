@@ -40,7 +40,7 @@ answers = Table(
     Column("model", String, nullable=False),
     Column("experiment", String),
     Column("variant", String),
-    Column("user", String, comment="Salted hash."),
+    Column("user", String, comment="Salted hash; of the conversation where no user was named."),
     Column("conversation", String, comment="Salted hash of the user and the first message."),
     Column("prompt", String, comment="Salted hash of all messages."),
     Column("outcome", String, nullable=False, comment="whole, failed or cancelled"),

@@ -103,8 +103,16 @@ function verdict(found) {
     element("figure", {}, interval(found), element("figcaption", { class: "muted" },
       `The student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, between ` +
       `${lower.toFixed(3)} and ${upper.toFixed(3)} at α = ${alpha}, valid at every look. ` +
-      `It passes when the whole interval is above the margin, ½ − ${margin}.${lost(found)}`)),
+      `It passes when the whole interval is above the margin, ½ − ${margin}.` +
+      `${recently(found)}${lost(found)}`)),
   ];
+}
+
+/** Return a sentence on the newest users. */
+function recently({ recent, is_withdrawn: isWithdrawn }) {
+  if (recent.win_rate === null) return "";
+  const sentence = ` Of the newest ${recent.users} users it is ${short(recent.win_rate)}`;
+  return isWithdrawn ? `${sentence}: they contradict the PASS, which is withdrawn.` : `${sentence}.`;
 }
 
 /** Return a sentence on pairs lost by failing to answer. */

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from compare.judges.protocol import Pair
+from compare.live.experiment import whole_users
 from potstill import cli
 from potstill.errors import BackendError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
@@ -12,6 +14,7 @@ from tests.unit.compare.judging import (
     obeys_answers,
     parts,
     prefers_length,
+    question,
     sound,
     worth,
 )
@@ -159,6 +162,28 @@ def test_what_a_judge_did_not_say_is_asked_again(experiment, judge, openai_serve
     is_ill = False
     judge(running, server=server)
     assert running.live.view()["verdict"]["pairs"] == 20
+
+
+def test_a_reply_without_a_verdict_counts_against_the_student(experiment, judge):
+    running = experiment()
+    running.ask(range(20))
+    judge(running, lambda body: "garbage" if parts(body)[0] == 15 else sound(body))
+    verdict = running.live.view()["verdict"]
+    assert (verdict["pairs"], verdict["win_rate"]) == (20, pytest.approx(19 * 0.5 / 20))
+
+
+def pair_of(user: str) -> Pair:
+    return Pair(question(0, cluster_id=user), 0, "a", "b")
+
+
+def test_a_batch_never_divides_a_user():
+    """3,000 pairs of 30 interleaved conversations all count."""
+    pairs = [pair_of(f"u{number % 30}") for number in range(3000)]
+    batches = list(whole_users(pairs, 50))
+    assert sum(map(len, batches)) == 3000
+    seen = [{pair.question.cluster_id for pair in batch} for batch in batches]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 30
+    assert [len(one) for one in whole_users(pairs[:60], 50)] == [50, 10]
 
 
 def test_a_judge_is_tested_on_enough_pairs_or_not_yet(experiment, judge):

@@ -108,3 +108,32 @@ def test_a_score_out_of_bounds_is_refused_and_changes_nothing():
     with pytest.raises(PotstillError, match="row 1"):
         monitor.update([0.5, 2.0], ["a", "b"])
     assert monitor == WinRateMonitor(PLAN)
+
+
+def test_a_pass_is_withdrawn_soon_after_the_student_falls_behind_and_rarely_without_reason():
+    rng = np.random.default_rng(7)
+    alarms, found = 0, 0
+    for _ in range(120):
+        steady, falling = WinRateMonitor(PLAN), WinRateMonitor(PLAN)
+        for _ in range(40):
+            steady.update((rng.random(50) < 0.5) * 1.0)
+            if steady.has_fallen:
+                alarms += 1
+                break
+        falling.update((rng.random(1000) < 0.5) * 1.0)
+        for _ in range(50):
+            falling.update((rng.random(10) < 0.4) * 1.0)
+            if falling.has_fallen:
+                found += 1
+                break
+    # Probabilities 0.03 and 0.92; standard errors 0.016 and 0.025.
+    assert alarms <= 0.05 * 120 + 3
+    assert found >= 0.86 * 120
+
+
+def test_the_present_is_the_newest_clusters():
+    monitor = WinRateMonitor(PLAN)
+    monitor.update([0.0] * 200, list(range(200)))
+    monitor.update([1.0] * 300, list(range(200, 500)))
+    assert monitor.recent_rate == 1.0
+    assert monitor.rate == 0.6

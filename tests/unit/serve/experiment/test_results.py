@@ -36,5 +36,16 @@ def test_a_pass_is_withheld_while_the_teacher_fails_oftener_than_a_student_may()
     many = verdict_of(config, [batch], {"teacher": 11})
     assert (few["outcome"], few["is_withheld"]) == ("PASS", False)
     assert (many["outcome"], many["is_withheld"]) == ("INCONCLUSIVE", True)
-    worse = Batch("j", True, [0.0] * 100, batch.conversations)
+    worse = Batch("j", True, [0.0] * 100, batch.users)
     assert verdict_of(config, [worse], {"teacher": 50})["outcome"] == "FAIL"
+
+
+def test_a_pass_that_the_newest_users_contradict_is_withdrawn():
+    config = split()
+    passed = Batch("j", True, [0.5] * 400, [str(number) for number in range(400)])
+    fallen = Batch("j", True, [0.0, 0.5] * 20, [f"late {number}" for number in range(40)])
+    before, after = (verdict_of(config, given, {}) for given in ([passed], [passed, fallen]))
+    assert (before["outcome"], before["is_withdrawn"]) == ("PASS", False)
+    assert (after["outcome"], after["is_withdrawn"]) == ("INCONCLUSIVE", True)
+    assert after["recent"]["users"] == 300
+    assert after["recent"]["win_rate"] < 0.5

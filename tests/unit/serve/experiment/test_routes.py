@@ -2,6 +2,7 @@
 
 import hashlib
 import sqlite3
+from itertools import groupby
 
 import pytest
 
@@ -222,6 +223,38 @@ def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):
     busy = server.client.get(f"{path}/pairs?judge=j&quiet_seconds=3600").json()["data"]
     assert busy == []
     assert judge([], 0.0, valid=False)["outcome"] == "INVALID_JUDGE"
+
+
+def test_pairs_come_by_whole_users_and_count_once_for_each(live):
+    """Without a user's name, all turns of a conversation are one observation."""
+    server = live(split(student=1, teacher=0))
+    for turn in range(3):
+        for number in range(4):
+            named = {"user": f"u{number}"} if number < 2 else {}
+            opening = [{"role": "user", "content": f"Question {number}"}]
+            later = [{"role": "assistant", "content": "A"}, {"role": "user", "content": "And?"}]
+            server.ask(messages=opening + turn * later, **named)
+    server.ask("Another question", user="u0")
+    server.shadows(13)
+    path = "/v1/experiments/assistant"
+    listed = server.client.get(f"{path}/pairs?judge=j&limit=6").json()["data"]
+    assert [len(list(one)) for _, one in groupby(one["user"] for one in listed)] == [4]
+    assert len({one["conversation"] for one in listed}) == 2
+    verdict = judged(server)
+    assert verdict["pairs"] == 13
+    whole = server.client.get(f"{path}/pairs?judge=other&limit=13").json()["data"]
+    assert len({one["user"] for one in whole}) == 4
+
+
+def test_only_the_student_s_own_conversations_move_the_verdict(live):
+    server = live(split())
+    for number in range(20):
+        server.ask(user=f"u{number}")
+    server.shadows(20)
+    verdict = judged(server)
+    own = server.view()["variants"][0]
+    assert (own["name"], verdict["conversations_of"]) == ("student", "student")
+    assert 0 < verdict["pairs"] == own["exposures"] < 20
 
 
 def judged(server, judge: str = "j") -> dict:
