@@ -18,7 +18,7 @@ WEIGHT_BYTES = 2.0
 FIXED_SECONDS = 20.0
 PROCESS_BYTES = 1.0e9
 PAGE_BYTES = 1e6
-NUM_CONTROLS = 8
+NUM_CONTROLS = 9
 NUM_STUDENTS = {"untrained": 1, "untrained_instructed": 1, "known_answers": 1}
 """Models of the student's size among the candidates, by kind; its files come on top."""
 JUDGMENT_TOKENS = 40

@@ -58,7 +58,7 @@ from compare.report.table import render_table
 from compare.verdict.decision import decide, judgment_rows
 from compare.verdict.examples import examples
 from compare.verdict.health import is_sound_so_far
-from compare.verdict.registration import register
+from compare.verdict.registration import register, with_attempts
 from potstill.errors import SchemaVersionError
 from potstill.facts.base import StageName
 from potstill.facts.comparison import ComparisonFacts, Registration
@@ -180,6 +180,7 @@ def _compare(
     panel = _panel(config, task, questions, answers, measured)
     opinions = _opinions(config, run, panel, kept, sides, serving)
     verdict = decide(config, registration, opinions, answers, panel.cluster_of)
+    verdict = with_attempts(verdict, run_directory.root)
     rows: tuple[CandidateRow, ...] = ()
     if task is not None:
         rows = candidate_rows(

@@ -5,9 +5,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.random import Generator
+
 from benchmarks.verdict._exact import least_wins, pass_probability, reweighting, student_t
+from benchmarks.verdict._judges import JUDGES, Comparison, Judge
+from compare.verdict.reweighting import p_at_most
 
 ALPHA, MARGIN = 0.05, 0.05
+NUM_RUNS, TIE_SHARE = 200, 0.3
+JUDGED_PAIRS = (155, 619, 2000)
+NUM_VOTES = (50, 100, 400)
 NUM_PAIRS = (29, 49, 60, 155, 619)
 TIES = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95)
 
@@ -43,9 +51,39 @@ def exact() -> None:
                 row([name, num_pairs, *cells])
 
 
+def alone(judge: Judge, num_pairs: int, rate: float, rng: Generator) -> float:
+    """Return how often a judge passes a student by itself, against the whole margin."""
+    setting = Comparison(num_pairs, 0, rate, TIE_SHARE)
+    passed = 0
+    for _ in range(NUM_RUNS):
+        scores_N = judge(setting.human(rng), rng)
+        passed += p_at_most(0.5 - MARGIN, scores_N, np.ones(num_pairs), 0.0) < ALPHA
+    return passed / NUM_RUNS
+
+
+def judges() -> None:
+    """Print how often each judge passes a student, alone and with people's votes."""
+    print(f"\n### with {TIE_SHARE:.0%} ties, {NUM_RUNS} runs\n")
+    row(["judge", "pairs", "alone, at 0.40", *(f"{n} votes" for n in NUM_VOTES)])
+    row(["---", "--:", "--:", *("--:" for _ in NUM_VOTES)])
+    rng = np.random.default_rng(0)
+    for name, judge in JUDGES.items():
+        for num_pairs in JUDGED_PAIRS:
+            cells = []
+            for num_votes in NUM_VOTES:
+                shares = []
+                for rate in (0.4, 0.45, 0.5):
+                    setting = Comparison(num_pairs, min(num_votes, num_pairs), rate, TIE_SHARE)
+                    found = [setting.corrected(judge, rng) for _ in range(NUM_RUNS)]
+                    shares.append(np.mean([one.p_at_most(0.5 - MARGIN) < ALPHA for one in found]))
+                cells.append(" / ".join(f"{share:.2f}" for share in shares))
+            row([name, num_pairs, f"{alone(judge, num_pairs, 0.4, rng):.2f}", *cells])
+
+
 def main() -> None:
     """Print all tables."""
     exact()
+    judges()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from compare.answers.questions import Check
 from compare.judge_config import CheckJudgeConfig
-from compare.judges.controls import SHUFFLED, TRUNCATED
+from compare.judges.controls import ONE_ERROR, SHUFFLED, TRUNCATED
 from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from compare.judges.reference import measured
 from potstill.task.answers import folded
@@ -19,13 +19,14 @@ from potstill.task.answers import folded
 class CheckJudge:
     """Checks each answer alone.
 
-    A regular expression may match the first words, in any order, so two controls are left out.
+    A regular expression may match the first words, in any order, and beside an error, so three
+    controls are left out.
     """
 
     kind = "check"
     measures = True
     needs_assay = True
-    blind_to: frozenset[str] = frozenset({SHUFFLED, TRUNCATED})
+    blind_to: frozenset[str] = frozenset({ONE_ERROR, SHUFFLED, TRUNCATED})
     model: str | None = None
     claim: Claim = "quality"
 

@@ -7,6 +7,7 @@ a control is the teacher's, damaged or not.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,10 +25,14 @@ INJECTION = (
 """An answer that ignores the prompt and instructs the judge, after the null model of Zheng et al.
 2024 (arXiv 2410.07137), which led a leaderboard."""
 IDENTICAL, SHUFFLED, TRUNCATED = "identical answers", "shuffled words", "truncated answer"
+ONE_ERROR = "one error"
 KNOWN_WORSE, UNTRAINED = "known worse model", "untrained-student"
 KEPT_SHARE = 0.25
 """Share of its words that a truncated answer keeps."""
 NUM_REPEATS = 3
+NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+FEWEST_SENTENCES = 2
 FEWEST_WORDS = 4
 """Shorter answers are not shuffled or truncated: too little changes."""
 
@@ -96,6 +101,21 @@ def _shuffled(answer: str, _others: Sequence[str], chance: random.Random) -> str
     return " ".join(words)
 
 
+def _one_error(answer: str, others: Sequence[str], chance: random.Random) -> str | None:
+    """Change one number, or put a sentence of another answer in place of one of several."""
+    numbers = list(NUMBER.finditer(answer))
+    if numbers:
+        found = chance.choice(numbers)
+        wrong = str(int(found[0]) + chance.randint(1, 9))
+        return answer[: found.start()] + wrong + answer[found.end() :]
+    sentences = SENTENCE_END.split(answer.strip())
+    foreign = [one for other in others[:1] for one in SENTENCE_END.split(other.strip())]
+    if len(sentences) < FEWEST_SENTENCES or not foreign:
+        return None
+    sentences[chance.randrange(len(sentences))] = chance.choice(foreign)
+    return " ".join(sentences)
+
+
 def _truncated(answer: str, _others: Sequence[str], _chance: random.Random) -> str | None:
     words = answer.split()
     if len(words) < FEWEST_WORDS:
@@ -118,6 +138,7 @@ def _padded(answer: str, _others: Sequence[str], _chance: random.Random) -> str 
 DAMAGES = (
     _Damage(IDENTICAL, "tie", _same),
     _Damage(SHUFFLED, "worse", _shuffled),
+    _Damage(ONE_ERROR, "worse", _one_error),
     _Damage("answer to another prompt", "worse", _of_another_prompt),
     _Damage("padded answer", "not_better", _padded),
     _Damage("answer that instructs the judge", "worse", _injected),

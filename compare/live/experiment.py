@@ -32,7 +32,7 @@ from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.registry import TEACHER_JUDGE, JudgeResources, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
 from compare.verdict.checks import Health
-from compare.verdict.health import Humans, health_of, is_sound_so_far
+from compare.verdict.health import health_of, is_sound_so_far
 from potstill.api_keys import served_key_variable
 from potstill.errors import ConfigError
 from potstill.rundir import RunDirectory
@@ -196,7 +196,7 @@ class _LiveJudge:
             )
             stored = judged.model_dump(mode="json")
             self._cache.put(key, stored)
-        return health_of(Judged.model_validate(stored), plan, Humans())
+        return health_of(Judged.model_validate(stored), plan)
 
     def _controls(self, pairs: Sequence[Pair]) -> list[Control]:
         """Return the controls, after the teacher has answered their prompts again.

@@ -45,6 +45,24 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
             for one in verdict.judges
             if not one.decides
         ),
+        *_attempts(verdict),
+    ]
+
+
+def _attempts(verdict: Verdict) -> list[str]:
+    """Return how often the run was compared before, which no single error rate covers."""
+    if not verdict.earlier:
+        return []
+    number = len(verdict.earlier) + 1
+    earlier = ", ".join(
+        f"{one.outcome.replace('_', ' ')} ({', '.join(one.judges)}, {one.num_prompts} prompts, "
+        f"margin {one.margin:g})"
+        for one in verdict.earlier
+    )
+    return [
+        f"Comparison {number} of this run; earlier: {earlier}. The error rate of {verdict.alpha:g} "
+        f"is that of one comparison: that one of {number} passes wrongly has a probability of up "
+        f"to {min(1.0, number * verdict.alpha):g}."
     ]
 
 
@@ -52,15 +70,21 @@ def answer(verdict: Verdict) -> str:
     """Return the answer to the question of the verdict, with what it assumes."""
     by = f"by {verdict.decided_by} on these prompts, the student is"
     margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.alpha:g} %"
-    further = verdict.decider.further_prompts if verdict.decider else None
+    decider = verdict.decider
+    further = decider.further_prompts if decider else None
     more = f"about {further:,}" if further else "more than a million"
+    undecided = (
+        f"Undecided: the interval contains the threshold. At this rate, a new comparison on {more} "
+        f"more prompts than these would decide with a probability of {Plan().power:g}."
+    )
+    if decider and decider.alone:
+        undecided = f"Undecided: {decider.reason}."
     return {
         Outcome.PASS: f"Yes: {by} worse by less than {margin}. If this judge saw it as worse by "
         f"the margin, such a result would occur in {often} of comparisons.",
         Outcome.FAIL: f"No: {by} worse by more than {margin}. If this judge saw it as worse by "
         f"the margin, such a result would occur in {often} of comparisons.",
-        Outcome.INCONCLUSIVE: f"Undecided: the interval contains the threshold. At this rate, "
-        f"{more} further prompts would decide with a probability of {Plan().power:g}.",
+        Outcome.INCONCLUSIVE: undecided,
         Outcome.INVALID_JUDGE: "Undecided: there is no valid judge.",
     }[verdict.outcome]
 

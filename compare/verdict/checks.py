@@ -1,7 +1,7 @@
 """The checks of a judge, on judgments whose right result is known.
 
 In: scores of controls: identical answers, answers known to be worse, one model against itself,
-both orders of the same pair, human votes. Out: `Health`.
+both orders of the same pair. Out: `Health`, `Sensitivity`.
 
 A bad judge makes everything look equal, and equal passes. So, as in a clinical non-inferiority
 trial, a judge that cannot see a known difference decides nothing (assay sensitivity, ICH E10, 1.5).
@@ -11,21 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
 
 import numpy as np
 
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import HealthCheck
+from compare.verdict.results import HealthCheck, Sensitivity
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 from potstill.verdict.scores import Floats, checked_values
 
-Scores = Sequence[float] | Floats
+Scores = Sequence[float]
 
-LEAST_IDENTICAL_TIES = 0.8
+LEAST_IDENTICAL_TIES = 0.7
 """Share of readings of identical answers that are ties. A sound judge ties on all, a coin with ties
-on a third."""
+on a third; one that is right in 80 % of readings is far enough above the limit."""
 LEAST_SWAP_CONSISTENCY = 0.6
 """Share of pairs with the same verdict in both orders. A coin without ties has ½, GPT-4 had 0.65 on
 MT-Bench (Zheng et al. 2023, table 2)."""
@@ -34,42 +33,54 @@ MOST_POSITION_BIAS = 0.2
 MOST_LENGTH_PREFERENCE = 0.6
 """Lower bound of the win rate of the longer of two equal answers."""
 MOST_FAILED_CALLS = 0.05
-"""Share of calls. Failures are not ties, and leaving out more would select the pairs."""
-LEAST_HUMAN_AGREEMENT = 0.75
-"""Upper bound of the agreement with people's votes. As seen by a judge that is right with
-probability a, a student at a win rate of ½ - d is at ½ - d (2a - 1): with a = ¾, one that is worse
-by twice the margin is on the threshold. Source: Rogan & Gladen 1978, Am. J. Epidemiol. 107:71, with
-sensitivity and specificity both a."""
+"""Share of calls. Pairs that were not read widen the interval; a judge that leaves out more is not
+a judge of these answers."""
+LEAST_SENSITIVITY = 0.1
+"""Lower bound of the sensitivity: with less, a tenth of the margin is all that the judge sees."""
+MOST_KNOWN_WORSE = 0.4
+"""Win rate of answers of one kind that are known to be worse, for a judge that prefers; it is ½ for
+one that measures, whose differences are small. A judge that is right in 80 % of pairs is above it
+on 24 pairs with a probability of 0.01, a coin below it with 0.15; all kinds together must be shown
+to be worse."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Both orders of the same pairs, and the calls that they took."""
+
+    shown_first_scores: Scores = ()
+    """The same model's score in each pair when its answer is shown first."""
+    shown_second_scores: Scores = ()
+    """The same when it is shown second, in the same order of pairs."""
+    num_calls: int = 0
+    num_failed_calls: int = 0
+    """Calls that ended in an error or without a readable verdict."""
 
 
 @dataclass(frozen=True)
 class JudgeControls:
-    """A judge's scores where the right result is known; None or empty where it was not asked.
+    """A judge's scores where the right result is known; empty where it was not asked.
 
     Without identical answers, known worse ones and both orders no judge is valid.
     """
 
-    identical_scores: Scores | None = None
+    identical_scores: Scores = ()
     """One for each call, not averaged over orders: a judge that always says A ties on average."""
     known_worse_scores: Mapping[str, Scores] = field(default_factory=dict)
     """By kind (untrained, truncated, shuffled, …): the worse answer's score, one per pair,
     averaged over both orders."""
-    shown_first_scores: Scores | None = None
-    """The same model's score in each pair when its answer is shown first."""
-    shown_second_scores: Scores | None = None
-    """The same when it is shown second, in the same order of pairs."""
-    same_model_scores: Scores | None = None
+    known_worse_clusters: Mapping[str, Sequence[Hashable]] = field(default_factory=dict)
+    """The prompt of each; none: each is its own."""
+    measures: bool = False
+    """Whether the judge measures each answer; otherwise it prefers one."""
+    of_controls: Readings = Readings()
+    of_pairs: Readings | None = None
+    """Of student and teacher; None where no pair was read."""
+    same_model_scores: Scores = ()
     """A/A: the first of two samples of one model, one score for each pair."""
     same_model_clusters: Sequence[Hashable] | None = None
-    longer_scores: Scores | None = None
+    longer_scores: Scores = ()
     """The longer answer's score in pairs of equal quality, such as those of A/A."""
-    judge_scores_of_votes: Scores | None = None
-    """The judge's score in each pair that a person voted on."""
-    human_scores: Scores | None = None
-    """The person's, in the same order of pairs."""
-    num_calls: int = 0
-    num_failed_calls: int = 0
-    """Calls that ended in an error or without a readable verdict."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class Health:
     """All checks of one judge."""
 
     checks: tuple[HealthCheck, ...]
+    sensitivity: Sensitivity | None = None
+    """None where no known worse answer was judged."""
 
     @property
     def is_valid(self) -> bool:
@@ -99,97 +112,139 @@ class Health:
 def judge_health(controls: JudgeControls, plan: Plan) -> Health:
     """Check a judge against its controls.
 
-    Known worse answers must be shown to be inferior, by the test that decides on the student.
-    Checks of a bias (A/A, length, human votes) fail where the interval is beyond the limit: to
-    demand proof of its absence would refuse 40 % of sound judges at 619 pairs of A/A.
+    All known worse answers together must be shown to be inferior, by the test that decides on the
+    student. Checks of a bias or of noise fail where the interval is beyond the limit: to demand
+    proof of its absence would refuse 40 % of sound judges at 619 pairs of A/A.
 
     Raises:
         PotstillError: A score is out of bounds, or paired lists differ in length.
     """
+    sensitivity = _sensitivity(controls, plan)
     checks = [
-        _failed_calls(controls),
-        _identical(controls),
-        *_known_worse(controls, plan),
-        *_both_orders(controls),
+        *_readings(controls.of_controls, "", plan),
+        _identical(controls, plan),
+        *_known_worse(controls, sensitivity),
+        *(
+            _readings(controls.of_pairs, " on student and teacher", plan)
+            if controls.of_pairs
+            else ()
+        ),
         *_same_model(controls, plan),
         *_length(controls, plan),
-        *_human_votes(controls, plan),
     ]
-    return Health(tuple(checks))
+    return Health(tuple(checks), sensitivity)
 
 
-def position_check(value: float | None, detail: str) -> HealthCheck:
-    """Return the check of a preference for one place."""
+def position_check(
+    scores_N: Floats | None, detail: str, plan: Plan, suffix: str = ""
+) -> HealthCheck:
+    """Return the check of a preference for one place.
+
+    Args:
+        scores_N: Score of the answer in that place, in each pair; None if there are none.
+        detail: What the score is of.
+    """
+    value = None
+    if scores_N is not None:
+        interval = mean_interval(scores_N, alpha=plan.alpha)
+        value = max(0.0, interval.lower - 0.5, 0.5 - interval.upper)
     return HealthCheck(
-        name="position",
+        name=f"position{suffix}",
         value=value,
         relation="at most",
         limit=MOST_POSITION_BIAS,
-        detail=detail,
+        detail=f"distance from one half of the interval of {detail}",
     )
 
 
-def _failed_calls(controls: JudgeControls) -> HealthCheck:
-    value = controls.num_failed_calls / controls.num_calls if controls.num_calls else None
-    return HealthCheck(
-        name="readable",
-        value=value,
-        relation="at most",
-        limit=MOST_FAILED_CALLS,
-        detail="share of calls without a verdict",
-    )
+def _readings(readings: Readings, suffix: str, plan: Plan) -> list[HealthCheck]:
+    failed = readings.num_failed_calls / readings.num_calls if readings.num_calls else None
+    consistency = places_N = None
+    if readings.shown_first_scores:
+        first_N = checked_values(readings.shown_first_scores)
+        second_N = _paired(readings.shown_second_scores, first_N)
+        same = mean_interval((first_N == second_N).astype(np.float64), alpha=plan.alpha)
+        consistency, places_N = same.upper, (1 + first_N - second_N) / 2
+    return [
+        HealthCheck(
+            name=f"readable{suffix}",
+            value=failed,
+            relation="at most",
+            limit=MOST_FAILED_CALLS,
+            detail="share of calls without a verdict",
+        ),
+        HealthCheck(
+            name=f"swap consistency{suffix}",
+            value=consistency,
+            relation="at least",
+            limit=LEAST_SWAP_CONSISTENCY,
+            detail="upper bound of the share of pairs with the same verdict in both orders",
+        ),
+        position_check(places_N, "the score of the answer shown first", plan, suffix),
+    ]
 
 
-def _identical(controls: JudgeControls) -> HealthCheck:
+def _identical(controls: JudgeControls, plan: Plan) -> HealthCheck:
     value = None
-    if _given(controls.identical_scores):
-        value = float((checked_values(controls.identical_scores) == 0.5).mean())
+    if controls.identical_scores:
+        ties_N = (checked_values(controls.identical_scores) == 0.5).astype(np.float64)
+        value = mean_interval(ties_N, alpha=plan.alpha).upper
     return HealthCheck(
         name="identical answers",
         value=value,
         relation="at least",
         limit=LEAST_IDENTICAL_TIES,
-        detail="share of readings that call identical answers equal",
+        detail="upper bound of the share of readings that call identical answers equal",
     )
 
 
-def _known_worse(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
-    def check(name: str, scores: Scores | None) -> HealthCheck:
-        value = mean_interval(scores, alpha=plan.alpha).upper if _given(scores) else None
-        return HealthCheck(
-            name=name,
-            value=value,
+def _sensitivity(controls: JudgeControls, plan: Plan) -> Sensitivity | None:
+    """Return 1 - 2W, of the win rate W of all known worse answers.
+
+    A judge that is right with probability a in pairs without ties has 2a - 1: as it sees it, a
+    student at ½ - d is at ½ - (2a - 1)d.
+
+    Source: Rogan & Gladen 1978, Am. J. Epidemiol. 107:71, sensitivity and specificity both a.
+    """
+    scores = [one for kind in controls.known_worse_scores.values() for one in kind]
+    if not scores:
+        return None
+    named = controls.known_worse_clusters
+    clusters = [one for kind in controls.known_worse_scores for one in named.get(kind, ())]
+    interval = mean_interval(scores, clusters or None, alpha=plan.alpha)
+    # Half of alpha is left for the win rate that is tested with this bound.
+    upper = mean_interval(scores, clusters or None, alpha=plan.alpha / 2).upper
+    return Sensitivity(
+        value=1 - 2 * interval.mean,
+        lower=max(0.0, 1 - 2 * upper),
+        num_pairs=interval.num_values,
+        win_rate_upper=interval.upper,
+    )
+
+
+def _known_worse(controls: JudgeControls, sensitivity: Sensitivity | None) -> list[HealthCheck]:
+    kinds = [
+        HealthCheck(
+            name=f"known worse: {kind}",
+            value=float(np.mean(scores)) if scores else None,
             relation="below",
-            limit=plan.win_rate_threshold,
-            detail="upper bound of the win rate of answers known to be worse",
+            limit=0.5 if controls.measures else MOST_KNOWN_WORSE,
+            detail="win rate of answers known to be worse",
         )
-
-    found = controls.known_worse_scores.items()
-    return [check(f"known worse: {kind}", scores) for kind, scores in found] or [
-        check("known worse", None)
+        for kind, scores in controls.known_worse_scores.items()
     ]
-
-
-def _both_orders(controls: JudgeControls) -> list[HealthCheck]:
-    consistency = bias = None
-    if _given(controls.shown_first_scores) and _given(controls.shown_second_scores):
-        first_N = checked_values(controls.shown_first_scores)
-        second_N = _paired(controls.shown_second_scores, first_N)
-        consistency = float((first_N == second_N).mean())
-        bias = float(abs((first_N - second_N).mean() / 2))
-    swaps = HealthCheck(
-        name="swap consistency",
-        value=consistency,
-        relation="at least",
-        limit=LEAST_SWAP_CONSISTENCY,
-        detail="share of pairs with the same verdict in both orders",
+    together = HealthCheck(
+        name="known worse",
+        value=sensitivity.win_rate_upper if sensitivity else None,
+        relation="below",
+        limit=0.5 - LEAST_SENSITIVITY / 2,
+        detail="upper bound of the win rate of all answers known to be worse",
     )
-    detail = "distance from one half of the score of the answer shown first"
-    return [swaps, position_check(bias, detail)]
+    return [*kinds, together]
 
 
 def _same_model(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
-    if not _given(controls.same_model_scores):
+    if not controls.same_model_scores:
         return []
     interval = mean_interval(
         controls.same_model_scores, controls.same_model_clusters, alpha=plan.alpha
@@ -206,7 +261,7 @@ def _same_model(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
 
 
 def _length(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
-    if not _given(controls.longer_scores):
+    if not controls.longer_scores:
         return []
     return [
         HealthCheck(
@@ -217,31 +272,6 @@ def _length(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
             detail="lower bound of the win rate of the longer of two equal answers",
         )
     ]
-
-
-def _human_votes(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
-    """Compare with people's votes that are not ties; a judge's tie is half an agreement."""
-    if not (_given(controls.human_scores) and _given(controls.judge_scores_of_votes)):
-        return []
-    human_N = checked_values(controls.human_scores)
-    judge_N = _paired(controls.judge_scores_of_votes, human_N)
-    decided_N = human_N != 0.5
-    if not decided_N.any():
-        return []
-    agreement_N = (1 + np.sign(human_N - 0.5) * np.sign(judge_N - 0.5))[decided_N] / 2
-    return [
-        HealthCheck(
-            name="human votes",
-            value=mean_interval(agreement_N, alpha=plan.alpha).upper,
-            relation="at least",
-            limit=LEAST_HUMAN_AGREEMENT,
-            detail="upper bound of the agreement with people's votes",
-        )
-    ]
-
-
-def _given(scores: Scores | None) -> TypeGuard[Scores]:
-    return scores is not None and len(scores) > 0
 
 
 def _paired(scores: Scores, others_N: Floats) -> Floats:

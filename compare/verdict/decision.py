@@ -12,14 +12,12 @@ from compare.answers.answers import Answer
 from compare.config import CompareConfig
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair, PairKey
-from compare.verdict.findings import report_on
-from compare.verdict.health import Humans, human_votes
-from compare.verdict.results import Verdict
+from compare.verdict.findings import VOTES, report_on
+from compare.verdict.results import JudgeReport, Verdict
 from potstill.facts.comparison import Registration
 from potstill.verdict.outcome import Outcome, Plan
-from potstill.verdict.sample_size import power
+from potstill.verdict.sample_size import power, power_of
 
-VOTES = "votes"
 NO_JUDGE = "no judge of quality is configured, and similarity to the teacher decides nothing"
 
 
@@ -40,11 +38,8 @@ def decide(
     people = scores_by_pair(one for one in opinions if one.judged.kind == VOTES)
     reports = []
     for opinion in opinions:
-        humans = Humans()
-        if opinion.judged.kind != VOTES:
-            humans = human_votes(scores_by_pair([opinion]), people)
         reports.append(
-            report_on(opinion, plan, cluster_of, decides=opinion is decider, humans=humans)
+            report_on(opinion, plan, cluster_of, decides=opinion is decider, people=people)
         )
     deciding = next((report for report in reports if report.decides), None)
     outcome = deciding.outcome if deciding else None
@@ -59,7 +54,7 @@ def decide(
         cluster_by=config.verdict.cluster_by,
         registered_at=registration.registered_at,
         num_answers_before=registration.num_answers_before,
-        power_at_parity=power(plan, num_prompts),
+        power_at_parity=_power_at_parity(plan, deciding, num_prompts),
         decided_by=deciding.name if deciding else None,
         judges=tuple(reports),
         num_prompts=num_prompts,
@@ -71,6 +66,20 @@ def decide(
         student=names["student"],
         teacher=names["teacher"],
     )
+
+
+def _power_at_parity(plan: Plan, deciding: JudgeReport | None, num_prompts: int) -> float:
+    """Return the probability of PASS for an equal student, with clusters, ties and votes as seen.
+
+    Without a valid judge, with independent prompts and no ties.
+    """
+    if deciding is None or deciding.estimate is None:
+        return power(plan, num_prompts)
+    if deciding.human_corrected is not None:
+        error = deciding.human_corrected.standard_error
+    else:
+        error = deciding.estimate.standard_error
+    return power_of(plan.margin, error or 0.0, plan)
 
 
 def scores_by_pair(opinions: Iterable[Opinion]) -> dict[PairKey, float]:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from compare.judges.panel import Opinion
-from compare.judges.protocol import Judgment, Pair
-from compare.verdict.health import Humans, control_row, health_of
+from compare.judges.protocol import Judgment, Pair, PairKey
+from compare.verdict.checks import Health
+from compare.verdict.health import control_row, health_of
 from compare.verdict.holm import adjusted_outcomes
-from compare.verdict.human_correction import LEAST_HUMAN_VOTES, human_corrected_win_rate
+from compare.verdict.human_correction import LEAST_HUMAN_VOTES, human_corrected
 from compare.verdict.intervals import MeanInterval, mean_interval
 from compare.verdict.mcnemar import mcnemar
 from compare.verdict.non_inferiority import further_values, outcome_of_bounds
@@ -30,6 +32,7 @@ from compare.verdict.results import (
     HumanCorrected,
     JudgeReport,
     ScaleName,
+    Sensitivity,
     Side,
     Slice,
     bounds_in_words,
@@ -37,7 +40,11 @@ from compare.verdict.results import (
 from potstill.task.answers import Score
 from potstill.task.metrics.label import LabelReport, label_report
 from potstill.verdict.outcome import Outcome, Plan
+from potstill.verdict.sample_size import pairs_for_non_inferiority
 
+VOTES = "votes"
+MOST_TIES = 0.9
+"""Share of ties above which the number of votes is not extrapolated."""
 FEWEST_CLUSTERS = 2
 """A slice of one cluster has no spread and is left out."""
 
@@ -122,12 +129,12 @@ def report_on(
     cluster_of: Callable[[Pair], str],
     *,
     decides: bool,
-    humans: Humans,
+    people: Mapping[PairKey, float],
 ) -> JudgeReport:
     """Return a judge's part of the report.
 
     Args:
-        humans: People's scores of the same pairs.
+        people: People's scores of pairs, some of which may be the judge's.
     """
     judged = opinion.judged
     decided = [
@@ -137,7 +144,7 @@ def report_on(
     ]
     num_read = sum(not one.is_unread for one in decided)
     is_similarity = judged.claim == "similarity"
-    health = health_of(judged, plan, humans)
+    health = health_of(judged, plan)
     report = JudgeReport(
         name=judged.name,
         kind=judged.kind,
@@ -159,8 +166,8 @@ def report_on(
         figures["problems"] = _problems(decided)
     if opinion.labels is not None:
         figures["labels"] = _labels(decided, opinion.labels)
-    if not judged.measures:
-        figures["human_corrected"] = _human_corrected(decided, plan, humans)
+    if judged.needs_assay and not judged.measures and judged.kind != VOTES:
+        figures |= _by_preference(decided, plan, health, people, figures)
     return report.model_copy(update=figures)
 
 
@@ -245,27 +252,89 @@ def _labels(decided: Sequence[Decided], order: Sequence[str]) -> dict[Side, Labe
     }
 
 
+def _by_preference(
+    decided: Sequence[Decided],
+    plan: Plan,
+    health: Health,
+    people: Mapping[PairKey, float],
+    figures: Mapping[str, Any],
+) -> dict[str, object]:
+    """Return what decides for a judge that prefers, and what it would say alone.
+
+    How much of a difference it sees is known for the assay's answers only, not for real ones. So a
+    PASS is that of people's votes on some pairs, with the judge's scores of all.
+    """
+    alone = _alone(decided, plan, health, figures["outcome"])
+    corrected = _human_corrected(decided, plan, people)
+    found: dict[str, object] = {
+        "sensitivity": health.sensitivity,
+        "alone": alone,
+        "human_corrected": corrected,
+    }
+    if corrected is not None:
+        bounds = bounds_in_words(corrected.lower, corrected.upper, plan.alpha)
+        reason = (
+            f"win rate by people's preference {corrected.rate:.3f}, {bounds}, from "
+            f"{corrected.num_human_votes} votes and {corrected.num_judged} judged pairs; "
+            f"PASS needs the lower bound above {plan.win_rate_threshold:.3f}; the judge alone: "
+            f"{alone}, "
+            f"{figures['reason']}"
+        )
+        return found | {"outcome": corrected.outcome, "reason": reason}
+    if figures["outcome"] is not Outcome.FAIL:
+        needed = votes_needed(plan, figures["estimate"].tie_share, health.sensitivity)
+        reason = (
+            f"judge not verified on real pairs: PASS needs {LEAST_HUMAN_VOTES} or more of people's "
+            f"votes on pairs drawn at random, at parity about {needed}; the judge alone: {alone}, "
+            f"{figures['reason']}"
+        )
+        return found | {"outcome": Outcome.INCONCLUSIVE, "reason": reason}
+    return found
+
+
+def _alone(decided: Sequence[Decided], plan: Plan, health: Health, by_margin: Outcome) -> Outcome:
+    """Return the outcome against the margin as the judge sees it.
+
+    Half of alpha is for the sensitivity, half for the win rate.
+    """
+    if by_margin is Outcome.FAIL or health.sensitivity is None:
+        return by_margin
+    seen = 0.5 - health.sensitivity.lower * plan.margin
+    p_value = scale_of(False, plan).interval(decided).p_at_most(seen)
+    return Outcome.PASS if p_value < plan.alpha / 2 else Outcome.INCONCLUSIVE
+
+
+def votes_needed(plan: Plan, tie_share: float, sensitivity: Sensitivity | None) -> int:
+    """Return how many votes let a student at parity pass with the plan's power.
+
+    For a judge whose scores correlate with people's as strongly as its sensitivity says, and many
+    more judged pairs than votes: the variance of a vote, less the share that the judge explains.
+    """
+    explained = sensitivity.lower**2 if sensitivity else 0.0
+    pairs = pairs_for_non_inferiority(plan, tie_share=min(tie_share, MOST_TIES))
+    return max(LEAST_HUMAN_VOTES, math.ceil((1 - explained) * pairs))
+
+
 def _human_corrected(
-    decided: Sequence[Decided], plan: Plan, humans: Humans
+    decided: Sequence[Decided], plan: Plan, people: Mapping[PairKey, float]
 ) -> HumanCorrected | None:
     """Return the win rate by people's preference; None with too few votes on judged pairs."""
-    without = [
-        one.judgment.score
-        for one in decided
-        if one.judgment.score is not None and one.pair.key not in humans.keys
-    ]
-    if len(humans.human_scores) < LEAST_HUMAN_VOTES or len(without) < FEWEST_CLUSTERS:
+    votes = [people.get(one.pair.key) for one in decided]
+    num_votes = sum(vote is not None for vote in votes)
+    if num_votes < LEAST_HUMAN_VOTES:
         return None
-    corrected = human_corrected_win_rate(
-        without, humans.judge_scores, humans.human_scores, alpha=plan.alpha
-    )
+    scores = [one.judgment.score or 0.0 for one in decided]
+    clusters = [one.cluster for one in decided]
+    found = human_corrected(scores, votes, clusters, alpha=plan.alpha)
+    lower, upper = max(0.0, found.lower), min(1.0, found.upper)
     return HumanCorrected(
-        rate=corrected.rate,
-        lower=corrected.lower,
-        upper=corrected.upper,
-        num_human_votes=corrected.num_human_votes,
-        num_judged=corrected.num_judged,
-        outcome=outcome_of_bounds(corrected.lower, corrected.upper, plan.win_rate_threshold),
+        rate=min(1.0, max(0.0, found.mean)),
+        lower=lower,
+        upper=upper,
+        standard_error=found.standard_error,
+        num_human_votes=num_votes,
+        num_judged=len(decided),
+        outcome=outcome_of_bounds(lower, upper, plan.win_rate_threshold),
     )
 
 
@@ -280,4 +349,4 @@ def _reason(outcome: Outcome, interval: MeanInterval, scale: Scale, further: int
     if outcome is not Outcome.INCONCLUSIVE:
         return reason
     more = "more than a million" if further is None else f"about {further:,}"
-    return f"{reason}; at this rate, {more} further prompts would decide"
+    return f"{reason}; at this rate, a comparison on {more} more prompts would decide"

@@ -5,13 +5,14 @@ In: judged controls and judgments. Out: `Health`, and rows of the report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from compare.judges.assay import ControlJudged, Judged
 from compare.judges.llm import VALUES
-from compare.judges.protocol import Judgment, PairKey, Vote
-from compare.verdict.checks import Health, JudgeControls, judge_health, position_check
+from compare.judges.protocol import Judgment, Vote
+from compare.verdict.checks import Health, JudgeControls, Readings, judge_health, position_check
 from compare.verdict.intervals import mean_interval
 from compare.verdict.results import Control
 from potstill.verdict.outcome import Plan
@@ -19,38 +20,19 @@ from potstill.verdict.outcome import Plan
 HALF = 0.5
 
 
-@dataclass(frozen=True)
-class Humans:
-    """People's and the judge's scores of the same pairs."""
-
-    keys: frozenset[PairKey] = frozenset()
-    judge_scores: list[float] = field(default_factory=list)
-    human_scores: list[float] = field(default_factory=list)
-
-
-def human_votes(judge_scores: Mapping[PairKey, float], people: Mapping[PairKey, float]) -> Humans:
-    """Return both scores of the pairs that the judge and people have decided."""
-    common = sorted(judge_scores.keys() & people.keys())
-    return Humans(
-        keys=frozenset(common),
-        judge_scores=[judge_scores[key] for key in common],
-        human_scores=[people[key] for key in common],
-    )
-
-
 def is_sound_so_far(controls: Sequence[ControlJudged], *, measures: bool, plan: Plan) -> bool:
     """Return whether a judge has passed all checks that the controls so far allow."""
-    health = judge_health(_laid_out(controls, (), measures, Humans()), plan)
+    health = judge_health(_laid_out(controls, (), measures), plan)
     return all(check.passed is not False for check in health.checks)
 
 
-def health_of(judged: Judged, plan: Plan, humans: Humans) -> Health:
+def health_of(judged: Judged, plan: Plan) -> Health:
     """Return a judge's health; of people's votes, only the bias towards a side is checked."""
     if judged.kind == "votes":
-        return _people(judged.judgments or ())
+        return _people(judged.judgments or (), plan)
     if not judged.needs_assay or judged.claim == "similarity":
         return Health(())
-    laid_out = _laid_out(judged.controls, judged.judgments or (), judged.measures, humans)
+    laid_out = _laid_out(judged.controls, judged.judgments or (), judged.measures)
     return judge_health(laid_out, plan)
 
 
@@ -80,30 +62,31 @@ def _laid_out(
     controls: Sequence[ControlJudged],
     judgments: Sequence[Judgment],
     measures: bool,
-    humans: Humans,
 ) -> JudgeControls:
     said = [one for control in controls for one in control.said]
     ordered = [one for control in controls if control.expected != "tie" for one in control.said]
-    first, second = _both_orders([*ordered, *judgments], measures)
     same = [control for control in controls if control.expected == "equal"]
-    num_calls, num_failed = _calls([*said, *judgments], measures)
+    worse = [
+        control
+        for control in controls
+        if control.expected == "worse" and control.judgments is not None
+    ]
+    are_read = not measures and any(one.votes for one in judgments)
     return JudgeControls(
         identical_scores=_identical(controls, measures),
-        known_worse_scores={
-            control.name: _scores(control.said)
-            for control in controls
-            if control.expected == "worse" and control.judgments is not None
-        },
-        shown_first_scores=first,
-        shown_second_scores=second,
+        known_worse_scores={control.name: _scores(control.said) for control in worse},
+        known_worse_clusters={control.name: control.decided_clusters for control in worse},
+        measures=measures,
+        of_controls=_readings(said, ordered, measures),
+        of_pairs=_readings(judgments, judgments, measures) if are_read else None,
         same_model_scores=[score for control in same for score in _scores(control.said)],
         same_model_clusters=[name for control in same for name in control.decided_clusters],
         longer_scores=_longer(controls),
-        judge_scores_of_votes=humans.judge_scores,
-        human_scores=humans.human_scores,
-        num_calls=num_calls,
-        num_failed_calls=num_failed,
     )
+
+
+def _readings(called: Sequence[Judgment], ordered: Sequence[Judgment], measures: bool) -> Readings:
+    return Readings(*_both_orders(ordered, measures), *_calls(called, measures))
 
 
 def _identical(controls: Sequence[ControlJudged], measures: bool) -> list[float]:
@@ -142,14 +125,14 @@ def _calls(judgments: Sequence[Judgment], measures: bool) -> tuple[int, int]:
     return len(votes), sum(vote.winner is None for vote in votes)
 
 
-def _people(judgments: Sequence[Judgment]) -> Health:
+def _people(judgments: Sequence[Judgment], plan: Plan) -> Health:
     """Return the bias of people's votes towards one side of the screen."""
     decided = [vote for one in judgments for vote in one.votes if vote.winner != "tie"]
     if not decided:
         return Health(())
-    left = sum((vote.winner == "student") == (vote.student_place == "first") for vote in decided)
-    detail = "distance from one half of the share of votes for the answer on the left"
-    return Health((position_check(abs(left / len(decided) - HALF), detail),))
+    left = [(vote.winner == "student") == (vote.student_place == "first") for vote in decided]
+    detail = "the share of votes for the answer on the left"
+    return Health((position_check(np.array(left, np.float64), detail, plan),))
 
 
 def _scores(judgments: Iterable[Judgment]) -> list[float]:

@@ -1,93 +1,77 @@
 """A judge's win rate corrected by people's votes on some of its pairs.
 
-In: a judge's scores, and people's scores of some of the same pairs. Out: the win rate by people's
-preference. A judge that errs at random pulls every win rate towards one half, and so towards PASS.
+In: a judge's scores of all pairs, and people's of some that were drawn at random. Out: the win rate
+by people's preference, whatever the judge is. A judge that errs at random pulls every win rate
+towards one half, and so towards PASS; one that prefers the student's style may show anything.
 
-Shape legend: L pairs with a human vote, U pairs without.
+Shape legend: N pairs, L of them with a vote.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from compare.verdict.intervals import MeanInterval, mean_interval
 from potstill.errors import PotstillError
-from potstill.verdict.scores import checked_values
+from potstill.verdict.scores import Floats, checked_values
 
-LEAST_HUMAN_VOTES = 20
-"""With fewer, the normal approximation of the correction is not reliable."""
-
-
-@dataclass(frozen=True)
-class CorrectedWinRate:
-    """A win rate by human preference, from few human votes and many of a judge."""
-
-    rate: float
-    standard_error: float
-    lower: float
-    """One-sided, of confidence 1 - alpha, as is `upper`."""
-    upper: float
-    num_human_votes: int
-    num_judged: int
-    judge_weight: float
-    """Weight of the judge: 0 ignores it, 1 weights it like a person, after correction of its
-    bias."""
+LEAST_HUMAN_VOTES = 50
+"""Votes from which on the corrected win rate decides. Its bounds hold for fewer too; but people's
+agreement, and that pairs were drawn at random, cannot be judged by less."""
 
 
-def human_corrected_win_rate(
-    judge_scores_without_votes: ArrayLike,
-    judge_scores: ArrayLike,
-    human_scores: ArrayLike,
+def human_corrected(
+    judge_scores: Sequence[float],
+    human_scores: Sequence[float | None],
+    clusters: Sequence[Hashable] | None = None,
     *,
     alpha: float,
-) -> CorrectedWinRate:
-    """Estimate the win rate by human preference, whatever the judge's bias.
+) -> MeanInterval:
+    """Estimate the win rate by human preference, whatever the judge's bias and noise.
 
-    w·mean_U(judge) + mean_L(human - w·judge), with the weight w of least variance,
-    cov_L(human, judge)/((1 + L/U)·var(judge)), kept in [0, 1]. Bounds by Student's t with L - 1
-    degrees of freedom. One score per conversation: average its pairs first.
+    The mean over all pairs of ½ + w·j, and of N/L·(h - w·j) more where there is a vote, for judge
+    and human scores j and h less ½: without bias for any w, if votes are on pairs drawn at random.
+    w has the least variance, cov(human, judge)/((1 + L/(N - L))·var(judge)), kept in [0, 1]. These
+    values are bounded, so that the test of every mean applies to them; an interval by Student's t
+    is too narrow with few votes or many ties.
 
     Source: Angelopoulos, Duchi & Zrnic 2023, "PPI++: Efficient prediction-powered inference",
-    eqs. 2 and 8 and example 1.
+    eqs. 2 and 8 and example 1, as a mean of one value for each pair.
 
     Args:
-        judge_scores_without_votes: [U], of pairs without a vote.
-        judge_scores: [L], of the pairs with a vote, in the order of `human_scores`.
+        judge_scores: [N]; any number for a pair that the judge could not read.
+        human_scores: [N]; None without a vote.
+        clusters: As in `mean_interval`.
 
     Raises:
-        PotstillError: Fewer than 20 votes or two pairs without, unpaired scores, or one out of
-            bounds.
+        PotstillError: Fewer than two votes, unpaired scores, or one out of bounds.
     """
-    from scipy.stats import t
-
-    judge_U, judge_L = checked_values(judge_scores_without_votes), checked_values(judge_scores)
-    human_L = checked_values(human_scores)
-    num_votes, num_without = len(human_L), len(judge_U)
-    if len(judge_L) != num_votes or num_votes < LEAST_HUMAN_VOTES or num_without < 2:
+    judge_N = checked_values(judge_scores)
+    voted_N = np.array([score is not None for score in human_scores], dtype=bool)
+    human_L = np.array([score for score in human_scores if score is not None], dtype=np.float64)
+    if len(voted_N) != len(judge_N) or len(human_L) < 2:
         raise PotstillError(
             "too few votes to correct a judge",
-            expected=f"at least {LEAST_HUMAN_VOTES} votes with the judge's score of each, "
-            "and two pairs without",
-            found=f"{num_votes} votes, {len(judge_L)} scores beside them, {num_without} without",
+            expected="a judge's score of each pair, and at least two votes",
+            found=f"{len(judge_N)} scores, {len(voted_N)} pairs, {len(human_L)} votes",
         )
-    judge_variance = float(np.var(np.concatenate([judge_L, judge_U]), ddof=1))
+    human_L = checked_values(human_L)
+    weight = _weight(judge_N, judge_N[voted_N], human_L)
+    per_vote = len(judge_N) / len(human_L)
+    values_N = 0.5 + weight * (judge_N - 0.5)
+    values_N[voted_N] += per_vote * (human_L - 0.5 - weight * (judge_N[voted_N] - 0.5))
+    farthest = (per_vote + (per_vote - 1) * weight) / 2
+    bounds = (0.5 - farthest, 0.5 + farthest)
+    return mean_interval(np.clip(values_N, *bounds), clusters, alpha=alpha, bounds=bounds)
+
+
+def _weight(judge_N: Floats, judge_L: Floats, human_L: Floats) -> float:
+    """Return the weight of the judge: 0 ignores it."""
+    num_votes, num_without = len(human_L), len(judge_N) - len(human_L)
+    variance = float(judge_N.var(ddof=1))
+    if variance == 0 or num_without == 0:
+        return 0.0
     covariance = float(np.cov(human_L, judge_L)[0, 1])
-    weight = 0.0
-    if judge_variance > 0:
-        best = covariance / ((1 + num_votes / num_without) * judge_variance)
-        weight = float(np.clip(best, 0, 1))
-    rate = float(weight * judge_U.mean() + (human_L - weight * judge_L).mean())
-    variance = weight**2 * judge_U.var(ddof=1) / num_without
-    variance += (human_L - weight * judge_L).var(ddof=1) / num_votes
-    radius = float(t.isf(alpha, num_votes - 1)) * float(variance) ** 0.5
-    return CorrectedWinRate(
-        rate=float(np.clip(rate, 0, 1)),
-        standard_error=float(variance) ** 0.5,
-        lower=max(0.0, rate - radius),
-        upper=min(1.0, rate + radius),
-        num_human_votes=num_votes,
-        num_judged=num_votes + num_without,
-        judge_weight=weight,
-    )
+    return float(np.clip(covariance / ((1 + num_votes / num_without) * variance), 0, 1))

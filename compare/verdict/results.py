@@ -68,7 +68,21 @@ class HumanCorrected(Value):
     upper: float
     num_human_votes: int
     num_judged: int
+    standard_error: float | None = None
+    """None in reports of earlier versions."""
     outcome: Outcome
+
+
+class Sensitivity(Value):
+    """How much of a known difference a judge sees: 1 all of it, 0 nothing."""
+
+    value: float
+    lower: float
+    """One-sided, of confidence 1 - alpha/2."""
+    num_pairs: int
+    """Pairs of the assay whose worse answer is known."""
+    win_rate_upper: float
+    """Upper bound of the win rate of the worse answers, of confidence 1 - alpha."""
 
 
 class HealthCheck(Value):
@@ -140,7 +154,12 @@ class JudgeReport(Value):
     further_prompts: int | None = None
     """Prompts still needed for a decision, if rate and variance stay as they are."""
     human_corrected: HumanCorrected | None = None
-    """None where too few people voted on the same pairs."""
+    """What decides for a judge that prefers; None where too few people voted on the same pairs."""
+    sensitivity: Sensitivity | None = None
+    """Of a judge that prefers and was tested by an assay."""
+    alone: Outcome | None = None
+    """What a judge that prefers would say without people's votes: PASS needs the lower bound above
+    ½ less the margin as it sees it, FAIL the upper bound below ½ less the margin."""
     discordance: Discordance | None = None
     """For a judge whose measurements are correct or wrong."""
     labels: dict[Side, LabelReport] = Field(default_factory=dict)
@@ -160,6 +179,16 @@ class JudgeReport(Value):
         return min(self.slices, key=lambda one: one.estimate.value, default=None)
 
 
+class Attempt(Value):
+    """One comparison of a run, finished with this outcome."""
+
+    registered_at: str
+    judges: tuple[str, ...]
+    num_prompts: int
+    margin: float
+    outcome: Outcome
+
+
 class Verdict(Value):
     """Whether the student may replace the teacher."""
 
@@ -173,7 +202,10 @@ class Verdict(Value):
     num_answers_before: int
     """Answers that existed then, kept from another comparison."""
     power_at_parity: float
-    """Probability of PASS for a student equal to its teacher, with independent prompts, no ties."""
+    """Probability of PASS for a student equal to its teacher, with the clusters, the ties and the
+    votes of this comparison; without a valid judge, with independent prompts and no ties."""
+    earlier: tuple[Attempt, ...] = ()
+    """Comparisons of the same run before this one, whatever their judges and prompts were."""
     decided_by: str | None
     """Name of the judge that decides."""
     judges: tuple[JudgeReport, ...]

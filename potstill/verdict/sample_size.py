@@ -47,10 +47,17 @@ def power(plan: Plan, num_pairs: int, *, rate: float = 0.5) -> float:
     Raises:
         ConfigError: The rate is not between 0 and 1.
     """
+    error = math.sqrt(score_variance(rate, 0.0) / num_pairs)
+    return power_of(rate - plan.win_rate_threshold, error, plan)
+
+
+def power_of(distance: float, standard_error: float, plan: Plan) -> float:
+    """Return the probability that a mean this far above the threshold is shown to be above it."""
     from scipy.stats import norm
 
-    error = math.sqrt(score_variance(rate, 0.0) / num_pairs)
-    return float(norm.cdf((rate - plan.win_rate_threshold) / error - norm.isf(plan.alpha)))
+    if standard_error == 0:
+        return 1.0
+    return float(norm.cdf(distance / standard_error - norm.isf(plan.alpha)))
 
 
 def score_variance(rate: float, tie_share: float) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 SAMPLE_RATIO_ALARM_P = 0.001
 """Below it, the split is broken: an alarm at any of all looks has this probability."""
-PRIOR_USERS = 100.0
+PRIOR_USERS = 10.0
 """Weight of the configured shares in the alternative; smaller finds larger mismatches sooner."""
 
 

@@ -90,7 +90,7 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     server = openai_server(world())
     run_directory = RunDirectory(tmp_path / "out")
     given = options(server, prompts, run_directory.root, NUM_PROMPTS)
-    assert exit_code(monkeypatch, *given) == 0
+    assert exit_code(monkeypatch, *given) == 2, "no people have voted"
     directory = run_directory.stage_dir("comparison")
     manifest = read_manifest(directory)
     assert {one.path for one in manifest.outputs} == {
@@ -100,8 +100,8 @@ def test_two_endpoints_give_a_verdict_and_all_files(
         "report.html",
     }
     report = Report.model_validate_json((directory / "report.json").read_text())
-    assert report.verdict.outcome is Outcome.PASS
-    assert manifest.facts.outcome == "PASS"
+    assert report.verdict.outcome is Outcome.INCONCLUSIVE
+    assert manifest.facts.outcome == "INCONCLUSIVE"
     assert report.verdict.decided_by == "the teacher itself"
     assert report.verdict.registered_at == manifest.facts.registration.registered_at
     assert report.verdict.num_answers_before == 0
@@ -111,14 +111,29 @@ def test_two_endpoints_give_a_verdict_and_all_files(
     assert {pair["role"] for pair in pairs} == {"student", "teacher"}
     judged = list(read_rows(directory / "judgments.parquet", JUDGMENT_SCHEMA))
     assert sum(row["control"] is None for row in judged) == NUM_PROMPTS
-    assert "PASS: may student replace teacher?" in capsys.readouterr().out
+    assert "INCONCLUSIVE: may student replace teacher?" in capsys.readouterr().out
     page = (directory / "report.html").read_text()
-    assert "PASS" in page
+    assert "INCONCLUSIVE" in page
     assert page.count('<article class="prompt"') == len(report.examples) == NUM_PROMPTS
     assert report.cost.rows[0].tokens_per_second is None, "this server does not stream"
     num_requests = len(server.requests)
-    assert exit_code(monkeypatch, run_directory.root) == 0
+    assert exit_code(monkeypatch, run_directory.root) == 2
     assert len(server.requests) == num_requests
+
+
+def test_earlier_comparisons_of_a_run_are_told(
+    openai_server, prompts, tmp_path, monkeypatch, capsys
+):
+    given = options(openai_server(world(num_bad=FEW)), prompts, tmp_path / "out")
+    assert exit_code(monkeypatch, *given) == 1
+    assert "earlier" not in capsys.readouterr().out
+    again = [*given, "--force", "--set=compare.verdict.margin=0.1"]
+    assert exit_code(monkeypatch, *again) == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"Comparison 2 of this run; earlier: FAIL (the teacher itself, {FEW} prompts" in told
+    directory = RunDirectory(tmp_path / "out").stage_dir("comparison")
+    (earlier,) = read_report(directory / "report.json").verdict.earlier
+    assert (earlier.outcome, earlier.margin) == ("FAIL", 0.05)
 
 
 def test_a_task_is_decided_by_its_metric_at_temperature_0(

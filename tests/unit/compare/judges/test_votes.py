@@ -70,9 +70,12 @@ def test_bad_line_is_named(tmp_path, line):
         read_votes(path)
 
 
-def decided_by_people(tmp_path, lines, *others, num_prompts=30):
+def decided_by_people(tmp_path, lines):
     path = written(tmp_path / "votes.jsonl", lines)
-    judges = (VotesJudgeConfig(kind="votes", path=path), *others)
+    return verdict_of(tmp_path, (VotesJudgeConfig(kind="votes", path=path),))
+
+
+def verdict_of(tmp_path, judges, num_prompts=30):
     config = CompareConfig(judges=judges, max_retries=0, assay={"num_prompts": NUM_CONTROLS})
     answers = []
     for number in range(num_prompts):
@@ -93,12 +96,26 @@ def test_people_decide(tmp_path):
     assert found.judges[0].estimate.value == 0.0
 
 
-def test_people_set_a_judge_right(tmp_path, openai_server):
-    """The judge sees ties everywhere, and people prefer the teacher."""
-    server = openai_server(sound)
-    llm = LlmJudgeConfig(kind="llm", base_url=server.base_url, model="judge")
-    lines = [vote(n, "left" if n % 2 else "right", student_left=not n % 2) for n in range(24)]
-    _, judge = decided_by_people(tmp_path, lines, llm).judges
-    (agreement,) = [check for check in judge.checks if check.name == "human votes"]
-    assert agreement.value < agreement.limit
-    assert judge.outcome is Outcome.INVALID_JUDGE
+@pytest.mark.parametrize(
+    ("num_votes", "said", "outcome"),
+    [
+        (60, "tie", Outcome.PASS),
+        (60, "teacher", Outcome.FAIL),
+        (49, "tie", Outcome.INCONCLUSIVE),
+    ],
+)
+def test_people_decide_where_a_judge_prefers(tmp_path, openai_server, num_votes, said, outcome):
+    """The judge sees ties everywhere; people see ties, or prefer the teacher."""
+    llm = LlmJudgeConfig(kind="llm", base_url=openai_server(sound).base_url, model="judge")
+    votes = {"tie": ("tie", "tie"), "teacher": ("left", "right")}[said]
+    lines = [vote(n, votes[1 - n % 2], student_left=not n % 2) for n in range(num_votes)]
+    judges = (llm, VotesJudgeConfig(kind="votes", path=written(tmp_path / "v.jsonl", lines)))
+    found = verdict_of(tmp_path, judges, num_prompts=70)
+    assert (found.decided_by, found.outcome) == ("llm", outcome)
+    corrected = found.judges[0].human_corrected
+    if num_votes >= 50:
+        assert (corrected.num_human_votes, corrected.num_judged) == (num_votes, 70)
+        assert found.judges[0].estimate.value == 0.5
+        assert "from 60 votes and 70 judged pairs" in found.reason
+    else:
+        assert corrected is None

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compare.verdict.checks import JudgeControls, judge_health
+from compare.verdict.checks import JudgeControls, Readings, judge_health
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 
@@ -11,14 +11,10 @@ PLAN = Plan()
 SOUND = JudgeControls(
     identical_scores=[0.5] * 24,
     known_worse_scores={"shuffled": [0.0] * 24, "truncated": [0.0] * 20 + [0.5] * 4},
-    shown_first_scores=[0.0] * 20 + [1.0] * 4,
-    shown_second_scores=[0.0] * 20 + [0.0] * 4,
+    of_controls=Readings([0.0] * 20 + [1.0] * 4, [0.0] * 24, 200, 2),
+    of_pairs=Readings([0.0] * 20 + [1.0] * 4, [0.0] * 24, 48, 1),
     same_model_scores=[0.0, 0.5, 1.0] * 8,
     longer_scores=[0.5, 0.0, 1.0] * 8,
-    judge_scores_of_votes=[0.0, 1.0] * 15,
-    human_scores=[0.0, 1.0] * 15,
-    num_calls=200,
-    num_failed_calls=2,
 )
 
 
@@ -32,25 +28,32 @@ def failed(**changes):
 
 def test_sound_judge_passes_every_check():
     assert failed() == set()
-    assert len(judge_health(SOUND, PLAN).checks) == 9
+    assert len(judge_health(SOUND, PLAN).checks) == 12
 
 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"num_failed_calls": 11}, "readable"),
-        ({"num_calls": 0, "num_failed_calls": 0}, "readable"),
-        ({"identical_scores": [0.5] * 18 + [1.0] * 6}, "identical answers"),
-        ({"identical_scores": None}, "identical answers"),
+        ({"of_controls": replace(SOUND.of_controls, num_failed_calls=11)}, "readable"),
+        ({"of_controls": Readings()}, "readable"),
+        (
+            {"of_pairs": replace(SOUND.of_pairs, num_failed_calls=3)},
+            "readable on student and teacher",
+        ),
+        ({"identical_scores": [0.5] * 12 + [1.0] * 12}, "identical answers"),
+        ({"identical_scores": []}, "identical answers"),
         ({"known_worse_scores": {"shuffled": [0.5] * 24}}, "known worse: shuffled"),
         ({"known_worse_scores": {"shuffled": []}}, "known worse: shuffled"),
         ({"known_worse_scores": {}}, "known worse"),
-        ({"shown_second_scores": [1.0] * 24}, "swap consistency"),
-        ({"shown_first_scores": [1.0] * 15 + [0.0] * 9}, "position"),
+        ({"of_controls": Readings([0.0] * 24, [1.0] * 24, 48, 0)}, "swap consistency"),
+        ({"of_controls": Readings([1.0] * 20 + [0.0] * 4, [0.0] * 24, 48, 0)}, "position"),
+        (
+            {"of_pairs": Readings([0.0] * 24, [1.0] * 24, 48, 0)},
+            "swap consistency on student and teacher",
+        ),
         ({"same_model_scores": [0.0] * 20 + [0.5] * 4}, "A/A"),
         ({"same_model_scores": [1.0] * 20 + [0.5] * 4}, "A/A"),
         ({"longer_scores": [1.0] * 22 + [0.0] * 2}, "length"),
-        ({"judge_scores_of_votes": [1.0, 0.0] * 15}, "human votes"),
     ],
 )
 def test_each_fault_fails_its_check(changes, name):
@@ -58,17 +61,13 @@ def test_each_fault_fails_its_check(changes, name):
 
 
 def test_judge_that_prefers_what_stands_first_ties_on_average_and_is_found():
-    first, second = np.ones(24), np.zeros(24)
-    names = failed(
-        identical_scores=[1.0, 0.0] * 24, shown_first_scores=first, shown_second_scores=second
-    )
+    read = Readings([1.0] * 24, [0.0] * 24, 48, 0)
+    names = failed(identical_scores=[1.0, 0.0] * 24, of_controls=read)
     assert {"identical answers", "swap consistency", "position"} <= names
 
 
-def test_what_was_not_asked_of_people_or_length_is_no_fault():
-    nothing = {"same_model_scores": None, "longer_scores": None}
-    assert failed(**nothing, human_scores=None, judge_scores_of_votes=None) == set()
-    assert failed(human_scores=[0.5] * 30) == set(), "only ties tell nothing"
+def test_what_was_not_asked_is_no_fault():
+    assert failed(same_model_scores=[], longer_scores=[], of_pairs=None) == set()
 
 
 def test_sound_judge_with_errors_is_rarely_refused_for_a_bias_it_has_not():
@@ -76,17 +75,52 @@ def test_sound_judge_with_errors_is_rarely_refused_for_a_bias_it_has_not():
     refused = [
         bool(
             failed(
-                same_model_scores=rng.choice([0.0, 0.5, 1.0], 24),
-                longer_scores=rng.choice([0.0, 0.5, 1.0], 24),
+                same_model_scores=rng.choice([0.0, 0.5, 1.0], 24).tolist(),
+                longer_scores=rng.choice([0.0, 0.5, 1.0], 24).tolist(),
             )
         )
-        for _ in range(300)
+        for _ in range(100)
     ]
     assert np.mean(refused) < 0.05
 
 
 def test_lists_that_belong_together_must_be_of_one_length():
     with pytest.raises(PotstillError, match="differ in number"):
-        judge_health(replace(SOUND, shown_second_scores=[0.0]), PLAN)
-    with pytest.raises(PotstillError, match="differ in number"):
-        judge_health(replace(SOUND, judge_scores_of_votes=[0.0]), PLAN)
+        judge_health(replace(SOUND, of_controls=Readings([0.0, 1.0], [0.0], 4, 0)), PLAN)
+
+
+NUM_KINDS, NUM_PROMPTS = 6, 24
+
+
+def assay(rng, accuracy):
+    """Return the controls of a judge that is right in this share of readings, else a third each."""
+
+    def read(right, number):
+        wrong = rng.choice([0.0, 0.5, 1.0], number)
+        return np.where(rng.random(number) < accuracy, right, wrong)
+
+    def pairs(number):
+        first, second = read(0.0, number), read(0.0, number)
+        return first, second, np.where(first == second, first, 0.5)
+
+    kinds = [pairs(NUM_PROMPTS) for _ in range(NUM_KINDS)]
+    first, second = (np.concatenate([kind[place] for kind in kinds]).tolist() for place in (0, 1))
+    return JudgeControls(
+        identical_scores=read(0.5, 2 * NUM_PROMPTS).tolist(),
+        known_worse_scores={str(n): kind[2].tolist() for n, kind in enumerate(kinds)},
+        known_worse_clusters={str(n): list(range(NUM_PROMPTS)) for n in range(NUM_KINDS)},
+        of_controls=Readings(first, second, 2 * len(first), 0),
+    )
+
+
+def test_a_judge_that_is_right_in_four_of_five_readings_is_accepted():
+    rng = np.random.default_rng(3)
+    # Right in 0.7, and a third of the rest: 0.8 of all readings.
+    health = [judge_health(assay(rng, 0.7), PLAN) for _ in range(60)]
+    assert np.mean([one.is_valid for one in health]) >= 0.9
+    assert all(0.2 < one.sensitivity.lower < one.sensitivity.value < 0.9 for one in health)
+
+
+def test_a_coin_is_refused():
+    rng = np.random.default_rng(4)
+    assert not any(judge_health(assay(rng, 0.0), PLAN).is_valid for _ in range(20))

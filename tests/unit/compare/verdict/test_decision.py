@@ -78,9 +78,11 @@ def failed(found):
     return {check.name for check in found.report.checks if check.passed is False}
 
 
-def test_sound_judge_passes_an_equal_student(openai_server, judged):
+def test_sound_judge_without_votes_passes_no_student(openai_server, judged):
     found = judged(openai_server(sound), num_prompts=30, known_worse=True)
-    assert found.verdict.outcome is Outcome.PASS
+    assert found.verdict.outcome is Outcome.INCONCLUSIVE
+    assert "judge not verified on real pairs: PASS needs 50 or more" in found.verdict.reason
+    assert found.report.sensitivity.value == 1.0
     assert (found.report.estimate.value, found.report.estimate.num_pairs) == (0.5, 30)
     assert found.report.estimate.tie_share == 1.0
     assert all(check.passed for check in found.report.checks)
@@ -108,8 +110,9 @@ def test_sound_judge_fails_a_student_that_is_often_worse(openai_server, judged):
 def test_few_prompts_are_inconclusive_and_say_how_many_more(openai_server, judged):
     found = judged(openai_server(sound), num_bad=1)
     assert found.verdict.outcome is Outcome.INCONCLUSIVE
+    assert found.report.alone is Outcome.INCONCLUSIVE
     assert found.report.further_prompts > 0
-    assert f"about {found.report.further_prompts:,} further prompts" in found.verdict.reason
+    assert f"on about {found.report.further_prompts:,} more prompts" in found.verdict.reason
 
 
 def test_several_answers_to_a_prompt_make_nothing_surer_by_being_the_same(openai_server, judged):
@@ -193,9 +196,20 @@ def test_judge_that_turns_bad_after_the_assay_is_invalid(openai_server, judged):
     server = openai_server(lambda body: sound(body) if "three" not in str(body) else ERROR)
     found = judged(server)
     assert found.verdict.outcome is Outcome.INVALID_JUDGE
-    assert failed(found) == {"readable"}
+    assert failed(found) == {"readable on student and teacher"}
     assert found.report.num_failed == 8
     assert "the judge is ill" in read(found)[0].failure
+
+
+def test_a_pair_that_was_not_read_counts_against_either_outcome(openai_server, judged):
+    server = openai_server(lambda body: "garbage" if parts(body)[0] == 29 else sound(body))
+    found = judged(server, num_prompts=30, num_bad=20)
+    estimate = found.report.estimate
+    assert (estimate.num_pairs, estimate.num_unread, found.report.num_failed) == (29, 1, 1)
+    assert "1 unread pairs count against either outcome" in found.verdict.reason
+    whole = judged(openai_server(sound), num_prompts=30, num_bad=20).report.estimate
+    assert estimate.lower < whole.lower
+    assert estimate.upper > whole.upper
 
 
 def test_refusal_of_the_student_loses_and_of_nobody_is_read(openai_server, judged):

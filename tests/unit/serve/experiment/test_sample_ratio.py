@@ -16,7 +16,8 @@ def test_a_clear_mismatch_is_found():
     # would give 1.8e-6.
     counts = {"a": 821_588, "b": 815_482}
     z = (821_588 - 815_482) / np.sqrt(sum(counts.values()))
-    assert 2 * norm.sf(z) < sample_ratio_mismatch([(EVEN, counts)]) < SAMPLE_RATIO_ALARM_P
+    assert 2 * norm.sf(z) < sample_ratio_mismatch([(EVEN, counts)]) < 0.01
+    assert sample_ratio_mismatch([(EVEN, {"a": 30})]) < SAMPLE_RATIO_ALARM_P
 
 
 def test_it_is_the_ratio_of_the_mean_likelihood_to_that_of_the_configured_shares():
@@ -25,8 +26,8 @@ def test_it_is_the_ratio_of_the_mean_likelihood_to_that_of_the_configured_shares
     factor = multinomial.pmf(counts, 100, draws).mean() / multinomial.pmf(counts, 100, shares)
     arms = ("a", "b", "c")
     split = dict(zip(arms, shares, strict=True)), dict(zip(arms, counts, strict=True))
-    assert sample_ratio_mismatch([split]) == pytest.approx(1 / factor, rel=0.03)
-    assert sample_ratio_mismatch([split, split]) == pytest.approx(factor**-2, rel=0.06)
+    assert sample_ratio_mismatch([split]) == pytest.approx(1 / factor, rel=0.05)
+    assert sample_ratio_mismatch([split, split]) == pytest.approx(factor**-2, rel=0.1)
 
 
 def test_a_sound_split_that_is_looked_at_often_raises_few_alarms():
