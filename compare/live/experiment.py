@@ -32,6 +32,7 @@ from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.registry import TEACHER_JUDGE, JudgeResources, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
 from compare.verdict.checks import Health
+from compare.verdict.findings import VOTES
 from compare.verdict.health import health_of, is_sound_so_far
 from potstill.api_keys import served_key_variable
 from potstill.errors import ConfigError
@@ -125,7 +126,8 @@ def _verdict_sentence(results: Mapping[str, Any], verdict: LiveVerdict | None) -
         f"win rate {verdict.win_rate:.3f}, {verdict.lower:.3f} to {verdict.upper:.3f} (each bound "
         f"holds at all looks together with probability {1 - verdict.alpha:g}); margin "
         f"{verdict.margin:g}, alpha {verdict.alpha:g}. In the conversations of clients that "
-        f"{verdict.conversations_of or 'either variant'} answered."
+        f"{verdict.conversations_of or 'either variant'} answered. Judge: {verdict.judge}"
+        f"{'' if verdict.judge == VOTES else '; not verified by votes of people'}."
     )
 
 

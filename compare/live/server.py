@@ -27,6 +27,8 @@ class LiveVerdict(Value):
     """The server's verdict on all judged pairs."""
 
     outcome: Outcome
+    judge: str | None = None
+    """None from an earlier server."""
     win_rate: float | None
     lower: float
     upper: float

@@ -264,7 +264,7 @@ def _by_preference(
     How much of a difference it sees is known for the assay's answers only, not for real ones. So a
     PASS is that of people's votes on some pairs, with the judge's scores of all.
     """
-    alone = _alone(decided, plan, health, figures["outcome"])
+    alone = outcome_alone(scale_of(False, plan).interval(decided), health.sensitivity, plan)
     corrected = _human_corrected(decided, plan, people)
     found: dict[str, object] = {
         "sensitivity": health.sensitivity,
@@ -292,16 +292,17 @@ def _by_preference(
     return found
 
 
-def _alone(decided: Sequence[Decided], plan: Plan, health: Health, by_margin: Outcome) -> Outcome:
-    """Return the outcome against the margin as the judge sees it.
+def outcome_alone(interval: MeanInterval, sensitivity: Sensitivity | None, plan: Plan) -> Outcome:
+    """Return the outcome of a judge that prefers against the margin as it sees it.
 
-    Half of alpha is for the sensitivity, half for the win rate.
+    Half of alpha is for the lower bound of its sensitivity, half for the win rate. Noise only moves
+    a win rate towards one half, so that FAIL needs no correction.
     """
-    if by_margin is Outcome.FAIL or health.sensitivity is None:
-        return by_margin
-    seen = 0.5 - health.sensitivity.lower * plan.margin
-    p_value = scale_of(False, plan).interval(decided).p_at_most(seen)
-    return Outcome.PASS if p_value < plan.alpha / 2 else Outcome.INCONCLUSIVE
+    if interval.upper < plan.win_rate_threshold:
+        return Outcome.FAIL
+    seen = plan.margin * (sensitivity.lower if sensitivity else 0.0)
+    is_shown = interval.p_at_most(0.5 - seen) < plan.alpha / 2
+    return Outcome.PASS if is_shown else Outcome.INCONCLUSIVE
 
 
 def votes_needed(plan: Plan, tie_share: float, sensitivity: Sensitivity | None) -> int:

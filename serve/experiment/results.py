@@ -131,6 +131,7 @@ def verdict_of(
     is_withheld = outcome is Outcome.PASS and failed.get(config.teacher, 0) > most_failures
     return {
         "outcome": Outcome.INCONCLUSIVE if is_withheld or is_withdrawn else outcome,
+        "judge": batches[-1].judge,
         "win_rate": monitor.rate,
         "lower": monitor.lower,
         "upper": monitor.upper,

@@ -149,6 +149,8 @@ class VerdictView(TypedDict):
     """Whether the student may replace the teacher, valid at every look."""
 
     outcome: str
+    judge: str
+    """Whose verdict it is: "votes" are people's."""
     win_rate: float | None
     lower: float
     upper: float

@@ -97,11 +97,12 @@ class Card {
 
 function verdict(found) {
   if (!found) return [element("p", { class: "muted" }, "No verdict yet: no pair has been judged.")];
-  const { outcome, win_rate: rate, lower, upper, margin, alpha, pairs } = found;
+  const { outcome, judge, win_rate: rate, lower, upper, margin, alpha, pairs } = found;
   return [
     element("p", { class: `outcome ${outcome}` }, OUTCOMES[outcome] ?? outcome),
     element("figure", {}, interval(found), element("figcaption", { class: "muted" },
-      `The student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, between ` +
+      `By judge ${judge}${judge === "votes" ? "" : ", not verified by people's votes"}: ` +
+      `the student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, between ` +
       `${lower.toFixed(3)} and ${upper.toFixed(3)} at α = ${alpha}, valid at every look. ` +
       `It passes when the whole interval is above the margin, ½ − ${margin}.` +
       `${recently(found)}${lost(found)}`)),

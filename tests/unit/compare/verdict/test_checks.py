@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from compare.verdict.checks import JudgeControls, Readings, judge_health
+from compare.verdict.findings import outcome_alone, votes_needed
+from compare.verdict.intervals import mean_interval
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 
@@ -92,21 +94,23 @@ def test_lists_that_belong_together_must_be_of_one_length():
 NUM_KINDS, NUM_PROMPTS = 6, 24
 
 
+def read(rng, accuracy, right_N):
+    """Return a judge's readings: right in this share, else a third each."""
+    wrong_N = rng.choice([0.0, 0.5, 1.0], len(right_N))
+    return np.where(rng.random(len(right_N)) < accuracy, right_N, wrong_N)
+
+
+def pairs(rng, accuracy, right_N):
+    """Return the readings in both orders, and the score of each pair."""
+    first_N, second_N = (read(rng, accuracy, right_N) for _ in range(2))
+    return first_N, second_N, np.where(first_N == second_N, first_N, 0.5)
+
+
 def assay(rng, accuracy):
-    """Return the controls of a judge that is right in this share of readings, else a third each."""
-
-    def read(right, number):
-        wrong = rng.choice([0.0, 0.5, 1.0], number)
-        return np.where(rng.random(number) < accuracy, right, wrong)
-
-    def pairs(number):
-        first, second = read(0.0, number), read(0.0, number)
-        return first, second, np.where(first == second, first, 0.5)
-
-    kinds = [pairs(NUM_PROMPTS) for _ in range(NUM_KINDS)]
+    kinds = [pairs(rng, accuracy, np.zeros(NUM_PROMPTS)) for _ in range(NUM_KINDS)]
     first, second = (np.concatenate([kind[place] for kind in kinds]).tolist() for place in (0, 1))
     return JudgeControls(
-        identical_scores=read(0.5, 2 * NUM_PROMPTS).tolist(),
+        identical_scores=read(rng, accuracy, np.full(2 * NUM_PROMPTS, 0.5)).tolist(),
         known_worse_scores={str(n): kind[2].tolist() for n, kind in enumerate(kinds)},
         known_worse_clusters={str(n): list(range(NUM_PROMPTS)) for n in range(NUM_KINDS)},
         of_controls=Readings(first, second, 2 * len(first), 0),
@@ -124,3 +128,24 @@ def test_a_judge_that_is_right_in_four_of_five_readings_is_accepted():
 def test_a_coin_is_refused():
     rng = np.random.default_rng(4)
     assert not any(judge_health(assay(rng, 0.0), PLAN).is_valid for _ in range(20))
+
+
+@pytest.mark.parametrize("accuracy", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("num_pairs", [155, 2000])
+def test_the_margin_as_the_judge_sees_it_lets_no_worse_student_pass(accuracy, num_pairs):
+    """For a judge that errs on real pairs as in its assay, whether or not it passed that."""
+    rng = np.random.default_rng(num_pairs)
+    passed = 0
+    for _ in range(60):
+        sensitivity = judge_health(assay(rng, accuracy), PLAN).sensitivity
+        truth_N = rng.choice([0.0, 0.5, 1.0], num_pairs, p=[0.45, 0.2, 0.35])
+        interval = mean_interval(pairs(rng, accuracy, truth_N)[2], alpha=PLAN.alpha)
+        passed += outcome_alone(interval, sensitivity, PLAN) == "PASS"
+    assert passed <= 60 * 0.05 + 3
+
+
+def test_a_good_judge_needs_fewer_votes():
+    sensitivity = judge_health(SOUND, PLAN).sensitivity
+    assert votes_needed(PLAN, 0.0, None) == 619
+    assert 50 <= votes_needed(PLAN, 0.0, sensitivity) < 300
+    assert votes_needed(PLAN, 1.0, sensitivity) == 50
