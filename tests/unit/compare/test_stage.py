@@ -126,7 +126,7 @@ def test_earlier_comparisons_of_a_run_are_told(
 ):
     given = options(openai_server(world(num_bad=FEW)), prompts, tmp_path / "out")
     assert exit_code(monkeypatch, *given) == 1
-    assert "earlier" not in capsys.readouterr().out
+    assert "of this run; earlier:" not in capsys.readouterr().out
     again = [*given, "--force", "--set=compare.verdict.margin=0.1"]
     assert exit_code(monkeypatch, *again) == 1
     told = " ".join(capsys.readouterr().out.split())
