@@ -216,8 +216,9 @@ def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     merged = dict(content)
     for key, value in changes.items():
         before = merged.get(key)
-        both = isinstance(before, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(before, value) if both else value
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = _merged(before, value)
+        merged[key] = value
     return merged
 
 

@@ -49,7 +49,7 @@ class Calls:
         self._labels = choices(list(self._schemas.values()))
         calls = [(call.name, _arguments(call)) for item in examples for call in _all_calls(item)]
         seen = [(f"{name}.{key}", one[key]) for name, one in calls for key in one]
-        self._values = Values(given, seen)
+        self._given, self._values = given, Values(given, seen)
         self._seen: dict[str, list[Arguments]] = {}
         for name, arguments in calls:
             self._seen.setdefault(name, []).append(arguments)
@@ -171,17 +171,28 @@ class Calls:
         return drawn
 
     def _unsaid(self, known: Answer, messages: Sequence[Message] = ()) -> frozenset[str]:
-        """Return the labels that arguments could have, and neither the answer nor a call has."""
+        """Return what arguments could be, and neither in the answer nor in a call is.
+
+        That is the choices of the schema, and the listed values of arguments that are left out.
+        """
         calls = [*known.tool_calls, *_calls_of(messages)]
         has = {folded(str(one)) for call in calls for one in _arguments(call).values()}
+        named = {key for call in calls for key in _arguments(call)}
         possible = {
             value
             for call in known.tool_calls
-            for inner in self._schemas.get(call.name, {}).get("properties", {}).values()
-            for value in inner.get("enum", ())
+            for key, inner in self._schemas.get(call.name, {}).get("properties", {}).items()
+            for value in (
+                *inner.get("enum", ()),
+                *(() if key in named else self._listed(call.name, key)),
+            )
             if isinstance(value, str)
         }
         return frozenset(value for value in possible if folded(value) not in has)
+
+    def _listed(self, tool: str, key: str) -> Sequence[Any]:
+        listed = self._given.get(f"{tool}.{key}", self._given.get(key, ()))
+        return () if isinstance(listed, str) else listed
 
 
 def _has_unseen_pair(

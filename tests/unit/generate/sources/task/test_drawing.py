@@ -68,6 +68,14 @@ def test_calls_are_drawn_with_new_values_and_the_input_says_them(calls):
     assert kinds == {None, "debit"}, "nobody says other"
 
 
+def test_listed_values_of_an_argument_that_is_left_out_must_not_be_said(calls):
+    listed = {"cancel_card.last_four": ("1111", "2222"), "amount": ("9", "8")}
+    for wanted in drawn(calls, "cancel_card", direction="answer", values=listed):
+        said = "last_four" in arguments(wanted)
+        assert {"1111", "2222"} & wanted.unsaid == (set() if said else {"1111", "2222"})
+        assert "9" not in wanted.unsaid, "no argument of this tool"
+
+
 def test_dialogues_have_new_values_in_all_calls_and_the_arguments_of_an_examples_turns_or_others(
     calls,
 ):
