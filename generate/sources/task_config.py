@@ -71,6 +71,11 @@ class TaskKeys(Table):
     `random.Random`: returns a text, or a JSON value; with tools a call
     {"name", "arguments"} or a list of them. A tuple is a text with what its input wants, in words,
     and perhaps the values that it must mention, by name."""
+    phrases: dict[str, str | dict[str, str]] = Field(default={})
+    """How the teacher is told the fields of a record: words with `{}` for the value, or a table of
+    words by value, such as `{ true = "has a fever", false = "denies fever" }` or
+    `{ none = "no known allergies", "*" = "allergic to {}" }`. Others are names with values, which
+    a small teacher tends to leave out."""
     check: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
     """`module:function` or `file.py:function` that judges written inputs after the other checks:
     called with the text of the user's turns and the text of the known answer (None: unknown);

@@ -28,6 +28,8 @@ from potstill.task.task import Task
 
 LIST = re.compile(r"\s*[;,\n]\s*(?:(?:and|or)\s+)?")
 """What separates the entries of a description."""
+OTHER_VALUE = "*"
+"""Key of the words for all values that a table of phrases does not name."""
 MIN_ENTRIES = 3
 """A description with fewer entries is one sentence."""
 
@@ -135,7 +137,18 @@ class Drawing:
         if not fields or "" in fields:
             return Wanted((Turn(answer=known.text),), known=known)
         labels = choices(self._task.schema_content)
-        return Wanted((Turn(says=fields),), known=known, is_exact=True, labels=labels)
+        turn = Turn(says=fields, facts=tuple(self._facts(fields)))
+        return Wanted((turn,), known=known, is_exact=True, labels=labels)
+
+    def _facts(self, fields: Mapping[str, object]) -> Iterator[str]:
+        """Yield the fields in words, if the configuration has words for any."""
+        phrases = self._config.phrases
+        for name, value in fields.items() if phrases else ():
+            phrase = phrases.get(name, f"{_words(name)}: {{}}")
+            plain = value if isinstance(value, str) else json.dumps(value)
+            if not isinstance(phrase, str):
+                phrase = phrase.get(plain, phrase.get(OTHER_VALUE, f"{_words(name)}: {{}}"))
+            yield phrase.replace("{}", plain)
 
     def _turn(self, category: str | None, draw: random.Random | None = None) -> Turn:
         if category is None:

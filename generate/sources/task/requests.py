@@ -113,8 +113,8 @@ def _lines(turn: Turn, *, is_exact: bool) -> list[str]:
         return [*answered, f"In words, it asks for {turn.wants}."] if turn.wants else answered
     lines = [f"Purpose: {turn.wants.rstrip('.')}."] if turn.wants else []
     if turn.says:
-        pairs = (f"{_words(name)}: {_value(value)}" for name, value in turn.says.items())
-        lines.append(f"Say: {'; '.join(pairs)}.")
+        pairs = [f"{_words(name)}: {_value(value)}" for name, value in turn.says.items()]
+        lines.append(f"Say: {'; '.join(turn.facts or pairs)}.")
     elif is_exact:
         lines.append("Say: no details.")
     return lines

@@ -22,6 +22,8 @@ class Turn:
     """A text that answers the message, for the teacher only."""
     after: tuple[Message, ...] = ()
     """The messages up to the user's next one."""
+    facts: tuple[str, ...] = ()
+    """What it says in words, as the teacher is given them; empty: names and values."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from jsonschema import validate
 
 from generate.sources.config import SourceConfig
 from generate.sources.task.drawing import Drawing
+from generate.sources.task.requests import Manner, request_messages
 from generate.sources.task.wanted import Turn
 from potstill.errors import ConfigError
 from potstill.task.answers import Answer
@@ -208,3 +209,28 @@ def test_names_that_do_not_exist_are_refused(labels, config, message):
 def test_a_task_with_nothing_to_draw_from_is_refused(direction):
     with pytest.raises(ConfigError, match=r"there (is nothing|are none)"):
         drawing(Task(), direction=direction)
+
+
+def test_the_fields_of_a_record_are_put_into_words():
+    phrases = {
+        "fever": {"true": "has a fever", "false": "denies fever"},
+        "allergy": {"none": "no known allergies", "*": "allergic to {}"},
+        "review": "next visit in {} days",
+        "rash": {"true": "has a rash"},
+    }
+    one = drawing(Task(answer_schema='{"type": "object"}'), direction="answer", phrases=phrases)
+    wanted = [
+        one._of(Answer(text=json.dumps(record)))
+        for record in (
+            {"fever": False, "allergy": "none", "review": 14, "seen_by": "Ann Lee"},
+            {"fever": True, "allergy": "latex", "rash": False},
+        )
+    ]
+    assert wanted[0].turns[0].facts == (
+        "denies fever", "no known allergies", "next visit in 14 days", "seen by: Ann Lee",
+    )  # fmt: skip
+    assert wanted[1].turns[0].facts == ("has a fever", "allergic to latex", "rash: false")
+    asked = request_messages("", [], wanted[0], Manner())[-1].content
+    assert asked == "Say: " + "; ".join(wanted[0].turns[0].facts) + "."
+    plain = drawing(Task(answer_schema="{}"), direction="answer")
+    assert plain._of(wanted[0].known).turns[0].facts == ()
