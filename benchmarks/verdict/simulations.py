@@ -9,13 +9,16 @@ import numpy as np
 from numpy.random import Generator
 
 from benchmarks.verdict._exact import least_wins, pass_probability, reweighting, student_t
-from benchmarks.verdict._judges import JUDGES, Comparison, Judge
+from benchmarks.verdict._judges import JUDGES, Comparison, Floats, Judge
 from compare.verdict.reweighting import p_at_most
+from potstill.verdict.anytime import WinRateMonitor
+from potstill.verdict.outcome import Plan
 
 ALPHA, MARGIN = 0.05, 0.05
 NUM_RUNS, TIE_SHARE = 200, 0.3
 JUDGED_PAIRS = (155, 619, 2000)
 NUM_VOTES = (50, 100, 400)
+LOOK = 10
 NUM_PAIRS = (29, 49, 60, 155, 619)
 TIES = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95)
 
@@ -80,10 +83,40 @@ def judges() -> None:
             row([name, num_pairs, f"{alone(judge, num_pairs, 0.4, rng):.2f}", *cells])
 
 
+def has_fallen(scores: Floats, watched_from: int) -> bool:
+    """Return whether a live verdict is contradicted by its newest users at any later look."""
+    monitor = WinRateMonitor(Plan(MARGIN, ALPHA))
+    monitor.update(scores[:watched_from])
+    for start in range(watched_from, len(scores), LOOK):
+        monitor.update(scores[start : start + LOOK])
+        if monitor.has_fallen:
+            return True
+    return False
+
+
+def live() -> None:
+    """Print how often a live PASS is withdrawn, with reason and without."""
+    print(f"\n### PASS withdrawn, a look every {LOOK} users, {NUM_RUNS} runs\n")
+    row(["ties", "2,000 users at 0.50", "500 users at 0.40 after 1,000 at 0.50"])
+    row(["--:", "--:", "--:"])
+    rng = np.random.default_rng(0)
+    for ties in (0.0, 0.3, 0.6):
+        steady, before, after = (
+            Comparison(number, 0, rate, ties)
+            for number, rate in ((2000, 0.5), (1000, 0.5), (500, 0.4))
+        )
+        false, found = 0, 0
+        for _ in range(NUM_RUNS):
+            false += has_fallen(steady.human(rng), LOOK)
+            found += has_fallen(np.concatenate([before.human(rng), after.human(rng)]), 1000)
+        row([f"{ties:.0%}", f"{false / NUM_RUNS:.3f}", f"{found / NUM_RUNS:.3f}"])
+
+
 def main() -> None:
     """Print all tables."""
     exact()
     judges()
+    live()
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ def in_words(fit: Fit) -> str:
         f"Judge: {fit.judge}; fitted on {found.num_fitted} prompts, tested on "
         f"{found.num_checked} others.",
     ]
+    if fit.scale == "win rate":
+        sentences.append(
+            "How much of a difference this judge sees on real pairs is not known: try the cascade "
+            "on live traffic, with people's votes."
+        )
     if fit.relative_cost is not None:
         sentences.append(f"An output token costs {fit.relative_cost:.2f} of the teacher's.")
     if found.share_escalated == 1:

@@ -68,9 +68,12 @@ def _attempts(verdict: Verdict) -> list[str]:
 
 def answer(verdict: Verdict) -> str:
     """Return the answer to the question of the verdict, with what it assumes."""
-    by = f"by {verdict.decided_by} on these prompts, the student is"
-    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.alpha:g} %"
     decider = verdict.decider
+    by_people = decider is not None and decider.human_corrected is not None
+    judges = f"{verdict.decided_by}{' and votes of people' * by_people}"
+    by = f"by {judges} on these prompts, the student is"
+    who = "people" if by_people else "this judge"
+    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.alpha:g} %"
     further = decider.further_prompts if decider else None
     more = f"about {further:,}" if further else "more than a million"
     undecided = (
@@ -80,9 +83,9 @@ def answer(verdict: Verdict) -> str:
     if decider and decider.alone:
         undecided = f"Undecided: {decider.reason}."
     return {
-        Outcome.PASS: f"Yes: {by} worse by less than {margin}. If this judge saw it as worse by "
+        Outcome.PASS: f"Yes: {by} worse by less than {margin}. If {who} saw it as worse by "
         f"the margin, such a result would occur in {often} of comparisons.",
-        Outcome.FAIL: f"No: {by} worse by more than {margin}. If this judge saw it as worse by "
+        Outcome.FAIL: f"No: {by} worse by more than {margin}. If {who} saw it as worse by "
         f"the margin, such a result would occur in {often} of comparisons.",
         Outcome.INCONCLUSIVE: undecided,
         Outcome.INVALID_JUDGE: "Undecided: there is no valid judge.",

@@ -320,13 +320,17 @@ def _human_corrected(
     decided: Sequence[Decided], plan: Plan, people: Mapping[PairKey, float]
 ) -> HumanCorrected | None:
     """Return the win rate by people's preference; None with too few votes on judged pairs."""
-    votes = [people.get(one.pair.key) for one in decided]
+    known = [one.judgment.note is not None for one in decided]
+    votes = [
+        None if is_known else people.get(one.pair.key)
+        for one, is_known in zip(decided, known, strict=True)
+    ]
     num_votes = sum(vote is not None for vote in votes)
     if num_votes < LEAST_HUMAN_VOTES:
         return None
     scores = [one.judgment.score or 0.0 for one in decided]
     clusters = [one.cluster for one in decided]
-    found = human_corrected(scores, votes, clusters, alpha=plan.alpha)
+    found = human_corrected(scores, votes, clusters, alpha=plan.alpha, known=known)
     lower, upper = max(0.0, found.lower), min(1.0, found.upper)
     return HumanCorrected(
         rate=min(1.0, max(0.0, found.mean)),

@@ -28,6 +28,7 @@ def human_corrected(
     clusters: Sequence[Hashable] | None = None,
     *,
     alpha: float,
+    known: Sequence[bool] | None = None,
 ) -> MeanInterval:
     """Estimate the win rate by human preference, whatever the judge's bias and noise.
 
@@ -35,7 +36,8 @@ def human_corrected(
     and human scores j and h less ½: without bias for any w, if votes are on pairs drawn at random.
     w has the least variance, cov(human, judge)/((1 + L/(N - L))·var(judge)), kept in [0, 1]. These
     values are bounded, so that the test of every mean applies to them; an interval by Student's t
-    is too narrow with few votes or many ties.
+    is too narrow with few votes or many ties. Pairs whose score is known without reading, such as
+    equal answers, which no one votes on, enter with it.
 
     Source: Angelopoulos, Duchi & Zrnic 2023, "PPI++: Efficient prediction-powered inference",
     eqs. 2 and 8 and example 1, as a mean of one value for each pair.
@@ -44,23 +46,27 @@ def human_corrected(
         judge_scores: [N]; any number for a pair that the judge could not read.
         human_scores: [N]; None without a vote.
         clusters: As in `mean_interval`.
+        known: [N]; whether the judge's score is certain. Votes are drawn from the other pairs.
 
     Raises:
         PotstillError: Fewer than two votes, unpaired scores, or one out of bounds.
     """
     judge_N = checked_values(judge_scores)
-    voted_N = np.array([score is not None for score in human_scores], dtype=bool)
-    human_L = np.array([score for score in human_scores if score is not None], dtype=np.float64)
-    if len(voted_N) != len(judge_N) or len(human_L) < 2:
+    if len(human_scores) != len(judge_N):
         raise PotstillError(
-            "too few votes to correct a judge",
-            expected="a judge's score of each pair, and at least two votes",
-            found=f"{len(judge_N)} scores, {len(voted_N)} pairs, {len(human_L)} votes",
+            "not one vote or None for each pair", expected=len(judge_N), found=len(human_scores)
         )
-    human_L = checked_values(human_L)
-    weight = _weight(judge_N, judge_N[voted_N], human_L)
-    per_vote = len(judge_N) / len(human_L)
-    values_N = 0.5 + weight * (judge_N - 0.5)
+    open_N = ~np.array(known, dtype=bool) if known else np.ones(len(judge_N), dtype=bool)
+    voted_N = np.array([score is not None for score in human_scores], dtype=bool) & open_N
+    votes = [score for score, is_voted in zip(human_scores, voted_N, strict=True) if is_voted]
+    if len(votes) < 2:
+        raise PotstillError(
+            "too few votes to correct a judge", expected="at least two", found=len(votes)
+        )
+    human_L = checked_values([score or 0.0 for score in votes])
+    weight = _weight(judge_N[open_N], judge_N[voted_N], human_L)
+    per_vote = int(open_N.sum()) / len(human_L)
+    values_N = np.where(open_N, 0.5 + weight * (judge_N - 0.5), judge_N)
     values_N[voted_N] += per_vote * (human_L - 0.5 - weight * (judge_N[voted_N] - 0.5))
     farthest = (per_vote + (per_vote - 1) * weight) / 2
     bounds = (0.5 - farthest, 0.5 + farthest)

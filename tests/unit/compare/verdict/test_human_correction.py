@@ -54,8 +54,25 @@ def test_with_a_vote_on_every_pair_the_judge_is_left_out():
     assert found.bounds == (0.0, 1.0)
 
 
-@pytest.mark.parametrize(("num_judged", "num_votes"), [(20, 1), (19, 10)])
-def test_too_few_votes_or_scores_correct_nothing(num_judged, num_votes):
+def test_equal_answers_need_no_vote_and_move_no_estimate_of_the_others():
+    """Half of the pairs are equal answers, and people prefer the teacher in most of the others."""
+    human = np.tile([0.0, 0.0, 1.0], 40)
+    votes = [*human[:60], *[None] * 60]
+    others = human_corrected([0.5] * 120, votes, alpha=ALPHA)
+    judge = [0.5] * 240
+    found = human_corrected(
+        judge, [*votes, *[None] * 120], alpha=ALPHA, known=[False] * 120 + [True] * 120
+    )
+    assert found.mean == pytest.approx((others.mean + 0.5) / 2)
+    careless = human_corrected(judge, [*votes, *[None] * 120], alpha=ALPHA)
+    assert careless.mean == pytest.approx(others.mean) != found.mean
+
+
+@pytest.mark.parametrize(
+    ("num_judged", "num_votes", "message"),
+    [(20, 1, "too few votes"), (19, 10, "not one vote")],
+)
+def test_too_few_votes_or_scores_correct_nothing(num_judged, num_votes, message):
     votes = [*[0.0] * num_votes, *[None] * (20 - num_votes)]
-    with pytest.raises(PotstillError, match="too few votes"):
+    with pytest.raises(PotstillError, match=message):
         human_corrected([0.5] * num_judged, votes, alpha=ALPHA)
