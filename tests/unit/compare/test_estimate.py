@@ -31,7 +31,7 @@ def test_tokens_are_those_of_fidelity_speed_answers_and_judgments():
     found = estimated()
     timed = 5 * 3 * 64
     answers = 2 * (NUM_TESTED + NUM_ASSAYED)
-    judged = NUM_TESTED + 8 * NUM_ASSAYED
+    judged = NUM_TESTED + module.NUM_CONTROLS * NUM_ASSAYED
     read = answers * 50 + judged * (50 + 4 * 150)
     decoded = answers * 150 + judged * 2 * module.JUDGMENT_TOKENS
     assert found.tokens == pytest.approx(MEASURED + read + decoded)
@@ -78,4 +78,4 @@ def test_a_tasks_prompts_are_those_of_its_references_and_candidates():
 def test_judges_on_this_machine_read_each_pair(judges, tokens):
     without = estimated(judges=[{"kind": "reference"}])
     found = estimated(judges=judges).tokens - without.tokens
-    assert found == pytest.approx(tokens * (NUM_TESTED + 8 * NUM_ASSAYED))
+    assert found == pytest.approx(tokens * (NUM_TESTED + module.NUM_CONTROLS * NUM_ASSAYED))
