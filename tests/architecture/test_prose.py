@@ -19,8 +19,11 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = ("potstill", "generate", "train", "quantize", "serve", "compare")
 AS_OTHERS_SPELL = {"cancelled", "dialogue", "dialogues"}
 """asyncio and OpenAI cancel with two l; the other word is the field's."""
-METERS = {f"{unit}metre{end}" for unit in ("centi", "kilo") for end in ("", "s")}
-OF_USERS = {"licence", "litre", "millilitre", "millilitres", *METERS}
+OF_USERS = {
+    "licence",
+    *("centimetre", "centimetres", "kilometre", "kilometres"),
+    *("litre", "millilitre", "millilitres"),
+}
 """Names in files of users, and units as they write them."""
 FORMER_NAMES = {"former_names.py", "test_former_names.py"}
 """Modules that read what earlier versions wrote."""
