@@ -68,7 +68,7 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     )
     trained = train_student(job, data, session.scratch_dir, session.dir)
     measured = {"untrained": untrained} | trained.measured
-    _report(measured, run_directory)
+    _report(measured, run_directory, learns_teacher=not data.facts.known_answers)
     draw_curves(run_directory.metrics_path, session.dir / CURVES_NAME)
     return session.finish(
         facts=_facts(config, data, plan, trained.student, measured),
@@ -118,14 +118,21 @@ def _stats(outcomes: dict[Phase, Outcome], data: TeacherData) -> dict[str, float
     }
 
 
-def _report(measured: dict[str, Fidelity], run_directory: RunDirectory) -> None:
-    """Log the measurements, append them to the metrics, and warn if the student got worse."""
+def _report(
+    measured: dict[str, Fidelity], run_directory: RunDirectory, *, learns_teacher: bool
+) -> None:
+    """Log the measurements, append them to the metrics, and warn if the student got worse.
+
+    Args:
+        learns_teacher: False where known answers were learned: those of the test split are the
+            teacher's, and may be in another form.
+    """
     for name, fidelity in measured.items():
         figures = {"kl_nats": fidelity.kl_nats, "nats_per_token": fidelity.nats_per_token}
         known = {f"{name}_{key}": value for key, value in figures.items() if value is not None}
         append_metrics(run_directory.metrics_path, "student", **known)
         logger.info("%s student on the test split: %s", name, _in_words(fidelity))
-    if measured["trained"].loss_nats >= measured["untrained"].loss_nats:
+    if learns_teacher and measured["trained"].loss_nats >= measured["untrained"].loss_nats:
         logger.warning(
             "training made the student worse: its held-out loss rose; "
             "lower train.learning_rate or generate more conversations"

@@ -129,6 +129,8 @@ def _how(facts: ConversationsFacts) -> str:
         )
     if facts.structured:
         how += "; bound by a schema, which the log-probabilities leave out"
+    if facts.known_answers:
+        how += "; known answers, where there are some, instead (certain: probability 1 each token)"
     return how
 
 

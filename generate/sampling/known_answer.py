@@ -45,11 +45,6 @@ class KnownAnswer:
         """Unique in a run."""
         return f"{self.prompt.prompt_id}-0"
 
-    @property
-    def num_tokens(self) -> int:
-        """Length of the conversation."""
-        return len(self._token_ids)
-
     def take(self, sample: Sample) -> None:
         """Never called: nothing is sampled."""
 

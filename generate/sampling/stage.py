@@ -162,6 +162,7 @@ def finish_samples(
             generation_temperature=None if is_scored else sampling.temperature,
             generation_top_p=None if is_scored else sampling.top_p,
             structured=sampling.structured,
+            known_answers=config.turns.known_answers,
             turns=config.turns.kind,
             num_sampled_per_prompt=config.turns.num_sampled,
             num_kept_per_prompt=config.turns.num_answers,

@@ -47,6 +47,8 @@ class SampledFacts(Facts):
     generation_top_p: float | None
     structured: bool = False
     """Whether answers were bound by the task's schema while they were sampled."""
+    known_answers: bool = False
+    """Whether known answers were taken where there are some, but not for the test split."""
     turns: str
     """Kind of conversation, as in `generate.turns.kind`."""
     num_sampled_per_prompt: int

@@ -135,6 +135,7 @@ def test_the_signal_is_described(facts, summary):
         ({"num_sampled_per_prompt": 3, "num_kept_per_prompt": 3}, "turns: simulate\n"),
         ({"num_sampled_per_prompt": 8}, "; 1 kept of 8 sampled for each prompt\n"),
         ({"turns": "score"}, "Stored answers, scored by the teacher\n"),
+        ({"known_answers": True}, "; known answers, where there are some, instead"),
         ({"structured": True}, "; bound by a schema, which the log-probabilities leave out\n"),
         (
             {
