@@ -32,7 +32,8 @@ def test_killed_in_every_stage_the_line_ends_in_artifacts_that_verify(line):
         manifest = verify_manifest(line.run_directory.stage_dir(stage))
         assert manifest.outputs
     left = sorted(path.name for path in line.run_directory.root.iterdir())
-    assert left == sorted([".lock", "config.toml", "metrics.jsonl", *HALF_DONE])
+    kept = [".lock", "comparisons.jsonl", "config.toml", "metrics.jsonl"]
+    assert left == sorted([*kept, *HALF_DONE])
 
 
 def test_every_prompt_is_answered_once(line):
