@@ -213,6 +213,8 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
             found="a task without one" if task else "no task",
         )
     has_schema = config.sampling.structured
+    # A metric also says in which form a known answer is learned.
+    by_metric |= config.turns.known_answers
     asked = _task_config(task, by_metric=by_metric, has_schema=has_schema) if task else {}
     return settings | {"task": asked} if asked else settings
 
@@ -224,7 +226,7 @@ def _task_config(task: Task, *, by_metric: bool, has_schema: bool) -> dict[str, 
     deciding = {"instructions": task.instructions, "tools": task.tools, "shots": shots}
     if has_schema:
         deciding["answer_schema"] = task.answer_schema
-    if by_metric:
+    if by_metric and task.metrics:
         deciding["metric"] = f"{task.metrics[0].model_dump_json()} {task.answer_schema}"
     return {name: sha256_bytes(text.encode()) for name, text in deciding.items() if text}
 
