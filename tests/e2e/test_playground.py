@@ -50,6 +50,8 @@ BLOCK = {
     "parameters": {"properties": {"days": {"enum": [3]}}, "required": ["days"]},
 }
 TOOLS = [{"type": "function", "function": BLOCK}]
+LONG_STORY = "Write a very long story about a lighthouse, with many chapters."
+"""Its answer is still being written when somebody wants it to stop."""
 PHONE = {"width": 360, "height": 740}
 FIGURES = re.compile(r"first token \d+\.\d\d s · \d+\.\d tokens/s · 8 tokens")
 
@@ -203,7 +205,7 @@ def test_nothing_is_shown_before_the_key_which_stays_in_this_tab(url, open_page)
 
 def test_an_answer_streams_and_can_be_stopped_and_the_chat_goes_on(url, open_page):
     page = open_page(url)
-    ask(page, "Count from one to one thousand.", max_tokens=1500)
+    ask(page, LONG_STORY, max_tokens=1500)
     answer = page.locator(".answer").first
     expect(answer.locator(".text")).to_have_text(re.compile(r"\S"))
     expect(answer).to_have_attribute("aria-busy", "true")
@@ -217,7 +219,7 @@ def test_an_answer_streams_and_can_be_stopped_and_the_chat_goes_on(url, open_pag
         ask(page, "Go on.")
     answered(page)
     assert sent.value.post_data_json["messages"] == [
-        {"role": "user", "content": "Count from one to one thousand."},
+        {"role": "user", "content": LONG_STORY},
         {"role": "assistant", "content": written},
         {"role": "user", "content": "Go on."},
     ]
