@@ -13,11 +13,10 @@ from collections import defaultdict
 from difflib import SequenceMatcher
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
-from scipy.stats import t
 
 from compare.answers.questions import messages_id
+from compare.verdict.intervals import mean_interval
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from potstill.task.answers import Answer
@@ -27,7 +26,7 @@ HERE = Path(__file__).parent
 SIMILAR = 0.6
 """Ratio of matching characters from which two conversations stand in one fold: two transcripts of
 one sentence must not be on both sides."""
-LEVEL = 0.9
+ALPHA = 0.05
 
 
 def text_of(row: dict) -> str:
@@ -89,11 +88,10 @@ def values_of(root: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def interval(values: np.ndarray) -> str:
-    """Return a mean and its interval by Student's t distribution."""
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    reach = t.ppf((1 + LEVEL) / 2, len(values) - 1) * error
-    return f"{values.mean():+.3f} [{values.mean() - reach:+.3f}, {values.mean() + reach:+.3f}]"
+def interval(values: list[float], least: float) -> str:
+    """Return a mean and its 90 % interval, as the verdict has it."""
+    found = mean_interval(values, alpha=ALPHA, bounds=(least, 1.0))
+    return f"{found.mean:+.3f} [{found.lower:+.3f}, {found.upper:+.3f}]"
 
 
 def main(num_folds: int, overrides: list[str]) -> None:
@@ -108,9 +106,9 @@ def main(num_folds: int, overrides: list[str]) -> None:
     student = pooled["student"]
     lines = ["| who | right call | the student is ahead by | prompts |", "|---|---|---|--:|"]
     for role, values in pooled.items():
-        ahead = np.array([student[prompt] - value for prompt, value in values.items()])
-        own = interval(np.array(list(values.values())))
-        lines.append(f"| {role} | {own} | {interval(ahead)} | {len(values)} |")
+        ahead = [student[prompt] - value for prompt, value in values.items()]
+        own, lead = interval(list(values.values()), 0.0), interval(ahead, -1.0)
+        lines.append(f"| {role} | {own} | {lead} | {len(values)} |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
