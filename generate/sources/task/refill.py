@@ -88,8 +88,8 @@ def _record(wanted: Wanted) -> dict[str, Any] | None:
 def _replacement(text: str, old: object, new: object) -> _Span | None:
     if new is None or type(old) is not type(new) or old == new or isinstance(old, bool):
         return None
-    if isinstance(old, int | float):
-        both = min(float(old), float(new)) >= LEAST_NUMBER  # type: ignore[arg-type]
+    if isinstance(old, int | float) and isinstance(new, int | float):
+        both = min(old, new) >= LEAST_NUMBER
         return _once(text, f"{old}", f"{new}") if both else None
     old, new = str(old), str(new)
     for spell in (_as_quantity, _as_date):
