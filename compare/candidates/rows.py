@@ -11,11 +11,10 @@ from typing import Literal
 
 from compare.answers.answers import Answer
 from compare.answers.questions import Question
-from compare.judges.metric import score
 from compare.verdict.intervals import mean_interval
 from potstill.schema import Value
 from potstill.task.answers import Item
-from potstill.task.metrics.metric import Metric
+from potstill.task.metrics.metric import Metric, safe_score
 
 Kind = Literal["teacher", "student", "none"]
 
@@ -87,7 +86,7 @@ class Scores:
         for one in answers:
             question = self._questions[one.prompt_id]
             item = Item(messages=question.messages, known=question.known)
-            value = score(self._metric, None if one.is_refused else one.content, item).value
+            value = safe_score(self._metric, None if one.is_refused else one.content, item).value
             found.setdefault(one.prompt_id, []).append(value)
         return {prompt_id: fmean(values) for prompt_id, values in found.items()}
 

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from compare.judge_config import MetricJudgeConfig
 from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from compare.judges.reference import measured
-from potstill.task.answers import Answer, Item, Score
-from potstill.task.metrics.metric import Metric
+from potstill.task.answers import Item
+from potstill.task.metrics.metric import safe_score
 from potstill.task.task import Task
-
-RAISED = "the metric raised"
 
 
 class MetricJudge:
@@ -45,8 +43,12 @@ class MetricJudge:
         if known is None and self._metric.needs_known:
             return Judgment(score=None, failure="the prompt has no known answer")
         item = Item(messages=pair.question.messages, known=known)
-        student = score(self._metric, None if pair.student_refused else pair.student_content, item)
-        teacher = score(self._metric, None if pair.teacher_refused else pair.teacher_content, item)
+        refused = (pair.student_refused, pair.teacher_refused)
+        contents = (pair.student_content, pair.teacher_content)
+        student, teacher = (
+            safe_score(self._metric, None if is_refused else content, item)
+            for is_refused, content in zip(refused, contents, strict=True)
+        )
         return measured(student.value, teacher.value).model_copy(
             update={
                 "expected": student.expected or teacher.expected,
@@ -56,16 +58,6 @@ class MetricJudge:
                 "teacher_problem": teacher.problem,
             }
         )
-
-
-def score(metric: Metric, answer: Answer | None, item: Item) -> Score:
-    """Score an answer; none at all scores 0, as does one on which the metric raises."""
-    if answer is None:
-        return Score(value=0.0, problem="no answer")
-    try:
-        return metric.score(answer, item)
-    except Exception as error:  # Any answer may come; a comparison must not end at one.
-        return Score(value=0.0, problem=f"{RAISED} {type(error).__name__}: {error}"[:200])
 
 
 def metric_judges(task: Task) -> tuple[MetricJudgeConfig, ...]:

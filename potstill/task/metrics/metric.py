@@ -46,9 +46,11 @@ def safe_key(metric: Metric, answer: Answer) -> str | None:
         return None
 
 
-def safe_score(metric: Metric, answer: Answer, item: Item) -> Score:
-    """Return a metric's score; 0 with the reason when it raises."""
+def safe_score(metric: Metric, answer: Answer | None, item: Item) -> Score:
+    """Return a metric's score; 0 with the reason when it raises, or where there is no answer."""
+    if answer is None:
+        return Score(value=0.0, problem="no answer")
     try:
         return metric.score(answer, item)
     except Exception as error:  # Whatever a metric raises on an answer is the answer's failure.
-        return Score(value=0.0, problem=f"{RAISED}: {type(error).__name__}: {error}"[:200])
+        return Score(value=0.0, problem=f"{RAISED} {type(error).__name__}: {error}"[:200])

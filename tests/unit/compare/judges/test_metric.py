@@ -61,6 +61,8 @@ def test_first_metric_decides_and_needs_no_assay(tmp_path):
     assert valid.estimate.student_mean == valid.estimate.teacher_mean == 1.0
     assert (agreement.name, agreement.outcome) == ("label: agreement with the teacher", None)
     assert agreement.estimate.student_mean == 0.75
+    assert agreement.reason.endswith("similarity decides nothing")
+    assert "PASS needs" not in agreement.reason
 
 
 def test_labels_have_macro_f1_a_confusion_matrix_and_slices(tmp_path):

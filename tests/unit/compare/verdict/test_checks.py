@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from compare.verdict.checks import JudgeControls, Readings, judge_health
-from compare.verdict.findings import outcome_alone, votes_needed
 from compare.verdict.intervals import mean_interval
+from compare.verdict.preference import outcome_alone, votes_needed
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 

@@ -69,7 +69,7 @@ def test_a_metric_that_raises_scores_nothing(dropped):
     nested = "[" * 600 + "1" + "]" * 600
     fields = Task(metrics=(FieldsConfig(),))
     drop = dropped("known", fields, nested, known="[1]")
-    assert "the metric raised: RecursionError" in drop.reason
+    assert "the metric raised RecursionError" in drop.reason
     assert dropped("schema", fields, nested).reason == "the metric fields cannot read an answer"
 
 
