@@ -48,7 +48,7 @@ class VerdictConfig(Table):
     margin: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Non-inferiority margin of the win rate (ties count half): at 0.05, PASS needs its lower bound
     above 45 %. The default is a difference that a reader of few answers would not notice; it takes
-    about 600 prompts to show it."""
+    about 670 prompts to show it."""
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Probability of PASS for a student exactly at the margin; 0.05 is the convention of one-sided
     tests."""

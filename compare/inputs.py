@@ -127,6 +127,14 @@ def settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
     return found | {"task": task.model_dump(mode="json", exclude=set(prompts))}
 
 
+def answer_settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
+    """Return what answers depend on beside models and prompts: with other ones, scores change."""
+    names = {"temperature", "max_tokens", "seed", "samples_per_prompt", "task_schema"}
+    found = config.model_dump(mode="json", include=names)
+    found["cluster_by"] = config.verdict.cluster_by
+    return found | {"task": task.model_dump(mode="json", exclude={"references"}) if task else None}
+
+
 def _digests(config: CompareConfig) -> dict[str, str]:
     found = {}
     if config.prompts is not None and not config.prompts.is_file():

@@ -41,7 +41,14 @@ from compare.candidates.rows import CandidateRow
 from compare.candidates.table import candidate_rows
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
-from compare.inputs import given_answers, measured_task, read_asked, resolved, settings
+from compare.inputs import (
+    answer_settings,
+    given_answers,
+    measured_task,
+    read_asked,
+    resolved,
+    settings,
+)
 from compare.judges.controls import UNTRAINED
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
@@ -58,7 +65,7 @@ from compare.report.table import render_table
 from compare.verdict.decision import decide, judgment_rows
 from compare.verdict.examples import examples
 from compare.verdict.health import is_sound_so_far
-from compare.verdict.registration import register, with_attempts
+from compare.verdict.registration import digest, read_ledger, record, register
 from potstill.errors import SchemaVersionError
 from potstill.facts.base import StageName
 from potstill.facts.comparison import ComparisonFacts, Registration
@@ -179,8 +186,14 @@ def _compare(
     answers = collection.answers(serving)
     panel = _panel(config, task, questions, answers, measured)
     opinions = _opinions(config, run, panel, kept, sides, serving)
-    verdict = decide(config, registration, opinions, answers, panel.cluster_of)
-    verdict = with_attempts(verdict, run_directory.root)
+    ledger = read_ledger(
+        run_directory.root,
+        registration.registered_at,
+        models=digest([sides["student"].identity, sides["teacher"].identity]),
+        settings=digest(answer_settings(config, task)),
+    )
+    verdict = decide(config, registration, opinions, answers, panel.cluster_of, ledger)
+    record(verdict, ledger, run_directory.root)
     rows: tuple[CandidateRow, ...] = ()
     if task is not None:
         rows = candidate_rows(

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.random import Generator
 
 from benchmarks.verdict._exact import least_wins, pass_probability, reweighting, student_t
+from benchmarks.verdict._followed import Followed, outcomes
 from benchmarks.verdict._judges import JUDGES, Comparison, Floats, Judge
 from compare.verdict.reweighting import p_at_most
 from potstill.verdict.anytime import WinRateMonitor
-from potstill.verdict.outcome import Plan
+from potstill.verdict.outcome import Outcome, Plan
 
 ALPHA, MARGIN = 0.05, 0.05
-NUM_RUNS, TIE_SHARE = 200, 0.3
+NUM_RUNS, NUM_FOLLOWED, TIE_SHARE = 200, 1000, 0.3
 JUDGED_PAIRS = (155, 619, 2000)
 NUM_VOTES = (50, 100, 400)
 LOOK = 10
@@ -83,6 +84,23 @@ def judges() -> None:
             row([name, num_pairs, f"{alone(judge, num_pairs, 0.4, rng):.2f}", *cells])
 
 
+def followed() -> None:
+    """Print how often comparisons that are followed to 20,000 prompts end in PASS and FAIL."""
+    print(f"\n### followed to 20,000 prompts, {NUM_FOLLOWED} runs\n")
+    row(["first prompts", "ties", *(f"at {rate:.2f}" for rate in (0.45, 0.5, 0.4))])
+    row(["--:", "--:", "--:", "--:", "--:"])
+    rng = np.random.default_rng(0)
+    for num_first in (49, 155, 619):
+        for ties in (0.3, 0.8):
+            cells = []
+            for rate in (0.45, 0.5, 0.4):
+                setting = Followed(rate, ties, num_first)
+                shares, median = outcomes(setting, Plan(MARGIN, ALPHA), NUM_FOLLOWED, rng)
+                passed, failed = shares[Outcome.PASS], shares[Outcome.FAIL]
+                cells.append(f"{passed:.3f} / {failed:.3f}, {median:,.0f}")
+            row([num_first, f"{ties:.0%}", *cells])
+
+
 def has_fallen(scores: Floats, watched_from: int) -> bool:
     """Return whether a live verdict is contradicted by its newest users at any later look."""
     monitor = WinRateMonitor(Plan(MARGIN, ALPHA))
@@ -116,6 +134,7 @@ def main() -> None:
     """Print all tables."""
     exact()
     judges()
+    followed()
     live()
 
 

@@ -31,6 +31,8 @@ class Opinion:
 
     pairs: list[Pair]
     judged: Judged
+    key: str = ""
+    """Digest of the judge's table."""
     labels: tuple[str, ...] | None = None
     """Of a metric that reads labels or called tools: their order, if the task gives one. None for
     all other judges."""
@@ -92,12 +94,12 @@ class Panel:
                 model=None,
                 judgments=tuple(judgment for _, judgment in votes),
             )
-            return Opinion([pair for pair, _ in votes], judged)
+            return Opinion([pair for pair, _ in votes], judged, _key(config))
         stored = self._stored(config)
         if stored is None:
             stored = self._ask(build_judge(config, resources))
             self._cache.put(_key(config), stored.model_dump(mode="json"))
-        return Opinion(self.pairs, stored, _labels(config))
+        return Opinion(self.pairs, stored, _key(config), _labels(config))
 
     def _ask(self, judge: Judge) -> Judged:
         settle = settled if judge.claim == "quality" and not judge.measures else _open

@@ -8,9 +8,24 @@ from __future__ import annotations
 from math import exp
 
 from compare.comparison import Report
-from compare.verdict.results import Verdict
+from compare.verdict.results import Basis, Verdict
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.verdict.outcome import Outcome, Plan
+
+BASES: dict[Basis, str] = {
+    "first": "The bounds are those of a first comparison by this judge, with an error rate of "
+    "{level:g}; the rest of alpha is kept for prompts that are added and for other judges. All "
+    "comparisons of this student together pass it wrongly with a probability of at most "
+    "{alpha:g}.",
+    "followed": "This comparison follows others by the same judge: the evidence of the first one "
+    "is multiplied by bets on each prompt added since, as in live traffic. The bounds hold at all "
+    "these comparisons together with an error rate of {level:g}, so that prompts may be added "
+    "again; with those of other judges, of {alpha:g}.",
+    "corrected": "This comparison follows others by the same judge, and votes cannot be bet on one "
+    "by one: its error rate is {level:g}, half of what they left, so that all together pass a "
+    "student wrongly with a probability of at most {alpha:g}.",
+}
+"""The claim of a verdict, by what its bounds are."""
 
 
 def summarize(report: Report) -> list[str]:
@@ -50,20 +65,20 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
 
 
 def _attempts(verdict: Verdict) -> list[str]:
-    """Return how often the run was compared before, which no single error rate covers."""
-    if not verdict.earlier:
-        return []
-    number = len(verdict.earlier) + 1
+    """Return the earlier comparisons, and the error rate of this one among all."""
     earlier = ", ".join(
         f"{one.outcome.replace('_', ' ')} ({', '.join(one.judges)}, {one.num_prompts} prompts, "
         f"margin {one.margin:g})"
         for one in verdict.earlier
     )
-    return [
-        f"Comparison {number} of this run; earlier: {earlier}. The error rate of {verdict.alpha:g} "
-        f"is that of one comparison: that one of {number} passes wrongly has a probability of up "
-        f"to {min(1.0, number * verdict.alpha):g}."
-    ]
+    number = len(verdict.earlier) + 1
+    listed = [f"Comparison {number} of this student; earlier: {earlier}."] if earlier else []
+    if verdict.decider is None or verdict.decider.level is None:
+        return listed
+    claim = BASES[verdict.basis].format(level=verdict.level, alpha=verdict.alpha)
+    if any(one.models is None for one in verdict.earlier):
+        claim += " Those of earlier versions had all of alpha each, and are not in this sum."
+    return [*listed, claim]
 
 
 def answer(verdict: Verdict) -> str:
@@ -73,20 +88,22 @@ def answer(verdict: Verdict) -> str:
     judges = f"{verdict.decided_by}{' and votes of people' * by_people}"
     by = f"by {judges} on these prompts, the student is"
     who = "people" if by_people else "this judge"
-    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.alpha:g} %"
+    margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.level:g} %"
+    if verdict.basis == "followed":
+        often = f"{100 * verdict.level:g} % at most, at any of its comparisons,"
+    would = f"If {who} saw it as worse by the margin, such a result would occur in {often} of "
+    would += "cases." if verdict.basis == "followed" else "comparisons."
     further = decider.further_prompts if decider else None
-    more = f"about {further:,}" if further else "more than a million"
+    more = f"about {further:,}" if further else "more than 100,000"
     undecided = (
-        f"Undecided: the interval contains the threshold. At this rate, a new comparison on {more} "
-        f"more prompts than these would decide with a probability of {Plan().power:g}."
+        f"Undecided: the interval contains the threshold. At this rate, {more} further prompts, "
+        f"added to these, would decide with a probability of {Plan().power:g}."
     )
     if decider and decider.alone:
         undecided = f"Undecided: {decider.reason}."
     return {
-        Outcome.PASS: f"Yes: {by} worse by less than {margin}. If {who} saw it as worse by "
-        f"the margin, such a result would occur in {often} of comparisons.",
-        Outcome.FAIL: f"No: {by} worse by more than {margin}. If {who} saw it as worse by "
-        f"the margin, such a result would occur in {often} of comparisons.",
+        Outcome.PASS: f"Yes: {by} worse by less than {margin}. {would}",
+        Outcome.FAIL: f"No: {by} worse by more than {margin}. {would}",
         Outcome.INCONCLUSIVE: undecided,
         Outcome.INVALID_JUDGE: "Undecided: there is no valid judge.",
     }[verdict.outcome]

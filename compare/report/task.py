@@ -15,7 +15,7 @@ from compare.candidates.rows import Bounded, CandidateRow
 from compare.comparison import Report
 from compare.report.summary import size
 from compare.verdict.examples import Example
-from compare.verdict.results import Estimate, JudgeReport
+from compare.verdict.results import Estimate, JudgeReport, Verdict
 
 HEADINGS = (
     "candidate",
@@ -46,7 +46,7 @@ def headline(report: Report) -> str | None:
     parts = [
         f"{report.verdict.outcome.replace('_', ' ')}: {_mean(estimate.student_mean)} "
         f"{_unit(decider)}, the teacher {_mean(estimate.teacher_mean)} "
-        f"(difference {_difference(estimate, report.verdict.alpha)}, "
+        f"(difference {_difference(estimate, report.verdict)}, "
         f"margin {report.verdict.margin:g})",
         *_ratios(report),
         *_price(report),
@@ -114,11 +114,11 @@ def _unit(decider: JudgeReport) -> str:
     return "right" if decider.discordance is not None else f"by {decider.name}"
 
 
-def _difference(estimate: Estimate, alpha: float) -> str:
-    return (
-        f"{_signed(estimate.value)}, {100 * (1 - 2 * alpha):g} % interval "
-        f"{_signed(estimate.lower)} to {_signed(estimate.upper)}"
-    )
+def _difference(estimate: Estimate, verdict: Verdict) -> str:
+    bounds = f"{_signed(estimate.lower)} to {_signed(estimate.upper)}"
+    if verdict.basis == "followed":
+        return f"{_signed(estimate.value)}, {bounds} at all comparisons together"
+    return f"{_signed(estimate.value)}, {100 * (1 - 2 * verdict.level):g} % interval {bounds}"
 
 
 def _ratios(report: Report) -> Iterator[str]:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from compare.answers.answers import Answer
 from compare.config import CompareConfig
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair, PairKey
 from compare.verdict.findings import VOTES, report_on
+from compare.verdict.following import Standing
+from compare.verdict.registration import Ledger
 from compare.verdict.results import JudgeReport, Verdict
 from potstill.facts.comparison import Registration
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import power, power_of
 
+NO_LEDGER = Ledger()
 NO_JUDGE = "no judge of quality is configured, and similarity to the teacher decides nothing"
 
 
@@ -27,20 +31,28 @@ def decide(
     opinions: Sequence[Opinion],
     answers: Sequence[Answer],
     cluster_of: Callable[[Pair], str],
+    ledger: Ledger = NO_LEDGER,
 ) -> Verdict:
     """Return the verdict, with the reports of all judges.
 
     The first judge of quality in the configuration decides, whatever the others' results are: which
     one counts is fixed before any answer is judged.
+
+    Args:
+        ledger: The earlier comparisons of the run.
     """
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     decider = next((one for one in opinions if one.judged.claim == "quality"), None)
     people = scores_by_pair(one for one in opinions if one.judged.kind == VOTES)
+    line = ledger.line(decider.key) if decider else ""
+    standing = ledger.standing(line, plan.alpha)
     reports = []
     for opinion in opinions:
-        reports.append(
-            report_on(opinion, plan, cluster_of, decides=opinion is decider, people=people)
+        decides = opinion is decider
+        report = report_on(
+            opinion, plan, cluster_of, decides=decides, people=people, standing=standing
         )
+        reports.append(report.model_copy(update={"line": line if decides else None}))
     deciding = next((report for report in reports if report.decides), None)
     outcome = deciding.outcome if deciding else None
     names = {answer.role: answer.model for answer in answers}
@@ -54,7 +66,8 @@ def decide(
         cluster_by=config.verdict.cluster_by,
         registered_at=registration.registered_at,
         num_answers_before=registration.num_answers_before,
-        power_at_parity=_power_at_parity(plan, deciding, num_prompts),
+        power_at_parity=_power_at_parity(plan, standing, deciding, num_prompts),
+        earlier=tuple(one.model_copy(update={"values": ()}) for one in ledger.of_models),
         decided_by=deciding.name if deciding else None,
         judges=tuple(reports),
         num_prompts=num_prompts,
@@ -68,11 +81,19 @@ def decide(
     )
 
 
-def _power_at_parity(plan: Plan, deciding: JudgeReport | None, num_prompts: int) -> float:
+def _power_at_parity(
+    plan: Plan, standing: Standing, deciding: JudgeReport | None, num_prompts: int
+) -> float | None:
     """Return the probability of PASS for an equal student, with clusters, ties and votes as seen.
 
     Without a valid judge, with independent prompts and no ties.
+
+    Returns:
+        None where the prompts follow those of an earlier comparison, with its result.
     """
+    if standing.follows:
+        return None
+    plan = replace(plan, alpha=standing.first_level)
     if deciding is None or deciding.estimate is None:
         return power(plan, num_prompts)
     if deciding.human_corrected is not None:

@@ -8,16 +8,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Pair, PairKey
+from compare.verdict.following import Line, Standing, counted
 from compare.verdict.health import control_row, health_of
 from compare.verdict.holm import adjusted_outcomes
-from compare.verdict.intervals import MeanInterval
 from compare.verdict.mcnemar import mcnemar
-from compare.verdict.non_inferiority import further_values, outcome_of_bounds
+from compare.verdict.non_inferiority import outcome_of_bounds
 from compare.verdict.preference import by_preference
-from compare.verdict.results import Discordance, JudgeReport, Side, Slice, bounds_in_words
+from compare.verdict.results import (
+    Basis,
+    Discordance,
+    Estimate,
+    JudgeReport,
+    Side,
+    Slice,
+    bounds_in_words,
+)
 from compare.verdict.scale import Decided, Scale, scale_of
 from potstill.task.answers import Score
 from potstill.task.metrics.label import LabelReport, label_report
@@ -35,11 +44,13 @@ def report_on(
     *,
     decides: bool,
     people: Mapping[PairKey, float],
+    standing: Standing,
 ) -> JudgeReport:
     """Return a judge's part of the report.
 
     Args:
         people: People's scores of pairs, some of which may be the judge's.
+        standing: What earlier comparisons leave to this judge.
     """
     judged = opinion.judged
     decided = [
@@ -66,31 +77,67 @@ def report_on(
     )
     if not health.is_valid or not num_read:
         return report
-    figures = _figures(decided, scale_of(judged.measures, plan), is_similarity)
+    prefers = judged.needs_assay and not judged.measures and judged.kind != VOTES
+    tested = replace(plan, alpha=standing.corrected_level if prefers else standing.first_level)
+    figures = _figures(
+        decided,
+        scale_of(judged.measures, tested),
+        replace(standing, batches=()) if prefers or not decides else standing,
+        is_similarity=is_similarity,
+    )
     if judged.measures:
         figures["problems"] = _problems(decided)
     if opinion.labels is not None:
         figures["labels"] = _labels(decided, opinion.labels)
-    if judged.needs_assay and not judged.measures and judged.kind != VOTES:
-        figures |= by_preference(decided, plan, health, people, figures)
+    if prefers:
+        basis: Basis = "corrected" if standing.follows else "first"
+        figures |= by_preference(decided, tested, health, people, figures) | {"basis": basis}
     return report.model_copy(update=figures)
 
 
-def _figures(decided: Sequence[Decided], scale: Scale, is_similarity: bool) -> dict[str, object]:
+def _figures(
+    decided: Sequence[Decided], scale: Scale, standing: Standing, *, is_similarity: bool
+) -> dict[str, object]:
+    values = counted(
+        [scale.value_of(one) for one in decided], [one.cluster for one in decided], scale.bounds
+    )
+    line = standing.line(values, scale.bounds, scale.plan.margin)
     interval = scale.interval(decided)
-    outcome = outcome_of_bounds(interval.lower, interval.upper, scale.threshold)
-    further = further_values(interval, scale.threshold, scale.plan)
-    if further is not None:  # Several answers to one prompt are several values.
+    estimate = scale.estimate(interval, decided)
+    basis: Basis = "followed" if standing.follows else "first"
+    if standing.follows:
+        estimate = _of_line(estimate, line, scale.threshold)
+    outcome = outcome_of_bounds(estimate.lower, estimate.upper, scale.threshold)
+    further = None
+    if outcome is Outcome.INCONCLUSIVE and not is_similarity:
+        further = line.further_clusters(scale.threshold, scale.plan.power)
+    if further is not None:  # A cluster may have several prompts.
         num_prompts = len({one.pair.question.prompt_id for one in decided})
-        further = math.ceil(further * num_prompts / len(decided))
+        further = math.ceil(further * num_prompts / interval.num_clusters)
+    level = line.level if standing.follows else scale.plan.alpha
     return {
         "outcome": None if is_similarity else outcome,
-        "reason": _reason(outcome, interval, scale, further, decides=not is_similarity),
-        "estimate": scale.estimate(interval, decided),
-        "further_prompts": further if outcome is Outcome.INCONCLUSIVE else None,
+        "reason": _reason(outcome, estimate, level, basis, further, decides=not is_similarity),
+        "estimate": estimate,
+        "basis": basis,
+        "level": level,
+        "further_prompts": further,
+        "counted": standing.new(values),
         "discordance": _discordance(decided),
         "slices": tuple(_slices(decided, scale)),
     }
+
+
+def _of_line(estimate: Estimate, line: Line, threshold: float) -> Estimate:
+    """Return the estimate with the mean and the bounds of all clusters so far."""
+    return estimate.model_copy(
+        update={
+            "value": line.mean,
+            "lower": line.lower(threshold),
+            "upper": line.upper(threshold),
+            "num_clusters": len(line.first) + len(line.later),
+        }
+    )
 
 
 def _slices(decided: Sequence[Decided], scale: Scale) -> list[Slice]:
@@ -158,16 +205,22 @@ def _labels(decided: Sequence[Decided], order: Sequence[str]) -> dict[Side, Labe
 
 
 def _reason(
-    outcome: Outcome, interval: MeanInterval, scale: Scale, further: int | None, *, decides: bool
+    outcome: Outcome,
+    estimate: Estimate,
+    level: float,
+    basis: Basis,
+    further: int | None,
+    *,
+    decides: bool,
 ) -> str:
-    bounds = bounds_in_words(interval.lower, interval.upper, scale.plan.alpha)
-    reason = f"{scale.name} {interval.mean:.3f}, {bounds}"
+    bounds = bounds_in_words(estimate.lower, estimate.upper, level, basis)
+    reason = f"{estimate.scale} {estimate.value:.3f}, {bounds}"
     if not decides:
         return f"{reason}; similarity decides nothing"
-    reason += f"; PASS needs the lower bound above {scale.threshold:.3f}"
-    if interval.num_unread:
-        reason += f"; {interval.num_unread} unread pairs count against either outcome"
+    reason += f"; PASS needs the lower bound above {estimate.threshold:.3f}"
+    if estimate.num_unread:
+        reason += f"; {estimate.num_unread} unread pairs count against either outcome"
     if outcome is not Outcome.INCONCLUSIVE:
         return reason
-    more = "more than a million" if further is None else f"about {further:,}"
-    return f"{reason}; at this rate, a comparison on {more} more prompts would decide"
+    more = "more than 100,000" if further is None else f"about {further:,}"
+    return f"{reason}; at this rate, {more} further prompts, added to these, would decide"

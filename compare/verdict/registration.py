@@ -1,17 +1,22 @@
-"""The plan of a comparison, recorded before its answers exist, and the outcomes of all of a run.
+"""The plan of a comparison, recorded before its answers exist, and all comparisons of a run.
 
 In: the plan, and the number of answers that exist already; a verdict. Out: `Registration`, the same
-each time the stage is resumed; the earlier attempts, from the file `comparisons.jsonl` of the run.
+each time the stage is resumed; what earlier comparisons leave to this one, from the file
+`comparisons.jsonl` of the run, of which `--force` removes nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from compare.answers.cache import JsonCache
 from compare.config import VerdictConfig
+from compare.verdict.following import Standing
 from compare.verdict.results import Attempt, Verdict
 from potstill.facts.comparison import Registration
 from potstill.files import disk_errors, write_text_atomically
@@ -34,23 +39,73 @@ def register(cache: JsonCache, verdict: VerdictConfig, num_answers_before: int) 
     return registration
 
 
-def with_attempts(verdict: Verdict, run_root: Path) -> Verdict:
-    """Add this comparison to the run's, and return the verdict with the earlier ones.
+@dataclass(frozen=True)
+class Ledger:
+    """The earlier comparisons of a run.
 
-    Several judges, prompts or margins are several chances of a wrong PASS. They cannot be counted
-    by a comparison alone, so every one leaves a line that `--force` does not remove.
+    Several judges, prompts or settings are several chances of a wrong PASS. They cannot be counted
+    by a comparison alone, so every one leaves a line in the file.
     """
-    path = run_root / ATTEMPTS_NAME
-    with disk_errors("reading the comparisons of a run", path):
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    attempts = [Attempt.model_validate(json.loads(line)) for line in lines]
-    earlier = [one for one in attempts if one.registered_at != verdict.registered_at]
+
+    attempts: tuple[Attempt, ...] = ()
+    models: str = ""
+    """Identity of the student and the teacher of this comparison. Another student is another
+    question, with an alpha of its own."""
+    settings: str = ""
+    """Digest of what their answers depend on beside the prompts."""
+
+    @property
+    def of_models(self) -> list[Attempt]:
+        """Those of the same models; earlier versions did not record which."""
+        return [one for one in self.attempts if one.models in (self.models, None)]
+
+    def line(self, judge_key: str) -> str:
+        """Return the line of a judge: comparisons that more prompts may follow."""
+        return digest([judge_key, self.settings])
+
+    def standing(self, line: str, alpha: float) -> Standing:
+        """Return what earlier comparisons leave to one of this line."""
+        tested = [one for one in self.of_models if one.was_tested]
+        lines = list(dict.fromkeys(one.line or ", ".join(one.judges) for one in tested))
+        return Standing(
+            alpha=alpha,
+            num_lines=lines.index(line) if line in lines else len(lines),
+            batches=tuple(one.values for one in tested if one.line == line),
+        )
+
+
+def read_ledger(run_root: Path, registered_at: str, models: str, settings: str) -> Ledger:
+    """Return the run's comparisons but the one that was registered at this time."""
+    attempts = [one for one in _read(run_root) if one.registered_at != registered_at]
+    return Ledger(tuple(attempts), models, settings)
+
+
+def record(verdict: Verdict, ledger: Ledger, run_root: Path) -> None:
+    """Add this comparison to the run's."""
+    decider = verdict.decider
     this = Attempt(
         registered_at=verdict.registered_at,
         judges=tuple(judge.name for judge in verdict.judges),
         num_prompts=verdict.num_prompts,
         margin=verdict.margin,
         outcome=verdict.outcome,
+        models=ledger.models,
+        line=decider.line if decider else None,
+        values=decider.counted if decider else (),
+        was_tested=decider is not None and decider.was_tested,
     )
-    write_text_atomically(path, "".join(f"{one.model_dump_json()}\n" for one in [*earlier, this]))
-    return verdict.model_copy(update={"earlier": tuple(earlier)})
+    lines = [f"{one.model_dump_json(exclude_none=True)}\n" for one in (*ledger.attempts, this)]
+    write_text_atomically(run_root / ATTEMPTS_NAME, "".join(lines))
+
+
+def digest(content: Any) -> str:  # noqa: ANN401  (JSON)
+    """Return 16 hex digits of a value of JSON."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read(run_root: Path) -> list[Attempt]:
+    path = run_root / ATTEMPTS_NAME
+    with disk_errors("reading the comparisons of a run", path):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [Attempt.model_validate(json.loads(line)) for line in lines]

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from compare.judges.protocol import Claim, Usage
+from compare.verdict.following import Counted
 from potstill.schema import Value
 from potstill.task.metrics.label import LabelReport
 from potstill.verdict.outcome import Outcome
@@ -18,6 +19,9 @@ ScaleName = Literal["win rate", "difference"]
 EQUAL: dict[ScaleName, float] = {"win rate": 0.5, "difference": 0.0}
 """Value for two equal models."""
 Side = Literal["student", "teacher"]
+Basis = Literal["first", "followed", "corrected"]
+"""What the bounds of a comparison are: those of the first one by its judge; those that hold at all
+its comparisons together; or those of one of several, with its part of alpha."""
 Relation = Literal["at most", "at least", "below"]
 
 
@@ -151,8 +155,16 @@ class JudgeReport(Value):
     """Why, in one sentence."""
     estimate: Estimate | None
     """None when nothing was judged, or the judge is invalid."""
+    basis: Basis = "first"
+    level: float | None = None
+    """Error rate of the bounds, on either side; None in reports of earlier versions: alpha."""
     further_prompts: int | None = None
-    """Prompts still needed for a decision, if rate and variance stay as they are."""
+    """Prompts that, added to these, decide with the plan's power if rate and variance stay as they
+    are."""
+    line: str | None = Field(default=None, exclude=True)
+    """Identity of this judge's comparisons, of the one that decides."""
+    counted: tuple[Counted, ...] = Field(default=(), exclude=True, repr=False)
+    """The values that this comparison adds to the line."""
     human_corrected: HumanCorrected | None = None
     """What decides for a judge that prefers; None where too few people voted on the same pairs."""
     sensitivity: Sensitivity | None = None
@@ -174,6 +186,11 @@ class JudgeReport(Value):
     usage: Usage = Usage()
 
     @property
+    def was_tested(self) -> bool:
+        """Whether it could have passed the student."""
+        return self.estimate is not None and (self.alone is None or bool(self.human_corrected))
+
+    @property
     def worst_slice(self) -> Slice | None:
         """The slice where the student is farthest behind."""
         return min(self.slices, key=lambda one: one.estimate.value, default=None)
@@ -187,6 +204,14 @@ class Attempt(Value):
     num_prompts: int
     margin: float
     outcome: Outcome
+    models: str | None = None
+    """Identity of student and teacher; None, like `line`, in files of earlier versions."""
+    line: str | None = None
+    """Identity of the judge that decided, with its settings."""
+    was_tested: bool = True
+    """Whether it could have been a PASS."""
+    values: tuple[Counted, ...] = ()
+    """Of clusters that no earlier comparison of the line had."""
 
 
 class Verdict(Value):
@@ -201,9 +226,10 @@ class Verdict(Value):
     """When margin and alpha were recorded (UTC), before the first answer."""
     num_answers_before: int
     """Answers that existed then, kept from another comparison."""
-    power_at_parity: float
+    power_at_parity: float | None
     """Probability of PASS for a student equal to its teacher, with the clusters, the ties and the
-    votes of this comparison; without a valid judge, with independent prompts and no ties."""
+    votes of this comparison; without a valid judge, with independent prompts and no ties. None
+    where the prompts follow those of an earlier comparison."""
     earlier: tuple[Attempt, ...] = ()
     """Comparisons of the same run before this one, whatever their judges and prompts were."""
     decided_by: str | None
@@ -226,9 +252,24 @@ class Verdict(Value):
         """The judge whose verdict this is."""
         return next((judge for judge in self.judges if judge.decides), None)
 
+    @property
+    def basis(self) -> Basis:
+        """What the bounds are that decide."""
+        return self.decider.basis if self.decider else "first"
 
-def bounds_in_words(lower: float, upper: float, alpha: float) -> str:
+    @property
+    def level(self) -> float:
+        """Error rate of the bounds that decide."""
+        return (self.decider and self.decider.level) or self.alpha
+
+
+def bounds_in_words(lower: float, upper: float, alpha: float, basis: Basis = "first") -> str:
     """Return a pair of one-sided bounds as text, with their confidence."""
+    if basis == "followed":
+        return (
+            f"{lower:.3f} to {upper:.3f} (each bound holds at all comparisons together with "
+            f"probability {1 - alpha:g})"
+        )
     return (
         f"{lower:.3f} to {upper:.3f} ({100 * (1 - 2 * alpha):g} % interval: two one-sided "
         f"{100 * (1 - alpha):g} % bounds)"

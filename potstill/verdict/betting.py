@@ -58,29 +58,60 @@ class Moments:
         return float(_variance(counts, totals, np.array(self.total_of_squares)))
 
 
-def log_wealth(values: Floats, plan: Plan, before: Moments = Moments()) -> tuple[Floats, Floats]:
+def log_wealth(
+    values: Floats, plan: Plan, before: Moments = Moments(), threshold: float | None = None
+) -> tuple[Floats, Floats]:
     """Return the logarithms of both wealths after each value, relative to those before the first.
 
     Args:
         values: [..., T] in [0, 1].
         before: Moments of the earlier values.
+        threshold: The mean that is bet against, above 0 and below 1; None takes ½ - margin.
 
     Returns:
-        [..., T] against "the mean is at most ½ - margin" (high: non-inferior), and [..., T]
-        against "the mean is at least ½ - margin" (high: inferior).
+        [..., T] against "the mean is at most the threshold" (high: non-inferior), and [..., T]
+        against "the mean is at least the threshold" (high: inferior).
     """
-    threshold = plan.win_rate_threshold
+    tested = plan.win_rate_threshold if threshold is None else threshold
     counts, totals, squares = _moments_before(values, before)
-    variances = _variance(counts, totals, squares)
-    prior_values = pairs_for_non_inferiority(plan)
     logs = []
-    for sign, largest in ((1, threshold), (-1, 1 - threshold)):
-        planned_mean = threshold + sign * plan.margin
-        means = (prior_values * planned_mean + totals) / (prior_values + counts)
-        distances = np.maximum(sign * (means - threshold), 0)
-        bets = np.minimum(distances / (variances + distances**2), LARGEST_STAKE / largest)
-        logs.append(np.cumsum(np.log1p(bets * sign * (values - threshold)), axis=-1))
+    for sign in (1, -1):
+        bets = _bets(counts, totals, _variance(counts, totals, squares), plan, tested, sign)
+        logs.append(np.cumsum(np.log1p(bets * sign * (values - tested)), axis=-1))
     return logs[0], logs[1]
+
+
+def expected_wealth(
+    before: Moments, plan: Plan, num_values: int, threshold: float, *, above: bool
+) -> tuple[Floats, Floats]:
+    """Return mean and variance [T] of the log wealth of values to come, each time after one more.
+
+    To second order in the bets, if the values have the mean and the variance of those before.
+
+    Args:
+        above: Whether the bets are against "the mean is at most the threshold".
+    """
+    counts = before.count + np.arange(num_values, dtype=np.float64)
+    mean, square = before.total / before.count, before.total_of_squares / before.count
+    variances = _variance(counts, mean * counts, square * counts)
+    sign = 1 if above else -1
+    bets = _bets(counts, mean * counts, variances, plan, threshold, sign)
+    lead = sign * (mean - threshold)
+    spread = max(0.0, square - mean**2)
+    growth = bets * lead - bets**2 * (spread + lead**2) / 2
+    return np.cumsum(growth), np.cumsum(bets**2 * spread)
+
+
+def _bets(
+    counts: Floats, totals: Floats, variances: Floats, plan: Plan, threshold: float, sign: int
+) -> Floats:
+    """Return the bet on each value that the mean is above (sign 1) or below the threshold (-1)."""
+    prior_values = pairs_for_non_inferiority(plan)
+    means = (prior_values * (threshold + sign * plan.margin) + totals) / (prior_values + counts)
+    distances = np.maximum(sign * (means - threshold), 0)
+    largest = threshold if sign > 0 else 1 - threshold
+    bets: Floats = np.minimum(distances / (variances + distances**2), LARGEST_STAKE / largest)
+    return bets
 
 
 def running_variances(values: Floats, before: Moments = Moments()) -> Floats:

@@ -12,8 +12,9 @@ from compare.answers.questions import Question
 from compare.config import CompareConfig
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
-from compare.verdict.decision import decide
+from compare.verdict.decision import NO_LEDGER, decide
 from compare.verdict.health import is_sound_so_far
+from compare.verdict.registration import Ledger
 from compare.verdict.results import JudgeReport, Verdict
 from potstill.facts.comparison import Registration
 from potstill.schema import Message
@@ -133,11 +134,12 @@ def decided(
     questions: list[Question],
     answers: list[Answer],
     task: Task | None = None,
+    ledger: Ledger = NO_LEDGER,
 ) -> Decided:
     """Let the configured judges work, and decide."""
     sound_so_far = partial(is_sound_so_far, plan=Plan())
     cache = JsonCache(cache_dir)
     panel = Panel(config, questions, answers, cache, sound_so_far, task)
     opinions = panel.opinions(JudgeResources(config, cache))
-    verdict = decide(config, REGISTERED, opinions, answers, panel.cluster_of)
+    verdict = decide(config, REGISTERED, opinions, answers, panel.cluster_of, ledger)
     return Decided(verdict, panel, opinions, answers)

@@ -24,7 +24,7 @@ from .judging import right_answer, said, sound
 
 pytestmark = pytest.mark.slow
 
-NUM_PROMPTS = 30
+NUM_PROMPTS = 31
 """The fewest with which a student that ties always passes at margin 0.05."""
 FEW, NUM_CONTROLS = 8, 6
 
@@ -126,11 +126,11 @@ def test_earlier_comparisons_of_a_run_are_told(
 ):
     given = options(openai_server(world(num_bad=FEW)), prompts, tmp_path / "out")
     assert exit_code(monkeypatch, *given) == 1
-    assert "of this run; earlier:" not in capsys.readouterr().out
+    assert "of this student; earlier:" not in capsys.readouterr().out
     again = [*given, "--force", "--set=compare.verdict.margin=0.1"]
     assert exit_code(monkeypatch, *again) == 1
     told = " ".join(capsys.readouterr().out.split())
-    assert f"Comparison 2 of this run; earlier: FAIL (the teacher itself, {FEW} prompts" in told
+    assert f"Comparison 2 of this student; earlier: FAIL (the teacher itself, {FEW} prompts" in told
     directory = RunDirectory(tmp_path / "out").stage_dir("comparison")
     (earlier,) = read_report(directory / "report.json").verdict.earlier
     assert (earlier.outcome, earlier.margin) == ("FAIL", 0.05)

@@ -112,7 +112,7 @@ def test_few_prompts_are_inconclusive_and_say_how_many_more(openai_server, judge
     assert found.verdict.outcome is Outcome.INCONCLUSIVE
     assert found.report.alone is Outcome.INCONCLUSIVE
     assert found.report.further_prompts > 0
-    assert f"on about {found.report.further_prompts:,} more prompts" in found.verdict.reason
+    assert f"about {found.report.further_prompts:,} further prompts" in found.verdict.reason
 
 
 def test_several_answers_to_a_prompt_make_nothing_surer_by_being_the_same(openai_server, judged):

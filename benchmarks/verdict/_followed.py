@@ -1,0 +1,62 @@
+"""Comparisons that are followed: prompts are added until the verdict is no longer undecided.
+
+In: the true win rate, the share of ties, the prompts of the first comparison. Out: the outcome of
+the last comparison, and the number of its prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from benchmarks.verdict._judges import Comparison
+from compare.verdict.following import Counted, Standing
+from potstill.verdict.outcome import Outcome, Plan
+
+MOST_PROMPTS = 20_000
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Comparisons of one student on more and more prompts."""
+
+    rate: float
+    tie_share: float
+    num_first: int
+    num_lines: int = 0
+    """Judges that were tried before."""
+
+    def decide(self, plan: Plan, rng: Generator) -> tuple[Outcome, int]:
+        """Add as many prompts as a report asks for, until one decides or 20,000 have."""
+        batches: list[tuple[Counted, ...]] = []
+        total, wanted = 0, self.num_first
+        while True:
+            scores = Comparison(wanted, 0, self.rate, self.tie_share).human(rng)
+            found = tuple(
+                Counted(str(number), 1, float(score), float(score))
+                for number, score in enumerate(scores, start=total)
+            )
+            total += wanted
+            standing = Standing(plan.alpha, self.num_lines, tuple(batches))
+            line = standing.line(found, (0.0, 1.0), plan.margin)
+            threshold = plan.win_rate_threshold
+            if line.is_shown_above(threshold):
+                return Outcome.PASS, total
+            if line.is_shown_below(threshold):
+                return Outcome.FAIL, total
+            if total >= MOST_PROMPTS:
+                return Outcome.INCONCLUSIVE, total
+            batches.append(found)
+            further = line.further_clusters(threshold, plan.power) or MOST_PROMPTS
+            wanted = min(further, MOST_PROMPTS - total)
+
+
+def outcomes(
+    setting: Followed, plan: Plan, num_runs: int, rng: Generator
+) -> tuple[dict[Outcome, float], float]:
+    """Return the share of each outcome, and the median number of prompts."""
+    found = [setting.decide(plan, rng) for _ in range(num_runs)]
+    shares = {one: sum(outcome is one for outcome, _ in found) / num_runs for one in Outcome}
+    return shares, float(np.median([total for _, total in found]))
