@@ -91,7 +91,8 @@ def report_on(
         figures["labels"] = _labels(decided, opinion.labels)
     if prefers:
         basis: Basis = "corrected" if standing.follows else "first"
-        figures |= by_preference(decided, tested, health, people, figures) | {"basis": basis}
+        figures |= by_preference(decided, tested, health, people, figures)
+        figures |= {"basis": basis, "counted": ()}
     return report.model_copy(update=figures)
 
 

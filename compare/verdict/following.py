@@ -82,7 +82,7 @@ class Standing:
     @property
     def line_alpha(self) -> float:
         """Error rate of all comparisons of this line and of lines after it."""
-        return self.alpha * math.pow(OTHERS, self.num_lines)
+        return self.alpha * OTHERS**self.num_lines
 
     @property
     def first_level(self) -> float:
@@ -102,7 +102,7 @@ class Standing:
         """
         if not self.follows:
             return self.first_level
-        return FOLLOWING * self.line_alpha / 2 ** len(self.batches)
+        return FOLLOWING * self.line_alpha / 2.0 ** len(self.batches)
 
     def new(self, found: Sequence[Counted]) -> tuple[Counted, ...]:
         """Return the clusters that no earlier comparison of this line had."""
