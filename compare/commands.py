@@ -1,4 +1,7 @@
-"""The verbs `potstill compare`, `experiment` and `cascade`, whose exit codes are verdicts."""
+"""The verbs `potstill compare`, `experiment`, `cascade` and `label`.
+
+Exit codes of the first three are verdicts.
+"""
 
 from __future__ import annotations
 
@@ -157,3 +160,25 @@ def cascade(
 
     table: Any = resolve(choice, run_directory)[STAGE.name]
     raise _exit_with(run(table, run_directory, as_json=as_json))
+
+
+@app.command()
+@configured
+def label(
+    run_directory: RunDirectory,
+    choice: Choice,
+    labeler: Annotated[
+        str, typer.Option(metavar="NAME", help="Who labels; several people may.")
+    ] = "",
+) -> None:
+    """Label answers of a finished comparison by the criteria of its judge.
+
+    Asks of both models' answers, without showing whose an answer is, whether they meet each
+    criterion of the first judge of kind "criteria". Each label is stored at once in that judge's
+    file; the next call goes on where this one ended.
+    """
+    from compare.labeling import Terminal, collect_labels
+
+    table: Any = resolve(choice, run_directory)[STAGE.name]
+    for sentence in collect_labels(table, run_directory, labeler, Terminal()):
+        typer.echo(f"\n{sentence}")

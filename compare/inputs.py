@@ -14,7 +14,12 @@ from compare.answers.prompt_file import read_prompt_file
 from compare.answers.questions import Question, messages_id, with_references
 from compare.answers.references import read_references
 from compare.config import CompareConfig
-from compare.judge_config import LikelihoodJudgeConfig, VotesJudgeConfig
+from compare.judge_config import (
+    CriteriaJudgeConfig,
+    JudgeConfig,
+    LikelihoodJudgeConfig,
+    VotesJudgeConfig,
+)
 from compare.measurement.heldout import read_questions, stored_answers
 from potstill.errors import ConfigError
 from potstill.facts.base import StageName
@@ -144,17 +149,24 @@ def _digests(config: CompareConfig) -> dict[str, str]:
     paths = {"references_path": config.references_path}
     if "prompts" not in found:
         paths["prompts"] = config.prompts
-    for judge in config.judges:
-        if isinstance(judge, VotesJudgeConfig):
-            paths[judge.name] = judge.path
-        elif isinstance(judge, LikelihoodJudgeConfig):
-            paths[judge.name] = judge.gguf_path
+    paths |= {judge.name: _file_of(judge) for judge in config.judges}
     for name, path in paths.items():
         if path is not None:
             if not path.is_file():
                 raise ConfigError("a file is missing", where=f"compare: {name}", found=path)
             found[name] = sha256_file(path)
     return found
+
+
+def _file_of(judge: JudgeConfig) -> Path | None:
+    match judge:
+        case VotesJudgeConfig():
+            return judge.path
+        case LikelihoodJudgeConfig():
+            return judge.gguf_path
+        case CriteriaJudgeConfig() if judge.labels.exists():
+            return judge.labels
+    return None
 
 
 def _pinned(run: Path, stage: StageName) -> str:

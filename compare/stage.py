@@ -85,6 +85,8 @@ PAIRS_NAME, JUDGMENTS_NAME = "pairs.parquet", "judgments.parquet"
 REPORT_NAME, PAGE_NAME = "report.json", "report.html"
 JUDGE_CONTEXT_TOKENS = 700
 """Context for the rubric and the marks around two answers."""
+WITHOUT_ASSAY = {"criteria", "votes"}
+"""Kinds of judges that people's labels or votes verify, or that are people."""
 NUM_ANSWERS_JUDGED = 4
 """Answer lengths in one prompt of a judge: the teacher's answer and the padded one."""
 
@@ -146,8 +148,8 @@ def _compare(
     run = read_run(run_directory, config.max_conversations) if config.needs_run else None
     questions = read_asked(config, run_directory, task)
     measured = JsonCache(session.scratch_dir)
-    kept = measured if config.cache_dir is None else JsonCache(config.cache_dir.expanduser())
-    needs_assay = task is None or bool(config.judges)
+    kept = _kept(config, run_directory) or measured
+    needs_assay = _needs_assay(config, task)
     sides = _sides(config, run, session.scratch_dir, needs_assay=needs_assay)
     given = given_answers(config, task, run_directory, questions)
     candidates = (
@@ -214,6 +216,22 @@ def _compare(
         machine=describe_machine(),
     )
     return _finish(session, run_directory, report, answers, registration, panel, opinions)
+
+
+def _needs_assay(config: CompareConfig, task: Task | None) -> bool:
+    """Return whether a judge is tested on controls."""
+    if not config.judges:  # Metrics judge, or the teacher.
+        return task is None
+    return any(judge.kind not in WITHOUT_ASSAY for judge in config.judges)
+
+
+def _kept(config: CompareConfig, run_directory: RunDirectory) -> JsonCache | None:
+    """Return where answers and readings outlive the comparison; None if they need not."""
+    if config.cache_dir is not None:
+        return JsonCache(config.cache_dir.expanduser())
+    if any(judge.kind == "criteria" for judge in config.judges):
+        return JsonCache(run_directory.answers_dir)
+    return None
 
 
 def _serving(

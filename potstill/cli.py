@@ -30,6 +30,7 @@ VERBS = {
     "serve": "potstill.commands.stages",
     "experiment": "compare.commands",
     "cascade": "compare.commands",
+    "label": "compare.commands",
     "baseline": "potstill.commands.baseline",
     "curve": "potstill.commands.baseline",
     "status": "potstill.commands.status",

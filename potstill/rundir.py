@@ -76,6 +76,11 @@ class RunDirectory:
         """Cached judgments of live traffic."""
         return self.root / "live"
 
+    @property
+    def answers_dir(self) -> Path:
+        """Answers and readings that a further comparison takes, as people have labeled them."""
+        return self.root / "answers"
+
     def stage_dir(self, stage: StageName) -> Path:
         """Directory of a finished stage."""
         return self.root / stage

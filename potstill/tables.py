@@ -84,6 +84,15 @@ _VOTE = pa.struct(
     [("student_place", pa.string()), ("winner", pa.string()), ("reason", pa.string())]
 )
 
+_READING = pa.struct(
+    [
+        ("side", pa.string()),
+        ("criterion", pa.string()),
+        ("meets", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+
 JUDGMENT_SCHEMA = pa.schema(
     [
         ("judge", pa.string()),
@@ -95,6 +104,7 @@ JUDGMENT_SCHEMA = pa.schema(
         ("student_value", pa.float64()),
         ("teacher_value", pa.float64()),
         ("votes", pa.list_(_VOTE)),
+        ("readings", pa.list_(_READING)),
         ("failure", pa.string()),
         ("note", pa.string()),
         ("expected", pa.string()),
@@ -108,6 +118,7 @@ JUDGMENT_SCHEMA = pa.schema(
 NEWER_COLUMNS = frozenset(
     {
         "tool_calls",
+        "readings",
         "expected",
         "student_found",
         "teacher_found",
@@ -115,7 +126,7 @@ NEWER_COLUMNS = frozenset(
         "teacher_problem",
     }
 )
-"""Columns that the tables of an earlier version lack."""
+"""Columns that a table of an earlier version may lack."""
 
 
 def conversation_schema(vocab_size: int) -> pa.Schema:
@@ -185,8 +196,7 @@ def read_batches(
     Raises:
         ArtifactError: The file is missing, damaged, or has other columns.
     """
-    former = pa.schema([field for field in schema if field.name not in NEWER_COLUMNS])
-    return _read_batches(path, (schema, former), columns)
+    return _read_batches(path, (schema,), columns)
 
 
 def read_conversation_batches(
@@ -215,7 +225,7 @@ def _read_batches(
 ) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            if schema_of(file) not in schemas:
+            if not _is_one_of(schema_of(file), schemas):
                 raise ArtifactError(
                     "a table has other columns than this version of potstill writes",
                     where=path,
@@ -235,6 +245,15 @@ def _read_batches(
             found=str(error).splitlines()[0],
             hint="restore the file, or make the stage again with --force",
         ) from error
+
+
+def _is_one_of(found: pa.Schema, schemas: Sequence[pa.Schema]) -> bool:
+    """Return whether a table has the columns of one of the schemas, newer ones aside."""
+    missing = NEWER_COLUMNS.difference(found.names)
+    return any(
+        found == pa.schema([field for field in schema if field.name not in missing])
+        for schema in schemas
+    )
 
 
 def schema_of(file: pq.ParquetFile) -> pa.Schema:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
+from benchmarks.verdict._criteria import JUDGES as CRITERIA_JUDGES
+from benchmarks.verdict._criteria import Labeled
 from benchmarks.verdict._exact import least_wins, pass_probability, reweighting, student_t
 from benchmarks.verdict._followed import Followed, outcomes
 from benchmarks.verdict._judges import JUDGES, Comparison, Floats, Judge
@@ -19,6 +21,7 @@ ALPHA, MARGIN = 0.05, 0.05
 NUM_RUNS, NUM_FOLLOWED, TIE_SHARE = 200, 1000, 0.3
 JUDGED_PAIRS = (155, 619, 2000)
 NUM_VOTES = (50, 100, 400)
+NUM_LABELED = (50, 100, 150)
 LOOK = 10
 NUM_PAIRS = (29, 49, 60, 155, 619)
 TIES = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95)
@@ -101,6 +104,31 @@ def followed() -> None:
             row([num_first, f"{ties:.0%}", *cells])
 
 
+def criteria() -> None:
+    """Print how often each judge of criteria passes a student, alone and with people's labels."""
+    print(f"\n### Criteria: margin {MARGIN:g}, {NUM_RUNS} runs\n")
+    row(["judge", "prompts", f"alone, at {-2 * MARGIN:g}", *(f"{n} labeled" for n in NUM_LABELED)])
+    row(["---", "--:", "--:", *("--:" for _ in NUM_LABELED)])
+    rng = np.random.default_rng(0)
+    threshold = 0.5 - MARGIN / 2
+    for name, judge in CRITERIA_JUDGES.items():
+        for num_pairs in JUDGED_PAIRS:
+            worse = Labeled(num_pairs, 0, -2 * MARGIN)
+            by_itself = [
+                p_at_most(threshold, worse.scores(judge, rng)[1], np.ones(num_pairs), 0.0) < ALPHA
+                for _ in range(NUM_RUNS)
+            ]
+            cells = []
+            for number in NUM_LABELED:
+                shares = []
+                for difference in (-2 * MARGIN, -MARGIN, 0.0):
+                    setting = Labeled(num_pairs, number, difference)
+                    found = [setting.corrected(judge, rng) for _ in range(NUM_RUNS)]
+                    shares.append(np.mean([one.p_at_most(threshold) < ALPHA for one in found]))
+                cells.append(" / ".join(f"{share:.2f}" for share in shares))
+            row([name, num_pairs, f"{np.mean(by_itself):.2f}", *cells])
+
+
 def has_fallen(scores: Floats, watched_from: int) -> bool:
     """Return whether a live verdict is contradicted by its newest users at any later look."""
     monitor = WinRateMonitor(Plan(MARGIN, ALPHA))
@@ -134,6 +162,7 @@ def main() -> None:
     """Print all tables."""
     exact()
     judges()
+    criteria()
     followed()
     live()
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import openai
 
 from compare.config import CompareConfig, SideConfig
-from compare.judge_config import LlmJudgeConfig
+from compare.judge_config import ModelJudgeConfig
 from potstill.api_keys import NO_KEY, read_api_key
 from potstill.errors import BackendError, BackendUnavailableError, ConfigError
 from potstill.schema import Message
@@ -61,7 +61,7 @@ def open_client(base_url: str, timeout_seconds: float, api_key: str = NO_KEY) ->
 
 
 def find_endpoint(
-    base_url: str, model: SideConfig | LlmJudgeConfig, config: CompareConfig
+    base_url: str, model: SideConfig | ModelJudgeConfig, config: CompareConfig
 ) -> Endpoint:
     """Return an endpoint; a model without a name is the only one that the server lists.
 

@@ -7,16 +7,15 @@ In: a file. Out: `Question`s. A line is an object with `messages` or `prompt`
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compare.answers.jsonl import read_lines
 from compare.answers.questions import Check, Question, messages_id, slices_of
 from potstill.errors import ArtifactError
-from potstill.files import disk_errors
 from potstill.schema import Message
 
 EXPECTED = (
@@ -75,28 +74,16 @@ def read_prompt_file(path: Path) -> list[Question]:
     Raises:
         ArtifactError: The file cannot be read, is empty, or a line is not a prompt.
     """
-    with disk_errors("reading prompts", path):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     questions: dict[str, Question] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            question = _question(line, f"{path}:{number}", path.name)
-            questions.setdefault(question.prompt_id, question)
+    for row in read_lines(path, _Row, what="prompts", expected=EXPECTED):
+        question = _question(row, path.name)
+        questions.setdefault(question.prompt_id, question)
     if not questions:
         raise ArtifactError("the file has no prompt", where=path, expected=EXPECTED)
     return list(questions.values())
 
 
-def _question(line: str, where: str, name: str) -> Question:
-    try:
-        values: Any = json.loads(line)
-        row = _Row.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
-        raise _refusal(where, found) from error
-    except ValueError as error:
-        raise _refusal(where, f"not JSON: {error}") from error
+def _question(row: _Row, name: str) -> Question:
     prompt_id = row.prompt_id or messages_id(row.messages)
     source = row.source or name
     return Question(
@@ -108,14 +95,4 @@ def _question(line: str, where: str, name: str) -> Question:
         slices=slices_of(row.messages, source, row.language),
         reference=row.answer,
         check=row.check.value() if row.check else None,
-    )
-
-
-def _refusal(where: str, found: str) -> ArtifactError:
-    return ArtifactError(
-        "a line of a prompt file cannot be used",
-        where=where,
-        expected=EXPECTED,
-        found=found,
-        hint="fix or remove the line, then run the same command again",
     )

@@ -15,9 +15,16 @@ from compare.answers.answers import Answer, Role
 from compare.answers.cache import JsonCache
 from compare.answers.questions import Question
 from compare.config import CompareConfig
-from compare.judge_config import AnyJudgeConfig, MetricJudgeConfig, VotesJudgeConfig
+from compare.judge_config import (
+    AnyJudgeConfig,
+    CriteriaJudgeConfig,
+    MetricJudgeConfig,
+    VotesJudgeConfig,
+)
 from compare.judges.assay import IsSound, Judged, work
 from compare.judges.controls import KNOWN_WORSE, UNTRAINED, Control, build_controls
+from compare.judges.criteria import SAME
+from compare.judges.labels import Labels, read_labels
 from compare.judges.metric import metric_judges
 from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.registry import TEACHER_JUDGE, JudgeResources, asks_teacher, build_judge
@@ -36,6 +43,8 @@ class Opinion:
     labels: tuple[str, ...] | None = None
     """Of a metric that reads labels or called tools: their order, if the task gives one. None for
     all other judges."""
+    labeled: Labels | None = None
+    """People's labels of single answers, of a judge of criteria."""
 
     @property
     def judged_pairs(self) -> list[tuple[Pair, Judgment]]:
@@ -78,7 +87,7 @@ class Panel:
 
         Raises:
             ConfigError: A judge lacks something it needs.
-            ArtifactError: A file of votes cannot be used.
+            ArtifactError: A file of votes or labels cannot be used.
             BackendError: A judge's server does not list its models.
         """
         return [self._opinion(config, resources) for config in self._judges]
@@ -99,7 +108,8 @@ class Panel:
         if stored is None:
             stored = self._ask(build_judge(config, resources))
             self._cache.put(_key(config), stored.model_dump(mode="json"))
-        return Opinion(self.pairs, stored, _key(config), _labels(config))
+        labeled = read_labels(config.labels) if isinstance(config, CriteriaJudgeConfig) else None
+        return Opinion(self.pairs, stored, _key(config), _labels(config), labeled)
 
     def _ask(self, judge: Judge) -> Judged:
         settle = settled if judge.claim == "quality" and not judge.measures else _open
@@ -157,7 +167,7 @@ def settled(pair: Pair) -> Judgment | None:
             score=0.0 if pair.student_refused else 1.0, note=f"the {side} gave no answer"
         )
     if pair.student == pair.teacher:
-        return Judgment(score=0.5, note="the answers are the same")
+        return Judgment(score=0.5, note=SAME)
     return None
 
 

@@ -16,7 +16,8 @@ from potstill.task.answers import Answer
 
 Claim = Literal["quality", "similarity"]
 """What a judge measures: which answer is better, or which is more similar to the teacher's."""
-Side = Literal["student", "teacher", "tie"]
+Answerer = Literal["student", "teacher"]
+Side = Answerer | Literal["tie"]
 Place = Literal["first", "second"]
 PairKey = tuple[str, str, str]
 
@@ -56,6 +57,17 @@ class Vote(Value):
     """The judge's reason, or why the reading failed."""
 
 
+class Reading(Value):
+    """Whether one answer meets one criterion."""
+
+    side: Answerer
+    criterion: str
+    meets: bool | None
+    """None when the reading failed."""
+    reason: str = ""
+    """The judge's reason, or why the reading failed."""
+
+
 class Judgment(Value):
     """A judge's result for one pair."""
 
@@ -63,13 +75,15 @@ class Judgment(Value):
     """0 if the teacher's answer is better, 1/2 for a tie, 1 if the student's is; None without a
     decision."""
     votes: tuple[Vote, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    """Of both answers, of a judge of criteria."""
     student_value: float | None = None
     """Measurement of the student's answer, of a judge that measures each answer."""
     teacher_value: float | None = None
     failure: str | None = None
     """Reason for a missing score."""
     note: str | None = None
-    """Why no reading was needed."""
+    """Why the score is known without the judge."""
     expected: str | None = None
     """What a metric reads in the known answer, such as its label."""
     student_found: str | None = None

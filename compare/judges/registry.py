@@ -17,12 +17,15 @@ from compare.config import CompareConfig
 from compare.judge_config import (
     AnyJudgeConfig,
     CheckJudgeConfig,
+    CriteriaJudgeConfig,
     LikelihoodJudgeConfig,
     LlmJudgeConfig,
     MetricJudgeConfig,
+    ModelJudgeConfig,
     ReferenceJudgeConfig,
 )
 from compare.judges.check import CheckJudge
+from compare.judges.criteria import CriteriaJudge
 from compare.judges.likelihood import LikelihoodJudge
 from compare.judges.llm import LlmJudge
 from compare.judges.metric import MetricJudge
@@ -58,16 +61,25 @@ def build_judge(config: AnyJudgeConfig, resources: JudgeResources) -> Judge:
 
 def asks_teacher(config: AnyJudgeConfig) -> bool:
     """Return whether a judge needs the teacher to be served."""
-    return isinstance(config, LlmJudgeConfig) and config.base_url is None
+    return isinstance(config, ModelJudgeConfig) and config.base_url is None
 
 
 def _llm(config: LlmJudgeConfig, resources: JudgeResources) -> Judge:
-    endpoint = resources.teacher
-    if config.base_url is not None:
-        endpoint = find_endpoint(config.base_url, config, resources.config)
-    if endpoint is None:
-        raise ConfigError("the teacher is not served", where=f"judge {config.name}")
+    endpoint = _endpoint(config, config.name, resources)
     return LlmJudge(config, endpoint, resources.cache, resources.config.max_concurrency)
+
+
+def _criteria(config: CriteriaJudgeConfig, resources: JudgeResources) -> Judge:
+    endpoint = _endpoint(config, config.name, resources)
+    return CriteriaJudge(config, endpoint, resources.cache, resources.config.max_concurrency)
+
+
+def _endpoint(config: ModelJudgeConfig, name: str, resources: JudgeResources) -> Endpoint:
+    if config.base_url is not None:
+        return find_endpoint(config.base_url, config, resources.config)
+    if resources.teacher is None:
+        raise ConfigError("the teacher is not served", where=f"judge {name}")
+    return resources.teacher
 
 
 def _likelihood(config: LikelihoodJudgeConfig, resources: JudgeResources) -> Judge:
@@ -98,6 +110,7 @@ def _metric(config: MetricJudgeConfig, _resources: JudgeResources) -> Judge:
 
 BUILDERS: dict[str, Callable[[Any, JudgeResources], Judge]] = {
     "llm": _llm,
+    "criteria": _criteria,
     "reference": _reference,
     "check": _check,
     "likelihood": _likelihood,

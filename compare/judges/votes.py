@@ -11,16 +11,14 @@ Of several votes of one voter on the same prompt and answers, the last one count
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from compare.answers.jsonl import read_lines
 from compare.answers.questions import Question, messages_id, slices_of
 from compare.judges.protocol import Judgment, Pair, Vote
-from potstill.errors import ArtifactError
-from potstill.files import disk_errors
 from potstill.schema import Message
 
 SOURCE = "votes"
@@ -64,28 +62,11 @@ def read_votes(path: Path) -> list[tuple[Pair, Judgment]]:
     Raises:
         ArtifactError: The file cannot be read, or a line is not a vote.
     """
-    with disk_errors("reading votes", path):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     latest: dict[tuple[str, ...], HumanVote] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            vote = _vote(line, f"{path}:{number}")
-            answers = sorted((vote.left.answer, vote.right.answer))
-            latest[(vote.voter, messages_id(vote.messages), *answers)] = vote
+    for vote in read_lines(path, HumanVote, what="votes", expected=EXPECTED):
+        answers = sorted((vote.left.answer, vote.right.answer))
+        latest[(vote.voter, messages_id(vote.messages), *answers)] = vote
     return [_judged(vote) for vote in latest.values()]
-
-
-def _vote(line: str, where: str) -> HumanVote:
-    try:
-        return HumanVote.model_validate(json.loads(line))
-    except ValueError as error:
-        found: object = error
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            found = f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
-        raise ArtifactError(
-            "a line of a vote file cannot be used", where=where, expected=EXPECTED, found=found
-        ) from error
 
 
 def _judged(vote: HumanVote) -> tuple[Pair, Judgment]:

@@ -26,9 +26,9 @@ from compare.config import CompareConfig, SideConfig
 from compare.judge_config import JudgeConfig
 from compare.judges.assay import Judged, work
 from compare.judges.controls import Control, build_controls
-from compare.judges.llm import NO_VERDICT
 from compare.judges.panel import beside, settled
 from compare.judges.protocol import Judge, Judgment, Pair
+from compare.judges.reader import NO_VERDICT
 from compare.judges.registry import TEACHER_JUDGE, JudgeResources, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
 from compare.verdict.checks import Health

@@ -84,10 +84,10 @@ def _attempts(verdict: Verdict) -> list[str]:
 def answer(verdict: Verdict) -> str:
     """Return the answer to the question of the verdict, with what it assumes."""
     decider = verdict.decider
-    by_people = decider is not None and decider.human_corrected is not None
-    judges = f"{verdict.decided_by}{' and votes of people' * by_people}"
+    people = decider.people if decider else ""
+    judges = f"{verdict.decided_by} and {people}" if people else verdict.decided_by
     by = f"by {judges} on these prompts, the student is"
-    who = "people" if by_people else "this judge"
+    who = "people" if people else "this judge"
     margin, often = f"the margin of {verdict.margin:g}", f"about {100 * verdict.level:g} %"
     if verdict.basis == "followed":
         often = f"{100 * verdict.level:g} % at most, at any of its comparisons,"

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Pair, PairKey
+from compare.verdict.criteria import by_criteria
 from compare.verdict.following import Line, Standing, counted
 from compare.verdict.health import control_row, health_of
 from compare.verdict.holm import adjusted_outcomes
@@ -56,7 +57,7 @@ def report_on(
     decided = [
         Decided(pair, judgment, cluster_of(pair))
         for pair, judgment in opinion.judged_pairs
-        if judgment.score is not None or judgment.votes
+        if judgment.score is not None or judgment.votes or judgment.readings
     ]
     num_read = sum(not one.is_unread for one in decided)
     is_similarity = judged.claim == "similarity"
@@ -77,22 +78,27 @@ def report_on(
     )
     if not health.is_valid or not num_read:
         return report
-    prefers = judged.needs_assay and not judged.measures and judged.kind != VOTES
-    tested = replace(plan, alpha=standing.corrected_level if prefers else standing.first_level)
+    is_corrected = opinion.labeled is not None or (
+        judged.needs_assay and not judged.measures and judged.kind != VOTES
+    )
+    tested = replace(plan, alpha=standing.corrected_level if is_corrected else standing.first_level)
+    scale = scale_of(judged.measures, tested)
     figures = _figures(
         decided,
-        scale_of(judged.measures, tested),
-        replace(standing, batches=()) if prefers or not decides else standing,
+        scale,
+        replace(standing, batches=()) if is_corrected or not decides else standing,
         is_similarity=is_similarity,
     )
     if judged.measures:
         figures["problems"] = _problems(decided)
     if opinion.labels is not None:
         figures["labels"] = _labels(decided, opinion.labels)
-    if prefers:
-        basis: Basis = "corrected" if standing.follows else "first"
-        figures |= by_preference(decided, tested, health, people, figures)
-        figures |= {"basis": basis, "counted": ()}
+    if is_corrected:
+        if opinion.labeled is None:
+            figures |= by_preference(decided, tested, health, people, figures)
+        else:
+            figures |= by_criteria(decided, scale, opinion.labeled, figures)
+        figures |= {"basis": "corrected" if standing.follows else "first", "counted": ()}
     return report.model_copy(update=figures)
 
 

@@ -10,6 +10,7 @@ Shape legend: N pairs, L of them with a vote.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -17,13 +18,12 @@ from compare.verdict.intervals import MeanInterval, mean_interval
 from potstill.errors import PotstillError
 from potstill.verdict.scores import Floats, checked_values
 
-LEAST_HUMAN_VOTES = 50
-"""Votes from which on the corrected win rate decides. Its bounds hold for fewer too; but people's
-agreement, and that pairs were drawn at random, cannot be judged by less."""
+NUM_WEIGHTS = 21
+"""Weights of the judge to choose from."""
 
 
 def human_corrected(
-    judge_scores: Sequence[float],
+    judge_scores: Sequence[float] | Floats,
     human_scores: Sequence[float | None],
     clusters: Sequence[Hashable] | None = None,
     *,
@@ -34,10 +34,10 @@ def human_corrected(
 
     The mean over all pairs of ½ + w·j, and of N/L·(h - w·j) more where there is a vote, for judge
     and human scores j and h less ½: without bias for any w, if votes are on pairs drawn at random.
-    w has the least variance, cov(human, judge)/((1 + L/(N - L))·var(judge)), kept in [0, 1]. These
-    values are bounded, so that the test of every mean applies to them; an interval by Student's t
-    is too narrow with few votes or many ties. Pairs whose score is known without reading, such as
-    equal answers, which no one votes on, enter with it.
+    w, from 0 to 1, is the one with the narrowest interval. These values are bounded, so that the
+    test of every mean applies to them; an interval by Student's t is too narrow with few votes or
+    many ties. Pairs whose score is known without reading, such as equal answers, which no one votes
+    on, enter with it.
 
     Source: Angelopoulos, Duchi & Zrnic 2023, "PPI++: Efficient prediction-powered inference",
     eqs. 2 and 8 and example 1, as a mean of one value for each pair.
@@ -64,20 +64,34 @@ def human_corrected(
             "too few votes to correct a judge", expected="at least two", found=len(votes)
         )
     human_L = checked_values([score or 0.0 for score in votes])
-    weight = _weight(judge_N[open_N], judge_N[voted_N], human_L)
+    weight = _weight(judge_N[open_N], judge_N[voted_N], human_L, alpha)
     per_vote = int(open_N.sum()) / len(human_L)
     values_N = np.where(open_N, 0.5 + weight * (judge_N - 0.5), judge_N)
     values_N[voted_N] += per_vote * (human_L - 0.5 - weight * (judge_N[voted_N] - 0.5))
-    farthest = (per_vote + (per_vote - 1) * weight) / 2
+    farthest = float(_farthest(np.array(weight), per_vote))
     bounds = (0.5 - farthest, 0.5 + farthest)
     return mean_interval(np.clip(values_N, *bounds), clusters, alpha=alpha, bounds=bounds)
 
 
-def _weight(judge_N: Floats, judge_L: Floats, human_L: Floats) -> float:
-    """Return the weight of the judge: 0 ignores it."""
-    num_votes, num_without = len(human_L), len(judge_N) - len(human_L)
-    variance = float(judge_N.var(ddof=1))
-    if variance == 0 or num_without == 0:
+def _farthest(weight: Floats, per_vote: float) -> Floats:
+    """Return the largest distance of a value from ½."""
+    return (per_vote + (per_vote - 1) * weight) / 2
+
+
+def _weight(judge_N: Floats, judge_L: Floats, human_L: Floats, alpha: float) -> float:
+    """Return the weight of the judge with the narrowest interval: 0 ignores it.
+
+    The test adds one more value, the worst possible one (`reweighting`). For its distance u from
+    the mean the bound is about (u + z·√(N²·variance + u²))/N below it. A judge that is right in all
+    of few votes has no variance left, and the larger u.
+    """
+    weights_W = np.linspace(0, 1, NUM_WEIGHTS)
+    num_pairs, num_votes = len(judge_N), len(human_L)
+    if num_pairs == num_votes:
         return 0.0
-    covariance = float(np.cov(human_L, judge_L)[0, 1])
-    return float(np.clip(covariance / ((1 + num_votes / num_without) * variance), 0, 1))
+    left_LW = human_L[:, None] - weights_W * judge_L[:, None]
+    variance_W = left_LW.var(axis=0, ddof=1) / num_votes
+    variance_W += weights_W**2 * judge_N.var(ddof=1) / (num_pairs - num_votes)
+    unseen_W = _farthest(weights_W, num_pairs / num_votes) / num_pairs
+    z = NormalDist().inv_cdf(1 - alpha)
+    return float(weights_W[np.argmin(unseen_W + z * np.sqrt(variance_W + unseen_W**2))])

@@ -12,14 +12,16 @@ from typing import Any
 
 from compare.judges.protocol import PairKey
 from compare.verdict.checks import Health
-from compare.verdict.human_correction import LEAST_HUMAN_VOTES, human_corrected
 from compare.verdict.intervals import MeanInterval
-from compare.verdict.non_inferiority import outcome_of_bounds
-from compare.verdict.results import HumanCorrected, Sensitivity, bounds_in_words
+from compare.verdict.people import by_people
+from compare.verdict.results import Sensitivity, bounds_in_words
 from compare.verdict.scale import Decided, scale_of
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import pairs_for_non_inferiority
 
+LEAST_HUMAN_VOTES = 50
+"""Votes from which on the corrected win rate decides. Its bounds hold for fewer too; but people's
+agreement, and that pairs were drawn at random, cannot be judged by less."""
 MOST_TIES = 0.9
 """Share of ties above which the number of votes is not extrapolated."""
 
@@ -37,7 +39,7 @@ def by_preference(
     PASS is that of people's votes on some pairs, with the judge's scores of all.
     """
     alone = outcome_alone(scale_of(False, plan).interval(decided), health.sensitivity, plan)
-    corrected = _human_corrected(decided, plan, people)
+    corrected = by_people(decided, people, scale_of(False, plan), least=LEAST_HUMAN_VOTES)
     found: dict[str, object] = {
         "sensitivity": health.sensitivity,
         "alone": alone,
@@ -86,30 +88,3 @@ def votes_needed(plan: Plan, tie_share: float, sensitivity: Sensitivity | None) 
     explained = sensitivity.lower**2 if sensitivity else 0.0
     pairs = pairs_for_non_inferiority(plan, tie_share=min(tie_share, MOST_TIES))
     return max(LEAST_HUMAN_VOTES, math.ceil((1 - explained) * pairs))
-
-
-def _human_corrected(
-    decided: Sequence[Decided], plan: Plan, people: Mapping[PairKey, float]
-) -> HumanCorrected | None:
-    """Return the win rate by people's preference; None with too few votes on judged pairs."""
-    known = [one.judgment.note is not None for one in decided]
-    votes = [
-        None if is_known else people.get(one.pair.key)
-        for one, is_known in zip(decided, known, strict=True)
-    ]
-    num_votes = sum(vote is not None for vote in votes)
-    if num_votes < LEAST_HUMAN_VOTES:
-        return None
-    scores = [one.judgment.score or 0.0 for one in decided]
-    clusters = [one.cluster for one in decided]
-    found = human_corrected(scores, votes, clusters, alpha=plan.alpha, known=known)
-    lower, upper = max(0.0, found.lower), min(1.0, found.upper)
-    return HumanCorrected(
-        rate=min(1.0, max(0.0, found.mean)),
-        lower=lower,
-        upper=upper,
-        standard_error=found.standard_error,
-        num_human_votes=num_votes,
-        num_judged=len(decided),
-        outcome=outcome_of_bounds(lower, upper, plan.win_rate_threshold),
-    )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from compare.judges.protocol import Claim, Usage
+from compare.judges.protocol import Answerer, Claim, Usage
 from compare.verdict.following import Counted
 from potstill.schema import Value
 from potstill.task.metrics.label import LabelReport
@@ -18,7 +18,7 @@ from potstill.verdict.outcome import Outcome
 ScaleName = Literal["win rate", "difference"]
 EQUAL: dict[ScaleName, float] = {"win rate": 0.5, "difference": 0.0}
 """Value for two equal models."""
-Side = Literal["student", "teacher"]
+Side = Answerer
 Basis = Literal["first", "followed", "corrected"]
 """What the bounds of a comparison are: those of the first one by its judge; those that hold at all
 its comparisons together; or those of one of several, with its part of alpha."""
@@ -65,12 +65,14 @@ class Discordance(Value):
 
 
 class HumanCorrected(Value):
-    """A judge's win rate corrected by people's votes on some of its pairs (PPI++)."""
+    """A judge's estimate corrected by people's votes or labels on some of its pairs (PPI++)."""
 
     rate: float
+    """On the judge's scale: the win rate, or the mean difference."""
     lower: float
     upper: float
     num_human_votes: int
+    """Pairs with a vote, or with labels of both answers."""
     num_judged: int
     standard_error: float | None = None
     """None in reports of earlier versions."""
@@ -87,6 +89,27 @@ class Sensitivity(Value):
     """Pairs of the assay whose worse answer is known."""
     win_rate_upper: float
     """Upper bound of the win rate of the worse answers, of confidence 1 - alpha."""
+
+
+class Agreement(Value):
+    """A judge's readings of answers that people labeled."""
+
+    num_met: int
+    """Answers that meet the criterion by people's labels."""
+    num_met_seen: int
+    """Those of them that meet it by the judge."""
+    num_unmet: int
+    num_unmet_seen: int
+
+
+class CriterionRow(Value):
+    """One criterion of a judge of criteria."""
+
+    criterion: str
+    shares: dict[Side, float]
+    """Of each side's answers that meet it, by the judge alone."""
+    agreement: dict[Side, Agreement]
+    """Its errors may differ between both sides."""
 
 
 class HealthCheck(Value):
@@ -166,12 +189,16 @@ class JudgeReport(Value):
     counted: tuple[Counted, ...] = Field(default=(), exclude=True, repr=False)
     """The values that this comparison adds to the line."""
     human_corrected: HumanCorrected | None = None
-    """What decides for a judge that prefers; None where too few people voted on the same pairs."""
+    """What decides for a judge that prefers, and for one of criteria; None with too few votes on
+    the same pairs, or too few labels."""
     sensitivity: Sensitivity | None = None
     """Of a judge that prefers and was tested by an assay."""
+    criteria: tuple[CriterionRow, ...] = ()
+    """Of a judge of criteria."""
     alone: Outcome | None = None
     """What a judge that prefers would say without people's votes: PASS needs the lower bound above
-    ½ less the margin as it sees it, FAIL the upper bound below ½ less the margin."""
+    ½ less the margin as it sees it, FAIL the upper bound below ½ less the margin. Of a judge of
+    criteria, what it would say without people's labels."""
     discordance: Discordance | None = None
     """For a judge whose measurements are correct or wrong."""
     labels: dict[Side, LabelReport] = Field(default_factory=dict)
@@ -189,6 +216,16 @@ class JudgeReport(Value):
     def was_tested(self) -> bool:
         """Whether it could have passed the student."""
         return self.estimate is not None and (self.alone is None or bool(self.human_corrected))
+
+    @property
+    def people(self) -> str:
+        """What people said of the same pairs, in words; empty without a correction."""
+        if self.human_corrected is None:
+            return ""
+        number = self.human_corrected.num_human_votes
+        if self.kind == "criteria":
+            return f"people's labels of both answers to {number} prompts"
+        return f"{number} of people's votes"
 
     @property
     def worst_slice(self) -> Slice | None:

@@ -51,6 +51,11 @@ class Scale:
         """PASS needs the lower bound above it."""
         return EQUAL[self.name] - self.plan.margin
 
+    def at(self, score: float) -> float:
+        """Return the value of a score, which is from 0 to 1 whatever the judge is."""
+        low, high = self.bounds
+        return low + score * (high - low)
+
     def interval(self, decided: Sequence[Decided]) -> MeanInterval:
         """Return the mean with its one-sided bounds."""
         values = [self.value_of(one) for one in decided]
@@ -62,7 +67,8 @@ class Scale:
         ties = sum(self.value_of(one) == EQUAL[self.name] for one in decided)
         means: dict[str, float] = {}
         if self.name == "difference":
-            student, teacher = zip(*(one.measurements for one in decided), strict=True)
+            read = [one.measurements for one in decided if not one.is_unread]
+            student, teacher = zip(*read, strict=True)
             means = {"student_mean": fmean(student), "teacher_mean": fmean(teacher)}
         return Estimate(
             scale=self.name,
@@ -86,6 +92,8 @@ def scale_of(measures: bool, plan: Plan) -> Scale:
     return Scale("win rate", (0.0, 1.0), lambda one: one.judgment.score, plan)
 
 
-def _difference(one: Decided) -> float:
+def _difference(one: Decided) -> float | None:
+    if one.is_unread:
+        return None
     student, teacher = one.measurements
     return student - teacher

@@ -2,6 +2,7 @@
 
 import json
 import re
+from io import StringIO
 
 import pytest
 
@@ -134,6 +135,53 @@ def test_earlier_comparisons_of_a_run_are_told(
     directory = RunDirectory(tmp_path / "out").stage_dir("comparison")
     (earlier,) = read_report(directory / "report.json").verdict.earlier
     assert (earlier.outcome, earlier.margin) == ("FAIL", 0.05)
+
+
+def test_labels_let_a_judge_of_criteria_decide(
+    openai_server, prompts, tmp_path, monkeypatch, capsys
+):
+    """The judge sees no number in the student's answers, and people see one in all."""
+
+    def judge(body):
+        is_met = "rule three" not in body["messages"][1]["content"]
+        return json.dumps({"reason": "so", "meets": "yes" if is_met else "no"})
+
+    server = openai_server(world(judge=judge))
+    labels = tmp_path / "new" / "labels.jsonl"
+    table = {
+        "kind": '"criteria"',
+        "criteria": '["names the number"]',
+        "labels": json.dumps(str(labels)),
+        "base_url": json.dumps(server.base_url),
+        "model": '"judge"',
+    }
+    judges = ", ".join(f"{key} = {value}" for key, value in table.items())
+    settings = ["--set=compare.verdict.margin=0.3", f"--set=compare.judges=[{{{judges}}}]"]
+    given = [*options(server, prompts, tmp_path / "out", NUM_PROMPTS), *settings]
+    assert exit_code(monkeypatch, *given) == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert "and 25 of the 25 are missing; the judge alone: FAIL" in told
+    num_answers = sum("response_format" not in body for body in server.requests)
+
+    def labeled(keys):
+        monkeypatch.setattr("sys.stdin", StringIO("".join(f"{key}\n" for key in keys)))
+        assert exit_code(monkeypatch, tmp_path / "out", verb="label") == 0
+        return capsys.readouterr().out
+
+    assert "0 prompts have labels of both answers" in labeled(["q"])
+    out = labeled(["y", "maybe", "y", "y", "q"])
+    assert "1 prompts have labels of both answers" in out
+    assert "type one of y, n, q" in out
+    assert "student" not in out.replace(str(tmp_path), "").partition("prompts have")[0]
+    assert len(labels.read_text().splitlines()) == 3
+    assert f"{NUM_PROMPTS} prompts have labels" in labeled("y" * (2 * NUM_PROMPTS - 3))
+
+    assert exit_code(monkeypatch, *given, "--force") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "PASS: may student replace teacher?" in told
+    assert f"from both answers to {NUM_PROMPTS} labeled prompts and {NUM_PROMPTS} judged" in told
+    asked = sum("response_format" not in body for body in server.requests)
+    assert asked == num_answers + 2, "the labeled answers are kept, and only timed ones are new"
 
 
 def test_a_task_is_decided_by_its_metric_at_temperature_0(

@@ -9,7 +9,16 @@ from compare.judges.protocol import Judgment, Vote
 from compare.report.charts import CHART_PIXELS, Axis, loss_budget, quality_chart
 from compare.report.page import render_page, result
 from compare.report.table import cells, fidelity_cells, quantized_cells
-from compare.verdict.results import Control, Estimate, HealthCheck, JudgeReport, Slice
+from compare.verdict.results import (
+    Agreement,
+    Control,
+    CriterionRow,
+    Estimate,
+    HealthCheck,
+    HumanCorrected,
+    JudgeReport,
+    Slice,
+)
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
 
@@ -158,6 +167,27 @@ def test_verdict_comes_first(page):
         )
     ]
     assert places == sorted(places)
+
+
+def test_criteria_stand_with_the_judges_errors_by_side(report):
+    seen = Agreement(num_met=30, num_met_seen=28, num_unmet=10, num_unmet_seen=4)
+    sides = {"student": seen, "teacher": seen}
+    row = CriterionRow(criterion=HOSTILE, shares={"student": 0.5, "teacher": 0.75}, agreement=sides)
+    corrected = HumanCorrected(
+        rate=-0.01, lower=-0.04, upper=0.02, num_human_votes=40, num_judged=400, outcome="PASS"
+    )
+    of_criteria = judge(
+        kind="criteria", alone=Outcome.FAIL, human_corrected=corrected, criteria=(row,)
+    )
+    verdict = report.verdict.model_copy(
+        update={"judges": (of_criteria,), "outcome": Outcome.PASS, "decided_by": "a judge"}
+    )
+    shown = render_page(report.model_copy(update={"verdict": verdict}))
+    assert "by a judge and people&#39;s labels of both answers to 40 prompts" in shown
+    assert "The judge alone would say FAIL." in shown
+    rows = shown.partition("Criteria of a judge")[2].partition("</table>")[0]
+    assert "<script>alert" not in rows
+    assert rows.count("28 of 30</td><td>4 of 10</td>") == 2
 
 
 def test_slices_stand_worst_first(page):

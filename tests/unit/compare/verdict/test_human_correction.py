@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 
+from benchmarks.verdict._criteria import JUDGES as CRITERIA_JUDGES
+from benchmarks.verdict._criteria import Labeled
 from benchmarks.verdict._judges import JUDGES, Comparison
 from compare.verdict.human_correction import human_corrected
+from compare.verdict.intervals import mean_interval
 from potstill.errors import PotstillError
 
 ALPHA, THRESHOLD = 0.05, 0.45
@@ -26,6 +29,22 @@ def test_no_judge_passes_a_worse_student_more_often_than_alpha(name):
     assert np.mean([one.p_at_most(THRESHOLD) < ALPHA for one in found]) <= 0.05 + 0.04
 
 
+@pytest.mark.parametrize(
+    "name", ["right on 75 %", "lenient with the student", "always yes to the student"]
+)
+def test_no_judge_of_criteria_passes_a_worse_student_more_often_than_alpha(name):
+    """At a margin of 0.2, at which 25 labeled prompts let a student at parity pass."""
+    rng = np.random.default_rng(4)
+
+    def passed(difference, runs):
+        setting = Labeled(num_pairs=155, num_labeled=25, difference=difference)
+        found = [setting.corrected(CRITERIA_JUDGES[name], rng) for _ in range(runs)]
+        return np.mean([one.p_at_most(0.4) < ALPHA for one in found])
+
+    assert passed(-0.2, 100) <= 0.05 + 0.045  # Standard error 0.022.
+    assert passed(0.0, 20) >= 0.6
+
+
 def test_a_good_judge_adds_to_the_votes():
     rng = np.random.default_rng(2)
     setting = Comparison(num_pairs=2000, num_votes=100, rate=0.5, tie_share=0.3)
@@ -34,17 +53,26 @@ def test_a_good_judge_adds_to_the_votes():
     assert np.mean(good) < 0.9 * np.mean(none)
 
 
-def test_correction_is_the_papers_by_hand():
+def test_with_many_votes_the_correction_is_the_papers_by_hand():
     rng = np.random.default_rng(3)
-    human = rng.choice([0.0, 0.5, 1.0], 400)
-    judge = np.where(rng.random(400) < 0.7, human, rng.choice([0.0, 0.5, 1.0], 400))
-    found = corrected(judge, human, 80)
-    weight = np.cov(human[:80], judge[:80])[0, 1] / ((1 + 80 / 320) * judge.var(ddof=1))
-    assert 0 < weight < 1
-    by_hand = weight * judge.mean() + (human[:80] - weight * judge[:80]).mean()
+    human = rng.choice([0.0, 0.5, 1.0], 20_000)
+    judge = np.where(rng.random(20_000) < 0.7, human, rng.choice([0.0, 0.5, 1.0], 20_000))
+    found = corrected(judge, human, 4000)
+    best = np.cov(human[:4000], judge[:4000])[0, 1] / ((1 + 4000 / 16_000) * judge.var(ddof=1))
+    weight = 0.55  # Of 21 weights.
+    assert weight == pytest.approx(best, abs=0.025)
+    by_hand = weight * judge.mean() + (human[:4000] - weight * judge[:4000]).mean()
     assert found.mean == pytest.approx(by_hand)
-    error = weight**2 * judge[80:].var() / 320 + (human - weight * judge)[:80].var() / 80
-    assert found.standard_error == pytest.approx(error**0.5, rel=0.15)
+    error = weight**2 * judge[4000:].var() / 16_000 + (human - weight * judge)[:4000].var() / 4000
+    assert found.standard_error == pytest.approx(error**0.5, rel=0.05)
+
+
+def test_with_few_votes_a_judge_that_is_right_has_less_weight_than_its_variance_says():
+    """Fifty votes may have missed an error in 6 % of the pairs, whatever the judge is."""
+    human = np.tile([0.0, 1.0, 0.5, 0.5], 50)
+    found = corrected(human, human, 50)
+    whole = mean_interval(human[:50], alpha=ALPHA)
+    assert whole.lower <= found.lower < found.mean == pytest.approx(0.5, abs=0.02)
 
 
 def test_with_a_vote_on_every_pair_the_judge_is_left_out():

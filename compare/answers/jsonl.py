@@ -1,0 +1,53 @@
+"""Files of JSON objects, one a line, that people make or edit.
+
+In: a file and the class of a line. Out: one object a line, or an error that names the line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from potstill.errors import ArtifactError
+from potstill.files import disk_errors
+
+LineT = TypeVar("LineT", bound=BaseModel)
+
+
+def read_lines(path: Path, kind: type[LineT], *, what: str, expected: str) -> Iterator[LineT]:
+    """Yield the objects of a file, without empty lines.
+
+    Args:
+        what: What a line is, in the plural, for errors.
+        expected: The form of a line, for errors.
+
+    Raises:
+        ArtifactError: The file cannot be read, or a line is no such object.
+    """
+    with disk_errors(f"reading {what}", path):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    # Not `splitlines`, which also splits at characters that may stand within a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield kind.model_validate(json.loads(line))
+        except ValueError as error:
+            raise ArtifactError(
+                f"a line of a file of {what} cannot be used",
+                where=f"{path}:{number}",
+                expected=expected,
+                found=_problem(error),
+                hint="fix or remove the line, then run the same command again",
+            ) from error
+
+
+def _problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return f"not JSON: {error}"
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"

@@ -1,0 +1,153 @@
+"""People's labels of a finished comparison's answers, asked for in a terminal.
+
+In: a run whose comparison is finished, a judge of criteria. Out: lines appended to its file of
+labels, each as soon as it is given. Prompts come in an order drawn by their ids, always the same;
+which model wrote an answer is not shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import typer
+
+from compare.answers.answers import Answer
+from compare.config import CompareConfig
+from compare.judge_config import CriteriaJudgeConfig
+from compare.judges.labels import Label, Labels, read_labels
+from compare.verdict.criteria import LEAST_LABELED_PAIRS, labels_needed
+from potstill.errors import ConfigError
+from potstill.files import disk_errors
+from potstill.rundir import RunDirectory
+from potstill.schema import Message
+from potstill.tables import PAIR_SCHEMA, read_rows
+from potstill.verdict.outcome import Plan
+
+KEYS = ("y", "n", "q")
+AnswerPair = tuple[Answer, Answer]
+Ask = Callable[[Sequence[Message], str, str], bool | None]
+"""From a prompt, an answer and a criterion to whether it meets it; None ends the labeling."""
+
+
+class Terminal:
+    """Shows each answer once, and asks for its labels."""
+
+    def __init__(self) -> None:
+        self._shown: tuple[Sequence[Message], str] | None = None
+
+    def __call__(self, messages: Sequence[Message], answer: str, criterion: str) -> bool | None:
+        """Return whether an answer meets a criterion; None where the labeler ends it."""
+        if self._shown != (messages, answer):
+            self._shown = messages, answer
+            turns = "\n\n".join(f"{one.role}: {one.content}" for one in messages)
+            typer.echo(f"\n{turns}\n\nANSWER\n{answer}\n")
+        said: str = typer.prompt(f"{criterion}? [y, n; q ends]", value_proc=_key)
+        return None if said == "q" else said == "y"
+
+
+def collect_labels(
+    config: CompareConfig, run_directory: RunDirectory, labeler: str, ask: Ask
+) -> Iterator[str]:
+    """Ask for labels until all are given or the labeler ends it; yield what is to be shown.
+
+    Raises:
+        ArtifactError: The comparison is not finished, or a file is damaged.
+        ConfigError: No judge of criteria is configured.
+    """
+    judge = criteria_judge(config)
+    run_directory.require("comparison")
+    pairs = drawn_pairs(run_directory.stage_dir("comparison") / "pairs.parquet")
+    labels = read_labels(judge.labels)
+    plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
+    for number, pair in enumerate(pairs, start=1):
+        yield f"Prompt {number} of {len(pairs)}"
+        if not _label_pair(pair, judge, labels, labeler, ask):
+            break
+    done = sum(_is_labeled(pair, labels, judge) for pair in pairs)
+    yield (
+        f"{done} prompts have labels of both answers, in {judge.labels}. The judge needs "
+        f"{LEAST_LABELED_PAIRS} or more, and of a student at parity about {labels_needed(plan)}. "
+        "Compare again with --force to use them."
+    )
+
+
+def criteria_judge(config: CompareConfig) -> CriteriaJudgeConfig:
+    """Return the first judge of criteria.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for judge in config.judges:
+        if isinstance(judge, CriteriaJudgeConfig):
+            return judge
+    raise ConfigError(
+        "there are no criteria to label answers by",
+        where="compare.judges",
+        expected='a judge of kind "criteria"',
+        found=", ".join(judge.kind for judge in config.judges) or "no judge",
+    )
+
+
+def drawn_pairs(path: Path) -> list[AnswerPair]:
+    """Return both models' answers to each prompt that differ, in an order drawn by its id."""
+    sides: dict[tuple[str, int], dict[str, Answer]] = {}
+    for row in read_rows(path, PAIR_SCHEMA):
+        answer = Answer.model_validate(row)
+        if answer.role in ("student", "teacher"):
+            sides.setdefault((answer.prompt_id, answer.sample), {})[answer.role] = answer
+    pairs = [
+        (found["student"], found["teacher"])
+        for found in sides.values()
+        if len(found) == 2 and found["student"].shown != found["teacher"].shown
+    ]
+    return sorted(pairs, key=lambda pair: _drawn(pair[0].prompt_id, pair[0].sample))
+
+
+def _key(text: str) -> str:
+    if text not in KEYS:
+        raise typer.BadParameter(f"type one of {', '.join(KEYS)}")
+    return text
+
+
+def _label_pair(
+    pair: AnswerPair, judge: CriteriaJudgeConfig, labels: Labels, labeler: str, ask: Ask
+) -> bool:
+    """Ask for the labels that a pair lacks; return whether to go on."""
+    # By their text: an order by model would show which is whose.
+    for answer in sorted(pair, key=lambda one: _drawn(one.shown)):
+        for criterion in judge.criteria:
+            if labels.of(answer.messages, answer.shown, criterion) is not None:
+                continue
+            said = ask(answer.messages, answer.shown, criterion)
+            if said is None:
+                return False
+            given = Label(
+                messages=answer.messages,
+                answer=answer.shown,
+                criterion=criterion,
+                label=said,
+                labeler=labeler,
+            )
+            labels.add(given)
+            _append(judge.labels, given)
+    return True
+
+
+def _is_labeled(pair: AnswerPair, labels: Labels, judge: CriteriaJudgeConfig) -> bool:
+    return all(labels.value(one.messages, one.shown, judge.criteria) is not None for one in pair)
+
+
+def _append(path: Path, given: Label) -> None:
+    line = given.model_dump(mode="json", exclude={"prompt"})
+    line["messages"] = [message.to_chat() for message in given.messages]
+    with disk_errors("storing a label", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _drawn(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
