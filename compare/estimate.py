@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compare.config import CompareConfig
-from compare.judge_config import LikelihoodJudgeConfig, LlmJudgeConfig
+from compare.judge_config import CriteriaJudgeConfig, LikelihoodJudgeConfig, LlmJudgeConfig
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.7
@@ -121,7 +121,12 @@ def _answered_and_judged(config: CompareConfig, workload: Workload, num_prompts:
     preference = _Tokens(own_tokens + 4 * answer_tokens, 2 * JUDGMENT_TOKENS)
     likelihood = _Tokens(2 * (workload.prompt_tokens + answer_tokens))
     judged = preference.times(_num_llm_judges(config)) + likelihood.times(_num_likelihoods(config))
-    return answers + judged.times(num_pairs + NUM_CONTROLS * num_assayed)
+    criterion = _Tokens(own_tokens + answer_tokens, JUDGMENT_TOKENS)
+    return (
+        answers
+        + judged.times(num_pairs + NUM_CONTROLS * num_assayed)
+        + criterion.times(2 * _num_criteria(config) * num_pairs)
+    )
 
 
 def _num_llm_judges(config: CompareConfig) -> int:
@@ -132,6 +137,15 @@ def _num_llm_judges(config: CompareConfig) -> int:
         if isinstance(judge, LlmJudgeConfig) and judge.base_url is None
     ]
     return len(here) if config.judges else 1
+
+
+def _num_criteria(config: CompareConfig) -> int:
+    """Return how many criteria a model on this machine checks."""
+    return sum(
+        len(judge.criteria)
+        for judge in config.judges
+        if isinstance(judge, CriteriaJudgeConfig) and judge.base_url is None
+    )
 
 
 def _num_likelihoods(config: CompareConfig) -> int:

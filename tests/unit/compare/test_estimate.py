@@ -79,3 +79,12 @@ def test_judges_on_this_machine_read_each_pair(judges, tokens):
     without = estimated(judges=[{"kind": "reference"}])
     found = estimated(judges=judges).tokens - without.tokens
     assert found == pytest.approx(tokens * (NUM_TESTED + module.NUM_CONTROLS * NUM_ASSAYED))
+
+
+def test_criteria_are_read_of_both_answers_and_of_no_control():
+    judge = {"kind": "criteria", "criteria": ["a", "b", "c"], "labels": "labels.jsonl"}
+    without = estimated(judges=[{"kind": "reference"}])
+    found = estimated(judges=[judge]).tokens - without.tokens
+    assert found == pytest.approx(NUM_TESTED * 2 * 3 * (50 + 150 + module.JUDGMENT_TOKENS))
+    elsewhere = estimated(judges=[judge | {"base_url": "http://localhost:1/v1"}])
+    assert elsewhere.tokens == without.tokens
