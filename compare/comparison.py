@@ -136,6 +136,7 @@ def read_report(path: Path) -> Report:
     for judge in content["verdict"]["judges"]:
         judge["checks"] = [_upgraded(check) for check in judge["checks"]]
         judge.pop("bootstrap", None)  # Reports had it until the bounds assumed no distribution.
+        (judge.get("sensitivity") or {}).pop("win_rate_upper", None)  # A check has it now.
     try:
         return Report.model_validate(content)
     except ValidationError as error:

@@ -6,11 +6,12 @@ a control is the teacher's, damaged or not.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from compare.judges.protocol import Pair
 
@@ -44,6 +45,9 @@ class Control:
     name: str
     expected: Expected
     pairs: list[Pair]
+    graded: bool = False
+    """Whether it differs from the teacher's answer as a student's may, by little or not at all.
+    Such pairs are judged among the real ones and make up sets whose win rate is known."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class _Damage:
     expected: Expected
     change: Callable[[str, Sequence[str], random.Random], str | None]
     """From an answer, the others and a random generator to the changed answer, if there is one."""
+    graded: bool = False
 
 
 def build_controls(
@@ -72,8 +77,8 @@ def build_controls(
         known_worse_name: Name of their control.
     """
     controls = [_damaged(damage, pairs, seed) for damage in DAMAGES]
-    controls.append(Control(known_worse_name, "worse", list(known_worse)))
-    controls.append(Control("another answer of the teacher", "equal", list(others)))
+    controls.append(Control(known_worse_name, "worse", list(known_worse), graded=True))
+    controls.append(Control("another answer of the teacher", "equal", list(others), graded=True))
     return [control for control in controls if control.pairs]
 
 
@@ -86,7 +91,7 @@ def _damaged(damage: _Damage, pairs: Sequence[Pair], seed: int) -> Control:
         same_is_meant = damage.expected == "tie"
         if changed is not None and (same_is_meant or changed.strip() != pair.teacher.strip()):
             found.append(replace(pair, student=changed, student_finished=damage.name != TRUNCATED))
-    return Control(damage.name, damage.expected, found)
+    return Control(damage.name, damage.expected, found, damage.graded)
 
 
 def _same(answer: str, _others: Sequence[str], _chance: random.Random) -> str | None:
@@ -102,7 +107,9 @@ def _shuffled(answer: str, _others: Sequence[str], chance: random.Random) -> str
 
 
 def _one_error(answer: str, others: Sequence[str], chance: random.Random) -> str | None:
-    """Change one number, or put a sentence of another answer in place of one of several."""
+    """Change one field of an object, one number, or one sentence to another answer's."""
+    if (changed := _one_field(answer, others, chance)) is not None:
+        return changed
     numbers = list(NUMBER.finditer(answer))
     if numbers:
         found = chance.choice(numbers)
@@ -114,6 +121,31 @@ def _one_error(answer: str, others: Sequence[str], chance: random.Random) -> str
         return None
     sentences[chance.randrange(len(sentences))] = chance.choice(foreign)
     return " ".join(sentences)
+
+
+def _one_field(answer: str, others: Sequence[str], chance: random.Random) -> str | None:
+    """Give one field of a JSON object the value that it has in another answer."""
+    own = _json_object(answer)
+    foreign = [found for other in others if (found := _json_object(other))] if own else []
+    changes = [
+        (key, other[key])
+        for other in foreign
+        for key in own
+        if other.get(key, own[key]) != own[key]
+    ]
+    if not changes:
+        return None
+    key, value = chance.choice(changes)
+    return json.dumps(own | {key: value}, ensure_ascii=False)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """Return a JSON object; an empty one for all other texts."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _truncated(answer: str, _others: Sequence[str], _chance: random.Random) -> str | None:
@@ -138,7 +170,7 @@ def _padded(answer: str, _others: Sequence[str], _chance: random.Random) -> str 
 DAMAGES = (
     _Damage(IDENTICAL, "tie", _same),
     _Damage(SHUFFLED, "worse", _shuffled),
-    _Damage(ONE_ERROR, "worse", _one_error),
+    _Damage(ONE_ERROR, "worse", _one_error, graded=True),
     _Damage("answer to another prompt", "worse", _of_another_prompt),
     _Damage("padded answer", "not_better", _padded),
     _Damage("answer that instructs the judge", "worse", _injected),

@@ -122,6 +122,7 @@ class Panel:
             cluster_of=self.cluster_of,
             is_sound=self._is_sound,
             stop_early=self._config.assay.stop_early,
+            seed=self._config.seed,
         )
         if judged.judgments is None:
             return judged

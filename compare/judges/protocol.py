@@ -123,7 +123,7 @@ class Judge(Protocol):
         """Return a judgment for each pair, in order; a failure is part of it and never raised.
 
         Args:
-            label: Name of the pairs for the progress bar.
+            label: Name of the pairs for the progress bar, the same for controls.
         """
 
     def usage(self) -> Usage:

@@ -195,6 +195,7 @@ class _LiveJudge:
                 cluster_of=lambda pair: pair.question.cluster_id,
                 is_sound=partial(is_sound_so_far, plan=plan),
                 stop_early=self._config.assay.stop_early,
+                seed=self._config.seed,
             )
             stored = judged.model_dump(mode="json")
             self._cache.put(key, stored)

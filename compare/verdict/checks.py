@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import HealthCheck, Sensitivity
+from compare.verdict.results import GradedSet, HealthCheck, Sensitivity
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 from potstill.verdict.scores import Floats, checked_values
@@ -35,6 +35,9 @@ MOST_LENGTH_PREFERENCE = 0.6
 MOST_FAILED_CALLS = 0.05
 """Share of calls. Pairs that were not read widen the interval; a judge that leaves out more is not
 a judge of these answers."""
+GRADED_RATES = (0.45, 0.4)
+"""True win rates of the sets of graded controls: a student at the default margin, and one that is
+clearly worse."""
 LEAST_SENSITIVITY = 0.1
 """Lower bound of the sensitivity: with less, a tenth of the margin is all that the judge sees."""
 MOST_KNOWN_WORSE = 0.4
@@ -71,6 +74,8 @@ class JudgeControls:
     averaged over both orders."""
     known_worse_clusters: Mapping[str, Sequence[Hashable]] = field(default_factory=dict)
     """The prompt of each; none: each is its own."""
+    graded: frozenset[str] = frozenset()
+    """Kinds of known worse answers that differ as little as a student's may."""
     measures: bool = False
     """Whether the judge measures each answer; otherwise it prefers one."""
     of_controls: Readings = Readings()
@@ -123,7 +128,7 @@ def judge_health(controls: JudgeControls, plan: Plan) -> Health:
     checks = [
         *_readings(controls.of_controls, "", plan),
         _identical(controls, plan),
-        *_known_worse(controls, sensitivity),
+        *_known_worse(controls, plan),
         *(
             _readings(controls.of_pairs, " on student and teacher", plan)
             if controls.of_pairs
@@ -199,30 +204,74 @@ def _identical(controls: JudgeControls, plan: Plan) -> HealthCheck:
 
 
 def _sensitivity(controls: JudgeControls, plan: Plan) -> Sensitivity | None:
-    """Return 1 - 2W, of the win rate W of all known worse answers.
+    """Return 1 - 2W, of the win rate W of graded controls, without such of all known worse answers.
 
     A judge that is right with probability a in pairs without ties has 2a - 1: as it sees it, a
-    student at ½ - d is at ½ - (2a - 1)d.
+    student at ½ - d is at ½ - (2a - 1)d. Equal pairs of a set add nothing to this estimate: which
+    answer of such a pair counts as the student's is arbitrary, so that their mean is ½ for every
+    judge.
 
     Source: Rogan & Gladen 1978, Am. J. Epidemiol. 107:71, sensitivity and specificity both a.
     """
-    scores = [one for kind in controls.known_worse_scores.values() for one in kind]
+    kinds = [kind for kind in controls.known_worse_scores if kind in controls.graded]
+    scores, clusters = _pooled(controls, kinds or list(controls.known_worse_scores))
     if not scores:
         return None
-    named = controls.known_worse_clusters
-    clusters = [one for kind in controls.known_worse_scores for one in named.get(kind, ())]
-    interval = mean_interval(scores, clusters or None, alpha=plan.alpha)
     # Half of alpha is left for the win rate that is tested with this bound.
-    upper = mean_interval(scores, clusters or None, alpha=plan.alpha / 2).upper
+    interval = mean_interval(scores, clusters, alpha=plan.alpha / 2)
     return Sensitivity(
         value=1 - 2 * interval.mean,
-        lower=max(0.0, 1 - 2 * upper),
+        lower=max(0.0, 1 - 2 * interval.upper),
         num_pairs=interval.num_values,
-        win_rate_upper=interval.upper,
+        sets=_graded_sets(controls, kinds, plan) if kinds else (),
     )
 
 
-def _known_worse(controls: JudgeControls, sensitivity: Sensitivity | None) -> list[HealthCheck]:
+def _graded_sets(
+    controls: JudgeControls, kinds: Sequence[str], plan: Plan
+) -> tuple[GradedSet, ...]:
+    """Return what the judge sees in sets of which a share 1 - 2W is worse and the others equal.
+
+    A prompt enters with the weighted mean of its equal and its worse pairs; without an equal pair,
+    with the tie that identical answers are.
+    """
+    worse = _by_prompt(*_pooled(controls, kinds))
+    clusters = controls.same_model_clusters
+    equal = _by_prompt(controls.same_model_scores, None if clusters is None else list(clusters))
+    found = []
+    for rate in GRADED_RATES:
+        share = 1 - 2 * rate
+        seen = [
+            share * score + (1 - share) * equal.get(prompt, 0.5) for prompt, score in worse.items()
+        ]
+        interval = mean_interval(seen, alpha=plan.alpha)
+        found.append(
+            GradedSet(
+                true_rate=rate, seen=interval.mean, lower=interval.lower, upper=interval.upper
+            )
+        )
+    return tuple(found)
+
+
+def _pooled(
+    controls: JudgeControls, kinds: Sequence[str]
+) -> tuple[list[float], list[Hashable] | None]:
+    """Return the scores of these kinds of known worse answers, and their prompts if known."""
+    scores = [one for kind in kinds for one in controls.known_worse_scores[kind]]
+    clusters = [one for kind in kinds for one in controls.known_worse_clusters.get(kind, ())]
+    return scores, clusters or None
+
+
+def _by_prompt(scores: Scores, clusters: Sequence[Hashable] | None) -> dict[Hashable, float]:
+    """Return the mean score of each prompt."""
+    names = range(len(scores)) if clusters is None else clusters
+    groups: dict[Hashable, list[float]] = {}
+    for name, score in zip(names, scores, strict=True):
+        groups.setdefault(name, []).append(score)
+    return {name: float(np.mean(group)) for name, group in groups.items()}
+
+
+def _known_worse(controls: JudgeControls, plan: Plan) -> list[HealthCheck]:
     kinds = [
         HealthCheck(
             name=f"known worse: {kind}",
@@ -233,9 +282,10 @@ def _known_worse(controls: JudgeControls, sensitivity: Sensitivity | None) -> li
         )
         for kind, scores in controls.known_worse_scores.items()
     ]
+    scores, clusters = _pooled(controls, list(controls.known_worse_scores))
     together = HealthCheck(
         name="known worse",
-        value=sensitivity.win_rate_upper if sensitivity else None,
+        value=mean_interval(scores, clusters, alpha=plan.alpha).upper if scores else None,
         relation="below",
         limit=0.5 - LEAST_SENSITIVITY / 2,
         detail="upper bound of the win rate of all answers known to be worse",

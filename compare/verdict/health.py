@@ -76,6 +76,7 @@ def _laid_out(
         identical_scores=_identical(controls, measures),
         known_worse_scores={control.name: _scores(control.said) for control in worse},
         known_worse_clusters={control.name: control.decided_clusters for control in worse},
+        graded=frozenset(control.name for control in worse if control.graded),
         measures=measures,
         of_controls=_readings(said, ordered, measures),
         of_pairs=_readings(judgments, judgments, measures) if are_read else None,

@@ -6,6 +6,7 @@ right whatever the judge is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from compare.judges.protocol import PairKey
@@ -28,8 +29,10 @@ def by_people(
     number = sum(score is not None for score in scores)
     if number < least:
         return None
+    judge_scores = [one.judgment.score or 0.0 for one in decided]
+    shown = shown_preference(judge_scores, scores)
     found = human_corrected(
-        [one.judgment.score or 0.0 for one in decided],
+        judge_scores,
         scores,
         [one.cluster for one in decided],
         alpha=scale.plan.alpha,
@@ -43,5 +46,35 @@ def by_people(
         standard_error=found.standard_error * (scale.bounds[1] - scale.bounds[0]),
         num_human_votes=number,
         num_judged=len(decided),
+        sensitivity=shown and shown[0],
+        sensitivity_error=shown and shown[1],
         outcome=outcome_of_bounds(lower, upper, scale.threshold),
     )
+
+
+def shown_preference(
+    scores: Sequence[float], people: Sequence[float | None]
+) -> tuple[float, float] | None:
+    """Return the slope of a judge's scores on people's, both less ½, and its standard error.
+
+    The sensitivity on real pairs: least squares through the origin, with White's error.
+
+    Source: White 1980, Econometrica 48:817, for one regressor.
+
+    Args:
+        people: Their score of each pair; None without one.
+
+    Returns:
+        None where all that people say is a tie.
+    """
+    pairs = [
+        (human - 0.5, score - 0.5)
+        for human, score in zip(people, scores, strict=True)
+        if human is not None
+    ]
+    squares = math.fsum(human**2 for human, _ in pairs)
+    if not squares:
+        return None
+    slope = math.fsum(human * judge for human, judge in pairs) / squares
+    spread = math.fsum((human * (judge - slope * human)) ** 2 for human, judge in pairs)
+    return slope, math.sqrt(spread) / squares

@@ -76,7 +76,24 @@ class HumanCorrected(Value):
     num_judged: int
     standard_error: float | None = None
     """None in reports of earlier versions."""
+    sensitivity: float | None = None
+    """Share of people's preference that the judge's scores show on pairs with votes: the slope of
+    one on the other. None where all votes are ties, or in reports of earlier versions."""
+    sensitivity_error: float | None = None
+    """Its standard error."""
     outcome: Outcome
+
+
+class GradedSet(Value):
+    """Pairs of which a known share is worse and the others are equal, as a judge sees them."""
+
+    true_rate: float
+    """Win rate of the set, by how it was made."""
+    seen: float
+    """Win rate by the judge."""
+    lower: float
+    upper: float
+    """Bounds of confidence 1 - alpha each."""
 
 
 class Sensitivity(Value):
@@ -86,9 +103,9 @@ class Sensitivity(Value):
     lower: float
     """One-sided, of confidence 1 - alpha/2."""
     num_pairs: int
-    """Pairs of the assay whose worse answer is known."""
-    win_rate_upper: float
-    """Upper bound of the win rate of the worse answers, of confidence 1 - alpha."""
+    """Pairs of the assay whose worse answer is known, of graded controls where there are some."""
+    sets: tuple[GradedSet, ...] = ()
+    """None without graded controls."""
 
 
 class Agreement(Value):

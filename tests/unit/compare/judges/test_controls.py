@@ -49,3 +49,11 @@ def test_other_answers_come_last():
         ("known worse model", "worse"),
         ("another answer of the teacher", "equal"),
     ]
+
+
+def test_an_object_has_one_wrong_field():
+    texts = ['{"team": "cards", "fee": "none"}', '{"team": "cash", "fee": "none"}']
+    made = [Pair(question(n), 0, "", text) for n, text in enumerate(texts)]
+    first, second = by_name(build_controls(made, seed=1))["one error"].pairs
+    assert (first.student, second.student) == (texts[1], texts[0])
+    assert by_name(build_controls(made[:1], seed=1)).get("one error") is None

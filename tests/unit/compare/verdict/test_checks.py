@@ -5,6 +5,7 @@ import pytest
 
 from compare.verdict.checks import JudgeControls, Readings, judge_health
 from compare.verdict.intervals import mean_interval
+from compare.verdict.people import shown_preference
 from compare.verdict.preference import outcome_alone, votes_needed
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
@@ -149,3 +150,21 @@ def test_a_good_judge_needs_fewer_votes():
     assert votes_needed(PLAN, 0.0, None) == 619
     assert 50 <= votes_needed(PLAN, 0.0, sensitivity) < 300
     assert votes_needed(PLAN, 1.0, sensitivity) == 50
+
+
+def test_the_sensitivity_is_that_of_graded_controls():
+    kinds = {"shuffled": [0.0] * 24, "one error": [0.0, 1.0, 0.5] * 8}
+    controls = replace(SOUND, known_worse_scores=kinds, graded=frozenset({"one error"}))
+    found = judge_health(controls, PLAN).sensitivity
+    assert (found.value, found.num_pairs, len(found.sets)) == (0.0, 24, 2)
+    assert judge_health(replace(controls, graded=frozenset()), PLAN).sensitivity.sets == ()
+
+
+def test_votes_show_the_sensitivity_on_real_pairs():
+    votes = [None, 1.0, 1.0, 0.0, 0.0, 0.5]
+    assert shown_preference([0.0, 1.0, 1.0, 0.0, 0.0, 1.0], votes) == (1.0, 0.0)
+    slope, error = shown_preference([0.0, 1.0, 1.0, 0.0, 1.0, 0.5], votes)
+    assert slope == 0.5
+    # Residuals of ¼ three times and ¾ once, times ½, over the sum of squares of 1.
+    assert error == pytest.approx(0.5 * (3 * 0.25**2 + 0.75**2) ** 0.5)
+    assert shown_preference([1.0] * 6, [0.5] * 6) is None
