@@ -42,6 +42,10 @@ class Fit(Value):
     """A threshold, its judge and its cost."""
 
     threshold: Threshold
+    outcome: Outcome
+    """That of the test, unless the judge needs people, who have not seen the cascade: its PASS is
+    INCONCLUSIVE, and so is anything that a judge of criteria says."""
+    needs_people: bool
     judge: str
     scale: ScaleName
     """Leads are win rates less one half, or differences of two measurements."""
@@ -62,9 +66,9 @@ def run(config: CompareConfig, run_directory: RunDirectory, *, as_json: bool) ->
     console = Console()
     if as_json:
         console.print_json(fit.model_dump_json())
-        return fit.threshold.outcome
+        return fit.outcome
     console.print(in_words(fit), markup=False, highlight=False, soft_wrap=True)
-    return fit.threshold.outcome
+    return fit.outcome
 
 
 def in_words(fit: Fit) -> str:
@@ -72,17 +76,17 @@ def in_words(fit: Fit) -> str:
     found, equal = fit.threshold, EQUAL[fit.scale]
     bounds = bounds_in_words(equal + found.lower, equal + found.upper, fit.alpha)
     sentences = [
-        f"{found.outcome}: the student answers {1 - found.share_escalated:.0%} of the prompts, the "
+        f"{fit.outcome}: the student answers {1 - found.share_escalated:.0%} of the prompts, the "
         f"teacher {found.share_escalated:.0%}. The {fit.scale} against the teacher alone is "
         f"{equal + found.lead:.3f}, {bounds}; PASS needs the lower bound above "
         f"{equal + found.target:.3f}. The student alone has {equal + found.student_lead:.3f}.",
         f"Judge: {fit.judge}; fitted on {found.num_fitted} prompts, tested on "
         f"{found.num_checked} others.",
     ]
-    if fit.scale == "win rate":
+    if fit.needs_people:
         sentences.append(
-            "How much of a difference this judge sees on real pairs is not known: try the cascade "
-            "on live traffic, with people's votes."
+            f"Judge not verified on real answers of a cascade: it alone would say {found.outcome}. "
+            'Try the cascade in an experiment with judge = "votes", people\'s blind votes.'
         )
     if fit.relative_cost is not None:
         sentences.append(f"An output token costs {fit.relative_cost:.2f} of the teacher's.")
@@ -91,7 +95,7 @@ def in_words(fit: Fit) -> str:
             "The student's confidence does not separate good answers from bad ones: without the "
             "student, the result would be the same."
         )
-    if found.share_escalated == 0:
+    if found.share_escalated == 0 and fit.outcome is Outcome.PASS:
         sentences.append("The student passes without the teacher.")
     table = f"[serve.cascades.NAME]\nleast_mean_logprob = {found.least_mean_logprob:.4f}"
     return "\n".join([*sentences, "", table])
@@ -149,7 +153,18 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
     questions = read_questions(run.conversations_dir, config.num_prompts)
     threshold = fit(_confidences(run, questions, run_directory, config.num_threads))
     cost = _relative_cost(report.cost, threshold.share_escalated)
-    return Fit(threshold=threshold, judge=judge, scale=scale, alpha=plan.alpha, relative_cost=cost)
+    decider = report.verdict.decider
+    needs_people = decider is None or decider.needs_people
+    is_open = needs_people and (threshold.outcome is Outcome.PASS or scale == "difference")
+    return Fit(
+        threshold=threshold,
+        outcome=Outcome.INCONCLUSIVE if is_open else threshold.outcome,
+        needs_people=needs_people,
+        judge=judge,
+        scale=scale,
+        alpha=plan.alpha,
+        relative_cost=cost,
+    )
 
 
 def _lead(row: Mapping[str, Any], scale: ScaleName) -> float:

@@ -95,6 +95,11 @@ def run(
 
 def _sentences(results: Mapping[str, Any], verdict: LiveVerdict | None) -> Iterator[str]:
     yield _verdict_sentence(results, verdict)
+    if verdict is not None and verdict.alone is Outcome.PASS:
+        yield (
+            "Judge not verified on real pairs: it alone would say PASS. PASS needs people's blind "
+            'votes, by judge = "votes" of the experiment.'
+        )
     if verdict is not None and any(verdict.failed.values()):
         failed = ", ".join(f"{side} {number}" for side, number in verdict.failed.items())
         yield f"Judged pairs lost because a model did not answer: {failed}."

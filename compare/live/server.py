@@ -27,6 +27,8 @@ class LiveVerdict(Value):
     """The server's verdict on all judged pairs."""
 
     outcome: Outcome
+    alone: Outcome | None = None
+    """What a judge other than people would say; its PASS alone is INCONCLUSIVE."""
     judge: str | None = None
     """None from an earlier server."""
     win_rate: float | None

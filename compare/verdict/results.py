@@ -235,6 +235,11 @@ class JudgeReport(Value):
         return self.estimate is not None and (self.alone is None or bool(self.human_corrected))
 
     @property
+    def needs_people(self) -> bool:
+        """Whether it may err on real answers, so that people's votes or labels decide."""
+        return self.kind in {"llm", "criteria"}
+
+    @property
     def people(self) -> str:
         """What people said of the same pairs, in words; empty without a correction."""
         if self.human_corrected is None:

@@ -115,8 +115,9 @@ def verdict_of(
 ) -> VerdictView:
     """Return the verdict of one judge's batches; INVALID JUDGE if the latest failed its tests.
 
-    Winning against a teacher that fails to answer proves nothing. Withholding PASS only makes it
-    rarer, so that its error probability over all looks still holds.
+    Winning against a teacher that fails to answer proves nothing, nor does a PASS by anything but
+    people: how much of a difference another judge sees on real pairs is not known. Withholding PASS
+    only makes it rarer, so that its error probability over all looks still holds.
 
     Args:
         failed: Judged pairs that a variant lost by failing to answer.
@@ -129,9 +130,14 @@ def verdict_of(
     is_withdrawn = outcome is Outcome.PASS and monitor.has_fallen
     most_failures = config.guardrails.most_errors * monitor.num_pairs
     is_withheld = outcome is Outcome.PASS and failed.get(config.teacher, 0) > most_failures
+    if is_withheld or is_withdrawn:
+        outcome = Outcome.INCONCLUSIVE
+    judge = batches[-1].judge
+    passes_alone = outcome is Outcome.PASS and judge != VOTES
     return {
-        "outcome": Outcome.INCONCLUSIVE if is_withheld or is_withdrawn else outcome,
-        "judge": batches[-1].judge,
+        "outcome": Outcome.INCONCLUSIVE if passes_alone else outcome,
+        "alone": None if judge == VOTES else outcome,
+        "judge": judge,
         "win_rate": monitor.rate,
         "lower": monitor.lower,
         "upper": monitor.upper,

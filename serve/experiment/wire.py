@@ -149,6 +149,8 @@ class VerdictView(TypedDict):
     """Whether the student may replace the teacher, valid at every look."""
 
     outcome: str
+    alone: str | None
+    """What a judge other than people would say; its PASS alone is INCONCLUSIVE."""
     judge: str
     """Whose verdict it is: "votes" are people's."""
     win_rate: float | None

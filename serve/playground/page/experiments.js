@@ -97,7 +97,7 @@ class Card {
 
 function verdict(found) {
   if (!found) return [element("p", { class: "muted" }, "No verdict yet: no pair has been judged.")];
-  const { outcome, judge, win_rate: rate, lower, upper, margin, alpha, pairs } = found;
+  const { outcome, alone, judge, win_rate: rate, lower, upper, margin, alpha, pairs } = found;
   return [
     element("p", { class: `outcome ${outcome}` }, OUTCOMES[outcome] ?? outcome),
     element("figure", {}, interval(found), element("figcaption", { class: "muted" },
@@ -105,6 +105,7 @@ function verdict(found) {
       `the student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, between ` +
       `${lower.toFixed(3)} and ${upper.toFixed(3)} at α = ${alpha}, valid at every look. ` +
       `It passes when the whole interval is above the margin, ½ − ${margin}.` +
+      `${alone === "PASS" ? " The judge alone would say PASS, which takes people's votes." : ""}` +
       `${recently(found)}${lost(found)}`)),
   ];
 }

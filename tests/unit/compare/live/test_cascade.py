@@ -6,6 +6,7 @@ import pytest
 
 from compare.measurement.cost import CostRow
 from compare.measurement.likelihood import answer_ids, mean_logprob
+from compare.verdict.results import JudgeReport
 from potstill import cli
 from potstill.llama.context import measuring
 from potstill.rundir import RunDirectory
@@ -41,7 +42,9 @@ def compared(
 ):
     """Return a function that makes a run with a comparison, judged as a test sets."""
 
-    def make(scores, outcome: str = "PASS", prices=(1.0, 4.0), **values: float) -> RunDirectory:
+    def make(
+        scores, outcome: str = "PASS", prices=(1.0, 4.0), kind: str = "check", **values: float
+    ) -> RunDirectory:
         directory = RunDirectory(tmp_path / "run")
         conversations = [
             make_conversation(token_ids=[1, 40 + n, 3, 4], name=f"p{n}", split="test")
@@ -67,7 +70,11 @@ def compared(
             CostRow(name=kind, kind=kind, dollars_per_million_output_tokens=price)
             for kind, price in zip(("student", "teacher"), prices, strict=True)
         )
-        report = make_report(decided_by=JUDGE)
+        decider = JudgeReport(
+            name=JUDGE, kind=kind, claim="quality", model=None, decides=True, outcome=outcome,
+            reason="so", estimate=None,
+        )  # fmt: skip
+        report = make_report(decided_by=JUDGE, judges=(decider,))
         priced = report.model_copy(update={"cost": report.cost.model_copy(update={"rows": rows})})
         (session.dir / "report.json").write_text(priced.model_dump_json())
         session.finish(facts=comparison_facts(outcome=outcome))
@@ -96,6 +103,16 @@ def test_a_student_that_ties_answers_alone(compared, fit):
     assert "win rate against the teacher alone is 0.500" in said.out
     assert "passes without the teacher" in said.out
     assert "[serve.cascades.NAME]\nleast_mean_logprob = -" in said.out
+
+
+@pytest.mark.parametrize("kind", ["llm", "criteria"])
+def test_a_judge_that_needs_people_passes_no_cascade(compared, fit, kind):
+    values = {"student_value": 0.5, "teacher_value": 0.5} if kind == "criteria" else {}
+    code, said = fit(compared([0.5] * NUM_PROMPTS, kind=kind, **values))
+    assert code == 2, said
+    assert said.out.startswith("INCONCLUSIVE: the student answers")
+    assert "it alone would say PASS" in said.out
+    assert "passes without the teacher" not in said.out
 
 
 def test_what_the_student_is_unsure_of_is_the_teachers(compared, fit):

@@ -49,7 +49,7 @@ def judge(openai_server, tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_an_equal_student_passes_and_nothing_is_judged_twice(experiment, judge, openai_server):
+def test_a_judge_alone_passes_no_student_and_judges_nothing_twice(experiment, judge, openai_server):
     running, server = experiment(), openai_server(sound)
     running.ask(FIRST)
     code, said = judge(running, server=server)
@@ -61,8 +61,11 @@ def test_an_equal_student_passes_and_nothing_is_judged_twice(experiment, judge, 
     running.ask(range(FIRST.stop, ALL.stop))
     code, said = judge(running, sound, "--json", server=server)
     results = json.loads(said.out)
-    assert (code, results["verdict"]["outcome"]) == (0, "PASS")
-    assert results["verdict"]["pairs"] == ALL.stop
+    found = results["verdict"]
+    assert (code, found["outcome"], found["alone"]) == (2, "INCONCLUSIVE", "PASS")
+    assert found["pairs"] == ALL.stop
+    said = judge(running, server=server)[1].out
+    assert "Judge not verified on real pairs: it alone would say PASS." in said
 
 
 def test_a_student_that_is_worse_fails(experiment, judge):
