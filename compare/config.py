@@ -11,6 +11,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from compare.cost_config import CostConfig
+from compare.gate_config import Gate, check_gate
 from compare.judge_config import JudgeConfig
 from potstill.config import Table
 
@@ -121,6 +122,10 @@ class CompareConfig(Table):
     """The first judge of quality decides; the others are reported. Before them come the metrics of
     a task with known answers. Without either the teacher judges, if it passes the assay."""
     verdict: VerdictConfig = Field(default_factory=VerdictConfig)
+    gate: Gate | None = None
+    """What the student must show to PASS: all of it. None takes, for a task with known answers, its
+    first metric, the schema, and the suites of stopping and refusing; else the judge that decides,
+    alone."""
     assay: AssayConfig = Field(default_factory=AssayConfig)
     cost: CostConfig = Field(default_factory=CostConfig)
     sft_run: Path | None = None
@@ -167,4 +172,9 @@ class CompareConfig(Table):
         names = [judge.name for judge in self.judges]
         if len(set(names)) < len(names):
             raise ValueError(f"judges need different names: {', '.join(sorted(names))}")
+        return self
+
+    @model_validator(mode="after")
+    def _gate_stops_something(self) -> Self:
+        check_gate(self.gate)
         return self

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compare.config import CompareConfig
+from compare.gate.asking import num_asked
+from compare.gate.defaults import default_gate
 from compare.judge_config import CriteriaJudgeConfig, LikelihoodJudgeConfig, LlmJudgeConfig
 from potstill.plan import Estimate, Workload
 
@@ -85,17 +87,19 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
 def _of_task(config: CompareConfig, workload: Workload) -> tuple[_Tokens, _Tokens]:
     """Return the tokens of the teacher and of students that answer the task's known prompts.
 
-    What all prompts begin with is read once.
+    What all prompts begin with is read once. Prompts of the gate's suites count like the task's.
     """
     task = workload.task
     num_prompts = min(config.num_prompts, task.num_references) * config.samples_per_prompt
     num_others = min(config.candidate_prompts, task.num_references)
     answer = _Tokens(task.prompt_tokens, min(config.max_tokens, task.answer_tokens))
     zero_shot = bool(task.num_shots) and "teacher_zero_shot" in config.candidates
+    suites = num_asked(default_gate(has_schema=True) if config.gate is None else config.gate)
     teachers = _teachers_own(config, num_prompts, num_others) + zero_shot * num_others
+    teachers += suites.pop("teacher", 0)
     others = [NUM_STUDENTS.get(kind, 0) for kind in config.candidates]
     files = max(0, workload.num_files - 2) * ("files" in config.candidates)
-    students = num_prompts + (sum(others) + files) * num_others
+    students = num_prompts + (sum(others) + files) * num_others + sum(suites.values())
     return (
         answer.times(teachers) + _Tokens(task.teacher_tokens),
         answer.times(students) + _Tokens(task.student_tokens),

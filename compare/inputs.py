@@ -14,6 +14,7 @@ from compare.answers.prompt_file import read_prompt_file
 from compare.answers.questions import Question, messages_id, with_references
 from compare.answers.references import read_references
 from compare.config import CompareConfig
+from compare.gate.defaults import check_gate_is_measurable, default_gate
 from compare.judge_config import (
     CriteriaJudgeConfig,
     JudgeConfig,
@@ -50,15 +51,22 @@ def measured_task(config: CompareConfig, task: Task | None) -> Task | None:
 
 
 def resolved(config: CompareConfig, task: Task | None) -> CompareConfig:
-    """Return the configuration with the temperature that its default stands for.
+    """Return the configuration with the temperature and the gate that its defaults stand for.
 
     Args:
         task: The task whose known answers are asked, if any.
+
+    Raises:
+        ConfigError: The gate requires what this comparison does not measure.
     """
+    check_gate_is_measurable(config, task)
     temperature = config.sampling_temperature
     if task is not None and config.temperature is None:
         temperature = 0.0
-    return config.model_copy(update={"temperature": temperature})
+    gate = config.gate
+    if gate is None and task is not None:
+        gate = default_gate(has_schema=task.answer_schema is not None)
+    return config.model_copy(update={"temperature": temperature, "gate": gate})
 
 
 def given_answers(
@@ -118,7 +126,7 @@ def settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
         ConfigError: A file is missing.
         ArtifactError: A run is not finished.
     """
-    left_out = PATIENCE | WHERE
+    left_out = PATIENCE | WHERE | ({"gate"} if config.gate is None else set())
     if task is None:
         left_out = left_out | OF_TASKS
     found = config.to_json(exclude=left_out) | {"content": _digests(config)}

@@ -15,20 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compare.answers.answers import Answer, Role, Sampling
+from compare.answers.answers import Answer, Role, Sampling, by_role
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import serving_files
 from compare.answers.questions import Question
 from compare.answers.references import sample_of
-from compare.answers.requests import (
-    Ask,
-    as_given,
-    as_student,
-    as_teacher,
-    as_teacher_of_stored,
-)
+from compare.answers.requests import Ask, asks_of
 from compare.answers.serving import (
     SPARE_CONTEXT_TOKENS,
     FileSide,
@@ -41,6 +35,8 @@ from compare.candidates.rows import CandidateRow
 from compare.candidates.table import candidate_rows
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
+from compare.gate.asking import asked_by
+from compare.gate.requirements import Evidence, gated
 from compare.inputs import (
     answer_settings,
     given_answers,
@@ -53,7 +49,7 @@ from compare.judges.controls import UNTRAINED
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
 from compare.measurement.heldout import longest_first
-from compare.measurement.lengths import longest_request, prompt_lengths
+from compare.measurement.lengths import longest_asked, prompt_lengths
 from compare.measurement.machine import describe_machine
 from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_student
 from compare.measurement.served import SIDES, Served, measure_served, prompts_read_otherwise
@@ -68,7 +64,7 @@ from compare.verdict.health import is_sound_so_far
 from compare.verdict.registration import digest, read_ledger, record, register
 from potstill.errors import SchemaVersionError
 from potstill.facts.base import StageName
-from potstill.facts.comparison import ComparisonFacts, Registration
+from potstill.facts.comparison import ComparisonFacts, GateFact, Registration
 from potstill.files import disk_errors, sha256_file, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
@@ -118,7 +114,7 @@ def run_with_endpoint(
         inputs = (*inputs, "baseline")
     session = run_directory.open_stage(STAGE, settings(config, task), inputs=inputs)
     manifest = session.finished or _compare(
-        config, task, _asks(config, own_task, task), run_directory, session, open_endpoint
+        config, task, asks_of(config, own_task, task), run_directory, session, open_endpoint
     )
     try:
         report = read_report(run_directory.stage_dir(STAGE) / REPORT_NAME)
@@ -157,35 +153,40 @@ def _compare(
         if task
         else []
     )
-    others: Sides = {one.key: one.side for one in candidates}
+    suites = asked_by(config, run, sides, asks, session.scratch_dir)
     asks = {**asks, **{one.key: one.ask for one in candidates}}
     if asks:
-        longest_tokens = _longest(run, {**sides, **others}, asks, questions)
+        own = {**sides, **{one.key: one.side for one in candidates}}
+        longest_tokens = longest_asked(run, own, asks, dict.fromkeys(own, questions))
     else:
         own_student = run.student_dir if run and run.student.own_tokenizer else None
         lengths = prompt_lengths(questions, own_student)
         questions = [one for one in questions if one.prompt_id in lengths]
         longest_tokens = max(lengths.values())
+    longest_suite = longest_asked(run, suites.sides, suites.asks, suites.questions)
+    longest_tokens = max(longest_tokens, longest_suite)
     serving = _serving(config, session, run, longest_tokens, open_endpoint)
     fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
     sft = sft_student(config.sft_run, run) if run and config.sft_run else None
     served = _served(config, run, sides, asks, measured, questions, serving)
 
+    sample = sample_of(questions, config.candidate_prompts, config.seed)
     collection = Collection(
         questions=questions,
         sides=sides,
-        asks=asks,
+        asks={**asks, **suites.asks},
         sampling=Sampling(config.sampling_temperature, config.max_tokens, config.seed),
         samples_per_prompt=config.samples_per_prompt,
         num_controls=config.assay.num_prompts if needs_assay else 0,
         cache=kept,
-        others=others,
-        asked_others=sample_of(questions, config.candidate_prompts, config.seed),
+        others={**{one.key: one.side for one in candidates}, **suites.sides},
+        asked_others={**{one.key: sample for one in candidates}, **suites.questions},
         given={"teacher": given},
     )
     num_before = len(collection.book().answers()) - len(given)
-    registration = register(measured, config.verdict, num_before)
-    answers = collection.answers(serving)
+    registration = register(measured, config.verdict, config.gate, num_before)
+    everything = collection.answers(serving)
+    answers = [one for one in everything if one.role not in suites.sides]
     panel = _panel(config, task, questions, answers, measured)
     opinions = _opinions(config, run, panel, kept, sides, serving)
     ledger = read_ledger(
@@ -195,7 +196,6 @@ def _compare(
         settings=digest(answer_settings(config, task)),
     )
     verdict = decide(config, registration, opinions, answers, panel.cluster_of, ledger)
-    record(verdict, ledger, run_directory.root)
     rows: tuple[CandidateRow, ...] = ()
     if task is not None:
         rows = candidate_rows(
@@ -215,7 +215,19 @@ def _compare(
         settings=config.to_json(),
         machine=describe_machine(),
     )
-    return _finish(session, run_directory, report, answers, registration, panel, opinions)
+    verdict = gated(
+        Evidence(
+            config,
+            task,
+            verdict,
+            by_role(everything),
+            {one.prompt_id: one.cluster(config.verdict.cluster_by) for one in questions},
+            report.cost.rows[0].dollars_per_million_output_tokens,
+        )
+    )
+    record(verdict, ledger, run_directory.root)
+    report = report.model_copy(update={"verdict": verdict})
+    return _finish(session, run_directory, report, everything, registration, panel, opinions)
 
 
 def _needs_assay(config: CompareConfig, task: Task | None) -> bool:
@@ -248,35 +260,6 @@ def _serving(
         open_endpoint=open_endpoint,
         context_tokens=max([asked, *held_out]) + SPARE_CONTEXT_TOKENS,
         log_path=session.scratch_dir / "endpoint.log",
-    )
-
-
-def _asks(config: CompareConfig, task: Task | None, measured: Task | None) -> dict[Role, Ask]:
-    """Return how each role is asked; nothing where all are asked the prompts as they are.
-
-    Args:
-        task: The run's.
-        measured: The same if its known answers are asked.
-    """
-    if measured is not None:
-        student = as_student(measured, bound=config.task_schema)
-        teacher = as_teacher(measured, bound=config.task_schema)
-    elif task is not None and task.distills_prompt and config.prompts is None:
-        student, teacher = as_given, as_teacher_of_stored(task)
-    else:
-        return {}
-    return {"student": student, "teacher": teacher, "known_worse": student}
-
-
-def _longest(
-    run: RunFiles | None, sides: Sides, asks: Mapping[Role, Ask], questions: Sequence[Question]
-) -> int:
-    """Return the tokens of the longest request to a file; 0 without files."""
-    files = {role: side for role, side in sides.items() if isinstance(side, FileSide)}
-    paths = {role: side.path or (run and run.path_of(side.name)) for role, side in files.items()}
-    return max(
-        (longest_request(map(asks[role], questions), path) for role, path in paths.items() if path),
-        default=0,
     )
 
 
@@ -392,6 +375,10 @@ def _finish(
             recommended=report.recommended,
             reference=report.reference,
             outcome=verdict.outcome.value,
+            gate=tuple(
+                GateFact(name=one.name, required=one.required, outcome=one.outcome.value)
+                for one in verdict.gate
+            ),
             registration=registration,
             rows=tuple(report.rows),
         ),

@@ -133,6 +133,8 @@ def _(facts: TaskFacts, _manifest: Manifest) -> str:
 @_in_words.register
 def _(facts: ComparisonFacts, _manifest: Manifest) -> str:
     outcome, row = facts.outcome.replace("_", " "), facts.recommended_row
+    if missed := [one.name for one in facts.gate if one.required and one.outcome != "PASS"]:
+        outcome += f" (gate: {', '.join(missed)} not passed)"
     if row is None:
         return f"{outcome}: {facts.recommended} in place of {facts.reference}"
     nearness = "" if row.kl_nats is None else f"KL {row.kl_nats:.3f} nats, "

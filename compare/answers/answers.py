@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,14 @@ class Answer(Value):
         """Text and calls as one text, as people and judges read them."""
         calls = (f"{call.name}({call.arguments})" for call in self.content.tool_calls)
         return "\n".join(filter(None, [self.answer, *calls]))
+
+
+def by_role(answers: Iterable[Answer]) -> dict[Role, list[Answer]]:
+    """Return each role's answers."""
+    found: dict[Role, list[Answer]] = {}
+    for one in answers:
+        found.setdefault(one.role, []).append(one)
+    return found
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ class Collection:
         sides: Of student, teacher and, if there is one, a model known to be worse.
         num_controls: Number of prompts, from the first, that the teacher answers once more and a
             model known to be worse answers too: for the assay of judges.
-        others: Further models, and the prompts that each answers once.
+        others: Further models.
+        asked_others: The prompts that each of them answers once.
         given: Answers that need not be requested, by role and prompt.
     """
 
@@ -38,7 +39,7 @@ class Collection:
     num_controls: int
     cache: JsonCache
     others: Sides = field(default_factory=dict)
-    asked_others: Sequence[Question] = ()
+    asked_others: Mapping[Role, Sequence[Question]] = field(default_factory=dict)
     given: Mapping[Role, Mapping[str, dict[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -109,7 +110,8 @@ class Collection:
             wanted += [Wanted("teacher", one, self.samples_per_prompt) for one in controls]
         if "known_worse" in self.sides:
             wanted += [Wanted("known_worse", one, 0) for one in controls]
-        return wanted + [Wanted(role, one, 0) for role in self.others for one in self.asked_others]
+        others = self.asked_others.items()
+        return wanted + [Wanted(role, one, 0) for role, asked in others for one in asked]
 
 
 def _consumed(book: AnswerBook, role: Role) -> str:

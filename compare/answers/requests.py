@@ -15,6 +15,7 @@ from typing import Any
 import openai
 
 from compare.answers.questions import Question
+from compare.config import CompareConfig
 from potstill.schema import Message, is_general
 from potstill.task.shots import shot_chooser
 from potstill.task.task import Task
@@ -49,6 +50,23 @@ class Request:
 
 Ask = Callable[[Question], Request]
 """From a prompt to the request for one model."""
+
+
+def asks_of(config: CompareConfig, task: Task | None, measured: Task | None) -> dict[str, Ask]:
+    """Return how each role is asked; nothing where all are asked the prompts as they are.
+
+    Args:
+        task: The run's.
+        measured: The same if its known answers are asked.
+    """
+    if measured is not None:
+        student = as_student(measured, bound=config.task_schema)
+        teacher = as_teacher(measured, bound=config.task_schema)
+    elif task is not None and task.distills_prompt and config.prompts is None:
+        student, teacher = as_given, as_teacher_of_stored(task)
+    else:
+        return {}
+    return {"student": student, "teacher": teacher, "known_worse": student}
 
 
 def as_given(question: Question) -> Request:

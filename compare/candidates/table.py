@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from compare.answers.answers import Answer, Role
+from compare.answers.answers import Answer, Role, by_role
 from compare.answers.consumption import Consumption
 from compare.answers.questions import Question
 from compare.answers.serving import FileSide, Side, Sides, name_of
@@ -40,10 +40,8 @@ def candidate_rows(
     """Return the rows: the teacher, the student and the other candidates."""
     metric = task.make_metrics()[0]
     scores = Scores(metric, questions, config.verdict.cluster_by, config.verdict.alpha)
-    by_role: dict[Role, list[Answer]] = {}
-    for one in answers:
-        by_role.setdefault(one.role, []).append(one)
-    student = scores.of(by_role["student"])
+    given_by = by_role(answers)
+    student = scores.of(given_by["student"])
 
     def row(
         key: Role,
@@ -53,7 +51,7 @@ def candidate_rows(
         num_bytes: int | None,
         num_examples: int | None,
     ) -> CandidateRow:
-        given = by_role[key]
+        given = given_by[key]
         values = scores.of(given)
         is_student = key == "student"
         return CandidateRow(
@@ -85,7 +83,7 @@ def candidate_rows(
         *(
             row(one.key, one.name, one.kind, one.side, one.num_bytes, one.num_examples)
             for one in candidates
-            if one.key in by_role
+            if one.key in given_by
         ),
     ]
     if "linear_classifier" in config.candidates and isinstance(metric, Label):

@@ -5,7 +5,7 @@ In: questions or requests, a checkpoint's or a file's tokenizer. Out: numbers of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,9 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from compare.answers.questions import Question
-from compare.answers.requests import Request
+from compare.answers.requests import Ask, Request
+from compare.answers.serving import FileSide, Sides
+from compare.measurement.run_files import RunFiles
 from potstill.chat import render_prompt
 from potstill.errors import ArtifactError
 
@@ -77,6 +79,23 @@ def longest_request(requests: Iterable[Request], gguf_path: Path) -> int:
             return messages + tools + TEMPLATE_TOKENS
 
         return max(map(length, requests))
+
+
+def longest_asked(
+    run: RunFiles | None,
+    sides: Sides,
+    asks: Mapping[str, Ask],
+    questions: Mapping[str, Sequence[Question]],
+) -> int:
+    """Return the tokens of the longest request to a file, by role; 0 without files."""
+    files = {role: side for role, side in sides.items() if isinstance(side, FileSide)}
+    paths = {role: side.path or (run and run.path_of(side.name)) for role, side in files.items()}
+    lengths = (
+        longest_request(map(asks[role], questions[role]), path)
+        for role, path in paths.items()
+        if path
+    )
+    return max(lengths, default=0)
 
 
 def _teachers_length(question: Question) -> int:

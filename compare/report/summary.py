@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import exp
 
 from compare.comparison import Report
+from compare.report import gate
 from compare.verdict.results import Basis, Verdict
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.verdict.outcome import Outcome, Plan
@@ -60,6 +61,7 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
             for one in verdict.judges
             if not one.decides
         ),
+        *gate.sentences(verdict),
         *_attempts(verdict),
     ]
 
@@ -101,12 +103,25 @@ def answer(verdict: Verdict) -> str:
     )
     if decider and decider.alone:
         undecided = f"Undecided: {decider.reason}."
+    if verdict.missed and not (decider and decider.outcome is verdict.outcome):
+        return _missed(verdict)
+    met = " It meets all other requirements of the gate, too." if len(verdict.gate) > 1 else ""
+    if_missed = " If it missed one, all would pass in at most as many." if met else ""
     return {
-        Outcome.PASS: f"Yes: {by} worse by less than {margin}. {would}",
+        Outcome.PASS: f"Yes: {by} worse by less than {margin}.{met} {would}{if_missed}",
         Outcome.FAIL: f"No: {by} worse by more than {margin}. {would}",
         Outcome.INCONCLUSIVE: undecided,
         Outcome.INVALID_JUDGE: "Undecided: there is no valid judge.",
     }[verdict.outcome]
+
+
+def _missed(verdict: Verdict) -> str:
+    """Return which requirements of the gate are not met, where the judge alone would say else."""
+    names = [one.name for one in verdict.missed if one.outcome is verdict.outcome]
+    parts = f"{', '.join(names)} ({'part' if len(names) == 1 else 'parts'} of the gate)"
+    if verdict.outcome is Outcome.FAIL:
+        return f"No: the student does not meet {parts}."
+    return f"Undecided: it is not shown that the student meets {parts}."
 
 
 def size(num_bytes: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from compare.answers.cache import JsonCache
 from compare.config import VerdictConfig
+from compare.gate_config import Gate
 from compare.verdict.following import Standing
 from compare.verdict.results import Attempt, Verdict
 from potstill.facts.comparison import Registration
@@ -25,13 +26,16 @@ NAME = "registration"
 ATTEMPTS_NAME = "comparisons.jsonl"
 
 
-def register(cache: JsonCache, verdict: VerdictConfig, num_answers_before: int) -> Registration:
+def register(
+    cache: JsonCache, verdict: VerdictConfig, gate: Gate | None, num_answers_before: int
+) -> Registration:
     """Record the plan, or return the one that an earlier process recorded."""
     stored = cache.get(NAME)
     if stored is not None:
         return Registration.model_validate(stored)
     registration = Registration(
         verdict=verdict.model_dump(mode="json"),
+        gate=tuple(one.model_dump(mode="json") for one in gate or ()),
         registered_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         num_answers_before=num_answers_before,
     )

@@ -255,6 +255,29 @@ class JudgeReport(Value):
         return min(self.slices, key=lambda one: one.estimate.value, default=None)
 
 
+class GateRow(Value):
+    """One requirement of the gate, and what was found."""
+
+    name: str
+    """Of the metric, the judge or the suite, or the kind of the requirement."""
+    measured: str
+    """What the value is, in words."""
+    required: bool
+    outcome: Outcome
+    """FAIL is shown to be missed, INCONCLUSIVE neither shown nor missed, or not measured."""
+    value: float | None = None
+    """None where nothing was measured."""
+    lower: float | None = None
+    """One-sided, of confidence 1 - alpha, as is `upper`; both None of a price."""
+    upper: float | None = None
+    threshold: float | None = None
+    """PASS needs the lower bound above it, or a price of at most that."""
+    num_items: int = 0
+    """Answers or pairs behind the value."""
+    note: str | None = None
+    """Why it is not decided, where the numbers do not show it."""
+
+
 class Attempt(Value):
     """One comparison of a run, finished with this outcome."""
 
@@ -293,6 +316,9 @@ class Verdict(Value):
     """Comparisons of the same run before this one, whatever their judges and prompts were."""
     decided_by: str | None
     """Name of the judge that decides."""
+    gate: tuple[GateRow, ...] = ()
+    """What the student must show to PASS, all of it; the outcome is that of the gate. Empty where
+    the judge that decides is the only requirement."""
     judges: tuple[JudgeReport, ...]
     num_prompts: int
     """Prompts that at least one model answered."""
@@ -315,6 +341,11 @@ class Verdict(Value):
     def basis(self) -> Basis:
         """What the bounds are that decide."""
         return self.decider.basis if self.decider else "first"
+
+    @property
+    def missed(self) -> list[GateRow]:
+        """The required parts of the gate that did not pass."""
+        return [row for row in self.gate if row.required and row.outcome is not Outcome.PASS]
 
     @property
     def level(self) -> float:

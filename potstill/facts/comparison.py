@@ -40,10 +40,20 @@ class Registration(Record):
 
     verdict: dict[str, Any]
     """The table `compare.verdict`."""
+    gate: tuple[dict[str, Any], ...] = ()
+    """The tables `compare.gate`; empty where the judge that decides is the only requirement."""
     registered_at: str
     """UTC."""
     num_answers_before: int
     """Answers cached from another comparison, which could have been read before the plan."""
+
+
+class GateFact(Record):
+    """A requirement of the gate and its outcome."""
+
+    name: str
+    required: bool
+    outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID_JUDGE"]
 
 
 class ComparisonFacts(Facts):
@@ -56,6 +66,8 @@ class ComparisonFacts(Facts):
     reference: str
     """The teacher: its largest file, or a model behind an endpoint."""
     outcome: Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID_JUDGE"]
+    gate: tuple[GateFact, ...] = ()
+    """All requirements; the outcome is PASS if all that are required pass."""
     registration: Registration
     rows: tuple[FileRow | ModelRow, ...]
     """Empty where two endpoints were compared."""

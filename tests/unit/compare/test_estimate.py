@@ -57,7 +57,14 @@ def test_a_tasks_prompts_are_those_of_its_references_and_candidates():
     )
     whole = estimated(task=task)
     alone = estimated(task=task, candidates=[])
-    assert alone.tokens == pytest.approx(MEASURED + 600 * 30 + 905)
+    suites = 2 * 200
+    assert alone.tokens == pytest.approx(MEASURED + (600 + suites) * 30 + 905)
+    deciding = {"kind": "metric"}
+    ungated = estimated(task=task, candidates=[], gate=[deciding])
+    assert alone.tokens - ungated.tokens == pytest.approx(suites * 30)
+    compared = {"kind": "suite", "suite": "json", "against": "teacher", "num_items": 50}
+    gated = estimated(task=task, candidates=[], gate=[deciding, compared])
+    assert gated.tokens - ungated.tokens == pytest.approx(2 * 50 * 30)
     served = estimated(task=task, candidates=[], teacher_answers="served")
     assert served.tokens - alone.tokens == pytest.approx(600 * 30)
     kinds = ("its file", "zero-shot", "untrained", "instructed", "known answers", "one more file")

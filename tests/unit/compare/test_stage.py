@@ -16,6 +16,7 @@ from potstill.errors import (
     ManifestMismatchError,
     SchemaVersionError,
 )
+from potstill.facts.comparison import ComparisonFacts
 from potstill.manifest import read_manifest
 from potstill.rundir import RunDirectory
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows
@@ -28,6 +29,9 @@ pytestmark = pytest.mark.slow
 NUM_PROMPTS = 31
 """The fewest with which a student that ties always passes at margin 0.05."""
 FEW, NUM_CONTROLS = 8, 6
+NUM_STOPS = 40
+METRIC = '{kind = "metric", min_items = 30}'
+STOPPING = '{kind = "suite", suite = "stopping", at_least = 0.9, num_items = 40, min_items = 40}'
 
 
 def world(*, num_bad=0, judge=sound):
@@ -42,6 +46,24 @@ def world(*, num_bad=0, judge=sound):
         return right_answer(number, body["seed"] % 2)
 
     return answer
+
+
+def endless(answer):
+    """The same, but what is no number is answered up to the limit of tokens."""
+
+    def never_ends(body):
+        text = answer(body)
+        is_number = "number " in body["messages"][-1]["content"]
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop" if is_number or "stream" in body else "length",
+        }
+        usage = {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}
+        whole = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
+        return 200, whole | {"choices": [choice], "usage": usage}
+
+    return never_ends
 
 
 @pytest.fixture
@@ -213,6 +235,7 @@ def test_a_task_is_decided_by_its_metric_at_temperature_0(
         *(f'--set=task.{name}="{tmp_path / name}.jsonl"' for name in files),
         "--set=task.num_shots=1",
         '--set=task.metrics=[{kind = "label"}]',
+        f"--set=compare.gate=[{METRIC}, {STOPPING}]",
     ]
     assert exit_code(monkeypatch, *given) == 0
     report = read_report(out.stage_dir("comparison") / "report.json")
@@ -231,16 +254,31 @@ def test_a_task_is_decided_by_its_metric_at_temperature_0(
         "student",
         "linear_classifier",
     ]
-    assert sum("stream" not in body for body in server.requests) == 3 * NUM_PROMPTS
+    assert sum("stream" not in body for body in server.requests) == 3 * NUM_PROMPTS + NUM_STOPS
     told = capsys.readouterr().out
     assert "PASS: 1.00 right, the teacher 0.87 (difference +0.13" in " ".join(told.split())
     assert "linear classifier" in told
+    assert "stopping PASS (answers that end by themselves 1.000 [" in " ".join(told.split())
     assert "Who can do the task" in (out.stage_dir("comparison") / "report.html").read_text()
     num_requests = len(server.requests)
     assert exit_code(monkeypatch, *given) == 0
     assert len(server.requests) == num_requests
     changed = exit_code(monkeypatch, *given, '--set=task.metrics=[{kind = "exact"}]')
     assert changed == 70, "another metric after the fact is refused"
+    changed = exit_code(monkeypatch, *given, f"--set=compare.gate=[{METRIC}]")
+    assert changed == 70, "so is another gate"
+    server.answer = endless(team)
+    assert exit_code(monkeypatch, *given, "--force") == 1, "answers to unusual prompts never end"
+    told = " ".join(capsys.readouterr().out.split())
+    assert "FAIL: 1.00 right" in told
+    assert "label PASS (" in told
+    assert "stopping FAIL (" in told
+    assert exit_code(monkeypatch, out.root, verb="status") == 0
+    assert "(gate: stopping not passed)" in " ".join(capsys.readouterr().out.split())
+    gate = out.facts(ComparisonFacts).gate
+    assert [(one.name, one.outcome) for one in gate] == [("label", "PASS"), ("stopping", "FAIL")]
+    page = (out.stage_dir("comparison") / "report.html").read_text()
+    assert "No: the student does not meet stopping (part of the gate)." in page
 
 
 def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_path):
@@ -262,7 +300,7 @@ def test_killed_comparison_asks_only_for_the_rest(openai_server, prompts, tmp_pa
     )
     ill.answer = healthy
     manifest = run(settings, run_directory)
-    assert manifest.facts.registration.model_dump() == registered
+    assert manifest.facts.registration.model_dump(mode="json") == registered
     answered = [one for one in ill.requests if not {"response_format", "stream"} & one.keys()]
     in_flight = 2
     assert len(answered) <= 2 * FEW + NUM_CONTROLS + in_flight
