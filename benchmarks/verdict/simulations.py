@@ -24,6 +24,8 @@ NUM_VOTES = (50, 100, 400)
 NUM_LABELED = (50, 100, 150)
 LOOK = 10
 NUM_PAIRS = (29, 49, 60, 155, 619)
+NUM_ITEMS = (200, 600)
+SUITE_LIMIT, SCHEMA_MARGIN = 0.95, 0.03
 TIES = (0.0, 0.3, 0.6, 0.8, 0.9, 0.95)
 
 
@@ -56,6 +58,24 @@ def exact() -> None:
                     for ties in TIES
                 ]
                 row([name, num_pairs, *cells])
+
+
+def gate() -> None:
+    """Print exact probabilities that a requirement of the default gate passes."""
+    print("\n### requirements of the gate\n")
+    row(["requirement", "items", "at its limit", "better", "better still"])
+    row(["---", "--:", "--:", "--:", "--:"])
+    for num_items in NUM_ITEMS:
+        # With no ties a win rate is a share of right items.
+        least_N = least_wins(reweighting, num_items, SUITE_LIMIT, ALPHA)
+        shares = [pass_probability(least_N, share, 0.0) for share in (SUITE_LIMIT, 0.98, 0.99)]
+        row(["a suite, 0.95: true 0.95, 0.98, 0.99", num_items, *map(shown, shares)])
+    for num_items in NUM_ITEMS:
+        threshold = 0.5 - SCHEMA_MARGIN / 2
+        least_N = least_wins(reweighting, num_items, threshold, ALPHA)
+        cases = ((threshold, 1 - SCHEMA_MARGIN), (0.5, 0.98), (0.5, 0.99))
+        found = [shown(pass_probability(least_N, rate, ties)) for rate, ties in cases]
+        row(["schema, 0.03: true -0.03, 0 with 2 %, 1 % that differ", num_items, *found])
 
 
 def alone(judge: Judge, num_pairs: int, rate: float, rng: Generator) -> float:
@@ -161,6 +181,7 @@ def live() -> None:
 def main() -> None:
     """Print all tables."""
     exact()
+    gate()
     judges()
     criteria()
     followed()

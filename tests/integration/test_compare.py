@@ -305,10 +305,21 @@ def test_a_task_is_asked_of_real_files_and_its_label_decides(finished_run, tmp_p
         metrics=[{"kind": "label", "labels": ["odd", "even"]}],
     )
     write_task(task, finished_run)
-    run(CONFIG.model_copy(update={"judges": (), "num_prompts": 4}), finished_run)
+    gate = [
+        {"kind": "metric", "min_items": 4},
+        {"kind": "suite", "suite": "stopping", "num_items": 4},
+        {"kind": "suite", "suite": "arithmetic", "num_items": 4, "against": "teacher"},
+    ]
+    changed = {"judges": (), "num_prompts": 4, "gate": CompareConfig(gate=gate).gate}
+    run(CONFIG.model_copy(update=changed), finished_run)
     report = read_report(finished_run.stage_dir("comparison") / "report.json")
     assert (report.verdict.decided_by, report.verdict.num_prompts) == ("label", 4)
-    assert report.verdict.outcome in {"PASS", "FAIL", "INCONCLUSIVE"}
+    label, stopping, arithmetic = report.verdict.gate
+    assert label.outcome is report.verdict.decider.outcome
+    assert (stopping.num_items, stopping.outcome) != (4, "PASS"), "eight tokens, four items"
+    assert 0 <= stopping.value <= 1
+    assert -1 <= arithmetic.value <= 1
+    assert report.verdict.outcome in {"FAIL", "INCONCLUSIVE"}
     rows = {row.key: row for row in report.candidates}
     assert set(rows) == {"teacher", "teacher_zero_shot", "student", "linear_classifier"}
     assert rows["teacher"].prompt_tokens > rows["teacher_zero_shot"].prompt_tokens + 10
@@ -322,7 +333,8 @@ def test_a_task_is_asked_of_real_files_and_its_label_decides(finished_run, tmp_p
     assert "the teacher" in capsys.readouterr().out
     pairs = read_rows(finished_run.stage_dir("comparison") / "pairs.parquet", PAIR_SCHEMA)
     asked = {row["role"]: row["messages"] for row in pairs}
-    assert set(asked) == {"teacher", "student", "teacher_zero_shot"}
+    suites = {"stopping/student", "arithmetic/student", "arithmetic/teacher"}
+    assert set(asked) == {"teacher", "student", "teacher_zero_shot"} | suites
 
 
 def test_teacher_that_judges_is_asked_for_verdicts_by_schema(finished_run):
