@@ -268,7 +268,7 @@ class GateRow(Value):
     value: float | None = None
     """None where nothing was measured."""
     lower: float | None = None
-    """One-sided, of confidence 1 - alpha, as is `upper`; both None of a price."""
+    """One-sided, as is `upper`; both None of a price."""
     upper: float | None = None
     threshold: float | None = None
     """PASS needs the lower bound above it, or a price of at most that."""
