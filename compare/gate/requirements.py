@@ -185,7 +185,8 @@ def _judged(requirement: MetricRequirement, judge: JudgeReport, estimate: Estima
         value, lower, upper = people.rate, people.lower, people.upper
     if requirement.margin is not None and estimate.scale == "difference":
         threshold = EQUAL[estimate.scale] - requirement.margin
-        outcome = outcome_of_bounds(lower, upper, threshold)
+        if people is not None or not judge.needs_people:
+            outcome = outcome_of_bounds(lower, upper, threshold)
     is_undecided = outcome is Outcome.INCONCLUSIVE and lower > threshold
     return GateRow(
         name=judge.name,

@@ -10,7 +10,7 @@ from compare.gate.defaults import check_gate_is_measurable, default_gate
 from compare.gate.requirements import Evidence, gated, outcome_of
 from compare.gate.suites import SUITES
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import Estimate, GateRow, JudgeReport
+from compare.verdict.results import Estimate, GateRow, HumanCorrected, JudgeReport
 from potstill.errors import ConfigError
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
@@ -102,6 +102,18 @@ def test_a_suite_against_the_student_before_training_is_a_difference_on_the_same
     alone = row(requirement, suite_answers("arithmetic", 0))
     assert (alone.outcome, alone.value) == (OPEN, None)
     assert "no file of the student before training" in alone.note
+
+
+def test_another_margin_passes_no_judge_of_criteria_without_labels():
+    requirement = {"kind": "metric", "metric": "said", "margin": 0.2}
+    said = {"name": "said", "kind": "criteria", "decides": False, "outcome": OPEN, "alone": PASS}
+    found = row(requirement, judges=(judge(), judge(**said)))
+    assert (found.outcome, found.note) == (OPEN, "so")
+    by_labels = HumanCorrected(
+        rate=-0.1, lower=-0.15, upper=-0.05, num_human_votes=90, num_judged=300, outcome=OPEN
+    )
+    labeled = row(requirement, judges=(judge(), judge(**said, human_corrected=by_labels)))
+    assert (labeled.outcome, labeled.value, labeled.threshold) == (PASS, -0.1, -0.2)
 
 
 def test_a_schema_is_kept_as_often_as_by_the_teacher():
