@@ -1,6 +1,6 @@
-"""The verbs `potstill compare`, `experiment`, `cascade` and `label`.
+"""The verbs `potstill compare`, `plan`, `experiment`, `cascade` and `label`.
 
-Exit codes of the first three are verdicts.
+Exit codes of `compare`, `experiment` and `cascade` are verdicts.
 """
 
 from __future__ import annotations
@@ -108,6 +108,52 @@ def _endpoint_overrides(side: str, given: str | None) -> list[str]:
     url, _, model = given.partition("#")
     values = {"base_url": url} | ({"model": model} if model else {})
     return [f"compare.{side}.{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+@app.command()
+@configured
+def plan(
+    run_directory: RunDirectory,
+    choice: Choice,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|KIND", help='A configured judge, or "metric"; default: what decides.'
+        ),
+    ] = None,
+    power: Annotated[
+        float | None, typer.Option(help="Probability of PASS for a student equal to its teacher.")
+    ] = None,
+    ties: Annotated[
+        float | None, typer.Option(help="Share of prompts with the same score on both sides.")
+    ] = None,
+    cluster_size: Annotated[
+        float | None, typer.Option(help="Mean number of prompts that are like one another.")
+    ] = None,
+    sensitivity: Annotated[
+        float | None, typer.Option(help="Share of people's preference that the judge shows.")
+    ] = None,
+) -> None:
+    """Print how many prompts and people's votes a verdict needs, and what it will cost.
+
+    What is not given comes from RUN's finished comparison by the same judge, or else from
+    [compare.plan].
+    """
+    from rich.console import Console
+
+    from compare.planning import plan_comparison
+
+    given = {
+        "power": power,
+        "tie_share": ties,
+        "cluster_size": cluster_size,
+        "sensitivity": sensitivity,
+    }
+    overrides = [
+        f"compare.plan.{name}={value}" for name, value in given.items() if value is not None
+    ]
+    choice = replace(choice, overrides=(*choice.overrides, *overrides))
+    Console().print(plan_comparison(choice, run_directory, judge))
 
 
 @app.command(cls=_VerdictCommand)

@@ -71,6 +71,32 @@ class AssayConfig(Table):
     student before training, if that is the teacher without some layers and far from it."""
 
 
+class PlanConfig(Table):
+    """What `potstill plan`, `init` and `--dry-run` assume of a comparison that is still to be made.
+
+    None of it changes a result.
+    """
+
+    power: float = Field(default=0.8, gt=0.5, lt=1.0)
+    """Probability that a student equal to its teacher passes; the usual one."""
+    tie_share: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of pairs with the same score on both sides. None: 0.3 for a judge that prefers, 0.8 for
+    one that measures (of two models that are right in 90 %, both are right or wrong in 82 % if
+    they err independently)."""
+    cluster_size: float = Field(default=1.0, ge=1.0)
+    """Mean number of prompts in a cluster."""
+    cluster_correlation: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Correlation of scores within a cluster."""
+    sensitivity: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of people's preference that a judge that prefers shows. None is an unknown one, which
+    saves no vote."""
+    variance: float | None = Field(default=None, gt=0.0)
+    """Variance of a pair's score with the effect of clusters, in place of ties and clusters:
+    `potstill plan` takes it from a finished comparison."""
+    seconds_per_vote: float = Field(default=20.0, gt=0.0)
+    """A person's time for one vote on the playground's blind page."""
+
+
 class CompareConfig(Table):
     """What is measured, how answers are sampled, the judges, and what decides the verdict."""
 
@@ -128,6 +154,7 @@ class CompareConfig(Table):
     alone."""
     assay: AssayConfig = Field(default_factory=AssayConfig)
     cost: CostConfig = Field(default_factory=CostConfig)
+    plan: PlanConfig = Field(default_factory=PlanConfig)
     sft_run: Path | None = None
     """Another run on the same conversations, trained on the teacher's tokens alone: its student is
     another row of the report. None omits it."""

@@ -11,6 +11,13 @@ from compare.config import CompareConfig
 from compare.gate.asking import num_asked
 from compare.gate.defaults import default_gate
 from compare.judge_config import CriteriaJudgeConfig, LikelihoodJudgeConfig, LlmJudgeConfig
+from compare.sizing import (
+    JUDGMENT_TOKENS,
+    NUM_CONTROLS,
+    asked_prompts,
+    judges_price,
+    needed,
+)
 from potstill.plan import Estimate, Workload
 
 SHARE_OF_PEAK = 0.7
@@ -20,11 +27,8 @@ WEIGHT_BYTES = 2.0
 FIXED_SECONDS = 20.0
 PROCESS_BYTES = 1.0e9
 PAGE_BYTES = 1e6
-NUM_CONTROLS = 9
 NUM_STUDENTS = {"untrained": 1, "untrained_instructed": 1, "known_answers": 1}
 """Models of the student's size among the candidates, by kind; its files come on top."""
-JUDGMENT_TOKENS = 40
-"""A judge's answer: a reason in a few words, and the winner."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,11 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
     measured = _Tokens(num_held_out * length, config.speed_rounds * config.speed_tokens)
     others = measured.times(max(0, workload.num_files - 1)) + _Tokens(num_held_out * length)
     students = _Tokens()
+    num_prompts = asked_prompts(config, workload)
     if workload.task.num_references and config.prompts is None:
-        asked, students = _of_task(config, workload)
+        asked, students = _of_task(config, workload, num_prompts)
     else:
-        asked = _answered_and_judged(config, workload, min(config.num_prompts, num_tested))
+        asked = _answered_and_judged(config, workload, num_prompts)
     num_parameters = workload.teacher.num_parameters
     # Parameters times tokens, of the teacher (which stands for all files) and the student.
     computed = num_parameters * (measured + asked).total
@@ -80,28 +85,36 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
         fixed_seconds=FIXED_SECONDS,
         disk_bytes=PAGE_BYTES,
         memory_bytes=workload.num_files * num_parameters + PROCESS_BYTES,
+        price=judges_price(config, workload),
+        price_per_hour=config.cost.machine_dollars_per_hour or 0.0,
+        notes=tuple(needed(config, workload).sentences()),
     )
     return cost, workload
 
 
-def _of_task(config: CompareConfig, workload: Workload) -> tuple[_Tokens, _Tokens]:
+def _of_task(
+    config: CompareConfig, workload: Workload, num_prompts: int
+) -> tuple[_Tokens, _Tokens]:
     """Return the tokens of the teacher and of students that answer the task's known prompts.
 
     What all prompts begin with is read once. Prompts of the gate's suites count like the task's.
     """
     task = workload.task
-    num_prompts = min(config.num_prompts, task.num_references) * config.samples_per_prompt
+    num_pairs = num_prompts * config.samples_per_prompt
     num_others = min(config.candidate_prompts, task.num_references)
     answer = _Tokens(task.prompt_tokens, min(config.max_tokens, task.answer_tokens))
+    judged = _Tokens()
+    if config.judges or not task.has_metric:
+        judged = _judged(config, task.prompt_tokens, answer.decoded, num_prompts)
     zero_shot = bool(task.num_shots) and "teacher_zero_shot" in config.candidates
     suites = num_asked(default_gate(has_schema=True) if config.gate is None else config.gate)
-    teachers = _teachers_own(config, num_prompts, num_others) + zero_shot * num_others
+    teachers = _teachers_own(config, num_pairs, num_others) + zero_shot * num_others
     teachers += suites.pop("teacher", 0)
     others = [NUM_STUDENTS.get(kind, 0) for kind in config.candidates]
     files = max(0, workload.num_files - 2) * ("files" in config.candidates)
-    students = num_prompts + (sum(others) + files) * num_others + sum(suites.values())
+    students = num_pairs + (sum(others) + files) * num_others + sum(suites.values())
     return (
-        answer.times(teachers) + _Tokens(task.teacher_tokens),
+        answer.times(teachers) + _Tokens(task.teacher_tokens) + judged,
         answer.times(students) + _Tokens(task.student_tokens),
     )
 
@@ -113,23 +126,30 @@ def _teachers_own(config: CompareConfig, num_prompts: float, num_others: float) 
     return num_others * ("teacher_file" in config.candidates)
 
 
-def _answered_and_judged(config: CompareConfig, workload: Workload, num_prompts: float) -> _Tokens:
+def _answered_and_judged(config: CompareConfig, workload: Workload, num_prompts: int) -> _Tokens:
     answer_tokens = min(config.max_tokens, workload.completion_tokens)
     own_tokens = workload.prompt_tokens - workload.shared_tokens
-    num_pairs = num_prompts * config.samples_per_prompt
     num_assayed = min(config.assay.num_prompts, num_prompts)
-    answer = _Tokens(own_tokens, answer_tokens)
+    num_answers = num_prompts * config.samples_per_prompt + num_assayed
     # For the assay the teacher answers once more, and so does the untrained student.
-    answers = answer.times(2 * (num_pairs + num_assayed)) + _Tokens(2 * workload.shared_tokens)
+    answers = _Tokens(own_tokens, answer_tokens).times(2 * num_answers)
+    shared = _Tokens(2 * workload.shared_tokens)
+    return answers + shared + _judged(config, own_tokens, answer_tokens, num_prompts)
+
+
+def _judged(
+    config: CompareConfig, own_tokens: float, answer_tokens: float, num_prompts: int
+) -> _Tokens:
+    """Return the tokens of judges on this machine, on pairs and controls."""
+    num_pairs = num_prompts * config.samples_per_prompt
+    num_controls = NUM_CONTROLS * min(config.assay.num_prompts, num_prompts)
     # Both orders of a pair begin with the rubric, which all pairs share, and the prompt.
     preference = _Tokens(own_tokens + 4 * answer_tokens, 2 * JUDGMENT_TOKENS)
-    likelihood = _Tokens(2 * (workload.prompt_tokens + answer_tokens))
+    likelihood = _Tokens(2 * (own_tokens + answer_tokens))
     judged = preference.times(_num_llm_judges(config)) + likelihood.times(_num_likelihoods(config))
     criterion = _Tokens(own_tokens + answer_tokens, JUDGMENT_TOKENS)
-    return (
-        answers
-        + judged.times(num_pairs + NUM_CONTROLS * num_assayed)
-        + criterion.times(2 * _num_criteria(config) * num_pairs)
+    return judged.times(num_pairs + num_controls) + criterion.times(
+        2 * _num_criteria(config) * num_pairs
     )
 
 

@@ -39,6 +39,7 @@ PATIENCE = {
     "max_concurrency",
     "max_retries",
     "cache_dir",
+    "plan",
 }
 """Settings that change no result: a comparison is resumed with other values."""
 OF_TASKS = {"candidates", "candidate_prompts", "teacher_answers"}

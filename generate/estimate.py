@@ -152,6 +152,7 @@ def _asked(task: Task, tokens: _TaskTokens, completion_tokens: float) -> AskedTa
         teacher_tokens=tokens.teacher,
         student_tokens=tokens.student,
         num_shots=task.num_shots,
+        has_metric=bool(task.metrics),
     )
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table as RichTable
+from rich.console import Group
 
 from potstill.config import (
     Table,
@@ -241,7 +241,7 @@ def run_pipeline(
     return 0
 
 
-def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTable:
+def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> Group:
     """Return a table of what `run_pipeline` would cost.
 
     Raises:
@@ -258,17 +258,20 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> RichTab
 
 
 def estimate(
-    tables: dict[str, Table], run_directory: RunDirectory
+    tables: dict[str, Table], run_directory: RunDirectory, stages: Sequence[Stage] = PIPELINE
 ) -> tuple[list[Estimate], Workload]:
     """Estimate each stage; raises errors of late stages before any work is done.
 
+    Args:
+        stages: The first ones, in order.
+
     Returns:
-        The stages' estimates, and what they work on.
+        The stages' estimates, and what the last one leaves to the next.
 
     Raises:
         PotstillError: A setting or a file that it names cannot be used.
     """
-    first, *others = PIPELINE
+    first, *others = stages
     cost, workload = first.estimate(tables[first.name], _task(tables, run_directory))
     estimates = [cost]
     for stage in others:

@@ -7,10 +7,11 @@ docs/training.md compares estimated with measured times.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from rich.console import Group
 from rich.table import Table
 
 from potstill.checkpoints import ModelShape
@@ -51,6 +52,8 @@ class AskedTask:
     """Instructions and tools in the student's."""
     num_shots: int = 0
     """Examples in the teacher's prompt."""
+    has_metric: bool = True
+    """Whether a metric scores the answers; else judges compare them."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,12 @@ class Estimate:
     moved_bytes: float = 0.0
     """Bytes read from and written to memory where that limits the time: weights, for each decoded
     token, and the tensors of an optimizer step."""
+    price: float = 0.0
+    """Of requests to other servers, in the currency of their configured prices."""
+    price_per_hour: float = 0.0
+    """Of this machine; 0 where none is configured."""
+    notes: tuple[str, ...] = ()
+    """What the stage's result depends on, in sentences."""
 
     def seconds(self, machine: Machine) -> float:
         """Return how long the stage will take."""
@@ -99,6 +108,11 @@ class Estimate:
         computing += self.float32_flops / machine.float32_flops
         moving = self.moved_bytes / machine.bytes_per_second
         return self.fixed_seconds + computing / self.share_of_peak + moving
+
+    def total_price(self, machine: Machine | None) -> float:
+        """Return the price of requests, and of this machine where both price and time are known."""
+        hours = self.seconds(machine) / 3600 if machine else 0.0
+        return self.price + hours * self.price_per_hour
 
 
 def measure_machine(model: ModelShape) -> Machine | None:
@@ -116,39 +130,38 @@ def measure_machine(model: ModelShape) -> Machine | None:
 
 def plan_table(
     estimates: Iterable[Estimate], finished: Iterable[str], machine: Machine | None
-) -> Table:
-    """Return the estimates as a table.
+) -> Group:
+    """Return the estimates as a table, with the stages' notes below it.
 
     Args:
         finished: Stages that have a result already and will be skipped.
         machine: None leaves the minutes out.
     """
+    every, skipped = list(estimates), set(finished)
+    rows = [row for row in every if row.stage not in skipped]
+    has_price = any(row.total_price(machine) for row in rows)
+    notes = [note for row in rows for note in row.notes]
     table = Table(title="what the run will cost, estimated", show_edge=False)
-    for heading in ("stage", "tokens", "minutes", "disk", "memory"):
+    for heading in ("stage", "tokens", "minutes", "disk", "memory", *["price"] * has_price):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    skipped, rows = set(finished), []
-    for row in estimates:
+    for row in every:
         if row.stage in skipped:
             table.add_row(row.stage, "finished")
-            continue
-        rows.append(row)
-        table.add_row(
-            row.stage,
-            f"{row.tokens:,.0f}",
-            _minutes([row], machine),
-            _gigabytes(row.disk_bytes),
-            _gigabytes(row.memory_bytes),
-        )
-    if rows:
+        else:
+            table.add_row(row.stage, f"{row.tokens:,.0f}", *_cells([row], machine, has_price))
+    if len(rows) > 1:
         table.add_section()
-        table.add_row(
-            "total",
-            "",
-            _minutes(rows, machine),
-            _gigabytes(sum(row.disk_bytes for row in rows)),
-            _gigabytes(max(row.memory_bytes for row in rows)),
-        )
-    return table
+        table.add_row("total", "", *_cells(rows, machine, has_price))
+    return Group(table, *notes)
+
+
+def _cells(rows: Sequence[Estimate], machine: Machine | None, has_price: bool) -> list[str]:
+    return [
+        _minutes(rows, machine),
+        _gigabytes(sum(row.disk_bytes for row in rows)),
+        _gigabytes(max(row.memory_bytes for row in rows)),
+        *[f"{sum(row.total_price(machine) for row in rows):,.2f}"] * has_price,
+    ]
 
 
 def _minutes(rows: Iterable[Estimate], machine: Machine | None) -> str:

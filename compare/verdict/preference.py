@@ -17,7 +17,7 @@ from compare.verdict.people import by_people
 from compare.verdict.results import Sensitivity, bounds_in_words
 from compare.verdict.scale import Decided, scale_of
 from potstill.verdict.outcome import Outcome, Plan
-from potstill.verdict.sample_size import pairs_for_non_inferiority
+from potstill.verdict.sample_size import pairs_for_non_inferiority, votes_for
 
 LEAST_HUMAN_VOTES = 50
 """Votes from which on the corrected win rate decides. Its bounds hold for fewer too; but people's
@@ -56,7 +56,8 @@ def by_preference(
         )
         return found | {"outcome": corrected.outcome, "reason": reason}
     if figures["outcome"] is not Outcome.FAIL:
-        needed = votes_needed(plan, figures["estimate"].tie_share, health.sensitivity)
+        estimate = figures["estimate"]
+        needed = votes_needed(plan, estimate.tie_share, health.sensitivity, estimate.num_pairs)
         reason = (
             f"judge not verified on real pairs: PASS needs {LEAST_HUMAN_VOTES} or more of people's "
             f"votes on pairs drawn at random, at parity about {needed}; the judge alone: {alone}, "
@@ -79,12 +80,13 @@ def outcome_alone(interval: MeanInterval, sensitivity: Sensitivity | None, plan:
     return Outcome.PASS if is_shown else Outcome.INCONCLUSIVE
 
 
-def votes_needed(plan: Plan, tie_share: float, sensitivity: Sensitivity | None) -> int:
+def votes_needed(
+    plan: Plan, tie_share: float, sensitivity: Sensitivity | None, num_judged: float = math.inf
+) -> int:
     """Return how many votes let a student at parity pass with the plan's power.
 
-    For a judge whose scores correlate with people's as strongly as its sensitivity says, and many
-    more judged pairs than votes: the variance of a vote, less the share that the judge explains.
+    For a judge whose scores correlate with people's as strongly as its sensitivity says.
     """
     explained = sensitivity.lower**2 if sensitivity else 0.0
     pairs = pairs_for_non_inferiority(plan, tie_share=min(tie_share, MOST_TIES))
-    return max(LEAST_HUMAN_VOTES, math.ceil((1 - explained) * pairs))
+    return max(LEAST_HUMAN_VOTES, votes_for(pairs, num_judged, explained))

@@ -1,6 +1,6 @@
 """The number of pairs that a comparison needs, and the power of a given number.
 
-In: a plan and the expected win rate. Out: numbers of pairs, power. Pairs are independent.
+In: a plan and the expected win rate. Out: numbers of pairs and votes, power. Pairs are independent.
 
 All by the normal approximation. With win rate W and a share of ties the variance of a pair's score
 in {0, ½, 1} is W(1 - W) - ties/4.
@@ -37,8 +37,29 @@ def pairs_for_non_inferiority(plan: Plan, *, rate: float = 0.5, tie_share: float
             expected=f"above {plan.win_rate_threshold}",
             found=rate,
         )
-    variance = score_variance(rate, tie_share)
+    return pairs_for(plan, score_variance(rate, tie_share), distance)
+
+
+def pairs_for(plan: Plan, variance: float, distance: float) -> int:
+    """Return how many values of this variance show a mean this far above the threshold."""
     return math.ceil((normal_quantile_sum(plan) / distance) ** 2 * variance)
+
+
+def votes_for(num_needed: int, num_judged: float, explained: float) -> int:
+    """Return how many of the judged pairs need a person's vote.
+
+    The estimate by L votes and N judged pairs has ((1 - e)/L + e/N) times the variance of a vote,
+    where the judge explains a share e of it; that of `num_needed` votes alone is enough.
+
+    Source: Angelopoulos, Duchi & Zrnic 2023, "PPI++", eq. 8, with the best weight and N ≫ L.
+
+    Args:
+        num_needed: Pairs that are needed with a vote on each.
+        num_judged: May be infinite.
+    """
+    if num_judged <= num_needed:
+        return num_needed
+    return math.ceil(num_needed * (1 - explained) / (1 - explained * num_needed / num_judged))
 
 
 def power(plan: Plan, num_pairs: int, *, rate: float = 0.5) -> float:
