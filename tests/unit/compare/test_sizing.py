@@ -113,7 +113,7 @@ def test_a_judge_of_known_sensitivity_saves_votes_on_more_prompts():
     assert "30% ties, sensitivity 0.6" in told
     assert "about 2.6 hours of people" in told
     assert "On 942 prompts 368 votes are enough" in told
-    assert "asks 200 prompts, with which it passes with probability 0.47 if people vote" in told
+    assert "asks 200 prompts, with which it passes with probability 0.48 if people vote" in told
 
 
 def test_requests_to_judges_have_their_price():
