@@ -8,7 +8,7 @@ from dataclasses import replace
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 from quantize.config import TEACHER_TYPES, QuantizeConfig
-from quantize.conversion.families.registry import find_family
+from quantize.conversion.sources import local_converter_dir, refuse_unknown
 from quantize.quantization.file_types import FILE_TYPES, FileTypeName, uses_imatrix
 
 SHARE_OF_PEAK = 0.7
@@ -35,13 +35,15 @@ def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Work
         ConversionError: Student or teacher is of an architecture that cannot become GGUF.
     """
     student, teacher = workload.student, workload.teacher
-    find_family(student.architecture, "the student")
+    sources = local_converter_dir()
+    if sources is not None:
+        refuse_unknown(student.architecture, sources, "the student")
     teacher_types = TEACHER_TYPES if config.teacher_types is None else config.teacher_types
     teacher_sizes = [_file_bytes(teacher, name) for name in teacher_types]
     if config.teacher_types is None and teacher.gguf_bytes is not None:
         teacher_types, teacher_sizes = (), [teacher.gguf_bytes]
-    if teacher_types:
-        find_family(teacher.architecture, "the teacher")
+    if teacher_types and sources is not None:
+        refuse_unknown(teacher.architecture, sources, "the teacher")
     num_mixes, num_student_files = len(config.mixes), len(config.types) + len(config.mixes)
     num_files = num_student_files + len(teacher_sizes)
     sizes = [_file_bytes(student, name) for name in config.types]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from functools import cached_property
@@ -10,11 +11,11 @@ from typing import Literal, cast
 
 from potstill.errors import ManifestMismatchError
 from potstill.facts.gguf import FileMix, FileTensors
-from potstill.files import replacing, sha256_file
+from potstill.files import replacing, sha256_file, write_text_atomically
 from potstill.models.files import GgufSource
 from potstill.processor import usable_threads
 from quantize.config import QuantizeConfig
-from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
+from quantize.conversion.convert import BaseType, write_base_gguf
 from quantize.models import SourceModel
 from quantize.quantization.file_types import BASES, FILE_TYPES, FileTypeName, uses_imatrix
 from quantize.quantization.imatrix import write_importance
@@ -97,14 +98,12 @@ class FileMaker:
         record_path = model.scratch_dir / f"{model.title}-imatrix.json"
         if read_record(record_path, path) is None:
             calibration = model.calibration(self._config.imatrix_tokens)
-            checkpoint = model.checkpoint
             write_importance(
-                checkpoint.dir,
-                gguf_names(checkpoint),
-                checkpoint.family.gguf_arch,
+                self._base_path(),
                 calibration,
                 path,
                 label=model.title,
+                num_threads=self._config.num_threads,
             )
             write_record(record_path, path, {"num_tokens": calibration.num_tokens})
         return path
@@ -128,6 +127,7 @@ class FileMaker:
         return MixSource(
             self._model.checkpoint,
             self._base_path(),
+            json.loads(self._names_path.read_text(encoding="utf-8")),
             self.imatrix_path,
             self._config.imatrix != "never",
             usable_threads(self._config.num_threads),
@@ -156,7 +156,12 @@ class FileMaker:
     def _write_base(self, path: Path, base_type: BaseType) -> None:
         model = self._model
         with replacing(path) as temporary:
-            write_base_gguf(model.checkpoint, model.tokenizer, temporary, base_type, model.name)
+            names = write_base_gguf(model.checkpoint_dir, temporary, base_type, model.name)
+        write_text_atomically(self._names_path, json.dumps(names))
+
+    @property
+    def _names_path(self) -> Path:
+        return self._model.scratch_dir / f"{self._model.title}-names.json"
 
 
 def take_original(source: GgufSource, path: Path) -> None:

@@ -31,7 +31,7 @@ from potstill.models.named import SMOLLM2_135M
 from potstill.processor import has_amx
 from potstill.tables import conversation_paths, read_conversations
 from quantize.conversion.checkpoint import Checkpoint
-from quantize.conversion.convert import BaseType, gguf_names, write_base_gguf
+from quantize.conversion.convert import BaseType, write_base_gguf
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.file_types import FileTypeName
 from quantize.quantization.imatrix import read_importance, write_importance
@@ -154,7 +154,7 @@ class Bench:
 
     def _convert(self, base_type: BaseType) -> Path:
         path = self.dir / f"{base_type}.gguf"
-        write_base_gguf(self.checkpoint, self.tokenizer, path, base_type, "benchmark")
+        write_base_gguf(self.checkpoint.dir, path, base_type, "benchmark")
         return path
 
     def imatrices(self, num_chunks: int) -> tuple[Path, Path]:
@@ -168,14 +168,7 @@ class Bench:
             ids[first : first + CONTEXT_TOKENS]
             for first in range(0, num_chunks * CONTEXT_TOKENS, CONTEXT_TOKENS)
         ]
-        write_importance(
-            self.checkpoint.dir,
-            gguf_names(self.checkpoint),
-            self.checkpoint.family.gguf_arch,
-            Calibration(chunks),
-            ours,
-            label="benchmark's",
-        )
+        write_importance(self.f16, Calibration(chunks), ours, label="benchmark's")
         return ours, theirs
 
     def compare(self, gguf_type: FileTypeName, imatrix: Path | None) -> dict[str, Any]:

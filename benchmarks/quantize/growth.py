@@ -86,9 +86,8 @@ def convert(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
     """Write the F16 file."""
     from quantize.conversion.convert import write_base_gguf
 
-    checkpoint, tokenizer = _opened(checkpoint_dir)
     yield
-    write_base_gguf(checkpoint, tokenizer, directory / "F16.gguf", "F16", "benchmark")
+    write_base_gguf(checkpoint_dir, directory / "F16.gguf", "F16", "benchmark")
 
 
 def quantize(_: Path, directory: Path) -> Iterator[None]:

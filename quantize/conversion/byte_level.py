@@ -1,46 +1,38 @@
-"""Byte-level BPE, the tokenizer of GPT-2, Llama 3, Qwen and SmolLM, as GGUF keys.
+"""Byte-level BPE: llama.cpp's name for its pre-tokenizer.
 
-In: a tokenizer as the JSON of the tokenizers library. Out: llama.cpp's name of its pre-tokenizer,
-its merges.
+In: a tokenizer as the JSON of the tokenizers library. llama.cpp's converter recognizes a
+pre-tokenizer by the ids of one text, which only the original tokenizers return.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from potstill.errors import ConversionError
 
-if TYPE_CHECKING:
-    from gguf import GGUFWriter
-
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WITH_MARKS = (_CONTRACTIONS + r"\p{N}" + _REST).replace(r"?\p{L}+", r"?[\p{L}\p{M}]+")
+_WITH_MARKS = _WITH_MARKS.replace(r"^\s\p{L}\p{N}", r"^\s\p{L}\p{M}\p{N}")
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 PRE_TOKENIZERS = {
     ("ByteLevel:regex",): "gpt-2",
     ("Digits:individual", "ByteLevel:regex"): "smollm",
     (f"Split:{_CONTRACTIONS}\\p{{N}}{{1,3}}{_REST}", "ByteLevel"): "llama-bpe",
     (f"Split:{_CONTRACTIONS}\\p{{N}}{_REST}", "ByteLevel"): "qwen2",
+    (f"Split:{_WITH_MARKS}", "ByteLevel"): "qwen35",
+    (f"Split:{_TEKKEN}", "ByteLevel"): "tekken",
 }
 """llama.cpp's name of each pre-tokenizer, by its steps in the tokenizers library's JSON."""
 
-MERGES_IGNORED = ("llama-bpe",)
+MERGES_IGNORED = ("llama-bpe", "tekken")
 """Pre-tokenizers with which llama.cpp keeps a word that is a token, whatever the merges."""
-
-
-def add_byte_level(writer: GGUFWriter, content: dict[str, Any], where: object) -> None:
-    """Write kind, pre-tokenizer and merges.
-
-    Raises:
-        ConversionError: llama.cpp has no known equivalent.
-    """
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(find_pre_tokenizer(content, where))
-    merges = content["model"]["merges"]
-    writer.add_token_merges(
-        [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
-    )
 
 
 def find_pre_tokenizer(content: dict[str, Any], where: object) -> str:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import ArtifactError, ConversionError
-from quantize.conversion.families.family import Family
-from quantize.conversion.families.registry import find_family
+from quantize.conversion.sources import converter_dir, refuse_unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,25 +23,24 @@ SINGLE_NAME = "model.safetensors"
 
 
 class Checkpoint:
-    """A checkpoint whose architecture can be converted.
+    """A checkpoint whose architecture llama.cpp's converter knows.
 
     Attributes:
-        config: Its `transformers` configuration.
-        family: Its row in the table of architectures.
+        config: The `transformers` configuration of its text model.
         files: File that holds each tensor, by tensor name, in the checkpoint's order.
 
     Raises:
-        ConversionError: The architecture or one of its settings is not supported.
+        ConversionError: The converter does not know the architecture, or cannot be fetched.
         ArtifactError: A file is missing or damaged.
     """
 
     def __init__(self, directory: Path) -> None:
         self.dir = directory
         _refuse_adapter(directory)
-        architectures = _read_json(directory / "config.json").get("architectures") or [None]
-        self.family: Family = find_family(architectures[0], directory / "config.json")
-        self.config = self._load_config()
-        self.family.refuse_unsupported(self.config, directory / "config.json")
+        path = directory / "config.json"
+        architectures = _read_json(path).get("architectures") or [None]
+        refuse_unknown(architectures[0], converter_dir(), path)
+        self.config = self._load_config().get_text_config()
         self.files = self._find_tensors()
 
     def load(self, name: str) -> Tensor:
@@ -54,7 +52,7 @@ class Checkpoint:
         """
         with _opened(self.files[name]) as file:
             weights: Tensor = file.get_tensor(name)
-        if not is_finite(weights):
+        if not _is_finite(weights):
             raise ConversionError(
                 "the checkpoint holds weights that are not finite",
                 where=f"{self.files[name]}, tensor {name}",
@@ -63,16 +61,27 @@ class Checkpoint:
             )
         return weights
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape without reading it."""
-        with _opened(self.files[name]) as file:
-            return tuple(file.get_slice(name).get_shape())
+    def refuse_unfit(self, base_type: str) -> None:
+        """Refuse weights that are not finite, and matrices that overflow a type.
 
-    def equal(self, name: str, other: str) -> bool:
-        """Return whether two tensors hold the same values."""
-        return self.shape(name) == self.shape(other) and bool(
-            (self.load(name) == self.load(other)).all()
-        )
+        Raises:
+            ConversionError: There are some.
+            ArtifactError: A file is damaged.
+        """
+        import torch
+
+        dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[base_type]
+        largest = torch.finfo(dtype).max
+        for name in self.files:
+            weights = self.load(name)
+            found = max(abs(bound.item()) for bound in weights.aminmax())
+            if weights.ndim > 1 and found > largest:
+                raise ConversionError(
+                    f"weights are too large for {base_type}",
+                    where=f"{self.dir}, tensor {name}",
+                    expected=f"magnitudes up to {largest:g}",
+                    found=found,
+                )
 
     def _load_config(self) -> Any:  # noqa: ANN401  (a transformers configuration of any model)
         from transformers import AutoConfig
@@ -96,7 +105,7 @@ class Checkpoint:
             return dict.fromkeys(file.keys(), path)
 
 
-def is_finite(weights: Tensor) -> bool:
+def _is_finite(weights: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor infinity, without copying it."""
     return all(bound.isfinite() for bound in weights.aminmax())
 

@@ -1,165 +1,144 @@
-"""A Hugging Face checkpoint as an unquantized GGUF file.
+"""A checkpoint as an unquantized GGUF file, by llama.cpp's own converter.
 
-In: a Checkpoint and its tokenizer. Out: one GGUF file in F32, F16 or BF16, written tensor by
-tensor: memory holds one converted tensor, and the mapped pages of its source.
+The converter decides how weights and settings are laid out. What the file says about the tokenizer
+is taken from the loaded tokenizer instead, see `vocabulary`: the converter recognizes tokenizers by
+the ids of one text, and the end of a turn by the text of its token.
+
+The converter runs in a process of its own, with the gguf package that belongs to it.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from potstill.errors import ConversionError
+from potstill.llama.child import ask_in_child
+from potstill.workers import Handler, json_handler
 from quantize.conversion.added_tokens import name_for_stripping
-from quantize.conversion.checkpoint import Checkpoint, is_finite
-from quantize.conversion.families.family import head_dim
-from quantize.conversion.rope import rope_tensors
-from quantize.conversion.sampling import add_sampling_defaults
-from quantize.conversion.vocabulary import add_vocabulary
-
-if TYPE_CHECKING:
-    from gguf import GGUFWriter
+from quantize.conversion.checkpoint import Checkpoint
+from quantize.conversion.settings import add_sliding_window, use_former_layer_types
+from quantize.conversion.sources import GGUF, VARIABLE, converter_dir
+from quantize.conversion.vocabulary import Vocabulary
+from quantize.loading import load_tokenizer
 
 BaseType = Literal["F32", "F16", "BF16"]
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
 
 
 def write_base_gguf(
-    checkpoint: Checkpoint,
-    tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
-    path: Path,
-    base_type: BaseType,
-    name: str,
-) -> None:
+    checkpoint_dir: Path, path: Path, base_type: BaseType, name: str
+) -> dict[str, str]:
     """Write a checkpoint to `path` as GGUF; matrices in `base_type`, vectors in F32.
 
     Args:
         name: The model's name in the file's metadata.
 
+    Returns:
+        The checkpoint's tensor by the file's tensor, where one is made of one.
+
     Raises:
-        ConversionError: A tensor has no place in the architecture, or does not fit the type.
+        ConversionError: The converter does not know the architecture, a tensor does not fit the
+            type, or the converter cannot be fetched.
         ArtifactError: The checkpoint is damaged.
+        ConfigError: The checkout of llama.cpp that the user named has no converter.
     """
-    from gguf import GGUFWriter
-
-    writer = GGUFWriter(path, checkpoint.family.gguf_arch)
-    try:
-        _add_metadata(writer, checkpoint, tokenizer, base_type, name)
-        _write_tensors(writer, checkpoint, base_type)
-    finally:
-        writer.close()
-
-
-def _add_metadata(
-    writer: GGUFWriter,
-    checkpoint: Checkpoint,
-    tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
-    base_type: BaseType,
-    name: str,
-) -> None:
-    """Add all metadata: everything but the tensors."""
-    from gguf import GGML_QUANT_VERSION, GGUFType, LlamaFileType
-
-    file_types = {
-        "F32": LlamaFileType.ALL_F32,
-        "F16": LlamaFileType.MOSTLY_F16,
-        "BF16": LlamaFileType.MOSTLY_BF16,
-    }
-    writer.add_type(GGUFType.MODEL)
-    writer.add_name(name_for_stripping(tokenizer, name))
-    writer.add_file_type(file_types[base_type])
-    writer.add_quantization_version(GGML_QUANT_VERSION)
-    add_sampling_defaults(writer, checkpoint.dir)
-    checkpoint.family.add_hyperparameters(writer, checkpoint.config)
-    add_vocabulary(writer, tokenizer, checkpoint.dir, checkpoint.config.vocab_size)
-
-
-def _write_tensors(writer: GGUFWriter, checkpoint: Checkpoint, base_type: BaseType) -> None:
-    names = gguf_names(checkpoint)
-    rope = rope_tensors(checkpoint.config, head_dim(checkpoint.config))
-    for target, divisors in rope.items():
-        _announce(writer, target, tuple(divisors.shape), base_type)
-    for source, target in names.items():
-        _announce(writer, target, checkpoint.shape(source), base_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for divisors in rope.values():
-        writer.write_tensor_data(divisors.numpy())
-    for source in names:
-        writer.write_tensor_data(_stored(checkpoint, source, base_type))
-
-
-def _announce(writer: GGUFWriter, name: str, shape: tuple[int, ...], base_type: BaseType) -> None:
-    """Write a tensor's name, shape and type: vectors are always F32."""
-    from gguf import GGMLQuantizationType
-
-    stored = GGMLQuantizationType[base_type if len(shape) > 1 else "F32"]
-    item_bytes = 4 if stored is GGMLQuantizationType.F32 else 2
-    num_bytes = int(np.prod(shape)) * item_bytes
-    # The type of numpy's array is asked for only where no GGUF type is given.
-    writer.add_tensor_info(name, shape, np.dtype(np.float32), num_bytes, raw_dtype=stored)
-
-
-def gguf_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """Map the checkpoint's tensor names to GGUF's, leaving out a head that equals the embedding.
-
-    The head is compared by value: the configuration's `tie_word_embeddings` may disagree with what
-    was saved, and llama.cpp uses the embedding when there is no head.
-    """
-    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
-
-    architectures = {name: arch for arch, name in MODEL_ARCH_NAMES.items()}
-    table = get_tensor_name_map(
-        architectures[checkpoint.family.gguf_arch], checkpoint.config.num_hidden_layers
+    answer = ask_in_child(
+        "quantize.conversion.convert:service",
+        "converting a checkpoint",
+        checkpoint_dir,
+        sources=converter_dir(),
+        checkpoint_dir=checkpoint_dir,
+        path=path,
+        base_type=base_type,
+        name=name,
     )
-    names = {}
-    for source in checkpoint.files:
-        if source.endswith(".rotary_emb.inv_freq"):
-            continue
-        target = table.get_name(source, try_suffixes=(".weight", ".bias"))
-        if target is None:
-            raise ConversionError(
-                "a tensor of the checkpoint has no place in the architecture",
-                where=f"{checkpoint.files[source]}, tensor {source}",
-                hint="an adapter must be merged into the model before conversion",
-            )
-        names[source] = target
-    if checkpoint.family.needs_head and HEAD in names:
-        return names
-    if HEAD in names and EMBEDDING in names and checkpoint.equal(HEAD, EMBEDDING):
-        del names[HEAD]
-    elif HEAD not in names and not checkpoint.config.tie_word_embeddings:
-        raise ConversionError(
-            "the checkpoint has no output head",
-            where=checkpoint.dir,
-            expected=f"tensor {HEAD}, or tie_word_embeddings in config.json",
-        )
-    return names
+    return dict(answer["names"])
 
 
-def _stored(checkpoint: Checkpoint, source: str, base_type: BaseType) -> NDArray[Any]:
-    """Return a tensor in llama.cpp's layout, rounded if it is a matrix; vectors stay float32.
+def service() -> Handler:
+    """Return the handler of requests to convert a checkpoint, for `potstill.workers`."""
+    return json_handler(convert)
 
-    Values of BF16 are returned as their bits, in uint16: numpy has no such type.
-    """
+
+def convert(request: Mapping[str, str]) -> dict[str, Any]:
+    """Convert a checkpoint. This process must not have imported another gguf package."""
+    sources, checkpoint_dir = Path(request["sources"]), Path(request["checkpoint_dir"])
+    if str(sources) not in sys.path:
+        sys.path[:0] = [str(sources / GGUF), str(sources)]
+    gguf, conversion = import_module("gguf"), import_module("conversion")
+    base = import_module("conversion.base")
     import torch
 
-    dtypes = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    weights = checkpoint.family.transform(source, checkpoint.load(source), checkpoint.config)
-    dtype = dtypes[base_type] if weights.ndim > 1 else torch.float32
-    stored = weights.to(dtype).contiguous()
-    if not is_finite(stored):
+    checkpoint = Checkpoint(checkpoint_dir)
+    checkpoint.refuse_unfit(request["base_type"])
+    tokenizer = load_tokenizer(checkpoint_dir)
+    names: dict[str, str] = {}
+    try:
+        settings = use_former_layer_types(base.ModelBase.load_hparams(checkpoint_dir, False))
+        architecture = base.get_model_architecture(settings, base.ModelType.TEXT)
+        converter = conversion.get_model_class(architecture)
+        # transformers does not save the layers that predict further tokens.
+        converter.no_mtp = converter.supports_mtp_export
+        file_type = gguf.LlamaFileType[FILE_TYPES[request["base_type"]]]
+        with torch.inference_mode(), _adapted(base, tokenizer, request["name"], names):
+            converter(checkpoint_dir, file_type, Path(request["path"]), hparams=settings).write()
+    except ConversionError:
+        raise
+    except Exception as error:  # It raises whatever its parts raise.
         raise ConversionError(
-            f"weights are too large for {base_type}",
-            where=f"{checkpoint.dir}, tensor {source}",
-            expected=f"magnitudes up to {torch.finfo(dtype).max:g}",
-            found=max(abs(bound.item()) for bound in weights.aminmax()),
-        )
-    values: NDArray[Any] = (
-        stored.view(torch.uint16) if dtype is torch.bfloat16 else stored
-    ).numpy()
-    return values
+            "llama.cpp's converter cannot convert the checkpoint",
+            where=checkpoint_dir,
+            found=f"{type(error).__name__}: {error}",
+            hint=f"choose another model, or name a newer checkout of llama.cpp in {VARIABLE}",
+        ) from error
+    return {"names": names}
+
+
+@contextmanager
+def _adapted(
+    base: Any,  # noqa: ANN401  (a module of llama.cpp)
+    tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
+    name: str,
+    names: dict[str, str],
+) -> Iterator[None]:
+    """Let converters write the loaded tokenizer, and a model's name.
+
+    Args:
+        names: Gets the checkpoint's tensor names, by the file's.
+    """
+    text_model = base.TextModel
+    prepare, find_name = text_model.prepare_metadata, text_model.map_tensor_name
+    vocabulary = Vocabulary.of(tokenizer, text_model)
+
+    def prepare_metadata(model: Any, vocab_only: bool) -> None:  # noqa: ANN401
+        prepare(model, vocab_only)
+        model.gguf_writer.add_name(name_for_stripping(tokenizer, name))
+        add_sliding_window(model.gguf_writer, model.hparams)
+        vocabulary.add_to(model.gguf_writer, model.dir_model, model.hparams["vocab_size"])
+
+    def map_tensor_name(model: Any, source: str, **options: Any) -> str:  # noqa: ANN401
+        target = str(find_name(model, source, **options))
+        names[target] = source
+        return target
+
+    adapted = {
+        "prepare_metadata": prepare_metadata,
+        "map_tensor_name": map_tensor_name,
+        "get_vocab_base_pre": lambda model, loaded: vocabulary.pre_tokenizer(model, loaded),
+        "_create_vocab_sentencepiece": lambda model: vocabulary.sentence_piece(model),
+        "_set_vocab_gpt2": lambda model: vocabulary.write(model),
+        "_set_vocab_llama_hf": lambda model: vocabulary.write(model),
+    }
+    originals = {attribute: getattr(text_model, attribute) for attribute in adapted}
+    for attribute, function in adapted.items():
+        setattr(text_model, attribute, function)
+    try:
+        yield
+    finally:
+        for attribute, function in originals.items():
+            setattr(text_model, attribute, function)

@@ -11,13 +11,10 @@ in one place, so its order yields scores that give the same tokens.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from potstill.errors import ConversionError
 from quantize.conversion.added_tokens import SPACE
-
-if TYPE_CHECKING:
-    from gguf import GGUFWriter
 
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _NO_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}
@@ -28,23 +25,11 @@ def is_sentence_piece(content: dict[str, Any]) -> bool:
     return content["model"]["type"] == "BPE" and bool(content["model"].get("byte_fallback"))
 
 
-def add_sentence_piece(
-    writer: GGUFWriter, content: dict[str, Any], tokens: list[str], where: object
-) -> None:
-    """Write kind, scores and treatment of spaces.
-
-    Args:
-        tokens: Texts of all tokens, by id.
-
-    Raises:
-        ConversionError: llama.cpp cannot treat spaces as this tokenizer does.
-    """
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
+def token_scores(content: dict[str, Any], tokens: list[str]) -> list[float]:
+    """Return the score of each token; one that is not merged from others has the lowest."""
     scores = merge_scores(content["model"]["merges"])
     lowest = -float(len(scores) + 1)
-    writer.add_token_scores([scores.get(token, lowest) for token in tokens])
-    writer.add_add_space_prefix(find_space_rule(content, where) == "always")
+    return [scores.get(token, lowest) for token in tokens]
 
 
 def merge_scores(merges: list[Any]) -> dict[str, float]:

@@ -1,26 +1,27 @@
 """A tokenizer as GGUF keys.
 
-In: a checkpoint's tokenizer. Out: tokens, types, special ids, chat templates, and what its kind of
-BPE needs. `verification` checks that llama.cpp then returns the same token ids.
+In: a checkpoint's tokenizer. Out: special ids, chat templates, and what llama.cpp's converter does
+not find in a loaded tokenizer. `verification` checks that llama.cpp returns the same token ids.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from potstill.errors import ConversionError
 from quantize.conversion.added_tokens import token_text, token_type
-from quantize.conversion.byte_level import add_byte_level
-from quantize.conversion.sampling import read_stops
+from quantize.conversion.byte_level import find_pre_tokenizer
 from quantize.conversion.sentence_piece import (
-    add_sentence_piece,
     find_space_rule,
     is_sentence_piece,
+    token_scores,
 )
+from quantize.conversion.stops import read_stops
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -88,37 +89,73 @@ def text_anchor(tokenizer: Any) -> str:  # noqa: ANN401
     return str(tokenizer.bos_token or tokenizer.eos_token)
 
 
-def add_vocabulary(
-    writer: GGUFWriter,
-    tokenizer: Any,  # noqa: ANN401
-    checkpoint_dir: Path,
-    vocab_size: int,
-) -> None:
-    """Write the tokenizer into the GGUF header.
+@dataclass(frozen=True)
+class Vocabulary:
+    """What takes the place of methods of llama.cpp's converter of text models.
 
-    Args:
-        vocab_size: Rows of the embedding; ids beyond the tokenizer's become unused tokens.
-
-    Raises:
-        ConversionError: The tokenizer is not BPE, or llama.cpp has no equivalent.
+    Attributes:
+        content: The loaded tokenizer, as the JSON of the tokenizers library.
+        recognize: The converter's own way to find the name of a pre-tokenizer.
+        write_byte_level: The converter's own way to write a byte-level tokenizer.
     """
-    content = read_tokenizer(tokenizer, checkpoint_dir)
-    tokens, types = _tokens(content, vocab_size, checkpoint_dir)
-    if is_sentence_piece(content):
-        add_sentence_piece(writer, content, tokens, checkpoint_dir)
-    else:
-        add_byte_level(writer, content, checkpoint_dir)
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    special = read_special_tokens(tokenizer, checkpoint_dir)
-    for name in ("bos", "eos", "eot", "eom", "unk", "pad"):
-        if (token_id := getattr(special, name)) is not None:
-            getattr(writer, f"add_{name}_token_id")(token_id)
-    writer.add_add_bos_token(adds_bos(tokenizer))
-    if named := templates(tokenizer):
-        writer.add_chat_template(
-            [{"name": name, "template": template} for name, template in named.items()]
-        )
+
+    tokenizer: Any
+    content: dict[str, Any]
+    recognize: Callable[[Any, Any], str]
+    write_byte_level: Callable[[Any], None]
+
+    @classmethod
+    def of(cls, tokenizer: Any, text_model: Any) -> Self:  # noqa: ANN401
+        """Return the vocabulary of a tokenizer, with the converter's base class of text models."""
+        content = read_tokenizer(tokenizer, tokenizer.name_or_path)
+        return cls(tokenizer, content, text_model.get_vocab_base_pre, text_model._set_vocab_gpt2)
+
+    @property
+    def is_sentence_piece(self) -> bool:
+        """Whether it is SentencePiece BPE; otherwise it is byte-level BPE."""
+        return is_sentence_piece(self.content)
+
+    def pre_tokenizer(self, model: Any, tokenizer: Any) -> str:  # noqa: ANN401
+        """Return llama.cpp's name for the pre-tokenizer, by its steps or by the converter.
+
+        Raises:
+            ConversionError: Neither knows it.
+        """
+        try:
+            return find_pre_tokenizer(self.content, model.dir_model)
+        except ConversionError as unknown:
+            try:
+                return self.recognize(model, tokenizer)
+            except NotImplementedError:
+                raise unknown from None
+
+    def sentence_piece(self, model: Any) -> tuple[list[bytes], list[float], list[int]]:  # noqa: ANN401
+        """Return texts, scores and types of the tokens, which transformers 5 saves as JSON only.
+
+        Raises:
+            FileNotFoundError: It is byte-level BPE, which the converter writes then.
+        """
+        if not self.is_sentence_piece:
+            raise FileNotFoundError("tokenizer.model")
+        size = model.hparams["vocab_size"]
+        tokens, types = tokens_with_types(self.content, size, model.dir_model)
+        scores = token_scores(self.content, tokens)
+        return [token.encode() for token in tokens], scores, types
+
+    def write(self, model: Any) -> None:  # noqa: ANN401
+        """Write the tokenizer as the kind of BPE that it is, whatever the converter expects."""
+        if self.is_sentence_piece:
+            model._set_vocab_sentencepiece()
+        else:
+            self.write_byte_level(model)
+
+    def add_to(self, writer: GGUFWriter, checkpoint_dir: Path, vocab_size: int) -> None:
+        """Write what the converter guesses: sizes, spaces, special tokens and templates."""
+        writer.add_vocab_size(vocab_size)
+        if self.is_sentence_piece:
+            rule = find_space_rule(self.content, checkpoint_dir)
+            writer.add_add_space_prefix(rule == "always")
+        _add_special_tokens(writer, self.tokenizer, checkpoint_dir)
 
 
 def read_tokenizer(tokenizer: Any, where: object) -> dict[str, Any]:  # noqa: ANN401
@@ -142,7 +179,10 @@ def read_tokenizer(tokenizer: Any, where: object) -> dict[str, Any]:  # noqa: AN
     return content
 
 
-def _tokens(content: dict[str, Any], vocab_size: int, where: object) -> tuple[list[str], list[int]]:
+def tokens_with_types(
+    content: dict[str, Any], vocab_size: int, where: object
+) -> tuple[list[str], list[int]]:
+    """Return the texts and types of all tokens, by id; ids without a token get an unused one."""
     from gguf import TokenType
 
     model = content["model"]
@@ -170,6 +210,22 @@ def _tokens(content: dict[str, Any], vocab_size: int, where: object) -> tuple[li
         [texts.get(token_id, f"[PAD{token_id}]") for token_id in ids],
         [int(types.get(token_id, TokenType.UNUSED)) for token_id in ids],
     )
+
+
+def _add_special_tokens(
+    writer: GGUFWriter,
+    tokenizer: Any,  # noqa: ANN401
+    checkpoint_dir: Path,
+) -> None:
+    special = read_special_tokens(tokenizer, checkpoint_dir)
+    for name in ("bos", "eos", "eot", "eom", "unk", "pad"):
+        if (token_id := getattr(special, name)) is not None:
+            getattr(writer, f"add_{name}_token_id")(token_id)
+    writer.add_add_bos_token(adds_bos(tokenizer))
+    if named := templates(tokenizer):
+        writer.add_chat_template(
+            [{"name": name, "template": template} for name, template in named.items()]
+        )
 
 
 def _end_of_turn(tokenizer: Any) -> int | None:  # noqa: ANN401

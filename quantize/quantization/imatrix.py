@@ -3,36 +3,36 @@
 An error in a weight whose input is large changes the output more, so quantization keeps it smaller
 at the cost of other weights.
 
-In: a checkpoint and its training conversations. Out: llama.cpp's standard imatrix file.
+In: a checkpoint as an unquantized GGUF file, and training conversations. Out: llama.cpp's standard
+imatrix file.
 
-Shape legend: C input columns of a matrix, T tokens.
+Shape legend: C input columns of a matrix, M matrices of a tensor (experts, otherwise one).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.errors import ConversionError
+from potstill.errors import ArtifactError, BackendError, ConversionError
 from potstill.files import replacing
+from potstill.models.header import GgufHeader
 from potstill.progress import track
-from quantize.loading import load_model
+from potstill.workers import Worker, WorkerError
+from quantize.quantization.calibration import Calibration
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from quantize.quantization.calibration import Calibration
-
+Arrays = Mapping[str, NDArray[np.float64]]
 SUM_SUFFIX, COUNT_SUFFIX = ".in_sum2", ".counts"
+SERVICE, START_SECONDS = "quantize.quantization.products:service", 600.0
+"""What evaluates the file, and how long it may take to read it from a slow disk."""
 MAX_TEXT_BYTES = 127
 """Limit of a text in llama_model_kv_override (llama.cpp 0c1e57098, llama.h)."""
-HEAD = "lm_head.weight"
-"""Left out, as by llama.cpp's own tool: a tied head has two kinds of input."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Importance:
     """An importance matrix.
 
     Attributes:
-        mean_squares: Per GGUF tensor the mean squared input [C], float32.
+        mean_squares: Per GGUF tensor the mean squared inputs [M * C], float32. Those of an expert
+            that no token was sent to are 1.
         dataset: Description of the text it was computed on.
         num_chunks: Number of sequences of that text.
         file_name: Name of the file that holds it.
@@ -67,35 +68,28 @@ class Importance:
 
 
 def write_importance(
-    checkpoint_dir: Path,
-    names: Mapping[str, str],
-    architecture: str,
-    calibration: Calibration,
-    path: Path,
-    *,
-    label: str,
+    base_path: Path, calibration: Calibration, path: Path, *, label: str, num_threads: int = 0
 ) -> None:
-    """Run a checkpoint over conversations and write the mean squares of its matrices' inputs.
+    """Run a file over conversations and write the mean squares of its matrices' inputs.
 
     Args:
-        names: GGUF's names of the checkpoint's tensors.
-        architecture: GGUF's name of the model's architecture.
+        base_path: The checkpoint as an unquantized GGUF file.
         label: The checkpoint's name in the progress bar.
+        num_threads: 0 means as many as this process may use.
 
     Raises:
-        ConversionError: transformers cannot load the checkpoint, or its activations overflow.
+        ConversionError: llama.cpp fails, or the checkpoint's activations overflow.
     """
-    sums = _sums_of_squares(checkpoint_dir, calibration, label)
-    known = {names[name]: sum_C for name, sum_C in sums.items() if name in names}
-    for name, sum_C in known.items():
-        if not np.isfinite(sum_C).all():
+    sums, counts = _sums_of_squares(base_path, calibration, label, num_threads)
+    for name, sum_MC in sums.items():
+        if not np.isfinite(sum_MC).all():
             raise ConversionError(
                 "the checkpoint's activations are not finite",
-                where=f"{checkpoint_dir}, inputs of {name}",
+                where=f"{base_path}, inputs of {name}",
                 hint="training diverged: lower train.learning_rate and train again with --force",
             )
     with replacing(path) as temporary:
-        _write(known, architecture, calibration, temporary)
+        _write(GgufHeader.read(base_path).architecture, sums, counts, calibration, temporary)
 
 
 def read_importance(path: Path) -> Importance:
@@ -115,10 +109,7 @@ def read_importance(path: Path) -> Importance:
             if name.endswith(SUM_SUFFIX)
         }
         mean_squares = {
-            name: np.array(
-                sum_C / max(tensors[name + COUNT_SUFFIX].item(), 1.0), np.float32
-            ).ravel()
-            for name, sum_C in sums.items()
+            name: _means(sum_MC, tensors[name + COUNT_SUFFIX]) for name, sum_MC in sums.items()
         }
         dataset = reader.fields[Keys.IMatrix.DATASETS].contents()[0]
         num_chunks = reader.fields[Keys.IMatrix.CHUNK_COUNT].contents()
@@ -137,43 +128,51 @@ def _cut(text: str) -> str:
     return text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
 
 
+def _means(sum_MC: NDArray[np.float32], count_M1: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Source: llama.cpp 0c1e57098, tools/quantize/quantize.cpp, load_imatrix."""
+    count_M1 = count_M1.reshape(-1, 1)
+    means_MC = np.where(count_M1 > 0, sum_MC / np.maximum(count_M1, 1), 1.0)
+    return means_MC.astype(np.float32).ravel()
+
+
 def _sums_of_squares(
-    checkpoint_dir: Path, calibration: Calibration, label: str
-) -> dict[str, NDArray[np.float64]]:
-    """Return sums of squared inputs [C] over all tokens, by the checkpoint's names of weights.
-
-    The sum over one sequence is taken in float32, that over sequences in float64.
-    """
-    import torch
-    from torch import nn
-
-    model = load_model(checkpoint_dir)
-    sums: dict[str, Tensor] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and f"{name}.weight" != HEAD:
-            zeros_C = torch.zeros(module.in_features, dtype=torch.float64, device=model.device)
-            sums[f"{name}.weight"] = zeros_C
-            module.register_forward_pre_hook(_adder(zeros_C))
+    base_path: Path, calibration: Calibration, label: str, num_threads: int
+) -> tuple[Arrays, Arrays]:
+    """Return sums of squared inputs [M, C] and their numbers [M], by the file's tensors."""
+    context_tokens = max(map(len, calibration.sequences))
+    arguments = (str(base_path), context_tokens, num_threads)
     described = f"importance matrix of the {label}"
-    with torch.inference_mode(), track(described, calibration.num_tokens, "tokens") as progress:
-        for token_ids in calibration.sequences:
-            model.get_decoder()(torch.tensor([token_ids], device=model.device), use_cache=False)
-            progress.advance(len(token_ids))
-    return {name: sum_C.cpu().numpy() for name, sum_C in sums.items()}
+    try:
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            Worker(SERVICE, *arguments, start_seconds=START_SECONDS) as worker,
+            track(described, calibration.num_tokens, "tokens") as progress,
+        ):
+            for token_ids in calibration.sequences:
+                worker.ask(json.dumps(token_ids).encode())
+                progress.advance(len(token_ids))
+            path = Path(directory) / "sums.npz"
+            worker.ask(json.dumps(str(path)).encode())
+            with np.load(path) as file:
+                arrays = dict(file)
+    except (ArtifactError, BackendError, WorkerError) as error:
+        raise ConversionError(
+            "llama.cpp failed while computing an importance matrix",
+            where=base_path,
+            found=error.found,
+            hint='free memory, or set quantize.imatrix="never"',
+        ) from error
+    return _of_kind(arrays, ".sums"), _of_kind(arrays, ".counts")
 
 
-def _adder(sum_C: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def add(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        sum_C.add_(inputs[0].detach().float().square().flatten(0, -2).sum(0))
-
-    return add
+def _of_kind(arrays: Arrays, kind: str) -> Arrays:
+    return {
+        name.removesuffix(kind): values for name, values in arrays.items() if name.endswith(kind)
+    }
 
 
 def _write(
-    sums: Mapping[str, NDArray[np.float64]],
-    architecture: str,
-    calibration: Calibration,
-    path: Path,
+    architecture: str, sums: Arrays, counts: Arrays, calibration: Calibration, path: Path
 ) -> None:
     """Write the layout that llama.cpp's own tools share.
 
@@ -192,8 +191,8 @@ def _write(
         writer.add_uint32(Keys.IMatrix.CHUNK_COUNT, num_chunks)
         writer.add_uint32(Keys.IMatrix.CHUNK_SIZE, round(num_tokens / num_chunks))
         for name in sorted(sums):
-            writer.add_tensor(name + SUM_SUFFIX, sums[name].astype(np.float32)[None])
-            writer.add_tensor(name + COUNT_SUFFIX, np.array([[num_tokens]], np.float32))
+            writer.add_tensor(name + SUM_SUFFIX, sums[name].astype(np.float32))
+            writer.add_tensor(name + COUNT_SUFFIX, counts[name].astype(np.float32)[:, None])
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, ConversionError
 from potstill.files import write_text_atomically
 from potstill.progress import track
 from quantize.conversion.checkpoint import Checkpoint
-from quantize.conversion.convert import gguf_names
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.file_types import BASES, FILE_TYPES, FileTypeName
 from quantize.quantization.imatrix import read_importance
+from quantize.quantization.layout import find_layout
 from quantize.quantization.planner import Option, choose, total
 from quantize.quantization.quantize import quantize
 from quantize.quantization.sensitivity import ChangedCheckpoint
@@ -75,11 +75,13 @@ class MixSource:
 
     Attributes:
         base_path: The checkpoint as an unquantized GGUF file.
+        names: The checkpoint's tensors, by the file's.
         quantizes_with_imatrix: Whether llama.cpp quantizes with the importance matrix too.
     """
 
     checkpoint: Checkpoint
     base_path: Path
+    names: Mapping[str, str]
     imatrix_path: Path
     quantizes_with_imatrix: bool
     num_threads: int
@@ -220,8 +222,11 @@ class _CostMeasurement:
         self._matrices = matrices
         self._base = TensorValues(source.base_path)
         self._importance = read_importance(source.imatrix_path).mean_squares
-        self._sources = {name: one for one, name in gguf_names(source.checkpoint).items()}
         self._checkpoint = ChangedCheckpoint(source.checkpoint.dir, calibration.sequences)
+        files = source.checkpoint.files
+        for one in matrices:
+            if source.names.get(one.name) not in files:
+                raise _unknown_layout(one.name)
         self._errors: dict[str, dict[str, float]] = defaultdict(dict)
         self._bytes: dict[str, dict[str, int]] = defaultdict(dict)
         self._kl_nats: dict[str, dict[str, float]] = defaultdict(dict)
@@ -276,15 +281,22 @@ class _CostMeasurement:
         return float((squares_C * self._importance.get(name, np.float32(1.0))).sum())
 
     def _changes(self, name: str, weights_RC: NDArray[np.float32]) -> dict[str, Any]:
-        """Return weights under the checkpoint's name, rows in its order."""
-        import torch
+        """Return weights under the checkpoint's name, in its layout."""
+        source = self._source.names[name]
+        place = find_layout(self._source.checkpoint.load(source), self._base[name])
+        if place is None:
+            raise _unknown_layout(name)
+        return {source: place(weights_RC)}
 
-        checkpoint, source = self._source.checkpoint, self._sources[name]
-        rows_R1 = torch.arange(len(weights_RC))[:, None]
-        order_R = checkpoint.family.transform(source, rows_R1, checkpoint.config)[:, 0].numpy()
-        original_RC = np.empty_like(weights_RC)
-        original_RC[order_R] = weights_RC
-        return {source: original_RC}
+
+def _unknown_layout(name: str) -> ConversionError:
+    return ConversionError(
+        "types cannot be chosen for a size for this architecture",
+        where="quantize.target_megabytes",
+        expected="tensors of the file that are tensors of the checkpoint, in any order of rows",
+        found=name,
+        hint="leave target_megabytes out, and choose among quantize.types",
+    )
 
 
 def _suitable(tensor: FileTensor) -> list[str]:

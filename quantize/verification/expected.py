@@ -26,6 +26,7 @@ class Expected:
     """The expected behavior of the checkpoint's GGUF files.
 
     Attributes:
+        num_held_out: The first chats are prompts of held-out conversations, the others are hostile.
         encoded, decoded: Token ids, and their text.
     """
 
@@ -33,6 +34,7 @@ class Expected:
     chat_template: str | None
     special: SpecialTokens
     adds_bos: bool
+    num_held_out: int
     chats: list[list[Message]]
     chat_token_ids: list[list[int]]
     texts: list[str]
@@ -51,7 +53,7 @@ def read_expected(
 
     Texts are in the form that `unicode_form` gives them.
     """
-    form = unicode_form(tokenizer)
+    form, num_held_out = unicode_form(tokenizer), len(chats)
     chats = [*chats, *(chat for chat in HOSTILE_CHATS if _renders(tokenizer, chat))]
     chats = [
         [one.model_copy(update={"content": form(one.content)}) for one in chat] for chat in chats
@@ -68,6 +70,7 @@ def read_expected(
         chat_template=templates(tokenizer).get("default"),
         special=read_special_tokens(tokenizer, checkpoint_dir),
         adds_bos=adds_bos(tokenizer),
+        num_held_out=num_held_out,
         chats=chats,
         chat_token_ids=[render_prompt(tokenizer, messages) for messages in chats],
         texts=texts,

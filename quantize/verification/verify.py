@@ -6,7 +6,9 @@ refusal that names the file and the fault.
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from quantize.verification.reference import (
     HeldOut,
     read_continuations,
 )
+
+logger = logging.getLogger(__name__)
 
 NUM_QUOTED_IDS = 8
 
@@ -142,13 +146,23 @@ def _check_vocabulary(path: Path, answer: dict[str, Any], expected: Expected) ->
 
 
 def _check_token_ids(path: Path, answer: dict[str, Any], expected: Expected) -> None:
+    """Refuse other ids; of hostile texts with combining marks, warn.
+
+    llama.cpp splits words at such marks with the pre-tokenizers of Mistral (Tekken) and GPT-4o, and
+    has none that does not.
+    """
+    texts = ["".join(message.content for message in chat) for chat in expected.chats]
+    texts[: expected.num_held_out] = [""] * expected.num_held_out
     cases = {
-        "held-out prompt": (answer["chat_token_ids"], expected.chat_token_ids),
-        "test text": (answer["text_token_ids"], expected.text_token_ids),
+        "prompt": (answer["chat_token_ids"], expected.chat_token_ids, texts),
+        "test text": (answer["text_token_ids"], expected.text_token_ids, expected.texts),
     }
-    for kind, (found_lists, wanted_lists) in cases.items():
-        for index, (found, wanted) in enumerate(zip(found_lists, wanted_lists, strict=True)):
-            if found != wanted:
+    num_marked = 0
+    for kind, lists in cases.items():
+        for index, (found, wanted, text) in enumerate(zip(*lists, strict=True)):
+            if found != wanted and _has_marks(text):
+                num_marked += 1
+            elif found != wanted:
                 first = _first_difference(found, wanted)
                 end = first + NUM_QUOTED_IDS
                 raise _refusal(
@@ -157,6 +171,13 @@ def _check_token_ids(path: Path, answer: dict[str, Any], expected: Expected) -> 
                     f"from token {first} on {wanted[first:end]}",
                     f"{found[first:end]}",
                 )
+    if num_marked:
+        logger.warning(
+            "%s: llama.cpp splits words at combining marks, such as the vowels of Hindi, and the "
+            "checkpoint's tokenizer does not: %d test texts have other tokens",
+            path.name,
+            num_marked,
+        )
     for index, (text, wanted_text) in enumerate(
         zip(answer["decoded"], expected.decoded, strict=True)
     ):
@@ -167,6 +188,10 @@ def _check_token_ids(path: Path, answer: dict[str, Any], expected: Expected) -> 
                 repr(wanted_text),
                 repr(text),
             )
+
+
+def _has_marks(text: str) -> bool:
+    return any(unicodedata.category(character).startswith("M") for character in text)
 
 
 def _first_difference(found: list[int], wanted: list[int]) -> int:

@@ -17,7 +17,6 @@ import pytest
 from potstill.checkpoints import find_checkpoint
 from potstill.models.named import SMOLLM2_135M
 from potstill.processes import end_with_parent
-from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
 from quantize.loading import load_tokenizer
 from quantize.quantization.quantize import quantize
@@ -69,8 +68,8 @@ def served(request, python, tmp_path_factory):
     for path in (*directory.glob("*.json"), directory / "chat_template.jinja"):
         text = path.read_text(encoding="utf-8").replace(KNOWN_END, request.param)
         path.write_text(text, encoding="utf-8")
-    tokenizer, base, path = load_tokenizer(directory), root / "F16.gguf", root / "Q8_0.gguf"
-    write_base_gguf(Checkpoint(directory), tokenizer, base, "F16", "SmolLM2")
+    base, path = root / "F16.gguf", root / "Q8_0.gguf"
+    write_base_gguf(directory, base, "F16", "SmolLM2")
     quantize(base, path, "Q8_0", 1)
     with subprocess.Popen(
         [python, "-c", SERVER, path],
@@ -81,7 +80,7 @@ def served(request, python, tmp_path_factory):
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        yield Served(process.stdout.readline().strip(), tokenizer)
+        yield Served(process.stdout.readline().strip(), load_tokenizer(directory))
         process.stdin.close()
 
 

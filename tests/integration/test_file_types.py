@@ -6,9 +6,7 @@ import pytest
 from gguf import GGUFReader
 
 from potstill.errors import BackendError
-from quantize.conversion.checkpoint import Checkpoint
-from quantize.conversion.convert import gguf_names, write_base_gguf
-from quantize.loading import load_tokenizer
+from quantize.conversion.convert import write_base_gguf
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.file_types import BASES, FILE_TYPES
 from quantize.quantization.imatrix import write_importance
@@ -29,12 +27,10 @@ QUANTIZED = [name for name in FILE_TYPES if name not in BASES]
 def paths(tmp_path_factory):
     """A random layer as F16, and its importance matrix."""
     directory = tmp_path_factory.mktemp("wide")
-    checkpoint = Checkpoint(save_tiny_checkpoint(WIDE, directory / "checkpoint"))
+    checkpoint_dir = save_tiny_checkpoint(WIDE, directory / "checkpoint")
     base_path, imatrix_path = directory / "F16.gguf", directory / "imatrix.gguf"
-    write_base_gguf(checkpoint, load_tokenizer(checkpoint.dir), base_path, "F16", "wide")
-    calibration = Calibration([list(range(3, 40))])
-    names = gguf_names(checkpoint)
-    write_importance(checkpoint.dir, names, "llama", calibration, imatrix_path, label="wide")
+    write_base_gguf(checkpoint_dir, base_path, "F16", "wide")
+    write_importance(base_path, Calibration([list(range(3, 40))]), imatrix_path, label="wide")
     return base_path, imatrix_path
 
 

@@ -9,11 +9,10 @@ import llama_cpp
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import QuantizationAware
-from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
 from train.config import TrainConfig
 from train.quantization_aware.weights import Quantization
@@ -178,9 +177,8 @@ def checkpoint(directory, teacher_dir, width, tied):
 
 def quantized_file(directory, file_type):
     """Return what llama.cpp makes of the checkpoint's F16 file."""
-    tokenizer = AutoTokenizer.from_pretrained(directory / "model")
     base_path, path = directory / "base.gguf", directory / "file.gguf"
-    write_base_gguf(Checkpoint(directory / "model"), tokenizer, base_path, "F16", "a model")
+    write_base_gguf(directory / "model", base_path, "F16", "a model")
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{file_type}")
     params.nthread = 1

@@ -1,5 +1,6 @@
 """The tiny checkpoints and runs of the unit tests."""
 
+from tests.fixtures.conversion import shared_converter
 from tests.unit.quantize.conftest import (
     few_candidates,
     make_checkpoint,
@@ -13,6 +14,7 @@ __all__ = [
     "few_candidates",
     "make_checkpoint",
     "make_run",
+    "shared_converter",
     "talk",
     "tiny_quantize_run",
     "tokenizer_dir",

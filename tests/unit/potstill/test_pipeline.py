@@ -226,7 +226,7 @@ def test_a_teacher_that_cannot_become_gguf_is_told_before_any_stage_runs(
 ):
     teacher_dir = shutil.copytree(tiny_teacher_dir, tmp_path / "teacher")
     content = json.loads((teacher_dir / "config.json").read_text())
-    content["architectures"] = ["GPTNeoXForCausalLM"]
+    content["architectures"] = ["NewForCausalLM"]
     (teacher_dir / "config.json").write_text(json.dumps(content))
     choice = Choice(
         overrides=(f"generate.teacher.model={teacher_dir}", "train.student.num_layers=3")

@@ -13,8 +13,11 @@ from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
 from quantize.loading import load_tokenizer
+from tests.fixtures.conversion import shared_converter
 from tests.fixtures.facts import student_facts, taken_from
 from tests.fixtures.tiny_checkpoints import PRE_TOKENIZERS, save_tiny_model, train_byte_level
+
+__all__ = ["shared_converter"]
 
 VOCAB_SIZE = 1280
 CHAT_TEMPLATE = (

@@ -15,10 +15,8 @@ from potstill.files import sha256_file
 from potstill.models.dequantized import SOURCE_NAME
 from potstill.plan import Workload
 from quantize.config import QuantizeConfig
-from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
 from quantize.estimate import estimate
-from quantize.loading import load_tokenizer
 from quantize.stage import run
 
 pytestmark = pytest.mark.slow
@@ -89,9 +87,9 @@ def test_file_beyond_its_bound_leaves_the_stage_unfinished(tiny_quantize_run):
 def test_unsupported_teacher_is_refused_before_any_work(make_checkpoint, make_run):
     teacher = make_checkpoint("teacher")
     path = teacher / "config.json"
-    path.write_text(path.read_text().replace("LlamaForCausalLM", "MambaForCausalLM"))
+    path.write_text(path.read_text().replace("LlamaForCausalLM", "ClvpForCausalLM"))
     tiny_run = make_run(make_checkpoint("student"), teacher)
-    with pytest.raises(ConversionError, match="MambaForCausalLM"):
+    with pytest.raises(ConversionError, match="ClvpForCausalLM"):
         run(CONFIG, tiny_run)
     assert not list(tiny_run.partial_dir("gguf").rglob("*.gguf"))
 
@@ -100,7 +98,7 @@ def test_unsupported_teacher_is_refused_before_any_work(make_checkpoint, make_ru
 def gguf_teacher_run(make_checkpoint, make_run, tmp_path):
     """A run whose teacher came as a GGUF file, of an architecture that is not converted here."""
     teacher_dir, path = make_checkpoint("teacher"), tmp_path / "downloaded.gguf"
-    write_base_gguf(Checkpoint(teacher_dir), load_tokenizer(teacher_dir), path, "F16", "teacher")
+    write_base_gguf(teacher_dir, path, "F16", "teacher")
     source = {"path": str(path), "sha256": sha256_file(path)}
     (teacher_dir / SOURCE_NAME).write_text(tomli_w.dumps(source))
     config_path = teacher_dir / "config.json"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 
 from quantize.conversion.checkpoint import Checkpoint
-from quantize.conversion.convert import gguf_names, write_base_gguf
-from quantize.loading import load_tokenizer
+from quantize.conversion.convert import write_base_gguf
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.imatrix import write_importance
 
@@ -22,7 +22,13 @@ class Made:
 
     checkpoint: Checkpoint
     base_path: Path
-    imatrix_path: Path
+    names: dict[str, str]
+
+    @cached_property
+    def imatrix_path(self) -> Path:
+        path = self.base_path.with_suffix(".imatrix.gguf")
+        write_importance(self.base_path, Calibration(SEQUENCES), path, label="tiny", num_threads=1)
+        return path
 
 
 @pytest.fixture
@@ -31,17 +37,12 @@ def calibration() -> Calibration:
 
 
 @pytest.fixture
-def make_base(make_checkpoint, calibration, tmp_path):
-    """Return a function that converts a random checkpoint and computes its importance matrix."""
+def make_base(make_checkpoint, tmp_path):
+    """Return a function that converts a random checkpoint with its importance matrix if asked."""
 
     def make(base_type: str = "F16", *, name: str = "checkpoint", **changes: object) -> Made:
-        directory = make_checkpoint(name, **changes)
-        checkpoint = Checkpoint(directory)
-        base_path, imatrix_path = tmp_path / f"{name}.gguf", tmp_path / f"{name}.imatrix.gguf"
-        write_base_gguf(checkpoint, load_tokenizer(directory), base_path, base_type, "tiny")
-        arch = checkpoint.family.gguf_arch
-        names = gguf_names(checkpoint)
-        write_importance(directory, names, arch, calibration, imatrix_path, label="tiny")
-        return Made(checkpoint, base_path, imatrix_path)
+        directory, path = make_checkpoint(name, **changes), tmp_path / f"{name}.gguf"
+        names = write_base_gguf(directory, path, base_type, "tiny")
+        return Made(Checkpoint(directory), path, names)
 
     return make

@@ -1,107 +1,72 @@
-"""The importance matrix against what llama.cpp's own graph multiplies."""
+"""The importance matrix against the inputs of the checkpoint's own layers."""
 
-import ctypes
-
-import llama_cpp
 import numpy as np
 import pytest
+import torch
 from gguf import GGUFReader
-from llama_cpp._ggml import libggml
+from torch import nn
 
 from potstill.errors import ConversionError
-from potstill.llama.context import Context, measuring_params
-from potstill.llama.model import LlamaModel
+from quantize.loading import load_model
 from quantize.quantization.calibration import Calibration
 from quantize.quantization.imatrix import read_importance, write_importance
 
 from .conftest import SEQUENCES
 
-
-class GgmlTensor(ctypes.Structure):
-    """struct ggml_tensor (llama.cpp 0c1e57098, ggml.h)."""
+pytestmark = pytest.mark.slow
 
 
-GgmlTensor._fields_ = [
-    ("type", ctypes.c_int),
-    ("buffer", ctypes.c_void_p),
-    ("ne", ctypes.c_int64 * 4),
-    ("nb", ctypes.c_size_t * 4),
-    ("op", ctypes.c_int),
-    ("op_params", ctypes.c_int32 * 16),
-    ("flags", ctypes.c_int32),
-    ("src", ctypes.POINTER(GgmlTensor) * 10),
-    ("view_src", ctypes.c_void_p),
-    ("view_offs", ctypes.c_size_t),
-    ("data", ctypes.c_void_p),
-    ("name", ctypes.c_char * 64),
-]
+def mean_squares_of_transformers(directory):
+    """Evaluate the checkpoint and square the inputs of each linear layer but the head."""
+    model = load_model(directory)
+    inputs = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name != "lm_head":
+            of_module = inputs.setdefault(f"{name}.weight", [])
+            module.register_forward_pre_hook(lambda _, given, to=of_module: to.append(given[0]))
+    with torch.inference_mode():
+        for token_ids in SEQUENCES:
+            model(torch.tensor([token_ids]))
+    return {
+        name: torch.cat([one.flatten(0, -2) for one in parts]).double().square().mean(0).numpy()
+        for name, parts in inputs.items()
+    }
 
 
-def mean_squares_of_llama_cpp(path, token_ids):
-    """Evaluate a file and square the right factor of each product with a block's weights.
-
-    Source: llama.cpp 0c1e57098, tools/imatrix/imatrix.cpp, IMatrixCollector::collect_imatrix.
-    """
-    libggml.ggml_op_name.restype = ctypes.c_char_p
-    found = {}
-
-    def collect(pointer, ask, _user_data):
-        tensor = ctypes.cast(pointer, ctypes.POINTER(GgmlTensor)).contents
-        is_product = libggml.ggml_op_name(tensor.op) == b"MUL_MAT"
-        if not is_product or not tensor.src[0].contents.name.startswith(b"blk."):
-            return False
-        if not ask:
-            inputs = tensor.src[1].contents
-            assert inputs.type == 0
-            assert inputs.nb[1] == 4 * inputs.ne[0], "rows follow one another"
-            shape = (inputs.ne[1], inputs.ne[0])
-            pointer = ctypes.cast(inputs.data, ctypes.POINTER(ctypes.c_float))
-            values = np.ctypeslib.as_array(pointer, shape).astype(np.float64)
-            found[tensor.src[0].contents.name.decode()] = np.square(values).mean(0)
-        return True
-
-    callback = llama_cpp.ggml_backend_sched_eval_callback(collect)
-    params = measuring_params(64, 1)
-    params.cb_eval = callback
-    with LlamaModel(path, for_measurement=True) as model, Context(model, params) as context:
-        context.decode(token_ids, 0, 0)  # all logits: else the last layer's MLP sees one token only
-    return found
-
-
-def test_it_is_what_llama_cpp_multiplies_with(make_base, tmp_path):
-    base = make_base("F32")
-    path = tmp_path / "one.gguf"
-    names = {"model.layers.0.mlp.up_proj.weight": "one name for all"}
-    write_importance(
-        base.checkpoint.dir, names, "llama", Calibration(SEQUENCES[:1]), path, label="tiny"
-    )
-    assert list(read_importance(path).mean_squares) == ["one name for all"]
-    write_importance(
-        base.checkpoint.dir,
-        {
-            f"model.layers.{layer}.{theirs}.weight": f"blk.{layer}.{ours}.weight"
-            for layer in range(2)
-            for theirs, ours in {
-                "self_attn.q_proj": "attn_q",
-                "self_attn.k_proj": "attn_k",
-                "self_attn.v_proj": "attn_v",
-                "self_attn.o_proj": "attn_output",
-                "mlp.gate_proj": "ffn_gate",
-                "mlp.up_proj": "ffn_up",
-                "mlp.down_proj": "ffn_down",
-            }.items()
-        },
-        "llama",
-        Calibration(SEQUENCES[:1]),
-        path,
-        label="tiny",
-    )
-    found = read_importance(path).mean_squares
-    expected = mean_squares_of_llama_cpp(base.base_path, SEQUENCES[0])
-    assert found.keys() == expected.keys()
-    assert len(found) == 14
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}],
+    ids=["llama", "lfm2"],
+)
+def test_it_is_what_the_checkpoints_layers_multiply_with(make_base, settings):
+    base = make_base("F32", **settings)
+    found = read_importance(base.imatrix_path).mean_squares
+    expected = mean_squares_of_transformers(base.checkpoint.dir)
+    assert {base.names[name] for name in found} == expected.keys()
     for name, mean_squares_C in found.items():
-        np.testing.assert_allclose(mean_squares_C, expected[name], rtol=1e-3)
+        np.testing.assert_allclose(mean_squares_C, expected[base.names[name]], rtol=1e-3)
+
+
+def test_each_expert_has_the_inputs_of_its_own_tokens(make_base):
+    base = make_base("F32", model_type="qwen3_moe", num_experts=3, num_experts_per_tok=2)
+    reader = GGUFReader(base.imatrix_path)
+    tensors = {tensor.name: tensor.data for tensor in reader.tensors}
+    num_tokens = sum(map(len, SEQUENCES))
+    counts = tensors["blk.0.ffn_gate_exps.weight.counts"].ravel()
+    assert counts.shape == (3,)
+    assert counts.sum() == 2 * num_tokens
+    assert (tensors["blk.0.ffn_down_exps.weight.counts"].ravel() == counts).all()
+    router = tensors["blk.0.ffn_gate_inp.weight.in_sum2"][0]
+    chosen_twice = tensors["blk.0.ffn_up_exps.weight.in_sum2"].sum(0)
+    np.testing.assert_allclose(chosen_twice, 2 * router, rtol=1e-4)
+
+
+def test_an_expert_without_tokens_counts_as_much_as_any(make_base, tmp_path):
+    base = make_base("F16", model_type="qwen3_moe", num_experts=8, num_experts_per_tok=1)
+    path = tmp_path / "one.gguf"
+    write_importance(base.base_path, Calibration([[7]]), path, label="tiny", num_threads=1)
+    values = read_importance(path).mean_squares["blk.0.ffn_up_exps.weight"].reshape(8, -1)
+    assert (values == 1).all(axis=1).sum() == 7
 
 
 def test_the_file_has_the_layout_of_llama_cpps_own_tools(make_base):

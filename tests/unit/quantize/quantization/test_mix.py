@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, ConversionError
 from quantize.quantization.mix import (
     MixSource,
     TensorCosts,
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def source(make_base):
     base = make_base("F32", intermediate_size=256)
-    return MixSource(base.checkpoint, base.base_path, base.imatrix_path, True, 1)
+    return MixSource(base.checkpoint, base.base_path, base.names, base.imatrix_path, True, 1)
 
 
 @pytest.mark.usefixtures("few_candidates")
@@ -58,6 +58,15 @@ def test_weights_go_back_into_the_checkpoints_order(source, calibration):
     for name in ("blk.0.attn_q.weight", "blk.1.attn_k.weight", "blk.0.ffn_up.weight"):
         ((their_name, weights),) = measurement._changes(name, values[name]).items()
         np.testing.assert_array_equal(weights, source.checkpoint.load(their_name))
+
+
+def test_a_tensor_made_of_several_is_refused(make_base, calibration):
+    base = make_base(model_type="qwen3_moe", num_experts=2, num_experts_per_tok=1)
+    source = MixSource(base.checkpoint, base.base_path, base.names, base.imatrix_path, True, 1)
+    matrices = [one for one in read_tensors(source.base_path) if one.is_matrix]
+    with pytest.raises(ConversionError, match="for this architecture") as caught:
+        _CostMeasurement(source, calibration, matrices)
+    assert "exps" in str(caught.value.found)
 
 
 def test_measurements_are_written_and_read(tmp_path):

@@ -10,6 +10,8 @@ from tests.fixtures.ggml_blocks import quantize_rows
 
 from .conftest import SEQUENCES
 
+pytestmark = pytest.mark.slow
+
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64, "num_hidden_layers": 1}
 """One random layer whose rows suit every type."""
 

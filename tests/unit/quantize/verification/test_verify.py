@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from potstill.errors import ConversionError
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.convert import write_base_gguf
-from quantize.conversion.families.family import keep_as_is
 from quantize.loading import load_tokenizer
 from quantize.verification.expected import read_expected
 from quantize.verification.reference import (
@@ -51,7 +49,7 @@ def prove(talk, write_conversations):
 @pytest.fixture(scope="module")
 def good(tmp_path_factory, tokenizer_dir, prove):
     directory = save_checkpoint(tmp_path_factory.mktemp("proved") / "good", tokenizer_dir)
-    convert_again(directory.with_name("student-F16.gguf"), Checkpoint(directory))
+    convert_again(directory.with_name("student-F16.gguf"), directory)
     return directory.parent, prove(directory)
 
 
@@ -145,15 +143,22 @@ def hide_a_token(path: Path) -> None:
     field.parts[field.data[70]][0] = TokenType.UNUSED
 
 
-def convert_again(path: Path, checkpoint: Checkpoint) -> None:
+def convert_again(path: Path, directory: Path) -> None:
     path.unlink(missing_ok=True)
-    write_base_gguf(checkpoint, load_tokenizer(checkpoint.dir), path, "F16", "tiny")
+    write_base_gguf(directory, path, "F16", "tiny")
 
 
 def leave_rotary_rows_in_halves(path: Path) -> None:
-    checkpoint = Checkpoint(path.with_name("good"))
-    checkpoint.family = replace(checkpoint.family, transform=keep_as_is)
-    convert_again(path, checkpoint)
+    from gguf import GGUFReader
+
+    for tensor in GGUFReader(path, "r+").tensors:
+        if tensor.name.endswith(("attn_q.weight", "attn_k.weight")):
+            heads = tensor.data.reshape(-1, 8, 2, tensor.data.shape[-1])
+            tensor.data[:] = heads.swapaxes(1, 2).reshape(tensor.data.shape)
+
+
+def name_another_pre_tokenizer(path: Path) -> None:
+    replace_bytes(path, b"\x06\0\0\0\0\0\0\0smollm", b"\x06\0\0\0\0\0\0\0jais-2")
 
 
 def untie_the_head(path: Path) -> None:
@@ -162,7 +167,7 @@ def untie_the_head(path: Path) -> None:
     weights = load_file(directory / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].flip(0)
     save_file(weights, directory / "model.safetensors", {"format": "pt"})
-    convert_again(path, Checkpoint(directory))
+    convert_again(path, directory)
 
 
 FAULTS = {
@@ -177,6 +182,7 @@ FAULTS = {
     swap_eos: "eos token is not the checkpoint's",
     hide_a_token: "its text of the tokens of test text",
     swap_two_tokens: "its token ids of",
+    name_another_pre_tokenizer: "its token ids of",
     leave_rotary_rows_in_halves: "too far from the checkpoint's",
     untie_the_head: "too far from the checkpoint's",
 }
@@ -218,14 +224,6 @@ def test_bound_and_finding_are_named(verify):
     assert "nats, top-1 agreement" in str(caught.value.found)
 
 
-def test_a_wrong_pre_tokenizer_is_caught(verify, monkeypatch):
-    path, run = verify
-    monkeypatch.setattr("quantize.conversion.byte_level.find_pre_tokenizer", lambda *_: "qwen2")
-    convert_again(path, Checkpoint(path.with_name("good")))
-    with pytest.raises(ConversionError, match=r"token ids of .* are not the checkpoint's"):
-        run()
-
-
 @pytest.mark.slow
 def test_another_continuation_is_refused_unless_it_is_a_near_tie(verify, monkeypatch):
     path, run = verify
@@ -255,7 +253,7 @@ def test_greedy_text_ends_where_the_checkpoint_stops(verify, prove, monkeypatch)
     proved = prove(directory)
     ended, *_ = read_continuations(proved["logprobs_path"])
     assert ended.token_ids == first.token_ids[: first.token_ids.index(stop) + 1]
-    convert_again(path, Checkpoint(directory))
+    convert_again(path, directory)
     run(**proved)
     sooner = Continuation(ended.prompt_ids, ended.token_ids[:1], ended.margins_nats[:1])
     monkeypatch.setattr(f"{verify_file.__module__}.read_continuations", lambda _: [sooner])

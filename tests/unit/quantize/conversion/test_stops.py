@@ -3,10 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from gguf import GGUFWriter
 
 from potstill.errors import ArtifactError
-from quantize.conversion.sampling import add_sampling_defaults, read_stops
+from quantize.conversion.stops import read_stops
 
 
 @pytest.fixture
@@ -28,19 +27,6 @@ def test_stops_are_a_list_in_their_order(write, content, stops):
 
 def test_without_defaults_there_are_none(tmp_path):
     assert read_stops(tmp_path) == []
-
-
-def test_only_defaults_that_are_set_are_written(write):
-    writer = GGUFWriter(None, "llama")
-    settings = {"temperature": 0.6, "top_k": 20, "top_p": None, "max_new_tokens": 9}
-    add_sampling_defaults(writer, write(settings | {"repetition_penalty": 1.05}))
-    values = {key: one.value for key, one in writer.kv_data[0].items()}
-    assert values == {
-        "general.architecture": "llama",
-        "general.sampling.temp": 0.6,
-        "general.sampling.top_k": 20,
-        "general.sampling.penalty_repeat": 1.05,
-    }
 
 
 @pytest.mark.parametrize("content", [[1], "text"])
