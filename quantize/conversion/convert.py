@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -116,6 +117,7 @@ def _adapted(
     vocabulary = Vocabulary.of(tokenizer, text_model)
 
     def prepare_metadata(model: Any, vocab_only: bool) -> None:  # noqa: ANN401
+        model.set_vocab = partial(vocabulary.write_in_own_way, model.set_vocab, model)
         prepare(model, vocab_only)
         model.gguf_writer.add_name(name_for_stripping(tokenizer, name))
         add_sliding_window(model.gguf_writer, model.hparams)

@@ -149,6 +149,13 @@ class Vocabulary:
         else:
             self.write_byte_level(model)
 
+    def write_in_own_way(self, write_own: Callable[[], None], model: Any) -> None:  # noqa: ANN401
+        """Let a converter write the tokenizer in its own way, if it finds the files for it."""
+        try:
+            write_own()
+        except (FileNotFoundError, ValueError):
+            self.write(model)
+
     def add_to(self, writer: GGUFWriter, checkpoint_dir: Path, vocab_size: int) -> None:
         """Write what the converter guesses: sizes, spaces, special tokens and templates."""
         writer.add_vocab_size(vocab_size)
