@@ -71,11 +71,12 @@ class SamplingConfig(Table):
     probability (`benchmarks/generate/codec.py`)."""
     structured: bool = False
     """Bind answers to `task.answer_schema` while they are sampled, in vLLM in this process or on
-    Ray. Stored log-probabilities stay the teacher's own: a token that the schema forced keeps the
-    small probability that the teacher gave it, and token-level KD still learns what the teacher
-    would write after the same prefix. Tokens are no longer draws from these distributions, so the
-    tail `sample` is refused; sequence-level KD learns the schema. Off, the filter `schema` drops
-    what does not fit, and what is kept was the teacher's own choice."""
+    Ray, or by a server that gives text alone, where its API has structured outputs. Stored
+    log-probabilities stay the teacher's own: a token that the schema forced keeps the small
+    probability that the teacher gave it, and token-level KD still learns what the teacher would
+    write after the same prefix. Tokens are no longer draws from these distributions, so the tail
+    `sample` is refused; sequence-level KD learns the schema. Off, the filter `schema` drops what
+    does not fit, and what is kept was the teacher's own choice."""
     seed: int = Field(default=0, ge=0)
     """Seed of the whole stage, from which each request's seed is derived."""
 
@@ -159,11 +160,41 @@ class GenerateConfig(Table):
 
     @model_validator(mode="after")
     def _schema_is_kept(self) -> Self:
-        if self.sampling.structured and self.teacher.endpoint is not None:
+        served = self.teacher.endpoint is not None and not self.teacher.gives_text
+        if self.sampling.structured and served:
             raise ValueError(
-                "sampling.structured is for vLLM in this process or on Ray; for a server use the "
-                "filter schema in curation.conversation_filters"
+                "sampling.structured is for vLLM in this process or on Ray, and for servers that "
+                "give text alone; for another server use the filter schema in "
+                "curation.conversation_filters"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _text_is_enough(self) -> Self:
+        if not self.teacher.gives_text:
+            return self
+        turns, sources = self.turns, self.prompts.all_sources
+        chooses = turns.num_sampled > turns.num_answers and turns.kind != "score"
+        for is_asked, setting, hint in (
+            (turns.kind == "score", "turns.kind = 'score'", "let it answer: 'single'"),
+            (
+                turns.kind == "simulate" and turns.user is None,
+                "turns.kind = 'simulate' without another model as the user",
+                "name one in turns.user",
+            ),
+            (
+                any(source.kind == "magpie" for source in sources),
+                "prompts that it writes without being asked (magpie)",
+                "name a file as prompts.path, or sources of the kinds task and evolve",
+            ),
+            (
+                chooses and turns.best_by == "logprob",
+                "turns.best_by = 'logprob'",
+                "choose by metric, majority, length or reward",
+            ),
+        ):
+            if is_asked:
+                raise ValueError(f"a teacher that gives text alone cannot do {setting}: {hint}")
         return self
 
     @model_validator(mode="after")

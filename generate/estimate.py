@@ -110,6 +110,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         shared_tokens=shared_tokens + of_task.student,
         test_share=0.0 if num_references else config.prompts.test_share,
         task=_asked(task or Task(), of_task, completion_tokens),
+        text_only=config.teacher.gives_text,
     )
 
 

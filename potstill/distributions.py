@@ -166,6 +166,17 @@ class TokenDistributions:
         )
 
     @classmethod
+    def certain(cls, token_ids: npt.ArrayLike) -> Self:
+        """Return distributions that give each token probability 1.
+
+        Args:
+            token_ids: [T].
+        """
+        token_ids_T = np.asarray(token_ids, dtype=np.int32)
+        certain_T = np.zeros(len(token_ids_T), dtype=np.float32)
+        return cls(certain_T, np.ones(len(token_ids_T), dtype=np.int64), token_ids_T, certain_T)
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Join the positions of one or more parts, in order."""
         return cls(

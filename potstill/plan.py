@@ -74,6 +74,8 @@ class Workload:
     """GGUF files."""
     task: AskedTask = AskedTask()
     """What the comparison asks."""
+    text_only: bool = False
+    """Whether the teacher gives text alone: its shape is then that of the student's checkpoint."""
 
 
 @dataclass(frozen=True)

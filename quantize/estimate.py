@@ -39,6 +39,8 @@ def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Work
     if sources is not None:
         refuse_unknown(student.architecture, sources, "the student")
     teacher_types = TEACHER_TYPES if config.teacher_types is None else config.teacher_types
+    if workload.text_only:
+        teacher_types = ()
     teacher_sizes = [_file_bytes(teacher, name) for name in teacher_types]
     if config.teacher_types is None and teacher.gguf_bytes is not None:
         teacher_types, teacher_sizes = (), [teacher.gguf_bytes]

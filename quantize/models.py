@@ -146,7 +146,7 @@ def source_models(
             scratch_dir=scratch_dir,
         )
     ]
-    if config.teacher_types != ():
+    if config.teacher_types != () and not student.teacher.text_only:
         teacher_dir = find_checkpoint(student.teacher.path)
         refuse_other_checkpoint(teacher_dir, student.teacher.fingerprint)
         original = read_source(teacher_dir) if config.teacher_types is None else None

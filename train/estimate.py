@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Workload
 from train.config import QuantizationAwareConfig, TrainConfig
+from train.data.signal_checks import refuse_missing_teacher
 from train.students.sizes import student_sizes
 
 SHARE_OF_PEAK = 0.9
@@ -61,6 +62,8 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
         ConfigError: A student that is named is not on this machine.
         TrainingError: The teacher cannot be pruned to the configured sizes.
     """
+    if workload.text_only:
+        refuse_missing_teacher(config)
     shape = _student_shape(config, workload.teacher)
     tokens, num_steps = _tokens(config, workload)
     num_trained = _trained_parameters(config, shape)

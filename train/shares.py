@@ -11,9 +11,11 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
+from potstill.facts.conversations import ConversationsFacts
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.inputs import load_data
+from train.data.signal_checks import at_sequence_level
 from train.job import write_text
 from train.students.plan import plan_student
 from train.training import job_on_conversations, start, train_student
@@ -39,6 +41,7 @@ def train_share(
         return int(done_path.read_text(encoding="utf-8"))
     steps = None if config.max_steps is None else max(1, round(share * config.max_steps))
     config = config.model_copy(update={"max_steps": steps, "report_to": []})
+    config = at_sequence_level(config, run_directory.facts(ConversationsFacts))
     directory.mkdir(parents=True, exist_ok=True)
     data = load_data(config, run_directory, scratch_dir, train_share=share)
     logger.info("training on %d conversations, a share of %g", len(data.train), share)

@@ -13,6 +13,7 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from potstill.chat import chat_template_sha256
+from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import Evaluation, QuantizationAware, StudentFacts
 from potstill.manifest import Manifest
@@ -21,6 +22,7 @@ from potstill.rundir import RunDirectory
 from train.arguments import refuse_absent_reporters
 from train.config import TrainConfig
 from train.data.inputs import TeacherData, load_data
+from train.data.signal_checks import at_sequence_level
 from train.evaluation.curves import draw_curves
 from train.job import Outcome, Phase
 from train.launcher import launch_options
@@ -50,6 +52,7 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     session = run_directory.open_stage("student", settings, inputs=("conversations",))
     if session.finished:
         return session.finished
+    config = at_sequence_level(config, run_directory.facts(ConversationsFacts))
     data = load_data(config, run_directory, session.scratch_dir)
     plan, untrained = start(
         config,

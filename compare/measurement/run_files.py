@@ -169,6 +169,15 @@ def _require_comparable(run: RunFiles, run_directory: RunDirectory) -> None:
                     found=found,
                     hint=f"make the {made.stage} stage again with --force",
                 )
+    if run.conversations.teacher.text_only:
+        raise ArtifactError(
+            "a teacher that gave text alone has no file to compare with",
+            where=run_directory.stage_dir("gguf"),
+            expected="a student and a teacher that are both served",
+            found=f"{run.conversations.teacher.model} behind an API",
+            hint="serve the student with `potstill serve`, and name both servers as "
+            "compare.student and compare.teacher",
+        )
     if not run.gguf.teacher_files:
         raise ArtifactError(
             "there is no GGUF file of the teacher to compare with",

@@ -12,8 +12,14 @@ from generate.curation.dropped import counts_by_filter
 from generate.sampling.summary import Summary
 from potstill.distributions import ERROR_BOUNDS
 from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.samples import SignalStats
+from potstill.facts.shared import TeacherIdentity
 
 UNKNOWN = "unknown"
+TERMS = (
+    "the terms of its API allow training on them, according to whoever made this data set\n"
+    "(`terms_allow_training`)"
+)
 DECODE = """```python
 from pathlib import Path
 from potstill.tables import read_conversations
@@ -31,7 +37,7 @@ def render_card(facts: ConversationsFacts, summary: Summary) -> str:
         facts: The manifest's.
         summary: Statistics of the files.
     """
-    stats = summary.stats()
+    stats, text_only = summary.stats(), facts.teacher.text_only
     licenses = sorted({license or UNKNOWN for _, license in summary.sources})
     splits = [split for split, count in summary.num_conversations_by_split.items() if count]
     front = [
@@ -39,7 +45,9 @@ def render_card(facts: ConversationsFacts, summary: Summary) -> str:
         f"license: {_text(licenses[0].lower() if len(licenses) == 1 else 'other')}",
         *_listed("language", sorted(facts.languages)),
         *_listed("task_categories", ["text-generation"]),
-        *_listed("tags", ["distillation", "chat", "logprobs", "synthetic"]),
+        *_listed(
+            "tags", ["distillation", "chat", *([] if text_only else ["logprobs"]), "synthetic"]
+        ),
         "configs:",
         "- config_name: default",
         "  data_files:",
@@ -50,7 +58,7 @@ def render_card(facts: ConversationsFacts, summary: Summary) -> str:
         "\n".join(front)
         + f"""
 
-# Conversations of {facts.teacher.model} with log-probabilities
+# Conversations of {facts.teacher.model}{"" if text_only else " with log-probabilities"}
 
 {summary.num_conversations:,} conversations, {summary.completion_tokens:,} tokens of the teacher's
 answers, {stats.bytes_per_token} bytes per token, all columns included. Made by potstill for the
@@ -58,8 +66,7 @@ distillation of a smaller model.
 
 ## Origin
 
-- Teacher: {facts.teacher.model}, {facts.teacher.dtype}, fingerprint
-  `{facts.teacher.fingerprint[:16]}`
+- Teacher: {_teacher(facts.teacher)}
 - Tokenizer `{facts.tokenizer_sha256[:16]}`, chat template `{facts.chat_template_sha256[:16]}`
   (sha256)
 - {_how(facts)}{_prompts(facts)}
@@ -75,7 +82,7 @@ distillation of a smaller model.
             )
         }
 
-The answers are the teacher's: its license may limit their use.
+The answers are the teacher's: {TERMS if text_only else "its license may limit their use"}.
 
 ## Content
 
@@ -102,10 +109,7 @@ Similar prompts are in the same split. Detected languages of the prompts:
 
 ## The signal
 
-Per token of an answer: the token's own log-probability, and at most the {facts.top_logprobs}
-most probable tokens with a probability of at least {facts.min_probability}
-({stats.entries_per_token} on average). They leave out {stats.mean_tail_mass:.1%} of the
-probability; the entropy is at least {stats.entropy_bits} bits. {ERROR_BOUNDS}
+{_signal(facts, stats)}
 
 {DECODE}
 
@@ -113,6 +117,24 @@ Any Parquet reader and `datasets.load_dataset` open the files; potstill's docs/d
 how to decode the columns by hand.
 """
     )
+
+
+def _teacher(teacher: TeacherIdentity) -> str:
+    if teacher.text_only:
+        return f"{teacher.model}, behind an API that gave text alone"
+    return f"{teacher.model}, {teacher.dtype}, fingerprint\n  `{teacher.fingerprint[:16]}`"
+
+
+def _signal(facts: ConversationsFacts, stats: SignalStats) -> str:
+    if facts.teacher.text_only:
+        return (
+            "There is none but the text: it is stored in the tokens of the student, each with\n"
+            "probability 1."
+        )
+    return f"""Per token of an answer: the token's own log-probability, and at most the
+{facts.top_logprobs} most probable tokens with a probability of at least {facts.min_probability}
+({stats.entries_per_token} on average). They leave out {stats.mean_tail_mass:.1%} of the
+probability; the entropy is at least {stats.entropy_bits} bits. {ERROR_BOUNDS}"""
 
 
 def _how(facts: ConversationsFacts) -> str:

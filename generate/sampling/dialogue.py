@@ -215,6 +215,8 @@ class Dialogue:
         return self._settings.separators(self.given, self.prompt.tools)
 
     def _answer(self, sample: Sample) -> Message:
+        if sample.message is not None:
+            return sample.message
         so_far = (*self.given, *self._completion)
         return answer_message(
             self._settings.tokenizer,

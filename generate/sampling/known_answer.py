@@ -55,7 +55,6 @@ class KnownAnswer:
         """Return the conversation."""
         start, length = self._turn.start, self._turn.num_tokens
         token_ids = np.asarray(self._token_ids, dtype=np.int32)
-        certain_T = np.zeros(length, dtype=np.float32)
         return Conversation(
             prompt=self.prompt,
             answer_index=0,
@@ -63,10 +62,5 @@ class KnownAnswer:
             completion=self._messages[-1:],
             token_ids=token_ids,
             turns=(self._turn,),
-            signal=TokenDistributions(
-                sampled_logprobs_T=certain_T,
-                counts_T=np.ones(length, dtype=np.int64),
-                top_token_ids_N=token_ids[start : start + length],
-                top_logprobs_N=certain_T,
-            ),
+            signal=TokenDistributions.certain(token_ids[start : start + length]),
         )

@@ -191,10 +191,13 @@ def _text(teacher: SamplingTeacher, sample: Sample, controls: list[str]) -> str 
     """Return the written text; None if it did not end, or contains a control token."""
     if sample.finish_reason != "stop":
         return None
-    kept = sample.token_ids
-    if kept and kept[-1] in teacher.end_token_ids:
-        kept = kept[:-1]
-    text = str(teacher.tokenizer.decode(kept))
+    if sample.message is not None:
+        text = sample.message.content
+    else:
+        kept = sample.token_ids
+        if kept and kept[-1] in teacher.end_token_ids:
+            kept = kept[:-1]
+        text = str(teacher.tokenizer.decode(kept))
     return None if any(control in text for control in controls) else text.strip()
 
 

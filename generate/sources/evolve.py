@@ -64,11 +64,12 @@ def write_evolved(
         order = config.operations
         return usable[place // len(order) % len(usable)], order[place % len(order)]
 
-    def prompt_token_ids(number: int) -> list[int]:
+    def messages(number: int) -> tuple[Message, ...]:
         seed, operation = drawn(number)
-        return render_prompt(
-            teacher.tokenizer, evolution_messages(first_question(seed.messages), operation)
-        )
+        return evolution_messages(first_question(seed.messages), operation)
+
+    def prompt_token_ids(number: int) -> list[int]:
+        return render_prompt(teacher.tokenizer, messages(number))
 
     def to_prompt(number: int, text: str) -> RawPrompt | None:
         seed, _ = drawn(number)
@@ -77,7 +78,7 @@ def write_evolved(
             return None
         return _to_prompt(variant, seed, config)
 
-    writing = Writing(LABEL, prompt_token_ids, to_prompt, sampling, known)
+    writing = Writing(LABEL, prompt_token_ids, to_prompt, sampling, known, messages=messages)
     return write_until_enough(teacher, writing, count, log_path)
 
 

@@ -32,17 +32,20 @@ class TeacherCheckpoint:
     """Hash that identifies the checkpoint."""
     gguf_sha256: str | None
     """Of the GGUF file that the checkpoint was made from; None for other checkpoints."""
+    served_text: str | None = None
+    """The name of a teacher that gives text alone, of which the checkpoint is the student's."""
 
     @property
     def identity(self) -> TeacherIdentity:
         """What identifies the teacher in a manifest."""
         return TeacherIdentity(
-            model=self.name,
+            model=self.served_text or self.name,
             path=str(self.dir),
             num_parameters=self.num_parameters,
             dtype=self.dtype,
             fingerprint=self.fingerprint,
             gguf_sha256=self.gguf_sha256,
+            text_only=self.served_text is not None,
         )
 
 
@@ -74,6 +77,7 @@ def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:
             hint="choose a transformer, or add the key",
         )
     served, has_weights = config.endpoint is not None, any(directory.glob("*.safetensors"))
+    served_text = config.endpoint.model if config.endpoint and config.gives_text else None
     return TeacherCheckpoint(
         name=config.model,
         dir=directory,
@@ -81,9 +85,12 @@ def find_teacher(config: TeacherConfig) -> TeacherCheckpoint:
         tokenizer=tokenizer,
         context_tokens=context_tokens,
         vocab_size=model_config.vocab_size,
-        num_parameters=0 if served and not has_weights else count_parameters(directory),
+        num_parameters=0
+        if served_text or (served and not has_weights)
+        else count_parameters(directory),
         fingerprint=checkpoint_fingerprint(directory),
-        gguf_sha256=None if source is None else source.sha256,
+        gguf_sha256=None if source is None or served_text else source.sha256,
+        served_text=served_text,
     )
 
 

@@ -24,14 +24,22 @@ class TeacherConfig(Table):
     lora: Path | None = None
     """A PEFT adapter on top of the checkpoint."""
     endpoint: EndpointConfig | None = None
-    """An OpenAI-compatible server that runs the teacher; `model` then is its tokenizer and chat
-    template on this machine. None: vLLM in this process."""
+    """A server that runs the teacher; `model` then is its tokenizer and chat template on this
+    machine, or the student's where the server gives text alone. None: vLLM in this process."""
 
     @property
     def identity(self) -> dict[str, Any]:
         """What identifies the teacher, independently of where it runs."""
         names = self.model_dump(mode="json", include={"model", "dtype", "lora"})
-        return names if self.endpoint is None else names | {"served_as": self.endpoint.model}
+        if self.endpoint is None:
+            return names
+        names |= {"served_as": self.endpoint.model}
+        return names | ({"text_only": True} if self.gives_text else {})
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether text is all that the teacher gives."""
+        return self.endpoint is not None and self.endpoint.gives_text
 
 
 class EngineConfig(Table):

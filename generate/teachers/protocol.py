@@ -27,7 +27,8 @@ class SampleRequest:
     tools: str | None = None
     """JSON list of the tools that go with the messages."""
     schema: str | None = None
-    """JSON schema that the completion must fit; only vLLM in this process or on Ray takes one."""
+    """JSON schema that the completion must fit. Servers with log-probabilities take none, because
+    theirs may be those under the schema."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Sample:
     signal: TokenDistributions | None
     """The distributions that predicted the T tokens; None if none were requested."""
     finish_reason: FinishReason
+    message: Message | None = None
+    """The completion of a teacher that gives text alone, whose tokens are derived from it; None:
+    the tokens are what was sampled."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class SamplingTeacher(Protocol):
         """Return the facts for the manifest, which do not depend on where the teacher runs.
 
         `logprobs_mode` is `raw_logprobs` where the log-probabilities are the model's own, before
-        temperature and top-p.
+        temperature and top-p, and `none` where text is all that the teacher gives.
         """
         ...
 

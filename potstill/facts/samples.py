@@ -37,7 +37,8 @@ class SampledFacts(Facts):
     served_as: str | None = None
     """The name of a teacher behind an endpoint; None for one that ran in this process."""
     logprobs_mode: str
-    """`raw_logprobs` where log-probabilities are the model's own, before temperature and top-p."""
+    """`raw_logprobs` where log-probabilities are the model's own, before temperature and top-p;
+    `none` where the teacher gave text alone, and each token of an answer counts as certain."""
     top_logprobs: int
     """Most log-probabilities stored per token."""
     top_mass: float
@@ -66,7 +67,8 @@ class SampledFacts(Facts):
     @property
     def sampled_unchanged(self) -> bool:
         """Whether answers were sampled from the stored distributions."""
-        return self.generation_temperature == self.generation_top_p == 1.0 and not self.structured
+        as_sampled = self.generation_temperature == self.generation_top_p == 1.0
+        return as_sampled and not self.structured and not self.teacher.text_only
 
 
 class SamplesFacts(SampledFacts):

@@ -24,6 +24,9 @@ class TeacherIdentity(Record):
     """Hash of its checkpoint."""
     gguf_sha256: str | None = None
     """Hash of the GGUF file that its checkpoint was made from; None for other checkpoints."""
+    text_only: bool = False
+    """Whether it gave text alone: `path` is then the checkpoint in whose tokens conversations are
+    stored, and the student learned at sequence level."""
 
 
 class FidelityFigures(Record):

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import get_args
 
 from potstill.facts.gguf import GgufFile
-from potstill.facts.shared import Fidelity
+from potstill.facts.shared import Fidelity, TeacherIdentity
 from potstill.facts.student import StudentFacts
 from potstill.schema import Split
 from potstill.tables import conversation_paths, read_conversation_batches
 from quantize.report.table import cost_table, distance_table
 
 UNKNOWN = "not stated"
+TERMS = (
+    "the terms of its API, which allow training on its answers according to whoever made this run"
+)
 PLOT_NAME = "quality.png"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """A model's name on Hugging Face."""
@@ -35,21 +38,21 @@ def write_card(
         num_verification_tokens: Number of tokens the files were measured on.
     """
     teacher = student.teacher
-    license = teacher_license(Path(teacher.path))
+    license = UNKNOWN if teacher.text_only else teacher_license(Path(teacher.path))
     sources, licenses = _data(conversations_dir)
-    return f"""{_front_matter(teacher.model, license)}
+    return f"""{_front_matter(teacher, license)}
 
 # A student of {teacher.model}
 
 Made with potstill by knowledge distillation.
 
 - Teacher: {teacher.model}{_parameters(teacher.num_parameters)}
-- Teacher's license: {license}
+- Teacher's license: {TERMS if teacher.text_only else license}
 - Student: {student.num_parameters:,} parameters, {student.num_layers} layers, trained by
-  method "{student.method}"
+  method "{student.method}"{_level(teacher)}
 - Training prompts from: {sources}; their license: {licenses}
 - Distance from the teacher on held-out conversations, before quantization:
-  {_distance(student.evaluation.trained)}
+  {_distance(student.evaluation.trained, teacher)}
 
 ## Files
 
@@ -80,14 +83,15 @@ bound is refused.
 """
 
 
-def _front_matter(teacher: str, license: str) -> str:
+def _front_matter(teacher: TeacherIdentity, license: str) -> str:
     """Return the front matter; only a teacher that is a repository there is its base model."""
+    is_base = HUB_NAME.fullmatch(teacher.model) and not teacher.text_only
     tags = ("gguf", "llama.cpp", "knowledge-distillation", "potstill", "conversational")
     return "\n".join(
         [
             "---",
             f"license: {json.dumps('unknown' if license == UNKNOWN else license.lower())}",
-            *([f"base_model: {json.dumps(teacher)}"] if HUB_NAME.fullmatch(teacher) else []),
+            *([f"base_model: {json.dumps(teacher.model)}"] if is_base else []),
             "library_name: gguf",
             "pipeline_tag: text-generation",
             "quantized_by: potstill",
@@ -121,10 +125,22 @@ def _parameters(count: int) -> str:
     return f", {count:,} parameters" if count else ""
 
 
-def _distance(trained: Fidelity) -> str:
+def _level(teacher: TeacherIdentity) -> str:
+    """Return how a student learned whose teacher has no distributions; else nothing."""
+    if not teacher.text_only:
+        return ""
+    return ", at sequence level (kd.weight = 0): its teacher gave text alone"
+
+
+def _distance(trained: Fidelity, teacher: TeacherIdentity) -> str:
     if trained.kl_nats is None:
+        reason = (
+            "the teacher gave text alone"
+            if teacher.text_only
+            else "the student has its own tokenizer"
+        )
         return (
-            "not comparable token by token, because the student has its own tokenizer; "
+            f"not comparable token by token, because {reason}; "
             f"{trained.nats_per_token:.4f} nats per token of its own"
         )
     return f"KL {trained.kl_nats:.4f} nats per token, top-1 agreement {trained.top1_agreement:.1%}"

@@ -22,7 +22,11 @@ from train.config import TrainConfig
 from train.data.batches import Collator
 from train.data.cache import ReadBatches, load_split, share_of, stored_batches
 from train.data.retokenize import Retokenizer
-from train.data.signal_checks import refuse_distilled_prompts, refuse_other_signal
+from train.data.signal_checks import (
+    refuse_distilled_prompts,
+    refuse_missing_teacher,
+    refuse_other_signal,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +55,8 @@ class TeacherData(Data):
 
     @property
     def has_own_tokenizer(self) -> bool:
-        """Whether the student has other tokens than the teacher."""
-        return self.tokenizer_dir != self.teacher_dir
+        """Whether the student has other tokens than the teacher, or the teacher none."""
+        return self.facts.teacher.text_only or self.tokenizer_dir != self.teacher_dir
 
 
 def load_data(
@@ -71,6 +75,8 @@ def load_data(
     """
     conversations_dir = run_directory.stage_dir("conversations")
     facts = run_directory.facts(ConversationsFacts)
+    if facts.teacher.text_only:
+        refuse_missing_teacher(config)
     refuse_other_signal(config.kd, facts, conversations_dir)
     if config.on_policy.max_steps > 0:
         refuse_distilled_prompts(facts, conversations_dir)
@@ -82,7 +88,7 @@ def load_data(
     tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
     read: ReadBatches = stored_batches
-    if tokenizer_dir == teacher_dir:
+    if tokenizer_dir == teacher_dir and not facts.teacher.text_only:
         template, expected = tokenizer.chat_template, facts.chat_template_sha256
         hashed = None if template is None else chat_template_sha256(template)
         _refuse_changed("chat template", "chat_template_sha256", hashed, expected, teacher_dir)

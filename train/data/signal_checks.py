@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from potstill.errors import ManifestMismatchError
+from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.facts.conversations import ConversationsFacts
-from train.config import KDConfig
+from train.config import KDConfig, TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,44 @@ def refuse_other_signal(config: KDConfig, facts: ConversationsFacts, where: Path
             "loss towards the teacher's own; train.kd.weight=1 avoids the conflict",
             _how(facts),
         )
+
+
+def at_sequence_level(config: TrainConfig, facts: ConversationsFacts) -> TrainConfig:
+    """Return the settings without token-level KD where the teacher gave text alone."""
+    if not facts.teacher.text_only or config.kd.weight == 0.0:
+        return config
+    logger.info(
+        "%s gave text alone: the student learns at sequence level, train.kd.weight = 0",
+        facts.teacher.model,
+    )
+    return config.model_copy(update={"kd": config.kd.model_copy(update={"weight": 0.0})})
+
+
+def refuse_missing_teacher(config: TrainConfig) -> None:
+    """Check that nothing needs the weights of a teacher that gave text alone.
+
+    Raises:
+        TrainingError: The student would be made of it, or it would have to be in memory.
+    """
+    for is_asked, setting, hint in (
+        (
+            config.student.checkpoint is None,
+            "train.student.checkpoint",
+            "name the checkpoint that the student starts from",
+        ),
+        (
+            config.on_policy.max_steps > 0,
+            "train.on_policy.max_steps",
+            "set it to 0, or use a teacher whose weights are on this machine",
+        ),
+    ):
+        if is_asked:
+            raise TrainingError(
+                "a teacher that gave text alone has no weights on this machine",
+                where=setting,
+                expected="a student and phases that need none of its weights",
+                hint=hint,
+            )
 
 
 def refuse_distilled_prompts(facts: ConversationsFacts, where: Path) -> None:

@@ -1,4 +1,7 @@
-"""Requests to one OpenAI-compatible server, with retries by the `openai` client and a budget."""
+"""Requests to one server, with retries by the `openai` client and a budget.
+
+Anthropic's API differs in headers and bodies alone: its own client is made by the same generator.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,14 @@ OVERLOADED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalS
 HOPELESS = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 """Errors that every further request would raise too."""
 
+ANTHROPIC_VERSION = "2023-06-01"
+"""Version of Anthropic's API, which every request names."""
+
 _worst_cost: ContextVar[float] = ContextVar("worst_cost", default=0.0)
+
+
+class WebPageError(Exception):
+    """An answer that is a web page: the address is not that of an API."""
 
 
 class _Client(openai.DefaultAsyncHttpxClient):
@@ -54,9 +64,11 @@ class EndpointApi:
     def __init__(self, config: EndpointConfig, budget: Budget) -> None:
         self.config = config
         self.budget = budget
+        key = read_api_key(config.api_key_variable)
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
-            api_key=read_api_key(config.api_key_variable),
+            api_key=key,
+            default_headers=_anthropic_headers(key) if config.api == "anthropic" else None,
             timeout=httpx2.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS),
             max_retries=config.max_retries,
             http_client=_Client(budget),
@@ -74,6 +86,7 @@ class EndpointApi:
 
         Raises:
             OpenAIError: There is no answer, or it is an error.
+            WebPageError: It is a web page.
         """
         _worst_cost.set(worst)
         cost = 0.0
@@ -84,6 +97,9 @@ class EndpointApi:
                 answer = await self._client.post(path, cast_to=object, body=body)
             except ValueError:  # The body of an answer that calls itself JSON.
                 answer = None
+            if _is_page(answer):
+                cost = 0.0
+                raise WebPageError("the answer is a web page")
             cost = self._cost(answer, worst)
         except openai.OpenAIError:
             cost = 0.0  # `_Client` counts lost attempts
@@ -143,9 +159,41 @@ class EndpointApi:
             "mostly in /v1",
         )
 
+    def no_api(self) -> TeacherError:
+        """Return the error to raise for an answer that is a web page."""
+        return TeacherError(
+            "the teacher's server answers with a web page instead of JSON",
+            where=self.config.base_url,
+            expected="the address of an API",
+            found="HTML",
+            hint="check that base_url ends as the API's documentation says, mostly in /v1",
+        )
+
     def _cost(self, answer: Any, worst: float) -> float:  # noqa: ANN401
         try:
-            usage = answer["usage"]
-            return self.budget.cost(int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+            return self.budget.cost(*_usage(answer["usage"]))
         except (LookupError, TypeError, ValueError):
             return worst
+
+
+def _usage(usage: Any) -> tuple[int, int]:  # noqa: ANN401  (JSON of somebody else's)
+    """Return the tokens of prompt and completion; of Anthropic's, cached ones at the full price."""
+    if "prompt_tokens" in usage:
+        return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+    cached = (usage.get(f"cache_{kind}_input_tokens") or 0 for kind in ("creation", "read"))
+    return int(usage["input_tokens"]) + sum(cached), int(usage["output_tokens"])
+
+
+def _anthropic_headers(key: str) -> dict[str, Any]:
+    return {
+        "x-api-key": key,
+        "anthropic-version": ANTHROPIC_VERSION,
+        "Authorization": openai.Omit(),
+    }
+
+
+def _is_page(answer: Any) -> bool:  # noqa: ANN401
+    """Return whether an answer is text that begins as HTML does."""
+    return isinstance(answer, str) and answer.lstrip()[:14].lower().startswith(
+        ("<!doctype", "<html")
+    )

@@ -1,8 +1,8 @@
-"""Configuration of a teacher behind an OpenAI-compatible API."""
+"""Configuration of a teacher behind an OpenAI-compatible or Anthropic-compatible API."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,16 @@ class EndpointConfig(Table):
     """Address including the version, such as http://127.0.0.1:8000/v1."""
     model: str = Field(min_length=1)
     """The model's name on the server, as /models lists it."""
+    api: Literal["openai", "anthropic"] = "openai"
+    """Whose API the server is compatible with. Anthropic's gives text alone."""
+    text_only: bool = False
+    """Take text alone from a server that gives no log-probabilities with exact tokens: the student
+    learns at sequence level (`kd.weight` becomes 0), in its own tokens. Always so with the API
+    `anthropic`."""
+    terms_allow_training: bool | None = None
+    """Whether the terms of the API, and the license of its model, allow training a model on its
+    answers; many commercial ones forbid it. Required where text is all that a server gives, as for
+    APIs of others: read the terms, then set it. The answer is recorded with the data set."""
     tokenizer: str | None = Field(default=None, min_length=1)
     """Checkpoint directory or hub name of the tokenizer of another model than the teacher, such as
     one that plays the user. None: the teacher's, `generate.teacher.model`."""
@@ -38,6 +48,23 @@ class EndpointConfig(Table):
     max_cost: float | None = Field(default=None, gt=0.0)
     """Most that one run of the stage may spend, in that currency; never exceeded, because requests
     in flight count with all their tokens. None: no cap."""
+
+    @property
+    def gives_text(self) -> bool:
+        """Whether text is all that the server gives."""
+        return self.text_only or self.api == "anthropic"
+
+    @model_validator(mode="after")
+    def _terms_are_known(self) -> Self:
+        if self.gives_text and not self.terms_allow_training:
+            raise ValueError(
+                "a server that gives text alone needs terms_allow_training = true, which only you "
+                "can set: read whether its terms allow training a model on the answers"
+                if self.terms_allow_training is None
+                else "terms_allow_training = false: no student may learn from these answers; "
+                "use another teacher"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cap_has_prices(self) -> Self:

@@ -51,6 +51,10 @@ class Dialect(Protocol):
         """
         ...
 
+    def worst_prompt_tokens(self, request: SampleRequest) -> int:
+        """Return a bound of the tokens that the server counts as prompt."""
+        ...
+
     def read(
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
     ) -> Sample:
@@ -64,8 +68,16 @@ class Dialect(Protocol):
         ...
 
 
+class _ExactTokens:
+    """Servers that tokenize prompts as the teacher does."""
+
+    def worst_prompt_tokens(self, request: SampleRequest) -> int:
+        """Return the number of the prompt's tokens."""
+        return len(request.prompt_token_ids)
+
+
 @dataclass(frozen=True)
-class TokenIdDialect:
+class TokenIdDialect(_ExactTokens):
     """`/completions` with token ids as prompt, answered with token ids: vLLM (0.32).
 
     Source: `CompletionRequest` and `OpenAIServingCompletion._create_completion_logprobs` of
@@ -143,7 +155,7 @@ class TokenIdDialect:
 
 
 @dataclass(frozen=True)
-class ChatDialect:
+class ChatDialect(_ExactTokens):
     """`/chat/completions`: messages in, tokens out as text or bytes, at best with their ids.
 
     Log-probabilities are always requested, because only they identify the tokens.

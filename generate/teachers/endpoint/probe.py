@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import openai
 
-from generate.teachers.endpoint.api import EndpointApi
+from generate.teachers.endpoint.api import EndpointApi, WebPageError
 from generate.teachers.endpoint.dialects import (
     NEUTRAL,
     ChatDialect,
@@ -22,13 +22,15 @@ from generate.teachers.endpoint.dialects import (
     TokenIdDialect,
     UnusableAnswerError,
 )
+from generate.teachers.endpoint.text_dialects import text_dialects
+from generate.teachers.endpoint.text_tokens import AnswerTokens
 from generate.teachers.protocol import Sample, SampleRequest
 from potstill.chat import render_prompt
 from potstill.distributions import Floats
 from potstill.errors import TeacherError
 from potstill.schema import Message, SamplingParams
 
-LogprobsMode = Literal["raw_logprobs", "processed_logprobs", "unknown"]
+LogprobsMode = Literal["raw_logprobs", "processed_logprobs", "unknown", "none"]
 
 GREETING = (Message(role="user", content="Hi"),)
 FEW_LOGPROBS = 2
@@ -39,6 +41,10 @@ REFUSALS = (
     openai.UnprocessableEntityError,
     openai.ConflictError,
 )
+GREETING_TOKENS = 16
+"""Most tokens of an answer that is read as text: some models refuse a request for one."""
+WRONG_SHAPE = (LookupError, TypeError, ValueError, AttributeError)
+"""Errors of reading JSON of another shape."""
 SHARP = {"temperature": 0.5, "top_p": 0.5}
 SAME_NATS = 0.2
 """Raw log-probabilities of two requests differ by rounding, in nats; with SHARP sampling, processed
@@ -52,7 +58,7 @@ class Server:
     dialect: Dialect
     logprobs_mode: LogprobsMode
     """`raw_logprobs`: before temperature and top-p; `processed_logprobs`: after. The names are
-    vLLM's."""
+    vLLM's. `none`: the server gives text alone."""
     greeting: SampleRequest
     """A request for one token that the server answers."""
 
@@ -67,12 +73,9 @@ async def probe(
     Raises:
         TeacherError: It cannot be reached, or gives no log-probabilities with exact tokens.
     """
-    greeting = SampleRequest(
-        "probe",
-        render_prompt(tokenizer, GREETING),
-        SamplingParams(temperature=1.0, top_p=1.0, max_tokens=1, seed=0),
-        GREETING,
-    )
+    if api.config.gives_text:
+        return await _probe_text(api, tokenizer, end_token_ids)
+    greeting = _greeting(tokenizer, temperature=1.0, top_p=1.0, max_tokens=1)
     reasons: dict[str, str] = {}
     for dialect in _dialects(api.config.model, tokenizer, end_token_ids):
         try:
@@ -89,6 +92,8 @@ async def probe(
         except REFUSALS as error:
             refusal = error
             reasons.setdefault(dialect.path, api.why(error))
+        except WebPageError as error:
+            raise api.no_api() from error
         except openai.OpenAIError as error:
             raise await api.explain(error) from error
         else:
@@ -100,8 +105,54 @@ async def probe(
         where=api.config.base_url,
         expected="token ids from /completions, or logprobs from /chat/completions",
         found="; ".join(f"{path}: {reason}" for path, reason in reasons.items()),
-        hint="serve the teacher with vLLM or with `potstill serve`",
+        hint="serve the teacher with vLLM or with `potstill serve`, or learn from its text alone "
+        "with generate.teacher.endpoint.text_only = true",
     )
+
+
+async def _probe_text(
+    api: EndpointApi,
+    tokenizer: Any,  # noqa: ANN401
+    end_token_ids: frozenset[int],
+) -> Server:
+    """Find the parameters that a server of text takes.
+
+    Raises:
+        TeacherError: It cannot be reached, or does not answer in the API's format.
+    """
+    greeting = _greeting(tokenizer, **SHARP, max_tokens=GREETING_TOKENS)
+    tokens = AnswerTokens(tokenizer, end_token_ids)
+    refusal: openai.APIStatusError | None = None
+    for dialect in text_dialects(api.config.api, api.config.model, tokens, NEUTRAL):
+        try:
+            answer = await _post(api, dialect, greeting, None)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            refusal = error
+            continue
+        except WebPageError as error:
+            raise api.no_api() from error
+        except openai.OpenAIError as error:
+            raise await api.explain(error) from error
+        try:
+            dialect.read(answer, greeting, None)
+        except UnusableAnswerError:
+            pass  # Of a greeting that is cut off anything may be left.
+        except WRONG_SHAPE as error:
+            raise TeacherError(
+                "the teacher's server does not answer in the format of its API",
+                where=api.config.base_url,
+                expected=f"an answer of {dialect.path} as {api.config.api} writes it",
+                found=f"{type(error).__name__}: {error}",
+                hint="check generate.teacher.endpoint.api",
+            ) from error
+        return Server(dialect, "none", greeting)
+    assert refusal is not None
+    raise await api.explain(refusal) from refusal
+
+
+def _greeting(tokenizer: Any, **sampling: Any) -> SampleRequest:  # noqa: ANN401
+    params = SamplingParams(seed=0, **sampling)
+    return SampleRequest("probe", render_prompt(tokenizer, GREETING), params, GREETING)
 
 
 async def check_top_logprobs(api: EndpointApi, server: Server, top_logprobs: int) -> None:
@@ -142,16 +193,22 @@ def _dialects(
     yield ChatDialect(model, end_token_ids, tokenizer, {})
 
 
+async def _post(
+    api: EndpointApi, dialect: Dialect, request: SampleRequest, top_logprobs: int | None
+) -> Any:  # noqa: ANN401  (JSON of somebody else's)
+    worst = api.budget.cost(dialect.worst_prompt_tokens(request), request.sampling.max_tokens)
+    if not api.budget.hold(worst):
+        raise TeacherError("max_cost does not even pay for a greeting", found=api.budget.cap)
+    return await api.post(dialect.path, lambda: dialect.body(request, top_logprobs), worst=worst)
+
+
 async def _ask(
     api: EndpointApi, dialect: Dialect, request: SampleRequest, top_logprobs: int
 ) -> Sample:
-    worst = api.budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
-    if not api.budget.hold(worst):
-        raise TeacherError("max_cost does not even pay for a greeting", found=api.budget.cap)
-    answer = await api.post(dialect.path, lambda: dialect.body(request, top_logprobs), worst=worst)
+    answer = await _post(api, dialect, request, top_logprobs)
     try:
         return dialect.read(answer, request, top_logprobs)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except WRONG_SHAPE as error:
         raise UnusableAnswerError("the answer is not in OpenAI's format") from error
 
 

@@ -1,23 +1,26 @@
-"""The teacher behind an API: any OpenAI-compatible server that returns log-probabilities.
+"""The teacher behind an API: an OpenAI-compatible server with log-probabilities, or text alone.
 
 In: token ids and sampling parameters, with the messages they come from for servers that do not
-accept ids. Out: exact token ids with log-probabilities, as answers arrive.
+accept ids. Out: exact token ids with log-probabilities, as answers arrive; of a server that gives
+text alone, that text and its tokens.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import openai
 
-from generate.teachers.endpoint.api import HOPELESS, OVERLOADED, EndpointApi
+from generate.teachers.endpoint.api import HOPELESS, OVERLOADED, EndpointApi, WebPageError
 from generate.teachers.endpoint.budget import Budget
 from generate.teachers.endpoint.config import EndpointConfig
 from generate.teachers.endpoint.dialects import TokenIdDialect, UnusableAnswerError
 from generate.teachers.endpoint.loop_thread import LoopThread
-from generate.teachers.endpoint.probe import LogprobsMode, check_top_logprobs, probe
+from generate.teachers.endpoint.probe import WRONG_SHAPE, LogprobsMode, check_top_logprobs, probe
+from generate.teachers.endpoint.text_dialects import TextDialect
 from generate.teachers.protocol import (
     Failure,
     Requests,
@@ -27,6 +30,8 @@ from generate.teachers.protocol import (
     ScoreRequests,
 )
 from potstill.errors import PotstillError, TeacherError
+
+logger = logging.getLogger(__name__)
 
 UNANSWERED_ROUNDS = 2
 """Number of successive failures, as a multiple of `max_concurrency`, after which the server counts
@@ -66,6 +71,11 @@ class EndpointTeacher:
         except BaseException:
             self.close()
             raise
+        dialect = self._server.dialect
+        if isinstance(dialect, TextDialect) and not dialect.sampled_by:
+            logger.warning(
+                "%s takes no sampling parameters: temperature and top-p are its own", config.model
+            )
 
     @property
     def logprobs_mode(self) -> LogprobsMode:
@@ -101,12 +111,13 @@ class EndpointTeacher:
                 log-probabilities, or not those before temperature and top-p; the cost cap is
                 reached.
         """
-        if top_logprobs is not None:
-            self._check_top_logprobs(top_logprobs)
         dialect = self._server.dialect
+        if top_logprobs is not None and self.logprobs_mode != "none":
+            self._check_top_logprobs(top_logprobs)
 
         def worst(request: SampleRequest) -> float:
-            return self._budget.cost(len(request.prompt_token_ids), request.sampling.max_tokens)
+            num_prompt = dialect.worst_prompt_tokens(request)
+            return self._budget.cost(num_prompt, request.sampling.max_tokens)
 
         def admit(request: SampleRequest) -> bool:
             self._check_mode(request, top_logprobs)
@@ -137,7 +148,6 @@ class EndpointTeacher:
         Raises:
             TeacherError: As for `sample`, or the server cannot score token ids.
         """
-        self._check_top_logprobs(top_logprobs)
         dialect = self._server.dialect
         if not isinstance(dialect, TokenIdDialect):
             raise TeacherError(
@@ -146,6 +156,7 @@ class EndpointTeacher:
                 expected="a server that takes and returns token ids, such as vLLM",
                 found=f"its {dialect.path} only",
             )
+        self._check_top_logprobs(top_logprobs)
 
         def worst(request: ScoreRequest) -> float:
             return self._budget.cost(len(request.token_ids), 1)
@@ -188,22 +199,39 @@ class EndpointTeacher:
             return Failure(request_id, str(error))
         except HOPELESS as error:
             raise await self._api.explain(error) from error
+        except WebPageError as error:
+            if self._is_down():
+                raise self._api.no_api() from error
+            return Failure(request_id, str(error))
         except OVERLOADED as error:
-            self._num_unanswered += 1
-            if self._num_unanswered >= UNANSWERED_ROUNDS * self.max_num_seqs:
+            if self._is_down():
                 raise await self._api.explain(error) from error
             return Failure(request_id, self._api.why(error))
         except openai.OpenAIError as error:
             return Failure(request_id, self._api.why(error))
         self._num_unanswered = 0
+        return self._read(request_id, answer, read)
+
+    def _read(
+        self,
+        request_id: str,
+        answer: Any,  # noqa: ANN401
+        read: Callable[[Any], Sample],
+    ) -> Sample | Failure:
         try:
             return read(answer)
         except UnusableAnswerError as error:
             return Failure(request_id, str(error))
         except PotstillError:
             raise
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return Failure(request_id, f"not an answer in OpenAI's format: {type(error).__name__}")
+        except WRONG_SHAPE as error:
+            name = self._config.api
+            return Failure(request_id, f"not an answer in {name}'s format: {type(error).__name__}")
+
+    def _is_down(self) -> bool:
+        """Count a request without an answer; return whether the server counts as down."""
+        self._num_unanswered += 1
+        return self._num_unanswered >= UNANSWERED_ROUNDS * self.max_num_seqs
 
     def _check_top_logprobs(self, top_logprobs: int) -> None:
         if top_logprobs not in self._checked_top_logprobs:
@@ -213,7 +241,8 @@ class EndpointTeacher:
     def _check_mode(self, request: SampleRequest, top_logprobs: int | None) -> None:
         """Raise if processed log-probabilities would pass for the teacher's own."""
         plain = request.sampling.temperature == 1.0 and request.sampling.top_p == 1.0
-        if top_logprobs is not None and not plain and self.logprobs_mode != "raw_logprobs":
+        is_own = self.logprobs_mode in ("raw_logprobs", "none")
+        if top_logprobs is not None and not plain and not is_own:
             raise TeacherError(
                 "the server's log-probabilities are not known to be the teacher's own",
                 where=self._config.base_url,
@@ -238,7 +267,8 @@ def connect(config: EndpointConfig, teacher_dir: Path) -> EndpointTeacher:
 
     Args:
         teacher_dir: The teacher's checkpoint; weights are not needed. Token ids are stored, and
-            only its own tokenizer and chat template make the right ones.
+            only its own tokenizer and chat template make the right ones. Of a server that gives
+            text alone, the student's.
 
     Raises:
         ConfigError: The variable that should hold the key is not set.
