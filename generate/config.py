@@ -137,6 +137,22 @@ class TurnsConfig(Table):
         return 1 if self.kind == "score" else max(self.best_of, self.num_answers)
 
 
+class ThinkingConfig(Table):
+    """The thinking of a reasoning teacher: what it does, and what the student learns of it."""
+
+    student: Literal["think", "answer", "both"] = "think"
+    """`think`: the student learns what the teacher wrote. `answer`: the answer alone, after a
+    prompt that leaves no room for thinking; the student's chat template writes such prompts.
+    `both`: each conversation twice, behind the template's switch (`enable_thinking`)."""
+    teacher: bool | None = None
+    """Whether the teacher thinks, where its chat template has a switch. None: as the template has
+    it when nothing is set."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Longest thinking, in tokens, beside `sampling.max_tokens` for the answer. Longer thinking is
+    ended there and the teacher answers from what it has, for which its server must accept token
+    ids. None: thinking and answer share `sampling.max_tokens`."""
+
+
 class GenerateConfig(Table):
     """The `[generate]` table."""
 
@@ -148,6 +164,8 @@ class GenerateConfig(Table):
     """How it samples answers."""
     turns: TurnsConfig = TurnsConfig()
     """The turns of a conversation, and the number of conversations per prompt."""
+    thinking: ThinkingConfig = ThinkingConfig()
+    """The thinking of a reasoning teacher."""
     curation: CurationConfig = CurationConfig()
     """Filters of prompts and conversations."""
     copy_to: str | None = Field(default=None, min_length=1)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
 from potstill.errors import ArtifactError
 from potstill.files import sha256_bytes
 from potstill.schema import Message
+from potstill.thinking import ThinkFormat, split_thinking
 from potstill.tools.formats import ToolFormat, stored_call_id
 from potstill.tools.parsing import split_answer
 from potstill.tools.rendering import template_input
@@ -83,24 +85,46 @@ def render_prompt(
     return tokenize(tokenizer, render_text(tokenizer, messages, tools=tools))
 
 
+def with_template(tokenizer: Any, template: str) -> Any:  # noqa: ANN401  (a transformers tokenizer)
+    """Return a tokenizer with another chat template."""
+    changed = copy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
 def answer_message(
-    tokenizer: ChatTokenizer, token_ids: Sequence[int], *, has_tools: bool, num_calls: int = 0
+    tokenizer: ChatTokenizer,
+    token_ids: Sequence[int],
+    *,
+    has_tools: bool,
+    num_calls: int = 0,
+    opened: bool = False,
 ) -> Message:
     """Return a model's answer as a message; calls of tools in it are read as the server reads them.
 
-    An answer whose calls are not complete JSON objects stays text.
+    Thinking is apart from the content. An answer whose calls are not complete JSON objects stays
+    text.
 
     Args:
         has_tools: Whether the answer may call tools.
         num_calls: How many calls the conversation has before it.
+        opened: Whether the prompt ended inside the thinking.
     """
-    text = tokenizer.decode(token_ids, skip_special_tokens=True)
+    template = tokenizer.chat_template or ""
+    think_format, tool_format = ThinkFormat.of_template(template), ToolFormat.of_template(template)
+    tags = think_format.tags if think_format else ()
+    text, thinking = _text_with(tokenizer, token_ids, tags), None
+    if think_format is not None:
+        thinking, text = split_thinking(think_format, text, opened=opened)
+    message = Message(role="assistant", content=text, reasoning_content=thinking)
     if not has_tools:
-        return Message(role="assistant", content=text)
-    tool_format = ToolFormat.of_template(tokenizer.chat_template or "")
-    plain, found = split_answer(tool_format, _with_opening(tokenizer, token_ids, tool_format))
+        return message
+    whole = _text_with(tokenizer, token_ids, (*tags, tool_format.opening))
+    if think_format is not None:
+        _, whole = split_thinking(think_format, whole, opened=opened)
+    plain, found = split_answer(tool_format, whole)
     if not found or not all(_is_object(arguments) for _, arguments in found):
-        return Message(role="assistant", content=text)
+        return message
     calls = [
         {
             "id": stored_call_id(number),
@@ -109,31 +133,25 @@ def answer_message(
         }
         for number, (name, arguments) in enumerate(found, start=num_calls)
     ]
-    return Message(
-        role="assistant",
-        content=plain.strip(),
-        tool_calls=json.dumps(calls, ensure_ascii=False),
-    )
+    tool_calls = json.dumps(calls, ensure_ascii=False)
+    return message.model_copy(update={"content": plain.strip(), "tool_calls": tool_calls})
 
 
-def _with_opening(
-    tokenizer: ChatTokenizer, token_ids: Sequence[int], tool_format: ToolFormat
-) -> str:
-    """Return the text of tokens without special ones, but with that which begins calls."""
-    openings = {
-        token_id
+def _text_with(tokenizer: ChatTokenizer, token_ids: Sequence[int], tags: Sequence[str]) -> str:
+    """Return the text of tokens without special ones, but with those that some tags consist of."""
+    shown = {
+        token_id: str(token)
         for token_id, token in tokenizer.added_tokens_decoder.items()
-        if token.special and str(token) == tool_format.opening
+        if token.special and any(str(token) in tag for tag in tags)
     }
-    parts: list[list[int]] = [[]]
+    text, part = "", list[int]()
     for token_id in token_ids:
-        if token_id in openings:
-            parts.append([])
+        if token_id in shown:
+            text += tokenizer.decode(part, skip_special_tokens=True) + shown[token_id]
+            part = []
         else:
-            parts[-1].append(token_id)
-    return tool_format.opening.join(
-        tokenizer.decode(part, skip_special_tokens=True) for part in parts
-    )
+            part.append(token_id)
+    return text + tokenizer.decode(part, skip_special_tokens=True)
 
 
 def _is_object(text: str) -> bool:

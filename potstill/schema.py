@@ -38,6 +38,8 @@ class Message(Value):
     """JSON list of an assistant's calls, as OpenAI spells them."""
     tool_call_id: str | None = None
     """Which call a tool's message answers."""
+    reasoning_content: str | None = None
+    """The thinking before an assistant's answer; None where there is none."""
 
     def to_chat(self) -> dict[str, Any]:
         """Return the message as chat templates and OpenAI's API take it."""
@@ -46,6 +48,8 @@ class Message(Value):
             chat["tool_calls"] = json.loads(self.tool_calls)
         if self.tool_call_id is not None:
             chat["tool_call_id"] = self.tool_call_id
+        if self.reasoning_content is not None:
+            chat["reasoning_content"] = self.reasoning_content
         return chat
 
 

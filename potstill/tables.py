@@ -34,8 +34,11 @@ _MESSAGE = pa.struct(
         ("content", pa.string()),
         ("tool_calls", pa.string()),
         ("tool_call_id", pa.string()),
+        ("reasoning_content", pa.string()),
     ]
 )
+
+_FORMER_MESSAGE = pa.struct([field for field in _MESSAGE if field.name != "reasoning_content"])
 
 PROMPT_SCHEMA = pa.schema(
     [
@@ -250,10 +253,17 @@ def _read_batches(
 def _is_one_of(found: pa.Schema, schemas: Sequence[pa.Schema]) -> bool:
     """Return whether a table has the columns of one of the schemas, newer ones aside."""
     missing = NEWER_COLUMNS.difference(found.names)
+    named = ([field for field in schema if field.name not in missing] for schema in schemas)
     return any(
-        found == pa.schema([field for field in schema if field.name not in missing])
-        for schema in schemas
+        found in (pa.schema(fields), pa.schema(map(_former_field, fields))) for fields in named
     )
+
+
+def _former_field(field: pa.Field) -> pa.Field:
+    """Return a field as it was when messages had no thinking."""
+    if field.type != pa.list_(_MESSAGE):
+        return field
+    return field.with_type(pa.list_(_FORMER_MESSAGE))
 
 
 def schema_of(file: pq.ParquetFile) -> pa.Schema:

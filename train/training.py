@@ -144,7 +144,7 @@ def _save(job: Job, data: Data, scratch_dir: Path, directory: Path, phase: Phase
     probe = _probe(job.config, data)
     model = trained_student(job, scratch_dir, phase, probe).to(_device())
     dtype = torch.bfloat16 if job.config.save_dtype == "bfloat16" else torch.float32
-    save_student(model, directory, data.tokenizer_dir, dtype)
+    save_student(model, directory, data.tokenizer_dir, dtype, data.other_template)
     reloaded = reload_student(directory, model.float(), probe)
     if tokenizer_sha256(directory) != data.tokenizer_sha256:
         raise TrainingError("the saved tokenizer is not the one trained with", where=directory)

@@ -130,7 +130,7 @@ def _baseline(run_directory: RunDirectory) -> tuple[Path, str] | None:
 def _is_comparable(run: RunFiles, file: GgufFile) -> bool:
     if file.role == "student":
         return not run.student.own_tokenizer
-    return not run.conversations.prompt_distilled
+    return not run.conversations.stands_under_other_prompt
 
 
 def sft_student(sft_run: Path, run: RunFiles) -> StudentFacts:

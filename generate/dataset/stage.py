@@ -30,11 +30,14 @@ from generate.dataset.card import render_card
 from generate.dataset.coverage import Coverage, CoverageCounts
 from generate.dataset.page import render_summary
 from generate.dataset.student_prompts import StudentPrompts, own_systems, with_prompts
+from generate.dataset.thinking import ThinkingRows
 from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import PROMPTS_NAME
 from generate.sampling.parts import part_paths
+from generate.sampling.stage import asked_tokenizer
 from generate.sampling.summary import Summary, summarize
 from generate.sources.raw_prompt import first_question
+from potstill.chat import chat_template_sha256
 from potstill.distributions import parquet_options
 from potstill.errors import TeacherError
 from potstill.facts.conversations import ConversationsFacts
@@ -53,6 +56,7 @@ from potstill.tables import (
 )
 from potstill.task.stage import read_task
 from potstill.task.task import Task
+from potstill.thinking import student_template
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +91,9 @@ def make_dataset(
     prompts, samples = run_directory.facts(PromptsFacts), run_directory.facts(SamplesFacts)
     with disk_errors("writing conversations", session.dir):
         students = _student_prompts(config, teacher, task, run_directory)
+        thinking = _thinking_rows(config, teacher, samples)
         curator = ConversationCurator(config.curation, task, teacher.decode)
-        found = _filter(part_paths(samples_dir), session.dir, curator, students, task)
+        found = _filter(part_paths(samples_dir), session.dir, curator, (students, thinking), task)
         dropped = dict(found.dropped)
         paths = [
             path for split in get_args(Split) for path in conversation_paths(session.dir, split)
@@ -102,7 +107,8 @@ def make_dataset(
                 hint="loosen generate.curation, or raise generate.prompts.num_prompts",
             )
         facts = ConversationsFacts(
-            **samples.model_dump(exclude={"version", "num_conversations"}),
+            **samples.model_dump(exclude={"version", "num_conversations", "chat_template_sha256"}),
+            **_template_facts(config, teacher, samples),
             num_conversations=summary.num_conversations_by_split,
             num_dropped=sum(dropped.values()),
             dropped_prompts=prompts.dropped,
@@ -126,6 +132,8 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
     }
     if task is not None and TASK_FILTERS.keys() & set(config.curation.conversation_filters):
         settings["judged_by"] = [task.answer_schema, *(one.to_json() for one in task.metrics[:1])]
+    if config.thinking.student != "think":
+        settings["thinking"] = config.thinking.student
     if task is not None and task.distills_prompt:
         text = f"{task.student_instructions}\n{task.student_tools}"
         settings["student_prompt"] = sha256_bytes(text.encode())
@@ -141,7 +149,33 @@ def _student_prompts(
     if task is None or not task.distills_prompt:
         return None
     systems = own_systems(run_directory.stage_dir("prompts") / PROMPTS_NAME)
-    return StudentPrompts(config, task, teacher.checkpoint.tokenizer, systems)
+    tokenizer = asked_tokenizer(config, teacher.checkpoint.tokenizer)
+    return StudentPrompts(config, task, tokenizer, systems)
+
+
+def _thinking_rows(
+    config: GenerateConfig, teacher: LazyTeacher, samples: SamplesFacts
+) -> ThinkingRows | None:
+    if config.thinking.student == "think":
+        return None
+    return ThinkingRows(config.thinking, teacher.checkpoint.tokenizer, samples.vocab_size)
+
+
+def _template_facts(
+    config: GenerateConfig, teacher: LazyTeacher, samples: SamplesFacts
+) -> dict[str, Any]:
+    """Return the facts on the template that conversations stand under, the student's."""
+    thinking, digest = config.thinking, samples.chat_template_sha256
+    if thinking.student != "think" or thinking.teacher is not None:
+        template = teacher.checkpoint.tokenizer.chat_template
+        digest = chat_template_sha256(
+            student_template(template, thinking.student, thinking.teacher)
+        )
+    return {
+        "chat_template_sha256": digest,
+        "thinking": thinking.student,
+        "teacher_thinks": thinking.teacher,
+    }
 
 
 def _coverage(config: GenerateConfig, counts: CoverageCounts | None) -> Coverage | None:
@@ -168,7 +202,7 @@ def _filter(
     parts: list[Path],
     directory: Path,
     curator: ConversationCurator,
-    students: StudentPrompts | None,
+    changes: tuple[StudentPrompts | None, ThinkingRows | None],
     task: Task | None,
 ) -> _Found:
     """Write kept and dropped rows, under the students' prompts if these differ.
@@ -189,7 +223,7 @@ def _filter(
         stack.enter_context(rest)
         for path in parts:
             for batch in read_conversation_batches(path):
-                rows, conversations, drops = _judge(batch, curator, students)
+                rows, conversations, drops = _judge(batch, curator, *changes)
                 kept = [one for one, drop in zip(conversations, drops, strict=True) if drop is None]
                 found.dropped.update(drop.filter for drop in drops if drop is not None)
                 found.languages.update(
@@ -208,16 +242,23 @@ def _filter(
 
 
 def _judge(
-    batch: pa.RecordBatch, curator: ConversationCurator, students: StudentPrompts | None
+    batch: pa.RecordBatch,
+    curator: ConversationCurator,
+    students: StudentPrompts | None,
+    thinking: ThinkingRows | None,
 ) -> tuple[pa.Table, list[Conversation], list[Drop | None]]:
-    """Return a batch's rows under the students' prompts, and why each is dropped."""
+    """Return a batch's rows as the student learns from them, and why each is dropped."""
     rows, conversations = pa.Table.from_batches([batch]), conversations_from_batch(batch)
-    if students is None:
-        return rows, conversations, [_drop(one, curator) for one in conversations]
-    rewritten = list(map(students.rewrite, conversations))
-    drops = [SPANNING if one is None else _drop(one, curator) for one in rewritten]
-    conversations = [new or old for new, old in zip(rewritten, conversations, strict=True)]
-    return with_prompts(rows, conversations), conversations, drops
+    drops: list[Drop | None] = [None] * len(conversations)
+    if students is not None:
+        rewritten = list(map(students.rewrite, conversations))
+        drops = [SPANNING if one is None else None for one in rewritten]
+        conversations = [new or old for new, old in zip(rewritten, conversations, strict=True)]
+        rows = with_prompts(rows, conversations)
+    if thinking is not None:
+        rows, conversations, drops = thinking.rewrite(conversations, drops)
+    judged = zip(conversations, drops, strict=True)
+    return rows, conversations, [drop or _drop(one, curator) for one, drop in judged]
 
 
 def _drop(conversation: Conversation, curator: ConversationCurator) -> Drop | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -54,6 +55,8 @@ class Dialogue:
         self._turns: list[Turn] = []
         self._signals: list[TokenDistributions] = []
         self._plays_user = False
+        self._begun: Sample | None = None
+        self._opened = False
         self._num_rounds = MAX_TOOL_ROUNDS if settings.tool_result and self.prompt.tools else 0
         if self._num_left > 1 or self._num_rounds:
             self._separators()  # Raises if the template would rewrite this conversation.
@@ -107,6 +110,17 @@ class Dialogue:
     def _take_answer(self, asked: SampleRequest, sample: Sample) -> None:
         if sample.signal is None:
             raise TeacherError("the teacher returned no log-probabilities", where=self.name)
+        if self._begun is None:
+            thinking = self._settings.thinking
+            bound = asked.schema is not None
+            self._opened = (
+                thinking is not None and not bound and thinking.is_opened_by(self._token_ids)
+            )
+        else:
+            sample = joined(self._begun, sample)
+        if self._answers_on(sample):
+            return
+        self._begun = None
         turn = Turn(
             start=len(self._token_ids),
             num_tokens=len(sample.token_ids),
@@ -122,6 +136,22 @@ class Dialogue:
         self._num_left -= 1
         if self._num_left and sample.finish_reason == "stop":
             self._go_on()
+
+    def _answers_on(self, sample: Sample) -> bool:
+        """Ask for the rest of an answer whose thinking used up its own limit of tokens."""
+        thinking, sampling = self._settings.thinking, self._settings.config.sampling
+        is_cut = self._settings.max_thinking_tokens and sample.finish_reason == "length"
+        if thinking is None or not is_cut:
+            return False
+        end, left = thinking.end(sample.token_ids, opened=self._opened), sampling.max_tokens
+        if end is None:
+            sample = forced(sample, thinking.closing_token_ids)
+        else:
+            left -= len(sample.token_ids) - end
+        so_far = [*self._token_ids, *sample.token_ids]
+        self.request = self._ask("answer", so_far, left) if left > 0 else None
+        self._begun = None if self.request is None else sample
+        return self._begun is not None
 
     def _take_results(self) -> bool:
         """Add the results of the last answer's calls; return whether the teacher goes on."""
@@ -182,6 +212,11 @@ class Dialogue:
     def _ask_teacher(self) -> SampleRequest | None:
         messages = (*self.given, *self._completion)
         max_tokens = self._settings.config.sampling.max_tokens
+        longest = self._settings.max_thinking_tokens
+        if longest is not None:
+            if len(self._token_ids) + longest + max_tokens > self._settings.max_model_len:
+                return None
+            max_tokens = longest
         schema = self._settings.schema(self.prompt)
         return self._ask("assistant", self._token_ids, max_tokens, messages, schema)
 
@@ -222,8 +257,31 @@ class Dialogue:
             self._settings.tokenizer,
             sample.token_ids,
             has_tools=self.prompt.tools is not None,
+            opened=self._opened,
             num_calls=sum(len(json.loads(one.tool_calls or "[]")) for one in so_far),
         )
+
+
+def joined(begun: Sample, rest: Sample) -> Sample:
+    """Return an answer that was sampled in two requests."""
+    assert begun.signal is not None
+    assert rest.signal is not None
+    return replace(
+        rest,
+        token_ids=(*begun.token_ids, *rest.token_ids),
+        signal=TokenDistributions.concatenate([begun.signal, rest.signal]),
+    )
+
+
+def forced(sample: Sample, token_ids: Sequence[int]) -> Sample:
+    """Return an answer with tokens that the teacher did not choose, which count as certain."""
+    assert sample.signal is not None
+    added = TokenDistributions.certain(token_ids)
+    return replace(
+        sample,
+        token_ids=(*sample.token_ids, *token_ids),
+        signal=TokenDistributions.concatenate([sample.signal, added]),
+    )
 
 
 def _first_question(messages: Sequence[Message]) -> tuple[tuple[Message, ...], list[str]]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from generate.config import GenerateConfig
+from generate.sampling.thinking import Thinking
 from generate.sampling.tool_results import Result, find_result
 from generate.sampling.turn_separators import (
     TurnSeparators,
@@ -28,6 +29,7 @@ class ConversationSettings:
 
     config: GenerateConfig
     tokenizer: Any
+    """The teacher's, its chat template's switch for thinking set."""
     max_model_len: int
     """Longest conversation, in tokens."""
     task: Task | None = None
@@ -118,6 +120,17 @@ class ConversationSettings:
         turns = self.config.turns
         spread = turns.max_turns - turns.min_turns + 1
         return turns.min_turns + _draw(self.config, f"turns {prompt.prompt_id}", spread)
+
+    @cached_property
+    def thinking(self) -> Thinking | None:
+        """The teacher's thinking; None where its template shows none."""
+        return Thinking.of(self.tokenizer)
+
+    @property
+    def max_thinking_tokens(self) -> int | None:
+        """Longest thinking; None without a limit of its own."""
+        is_cut = self.thinking is not None and not self.config.teacher.gives_text
+        return self.config.thinking.max_tokens if is_cut else None
 
     @cached_property
     def tool_result(self) -> Result | None:

@@ -37,7 +37,7 @@ from generate.sampling.settings import ConversationSettings
 from generate.sampling.simulated_user import SimulatedUser
 from generate.sampling.summary import Summary, summarize
 from generate.teachers.protocol import SamplingTeacher
-from potstill.chat import chat_template_sha256, tokenizer_sha256
+from potstill.chat import chat_template_sha256, tokenizer_sha256, with_template
 from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.facts.samples import SamplesFacts
 from potstill.files import sha256_bytes, write_text_atomically
@@ -47,6 +47,7 @@ from potstill.rundir import RunDirectory, StageSession
 from potstill.schema import Prompt
 from potstill.task.stage import read_task
 from potstill.task.task import Task, shots_text
+from potstill.thinking import has_switch, switched
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def make_parts(
     task = read_task(run_directory)
     settings = ConversationSettings(
         config,
-        teacher.checkpoint.tokenizer,
+        asked_tokenizer(config, teacher.checkpoint.tokenizer),
         teacher.max_model_len,
         task=task,
     )
@@ -110,6 +111,25 @@ def make_parts(
     finally:
         if user is not None:
             user.close()
+
+
+def asked_tokenizer(config: GenerateConfig, tokenizer: Any) -> Any:  # noqa: ANN401
+    """Return the teacher's tokenizer with its chat template's switch for thinking as configured.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    thinks = config.thinking.teacher
+    if thinks is None:
+        return tokenizer
+    if not has_switch(tokenizer.chat_template):
+        raise ConfigError(
+            "the teacher's chat template has no switch for thinking",
+            where="generate.thinking.teacher",
+            expected="a template with enable_thinking",
+            hint="leave it out: the teacher thinks as its template has it",
+        )
+    return with_template(tokenizer, switched(tokenizer.chat_template, on=thinks))
 
 
 def num_parts(config: GenerateConfig, run_directory: RunDirectory) -> int:
@@ -202,6 +222,9 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
         "turns": turns,
         "conversations_per_part": config.engine.conversations_per_part,
     }
+    thinking = config.thinking.to_json(exclude={"student"})
+    if any(value is not None for value in thinking.values()):
+        settings["thinking"] = thinking
     by_metric = config.turns.best_by in ("metric", "majority")
     if by_metric:
         first_metric(task, "generate.turns.best_by")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from potstill.facts.base import StageName
 from potstill.facts.samples import SampledFacts
@@ -21,6 +21,10 @@ class ConversationsFacts(SampledFacts):
     """Prompts with personal data replaced."""
     languages: dict[str, int]
     """Conversations by the language of their first question, most frequent first."""
+    thinking: Literal["think", "answer", "both"] = "think"
+    """What the student learns of the teacher's thinking."""
+    teacher_thinks: bool | None = None
+    """Whether the teacher's template was switched to thinking; None: it was left as it is."""
     prompt_distilled: bool = False
     """Whether conversations stand under the student's prompt while their distributions are the
     teacher's under its own: the teacher itself is far from them under this prompt."""
@@ -28,6 +32,11 @@ class ConversationsFacts(SampledFacts):
     """Mean length of the rewritten conversations' prompts before, in tokens; None: none was."""
     student_prompt_tokens: float | None = None
     """Their mean length after."""
+
+    @property
+    def stands_under_other_prompt(self) -> bool:
+        """Whether distributions are not those that the teacher has after the stored prompt."""
+        return self.prompt_distilled or self.thinking != "think"
 
     @property
     def tokens_are_draws(self) -> bool:

@@ -18,6 +18,7 @@ from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
 from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.rundir import RunDirectory
+from potstill.thinking import student_template
 from train.config import TrainConfig
 from train.data.batches import Collator
 from train.data.cache import ReadBatches, load_split, share_of, stored_batches
@@ -37,6 +38,7 @@ class Data:
     """The checkpoint whose tokenizer and chat template the student has: the teacher's, or a
     student's with a tokenizer of its own."""
     tokenizer: Any
+    """With the student's chat template."""
     tokenizer_sha256: str
     tokens_are_draws: bool
     """`ConversationsFacts.tokens_are_draws`."""
@@ -44,6 +46,8 @@ class Data:
     validation: datasets.Dataset
     test: datasets.Dataset
     collator: Collator
+    other_template: str | None = dataclasses.field(default=None, kw_only=True)
+    """The student's chat template, where it is not the checkpoint's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +91,14 @@ def load_data(
         refuse_other_checkpoint(teacher_dir, facts.teacher.fingerprint)
     tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    template = tokenizer.chat_template
+    if template is not None:
+        thinks = facts.teacher_thinks if tokenizer_dir == teacher_dir else None
+        tokenizer.chat_template = student_template(template, facts.thinking, thinks)
     read: ReadBatches = stored_batches
     if tokenizer_dir == teacher_dir and not facts.teacher.text_only:
-        template, expected = tokenizer.chat_template, facts.chat_template_sha256
-        hashed = None if template is None else chat_template_sha256(template)
+        found, expected = tokenizer.chat_template, facts.chat_template_sha256
+        hashed = None if found is None else chat_template_sha256(found)
         _refuse_changed("chat template", "chat_template_sha256", hashed, expected, teacher_dir)
     else:
         refuse_no_template(tokenizer, tokenizer_dir)
@@ -110,6 +118,7 @@ def load_data(
         validation=validation,
         test=test,
         collator=Collator(config.max_length, 0),
+        other_template=None if tokenizer.chat_template == template else tokenizer.chat_template,
         facts=facts,
         teacher_dir=teacher_dir,
     )

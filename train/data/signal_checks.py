@@ -90,13 +90,13 @@ def refuse_distilled_prompts(facts: ConversationsFacts, where: Path) -> None:
         ManifestMismatchError: The stored prompts are the student's, without the instructions that
             the teacher needs.
     """
-    if facts.prompt_distilled:
+    if facts.stands_under_other_prompt:
         raise ManifestMismatchError(
             "the teacher cannot judge answers after the student's prompt, which lacks its "
-            "instructions",
+            "instructions or its thinking",
             where=where,
             expected="conversations under the teacher's own prompt",
-            found="prompt_distilled",
+            found="prompt_distilled" if facts.prompt_distilled else f"thinking {facts.thinking}",
             hint="use --set train.on_policy.max_steps=0, or give the student the teacher's prompt",
         )
 

@@ -65,11 +65,13 @@ def save_student(
     directory: Path,
     tokenizer_dir: Path,
     dtype: torch.dtype,
+    template: str | None = None,
 ) -> None:
     """Write weights, config and the tokenizer's files; the weights keep the dtype.
 
     Args:
         tokenizer_dir: The checkpoint whose tokenizer the student was trained with.
+        template: The chat template that it was trained with, if it is another one.
 
     Raises:
         ArtifactError: The disk is full or cannot be written.
@@ -86,6 +88,8 @@ def save_student(
         for name in (*TOKENIZER_FILES, "generation_config.json"):
             if (tokenizer_dir / name).is_file():
                 shutil.copyfile(tokenizer_dir / name, directory / name)
+        if template is not None:
+            (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def reload_student(directory: Path, model: Any, token_ids: list[int]) -> Any:  # noqa: ANN401
