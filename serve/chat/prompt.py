@@ -14,12 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from potstill.errors import ArtifactError, PotstillError
+from potstill.thinking import ThinkFormat
 from potstill.tools.formats import ToolFormat
 from potstill.tools.rendering import template_input
 from serve.chat.rendering import TemplateProcess
 from serve.engine.model import GgufModel
 from serve.errors import InvalidRequestError
 
+TAIL_TOKENS = 16
+"""Enough of a prompt to see whether it ends inside the thinking."""
 RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
@@ -57,6 +60,9 @@ class ChatPrompt:
                 "the model's chat template cannot be compiled", where=model.path, found=error.what
             ) from error
         self._control = re.compile(_alternatives(model.control_tokens))
+        self.think_format = ThinkFormat.of_template(self.template) or model.think_format
+        if self.think_format is not None:
+            model.show_tags(self.think_format)
 
     def close(self) -> None:
         """End the template's process."""
@@ -89,6 +95,13 @@ class ChatPrompt:
                 found=error.what,
             ) from error
         return _until_final(text, messages[-1]["content"]) if dialogue.continue_final else text
+
+    def opens_thinking(self, token_ids: Sequence[int]) -> bool:
+        """Return whether a prompt ends inside the thinking."""
+        if self.think_format is None:
+            return False
+        tail = self._model.detokenize(token_ids[-TAIL_TOKENS:])
+        return tail.rstrip().endswith(self.think_format.opening.strip())
 
     def token_ids(self, dialogue: Dialogue) -> list[int]:
         """Return the prompt's token ids, up to the start of the assistant's answer.

@@ -14,6 +14,7 @@ from llama_cpp._ggml import libggml
 from potstill.errors import ArtifactError
 from potstill.llama.library import forget_errors, quoted_errors
 from potstill.llama.model import LlamaModel
+from potstill.thinking import FORMATS, ThinkFormat
 
 REPRODUCIBLE_TYPES = frozenset({"f32", "q4_0", "q4_1", "q8_0"})
 """Formats of weights whose products do not depend on the size of the batch."""
@@ -113,6 +114,22 @@ class GgufModel(LlamaModel):
     def start_tokens(self) -> tuple[int, ...]:
         """The tokens that a text without a chat template begins with: one or none."""
         return (llama_cpp.llama_vocab_bos(self.vocab),) if self.adds_bos else ()
+
+    @cached_property
+    def think_format(self) -> ThinkFormat | None:
+        """The tags of thinking that are tokens of the vocabulary; None without any."""
+        return ThinkFormat.of_vocabulary(
+            [one.closing for one in FORMATS if len(self._ids_of(one.closing)) == 1]
+        )
+
+    def show_tags(self, think_format: ThinkFormat) -> None:
+        """Let the tags of thinking be text, also where they consist of control tokens."""
+        for tag in think_format.tags:
+            for token_id in filter(self.is_control, self._ids_of(tag)):
+                self._pieces[token_id] = self.full_piece(token_id)
+
+    def _ids_of(self, tag: str) -> list[int]:
+        return self.tokenize(tag, parse_special=True)
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:

@@ -60,6 +60,10 @@ class ChatMessage(Received):
     name: Text | None = None
     tool_calls: Annotated[Many[MadeCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
+    """The thinking before an assistant's answer, as llama.cpp's server spells it."""
+    reasoning: Text | None = None
+    """The same, as vLLM spells it."""
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -190,12 +194,26 @@ class ChatRequest(SamplingFields):
     """The answer continues the last message, an assistant's."""
     chat_template_kwargs: JsonObject | None = None
     """Variables for the model's template, such as `enable_thinking`."""
+    reasoning_effort: Text | None = None
+    """OpenAI's: a variable of the template; "none" turns its thinking off, others turn it on."""
+    reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
+    """llama.cpp's: "none" leaves thinking in the content, with its tags."""
+    include_reasoning: bool | None = None
+    """vLLM's: false leaves thinking out of the answer."""
     timings_per_token: bool | None = None
     """llama.cpp's: chunks include timings."""
     return_progress: bool | None = None
     """llama.cpp's: a stream reports the progress of reading its prompt."""
     verbose: bool | None = None
     """llama.cpp's: the answer includes the rendered prompt."""
+
+    @property
+    def template_variables(self) -> JsonObject:
+        """Further variables of the chat template."""
+        effort, given = self.reasoning_effort, self.chat_template_kwargs or {}
+        if effort is None:
+            return given
+        return {"reasoning_effort": effort, "enable_thinking": effort != "none", **given}
 
     @property
     def streams_usage(self) -> bool:
@@ -328,6 +346,10 @@ class AnswerMessage(TypedDict):
     content: str | None
     refusal: None
     tool_calls: NotRequired[list[ToolCall]]
+    reasoning_content: NotRequired[str]
+    """The thinking before the answer, as llama.cpp's server spells it."""
+    reasoning: NotRequired[str]
+    """The same, as vLLM spells it."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from serve.wire.chat import (
     AnswerMessage,
@@ -14,6 +14,11 @@ from serve.wire.chat import (
 )
 from serve.wire.shared import CompletionUsage
 
+REASONING: tuple[Literal["reasoning_content"], Literal["reasoning"]] = (
+    "reasoning_content",
+    "reasoning",
+)
+"""Both spellings of a message's thinking."""
 NO_USAGE: CompletionUsage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
@@ -71,6 +76,9 @@ class ChunkAssembler:
 
 def _extend(message: AnswerMessage, delta: dict[str, Any]) -> None:
     message["content"] = (message["content"] or "") + (delta.get("content") or "")
+    for name in REASONING:
+        if more := delta.get(name):
+            message[name] = message.get(name, "") + more
     for call in delta.get("tool_calls") or ():
         calls = message.setdefault("tool_calls", [])
         function = call.get("function", {})
@@ -93,6 +101,7 @@ def as_chunks(completion: ChatCompletion) -> Iterator[ChatCompletionChunk]:
     for choice in completion["choices"]:
         message = choice["message"]
         delta: dict[str, object] = {"role": "assistant", "content": message["content"]}
+        delta |= {name: message[name] for name in REASONING if name in message}
         if calls := message.get("tool_calls"):
             delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(calls)]
         index, logprobs = choice["index"], choice.get("logprobs")

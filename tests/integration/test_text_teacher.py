@@ -5,12 +5,12 @@ import logging
 
 import pytest
 
-from compare.answers.endpoint import free_port, running_endpoint, serve_command
 from generate.config import GenerateConfig
 from generate.stage import run as generate
 from potstill.errors import TeacherError
 from potstill.rundir import RunDirectory
 from potstill.tables import conversation_paths, read_conversations
+from tests.fixtures.served import Server, run_of_gguf
 from tests.fixtures.text_front import KEY, TextFront
 from train.config import TrainConfig
 from train.data.inputs import load_data
@@ -25,10 +25,11 @@ NUM_PROMPTS = 6
 @pytest.fixture(scope="module")
 def served(tiny_gguf, tmp_path_factory):
     """The base URL of a server of a random model."""
-    directory, port = tmp_path_factory.mktemp("served"), free_port()
-    command = serve_command(directory / "run", {"teacher": tiny_gguf}, port, 512, 4)
-    with running_endpoint(command, port, directory / "log", 60.0) as base_url:
-        yield base_url
+    run_directory = run_of_gguf(tmp_path_factory.mktemp("run"), tiny_gguf)
+    log_path = tmp_path_factory.mktemp("log") / "log"
+    server = Server(run_directory, log_path, key=None, models=["student"], context_tokens=512)
+    yield server.url
+    server.stop()
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def configured(tiny_student_dir, tmp_path, monkeypatch):
     )
 
     def configure(base_url: str, api: str = "openai", **endpoint) -> GenerateConfig:
-        endpoint |= {"base_url": base_url, "model": "teacher", "api": api, "text_only": True}
+        endpoint |= {"base_url": base_url, "model": "student", "api": api, "text_only": True}
         endpoint |= {"terms_allow_training": True, "api_key_variable": "A_KEY"}
         return GenerateConfig.model_validate(
             {
@@ -87,7 +88,7 @@ def test_its_text_is_stored_in_the_students_tokens(
     config = configured(api.base_url, "anthropic" if kind == "anthropic" else "openai")
     run_directory = RunDirectory(tmp_path / "run")
     facts = generate(config, run_directory).facts
-    assert (facts.logprobs_mode, facts.served_as) == ("none", "teacher")
+    assert (facts.logprobs_mode, facts.served_as) == ("none", "student")
     assert facts.teacher.text_only
     assert not facts.tokens_are_draws
     assert ("takes no sampling parameters" in caplog.text) == (kind == "new")

@@ -150,6 +150,8 @@ class LocalBackend:
         request = await self._prepared(lambda: self._preparation.completed(given))
         prompt, requests = await self._prepared(lambda: self._preparation.chat(request))
         await _check_grammar(requests)
+        is_bound = any(one.grammar is not None for one in requests)
+        opened = not is_bound and self._local.prompt.opens_thinking(prompt)
         verbose = None
         if request.verbose:
             dialogue = dialogue_of(request)
@@ -158,7 +160,8 @@ class LocalBackend:
             request,
             self._submit(requests, caller, num_prompt_tokens=len(prompt)),
             self.model,
-            self._local.prompt.tool_format,
+            (self._local.prompt.tool_format, self._local.prompt.think_format),
+            opened=opened,
             fingerprint=self._local.fingerprint,
             verbose=verbose,
         )

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from potstill.thinking import ThinkFormat, ThinkParser
 from potstill.tools.formats import ToolFormat
 from potstill.tools.parsing import CallBegins, Piece, PlainText, ToolCallParser
 from serve.backends.local.generation import TimedGeneration, token_logprobs
@@ -29,6 +30,8 @@ class LocalChatReply:
     """One answer being generated: call `complete` or `chunks`, not both.
 
     Args:
+        formats: How the model writes calls of tools, and its thinking, if it does.
+        opened: Whether the prompt ends inside the thinking.
         verbose: Value of `__verbose` in the answer; None leaves it out.
     """
 
@@ -37,13 +40,16 @@ class LocalChatReply:
         request: ChatRequest,
         generation: TimedGeneration,
         model: GgufModel,
-        tool_format: ToolFormat,
+        formats: tuple[ToolFormat, ThinkFormat | None],
         *,
+        opened: bool = False,
         fingerprint: str,
         verbose: Mapping[str, Any] | None = None,
     ) -> None:
         self._request, self._generation, self._model = request, generation, model
-        self._choices = [_Choice(request, model, tool_format) for _ in range(request.n or 1)]
+        self._choices = [
+            _Choice(request, model, formats, opened=opened) for _ in range(request.n or 1)
+        ]
         self._verbose = verbose
         self._head: AnswerHead = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -134,10 +140,23 @@ class LocalChatReply:
 
 
 class _Choice:
-    """One of the `n` answers: its text so far, with the calls found in it."""
+    """One of the `n` answers: its text so far, with the thinking and the calls found in it."""
 
-    def __init__(self, request: ChatRequest, model: GgufModel, tool_format: ToolFormat) -> None:
+    def __init__(
+        self,
+        request: ChatRequest,
+        model: GgufModel,
+        formats: tuple[ToolFormat, ThinkFormat | None],
+        *,
+        opened: bool,
+    ) -> None:
+        tool_format, think_format = formats
         self._format = tool_format
+        self._thinking: list[str] = []
+        self._shows_thinking = request.include_reasoning is not False
+        self._think_parser = None
+        if think_format is not None and request.reasoning_format != "none":
+            self._think_parser = ThinkParser(think_format, opened=opened)
         self._parser = ToolCallParser(tool_format) if request.callable_tools else None
         self._max_calls = 1 if request.parallel_tool_calls is False else None
         # The opening of a family's calls may be a token without text.
@@ -155,23 +174,41 @@ class _Choice:
         if self._calls:
             message["content"] = text.strip() or None
             message["tool_calls"] = self._calls
+        if self._thinking:
+            message["reasoning_content"] = message["reasoning"] = "".join(self._thinking)
         return message
 
     def take(self, output: Output) -> list[dict[str, Any]]:
         """Add an output; return what it adds, as OpenAI's deltas."""
-        if self._parser is None:
-            pieces: list[Piece] = [PlainText(output.text)] if output.text else []
-        else:
-            opened = self._opening_id is not None and self._opening_id in output.token_ids
-            text = (self._format.opening if opened else "") + output.text
-            pieces = self._parser.push(text) if text else []
-            if output.is_last:
-                pieces += self._parser.finish()
-        deltas = [delta for piece in pieces if (delta := self._delta(piece)) is not None]
+        text = output.text
+        if self._parser is not None and self._opening_id in output.token_ids:
+            text = self._format.opening + text
+        thinking, answer = self._split(text, is_last=output.is_last)
+        deltas = [{"reasoning_content": thinking, "reasoning": thinking}] if thinking else []
+        deltas += [delta for piece in answer if (delta := self._delta(piece)) is not None]
         if output.finish_reason:
             called = self._calls and output.finish_reason == "stop"
             self.finish_reason = "tool_calls" if called else output.finish_reason
         return deltas
+
+    def _split(self, text: str, *, is_last: bool) -> tuple[str, list[Piece]]:
+        """Return the thinking in a piece of the answer, and what the rest of it consists of."""
+        thinking = ""
+        if self._think_parser is not None:
+            written = self._think_parser.push(text)
+            written += self._think_parser.finish() if is_last else []
+            thinking, text = (
+                "".join(one.text for one in written if one.is_thinking == wanted)
+                for wanted in (True, False)
+            )
+        if not self._shows_thinking:
+            thinking = ""
+        elif thinking:
+            self._thinking.append(thinking)
+        if self._parser is None:
+            return thinking, [PlainText(text)] if text else []
+        pieces = self._parser.push(text) if text else []
+        return thinking, pieces + (self._parser.finish() if is_last else [])
 
     def _delta(self, piece: Piece) -> dict[str, Any] | None:
         if isinstance(piece, PlainText):

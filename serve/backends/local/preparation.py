@@ -206,7 +206,7 @@ def dialogue_of(request: ChatRequest) -> Dialogue:
         messages_of(request.messages),
         () if request.tools_in_prompt is False else tools_of(request.callable_tools),
         continue_final=bool(request.continue_final_message),
-        variables=request.chat_template_kwargs or {},
+        variables=request.template_variables,
     )
 
 
@@ -222,6 +222,9 @@ def messages_of(messages: Sequence[ChatMessage]) -> list[JsonObject]:
             shown["tool_call_id"] = message.tool_call_id
         if message.name is not None:
             shown["name"] = message.name
+        thinking = message.reasoning_content or message.reasoning
+        if thinking is not None and role == "assistant":
+            shown["reasoning_content"] = thinking
         given.append(shown)
     return given
 

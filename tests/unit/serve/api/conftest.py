@@ -28,6 +28,7 @@ def make_app(tiny_model: GgufModel) -> Callable[..., FastAPI]:
         max_queue: int = MAX_QUEUE,
         defaults: dict[str, float] | None = None,
         tasks: dict[str, ServedTask] | None = None,
+        model: GgufModel = tiny_model,
         **settings: Any,
     ) -> FastAPI:
         limits = EngineLimits(
@@ -37,9 +38,9 @@ def make_app(tiny_model: GgufModel) -> Callable[..., FastAPI]:
             max_queue=max_queue,
         )
         local = LocalModel(
-            model=tiny_model,
-            engine=EngineThread(tiny_model, limits, threads=1),
-            prompt=ChatPrompt(tiny_model),
+            model=model,
+            engine=EngineThread(model, limits, threads=1),
+            prompt=ChatPrompt(model),
             fingerprint="fp_test",
             created=7,
         )
