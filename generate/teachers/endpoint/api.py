@@ -65,10 +65,10 @@ class EndpointApi:
         self.config = config
         self.budget = budget
         key = read_api_key(config.api_key_variable)
+        self._headers = _anthropic_headers(key) if config.api == "anthropic" else {}
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=key,
-            default_headers=_anthropic_headers(key) if config.api == "anthropic" else None,
             timeout=httpx2.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS),
             max_retries=config.max_retries,
             http_client=_Client(budget),
@@ -94,7 +94,9 @@ class EndpointApi:
             body = make_body()
             cost = worst  # until the usage is known
             try:
-                answer = await self._client.post(path, cast_to=object, body=body)
+                answer = await self._client.post(
+                    path, cast_to=object, body=body, options={"headers": self._headers}
+                )
             except ValueError:  # The body of an answer that calls itself JSON.
                 answer = None
             if _is_page(answer):
@@ -111,7 +113,8 @@ class EndpointApi:
     async def model_names(self) -> list[str] | None:
         """Return the names of the served models; None if the server does not list them."""
         try:
-            return [model.id async for model in self._client.models.list()]
+            models = self._client.models.list(extra_headers=self._headers)
+            return [model.id async for model in models]
         except (openai.OpenAIError, ValueError, TypeError, AttributeError):
             return None
 
