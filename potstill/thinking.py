@@ -178,15 +178,20 @@ def split_thinking(
     return thinking or None, answer
 
 
-def answer_of(text: str) -> str:
-    """Return an answer without thinking in any of the formats.
+def split_any(text: str) -> tuple[str | None, str]:
+    """Return thinking in any of the formats, and the answer without it.
 
     For what servers that do not separate both return; only tags count, whatever the model.
     """
     for think_format in FORMATS:
         if text.lstrip().startswith(think_format.opening) or think_format.closing in text:
-            return split_thinking(think_format, text)[1]
-    return text
+            return split_thinking(think_format, text)
+    return None, text
+
+
+def answer_of(text: str) -> str:
+    """Return an answer without thinking in any of the formats."""
+    return split_any(text)[1]
 
 
 def without_thinking(template: str) -> str:

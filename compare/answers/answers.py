@@ -26,6 +26,7 @@ from potstill.progress import Progress, track
 from potstill.schema import Message, Value
 from potstill.task import answers as task
 from potstill.task.items import tool_calls_in
+from potstill.thinking import answer_of
 from potstill.tools.formats import HERMES
 from potstill.tools.parsing import split_answer
 
@@ -283,7 +284,7 @@ async def ask(
         if call.type == "function"
     ]
     return _stored(
-        choice.message.content or "",
+        answer_of(choice.message.content or ""),
         json.dumps(calls, ensure_ascii=False) if calls else None,
         choice.finish_reason,
         usage.prompt_tokens,

@@ -22,6 +22,7 @@ from compare.judge_config import CriteriaJudgeConfig, LlmJudgeConfig
 from compare.judges.protocol import Usage
 from potstill.progress import Progress, track
 from potstill.schema import Message, Value
+from potstill.thinking import answer_of
 
 MILLION = 1e6
 NO_VERDICT = "no verdict by the schema"
@@ -155,7 +156,9 @@ def _plain(completion: Any) -> dict[str, Any]:  # noqa: ANN401  (whatever a serv
     choices = getattr(completion, "choices", None) or []
     usage = getattr(completion, "usage", None)
     return {
-        "content": (choices[0].message.content if choices and choices[0].message else "") or "",
+        "content": answer_of(
+            (choices[0].message.content if choices and choices[0].message else "") or ""
+        ),
         "prompt_tokens": getattr(usage, "prompt_tokens", None) or 0,
         "completion_tokens": getattr(usage, "completion_tokens", None) or 0,
     }

@@ -117,7 +117,8 @@ def time_answer(timed: Timed, request: Request, max_tokens: int) -> Sample | Non
 
 
 def _says_something(delta: ChoiceDelta) -> bool:
-    return bool(delta.content or delta.tool_calls)
+    thinking = any(getattr(delta, name, None) for name in ("reasoning_content", "reasoning"))
+    return bool(delta.content or delta.tool_calls or thinking)
 
 
 def _median(name: str, timed: Timed, samples: Sequence[Sample]) -> Speed:

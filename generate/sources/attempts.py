@@ -23,6 +23,7 @@ from potstill.errors import TeacherError
 from potstill.files import disk_errors
 from potstill.progress import track
 from potstill.schema import Message, SamplingParams
+from potstill.thinking import answer_of
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,7 @@ def _text(teacher: SamplingTeacher, sample: Sample, controls: list[str]) -> str 
         if kept and kept[-1] in teacher.end_token_ids:
             kept = kept[:-1]
         text = str(teacher.tokenizer.decode(kept))
+    text = answer_of(text)
     return None if any(control in text for control in controls) else text.strip()
 
 

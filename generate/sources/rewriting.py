@@ -42,7 +42,6 @@ MIN_WORDS = 3
 LONGEST_FACTOR, LONGEST_EXTRA_WORDS = 3, 60
 """A text longer than this multiple of its seed, and than this number of words, is an answer."""
 
-THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 LABEL = re.compile(
     r"^[\s#*_>-]*(?:(?:sure|certainly|of course|absolutely|okay|ok)[,.!:]*\s+)?"
     r"(?:here(?: is|['\u2019]s)\b[^\n:]{0,80}:|"
@@ -98,8 +97,7 @@ def text_key(text: str) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """Remove thoughts, labels, fences and quotes around a text that was asked for."""
-    text = THOUGHT.sub("", text)
+    """Remove labels, fences and quotes around a text that was asked for."""
     before, mark, inside = text.partition(OPEN)
     text = inside if mark else before
     text = text.partition(CLOSE)[0].strip()

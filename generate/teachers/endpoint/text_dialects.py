@@ -16,6 +16,7 @@ from generate.teachers.endpoint.text_tokens import AnswerTokens
 from generate.teachers.protocol import Sample, SampleRequest
 from potstill.distributions import TokenDistributions
 from potstill.schema import FinishReason, Message, SamplingParams
+from potstill.thinking import split_any
 from potstill.tools.formats import stored_call_id
 
 OPENAI_REASONS: dict[str, FinishReason] = {
@@ -36,6 +37,8 @@ HIDDEN_TOKENS = 1024
 
 Call = tuple[str, str]
 """Name and arguments, as JSON."""
+Found = tuple[str, str | None, list[Call], FinishReason]
+"""Text, thinking, calls and why the answer ended."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class TextDialect:
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
     ) -> Sample:
         """Return the sample in an answer, its tokens certain if a signal is wanted."""
-        text, calls, finish_reason = self._found(answer)
-        message = _message(text, calls, request)
+        text, thinking, calls, finish_reason = self._found(answer)
+        message = _message(text, thinking, calls, request)
         token_ids = self.tokens.find(request, message, finish_reason)
         signal = None if top_logprobs is None else TokenDistributions.certain(token_ids)
         return Sample(request.request_id, token_ids, signal, finish_reason, message)
@@ -95,7 +98,7 @@ class TextDialect:
     def _asked(self, request: SampleRequest, messages: Sequence[Message]) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _found(self, answer: Mapping[str, Any]) -> tuple[str, list[Call], FinishReason]:
+    def _found(self, answer: Mapping[str, Any]) -> Found:
         raise NotImplementedError
 
 
@@ -120,7 +123,7 @@ class OpenAITextDialect(TextDialect):
             }
         return body
 
-    def _found(self, answer: Mapping[str, Any]) -> tuple[str, list[Call], FinishReason]:
+    def _found(self, answer: Mapping[str, Any]) -> Found:
         (choice,) = answer["choices"]
         message = choice["message"]
         if message.get("refusal"):
@@ -128,7 +131,9 @@ class OpenAITextDialect(TextDialect):
         functions = [call["function"] for call in message.get("tool_calls") or ()]
         calls = [(one["name"], one["arguments"]) for one in functions]
         reason = _reason(OPENAI_REASONS, choice["finish_reason"])
-        return message.get("content") or "", calls, reason
+        # llama.cpp's server and most others name it so; vLLM leaves out the second word.
+        thinking = message.get("reasoning_content") or message.get("reasoning")
+        return message.get("content") or "", thinking, calls, reason
 
 
 @dataclass(frozen=True)
@@ -166,15 +171,18 @@ class AnthropicDialect(TextDialect):
             body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         return body
 
-    def _found(self, answer: Mapping[str, Any]) -> tuple[str, list[Call], FinishReason]:
+    def _found(self, answer: Mapping[str, Any]) -> Found:
         blocks = answer["content"]
-        text = "".join(one["text"] for one in blocks if one["type"] == "text")
+        text, thinking = (
+            "".join(one[kind] for one in blocks if one["type"] == kind)
+            for kind in ("text", "thinking")
+        )
         calls = [
             (one["name"], json.dumps(one["input"], ensure_ascii=False))
             for one in blocks
             if one["type"] == "tool_use"
         ]
-        return text, calls, _reason(ANTHROPIC_REASONS, answer["stop_reason"])
+        return text, thinking or None, calls, _reason(ANTHROPIC_REASONS, answer["stop_reason"])
 
 
 def _turns(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
@@ -218,10 +226,18 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     return blocks
 
 
-def _message(text: str, calls: Sequence[Call], request: SampleRequest) -> Message:
-    """Return an answer as a message; calls get ids as in stored conversations."""
+def _message(
+    text: str, thinking: str | None, calls: Sequence[Call], request: SampleRequest
+) -> Message:
+    """Return an answer as a message, without thinking in its text.
+
+    Calls get ids as in stored conversations.
+    """
+    if thinking is None:
+        thinking, text = split_any(text)
+    message = Message(role="assistant", content=text, reasoning_content=thinking)
     if not calls:
-        return Message(role="assistant", content=text)
+        return message
     before = sum(len(json.loads(one.tool_calls or "[]")) for one in request.messages or ())
     listed = [
         {
@@ -232,7 +248,7 @@ def _message(text: str, calls: Sequence[Call], request: SampleRequest) -> Messag
         for number, (name, arguments) in enumerate(calls, start=before)
     ]
     tool_calls = json.dumps(listed, ensure_ascii=False)
-    return Message(role="assistant", content=text, tool_calls=tool_calls)
+    return message.model_copy(update={"tool_calls": tool_calls})
 
 
 def _reason(known: Mapping[str, FinishReason], found: object) -> FinishReason:

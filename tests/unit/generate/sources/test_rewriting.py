@@ -27,7 +27,6 @@ def test_a_request_holds_the_seed_and_what_to_do_with_it():
         f"Here it is:\n<request>\n{VARIANT}\n</request>\nI hope that helps!",
         f"<request>{VARIANT}",
         f"{VARIANT}</request>",
-        f"<think>\nHmm, <request>x</request>?\n</think>\n\n{VARIANT}",
         f'"{VARIANT}"',
         f"“{VARIANT}”",
         f"```\n{VARIANT}\n```",

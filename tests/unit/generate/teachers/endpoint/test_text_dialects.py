@@ -155,6 +155,29 @@ def test_calls_are_stored_as_those_of_other_teachers(dialects, chat, api, answer
 
 
 @pytest.mark.parametrize(
+    ("api", "answer"),
+    [
+        ("openai", openai_answer("the rain", reasoning_content="Hm.")),
+        ("openai", openai_answer("the rain", reasoning="Hm.")),
+        ("openai", openai_answer("<think>\nHm.\n</think>\n\nthe rain")),
+        ("openai", openai_answer("Hm.\n</think>\n\nthe rain")),
+        (
+            "anthropic",
+            anthropic_answer(
+                {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+                {"type": "text", "text": "the rain"},
+            ),
+        ),
+    ],
+)
+def test_thinking_is_no_part_of_the_answer(dialects, request_of, toy_tokenizer, api, answer):
+    sample = dialects[api][0].read(answer, request_of("q"), 5)
+    assert (sample.message.content, sample.message.reasoning_content) == ("the rain", "Hm.")
+    text = toy_tokenizer("the rain", add_special_tokens=False)["input_ids"]
+    assert list(sample.token_ids) == [*text, END]
+
+
+@pytest.mark.parametrize(
     ("answer", "said"),
     [
         (openai_answer("  "), "is empty"),
