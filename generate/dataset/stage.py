@@ -158,7 +158,7 @@ def _thinking_rows(
 ) -> ThinkingRows | None:
     if config.thinking.student == "think":
         return None
-    return ThinkingRows(config.thinking, teacher.checkpoint.tokenizer, samples.vocab_size)
+    return ThinkingRows(config, teacher.checkpoint.tokenizer, samples.vocab_size)
 
 
 def _template_facts(

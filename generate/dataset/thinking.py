@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from generate.config import ThinkingConfig
+from generate.config import GenerateConfig
 from generate.curation.conversation_filters import Drop
 from generate.sampling.thinking import Thinking
 from potstill.chat import render_prompt, with_template
@@ -38,16 +38,17 @@ class ThinkingRows:
         TeacherError: The template has no switch, which `both` needs.
     """
 
-    def __init__(self, config: ThinkingConfig, tokenizer: Any, vocab_size: int) -> None:  # noqa: ANN401
-        template = tokenizer.chat_template
-        if config.student == "both" and not has_switch(template):
+    def __init__(self, config: GenerateConfig, tokenizer: Any, vocab_size: int) -> None:  # noqa: ANN401
+        template, self._student = tokenizer.chat_template, config.thinking.student
+        if self._student == "both" and not has_switch(template):
             raise TeacherError(
                 "the chat template has no switch for thinking",
                 where="generate.thinking.student = 'both'",
                 expected="a template with enable_thinking",
                 hint="let the student think or answer: 'think' or 'answer'",
             )
-        self._config, self._vocab_size = config, vocab_size
+        # Under a schema nothing is thought.
+        self._is_bound, self._vocab_size = config.sampling.structured, vocab_size
         self._thinking = Thinking.of(tokenizer)
         self._tokenizer = with_template(tokenizer, without_thinking(template))
 
@@ -69,7 +70,7 @@ class ThinkingRows:
 
     def _rows(self, conversation: Conversation) -> Iterator[Row]:
         bare = self._bare(conversation)
-        if self._config.student == "both":
+        if self._student == "both":
             yield replace(conversation, answer_index=2 * conversation.answer_index), None
             number = 2 * conversation.answer_index + 1
             if bare is not None and not conversation.prompt.is_reference:
@@ -93,7 +94,7 @@ class ThinkingRows:
         start, token_ids = turn.start, conversation.token_ids
         begin: int | None = 0
         if self._thinking is not None:
-            opened = self._thinking.is_opened_by(token_ids[:start].tolist())
+            opened = self._thinking.is_opened_by(token_ids[:start].tolist()) and not self._is_bound
             answer = token_ids[start : start + turn.num_tokens].tolist()
             begin = self._thinking.answer_start(answer, opened=opened)
         if begin is None:

@@ -108,18 +108,11 @@ class Dialogue:
         )
 
     def _take_answer(self, asked: SampleRequest, sample: Sample) -> None:
-        if sample.signal is None:
-            raise TeacherError("the teacher returned no log-probabilities", where=self.name)
-        if self._begun is None:
-            thinking = self._settings.thinking
-            bound = asked.schema is not None
-            self._opened = (
-                thinking is not None and not bound and thinking.is_opened_by(self._token_ids)
-            )
-        else:
-            sample = joined(self._begun, sample)
+        sample = self._whole(asked, sample)
         if self._answers_on(sample):
             return
+        if sample.signal is None:
+            raise TeacherError("the teacher returned no log-probabilities", where=self.name)
         self._begun = None
         turn = Turn(
             start=len(self._token_ids),
@@ -136,6 +129,17 @@ class Dialogue:
         self._num_left -= 1
         if self._num_left and sample.finish_reason == "stop":
             self._go_on()
+
+    def _whole(self, asked: SampleRequest, sample: Sample) -> Sample:
+        """Return a sample with what the same answer began with."""
+        if self._begun is not None:
+            return joined(self._begun, sample)
+        thinking = self._settings.thinking
+        is_bound = asked.schema is not None
+        self._opened = (
+            thinking is not None and not is_bound and thinking.is_opened_by(self._token_ids)
+        )
+        return sample
 
     def _answers_on(self, sample: Sample) -> bool:
         """Ask for the rest of an answer whose thinking used up its own limit of tokens."""

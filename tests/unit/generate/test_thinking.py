@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from generate.config import GenerateConfig, ThinkingConfig
+from generate.config import GenerateConfig
 from generate.dataset.thinking import UNFINISHED, ThinkingRows
 from generate.sampling.dialogue import Dialogue
 from generate.sampling.settings import ConversationSettings
@@ -81,7 +81,8 @@ def text_of(token_ids) -> str:
 
 
 def rows_of(student, template, tokenizer_of, *conversations):
-    rows = ThinkingRows(ThinkingConfig(student=student), tokenizer_of(template), VOCAB_SIZE)
+    config = GenerateConfig.model_validate({"thinking": {"student": student}})
+    rows = ThinkingRows(config, tokenizer_of(template), VOCAB_SIZE)
     table, made, drops = rows.rewrite(conversations, [None] * len(conversations))
     assert table["conversation_id"].to_pylist() == [one.conversation_id for one in made]
     return made, drops
