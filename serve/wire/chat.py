@@ -195,7 +195,7 @@ class ChatRequest(SamplingFields):
     chat_template_kwargs: JsonObject | None = None
     """Variables for the model's template, such as `enable_thinking`."""
     reasoning_effort: Text | None = None
-    """OpenAI's: a variable of the template; "none" turns its thinking off, others turn it on."""
+    """A variable of the template; "none" turns its thinking off, others turn it on."""
     reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
     """llama.cpp's: "none" leaves thinking in the content, with its tags."""
     include_reasoning: bool | None = None
@@ -347,9 +347,8 @@ class AnswerMessage(TypedDict):
     refusal: None
     tool_calls: NotRequired[list[ToolCall]]
     reasoning_content: NotRequired[str]
-    """The thinking before the answer, as llama.cpp's server spells it."""
+    """The thinking, as llama.cpp's server spells it; the next is vLLM's spelling."""
     reasoning: NotRequired[str]
-    """The same, as vLLM spells it."""
 
 
 FinishReason = Literal["stop", "length", "tool_calls"]
