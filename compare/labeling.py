@@ -17,10 +17,9 @@ import typer
 from compare.answers.answers import Answer
 from compare.config import CompareConfig
 from compare.judge_config import CriteriaJudgeConfig
-from compare.judges.labels import Label, Labels, read_labels
+from compare.judges.labels import Label, Labels, read_labels, store_label
 from compare.verdict.criteria import LEAST_LABELED_PAIRS, labels_needed
 from potstill.errors import ConfigError
-from potstill.files import disk_errors
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from potstill.tables import PAIR_SCHEMA, read_rows
@@ -43,7 +42,7 @@ class Terminal:
         if self._shown != (messages, answer):
             self._shown = messages, answer
             turns = "\n\n".join(f"{one.role}: {one.content}" for one in messages)
-            typer.echo(f"\n{turns}\n\nANSWER\n{answer}\n")
+            typer.echo(_printable(f"\n{turns}\n\nANSWER\n{answer}\n"))
         said: str = typer.prompt(f"{criterion}? [y, n; q ends]", value_proc=_key)
         return None if said == "q" else said == "y"
 
@@ -112,6 +111,13 @@ def _key(text: str) -> str:
     return text
 
 
+def _printable(text: str) -> str:
+    """Return a model's text without characters that would control the terminal."""
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )
+
+
 def _label_pair(
     pair: AnswerPair, judge: CriteriaJudgeConfig, labels: Labels, labeler: str, ask: Ask
 ) -> bool:
@@ -132,21 +138,12 @@ def _label_pair(
                 labeler=labeler,
             )
             labels.add(given)
-            _append(judge.labels, given)
+            store_label(judge.labels, given)
     return True
 
 
 def _is_labeled(pair: AnswerPair, labels: Labels, judge: CriteriaJudgeConfig) -> bool:
     return all(labels.value(one.messages, one.shown, judge.criteria) is not None for one in pair)
-
-
-def _append(path: Path, given: Label) -> None:
-    line = given.model_dump(mode="json", exclude={"prompt"})
-    line["messages"] = [message.to_chat() for message in given.messages]
-    with disk_errors("storing a label", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _drawn(*parts: object) -> str:

@@ -88,10 +88,12 @@ class CriteriaJudge:
         of_teacher = self._readings("teacher", pair, replies)
         readings = (*of_student, *of_teacher)
         failure = next((one.reason for one in readings if one.meets is None), None)
-        if failure is not None:
-            return Judgment(score=None, readings=readings, failure=failure)
-        student, teacher = (fmean(bool(one.meets) for one in of) for of in (of_student, of_teacher))
         note = SAME if pair.student == pair.teacher else None
+        if failure is not None:  # Equal answers are no different, whatever they meet.
+            return Judgment(
+                score=0.5 if note else None, readings=readings, failure=failure, note=note
+            )
+        student, teacher = (fmean(bool(one.meets) for one in of) for of in (of_student, of_teacher))
         return measured(student, teacher).model_copy(update={"readings": readings, "note": note})
 
     def _readings(

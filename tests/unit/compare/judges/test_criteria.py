@@ -9,11 +9,12 @@ from pydantic import ValidationError
 from compare.config import CompareConfig
 from compare.judge_config import CriteriaJudgeConfig
 from compare.judges.assay import Judged
-from compare.judges.labels import read_labels
+from compare.judges.labels import Label, read_labels, store_label
 from compare.judges.panel import Opinion, pair_up
 from compare.judges.protocol import Judgment, Reading
 from compare.verdict.decision import decide, judgment_rows
 from potstill.errors import ArtifactError
+from potstill.schema import Message
 from potstill.tables import JUDGMENT_SCHEMA, read_rows, write_rows
 
 from ..judging import REGISTERED, answer, decided, question
@@ -83,15 +84,17 @@ def test_each_answer_is_read_alone_once_for_each_criterion(tmp_path, openai_serv
 
 def test_a_reading_that_fails_leaves_the_pair_unread(tmp_path, openai_server):
     server = openai_server(lambda body: "maybe" if "price" in str(body) else judge(body))
-    questions, answers = of_texts([(NO_FEE, GOOD), ("I promise.", GOOD)])
+    questions, answers = of_texts([(NO_FEE, GOOD), ("I promise.", GOOD), (NO_FEE, NO_FEE)])
     table = config(tmp_path / "labels.jsonl", base_url=server.base_url)
     found = decided(tmp_path / "cache", CompareConfig(judges=(table,)), questions, answers)
     assert found.report.num_failed == 1
-    assert (found.report.estimate.num_pairs, found.report.estimate.num_unread) == (1, 1)
+    assert (found.report.estimate.num_pairs, found.report.estimate.num_unread) == (2, 1)
+    same = found.opinions[0].judged_pairs[2][1]
+    assert (same.score, same.failure) == (0.5, "no verdict by the schema")
     assert found.report.estimate.student_mean == 0.0
 
 
-def verdict(tmp_path, said, labeled, num_prompts=400):
+def verdict(tmp_path, said, labeled, num_prompts=300):
     """Decide where the judge says one thing of all answers and people another.
 
     Args:
@@ -153,7 +156,7 @@ def test_peoples_labels_decide(tmp_path, said, labeled, outcome, alone):
     else:
         difference = (labeled[0] - labeled[1]) / 10
         assert report.human_corrected.rate == pytest.approx(difference, abs=1e-9)
-        assert f"from both answers to {labeled[2]} labeled prompts and 400" in found.reason
+        assert f"from both answers to {labeled[2]} labeled prompts and 300" in found.reason
     (row,) = report.criteria
     assert row.shares == {"student": said[0] / 10, "teacher": said[1] / 10}
 
@@ -182,6 +185,20 @@ def test_the_last_label_of_each_labeler_counts_and_their_mean(tmp_path):
     assert labels.value(messages, GOOD, (FEE, "is short")) is None
     assert labels.value(messages, "", (FEE, PROMISE)) == 0.0, "no answer meets no criterion"
     assert labels.of(question(2).messages, GOOD, FEE) is None, "another prompt"
+
+
+def test_a_stored_label_is_read_back_with_its_calls_and_line_breaks(tmp_path):
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = (
+        Message(role="user", content="How\u2028much?\n"),
+        Message(role="assistant", content="", tool_calls=json.dumps([call])),
+        Message(role="tool", content="2", tool_call_id="1"),
+    )
+    path = tmp_path / "new" / "labels.jsonl"
+    for said in (True, False):
+        store_label(path, Label(messages=messages, answer="2 €", criterion=FEE, label=said))
+    assert len(path.read_text().splitlines()) > 2, "some lines split at more than a line feed"
+    assert read_labels(path).of(messages, "2 €", FEE) == 0.0
 
 
 @pytest.mark.parametrize(
