@@ -99,7 +99,8 @@ def report_on(
         else:
             figures |= by_criteria(decided, scale, opinion.labeled, figures)
         figures |= {"basis": "corrected" if standing.follows else "first", "counted": ()}
-    return report.model_copy(update=figures)
+    report = report.model_copy(update=figures)
+    return _with_open_slices(report) if is_corrected else report
 
 
 def _figures(
@@ -174,6 +175,20 @@ def _slices(decided: Sequence[Decided], scale: Scale) -> list[Slice]:
             groups.items(), intervals, found, strict=True
         )
     ]
+
+
+def _with_open_slices(report: JudgeReport) -> JudgeReport:
+    """Return the report of a judge that people correct, with its slices decided by itself alone.
+
+    People correct all prompts together only. So a slice is INCONCLUSIVE, unless it fails by a judge
+    that prefers, whose noise only moves a win rate towards one half.
+    """
+    fails = Outcome.FAIL if report.kind != "criteria" else None
+    slices = (
+        one if one.outcome is fails else one.model_copy(update={"outcome": Outcome.INCONCLUSIVE})
+        for one in report.slices
+    )
+    return report.model_copy(update={"slices": tuple(slices)})
 
 
 def _discordance(decided: Sequence[Decided]) -> Discordance | None:

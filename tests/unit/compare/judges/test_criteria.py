@@ -157,6 +157,7 @@ def test_peoples_labels_decide(tmp_path, said, labeled, outcome, alone):
         difference = (labeled[0] - labeled[1]) / 10
         assert report.human_corrected.rate == pytest.approx(difference, abs=1e-9)
         assert f"from both answers to {labeled[2]} labeled prompts and 300" in found.reason
+    assert {one.outcome for one in report.slices} == {"INCONCLUSIVE"}, "people see no slice"
     (row,) = report.criteria
     assert row.shares == {"student": said[0] / 10, "teacher": said[1] / 10}
 

@@ -103,6 +103,7 @@ def test_sound_judge_fails_a_student_that_is_often_worse(openai_server, judged):
     assert found.report.estimate.value == pytest.approx(1 / 6)
     slices = {one.value: one.estimate.value for one in found.report.slices}
     assert slices == {"even": pytest.approx(1 / 6), "odd": pytest.approx(1 / 6)}
+    assert {one.outcome for one in found.report.slices} == {Outcome.FAIL}
     shown = next(one for one in read(found) if one.score == 0.0)
     assert [vote.winner for vote in shown.votes] == ["teacher", "teacher"]
 
