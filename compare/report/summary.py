@@ -51,6 +51,7 @@ def summarize(report: Report) -> list[str]:
 
 def verdict_sentences(verdict: Verdict) -> list[str]:
     """Return the verdict with its judge and reason, and the results of the other judges."""
+    decider = verdict.decider
     return [
         f"{verdict.outcome.replace('_', ' ')}: may {verdict.student} replace {verdict.teacher}? "
         f"Judge: {verdict.decided_by or 'none'}; margin {verdict.margin:g}, "
@@ -62,6 +63,7 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
             if not one.decides
         ),
         *gate.sentences(verdict),
+        *([decider.adjusted.in_words()] if decider and decider.adjusted else []),
         *_attempts(verdict),
     ]
 

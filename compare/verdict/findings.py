@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Pair, PairKey
+from compare.measurement.covariates import COVARIATE_NAMES, Covariates
+from compare.verdict.adjustment import adjusted
 from compare.verdict.criteria import by_criteria
 from compare.verdict.following import Line, Standing, counted
 from compare.verdict.health import control_row, health_of
@@ -20,6 +22,7 @@ from compare.verdict.mcnemar import mcnemar
 from compare.verdict.non_inferiority import outcome_of_bounds
 from compare.verdict.preference import by_preference
 from compare.verdict.results import (
+    Adjusted,
     Basis,
     Discordance,
     Estimate,
@@ -46,12 +49,14 @@ def report_on(
     decides: bool,
     people: Mapping[PairKey, float],
     standing: Standing,
+    covariates: Covariates,
 ) -> JudgeReport:
     """Return a judge's part of the report.
 
     Args:
         people: People's scores of pairs, some of which may be the judge's.
         standing: What earlier comparisons leave to this judge.
+        covariates: Of the compared prompts and others drawn alike; may be none.
     """
     judged = opinion.judged
     decided = [
@@ -89,6 +94,8 @@ def report_on(
         replace(standing, batches=()) if is_corrected or not decides else standing,
         is_similarity=is_similarity,
     )
+    if decides:
+        figures["adjusted"] = _adjusted(decided, scale, covariates)
     if judged.measures:
         figures["problems"] = _problems(decided)
     if opinion.labels is not None:
@@ -134,6 +141,18 @@ def _figures(
         "discordance": _discordance(decided),
         "slices": tuple(_slices(decided, scale)),
     }
+
+
+def _adjusted(decided: Sequence[Decided], scale: Scale, covariates: Covariates) -> Adjusted | None:
+    read = [(one, value) for one in decided if (value := scale.value_of(one)) is not None]
+    return adjusted(
+        [value for _, value in read],
+        [one.pair.question.prompt_id for one, _ in read],
+        [one.cluster for one, _ in read],
+        covariates,
+        COVARIATE_NAMES,
+        scale.bounds,
+    )
 
 
 def _of_line(estimate: Estimate, line: Line, threshold: float) -> Estimate:

@@ -127,7 +127,7 @@ def mean_interval(
     mean = float(values_N[known_N].mean())
     return MeanInterval(
         mean=mean,
-        standard_error=_robust_error(np.where(unknown_N, mean, values_N), clusters, mean, bounds),
+        standard_error=robust_error(np.where(unknown_N, mean, values_N), clusters, mean, bounds),
         num_values=int(known_N.sum()),
         num_unread=num_unread,
         num_clusters=len(lowest.sums_G),
@@ -138,9 +138,10 @@ def mean_interval(
     )
 
 
-def _robust_error(
+def robust_error(
     values_N: Floats, clusters: Sequence[Hashable] | None, mean: float, bounds: tuple[float, float]
 ) -> float:
+    """Return the standard error of a mean, as in `mean_interval`."""
     sums_G, sizes_G = cluster_sums(values_N - mean, clusters)
     if len(sums_G) == 1:
         return (bounds[1] - bounds[0]) / 2

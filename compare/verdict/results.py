@@ -180,6 +180,28 @@ class Slice(Value):
     """At the adjusted level."""
 
 
+class Adjusted(Value):
+    """A mean adjusted to prompts that were not compared, by what is known of them (CUPED)."""
+
+    value: float
+    standard_error: float
+    variance_saved: float
+    """Share of the variance that the adjustment removes; below 0 it adds some."""
+    covariates: tuple[str, ...]
+    num_prompts: int
+    """Prompts with covariates, the compared ones among them."""
+
+    def in_words(self) -> str:
+        """Return the adjusted mean and its gain as a sentence."""
+        saved = f"{abs(self.variance_saved):.0%} {'less' if self.variance_saved >= 0 else 'more'}"
+        return (
+            f"Adjusted by {' and '.join(self.covariates)} to all {self.num_prompts:,} prompts of "
+            f"the run (CUPED): {self.value:.3f}, standard error {self.standard_error:.3f}, {saved} "
+            "variance. It decides nothing: its coefficients are fitted to the same scores, for "
+            "which the exact test is not made."
+        )
+
+
 class JudgeReport(Value):
     """One judge: whether it passed its assay, and its result."""
 
@@ -195,6 +217,9 @@ class JudgeReport(Value):
     """Why, in one sentence."""
     estimate: Estimate | None
     """None when nothing was judged, or the judge is invalid."""
+    adjusted: Adjusted | None = None
+    """The estimate by covariates of prompts, of the judge that decides; None without covariates of
+    further prompts."""
     basis: Basis = "first"
     level: float | None = None
     """Error rate of the bounds, on either side; None in reports of earlier versions: alpha."""
