@@ -62,9 +62,10 @@ def collect_labels(
     labels = read_labels(judge.labels)
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     for number, pair in enumerate(pairs, start=1):
-        yield f"Prompt {number} of {len(pairs)}"
-        if not _label_pair(pair, judge, labels, labeler, ask):
-            break
+        if not _is_labeled(pair, labels, judge):
+            yield f"Prompt {number} of {len(pairs)}"
+            if not _label_pair(pair, judge, labels, labeler, ask):
+                break
     done = sum(_is_labeled(pair, labels, judge) for pair in pairs)
     yield (
         f"{done} prompts have labels of both answers, in {judge.labels}. The judge needs "

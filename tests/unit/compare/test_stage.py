@@ -196,7 +196,10 @@ def test_labels_let_a_judge_of_criteria_decide(
     assert "type one of y, n, q" in out
     assert "student" not in out.replace(str(tmp_path), "").partition("prompts have")[0]
     assert len(labels.read_text().splitlines()) == 3
-    assert f"{NUM_PROMPTS} prompts have labels" in labeled("y" * (2 * NUM_PROMPTS - 3))
+    out = labeled("y" * (2 * NUM_PROMPTS - 3))
+    assert f"{NUM_PROMPTS} prompts have labels" in out
+    assert f"Prompt 1 of {NUM_PROMPTS}" not in out, "it is labeled"
+    assert f"Prompt 2 of {NUM_PROMPTS}" in out
 
     assert exit_code(monkeypatch, *given, "--force") == 0
     told = " ".join(capsys.readouterr().out.split())

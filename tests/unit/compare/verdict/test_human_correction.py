@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from benchmarks.verdict._criteria import JUDGES as CRITERIA_JUDGES
 from benchmarks.verdict._criteria import Labeled
 from benchmarks.verdict._judges import JUDGES, Comparison
+from benchmarks.verdict.pandalm import by_judge, by_people, outcome, read_pairs, with_votes
 from compare.verdict.human_correction import human_corrected
 from compare.verdict.intervals import mean_interval
 from potstill.errors import PotstillError
@@ -104,3 +107,25 @@ def test_too_few_votes_or_scores_correct_nothing(num_judged, num_votes, message)
     votes = [*[0.0] * num_votes, *[None] * (20 - num_votes)]
     with pytest.raises(PotstillError, match=message):
         human_corrected([0.5] * num_judged, votes, alpha=ALPHA)
+
+
+def public_rows(number: int, said: tuple[int, int, int]) -> list[dict]:
+    people = {f"annotator{place}": one for place, one in enumerate(said, start=1)}
+    return [{"idx": n, "cmp_key": "a-7b_b-7b", **people} for n in range(number)]
+
+
+def test_public_judgments_are_read_in_both_directions(tmp_path):
+    path, judge = tmp_path / "people.json", tmp_path / "judge.json"
+    path.write_text(json.dumps(public_rows(60, (1, 1, 2))))
+    said = [{"idx": n, "a_result": "garbage" if n == 0 else "Tie"} for n in range(60)]
+    judge.write_text(json.dumps(said))
+    found = read_pairs(path, judge)
+    assert found.keys() == {("a-7b", "b-7b"), ("b-7b", "a-7b")}
+    better, worse = found["a-7b", "b-7b"], found["b-7b", "a-7b"]
+    assert by_people(better).mean == pytest.approx(2 / 3)
+    assert by_people(worse).mean == pytest.approx(1 / 3)
+    assert (outcome(by_people(better)), outcome(by_people(worse))) == ("PASS", "FAIL")
+    assert (by_judge(worse).mean, by_judge(worse).num_unread) == (0.5, 1)
+    assert outcome(by_judge(worse)) == "PASS", "a judge that ties sees no difference"
+    drawn = {with_votes(worse, np.random.default_rng(seed)) for seed in range(6)}
+    assert drawn == {"FAIL", "PASS"}, "by the person whose votes are drawn"
