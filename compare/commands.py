@@ -174,7 +174,8 @@ def experiment(
     """Judge the new pairs of a live experiment: may the student replace the teacher?
 
     RUN's configuration names the judges, and their judgments are cached in RUN. The verdict is
-    valid however often this command runs. The server's key is POTSTILL_API_KEY.
+    valid however often this command runs; PASS takes people's blind votes, and that of another
+    judge is INCONCLUSIVE. The server's key is POTSTILL_API_KEY.
 
     Exit codes: those of `compare`.
     """

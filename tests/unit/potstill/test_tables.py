@@ -13,6 +13,8 @@ from potstill.distributions import MAX_LEVEL, SIGNAL_COLUMNS, TokenDistributions
 from potstill.errors import ArtifactError
 from potstill.schema import Conversation, Message, Prompt, Turn
 from potstill.tables import (
+    JUDGMENT_SCHEMA,
+    NEWER_COLUMNS,
     PROMPT_SCHEMA,
     conversation_paths,
     conversation_schema,
@@ -232,6 +234,22 @@ def test_a_table_of_other_columns_is_refused_with_both_lists(table_path):
     assert caught.value.where == table_path
     assert caught.value.expected == ", ".join(conversation_schema(VOCAB_SIZE).names)
     assert caught.value.found == ", ".join(PROMPT_SCHEMA.names)
+
+
+@pytest.mark.parametrize(
+    ("missing", "is_read"),
+    [({"readings"}, True), (NEWER_COLUMNS, True), ({"readings", "judge"}, False)],
+)
+def test_a_table_of_an_earlier_version_lacks_newer_columns(tmp_path, missing, is_read):
+    path = tmp_path / "judgments.parquet"
+    kept = [field for field in JUDGMENT_SCHEMA if field.name not in missing]
+    write_rows(path, pa.schema(kept), [{"prompt_id": "p", "score": 0.5}])
+    if is_read:
+        (row,) = read_rows(path, JUDGMENT_SCHEMA)
+        assert (row["score"], "readings" in row) == (0.5, False)
+    else:
+        with pytest.raises(ArtifactError, match="other columns"):
+            list(read_rows(path, JUDGMENT_SCHEMA))
 
 
 def test_a_column_of_another_type_is_refused(tmp_path):
