@@ -173,10 +173,13 @@ def _(requirement: MetricRequirement, evidence: Evidence) -> GateRow:
             outcome=Outcome.INVALID_JUDGE,
             note=found.reason if found else verdict.reason,
         )
-    return with_enough(_judged(requirement, found, found.estimate), requirement)
+    row = _judged(requirement, found, found.estimate, verdict.num_prompts)
+    return with_enough(row, requirement)
 
 
-def _judged(requirement: MetricRequirement, judge: JudgeReport, estimate: Estimate) -> GateRow:
+def _judged(
+    requirement: MetricRequirement, judge: JudgeReport, estimate: Estimate, num_prompts: int
+) -> GateRow:
     people = judge.human_corrected
     value, lower, upper = estimate.value, estimate.lower, estimate.upper
     outcome = judge.outcome or Outcome.INCONCLUSIVE
@@ -197,7 +200,7 @@ def _judged(requirement: MetricRequirement, judge: JudgeReport, estimate: Estima
         lower=lower,
         upper=upper,
         threshold=threshold,
-        num_items=estimate.num_pairs,
+        num_items=min(estimate.num_pairs, num_prompts),
         note=judge.reason if is_undecided else None,
     )
 

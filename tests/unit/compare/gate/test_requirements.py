@@ -10,7 +10,7 @@ from compare.gate.defaults import check_gate_is_measurable, default_gate
 from compare.gate.requirements import Evidence, gated, outcome_of
 from compare.gate.suites import SUITES
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import Estimate, GateRow, HumanCorrected, JudgeReport
+from compare.verdict.results import Attempt, Estimate, GateRow, HumanCorrected, JudgeReport
 from potstill.errors import ConfigError
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
@@ -53,7 +53,7 @@ def suite_answers(name, num_wrong, who="student", wrong="x", right="{}", **chang
     return found
 
 
-def judged(gate, *answers, judges=None, dollars=None, clusters=None, task=TASK):
+def judged(gate, *answers, judges=None, dollars=None, clusters=None, earlier=()):
     """The verdict of a gate on what a comparison found."""
     judges = (judge(),) if judges is None else judges
     decider = judges[0] if judges else None
@@ -61,10 +61,12 @@ def judged(gate, *answers, judges=None, dollars=None, clusters=None, task=TASK):
         outcome=decider.outcome if decider else INVALID,
         decided_by=decider.name if decider else None,
         judges=judges,
+        num_prompts=len(QUESTIONS),
+        earlier=earlier,
     )
     config = CompareConfig(gate=gate)
     everything = by_role(one for several in answers for one in several)
-    return gated(Evidence(config, task, plain, everything, clusters or {}, dollars))
+    return gated(Evidence(config, TASK, plain, everything, clusters or {}, dollars))
 
 
 def row(requirement, *answers, **found):
@@ -162,6 +164,34 @@ def test_clusters_of_the_comparison_are_kept():
     alone = row({"kind": "schema"}, answers)
     twins = {one.prompt_id: str(number // 10) for number, one in enumerate(QUESTIONS)}
     assert row({"kind": "schema"}, answers, clusters=twins).lower < alone.lower
+
+
+def test_several_comparisons_of_a_student_share_alpha_but_for_suites():
+    """The prompts of another comparison may be others, a suite is the same."""
+    before = [
+        Attempt(
+            registered_at=str(number),
+            judges=("right",),
+            num_prompts=300,
+            margin=0.05,
+            outcome=OPEN,
+            was_tested=number > 0,
+        )
+        for number in range(3)
+    ]
+    own = {one.prompt_id: one.prompt_id for one in QUESTIONS}
+    answers = pairs(lambda _: "four", lambda _: "four", seconds=1.0)
+    suite = suite_answers("stopping", 4)
+
+    def error_rate(num_before):
+        gate = [{"kind": "latency", "seconds": 2}, {"kind": "suite", "suite": "stopping"}]
+        found = judged([DECIDES, *gate], answers, suite, clusters=own, earlier=before[:num_before])
+        latency, stopping = found.gate[1:]
+        assert stopping.lower == pytest.approx(0.9548, abs=1e-4)
+        return latency.lower ** len(QUESTIONS)  # without a miss, that of Clopper and Pearson
+
+    errors = [error_rate(number) for number in range(4)]
+    assert errors == pytest.approx([0.04, 0.04, 0.0025, 0.00125], rel=1e-3)
 
 
 @pytest.mark.parametrize(
