@@ -88,13 +88,13 @@ def longest_asked(
     questions: Mapping[str, Sequence[Question]],
 ) -> int:
     """Return the tokens of the longest request to a file, by role; 0 without files."""
-    files = {role: side for role, side in sides.items() if isinstance(side, FileSide)}
-    paths = {role: side.path or (run and run.path_of(side.name)) for role, side in files.items()}
-    lengths = (
-        longest_request(map(asks[role], questions[role]), path)
-        for role, path in paths.items()
-        if path
-    )
+    requests: dict[Path, list[Request]] = {}
+    for role, side in sides.items():
+        if isinstance(side, FileSide):
+            path = side.path or (run and run.path_of(side.name))
+            if path:
+                requests.setdefault(path, []).extend(map(asks[role], questions[role]))
+    lengths = (longest_request(several, path) for path, several in requests.items())
     return max(lengths, default=0)
 
 
