@@ -18,14 +18,16 @@ SuiteName = Literal["stopping", "refusing", "answering", "choice", "arithmetic",
 Reference = Literal["teacher", "untrained"]
 
 
-class _Requirement(Table):
+class Requirement(Table):
+    """One that is a mean of answers or pairs."""
+
     required: bool = True
     """Whether PASS needs it; otherwise it is reported."""
     min_items: int = Field(default=LEAST_ITEMS, ge=1)
     """Fewest answers or pairs with which it passes."""
 
 
-class MetricRequirement(_Requirement):
+class MetricRequirement(Requirement):
     """A metric of the task or another judge: the student is worse by less than a margin."""
 
     kind: Literal["metric"] = "metric"
@@ -42,7 +44,7 @@ class MetricRequirement(_Requirement):
         return self
 
 
-class SchemaRequirement(_Requirement):
+class SchemaRequirement(Requirement):
     """Answers fit the task's schema as often as the teacher's, less a margin."""
 
     kind: Literal["schema"] = "schema"
@@ -50,7 +52,7 @@ class SchemaRequirement(_Requirement):
     """Largest loss in the share of valid answers; a program that reads them notices each one."""
 
 
-class RefusalsRequirement(_Requirement):
+class RefusalsRequirement(Requirement):
     """The comparison's own prompts are refused no more often than by the teacher, plus a margin."""
 
     kind: Literal["refusals"] = "refusals"
@@ -58,7 +60,7 @@ class RefusalsRequirement(_Requirement):
     """Largest surplus in the share of refused prompts."""
 
 
-class SuiteRequirement(_Requirement):
+class SuiteRequirement(Requirement):
     """A bundled suite of prompts, asked of the student, and of a reference if there is one."""
 
     kind: Literal["suite"] = "suite"
@@ -84,7 +86,7 @@ class SuiteRequirement(_Requirement):
         return self
 
 
-class LatencyRequirement(_Requirement):
+class LatencyRequirement(Requirement):
     """Whole answers of the student come in time, with as many at once as the comparison has."""
 
     kind: Literal["latency"] = "latency"
@@ -94,7 +96,7 @@ class LatencyRequirement(_Requirement):
     """Share of answers that must come within it."""
 
 
-class LengthRequirement(_Requirement):
+class LengthRequirement(Requirement):
     """The student's answers are not much longer than the teacher's."""
 
     kind: Literal["length"] = "length"

@@ -36,7 +36,8 @@ from compare.candidates.table import candidate_rows
 from compare.comparison import Report, build_report, read_report
 from compare.config import CompareConfig, SideConfig
 from compare.gate.asking import asked_by
-from compare.gate.requirements import Evidence, gated
+from compare.gate.decision import gated
+from compare.gate.evidence import Evidence
 from compare.inputs import (
     answer_settings,
     given_answers,

@@ -1,21 +1,15 @@
-"""From a comparison's answers to the rows of its gate.
+"""From a comparison's evidence to the rows of its gate, one function for each kind of requirement.
 
-In: requirements, the answers of all models, the judges' reports. Out: `GateRow`s.
-
-Each is the mean of bounded values in clusters, tested like the verdict: a difference against its
-margin, a share against its limit. What was not measured is not passed.
+In: requirements, evidence. Out: `GateRow`s. What was not measured is not passed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import singledispatch
-from statistics import fmean
 
-from compare.answers.answers import Answer, Role
-from compare.config import CompareConfig
+from compare.answers.answers import Answer
 from compare.gate.asking import STUDENT, reference_of, role_of
+from compare.gate.evidence import CHANGE, ByPrompt, Evidence, with_enough
 from compare.gate.refusals import free_text, refuses
 from compare.gate.suites import SUITES
 from compare.gate_config import (
@@ -28,127 +22,15 @@ from compare.gate_config import (
     SchemaRequirement,
     SuiteRequirement,
 )
-from compare.verdict.following import Standing
-from compare.verdict.intervals import mean_interval
 from compare.verdict.non_inferiority import outcome_of_bounds
-from compare.verdict.results import EQUAL, Estimate, GateRow, JudgeReport, Verdict
+from compare.verdict.results import EQUAL, Estimate, GateRow, JudgeReport
 from potstill.task.answers import Item
 from potstill.task.metrics.config import SchemaConfig
 from potstill.task.metrics.json_valid import SchemaValid
 from potstill.task.metrics.metric import safe_score
-from potstill.task.task import Task
 from potstill.verdict.outcome import Outcome
 
-ByPrompt = Mapping[str, float]
 NAMES = {"teacher": "the teacher", "untrained": "the student before training"}
-UNIT, CHANGE = (0.0, 1.0), (-1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a comparison found."""
-
-    config: CompareConfig
-    task: Task | None
-    verdict: Verdict
-    """That of the judge that decides."""
-    answers: Mapping[Role, Sequence[Answer]]
-    clusters: Mapping[str, str]
-    """Of the comparison's own prompts; others are their own."""
-    dollars: float | None
-    """Of a million output tokens of the student."""
-
-    @property
-    def own_alpha(self) -> float:
-        """Error rate for the comparison's own prompts, which later comparisons may change.
-
-        Those of one student share alpha. A suite is always answered alike by one student, so it is
-        tested once, at all of alpha.
-        """
-        num_before = sum(one.was_tested for one in self.verdict.earlier)
-        standing = Standing(self.config.verdict.alpha, batches=((),) * num_before)
-        return standing.corrected_level
-
-    def of(self, role: Role, value: Callable[[Answer], float | None]) -> dict[str, float]:
-        """Return the mean value of a role's answers by prompt; answers without one are left out."""
-        found: dict[str, list[float]] = {}
-        for answer in self.answers.get(role, ()):
-            known = value(answer)
-            if known is not None:
-                found.setdefault(answer.prompt_id, []).append(known)
-        return {prompt_id: fmean(values) for prompt_id, values in found.items()}
-
-    def row(
-        self,
-        requirement: RequirementConfig,
-        name: str,
-        measured: str,
-        values: ByPrompt,
-        threshold: float,
-        bounds: tuple[float, float] = UNIT,
-    ) -> GateRow:
-        """Return the row of a mean that must be above a threshold."""
-        row = GateRow(
-            name=name,
-            measured=measured,
-            required=requirement.required,
-            outcome=Outcome.INCONCLUSIVE,
-            threshold=threshold,
-            num_items=len(values),
-            note="not measured",
-        )
-        if not values:
-            return row
-        clusters = [self.clusters.get(prompt_id, prompt_id) for prompt_id in values]
-        is_own = values.keys() <= self.clusters.keys()
-        alpha = self.own_alpha if is_own else self.config.verdict.alpha
-        found = mean_interval(list(values.values()), clusters, alpha=alpha, bounds=bounds)
-        outcome = outcome_of_bounds(found.lower, found.upper, threshold)
-        return with_enough(
-            row.model_copy(
-                update={
-                    "outcome": outcome,
-                    "value": found.mean,
-                    "lower": found.lower,
-                    "upper": found.upper,
-                    "note": None,
-                }
-            ),
-            requirement,
-        )
-
-
-def with_enough(row: GateRow, requirement: RequirementConfig) -> GateRow:
-    """Return the row; a PASS of fewer items than required is none."""
-    least = 1 if isinstance(requirement, CostRequirement) else requirement.min_items
-    if row.outcome is not Outcome.PASS or row.num_items >= least:
-        return row
-    note = f"passes with {least:,} items or more (min_items)"
-    return row.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "note": note})
-
-
-def gated(evidence: Evidence) -> Verdict:
-    """Return the verdict of the gate: PASS only if all that is required passes.
-
-    PASS claims that every requirement is met. If one is not, PASS needs a wrong PASS of that one,
-    whose probability is at most alpha whatever the others do. So nothing is divided.
-
-    Source: Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics
-    24:295, theorem 1 (intersection-union test).
-    """
-    verdict, gate = evidence.verdict, evidence.config.gate
-    if gate is None:
-        return verdict
-    rows = tuple(row_of(requirement, evidence) for requirement in gate)
-    gated_verdict = verdict.model_copy(update={"gate": rows})
-    return gated_verdict.model_copy(update={"outcome": outcome_of(gated_verdict)})
-
-
-def outcome_of(verdict: Verdict) -> Outcome:
-    """Return the outcome of a gate: FAIL as soon as one required row is shown to be missed."""
-    missed = {row.outcome for row in verdict.missed}
-    order = (Outcome.FAIL, Outcome.INVALID_JUDGE, Outcome.INCONCLUSIVE)
-    return next((one for one in order if one in missed), Outcome.PASS)
 
 
 @singledispatch

@@ -6,8 +6,9 @@ from pydantic import ValidationError
 from compare.answers.answers import by_role
 from compare.config import CompareConfig
 from compare.gate.asking import asked_by, role_of
+from compare.gate.decision import gated, outcome_of
 from compare.gate.defaults import check_gate_is_measurable, default_gate
-from compare.gate.requirements import Evidence, gated, outcome_of
+from compare.gate.evidence import Evidence
 from compare.gate.suites import SUITES
 from compare.verdict.intervals import mean_interval
 from compare.verdict.results import Attempt, Estimate, GateRow, HumanCorrected, JudgeReport
@@ -64,7 +65,7 @@ def judged(gate, *answers, judges=None, dollars=None, clusters=None, earlier=())
         num_prompts=len(QUESTIONS),
         earlier=earlier,
     )
-    config = CompareConfig(gate=gate)
+    config = CompareConfig(gate=gate, temperature=0.0)
     everything = by_role(one for several in answers for one in several)
     return gated(Evidence(config, TASK, plain, everything, clusters or {}, dollars))
 
