@@ -122,7 +122,7 @@ def test_check_without_checks_is_invalid(tmp_path):
 
 
 def test_the_first_judge_of_quality_decides(tmp_path):
-    texts = [(f"It is {1000 + n}.", f"It is {1000 + n}.") for n in range(60)]
+    texts = [(f"It is {1000 + n}.", f"It is {1000 + n}.") for n in range(70)]
     judges = (
         ReferenceJudgeConfig(kind="reference", reference="teacher", name="likeness"),
         CheckJudgeConfig(kind="check"),
