@@ -61,7 +61,8 @@ class LazyTeacher:
         if config.teacher.endpoint is not None:
             from generate.teachers.endpoint.teacher import connect
 
-            return connect(config.teacher.endpoint, self.checkpoint.dir)
+            thinks = config.thinking.teacher
+            return connect(config.teacher.endpoint, self.checkpoint.dir, thinks=thinks)
         from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 
         spec = EngineSpec(

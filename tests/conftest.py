@@ -168,7 +168,10 @@ def finish_conversations() -> Callable[..., Manifest]:
     """Return a function that finishes a run's conversations, with all facts of the real stage."""
 
     def finish(
-        run_directory: RunDirectory, teacher_dir: Path, conversations: Sequence[Conversation]
+        run_directory: RunDirectory,
+        teacher_dir: Path,
+        conversations: Sequence[Conversation],
+        **facts: Any,
     ) -> Manifest:
         template = (teacher_dir / "chat_template.jinja").read_text(encoding="utf-8")
         counts = {
@@ -186,11 +189,14 @@ def finish_conversations() -> Callable[..., Manifest]:
                     num_parameters=count_parameters(teacher_dir),
                     fingerprint=checkpoint_fingerprint(teacher_dir),
                 ),
-                tokenizer_sha256=tokenizer_sha256(teacher_dir),
-                chat_template_sha256=chat_template_sha256(template),
-                vocab_size=vocab_size,
-                top_logprobs=TOP_LOGPROBS,
-                num_conversations=counts,
+                **{
+                    "tokenizer_sha256": tokenizer_sha256(teacher_dir),
+                    "chat_template_sha256": chat_template_sha256(template),
+                    "vocab_size": vocab_size,
+                    "top_logprobs": TOP_LOGPROBS,
+                    "num_conversations": counts,
+                }
+                | facts,
             )
         )
 

@@ -6,7 +6,7 @@ log-probabilities it returns, and whether it returns as many as needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -67,17 +67,21 @@ async def probe(
     api: EndpointApi,
     tokenizer: Any,  # noqa: ANN401
     end_token_ids: frozenset[int],
+    more: Mapping[str, Any],
 ) -> Server:
     """Detect which requests the server accepts, and what it returns.
+
+    Args:
+        more: Parameters of requests that the server renders itself.
 
     Raises:
         TeacherError: It cannot be reached, or gives no log-probabilities with exact tokens.
     """
     if api.config.gives_text:
-        return await _probe_text(api, tokenizer, end_token_ids)
+        return await _probe_text(api, AnswerTokens(tokenizer, end_token_ids), more)
     greeting = _greeting(tokenizer, temperature=1.0, top_p=1.0, max_tokens=1)
     reasons: dict[str, str] = {}
-    for dialect in _dialects(api.config.model, tokenizer, end_token_ids):
+    for dialect in _dialects(api.config.model, tokenizer, end_token_ids, more):
         try:
             sample = await _ask(api, dialect, greeting, FEW_LOGPROBS)
         except PromptMismatchError as error:
@@ -110,20 +114,15 @@ async def probe(
     )
 
 
-async def _probe_text(
-    api: EndpointApi,
-    tokenizer: Any,  # noqa: ANN401
-    end_token_ids: frozenset[int],
-) -> Server:
+async def _probe_text(api: EndpointApi, tokens: AnswerTokens, more: Mapping[str, Any]) -> Server:
     """Find the parameters that a server of text takes.
 
     Raises:
         TeacherError: It cannot be reached, or does not answer in the API's format.
     """
-    greeting = _greeting(tokenizer, **SHARP, max_tokens=GREETING_TOKENS)
-    tokens = AnswerTokens(tokenizer, end_token_ids)
+    greeting = _greeting(tokens.tokenizer, **SHARP, max_tokens=GREETING_TOKENS)
     refusal: openai.APIStatusError | None = None
-    for dialect in text_dialects(api.config.api, api.config.model, tokens, NEUTRAL):
+    for dialect in text_dialects(api.config.api, api.config.model, tokens, {**NEUTRAL, **more}):
         try:
             answer = await _post(api, dialect, greeting, None)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -187,10 +186,11 @@ def _dialects(
     model: str,
     tokenizer: Any,  # noqa: ANN401
     end_token_ids: frozenset[int],
+    more: Mapping[str, Any],
 ) -> Iterator[Dialect]:
     yield TokenIdDialect(model, end_token_ids)
-    yield ChatDialect(model, end_token_ids, tokenizer, NEUTRAL)
-    yield ChatDialect(model, end_token_ids, tokenizer, {})
+    yield ChatDialect(model, end_token_ids, tokenizer, {**NEUTRAL, **more})
+    yield ChatDialect(model, end_token_ids, tokenizer, more)
 
 
 async def _post(

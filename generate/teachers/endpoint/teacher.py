@@ -30,6 +30,7 @@ from generate.teachers.protocol import (
     ScoreRequests,
 )
 from potstill.errors import PotstillError, TeacherError
+from potstill.thinking import SWITCHES, switched
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class EndpointTeacher:
     Args:
         tokenizer: The teacher's, with a chat template.
         end_token_ids: Token ids that end a completion.
+        thinks: How the switch of the tokenizer's chat template is set, for servers that render
+            messages themselves; None leaves it as it is.
 
     Raises:
         ConfigError: The variable that should hold the key is not set.
@@ -56,6 +59,8 @@ class EndpointTeacher:
         config: EndpointConfig,
         tokenizer: Any,  # noqa: ANN401
         end_token_ids: frozenset[int],
+        *,
+        thinks: bool | None = None,
     ) -> None:
         self.tokenizer: Any = tokenizer
         self.end_token_ids = end_token_ids
@@ -67,7 +72,10 @@ class EndpointTeacher:
         self._api = EndpointApi(config, self._budget)
         self._loop = LoopThread("endpoint teacher")
         try:
-            self._server = self._loop.run(probe(self._api, tokenizer, end_token_ids))
+            more = (
+                {} if thinks is None else {"chat_template_kwargs": dict.fromkeys(SWITCHES, thinks)}
+            )
+            self._server = self._loop.run(probe(self._api, tokenizer, end_token_ids, more))
         except BaseException:
             self.close()
             raise
@@ -262,13 +270,16 @@ class EndpointTeacher:
         )
 
 
-def connect(config: EndpointConfig, teacher_dir: Path) -> EndpointTeacher:
+def connect(
+    config: EndpointConfig, teacher_dir: Path, *, thinks: bool | None = None
+) -> EndpointTeacher:
     """Load a served model's tokenizer and probe its server.
 
     Args:
         teacher_dir: The teacher's checkpoint; weights are not needed. Token ids are stored, and
             only its own tokenizer and chat template make the right ones. Of a server that gives
             text alone, the student's.
+        thinks: How to set the switch of its chat template; None leaves it as it is.
 
     Raises:
         ConfigError: The variable that should hold the key is not set.
@@ -288,9 +299,12 @@ def connect(config: EndpointConfig, teacher_dir: Path) -> EndpointTeacher:
         ) from error
     if tokenizer.chat_template is None:
         raise TeacherError("the teacher's tokenizer has no chat template", where=name)
+    if thinks is not None:
+        tokenizer.chat_template = switched(tokenizer.chat_template, on=thinks)
     try:
         named = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:
         named = None
     ends = tokenizer.eos_token_id if named is None else named
-    return EndpointTeacher(config, tokenizer, frozenset(ends if isinstance(ends, list) else [ends]))
+    end_token_ids = frozenset(ends if isinstance(ends, list) else [ends])
+    return EndpointTeacher(config, tokenizer, end_token_ids, thinks=thinks)

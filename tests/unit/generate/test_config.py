@@ -106,3 +106,27 @@ def test_a_configuration_survives_json():
         }
     )
     assert GenerateConfig.model_validate_json(config.model_dump_json()) == config
+
+
+TEXT = {"endpoint": ENDPOINT | {"text_only": True, "terms_allow_training": True}}
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"turns": {"kind": "score"}}, "turns.kind = 'score'"),
+        ({"turns": {"kind": "simulate"}}, "without another model as the user: name one"),
+        ({"prompts": {}}, "without being asked .magpie.: name a file"),
+        ({"turns": {"best_of": 2}}, "best_by = 'logprob': choose by metric"),
+    ],
+)
+def test_what_a_teacher_of_text_cannot_do_is_refused(tables, said):
+    prompts = {"prompts": {"path": "prompts.jsonl"}}
+    config = GenerateConfig.model_validate({"teacher": TEXT} | prompts)
+    assert config.teacher.gives_text
+    assert config.teacher.identity["text_only"]
+    with pytest.raises(ValidationError, match=said):
+        GenerateConfig.model_validate({"teacher": TEXT} | prompts | tables)
+    GenerateConfig.model_validate(
+        {"teacher": TEXT, "sampling": {"structured": True}, "turns": {"user": ENDPOINT}} | prompts
+    )

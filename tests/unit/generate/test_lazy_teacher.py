@@ -33,9 +33,10 @@ def loaded(monkeypatch, answering) -> list:
     made: list = []
 
     def stand_in(kind):
-        def load(*arguments):
+        def load(*arguments, **options):
             teacher = answering()
-            made.append(SimpleNamespace(kind=kind, arguments=arguments, teacher=teacher))
+            given = {"arguments": arguments, "options": options}
+            made.append(SimpleNamespace(kind=kind, teacher=teacher, **given))
             return teacher
 
         return load
@@ -120,9 +121,13 @@ def test_vllm_gets_the_checkpoint_and_the_limits_of_requests(loaded, tmp_path, r
 
 
 @pytest.mark.usefixtures("found")
-def test_a_served_teacher_is_connected_to(loaded, tmp_path):
-    config = configured(teacher={"model": "toy", "endpoint": ENDPOINT})
+@pytest.mark.parametrize("thinks", [None, False])
+def test_a_served_teacher_is_connected_to(loaded, tmp_path, thinks):
+    config = configured(
+        teacher={"model": "toy", "endpoint": ENDPOINT}, thinking={"teacher": thinks}
+    )
     teacher = LazyTeacher(config).load()
     (one,) = loaded
     assert (one.kind, one.teacher) == ("endpoint.teacher", teacher)
     assert one.arguments == (config.teacher.endpoint, tmp_path)
+    assert one.options == {"thinks": thinks}

@@ -70,6 +70,11 @@ def test_the_distance_from_the_teacher_is_in_the_card(card):
     assert "KL 0.5000 nats per token, top-1 agreement 75.0%" in card()
     own = fidelity(None, nats_per_token=1.25)
     assert "its own tokenizer; 1.2500 nats per token of its own" in card(own)
+    of_text = card(own, text_only=True, model="some/teacher")
+    assert "because the teacher gave text alone; 1.2500 nats" in of_text
+    assert "at sequence level (kd.weight = 0)" in of_text
+    assert "the terms of its API, which allow training on its answers" in of_text
+    assert ModelCard(of_text, ignore_metadata_errors=False).data.base_model is None
 
 
 def test_a_served_teacher_of_unknown_size_gets_none(card):

@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from potstill.errors import ManifestMismatchError
-from tests.fixtures.facts import conversations_facts
-from train.config import KDConfig
-from train.data.signal_checks import refuse_distilled_prompts, refuse_other_signal
+from potstill.errors import ManifestMismatchError, TrainingError
+from tests.fixtures.facts import conversations_facts, teacher_identity
+from train.config import KDConfig, TrainConfig
+from train.data.signal_checks import (
+    at_sequence_level,
+    refuse_distilled_prompts,
+    refuse_missing_teacher,
+    refuse_other_signal,
+)
 
 WHERE = Path("conversations")
 SCORED = {"generation_temperature": None, "generation_top_p": None}
@@ -41,6 +46,35 @@ def test_answers_are_not_judged_after_prompts_without_the_teachers_instructions(
     with pytest.raises(ManifestMismatchError, match="lacks its instructions") as caught:
         refuse_distilled_prompts(conversations_facts(prompt_distilled=True), WHERE)
     assert "train.on_policy.max_steps=0" in caught.value.hint
+    with pytest.raises(ManifestMismatchError, match="or its thinking"):
+        refuse_distilled_prompts(conversations_facts(thinking="answer"), WHERE)
+
+
+def test_a_teacher_of_text_sets_the_weight_of_token_level_kd(caplog):
+    config, teacher = TrainConfig(), teacher_identity(text_only=True)
+    caplog.set_level("INFO")
+    assert at_sequence_level(config, conversations_facts()) is config
+    assert not caplog.text
+    changed = at_sequence_level(config, conversations_facts(teacher=teacher))
+    assert (config.kd.weight, changed.kd.weight) == (0.9, 0.0)
+    assert "gave text alone: the student learns at sequence level" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tables", "where"),
+    [
+        ({}, "train.student.checkpoint"),
+        (
+            {"student": {"checkpoint": "s"}, "on_policy": {"max_steps": 1}},
+            "train.on_policy.max_steps",
+        ),
+    ],
+)
+def test_what_needs_weights_of_a_teacher_of_text_is_refused(tables, where):
+    with pytest.raises(TrainingError, match="has no weights on this machine") as caught:
+        refuse_missing_teacher(TrainConfig.model_validate(tables))
+    assert caught.value.where == where
+    refuse_missing_teacher(TrainConfig.model_validate({"student": {"checkpoint": "s"}}))
 
 
 def test_several_answers_that_are_all_kept_are_plain_draws(caplog):

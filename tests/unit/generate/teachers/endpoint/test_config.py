@@ -26,3 +26,15 @@ def test_a_cap_needs_a_price():
         EndpointConfig(base_url="http://a/v1", max_cost=1.0, **NAMES)
     priced = EndpointConfig(base_url="http://a/v1", max_cost=1.0, completion_price=0.1, **NAMES)
     assert priced.max_cost == 1.0
+
+
+@pytest.mark.parametrize("given", [{"text_only": True}, {"api": "anthropic"}])
+@pytest.mark.parametrize(
+    ("terms", "said"), [({}, "only you can set"), ({"terms_allow_training": False}, "no student")]
+)
+def test_a_server_of_text_needs_terms_that_allow_training(given, terms, said):
+    url = {"base_url": "http://a/v1"}
+    assert not EndpointConfig(**url, **NAMES).gives_text
+    with pytest.raises(ValidationError, match=said):
+        EndpointConfig(**url, **NAMES, **given, **terms)
+    assert EndpointConfig(**url, **NAMES, **given, terms_allow_training=True).gives_text
