@@ -109,7 +109,7 @@ def test_each_row_is_the_teachers_distribution_of_the_answers_token(thought, bar
         prompt = tokenizer.decode(after.token_ids[: turn.start])
         assert prompt.endswith(EMPTY)
         answer = after.token_ids[turn.start :].tolist()
-        assert tokenizer.decode(answer[:-1]) == after.completion[0].content
+        assert tokenizer.decode(answer[:-1]).lstrip() == after.completion[0].content
         assert before.token_ids[-len(answer) :].tolist() == answer
         with torch.no_grad():
             logits_LV = model(torch.tensor([before.token_ids.tolist()])).logits[0].double()

@@ -18,7 +18,7 @@ from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
 from potstill.errors import ManifestMismatchError, TrainingError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.rundir import RunDirectory
-from potstill.thinking import student_template
+from potstill.thinking import has_switch, student_template
 from train.config import TrainConfig
 from train.data.batches import Collator
 from train.data.cache import ReadBatches, load_split, share_of, stored_batches
@@ -90,19 +90,7 @@ def load_data(
     if config.student.checkpoint is None:
         refuse_other_checkpoint(teacher_dir, facts.teacher.fingerprint)
     tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
-    template = tokenizer.chat_template
-    if template is not None:
-        thinks = facts.teacher_thinks if tokenizer_dir == teacher_dir else None
-        tokenizer.chat_template = student_template(template, facts.thinking, thinks)
-    read: ReadBatches = stored_batches
-    if tokenizer_dir == teacher_dir and not facts.teacher.text_only:
-        found, expected = tokenizer.chat_template, facts.chat_template_sha256
-        hashed = None if found is None else chat_template_sha256(found)
-        _refuse_changed("chat template", "chat_template_sha256", hashed, expected, teacher_dir)
-    else:
-        refuse_no_template(tokenizer, tokenizer_dir)
-        read = Retokenizer(tokenizer, tokenizer_dir).batches
+    tokenizer, other_template, read = _student_tokens(facts, tokenizer_dir, teacher_dir)
     if train_share < 1.0:
         read = share_of(read, train_share)
     train, validation, test = (
@@ -118,10 +106,44 @@ def load_data(
         validation=validation,
         test=test,
         collator=Collator(config.max_length, 0),
-        other_template=None if tokenizer.chat_template == template else tokenizer.chat_template,
+        other_template=other_template,
         facts=facts,
         teacher_dir=teacher_dir,
     )
+
+
+def _student_tokens(
+    facts: ConversationsFacts, tokenizer_dir: Path, teacher_dir: Path
+) -> tuple[Any, str | None, ReadBatches]:
+    """Return the student's tokenizer, its chat template if it is another one, and the reader.
+
+    Raises:
+        ManifestMismatchError: The teacher's chat template has changed.
+        TrainingError: The student's own chat template cannot be used.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir)
+    own_tokens = facts.teacher.text_only or tokenizer_dir != teacher_dir
+    template = tokenizer.chat_template
+    if template is not None:
+        thinks = facts.teacher_thinks if tokenizer_dir == teacher_dir else None
+        tokenizer.chat_template = student_template(template, facts.thinking, thinks)
+    changed = tokenizer.chat_template
+    other_template = None if changed == template else changed
+    if not own_tokens:
+        expected = facts.chat_template_sha256
+        hashed = None if changed is None else chat_template_sha256(changed)
+        _refuse_changed("chat template", "chat_template_sha256", hashed, expected, teacher_dir)
+        return tokenizer, other_template, stored_batches
+    refuse_no_template(tokenizer, tokenizer_dir)
+    both = facts.thinking == "both"
+    if both and not has_switch(changed):
+        raise TrainingError(
+            "the student's chat template has no switch for thinking",
+            where=tokenizer_dir,
+            expected="a template with enable_thinking, since it learns both ways",
+            hint="generate conversations with generate.thinking.student think or answer",
+        )
+    return tokenizer, other_template, Retokenizer(tokenizer, tokenizer_dir, both=both).batches
 
 
 def _refuse_changed(what: str, key: str, found: str | None, expected: str, where: Path) -> None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from typing import Any
 import pyarrow as pa
 from jinja2 import TemplateError
 
-from potstill.chat import control_texts, render_text
+from potstill.chat import control_texts, render_text, with_template
 from potstill.distributions import token_id_type
 from potstill.errors import TrainingError
 from potstill.schema import Message, Split
 from potstill.tables import conversation_paths, read_conversation_batches
+from potstill.thinking import without_thinking
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +56,19 @@ class LeftOutError(Exception):
 
 
 class Retokenizer:
-    """Tokenizes conversations with a student's own tokenizer and chat template."""
+    """Tokenizes conversations with a student's own tokenizer and chat template.
 
-    def __init__(self, tokenizer: Any, checkpoint_dir: Path) -> None:  # noqa: ANN401
-        self._tokenizer = tokenizer
+    Thinking is left out where the template does not take it.
+
+    Args:
+        both: Whether answers without thinking stand after prompts that leave no room for any.
+    """
+
+    def __init__(self, tokenizer: Any, checkpoint_dir: Path, *, both: bool = False) -> None:  # noqa: ANN401
+        self._tokenizer = self._bare = tokenizer
+        if both:
+            self._bare = with_template(tokenizer, without_thinking(tokenizer.chat_template))
+        self._takes_thinking = "reasoning_content" in tokenizer.chat_template
         self._checkpoint_dir = checkpoint_dir
         controls = sorted(control_texts(tokenizer), key=len, reverse=True)
         self._controls = re.compile("|".join(map(re.escape, controls)) or "(?!)")
@@ -149,18 +160,22 @@ class Retokenizer:
         given, completion = (
             [Message(**message) for message in row[name]] for name in ("prompt", "completion")
         )
-        messages = [*given, *completion]
-        if any(self._controls.search(one.content + (one.tool_calls or "")) for one in messages):
+        messages = [self._shown(one) for one in (*given, *completion)]
+        if any(map(self._controls.search, map(_all_text, messages))):
             raise LeftOutError("a message holds the text of one of the student's special tokens")
         # Only the last answer can be cut off, because a conversation ends with such an answer.
         cut_off = len(messages) - 1 if row["turns"][-1]["finish_reason"] == "length" else None
         if cut_off is not None:
+            if row["completion"][-1].get("reasoning_content") and not messages[-1].content:
+                raise LeftOutError("its answer ends inside the thinking")
             content = messages[cut_off].content.rstrip(UNDECODED)
             messages[cut_off] = messages[cut_off].model_copy(update={"content": content})
+        thinks = any(one.reasoning_content for one in messages)
+        render = partial(render_text, self._tokenizer if thinks else self._bare, tools=row["tools"])
         try:
-            whole = self._text(messages, row["tools"])
+            whole = render(messages, add_generation_prompt=False)
             answers = tuple(
-                self._answer(row, messages[: index + 1], whole, ends=index != cut_off)
+                self._answer(row, render, messages[: index + 1], whole, ends=index != cut_off)
                 for index in range(len(given), len(messages))
                 if messages[index].role == "assistant"
             )
@@ -169,15 +184,21 @@ class Retokenizer:
         return RenderedConversation(whole, answers)
 
     def _answer(
-        self, row: dict[str, Any], messages: Sequence[Message], whole: str, *, ends: bool
+        self,
+        row: dict[str, Any],
+        render: Callable[..., str],
+        messages: Sequence[Message],
+        whole: str,
+        *,
+        ends: bool,
     ) -> tuple[str, str]:
         """Return the text up to where the last message begins and up to where it ends.
 
         Args:
             ends: Whether the teacher ended it, so that the end-of-turn token belongs to it.
         """
-        before = self._text(messages[:-1], row["tools"], add_generation_prompt=True)
-        after = self._text(messages, row["tools"])
+        before = render(messages[:-1])
+        after = render(messages, add_generation_prompt=False)
         if not (whole.startswith(after) and after.startswith(before)):
             raise TrainingError(
                 "the student's chat template rewrites earlier messages when one is added",
@@ -200,12 +221,15 @@ class Retokenizer:
             )
         return before, after[: end.end() if ends else end.start()]
 
-    def _text(
-        self, messages: Sequence[Message], tools: str | None, *, add_generation_prompt: bool = False
-    ) -> str:
-        return render_text(
-            self._tokenizer, messages, tools=tools, add_generation_prompt=add_generation_prompt
-        )
+    def _shown(self, message: Message) -> Message:
+        """Return a message as the template takes it."""
+        if self._takes_thinking:
+            return message
+        return message.model_copy(update={"reasoning_content": None})
+
+
+def _all_text(message: Message) -> str:
+    return message.content + (message.tool_calls or "") + (message.reasoning_content or "")
 
 
 def _spans(whole: list[int], parts: Sequence[list[int]]) -> Spans:

@@ -31,7 +31,7 @@ def tokenizer(tiny_student_dir):
 def retokenized(tmp_path, tokenizer, tiny_student_dir, make_conversation, write_conversations):
     """Return a function that stores conversations and reads them in the student's tokens."""
 
-    def retokenize(*conversations, template=None):
+    def retokenize(*conversations, template=None, both=False):
         changed = copy(tokenizer)
         changed.chat_template = template or tokenizer.chat_template
         write_conversations(
@@ -41,7 +41,7 @@ def retokenized(tmp_path, tokenizer, tiny_student_dir, make_conversation, write_
                 for index, fields in enumerate(conversations)
             ],
         )
-        batches = Retokenizer(changed, tiny_student_dir).batches(tmp_path, "train")
+        batches = Retokenizer(changed, tiny_student_dir, both=both).batches(tmp_path, "train")
         return [row for batch in batches for row in batch.to_pylist()]
 
     return retokenize
@@ -82,6 +82,44 @@ def test_the_end_of_an_answer_that_was_cut_off_is_not_learnt(retokenized, tokeni
     broken = Message(role="assistant", content="é\ufffd")
     (row,) = retokenized(chat(ANSWERED, AGAIN, broken, finish_reason="length"))
     assert labeled_texts(tokenizer, row) == [ANSWERED.content + END, "é"]
+
+
+THOUGHT = ANSWERED.model_copy(update={"reasoning_content": "Hm."})
+EMPTY = "<think>\n\n</think>\n"
+THINKING = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.reasoning_content %}<think>\n{{ message.reasoning_content }}\n</think>\n\n"
+    f"{{% elif message.role == 'assistant' and enable_thinking is false %}}{EMPTY}{{% endif %}}"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    f"{{% if enable_thinking is false %}}{EMPTY}{{% endif %}}{{% endif %}}"
+)
+
+
+def test_thinking_is_learned_where_the_template_takes_it(retokenized, tokenizer):
+    (row,) = retokenized(chat(THOUGHT), template=THINKING)
+    thought = "<think>\nHm.\n</think>\n\n"
+    assert labeled_texts(tokenizer, row) == [thought + ANSWERED.content + END]
+    (row,) = retokenized(chat(THOUGHT))
+    assert labeled_texts(tokenizer, row) == [ANSWERED.content + END]
+
+
+def test_both_ways_are_learned_behind_the_switch(retokenized, tokenizer):
+    rows = retokenized(chat(THOUGHT), chat(ANSWERED), template=THINKING, both=True)
+    thought = "<think>\nHm.\n</think>\n\n"
+    assert [labeled_texts(tokenizer, row) for row in rows] == [
+        [thought + ANSWERED.content + END],
+        [ANSWERED.content + END],
+    ]
+    prompts = [tokenizer.decode(row["token_ids"][: row["turn_starts"][0]]) for row in rows]
+    assert [prompt.endswith(EMPTY) for prompt in prompts] == [False, True]
+
+
+def test_an_answer_that_ends_inside_the_thinking_is_left_out(retokenized, caplog):
+    lost = THOUGHT.model_copy(update={"content": ""})
+    cut = chat(lost, finish_reason="length")
+    assert len(retokenized(cut, chat(THOUGHT), template=THINKING)) == 1
+    assert "its answer ends inside the thinking" in caplog.text
 
 
 def test_tools_are_shown_to_the_student(retokenized, tokenizer):
