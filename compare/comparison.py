@@ -37,6 +37,14 @@ OWN_TOKENS_NOTE = (
     "The student has a tokenizer of its own: KL and top-1 agreement are not defined for it, "
     "and its tokens per second count other tokens."
 )
+TEXT_NOTE = (
+    "The teacher gave text alone: KL and top-1 agreement are not defined, it has no file here, and "
+    "speed is the ratio to the student's largest file."
+)
+THINKING_NOTE = (
+    "The student learned to answer without thinking: its figures are under a prompt without any, "
+    "against the teacher's distributions after thinking. The teacher's files are not measured."
+)
 DISTILLED_NOTE = (
     "The student learned the teacher's instructions instead of reading them: its figures are under "
     "its own prompt, against the teacher's distributions under the teacher's. The teacher's files "
@@ -100,7 +108,7 @@ class Report(Value):
     @property
     def untrained(self) -> ModelRow:
         """The student before training."""
-        return self.checkpoints[1]
+        return next(row for row in self.checkpoints if row.role == "student")
 
     @property
     def trained(self) -> ModelRow:
@@ -220,8 +228,12 @@ def _of_run(
     files = _files(run, fidelity, served.speed)
     checkpoints = _checkpoints(conversations, student, sft, run.held_out)
     row = _served_row(run, files, served)
-    own_notes = [OWN_TOKENS_NOTE] if student.own_tokenizer else _notes(checkpoints[1:], files)
+    if student.own_tokenizer:
+        own_notes = [TEXT_NOTE if conversations.teacher.text_only else OWN_TOKENS_NOTE]
+    else:
+        own_notes = _notes(checkpoints[1:], files)
     own_notes += [DISTILLED_NOTE] if conversations.prompt_distilled else []
+    own_notes += [THINKING_NOTE] if conversations.thinking != "think" else []
     return {
         "teacher": conversations.teacher.model,
         "reference": run.reference.name,
@@ -326,7 +338,7 @@ def _checkpoints(
         for name, step, model, fidelity in steps
         if model is not None and fidelity is not None
     ]
-    return (teacher, *rows)
+    return tuple(rows) if conversations.teacher.text_only else (teacher, *rows)
 
 
 def _to_itself(held_out: list[Conversation]) -> Fidelity:

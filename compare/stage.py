@@ -143,7 +143,7 @@ def _compare(
     session: StageSession,
     open_endpoint: OpenEndpoint,
 ) -> Manifest:
-    run = read_run(run_directory, config.max_conversations) if config.needs_run else None
+    run = _read_run(config, run_directory) if config.needs_run else None
     questions = read_asked(config, run_directory, task)
     measured = JsonCache(session.scratch_dir)
     kept = _kept(config, run_directory) or measured
@@ -251,6 +251,12 @@ def _kept(config: CompareConfig, run_directory: RunDirectory) -> JsonCache | Non
     return None
 
 
+def _read_run(config: CompareConfig, run_directory: RunDirectory) -> RunFiles:
+    return read_run(
+        run_directory, config.max_conversations, teacher_is_served=config.teacher is not None
+    )
+
+
 def _serving(
     config: CompareConfig,
     session: StageSession,
@@ -337,7 +343,7 @@ def _opinions(
         if panel.asks_teacher():
             wide = serving.with_room(judged_tokens)
             endpoints = stack.enter_context(wide.served({"teacher": sides["teacher"]}))
-        teacher_gguf = run.path(run.reference) if run else None
+        teacher_gguf = run.path(run.reference) if run and run.gguf.teacher_files else None
         resources = JudgeResources(config, cache, endpoints.get("teacher"), teacher_gguf)
         return panel.opinions(resources)
 

@@ -45,8 +45,11 @@ class RunFiles:
 
     @property
     def reference(self) -> GgufFile:
-        """The teacher's largest file, which is nearest to the checkpoint: ratios refer to it."""
-        return max(self.gguf.teacher_files, key=lambda file: file.bytes)
+        """The teacher's largest file, which is nearest to the checkpoint: ratios refer to it.
+
+        The student's, where the teacher gave text alone.
+        """
+        return max(self.gguf.teacher_files or self.gguf.files, key=lambda file: file.bytes)
 
     @property
     def start_name(self) -> str | None:
@@ -69,8 +72,13 @@ class RunFiles:
         return next(output.sha256 for output in outputs if output.path == file.file)
 
 
-def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
+def read_run(
+    run_directory: RunDirectory, max_conversations: int, *, teacher_is_served: bool = False
+) -> RunFiles:
     """Read a run whose stages were verified when the session was opened.
+
+    Args:
+        teacher_is_served: Whether a server answers for the teacher, so that it needs no file.
 
     Raises:
         ArtifactError: There is no teacher file to compare with, or no held-out conversation.
@@ -89,7 +97,7 @@ def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
         held_out=read_held_out(conversations_dir, max_conversations),
         baseline=_baseline(run_directory),
     )
-    _require_comparable(run, run_directory)
+    _require_comparable(run, run_directory, teacher_is_served=teacher_is_served)
     return run
 
 
@@ -155,7 +163,9 @@ def sft_student(sft_run: Path, run: RunFiles) -> StudentFacts:
     return other_run.facts(StudentFacts)
 
 
-def _require_comparable(run: RunFiles, run_directory: RunDirectory) -> None:
+def _require_comparable(
+    run: RunFiles, run_directory: RunDirectory, *, teacher_is_served: bool
+) -> None:
     # A student may have other tokens than the teacher, but then its files have the student's.
     model = run.student if run.student.own_tokenizer else run.conversations
     for made in (run.student, run.gguf):
@@ -170,13 +180,14 @@ def _require_comparable(run: RunFiles, run_directory: RunDirectory) -> None:
                     hint=f"make the {made.stage} stage again with --force",
                 )
     if run.conversations.teacher.text_only:
+        if teacher_is_served:
+            return
         raise ArtifactError(
             "a teacher that gave text alone has no file to compare with",
             where=run_directory.stage_dir("gguf"),
-            expected="a student and a teacher that are both served",
+            expected="a server that answers for it",
             found=f"{run.conversations.teacher.model} behind an API",
-            hint="serve the student with `potstill serve`, and name both servers as "
-            "compare.student and compare.teacher",
+            hint="name the API as compare.teacher: base_url, model and api_key_variable",
         )
     if not run.gguf.teacher_files:
         raise ArtifactError(

@@ -5,11 +5,15 @@ import logging
 
 import pytest
 
+from compare.config import CompareConfig
+from compare.stage import run as compare
 from generate.config import GenerateConfig
 from generate.stage import run as generate
-from potstill.errors import TeacherError
+from potstill.errors import ArtifactError, TeacherError
 from potstill.rundir import RunDirectory
 from potstill.tables import conversation_paths, read_conversations
+from quantize.config import QuantizeConfig
+from quantize.stage import run as quantize
 from tests.fixtures.served import Server, run_of_gguf
 from tests.fixtures.text_front import KEY, TextFront
 from train.config import TrainConfig
@@ -81,9 +85,7 @@ def conversations(run_directory: RunDirectory) -> list:
 
 
 @pytest.mark.parametrize("kind", ["openai", "new", "anthropic"])
-def test_its_text_is_stored_in_the_students_tokens(
-    front, configured, tmp_path, kind, caplog, tiny_student_dir
-):
+def test_its_text_is_stored_in_the_students_tokens(front, configured, tmp_path, kind, caplog):
     api = front(kind)
     config = configured(api.base_url, "anthropic" if kind == "anthropic" else "openai")
     run_directory = RunDirectory(tmp_path / "run")
@@ -97,14 +99,18 @@ def test_its_text_is_stored_in_the_students_tokens(
     card = (run_directory.stage_dir("conversations") / "README.md").read_text()
     assert "behind an API that gave text alone" in card
     assert "terms_allow_training" in card
-    if kind != "openai":
-        return
     for one in stored:
         (turn,), (answer,) = one.turns, one.completion
         assert one.signal.sampled_logprobs_T.tolist() == [0.0] * turn.num_tokens
         assert one.signal.top_token_ids_N.tolist() == one.token_ids[turn.start :].tolist()
         assert answer.content.strip()
 
+
+def test_its_student_is_trained_and_compared(front, configured, tmp_path, caplog, tiny_student_dir):
+    api = front("openai")
+    run_directory = RunDirectory(tmp_path / "run")
+    generate(configured(api.base_url), run_directory)
+    stored = conversations(run_directory)
     with caplog.at_level(logging.INFO):
         settings = {
             "student": {"checkpoint": str(tiny_student_dir)},
@@ -126,6 +132,23 @@ def test_its_text_is_stored_in_the_students_tokens(
         if one.prompt.split == "train":
             token_ids = one.token_ids.tolist()
             assert trained[one.conversation_id][: len(token_ids)] == token_ids
+
+    files = QuantizeConfig(types=("F16",), verification_tokens=32)
+    assert [file.name for file in quantize(files, run_directory).facts.files] == ["student-F16"]
+    assert "kd.weight = 0" in (run_directory.stage_dir("gguf") / "README.md").read_text()
+    settings = {
+        "num_prompts": 2,
+        "max_tokens": 8,
+        "speed_rounds": 1,
+        "speed_tokens": 8,
+        "judges": [{"kind": "llm", "max_tokens": 16}],
+    }
+    with pytest.raises(ArtifactError, match="no file to compare with"):
+        compare(CompareConfig.model_validate(settings), run_directory)
+    served = {"base_url": api.base_url, "model": "student", "api_key_variable": "A_KEY"}
+    compare(CompareConfig.model_validate(settings | {"teacher": served}), run_directory)
+    page = (run_directory.stage_dir("comparison") / "report.html").read_text()
+    assert "The teacher gave text alone" in page
 
 
 def test_a_run_that_reaches_the_cap_is_resumed(front, configured, tmp_path):
