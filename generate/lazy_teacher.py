@@ -12,6 +12,8 @@ from functools import cached_property
 from generate.config import GenerateConfig
 from generate.teachers.checkpoint import TeacherCheckpoint, find_teacher
 from generate.teachers.protocol import SamplingTeacher
+from potstill.chat import with_template
+from potstill.thinking import switched
 
 LONGEST_MODEL_LEN = 8192
 """Default limit of a conversation's tokens: vLLM on a CPU prefills prompts whole, and its memory
@@ -48,6 +50,10 @@ class LazyTeacher:
         """
         if self._loaded is None:
             self._loaded = self._load()
+            thinks, tokenizer = self._config.thinking.teacher, self._loaded.tokenizer
+            if thinks is not None:  # For the prompts that it writes.
+                template = switched(tokenizer.chat_template, on=thinks)
+                self._loaded.tokenizer = with_template(tokenizer, template)
         return self._loaded
 
     def close(self) -> None:

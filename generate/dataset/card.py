@@ -16,6 +16,10 @@ from potstill.facts.samples import SignalStats
 from potstill.facts.shared import TeacherIdentity
 
 UNKNOWN = "unknown"
+THINKING = {
+    "answer": "without the thinking after which the teacher answered with its log-probabilities",
+    "both": "twice each, with the thinking and without",
+}
 TERMS = (
     "the terms of its API allow training on them, according to whoever made this data set\n"
     "(`terms_allow_training`)"
@@ -153,6 +157,8 @@ def _how(facts: ConversationsFacts) -> str:
         how += "; bound by a schema, which the log-probabilities leave out"
     if facts.known_answers:
         how += "; known answers, where there are some, instead (certain: probability 1 each token)"
+    if facts.thinking != "think":
+        how += f"; {THINKING[facts.thinking]}"
     return how
 
 

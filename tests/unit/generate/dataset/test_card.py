@@ -149,3 +149,14 @@ def test_the_signal_is_described(facts, summary):
 )
 def test_how_answers_came_about(facts, summary, changes, said):
     assert said in render_card(facts.model_copy(update=changes), summary)
+
+
+def test_a_teacher_of_text_and_left_out_thinking_are_stated(facts, summary):
+    assert "its license may limit their use" in render_card(facts, summary)
+    teacher = facts.teacher.model_copy(update={"text_only": True})
+    changed = facts.model_copy(update={"teacher": teacher, "thinking": "answer"})
+    card = render_card(changed, summary)
+    assert "without the thinking after which the teacher answered" in card
+    assert "behind an API that gave text alone" in card
+    assert "terms of its API allow training on them" in card
+    assert "logprobs" not in front(card)["tags"]
