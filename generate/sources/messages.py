@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from generate.sources.rows import RowError
 from potstill.schema import Message
+from potstill.thinking import split_any
 
 ROLES = {"developer": "system"}
 """potstill's names of roles that OpenAI has renamed."""
@@ -45,9 +46,14 @@ def to_message(given: object) -> Message:
         # OpenAI omits the content of an answer that calls tools or refuses.
         content = given.get("refusal") or ("" if calls else None)
     role = given.get("role")
+    content = _joined(content) if isinstance(content, list) else content
+    thinking = given.get("reasoning_content") or given.get("reasoning") or None
+    if role == "assistant" and thinking is None and isinstance(content, str):
+        thinking, content = split_any(content)
     fields = {
         "role": ROLES.get(role, role) if isinstance(role, str) else role,
-        "content": _joined(content) if isinstance(content, list) else content,
+        "content": content,
+        "reasoning_content": thinking if role == "assistant" else None,
         "tool_calls": calls,
         "tool_call_id": given.get("tool_call_id"),
     }

@@ -94,3 +94,19 @@ def test_no_calls_and_no_tools_are_none():
     for nothing in (None, [], "", "[]", "null"):
         assert tool_calls(nothing) is None
         assert tools_text(nothing) is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"content": "42", "reasoning_content": "Hm."},
+        {"content": "42", "reasoning": "Hm."},
+        {"content": "<think>\nHm.\n</think>\n\n42"},
+        {"content": "Hm.\n</think>\n\n42"},
+    ],
+)
+def test_the_thinking_of_an_answer_is_apart_from_it(given):
+    message = to_message({"role": "assistant", **given})
+    assert (message.content, message.reasoning_content) == ("42", "Hm.")
+    asked = to_message({"role": "user", "content": "What does </think> do?", "reasoning": "x"})
+    assert (asked.content, asked.reasoning_content) == ("What does </think> do?", None)
