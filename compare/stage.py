@@ -53,7 +53,14 @@ from compare.measurement.covariates import Covariates, read_covariates
 from compare.measurement.heldout import longest_first
 from compare.measurement.lengths import longest_asked, prompt_lengths
 from compare.measurement.machine import describe_machine
-from compare.measurement.run_files import INPUTS, RunFiles, file_fidelity, read_run, sft_student
+from compare.measurement.run_files import (
+    INPUTS,
+    RunFiles,
+    file_fidelity,
+    read_run,
+    refuse_absent_teacher,
+    sft_student,
+)
 from compare.measurement.served import SIDES, Served, measure_served, prompts_read_otherwise
 from compare.measurement.untrained import untrained_file
 from compare.report import task as task_report
@@ -112,6 +119,8 @@ def run_with_endpoint(
     task = measured_task(config, own_task)
     config = resolved(config, task)
     inputs = INPUTS if config.needs_run else ()
+    if config.teacher is None:
+        refuse_absent_teacher(run_directory)
     if inputs and task is not None and run_directory.is_finished("baseline"):
         inputs = (*inputs, "baseline")
     session = run_directory.open_stage(STAGE, settings(config, task), inputs=inputs)
@@ -143,7 +152,7 @@ def _compare(
     session: StageSession,
     open_endpoint: OpenEndpoint,
 ) -> Manifest:
-    run = _read_run(config, run_directory) if config.needs_run else None
+    run = read_run(run_directory, config.max_conversations) if config.needs_run else None
     questions = read_asked(config, run_directory, task)
     measured = JsonCache(session.scratch_dir)
     kept = _kept(config, run_directory) or measured
@@ -249,12 +258,6 @@ def _kept(config: CompareConfig, run_directory: RunDirectory) -> JsonCache | Non
     if any(judge.kind == "criteria" for judge in config.judges):
         return JsonCache(run_directory.answers_dir)
     return None
-
-
-def _read_run(config: CompareConfig, run_directory: RunDirectory) -> RunFiles:
-    return read_run(
-        run_directory, config.max_conversations, teacher_is_served=config.teacher is not None
-    )
 
 
 def _serving(

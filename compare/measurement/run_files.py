@@ -72,13 +72,27 @@ class RunFiles:
         return next(output.sha256 for output in outputs if output.path == file.file)
 
 
-def read_run(
-    run_directory: RunDirectory, max_conversations: int, *, teacher_is_served: bool = False
-) -> RunFiles:
-    """Read a run whose stages were verified when the session was opened.
+def refuse_absent_teacher(run_directory: RunDirectory) -> None:
+    """Check that there is a teacher to compare with, where no server answers for it.
 
-    Args:
-        teacher_is_served: Whether a server answers for the teacher, so that it needs no file.
+    Raises:
+        ArtifactError: It gave text alone, so that there is no file of it.
+    """
+    if not run_directory.is_finished("conversations"):
+        return
+    teacher = run_directory.facts(ConversationsFacts).teacher
+    if teacher.text_only:
+        raise ArtifactError(
+            "a teacher that gave text alone has no file to compare with",
+            where=run_directory.root,
+            expected="a server that answers for it",
+            found=f"{teacher.model} behind an API",
+            hint="name the API as compare.teacher: base_url, model and api_key_variable",
+        )
+
+
+def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
+    """Read a run whose stages were verified when the session was opened.
 
     Raises:
         ArtifactError: There is no teacher file to compare with, or no held-out conversation.
@@ -97,7 +111,7 @@ def read_run(
         held_out=read_held_out(conversations_dir, max_conversations),
         baseline=_baseline(run_directory),
     )
-    _require_comparable(run, run_directory, teacher_is_served=teacher_is_served)
+    _require_comparable(run, run_directory)
     return run
 
 
@@ -163,9 +177,7 @@ def sft_student(sft_run: Path, run: RunFiles) -> StudentFacts:
     return other_run.facts(StudentFacts)
 
 
-def _require_comparable(
-    run: RunFiles, run_directory: RunDirectory, *, teacher_is_served: bool
-) -> None:
+def _require_comparable(run: RunFiles, run_directory: RunDirectory) -> None:
     # A student may have other tokens than the teacher, but then its files have the student's.
     model = run.student if run.student.own_tokenizer else run.conversations
     for made in (run.student, run.gguf):
@@ -179,17 +191,7 @@ def _require_comparable(
                     found=found,
                     hint=f"make the {made.stage} stage again with --force",
                 )
-    if run.conversations.teacher.text_only:
-        if teacher_is_served:
-            return
-        raise ArtifactError(
-            "a teacher that gave text alone has no file to compare with",
-            where=run_directory.stage_dir("gguf"),
-            expected="a server that answers for it",
-            found=f"{run.conversations.teacher.model} behind an API",
-            hint="name the API as compare.teacher: base_url, model and api_key_variable",
-        )
-    if not run.gguf.teacher_files:
+    if not (run.gguf.teacher_files or run.conversations.teacher.text_only):
         raise ArtifactError(
             "there is no GGUF file of the teacher to compare with",
             where=run_directory.stage_dir("gguf"),
