@@ -14,6 +14,7 @@ from compare.cost_config import CostConfig
 from compare.gate_config import Gate, check_gate
 from compare.judge_config import JudgeConfig
 from potstill.config import Table
+from potstill.errors import ArtifactError
 
 CHAT_TEMPERATURE = 0.7
 CandidateKind = Literal[
@@ -188,6 +189,21 @@ class CompareConfig(Table):
         """Whether the teacher's answers to a task's references are those of the run's samples."""
         is_asked = self.teacher is not None or self.teacher_answers == "served"
         return not (is_asked or self.temperature or self.samples_per_prompt > 1)
+
+    def require_teacher(self, model: str) -> None:
+        """Check that a server answers for a teacher that gave text alone.
+
+        Raises:
+            ArtifactError: None does, and there is no file of it.
+        """
+        if self.teacher is None:
+            raise ArtifactError(
+                "a teacher that gives text alone has no file to compare with",
+                where="compare.teacher",
+                expected="a server that answers for it",
+                found=f"none; {model} taught behind an API",
+                hint="name the API there: base_url, model and api_key_variable",
+            )
 
     @property
     def needs_run(self) -> bool:

@@ -55,7 +55,12 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
 
     Judges behind other servers cost this machine nothing. The beginning that prompts have in
     common is computed once for each model: the server keeps it.
+
+    Raises:
+        ArtifactError: There will be no teacher to compare with.
     """
+    if workload.text_only:
+        config.require_teacher("the teacher")
     num_tested = workload.test_share * workload.num_conversations
     num_held_out = min(config.max_conversations, num_tested)
     length = workload.prompt_tokens + workload.completion_tokens

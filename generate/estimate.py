@@ -71,7 +71,11 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         "replay": float(turns.max_turns),
     }.get(turns.kind, 1.0)
     share = TASK_COMPLETION_SHARE if task and task.metrics else COMPLETION_SHARE
-    completion_tokens = num_turns * share * sampling.max_tokens
+    thinking_tokens = num_turns * share * (config.thinking.max_tokens or 0)
+    completion_tokens = num_turns * share * sampling.max_tokens + thinking_tokens
+    learned_tokens = completion_tokens
+    if config.thinking.student == "answer":
+        learned_tokens -= thinking_tokens
     # The teacher answers a task's references once, for the comparison.
     num_references = len(task.references) if task and turns.kind != "score" else 0
     num_asked = 0 if turns.known_answers else num_prompts
@@ -106,7 +110,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         student=shape,
         num_conversations=num_conversations,
         prompt_tokens=prompt_tokens + of_task.student,
-        completion_tokens=completion_tokens,
+        completion_tokens=learned_tokens,
         shared_tokens=shared_tokens + of_task.student,
         test_share=0.0 if num_references else config.prompts.test_share,
         task=_asked(task or Task(), of_task, completion_tokens),

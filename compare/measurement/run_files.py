@@ -72,25 +72,6 @@ class RunFiles:
         return next(output.sha256 for output in outputs if output.path == file.file)
 
 
-def refuse_absent_teacher(run_directory: RunDirectory) -> None:
-    """Check that there is a teacher to compare with, where no server answers for it.
-
-    Raises:
-        ArtifactError: It gave text alone, so that there is no file of it.
-    """
-    if not run_directory.is_finished("conversations"):
-        return
-    teacher = run_directory.facts(ConversationsFacts).teacher
-    if teacher.text_only:
-        raise ArtifactError(
-            "a teacher that gave text alone has no file to compare with",
-            where=run_directory.root,
-            expected="a server that answers for it",
-            found=f"{teacher.model} behind an API",
-            hint="name the API as compare.teacher: base_url, model and api_key_variable",
-        )
-
-
 def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
     """Read a run whose stages were verified when the session was opened.
 

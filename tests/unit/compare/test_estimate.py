@@ -4,6 +4,7 @@ from compare import estimate as module
 from compare.config import CompareConfig
 from compare.estimate import estimate
 from potstill.checkpoints import ModelShape
+from potstill.errors import ArtifactError
 from potstill.plan import AskedTask, Workload
 
 TEACHER = ModelShape("LlamaForCausalLM", 1_000_000, 30, 576, 49_152, 1536, 800_000)
@@ -95,3 +96,12 @@ def test_criteria_are_read_of_both_answers_and_of_no_control():
     assert found == pytest.approx(NUM_TESTED * 2 * 3 * (50 + 150 + module.JUDGMENT_TOKENS))
     elsewhere = estimated(judges=[judge | {"base_url": "http://localhost:1/v1"}])
     assert elsewhere.tokens == without.tokens
+
+
+def test_a_teacher_of_text_must_be_named_before_work_begins():
+    workload = Workload(teacher=TEACHER, student=TEACHER, num_files=1, text_only=True)
+    with pytest.raises(ArtifactError, match="no file to compare with") as caught:
+        estimate(CompareConfig(), workload)
+    assert caught.value.where == "compare.teacher"
+    served = {"base_url": "http://127.0.0.1:1/v1", "model": "large"}
+    estimate(CompareConfig.model_validate({"teacher": served}), workload)

@@ -151,3 +151,11 @@ def test_a_tasks_prompt_is_read_once_where_all_prompts_share_it(configured, shot
     else:
         assert 100 + 10 * 200 < more < 100 + 10 * (200 + blocks)
     assert workload.prompt_tokens == plain_workload.prompt_tokens
+
+
+@pytest.mark.parametrize(("student", "learned"), [("think", 50), ("answer", 0)])
+def test_thinking_is_sampled_and_learned_if_the_student_thinks(estimated, student, learned):
+    plain, _ = estimated()
+    cost, workload = estimated(thinking={"max_tokens": 50, "student": student})
+    assert cost.tokens == pytest.approx(plain.tokens + 10 * 0.8 * 50)
+    assert workload.completion_tokens == pytest.approx(0.8 * (60 + learned))
