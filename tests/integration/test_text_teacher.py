@@ -10,6 +10,7 @@ from compare.stage import run as compare
 from generate.config import GenerateConfig
 from generate.stage import run as generate
 from potstill.errors import ArtifactError, TeacherError
+from potstill.facts.student import StudentFacts
 from potstill.rundir import RunDirectory
 from potstill.tables import conversation_paths, read_conversations
 from quantize.config import QuantizeConfig
@@ -106,33 +107,41 @@ def test_its_text_is_stored_in_the_students_tokens(front, configured, tmp_path, 
         assert answer.content.strip()
 
 
-def test_its_student_is_trained_and_compared(front, configured, tmp_path, caplog, tiny_student_dir):
+SETTINGS = {"dtype": "float32", "max_steps": 2, "evaluation": {"num_generations": 0}}
+
+
+@pytest.fixture
+def trained(front, configured, tmp_path, tiny_student_dir):
+    """The run of a student that learned from the API, the API and the settings of training."""
     api = front("openai")
     run_directory = RunDirectory(tmp_path / "run")
     generate(configured(api.base_url), run_directory)
-    stored = conversations(run_directory)
-    with caplog.at_level(logging.INFO):
-        settings = {
-            "student": {"checkpoint": str(tiny_student_dir)},
-            "dtype": "float32",
-            "max_steps": 2,
-            "evaluation": {"num_generations": 0},
-        }
-        student = train(TrainConfig.model_validate(settings), run_directory).facts
+    settings = SETTINGS | {"student": {"checkpoint": str(tiny_student_dir)}}
+    train(TrainConfig.model_validate(settings), run_directory)
+    return run_directory, api, settings
+
+
+def test_its_student_learns_the_text_in_its_own_tokens(caplog, request, tmp_path):
+    caplog.set_level(logging.INFO)
+    run_directory, _, settings = request.getfixturevalue("trained")
     assert "train.kd.weight = 0" in caplog.text
+    student = run_directory.facts(StudentFacts)
     assert student.own_tokenizer
     assert student.teacher.text_only
     assert student.evaluation.trained.kl_nats is None
-    data = load_data(
-        TrainConfig.model_validate(settings | {"kd": {"weight": 0.0}}), run_directory, tmp_path
-    )
+    at_text = settings | {"kd": {"weight": 0.0}}
+    data = load_data(TrainConfig.model_validate(at_text), run_directory, tmp_path)
     # Training puts the text into the same tokens, and the template's end of turn after it.
-    trained = {row["conversation_id"]: row["token_ids"].tolist() for row in data.train}
-    for one in stored:
+    learned = {row["conversation_id"]: row["token_ids"].tolist() for row in data.train}
+    for one in conversations(run_directory):
         if one.prompt.split == "train":
             token_ids = one.token_ids.tolist()
-            assert trained[one.conversation_id][: len(token_ids)] == token_ids
+            assert learned[one.conversation_id][: len(token_ids)] == token_ids
 
+
+@pytest.mark.nightly
+def test_its_student_is_quantized_and_compared_with_the_api(trained):
+    run_directory, api, _ = trained
     files = QuantizeConfig(types=("F16",), verification_tokens=32)
     assert [file.name for file in quantize(files, run_directory).facts.files] == ["student-F16"]
     assert "kd.weight = 0" in (run_directory.stage_dir("gguf") / "README.md").read_text()
