@@ -58,6 +58,7 @@ from compare.measurement.run_files import (
     RunFiles,
     file_fidelity,
     read_run,
+    require_teacher,
     sft_student,
 )
 from compare.measurement.served import SIDES, Served, measure_served, prompts_read_otherwise
@@ -73,7 +74,6 @@ from compare.verdict.registration import digest, read_ledger, record, register
 from potstill.errors import SchemaVersionError
 from potstill.facts.base import StageName
 from potstill.facts.comparison import ComparisonFacts, GateFact, Registration
-from potstill.facts.conversations import ConversationsFacts
 from potstill.files import disk_errors, sha256_file, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
@@ -119,10 +119,7 @@ def run_with_endpoint(
     task = measured_task(config, own_task)
     config = resolved(config, task)
     inputs = INPUTS if config.needs_run else ()
-    if run_directory.is_finished("conversations"):
-        taught_by = run_directory.facts(ConversationsFacts).teacher
-        if taught_by.text_only:
-            config.require_teacher(taught_by.model)
+    require_teacher(config, run_directory)
     if inputs and task is not None and run_directory.is_finished("baseline"):
         inputs = (*inputs, "baseline")
     session = run_directory.open_stage(STAGE, settings(config, task), inputs=inputs)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compare.answers.cache import JsonCache
+from compare.config import CompareConfig
 from compare.measurement.fidelity import measure_fidelity
 from compare.measurement.heldout import read_held_out
 from potstill.errors import ArtifactError, ManifestMismatchError
@@ -70,6 +71,18 @@ class RunFiles:
         """Return the hash of a file's bytes."""
         outputs = self.manifests["gguf"].outputs
         return next(output.sha256 for output in outputs if output.path == file.file)
+
+
+def require_teacher(config: CompareConfig, run_directory: RunDirectory) -> None:
+    """Check that there is a teacher to compare with, where the run's gave text alone.
+
+    Raises:
+        ArtifactError: No server is named for it.
+    """
+    if run_directory.is_finished("conversations"):
+        teacher = run_directory.facts(ConversationsFacts).teacher
+        if teacher.text_only:
+            config.require_teacher(teacher.model)
 
 
 def read_run(run_directory: RunDirectory, max_conversations: int) -> RunFiles:
