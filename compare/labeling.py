@@ -19,6 +19,7 @@ from compare.config import CompareConfig
 from compare.judge_config import CriteriaJudgeConfig
 from compare.judges.labels import Label, Labels, read_labels, store_label
 from compare.verdict.criteria import LEAST_LABELED_PAIRS, labels_needed
+from compare.verdict.following import FIRST
 from potstill.errors import ConfigError
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
@@ -60,7 +61,7 @@ def collect_labels(
     run_directory.require("comparison")
     pairs = drawn_pairs(run_directory.stage_dir("comparison") / "pairs.parquet")
     labels = read_labels(judge.labels)
-    plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
+    plan = Plan(margin=config.verdict.margin, alpha=FIRST * config.verdict.alpha)
     for number, pair in enumerate(pairs, start=1):
         if not _is_labeled(pair, labels, judge):
             yield f"Prompt {number} of {len(pairs)}"

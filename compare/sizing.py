@@ -22,13 +22,14 @@ from compare.judge_config import (
 from compare.judges.registry import TEACHER_JUDGE
 from compare.verdict.criteria import labels_needed
 from compare.verdict.following import FIRST
-from compare.verdict.preference import LEAST_HUMAN_VOTES
+from compare.verdict.preference import EXPECTED_TIES, LEAST_HUMAN_VOTES
 from potstill.errors import ConfigError
 from potstill.plan import Workload
 from potstill.verdict.outcome import Plan
 from potstill.verdict.sample_size import pairs_for, power_of, score_variance, votes_for
 
-TIES_OF_PREFERENCE, TIES_OF_MEASUREMENT = 0.3, 0.8
+TIES_OF_MEASUREMENT = 0.8
+"""Share of prompts with the same score on both sides, where none is known yet."""
 METRIC = "metric"
 NUM_CONTROLS = 9
 """Pairs of an assay for each of its prompts."""
@@ -194,7 +195,7 @@ def _variance(config: CompareConfig, *, prefers: bool) -> tuple[float, str]:
         return assumed.variance, f"variance {assumed.variance:.3g} for each prompt"
     ties = assumed.tie_share
     if ties is None:
-        ties = TIES_OF_PREFERENCE if prefers else TIES_OF_MEASUREMENT
+        ties = EXPECTED_TIES if prefers else TIES_OF_MEASUREMENT
     variance = score_variance(0.5, min(ties, 1 - 1e-9)) if prefers else 1 - ties
     words = f"{ties:.0%} ties"
     if assumed.cluster_size > 1:

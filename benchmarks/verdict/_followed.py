@@ -1,18 +1,21 @@
 """Comparisons that are followed: prompts are added until the verdict is no longer undecided.
 
 In: the true win rate, the share of ties, the prompts of the first comparison. Out: the outcome of
-the last comparison, and the number of its prompts.
+the last comparison, and the number of its prompts. The same with votes that are added.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
 
-from benchmarks.verdict._judges import Comparison
+from benchmarks.verdict._judges import Comparison, Judge
 from compare.verdict.following import Counted, Standing
+from compare.verdict.human_correction import human_corrected
+from compare.verdict.preference import planned_votes
 from potstill.verdict.outcome import Outcome, Plan
 
 MOST_PROMPTS = 20_000
@@ -51,6 +54,24 @@ class Followed:
             batches.append(found)
             further = line.further_clusters(threshold, plan.power) or MOST_PROMPTS
             wanted = min(further, MOST_PROMPTS - total)
+
+
+def passed_by_votes(
+    judge: Judge, pairs: Comparison, looks: Sequence[int], plan: Plan, rng: Generator
+) -> bool:
+    """Return whether any of several comparisons of the same pairs, with more votes, passes."""
+    human_N = pairs.human(rng)
+    scores_N = judge(human_N, rng)
+    needed = planned_votes(replace(plan, alpha=Standing(plan.alpha).first_level))
+    for number, num_votes in enumerate(looks):
+        voted = looks[number - 1] / needed if number else 0.0
+        standing = Standing(plan.alpha, batches=((),) * number, share_voted=voted)
+        level = standing.level_of_votes(num_votes / needed)
+        votes = [*human_N[:num_votes], *[None] * (len(human_N) - num_votes)]
+        found = human_corrected(scores_N, votes, alpha=level)
+        if found.p_at_most(plan.win_rate_threshold) < level:
+            return True
+    return False
 
 
 def outcomes(

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from benchmarks.verdict._criteria import JUDGES as CRITERIA_JUDGES
 from benchmarks.verdict._criteria import Labeled
 from benchmarks.verdict._exact import least_wins, pass_probability, reweighting, student_t
-from benchmarks.verdict._followed import Followed, outcomes
+from benchmarks.verdict._followed import Followed, outcomes, passed_by_votes
 from benchmarks.verdict._judges import JUDGES, Comparison, Floats, Judge
 from compare.verdict.reweighting import p_at_most
 from potstill.verdict.anytime import WinRateMonitor
@@ -149,6 +149,26 @@ def criteria() -> None:
             row([name, num_pairs, f"{np.mean(by_itself):.2f}", *cells])
 
 
+def followed_by_votes() -> None:
+    """Print how often any of several comparisons with more and more votes passes."""
+    looks = (50, 100, 200, 400)
+    listed = ", ".join(map(str, looks))
+    print(f"\n### 619 pairs, compared with {listed} votes, {NUM_RUNS} runs\n")
+    row(["judge", "at 0.45", "at 0.50"])
+    row(["---", "--:", "--:"])
+    rng = np.random.default_rng(0)
+    for name in ("80 % right", "60 % right", "prefers the student's style"):
+        cells = []
+        for rate in (0.45, 0.5):
+            setting = Comparison(619, 0, rate, TIE_SHARE)
+            found = [
+                passed_by_votes(JUDGES[name], setting, looks, Plan(MARGIN, ALPHA), rng)
+                for _ in range(NUM_RUNS)
+            ]
+            cells.append(f"{np.mean(found):.3f}")
+        row([name, *cells])
+
+
 def has_fallen(scores: Floats, watched_from: int) -> bool:
     """Return whether a live verdict is contradicted by its newest users at any later look."""
     monitor = WinRateMonitor(Plan(MARGIN, ALPHA))
@@ -185,6 +205,7 @@ def main() -> None:
     judges()
     criteria()
     followed()
+    followed_by_votes()
     live()
 
 

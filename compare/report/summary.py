@@ -22,9 +22,9 @@ BASES: dict[Basis, str] = {
     "is multiplied by bets on each prompt added since, as in live traffic. The bounds hold at all "
     "these comparisons together with an error rate of {level:g}, so that prompts may be added "
     "again; with those of other judges, of {alpha:g}.",
-    "corrected": "This comparison follows others by the same judge, and votes cannot be bet on one "
-    "by one: its error rate is {level:g}, half of what they left, so that all together pass a "
-    "student wrongly with a probability of at most {alpha:g}.",
+    "corrected": "This comparison follows others by the same judge, with votes of people: its "
+    "error rate is {level:g}, by the votes that were added, so that all together pass a student "
+    "wrongly with a probability of at most {alpha:g}.",
 }
 """The claim of a verdict, by what its bounds are."""
 

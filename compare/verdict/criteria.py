@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from compare.judges.labels import Labels
+from compare.judges.protocol import PairKey
 from compare.verdict.people import by_people, open_scores
 from compare.verdict.results import Agreement, CriterionRow, Side, bounds_in_words
 from compare.verdict.scale import Decided, Scale
@@ -30,12 +31,16 @@ Its bounds hold for fewer too; but that prompts were drawn at random cannot be j
 SIDES: tuple[Side, ...] = ("student", "teacher")
 
 
+def label_scores(decided: Sequence[Decided], labels: Labels) -> dict[PairKey, float]:
+    """Return people's score of each pair with labels of both answers."""
+    return labels.scores([one.pair for one in decided], _criteria(decided))
+
+
 def by_criteria(
     decided: Sequence[Decided], scale: Scale, labels: Labels, figures: Mapping[str, Any]
 ) -> dict[str, object]:
     """Return what decides for a judge of criteria, and what it would say alone."""
-    criteria = list(dict.fromkeys(one.criterion for d in decided for one in d.judgment.readings))
-    people = labels.scores([one.pair for one in decided], criteria)
+    criteria, people = _criteria(decided), label_scores(decided, labels)
     corrected = by_people(decided, people, scale, least=LEAST_LABELED_PAIRS)
     found: dict[str, object] = {
         "alone": figures["outcome"],
@@ -71,6 +76,10 @@ def labels_needed(plan: Plan) -> int:
     """
     needed = 2 * (1 + normal_quantile_sum(plan)) / plan.margin
     return max(LEAST_LABELED_PAIRS, math.ceil(needed))
+
+
+def _criteria(decided: Sequence[Decided]) -> list[str]:
+    return list(dict.fromkeys(one.criterion for d in decided for one in d.judgment.readings))
 
 
 def _row(criterion: str, decided: Sequence[Decided], labels: Labels) -> CriterionRow:

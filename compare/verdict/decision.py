@@ -103,9 +103,9 @@ def _power_at_parity(
     """
     if standing.follows:
         return None
-    plan = replace(plan, alpha=standing.first_level)
     if deciding is None or deciding.estimate is None:
-        return power(plan, num_prompts)
+        return power(replace(plan, alpha=standing.first_level), num_prompts)
+    plan = replace(plan, alpha=deciding.level or standing.first_level)
     if deciding.human_corrected is not None:
         error = deciding.human_corrected.standard_error
     else:

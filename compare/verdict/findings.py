@@ -10,17 +10,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from compare.judges.labels import Labels
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Pair, PairKey
 from compare.measurement.covariates import COVARIATE_NAMES, Covariates
 from compare.verdict.adjustment import adjusted
-from compare.verdict.criteria import by_criteria
+from compare.verdict.criteria import (
+    LEAST_LABELED_PAIRS,
+    by_criteria,
+    label_scores,
+    labels_needed,
+)
 from compare.verdict.following import Line, Standing, counted
 from compare.verdict.health import control_row, health_of
 from compare.verdict.holm import adjusted_outcomes
 from compare.verdict.mcnemar import mcnemar
 from compare.verdict.non_inferiority import outcome_of_bounds
-from compare.verdict.preference import by_preference
+from compare.verdict.people import open_scores
+from compare.verdict.preference import LEAST_HUMAN_VOTES, by_preference, planned_votes
 from compare.verdict.results import (
     Adjusted,
     Basis,
@@ -86,7 +93,11 @@ def report_on(
     is_corrected = opinion.labeled is not None or (
         judged.needs_assay and not judged.measures and judged.kind != VOTES
     )
-    tested = replace(plan, alpha=standing.corrected_level if is_corrected else standing.first_level)
+    tested = replace(plan, alpha=standing.first_level)
+    if is_corrected:
+        share = _share_voted(decided, tested, people, opinion.labeled)
+        if share is not None:
+            tested = replace(plan, alpha=standing.level_of_votes(share))
     scale = scale_of(judged.measures, tested)
     figures = _figures(
         decided,
@@ -105,7 +116,8 @@ def report_on(
             figures |= by_preference(decided, tested, health, people, figures)
         else:
             figures |= by_criteria(decided, scale, opinion.labeled, figures)
-        figures |= {"basis": "corrected" if standing.follows else "first", "counted": ()}
+        basis: Basis = "corrected" if standing.follows else "first"
+        figures |= {"basis": basis, "counted": (), "share_voted": share}
     report = report.model_copy(update=figures)
     return _with_open_slices(report) if is_corrected else report
 
@@ -141,6 +153,19 @@ def _figures(
         "discordance": _discordance(decided),
         "slices": tuple(_slices(decided, scale)),
     }
+
+
+def _share_voted(
+    decided: Sequence[Decided], plan: Plan, people: Mapping[PairKey, float], labels: Labels | None
+) -> float | None:
+    """Return the share of the needed votes or labels that there are; None if too few decide."""
+    if labels is None:
+        needed, least = planned_votes(plan), LEAST_HUMAN_VOTES
+    else:
+        needed, least = labels_needed(plan), LEAST_LABELED_PAIRS
+        people = label_scores(decided, labels)
+    number = sum(score is not None for score in open_scores(decided, people))
+    return number / needed if number >= least else None
 
 
 def _adjusted(decided: Sequence[Decided], scale: Scale, covariates: Covariates) -> Adjusted | None:

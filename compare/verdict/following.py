@@ -73,6 +73,8 @@ class Standing:
     """Earlier lines."""
     batches: tuple[tuple[Counted, ...], ...] = ()
     """Of each earlier comparison of this line, the clusters that it had first."""
+    share_voted: float = 0.0
+    """Of the votes or labels that a first comparison needs, the largest share that one had."""
 
     @property
     def follows(self) -> bool:
@@ -103,6 +105,22 @@ class Standing:
         if not self.follows:
             return self.first_level
         return FOLLOWING * self.line_alpha / 2.0 ** len(self.batches)
+
+    def level_of_votes(self, share: float) -> float:
+        """Return the error rate of one comparison of this line by people's votes.
+
+        The part of a first comparison is spent in proportion to the votes, so that an early look
+        costs little; what is kept for later ones is halved each time.
+
+        Source: Lan & DeMets 1983, "Discrete sequential boundaries for clinical trials", Biometrika
+        70:659, the linear spending function, with each look's part as its level.
+
+        Args:
+            share: Of the votes that a first comparison needs.
+        """
+        gained = max(0.0, min(1.0, share) - self.share_voted)
+        kept = FOLLOWING / 2.0 ** len(self.batches) if self.follows else 0.0
+        return self.line_alpha * (FIRST * gained + kept)
 
     def new(self, found: Sequence[Counted]) -> tuple[Counted, ...]:
         """Return the clusters that no earlier comparison of this line had."""

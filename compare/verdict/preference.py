@@ -22,6 +22,8 @@ from potstill.verdict.sample_size import pairs_for_non_inferiority, votes_for
 LEAST_HUMAN_VOTES = 50
 """Votes from which on the corrected win rate decides. Its bounds hold for fewer too; but people's
 agreement, and that pairs were drawn at random, cannot be judged by less."""
+EXPECTED_TIES = 0.3
+"""Share of pairs that people call equal, where none is known yet."""
 MOST_TIES = 0.9
 """Share of ties above which the number of votes is not extrapolated."""
 
@@ -65,6 +67,11 @@ def by_preference(
         )
         return found | {"outcome": Outcome.INCONCLUSIVE, "reason": reason}
     return found
+
+
+def planned_votes(plan: Plan) -> int:
+    """Return how many votes a first comparison needs, before anything is known of the judge."""
+    return pairs_for_non_inferiority(plan, tie_share=EXPECTED_TIES)
 
 
 def outcome_alone(interval: MeanInterval, sensitivity: Sensitivity | None, plan: Plan) -> Outcome:

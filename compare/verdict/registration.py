@@ -71,10 +71,12 @@ class Ledger:
         """Return what earlier comparisons leave to one of this line."""
         tested = [one for one in self.of_models if one.was_tested]
         lines = list(dict.fromkeys(one.line or ", ".join(one.judges) for one in tested))
+        own = [one for one in tested if one.line == line]
         return Standing(
             alpha=alpha,
             num_lines=lines.index(line) if line in lines else len(lines),
-            batches=tuple(one.values for one in tested if one.line == line),
+            batches=tuple(one.values for one in own),
+            share_voted=max((one.share_voted or 0.0 for one in own), default=0.0),
         )
 
 
@@ -96,6 +98,7 @@ def record(verdict: Verdict, ledger: Ledger, run_root: Path) -> None:
         models=ledger.models,
         line=decider.line if decider else None,
         values=decider.counted if decider else (),
+        share_voted=decider.share_voted if decider else None,
         was_tested=decider is not None and decider.was_tested,
     )
     lines = [f"{one.model_dump_json(exclude_none=True)}\n" for one in (*ledger.attempts, this)]

@@ -226,6 +226,8 @@ class JudgeReport(Value):
     further_prompts: int | None = None
     """Prompts that, added to these, decide with the plan's power if rate and variance stay as they
     are."""
+    share_voted: float | None = Field(default=None, exclude=True)
+    """Of the votes or labels that a first comparison needs, where people decide."""
     line: str | None = Field(default=None, exclude=True)
     """Identity of this judge's comparisons, of the one that decides."""
     counted: tuple[Counted, ...] = Field(default=(), exclude=True, repr=False)
@@ -317,6 +319,8 @@ class Attempt(Value):
     """Identity of the judge that decided, with its settings."""
     was_tested: bool = True
     """Whether it could have been a PASS."""
+    share_voted: float | None = None
+    """As in `JudgeReport`."""
     values: tuple[Counted, ...] = ()
     """Of clusters that no earlier comparison of the line had."""
 

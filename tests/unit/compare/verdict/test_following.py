@@ -53,6 +53,21 @@ def test_parts_of_alpha_never_exceed_it():
     assert sum(looks) == pytest.approx(lines[0].line_level)
 
 
+def test_votes_spend_alpha_in_proportion_and_never_more():
+    first = Standing(0.05)
+    assert [first.level_of_votes(share) for share in (0.1, 0.5, 1.0, 3.0)] == pytest.approx(
+        [0.004, 0.02, 0.04, 0.04]
+    )
+    half = Standing(0.05, batches=((),), share_voted=0.5)
+    assert half.level_of_votes(0.5) == pytest.approx(0.0025), "no vote was added"
+    assert half.level_of_votes(1.0) == pytest.approx(0.0225)
+    spent, voted = 0.0, 0.0
+    for look, share in enumerate((0.1, 0.3, 0.3, 1.5, 2.0, 2.0)):
+        standing = Standing(0.05, batches=((),) * look, share_voted=voted)
+        spent, voted = spent + standing.level_of_votes(share), max(voted, share)
+    assert 0.04 < spent <= first.line_level
+
+
 @pytest.mark.parametrize("num_first", [49, 155, 619])
 def test_no_look_at_any_number_of_prompts_passes_a_worse_student_oftener_than_alpha(num_first):
     """`make simulations` follows 1,000 comparisons to 20,000 prompts each."""
