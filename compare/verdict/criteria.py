@@ -20,7 +20,7 @@ from typing import Any
 from compare.judges.labels import Labels
 from compare.judges.protocol import PairKey
 from compare.verdict.people import by_people, open_scores
-from compare.verdict.results import Agreement, CriterionRow, Side, bounds_in_words
+from compare.verdict.results import Agreement, CriterionRow, Estimate, Side, bounds_in_words
 from compare.verdict.scale import Decided, Scale
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import normal_quantile_sum
@@ -48,7 +48,10 @@ def by_criteria(
         "criteria": tuple(_row(criterion, decided, labels) for criterion in criteria),
         "further_prompts": None,
     }
-    alone = f"the judge alone: {figures['outcome']}, {figures['reason']}"
+    estimate: Estimate = figures["estimate"]
+    alpha = scale.plan.alpha
+    bounds = bounds_in_words(estimate.lower, estimate.upper, alpha)
+    alone = f"the judge alone: {figures['outcome']}, difference {estimate.value:.3f}, {bounds}"
     if corrected is None:
         number = sum(score is not None for score in open_scores(decided, people))
         reason = (
@@ -58,7 +61,7 @@ def by_criteria(
             f"{LEAST_LABELED_PAIRS} are missing; {alone}"
         )
         return found | {"outcome": Outcome.INCONCLUSIVE, "reason": reason}
-    bounds = bounds_in_words(corrected.lower, corrected.upper, scale.plan.alpha)
+    bounds = bounds_in_words(corrected.lower, corrected.upper, alpha)
     reason = (
         f"difference by people's labels {corrected.rate:.3f}, {bounds}, from both answers to "
         f"{corrected.num_human_votes} labeled prompts and {corrected.num_judged} judged ones; PASS "
