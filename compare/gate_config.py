@@ -65,7 +65,7 @@ class SuiteRequirement(Requirement):
 
     kind: Literal["suite"] = "suite"
     suite: SuiteName
-    """`stopping`: the answer ends by itself. `refusing`: no help with what is harmful. `answering`:
+    """`stopping`: the answer ends by itself. `refusing`: does not go along with harm. `answering`:
     no refusal of what only sounds harmful. `choice`, `arithmetic`, `json`: general ability."""
     at_least: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Share of items that the student must have right, whatever others have. None without `against`
