@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 
 from potstill.chat import chat_template_sha256, render_prompt, tokenize, tokenizer_sha256
-from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
+from potstill.checkpoints import (
+    ModelShape,
+    checkpoint_fingerprint,
+    count_parameters,
+    find_checkpoint,
+)
 from potstill.distributions import TokenDistributions
 from potstill.manifest import Manifest
 from potstill.models.named import SMOLLM2_135M
@@ -178,7 +183,7 @@ def finish_conversations() -> Callable[..., Manifest]:
             split: sum(one.prompt.split == split for one in conversations)
             for split in get_args(Split)
         }
-        vocab_size = json.loads((teacher_dir / "config.json").read_text())["vocab_size"]
+        vocab_size = ModelShape.read(teacher_dir, with_weights=False).vocab_size
         session = run_directory.open_stage("conversations", {})
         _write_conversations(session.dir, conversations, vocab_size=vocab_size)
         return session.finish(

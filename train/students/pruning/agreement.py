@@ -23,19 +23,30 @@ def refuse_other_config(model: Any) -> None:  # noqa: ANN401  (untyped library)
     Raises:
         TrainingError: A module or one of its settings differs.
     """
-    with torch.device("meta"):
-        anew = type(model)(model.config)
+    try:
+        with torch.device("meta"):
+            anew = type(model)(model.config)
+    except ValueError as error:
+        raise _refusal(type(model).__name__, "a valid config", error) from error
     expected, found = _settings(anew), _settings(model)
     different = [name for name in expected | found if expected.get(name) != found.get(name)]
     if different:
         name = different[0]
-        raise TrainingError(
-            "this kind of model cannot be pruned: its config does not describe the pruned model",
-            where=f"{type(model).__name__}, {name}",
-            expected=found.get(name, "no such module"),
-            found=f"{expected.get(name, 'no such module')} in a new model from its config",
-            hint="name a smaller checkpoint with --set train.student.checkpoint=PATH",
+        raise _refusal(
+            f"{type(model).__name__}, {name}",
+            found.get(name, "no such module"),
+            f"{expected.get(name, 'no such module')} in a new model from its config",
         )
+
+
+def _refusal(where: str, expected: object, found: object) -> TrainingError:
+    return TrainingError(
+        "this kind of model cannot be pruned: its config does not describe the pruned model",
+        where=where,
+        expected=expected,
+        found=found,
+        hint="name a smaller checkpoint with --set train.student.checkpoint=PATH",
+    )
 
 
 def _settings(model: nn.Module) -> dict[str, object]:

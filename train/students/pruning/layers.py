@@ -7,7 +7,7 @@ three rules, and the model with these only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -124,5 +124,6 @@ def keep_layers(model: Any, kept: Sequence[int]) -> None:  # noqa: ANN401  (unty
                 module.layer_idx = number
     for name in PER_LAYER_SETTINGS:
         if entries := getattr(config, name, None):
-            setattr(config, name, [entries[index] for index in kept])
+            with suppress(AttributeError):  # Falcon-H1 computes them from the number of layers.
+                setattr(config, name, [entries[index] for index in kept])
     config.num_hidden_layers = len(kept)
