@@ -83,11 +83,20 @@ def _opened(checkpoint_dir: Path) -> tuple[Any, Any]:
 
 
 def convert(checkpoint_dir: Path, directory: Path) -> Iterator[None]:
-    """Write the F16 file."""
-    from quantize.conversion.convert import write_base_gguf
+    """Write the F16 file, in this process."""
+    from quantize.conversion.convert import convert as run
+    from quantize.conversion.sources import converter_dir
 
+    _opened(checkpoint_dir)
+    request = {
+        "sources": converter_dir(),
+        "checkpoint_dir": checkpoint_dir,
+        "path": directory / "F16.gguf",
+        "base_type": "F16",
+        "name": "benchmark",
+    }
     yield
-    write_base_gguf(checkpoint_dir, directory / "F16.gguf", "F16", "benchmark")
+    run({key: str(value) for key, value in request.items()})
 
 
 def quantize(_: Path, directory: Path) -> Iterator[None]:

@@ -10,6 +10,8 @@ from quantize.quantization.tensors import (
     read_tensors,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def quantized(make_base, tmp_path):

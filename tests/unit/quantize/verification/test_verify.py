@@ -25,6 +25,8 @@ from quantize.verification.verify import verify_file
 
 from ..conftest import save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def prove(talk, write_conversations):
@@ -203,7 +205,6 @@ def test_good_file_passes(verify):
     assert path.is_file()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("plant", "message"), FAULTS.items(), ids=FAULT_NAMES)
 def test_planted_fault_is_caught(plant, message, verify, capfd):
     path, run = verify
@@ -215,7 +216,6 @@ def test_planted_fault_is_caught(plant, message, verify, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.slow
 def test_bound_and_finding_are_named(verify):
     _, run = verify
     with pytest.raises(ConversionError) as caught:
@@ -224,7 +224,6 @@ def test_bound_and_finding_are_named(verify):
     assert "nats, top-1 agreement" in str(caught.value.found)
 
 
-@pytest.mark.slow
 def test_another_continuation_is_refused_unless_it_is_a_near_tie(verify, monkeypatch):
     path, run = verify
     ((*_, wanted),) = [read_continuations(path.with_name("logprobs.npy"))]
@@ -241,7 +240,6 @@ def test_another_continuation_is_refused_unless_it_is_a_near_tie(verify, monkeyp
             run()
 
 
-@pytest.mark.slow
 def test_greedy_text_ends_where_the_checkpoint_stops(verify, prove, monkeypatch):
     path, run = verify
     directory = path.with_name("good")
