@@ -31,6 +31,11 @@ from compare.judges.registry import TEACHER_JUDGE, JudgeResources, asks_teacher,
 from compare.judges.votes import read_votes
 from potstill.task.task import Task
 
+WITHOUT_EFFECT = frozenset(
+    {"name", "api_key_variable", "prompt_price", "completion_price", "labels", "path"}
+)
+"""Settings that change no score of a judge."""
+
 
 @dataclass(frozen=True)
 class Opinion:
@@ -39,7 +44,7 @@ class Opinion:
     pairs: list[Pair]
     judged: Judged
     key: str = ""
-    """Digest of the judge's table."""
+    """Digest of all that the judge's scores depend on."""
     labels: tuple[str, ...] | None = None
     """Of a metric that reads labels or called tools: their order, if the task gives one. None for
     all other judges."""
@@ -103,13 +108,13 @@ class Panel:
                 model=None,
                 judgments=tuple(judgment for _, judgment in votes),
             )
-            return Opinion([pair for pair, _ in votes], judged, _key(config))
+            return Opinion([pair for pair, _ in votes], judged, _key(config, WITHOUT_EFFECT))
         stored = self._stored(config)
         if stored is None:
             stored = self._ask(build_judge(config, resources))
             self._cache.put(_key(config), stored.model_dump(mode="json"))
         labeled = read_labels(config.labels) if isinstance(config, CriteriaJudgeConfig) else None
-        return Opinion(self.pairs, stored, _key(config), _labels(config), labeled)
+        return Opinion(self.pairs, stored, _key(config, WITHOUT_EFFECT), _labels(config), labeled)
 
     def _ask(self, judge: Judge) -> Judged:
         settle = settled if judge.claim == "quality" and not judge.measures else _open
@@ -244,6 +249,6 @@ def _labels(config: AnyJudgeConfig) -> tuple[str, ...] | None:
     return () if metric.kind == "tool_calls" else None
 
 
-def _key(config: AnyJudgeConfig) -> str:
-    content = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+def _key(config: AnyJudgeConfig, without: frozenset[str] = frozenset()) -> str:
+    content = json.dumps(config.model_dump(mode="json", exclude=set(without)), sort_keys=True)
     return f"judged-{hashlib.sha256(content.encode()).hexdigest()[:32]}"

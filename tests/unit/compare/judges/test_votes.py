@@ -119,3 +119,15 @@ def test_people_decide_where_a_judge_prefers(tmp_path, openai_server, num_votes,
         assert "from 60 votes and 70 judged pairs" in found.reason
     else:
         assert corrected is None
+
+
+def test_a_judge_is_the_same_under_another_name(tmp_path):
+    """Else a new name would begin a new line of comparisons, with less of alpha."""
+    path = written(tmp_path / "votes.jsonl", [vote(1, "left")])
+    questions, answers = [question(1)], [answer("student", 1, "a"), answer("teacher", 1, "b")]
+    keys = set()
+    for name in ("votes", "others"):
+        judges = ({"kind": "votes", "path": path, "name": name},)
+        found = decided(tmp_path, CompareConfig(judges=judges), questions, answers)
+        keys.add(found.opinions[0].key)
+    assert len(keys) == 1
