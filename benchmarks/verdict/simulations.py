@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.random import Generator
 
@@ -22,6 +24,7 @@ NUM_RUNS, NUM_FOLLOWED, TIE_SHARE = 200, 1000, 0.3
 JUDGED_PAIRS = (155, 619, 2000)
 NUM_VOTES = (50, 100, 400)
 NUM_LABELED = (50, 100, 150)
+WIDE_MARGIN, FEW_LABELED = 0.2, (25,)
 LOOK = 10
 NUM_PAIRS = (29, 49, 60, 155, 619)
 NUM_ITEMS = (200, 600)
@@ -124,24 +127,24 @@ def followed() -> None:
             row([num_first, f"{ties:.0%}", *cells])
 
 
-def criteria() -> None:
+def criteria(margin: float, labeled: Sequence[int]) -> None:
     """Print how often each judge of criteria passes a student, alone and with people's labels."""
-    print(f"\n### Criteria: margin {MARGIN:g}, {NUM_RUNS} runs\n")
-    row(["judge", "prompts", f"alone, at {-2 * MARGIN:g}", *(f"{n} labeled" for n in NUM_LABELED)])
-    row(["---", "--:", "--:", *("--:" for _ in NUM_LABELED)])
+    print(f"\n### criteria, margin {margin:g}, {NUM_RUNS} runs\n")
+    row(["judge", "prompts", f"alone, at {-2 * margin:g}", *(f"{n} labeled" for n in labeled)])
+    row(["---", "--:", "--:", *("--:" for _ in labeled)])
     rng = np.random.default_rng(0)
-    threshold = 0.5 - MARGIN / 2
+    threshold = 0.5 - margin / 2
     for name, judge in CRITERIA_JUDGES.items():
         for num_pairs in JUDGED_PAIRS:
-            worse = Labeled(num_pairs, 0, -2 * MARGIN)
+            worse = Labeled(num_pairs, 0, -2 * margin)
             by_itself = [
                 p_at_most(threshold, worse.scores(judge, rng)[1], np.ones(num_pairs), 0.0) < ALPHA
                 for _ in range(NUM_RUNS)
             ]
             cells = []
-            for number in NUM_LABELED:
+            for number in labeled:
                 shares = []
-                for difference in (-2 * MARGIN, -MARGIN, 0.0):
+                for difference in (-2 * margin, -margin, 0.0):
                     setting = Labeled(num_pairs, number, difference)
                     found = [setting.corrected(judge, rng) for _ in range(NUM_RUNS)]
                     shares.append(np.mean([one.p_at_most(threshold) < ALPHA for one in found]))
@@ -203,7 +206,8 @@ def main() -> None:
     exact()
     gate()
     judges()
-    criteria()
+    criteria(MARGIN, NUM_LABELED)
+    criteria(WIDE_MARGIN, FEW_LABELED)
     followed()
     followed_by_votes()
     live()
