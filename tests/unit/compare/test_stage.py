@@ -268,6 +268,9 @@ def test_a_task_is_decided_by_its_metric_at_temperature_0(
     assert len(server.requests) == num_requests
     changed = exit_code(monkeypatch, *given, '--set=task.metrics=[{kind = "exact"}]')
     assert changed == 70, "another metric after the fact is refused"
+    assert exit_code(monkeypatch, *given, "--force") == 0
+    verdict = read_report(out.stage_dir("comparison") / "report.json").verdict
+    assert (verdict.basis, len(verdict.earlier)) == ("followed", 1)
     changed = exit_code(monkeypatch, *given, f"--set=compare.gate=[{METRIC}]")
     assert changed == 70, "so is another gate"
     server.answer = endless(team)
