@@ -20,7 +20,7 @@ from potstill.verdict.anytime import WinRateMonitor
 from potstill.verdict.outcome import Outcome, Plan
 
 ALPHA, MARGIN = 0.05, 0.05
-NUM_RUNS, NUM_FOLLOWED, TIE_SHARE = 200, 1000, 0.3
+NUM_RUNS, NUM_FOLLOWED, TIE_SHARE = 200, 300, 0.3
 JUDGED_PAIRS = (155, 619, 2000)
 NUM_VOTES = (50, 100, 400)
 NUM_LABELED = (50, 100, 150)

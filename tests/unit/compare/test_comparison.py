@@ -148,10 +148,13 @@ def test_checks_of_an_earlier_version_are_read(report, tmp_path):
         "outcome": "INVALID_JUDGE",
         "checks": [check],
         "controls": [],
+        "sensitivity": {"value": 0.8, "lower": 0.6, "num_pairs": 24, "win_rate_upper": 0.2},
     }
     content["verdict"]["judges"] = [judge | kept]
     path.write_text(json.dumps(content))
-    (found,) = read_report(path).verdict.judges[0].checks
+    read = read_report(path).verdict
+    assert (read.level, read.judges[0].sensitivity.lower) == (read.alpha, 0.6)
+    (found,) = read.judges[0].checks
     assert found.relation == "at least"
     assert found.detail == "share of readings that call identical answers equal"
     assert found.passed is False

@@ -10,13 +10,16 @@ from compare.report.charts import CHART_PIXELS, Axis, loss_budget, quality_chart
 from compare.report.page import render_page, result
 from compare.report.table import cells, fidelity_cells, quantized_cells
 from compare.verdict.results import (
+    Adjusted,
     Agreement,
     Control,
     CriterionRow,
     Estimate,
+    GradedSet,
     HealthCheck,
     HumanCorrected,
     JudgeReport,
+    Sensitivity,
     Slice,
 )
 from potstill.schema import Message
@@ -167,6 +170,31 @@ def test_verdict_comes_first(page):
         )
     ]
     assert places == sorted(places)
+
+
+def test_what_a_verdict_rests_on_stands_below_it(make_report):
+    graded = GradedSet(true_rate=0.45, seen=0.465, lower=0.431, upper=0.502)
+    by_covariates = Adjusted(
+        value=0.498,
+        standard_error=0.02,
+        variance_saved=0.12,
+        covariates=("the length of the prompt",),
+        num_prompts=2000,
+    )
+    decider = judge(
+        basis="followed",
+        level=0.045,
+        sensitivity=Sensitivity(value=0.7, lower=0.52, num_pairs=48, sets=(graded,)),
+        adjusted=by_covariates,
+    )
+    found = make_report(judges=(decider,), outcome=Outcome.PASS, power_at_parity=None)
+    text = " ".join(re.sub(r"<[^>]*>", " ", render_page(found)).split())
+    assert "each bound holds at all comparisons together with probability 0.955" in text
+    assert "4.5 % at most, at any of its comparisons" in text
+    assert "(at least 52 %); 0.465 (0.431 to 0.502) where 0.45 is true." in text
+    assert "Adjusted by the length of the prompt to all 2,000 prompts of the run (CUPED)" in text
+    assert "12% less variance" in text
+    assert "would pass with probability" not in text
 
 
 def test_criteria_stand_with_the_judges_errors_by_side(report):
