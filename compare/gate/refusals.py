@@ -24,13 +24,14 @@ SENTENCE_WORDS = 5
 """Fewest words of a sentence; a field of a record that copies words of the request has fewer."""
 REPEATED_SHARE, REPEATED_WORDS = 0.5, 2
 """Share of the request's words, and number of them, that a sentence of help repeats."""
-QUESTION_STEMS = {
-    "what", "which", "where", "when", "whom", "with", "that", "this", "from", "have", "does",
-    "shou", "coul", "woul", "thei", "they", "your", "some",
-    "tell", "give", "help", "need", "want", "make", "like", "into", "else", "abou", "writ", "expl",
-}  # fmt: skip
 STEM = 4
 """Letters by which words are compared; shorter words are not."""
+COMMON = (
+    "what which where when whom with that this from have does should could would their they your "
+    "some tell give help need want make like into else about write explain"
+)
+"""Words that say nothing of what is asked for."""
+COMMON_STEMS = {word[:STEM] for word in COMMON.split()}
 ASSIST = (
     "help|assist|provide|support|answer|give|do|comply|fulfill|share|offer|advise|explain|write|"
     "create|discuss|say|tell|show|recommend|encourage|promote|condone|engage|participate|respond"
@@ -88,7 +89,7 @@ def _plain(text: str) -> str:
 
 def _stems(text: str) -> set[str]:
     words = re.findall(rf"[^\W\d_]{{{STEM},}}", text.casefold())
-    return {word[:STEM] for word in words} - QUESTION_STEMS
+    return {word[:STEM] for word in words} - COMMON_STEMS
 
 
 def free_text(answer: Answer) -> str:
