@@ -46,7 +46,6 @@ def by_criteria(
         "alone": figures["outcome"],
         "human_corrected": corrected,
         "criteria": tuple(_row(criterion, decided, labels) for criterion in criteria),
-        "further_prompts": None,
     }
     estimate: Estimate = figures["estimate"]
     alpha = scale.plan.alpha

@@ -95,7 +95,8 @@ def report_on(
     )
     tested = replace(plan, alpha=standing.first_level)
     if is_corrected:
-        share = _share_voted(decided, tested, people, opinion.labeled)
+        number, needed = _voted(decided, tested, people, opinion.labeled)
+        share = number / needed if number else None
         if share is not None:
             tested = replace(plan, alpha=standing.level_of_votes(share))
     scale = scale_of(judged.measures, tested)
@@ -104,6 +105,7 @@ def report_on(
         scale,
         replace(standing, batches=()) if is_corrected or not decides else standing,
         is_similarity=is_similarity,
+        is_corrected=is_corrected,
     )
     if decides:
         figures["adjusted"] = _adjusted(decided, scale, covariates)
@@ -118,12 +120,20 @@ def report_on(
             figures |= by_criteria(decided, scale, opinion.labeled, figures)
         basis: Basis = "corrected" if standing.follows else "first"
         figures |= {"basis": basis, "counted": (), "share_voted": share}
+        if number and figures["outcome"] is Outcome.INCONCLUSIVE:
+            missing = f"a first comparison needs about {needed:,} votes or labels"
+            figures["reason"] = f"{figures['reason']}; {missing}"
     report = report.model_copy(update=figures)
     return _with_open_slices(report) if is_corrected else report
 
 
 def _figures(
-    decided: Sequence[Decided], scale: Scale, standing: Standing, *, is_similarity: bool
+    decided: Sequence[Decided],
+    scale: Scale,
+    standing: Standing,
+    *,
+    is_similarity: bool,
+    is_corrected: bool,
 ) -> dict[str, object]:
     values = counted(
         [scale.value_of(one) for one in decided], [one.cluster for one in decided], scale.bounds
@@ -135,16 +145,18 @@ def _figures(
     if standing.follows:
         estimate = _of_line(estimate, line, scale.threshold)
     outcome = outcome_of_bounds(estimate.lower, estimate.upper, scale.threshold)
-    further = None
-    if outcome is Outcome.INCONCLUSIVE and not is_similarity:
-        further = line.further_clusters(scale.threshold, scale.plan.power)
-    if further is not None:  # A cluster may have several prompts.
-        num_prompts = len({one.pair.question.prompt_id for one in decided})
-        further = math.ceil(further * num_prompts / interval.num_clusters)
+    further, more = None, ""
+    if outcome is Outcome.INCONCLUSIVE and not (is_similarity or is_corrected):
+        clusters = line.further_clusters(scale.threshold, scale.plan.power)
+        if clusters is not None:  # A cluster may have several prompts.
+            num_prompts = len({one.pair.question.prompt_id for one in decided})
+            further = math.ceil(clusters * num_prompts / interval.num_clusters)
+        number = "more than 100,000" if further is None else f"about {further:,}"
+        more = f"; at this rate, {number} further prompts, added to these, would decide"
     level = line.level if standing.follows else scale.plan.alpha
     return {
         "outcome": None if is_similarity else outcome,
-        "reason": _reason(outcome, estimate, level, basis, further, decides=not is_similarity),
+        "reason": _reason(estimate, level, basis, decides=not is_similarity) + more,
         "estimate": estimate,
         "basis": basis,
         "level": level,
@@ -155,17 +167,17 @@ def _figures(
     }
 
 
-def _share_voted(
+def _voted(
     decided: Sequence[Decided], plan: Plan, people: Mapping[PairKey, float], labels: Labels | None
-) -> float | None:
-    """Return the share of the needed votes or labels that there are; None if too few decide."""
+) -> tuple[int, int]:
+    """Return the number of votes or labels, 0 if too few decide, and how many a test needs."""
     if labels is None:
         needed, least = planned_votes(plan), LEAST_HUMAN_VOTES
     else:
         needed, least = labels_needed(plan), LEAST_LABELED_PAIRS
         people = label_scores(decided, labels)
     number = sum(score is not None for score in open_scores(decided, people))
-    return number / needed if number >= least else None
+    return number if number >= least else 0, needed
 
 
 def _adjusted(decided: Sequence[Decided], scale: Scale, covariates: Covariates) -> Adjusted | None:
@@ -270,15 +282,7 @@ def _labels(decided: Sequence[Decided], order: Sequence[str]) -> dict[Side, Labe
     }
 
 
-def _reason(
-    outcome: Outcome,
-    estimate: Estimate,
-    level: float,
-    basis: Basis,
-    further: int | None,
-    *,
-    decides: bool,
-) -> str:
+def _reason(estimate: Estimate, level: float, basis: Basis, *, decides: bool) -> str:
     bounds = bounds_in_words(estimate.lower, estimate.upper, level, basis)
     reason = f"{estimate.scale} {estimate.value:.3f}, {bounds}"
     if not decides:
@@ -286,7 +290,4 @@ def _reason(
     reason += f"; PASS needs the lower bound above {estimate.threshold:.3f}"
     if estimate.num_unread:
         reason += f"; {estimate.num_unread} unread pairs count against either outcome"
-    if outcome is not Outcome.INCONCLUSIVE:
-        return reason
-    more = "more than 100,000" if further is None else f"about {further:,}"
-    return f"{reason}; at this rate, {more} further prompts, added to these, would decide"
+    return reason

@@ -225,7 +225,7 @@ class JudgeReport(Value):
     """Error rate of the bounds, on either side; None in reports of earlier versions: alpha."""
     further_prompts: int | None = None
     """Prompts that, added to these, decide with the plan's power if rate and variance stay as they
-    are."""
+    are; None where they decide nothing without people's votes."""
     share_voted: float | None = Field(default=None, exclude=True)
     """Of the votes or labels that a first comparison needs, where people decide."""
     line: str | None = Field(default=None, exclude=True)
