@@ -206,6 +206,11 @@ class GenerateConfig(Table):
                 "name a file as prompts.path, or sources of the kinds task and evolve",
             ),
             (
+                self.thinking.max_tokens is not None,
+                "thinking.max_tokens",
+                "sampling.max_tokens bounds thinking and answer",
+            ),
+            (
                 chooses and turns.best_by == "logprob",
                 "turns.best_by = 'logprob'",
                 "choose by metric, majority, length or reward",
@@ -213,6 +218,17 @@ class GenerateConfig(Table):
         ):
             if is_asked:
                 raise ValueError(f"a teacher that gives text alone cannot do {setting}: {hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _thinking_is_left_out_of_one_answer(self) -> Self:
+        turns = self.turns
+        several = turns.kind in ("simulate", "replay") and turns.max_turns > 1
+        if self.thinking.student != "think" and (several or turns.tool_results is not None):
+            raise ValueError(
+                f"thinking.student = {self.thinking.student!r} needs conversations of one answer: "
+                "turns.kind = 'single' without tool_results"
+            )
         return self
 
     @model_validator(mode="after")

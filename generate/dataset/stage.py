@@ -158,6 +158,7 @@ def _thinking_rows(
 ) -> ThinkingRows | None:
     if config.thinking.student == "think":
         return None
+    asked_tokenizer(config, teacher.checkpoint.tokenizer)  # Raises without a switch it needs.
     return ThinkingRows(config, teacher.checkpoint.tokenizer, samples.vocab_size)
 
 

@@ -21,7 +21,7 @@ from potstill.chat import render_prompt, with_template
 from potstill.errors import TeacherError
 from potstill.schema import Conversation
 from potstill.tables import conversations_to_table
-from potstill.thinking import has_switch, without_thinking
+from potstill.thinking import without_thinking
 
 UNFINISHED = Drop("thinking", "no answer of its own follows the thinking")
 
@@ -32,21 +32,11 @@ class ThinkingRows:
     """Makes the student's rows of conversations.
 
     Args:
-        tokenizer: The teacher's, with its own chat template.
-
-    Raises:
-        TeacherError: The template has no switch, which `both` needs.
+        tokenizer: The teacher's, with its own chat template, whose switch `both` needs.
     """
 
     def __init__(self, config: GenerateConfig, tokenizer: Any, vocab_size: int) -> None:  # noqa: ANN401
         template, self._student = tokenizer.chat_template, config.thinking.student
-        if self._student == "both" and not has_switch(template):
-            raise TeacherError(
-                "the chat template has no switch for thinking",
-                where="generate.thinking.student = 'both'",
-                expected="a template with enable_thinking",
-                hint="let the student think or answer: 'think' or 'answer'",
-            )
         # Under a schema nothing is thought.
         self._is_bound, self._vocab_size = config.sampling.structured, vocab_size
         self._thinking = Thinking.of(tokenizer)

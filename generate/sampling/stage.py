@@ -117,18 +117,18 @@ def asked_tokenizer(config: GenerateConfig, tokenizer: Any) -> Any:  # noqa: ANN
     """Return the teacher's tokenizer with its chat template's switch for thinking as configured.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: It has none, but teacher or student need one.
     """
-    thinks = config.thinking.teacher
-    if thinks is None:
-        return tokenizer
-    if not has_switch(tokenizer.chat_template):
+    thinks, both = config.thinking.teacher, config.thinking.student == "both"
+    if (both or thinks is not None) and not has_switch(tokenizer.chat_template):
         raise ConfigError(
             "the teacher's chat template has no switch for thinking",
-            where="generate.thinking.teacher",
+            where=f"generate.thinking.{'teacher' if thinks is not None else 'student'}",
             expected="a template with enable_thinking",
-            hint="leave it out: the teacher thinks as its template has it",
+            hint="let the student think or answer, and leave out what the teacher does",
         )
+    if thinks is None:
+        return tokenizer
     return with_template(tokenizer, switched(tokenizer.chat_template, on=thinks))
 
 

@@ -34,7 +34,8 @@ class TeacherConfig(Table):
         if self.endpoint is None:
             return names
         names |= {"served_as": self.endpoint.model}
-        return names | ({"text_only": True} if self.gives_text else {})
+        decisive = {"text_only": self.gives_text, "parameters": self.endpoint.parameters}
+        return names | {name: value for name, value in decisive.items() if value}
 
     @property
     def gives_text(self) -> bool:

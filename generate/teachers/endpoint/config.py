@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,9 @@ class EndpointConfig(Table):
     api_key_variable: str | None = None
     """Environment variable with the server's API key. None sends none, as most local servers
     expect. The key itself is never part of a configuration."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Further parameters of each request, as the API spells them, such as `reasoning_effort` or
+    `thinking`. Servers that take token ids do not get them."""
     max_concurrency: int = Field(default=64, ge=1)
     """Largest number of requests in flight. 64 saturates a vLLM server with one GPU and a small
     model; use fewer for a paid API's rate limit or a CPU."""

@@ -14,6 +14,7 @@ import numpy as np
 import openai
 
 from generate.teachers.endpoint.api import EndpointApi, WebPageError
+from generate.teachers.endpoint.config import EndpointConfig
 from generate.teachers.endpoint.dialects import (
     NEUTRAL,
     ChatDialect,
@@ -22,7 +23,7 @@ from generate.teachers.endpoint.dialects import (
     TokenIdDialect,
     UnusableAnswerError,
 )
-from generate.teachers.endpoint.text_dialects import text_dialects
+from generate.teachers.endpoint.text_dialects import TextDialect, text_dialects
 from generate.teachers.endpoint.text_tokens import AnswerTokens
 from generate.teachers.protocol import Sample, SampleRequest
 from potstill.chat import render_prompt
@@ -81,7 +82,7 @@ async def probe(
         return await _probe_text(api, AnswerTokens(tokenizer, end_token_ids), more)
     greeting = _greeting(tokenizer, temperature=1.0, top_p=1.0, max_tokens=1)
     reasons: dict[str, str] = {}
-    for dialect in _dialects(api.config.model, tokenizer, end_token_ids, more):
+    for dialect in _dialects(api.config, tokenizer, end_token_ids, more):
         try:
             sample = await _ask(api, dialect, greeting, FEW_LOGPROBS)
         except PromptMismatchError as error:
@@ -122,7 +123,7 @@ async def _probe_text(api: EndpointApi, tokens: AnswerTokens, more: Mapping[str,
     """
     greeting = _greeting(tokens.tokenizer, **SHARP, max_tokens=GREETING_TOKENS)
     refusal: openai.APIStatusError | None = None
-    for dialect in text_dialects(api.config.api, api.config.model, tokens, {**NEUTRAL, **more}):
+    for dialect in _text_dialects(api.config, tokens, more):
         try:
             answer = await _post(api, dialect, greeting, None)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -182,15 +183,23 @@ async def check_top_logprobs(api: EndpointApi, server: Server, top_logprobs: int
     )
 
 
+def _text_dialects(
+    config: EndpointConfig, tokens: AnswerTokens, more: Mapping[str, Any]
+) -> Iterator[TextDialect]:
+    neutral = {**NEUTRAL, **more}
+    return text_dialects(config.api, config.model, tokens, neutral, config.parameters)
+
+
 def _dialects(
-    model: str,
+    config: EndpointConfig,
     tokenizer: Any,  # noqa: ANN401
     end_token_ids: frozenset[int],
     more: Mapping[str, Any],
 ) -> Iterator[Dialect]:
-    yield TokenIdDialect(model, end_token_ids)
-    yield ChatDialect(model, end_token_ids, tokenizer, {**NEUTRAL, **more})
-    yield ChatDialect(model, end_token_ids, tokenizer, more)
+    wanted = {**more, **config.parameters}
+    yield TokenIdDialect(config.model, end_token_ids)
+    yield ChatDialect(config.model, end_token_ids, tokenizer, {**NEUTRAL, **wanted})
+    yield ChatDialect(config.model, end_token_ids, tokenizer, wanted)
 
 
 async def _post(

@@ -112,7 +112,9 @@ class OpenAITextDialect(TextDialect):
         return {name: getattr(sampling, name) for name in sorted(self.sampled_by)}
 
     def _asked(self, request: SampleRequest, messages: Sequence[Message]) -> dict[str, Any]:
-        body: dict[str, Any] = {"messages": [message.to_chat() for message in messages]}
+        # Some APIs refuse the thinking of earlier answers.
+        shown = [one.model_copy(update={"reasoning_content": None}) for one in messages]
+        body: dict[str, Any] = {"messages": [message.to_chat() for message in shown]}
         if request.tools is not None:
             body["tools"] = json.loads(request.tools)
         if request.schema is not None:
@@ -262,21 +264,26 @@ NO_SAMPLING: frozenset[str] = frozenset()
 
 
 def text_dialects(
-    api: str, model: str, tokens: AnswerTokens, neutral: Mapping[str, Any]
+    api: str,
+    model: str,
+    tokens: AnswerTokens,
+    neutral: Mapping[str, Any],
+    wanted: Mapping[str, Any],
 ) -> Iterator[TextDialect]:
     """Yield the requests that servers of an API may take, those that say most first.
 
     Args:
         neutral: Parameters that disable a server's own sampling defaults.
+        wanted: Further parameters of every request.
     """
     if api == "anthropic":
         for sampled_by in (frozenset({"temperature", "top_p"}), NO_SAMPLING):
-            yield AnthropicDialect(model, tokens, sampled_by, "max_tokens", {})
+            yield AnthropicDialect(model, tokens, sampled_by, "max_tokens", wanted)
         return
     for limit_name, more in (
-        ("max_tokens", neutral),
-        ("max_tokens", {}),
-        ("max_completion_tokens", {}),
+        ("max_tokens", {**neutral, **wanted}),
+        ("max_tokens", wanted),
+        ("max_completion_tokens", wanted),
     ):
         yield OpenAITextDialect(model, tokens, ALL_SAMPLING, limit_name, more)
-    yield OpenAITextDialect(model, tokens, NO_SAMPLING, "max_completion_tokens", {})
+    yield OpenAITextDialect(model, tokens, NO_SAMPLING, "max_completion_tokens", wanted)

@@ -118,6 +118,7 @@ TEXT = {"endpoint": ENDPOINT | {"text_only": True, "terms_allow_training": True}
         ({"turns": {"kind": "simulate"}}, "without another model as the user: name one"),
         ({"prompts": {}}, "without being asked .magpie.: name a file"),
         ({"turns": {"best_of": 2}}, "best_by = 'logprob': choose by metric"),
+        ({"thinking": {"max_tokens": 9}}, "thinking.max_tokens: sampling.max_tokens bounds"),
     ],
 )
 def test_what_a_teacher_of_text_cannot_do_is_refused(tables, said):
@@ -130,3 +131,12 @@ def test_what_a_teacher_of_text_cannot_do_is_refused(tables, said):
     GenerateConfig.model_validate(
         {"teacher": TEXT, "sampling": {"structured": True}, "turns": {"user": ENDPOINT}} | prompts
     )
+
+
+@pytest.mark.parametrize("student", ["answer", "both"])
+@pytest.mark.parametrize("turns", [{"kind": "replay"}, {"tool_results": "echo"}])
+def test_thinking_is_left_out_of_single_answers_only(student, turns):
+    GenerateConfig.model_validate({"turns": turns})
+    GenerateConfig.model_validate({"thinking": {"student": student}})
+    with pytest.raises(ValidationError, match="needs conversations of one answer"):
+        GenerateConfig.model_validate({"turns": turns, "thinking": {"student": student}})

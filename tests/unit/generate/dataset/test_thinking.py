@@ -129,8 +129,6 @@ def test_both_ways_stand_behind_the_switch(sampled, tokenizer_of):
     assert [one.conversation_id for one in made] == ["p-2", "p-3"]
     assert [one.completion[0].reasoning_content for one in made] == ["Hm.", None]
     assert drops == [None, None]
-    with pytest.raises(TeacherError, match="no switch for thinking"):
-        rows_of("both", OPENING, tokenizer_of, conversation)
 
 
 def test_an_answer_that_never_comes_is_dropped_but_for_a_reference(sampled, tokenizer_of):
@@ -143,6 +141,7 @@ def test_an_answer_that_never_comes_is_dropped_but_for_a_reference(sampled, toke
 
 
 def test_thinking_is_left_out_of_single_answers_only(sampled, tokenizer_of):
+    """Also where a stage of samples was configured otherwise."""
     turns = {"kind": "simulate", "min_turns": 2, "max_turns": 2}
     conversation, _ = sampled(SWITCHED, ANSWERED, "And?|", ANSWERED, turns=turns)
     with pytest.raises(TeacherError, match="conversations of one answer only"):
@@ -193,10 +192,11 @@ def test_the_teachers_switch_is_set(sampled, tokenizer_of, thinks, prompt):
     assert text_of(conversation.token_ids) == f"<user>Why?|<assistant>{prompt}So.|"
     template = student_template(SWITCHED, "think", thinks)
     assert (template == SWITCHED) == (thinks is None)
-    if thinks is not None:
-        config = GenerateConfig.model_validate({"thinking": given})
-        with pytest.raises(ConfigError, match="no switch for thinking"):
-            asked_tokenizer(config, tokenizer_of(OPENING))
+    for needed in (given, {"student": "both"}):
+        config = GenerateConfig.model_validate({"thinking": needed})
+        if needed:
+            with pytest.raises(ConfigError, match="no switch for thinking"):
+                asked_tokenizer(config, tokenizer_of(OPENING))
 
 
 def test_an_opened_prompt_is_seen_and_an_answer_without_end_is_thinking(sampled, tokenizer_of):

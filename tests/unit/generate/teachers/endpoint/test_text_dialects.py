@@ -27,13 +27,16 @@ CHAT = (
     Message(role="tool", content="dry", tool_call_id="call_1"),
 )
 SCHEMA = {"type": "object"}
+WANTED = {"effort": "low"}
+"""A parameter that the configuration adds."""
 
 
 @pytest.fixture
 def dialects(toy_tokenizer):
     tokens = AnswerTokens(toy_tokenizer, frozenset({END}))
     return {
-        api: list(text_dialects(api, "toy", tokens, NEUTRAL)) for api in ("openai", "anthropic")
+        api: list(text_dialects(api, "toy", tokens, NEUTRAL, WANTED))
+        for api in ("openai", "anthropic")
     }
 
 
@@ -53,7 +56,11 @@ def anthropic_answer(*blocks, reason="end_turn"):
 
 def test_openai_gets_tools_schema_and_all_parameters(dialects, chat):
     first, plain, new, bare = dialects["openai"]
-    body = first.body(chat, 5)
+    thought = tuple(
+        one.model_copy(update={"reasoning_content": "Hm."} if one.role == "assistant" else {})
+        for one in CHAT
+    )
+    body = first.body(replace(chat, messages=thought), 5)
     assert body == {
         "model": "toy",
         "max_tokens": 9,
@@ -61,6 +68,7 @@ def test_openai_gets_tools_schema_and_all_parameters(dialects, chat):
         "top_p": 1.0,
         "seed": 3,
         **NEUTRAL,
+        **WANTED,
         "messages": [message.to_chat() for message in CHAT],
         "tools": TOOLS,
         "response_format": {
@@ -83,6 +91,7 @@ def test_anthropic_gets_blocks_and_one_parameter_at_most(dialects, chat):
         "model": "toy",
         "max_tokens": 9,
         "temperature": 0.5,
+        **WANTED,
         "system": "Be brief.",
         "messages": [
             {"role": "user", "content": "rain?"},
