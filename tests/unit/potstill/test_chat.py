@@ -125,6 +125,27 @@ def test_calls_are_read_that_a_special_token_begins(teacher_dir):
     assert json.loads(answer.tool_calls)[0]["function"]["name"] == "stop"
 
 
+def test_thinking_between_special_tokens_is_no_part_of_an_answer(teacher_dir):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(teacher_dir)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    tokenizer.chat_template = "{{ '[THINK]' }}{# tools #}"
+    call = '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
+    ids = tokenize(tokenizer, f"[THINK]Should I {call}?[/THINK]It is 42.<|im_end|>")
+    for has_tools in (True, False):
+        answer = answer_message(tokenizer, ids, has_tools=has_tools)
+        assert (answer.content, answer.reasoning_content) == ("It is 42.", f"Should I {call}?")
+        assert answer.tool_calls is None
+        opened = answer_message(tokenizer, ids[1:-10], has_tools=has_tools, opened=True)
+        assert opened.content == ""
+    called = answer_message(
+        tokenizer, tokenize(tokenizer, f"[THINK]Hm.[/THINK]{call}"), has_tools=True
+    )
+    assert (called.content, called.reasoning_content) == ("", "Hm.")
+    assert json.loads(called.tool_calls)[0]["function"]["name"] == "look"
+
+
 def test_the_users_slot_begins_where_the_users_words_would(tokenizer):
     prefix = user_slot_prefix(tokenizer)
     assert prefix.endswith("<|im_end|>\n<|im_start|>user\n")
