@@ -53,6 +53,11 @@ class EndpointConfig(Table):
     in flight count with all their tokens. None: no cap."""
 
     @property
+    def api_name(self) -> str:
+        """Whose format answers have, as it is written."""
+        return {"openai": "OpenAI", "anthropic": "Anthropic"}[self.api]
+
+    @property
     def gives_text(self) -> bool:
         """Whether text is all that the server gives."""
         return self.text_only or self.api == "anthropic"

@@ -141,7 +141,7 @@ async def _probe_text(api: EndpointApi, tokens: AnswerTokens, more: Mapping[str,
             raise TeacherError(
                 "the teacher's server does not answer in the format of its API",
                 where=api.config.base_url,
-                expected=f"an answer of {dialect.path} as {api.config.api} writes it",
+                expected=f"an answer of {dialect.path} as {api.config.api_name} writes it",
                 found=f"{type(error).__name__}: {error}",
                 hint="check generate.teacher.endpoint.api",
             ) from error

@@ -233,7 +233,7 @@ class EndpointTeacher:
         except PotstillError:
             raise
         except WRONG_SHAPE as error:
-            name = self._config.api
+            name = self._config.api_name
             return Failure(request_id, f"not an answer in {name}'s format: {type(error).__name__}")
 
     def _is_down(self) -> bool:
