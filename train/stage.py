@@ -96,7 +96,7 @@ def _facts(
         vocab_size=student.get_input_embeddings().weight.shape[0],
         num_parameters=student.num_parameters(),
         num_layers=text_config.num_hidden_layers,
-        intermediate_size=getattr(text_config, "intermediate_size", None),
+        intermediate_size=_neurons_of_each_mlp(text_config),
         method=config.method,
         removed_layers=plan.removed_layers,
         pruned=bool(plan.removed_layers or plan.kept_neurons),
@@ -110,6 +110,13 @@ def _facts(
         ),
         evaluation=Evaluation.model_validate(measured),
     )
+
+
+def _neurons_of_each_mlp(text_config: Any) -> int | None:  # noqa: ANN401  (of any model)
+    """Return the width of all MLPs, which Gemma 3n lists by layer; None if there is none."""
+    widths = getattr(text_config, "intermediate_size", None)
+    distinct = set(widths) if isinstance(widths, list | tuple) else {widths}
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _stats(outcomes: dict[Phase, Outcome], data: TeacherData) -> dict[str, float]:

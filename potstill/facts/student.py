@@ -49,6 +49,7 @@ class StudentFacts(Facts):
     num_parameters: int
     num_layers: int
     intermediate_size: int | None
+    """Neurons of each MLP; None if they differ or the configuration has no such setting."""
     method: str
     """How it was trained, as in `train.method`."""
     removed_layers: tuple[int, ...]

@@ -13,8 +13,10 @@ from potstill.errors import ConversionError
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_WITH_MARKS = (_CONTRACTIONS + r"\p{N}" + _REST).replace(r"?\p{L}+", r"?[\p{L}\p{M}]+")
-_WITH_MARKS = _WITH_MARKS.replace(r"^\s\p{L}\p{N}", r"^\s\p{L}\p{M}\p{N}")
+_QWEN_3_5 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
@@ -26,7 +28,7 @@ PRE_TOKENIZERS = {
     ("Digits:individual", "ByteLevel:regex"): "smollm",
     (f"Split:{_CONTRACTIONS}\\p{{N}}{{1,3}}{_REST}", "ByteLevel"): "llama-bpe",
     (f"Split:{_CONTRACTIONS}\\p{{N}}{_REST}", "ByteLevel"): "qwen2",
-    (f"Split:{_WITH_MARKS}", "ByteLevel"): "qwen35",
+    (f"Split:{_QWEN_3_5}", "ByteLevel"): "qwen35",
     (f"Split:{_TEKKEN}", "ByteLevel"): "tekken",
 }
 """llama.cpp's name of each pre-tokenizer, by its steps in the tokenizers library's JSON."""
