@@ -116,7 +116,7 @@ def _download(requirement: str, directory: Path) -> Path:
             "llama.cpp's converter cannot be fetched",
             where=f"source distribution of {requirement}",
             found=(done.stderr.strip() or "no reason").splitlines()[-1],
-            hint=f"check the network, or name a checkout of llama.cpp in {VARIABLE}",
+            hint=f"check the network and pip, or name a checkout of llama.cpp in {VARIABLE}",
         )
     return next(directory.glob("*.tar.gz"))
 
