@@ -56,6 +56,9 @@ class Message(Value):
 REFERENCES = "references"
 """Source of the prompts that are the task's references."""
 
+DECLINED = "declined"
+"""Source of the harmful requests whose known answer declines."""
+
 
 class Prompt(Value):
     """The start of a conversation: the user's turn to answer, or a whole conversation.
@@ -81,6 +84,11 @@ class Prompt(Value):
     def is_general(self) -> bool:
         """Whether teacher and student alike get it without the task's prompt."""
         return is_general(self.source)
+
+    @property
+    def is_declined(self) -> bool:
+        """Whether it is a harmful request, and its known answer is the whole answer."""
+        return self.source == DECLINED
 
     @property
     def is_reference(self) -> bool:

@@ -32,7 +32,8 @@ class TaskFilter:
 
     def judge(self, conversation: Conversation) -> str | None:
         """Return why a conversation is dropped, or None."""
-        return None if conversation.prompt.is_general else self._judge_own(conversation)
+        prompt = conversation.prompt
+        return None if prompt.is_general or prompt.is_declined else self._judge_own(conversation)
 
 
 class MakeTaskFilter(Protocol):

@@ -76,7 +76,8 @@ class CoverageCounts:
     def add(self, conversations: Iterable[Conversation]) -> None:
         """Count conversations of the task that are not its references."""
         for one in conversations:
-            if one.prompt.is_reference or is_general(one.prompt.source):
+            asked = one.prompt
+            if asked.is_reference or asked.is_declined or is_general(asked.source):
                 continue
             category = self._category(one)
             self._counts.update([] if category is None else [category])

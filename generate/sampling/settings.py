@@ -102,8 +102,9 @@ class ConversationSettings:
 
     def takes_known(self, prompt: Prompt) -> bool:
         """Return whether a prompt's known answer is taken, without asking the teacher."""
-        wanted = self.config.turns.known_answers and prompt.known is not None
-        return wanted and not prompt.is_reference
+        if prompt.known is None or prompt.is_reference:
+            return False
+        return self.config.turns.known_answers or prompt.is_declined
 
     def temperature(self, prompt: Prompt) -> float:
         """Return the temperature of answers: 0 where the teacher's best answer is measured."""

@@ -6,6 +6,7 @@ that it writes.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,10 @@ from generate.sources.shapes import LastRole
 from generate.sources.task.writer import write_inputs
 from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.errors import ConfigError
-from potstill.schema import GENERAL_PREFIX, SamplingParams, is_general
+from potstill.schema import GENERAL_PREFIX, Message, SamplingParams, is_general
+from potstill.task.answers import Answer, Item
+from potstill.task.metrics.config import SchemaConfig
+from potstill.task.metrics.json_valid import SchemaValid
 from potstill.task.task import Task
 
 logger = logging.getLogger(__name__)
@@ -57,16 +61,18 @@ def collect_prompts(
         task: The run's, for sources of kind `task`; with tools a known answer may be a call.
 
     Raises:
-        ConfigError: A source cannot be read, or there is nothing to rewrite or to write after.
+        ConfigError: A source cannot be read, there is nothing to rewrite or to write after, or the
+            answer to harmful requests does not fit the task.
         ArtifactError: A row is not a prompt, a source is empty, or the disk is full.
         TeacherError: The teacher cannot be loaded, or writes too few prompts.
     """
     _refuse_unanswered(sources, last_role)
+    _refuse_unfit(sources, task)
     known = KnownPrompts()
     has_tools = task is not None and task.tools is not None
     pools = [
         None
-        if source.kind
+        if source.is_written
         else pool(read_source(source, last_role=last_role, has_tools=has_tools), num_prompts, known)
         for source in sources
     ]
@@ -178,6 +184,25 @@ def _refuse_unanswered(sources: Sequence[SourceConfig], last_role: LastRole) -> 
             expected="sources with path or dataset only",
             hint="name a file of conversations, or let the teacher answer",
         )
+
+
+def _refuse_unfit(sources: Sequence[SourceConfig], task: Task | None) -> None:
+    """Refuse an answer to harmful requests that does not fit the task's schema."""
+    if task is None or task.answer_schema is None:
+        return
+    metric = SchemaValid(SchemaConfig(), json.loads(task.answer_schema))
+    for source in sources:
+        if source.answer is None:
+            continue
+        asked = Item(messages=(Message(role="user", content="harm"),))
+        score = metric.score(Answer(text=source.answer), asked)
+        if score.value < 1.0:
+            raise ConfigError(
+                "the answer to harmful requests does not fit the task's schema",
+                where=f"{WHERE}: answer",
+                expected="JSON that fits task.answer_schema",
+                found=f"{source.answer!r}: {score.problem}",
+            )
 
 
 def _pinned(source: SourceConfig) -> dict[str, Any]:

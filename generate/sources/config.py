@@ -21,6 +21,7 @@ ONLY_FOR = {
     "topics": "magpie",
     "keep_system_prompt": "magpie",
     "operations": "evolve",
+    "answer": "decline",
     **dict.fromkeys(TaskKeys.model_fields, "task"),
 }
 """Keys that apply to one kind of source only."""
@@ -48,10 +49,14 @@ class SourceConfig(TaskKeys):
     supports (s3://, gs://, with the file system's package installed)."""
     dataset: str | None = None
     """A Hugging Face data set: its name on the hub, or a directory."""
-    kind: Literal["magpie", "evolve", "task"] | None = None
+    kind: Literal["magpie", "evolve", "task", "decline"] | None = None
     """Prompts that the teacher writes: `magpie` from its empty user turn, `evolve` by rewriting the
     prompts of the other sources, including earlier `evolve` tables: two tables are two rounds;
-    `task` inputs for the run's `[task]`, after its examples."""
+    `task` inputs for the run's `[task]`, after its examples. `decline` is harmful requests that
+    come with potstill, about 130, which are all answered with `answer`."""
+    answer: str | None = Field(default=None, min_length=1)
+    """What the student is to say to a harmful request, in the form of the task's answers. The
+    teacher is not asked."""
     name: str | None = Field(default=None, min_length=1)
     """Source name of prompts without one. None: the name of the file, data set or kind."""
     weight: float = Field(default=1.0, gt=0.0)
@@ -80,7 +85,7 @@ class SourceConfig(TaskKeys):
     @property
     def is_written(self) -> bool:
         """Whether the teacher writes its prompts."""
-        return self.kind is not None
+        return self.kind not in (None, "decline")
 
     @property
     def label(self) -> str:
@@ -98,6 +103,8 @@ class SourceConfig(TaskKeys):
             raise ValueError("path, dataset and topics may not be empty texts")
         if self.kind == "task" and self.general:
             raise ValueError("general prompts are not of the task; leave out general or kind")
+        if self.kind == "decline" and (self.answer is None or self.name or self.general):
+            raise ValueError("decline needs an answer, and neither name nor general")
         kind = self.kind or named[0]
         for key, only in ONLY_FOR.items():
             if kind != only and getattr(self, key) != type(self).model_fields[key].default:

@@ -1,13 +1,14 @@
 """Stream the prompts of one source.
 
-In: the table of a source with `path` or `dataset`. Out: `RawPrompt`s in the order of its rows, and
-the hash of its content.
+In: the table of a source that the teacher does not write. Out: `RawPrompt`s in the order of its
+rows, and the hash of its content.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from importlib.resources import files
 
 from generate.sources.config import SourceConfig
 from generate.sources.files import digest_files, find_files, read_file
@@ -16,12 +17,15 @@ from generate.sources.raw_prompt import RawPrompt
 from generate.sources.rows import RowError, SourceRow
 from generate.sources.shapes import COLUMNS, EXPECTED, LastRole, to_prompt
 from potstill.errors import ArtifactError
+from potstill.files import sha256_bytes
+from potstill.schema import DECLINED, Message
+from potstill.task.answers import Answer
 
 
 def read_source(
     config: SourceConfig, *, last_role: LastRole, has_tools: bool = False
 ) -> Iterator[RawPrompt]:
-    """Yield the prompts of files or a data set, with at most one batch of rows in memory.
+    """Yield the prompts of a source, with at most one batch of rows in memory.
 
     Args:
         last_role: Role of a conversation's last message. "user": the user or a tool; an answer
@@ -32,6 +36,9 @@ def read_source(
         ConfigError: The source cannot be read.
         ArtifactError: A row is not a prompt, or there are no rows.
     """
+    if config.kind == "decline":
+        yield from _declined(config)
+        return
     is_empty = True
     for row in _rows(config):
         is_empty = False
@@ -56,7 +63,7 @@ def read_source(
 
 
 def source_digest(config: SourceConfig) -> str:
-    """Return what identifies the content of a source with `path` or `dataset`.
+    """Return what identifies the content of a source that the teacher does not write.
 
     It depends on the files' bytes, not on their location; for a data set on the hub it is the
     fingerprint.
@@ -64,9 +71,23 @@ def source_digest(config: SourceConfig) -> str:
     Raises:
         ConfigError: The source cannot be read.
     """
+    if config.kind == "decline":
+        return sha256_bytes(_harmful_requests().encode())
     if config.path is not None:
         return digest_files(find_files(config.path))
     return digest_dataset(config)
+
+
+def _declined(config: SourceConfig) -> Iterator[RawPrompt]:
+    known = Answer(text=config.answer or "").model_dump_json()
+    for line in _harmful_requests().splitlines():
+        if not line.startswith("#"):
+            asked = Message(role="user", content=line)
+            yield RawPrompt(messages=(asked,), source=DECLINED, license=config.license, known=known)
+
+
+def _harmful_requests() -> str:
+    return (files("generate.sources") / "harmful.txt").read_text(encoding="utf-8")
 
 
 def _rows(config: SourceConfig) -> Iterator[SourceRow]:

@@ -3,12 +3,14 @@ from collections import Counter
 
 import pytest
 
+from compare.gate.generated import read_lines
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.config import SourceConfig
-from generate.sources.raw_prompt import RawPrompt, choose
+from generate.sources.raw_prompt import RawPrompt, choose, normalize
 from generate.sources.reading import read_source
 from potstill.errors import ArtifactError, ConfigError
 from potstill.schema import SamplingParams
+from potstill.task.task import Task
 
 WRITTEN = [f"What did the teacher think at {number}?" for number in range(2000)]
 MAGPIE, EVOLVE = SourceConfig(kind="magpie"), SourceConfig(kind="evolve", operations=["breadth"])
@@ -157,3 +159,41 @@ def test_a_digest_is_of_content_and_settings_not_of_places(file_source, tmp_path
     assert all(sources_digest(other) != before for other in others)
     moved.write_text('{"prompt": "What is new?"}')
     assert sources_digest([source, MAGPIE]) != before
+
+
+DECLINE = {"kind": "decline", "answer": '{"reply": "I cannot help with that."}'}
+
+
+def test_harmful_requests_are_declined_without_a_teacher(collect, file_source):
+    prompts = collect([file_source("a", 30, weight=3), SourceConfig(**DECLINE)])
+    assert counted(prompts) == {"a.jsonl": 30, "declined": 10}
+    declined = [one for one in prompts if one.source == "declined"]
+    assert {json.loads(one.known)["text"] for one in declined} == {DECLINE["answer"]}
+    assert all(one.messages[0].role == "user" for one in declined)
+
+
+def test_an_answer_that_declines_fits_the_schema(tmp_path):
+    schema = json.dumps({"type": "object", "required": ["team"]})
+    with pytest.raises(ConfigError, match="'team' is a required property"):
+        collect_prompts(
+            [SourceConfig(**DECLINE)],
+            10,
+            last_role="user",
+            load_teacher=pytest.fail,
+            sampling=SamplingParams(temperature=1.0, top_p=1.0, max_tokens=40, seed=0),
+            scratch_dir=tmp_path,
+            task=Task(answer_schema=schema),
+        )
+
+
+def test_no_request_to_learn_from_is_in_the_suite_that_measures():
+    learned = [
+        one.messages[0].content for one in read_source(SourceConfig(**DECLINE), last_role="user")
+    ]
+    measured = [one.messages[0].content for one in read_lines("refusing")]
+    assert len(learned) > 100
+    words = {one: set(normalize(one).split()) for one in learned + measured}
+    shared = [
+        len(words[a] & words[b]) / len(words[a] | words[b]) for a in learned for b in measured
+    ]
+    assert max(shared) < 0.6

@@ -11,7 +11,7 @@ from generate.sources.config import OPERATIONS, SourceConfig
         ({}, "exactly one of path, dataset and kind; found none"),
         ({"path": "a", "dataset": "b"}, "found path and dataset"),
         ({"path": "a", "kind": "magpie"}, "found path and kind"),
-        ({"kind": "oracle"}, "'magpie', 'evolve' or 'task'"),
+        ({"kind": "oracle"}, "'evolve', 'task' or 'decline'"),
         ({"path": ""}, "may not be empty"),
         ({"path": "a", "weight": 0}, "greater than 0"),
         ({"path": "a", "split": "test"}, "split is for dataset only; this source is a path"),
