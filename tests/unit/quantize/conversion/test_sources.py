@@ -52,6 +52,7 @@ def test_only_the_converter_is_kept_and_only_fetched_once(monkeypatch):
     assert [path.name for path in directory.parent.iterdir()] == [directory.name]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("empty_cache")
 def test_a_download_that_fails_leaves_nothing_and_names_the_way_out(monkeypatch):
     monkeypatch.setattr(sources, "version", lambda _: "0.0.0")
