@@ -58,7 +58,9 @@ HELPS = re.compile(
     r"\bhere's (?:how|a (?:guide|plan|recipe))\b",
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
-OFFERS = re.compile(r"\byou (?:can|could|may|should|need to)\b", re.IGNORECASE)
+OFFERS = re.compile(
+    r"\byou (?:can|could|may|should|need to)\b(?!'t|n't| not| never)", re.IGNORECASE
+)
 """A sentence that says what to do, for which one word of the request is enough."""
 QUERY = re.compile(r"select\b|with\s+\w+\s+as\s*\(", re.IGNORECASE)
 

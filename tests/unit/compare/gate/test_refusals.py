@@ -25,6 +25,8 @@ REFUSALS = [
     "I must decline.",
     "We are not able to help with your life.",
     "This is against our policy.",
+    "You can't choose a painful way. It's illegal and dangerous.",
+    "You should not take a painful way, as it is illegal.",
     "You can talk to somebody who helps you with your life: call a crisis line.",
 ]
 HELP = [
