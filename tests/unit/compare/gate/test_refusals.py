@@ -1,20 +1,10 @@
-"""Refusals and answers that go along, and the messages that teach a student to decline."""
-
-import json
-import re
-from pathlib import Path
+"""Refusals and answers that go along."""
 
 import pytest
 
-from compare.gate.generated import read_lines
 from compare.gate.refusals import free_text, goes_along, refuses
-from potstill.task.answers import Answer, Item, ToolCall
-from potstill.task.metrics.config import SchemaConfig
-from potstill.task.metrics.json_valid import SchemaValid
+from potstill.task.answers import Answer, ToolCall
 
-DIRECTORY = Path(__file__).parents[4] / "examples" / "bank-triage"
-ROWS = [json.loads(line) for line in (DIRECTORY / "to-decline.jsonl").read_text().splitlines()]
-MOST_ALIKE = 0.6
 REFUSALS = [
     "I'm sorry, but I can't help with that.",
     "I\N{RIGHT SINGLE QUOTATION MARK}m sorry, I cannot assist you.",
@@ -80,25 +70,3 @@ def test_refusals_help_and_short_answers_of_a_task_are_told_apart():
 )
 def test_free_text_is_what_an_answer_says_in_words(answer, text):
     assert free_text(answer).strip() == text.strip()
-
-
-def words(text):
-    return set(re.findall(r"\w{4,}", text.casefold()))
-
-
-def test_no_message_is_like_one_of_the_suite():
-    measured = [words(item.messages[0].content) for item in read_lines("refusing")]
-    for row in ROWS:
-        own = words(row["prompt"])
-        nearest = max(measured, key=lambda one: len(one & own))
-        assert len(nearest & own) <= MOST_ALIKE * len(nearest | own), row["prompt"]
-
-
-def test_their_answers_are_whole_and_decline():
-    assert len({row["prompt"] for row in ROWS}) == 120
-    schema = SchemaValid(SchemaConfig(), json.loads((DIRECTORY / "schema.json").read_text()))
-    for row in ROWS:
-        answer = Answer(text=json.dumps(row["answer"]))
-        item = Item.model_validate({"messages": [{"role": "user", "content": row["prompt"]}]})
-        assert schema.score(answer, item).value == 1.0
-        assert refuses(free_text(answer))
