@@ -26,7 +26,7 @@ class Consumption(Value):
     seconds: float = 0.0
     """With as many requests at once as the comparison allows."""
     processor_seconds: float | None = 0.0
-    """Of the process that served the model; None where the system does not tell."""
+    """Of the process that served the model; None where the system does not say."""
     joules: float | None = 0.0
     """Of the processors' packages, whatever else they did; None where it cannot be read."""
 
@@ -93,7 +93,7 @@ def joules_since(before: dict[Path, int]) -> float | None:
 
 
 def children_seconds() -> float | None:
-    """Return the processor time of this process's children; None where /proc does not tell."""
+    """Return the processor time of this process's children; None where /proc does not say."""
     try:
         paths = list(Path("/proc/self/task").glob("*/children"))
         pids = [pid for path in paths for pid in path.read_text().split()]

@@ -44,7 +44,7 @@ def pieces(think_format, text, *, opened, size):
         ("4</think>2", False, "", "42"),
         ("4</think>2</think>", False, "", "42"),
         ("Hm. 1 < 2 </thin", True, "Hm. 1 < 2 </thin", ""),
-        ("Hm.</think>4 < 5 <thi", True, "Hm.", "4 < 5 <thi"),
+        ("Hm.</think>4 < 5 <thin", True, "Hm.", "4 < 5 <thin"),
         ("<th", False, "", "<th"),
         ("<think>Hm.", False, "Hm.", ""),
         ("One.<think>Hm.</think>Two.", False, "Hm.", "One.Two."),
