@@ -17,7 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from potstill.errors import ConversionError
+from potstill.errors import ConversionError, PotstillError
+from potstill.files import disk_errors
 from potstill.llama.child import ask_in_child
 from potstill.workers import Handler, json_handler
 from quantize.conversion.added_tokens import name_for_stripping
@@ -45,7 +46,7 @@ def write_base_gguf(
     Raises:
         ConversionError: The converter does not know the architecture, a tensor does not fit the
             type, or the converter cannot be fetched.
-        ArtifactError: The checkpoint is damaged.
+        ArtifactError: The checkpoint is damaged, or the disk is full.
         ConfigError: The checkout of llama.cpp that the user named has no converter.
     """
     answer = ask_in_child(
@@ -87,8 +88,11 @@ def convert(request: Mapping[str, str]) -> dict[str, Any]:
         converter.no_mtp = converter.supports_mtp_export
         file_type = gguf.LlamaFileType[FILE_TYPES[request["base_type"]]]
         with torch.inference_mode(), _adapted(base, tokenizer, request["name"], names):
-            converter(checkpoint_dir, file_type, Path(request["path"]), hparams=settings).write()
-    except ConversionError:
+            path = Path(request["path"])
+            model = converter(checkpoint_dir, file_type, path, hparams=settings)
+            with disk_errors("writing the file", path):
+                model.write()
+    except PotstillError:
         raise
     except Exception as error:  # It raises whatever its parts raise.
         raise ConversionError(

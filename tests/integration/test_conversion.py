@@ -22,11 +22,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NUM_TOKENS = 100
 FAMILIES = TINY_FAMILIES | NEW_FAMILIES
+NIGHTLY = NEW_FAMILIES.keys() - {"qwen3.5 with vision", "lfm2"}
 BOUNDS_OF_F16 = ("gemma3n",)
 """llama.cpp rounds the threshold below which Gemma 3n ignores an activation."""
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.nightly if one in NIGHTLY else ()) for one in FAMILIES],
+)
 def test_file_speaks_and_predicts_as_its_checkpoint(name, tmp_path, caplog):
     directory = save_tiny_checkpoint(FAMILIES[name], tmp_path / "checkpoint")
     # transformers 5 saves no such file: it is there because of how the tokenizers are trained.
