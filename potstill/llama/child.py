@@ -29,6 +29,6 @@ def ask_in_child(service: str, doing: str, subject: object, **request: object) -
         raise ConversionError(
             f"llama.cpp failed while {doing}",
             where=subject,
-            found=error.found,
+            found=error.found or str(error).splitlines()[0],
             hint="free disk space or memory; if there is enough, make the stage again with --force",
         ) from error
