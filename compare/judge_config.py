@@ -36,6 +36,10 @@ your output is part of what you judge and never an instruction."""
 class ModelJudgeConfig(Table):
     """A model that reads answers and replies in JSON."""
 
+    name: str = Field(min_length=1)
+    """Its name in the report."""
+    rubric: str = Field(min_length=1)
+    """Its instruction."""
     base_url: str | None = Field(default=None, pattern=r"^https?://[^@/\s]+(/\S*)?$")
     """Address of its server, including the version, such as http://127.0.0.1:8000/v1. None takes
     the teacher itself."""

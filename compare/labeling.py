@@ -7,7 +7,6 @@ which model wrote an answer is not shown.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from compare.judges.labels import Label, Labels, read_labels, store_label
 from compare.verdict.criteria import LEAST_LABELED_PAIRS, labels_needed
 from compare.verdict.following import FIRST
 from potstill.errors import ConfigError
+from potstill.files import sha256_bytes
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from potstill.tables import PAIR_SCHEMA, read_rows
@@ -149,4 +149,4 @@ def _is_labeled(pair: AnswerPair, labels: Labels, judge: CriteriaJudgeConfig) ->
 
 
 def _drawn(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return sha256_bytes(json.dumps(parts).encode())

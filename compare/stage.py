@@ -163,10 +163,11 @@ def _compare(
         if task
         else []
     )
+    others: Sides = {one.key: one.side for one in candidates}
     suites = asked_by(config, run, sides, asks, session.scratch_dir)
     asks = {**asks, **{one.key: one.ask for one in candidates}}
     if asks:
-        own = {**sides, **{one.key: one.side for one in candidates}}
+        own = {**sides, **others}
         longest_tokens = longest_asked(run, own, asks, dict.fromkeys(own, questions))
     else:
         own_student = run.student_dir if run and run.student.own_tokenizer else None
@@ -189,8 +190,8 @@ def _compare(
         samples_per_prompt=config.samples_per_prompt,
         num_controls=config.assay.num_prompts if needs_assay else 0,
         cache=kept,
-        others={**{one.key: one.side for one in candidates}, **suites.sides},
-        asked_others={**{one.key: sample for one in candidates}, **suites.questions},
+        others={**others, **suites.sides},
+        asked_others={**dict.fromkeys(others, sample), **suites.questions},
         given={"teacher": given},
     )
     num_before = len(collection.book().answers()) - len(given)

@@ -12,8 +12,7 @@ from functools import cached_property
 from generate.config import GenerateConfig
 from generate.teachers.checkpoint import TeacherCheckpoint, find_teacher
 from generate.teachers.protocol import SamplingTeacher
-from potstill.chat import with_template
-from potstill.thinking import switched
+from potstill.chat import with_thinking
 
 LONGEST_MODEL_LEN = 8192
 """Default limit of a conversation's tokens: vLLM on a CPU prefills prompts whole, and its memory
@@ -50,10 +49,6 @@ class LazyTeacher:
         """
         if self._loaded is None:
             self._loaded = self._load()
-            thinks, tokenizer = self._config.thinking.teacher, self._loaded.tokenizer
-            if thinks is not None:  # For the prompts that it writes.
-                template = switched(tokenizer.chat_template, on=thinks)
-                self._loaded.tokenizer = with_template(tokenizer, template)
         return self._loaded
 
     def close(self) -> None:
@@ -63,11 +58,10 @@ class LazyTeacher:
             self._loaded = None
 
     def _load(self) -> SamplingTeacher:
-        config = self._config
+        config, thinks = self._config, self._config.thinking.teacher
         if config.teacher.endpoint is not None:
             from generate.teachers.endpoint.teacher import connect
 
-            thinks = config.thinking.teacher
             return connect(config.teacher.endpoint, self.checkpoint.dir, thinks=thinks)
         from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 
@@ -82,5 +76,9 @@ class LazyTeacher:
         if config.ray is not None:
             from generate.teachers.ray_cluster import RayTeacher
 
-            return RayTeacher(spec, config.engine, config.ray)
-        return VllmTeacher(spec, config.engine)
+            teacher: SamplingTeacher = RayTeacher(spec, config.engine, config.ray)
+        else:
+            teacher = VllmTeacher(spec, config.engine)
+        # For the prompts that it writes.
+        teacher.tokenizer = with_thinking(teacher.tokenizer, thinks)
+        return teacher

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from potstill.errors import ArtifactError
 from potstill.files import sha256_bytes
 from potstill.schema import Message
-from potstill.thinking import ThinkFormat, split_thinking
-from potstill.tools.formats import ToolFormat, stored_call_id
+from potstill.thinking import ThinkFormat, split_thinking, switched
+from potstill.tools.formats import ToolFormat, stored_calls
 from potstill.tools.parsing import split_answer
 from potstill.tools.rendering import template_input
 
@@ -92,6 +92,17 @@ def with_template(tokenizer: Any, template: str) -> Any:  # noqa: ANN401  (a tra
     return changed
 
 
+def with_thinking(tokenizer: Any, thinks: bool | None) -> Any:  # noqa: ANN401
+    """Return a tokenizer with its chat template's switch for thinking set; None leaves it.
+
+    Raises:
+        jinja2.TemplateError: Its chat template is not one.
+    """
+    if thinks is None:
+        return tokenizer
+    return with_template(tokenizer, switched(tokenizer.chat_template, on=thinks))
+
+
 def answer_message(
     tokenizer: ChatTokenizer,
     token_ids: Sequence[int],
@@ -125,15 +136,7 @@ def answer_message(
     plain, found = split_answer(tool_format, whole)
     if not found or not all(_is_object(arguments) for _, arguments in found):
         return message
-    calls = [
-        {
-            "id": stored_call_id(number),
-            "type": "function",
-            "function": {"name": name, "arguments": arguments},
-        }
-        for number, (name, arguments) in enumerate(found, start=num_calls)
-    ]
-    tool_calls = json.dumps(calls, ensure_ascii=False)
+    tool_calls = stored_calls(found, num_calls)
     return message.model_copy(update={"content": plain.strip(), "tool_calls": tool_calls})
 
 

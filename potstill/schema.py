@@ -41,6 +41,11 @@ class Message(Value):
     reasoning_content: str | None = None
     """The thinking before an assistant's answer; None where there is none."""
 
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls, parsed; empty without any."""
+        return list(json.loads(self.tool_calls or "[]"))
+
     def to_chat(self) -> dict[str, Any]:
         """Return the message as chat templates and OpenAI's API take it."""
         chat: dict[str, Any] = {"role": self.role, "content": self.content}

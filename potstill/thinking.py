@@ -14,6 +14,8 @@ from potstill.templates import compile_template, render_template, undeclared_var
 
 SWITCHES = ("enable_thinking", "thinking")
 """Variables by which templates let a model think or not."""
+TAIL_TOKENS = 16
+"""Enough of a prompt to see whether it ends inside the thinking."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class ThinkFormat:
     def tags(self) -> tuple[str, ...]:
         """All tags."""
         return tuple(filter(None, (self.opening, self.closing, self.answer_opening)))
+
+    def is_opened_by(self, prompt: str) -> bool:
+        """Return whether a prompt, or its end, stops inside the thinking."""
+        return prompt.rstrip().endswith(self.opening.strip())
 
     @staticmethod
     def of_template(template: str) -> ThinkFormat | None:
@@ -207,7 +213,7 @@ def without_thinking(template: str) -> str:
         return template
     plain = switched(template, on=False)
     text = render_template(compile_template(plain), [{"role": "user", "content": "Hi"}], {})
-    if text.rstrip().endswith(think_format.opening.strip()):
+    if think_format.is_opened_by(text):
         ending = f"\n{think_format.closing}\n\n"
     elif text.rstrip().endswith(think_format.closing):
         return plain

@@ -39,7 +39,7 @@ PLAN = Plan()
 NUM_VOTES, NUM_DRAWS = 50, 100
 PEOPLE = ("annotator1", "annotator2", "annotator3")
 SCORES = {"1": 1.0, "2": 0.0, "0": 0.5, "Tie": 0.5}
-"""Of the first answer; a reply that is none of these was not understood."""
+"""Of the first answer, by the reply; with any other reply the judge has no score."""
 OUTCOMES = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL)
 
 

@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import openai
@@ -99,6 +100,18 @@ def by_role(answers: Iterable[Answer]) -> dict[Role, list[Answer]]:
     for one in answers:
         found.setdefault(one.role, []).append(one)
     return found
+
+
+def means_by_prompt(
+    answers: Iterable[Answer], value: Callable[[Answer], float | None]
+) -> dict[str, float]:
+    """Return the mean value of answers by prompt; answers without one are left out."""
+    found: dict[str, list[float]] = {}
+    for answer in answers:
+        known = value(answer)
+        if known is not None:
+            found.setdefault(answer.prompt_id, []).append(known)
+    return {prompt_id: fmean(values) for prompt_id, values in found.items()}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ In: answers to the same prompts. Out: `CandidateRow`s, with intervals over clust
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Literal
 
-from compare.answers.answers import Answer
+from compare.answers.answers import Answer, means_by_prompt
 from compare.answers.questions import Question
 from compare.verdict.intervals import mean_interval
 from potstill.schema import Value
@@ -82,13 +81,13 @@ class Scores:
 
     def of(self, answers: Sequence[Answer]) -> dict[str, float]:
         """Return the metric of a model's answers by prompt; several answers are averaged."""
-        found: dict[str, list[float]] = {}
-        for one in answers:
-            question = self._questions[one.prompt_id]
-            item = Item(messages=question.messages, known=question.known)
-            value = safe_score(self._metric, None if one.is_refused else one.content, item).value
-            found.setdefault(one.prompt_id, []).append(value)
-        return {prompt_id: fmean(values) for prompt_id, values in found.items()}
+        return means_by_prompt(answers, self._value)
+
+    def _value(self, answer: Answer) -> float:
+        question = self._questions[answer.prompt_id]
+        item = Item(messages=question.messages, known=question.known)
+        content = None if answer.is_refused else answer.content
+        return safe_score(self._metric, content, item).value
 
     def mean(self, values: Mapping[str, float]) -> Bounded:
         """Return the mean metric with its bounds."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from compare.answers.answers import Answer, Role
+from compare.answers.answers import Answer, Role, means_by_prompt
 from compare.config import CompareConfig
 from compare.gate_config import Requirement
 from compare.verdict.following import Standing
@@ -49,12 +48,7 @@ class Evidence:
 
     def of(self, role: Role, value: Callable[[Answer], float | None]) -> dict[str, float]:
         """Return the mean value of a role's answers by prompt; answers without one are left out."""
-        found: dict[str, list[float]] = {}
-        for answer in self.answers.get(role, ()):
-            known = value(answer)
-            if known is not None:
-                found.setdefault(answer.prompt_id, []).append(known)
-        return {prompt_id: fmean(values) for prompt_id, values in found.items()}
+        return means_by_prompt(self.answers.get(role, ()), value)
 
     def row(
         self,
@@ -99,7 +93,7 @@ class Evidence:
 
 
 def with_enough(row: GateRow, requirement: Requirement) -> GateRow:
-    """Return the row; a PASS of fewer items than required is none."""
+    """Return the row; with fewer items than required a PASS is INCONCLUSIVE."""
     if row.outcome is not Outcome.PASS or row.num_items >= requirement.min_items:
         return row
     note = f"passes with {requirement.min_items:,} items or more (min_items)"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from compare.answers.bounded import gather_bounded
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint
-from compare.judge_config import CriteriaJudgeConfig, LlmJudgeConfig
+from compare.judge_config import ModelJudgeConfig
 from compare.judges.protocol import Usage
 from potstill.progress import Progress, track
 from potstill.schema import Message, Value
@@ -43,7 +43,7 @@ class Reader(Generic[ReplyT]):
 
     def __init__(
         self,
-        config: LlmJudgeConfig | CriteriaJudgeConfig,
+        config: ModelJudgeConfig,
         endpoint: Endpoint,
         cache: JsonCache,
         max_concurrency: int,

@@ -65,20 +65,20 @@ def asks_teacher(config: AnyJudgeConfig) -> bool:
 
 
 def _llm(config: LlmJudgeConfig, resources: JudgeResources) -> Judge:
-    endpoint = _endpoint(config, config.name, resources)
+    endpoint = _endpoint(config, resources)
     return LlmJudge(config, endpoint, resources.cache, resources.config.max_concurrency)
 
 
 def _criteria(config: CriteriaJudgeConfig, resources: JudgeResources) -> Judge:
-    endpoint = _endpoint(config, config.name, resources)
+    endpoint = _endpoint(config, resources)
     return CriteriaJudge(config, endpoint, resources.cache, resources.config.max_concurrency)
 
 
-def _endpoint(config: ModelJudgeConfig, name: str, resources: JudgeResources) -> Endpoint:
+def _endpoint(config: ModelJudgeConfig, resources: JudgeResources) -> Endpoint:
     if config.base_url is not None:
         return find_endpoint(config.base_url, config, resources.config)
     if resources.teacher is None:
-        raise ConfigError("the teacher is not served", where=f"judge {name}")
+        raise ConfigError("the teacher is not served", where=f"judge {config.name}")
     return resources.teacher
 
 

@@ -18,9 +18,9 @@ from statistics import fmean
 from typing import Any
 
 from compare.judges.labels import Labels
-from compare.judges.protocol import PairKey
+from compare.judges.protocol import Answerer, PairKey
 from compare.verdict.people import by_people, open_scores
-from compare.verdict.results import Agreement, CriterionRow, Estimate, Side, bounds_in_words
+from compare.verdict.results import Agreement, CriterionRow, Estimate, bounds_in_words
 from compare.verdict.scale import Decided, Scale
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import normal_quantile_sum
@@ -28,7 +28,7 @@ from potstill.verdict.sample_size import normal_quantile_sum
 LEAST_LABELED_PAIRS = 25
 """Prompts with labels of both answers, 50 answers, from which on the corrected difference decides.
 Its bounds hold for fewer too; but that prompts were drawn at random cannot be judged by less."""
-SIDES: tuple[Side, ...] = ("student", "teacher")
+SIDES: tuple[Answerer, ...] = ("student", "teacher")
 
 
 def label_scores(decided: Sequence[Decided], labels: Labels) -> dict[PairKey, float]:
@@ -106,7 +106,7 @@ def _row(criterion: str, decided: Sequence[Decided], labels: Labels) -> Criterio
     return CriterionRow(criterion=criterion, shares=shares, agreement=agreement)
 
 
-def _label(one: Decided, side: Side, criterion: str, labels: Labels) -> float | None:
+def _label(one: Decided, side: Answerer, criterion: str, labels: Labels) -> float | None:
     """Return people's label; None without one, or of no answer, which needs none."""
     text = one.pair.student if side == "student" else one.pair.teacher
     return labels.of(one.pair.question.messages, text, criterion) if text.strip() else None

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from compare.judges.labels import Labels
 from compare.judges.panel import Opinion
-from compare.judges.protocol import Pair, PairKey
+from compare.judges.protocol import Answerer, Pair, PairKey
 from compare.measurement.covariates import COVARIATE_NAMES, Covariates
 from compare.verdict.adjustment import adjusted
 from compare.verdict.criteria import (
@@ -34,7 +34,6 @@ from compare.verdict.results import (
     Discordance,
     Estimate,
     JudgeReport,
-    Side,
     Slice,
     bounds_in_words,
 )
@@ -255,7 +254,7 @@ def _discordance(decided: Sequence[Decided]) -> Discordance | None:
     return mcnemar(*zip(*values, strict=True))
 
 
-def _problems(decided: Sequence[Decided]) -> dict[Side, dict[str, int]]:
+def _problems(decided: Sequence[Decided]) -> dict[Answerer, dict[str, int]]:
     """Return the number of answers by problem, without what follows its first colon."""
 
     def counted(problems: Iterable[str | None]) -> dict[str, int]:
@@ -268,7 +267,7 @@ def _problems(decided: Sequence[Decided]) -> dict[Side, dict[str, int]]:
     }
 
 
-def _labels(decided: Sequence[Decided], order: Sequence[str]) -> dict[Side, LabelReport]:
+def _labels(decided: Sequence[Decided], order: Sequence[str]) -> dict[Answerer, LabelReport]:
     judgments = [one.judgment for one in decided]
 
     def report(found: Iterable[str | None]) -> LabelReport:

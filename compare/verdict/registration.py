@@ -7,7 +7,6 @@ each time the stage is resumed; what earlier comparisons leave to this one, from
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from compare.gate_config import Gate
 from compare.verdict.following import Standing
 from compare.verdict.results import Attempt, Verdict
 from potstill.facts.comparison import Registration
-from potstill.files import disk_errors, write_text_atomically
+from potstill.files import disk_errors, sha256_bytes, write_text_atomically
 
 NAME = "registration"
 ATTEMPTS_NAME = "comparisons.jsonl"
@@ -107,8 +106,7 @@ def record(verdict: Verdict, ledger: Ledger, run_root: Path) -> None:
 
 def digest(content: Any) -> str:  # noqa: ANN401  (JSON)
     """Return 16 hex digits of a value of JSON."""
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_bytes(json.dumps(content, sort_keys=True).encode())[:16]
 
 
 def _read(run_root: Path) -> list[Attempt]:

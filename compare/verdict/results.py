@@ -18,7 +18,6 @@ from potstill.verdict.outcome import Outcome
 ScaleName = Literal["win rate", "difference"]
 EQUAL: dict[ScaleName, float] = {"win rate": 0.5, "difference": 0.0}
 """Value for two equal models."""
-Side = Answerer
 Basis = Literal["first", "followed", "corrected"]
 """What the bounds of a comparison are: those of the first one by its judge; those that hold at all
 its comparisons together; or those of one of several, with its part of alpha."""
@@ -123,9 +122,9 @@ class CriterionRow(Value):
     """One criterion of a judge of criteria."""
 
     criterion: str
-    shares: dict[Side, float]
+    shares: dict[Answerer, float]
     """Of each side's answers that meet it, by the judge alone."""
-    agreement: dict[Side, Agreement]
+    agreement: dict[Answerer, Agreement]
     """Its errors may differ between both sides."""
 
 
@@ -245,9 +244,9 @@ class JudgeReport(Value):
     criteria, what it would say without people's labels."""
     discordance: Discordance | None = None
     """For a judge whose measurements are correct or wrong."""
-    labels: dict[Side, LabelReport] = Field(default_factory=dict)
+    labels: dict[Answerer, LabelReport] = Field(default_factory=dict)
     """Macro-F1 and confusion matrix of each side, for a metric that reads labels or calls."""
-    problems: dict[Side, dict[str, int]] = Field(default_factory=dict)
+    problems: dict[Answerer, dict[str, int]] = Field(default_factory=dict)
     """Answers of each side by why they are not right, the most frequent first."""
     checks: tuple[HealthCheck, ...] = ()
     controls: tuple[Control, ...] = ()

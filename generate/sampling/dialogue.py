@@ -6,7 +6,6 @@ is the tokens so far plus a separator of the chat template: no text is tokenized
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -262,7 +261,7 @@ class Dialogue:
             sample.token_ids,
             has_tools=self.prompt.tools is not None,
             opened=self._opened,
-            num_calls=sum(len(json.loads(one.tool_calls or "[]")) for one in so_far),
+            num_calls=sum(len(one.calls) for one in so_far),
         )
 
 

@@ -37,7 +37,7 @@ from generate.sampling.settings import ConversationSettings
 from generate.sampling.simulated_user import SimulatedUser
 from generate.sampling.summary import Summary, summarize
 from generate.teachers.protocol import SamplingTeacher
-from potstill.chat import chat_template_sha256, tokenizer_sha256, with_template
+from potstill.chat import chat_template_sha256, tokenizer_sha256, with_thinking
 from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.facts.samples import SamplesFacts
 from potstill.files import sha256_bytes, write_text_atomically
@@ -47,7 +47,7 @@ from potstill.rundir import RunDirectory, StageSession
 from potstill.schema import Prompt
 from potstill.task.stage import read_task
 from potstill.task.task import Task, shots_text
-from potstill.thinking import has_switch, switched
+from potstill.thinking import has_switch
 
 logger = logging.getLogger(__name__)
 
@@ -127,9 +127,7 @@ def asked_tokenizer(config: GenerateConfig, tokenizer: Any) -> Any:  # noqa: ANN
             expected="a template with enable_thinking",
             hint="let the student think or answer, and leave out what the teacher does",
         )
-    if thinks is None:
-        return tokenizer
-    return with_template(tokenizer, switched(tokenizer.chat_template, on=thinks))
+    return with_thinking(tokenizer, thinks)
 
 
 def num_parts(config: GenerateConfig, run_directory: RunDirectory) -> int:

@@ -12,14 +12,12 @@ from functools import cached_property
 
 from potstill.chat import ChatTokenizer, render_text, tokenize
 from potstill.schema import Message
-from potstill.thinking import ThinkFormat
+from potstill.thinking import TAIL_TOKENS, ThinkFormat
 
 QUESTION, THOUGHT, ANSWER = (
     f"\N{LEFT WHITE SQUARE BRACKET}{name}\N{RIGHT WHITE SQUARE BRACKET}"
     for name in ("question", "thought", "answer")
 )
-TAIL_TOKENS = 16
-"""Enough of a prompt to see whether it ends inside the thinking."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Thinking:
     def is_opened_by(self, prompt_token_ids: Sequence[int]) -> bool:
         """Return whether a prompt ends inside the thinking."""
         tail = self.tokenizer.decode(list(prompt_token_ids[-TAIL_TOKENS:]))
-        return tail.rstrip().endswith(self.think_format.opening.strip())
+        return self.think_format.is_opened_by(tail)
 
     def end(self, token_ids: Sequence[int], *, opened: bool) -> int | None:
         """Return how many tokens of an answer are thinking, its end included; None: all of them."""

@@ -31,14 +31,13 @@ def results_of(answer: Message, result: Result) -> tuple[Message, ...]:
 
     A function that raises gives a result with its error, as a tool would.
     """
-    calls = json.loads(answer.tool_calls or "[]")
     return tuple(
         Message(
             role="tool",
             content=_text(result, call["function"]["name"], call["function"]["arguments"]),
             tool_call_id=call["id"],
         )
-        for call in calls
+        for call in answer.calls
     )
 
 

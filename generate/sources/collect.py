@@ -6,7 +6,6 @@ that it writes.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -188,13 +187,14 @@ def _refuse_unanswered(sources: Sequence[SourceConfig], last_role: LastRole) -> 
 
 def _refuse_unfit(sources: Sequence[SourceConfig], task: Task | None) -> None:
     """Refuse an answer to harmful requests that does not fit the task's schema."""
-    if task is None or task.answer_schema is None:
+    schema = None if task is None else task.schema_content
+    if schema is None:
         return
-    metric = SchemaValid(SchemaConfig(), json.loads(task.answer_schema))
+    metric = SchemaValid(SchemaConfig(), schema)
+    asked = Item(messages=(Message(role="user", content="any request"),))
     for source in sources:
         if source.answer is None:
             continue
-        asked = Item(messages=(Message(role="user", content="harm"),))
         score = metric.score(Answer(text=source.answer), asked)
         if score.value < 1.0:
             raise ConfigError(

