@@ -84,8 +84,9 @@ def make_parts(
     missing = [index for index in mine if index not in done]
     if not missing:
         return
-    _refuse_other_teacher(teacher, session)
     loaded = teacher.load()
+    with run_directory.locked("-teacher", wait=True):
+        _refuse_other_teacher(teacher, session)
     task = read_task(run_directory)
     settings = ConversationSettings(
         config,

@@ -191,9 +191,9 @@ def test_no_request_to_learn_from_is_in_the_suite_that_measures():
         one.messages[0].content for one in read_source(SourceConfig(**DECLINE), last_role="user")
     ]
     measured = [one.messages[0].content for one in read_lines("refusing")]
-    assert len(learned) > 100
+    assert len(learned) > 250
     words = {one: set(normalize(one).split()) for one in learned + measured}
     shared = [
         len(words[a] & words[b]) / len(words[a] | words[b]) for a in learned for b in measured
     ]
-    assert max(shared) < 0.6
+    assert max(shared) < 0.5
