@@ -104,7 +104,8 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     askable, unaskable = _split_by_control_texts(curated.kept, controls)
     clusters = cluster(askable, config.curation.cluster_threshold)
     _refuse_too_few(len(raw) + len(leaked), len(askable), len(set(clusters.values())))
-    prompts = _in_splits(askable, clusters, _references(config, task), config)
+    references = _references(config, task)
+    prompts = _in_splits(askable, clusters, references, config)
     near = near_held_out(prompts, config.curation.cluster_threshold)
     kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
     dropped = [
@@ -116,7 +117,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     with disk_errors("writing prompts", session.dir):
         write_rows(session.dir / PROMPTS_NAME, PROMPT_SCHEMA, map(prompt_to_row, kept))
         dropped_by_filter = write_dropped_prompts(session.dir, dropped)
-    _report(len(raw) + len(leaked), kept, dropped_by_filter)
+    _report(len(raw) + len(leaked), len(references), kept, dropped_by_filter)
     session.finish(
         rows={PROMPTS_NAME: len(kept), DROPPED_NAME: len(dropped)},
         facts=PromptsFacts(
@@ -264,7 +265,13 @@ def _refuse_too_few(num_found: int, num_kept: int, num_clusters: int) -> None:
         )
 
 
-def _report(num_found: int, kept: Sequence[Prompt], dropped: dict[str, int]) -> None:
+def _report(
+    num_found: int, num_references: int, kept: Sequence[Prompt], dropped: dict[str, int]
+) -> None:
     logger.info(
-        "%d prompts found, %d kept; dropped: %s", num_found, len(kept), format_counts(dropped)
+        "%d prompts%s found, %d kept; dropped: %s",
+        num_found,
+        f" and {num_references} references" * (num_references > 0),
+        len(kept),
+        format_counts(dropped),
     )
