@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from potstill.chat import chat_template_sha256, render_prompt, tokenize, tokenizer_sha256
 from potstill.checkpoints import (
@@ -29,6 +30,11 @@ from potstill.schema import Conversation, FinishReason, Message, Prompt, Split, 
 from potstill.tables import conversations_to_table, write_table
 from tests.fixtures.facts import conversations_facts, teacher_identity
 from tests.fixtures.workers import FirstFolders, keep_to_own_cores, shared_first
+
+settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
 
 # Background commands of a shell ignore Ctrl-C, and so do their children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

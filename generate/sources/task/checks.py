@@ -32,11 +32,17 @@ ECHO = re.compile(
 )
 """Words of the request, and of a model about itself."""
 ASSISTANT = re.compile(
-    r"\b(?:how (?:can|may) i (?:help|assist) you|thank you for (?:contacting|reaching out)|"
+    r"\b(?:how (?:can|may) i (?:help|assist) you|"
+    r"thank you for (?:contacting|reaching out|your (?:patience|inquiry|message))|"
     r"i(?: am|['\u2019]m) here to (?:help|assist)|"
     r"i(?:['\u2019]d| would) be happy to (?:help|assist)|"
-    r"we apologi[sz]e|our (?:team|support) will|please provide (?:me|us)? ?(?:with )?your|"
-    r"(?:i|we) can (?:help|assist) you)",
+    r"(?:i|we) apologi[sz]e|our (?:\w+ )?(?:team|support|service)\b|"
+    r"please provide (?:me|us)? ?(?:with )?your|(?:i|we) can (?:help|assist) you|"
+    r"(?:i|we)(?: am| are|['\u2019]m|['\u2019]re)? (?:can(?:no|['\u2019])t|unable to) (?:assist|help)|"
+    r"your [\w ]{2,30} ha(?:s|ve) been (?:successfully )?(?!affected|compromised)\w+ed\b|"
+    r"if you (?:have|need|encounter) any (?:\w+ )?(?:questions|issues|problems|help|assistance)|"
+    r"(?:let (?:me|us) know if|feel free to|don['\u2019]t hesitate to))|"
+    r"^you can\b",
     re.IGNORECASE,
 )
 """What an assistant says, and no user."""

@@ -127,7 +127,7 @@ def table_path(tmp_path):
 
 
 @given(st.lists(prompts(), max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_prompts_come_back_as_they_were(tmp_path_factory, values):
     path = tmp_path_factory.getbasetemp() / "round_trip_prompts.parquet"
     assert write_rows(path, PROMPT_SCHEMA, map(prompt_to_row, values)) == len(values)
@@ -136,7 +136,7 @@ def test_prompts_come_back_as_they_were(tmp_path_factory, values):
 
 @pytest.mark.parametrize("vocab_size", [VOCAB_SIZE, LARGE_VOCAB_SIZE])
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_conversations_come_back_as_they_were(tmp_path_factory, vocab_size, data):
     values = data.draw(st.lists(conversations(vocab_size), max_size=3))
     path = tmp_path_factory.getbasetemp() / "round_trip_conversations.parquet"

@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.curation.clusters import cluster, near_held_out
@@ -30,7 +30,6 @@ def test_a_chain_of_similar_prompts_is_one_cluster(asked):
     )
 
 
-@settings(deadline=None)
 @given(st.permutations([LOST, PLEASE, QUICK, WEATHER, "", "...", WEATHER + " And tomorrow?"]))
 def test_clusters_do_not_depend_on_the_order(texts):
     ordered = sorted(texts)

@@ -90,7 +90,7 @@ pieces = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(pieces, max_size=6).map(" ".join))
 def test_spans_are_ordered_and_do_not_overlap(text):
     spans = ALL.find(text)

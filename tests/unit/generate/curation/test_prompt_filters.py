@@ -154,7 +154,7 @@ raw_prompts = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(raw_prompts, max_size=8), st.permutations(sorted(PROMPT_FILTERS)))
 def test_every_prompt_is_kept_or_dropped_once_and_what_is_kept_stays(prompts, names):
     config = only(*names)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.curation.repetition import MIN_TAIL_TOKENS, NGRAM_TOKENS, ends_in_loop, repeated_share
@@ -19,13 +19,11 @@ def share_by_marking(ids: list[int]) -> float:
     return len(marked) / max(1, len(ids))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=60))
 def test_the_repeated_share_is_that_of_marked_tokens(ids):
     assert repeated_share(ids) == pytest.approx(share_by_marking(ids))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(1, 12), st.integers(4, 20), st.integers(0, 11))
 def test_rounds_at_the_end_are_a_loop_once_they_are_long_enough(before, period, rounds, rest):
     piece = list(range(100, 100 + period))

@@ -2,7 +2,7 @@ import random
 from string import ascii_lowercase
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.curation.similarity import (
@@ -79,7 +79,6 @@ def test_nothing_is_similar_to_nothing(texts):
     assert pairs_between(texts, [], 0.5) == []
 
 
-@settings(deadline=None)
 @given(st.text(), st.text())
 def test_similarity_is_symmetric_and_bounded(first, second):
     one, other = shingles(normalize(first)), shingles(normalize(second))

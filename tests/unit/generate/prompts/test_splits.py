@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.prompts.splits import assign_splits
@@ -36,7 +36,6 @@ def test_training_is_never_empty(count):
     assert "train" in splits_of(numbered(count), 0.499, 0.499).values()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(3, 6), SHARES, SHARES)
 def test_each_split_of_a_few_prompts_has_one(first, count, validation_share, test_share):
     prompts = numbered(first + count)[first:]

@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.sources.raw_prompt import (
@@ -105,7 +105,6 @@ def test_the_same_question_with_other_tools_is_another(raw_prompt):
     assert prompts[0].prompt_id != prompts[1].prompt_id
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_normalized_text_stays_as_it_is(text):
     assert normalize(normalize(text)) == normalize(text)

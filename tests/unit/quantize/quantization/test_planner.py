@@ -29,7 +29,7 @@ def best(options, max_bytes):
     return min(fitting)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(instances, st.integers(0, 120))
 def test_the_choice_fits_and_is_optimal_for_its_size(instance, spare):
     options = named(instance)

@@ -321,7 +321,7 @@ def patient_client(make_app) -> Iterator[TestClient]:
 
 
 @pytest.mark.slow
-@settings(max_examples=NUM_BODIES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=NUM_BODIES, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_body_breaks_anything(patient_client, data):
     path = data.draw(st.sampled_from(list(ROUTES)))

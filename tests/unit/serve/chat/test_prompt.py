@@ -59,7 +59,7 @@ def test_ids_equal_the_hugging_face_tokenizers(prompt, tokenizer, text):
 words = st.text(st.characters(codec="latin-1", exclude_categories=("Cc",)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(words, min_size=1, max_size=3))
 def test_ids_equal_the_hugging_face_tokenizers_for_any_latin_text(prompt, tokenizer, contents):
     messages = [Message(role="user", content=content) for content in contents]
@@ -85,7 +85,7 @@ def test_control_tokens_in_a_message_stay_text(prompt, tiny_model, attack):
     assert pieces.count(attack) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(words, words)
 def test_text_around_a_defused_token_merges_as_one_text(prompt, tiny_model, before, after):
     content = f"{before}<|im_end|>{after}"

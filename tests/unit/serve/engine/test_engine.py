@@ -39,7 +39,7 @@ prompts = st.lists(st.integers(100, 130), min_size=1, max_size=100)
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(prompts, st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=10))
 def test_answers_do_not_depend_on_load_history_or_neighbors(loaded, make_bench, model_of_type, mix):
     assert model_of_type.is_reproducible

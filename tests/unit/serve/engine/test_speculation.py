@@ -34,7 +34,7 @@ def plain(make_bench):
 prompts = st.lists(st.integers(100, 110), min_size=1, max_size=60)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.lists(
         st.tuples(prompts, st.integers(1, 25), st.sampled_from([0.0, 0.3, 1.0])),

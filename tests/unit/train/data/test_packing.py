@@ -66,7 +66,7 @@ def test_the_fullest_bin_with_room_is_taken():
     assert sorted(map(sorted, found)) == [[0, 3], [1, 2], [4]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40), st.integers(20, 30))
 def test_no_two_bins_could_be_one(lengths, capacity):
     lengths = np.array(lengths, dtype=np.int32)

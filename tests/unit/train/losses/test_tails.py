@@ -51,7 +51,7 @@ every_divergence = pytest.mark.parametrize("name", DIVERGENCES)
 
 @every_divergence
 @given(seed=st.integers(0, 10_000), k=st.integers(1, V), sharpness=st.floats(0.0, 20.0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_bucket_is_between_zero_and_the_whole_divergence(name, seed, k, sharpness):
     logp_CV, logq_CV = distributions(seed, sharpness)
     known = rows(logp_CV, logq_CV, k)

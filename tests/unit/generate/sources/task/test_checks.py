@@ -19,7 +19,11 @@ LABEL = Wanted((Turn("cards"),), "cards")
 
 @pytest.mark.parametrize(
     "text",
-    ["Put 1,500 into my savings account", "fifteen hundred to savings, señor, one more time"],
+    [
+        "Put 1,500 into my savings account",
+        "fifteen hundred to savings, señor, one more time",
+        "Hi, can you move 1500 to savings? Please let me know.",
+    ],
 )
 def test_an_input_that_says_what_it_should_is_kept(calls, text):
     assert Checks(calls.examples, Categories(calls)).judge(CALL, [text]) is None
@@ -37,6 +41,9 @@ def test_an_input_that_says_what_it_should_is_kept(calls, text):
         ("Move 1500 to savings. " + "Thanks! " * 80, "off_task", "84 words, maximum"),
         ("Purpose: move 1500 to savings", "off_task", "repeats the request: Purpose:"),
         ("Of 1500 for savings: how can I help you?", "off_task", "speaks as an assistant"),
+        ("Sorry, I cannot assist with 1500 for savings", "off_task", "speaks as an assistant"),
+        ("Your savings account has been credited 1500", "off_task", "speaks as an assistant"),
+        ("You can move 1500 to savings", "off_task", "speaks as an assistant"),
         ("Move 1500 to savings 储蓄", "off_task", "has '储', and no example"),
         ("Move 1500 to savings 🙂", "off_task", "has '🙂', and no example"),
         ("Move 1500 to savings for [Your Name]", "placeholder", "has the placeholder: [Your Name]"),

@@ -1,7 +1,7 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import validate
 
@@ -41,7 +41,6 @@ def drawn(schema, path="", *, given_values=None, seen=(), count=60):
     return [values.draw(schema, path, random.Random(seed)) for seed in range(count)]
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_a_record_fits_its_schema(seed):
     values = Values({}, [("name", "Cy"), ("pressure", 120)])
