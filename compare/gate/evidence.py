@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from compare.answers.answers import Answer, Role, means_by_prompt
 from compare.config import CompareConfig
 from compare.gate_config import Requirement
-from compare.verdict.following import Standing
+from compare.verdict.following import FIRST, kept_level
 from compare.verdict.intervals import mean_interval
 from compare.verdict.non_inferiority import outcome_of_bounds
 from compare.verdict.results import GateRow, Verdict
@@ -42,9 +42,9 @@ class Evidence:
 
         Those of one student share alpha.
         """
+        alpha = self.config.verdict.alpha
         num_before = sum(one.was_tested for one in self.verdict.earlier)
-        standing = Standing(self.config.verdict.alpha, batches=((),) * num_before)
-        return standing.corrected_level
+        return kept_level(alpha, num_before) if num_before else FIRST * alpha
 
     def of(self, role: Role, value: Callable[[Answer], float | None]) -> dict[str, float]:
         """Return the mean value of a role's answers by prompt; answers without one are left out."""

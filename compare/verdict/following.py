@@ -64,6 +64,17 @@ def counted(
     )
 
 
+def kept_level(alpha: float, num_before: int) -> float:
+    """Return the error rate of a later comparison, where prompts cannot be bet on one by one.
+
+    What is kept for comparisons after the first one is halved each time.
+
+    Args:
+        num_before: Comparisons before this one, at least one.
+    """
+    return FOLLOWING * alpha / 2.0**num_before
+
+
 @dataclass(frozen=True)
 class Standing:
     """What earlier comparisons of a student leave to this one."""
@@ -96,16 +107,6 @@ class Standing:
         """Error rate of all comparisons of this line together."""
         return (FIRST + FOLLOWING) * self.line_alpha
 
-    @property
-    def corrected_level(self) -> float:
-        """Error rate of one comparison of this line, where prompts cannot be bet on one by one.
-
-        After the first one, each has half of what is left.
-        """
-        if not self.follows:
-            return self.first_level
-        return FOLLOWING * self.line_alpha / 2.0 ** len(self.batches)
-
     def level_of_votes(self, share: float) -> float:
         """Return the error rate of one comparison of this line by people's votes.
 
@@ -119,8 +120,8 @@ class Standing:
             share: Of the votes that a first comparison needs.
         """
         gained = max(0.0, min(1.0, share) - self.share_voted)
-        kept = FOLLOWING / 2.0 ** len(self.batches) if self.follows else 0.0
-        return self.line_alpha * (FIRST * gained + kept)
+        kept = kept_level(self.line_alpha, len(self.batches)) if self.follows else 0.0
+        return FIRST * self.line_alpha * gained + kept
 
     def new(self, found: Sequence[Counted]) -> tuple[Counted, ...]:
         """Return the clusters that no earlier comparison of this line had."""

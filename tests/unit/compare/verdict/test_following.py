@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.verdict._followed import Followed, outcomes
-from compare.verdict.following import Counted, Standing, counted, log_calibrated
+from compare.verdict.following import Counted, Standing, counted, kept_level, log_calibrated
 from compare.verdict.intervals import mean_interval
 from potstill.verdict.outcome import Outcome, Plan
 
@@ -48,9 +48,9 @@ def test_parts_of_alpha_never_exceed_it():
     lines = [Standing(0.05, num_lines) for num_lines in range(9)]
     assert [lines[0].first_level, lines[0].line_level] == pytest.approx([0.04, 0.045])
     assert sum(one.line_level for one in lines) == pytest.approx(0.05)
-    looks = [Standing(0.05, batches=((),) * number).corrected_level for number in range(20)]
-    assert looks[:3] == pytest.approx([0.04, 0.0025, 0.00125])
-    assert sum(looks) == pytest.approx(lines[0].line_level)
+    later = [kept_level(0.05, number) for number in range(1, 20)]
+    assert later[:2] == pytest.approx([0.0025, 0.00125])
+    assert lines[0].first_level + sum(later) == pytest.approx(lines[0].line_level)
 
 
 def test_votes_spend_alpha_in_proportion_and_never_more():
