@@ -1,4 +1,4 @@
-"""Files of JSON objects, one a line, that people make or edit.
+"""Files of JSON objects, one a line.
 
 In: a file and the class of a line. Out: one object a line, or an error that names the line.
 """
@@ -18,12 +18,18 @@ from potstill.files import disk_errors
 LineT = TypeVar("LineT", bound=BaseModel)
 
 
-def read_lines(path: Path, kind: type[LineT], *, what: str, expected: str) -> Iterator[LineT]:
+HINT = "fix or remove the line, then run the same command again"
+
+
+def read_lines(
+    path: Path, kind: type[LineT], *, what: str, expected: str, hint: str = HINT
+) -> Iterator[LineT]:
     """Yield the objects of a file, without empty lines.
 
     Args:
         what: What a line is, in the plural, for errors.
         expected: The form of a line, for errors.
+        hint: What to do about a line that cannot be used.
 
     Raises:
         ArtifactError: The file cannot be read, or a line is no such object.
@@ -42,7 +48,7 @@ def read_lines(path: Path, kind: type[LineT], *, what: str, expected: str) -> It
                 where=f"{path}:{number}",
                 expected=expected,
                 found=_problem(error),
-                hint="fix or remove the line, then run the same command again",
+                hint=hint,
             ) from error
 
 

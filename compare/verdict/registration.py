@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from compare.answers.cache import JsonCache
+from compare.answers.jsonl import read_lines
 from compare.config import VerdictConfig
 from compare.gate_config import Gate
 from compare.verdict.following import Standing
 from compare.verdict.results import Attempt, Verdict
 from potstill.facts.comparison import Registration
-from potstill.files import disk_errors, sha256_bytes, write_text_atomically
+from potstill.files import sha256_bytes, write_text_atomically
 
 NAME = "registration"
 ATTEMPTS_NAME = "comparisons.jsonl"
@@ -111,6 +112,15 @@ def digest(content: Any) -> str:  # noqa: ANN401  (JSON)
 
 def _read(run_root: Path) -> list[Attempt]:
     path = run_root / ATTEMPTS_NAME
-    with disk_errors("reading the comparisons of a run", path):
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [Attempt.model_validate(json.loads(line)) for line in lines]
+    if not path.exists():
+        return []
+    return list(
+        read_lines(
+            path,
+            Attempt,
+            what="comparisons",
+            expected="a comparison of this run, as it was recorded, on each line",
+            hint="restore the line from a copy of the run; without it, this comparison would have "
+            "more of alpha than the earlier ones left",
+        )
+    )

@@ -8,6 +8,7 @@ from compare.comparison import read_report
 from compare.config import CompareConfig
 from compare.report.summary import verdict_sentences
 from compare.verdict.registration import read_ledger, record
+from potstill.errors import ArtifactError
 from potstill.task.answers import Answer
 from potstill.task.metrics.config import ExactConfig, JsonConfig
 from potstill.task.task import Task
@@ -101,6 +102,17 @@ def test_a_run_of_an_earlier_version_has_used_its_alpha(compare, tmp_path):
     *_, earlier, claim = verdict_sentences(found)
     assert "earlier: FAIL (exact, 9 prompts" in earlier
     assert "Those of earlier versions had all of alpha" in claim
+
+
+@pytest.mark.parametrize("line", ['{"registered_at": "2026"', '{"registered_at": "2026"}', "[1]"])
+def test_a_damaged_line_is_named(compare, tmp_path, line):
+    compare(20)
+    path = tmp_path / "comparisons.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(ArtifactError, match="a line of a file of comparisons") as raised:
+        compare(30)
+    assert raised.value.where == f"{path}:2"
+    assert "restore the line" in raised.value.hint
 
 
 def test_values_stay_out_of_the_report(compare, report, tmp_path):
