@@ -22,8 +22,9 @@ from compare.gate_config import (
     SchemaRequirement,
     SuiteRequirement,
 )
+from compare.verdict.figures import EQUAL, Estimate
 from compare.verdict.non_inferiority import outcome_of_bounds
-from compare.verdict.results import EQUAL, Estimate, GateRow, JudgeReport
+from compare.verdict.results import GateRow, JudgeReport
 from potstill.task.answers import Item
 from potstill.task.metrics.config import SchemaConfig
 from potstill.task.metrics.json_valid import SchemaValid

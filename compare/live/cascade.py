@@ -20,7 +20,7 @@ from compare.measurement.cost import Cost
 from compare.measurement.heldout import read_questions
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
-from compare.verdict.results import EQUAL, ScaleName, bounds_in_words
+from compare.verdict.figures import EQUAL, ScaleName, bounds_in_words
 from potstill.errors import ArtifactError, ConfigError
 from potstill.facts.comparison import ComparisonFacts
 from potstill.former_names import stored_path

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compare.comparison import Report
-from compare.verdict.results import Estimate
+from compare.verdict.figures import Estimate
 from potstill.facts.comparison import ModelRow
 from potstill.facts.gguf import GgufFile
 

@@ -20,7 +20,8 @@ from compare.report.table import (
     quantized_cells,
 )
 from compare.verdict.examples import Example
-from compare.verdict.results import JudgeReport, bounds_in_words
+from compare.verdict.figures import bounds_in_words
+from compare.verdict.results import JudgeReport
 from potstill import pages
 from potstill.fidelity import NUM_CONFIDENCE_BINS
 from potstill.verdict.outcome import Outcome

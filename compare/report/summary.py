@@ -9,7 +9,8 @@ from math import exp
 
 from compare.comparison import Report
 from compare.report import gate
-from compare.verdict.results import Basis, Verdict
+from compare.verdict.figures import Basis
+from compare.verdict.results import Verdict
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.verdict.outcome import Outcome, Plan
 

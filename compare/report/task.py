@@ -15,7 +15,8 @@ from compare.candidates.rows import Bounded, CandidateRow
 from compare.comparison import Report
 from compare.report.summary import size
 from compare.verdict.examples import Example
-from compare.verdict.results import Estimate, JudgeReport, Verdict
+from compare.verdict.figures import Estimate
+from compare.verdict.results import JudgeReport, Verdict
 
 HEADINGS = (
     "candidate",

@@ -22,8 +22,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
+from compare.verdict.figures import Adjusted
 from compare.verdict.intervals import robust_error
-from compare.verdict.results import Adjusted
 
 FEWEST_VALUES = 30
 """With fewer, the fitted coefficients are noise."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from compare.verdict.figures import GradedSet, HealthCheck, Sensitivity
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import GradedSet, HealthCheck, Sensitivity
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
 from potstill.verdict.scores import Floats, checked_values

@@ -19,8 +19,8 @@ from typing import Any
 
 from compare.judges.labels import Labels
 from compare.judges.protocol import Answerer, PairKey
+from compare.verdict.figures import Agreement, CriterionRow, Estimate, bounds_in_words
 from compare.verdict.people import by_people, open_scores
-from compare.verdict.results import Agreement, CriterionRow, Estimate, bounds_in_words
 from compare.verdict.scale import Decided, Scale
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import normal_quantile_sum

@@ -21,6 +21,14 @@ from compare.verdict.criteria import (
     label_scores,
     labels_needed,
 )
+from compare.verdict.figures import (
+    Adjusted,
+    Basis,
+    Discordance,
+    Estimate,
+    Slice,
+    bounds_in_words,
+)
 from compare.verdict.following import Line, Standing, counted
 from compare.verdict.health import control_row, health_of
 from compare.verdict.holm import adjusted_outcomes
@@ -28,15 +36,7 @@ from compare.verdict.mcnemar import mcnemar
 from compare.verdict.non_inferiority import outcome_of_bounds
 from compare.verdict.people import open_scores
 from compare.verdict.preference import LEAST_HUMAN_VOTES, by_preference, planned_votes
-from compare.verdict.results import (
-    Adjusted,
-    Basis,
-    Discordance,
-    Estimate,
-    JudgeReport,
-    Slice,
-    bounds_in_words,
-)
+from compare.verdict.results import JudgeReport
 from compare.verdict.scale import Decided, Scale, scale_of
 from potstill.task.answers import Score
 from potstill.task.metrics.label import LabelReport, label_report

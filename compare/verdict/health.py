@@ -13,8 +13,8 @@ from compare.judges.assay import ControlJudged, Judged
 from compare.judges.llm import VALUES
 from compare.judges.protocol import Judgment, Vote
 from compare.verdict.checks import Health, JudgeControls, Readings, judge_health, position_check
+from compare.verdict.figures import Control
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import Control
 from potstill.verdict.outcome import Plan
 
 HALF = 0.5

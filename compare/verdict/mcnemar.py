@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from compare.verdict.results import Discordance
+from compare.verdict.figures import Discordance
 from potstill.errors import PotstillError
 
 

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from compare.judges.protocol import PairKey
+from compare.verdict.figures import HumanCorrected
 from compare.verdict.human_correction import human_corrected
 from compare.verdict.non_inferiority import outcome_of_bounds
-from compare.verdict.results import HumanCorrected
 from compare.verdict.scale import Decided, Scale
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from compare.judges.protocol import PairKey
 from compare.verdict.checks import Health
+from compare.verdict.figures import Sensitivity, bounds_in_words
 from compare.verdict.intervals import MeanInterval
 from compare.verdict.people import by_people
-from compare.verdict.results import Sensitivity, bounds_in_words
 from compare.verdict.scale import Decided, scale_of
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import pairs_for_non_inferiority, votes_for

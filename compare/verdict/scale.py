@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from compare.judges.protocol import Judgment, Pair
+from compare.verdict.figures import EQUAL, Estimate, ScaleName
 from compare.verdict.intervals import MeanInterval, mean_interval
-from compare.verdict.results import EQUAL, Estimate, ScaleName
 from potstill.verdict.outcome import Plan
 
 

@@ -9,7 +9,8 @@ from compare.measurement.cost import Running, price
 from compare.measurement.machine import Machine
 from compare.report.page import render_page
 from compare.verdict.examples import Example, ShownAnswer
-from compare.verdict.results import Estimate, JudgeReport, Verdict
+from compare.verdict.figures import Estimate
+from compare.verdict.results import JudgeReport, Verdict
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
 from tests.fixtures.browser import chromium

@@ -12,7 +12,8 @@ from compare.config import CompareConfig
 from compare.estimate import estimate
 from compare.planning import plan_comparison
 from compare.sizing import judges_price, needed, with_decider
-from compare.verdict.results import Estimate, JudgeReport, Sensitivity
+from compare.verdict.figures import Estimate, Sensitivity
+from compare.verdict.results import JudgeReport
 from potstill.checkpoints import ModelShape
 from potstill.errors import ConfigError
 from potstill.pipeline import Choice

@@ -10,8 +10,9 @@ from compare.gate.decision import gated, outcome_of
 from compare.gate.defaults import check_gate_is_measurable, default_gate
 from compare.gate.evidence import Evidence
 from compare.gate.suites import SUITES
+from compare.verdict.figures import Estimate, HumanCorrected
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import Attempt, Estimate, GateRow, HumanCorrected, JudgeReport
+from compare.verdict.results import Attempt, GateRow, JudgeReport
 from potstill.errors import ConfigError
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task

@@ -9,7 +9,7 @@ from compare.judges.protocol import Judgment, Vote
 from compare.report.charts import CHART_PIXELS, Axis, loss_budget, quality_chart
 from compare.report.page import render_page, result
 from compare.report.table import cells, fidelity_cells, quantized_cells
-from compare.verdict.results import (
+from compare.verdict.figures import (
     Adjusted,
     Agreement,
     Control,
@@ -18,10 +18,10 @@ from compare.verdict.results import (
     GradedSet,
     HealthCheck,
     HumanCorrected,
-    JudgeReport,
     Sensitivity,
     Slice,
 )
+from compare.verdict.results import JudgeReport
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
 

@@ -6,7 +6,8 @@ from compare.candidates.rows import Bounded, CandidateRow
 from compare.judges.protocol import Judgment
 from compare.report import task
 from compare.report.page import render_page
-from compare.verdict.results import Discordance, Estimate, JudgeReport
+from compare.verdict.figures import Discordance, Estimate
+from compare.verdict.results import JudgeReport
 from potstill.task.answers import Score
 from potstill.task.metrics.label import label_report
 from potstill.verdict.outcome import Outcome
