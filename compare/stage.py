@@ -49,7 +49,7 @@ from compare.inputs import (
 from compare.judges.controls import UNTRAINED
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
-from compare.measurement.covariates import Covariates, read_covariates
+from compare.measurement.covariates import FindCovariates, read_covariates
 from compare.measurement.heldout import longest_first
 from compare.measurement.lengths import longest_asked, prompt_lengths
 from compare.measurement.machine import describe_machine
@@ -206,10 +206,10 @@ def _compare(
         models=digest([sides["student"].identity, sides["teacher"].identity]),
         settings=digest(answer_settings(config, task)),
     )
-    covariates: Covariates = {}
+    find: FindCovariates | None = None
     if run is not None and config.prompts is None:
-        covariates = read_covariates(run.conversations_dir, of_references=task is not None)
-    verdict = decide(config, registration, opinions, answers, panel.cluster_of, ledger, covariates)
+        find = partial(read_covariates, run.conversations_dir, of_references=task is not None)
+    verdict = decide(config, registration, opinions, answers, panel.cluster_of, ledger, find)
     rows: tuple[CandidateRow, ...] = ()
     if task is not None:
         rows = candidate_rows(

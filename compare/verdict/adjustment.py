@@ -18,10 +18,11 @@ Shape legend: N values, M prompts with covariates, K covariates.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from compare.measurement.covariates import FindCovariates
 from compare.verdict.figures import Adjusted
 from compare.verdict.intervals import robust_error
 
@@ -33,7 +34,7 @@ def adjusted(
     values: Sequence[float],
     prompts: Sequence[str],
     clusters: Sequence[Hashable],
-    covariates: Mapping[str, Sequence[float]],
+    find: FindCovariates,
     names: Sequence[str],
     bounds: tuple[float, float],
 ) -> Adjusted | None:
@@ -41,16 +42,16 @@ def adjusted(
 
     Args:
         values: [N].
-        prompts: The prompt of each; `covariates` has it.
+        prompts: The prompt of each.
         clusters: As in `mean_interval`.
-        covariates: [M, K] by prompt; as many numbers for each as `names`.
+        find: Returns [M, K] by prompt; as many numbers for each as `names`.
         bounds: Smallest and largest possible value.
 
     Returns:
-        None with too few values, without covariates of all of them or of other prompts, or where
-        no covariate varies.
+        None with too few values, without covariates, or where none varies.
     """
-    if len(values) < FEWEST_VALUES or not covariates.keys() > set(prompts):
+    covariates = find(set(prompts)) if len(values) >= FEWEST_VALUES else {}
+    if not covariates:
         return None
     all_MK = np.array(list(covariates.values()), dtype=np.float64)
     own_NK = np.array([covariates[prompt] for prompt in prompts], dtype=np.float64)

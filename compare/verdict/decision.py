@@ -13,7 +13,7 @@ from compare.answers.answers import Answer
 from compare.config import CompareConfig
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair, PairKey
-from compare.measurement.covariates import Covariates
+from compare.measurement.covariates import FindCovariates
 from compare.verdict.findings import VOTES, report_on
 from compare.verdict.following import Standing
 from compare.verdict.registration import Ledger
@@ -23,7 +23,6 @@ from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import power, power_of
 
 NO_LEDGER = Ledger()
-NO_COVARIATES: Covariates = {}
 NO_JUDGE = "no judge of quality is configured, and similarity to the teacher decides nothing"
 
 
@@ -34,7 +33,7 @@ def decide(
     answers: Sequence[Answer],
     cluster_of: Callable[[Pair], str],
     ledger: Ledger = NO_LEDGER,
-    covariates: Covariates = NO_COVARIATES,
+    find_covariates: FindCovariates | None = None,
 ) -> Verdict:
     """Return the verdict, with the reports of all judges.
 
@@ -43,7 +42,7 @@ def decide(
 
     Args:
         ledger: The earlier comparisons of the run.
-        covariates: Of the compared prompts and others drawn alike, where they are known.
+        find_covariates: None where no prompts but the compared ones are known.
     """
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     decider = next((one for one in opinions if one.judged.claim == "quality"), None)
@@ -60,7 +59,7 @@ def decide(
             decides=decides,
             people=people,
             standing=standing,
-            covariates=covariates,
+            find_covariates=find_covariates if decides else None,
         )
         reports.append(report.model_copy(update={"line": line if decides else None}))
     deciding = next((report for report in reports if report.decides), None)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from compare.judges.labels import Labels
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Answerer, Pair, PairKey
-from compare.measurement.covariates import COVARIATE_NAMES, Covariates
+from compare.measurement.covariates import COVARIATE_NAMES, FindCovariates
 from compare.verdict.adjustment import adjusted
 from compare.verdict.criteria import (
     LEAST_LABELED_PAIRS,
@@ -55,14 +55,14 @@ def report_on(
     decides: bool,
     people: Mapping[PairKey, float],
     standing: Standing,
-    covariates: Covariates,
+    find_covariates: FindCovariates | None,
 ) -> JudgeReport:
     """Return a judge's part of the report.
 
     Args:
         people: People's scores of pairs, some of which may be the judge's.
         standing: What earlier comparisons leave to this judge.
-        covariates: Of the compared prompts and others drawn alike; may be none.
+        find_covariates: None where the mean is not adjusted.
     """
     judged = opinion.judged
     decided = [
@@ -106,8 +106,8 @@ def report_on(
         is_similarity=is_similarity,
         is_corrected=is_corrected,
     )
-    if decides:
-        figures["adjusted"] = _adjusted(decided, scale, covariates)
+    if find_covariates is not None:
+        figures["adjusted"] = _adjusted(decided, scale, find_covariates)
     if judged.measures:
         figures["problems"] = _problems(decided)
     if opinion.labels is not None:
@@ -179,13 +179,13 @@ def _voted(
     return number if number >= least else 0, needed
 
 
-def _adjusted(decided: Sequence[Decided], scale: Scale, covariates: Covariates) -> Adjusted | None:
+def _adjusted(decided: Sequence[Decided], scale: Scale, find: FindCovariates) -> Adjusted | None:
     read = [(one, value) for one in decided if (value := scale.value_of(one)) is not None]
     return adjusted(
         [value for _, value in read],
         [one.pair.question.prompt_id for one, _ in read],
         [one.cluster for one, _ in read],
-        covariates,
+        find,
         COVARIATE_NAMES,
         scale.bounds,
     )

@@ -20,7 +20,7 @@ def drawn(rng, slope=0.1, noise=0.05):
 
 def of(values, covariates, clusters=None):
     prompts = [str(n) for n in range(len(values))]
-    return adjusted(values, prompts, clusters or prompts, covariates, NAMES, BOUNDS)
+    return adjusted(values, prompts, clusters or prompts, lambda _: covariates, NAMES, BOUNDS)
 
 
 def test_what_a_covariate_explains_is_removed():
@@ -42,10 +42,8 @@ def test_a_covariate_that_explains_nothing_saves_nothing():
     assert np.mean([one.variance_saved for one in found]) == pytest.approx(0, abs=0.02)
 
 
-def test_without_other_prompts_or_scores_there_is_nothing_to_adjust():
+def test_without_covariates_or_scores_there_is_nothing_to_adjust():
     covariates, values = drawn(np.random.default_rng(2))
-    own = {str(n): covariates[str(n)] for n in range(NUM_OWN)}
-    assert of(values, own) is None
     assert of(values, {}) is None
     assert of(values[:29], covariates) is None
     assert of(values, dict.fromkeys(covariates, (1.0, 7.0))) is None
