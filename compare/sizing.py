@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compare.config import CompareConfig
 from compare.judge_config import (
@@ -22,11 +22,11 @@ from compare.judge_config import (
 from compare.judges.registry import TEACHER_JUDGE
 from compare.verdict.criteria import labels_needed
 from compare.verdict.following import FIRST
-from compare.verdict.preference import EXPECTED_TIES, LEAST_HUMAN_VOTES
+from compare.verdict.preference import EXPECTED_TIES, level_of_first_votes, votes_needed
 from potstill.errors import ConfigError
 from potstill.plan import Workload
 from potstill.verdict.outcome import Plan
-from potstill.verdict.sample_size import pairs_for, power_of, score_variance, votes_for
+from potstill.verdict.sample_size import pairs_for, power_of, score_variance
 
 TIES_OF_MEASUREMENT = 0.8
 """Share of prompts with the same score on both sides, where none is known yet."""
@@ -99,13 +99,13 @@ def needed(config: CompareConfig, workload: Workload) -> Need:
         num_prompts = max(num_needed, num_votes)
     elif prefers:
         num_prompts = max(num_needed, available)
-        explained = (assumed.sensitivity or 0.0) ** 2
-        num_votes, on_twice = (
-            max(LEAST_HUMAN_VOTES, votes_for(num_needed, number, explained))
-            for number in (num_prompts, 2 * num_prompts)
-        )
         seen = assumed.sensitivity
+        num_votes, on_twice = (
+            votes_needed(plan, variance, seen, number) for number in (num_prompts, 2 * num_prompts)
+        )
+        num_prompts = max(num_prompts, num_votes)
         words += f", {'unknown sensitivity' if seen is None else f'sensitivity {seen:.2g}'}"
+        plan = replace(plan, alpha=level_of_first_votes(plan, available))
     error = math.sqrt(variance / available) if available else math.inf
     return Need(
         judge=METRIC if decider is None else decider.name,

@@ -7,7 +7,9 @@ that they change.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from compare.judges.protocol import PairKey
@@ -17,7 +19,12 @@ from compare.verdict.intervals import MeanInterval
 from compare.verdict.people import by_people
 from compare.verdict.scale import Decided, scale_of
 from potstill.verdict.outcome import Outcome, Plan
-from potstill.verdict.sample_size import pairs_for_non_inferiority, votes_for
+from potstill.verdict.sample_size import (
+    pairs_for,
+    pairs_for_non_inferiority,
+    score_variance,
+    votes_for,
+)
 
 LEAST_HUMAN_VOTES = 50
 """Votes from which on the corrected win rate decides. Its bounds hold for fewer too; but people's
@@ -59,7 +66,9 @@ def by_preference(
         return found | {"outcome": corrected.outcome, "reason": reason}
     if figures["outcome"] is not Outcome.FAIL:
         estimate = figures["estimate"]
-        needed = votes_needed(plan, estimate.tie_share, health.sensitivity, estimate.num_pairs)
+        variance = score_variance(0.5, min(estimate.tie_share, MOST_TIES))
+        seen = health.sensitivity and health.sensitivity.lower
+        needed = votes_needed(plan, variance, seen, estimate.num_pairs)
         reason = (
             f"judge not verified on real pairs: PASS needs {LEAST_HUMAN_VOTES} or more of people's "
             f"votes on pairs drawn at random, at parity about {needed}; the judge alone: {alone}, "
@@ -87,13 +96,36 @@ def outcome_alone(interval: MeanInterval, sensitivity: Sensitivity | None, plan:
     return Outcome.PASS if is_shown else Outcome.INCONCLUSIVE
 
 
-def votes_needed(
-    plan: Plan, tie_share: float, sensitivity: Sensitivity | None, num_judged: float = math.inf
-) -> int:
-    """Return how many votes let a student at parity pass with the plan's power.
+def level_of_first_votes(plan: Plan, num_votes: float) -> float:
+    """Return the error rate of a first comparison with so many votes.
 
-    For a judge whose scores correlate with people's as strongly as its sensitivity says.
+    Args:
+        plan: Its alpha is that of a first comparison with all planned votes.
     """
-    explained = sensitivity.lower**2 if sensitivity else 0.0
-    pairs = pairs_for_non_inferiority(plan, tie_share=min(tie_share, MOST_TIES))
-    return max(LEAST_HUMAN_VOTES, votes_for(pairs, num_judged, explained))
+    return plan.alpha * min(1.0, num_votes / planned_votes(plan))
+
+
+def votes_needed(
+    plan: Plan, variance: float, sensitivity: float | None, num_judged: float = math.inf
+) -> int:
+    """Return how many votes let a student at parity pass a first comparison with the plan's power.
+
+    Fewer votes have a smaller error rate, so that a judge that explains much of people's votes
+    saves less of them than at the same rate.
+
+    Args:
+        plan: As in `level_of_first_votes`.
+        variance: Of a vote.
+        sensitivity: Of the judge, whose scores correlate as strongly with people's; None: unknown.
+        num_judged: May be infinite.
+    """
+    explained = (sensitivity or 0.0) ** 2
+
+    def is_enough(num_votes: int) -> bool:
+        tested = replace(plan, alpha=level_of_first_votes(plan, num_votes))
+        return num_votes >= votes_for(
+            pairs_for(tested, variance, plan.margin), num_judged, explained
+        )
+
+    enough = max(LEAST_HUMAN_VOTES, planned_votes(plan), pairs_for(plan, variance, plan.margin))
+    return bisect_left(range(enough), True, lo=LEAST_HUMAN_VOTES, key=is_enough)
