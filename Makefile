@@ -45,7 +45,8 @@ bench: setup
 
 # The tables of docs/verdict.md: how often a verdict is wrong, and how often a good student passes.
 simulations: setup
-	PYTHONPATH=. $(BIN)/python benchmarks/verdict/simulations.py
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict/simulations.py \
+		--page docs/verdict.md
 
 # Programs that tests need, such as a browser, installed with apt-get where that is possible.
 programs: setup

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 
-from benchmarks.verdict._judges import Comparison, Judge
+from benchmarks.verdict._judges import Comparison, Judge, by_votes
 from compare.verdict.following import Counted, Standing
-from compare.verdict.human_correction import human_corrected
 from compare.verdict.preference import planned_votes
 from potstill.verdict.outcome import Outcome, Plan
 
@@ -61,14 +60,13 @@ def passed_by_votes(
 ) -> bool:
     """Return whether any of several comparisons of the same pairs, with more votes, passes."""
     human_N = pairs.human(rng)
-    scores_N = judge(human_N, rng)
+    scores_N = judge.scores(human_N, rng)
     needed = planned_votes(replace(plan, alpha=Standing(plan.alpha).first_level))
     for number, num_votes in enumerate(looks):
         voted = looks[number - 1] / needed if number else 0.0
         standing = Standing(plan.alpha, batches=((),) * number, share_voted=voted)
         level = standing.level_of_votes(num_votes / needed)
-        votes = [*human_N[:num_votes], *[None] * (len(human_N) - num_votes)]
-        found = human_corrected(scores_N, votes, alpha=level)
+        found = by_votes(scores_N, human_N, num_votes, level)
         if found.p_at_most(plan.win_rate_threshold) < level:
             return True
     return False

@@ -3,12 +3,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compare.verdict.checks import JudgeControls, Readings, judge_health
+from benchmarks.verdict._judges import (
+    Comparison,
+    assay,
+    coin,
+    on_everything,
+    right,
+    sensitivity_of,
+)
+from compare.verdict.checks import JudgeControls, Readings, judge_health, position_check
+from compare.verdict.following import Standing
 from compare.verdict.intervals import mean_interval
 from compare.verdict.people import shown_preference
-from compare.verdict.preference import outcome_alone, votes_needed
+from compare.verdict.preference import outcome_alone, planned_votes, votes_needed
 from potstill.errors import PotstillError
 from potstill.verdict.outcome import Plan
+from potstill.verdict.sample_size import power_of
 
 PLAN = Plan()
 SOUND = JudgeControls(
@@ -87,69 +97,68 @@ def test_sound_judge_with_errors_is_rarely_refused_for_a_bias_it_has_not():
     assert np.mean(refused) < 0.05
 
 
+@pytest.mark.parametrize(("num_votes", "passes"), [(5, True), (8, True), (9, False)])
+def test_voters_are_refused_once_so_many_votes_for_one_side_are_no_chance(num_votes, passes):
+    """Nine of nine have a probability of 0.004 for fair voters."""
+    assert position_check(np.ones(num_votes), "votes", PLAN).passed is passes
+
+
 def test_lists_that_belong_together_must_be_of_one_length():
     with pytest.raises(PotstillError, match="differ in number"):
         judge_health(replace(SOUND, of_controls=Readings([0.0, 1.0], [0.0], 4, 0)), PLAN)
 
 
-NUM_KINDS, NUM_PROMPTS = 6, 24
-
-
-def read(rng, accuracy, right_N):
-    """Return a judge's readings: right in this share, else a third each."""
-    wrong_N = rng.choice([0.0, 0.5, 1.0], len(right_N))
-    return np.where(rng.random(len(right_N)) < accuracy, right_N, wrong_N)
-
-
-def pairs(rng, accuracy, right_N):
-    """Return the readings in both orders, and the score of each pair."""
-    first_N, second_N = (read(rng, accuracy, right_N) for _ in range(2))
-    return first_N, second_N, np.where(first_N == second_N, first_N, 0.5)
-
-
-def assay(rng, accuracy):
-    kinds = [pairs(rng, accuracy, np.zeros(NUM_PROMPTS)) for _ in range(NUM_KINDS)]
-    first, second = (np.concatenate([kind[place] for kind in kinds]).tolist() for place in (0, 1))
-    return JudgeControls(
-        identical_scores=read(rng, accuracy, np.full(2 * NUM_PROMPTS, 0.5)).tolist(),
-        known_worse_scores={str(n): kind[2].tolist() for n, kind in enumerate(kinds)},
-        known_worse_clusters={str(n): list(range(NUM_PROMPTS)) for n in range(NUM_KINDS)},
-        of_controls=Readings(first, second, 2 * len(first), 0),
-    )
+def health_of(share, rng):
+    """Return the health of a judge that is right in this share of all readings."""
+    *_, controls = assay(on_everything(right(share)), rng)
+    return judge_health(controls, PLAN)
 
 
 def test_a_judge_that_is_right_in_four_of_five_readings_is_accepted():
     rng = np.random.default_rng(3)
-    # Right in 0.7, and a third of the rest: 0.8 of all readings.
-    health = [judge_health(assay(rng, 0.7), PLAN) for _ in range(60)]
+    health = [health_of(0.8, rng) for _ in range(60)]
     assert np.mean([one.is_valid for one in health]) >= 0.9
-    assert all(0.2 < one.sensitivity.lower < one.sensitivity.value < 0.9 for one in health)
+    assert all(0.1 < one.sensitivity.lower < one.sensitivity.value < 0.95 for one in health)
 
 
-def test_a_coin_is_refused():
+def test_a_judge_that_fails_on_some_controls_is_not_asked_further():
     rng = np.random.default_rng(4)
-    assert not any(judge_health(assay(rng, 0.0), PLAN).is_valid for _ in range(20))
+    assert not any(health_of(1 / 3, rng).is_valid for _ in range(20))
+    assert sensitivity_of(on_everything(coin), PLAN, rng) is None
 
 
-@pytest.mark.parametrize("accuracy", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
 @pytest.mark.parametrize("num_pairs", [155, 2000])
-def test_the_margin_as_the_judge_sees_it_lets_no_worse_student_pass(accuracy, num_pairs):
+def test_the_margin_as_the_judge_sees_it_lets_no_worse_student_pass(share, num_pairs):
     """For a judge that errs on real pairs as in its assay, whether or not it passed that."""
     rng = np.random.default_rng(num_pairs)
+    judge = on_everything(right(share))
     passed = 0
     for _ in range(60):
-        sensitivity = judge_health(assay(rng, accuracy), PLAN).sensitivity
-        truth_N = rng.choice([0.0, 0.5, 1.0], num_pairs, p=[0.45, 0.2, 0.35])
-        interval = mean_interval(pairs(rng, accuracy, truth_N)[2], alpha=PLAN.alpha)
-        passed += outcome_alone(interval, sensitivity, PLAN) == "PASS"
+        scores_N = judge.scores(Comparison(num_pairs, 0, 0.45).human(rng), rng)
+        interval = mean_interval(scores_N, alpha=PLAN.alpha)
+        passed += outcome_alone(interval, health_of(share, rng).sensitivity, PLAN) == "PASS"
     assert passed <= 60 * 0.05 + 3
 
 
 def test_a_good_judge_needs_fewer_votes():
-    sensitivity = judge_health(SOUND, PLAN).sensitivity
-    assert votes_needed(PLAN, 0.0, None) == 619
-    assert 50 <= votes_needed(PLAN, 0.0, sensitivity) < 300
-    assert votes_needed(PLAN, 1.0, sensitivity) == 50
+    seen = judge_health(SOUND, PLAN).sensitivity.lower
+    assert votes_needed(PLAN, 0.25, None) == 619
+    assert 50 <= votes_needed(PLAN, 0.25, seen) < 400
+    assert votes_needed(PLAN, 0.001, seen) == 50
+
+
+@pytest.mark.parametrize(("sensitivity", "num_judged"), [(None, 619), (0.6, 2000), (0.8, 1000)])
+def test_the_votes_asked_for_have_the_power_at_the_error_rate_that_they_are_tested_at(
+    sensitivity, num_judged
+):
+    plan = replace(PLAN, alpha=Standing(PLAN.alpha).first_level)
+    number = votes_needed(plan, 0.175, sensitivity, num_judged)
+    level = Standing(PLAN.alpha).level_of_votes(number / planned_votes(plan))
+    explained = (sensitivity or 0.0) ** 2
+    variance = 0.175 * ((1 - explained) / number + explained / num_judged)
+    found = power_of(plan.margin, variance**0.5, replace(plan, alpha=level))
+    assert found == pytest.approx(plan.power, abs=0.003)
 
 
 def test_the_sensitivity_is_that_of_graded_controls():

@@ -70,7 +70,7 @@ def test_votes_spend_alpha_in_proportion_and_never_more():
 
 @pytest.mark.parametrize("num_first", [49, 155, 619])
 def test_no_look_at_any_number_of_prompts_passes_a_worse_student_oftener_than_alpha(num_first):
-    """`make simulations` follows 300 comparisons to 20,000 prompts each."""
+    """`make simulations` follows comparisons to 20,000 prompts each."""
     rng = np.random.default_rng(num_first)
     passed = failed = 0
     for _ in range(40):
