@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -215,17 +216,23 @@ def label(
     run_directory: RunDirectory,
     choice: Choice,
     labeler: Annotated[
-        str, typer.Option(metavar="NAME", help="Who labels; several people may.")
+        str, typer.Option(metavar="NAME", help="Who labels or votes; several people may.")
     ] = "",
 ) -> None:
-    """Label answers of a finished comparison by the criteria of its judge.
+    """Label answers of a finished comparison, or vote on pairs of them.
 
     Asks of both models' answers, without showing whose an answer is, whether they meet each
-    criterion of the first judge of kind "criteria". Each label is stored at once in that judge's
-    file; the next call goes on where this one ended.
+    criterion of the first judge of kind "criteria"; or which of two answers is better, where
+    there is a judge of kind "votes". Each label or vote is stored at once in that judge's file;
+    the next call goes on where this one ended.
     """
     from compare.labeling import Terminal, collect_labels
+    from compare.voting import collect_votes, vote_in_terminal
 
     table: Any = resolve(choice, run_directory)[STAGE.name]
-    for sentence in collect_labels(table, run_directory, labeler, Terminal()):
+    kinds = {judge.kind for judge in table.judges}
+    labels = collect_labels(table, run_directory, labeler, Terminal())
+    votes = collect_votes(table, run_directory, labeler, vote_in_terminal)
+    asked = [*([votes] if "votes" in kinds else []), *([labels] if "criteria" in kinds else [])]
+    for sentence in chain(*(asked or [labels])):
         typer.echo(f"\n{sentence}")

@@ -161,8 +161,8 @@ class CompareConfig(Table):
     another row of the report. None omits it."""
     cache_dir: Path | None = None
     """Where answers and judgments are cached for further comparisons. None caches them only while
-    the stage works; with a judge of criteria, in the run, so that labels are of the same
-    answers."""
+    the stage works; with a judge of criteria or of votes, in the run, so that labels and votes are
+    of the same answers."""
     max_concurrency: int = Field(default=8, ge=1)
     """Concurrent requests; the default suits a CPU. A server with GPUs takes more."""
     max_retries: int = Field(default=5, ge=0)

@@ -158,7 +158,10 @@ def _digests(config: CompareConfig) -> dict[str, str]:
     paths = {"references_path": config.references_path}
     if "prompts" not in found:
         paths["prompts"] = config.prompts
-    paths |= {judge.name: _file_of(judge) for judge in config.judges}
+    paths |= {
+        judge.name: _file_of(judge, comes_first=index == 0)
+        for index, judge in enumerate(config.judges)
+    }
     for name, path in paths.items():
         if path is not None:
             if not path.is_file():
@@ -167,9 +170,10 @@ def _digests(config: CompareConfig) -> dict[str, str]:
     return found
 
 
-def _file_of(judge: JudgeConfig) -> Path | None:
+def _file_of(judge: JudgeConfig, *, comes_first: bool) -> Path | None:
+    """Return the file that a judge reads; None without one, or where people are yet to make it."""
     match judge:
-        case VotesJudgeConfig():
+        case VotesJudgeConfig() if comes_first or judge.path.exists():
             return judge.path
         case LikelihoodJudgeConfig():
             return judge.gguf_path

@@ -128,13 +128,13 @@ class LikelihoodJudgeConfig(Table):
 
 
 class VotesJudgeConfig(Table):
-    """Votes of people, as the playground records them."""
+    """Votes of people, as `potstill label` and the playground record them."""
 
     kind: Literal["votes"]
     name: str = Field(default="votes", min_length=1)
     """Its name in the report."""
     path: Path
-    """JSONL file, one vote per line."""
+    """JSONL file, one vote per line. After another judge of quality it may not exist yet."""
 
 
 class MetricJudgeConfig(Table):

@@ -14,9 +14,10 @@ from pathlib import Path
 import typer
 
 from compare.answers.answers import Answer
+from compare.answers.jsonl import append_line
 from compare.config import CompareConfig
 from compare.judge_config import CriteriaJudgeConfig
-from compare.judges.labels import Label, Labels, read_labels, store_label
+from compare.judges.labels import Label, Labels, read_labels
 from compare.verdict.criteria import LEAST_LABELED_PAIRS, labels_needed
 from compare.verdict.following import FIRST
 from potstill.errors import ConfigError
@@ -42,9 +43,8 @@ class Terminal:
         """Return whether an answer meets a criterion; None where the labeler ends it."""
         if self._shown != (messages, answer):
             self._shown = messages, answer
-            turns = "\n\n".join(f"{one.role}: {one.content}" for one in messages)
-            typer.echo(_printable(f"\n{turns}\n\nANSWER\n{answer}\n"))
-        said: str = typer.prompt(f"{criterion}? [y, n; q ends]", value_proc=_key)
+            typer.echo(printable(f"\n{shown_turns(messages)}\n\nANSWER\n{answer}\n"))
+        said: str = typer.prompt(f"{criterion}? [y, n; q ends]", value_proc=key_among(KEYS))
         return None if said == "q" else said == "y"
 
 
@@ -71,7 +71,8 @@ def collect_labels(
     yield (
         f"{done} prompts have labels of both answers, in {judge.labels}. The judge needs "
         f"{LEAST_LABELED_PAIRS} or more, and of a student at parity about {labels_needed(plan)}. "
-        "Compare again with --force to use them."
+        "Have them before you compare again with --force: a comparison that counts labels leaves "
+        "less of alpha to later ones."
     )
 
 
@@ -87,7 +88,7 @@ def criteria_judge(config: CompareConfig) -> CriteriaJudgeConfig:
     raise ConfigError(
         "there are no criteria to label answers by",
         where="compare.judges",
-        expected='a judge of kind "criteria"',
+        expected='a judge of kind "criteria", or of kind "votes" to vote on pairs of answers',
         found=", ".join(judge.kind for judge in config.judges) or "no judge",
     )
 
@@ -104,16 +105,26 @@ def drawn_pairs(path: Path) -> list[AnswerPair]:
         for found in sides.values()
         if len(found) == 2 and found["student"].shown != found["teacher"].shown
     ]
-    return sorted(pairs, key=lambda pair: _drawn(pair[0].prompt_id, pair[0].sample))
+    return sorted(pairs, key=lambda pair: drawn(pair[0].prompt_id, pair[0].sample))
 
 
-def _key(text: str) -> str:
-    if text not in KEYS:
-        raise typer.BadParameter(f"type one of {', '.join(KEYS)}")
-    return text
+def key_among(keys: Sequence[str]) -> Callable[[str], str]:
+    """Return a function that takes one of some keys, and lets a prompt ask again for another."""
+
+    def key(text: str) -> str:
+        if text not in keys:
+            raise typer.BadParameter(f"type one of {', '.join(keys)}")
+        return text
+
+    return key
 
 
-def _printable(text: str) -> str:
+def shown_turns(messages: Sequence[Message]) -> str:
+    """Return a prompt as text."""
+    return "\n\n".join(f"{one.role}: {one.content}" for one in messages)
+
+
+def printable(text: str) -> str:
     """Return a model's text without characters that would control the terminal."""
     return "".join(
         one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
@@ -125,7 +136,7 @@ def _label_pair(
 ) -> bool:
     """Ask for the labels that a pair lacks; return whether to go on."""
     # By their text: an order by model would show which is whose.
-    for answer in sorted(pair, key=lambda one: _drawn(one.shown)):
+    for answer in sorted(pair, key=lambda one: drawn(one.shown)):
         for criterion in judge.criteria:
             if labels.of(answer.messages, answer.shown, criterion) is not None:
                 continue
@@ -140,7 +151,7 @@ def _label_pair(
                 labeler=labeler,
             )
             labels.add(given)
-            store_label(judge.labels, given)
+            append_line(judge.labels, given, what="a label")
     return True
 
 
@@ -148,5 +159,6 @@ def _is_labeled(pair: AnswerPair, labels: Labels, judge: CriteriaJudgeConfig) ->
     return all(labels.value(one.messages, one.shown, judge.criteria) is not None for one in pair)
 
 
-def _drawn(*parts: object) -> str:
+def drawn(*parts: object) -> str:
+    """Return what to sort by for an order that says nothing, always the same."""
     return sha256_bytes(json.dumps(parts).encode())

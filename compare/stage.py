@@ -255,7 +255,7 @@ def _kept(config: CompareConfig, run_directory: RunDirectory) -> JsonCache | Non
     """Return where answers and readings outlive the comparison; None if they need not."""
     if config.cache_dir is not None:
         return JsonCache(config.cache_dir.expanduser())
-    if any(judge.kind == "criteria" for judge in config.judges):
+    if any(judge.kind in WITHOUT_ASSAY for judge in config.judges):
         return JsonCache(run_directory.answers_dir)
     return None
 

@@ -52,6 +52,21 @@ def read_lines(
             ) from error
 
 
+def append_line(path: Path, line: BaseModel, *, what: str) -> None:
+    """Append an object to a file.
+
+    Args:
+        what: What it is, for errors.
+
+    Raises:
+        ArtifactError: The file cannot be written.
+    """
+    with disk_errors(f"storing {what}", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line.model_dump_json(exclude_none=True) + "\n")
+
+
 def _problem(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return f"not JSON: {error}"

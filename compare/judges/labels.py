@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, StrictBool, model_validator
 from compare.answers.jsonl import read_lines
 from compare.answers.questions import messages_id
 from compare.judges.protocol import Pair, PairKey
-from potstill.files import disk_errors
 from potstill.schema import Message
 
 EXPECTED = (
@@ -102,15 +101,3 @@ def read_labels(path: Path) -> Labels:
     if not path.exists():
         return Labels()
     return Labels(read_lines(path, Label, what="labels", expected=EXPECTED))
-
-
-def store_label(path: Path, label: Label) -> None:
-    """Append a label to a file.
-
-    Raises:
-        ArtifactError: The file cannot be written.
-    """
-    with disk_errors("storing a label", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(label.model_dump_json(exclude_none=True) + "\n")

@@ -1,4 +1,4 @@
-"""Votes of people as a judge, as the playground records them.
+"""Votes of people as a judge, as `potstill label` and the playground record them.
 
 In: a JSONL file. Out: pairs with judgments. A line is
 
@@ -11,6 +11,7 @@ Of several votes of one voter on the same prompt and answers, the last one count
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,6 +21,8 @@ from compare.answers.jsonl import read_lines
 from compare.answers.questions import Question, messages_id, slices_of
 from compare.judges.protocol import Judgment, Pair, Vote
 from potstill.schema import Message
+
+Said = Literal["left", "right", "tie", "both_bad"]
 
 SOURCE = "votes"
 EXPECTED = (
@@ -44,7 +47,7 @@ class HumanVote(BaseModel):
     messages: tuple[Message, ...]
     left: VotedAnswer
     right: VotedAnswer
-    vote: Literal["left", "right", "tie", "both_bad"]
+    vote: Said
     voter: str
     prompt_id: str | None = None
     created: str | None = None
@@ -55,18 +58,32 @@ class HumanVote(BaseModel):
             raise ValueError("a vote is between a student's and a teacher's answer")
         return self
 
+    @property
+    def pair_id(self) -> tuple[str, ...]:
+        """Identity of the pair."""
+        return pair_id(self.messages, (self.left.answer, self.right.answer))
 
-def read_votes(path: Path) -> list[tuple[Pair, Judgment]]:
-    """Return each vote as a pair and its judgment.
+
+def read_human_votes(path: Path) -> list[HumanVote]:
+    """Return the last vote of each voter on each pair; none where there is no file yet.
 
     Raises:
         ArtifactError: The file cannot be read, or a line is not a vote.
     """
-    latest: dict[tuple[str, ...], HumanVote] = {}
-    for vote in read_lines(path, HumanVote, what="votes", expected=EXPECTED):
-        answers = sorted((vote.left.answer, vote.right.answer))
-        latest[(vote.voter, messages_id(vote.messages), *answers)] = vote
-    return [_judged(vote) for vote in latest.values()]
+    if not path.exists():
+        return []
+    votes = read_lines(path, HumanVote, what="votes", expected=EXPECTED)
+    return list({(vote.voter, *vote.pair_id): vote for vote in votes}.values())
+
+
+def read_votes(path: Path) -> list[tuple[Pair, Judgment]]:
+    """Return each vote as a pair and its judgment; raises as `read_human_votes` does."""
+    return [_judged(vote) for vote in read_human_votes(path)]
+
+
+def pair_id(messages: Sequence[Message], answers: Iterable[str]) -> tuple[str, ...]:
+    """Return the identity of two answers to a prompt, whichever stands left."""
+    return (messages_id(messages), *sorted(answers))
 
 
 def _judged(vote: HumanVote) -> tuple[Pair, Judgment]:

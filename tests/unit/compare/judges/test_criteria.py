@@ -6,10 +6,11 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from compare.answers.jsonl import append_line
 from compare.config import CompareConfig
 from compare.judge_config import CriteriaJudgeConfig
 from compare.judges.assay import Judged
-from compare.judges.labels import Label, read_labels, store_label
+from compare.judges.labels import Label, read_labels
 from compare.judges.panel import Opinion, pair_up
 from compare.judges.protocol import Judgment, Reading
 from compare.verdict.decision import decide, judgment_rows
@@ -197,7 +198,8 @@ def test_a_stored_label_is_read_back_with_its_calls_and_line_breaks(tmp_path):
     )
     path = tmp_path / "new" / "labels.jsonl"
     for said in (True, False):
-        store_label(path, Label(messages=messages, answer="2 €", criterion=FEE, label=said))
+        label = Label(messages=messages, answer="2 €", criterion=FEE, label=said)
+        append_line(path, label, what="a label")
     assert len(path.read_text().splitlines()) > 2, "some lines split at more than a line feed"
     assert read_labels(path).of(messages, "2 €", FEE) == 0.0
 

@@ -1,11 +1,17 @@
 import json
+from io import StringIO
 
 import pytest
 
+from compare.answers.answers import REFUSED
 from compare.config import CompareConfig
+from compare.inputs import settings
 from compare.judge_config import LlmJudgeConfig, VotesJudgeConfig
 from compare.judges.votes import read_votes
-from potstill.errors import ArtifactError
+from compare.voting import collect_votes, vote_in_terminal
+from potstill.errors import ArtifactError, ConfigError
+from potstill.rundir import RunDirectory
+from potstill.tables import PAIR_SCHEMA, write_rows
 from potstill.verdict.outcome import Outcome
 
 from ..judging import NUM_CONTROLS, answer, decided, question, right_answer, sound
@@ -119,6 +125,59 @@ def test_people_decide_where_a_judge_prefers(tmp_path, openai_server, num_votes,
         assert "from 60 votes and 70 judged pairs" in found.reason
     else:
         assert corrected is None
+
+
+def test_votes_that_are_asked_for_are_of_the_comparisons_pairs(
+    tmp_path, openai_server, monkeypatch, capsys
+):
+    """Ann votes on sixty pairs in two calls, and sees no model's name; bob's votes are others."""
+    run_directory = RunDirectory(tmp_path / "run")
+    monkeypatch.setattr(RunDirectory, "require", lambda *_: None)
+    rows = [
+        answer(role, number, right_answer(number, 2 * (role == "student"))).model_dump()
+        for number in range(61)
+        for role in ("student", "teacher")
+    ]
+    rows += [answer("student", 99, "", reason=REFUSED).model_dump()]
+    rows += [answer("teacher", 99, right_answer(99)).model_dump()]
+    path = run_directory.stage_dir("comparison")
+    path.mkdir(parents=True)
+    write_rows(path / "pairs.parquet", PAIR_SCHEMA, rows)
+    llm = LlmJudgeConfig(kind="llm", base_url=openai_server(sound).base_url, model="judge")
+    votes = VotesJudgeConfig(kind="votes", path=tmp_path / "new" / "votes.jsonl")
+    config = CompareConfig(judges=(llm, votes))
+
+    def asked(keys, voter="ann"):
+        monkeypatch.setattr("sys.stdin", StringIO("".join(f"{key}\n" for key in keys)))
+        told = [*collect_votes(config, run_directory, voter, vote_in_terminal)]
+        shown = capsys.readouterr().out
+        assert "student" not in shown
+        return told, shown
+
+    told, shown = asked(["t", "up", "l", "q"])
+    assert told[:3] == ["Pair 1 of 61", "Pair 2 of 61", "Pair 3 of 61"]
+    assert "LEFT\nNumber" in shown
+    assert "type one of l, r, t, b, q" in shown
+    told, _ = asked(["t"] * 58 + ["q"])
+    assert told[0] == "Pair 3 of 61"
+    assert told[-1].startswith(
+        f"60 pairs have votes, in {votes.path}. A judge that prefers needs 50"
+    )
+    assert asked(["b", "q"], voter="bob")[0][0] == "Pair 1 of 61"
+    left = [json.loads(line)["left"]["role"] for line in votes.path.read_text().splitlines()]
+    assert 15 < left.count("student") < 45
+    found = verdict_of(tmp_path, config.judges, num_prompts=61)
+    assert found.judges[0].human_corrected.num_human_votes == 60
+
+
+def test_votes_that_do_not_exist_yet_are_none(tmp_path, openai_server):
+    llm = LlmJudgeConfig(kind="llm", base_url=openai_server(sound).base_url, model="judge")
+    votes = VotesJudgeConfig(kind="votes", path=tmp_path / "votes.jsonl")
+    found = verdict_of(tmp_path, (llm, votes), num_prompts=20)
+    assert (found.outcome, found.judges[1].reason) == ("INCONCLUSIVE", "nothing was judged")
+    with pytest.raises(ConfigError, match="a file is missing"):
+        settings(CompareConfig(judges=(votes,)), None)
+    assert settings(CompareConfig(judges=(llm, votes)), None)["content"] == {}
 
 
 def test_a_judge_is_the_same_under_another_name(tmp_path):
