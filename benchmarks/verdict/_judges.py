@@ -8,7 +8,7 @@ Shape legend: N pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -209,5 +209,5 @@ def is_refused_on_pairs(orders: Orders, plan: Plan) -> bool:
     return any(check.passed is False for check in checks)
 
 
-def _joined(parts: Iterator[Floats] | list[Floats] | tuple[Floats, ...]) -> list[float]:
+def _joined(parts: Iterable[Floats]) -> list[float]:
     return [float(one) for part in parts for one in part]
