@@ -150,7 +150,7 @@ def followed_by_votes(name: str, rng: Generator, num_runs: int) -> Sequence[obje
         )
         for rate in (AT_MARGIN, PARITY)
     )
-    return [name, *map(shown, found)]
+    return [name, *(shown(float(share)) for share in found)]
 
 
 def criteria(

@@ -67,7 +67,7 @@ def by_preference(
     if figures["outcome"] is not Outcome.FAIL:
         estimate = figures["estimate"]
         variance = score_variance(0.5, min(estimate.tie_share, MOST_TIES))
-        seen = health.sensitivity and health.sensitivity.lower
+        seen = health.sensitivity.lower if health.sensitivity else None
         needed = votes_needed(plan, variance, seen, estimate.num_pairs)
         reason = (
             f"judge not verified on real pairs: PASS needs {LEAST_HUMAN_VOTES} or more of people's "
