@@ -243,8 +243,13 @@ def checkpoint_fingerprint(checkpoint_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def refuse_other_checkpoint(checkpoint_dir: Path, expected_fingerprint: str) -> None:
-    """Check that a teacher's checkpoint is the one that the conversations were made with.
+def refuse_other_checkpoint(
+    checkpoint_dir: Path, expected_fingerprint: str, what: str = "the teacher's checkpoint"
+) -> None:
+    """Check that a checkpoint is the one that an earlier stage used.
+
+    Args:
+        what: What to call it in the error.
 
     Raises:
         ManifestMismatchError: It has changed.
@@ -253,11 +258,11 @@ def refuse_other_checkpoint(checkpoint_dir: Path, expected_fingerprint: str) -> 
     found = checkpoint_fingerprint(checkpoint_dir)
     if found != expected_fingerprint:
         raise ManifestMismatchError(
-            "the teacher's checkpoint has changed since the conversations were made",
+            f"{what} has changed since an earlier stage used it",
             where=checkpoint_dir,
-            expected=f"fingerprint {expected_fingerprint} (conversations)",
+            expected=f"fingerprint {expected_fingerprint}",
             found=f"fingerprint {found}",
-            hint="restore the checkpoint, or make the conversations again with --force",
+            hint="restore the checkpoint, or make the earlier stage again with --force",
         )
 
 

@@ -15,6 +15,7 @@ from potstill.files import replacing, sha256_file, write_text_atomically
 from potstill.models.files import GgufSource
 from potstill.processor import usable_threads
 from quantize.config import QuantizeConfig
+from quantize.conversion.adapter import AdapterType, write_adapter_gguf
 from quantize.conversion.convert import BaseType, write_base_gguf
 from quantize.models import SourceModel
 from quantize.quantization.file_types import BASES, FILE_TYPES, FileTypeName, uses_imatrix
@@ -77,12 +78,15 @@ class FileMaker:
         """Return whether a file is made with an importance matrix.
 
         `auto` uses none for the type that a student was trained for: its weights are already values
-        of that type, which an importance matrix would change.
+        of that type, which an importance matrix would change. Nor for an adapter's base, which
+        would then be another file for each task; except for types that need one.
         """
         if self._model.original is not None:
             return False
         if name in self._model.mixes:
             return self._config.imatrix != "never"
+        if self._model.adapter is not None and self._config.imatrix == "auto":
+            return FILE_TYPES[cast(FileTypeName, name)].requires_imatrix
         if name == self._model.aware_type and self._config.imatrix == "auto":
             return False
         return uses_imatrix(cast(FileTypeName, name), self._config.imatrix)
@@ -106,6 +110,23 @@ class FileMaker:
                 num_threads=self._config.num_threads,
             )
             write_record(record_path, path, {"num_tokens": calibration.num_tokens})
+        return path
+
+    @cached_property
+    def adapter_path(self) -> Path | None:
+        """The adapter's file, made unless an earlier run completed it; None without one."""
+        model = self._model
+        if model.adapter is None:
+            return None
+        path = self._dir / f"{model.role}-adapter.gguf"
+        record_path = model.scratch_dir / f"{path.stem}.json"
+        if read_record(record_path, path) is None:
+            adapter_type: AdapterType = "F32" if "F32" in model.types else "F16"
+            with replacing(path) as temporary:
+                write_adapter_gguf(
+                    model.adapter.dir, model.adapter.base_dir, temporary, adapter_type
+                )
+            write_record(record_path, path, {})
         return path
 
     def _make_mix(self, name: str, path: Path) -> FileTensors:
@@ -156,7 +177,7 @@ class FileMaker:
     def _write_base(self, path: Path, base_type: BaseType) -> None:
         model = self._model
         with replacing(path) as temporary:
-            names = write_base_gguf(model.checkpoint_dir, temporary, base_type, model.name)
+            names = write_base_gguf(model.converted_dir, temporary, base_type, model.name)
         write_text_atomically(self._names_path, json.dumps(names))
 
     @property

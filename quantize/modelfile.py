@@ -58,6 +58,7 @@ def write_modelfile(
     tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
     stops: Sequence[str],
     chats: Sequence[list[Message]],
+    adapter_name: str | None = None,
 ) -> str:
     """Return the Modelfile of a GGUF file in the same directory.
 
@@ -65,8 +66,11 @@ def write_modelfile(
         stops: Texts of the tokens that end a turn.
         chats: Chats on which a translated template must agree with the checkpoint's, which is
             expected of chats without tools only.
+        adapter_name: The adapter's file in the same directory; None: none.
     """
     lines = [f"FROM ./{file_name}"]
+    if adapter_name is not None:
+        lines.append(f"ADAPTER ./{adapter_name}")
     template = translate_template(tokenizer, chats)
     if template is None:
         lines.append("# TEMPLATE left out: the file's own template cannot be translated to Go.")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from potstill.checkpoints import ModelShape, find_checkpoint, refuse_other_checkpoint
-from potstill.facts.student import StudentFacts
+from potstill.facts.student import KeptAdapter, StudentFacts
 from potstill.models.dequantized import read_source
 from potstill.models.files import GgufSource
 from potstill.models.header import GgufHeader
 from potstill.rundir import RunDirectory
 from quantize.config import TEACHER_TYPES, QuantizeConfig
+from quantize.conversion.base import link_base
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.loading import load_tokenizer
 from quantize.quantization.calibration import Calibration, read_calibration
@@ -21,9 +22,26 @@ from quantize.quantization.file_types import FileTypeName
 from quantize.verification.expected import Expected, read_expected
 from quantize.verification.reference import HeldOut, read_held_out, write_reference_logprobs
 
+BASE_TITLE = "base"
+"""Start of the names of files that are the student only together with its adapter."""
 ORIGINAL_TOKENS = 256
 """Most tokens of held-out conversations on which a teacher's own GGUF file is compared with the
 checkpoint that was made of it: both were compared when it was made."""
+
+
+@dataclass(frozen=True)
+class SourceAdapter:
+    """An adapter that is exported beside its base.
+
+    Attributes:
+        dir: The adapter, as PEFT saves it.
+        base_dir: Its base's weights, with the tokenizer of the model that both are together.
+        base_name: The base's name in files' metadata.
+    """
+
+    dir: Path
+    base_dir: Path
+    base_name: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,8 @@ class SourceModel:
         conversations_dir: What importance matrices are computed on; None where none is needed.
         scratch_dir: Directory of temporary files.
         original: The GGUF file that the model came in, if it is its only file.
+        adapter: What the files are made of instead of the checkpoint, which is then the merged
+            model and what they are compared with.
     """
 
     title: str
@@ -51,11 +71,19 @@ class SourceModel:
     conversations_dir: Path | None
     scratch_dir: Path
     original: GgufSource | None = None
+    adapter: SourceAdapter | None = None
 
     @property
     def name(self) -> str:
-        """The model's name in the files' metadata."""
+        """The model's name in the files' metadata: one base's files are the same in every run."""
+        if self.adapter is not None:
+            return self.adapter.base_name
         return f"{self.title} {self.checkpoint_dir.name}"
+
+    @property
+    def converted_dir(self) -> Path:
+        """The checkpoint that the files are made of."""
+        return self.checkpoint_dir if self.adapter is None else self.adapter.base_dir
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -67,7 +95,7 @@ class SourceModel:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The checkpoint, of an architecture that becomes GGUF."""
-        return Checkpoint(self.checkpoint_dir)
+        return Checkpoint(self.converted_dir)
 
     @cached_property
     def tokenizer(self) -> Any:  # noqa: ANN401  (a transformers tokenizer)
@@ -91,7 +119,7 @@ class SourceModel:
                 self.checkpoint_dir,
                 self.held_out,
                 path,
-                label=self.title,
+                label=self.title if self.adapter is None else self.role,
                 stops=self.expected.special.eog,
             )
         return path
@@ -130,11 +158,14 @@ def source_models(
         student_held_out = read_held_out(
             conversations_dir, config.verification_tokens, load_tokenizer(student_dir)
         )
+    adapter = None
+    if student.adapter is not None:
+        adapter = _source_adapter(student.adapter, student_dir, scratch_dir)
     aware = student.quantization_aware
     aware_type = None if aware is None else cast(FileTypeName, aware.type)
     models = [
         SourceModel(
-            title="student",
+            title="student" if adapter is None else BASE_TITLE,
             role="student",
             checkpoint_dir=student_dir,
             types=config.student_types(aware_type),
@@ -144,6 +175,7 @@ def source_models(
             held_out=student_held_out,
             conversations_dir=conversations_dir,
             scratch_dir=scratch_dir,
+            adapter=adapter,
         )
     ]
     if config.teacher_types != () and not student.teacher.text_only:
@@ -172,3 +204,15 @@ def source_models(
         if model.original is None:
             _ = model.checkpoint
     return models
+
+
+def _source_adapter(kept: KeptAdapter, student_dir: Path, scratch_dir: Path) -> SourceAdapter:
+    base_dir = find_checkpoint(kept.base_path)
+    refuse_other_checkpoint(base_dir, kept.base_fingerprint, "the adapter's base")
+    linked_dir = scratch_dir / BASE_TITLE
+    link_base(base_dir, student_dir, linked_dir)
+    return SourceAdapter(
+        dir=student_dir / KeptAdapter.DIRECTORY,
+        base_dir=linked_dir,
+        base_name=f"{BASE_TITLE} {base_dir.name}",
+    )

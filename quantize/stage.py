@@ -68,7 +68,7 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
         draw_quality(files, recommended.name, session.dir / PLOT_NAME)
         card = write_card(files, recommended.name, student, conversations_dir, num_tokens)
         write_text_atomically(session.dir / "README.md", card)
-        write_text_atomically(session.dir / "Modelfile", _modelfile(models[0], recommended.file))
+        write_text_atomically(session.dir / "Modelfile", _modelfile(models[0], recommended))
     return session.finish(
         facts=GgufFacts(
             files=tuple(files),
@@ -95,7 +95,7 @@ def make_files(
         known = read_record(record_path, path)
         if known is None:
             tensors = maker.make(name, path)
-            file = _verify(model, name, path, config, tensors)
+            file = _verify(model, name, path, config, tensors, maker.adapter_path)
             write_record(record_path, path, file.model_dump(mode="json"))
         else:
             file = GgufFile.model_validate(known)
@@ -109,7 +109,12 @@ def make_files(
 
 
 def _verify(
-    model: SourceModel, name: str, path: Path, config: QuantizeConfig, tensors: FileTensors
+    model: SourceModel,
+    name: str,
+    path: Path,
+    config: QuantizeConfig,
+    tensors: FileTensors,
+    adapter_path: Path | None,
 ) -> GgufFile:
     of_type = name in FILE_TYPES and name not in model.mixes
     bound = (
@@ -125,13 +130,16 @@ def _verify(
         file_type=name,
         kl_bound_nats=bound,
         num_threads=usable_threads(config.num_threads),
+        adapter_path=adapter_path,
     )
+    paths = [one for one in (path, adapter_path) if one is not None]
     return GgufFile(
-        name=path.stem,
+        name=path.stem if adapter_path is None else f"{model.role}-{name}",
         file=path.name,
+        adapter=None if adapter_path is None else adapter_path.name,
         role=model.role,
         type=name,
-        bytes=path.stat().st_size,
+        bytes=sum(one.stat().st_size for one in paths),
         kl_bound_nats=bound,
         is_original=model.original is not None,
         on_pareto_front=False,
@@ -153,10 +161,10 @@ def _recommend(files: list[GgufFile], config: QuantizeConfig) -> GgufFile:
     return min(chosen, key=lambda file: file.bytes)
 
 
-def _modelfile(model: SourceModel, file_name: str) -> str:
+def _modelfile(model: SourceModel, file: GgufFile) -> str:
     tokenizer = model.tokenizer
     stops = [tokenizer.decode([token]) for token in sorted(model.expected.special.eog)]
-    return write_modelfile(file_name, tokenizer, stops, model.held_out.chats)
+    return write_modelfile(file.file, tokenizer, stops, model.held_out.chats, file.adapter)
 
 
 def _refuse_other_tokens(

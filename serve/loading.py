@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class _Recipe:
     """The files of an engine."""
 
     path: Path
-    draft: Path | None = None
+    draft: _Recipe | None = None
     adapter: Path | None = None
     scale: float = 1.0
 
@@ -46,11 +46,13 @@ def load_models(
     paths: Mapping[str, Path],
     metrics: Metrics,
     tasks: Mapping[str, ServedTask] | None = None,
+    own_adapters: Mapping[str, Path] | None = None,
 ) -> dict[str, LocalBackend]:
     """Load the models that the configuration names.
 
     Args:
         tasks: The task of each model that has one, by name.
+        own_adapters: The adapters without which files of `paths` are not complete, by name.
 
     Raises:
         ArtifactError: A file is missing or not a model, or has no chat template.
@@ -59,15 +61,19 @@ def load_models(
     """
     # Adapters share the file of their base, which may be large.
     weights, sha256 = cache(GgufModel), cache(sha256_file)
+
+    @cache
+    def load(path: Path, adapter: Path | None, scale: float) -> GgufModel:
+        return weights(path) if adapter is None else weights(path).adapted(adapter, scale)
+
     loaded: dict[_Recipe, LocalModel] = {}
     backends = {}
-    for name, recipe in _recipes(config, paths).items():
+    for name, recipe in _recipes(config, paths, own_adapters or {}).items():
         if recipe not in loaded:
             logger.info("loading %s …", name)
-            model = weights(recipe.path)
-            if recipe.adapter:
-                model = model.adapted(recipe.adapter, recipe.scale)
-            draft = weights(recipe.draft) if recipe.draft else None
+            model, draft = (
+                one and load(one.path, one.adapter, one.scale) for one in (recipe, recipe.draft)
+            )
             loaded[recipe] = _local_model(config, recipe, model, draft, sha256)
         backends[name] = LocalBackend(
             name, loaded[recipe], metrics, defaults=config.sampling, task=(tasks or {}).get(name)
@@ -75,23 +81,29 @@ def load_models(
     return backends
 
 
-def _recipes(config: ServeConfig, paths: Mapping[str, Path]) -> dict[str, _Recipe]:
-    files = {name: path.resolve() for name, path in paths.items()}
+def _recipes(
+    config: ServeConfig, paths: Mapping[str, Path], own_adapters: Mapping[str, Path]
+) -> dict[str, _Recipe]:
+    files = {
+        name: _Recipe(path.resolve(), adapter=own_adapters.get(name))
+        for name, path in paths.items()
+    }
 
-    def file_of(name: str, where: str) -> Path:
+    def file_of(name: str, where: str) -> _Recipe:
         if name not in files:
             raise ConfigError(
                 f"there is no model {name!r}", where=where, expected=" | ".join(files)
             )
         return files[name]
 
-    recipes = {name: _Recipe(path) for name, path in files.items()}
+    recipes = dict(files)
     for name, draft in config.drafts.items():
-        path = file_of(name, "serve.drafts")
-        recipes[name] = _Recipe(path, draft=file_of(draft, f"serve.drafts.{name}"))
+        drafted = file_of(name, "serve.drafts")
+        recipes[name] = replace(drafted, draft=file_of(draft, f"serve.drafts.{name}"))
     for name, adapter in config.adapters.items():
         base = file_of(adapter.base, f"serve.adapters.{name}.base")
-        recipes[name] = _Recipe(base, adapter=adapter.path.resolve(), scale=adapter.scale)
+        path = adapter.path.resolve()
+        recipes[name] = replace(base, adapter=path, scale=adapter.scale)
     return recipes
 
 

@@ -27,6 +27,7 @@ from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from potstill.task.stage import read_task
 from potstill.task.task import Task
+from serve.adapters import own_adapters, with_adapters_of_runs
 from serve.api.app import AppLimits, create_app
 from serve.api.middleware import LOOPBACK_HOSTS
 from serve.backends.protocol import ChatBackend, Observer
@@ -61,11 +62,14 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
         BackendUnavailableError: The address is taken.
         ConfigError: A model is unknown, the address is open to others and there is no key, the
             keys cannot be read, a server's key is not set, the record cannot be written, or an
-            experiment's or a cascade's model is not served.
+            experiment's or a cascade's model is not served, or an adapter belongs to another base.
     """
     manifest = run_directory.require("gguf")
     facts = run_directory.facts(GgufFacts)
-    paths = model_paths(config, facts, run_directory.stage_dir("gguf"))
+    gguf_dir = run_directory.stage_dir("gguf")
+    paths = model_paths(config, facts, gguf_dir)
+    adapters = own_adapters(facts, gguf_dir, paths)
+    config, tasks = with_adapters_of_runs(config, paths)
     models = [*paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
@@ -73,11 +77,11 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     _require_key(config.host, keyring)
     _check_fallback(config.fallback_model, names)
     task = read_task(run_directory) if config.task else None
-    tasks = _served_tasks(task, config, facts)
+    tasks |= _served_tasks(task, config, facts)
     with _bound_socket(config) as listener, _open_storage(config, run_directory) as storage:
         record = _open_record(config.record_path)
         metrics = Metrics()
-        backends: dict[str, ChatBackend] = {**load_models(config, paths, metrics, tasks)}
+        backends: dict[str, ChatBackend] = {**load_models(config, paths, metrics, tasks, adapters)}
         for name, upstream in config.upstreams.items():
             backends[name] = UpstreamBackend(name, upstream, metrics, task=tasks.get(name))
         backends |= cascades_over(config.cascades, backends)

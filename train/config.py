@@ -89,7 +89,7 @@ class KDConfig(Table):
 
 
 class LoRAConfig(Table):
-    """Low-rank adapters, for `method = "lora"`; merged into the weights at the end."""
+    """Low-rank adapters, for `method = "lora"`."""
 
     rank: int = Field(default=16, ge=1)
     """Rank of every adapter. 16 is the usual minimum for distillation."""
@@ -100,6 +100,16 @@ class LoRAConfig(Table):
     use_dora: bool = False
     """Learn the length of each weight's columns separately from their direction: closer to full
     fine-tuning at low rank, but slower."""
+    merge: bool = True
+    """Whether the student is served with the adapter merged into its weights. False keeps the
+    adapter as a small file of its own, so that one base in memory serves several tasks. The student
+    must then start from a complete checkpoint, without parts removed."""
+
+    @model_validator(mode="after")
+    def _kept_adapter_is_of_low_rank_alone(self) -> LoRAConfig:
+        if self.use_dora and not self.merge:
+            raise ValueError("use_dora needs merge = true: llama.cpp's adapters have no lengths")
+        return self
 
 
 class FreezeConfig(Table):
@@ -279,6 +289,25 @@ class TrainConfig(Table):
                 "quantization_aware needs launch ddp or fsdp2: DeepSpeed changes the weights while "
                 "they are quantized"
             )
+        return self
+
+    @property
+    def keeps_adapter(self) -> bool:
+        """Whether the student is an adapter on its base."""
+        return self.method == "lora" and not self.lora.merge
+
+    @model_validator(mode="after")
+    def _adapter_can_be_kept(self) -> TrainConfig:
+        obstacles = {
+            'method = "lora"': self.method != "lora",
+            "no quantization_aware, which trains merged weights": self.quantization_aware,
+            'save_dtype = "float32", in which the adapter is compared': self.save_dtype
+            != "float32",
+            "no student.intermediate_size": self.student.intermediate_size,
+        }
+        missing = next((needed for needed, found in obstacles.items() if found), None)
+        if missing is not None and not self.lora.merge:
+            raise ValueError(f"lora.merge = false needs {missing}")
         return self
 
     @model_validator(mode="after")

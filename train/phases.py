@@ -34,7 +34,7 @@ from train.quantization_aware.training import (
     quantize_in_training,
 )
 from train.states import load_trained, newest_whole_state
-from train.students.adapters import adapter_config, merge_adapters
+from train.students.adapters import adapter_config, merge_adapters, save_adapter
 from train.students.checks import refuse_mixed_rows
 from train.students.plan import build_student, freeze
 from train.trainer import DistillationTrainer, compile_layers
@@ -110,11 +110,18 @@ def trainable_student(job: Job, phase: Phase = "offline") -> Any:  # noqa: ANN40
     return model
 
 
-def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[int]) -> Any:  # noqa: ANN401
+def trained_student(
+    job: Job,
+    scratch_dir: Path,
+    phase: Phase,
+    token_ids: list[int],
+    adapter_dir: Path | None = None,
+) -> Any:  # noqa: ANN401
     """Return the student after a phase, with adapters merged into its weights.
 
     Args:
         token_ids: A conversation on which the merged weights are compared with the adapters.
+        adapter_dir: Where to save the adapters too; None: nowhere.
 
     Raises:
         TrainingError: They compute something else.
@@ -122,7 +129,11 @@ def trained_student(job: Job, scratch_dir: Path, phase: Phase, token_ids: list[i
     """
     model = trainable_student(job, phase)
     load_trained(model, PhaseFiles(scratch_dir, phase).weights_path())
-    return merge_adapters(model, token_ids) if isinstance(model, PeftModel) else model
+    if not isinstance(model, PeftModel):
+        return model
+    if adapter_dir is not None:
+        save_adapter(model, adapter_dir)
+    return merge_adapters(model, token_ids)
 
 
 def _student_after(job: Job, scratch_dir: Path, before: Sequence[Phase], phase: Phase) -> Any:  # noqa: ANN401  (untyped library)

@@ -13,9 +13,10 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from potstill.chat import chat_template_sha256
+from potstill.checkpoints import checkpoint_fingerprint
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.shared import Fidelity
-from potstill.facts.student import Evaluation, QuantizationAware, StudentFacts
+from potstill.facts.student import Evaluation, KeptAdapter, QuantizationAware, StudentFacts
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory
@@ -69,7 +70,8 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
         generations_path=session.dir / GENERATIONS_NAME,
         tensorboard_dir=run_directory.tensorboard_dir.absolute(),
     )
-    trained = train_student(job, data, session.scratch_dir, session.dir)
+    adapter_dir = session.dir / KeptAdapter.DIRECTORY if config.keeps_adapter else None
+    trained = train_student(job, data, session.scratch_dir, session.dir, adapter_dir)
     measured = {"untrained": untrained} | trained.measured
     _report(measured, run_directory, learns_teacher=not data.facts.known_answers)
     draw_curves(run_directory.metrics_path, session.dir / CURVES_NAME)
@@ -108,7 +110,15 @@ def _facts(
             kl_nats_plain=measured[PLAIN].kl_nats,
             kl_nats_aware=measured[AWARE].kl_nats,
         ),
+        adapter=_kept_adapter(plan) if config.keeps_adapter else None,
         evaluation=Evaluation.model_validate(measured),
+    )
+
+
+def _kept_adapter(plan: StudentPlan) -> KeptAdapter:
+    return KeptAdapter(
+        base_path=str(plan.checkpoint_dir),
+        base_fingerprint=checkpoint_fingerprint(plan.checkpoint_dir),
     )
 
 

@@ -106,8 +106,13 @@ def start(
     return plan, untrained
 
 
-def train_student(job: Job, data: Data, scratch_dir: Path, directory: Path) -> Trained:
+def train_student(
+    job: Job, data: Data, scratch_dir: Path, directory: Path, adapter_dir: Path | None = None
+) -> Trained:
     """Train in all phases that the job asks for, and save the student into a directory.
+
+    Args:
+        adapter_dir: Where to keep its adapter beside the merged weights; None: nowhere.
 
     Raises:
         TrainingError: The student cannot be trained, or the saved one differs.
@@ -126,7 +131,7 @@ def train_student(job: Job, data: Data, scratch_dir: Path, directory: Path) -> T
             job, data, scratch_dir, earlier[-1], config.quantization_aware
         )
     outcomes[last] = run_phase(scratch_dir, last, config.launch)
-    student = _save(job, data, scratch_dir, directory, last)
+    student = _save(job, data, scratch_dir, directory, last, adapter_dir)
     measured["trained"] = _measure(config, data, student, "measuring the trained student")
     if last == "quantization_aware":
         measured[AWARE] = _measure(
@@ -135,14 +140,21 @@ def train_student(job: Job, data: Data, scratch_dir: Path, directory: Path) -> T
     return Trained(student, measured, outcomes)
 
 
-def _save(job: Job, data: Data, scratch_dir: Path, directory: Path, phase: Phase) -> Any:  # noqa: ANN401
+def _save(
+    job: Job,
+    data: Data,
+    scratch_dir: Path,
+    directory: Path,
+    phase: Phase,
+    adapter_dir: Path | None,
+) -> Any:  # noqa: ANN401  (untyped library)
     """Save the student, and return the model loaded from the saved files.
 
     Raises:
         TrainingError: It differs from the trained one.
     """
     probe = _probe(job.config, data)
-    model = trained_student(job, scratch_dir, phase, probe).to(_device())
+    model = trained_student(job, scratch_dir, phase, probe, adapter_dir).to(_device())
     dtype = torch.bfloat16 if job.config.save_dtype == "bfloat16" else torch.float32
     save_student(model, directory, data.tokenizer_dir, dtype, data.other_template)
     reloaded = reload_student(directory, model.float(), probe)

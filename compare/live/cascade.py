@@ -192,10 +192,11 @@ def _confidences(
         (len(prompts[row["prompt_id"]]) + len(row["answer"].encode()) for row in answers), default=0
     )
     found = {}
+    file = run.gguf.recommended_file
     with (
         track("computing the student's confidence", len(answers), "answers") as progress,
         measuring(
-            run.path(run.gguf.recommended_file), longest + SPARE_TOKENS, num_threads
+            run.path(file), longest + SPARE_TOKENS, num_threads, run.adapter_path(file)
         ) as context,
     ):
         for row in answers:

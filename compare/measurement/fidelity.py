@@ -30,6 +30,7 @@ def measure_fidelity(
     on_conversation: Callable[[], None],
     *,
     drawn: bool,
+    adapter_path: Path | None = None,
 ) -> Fidelity:
     """Compare a GGUF file with the teacher's stored log-probabilities.
 
@@ -39,6 +40,7 @@ def measure_fidelity(
         num_threads: CPU threads; None takes as many as the process may use.
         on_conversation: Called after each one.
         drawn: `ConversationsFacts.tokens_are_draws`.
+        adapter_path: The adapter that makes the model of the file; None: none.
 
     Raises:
         ArtifactError: llama.cpp cannot load the file.
@@ -47,7 +49,7 @@ def measure_fidelity(
     """
     meter = FidelityMeter(drawn=drawn)
     longest = max(len(conversation.token_ids) for conversation in held_out)
-    with measuring(gguf_path, longest, num_threads) as context:
+    with measuring(gguf_path, longest, num_threads, adapter_path) as context:
         for conversation in held_out:
             teacher = TeacherRows.of(conversation)
             _require_vocabulary(gguf_path, context.model.vocab_size, teacher)

@@ -20,6 +20,7 @@ from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFacts, GgufFile
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import StudentFacts
+from potstill.files import sha256_bytes
 from potstill.manifest import Manifest, read_manifest
 from potstill.progress import track
 from potstill.rundir import RunDirectory
@@ -63,14 +64,20 @@ class RunFiles:
         """Return where a file is."""
         return self.gguf_dir / file.file
 
+    def adapter_path(self, file: GgufFile) -> Path | None:
+        """Return where the adapter of a file is; None for one that is the model by itself."""
+        return None if file.adapter is None else self.gguf_dir / file.adapter
+
     def path_of(self, name: str) -> Path:
         """Return where the file with a name is."""
         return self.path(next(file for file in self.gguf.files if file.name == name))
 
     def sha256(self, file: GgufFile) -> str:
-        """Return the hash of a file's bytes."""
-        outputs = self.manifests["gguf"].outputs
-        return next(output.sha256 for output in outputs if output.path == file.file)
+        """Return the hash of a file's bytes, and of its adapter's."""
+        known = {output.path: output.sha256 for output in self.manifests["gguf"].outputs}
+        if file.adapter is None:
+            return known[file.file]
+        return sha256_bytes((known[file.file] + known[file.adapter]).encode())
 
 
 def require_teacher(config: CompareConfig, run_directory: RunDirectory) -> None:
@@ -124,7 +131,12 @@ def file_fidelity(run: RunFiles, cache: JsonCache, num_threads: int | None) -> d
             stored = cache.get(name)
             if stored is None:
                 found = measure_fidelity(
-                    run.path(file), run.held_out, num_threads, progress.advance, drawn=drawn
+                    run.path(file),
+                    run.held_out,
+                    num_threads,
+                    progress.advance,
+                    drawn=drawn,
+                    adapter_path=run.adapter_path(file),
                 )
                 stored = found.model_dump()
                 cache.put(name, stored)

@@ -41,9 +41,11 @@ def untrained_file(run: RunFiles, directory: Path) -> Path | None:
 def start_file(run: RunFiles, directory: Path) -> Path | None:
     """Return the student's file before training, however good it is; None if there is none.
 
-    It is rebuilt of the teacher's for a student without some of its layers, and found where the
-    student began as a GGUF file. A Hugging Face checkpoint has none.
+    It is an adapter's base, or rebuilt of the teacher's for a student without some of its layers,
+    or found where the student began as a GGUF file. Other Hugging Face checkpoints have none.
     """
+    if run.student.adapter is not None:
+        return run.path(run.gguf.recommended_file)
     if run.student.removed_layers:
         return _rebuilt(run, directory)
     name = run.start_name

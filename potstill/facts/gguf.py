@@ -68,10 +68,13 @@ class GgufFile(FileTensors, FileMeasurement):
     name: str
     file: str
     """Its path in the stage's directory."""
+    adapter: str | None = None
+    """Likewise, the adapter that makes the student of the file, which is then its base."""
     role: Role
     type: str
     """File type, or the size of a mix."""
     bytes: int
+    """With the adapter's."""
     kl_bound_nats: float
     """Largest mean KL with which the file is accepted."""
     is_original: bool = False

@@ -34,6 +34,18 @@ class QuantizationAware(Record):
     """After it."""
 
 
+class KeptAdapter(Record):
+    """An adapter that is the student together with its base, in PEFT's format."""
+
+    DIRECTORY: ClassVar[str] = "adapter"
+    """Its directory in the stage's."""
+
+    base_path: str
+    """Directory of the base's checkpoint."""
+    base_fingerprint: str
+    """Hash of it."""
+
+
 class StudentFacts(Facts):
     """The student, and its fidelity to the teacher."""
 
@@ -58,4 +70,7 @@ class StudentFacts(Facts):
     improved: bool
     """Whether training lowered the held-out loss."""
     quantization_aware: QuantizationAware | None = None
+    adapter: KeptAdapter | None = None
+    """None where adapters, if there were any, are merged. The checkpoint is the merged one also
+    where the adapter is kept."""
     evaluation: Evaluation

@@ -42,6 +42,7 @@ class Context:
             raise self._refusal(
                 f"no context of {params.n_ctx} tokens can be made: {quoted_errors()}"
             )
+        model.apply_adapter(self._pointer)
 
     def __enter__(self) -> Self:
         return self
@@ -146,18 +147,23 @@ def measuring_params(context_tokens: int, num_threads: int | None) -> Any:  # no
 
 
 @contextmanager
-def measuring(path: Path, context_tokens: int, num_threads: int | None) -> Iterator[Context]:
+def measuring(
+    path: Path, context_tokens: int, num_threads: int | None, adapter_path: Path | None = None
+) -> Iterator[Context]:
     """Load a file and give it a context for measurements, freed at the end.
 
+    Args:
+        adapter_path: The adapter that is measured with the file; None: none.
+
     Raises:
-        ArtifactError: llama.cpp cannot load the file.
+        ArtifactError: llama.cpp cannot load the file or the adapter.
         BackendError: There is no memory for the context.
     """
-    with (
-        LlamaModel(path, for_measurement=True) as model,
-        Context(model, measuring_params(context_tokens, num_threads)) as context,
-    ):
-        yield context
+    params = measuring_params(context_tokens, num_threads)
+    with LlamaModel(path, for_measurement=True) as base:
+        model = base if adapter_path is None else base.adapted(adapter_path)
+        with Context(model, params) as context:
+            yield context
 
 
 def log_softmax(logits_TV: NDArray[np.float32]) -> NDArray[np.float64]:

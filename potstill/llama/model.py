@@ -1,9 +1,11 @@
-"""A GGUF file in llama.cpp: its weights, vocabulary and chat template."""
+"""A GGUF file in llama.cpp: its weights, with an adapter or without, vocabulary and template."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -12,6 +14,14 @@ import llama_cpp
 
 from potstill.errors import ArtifactError
 from potstill.llama.library import forget_errors, initialize, model_params, quoted_errors
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """A loaded adapter, freed with its model."""
+
+    pointer: object
+    scale: float
 
 
 class LlamaModel:
@@ -26,6 +36,9 @@ class LlamaModel:
     Raises:
         ArtifactError: It is missing or llama.cpp cannot load it.
     """
+
+    adapter: LoraAdapter | None = None
+    """Changes the weights in every context made from this model."""
 
     def __init__(
         self, path: Path, *, for_measurement: bool = False, vocabulary_only: bool = False
@@ -50,6 +63,34 @@ class LlamaModel:
         self.vocab_size = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self.training_context_tokens = int(llama_cpp.llama_model_n_ctx_train(self.pointer))
         self._pieces: dict[int, bytes] = {}
+
+    def adapted(self, path: Path, scale: float = 1.0) -> Self:
+        """Return the model as a LoRA adapter changes it; the weights are shared.
+
+        Raises:
+            ArtifactError: The file is missing, or no adapter for this model.
+        """
+        forget_errors()
+        pointer = None
+        if path.is_file():
+            pointer = llama_cpp.llama_adapter_lora_init(self.pointer, str(path).encode())
+        if not pointer:
+            raise ArtifactError(
+                "the adapter cannot be loaded",
+                where=path,
+                expected=f"a LoRA adapter in GGUF for {self.path.name}",
+                found=quoted_errors() if path.is_file() else "no such file",
+            )
+        changed = copy(self)
+        changed.adapter = LoraAdapter(pointer, scale)
+        return changed
+
+    def apply_adapter(self, context: object) -> None:
+        """Let a context of llama.cpp compute with the adapter, if there is one."""
+        if self.adapter is not None:
+            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self.adapter.pointer)
+            scales = (ctypes.c_float * 1)(self.adapter.scale)
+            llama_cpp.llama_set_adapters_lora(context, adapters, 1, scales)
 
     def close(self) -> None:
         """Free the weights; nothing made from this model may be used afterwards."""

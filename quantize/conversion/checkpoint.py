@@ -36,7 +36,6 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.dir = directory
-        _refuse_adapter(directory)
         path = directory / "config.json"
         architectures = _read_json(path).get("architectures") or [None]
         refuse_unknown(architectures[0], converter_dir(), path)
@@ -108,19 +107,6 @@ class Checkpoint:
 def _is_finite(weights: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor infinity, without copying it."""
     return all(bound.isfinite() for bound in weights.aminmax())
-
-
-def _refuse_adapter(directory: Path) -> None:
-    path = directory / "adapter_config.json"
-    if path.is_file():
-        raise ConversionError(
-            "an adapter cannot be converted to GGUF by itself",
-            where=path,
-            expected="a complete model",
-            found="an adapter's configuration",
-            hint="merge it into its model in float32 first (PEFT's merge_and_unload), as "
-            "potstill train does with its own adapters",
-        )
 
 
 @contextmanager

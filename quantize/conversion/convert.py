@@ -21,6 +21,7 @@ from potstill.errors import ConversionError, PotstillError
 from potstill.files import disk_errors
 from potstill.llama.child import ask_in_child
 from potstill.workers import Handler, json_handler
+from quantize.conversion.adapter import convert_adapter
 from quantize.conversion.added_tokens import name_for_stripping
 from quantize.conversion.checkpoint import Checkpoint
 from quantize.conversion.settings import add_sliding_window, use_former_layer_types
@@ -63,15 +64,20 @@ def write_base_gguf(
 
 
 def service() -> Handler:
-    """Return the handler of requests to convert a checkpoint, for `potstill.workers`."""
+    """Return the handler of requests to convert a checkpoint or an adapter, for a worker."""
     return json_handler(convert)
 
 
 def convert(request: Mapping[str, str]) -> dict[str, Any]:
-    """Convert a checkpoint. This process must not have imported another gguf package."""
-    sources, checkpoint_dir = Path(request["sources"]), Path(request["checkpoint_dir"])
+    """Convert what a request names. This process must not have imported another gguf package."""
+    sources = Path(request["sources"])
     if str(sources) not in sys.path:
         sys.path[:0] = [str(sources / GGUF), str(sources)]
+    return convert_adapter(request) if "adapter_dir" in request else _convert_checkpoint(request)
+
+
+def _convert_checkpoint(request: Mapping[str, str]) -> dict[str, Any]:
+    checkpoint_dir = Path(request["checkpoint_dir"])
     gguf, conversion = import_module("gguf"), import_module("conversion")
     base = import_module("conversion.base")
     import torch

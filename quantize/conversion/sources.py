@@ -22,7 +22,8 @@ from potstill.progress import announced
 VARIABLE = "POTSTILL_LLAMA_CPP"
 """Environment variable that names a checkout of llama.cpp to take the converter from."""
 LIBRARY, GGUF = "conversion", "gguf-py"
-WANTED = (f"{LIBRARY}/", f"{GGUF}/gguf/", "LICENSE")
+ADAPTER_SCRIPT = "convert_lora_to_gguf.py"
+WANTED = (f"{LIBRARY}/", f"{GGUF}/gguf/", ADAPTER_SCRIPT, "LICENSE")
 
 
 def converter_dir() -> Path:
@@ -85,7 +86,7 @@ def _known_architectures(sources: Path) -> frozenset[str]:
 
 
 def _cached() -> Path:
-    return cache_dir() / f"llama.cpp-of-llama-cpp-python-{version('llama-cpp-python')}"
+    return cache_dir() / f"converters-of-llama-cpp-python-{version('llama-cpp-python')}"
 
 
 def _fetch(target: Path) -> Path:

@@ -61,7 +61,7 @@ chat template and end tokens, the token ids of hostile texts and of chats, and t
 the next token on {num_verification_tokens:,} tokens of held-out conversations. The recommended file
 is in bold.
 
-{_originals(files)}![Quality against bytes]({PLOT_NAME})
+{_originals(files)}{_adapters(files)}![Quality against bytes]({PLOT_NAME})
 
 {cost_table(files, recommended)}
 
@@ -118,6 +118,18 @@ def _originals(files: Sequence[GgufFile]) -> str:
     """Return which files were not made here."""
     names = (file.file for file in files if file.is_original)
     return "".join(f"{name} is the file that the teacher came in.\n\n" for name in names)
+
+
+def _adapters(files: Sequence[GgufFile]) -> str:
+    """Return which files are the student only together with an adapter."""
+    pairs = [(file.file, file.adapter) for file in files if file.adapter is not None]
+    if not pairs:
+        return ""
+    names = ", ".join(name for name, _ in pairs)
+    return (
+        f"{names}: the base, which is the student together with the LoRA adapter {pairs[0][1]}. "
+        "They were compared with the checkpoint that both are merged to; sizes are of both.\n\n"
+    )
 
 
 def _parameters(count: int) -> str:

@@ -42,7 +42,7 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
     `texts` and rendered `chats` are tokenized, `encoded` ids are detokenized; each of `prompts` is
     continued by `num_greedy` tokens. `logprobs_path` holds the reference [T, V] as float32, one row
     per position from `start` on of each sequence, in order; `compared_path` gets an array [T] of
-    COMPARED, unless the file's vocabulary has another size.
+    COMPARED, unless the file's vocabulary has another size. `adapter_path` is None or an adapter.
 
     Raises:
         ArtifactError: The file cannot be loaded.
@@ -51,7 +51,9 @@ def inspect(request: dict[str, Any]) -> dict[str, Any]:
     sequences, num_threads = request["sequences"], request["num_threads"]
     context_tokens = max(len(sequence["token_ids"]) for sequence in sequences)
     context_tokens += request["num_greedy"]
-    with LlamaModel(Path(request["path"]), for_measurement=True) as model:
+    with LlamaModel(Path(request["path"]), for_measurement=True) as base:
+        adapter_path = request["adapter_path"]
+        model = base.adapted(Path(adapter_path)) if adapter_path else base
         speed = measure_speed(model, num_threads)  # first: nothing else is in its memory yet
         answer = speed | _describe(model)
         answer["chat_token_ids"] = [

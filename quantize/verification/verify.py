@@ -46,6 +46,7 @@ def verify_file(
     file_type: str,
     kl_bound_nats: float,
     num_threads: int,
+    adapter_path: Path | None = None,
 ) -> FileMeasurement:
     """Load a file with llama.cpp and compare tokens, stops and predictions.
 
@@ -53,6 +54,7 @@ def verify_file(
         file_type: Name of its type, or of its size.
         logprobs_path: The file that `write_reference_logprobs` wrote for the checkpoint and
             `held_out`.
+        adapter_path: The adapter that makes the checkpoint's model of the file; None: none.
 
     Raises:
         ConversionError: The file cannot be loaded, or differs by more than is allowed.
@@ -65,6 +67,7 @@ def verify_file(
             "reading a GGUF file back",
             path,
             path=path,
+            adapter_path=adapter_path,
             num_threads=num_threads,
             chats=[[message.to_chat() for message in chat] for chat in expected.chats],
             texts=expected.texts,

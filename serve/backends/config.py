@@ -41,7 +41,8 @@ class AdapterConfig(Table):
     """Name of the model it adapts."""
 
     path: Path
-    """GGUF file of the adapter, as llama.cpp's convert_lora_to_gguf.py writes it."""
+    """GGUF file of the adapter, as llama.cpp's convert_lora_to_gguf.py writes it. Or a run that
+    kept its adapter (`train.lora.merge = false`) and has the same base; its task is served too."""
 
     scale: float = 1.0
     """Strength of the adapter; 0 leaves the model unchanged."""

@@ -100,10 +100,7 @@ class DecodeContext:
                 found=f"{params.n_ctx} tokens of key-value memory requested",
                 hint="lower serve.max_parallel or serve.context_tokens",
             )
-        if model.adapter:
-            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(model.adapter.pointer)
-            scales = (ctypes.c_float * 1)(model.adapter.scale)
-            llama_cpp.llama_set_adapters_lora(self.pointer, adapters, 1, scales)
+        model.apply_adapter(self.pointer)
         self._memory = llama_cpp.llama_get_memory(self.pointer)
         self._width = model.embedding_width if embeddings else model.vocab_size
         self._read = llama_cpp.llama_get_embeddings if embeddings else llama_cpp.llama_get_logits

@@ -1,18 +1,13 @@
-"""A GGUF model as the engine needs it: with adapters, and with the limits of decoding it."""
+"""A GGUF model as the engine needs it: with the limits of decoding it."""
 
 from __future__ import annotations
 
 import ctypes
-from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import llama_cpp
 from llama_cpp._ggml import libggml
 
-from potstill.errors import ArtifactError
-from potstill.llama.library import forget_errors, quoted_errors
 from potstill.llama.model import LlamaModel
 from potstill.thinking import FORMATS, ThinkFormat
 
@@ -26,40 +21,8 @@ class _GgufInitParams(ctypes.Structure):
     _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
-@dataclass(frozen=True)
-class LoraAdapter:
-    """A loaded adapter, freed with its model."""
-
-    pointer: object
-    scale: float
-
-
 class GgufModel(LlamaModel):
     """One model file, loaded once and shared by whatever decodes with it."""
-
-    adapter: LoraAdapter | None = None
-    """Changes the weights in every context made from this model."""
-
-    def adapted(self, path: Path, scale: float) -> GgufModel:
-        """Return the model as a LoRA adapter changes it; the weights are shared.
-
-        Raises:
-            ArtifactError: The file is missing, or no adapter for this model.
-        """
-        forget_errors()
-        pointer = None
-        if path.is_file():
-            pointer = llama_cpp.llama_adapter_lora_init(self.pointer, str(path).encode())
-        if not pointer:
-            raise ArtifactError(
-                "the adapter cannot be loaded",
-                where=path,
-                expected=f"a LoRA adapter in GGUF for {self.path.name}",
-                found=quoted_errors() if path.is_file() else "no such file",
-            )
-        changed = copy(self)
-        changed.adapter = LoraAdapter(pointer, scale)
-        return changed
 
     @property
     def can_forget_a_tail(self) -> bool:

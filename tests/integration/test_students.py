@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from potstill.errors import TrainingError
@@ -122,6 +123,23 @@ def test_adapters_of_each_kind_teach_the_student(tiny_run, settings):
     facts, losses = trained(tiny_run, method="lora", lora=lora, learning_rate=1e-2, max_steps=12)
     assert facts.method == "lora"
     assert sum(losses[6:]) < 0.99 * sum(losses[:6]), "the second epoch is easier than the first"
+
+
+def test_a_kept_adapter_is_the_student_on_its_base(tiny_run):
+    changes = {"method": "lora", "learning_rate": 1e-2, "lora": {"rank": 4, "merge": False}}
+    with pytest.raises(TrainingError, match="adapter cannot be kept") as caught:
+        trained(tiny_run, **changes)
+    assert caught.value.found == "3 layers"
+    facts, _ = trained(tiny_run, student={"num_layers": 4}, **changes)
+    assert facts.adapter.base_path == facts.teacher.path
+    student_dir = tiny_run.stage_dir("student")
+    base, merged = (
+        AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32)
+        for one in (facts.adapter.base_path, student_dir)
+    )
+    adapted = PeftModel.from_pretrained(base, student_dir / "adapter")
+    prompt = torch.tensor([[1, 70, 800]])
+    torch.testing.assert_close(adapted(prompt).logits, merged(prompt).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_layers_and_neurons_of_the_teacher_are_removed(tiny_run, tiny_teacher_dir):

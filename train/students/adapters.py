@@ -1,15 +1,18 @@
-"""Low-rank adapters: PEFT's configuration, and the checked merge into the weights.
+"""Low-rank adapters: PEFT's configuration, their files, and the checked merge into the weights.
 
-In: the config; a model with trained adapters. Out: PEFT's config; the merged model, which computes
-the same as the one with adapters.
+In: the config; a model with trained adapters. Out: PEFT's config; a directory with the adapter; the
+merged model, which computes the same as the one with adapters.
 """
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel
 
+from potstill.files import disk_errors
 from train.config import LoRAConfig
 from train.students.checks import logits_of, refuse_other_logits
 
@@ -24,6 +27,21 @@ def adapter_config(config: LoRAConfig) -> LoraConfig:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
+
+
+def save_adapter(model: PeftModel, directory: Path) -> None:
+    """Write the adapter as PEFT does, with its scale as the plain ratio of alpha and rank.
+
+    Raises:
+        ArtifactError: The disk is full.
+    """
+    config = model.peft_config["default"]
+    if config.use_rslora:
+        config.use_rslora, config.lora_alpha = False, config.lora_alpha * math.sqrt(config.r)
+    with disk_errors("saving the adapter", directory):
+        model.save_pretrained(directory, save_embedding_layers=False)
+    # PEFT writes an empty model card.
+    (directory / "README.md").unlink(missing_ok=True)
 
 
 def merge_adapters(model: PeftModel, token_ids: list[int]) -> Any:  # noqa: ANN401

@@ -72,6 +72,8 @@ def plan_student(
         return StudentPlan(checkpoint_dir=find_checkpoint(config.student.checkpoint))
     teacher = load_model(teacher_dir)
     _refuse_impossible_sizes(config.student, teacher)
+    if config.keeps_adapter:
+        _refuse_incomplete_base(config.student, len(decoder_layers(teacher)))
     teacher.to("cuda" if torch.cuda.is_available() else "cpu")
     kept = _layers_to_keep(config, teacher, validation)
     removed = [index for index in range(len(decoder_layers(teacher))) if index not in kept]
@@ -158,6 +160,18 @@ def _refuse_impossible_sizes(config: StudentConfig, teacher: Any) -> None:  # no
     if config.intermediate_size is not None:
         num_neurons = gated_mlps(teacher)[0].num_neurons
     student_sizes(config, len(decoder_layers(teacher)), num_neurons)
+
+
+def _refuse_incomplete_base(config: StudentConfig, num_layers: int) -> None:
+    kept = len(config.layers) if isinstance(config.layers, list) else config.num_layers
+    if kept < num_layers:
+        raise TrainingError(
+            "an adapter cannot be kept on a base that no checkpoint holds",
+            where="train.lora.merge",
+            expected=f"all {num_layers} layers of the teacher, or train.student.checkpoint",
+            found=f"{kept} layers",
+            hint="name a checkpoint as train.student.checkpoint, or merge the adapter",
+        )
 
 
 def _layers_to_keep(

@@ -114,8 +114,7 @@ def make_run(
         run = RunDirectory(tmp_path / "run")
         made = finish_conversations(run, teacher_dir, talk(load_tokenizer(student_dir)))
         session = run.open_stage("student", {}, inputs=("conversations",))
-        for path in student_dir.iterdir():
-            shutil.copy(path, session.dir)
+        shutil.copytree(student_dir, session.dir, dirs_exist_ok=True)
         session.finish(facts=student_facts(**taken_from(made.facts) | more_facts))
         return run
 

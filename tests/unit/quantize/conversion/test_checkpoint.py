@@ -31,14 +31,6 @@ def test_unsupported_architecture_is_refused_by_name(make_checkpoint):
     assert (caught.value.where, caught.value.found) == (path, "ClvpForCausalLM")
 
 
-def test_an_adapter_is_refused(make_checkpoint):
-    path = make_checkpoint() / "adapter_config.json"
-    path.write_text("{}")
-    with pytest.raises(ConversionError, match="an adapter cannot be converted") as caught:
-        Checkpoint(path.parent)
-    assert caught.value.where == path
-
-
 @pytest.mark.parametrize("text", ["", "[", json.dumps({"architectures": ["LlamaForCausalLM"]})])
 def test_a_damaged_configuration_is_named(make_checkpoint, text):
     path = make_checkpoint() / "config.json"

@@ -34,6 +34,7 @@ def download(monkeypatch):
             registered = 'TEXT_MODEL_MAP: dict[str, str] = {"OneForCausalLM": "one"}'
             add(archive, "vendor/llama.cpp/conversion/__init__.py", registered)
             add(archive, "vendor/llama.cpp/gguf-py/gguf/__init__.py", "")
+            add(archive, "vendor/llama.cpp/convert_lora_to_gguf.py", "")
             add(archive, "vendor/llama.cpp/src/llama.cpp", "")
             add(archive, "llama_cpp/__init__.py", "")
         return path
@@ -46,7 +47,9 @@ def test_only_the_converter_is_kept_and_only_fetched_once(monkeypatch):
     assert sources.local_converter_dir() is None
     directory = sources.converter_dir()
     files = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
-    assert files == {"conversion/__init__.py", "gguf-py/gguf/__init__.py"}
+    assert files == {
+        *("conversion/__init__.py", "convert_lora_to_gguf.py", "gguf-py/gguf/__init__.py")
+    }
     monkeypatch.setattr(sources, "_download", None)
     assert sources.converter_dir() == sources.local_converter_dir() == directory
     assert [path.name for path in directory.parent.iterdir()] == [directory.name]

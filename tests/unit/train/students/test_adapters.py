@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from pydantic import ValidationError
 
 from potstill.errors import TrainingError
-from train.config import LoRAConfig
-from train.students.adapters import adapter_config, merge_adapters
+from train.config import LoRAConfig, TrainConfig
+from train.students.adapters import adapter_config, merge_adapters, save_adapter
 from train.students.checkpoints import load_model
 from train.students.checks import logits_of
 
@@ -63,6 +64,38 @@ def test_a_wrong_merge_is_caught(make_adapted, settings):
     model.merge_and_unload = merge_wrongly
     with pytest.raises(TrainingError, match=r"merged model .*\n(.*\n)*  found: a difference"):
         merge_adapters(model, TOKEN_IDS)
+
+
+@pytest.mark.parametrize("settings", VARIANTS[:2])
+def test_a_saved_adapter_on_its_base_computes_the_same(
+    make_adapted, tiny_teacher_dir, tmp_path, settings
+):
+    model = make_adapted(**settings)
+    save_adapter(model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    read = PeftModel.from_pretrained(load_model(tiny_teacher_dir), tmp_path)
+    assert not read.peft_config["default"].use_rslora
+    torch.testing.assert_close(logits_of(read, TOKEN_IDS), logits_of(model, TOKEN_IDS))
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"method": "full"}, 'method = "lora"'),
+        ({"lora": {"merge": False, "use_dora": True}}, "use_dora needs merge = true"),
+        ({"quantization_aware": {"type": "Q4_0"}}, "no quantization_aware"),
+        ({"save_dtype": "bfloat16"}, 'save_dtype = "float32"'),
+        ({"student": {"intermediate_size": 32}}, r"no student\.intermediate_size"),
+    ],
+)
+def test_settings_that_need_a_merged_adapter_are_refused(settings, missing):
+    kept = {"method": "lora", "lora": {"merge": False}}
+    assert TrainConfig.model_validate(kept).keeps_adapter
+    with pytest.raises(ValidationError, match=missing):
+        TrainConfig.model_validate(kept | settings)
 
 
 def test_rank_stabilized_adapters_are_scaled_by_the_root_of_the_rank(make_adapted):
