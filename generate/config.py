@@ -8,10 +8,18 @@ from pydantic import Field, model_validator
 
 from generate.curation.config import CurationConfig
 from generate.sources.config import SourceConfig
-from generate.teachers.config import EngineConfig, RayConfig, TeacherConfig
+from generate.teachers.config import (
+    EngineConfig,
+    FurtherTeacherConfig,
+    RayConfig,
+    TeacherConfig,
+)
 from generate.teachers.endpoint.config import EndpointConfig
 from potstill.config import Table
 from potstill.task.functions import FUNCTION_PATTERN
+
+FIRST_TEACHER = "teacher"
+"""Name of the first teacher."""
 
 
 class PromptsConfig(Table):
@@ -157,7 +165,14 @@ class GenerateConfig(Table):
     """The `[generate]` table."""
 
     teacher: TeacherConfig = TeacherConfig()
-    """The teacher."""
+    """The teacher. Of several, the first: it writes prompts, its tokens are stored, and reported
+    figures and the verdict are comparisons with it."""
+    further_teachers: dict[str, FurtherTeacherConfig] = Field(default_factory=dict)
+    """More teachers, by name; see docs/teachers.md. A teacher whose tokenizer and chat template are
+    the first one's teaches token by token, others at sequence level."""
+    choose_teacher: Literal["assign", "best"] = "assign"
+    """`assign`: each prompt is answered by one teacher, by rule or drawn by weight. `best`: all
+    answer it, and the answer that the task's first metric scores best is kept."""
     prompts: PromptsConfig = PromptsConfig()
     """The prompts, and their splits."""
     sampling: SamplingConfig = SamplingConfig()
@@ -187,9 +202,42 @@ class GenerateConfig(Table):
             )
         return self
 
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """The names of all teachers, the first one's first."""
+        return (FIRST_TEACHER, *self.further_teachers)
+
+    def of_teacher(self, name: str) -> GenerateConfig:
+        """Return the configuration as if a teacher were the only one."""
+        if name == FIRST_TEACHER:
+            return self
+        teacher: TeacherConfig = self.further_teachers[name]
+        if teacher.gives_text:
+            # Its answers are stored in the first one's tokens.
+            teacher = teacher.model_copy(update={"model": self.teacher.model})
+        return self.model_copy(update={"teacher": teacher, "further_teachers": {}})
+
+    @model_validator(mode="after")
+    def _teachers_are_distinct(self) -> Self:
+        if FIRST_TEACHER in self.further_teachers:
+            raise ValueError(f"further_teachers: {FIRST_TEACHER!r} is the name of the first one")
+        if self.choose_teacher == "best" and not self.further_teachers:
+            raise ValueError("choose_teacher = 'best' needs further_teachers")
+        if self.further_teachers and self.turns.kind == "score":
+            raise ValueError("turns.kind = 'score' is for one teacher: leave out further_teachers")
+        weighted = [one.weight for one in self.further_teachers.values() if not one.rules]
+        if not any((self.teacher.weight, *weighted)):
+            raise ValueError("teacher.weight is 0, and no further teacher answers without a rule")
+        if self.choose_teacher == "best" and any(
+            one.rules for one in self.further_teachers.values()
+        ):
+            raise ValueError("choose_teacher = 'best' asks all teachers: leave out their rules")
+        return self
+
     @model_validator(mode="after")
     def _text_is_enough(self) -> Self:
-        if not self.teacher.gives_text:
+        teachers = (self.teacher, *self.further_teachers.values())
+        if not any(teacher.gives_text for teacher in teachers):
             return self
         turns, sources = self.turns, self.prompts.all_sources
         chooses = turns.num_sampled > turns.num_answers and turns.kind != "score"
@@ -201,7 +249,7 @@ class GenerateConfig(Table):
                 "name one in turns.user",
             ),
             (
-                any(source.kind == "magpie" for source in sources),
+                self.teacher.gives_text and any(source.kind == "magpie" for source in sources),
                 "prompts that it writes without being asked (magpie)",
                 "name a file as prompts.path, or sources of the kinds task and evolve",
             ),

@@ -149,6 +149,9 @@ class Conversation:
     """The distributions that predicted the turns' tokens, one turn after another."""
     score: float | None = None
     """Its score among its prompt's conversations; None if they were not selected by a score."""
+    teacher: str | None = None
+    """The teacher that answered, by its name in the configuration (`teacher` for the first); None
+    for answers that were known or stored."""
 
     def __post_init__(self) -> None:
         num_tokens = sum(turn.num_tokens for turn in self.turns)

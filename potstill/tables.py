@@ -127,6 +127,7 @@ NEWER_COLUMNS = frozenset(
         "teacher_found",
         "student_problem",
         "teacher_problem",
+        "teacher",
     }
 )
 """Columns that a table of an earlier version may lack."""
@@ -144,6 +145,7 @@ def conversation_schema(vocab_size: int) -> pa.Schema:
             ("turns", pa.list_(_TURN)),
             *signal_fields(vocab_size),
             ("score", pa.float32()),
+            ("teacher", pa.string()),
         ]
     )
 
@@ -296,6 +298,7 @@ def conversations_to_table(conversations: Sequence[Conversation], vocab_size: in
             "completion": [message.model_dump() for message in conversation.completion],
             "turns": [turn.model_dump() for turn in conversation.turns],
             "score": conversation.score,
+            "teacher": conversation.teacher,
         }
         for conversation in conversations
     ]
@@ -327,6 +330,7 @@ def conversations_from_batch(batch: pa.RecordBatch) -> list[Conversation]:
             turns=tuple(Turn(**turn) for turn in row["turns"]),
             signal=signal,
             score=row["score"],
+            teacher=row.get("teacher"),
         )
         for row, token_ids, signal in zip(plain, ids, decode(batch), strict=True)
     ]

@@ -51,7 +51,8 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
         return session.finished
     conversations_dir = run_directory.stage_dir("conversations")
     student = run_directory.facts(StudentFacts)
-    _refuse_other_tokens(student, run_directory.facts(ConversationsFacts), run_directory)
+    conversations = run_directory.facts(ConversationsFacts)
+    _refuse_other_tokens(student, conversations, run_directory)
     with disk_errors("making GGUF files", session.dir):
         session.scratch_dir.mkdir(exist_ok=True)
         models = source_models(config, run_directory, student, session.scratch_dir)
@@ -66,7 +67,14 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
         files = mark_pareto_fronts(files)
         recommended = _recommend(files, config)
         draw_quality(files, recommended.name, session.dir / PLOT_NAME)
-        card = write_card(files, recommended.name, student, conversations_dir, num_tokens)
+        card = write_card(
+            files,
+            recommended.name,
+            student,
+            conversations_dir,
+            num_tokens,
+            conversations.further_teachers,
+        )
         write_text_atomically(session.dir / "README.md", card)
         write_text_atomically(session.dir / "Modelfile", _modelfile(models[0], recommended))
     return session.finish(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from generate.config import FIRST_TEACHER
 from generate.curation.dropped import counts_by_filter
 from generate.sampling.summary import Summary
 from potstill.distributions import ERROR_BOUNDS
@@ -70,7 +71,7 @@ distillation of a smaller model.
 
 ## Origin
 
-- Teacher: {_teacher(facts.teacher)}
+- Teacher: {_teacher(facts.teacher)}{_further(facts)}
 - Tokenizer `{facts.tokenizer_sha256[:16]}`, chat template `{facts.chat_template_sha256[:16]}`
   (sha256)
 - {_how(facts)}{_prompts(facts)}
@@ -85,7 +86,7 @@ distillation of a smaller model.
                 )
             )
         }
-
+{_by_teacher(facts)}
 The answers are the teacher's: {TERMS if text_only else "its license may limit their use"}.
 
 ## Content
@@ -127,6 +128,31 @@ def _teacher(teacher: TeacherIdentity) -> str:
     if teacher.text_only:
         return f"{teacher.model}, behind an API that gave text alone"
     return f"{teacher.model}, {teacher.dtype}, fingerprint\n  `{teacher.fingerprint[:16]}`"
+
+
+def _further(facts: ConversationsFacts) -> str:
+    """Return the lines on teachers beside the first one; empty without any."""
+    return "".join(
+        f"\n- Further teacher `{name}`: {_teacher(teacher.identity)}"
+        for name, teacher in facts.further_teachers.items()
+    )
+
+
+def _by_teacher(facts: ConversationsFacts) -> str:
+    """Return the table of who answered; empty with one teacher. The column `teacher` has it too."""
+    if not facts.further_teachers:
+        return ""
+    levels = {FIRST_TEACHER: "sequence" if facts.teacher.text_only else "token"}
+    levels |= {name: teacher.level for name, teacher in facts.further_teachers.items()}
+    rows = _rows(
+        f"| {_cell(name)} | {level} | {facts.num_by_teacher.get(name, 0):,} |"
+        for name, level in levels.items()
+    )
+    return f"""
+| teacher | level | conversations |
+|---|---|--:|
+{rows}
+"""
 
 
 def _signal(facts: ConversationsFacts, stats: SignalStats) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import nsmallest
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +27,8 @@ from generate.curation.checks import file_digests
 from generate.curation.conversation_filters import ConversationCurator, Drop
 from generate.curation.dropped import DROPPED_NAME, dropped_schema, format_counts, with_reasons
 from generate.curation.language import Detector
-from generate.curation.task_filters import TASK_FILTERS
+from generate.curation.task_filters import TASK_FILTERS, first_metric
+from generate.dataset.best_teacher import worse_answers
 from generate.dataset.card import render_card
 from generate.dataset.coverage import Coverage, CoverageCounts
 from generate.dataset.page import render_summary
@@ -63,6 +66,11 @@ logger = logging.getLogger(__name__)
 ROWS_PER_GROUP = 512
 """Enough for columns to compress well, few enough to fit in memory."""
 ROWS_PER_FILE = 65_536
+OWN_FACTS = {"version", "num_conversations", "num_by_teacher", "chat_template_sha256"}
+"""Facts that are not those of the samples."""
+Judged = tuple[pa.Table, list[Conversation], list[Drop | None]]
+"""Rows, the same as conversations, and why each is dropped."""
+Judge = Callable[[pa.RecordBatch], Judged]
 SPANNING = Drop("student_prompt", "a token spans the teacher's prompt and the answer")
 NUM_SAMPLES = 12
 """Conversations shown on the summary page."""
@@ -93,7 +101,10 @@ def make_dataset(
         students = _student_prompts(config, teacher, task, run_directory)
         thinking = _thinking_rows(config, teacher, samples)
         curator = ConversationCurator(config.curation, task, teacher.decode)
-        found = _filter(part_paths(samples_dir), session.dir, curator, (students, thinking), task)
+        parts = part_paths(samples_dir)
+        worse = _worse_answers(config, parts, task)
+        judge = partial(_judge, curator=curator, students=students, thinking=thinking, worse=worse)
+        found = _filter(parts, session.dir, judge, task)
         dropped = dict(found.dropped)
         paths = [
             path for split in get_args(Split) for path in conversation_paths(session.dir, split)
@@ -107,9 +118,10 @@ def make_dataset(
                 hint="loosen generate.curation, or raise generate.prompts.num_prompts",
             )
         facts = ConversationsFacts(
-            **samples.model_dump(exclude={"version", "num_conversations", "chat_template_sha256"}),
+            **samples.model_dump(exclude=OWN_FACTS),
             **_template_facts(config, teacher, samples),
             num_conversations=summary.num_conversations_by_split,
+            num_by_teacher=dict(summary.teachers),
             num_dropped=sum(dropped.values()),
             dropped_prompts=prompts.dropped,
             dropped_conversations=dropped,
@@ -130,7 +142,8 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "curation": config.curation.to_json() | file_digests(config.curation)
     }
-    if task is not None and TASK_FILTERS.keys() & set(config.curation.conversation_filters):
+    by_task = TASK_FILTERS.keys() & set(config.curation.conversation_filters)
+    if task is not None and (by_task or config.choose_teacher == "best"):
         settings["judged_by"] = [task.answer_schema, *(one.to_json() for one in task.metrics[:1])]
     if config.thinking.student != "think":
         settings["thinking"] = config.thinking.student
@@ -185,6 +198,13 @@ def _coverage(config: GenerateConfig, counts: CoverageCounts | None) -> Coverage
     return counts.coverage(config.prompts.all_sources, config.curation.cluster_threshold)
 
 
+def _worse_answers(config: GenerateConfig, parts: list[Path], task: Task | None) -> dict[str, Drop]:
+    if config.choose_teacher != "best":
+        return {}
+    metric = first_metric(task, "generate.choose_teacher")
+    return worse_answers(parts, metric, config.teacher_names)
+
+
 @dataclass
 class _Found:
     """Results of one pass over the samples."""
@@ -199,13 +219,7 @@ class _Found:
     """Some kept conversations: a pseudo-random but reproducible choice."""
 
 
-def _filter(
-    parts: list[Path],
-    directory: Path,
-    curator: ConversationCurator,
-    changes: tuple[StudentPrompts | None, ThinkingRows | None],
-    task: Task | None,
-) -> _Found:
+def _filter(parts: list[Path], directory: Path, judge: Judge, task: Task | None) -> _Found:
     """Write kept and dropped rows, under the students' prompts if these differ.
 
     Returns what was counted on the way. After an interruption everything is written again: it
@@ -224,7 +238,7 @@ def _filter(
         stack.enter_context(rest)
         for path in parts:
             for batch in read_conversation_batches(path):
-                rows, conversations, drops = _judge(batch, curator, *changes)
+                rows, conversations, drops = judge(batch)
                 kept = [one for one, drop in zip(conversations, drops, strict=True) if drop is None]
                 found.dropped.update(drop.filter for drop in drops if drop is not None)
                 found.languages.update(
@@ -247,18 +261,28 @@ def _judge(
     curator: ConversationCurator,
     students: StudentPrompts | None,
     thinking: ThinkingRows | None,
-) -> tuple[pa.Table, list[Conversation], list[Drop | None]]:
-    """Return a batch's rows as the student learns from them, and why each is dropped."""
+    worse: Mapping[str, Drop],
+) -> Judged:
+    """Return a batch's rows as the student learns from them, and why each is dropped.
+
+    Args:
+        worse: Conversations in whose place another teacher's are kept, by their ids.
+    """
     rows, conversations = pa.Table.from_batches([batch]), conversations_from_batch(batch)
-    drops: list[Drop | None] = [None] * len(conversations)
+    drops = [worse.get(one.conversation_id) for one in conversations]
     if students is not None:
         rewritten = list(map(students.rewrite, conversations))
-        drops = [SPANNING if one is None else None for one in rewritten]
+        drops = [
+            drop or (SPANNING if one is None else None)
+            for one, drop in zip(rewritten, drops, strict=True)
+        ]
         conversations = [new or old for new, old in zip(rewritten, conversations, strict=True)]
         rows = with_prompts(rows, conversations)
     if thinking is not None:
         rows, conversations, drops = thinking.rewrite(conversations, drops)
     judged = zip(conversations, drops, strict=True)
+    # Samples of an earlier version have fewer columns.
+    rows = rows.select(batch.schema.names)
     return rows, conversations, [drop or _drop(one, curator) for one, drop in judged]
 
 

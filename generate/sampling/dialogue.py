@@ -104,6 +104,7 @@ class Dialogue:
             token_ids=np.asarray(self._token_ids, dtype=np.int32),
             turns=tuple(self._turns),
             signal=TokenDistributions.concatenate(self._signals),
+            teacher=self._settings.teacher_name,
         )
 
     def _take_answer(self, asked: SampleRequest, sample: Sample) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from generate.config import GenerateConfig
+from generate.config import FIRST_TEACHER, GenerateConfig
 from generate.sampling.thinking import Thinking
 from generate.sampling.tool_results import Result, find_result
 from generate.sampling.turn_separators import (
@@ -34,6 +34,8 @@ class ConversationSettings:
     """Longest conversation, in tokens."""
     task: Task | None = None
     """What the student is for."""
+    teacher_name: str = FIRST_TEACHER
+    """The teacher that answers."""
     _separators: dict[tuple[bool, bool], TurnSeparators] = field(default_factory=dict, repr=False)
 
     def separators(self, given: Sequence[Message] = (), tools: str | None = None) -> TurnSeparators:

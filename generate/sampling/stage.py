@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import jinja2
 import pyarrow.parquet as pq
 
-from generate.config import GenerateConfig
+from generate.config import FIRST_TEACHER, GenerateConfig
 from generate.curation.task_filters import first_metric
-from generate.lazy_teacher import LazyTeacher
+from generate.lazy_teacher import LazyTeacher, LoadedTeacher, loaded_teacher
 from generate.prompts.stage import PROMPTS_NAME
+from generate.sampling.assignment import Assignment
 from generate.sampling.best_of_n import make_choice
 from generate.sampling.dialogue import Dialogue
 from generate.sampling.known_answer import KnownAnswer
@@ -40,6 +42,7 @@ from generate.teachers.protocol import SamplingTeacher
 from potstill.chat import chat_template_sha256, tokenizer_sha256, with_thinking
 from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.facts.samples import SamplesFacts
+from potstill.facts.shared import FurtherTeacher
 from potstill.files import sha256_bytes, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
@@ -78,35 +81,83 @@ def make_parts(
             on disk.
         ArtifactError: A part cannot be written.
     """
+    num_parts_each, done = _num_parts_each(config, run_directory), finished_parts(session.dir)
+    assignment = Assignment(config)
+    for number, name in enumerate(config.teacher_names):
+        parts = range(number * num_parts_each, (number + 1) * num_parts_each)
+        mine = [index for index in parts if shard.has(index)]
+        if done.issuperset(mine):
+            continue
+        work = _Work(config.of_teacher(name), name, number, parts[0], assignment, mine, done)
+        with loaded_teacher(config, teacher, name) as asked:
+            with run_directory.locked("-teacher", wait=True):
+                _refuse_other_teacher(asked, session)
+            _make_parts_of(work, teacher, asked, run_directory, session)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one teacher samples.
+
+    Attributes:
+        config: As if it were the only teacher.
+        name, number: Its name, and its place among the teachers.
+        first_part: The number of its first part, that of the first prompts.
+        mine: The numbers of this process's parts of it; some of them are done.
+    """
+
+    config: GenerateConfig
+    name: str
+    number: int
+    first_part: int
+    assignment: Assignment
+    mine: Sequence[int]
+    done: Collection[int]
+
+    def answers(self, settings: ConversationSettings, prompt: Prompt) -> range:
+        """Return the numbers of its answers to a prompt; others have those of other teachers."""
+        names = self.assignment.teachers_of(prompt)
+        if self.name not in names:
+            return range(0)
+        count = settings.num_answers(prompt)
+        first = self.number * count if len(names) > 1 else 0
+        return range(first, first + count)
+
+
+def _make_parts_of(
+    work: _Work,
+    first: LazyTeacher,
+    teacher: LoadedTeacher,
+    run_directory: RunDirectory,
+    session: StageSession,
+) -> None:
+    """Sample one teacher's missing parts, in the first teacher's tokens."""
+    config, checkpoint, loaded = work.config, first.checkpoint, teacher.teacher
     prompts_path = run_directory.stage_dir("prompts") / PROMPTS_NAME
-    per_part, done = config.engine.conversations_per_part, finished_parts(session.dir)
-    mine = [index for index in range(num_parts(config, run_directory)) if shard.has(index)]
-    missing = [index for index in mine if index not in done]
-    if not missing:
-        return
-    loaded = teacher.load()
-    with run_directory.locked("-teacher", wait=True):
-        _refuse_other_teacher(teacher, session)
+    per_part = config.engine.conversations_per_part
     task = read_task(run_directory)
     settings = ConversationSettings(
         config,
-        asked_tokenizer(config, teacher.checkpoint.tokenizer),
+        asked_tokenizer(config, checkpoint.tokenizer),
         teacher.max_model_len,
         task=task,
+        teacher_name=work.name,
     )
     settings.require_turns(loaded.end_token_ids)
     _ = settings.tool_result  # Raises before the work begins.
-    user = _load_user(config, teacher.checkpoint.dir)
-    loop = ConversationLoop(
-        session.dir, teacher.checkpoint.vocab_size, make_choice(config.turns, task), user
-    )
-    sizes = _conversations_by_part(prompts_path, per_part, settings)
+    user = _load_user(config, checkpoint.dir)
+    choose = make_choice(config.turns, task)
+    loop = ConversationLoop(session.dir, checkpoint.vocab_size, choose, user)
+    sizes = {
+        work.first_part + index: sum(len(work.answers(settings, one)) for one in prompts)
+        for index, prompts in read_prompts(prompts_path, per_part)
+    }
     try:
         loop.run(
             _ask(config, loaded),
-            _parts(settings, loaded, read_prompts(prompts_path, per_part), set(missing)),
-            total=sum(sizes[index] for index in mine),
-            num_done=sum(sizes[index] for index in mine if index in done),
+            _parts(work, settings, loaded, read_prompts(prompts_path, per_part)),
+            total=sum(sizes[index] for index in work.mine),
+            num_done=sum(sizes[index] for index in work.mine if index in work.done),
             at_once=loaded.max_num_seqs,
         )
     finally:
@@ -132,7 +183,11 @@ def asked_tokenizer(config: GenerateConfig, tokenizer: Any) -> Any:  # noqa: ANN
 
 
 def num_parts(config: GenerateConfig, run_directory: RunDirectory) -> int:
-    """Return the number of parts for the finished prompts."""
+    """Return the number of parts for the finished prompts: as many for each teacher."""
+    return len(config.teacher_names) * _num_parts_each(config, run_directory)
+
+
+def _num_parts_each(config: GenerateConfig, run_directory: RunDirectory) -> int:
     return -(-_num_prompts(run_directory) // config.engine.conversations_per_part)
 
 
@@ -165,7 +220,12 @@ def finish_samples(
     _report(config, summary, run_directory)
     sampling, is_scored = config.sampling, config.turns.kind == "score"
     checkpoint = teacher.checkpoint
-    loaded = json.loads((session.scratch_dir / TEACHER_NAME).read_text(encoding="utf-8"))
+    records = {
+        name: json.loads(_record_path(session, name).read_text(encoding="utf-8"))
+        for name in config.teacher_names
+    }
+    loaded = records.pop(FIRST_TEACHER)
+    at_once = len(config.teacher_names) if config.choose_teacher == "best" else 1
     return session.finish(
         rows=summary.rows_by_part,
         facts=SamplesFacts(
@@ -183,22 +243,21 @@ def finish_samples(
             structured=sampling.structured,
             known_answers=config.turns.known_answers,
             turns=config.turns.kind,
-            num_sampled_per_prompt=config.turns.num_sampled,
+            num_sampled_per_prompt=at_once * config.turns.num_sampled,
             num_kept_per_prompt=config.turns.num_answers,
             num_failed=len(failures),
             num_conversations=summary.num_conversations_by_split,
+            further_teachers={
+                name: FurtherTeacher(
+                    identity=LazyTeacher(config.of_teacher(name)).checkpoint.identity,
+                    level=record["level"],
+                )
+                for name, record in records.items()
+            },
+            num_by_teacher=dict(summary.teachers),
         ),
         stats=summary.stats().model_dump(),
     )
-
-
-def _conversations_by_part(
-    prompts_path: Path, per_part: int, settings: ConversationSettings
-) -> list[int]:
-    return [
-        sum(map(settings.num_answers, prompts))
-        for _, prompts in read_prompts(prompts_path, per_part)
-    ]
 
 
 def _num_prompts(run_directory: RunDirectory) -> int:
@@ -221,6 +280,17 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
         "turns": turns,
         "conversations_per_part": config.engine.conversations_per_part,
     }
+    if config.further_teachers:
+        settings["weight"], settings["choose_teacher"] = (
+            config.teacher.weight,
+            config.choose_teacher,
+        )
+        settings["further_teachers"] = {
+            name: one.identity | {"weight": one.weight, **one.rules}
+            for name, one in config.further_teachers.items()
+        }
+    if config.choose_teacher == "best":
+        first_metric(task, "generate.choose_teacher")
     thinking = config.thinking.to_json(exclude={"student"})
     if any(value is not None for value in thinking.values()):
         settings["thinking"] = thinking
@@ -267,19 +337,20 @@ def _load_user(config: GenerateConfig, teacher_dir: Path) -> SimulatedUser | Non
 
 
 def _parts(
+    work: _Work,
     settings: ConversationSettings,
     teacher: SamplingTeacher,
-    parts: Iterator[tuple[int, list[Prompt]]],
-    missing: set[int],
+    prompt_parts: Iterator[tuple[int, list[Prompt]]],
 ) -> Iterator[Part]:
-    for index, prompts in parts:
-        if index in missing:
+    missing = set(work.mine).difference(work.done)
+    for number, prompts in prompt_parts:
+        if work.first_part + number in missing:
             yield (
-                index,
+                work.first_part + number,
                 [
                     partial(_begin, settings, teacher, prompt, answer)
                     for prompt in prompts
-                    for answer in range(settings.num_answers(prompt))
+                    for answer in work.answers(settings, prompt)
                 ],
             )
 
@@ -308,10 +379,13 @@ def _begin(
     return builder
 
 
-def _refuse_other_teacher(teacher: LazyTeacher, session: StageSession) -> None:
+def _record_path(session: StageSession, name: str) -> Path:
+    return session.scratch_dir / (TEACHER_NAME if name == FIRST_TEACHER else f"teacher-{name}.json")
+
+
+def _refuse_other_teacher(teacher: LoadedTeacher, session: StageSession) -> None:
     """Record the teacher, or check that it is the one that sampled the parts on disk."""
-    path = session.scratch_dir / TEACHER_NAME
-    facts = teacher.load().facts() | {"fingerprint": teacher.checkpoint.fingerprint}
+    path, facts = _record_path(session, teacher.name), teacher.facts
     if not path.is_file():
         path.parent.mkdir(exist_ok=True)
         write_text_atomically(path, json.dumps(facts))

@@ -20,7 +20,7 @@ from potstill.facts.samples import SignalStats
 from potstill.schema import Split
 from potstill.tables import read_conversation_batches
 
-COLUMNS = ["split", "source", "license", "token_ids", "turns", *SIGNAL_COLUMNS]
+COLUMNS = ["split", "source", "license", "teacher", "token_ids", "turns", *SIGNAL_COLUMNS]
 TAIL_SIZES = (1, 2, 5, 10, 20, 50, 100)
 """Numbers of most probable tokens for which the mass of all others is given."""
 ENTROPY_STEP = 0.5
@@ -37,6 +37,8 @@ class Summary:
     )
     sources: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     """Conversations by source and license."""
+    teachers: Counter[str] = field(default_factory=Counter)
+    """Conversations by teacher, without known answers."""
     num_turns: Counter[int] = field(default_factory=Counter)
     """Conversations by their number of answers."""
     answer_lengths: Counter[int] = field(default_factory=Counter)
@@ -135,8 +137,10 @@ def summarize(paths: Iterable[Path]) -> Summary:
             for signal in decode(batch):
                 summary.add_signal(signal)
             summary.num_tokens += len(batch["token_ids"].flatten())
-            plain = batch.select(["split", "source", "license", "turns"]).to_pylist()
+            plain = batch.drop_columns(["token_ids", *SIGNAL_COLUMNS]).to_pylist()
             for row in plain:
+                if name := row.get("teacher"):
+                    summary.teachers[name] += 1
                 summary.num_conversations_by_split[row["split"]] += 1
                 summary.sources[row["source"], row["license"]] += 1
                 summary.num_turns[len(row["turns"])] += 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from generate.teachers.config import TeacherConfig
+from generate.teachers.end_tokens import read_end_token_ids
 from potstill.checkpoints import checkpoint_fingerprint, count_parameters, find_checkpoint
 from potstill.errors import TeacherError
 from potstill.facts.shared import TeacherIdentity
@@ -34,6 +35,11 @@ class TeacherCheckpoint:
     """Of the GGUF file that the checkpoint was made from; None for other checkpoints."""
     served_text: str | None = None
     """The name of a teacher that gives text alone, of which the checkpoint is the student's."""
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Token ids that end its answers."""
+        return read_end_token_ids(str(self.dir), self.tokenizer)
 
     @property
     def identity(self) -> TeacherIdentity:

@@ -26,6 +26,8 @@ class TeacherConfig(Table):
     endpoint: EndpointConfig | None = None
     """A server that runs the teacher; `model` then is its tokenizer and chat template on this
     machine, or the student's where the server gives text alone. None: vLLM in this process."""
+    weight: float = Field(default=1.0, ge=0.0)
+    """Its share of the prompts that no rule assigns, beside the weights of further teachers."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -41,6 +43,27 @@ class TeacherConfig(Table):
     def gives_text(self) -> bool:
         """Whether text is all that the teacher gives."""
         return self.endpoint is not None and self.endpoint.gives_text
+
+
+class FurtherTeacherConfig(TeacherConfig):
+    """Another teacher, and the prompts that it answers.
+
+    With a rule it answers the prompts to which all of its rules apply, and no others; the first
+    such teacher answers. Prompts of the test split are always the first teacher's.
+    """
+
+    sources: tuple[str, ...] = ()
+    """Rule: the prompt's source is one of these, `*` for any characters."""
+    languages: tuple[str, ...] = ()
+    """Rule: its first question is in one of these languages (ISO 639-1, such as "de")."""
+    tools: tuple[str, ...] = ()
+    """Rule: it offers one of these tools, or its known answer calls one."""
+
+    @property
+    def rules(self) -> dict[str, tuple[str, ...]]:
+        """The rules that are given."""
+        rules = {"sources": self.sources, "languages": self.languages, "tools": self.tools}
+        return {name: values for name, values in rules.items() if values}
 
 
 class EngineConfig(Table):

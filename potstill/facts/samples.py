@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from potstill.facts.base import Facts, Record, StageName
-from potstill.facts.shared import TeacherIdentity
+from potstill.facts.shared import FurtherTeacher, TeacherIdentity
 
 
 class SignalStats(Record):
@@ -58,6 +60,10 @@ class SampledFacts(Facts):
     """Conversations that failed."""
     num_conversations: dict[str, int]
     """By split."""
+    further_teachers: dict[str, FurtherTeacher] = Field(default_factory=dict)
+    """Teachers beside the first one, by name."""
+    num_by_teacher: dict[str, int] = Field(default_factory=dict)
+    """Conversations by the teacher's name, without known answers."""
 
     @classmethod
     def upgrade(cls, content: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +74,10 @@ class SampledFacts(Facts):
     def sampled_unchanged(self) -> bool:
         """Whether answers were sampled from the stored distributions."""
         as_sampled = self.generation_temperature == self.generation_top_p == 1.0
-        return as_sampled and not self.structured and not self.teacher.text_only
+        in_text = self.teacher.text_only or any(
+            teacher.level == "sequence" for teacher in self.further_teachers.values()
+        )
+        return as_sampled and not self.structured and not in_text
 
 
 class SamplesFacts(SampledFacts):

@@ -29,6 +29,15 @@ class TeacherIdentity(Record):
     stored, and the student learned at sequence level."""
 
 
+class FurtherTeacher(Record):
+    """A teacher beside the first one."""
+
+    identity: TeacherIdentity
+    level: Literal["token", "sequence"]
+    """`token` where its tokenizer and chat template are the first one's, so that its distributions
+    are stored; else its answers' tokens are certain."""
+
+
 class FidelityFigures(Record):
     """Means over tokens, in nats where not a share; None where a figure cannot be known.
 

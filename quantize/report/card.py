@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 from potstill.facts.gguf import GgufFile
-from potstill.facts.shared import Fidelity, TeacherIdentity
+from potstill.facts.shared import Fidelity, FurtherTeacher, TeacherIdentity
 from potstill.facts.student import StudentFacts
 from potstill.schema import Split
 from potstill.tables import conversation_paths, read_conversation_batches
@@ -30,12 +30,14 @@ def write_card(
     student: StudentFacts,
     conversations_dir: Path,
     num_verification_tokens: int,
+    further_teachers: Mapping[str, FurtherTeacher] | None = None,
 ) -> str:
     """Return the card's Markdown.
 
     Args:
         files: Facts of the files, as in the manifest.
         num_verification_tokens: Number of tokens the files were measured on.
+        further_teachers: Teachers beside the first one, by name.
     """
     teacher = student.teacher
     license = UNKNOWN if teacher.text_only else teacher_license(Path(teacher.path))
@@ -47,7 +49,7 @@ def write_card(
 Made with potstill by knowledge distillation.
 
 - Teacher: {teacher.model}{_parameters(teacher.num_parameters)}
-- Teacher's license: {TERMS if teacher.text_only else license}
+- Teacher's license: {TERMS if teacher.text_only else license}{_further(further_teachers or {})}
 - Student: {student.num_parameters:,} parameters, {student.num_layers} layers, trained by
   method "{student.method}"{_level(teacher)}
 - Training prompts from: {sources}; their license: {licenses}
@@ -135,6 +137,12 @@ def _adapters(files: Sequence[GgufFile]) -> str:
 def _parameters(count: int) -> str:
     """Return the number of parameters in words; nothing for 0, a served teacher's."""
     return f", {count:,} parameters" if count else ""
+
+
+def _further(teachers: Mapping[str, FurtherTeacher]) -> str:
+    """Return the line on teachers beside the first one; empty without any."""
+    names = ", ".join(f"{one.identity.model} ({one.level} level)" for one in teachers.values())
+    return f"\n- Further teachers, whose licenses apply too: {names}" if names else ""
 
 
 def _level(teacher: TeacherIdentity) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import openai
 
+from generate.teachers.end_tokens import read_end_token_ids
 from generate.teachers.endpoint.api import HOPELESS, OVERLOADED, EndpointApi, WebPageError
 from generate.teachers.endpoint.budget import Budget
 from generate.teachers.endpoint.config import EndpointConfig
@@ -286,7 +287,7 @@ def connect(
         ConfigError: The variable that should hold the key is not set.
         TeacherError: The tokenizer cannot be loaded, or the server cannot teach.
     """
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import AutoTokenizer
 
     name = config.tokenizer or str(teacher_dir)
     try:
@@ -301,10 +302,5 @@ def connect(
     if tokenizer.chat_template is None:
         raise TeacherError("the teacher's tokenizer has no chat template", where=name)
     tokenizer = with_thinking(tokenizer, thinks)
-    try:
-        named = GenerationConfig.from_pretrained(name).eos_token_id
-    except OSError:
-        named = None
-    ends = tokenizer.eos_token_id if named is None else named
-    end_token_ids = frozenset(ends if isinstance(ends, list) else [ends])
+    end_token_ids = read_end_token_ids(name, tokenizer)
     return EndpointTeacher(config, tokenizer, end_token_ids, thinks=thinks)
