@@ -97,13 +97,14 @@ def make_files(
         ConversionError: The checkpoint cannot be converted, or a file does not match it.
     """
     maker = FileMaker(model, config, directory)
+    adapter_path = maker.adapter_path
     for name in model.file_names:
         path = directory / f"{model.title}-{name}.gguf"
         record_path = model.scratch_dir / f"{path.stem}.json"
         known = read_record(record_path, path)
         if known is None:
             tensors = maker.make(name, path)
-            file = _verify(model, name, path, config, tensors, maker.adapter_path)
+            file = _verify(model, name, path, config, tensors, adapter_path)
             write_record(record_path, path, file.model_dump(mode="json"))
         else:
             file = GgufFile.model_validate(known)

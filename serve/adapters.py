@@ -17,12 +17,21 @@ from serve.chat.task import ServedTask
 from serve.config import ServeConfig
 
 
-def own_adapters(facts: GgufFacts, gguf_dir: Path, paths: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the adapter of each served file of the run that is a base, by the model's name."""
+def own_adapters(
+    config: ServeConfig, facts: GgufFacts, gguf_dir: Path, paths: Mapping[str, Path]
+) -> dict[str, Path]:
+    """Return the adapter of each served model of the run that has one, by the model's name.
+
+    A base that `serve.paths` names is served without.
+    """
     adapters = {
         gguf_dir / file.file: gguf_dir / file.adapter for file in facts.files if file.adapter
     }
-    return {name: adapters[path] for name, path in paths.items() if path in adapters}
+    return {
+        name: adapters[path]
+        for name, path in paths.items()
+        if path in adapters and name not in config.paths
+    }
 
 
 def with_adapters_of_runs(

@@ -63,18 +63,21 @@ def load_models(
     weights, sha256 = cache(GgufModel), cache(sha256_file)
 
     @cache
-    def load(path: Path, adapter: Path | None, scale: float) -> GgufModel:
-        return weights(path) if adapter is None else weights(path).adapted(adapter, scale)
+    def adapted(path: Path, adapter: Path, scale: float) -> GgufModel:
+        return weights(path).adapted(adapter, scale)
+
+    def load(recipe: _Recipe) -> GgufModel:
+        if recipe.adapter is None:
+            return weights(recipe.path)
+        return adapted(recipe.path, recipe.adapter, recipe.scale)
 
     loaded: dict[_Recipe, LocalModel] = {}
     backends = {}
     for name, recipe in _recipes(config, paths, own_adapters or {}).items():
         if recipe not in loaded:
             logger.info("loading %s …", name)
-            model, draft = (
-                one and load(one.path, one.adapter, one.scale) for one in (recipe, recipe.draft)
-            )
-            loaded[recipe] = _local_model(config, recipe, model, draft, sha256)
+            draft = load(recipe.draft) if recipe.draft else None
+            loaded[recipe] = _local_model(config, recipe, load(recipe), draft, sha256)
         backends[name] = LocalBackend(
             name, loaded[recipe], metrics, defaults=config.sampling, task=(tasks or {}).get(name)
         )

@@ -68,7 +68,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     facts = run_directory.facts(GgufFacts)
     gguf_dir = run_directory.stage_dir("gguf")
     paths = model_paths(config, facts, gguf_dir)
-    adapters = own_adapters(facts, gguf_dir, paths)
+    adapters = own_adapters(config, facts, gguf_dir, paths)
     config, tasks = with_adapters_of_runs(config, paths)
     models = [*paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)

@@ -69,7 +69,7 @@ def train(
             expected=f"at least {MIN_EXAMPLES} with a known answer",
             found=len(known),
         )
-    settings = config.to_json(exclude=IRRELEVANT)
+    settings = config.deciding(exclude=IRRELEVANT)
     settings["known_answers_sha256"] = _hash([*known, *references])
     # A student that is made of the teacher is planned on the teacher's conversations.
     inputs: tuple[StageName, ...] = () if config.student.checkpoint else ("conversations",)

@@ -5,7 +5,7 @@ In: TOML values. Out: one frozen, validated table. Imports no heavy library.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -290,6 +290,21 @@ class TrainConfig(Table):
                 "they are quantized"
             )
         return self
+
+    def deciding(self, exclude: set[str]) -> dict[str, Any]:
+        """Return the settings that decide a stage's result, as JSON values.
+
+        Newer ones are left out at their defaults: students of earlier versions stay finished.
+
+        Args:
+            exclude: Keys that do not count.
+        """
+        settings = self.to_json(exclude=exclude)
+        if self.lora.merge:
+            del settings["lora"]["merge"]
+        if self.on_policy.teacher is None and "on_policy" in settings:
+            del settings["on_policy"]["teacher"]
+        return settings
 
     @property
     def keeps_adapter(self) -> bool:

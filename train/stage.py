@@ -49,7 +49,7 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
     refuse_absent_reporters(config.report_to)
     if config.launch is not None:
         launch_options(config.launch)
-    settings = config.to_json(exclude={"report_to", "baseline"})
+    settings = config.deciding(exclude={"report_to", "baseline"})
     session = run_directory.open_stage("student", settings, inputs=("conversations",))
     if session.finished:
         return session.finished

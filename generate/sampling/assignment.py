@@ -6,13 +6,15 @@ In: the configuration, and prompts. Out: names of teachers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import accumulate
 
 from generate.config import FIRST_TEACHER, GenerateConfig
 from generate.curation.language import Detector
+from generate.sampling.settings import ConversationSettings
 from generate.sources.raw_prompt import first_question
 from generate.teachers.config import FurtherTeacherConfig
 from generate.teachers.protocol import derive_seed
@@ -79,6 +81,35 @@ class Assignment:
     @cached_property
     def _detector(self) -> Detector:
         return Detector()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one teacher samples.
+
+    Attributes:
+        config: As if it were the only teacher.
+        name, number: Its name, and its place among the teachers.
+        first_part: The number of its first part, that of the first prompts.
+        mine: The numbers of this process's parts of it; some of them are done.
+    """
+
+    config: GenerateConfig
+    name: str
+    number: int
+    first_part: int
+    assignment: Assignment
+    mine: Sequence[int]
+    done: Collection[int]
+
+    def answers(self, settings: ConversationSettings, prompt: Prompt) -> range:
+        """Return the numbers of its answers to a prompt; where all answer, each has its own."""
+        names = self.assignment.teachers_of(prompt)
+        if self.name not in names:
+            return range(0)
+        count = settings.num_answers(prompt)
+        first = self.number * count if len(names) > 1 else 0
+        return range(first, first + count)
 
 
 def _tools(prompt: Prompt) -> Iterator[str]:

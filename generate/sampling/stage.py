@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from generate.config import FIRST_TEACHER, GenerateConfig
 from generate.curation.task_filters import first_metric
 from generate.lazy_teacher import LazyTeacher, LoadedTeacher, loaded_teacher
 from generate.prompts.stage import PROMPTS_NAME
-from generate.sampling.assignment import Assignment
+from generate.sampling.assignment import Assignment, Work
 from generate.sampling.best_of_n import make_choice
 from generate.sampling.dialogue import Dialogue
 from generate.sampling.known_answer import KnownAnswer
@@ -88,44 +87,15 @@ def make_parts(
         mine = [index for index in parts if shard.has(index)]
         if done.issuperset(mine):
             continue
-        work = _Work(config.of_teacher(name), name, number, parts[0], assignment, mine, done)
+        work = Work(config.of_teacher(name), name, number, parts[0], assignment, mine, done)
         with loaded_teacher(config, teacher, name) as asked:
             with run_directory.locked("-teacher", wait=True):
                 _refuse_other_teacher(asked, session)
             _make_parts_of(work, teacher, asked, run_directory, session)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What one teacher samples.
-
-    Attributes:
-        config: As if it were the only teacher.
-        name, number: Its name, and its place among the teachers.
-        first_part: The number of its first part, that of the first prompts.
-        mine: The numbers of this process's parts of it; some of them are done.
-    """
-
-    config: GenerateConfig
-    name: str
-    number: int
-    first_part: int
-    assignment: Assignment
-    mine: Sequence[int]
-    done: Collection[int]
-
-    def answers(self, settings: ConversationSettings, prompt: Prompt) -> range:
-        """Return the numbers of its answers to a prompt; others have those of other teachers."""
-        names = self.assignment.teachers_of(prompt)
-        if self.name not in names:
-            return range(0)
-        count = settings.num_answers(prompt)
-        first = self.number * count if len(names) > 1 else 0
-        return range(first, first + count)
-
-
 def _make_parts_of(
-    work: _Work,
+    work: Work,
     first: LazyTeacher,
     teacher: LoadedTeacher,
     run_directory: RunDirectory,
@@ -337,7 +307,7 @@ def _load_user(config: GenerateConfig, teacher_dir: Path) -> SimulatedUser | Non
 
 
 def _parts(
-    work: _Work,
+    work: Work,
     settings: ConversationSettings,
     teacher: SamplingTeacher,
     prompt_parts: Iterator[tuple[int, list[Prompt]]],

@@ -93,8 +93,10 @@ def test_a_kept_adapter_is_exported_verified_and_served_on_one_base(make_adapted
     }
     config = ServeConfig(models=("student",), adapters=named, **SMALL)
     paths = model_paths(config, manifest.facts, gguf_dir)
-    adapters = own_adapters(manifest.facts, gguf_dir, paths)
+    adapters = own_adapters(config, manifest.facts, gguf_dir, paths)
     assert adapters == {"student": adapter_path}
+    bare = ServeConfig(paths={"bare": gguf_dir / "base-F16.gguf"})
+    assert own_adapters(bare, manifest.facts, gguf_dir, bare.paths) == {}
     resolved, _ = with_adapters_of_runs(config, paths)
     backends = load_models(resolved, paths, Metrics(), None, adapters)
     models = {name: backend.model for name, backend in backends.items()}
@@ -113,7 +115,7 @@ def test_an_adapter_that_is_not_the_students_is_refused(make_adapted_run):
     """Planted: the checkpoint has half of the adapter."""
     adapted_run = make_adapted_run(strength=0.5)
     with pytest.raises(ConversionError, match="too far from the checkpoint's"):
-        run(Q4_ONLY, adapted_run)
+        run(CONFIG.model_copy(update={"types": ("F16",)}), adapted_run)
     assert not adapted_run.is_finished("gguf")
 
 
