@@ -117,6 +117,19 @@ class ServeConfig(Table):
     body_timeout_seconds: float = Field(default=30.0, gt=0)
     """How long a body may take to arrive, in seconds; an ordinary client needs one second."""
 
+    max_connections: int = Field(default=2048, ge=1)
+    """Open connections in all. A further one takes the place of the one that has waited longest for
+    a request, or gets 503 if all are being answered."""
+
+    max_connections_per_address: int = Field(default=1024, ge=1)
+    """The same for one address; a proxy is one address for all of its clients."""
+
+    head_timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long a connection may wait for a complete request line with headers, in seconds."""
+
+    write_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a client may leave an answer unread, in seconds, before it is disconnected."""
+
     request_timeout_seconds: float = Field(default=600.0, gt=0)
     """How long an answer may take, queue included, in seconds; as long as OpenAI's clients wait by
     default."""

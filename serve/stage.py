@@ -29,6 +29,7 @@ from potstill.task.stage import read_task
 from potstill.task.task import Task
 from serve.adapters import own_adapters, with_adapters_of_runs
 from serve.api.app import AppLimits, create_app
+from serve.api.connections import ConnectionLimits, Connections, raise_descriptor_limit
 from serve.api.middleware import LOOPBACK_HOSTS
 from serve.backends.protocol import ChatBackend, Observer
 from serve.backends.upstream import UpstreamBackend
@@ -107,7 +108,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             task=task,
         )
         app.state.live = live
-        serve(app, listener, drain_seconds=config.drain_seconds, names=names)
+        serve(app, listener, config, names=names)
     return manifest
 
 
@@ -134,8 +135,15 @@ def model_paths(config: ServeConfig, facts: GgufFacts, gguf_dir: Path) -> dict[s
     return {name: path for name, path in paths.items() if name not in config.upstreams}
 
 
-def serve(app: FastAPI, listener: socket.socket, *, drain_seconds: int, names: list[str]) -> None:
+def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: list[str]) -> None:
     """Answer requests until a signal arrives."""
+    limits = ConnectionLimits(
+        max_connections=config.max_connections,
+        max_connections_per_address=config.max_connections_per_address,
+        head_timeout_seconds=config.head_timeout_seconds,
+        write_timeout_seconds=config.write_timeout_seconds,
+    )
+    connections = Connections(raise_descriptor_limit(limits))
     listener.listen(BACKLOG)
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
@@ -143,12 +151,15 @@ def serve(app: FastAPI, listener: socket.socket, *, drain_seconds: int, names: l
     logger.info("try: %s", _curl_example(url, names[0]))
     uvicorn_config = uvicorn.Config(
         app,
+        http=connections.connection,  # type: ignore[arg-type]  (called like a class)
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=drain_seconds,
+        timeout_graceful_shutdown=config.drain_seconds,
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Its warnings are about clients, who could fill the disk with them.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     _Server(uvicorn_config).run(sockets=[listener])
 
 

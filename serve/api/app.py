@@ -33,6 +33,10 @@ ROUTERS = (
     llama.router,
 )
 
+FULL_BODIES = 16
+"""How many bodies of the largest size may be in progress together: JSON takes up to 25 times its
+length in memory."""
+
 
 @dataclass(frozen=True)
 class AppLimits:
@@ -93,7 +97,10 @@ def create_app(
     install_error_handlers(app)
     # The middleware added last runs first.
     app.add_middleware(
-        ReadBody, max_bytes=limits.max_body_bytes, seconds=limits.body_timeout_seconds
+        ReadBody,
+        max_bytes=limits.max_body_bytes,
+        seconds=limits.body_timeout_seconds,
+        max_held_bytes=limits.max_body_bytes * FULL_BODIES,
     )
     if keyring is not None:
         app.add_middleware(RequireKey, keyring=keyring, open_paths=open_paths)

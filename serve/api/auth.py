@@ -16,6 +16,9 @@ from serve.rate_limits import Bucket
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/health", "/v1/health"})
 """Paths that need no key: health checks of load balancers."""
 
+BODILESS = frozenset({"GET", "HEAD"})
+"""Methods that need no key there: nobody's body is read without one."""
+
 
 class RequireKey:
     """Accept requests only with `Authorization: Bearer <key>`, and within the key's limits.
@@ -31,7 +34,8 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or 429, or pass the request on."""
-        if scope["type"] != "http" or scope["path"] in self._open_paths:
+        is_open = scope["type"] == "http" and scope["method"] in BODILESS
+        if scope["type"] != "http" or (is_open and scope["path"] in self._open_paths):
             await self._app(scope, receive, send)
             return
         key = self._key(scope)

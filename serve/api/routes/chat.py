@@ -29,7 +29,9 @@ async def create_chat_completion(body: ChatRequest, http: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     serving, caller = serving_of(http), caller_of(http)
     backend, body = serving.find_for(body)
-    observed = _Observed(serving, backend, caller, body, await http.json())
+    observed = _Observed(
+        serving, backend, caller, body, await http.json() if serving.observers else {}
+    )
 
     def events(reply: ChatReply) -> AsyncIterator[bytes]:
         return chunk_events(observed.chunks(reply), with_usage=body.streams_usage)

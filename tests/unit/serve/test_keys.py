@@ -79,6 +79,8 @@ def test_requests_need_a_key(client):
     assert client.get("/v1/models", headers=bearer("sk-a")).status_code == 200
     assert client.get("/openapi.json").status_code == 401
     assert client.get("/healthz").status_code == 200
+    # Nobody's body is read without a key.
+    assert client.post("/healthz", json={}).status_code == 401
 
 
 def test_a_key_over_its_limit_has_to_wait(client):

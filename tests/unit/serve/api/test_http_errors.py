@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from serve.api.app import AppLimits
+from serve.api.middleware import ReadBody
 from serve.wire.chat import ChatRequest
 from serve.wire.completions import CompletionRequest
 from serve.wire.embeddings import EmbeddingRequest
@@ -111,6 +112,34 @@ def test_a_body_that_is_too_large_is_not_read(make_app):
 
     headers = {"Content-Type": "application/json"}
     error_of(client.post(CHAT, content=drip(), headers=headers), 413)
+
+
+def test_the_bodies_in_progress_are_bounded_together():
+    async def answer(_scope, _receive, send) -> None:
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.start", "status": 200})
+
+    bounded = ReadBody(answer, max_bytes=100, seconds=1.0, max_held_bytes=250)
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "headers": headers}
+
+    async def post() -> int:
+        statuses = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"x" * 100}
+
+        async def send(message: dict[str, Any]) -> None:
+            statuses.append(message.get("status"))
+
+        await bounded(scope, receive, send)
+        return statuses[0]
+
+    async def several(number: int) -> list[int]:
+        return sorted(await asyncio.gather(*(post() for _ in range(number))))
+
+    assert asyncio.run(several(4)) == [200, 200, 429, 429]
+    assert asyncio.run(several(2)) == [200, 200]
 
 
 def test_only_requests_for_allowed_hosts_are_answered(make_app):
