@@ -58,6 +58,7 @@ class ChatPrompt:
                 "the model's chat template cannot be compiled", where=model.path, found=error.what
             ) from error
         self._control = re.compile(_alternatives(model.control_tokens))
+        self._opening = re.compile(_alternatives({text[0] for text in model.control_tokens}))
         self.think_format = ThinkFormat.of_template(self.template) or model.think_format
         if self.think_format is not None:
             model.show_tags(self.think_format)
@@ -72,6 +73,10 @@ class ChatPrompt:
         Raises:
             InvalidRequestError: The template refuses the messages.
         """
+        return self._rendered(self._parsed(dialogue))
+
+    def _parsed(self, dialogue: Dialogue) -> Dialogue:
+        """Return a dialogue as the template takes it: nothing in it is parsed any more."""
         reserved = RESERVED_VARIABLES & dialogue.variables.keys()
         if reserved:
             raise InvalidRequestError(
@@ -79,20 +84,25 @@ class ChatPrompt:
                 where=min(reserved),
             )
         messages, tools = template_input(self.template, dialogue.messages, dialogue.tools)
+        return replace(dialogue, messages=messages, tools=tools)
+
+    def _rendered(self, parsed: Dialogue) -> str:
         variables = {
-            **dialogue.variables,
-            "tools": tools or None,
-            "add_generation_prompt": not dialogue.continue_final,
+            **parsed.variables,
+            "tools": parsed.tools or None,
+            "add_generation_prompt": not parsed.continue_final,
         }
         try:
-            text = self._process.render(messages, self._model.named_tokens, variables)
+            text = self._process.render(parsed.messages, self._model.named_tokens, variables)
         except PotstillError as error:
             raise InvalidRequestError(
                 "the model's chat template refuses these messages",
                 where="messages",
                 found=error.what,
             ) from error
-        return _until_final(text, messages[-1]["content"]) if dialogue.continue_final else text
+        if parsed.continue_final:
+            return _until_final(text, parsed.messages[-1]["content"])
+        return text
 
     def opens_thinking(self, token_ids: Sequence[int]) -> bool:
         """Return whether a prompt ends inside the thinking."""
@@ -107,44 +117,63 @@ class ChatPrompt:
         Raises:
             InvalidRequestError: The template refuses the messages.
         """
-        given = (dialogue.messages, dialogue.tools, dialogue.variables)
-        if any(self._control.search(text) for text in _texts(given)):
-            return self._token_ids_defused(dialogue)
-        return self._model.tokenize(self.render(dialogue), parse_special=True)
+        parsed = self._parsed(dialogue)
+        given = (parsed.messages, parsed.tools, parsed.variables)
+        if any(self._opening.search(text) for text in _texts(given)):
+            return self._token_ids_defused(parsed)
+        return self._model.tokenize(self._rendered(parsed), parse_special=True)
 
-    def _token_ids_defused(self, dialogue: Dialogue) -> list[int]:
-        """Tokenize a dialogue that contains the text of control tokens.
+    def _token_ids_defused(self, parsed: Dialogue) -> list[int]:
+        """Tokenize a dialogue with text that may become that of a control token.
 
-        Such text is replaced by unguessable placeholders while the template renders. The text
-        between two control tokens of the template is then tokenized with the placeholders undone:
-        tokens never merge across a control token, and none is recognized inside.
+        Such text is hidden while the template renders: whole control tokens, or, where the template
+        makes one out of parts, whatever one can begin with. The text between two control tokens of
+        the template is then tokenized as it was: tokens never merge across a control token, and
+        none is recognized inside.
+        """
+        hidden = self._pieces_hiding(self._control, parsed)
+        strict = self._pieces_hiding(self._opening, parsed)
+        if [control for _, control in hidden] != [control for _, control in strict]:
+            hidden = strict
+        if not any(self._control.search(text) for text, _ in hidden):
+            whole = "".join(text + control for text, control in hidden)
+            return self._model.tokenize(whole, parse_special=True)
+        token_ids: list[int] = []
+        for text, control in hidden:
+            token_ids += self._model.tokenize(text, parse_special=False)
+            if control:
+                token_ids.append(self._model.control_tokens[control])
+        return token_ids
+
+    def _pieces_hiding(self, pattern: re.Pattern[str], parsed: Dialogue) -> list[tuple[str, str]]:
+        """Render a dialogue with the matches of a pattern hidden behind unguessable placeholders.
+
+        Returns:
+            The text before each control token of the template, with what was hidden, and the token.
         """
         nonce = secrets.token_hex(8)
         replaced: list[str] = []
 
         def placeholder(match: re.Match[str]) -> str:
             replaced.append(match[0])
-            return f"\ufdd0{nonce}.{len(replaced) - 1}\ufdd1"
+            return f"{nonce}.{len(replaced) - 1}."
 
-        def defuse(text: str) -> str:
-            return self._control.sub(placeholder, text)
+        def hide(text: str) -> str:
+            return pattern.sub(placeholder, text)
 
-        text = self.render(
+        text = self._rendered(
             replace(
-                dialogue,
-                messages=_mapped(dialogue.messages, defuse),
-                tools=_mapped(dialogue.tools, defuse),
-                variables=_mapped(dialogue.variables, defuse),
+                parsed,
+                messages=_mapped(parsed.messages, hide),
+                tools=_mapped(parsed.tools, hide),
+                variables=_mapped(parsed.variables, hide),
             )
         )
-        placeholders = re.compile(f"\ufdd0{nonce}" + r"\.(\d+)" + "\ufdd1")
-        token_ids: list[int] = []
-        for plain, control in _split(self._control, text):
-            content = placeholders.sub(lambda match: replaced[int(match[1])], plain)
-            token_ids += self._model.tokenize(content, parse_special=False)
-            if control:
-                token_ids.append(self._model.control_tokens[control])
-        return token_ids
+        placeholders = re.compile(nonce + r"\.(\d+)\.")
+        return [
+            (placeholders.sub(lambda match: replaced[int(match[1])], plain), control)
+            for plain, control in _split(self._control, text)
+        ]
 
 
 def _until_final(text: str, content: str) -> str:
