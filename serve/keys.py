@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.errors import ConfigError
+from serve.errors import InvalidRequestError, RateLimitError
 from serve.rate_limits import Bucket
 
 
@@ -34,7 +36,8 @@ class KeyEntry(BaseModel):
     requests_per_minute: int | None = Field(default=None, ge=1)
     """None sets no limit; unused requests add up for one minute at most."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
-    """Prompts and answers together; counted when an answer ends, so the last one may exceed it."""
+    """Prompts and answers together. The most that a request may use is taken before it runs, and
+    the rest given back after."""
     admin: bool = False
     """Whether it may see and stop experiments."""
 
@@ -55,10 +58,27 @@ class Key:
         self.requests = Bucket(entry.requests_per_minute) if entry.requests_per_minute else None
         self.tokens = Bucket(entry.tokens_per_minute) if entry.tokens_per_minute else None
 
-    def charge(self, num_tokens: int) -> None:
-        """Count the tokens of an answer."""
-        if self.tokens is not None:
-            self.tokens.take(num_tokens)
+    def reserve(self, num_tokens: int) -> Reservation:
+        """Take the most tokens that a request may use, prompt included, before it runs.
+
+        Raises:
+            InvalidRequestError: It may use more than the key has in a minute.
+            RateLimitError: They are not available now.
+        """
+        bucket = self.tokens
+        if bucket is not None:
+            if num_tokens > bucket.per_minute:
+                raise InvalidRequestError(
+                    "the request may use more tokens than this key has in a minute",
+                    where="max_tokens",
+                    expected=f"at most {bucket.per_minute}, prompt and all choices together",
+                    found=num_tokens,
+                    hint="lower max_tokens or n",
+                )
+            if wait := bucket.seconds_until(num_tokens):
+                raise rate_limited("this key has too few tokens left in this minute", wait)
+            bucket.take(num_tokens)
+        return Reservation(bucket, num_tokens)
 
     def admit(self) -> float:
         """Count a request; or return how many seconds it has to wait, and count nothing."""
@@ -69,11 +89,34 @@ class Key:
         return wait
 
 
+class Reservation:
+    """Tokens taken from a limit; what was not used is given back once."""
+
+    def __init__(self, bucket: Bucket | None = None, num_tokens: int = 0) -> None:
+        self._bucket, self._num_tokens = bucket, num_tokens
+
+    def settle(self, num_used: int) -> None:
+        """Count what was used; does nothing the second time."""
+        bucket, self._bucket = self._bucket, None
+        if bucket is not None:
+            bucket.take(num_used - self._num_tokens)
+
+
+def rate_limited(what: str, wait_seconds: float) -> RateLimitError:
+    """Return the error of a key that has to wait."""
+    error = RateLimitError(what)
+    error.retry_after_seconds = max(1, math.ceil(wait_seconds))
+    return error
+
+
 class Keyring:
     """All accepted keys."""
 
     def __init__(self, keys: Sequence[Key]) -> None:
         self._keys = tuple(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def find(self, given: str) -> Key | None:
         """Return the key that was given; None if it is not accepted.

@@ -47,12 +47,15 @@ def load_models(
     metrics: Metrics,
     tasks: Mapping[str, ServedTask] | None = None,
     own_adapters: Mapping[str, Path] | None = None,
+    *,
+    has_owners: bool = False,
 ) -> dict[str, LocalBackend]:
     """Load the models that the configuration names.
 
     Args:
         tasks: The task of each model that has one, by name.
         own_adapters: The adapters without which files of `paths` are not complete, by name.
+        has_owners: Whether requests come from several keys, none of which may take all.
 
     Raises:
         ArtifactError: A file is missing or not a model, or has no chat template.
@@ -77,9 +80,14 @@ def load_models(
         if recipe not in loaded:
             logger.info("loading %s …", name)
             draft = load(recipe.draft) if recipe.draft else None
-            loaded[recipe] = _local_model(config, recipe, load(recipe), draft, sha256)
+            loaded[recipe] = _local_model(config, recipe, load(recipe), draft, sha256, has_owners)
         backends[name] = LocalBackend(
-            name, loaded[recipe], metrics, defaults=config.sampling, task=(tasks or {}).get(name)
+            name,
+            loaded[recipe],
+            metrics,
+            defaults=config.sampling,
+            task=(tasks or {}).get(name),
+            public_prompts=config.public_prompts,
         )
     return backends
 
@@ -116,6 +124,7 @@ def _local_model(
     model: GgufModel,
     draft: GgufModel | None,
     sha256: Callable[[Path], str],
+    has_owners: bool,
 ) -> LocalModel:
     threads = config.threads or physical_cores()
     limits = EngineLimits(
@@ -123,6 +132,7 @@ def _local_model(
         max_parallel=config.max_parallel,
         max_batch_tokens=config.max_batch_tokens,
         max_queue=config.max_queue,
+        has_owners=has_owners,
         reproducible=config.reproducible,
     )
     return LocalModel(

@@ -28,7 +28,7 @@ class Bucket:
     """
 
     def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._per_minute = per_minute
+        self.per_minute = per_minute
         self._now = now
         self._level = float(per_minute)
         self._updated = now()
@@ -41,16 +41,16 @@ class Bucket:
     def seconds_until(self, amount: int) -> float:
         """Return the seconds until an amount is available; 0 if it is."""
         self._fill()
-        return max(0.0, amount - self._level) * SECONDS_PER_MINUTE / self._per_minute
+        return max(0.0, amount - self._level) * SECONDS_PER_MINUTE / self.per_minute
 
     @property
     def allowance(self) -> Allowance:
         """The current state."""
-        reset = self.seconds_until(self._per_minute)
-        return Allowance(self._per_minute, max(0, math.floor(self._level)), reset)
+        reset = self.seconds_until(self.per_minute)
+        return Allowance(self.per_minute, max(0, math.floor(self._level)), reset)
 
     def _fill(self) -> None:
         now = self._now()
-        gained = (now - self._updated) * self._per_minute / SECONDS_PER_MINUTE
-        self._level = min(float(self._per_minute), self._level + gained)
+        gained = (now - self._updated) * self.per_minute / SECONDS_PER_MINUTE
+        self._level = min(float(self.per_minute), self._level + gained)
         self._updated = now

@@ -6,7 +6,7 @@ Other folders of `serve/` add routers and observers; this one does not import th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -60,6 +60,7 @@ def create_app(
     fallback_model: str | None = None,
     limits: AppLimits | None = None,
     task: Task | None = None,
+    find_more: Callable[[str], ChatBackend | None] = lambda _name: None,
 ) -> FastAPI:
     """Build the application; its lifespan starts and stops the backends.
 
@@ -72,6 +73,7 @@ def create_app(
         metrics: The metrics of the backends.
         fallback_model: Model that answers requests for unknown names and without a name.
         task: The task that the backends are served with, to be described.
+        find_more: Returns the backend of a name that is not listed, if there is one.
     """
     limits = limits or AppLimits()
 
@@ -90,6 +92,7 @@ def create_app(
         fallback_model=fallback_model,
         request_timeout_seconds=limits.request_timeout_seconds,
         task=task,
+        find_more=find_more,
     )
     app.state.serving = serving
     for router in (*ROUTERS, *routers):

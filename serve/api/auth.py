@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.api.http_errors import error_response
-from serve.errors import InvalidKeyError, RateLimitError
-from serve.keys import Key, Keyring
+from serve.errors import InvalidKeyError
+from serve.keys import Key, Keyring, rate_limited
 from serve.rate_limits import Bucket
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/health", "/v1/health"})
@@ -51,8 +50,7 @@ class RequireKey:
 
         wait = key.admit() if scope["method"] == "POST" else 0.0
         if wait:
-            limited = RateLimitError("this key has used up its limit per minute")
-            limited.retry_after_seconds = math.ceil(wait)
+            limited = rate_limited("this key has used up its limit per minute", wait)
             await error_response(limited)(scope, receive, send_with_limits)
             return
         scope.setdefault("state", {})["key"] = key

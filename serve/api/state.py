@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -36,6 +36,13 @@ class Serving:
     request_timeout_seconds: float = field(default=600.0)
     task: Task | None = None
     """The task that the models are served with."""
+    find_more: Callable[[str], ChatBackend | None] = lambda _name: None
+    """Returns the backend of a name that is not listed, if there is one."""
+
+    @property
+    def failed_models(self) -> list[str]:
+        """The models that will not work again in this process."""
+        return [name for name, one in self.backends.items() if getattr(one, "has_failed", False)]
 
     def find(self, name: str | None) -> ChatBackend:
         """Return the backend of a model name.
@@ -46,6 +53,8 @@ class Serving:
         """
         if name is not None and name in self.backends:
             return self.backends[name]
+        if name is not None and (found := self.find_more(name)) is not None:
+            return found
         if self.fallback_model is not None:
             return self.backends[self.fallback_model]
         known = " | ".join(self.backends)
@@ -102,4 +111,4 @@ def caller_of(http: Request) -> Caller:
     key: Key | None = getattr(http.state, "key", None)
     if key is None:
         return Caller(headers=headers)
-    return Caller(key_name=key.name, headers=headers, charge=key.charge)
+    return Caller(key_name=key.name, headers=headers, reserve=key.reserve)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from serve.keys import Reservation
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.wire.completions import Completion, CompletionRequest
 from serve.wire.embeddings import EmbeddingList, EmbeddingRequest
@@ -18,8 +19,9 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 Chunk_co = TypeVar("Chunk_co", covariant=True)
 
 
-def _free_of_charge(_num_tokens: int) -> None:
+def _free_of_charge(_num_tokens: int) -> Reservation:
     """Count nothing."""
+    return Reservation()
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Caller:
     """Name of the API key that was given; None where no key is needed."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The request's headers, names in lower case, without the key."""
-    charge: Callable[[int], None] = _free_of_charge
-    """Counts the tokens of an answer, prompt included, against the key's limit."""
+    reserve: Callable[[int], Reservation] = _free_of_charge
+    """Takes the most tokens that an answer may use, prompt included, from the key's limit."""
 
 
 class Reply(Protocol[Answer_co, Chunk_co]):

@@ -25,6 +25,7 @@ from serve.errors import (
     UnsupportedParameterError,
     UpstreamError,
 )
+from serve.keys import Reservation
 from serve.metrics import Metrics, Stopwatch
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.wire.completions import Completion, CompletionRequest
@@ -43,6 +44,7 @@ and vLLM a `param`."""
 UNABLE = frozenset({404, 405, 501})
 """Statuses that, without an error in OpenAI's shape, mean that the route does not exist."""
 BUSY = frozenset({502, 503, 504})
+CHARACTERS_PER_TOKEN = 4
 MAX_MESSAGE_CHARACTERS = 1000
 """How much of the server's error message a client gets."""
 
@@ -113,8 +115,14 @@ class UpstreamBackend:
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
         """Forward texts to embed; raises as `chat` does."""
-        answer = await self.post("/embeddings", self._body(request))
-        caller.charge(_num_tokens(answer))
+        body = self._body(request)
+        reservation = caller.reserve(_most_tokens(body))
+        num_used = 0
+        try:
+            answer = await self.post("/embeddings", body)
+            num_used = _num_tokens(answer)
+        finally:
+            reservation.settle(num_used)
         return cast(EmbeddingList, answer)
 
     async def post(self, path: str, body: JsonObject) -> JsonObject:
@@ -158,10 +166,15 @@ class UpstreamBackend:
             body["stream_options"] = {**options, "include_usage": True}
         stream = None
         stopwatch = self._metrics.start()
-        if request.stream:
-            # A refusal is then raised here, and not in the middle of an answer.
-            stream = await self.stream(path, body)
-        return UpstreamReply(self, path, body, caller, stopwatch, stream)
+        reservation = caller.reserve(_most_tokens(body))
+        try:
+            if request.stream:
+                # A refusal is then raised here, and not in the middle of an answer.
+                stream = await self.stream(path, body)
+        except BaseException:
+            reservation.settle(0)
+            raise
+        return UpstreamReply(self, path, body, reservation, stopwatch, stream)
 
     def _body(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> JsonObject:
         given = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -200,18 +213,22 @@ class UpstreamReply(Generic[Answer, Chunk]):
     backend: UpstreamBackend
     path: str
     body: JsonObject
-    caller: Caller
+    reservation: Reservation
     stopwatch: Stopwatch
     open_stream: openai.AsyncStream[object] | None = None
     _closing: asyncio.Task[None] | None = None
 
     async def complete(self) -> Answer:
         """Wait for the whole answer; raises as `UpstreamBackend.chat` does."""
-        answer = await self.backend.post(self.path, self.body)
+        try:
+            answer = await self.backend.post(self.path, self.body)
+        except PotstillError:
+            self.reservation.settle(0)
+            raise
         if not answer.get("choices"):
             raise UpstreamError("the answer of the model's server has no choices", where="model")
         self.stopwatch.stop()
-        self.caller.charge(_num_tokens(answer))
+        self.reservation.settle(_num_tokens(answer))
         return cast(Answer, answer)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
@@ -229,7 +246,7 @@ class UpstreamReply(Generic[Answer, Chunk]):
                 yield cast(Chunk, piece)
             self.stopwatch.stop()
         finally:
-            self.caller.charge(num_tokens)
+            self.reservation.settle(num_tokens)
 
     def cancel(self) -> None:
         """Close the connection, on which the server stops too."""
@@ -271,6 +288,14 @@ def _refusal(error: openai.APIStatusError) -> PotstillError:
     if status in BUSY:
         return BackendUnavailableError("the model's server is not available", where="model")
     return UpstreamError("the model's server has failed", where="model", found=f"status {status}")
+
+
+def _most_tokens(body: JsonObject) -> int:
+    """Estimate the most tokens that an answer may use; without a limit, its prompt's only."""
+    given = body.get("messages") or body.get("prompt") or body.get("input") or ""
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+    num_choices = max(body.get("n") or 1, body.get("best_of") or 1)
+    return len(str(given)) // CHARACTERS_PER_TOKEN + num_choices * max(0, limit)
 
 
 def _num_tokens(answer: JsonObject) -> int:

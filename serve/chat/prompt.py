@@ -119,7 +119,7 @@ class ChatPrompt:
         """
         parsed = self._parsed(dialogue)
         given = (parsed.messages, parsed.tools, parsed.variables)
-        if any(self._opening.search(text) for text in _texts(given)):
+        if any(self._opening.search(text) for text in texts_in(given)):
             return self._token_ids_defused(parsed)
         return self._model.tokenize(self._rendered(parsed), parse_special=True)
 
@@ -192,17 +192,17 @@ def _until_final(text: str, content: str) -> str:
     return text[:end] if text[start:end] == whole else text[: start + len(content.strip())]
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
     """Yield every string inside a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield str(key)
-            yield from _texts(inner)
+            yield from texts_in(inner)
     elif isinstance(value, Sequence):
         for inner in value:
-            yield from _texts(inner)
+            yield from texts_in(inner)
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:  # noqa: ANN401  (any JSON value)

@@ -13,9 +13,13 @@ from potstill.errors import BackendError, PotstillError
 from serve.engine.context import Chunk, DecodeContext
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits
+from serve.errors import QueueFullError
 
 MAX_TEXTS_PER_BATCH = 16
 """Texts that are decoded together; more would not fill a batch of 256 tokens better."""
+
+MAX_TOKENS_PER_BATCH = 64
+"""Tokens that are decoded together: running answers wait for them between two of their tokens."""
 
 Vectors = list[list[float]]
 
@@ -41,17 +45,18 @@ class Embedder:
         return bool(self._jobs)
 
     @property
-    def num_waiting(self) -> int:
-        """Number of unfinished lists of texts."""
-        return len(self._jobs)
-
-    @property
     def decode_seconds(self) -> float:
         """Time spent in llama.cpp."""
         return self._context.decode_seconds if self._context else 0.0
 
     def submit(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
-        """Queue texts; from any thread. A cancelled future drops the rest of them."""
+        """Queue texts; from any thread. A cancelled future drops the rest of them.
+
+        Raises:
+            QueueFullError: Too many texts wait.
+        """
+        if len(self._jobs) >= self._limits.max_queue:
+            raise QueueFullError("too many texts are waiting for this model")
         future: Future[Vectors] = Future()
         self._jobs.append((texts, future))
         return future
@@ -120,7 +125,8 @@ class Embedder:
     def _batches(self, group: Sequence[Sequence[int]]) -> Iterator[list[Chunk]]:
         """Split the texts of a group into batches."""
         chunks: list[Chunk] = []
-        room = self._limits.max_batch_tokens
+        most = min(MAX_TOKENS_PER_BATCH, self._limits.max_batch_tokens)
+        room = most
         for number, text in enumerate(group):
             start = 0
             while start < len(text):
@@ -129,7 +135,7 @@ class Embedder:
                 start, room = start + len(part), room - len(part)
                 if room == 0:
                     yield chunks
-                    chunks, room = [], self._limits.max_batch_tokens
+                    chunks, room = [], most
         if chunks:
             yield chunks
 

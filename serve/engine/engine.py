@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +30,7 @@ from serve.engine.slots import Slots, common_length
 from serve.engine.speculation import MAX_VERIFIED_TOKENS, Drafter
 from serve.engine.stats import EngineStats, Totals
 from serve.engine.text import TextStream
-from serve.errors import InvalidRequestError, QueueFullError
+from serve.engine.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -92,9 +90,11 @@ class Engine:
         self._outputs: list[tuple[Request, Output]] = []
         self._totals = Totals()
         self._lock = threading.Condition()
-        self._waiting: deque[Request] = deque()
+        self._waiting = Waiting(limits)
         self._cancelled: set[Request] = set()
         self._closing = False
+        self.has_failed = False
+        """Whether `run` has ended by an error."""
 
     # From any thread
 
@@ -109,32 +109,23 @@ class Engine:
         """
         for request in requests:
             check_request(request, self.model, self.limits)
-        room = self.limits.max_parallel + self.limits.max_queue
-        if len(requests) > room:
-            raise InvalidRequestError("too many choices", where="n", expected=f"at most {room}")
         with self._lock:
             self._refuse_if_closing()
-            if len(self._waiting) + len(self._active) + len(requests) > room:
-                raise QueueFullError(
-                    "too many requests are waiting for this model", hint="try again in a moment"
-                )
-            self._waiting.extend(requests)
+            self._waiting.add(requests)
             self._lock.notify()
 
     def embed(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
         """Queue texts to embed.
 
         Raises:
-            BackendError: The model computes no embeddings.
-            BackendUnavailableError: The engine is closing.
+            BackendError: The model computes no embeddings, or the engine is closing.
             ContextLengthError: A text is longer than the context.
             InvalidRequestError: A text is empty, or has a token the model does not have.
+            QueueFullError: Too many texts wait.
         """
         check_texts(texts, self.model, self.limits)
         with self._lock:
             self._refuse_if_closing()
-            if self._embedder.num_waiting >= self.limits.max_queue:
-                raise QueueFullError("too many texts are waiting for this model")
             future = self._embedder.submit(texts)
             self._lock.notify()
         return future
@@ -153,17 +144,12 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return the engine's load, and totals since it was created."""
-        counts = asdict(self._totals)
-        decode_seconds = self._context.decode_seconds + self._embedder.decode_seconds
-        decode_seconds += self._drafter.decode_seconds if self._drafter else 0.0
-        other_seconds = max(0.0, counts.pop("step_seconds") - decode_seconds)
-        return EngineStats(
+        parts = (self._context, self._embedder, *([self._drafter] if self._drafter else ()))
+        return self._totals.stats(
             num_waiting=len(self._waiting),
             num_active=len(self._active),
             num_sequences=self.limits.max_parallel,
-            decode_seconds=decode_seconds,
-            other_seconds=other_seconds,
-            **counts,
+            decode_seconds=sum(part.decode_seconds for part in parts),
         )
 
     @property
@@ -181,6 +167,7 @@ class Engine:
                     self._lock.wait_for(lambda: self._closing or self._has_work())
                 self.step()
         except Exception:
+            self.has_failed = True
             logger.exception("the engine of %s has failed", self.model.path.name)
         finally:
             self._end()
@@ -207,31 +194,35 @@ class Engine:
     def _drop_cancelled(self) -> None:
         with self._lock:
             cancelled, self._cancelled = self._cancelled, set()
-            if cancelled:
-                self._waiting = deque(r for r in self._waiting if r not in cancelled)
+            self._waiting.drop(cancelled)
         for request in cancelled & self._active.keys():
             self._free(self._active[request])
 
     def _admit(self) -> None:
-        while len(self._active) < self.limits.max_parallel:
+        while True:
             with self._lock:
-                if not self._waiting:
-                    return
-                sequence = self._sequence(self._waiting.popleft())
-                self._active[sequence.request] = sequence
+                request = self._waiting.next(self._active)
+            if request is None:
+                return
+            try:
+                sequence = self._sequence(request)
+            except Exception as error:  # whatever it is, only this request fails
+                logger.error("a request cannot be started: %s", type(error).__name__)
+                cannot_start = BackendUnavailableError("the request cannot be started now")
+                self._outputs.append((request, Output(error=cannot_start)))
+                self._leave(request)
+                continue
+            self._active[request] = sequence
             self._totals.num_prompt_tokens += len(sequence.token_ids)
             if sequence.max_new_tokens == 0 and sequence.request.num_prompt_logprobs is None:
                 sequence.finish("length")
 
     def _sequence(self, request: Request) -> ActiveSequence:
-        prompt = list(request.prompt_token_ids)
-        max_new_tokens = request.max_new_tokens
-        if max_new_tokens is None:
-            max_new_tokens = self.limits.context_tokens - len(prompt)
+        prompt, limit = list(request.prompt_token_ids), request.max_new_tokens
         return ActiveSequence(
             request=request,
             token_ids=prompt,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=self.limits.context_tokens - len(prompt) if limit is None else limit,
             sampler=Sampler(
                 request.sampler,
                 self.model,
@@ -240,6 +231,7 @@ class Engine:
                 context_tokens=self.limits.context_tokens,
                 ignore_eos=request.ignore_eos,
                 num_drawn=request.num_top_logprobs if request.after_sampling else None,
+                dry=request.dry,
             ),
             text=TextStream(request.stop),
             grammar=None if request.grammar is None else self._grammars.open(request.grammar),
@@ -260,17 +252,20 @@ class Engine:
     def _start(self, sequence: ActiveSequence) -> None:
         """Take a slot, or wait while another prompt with the same prefix is being read."""
         if sequence.request.num_prompt_logprobs is not None:
-            sequence.slot = self._slots.take_empty()
+            sequence.slot = self._slots.take_empty(sequence.request.owner)
             sequence.note_progress()
             return
         prompt = sequence.token_ids
+        owner, num_public = sequence.request.owner, sequence.request.num_public_tokens
         if self.model.can_forget_a_tail:
-            worthwhile = self._slots.num_computed(prompt) + self._slots.min_copied_tokens
+            num_computed = self._slots.num_computed(prompt, owner, num_public)
+            worthwhile = num_computed + self._slots.min_copied_tokens
             for other in self._active.values():
-                shared = common_length(other.token_ids, prompt[:-1]) if other.slot else 0
+                usable = prompt[:-1] if other.request.owner == owner else prompt[:-1][:num_public]
+                shared = common_length(other.token_ids, usable) if other.slot else 0
                 if shared >= worthwhile and other.num_computed < shared:
                     return
-        sequence.slot = self._slots.take(prompt)
+        sequence.slot = self._slots.take(prompt, owner, num_public)
         sequence.num_cached_tokens = sequence.num_computed
         self._totals.num_cached_tokens += sequence.num_cached_tokens
         sequence.note_progress()
@@ -363,6 +358,7 @@ class Engine:
 
     def _free(self, sequence: ActiveSequence) -> None:
         del self._active[sequence.request]
+        self._leave(sequence.request)
         sequence.sampler.close()
         if sequence.slot:
             self._slots.release(sequence.slot)
@@ -370,6 +366,10 @@ class Engine:
             self._grammars.release(sequence.grammar)
         if self._drafter:
             self._drafter.forget(sequence)
+
+    def _leave(self, request: Request) -> None:
+        with self._lock:
+            self._waiting.end(request)
 
     def _emit(self) -> None:
         for sequence in list(self._active.values()):
@@ -384,11 +384,11 @@ class Engine:
     def _end(self) -> None:
         self.close()
         error = BackendUnavailableError("the model was shut down before the answer was complete")
+        with self._lock:
+            unfinished = [*self._active, *self._waiting.clear()]
+        self._deliver([*self._outputs, *((one, Output(error=error)) for one in unfinished)])
         for sequence in self._active.values():
-            sequence.error = error
-        self._outputs += [(request, Output(error=error)) for request in self._waiting]
-        self._waiting.clear()
-        self._emit()
+            sequence.sampler.close()
         self._embedder.close(error)
         self._grammars.close()
         if self._drafter:

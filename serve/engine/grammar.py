@@ -99,6 +99,7 @@ def check_grammar(source: GrammarSource) -> None:
     Raises:
         InvalidRequestError: It is damaged, too large, too expensive, or has a keyword that cannot
             be enforced; `found` names it.
+        BackendUnavailableError: The process that reads grammars cannot be started now.
     """
     check_size(source)
     if "\0" in source.rules or not source.rules.strip():
@@ -111,9 +112,12 @@ def check_grammar(source: GrammarSource) -> None:
 def _checked(source: GrammarSource) -> InvalidRequestError | None:
     checker = _checkers.get()
     try:
-        return checker.check(source)
+        error = checker.check(source)
     finally:
         _checkers.put(checker)
+    if error is not None and not isinstance(error, InvalidRequestError):
+        raise error  # not the grammar's fault: not kept
+    return error
 
 
 _checkers: queue.LifoQueue[GrammarProcess] = queue.LifoQueue()

@@ -10,6 +10,7 @@ import itertools
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from potstill.errors import PotstillError
+from potstill.errors import BackendUnavailableError, PotstillError
 from potstill.workers import Worker, WorkerError, WorkerTimeoutError
 from serve.engine.grammar_process import (
     HEADER,
@@ -66,7 +67,7 @@ class Verdict:
 
     allowed_V: npt.NDArray[np.bool_] | None = None
     """[V] the tokens that are allowed; None when the proposed one was taken."""
-    error: InvalidRequestError | None = None
+    error: PotstillError | None = None
     """Why the grammar cannot be used any more."""
 
 
@@ -99,7 +100,7 @@ class GrammarProcess:
         """Whether replies are still to come."""
         return bool(self._expected)
 
-    def check(self, source: Source) -> InvalidRequestError | None:
+    def check(self, source: Source) -> PotstillError | None:
         """Open a grammar and return what is wrong with it."""
         grammar = self.open(source)
         error = None
@@ -125,7 +126,8 @@ class GrammarProcess:
         """End a grammar; `collect` returns nothing more about it."""
         if grammar in self._proposals:
             del self._proposals[grammar]
-            self._send(Message.CLOSE, grammar)
+            if self._worker.pid is not None:
+                self._send(Message.CLOSE, grammar)
 
     def close(self) -> None:
         """End the process."""
@@ -141,8 +143,7 @@ class GrammarProcess:
             try:
                 has_reply = self._poll(wait_seconds)
             except PotstillError:
-                # The process could not start.
-                verdicts += self._restart("cannot be read", [*self._proposals])
+                verdicts += self._give_up()
                 continue
             if has_reply:
                 verdicts += self._receive()
@@ -153,6 +154,8 @@ class GrammarProcess:
         return verdicts
 
     def _poll(self, timeout_seconds: float) -> bool:
+        if self._worker.pid is None:
+            raise PotstillError("the process could not be started")
         was_ready = self._worker.is_ready
         has_reply = self._worker.poll(timeout_seconds)
         if self._worker.is_ready and not was_ready:
@@ -166,7 +169,9 @@ class GrammarProcess:
             if not self._expected:
                 self._waiting_since = time.monotonic()
             self._expected.append((kind, grammar))
-        self._worker.send(HEADER.pack(kind, grammar.number, token_id) + source)
+        # `collect` reports a process that cannot be started, such as for lack of file descriptors.
+        with suppress(OSError):
+            self._worker.send(HEADER.pack(kind, grammar.number, token_id) + source)
 
     def _receive(self) -> list[tuple[Grammar, Verdict]]:
         try:
@@ -206,16 +211,20 @@ class GrammarProcess:
         limit_seconds = ANSWER_SECONDS if self._worker.is_ready else START_SECONDS
         return time.monotonic() - self._waiting_since > limit_seconds
 
-    def _restart(
-        self, reason: str, fallen: list[Grammar] | None = None
-    ) -> list[tuple[Grammar, Verdict]]:
-        """Drop the grammar whose reply was next, and restore the state of the others."""
-        if fallen is None:
-            fallen = [self._expected[0][1]]
+    def _give_up(self) -> list[tuple[Grammar, Verdict]]:
+        """End all grammars: the process cannot be started now."""
+        fallen = [*self._proposals]
+        self._proposals.clear()
         self.close()
-        verdicts = [(g, _broken(g, reason)) for g in fallen if g in self._proposals]
-        for grammar in fallen:
-            self._proposals.pop(grammar, None)
+        error = BackendUnavailableError("the process that reads grammars cannot be started")
+        return [(grammar, Verdict(error=error)) for grammar in fallen]
+
+    def _restart(self, reason: str) -> list[tuple[Grammar, Verdict]]:
+        """Drop the grammar whose reply was next, and restore the state of the others."""
+        fallen = self._expected[0][1]
+        self.close()
+        verdicts = [(fallen, _broken(fallen, reason))] if fallen in self._proposals else []
+        self._proposals.pop(fallen, None)
         for grammar, token_id in self._proposals.items():
             self._send(Message.OPEN, grammar, source=grammar.source.message())
             for taken in grammar.token_ids:

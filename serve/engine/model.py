@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Iterator
 from functools import cached_property
 
 import llama_cpp
@@ -14,6 +16,25 @@ from potstill.thinking import FORMATS, ThinkFormat
 REPRODUCIBLE_TYPES = frozenset({"f32", "q4_0", "q4_1", "q8_0"})
 """Formats of weights whose products do not depend on the size of the batch."""
 
+MAX_RUN_CHARACTERS = 4096
+MAX_CONTROL_CHARACTERS = 256
+_RUNS = re.compile(r"\w+|\s+|[^\w\s]+")
+
+
+def _pieces(text: str, control: re.Pattern[str]) -> Iterator[str]:
+    """Split a text inside its long runs, but not inside a control token."""
+    start = 0
+    for run in _RUNS.finditer(text):
+        for cut in range(run.start() + MAX_RUN_CHARACTERS, run.end(), MAX_RUN_CHARACTERS):
+            near = max(start, cut - MAX_CONTROL_CHARACTERS)
+            spans = (
+                match.span() for match in control.finditer(text, near, cut + MAX_CONTROL_CHARACTERS)
+            )
+            cut = next((a for a, b in spans if a < cut < b), cut)
+            yield text[start:cut]
+            start = cut
+    yield text[start:]
+
 
 class _GgufInitParams(ctypes.Structure):
     """`struct gguf_init_params` of gguf.h."""
@@ -23,6 +44,27 @@ class _GgufInitParams(ctypes.Structure):
 
 class GgufModel(LlamaModel):
     """One model file, loaded once and shared by whatever decodes with it."""
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """Return the token ids of `text`; see `LlamaModel.tokenize`.
+
+        Long runs of letters, spaces or other characters are tokenized in pieces: llama.cpp matches
+        them by recursion, and 50,000 letters overflow the stack with some vocabularies.
+        """
+        if len(text) <= MAX_RUN_CHARACTERS or not self._splits_by_patterns:
+            return super().tokenize(text, parse_special=parse_special)
+        token_ids: list[int] = []
+        for part in _pieces(text, self._control_pattern):
+            token_ids += super().tokenize(part, parse_special=parse_special)
+        return token_ids
+
+    @cached_property
+    def _splits_by_patterns(self) -> bool:
+        return bool(llama_cpp.llama_vocab_type(self.vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE)
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self.control_tokens)) or "(?!)")
 
     @property
     def can_forget_a_tail(self) -> bool:

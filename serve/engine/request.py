@@ -8,7 +8,7 @@ from typing import Literal
 
 from potstill.errors import PotstillError
 from serve.engine.grammar import GrammarSource
-from serve.engine.sampler import SampledLogprob, SamplerParams
+from serve.engine.sampler import Dry, SampledLogprob, SamplerParams
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,15 @@ class Request:
     """Whether end tokens are never drawn."""
     reports_progress: bool = False
     """Whether outputs report how much of the prompt has been read."""
+
+    dry: Dry | None = None
+    """DRY for `sampler`, if it was made beside the engine."""
+
+    owner: str = ""
+    """Whose request it is: owners take turns, and share no memory of prompts."""
+
+    num_public_tokens: int = 0
+    """Number of the prompt's first tokens that any owner may know, and whose memory is shared."""
 
 
 @dataclass(frozen=True)
@@ -71,4 +80,6 @@ class EngineLimits:
     max_parallel: int
     max_batch_tokens: int
     max_queue: int
+    has_owners: bool = False
+    """Whether several owners send requests: then none of them may take all of the engine."""
     reproducible: bool = True

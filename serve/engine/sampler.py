@@ -125,6 +125,39 @@ class Candidates:
         return SampledLogprob(int(chosen.id), math.log(chosen.p), top)
 
 
+class Dry:
+    """DRY for the parameters of a request, to be copied for each of its choices.
+
+    Making one takes up to two seconds, because llama.cpp compares each breaker with all tokens: do
+    it beside the engine.
+    """
+
+    def __init__(self, params: SamplerParams, model: GgufModel, window: int) -> None:
+        breakers = [text.encode() for text in params.dry_sequence_breakers]
+        self._sampler = llama_cpp.llama_sampler_init_dry(
+            model.vocab,
+            params.dry_multiplier,
+            params.dry_base,
+            params.dry_allowed_length,
+            window,
+            (ctypes.c_char_p * len(breakers))(*breakers),
+            len(breakers),
+        )
+
+    def __del__(self) -> None:
+        llama_cpp.llama_sampler_free(self._sampler)
+
+    @classmethod
+    def of(cls, params: SamplerParams, model: GgufModel, context_tokens: int) -> Dry | None:
+        """Return it for a request; None where DRY is off."""
+        window = _window(params.dry_penalty_last_n, context_tokens)
+        return cls(params, model, window) if params.dry_multiplier and window else None
+
+    def copy(self) -> object:
+        """Return a sampler of llama.cpp's, which the caller frees."""
+        return llama_cpp.llama_sampler_clone(self._sampler)
+
+
 class Sampler:
     """The choice of each token of one completion, and its state: penalties, random numbers.
 
@@ -135,6 +168,7 @@ class Sampler:
     Args:
         context_tokens: Bounds how far back penalties may look.
         num_drawn: Number of most probable tokens in `drawn` after a choice; None leaves it empty.
+        dry: What `Dry.of` returns for the parameters, if it was made before.
     """
 
     def __init__(
@@ -147,6 +181,7 @@ class Sampler:
         context_tokens: int,
         ignore_eos: bool = False,
         num_drawn: int | None = None,
+        dry: Dry | None = None,
     ) -> None:
         self.drawn: SampledLogprob | None = None
         """The distribution that the last choice was drawn from, if it was asked for."""
@@ -157,7 +192,7 @@ class Sampler:
             biases |= dict.fromkeys(model.end_tokens, -math.inf)
         self._bias_ids = np.fromiter(biases, np.int64, len(biases))
         self._biases = np.fromiter(biases.values(), np.float32, len(biases))
-        history, fresh = _penalties(params, model, context_tokens)
+        history, fresh = _penalties(params, model, context_tokens, dry)
         self._chain: object | None = None
         self._draw: Draw | None = None
         self._is_greedy = params.temperature < LEAST_TEMPERATURE
@@ -223,17 +258,17 @@ class Sampler:
             llama_cpp.llama_sampler_accept(self._chain, token_id)
 
 
+def _window(num_tokens: int, context_tokens: int) -> int:
+    return context_tokens if num_tokens < 0 else min(num_tokens, context_tokens)
+
+
 def _penalties(
-    params: SamplerParams, model: GgufModel, context_tokens: int
+    params: SamplerParams, model: GgufModel, context_tokens: int, dry: Dry | None
 ) -> tuple[list[tuple[object, int]], list[object]]:
     """Return the penalties on prompt and completion, with their windows, and on the completion."""
-
-    def window(num_tokens: int) -> int:
-        return context_tokens if num_tokens < 0 else min(num_tokens, context_tokens)
-
     history: list[tuple[object, int]] = []
     fresh: list[object] = []
-    repeat_window, dry_window = window(params.repeat_last_n), window(params.dry_penalty_last_n)
+    repeat_window = _window(params.repeat_last_n, context_tokens)
     if params.repeat_penalty != 1.0 and repeat_window:
         repeat = llama_cpp.llama_sampler_init_penalties(
             model.vocab_size, repeat_window, params.repeat_penalty, 0.0, 0.0
@@ -249,18 +284,8 @@ def _penalties(
                 params.presence_penalty,
             )
         )
-    if params.dry_multiplier and dry_window:
-        breakers = [text.encode() for text in params.dry_sequence_breakers]
-        dry = llama_cpp.llama_sampler_init_dry(
-            model.vocab,
-            params.dry_multiplier,
-            params.dry_base,
-            params.dry_allowed_length,
-            dry_window,
-            (ctypes.c_char_p * len(breakers))(*breakers),
-            len(breakers),
-        )
-        history.append((dry, dry_window))
+    if (dry := dry or Dry.of(params, model, context_tokens)) is not None:
+        history.append((dry.copy(), _window(params.dry_penalty_last_n, context_tokens)))
     return history, fresh
 
 

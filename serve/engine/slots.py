@@ -24,6 +24,8 @@ class Slot:
     sequence_id: int
     token_ids: list[int] = field(default_factory=list)
     """Tokens in the key-value memory, by position."""
+    owner: str = ""
+    """Whose request wrote them."""
     is_free: bool = True
     released_at: int = 0
     """Sequence number of its last release."""
@@ -31,6 +33,9 @@ class Slot:
 
 class Slots:
     """All sequences of a context.
+
+    A prompt reuses what the same owner's requests left, and of another owner's only the public part
+    of itself: who guesses the beginning of a foreign prompt learns nothing from counts or times.
 
     Args:
         reuse: Whether the model's memory lets sequences share and drop tokens.
@@ -45,34 +50,40 @@ class Slots:
         self._slots = [Slot(number) for number in range(count)]
         self._num_releases = 0
 
-    def num_computed(self, prompt_token_ids: Sequence[int]) -> int:
+    def num_computed(
+        self, prompt_token_ids: Sequence[int], owner: str = "", num_public: int = 0
+    ) -> int:
         """Return the length of the longest prefix that a slot holds, the last token left out."""
-        return self._source(prompt_token_ids)[1] if self._reuse else 0
+        return self._source(prompt_token_ids, owner, num_public)[1] if self._reuse else 0
 
-    def take(self, prompt_token_ids: Sequence[int]) -> Slot:
+    def take(self, prompt_token_ids: Sequence[int], owner: str = "", num_public: int = 0) -> Slot:
         """Take a free slot that starts with the longest prefix that any slot holds.
 
         The last prompt token is always computed: its logits are needed.
+
+        Args:
+            owner: Whose prompt it is.
+            num_public: Number of its first tokens that may come from any owner's slot.
         """
         slot = self._oldest()
         num_cached = 0
         if self._reuse:
-            source, num_cached = self._source(prompt_token_ids)
+            source, num_cached = self._source(prompt_token_ids, owner, num_public)
             if source.is_free and 2 * num_cached >= len(source.token_ids):
                 slot = source
             elif source is not slot and num_cached >= self.min_copied_tokens:
                 self._copy(source, slot)
             elif source is not slot:
                 num_cached = 0
-        self.cut(slot, num_cached)
-        slot.is_free = False
-        return slot
+        return self._taken(slot, num_cached, owner)
 
-    def take_empty(self) -> Slot:
+    def take_empty(self, owner: str = "") -> Slot:
         """Take a free slot and empty it."""
-        slot = self._oldest()
-        self.cut(slot, 0)
-        slot.is_free = False
+        return self._taken(self._oldest(), 0, owner)
+
+    def _taken(self, slot: Slot, num_cached: int, owner: str) -> Slot:
+        self.cut(slot, num_cached)
+        slot.is_free, slot.owner = False, owner
         return slot
 
     def cut(self, slot: Slot, num_tokens: int) -> None:
@@ -120,14 +131,20 @@ class Slots:
     def _copy(self, source: Slot, target: Slot) -> None:
         self._context.forget(target.sequence_id, 0)
         self._context.copy(source.sequence_id, target.sequence_id)
-        target.token_ids = list(source.token_ids)
+        target.token_ids, target.owner = list(source.token_ids), source.owner
 
     def _oldest(self) -> Slot:
         return min((slot for slot in self._slots if slot.is_free), key=lambda s: s.released_at)
 
-    def _source(self, prompt_token_ids: Sequence[int]) -> tuple[Slot, int]:
-        usable = prompt_token_ids[:-1]
-        lengths = [common_length(slot.token_ids, usable) for slot in self._slots]
+    def _source(
+        self, prompt_token_ids: Sequence[int], owner: str, num_public: int
+    ) -> tuple[Slot, int]:
+        own = prompt_token_ids[:-1]
+        public = own[:num_public]
+        lengths = [
+            common_length(slot.token_ids, own if slot.owner == owner else public)
+            for slot in self._slots
+        ]
         longest = max(range(len(lengths)), key=lambda n: (lengths[n], self._slots[n].is_free))
         return self._slots[longest], lengths[longest]
 

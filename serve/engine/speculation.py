@@ -94,7 +94,9 @@ class Drafter:
     def _find_slot(self, sequence: ActiveSequence) -> None:
         slot = self._slot_of.get(sequence)
         if slot is None:
-            self._slot_of[sequence] = self._slots.take(sequence.token_ids)
+            self._slot_of[sequence] = self._slots.take(
+                sequence.token_ids, sequence.request.owner, sequence.request.num_public_tokens
+            )
         else:
             self._slots.cut(slot, common_length(slot.token_ids, sequence.token_ids[:-1]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,11 @@ class Totals:
     num_drafted_tokens: int = 0
     num_accepted_tokens: int = 0
     step_seconds: float = 0.0
+
+    def stats(self, *, decode_seconds: float, **load: int) -> EngineStats:
+        """Return the totals with the current load."""
+        counts = asdict(self)
+        other_seconds = max(0.0, counts.pop("step_seconds") - decode_seconds)
+        return EngineStats(
+            decode_seconds=decode_seconds, other_seconds=other_seconds, **load, **counts
+        )

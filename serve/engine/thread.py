@@ -6,14 +6,23 @@ A step's outputs cross over in one call.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from potstill.errors import BackendUnavailableError
 from serve.engine.engine import Engine
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.stats import EngineStats
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILURES, FAILURES_SECONDS = 3, 600.0
+"""An engine that has failed so often in such a time is not started again."""
 
 
 class EngineThread:
@@ -31,17 +40,44 @@ class EngineThread:
         threads: int,
         draft: GgufModel | None = None,
     ) -> None:
-        self.engine = Engine(model, limits, threads=threads, deliver=self._deliver, draft=draft)
+        self._new_engine = partial(
+            Engine, model, limits, threads=threads, deliver=self._deliver, draft=draft
+        )
+        self.engine = self._new_engine()
         self._generations: dict[Request, Generation] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
+        self.has_failed = False
+        """Whether the engine has failed so often that it is not started again."""
         self._thread = threading.Thread(
-            target=self.engine.run, name=f"engine {model.path.name}", daemon=True
+            target=self._run, name=f"engine {model.path.name}", daemon=True
         )
 
     def start(self) -> None:
         """Start the thread for the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+
+    def _run(self) -> None:
+        """Run the engine, and another one after it has failed, but not again and again."""
+        while True:
+            self.engine.run()
+            if not self.engine.has_failed:
+                return
+            self._failures.append(time.monotonic())
+            is_hopeless = (
+                len(self._failures) == MAX_FAILURES
+                and self._failures[-1] - self._failures[0] < FAILURES_SECONDS
+            )
+            try:
+                if not is_hopeless:
+                    self.engine = self._new_engine()
+            except Exception:
+                logger.exception("an engine cannot be started again")
+                is_hopeless = True
+            if is_hopeless:
+                self.has_failed = True
+                return
 
     async def stop(self) -> None:
         """End the thread after the current step; requests in flight fail."""

@@ -12,8 +12,9 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -21,14 +22,15 @@ from potstill.errors import ConfigError, ContextLengthError
 from serve.backends.local.chat_reply import LocalChatReply
 from serve.backends.local.generation import TimedGeneration, text_of
 from serve.backends.local.llama_reply import LlamaReplies, LlamaReply
-from serve.backends.local.preparation import Preparation, dialogue_of
+from serve.backends.local.preparation import Preparation
 from serve.backends.local.text_reply import LocalTextReply
 from serve.backends.protocol import Caller
-from serve.chat.prompt import ChatPrompt, Dialogue
+from serve.chat.prompt import ChatPrompt
 from serve.chat.task import ServedTask
 from serve.engine.grammar import NUM_CHECKERS, check_grammar
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
+from serve.engine.sampler import Dry
 from serve.engine.stats import EngineStats
 from serve.engine.thread import EngineThread
 from serve.errors import (
@@ -50,7 +52,9 @@ Sampling = TypeVar("Sampling", bound=SamplingFields)
 
 PREPARING_THREADS = 4
 
-_grammar_pool = ThreadPoolExecutor(NUM_CHECKERS, thread_name_prefix="grammar")
+_slow_pool = ThreadPoolExecutor(NUM_CHECKERS, thread_name_prefix="slow")
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""What the requests of one key wait for, one after another."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class LocalBackend:
     Args:
         defaults: Sampling parameters for requests that leave them out.
         task: Instructions, tools and schema for chats that leave them out.
+        public_prompts: System prompts whose memory all keys share.
 
     Raises:
         ConfigError: A default is unknown or out of range.
@@ -85,13 +90,20 @@ class LocalBackend:
         *,
         defaults: Mapping[str, float] | None = None,
         task: ServedTask | None = None,
+        public_prompts: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._task = task
         self.model = local.model
         self._local = local
         self._engine, self._limits = local.engine, local.engine.engine.limits
-        self._preparation = Preparation(local.model, local.prompt, task)
+        self._preparation = Preparation(
+            local.model,
+            local.prompt,
+            task,
+            context_tokens=self._limits.context_tokens,
+            public_prompts=public_prompts,
+        )
         self._metrics = metrics.watch(name, local.engine.stats)
         self._defaults = _checked_defaults(defaults or {})
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix=f"prepare {name}")
@@ -117,6 +129,11 @@ class LocalBackend:
     def is_ready(self) -> bool:
         """Whether requests are accepted."""
         return self._engine.is_ready
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the engine will not work again in this process."""
+        return self._engine.has_failed
 
     @property
     def template(self) -> str:
@@ -149,13 +166,12 @@ class LocalBackend:
         given = self._with_defaults(request)
         request = await self._prepared(lambda: self._preparation.completed(given))
         prompt, requests = await self._prepared(lambda: self._preparation.chat(request))
-        await _check_grammar(requests)
+        requests = await self._ready(requests, caller)
         is_bound = any(one.grammar is not None for one in requests)
         opened = not is_bound and self._local.prompt.opens_thinking(prompt)
         verbose = None
         if request.verbose:
-            dialogue = dialogue_of(request)
-            verbose = {"prompt": await self._prepared(lambda: self._local.prompt.render(dialogue))}
+            verbose = {"prompt": await self._prepared(lambda: self._preparation.rendered(request))}
         return LocalChatReply(
             request,
             self._submit(requests, caller, num_prompt_tokens=len(prompt)),
@@ -172,7 +188,7 @@ class LocalBackend:
         request = self._with_defaults(request)
 
         prompts, requests = await self._prepared(lambda: self._preparation.text(request))
-        await _check_grammar(requests)
+        requests = await self._ready(requests, caller)
         return LocalTextReply(
             request,
             self._submit(requests, caller, num_prompt_tokens=sum(map(len, prompts))),
@@ -187,7 +203,7 @@ class LocalBackend:
         request = self._with_defaults(request)
 
         requests = await self._prepared(lambda: self._preparation.llama(request))
-        await _check_grammar(requests)
+        requests = await self._ready(requests, caller)
         replies: list[LlamaReply] = []
         try:
             for index, one in enumerate(requests):
@@ -212,9 +228,13 @@ class LocalBackend:
         texts = await self._prepared(
             lambda: [self._preparation.prompt_ids(text) for text in request.texts]
         )
-        vectors = await self._engine.embed(texts)
         num_tokens = sum(map(len, texts))
-        caller.charge(num_tokens)
+        reservation = caller.reserve(num_tokens)
+        try:
+            vectors = await self._engine.embed(texts)
+        except BaseException:
+            reservation.settle(0)
+            raise
         data: list[Embedding] = [
             {"object": "embedding", "index": index, "embedding": _shaped(vector, request)}
             for index, vector in enumerate(vectors)
@@ -224,18 +244,22 @@ class LocalBackend:
 
     async def count_prompt_tokens(self, request: ChatRequest) -> int:
         """Return the number of tokens of a chat's prompt; raises as `chat` does."""
-        dialogue = await self._dialogue(request)
-        return len(await self._prepared(lambda: self._local.prompt.token_ids(dialogue)))
+        return len(
+            await self._prepared(
+                lambda: self._preparation.chat_ids(self._preparation.completed(request))
+            )
+        )
 
     async def rendered(self, request: ChatRequest) -> str:
         """Return a chat's prompt as text; raises as `chat` does."""
-        dialogue = await self._dialogue(request)
-        return await self._prepared(lambda: self._local.prompt.render(dialogue))
+        return await self._prepared(
+            lambda: self._preparation.rendered(self._preparation.completed(request))
+        )
 
     async def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return a text's token ids."""
         token_ids = await self._prepared(
-            lambda: self.model.tokenize(text, parse_special=parse_special)
+            lambda: self._preparation.tokenized(text, parse_special=parse_special)
         )
         return [*self.model.start_tokens, *token_ids] if add_special else token_ids
 
@@ -248,12 +272,29 @@ class LocalBackend:
         self._preparation.check_ids(token_ids)
         return text_of(self.model, token_ids)
 
-    async def _dialogue(self, request: ChatRequest) -> Dialogue:
-        completed = await self._prepared(lambda: self._preparation.completed(request))
-        return dialogue_of(completed)
-
     async def _prepared(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def _ready(self, requests: Sequence[Request], caller: Caller) -> list[Request]:
+        """Do what may take seconds for the requests to one prompt: check a grammar, make DRY.
+
+        It has threads of its own. Where there are several keys, each uses one of them at a time.
+        """
+        if not any(one.grammar or one.sampler.dry_multiplier for one in requests):
+            return [*requests]
+        first = requests[0]
+
+        def work() -> Dry | None:
+            if first.grammar is not None:
+                check_grammar(first.grammar)
+            return Dry.of(first.sampler, self.model, self.context_tokens)
+
+        turn = asyncio.Lock()
+        if self._limits.has_owners:
+            turn = _turns.setdefault(caller.key_name or "", turn)
+        async with turn:
+            dry = await asyncio.get_running_loop().run_in_executor(_slow_pool, work)
+        return [replace(one, dry=dry) for one in requests]
 
     def _with_defaults(self, request: Sampling) -> Sampling:
         missing = {k: v for k, v in self._defaults.items() if getattr(request, k) is None}
@@ -263,30 +304,38 @@ class LocalBackend:
         self, requests: Sequence[Request], caller: Caller, num_prompt_tokens: int
     ) -> TimedGeneration:
         stopwatch = self._metrics.start()
+        requests = [replace(one, owner=caller.key_name or "") for one in requests]
+        most = num_prompt_tokens + sum(map(self._most_new_tokens, requests))
+        reservation = caller.reserve(most)
         try:
             generation = self._engine.submit(requests)
         except QueueFullError as error:
+            reservation.settle(0)
             error.retry_after_seconds = self._seconds_until_room()
             raise
         except ContextLengthError as error:
-            too_long = PromptTooLongError(error.what, found=error.found, hint=error.hint)
-            too_long.num_prompt_tokens = num_prompt_tokens
-            too_long.context_tokens = self.context_tokens
-            raise too_long from error
-        return TimedGeneration(generation, stopwatch, caller, num_prompt_tokens)
+            reservation.settle(0)
+            raise self._too_long(error, num_prompt_tokens) from error
+        except BaseException:
+            reservation.settle(0)
+            raise
+        return TimedGeneration(generation, stopwatch, reservation, num_prompt_tokens)
+
+    def _most_new_tokens(self, request: Request) -> int:
+        room = max(0, self.context_tokens - len(request.prompt_token_ids))
+        return room if request.max_new_tokens is None else min(room, request.max_new_tokens)
+
+    def _too_long(self, error: ContextLengthError, num_prompt_tokens: int) -> PromptTooLongError:
+        too_long = PromptTooLongError(error.what, found=error.found, hint=error.hint)
+        too_long.num_prompt_tokens = num_prompt_tokens
+        too_long.context_tokens = self.context_tokens
+        return too_long
 
     def _seconds_until_room(self) -> int:
         """Predict when the queue will have room: its length over the rate of answers."""
         stats = self.stats()
         rounds = (stats.num_waiting + 1) / stats.num_sequences
         return max(1, math.ceil(rounds * self._metrics.recent_answer_seconds))
-
-
-async def _check_grammar(requests: Sequence[Request]) -> None:
-    """Check what constrains the requests to one prompt, in threads that others do not wait for."""
-    if requests and (grammar := requests[0].grammar):
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(_grammar_pool, check_grammar, grammar)
 
 
 def _checked_defaults(defaults: Mapping[str, float]) -> dict[str, float]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from serve.backends.protocol import Caller
 from serve.engine.model import GgufModel
 from serve.engine.request import Output
 from serve.engine.sampler import SampledLogprob
 from serve.engine.thread import Generation
+from serve.keys import Reservation
 from serve.metrics import Stopwatch
 from serve.wire.shared import CompletionUsage, PromptProgress, Timings, TokenLogprob, TopLogprob
 
@@ -23,7 +23,7 @@ class TimedGeneration:
 
     generation: Generation
     stopwatch: Stopwatch
-    caller: Caller
+    reservation: Reservation
     num_prompt_tokens: int
     num_new_tokens: int = field(default=0, init=False)
     num_cached_tokens: int = field(default=0, init=False)
@@ -42,11 +42,15 @@ class TimedGeneration:
                 yield index, output
             self.stopwatch.stop()
         finally:
-            self.caller.charge(self.num_prompt_tokens + self.num_new_tokens)
+            self._settle()
 
     def cancel(self) -> None:
         """Stop what still works."""
         self.generation.cancel()
+        self._settle()
+
+    def _settle(self) -> None:
+        self.reservation.settle(self.num_prompt_tokens + self.num_new_tokens)
 
     @property
     def usage(self) -> CompletionUsage:

@@ -6,19 +6,25 @@ These functions take milliseconds and block: call them in threads beside the eve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
-from serve.chat.prompt import ChatPrompt, Dialogue
+from potstill.errors import ContextLengthError, PotstillError
+from serve.chat.prompt import ChatPrompt, Dialogue, texts_in
 from serve.chat.task import ServedTask
 from serve.engine.grammar import GrammarSource, schema_of
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
+from serve.engine.slots import common_length
 from serve.errors import InvalidRequestError
 from serve.wire.chat import ChatMessage, ChatRequest, Tool
 from serve.wire.completions import CompletionRequest
 from serve.wire.llama import LlamaCompletionRequest
 from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
+
+BYTES_PER_TOKEN = 16
+"""A text with more bytes per token of the context cannot fit: texts have about 4 per token."""
 
 ANY_OBJECT: JsonObject = {"type": "object"}
 """The schema of JSON mode, which an empty schema also stands for."""
@@ -29,14 +35,24 @@ class Preparation:
 
     Args:
         task: What chats are completed by; None leaves them as they are.
+        context_tokens: Bounds the length of texts before they are rendered and tokenized.
+        public_prompts: System prompts whose memory all keys share.
     """
 
     def __init__(
-        self, model: GgufModel, prompt: ChatPrompt, task: ServedTask | None = None
+        self,
+        model: GgufModel,
+        prompt: ChatPrompt,
+        task: ServedTask | None = None,
+        *,
+        context_tokens: int,
+        public_prompts: Sequence[str] = (),
     ) -> None:
         self._model = model
         self._prompt = prompt
         self._task = task
+        self._context_tokens = context_tokens
+        self._public_prompts = public_prompts
 
     def completed(self, request: ChatRequest) -> ChatRequest:
         """Return a chat with what it leaves out of the task, checked.
@@ -52,7 +68,8 @@ class Preparation:
 
     def chat(self, request: ChatRequest) -> tuple[list[int], list[Request]]:
         """Return a chat's prompt, and one engine request per choice."""
-        prompt = self._prompt.token_ids(dialogue_of(request))
+        prompt = self.chat_ids(request)
+        num_public = max(common_length(public, prompt) for public in self._public_prefixes)
         grammar = self._chat_grammar(request)
         top = (request.top_logprobs or 0) if request.logprobs else None
         return prompt, [
@@ -63,10 +80,48 @@ class Preparation:
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=top,
                 grammar=grammar,
+                num_public_tokens=num_public,
                 reports_progress=bool(request.stream and request.return_progress and choice == 0),
             )
             for choice in range(request.n or 1)
         ]
+
+    def chat_ids(self, request: ChatRequest) -> list[int]:
+        """Return a chat's prompt.
+
+        Raises:
+            ContextLengthError: It is far too long.
+            InvalidRequestError: The template refuses the messages.
+        """
+        return self._prompt.token_ids(self._dialogue(request))
+
+    def rendered(self, request: ChatRequest) -> str:
+        """Return a chat's prompt as text; raises as `chat_ids` does."""
+        return self._prompt.render(self._dialogue(request))
+
+    def _dialogue(self, request: ChatRequest) -> Dialogue:
+        dialogue = dialogue_of(request)
+        self._check_length(*texts_in((dialogue.messages, dialogue.tools, dialogue.variables)))
+        return dialogue
+
+    @cached_property
+    def _public_prefixes(self) -> list[list[int]]:
+        """Beginnings of prompts that every key may know.
+
+        They are those of the template with the task's instructions, and with each public prompt.
+        """
+        heads = [[], *([ChatMessage(role="system", content=one)] for one in self._public_prompts)]
+        return [self._public_prefix(head) for head in heads]
+
+    def _public_prefix(self, head: list[ChatMessage]) -> list[int]:
+        prompts = []
+        for text in ("a", "b"):
+            chat = ChatRequest(messages=[*head, ChatMessage(role="user", content=text)])
+            try:
+                prompts.append(self.chat_ids(self.completed(chat)))
+            except PotstillError:
+                return []  # a template may refuse system prompts
+        return prompts[0][: common_length(*prompts)]
 
     def text(self, request: CompletionRequest) -> tuple[list[list[int]], list[Request]]:
         """Return the prompts, and for each of them one engine request per choice."""
@@ -109,15 +164,36 @@ class Preparation:
             InvalidRequestError: The model does not have a token.
         """
         if isinstance(prompt, str):
-            return [*self._model.start_tokens, *self._model.tokenize(prompt, parse_special=True)]
+            return [*self._model.start_tokens, *self.tokenized(prompt, parse_special=True)]
         self.check_ids([part for part in prompt if isinstance(part, int)])
         token_ids: list[int] = []
         for part in prompt:
             if isinstance(part, int):
                 token_ids.append(part)
             else:
-                token_ids += self._model.tokenize(part, parse_special=True)
+                token_ids += self.tokenized(part, parse_special=True)
         return token_ids
+
+    def tokenized(self, text: str, *, parse_special: bool) -> list[int]:
+        """Tokenize a text.
+
+        Raises:
+            ContextLengthError: It is far too long.
+        """
+        self._check_length(text)
+        return self._model.tokenize(text, parse_special=parse_special)
+
+    def _check_length(self, *texts: str) -> None:
+        """Refuse what cannot fit the context before any work on it."""
+        most = BYTES_PER_TOKEN * self._context_tokens
+        num_bytes = sum(len(text.encode(errors="replace")) for text in texts)
+        if num_bytes > most:
+            raise ContextLengthError(
+                f"the model's context is {self._context_tokens} tokens",
+                expected=f"at most {most} bytes of text",
+                found=f"{num_bytes} bytes",
+                hint="shorten the text",
+            )
 
     def check_ids(self, token_ids: Sequence[int]) -> None:
         """Refuse tokens that the model does not have.
@@ -175,7 +251,7 @@ class Preparation:
     def _logit_bias(self, fields: SamplingFields) -> dict[int, float]:
         biases: dict[int, float] = {}
         for key, bias in fields.bias_pairs:
-            ids = [key] if isinstance(key, int) else self._model.tokenize(key, parse_special=False)
+            ids = [key] if isinstance(key, int) else self.tokenized(key, parse_special=False)
             biases.update(dict.fromkeys(ids, bias))
         return biases
 

@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from potstill.errors import ConfigError
 from serve.api.app import create_app
+from serve.errors import InvalidRequestError, RateLimitError
 from serve.keys import load_keys
 from serve.rate_limits import Bucket
 
@@ -97,9 +98,18 @@ def test_a_key_over_its_limit_has_to_wait(client):
     assert client.get("/v1/models", headers=bearer("sk-b")).status_code == 200
 
 
-def test_tokens_are_counted_when_an_answer_ends(path):
+def test_the_most_that_a_request_may_use_is_taken_before_it_runs(path):
     path.write_text(entry("carol", "sk-c", tokens_per_minute=100))
     key = load_keys(path, None).find("sk-c")
     assert key.admit() == 0
-    key.charge(130)
-    assert key.admit() == pytest.approx(31 * 60 / 100, rel=0.01)
+    first = key.reserve(90)
+    with pytest.raises(RateLimitError) as caught:
+        key.reserve(20)
+    assert 1 <= caught.value.retry_after_seconds <= 10
+    first.settle(30)
+    first.settle(0)
+    assert key.tokens.allowance.remaining == 70
+    key.reserve(70)
+    assert key.admit() == pytest.approx(1 * 60 / 100, rel=0.1)
+    with pytest.raises(InvalidRequestError, match="at most 100"):
+        key.reserve(101)

@@ -94,6 +94,25 @@ def test_a_prompt_that_is_too_long_is_measured(client):
         assert error["n_prompt_tokens"] > error["n_ctx"] == CONTEXT_TOKENS
 
 
+@pytest.mark.parametrize(
+    ("path", "more"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "ab" * 100_000}]}),
+        ("/apply-template", {"messages": [{"role": "user", "content": "ab" * 100_000}]}),
+        ("/v1/completions", {"prompt": "ab" * 100_000}),
+        ("/v1/embeddings", {"input": "ab" * 100_000}),
+        ("/tokenize", {"content": "ab" * 100_000}),
+        ("/v1/completions", {"prompt": "a", "logit_bias": [["ab" * 100_000, 1.0]]}),
+    ],
+    ids=["chat", "template", "completion", "embedding", "tokenize", "bias"],
+)
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(client, monkeypatch, path, more):
+    monkeypatch.setattr("potstill.llama.model.LlamaModel.tokenize", None)
+    error = error_of(client.post(path, json={"model": "a", "max_tokens": 1} | more), 400)
+    assert error["code"] == "context_length_exceeded"
+    assert "bytes of text" in error["message"]
+
+
 def test_a_fallback_answers_for_other_names(make_app):
     with TestClient(make_app(fallback_model="b")) as client:
         body = {"messages": MESSAGES, "max_tokens": 1}

@@ -19,7 +19,9 @@ from serve.api.app import create_app
 from serve.backends.config import UpstreamConfig
 from serve.backends.protocol import Caller
 from serve.backends.upstream import UpstreamBackend
+from serve.keys import Reservation
 from serve.metrics import Metrics
+from serve.rate_limits import Bucket
 from serve.wire.chat import ChatRequest
 from tests.fixtures.server_sent import events
 from tests.fixtures.waiting import PATIENCE_SECONDS, eventually
@@ -309,14 +311,19 @@ def test_a_disconnect_before_the_answer_is_forwarded(upstream, stream):
 
 
 def test_disconnects_and_tokens_are_forwarded(upstream):
-    charged: list[int] = []
+    bucket = Bucket(1000)
+
+    def reserve(num_tokens: int) -> Reservation:
+        bucket.take(num_tokens)
+        return Reservation(bucket, num_tokens)
+
     config = UpstreamConfig(base_url=upstream.base_url, model="endless")
     upstream.hung_up.clear()
 
     async def listen() -> None:
         backend = UpstreamBackend("mine", config, Metrics())
         request = ChatRequest.model_validate(QUESTION | {"stream": True})
-        reply = await backend.chat(request, Caller(charge=charged.append))
+        reply = await backend.chat(request, Caller(reserve=reserve))
         chunks = reply.chunks()
         assert [(await anext(chunks))["model"] for _ in range(2)] == ["mine", "mine"]
         reply.cancel()
@@ -325,4 +332,4 @@ def test_disconnects_and_tokens_are_forwarded(upstream):
         await backend.stop()
 
     asyncio.run(listen())
-    assert charged == [1]
+    assert bucket.allowance.remaining == 999

@@ -7,6 +7,7 @@ import time
 import jsonschema
 import pytest
 
+from potstill.errors import BackendUnavailableError
 from serve.engine.grammar import GrammarSource, check_grammar, schema_of
 from serve.engine.grammar_client import GrammarProcess
 from serve.engine.request import Request
@@ -61,6 +62,23 @@ def test_an_endless_grammar_is_given_up():
     with pytest.raises(InvalidRequestError, match="takes too much time"):
         check_grammar(GrammarSource(EXPLODING))
     check_grammar(GrammarSource('root ::= "b"'))
+
+
+def test_a_process_that_cannot_be_started_fails_its_grammars_alone(bench, monkeypatch):
+    def no_descriptors(*_args: object, **_more: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    source = GrammarSource('root ::= "a"')
+    with monkeypatch.context() as patch:
+        patch.setattr("potstill.workers.subprocess.Popen", no_descriptors)
+        with pytest.raises(BackendUnavailableError):
+            check_grammar(source)
+        bound, free = (Request([5, 6], max_new_tokens=3, grammar=one) for one in (source, None))
+        bench.run(bound, free)
+        assert isinstance(bench.last(bound).error, BackendUnavailableError)
+        assert bench.last(free).error is None
+    check_grammar(source)
+    assert bench.text(generate(bench, grammar=source)) == "a"
 
 
 def test_a_process_that_does_not_answer_is_given_up(monkeypatch):

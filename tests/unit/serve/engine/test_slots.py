@@ -69,6 +69,22 @@ def test_the_oldest_is_dropped_when_a_slot_is_needed(context, slots):
     assert all(slots.num_computed([*text, 1]) == 20 for text in texts[1:])
 
 
+def test_an_owner_reuses_its_own_memory_and_the_public_part_of_others(context, slots):
+    text = prompts(1)[0]
+    slot = slots.take(text, "alice")
+    read(context, slot, text)
+    assert slots.num_computed([*text, 1], "alice") == 20
+    assert slots.num_computed([*text, 1], "bob") == 0
+    assert slots.num_computed([*text, 1], "bob", num_public=7) == 7
+    # Also while it is being written, after it moved, and when another took over its beginning.
+    other = slots.take([*text, 1], "bob", num_public=7)
+    assert (other.token_ids, other.owner) == (text[:7], "bob")
+    slots.release(slot)
+    slots.close_gaps()
+    assert slots.num_computed([*text, 1], "bob", num_public=7) == 7
+    assert slots.num_computed([*text, 1], "alice") == 20
+
+
 def test_a_prefix_too_short_for_a_copy_is_computed(context, slots):
     assert slots.min_copied_tokens == 1
     wide = Slots(context, 5, context_tokens=8192, reuse=True)
