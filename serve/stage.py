@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from potstill.api_keys import API_KEY_VARIABLE, served_key_variable
-from potstill.errors import BackendUnavailableError, ConfigError
+from potstill.errors import BackendError, BackendUnavailableError, ConfigError
 from potstill.facts.gguf import GgufFacts
 from potstill.facts.shared import Role
 from potstill.manifest import Manifest
@@ -31,6 +31,7 @@ from serve.adapters import own_adapters, with_adapters_of_runs
 from serve.api.app import AppLimits, create_app
 from serve.api.connections import ConnectionLimits, Connections, raise_descriptor_limit
 from serve.api.middleware import LOOPBACK_HOSTS
+from serve.api.state import Serving
 from serve.backends.protocol import ChatBackend, Observer
 from serve.backends.upstream import UpstreamBackend
 from serve.chat.task import ServedTask
@@ -61,6 +62,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     Raises:
         ArtifactError: The gguf stage is missing or damaged, or a file is not a model.
         BackendUnavailableError: The address is taken.
+        BackendError: A model has failed so often that it is not started again.
         ConfigError: A model is unknown, the address is open to others and there is no key, the
             keys cannot be read, a server's key is not set, the record cannot be written, or an
             experiment's or a cascade's model is not served, or an adapter belongs to another base.
@@ -82,7 +84,10 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     with _bound_socket(config) as listener, _open_storage(config, run_directory) as storage:
         record = _open_record(config.record_path)
         metrics = Metrics()
-        backends: dict[str, ChatBackend] = {**load_models(config, paths, metrics, tasks, adapters)}
+        several = keyring is not None and len(keyring) > 1
+        backends: dict[str, ChatBackend] = {
+            **load_models(config, paths, metrics, tasks, adapters, has_owners=several)
+        }
         for name, upstream in config.upstreams.items():
             backends[name] = UpstreamBackend(name, upstream, metrics, task=tasks.get(name))
         backends |= cascades_over(config.cascades, backends)
@@ -106,6 +111,7 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             fallback_model=config.fallback_model,
             limits=_app_limits(config, keyring),
             task=task,
+            find_more=live.dealer.find if live else lambda _name: None,
         )
         app.state.live = live
         serve(app, listener, config, names=names)
@@ -151,7 +157,7 @@ def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: 
     logger.info("try: %s", _curl_example(url, names[0]))
     uvicorn_config = uvicorn.Config(
         app,
-        http=connections.connection,  # type: ignore[arg-type]  (called like a class)
+        http=connections.connection,  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,
@@ -160,11 +166,29 @@ def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: 
     )
     # Its warnings are about clients, who could fill the disk with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    _Server(uvicorn_config).run(sockets=[listener])
+    serving: Serving = app.state.serving
+    _Server(uvicorn_config, serving).run(sockets=[listener])
+    if failed := serving.failed_models:
+        raise BackendError(
+            "a model has failed again and again",
+            where=", ".join(failed),
+            hint="the log has the errors",
+        )
 
 
 class _Server(uvicorn.Server):
-    """A server that returns after a signal instead of raising the signal again."""
+    """A server that returns after a signal instead of raising the signal again.
+
+    It also returns when a model is not started again, so that a supervisor restarts the process.
+    """
+
+    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
+        super().__init__(config)
+        self._serving = serving
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to stop; called ten times a second."""
+        return await super().on_tick(counter) or bool(self._serving.failed_models)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

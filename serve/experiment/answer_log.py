@@ -6,6 +6,7 @@ import time
 
 from serve.backends.protocol import Exchange
 from serve.experiment.backend import Experiment
+from serve.experiment.dealing import DealtModel
 from serve.storage.records import AnswerRecord, said_in
 from serve.storage.storage import Storage
 
@@ -18,7 +19,8 @@ class AnswerLog:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Store an answer; experiments store their own."""
-        if isinstance(exchange.backend, Experiment):
+        backend = exchange.backend
+        if isinstance(backend.model if isinstance(backend, DealtModel) else backend, Experiment):
             return
         messages = exchange.request.messages
         conversation, prompt = self._storage.prompt_hashes(exchange.caller.key_name or "", messages)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 
 from potstill.errors import ContextLengthError
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
-from serve.errors import InvalidRequestError
+from serve.errors import InvalidRequestError, RetryLaterError
 from serve.experiment.assignment import choose, user_of
 from serve.experiment.config import ExperimentConfig
 from serve.experiment.guardrails import ExperimentGuardrails
@@ -40,7 +40,9 @@ ANSWER_HEADER = "x-potstill-answer-id"
 STATE_SECONDS = 5.0
 """How often the stored state is read: another server may have changed it."""
 CLIENT_ERRORS = (InvalidRequestError, ContextLengthError)
-"""Errors that do not count against a variant."""
+NOBODYS_ERRORS = (*CLIENT_ERRORS, RetryLaterError)
+"""Errors that do not count against a variant: a client's, and those of a full queue or a key's
+limit, which say nothing about a model."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Experiment:
         self._metrics = metrics
         self.salt = storage.salt if config.salt is None else config.salt
         self.state: State = "running"
+        self._unwritten: dict[str, str] | None = None
+        """The row of a state that is not committed yet; until then no other state is read."""
         self.guardrails = ExperimentGuardrails(config.guardrails)
         self.shadow: Shadow[Asked] = Shadow(config.shadow, self._answer_in_shadow)
         self._backends = backends
@@ -138,7 +142,7 @@ class Experiment:
         asked = self._asked(request, caller)
         try:
             reply = await self._backends[asked.place.variant].chat(asked.request, caller)
-        except CLIENT_ERRORS:
+        except NOBODYS_ERRORS:
             raise
         except Exception:
             await self.note(asked, "failed")
@@ -181,16 +185,29 @@ class Experiment:
         self.storage.record_soon(record)
 
     def enter(self, state: State, reason: str) -> Future[None]:
-        """Change the state; the future is done when the state will survive a restart."""
+        """Change the state, at once in this process.
+
+        Returns:
+            A future that is done when the state will survive a restart. If it fails, the state is
+            written again until it is written.
+        """
         logger.warning("experiment %s: %s because %s", self.name, state, reason)
         self._take(state)
-        row = {"name": self.name, "state": state, "reason": reason}
+        self._unwritten = {"name": self.name, "state": state, "reason": reason}
+        return self._write_state(self._unwritten)
 
+    def _write_state(self, row: dict[str, str]) -> Future[None]:
         def work(connection: Connection) -> None:
             insert = dialect_insert(connection, tables.experiments).values(row)
             connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=row))
 
-        return self.storage.submit(work)
+        def written(future: Future[None]) -> None:
+            if future.exception() is None and self._unwritten is row:
+                self._unwritten = None
+
+        future = self.storage.submit(work)
+        future.add_done_callback(written)
+        return future
 
     def _watch(self, record: AnswerRecord) -> None:
         """Count an answer, and check the guardrails if it is the student's."""
@@ -208,11 +225,14 @@ class Experiment:
         self.state = state
 
     async def _read_state(self) -> None:
+        if self._unwritten is not None:
+            await asyncio.wrap_future(self._write_state(self._unwritten))
+            return
         columns = tables.experiments.c
         query = select(columns.state).where(columns.name == self.name)
         # Through the writer: it includes what this process has just written.
         stored = await self.storage.write(lambda connection: connection.scalar(query))
-        if stored is not None:
+        if stored is not None and self._unwritten is None:
             self._take(stored)
 
     async def _watch_state(self) -> None:
@@ -243,6 +263,9 @@ class Experiment:
         try:
             async with asyncio.timeout(config.shadow.timeout_seconds):
                 completion = await _whole(self._backends[variant], request, shadow.caller)
+        except RetryLaterError:
+            self.shadow.num_dropped += 1
+            return
         except Exception as error:
             record = shadow.record("failed")
             if isinstance(error, CLIENT_ERRORS):
@@ -308,7 +331,7 @@ class ExperimentReply:
             self._experiment.note_cancelled(self._asked)
 
     async def _note_failure(self, error: Exception) -> None:
-        if isinstance(error, CLIENT_ERRORS):
+        if isinstance(error, NOBODYS_ERRORS):
             self._is_noted = True
             return
         await self._note("failed")

@@ -99,7 +99,9 @@ def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | No
     config = experiment.config
     batches = judged_batches(connection, experiment.name, config.own_side)
     student = config.model_of(config.student)
-    for vote in blind_votes(connection, experiment.sides):
+    # Any key may vote: that votes decide is the administrator's choice.
+    votes = blind_votes(connection, experiment.sides) if config.judge == VOTES else []
+    for vote in votes:
         # Each vote is a separate look.
         score = vote.score if vote.first.model == student else 1 - vote.score
         batches.append(Batch(VOTES, True, [score], [vote.user]))
@@ -107,11 +109,17 @@ def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | No
     judged = [batch for batch in batches if batch.judge == judge]
     if judge is None or not judged:
         return None
-    return verdict_of(config, judged, failed_pairs(connection, experiment.name, judge))
+    failed = failed_pairs(connection, experiment.name, judge)
+    num_voters = len({vote.voter for vote in votes}) if judge == VOTES else None
+    return verdict_of(config, judged, failed, num_voters=num_voters)
 
 
 def verdict_of(
-    config: ExperimentConfig, batches: Sequence[Batch], failed: Mapping[str, int]
+    config: ExperimentConfig,
+    batches: Sequence[Batch],
+    failed: Mapping[str, int],
+    *,
+    num_voters: int | None = None,
 ) -> VerdictView:
     """Return the verdict of one judge's batches; INVALID JUDGE if the latest failed its tests.
 
@@ -121,6 +129,7 @@ def verdict_of(
 
     Args:
         failed: Judged pairs that a variant lost by failing to answer.
+        num_voters: Number of people's keys, where their votes decide.
     """
     monitor = WinRateMonitor(Plan(margin=config.margin, alpha=config.alpha))
     for batch in batches:
@@ -138,6 +147,7 @@ def verdict_of(
         "outcome": Outcome.INCONCLUSIVE if passes_alone else outcome,
         "alone": None if judge == VOTES else outcome,
         "judge": judge,
+        "voters": num_voters,
         "win_rate": monitor.rate,
         "lower": monitor.lower,
         "upper": monitor.upper,

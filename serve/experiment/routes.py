@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,26 +19,31 @@ from sqlalchemy import Connection, insert
 
 from potstill import former_names
 from serve.api.routes.schema import FAILURES
-from serve.api.state import serving_of
+from serve.api.state import caller_of, serving_of
 from serve.experiment.backend import Experiment
 from serve.experiment.cascade import Cascade
+from serve.experiment.dealing import Dealer
 from serve.experiment.results import results_of
 from serve.experiment.wire import (
     Accepted,
     CascadeList,
+    DealRequest,
+    DealView,
     ExperimentList,
     ExperimentView,
     FeedbackRequest,
     JudgmentsRequest,
     PairList,
     PairView,
+    State,
     VoteRequest,
+    VoteView,
 )
 from serve.keys import Key
 from serve.storage import tables
 from serve.storage.queries import BlindVote, blind_votes, unjudged_pairs
 from serve.storage.records import StoredAnswer, StoredPair
-from serve.storage.storage import Storage, dialect_insert, insert_new
+from serve.storage.storage import COMMIT_PATIENCE_SECONDS, Storage, dialect_insert, insert_new
 from serve.wire.shared import JsonObject
 
 MOST_PAIRS = 10_000
@@ -56,6 +61,7 @@ class LiveTraffic:
 
     storage: Storage
     experiments: Mapping[str, Experiment]
+    dealer: Dealer = field(default_factory=Dealer)
 
     async def answer(self, answer_id: str) -> StoredAnswer:
         """Return a stored complete answer, or respond with 404."""
@@ -110,12 +116,25 @@ async def give_feedback(body: FeedbackRequest, live: RequestTraffic) -> Accepted
     return {"stored": True}
 
 
+@router.post("/v1/deals")
+async def deal(body: DealRequest, http: Request, live: RequestTraffic) -> DealView:
+    """Give two models names under which each answers once, in random order, for a blind vote."""
+    models = [serving_of(http).find(name) for name in body.models]
+    return {"models": live.dealer.deal(models, caller_of(http).key_name or "")}
+
+
 @router.post("/v1/votes")
-async def vote(body: VoteRequest, live: RequestTraffic) -> Accepted:
-    """Vote on which of two answers to the same messages is better."""
+async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteView:
+    """Vote on which of two answers to the same messages is better.
+
+    A blind vote is on two answers of names that were dealt to the same key; it returns the models.
+    """
+    voter = caller_of(http).key_name or ""
     first, second = [await live.answer(one) for one in body.response_ids]
     if first.prompt != second.prompt or first.id == second.id:
         raise HTTPException(400, "these are not two answers to the same messages")
+    if body.blind:
+        live.dealer.take(body.response_ids, voter)
     row = {
         "created": time.time(),
         "first_id": first.id,
@@ -123,8 +142,16 @@ async def vote(body: VoteRequest, live: RequestTraffic) -> Accepted:
         "score": SCORES[body.preference],
         "is_blind": body.blind,
     }
-    await live.storage.write(lambda connection: connection.execute(insert(tables.votes), row))
-    return {"stored": True}
+    voter_hash = live.storage.hashed("voter", voter)
+
+    def work(connection: Connection) -> None:
+        number = connection.scalar(
+            insert(tables.votes).values(row).returning(tables.votes.c.number)
+        )
+        connection.execute(insert(tables.voters), {"vote": number, "voter": voter_hash})
+
+    await live.storage.write(work)
+    return {"stored": True, "models": [first.model, second.model]}
 
 
 @router.get("/v1/experiments")
@@ -142,14 +169,20 @@ async def show_experiment(experiment: RequestExperiment) -> ExperimentView:
 @router.post("/v1/experiments/{name}/kill")
 async def kill(experiment: RequestExperiment) -> ExperimentView:
     """Let the teacher answer all requests until the experiment is resumed, even after restarts."""
-    await asyncio.wrap_future(experiment.enter("killed", "an administrator requested it"))
-    return await results_of(experiment)
+    return await _entered(experiment, "killed")
 
 
 @router.post("/v1/experiments/{name}/resume")
 async def resume(experiment: RequestExperiment) -> ExperimentView:
     """Assign users to variants again, with fresh guardrails."""
-    await asyncio.wrap_future(experiment.enter("running", "an administrator requested it"))
+    return await _entered(experiment, "running")
+
+
+async def _entered(experiment: Experiment, state: State) -> ExperimentView:
+    """Change the state, which holds at once; a storage that hangs is waited for only a moment."""
+    future = asyncio.wrap_future(experiment.enter(state, "an administrator requested it"))
+    await asyncio.wait([future], timeout=COMMIT_PATIENCE_SECONDS)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return await results_of(experiment)
 
 

@@ -41,6 +41,12 @@ class FeedbackRequest(Received):
         return float(self.thumbs == "up") if self.score is None else self.score
 
 
+class DealRequest(Received):
+    """The body of POST /v1/deals: two models for a blind vote."""
+
+    models: tuple[Text, Text]
+
+
 class VoteRequest(Received):
     """The body of POST /v1/votes: which of two answers to the same messages is better."""
 
@@ -48,7 +54,7 @@ class VoteRequest(Received):
     preference: Literal["a", "b", "tie"]
     """The first answer, the second, or neither."""
     blind: bool = False
-    """Whether the voter did not know which model wrote which answer; only such votes count."""
+    """Whether the answers are those of dealt names; only such votes count."""
 
 
 class JudgmentEntry(Received):
@@ -77,6 +83,19 @@ class Accepted(TypedDict):
     """Confirms that something was stored."""
 
     stored: Literal[True]
+
+
+class DealView(TypedDict):
+    """Names of two models, each for one answer."""
+
+    models: list[str]
+
+
+class VoteView(Accepted):
+    """Confirms a vote."""
+
+    models: list[str]
+    """Who wrote the two answers."""
 
 
 class ExperimentList(TypedDict):
@@ -153,6 +172,8 @@ class VerdictView(TypedDict):
     """What a judge other than people would say; its PASS alone is INCONCLUSIVE."""
     judge: str
     """Whose verdict it is: "votes" are people's."""
+    voters: int | None
+    """Number of keys that voted, where votes decide: few voters may be of one mind."""
     win_rate: float | None
     lower: float
     upper: float

@@ -282,10 +282,12 @@ class BlindVote:
     """The user, or the conversation where no user was named."""
     messages: str | None
     """JSON."""
+    voter: str
+    """A hash of the voter's key."""
 
 
 def blind_votes(connection: Connection, models: Collection[str]) -> list[BlindVote]:
-    """Return the blind votes between two models, in order."""
+    """Return the blind votes between two models, in order; those of which the voter is stored."""
     votes = tables.votes.c
     first, second = tables.answers.alias("first"), tables.answers.alias("second")
     rows = connection.execute(
@@ -299,7 +301,9 @@ def blind_votes(connection: Connection, models: Collection[str]) -> list[BlindVo
             votes.score,
             func.coalesce(first.c.user, first.c.conversation),
             first.c.messages,
+            tables.voters.c.voter,
         )
+        .join(tables.voters, tables.voters.c.vote == votes.number)
         .join(first, first.c.id == votes.first_id)
         .join(second, second.c.id == votes.second_id)
         .where(
@@ -311,7 +315,16 @@ def blind_votes(connection: Connection, models: Collection[str]) -> list[BlindVo
         .order_by(votes.number)
     )
     return [
-        BlindVote(*row[:2], ShownAnswer(*row[2:4]), ShownAnswer(*row[4:6]), *row[6:])
+        BlindVote(
+            number=row[0],
+            created=row[1],
+            first=ShownAnswer(*row[2:4]),
+            second=ShownAnswer(*row[4:6]),
+            score=row[6],
+            user=row[7],
+            messages=row[8],
+            voter=row[9],
+        )
         for row in rows
     ]
 

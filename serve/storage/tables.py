@@ -94,6 +94,14 @@ votes = Table(
     Column("is_blind", Boolean, nullable=False),
 )
 
+voters = Table(
+    "voters",
+    metadata,
+    Column("vote", Integer, ForeignKey("votes.number"), primary_key=True),
+    Column("voter", String, nullable=False, comment="Salted hash of the key's name."),
+    comment="Who voted. Votes of earlier versions have none, and do not count.",
+)
+
 batches = Table(
     "batches",
     metadata,

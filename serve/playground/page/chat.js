@@ -163,7 +163,13 @@ async function converse(content) {
   const mode = options.elements.mode.value;
   const isBlind = mode === "blind";
   if (isBlind) columns = null;
-  columns ??= begun(mode);
+  try {
+    columns ??= await begun(mode);
+  } catch (error) {
+    hint.textContent = `The models cannot be dealt: ${error.message}`;
+    message.value ||= content;
+    return;
+  }
   const askedTheSame = columns.every((column) => column.messages.length === 0);
   const answers = columns.map((column) => new Answer(column, isBlind));
   const shown = answers.map((one) => one.element);
@@ -194,7 +200,6 @@ function finish(turn, answers, { isBlind, askedTheSame }) {
     else if (keepsAnswers && one.isWhole) one.offerThumbs();
   }
   if (canVote) turn.append(voteBar(answers, isBlind));
-  else if (isBlind) answers.forEach((one) => one.reveal());
 }
 
 function voteBar(answers, isBlind) {
@@ -203,7 +208,8 @@ function voteBar(answers, isBlind) {
   const choices = [["a", "A is better"], ["tie", "A tie"], ["b", "B is better"]];
   const buttons = choices.map(([preference, label]) => button(label, () => {
     const vote = { response_ids: answers.map((one) => one.id), preference, blind: isBlind };
-    return submit("v1/votes", vote, () => {
+    return submit("v1/votes", vote, ({ models }) => {
+      answers.forEach((one, index) => { one.column.model = models[index]; });
       const names = answers.map((one) => one.column.name).join(", ");
       bar.replaceChildren(element("p", { tabindex: "-1" }, `Your vote: ${label}. ${names}.`));
       bar.classList.remove("open");
@@ -218,20 +224,21 @@ function voteBar(answers, isBlind) {
 /** Post, and show a failure. */
 async function submit(path, body, done) {
   try {
-    await post(path, body);
+    const stored = await post(path, body);
     showHint();
-    follow(done);
+    follow(() => done(stored));
   } catch (error) {
     hint.textContent = `This was not stored: ${error.message}`;
   }
 }
 
-function begun(mode) {
+/** Begin the conversations; the server deals blind ones, and names the models after the vote. */
+async function begun(mode) {
   if (log.hasChildNodes() && mode !== "blind") {
     log.append(element("p", { class: "begins muted" }, "New chat"));
   }
-  const models = mode === "single" ? [first.value] : [first.value, second.value];
-  if (mode === "blind" && Math.random() < 0.5) models.reverse();
+  let models = mode === "single" ? [first.value] : [first.value, second.value];
+  if (mode === "blind") ({ models } = await post("v1/deals", { models }));
   const sides = models.length > 1 ? ["A", "B"] : [null];
   return models.map((model, index) => new Column(model, sides[index]));
 }

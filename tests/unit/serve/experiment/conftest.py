@@ -128,8 +128,9 @@ class LiveServer:
             routers=[routes.cascades, routes.router],
             observers=[AnswerLog(self.storage)],
             metrics=metrics,
+            find_more=live.dealer.find,
         )
-        app.state.live = LiveTraffic(self.storage, self.experiments)
+        app.state.live = live
         self.client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
     def ask(self, content: str = "Hi", model: str = "assistant", **more: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from potstill.errors import BackendError, ContextLengthError
-from serve.errors import InvalidRequestError
+from serve.errors import InvalidRequestError, QueueFullError, RateLimitError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 from tests.fixtures.server_sent import events
 from tests.fixtures.waiting import eventually
@@ -195,11 +195,26 @@ def test_failures_of_a_variant_reach_the_client_and_its_record(live, no_shadow):
     assert student["exposures"] == 0
 
 
-def test_client_errors_are_not_counted(live, no_shadow, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(InvalidRequestError("bad"), 400), (QueueFullError("full"), 429), (RateLimitError("x"), 429)],
+)
+def test_errors_that_are_no_model_s_are_not_counted(live, no_shadow, tmp_path, error, status):
     server = live(split(**no_shadow))
-    server.student.error = server.teacher.error = InvalidRequestError("bad")
-    assert server.ask().status_code == 400
+    server.student.error = server.teacher.error = error
+    for stream in (False, True):
+        assert server.ask(stream=stream).status_code == (200 if stream else status)
     assert rows(tmp_path, "select outcome from answers") == []
+    assert server.view()["guardrails"][0]["value"] is None
+
+
+def test_a_shadow_that_finds_no_room_is_dropped(live, tmp_path):
+    server = live(split(student=0, teacher=1))
+    server.student.error = QueueFullError("full")
+    server.ask()
+    assert eventually(lambda: server.view()["shadow"]["dropped"] == 1)
+    assert rows(tmp_path, "select outcome from answers") == [("whole",)]
+    assert server.view()["guardrails"][0]["value"] is None
 
 
 def test_the_teacher_takes_over_from_a_student_that_fails(live, no_shadow):

@@ -2,6 +2,8 @@
 
 import hashlib
 import sqlite3
+import time
+from contextlib import closing
 from itertools import groupby
 
 import pytest
@@ -12,6 +14,7 @@ from potstill.errors import BackendError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 from serve.keys import Key, KeyEntry, Keyring
 from serve.storage.config import StorageConfig
+from tests.fixtures.waiting import eventually
 
 from .conftest import split
 
@@ -82,32 +85,87 @@ def test_ratings_of_both_sides_are_compared_and_a_user_counts_once(live, no_shad
     assert found["upper"] == 1.0
 
 
-def test_blind_votes_between_plain_models_decide(live, no_shadow):
+def dealt(server, to: str = "Hi", **more) -> list[dict]:
+    """Ask two models under names that the server deals; return their answers."""
+    names = server.client.post("/v1/deals", json={"models": ["student", "teacher"]}, **more).json()
+    body = {"messages": [{"role": "user", "content": to}]}
+    path = "/v1/chat/completions"
+    return [
+        server.client.post(path, json=body | {"model": name}, **more).json()
+        for name in names["models"]
+    ]
+
+
+def vote(server, answers: list[dict], preference: str, *, blind: bool = True, **more):
+    ids = [one["id"] for one in answers]
+    body = {"response_ids": ids, "preference": preference, "blind": blind}
+    return server.client.post("/v1/votes", json=body, **more)
+
+
+def for_(model: str, answers: list[dict]) -> str:
+    """Return the preference for a model: a test knows what each of them says."""
+    return "ab"[answers[1]["choices"][0]["message"]["content"].startswith(model)]
+
+
+@pytest.fixture
+def fast_votes(monkeypatch):
+    monkeypatch.setattr("serve.experiment.dealing.VOTES_PER_MINUTE", 1000)
+
+
+@pytest.mark.usefixtures("fast_votes")
+def test_blind_votes_on_dealt_answers_decide(live, no_shadow):
     server = live(split(judge="votes", **no_shadow))
-
-    def vote(preference: str, *, blind: bool = True, swapped: bool = False, to: str = "Hi"):
-        ids = [server.ask(to, model=one).json()["id"] for one in ("student", "teacher")]
-        body = {"response_ids": ids[::-1] if swapped else ids, "preference": preference}
-        return server.client.post("/v1/votes", json=body | {"blind": blind})
-
-    assert vote("a", to="1").json() == {"stored": True}
-    vote("b", swapped=True, to="2")
-    vote("tie", to="3")
-    vote("b", blind=False, to="4")
+    for number, winner in enumerate(["student", "student", None]):
+        answers = dealt(server, str(number))
+        assert not {"student", "teacher"} & {answers[0]["model"], answers[1]["model"]}
+        shown = vote(server, answers, for_(winner, answers) if winner else "tie").json()
+        assert sorted(shown["models"]) == ["student", "teacher"]
+    vote(server, dealt(server, "4"), "b", blind=False)
     verdict = server.view()["verdict"]
     assert (verdict["pairs"], verdict["win_rate"]) == (3, pytest.approx(2.5 / 3))
-    assert verdict["outcome"] == "INCONCLUSIVE"
+    assert (verdict["outcome"], verdict["voters"]) == ("INCONCLUSIVE", 1)
     for number in range(40):
-        vote("b", to=f"more {number}")
+        answers = dealt(server, f"more {number}")
+        vote(server, answers, for_("teacher", answers))
     assert server.view()["verdict"]["outcome"] == "FAIL"
+
+
+def test_a_blind_vote_is_on_what_was_dealt_to_the_voter_once(live, no_shadow):
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
+    keys = [Key(name, KeyEntry(sha256=one, admin=True)) for name, one in digests.items()]
+    server = live(split(judge="votes", **no_shadow), keyring=Keyring(keys))
+    mine, other = ({"headers": {"Authorization": f"Bearer {name}"}} for name in "ab")
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    path = "/v1/chat/completions"
+    named = [
+        server.client.post(path, json=body | {"model": model}, **mine).json()
+        for model in ("student", "teacher")
+    ]
+    assert vote(server, named, "a", **mine).status_code == 400
+    answers = dealt(server, **mine)
+    again = server.client.post(path, json=body | {"model": answers[0]["model"]}, **mine)
+    assert "answers once" in again.json()["error"]["message"]
+    assert vote(server, answers, "a", **other).status_code == 400
+    assert vote(server, answers, "a", **mine).status_code == 200
+    assert vote(server, answers, "a", **mine).status_code == 400
+    statuses = {vote(server, dealt(server, **mine), "a", **mine).status_code for _ in range(20)}
+    assert statuses == {200, 429}
+
+
+@pytest.mark.usefixtures("fast_votes")
+def test_votes_decide_only_where_the_configuration_says_so(live, no_shadow):
+    server = live(split(**no_shadow))
+    for number in range(40):
+        answers = dealt(server, str(number))
+        vote(server, answers, for_("student", answers))
+    assert server.view()["verdict"] is None
 
 
 def test_the_comparison_can_read_exported_votes(live, no_shadow, tmp_path):
     server = live(split(**no_shadow))
-    for text, preference, blind in (("1", "a", True), ("2", "tie", True), ("3", "b", False)):
-        ids = [server.ask(text, model=one).json()["id"] for one in ("teacher", "student")]
-        body = {"response_ids": ids, "preference": preference, "blind": blind}
-        server.client.post("/v1/votes", json=body)
+    for text, winner, blind in (("1", "teacher", True), ("2", None, True), ("3", "student", False)):
+        answers = dealt(server, text)
+        vote(server, answers, for_(winner, answers) if winner else "tie", blind=blind)
     path = tmp_path / "votes.jsonl"
     path.write_text(server.client.get("/v1/experiments/assistant/votes").text)
     (first, lost), (_, tied) = read_votes(path)
@@ -173,6 +231,27 @@ def test_a_killed_experiment_is_the_teachers_until_it_is_resumed(live, no_shadow
     assert restarted.ask().headers[VARIANT_HEADER] == "student"
     # Users answered in the meantime were not assigned.
     assert [one["users"] for one in restarted.view()["variants"]] == [1, 0]
+
+
+def test_a_kill_holds_while_the_storage_is_locked_and_is_written_after(
+    live, no_shadow, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("serve.experiment.backend.STATE_SECONDS", 0.05)
+    monkeypatch.setattr("serve.experiment.routes.COMMIT_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("serve.storage.storage.BUSY_SECONDS", 0.1)
+    server = live(split(student=1, teacher=0, **no_shadow))
+    path = "/v1/experiments/assistant"
+    server.client.post(f"{path}/resume", json={})
+    with closing(sqlite3.connect(tmp_path / "traffic.sqlite")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        killed = server.client.post(f"{path}/kill", json={})
+        assert (killed.status_code, killed.json()["state"]) == (200, "killed")
+        time.sleep(0.5)
+        assert server.view()["state"] == "killed"
+        assert server.ask().headers[VARIANT_HEADER] == "teacher"
+        other.rollback()
+        query = "select state from experiments"
+        assert eventually(lambda: other.execute(query).fetchall() == [("killed",)])
 
 
 def test_results_and_the_switch_are_for_administrators(live, no_shadow):

@@ -1,0 +1,147 @@
+"""Pairs of models dealt blind: only votes on their answers decide anything.
+
+The server draws the order and hides the names until the vote. A client may still recognize a model
+by what it writes; so each pair gets one vote, by the key it was dealt to, and these are counted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from serve.backends.protocol import Caller, ChatBackend, ChatReply
+from serve.errors import InvalidRequestError, ModelNotFoundError
+from serve.keys import rate_limited
+from serve.rate_limits import Bucket
+from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from serve.wire.models import ModelCard
+
+MAX_DEALS = 10_000
+"""Pairs that are remembered; older ones can no longer be voted on."""
+
+VOTES_PER_MINUTE = 12
+"""Of one key; who reads both answers needs longer."""
+
+
+@dataclass
+class Deal:
+    """Two models under other names, each of which answers once."""
+
+    models: Sequence[ChatBackend]
+    voter: str
+    """Name of the key that it was dealt to; "" where no key is needed."""
+    asked: set[str] = field(default_factory=set)
+    """The names that are used up: nobody may ask until an answer suits them."""
+    answers: dict[str, str] = field(default_factory=dict)
+    """The answers' ids, with the names that they were asked under."""
+
+
+class Dealer:
+    """The pairs that were dealt and not voted on."""
+
+    def __init__(self) -> None:
+        self._deals: OrderedDict[str, Deal] = OrderedDict()
+        self._votes: dict[str, Bucket] = defaultdict(lambda: Bucket(VOTES_PER_MINUTE))
+
+    def deal(self, models: Sequence[ChatBackend], voter: str) -> list[str]:
+        """Return names for two models, in random order."""
+        shuffled = secrets.SystemRandom().sample(models, len(models))
+        token = secrets.token_hex(8)
+        self._deals[token] = Deal(shuffled, voter)
+        if len(self._deals) > MAX_DEALS:
+            self._deals.popitem(last=False)
+        return [f"blind-{token}-{side}" for side in range(len(shuffled))]
+
+    def find(self, name: str) -> DealtModel | None:
+        """Return the model behind a dealt name; None if there is none."""
+        token, _, side = name.removeprefix("blind-").partition("-")
+        deal = self._deals.get(token)
+        if deal is None or side not in ("0", "1"):
+            return None
+        return DealtModel(name, deal, deal.models[int(side)])
+
+    def take(self, answer_ids: Sequence[str], voter: str) -> None:
+        """Use up the pair of two answers for a vote.
+
+        Raises:
+            InvalidRequestError: They were not dealt to this voter, or are voted on already.
+            RateLimitError: The voter votes too fast.
+        """
+        wanted = set(answer_ids)
+        open_deals = ((t, d) for t, d in self._deals.items() if d.voter == voter)
+        token = next((t for t, deal in open_deals if deal.answers.keys() == wanted), None)
+        if token is None:
+            raise InvalidRequestError(
+                "these are not two answers that wait for a blind vote",
+                where="response_ids",
+                hint="POST /v1/deals gives two names for models; each pair gets one vote",
+            )
+        if wait := self._votes[voter].seconds_until(1):
+            raise rate_limited("votes come too fast", wait)
+        self._votes[voter].take(1)
+        del self._deals[token]
+
+
+class DealtModel:
+    """A model under a name that hides it, for one answer."""
+
+    def __init__(self, name: str, deal: Deal, model: ChatBackend) -> None:
+        self._name, self._deal = name, deal
+        self.model = model
+
+    @property
+    def card(self) -> ModelCard:
+        """The model itself, for the record; clients do not see it."""
+        return self.model.card
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are accepted."""
+        return self.model.is_ready
+
+    async def start(self) -> None:
+        """Do nothing: the model is started under its own name."""
+
+    async def stop(self) -> None:
+        """Do nothing: the model is stopped under its own name."""
+
+    async def chat(self, request: ChatRequest, caller: Caller) -> DealtReply:
+        """Accept a request of the voter; raises as the model does."""
+        if (caller.key_name or "") != self._deal.voter:
+            raise ModelNotFoundError("the model does not exist", where="model")
+        if self._name in self._deal.asked:
+            raise InvalidRequestError("a dealt name answers once", where="model")
+        self._deal.asked.add(self._name)
+        try:
+            reply = await self.model.chat(request, caller)
+        except BaseException:
+            self._deal.asked.discard(self._name)
+            raise
+        return DealtReply(self._name, self._deal, reply)
+
+
+@dataclass
+class DealtReply:
+    """A reply that does not name its model."""
+
+    name: str
+    deal: Deal
+    reply: ChatReply
+
+    async def complete(self) -> ChatCompletion:
+        """Wait for the whole answer; raises as the model's reply does."""
+        answer = await self.reply.complete()
+        self.deal.answers[answer["id"]] = self.name
+        return {**answer, "model": self.name, "system_fingerprint": ""}
+
+    async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
+        """Yield the answer as it is generated; raises as the model's reply does."""
+        async for chunk in self.reply.chunks():
+            self.deal.answers[chunk["id"]] = self.name
+            yield {**chunk, "model": self.name, "system_fingerprint": ""}
+
+    def cancel(self) -> None:
+        """Stop what still works for this answer."""
+        self.reply.cancel()
