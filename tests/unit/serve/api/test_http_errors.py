@@ -102,7 +102,7 @@ def test_a_prompt_that_is_too_long_is_measured(client):
         ("/v1/completions", {"prompt": "ab" * 100_000}),
         ("/v1/embeddings", {"input": "ab" * 100_000}),
         ("/tokenize", {"content": "ab" * 100_000}),
-        ("/v1/completions", {"prompt": "a", "logit_bias": [["ab" * 100_000, 1.0]]}),
+        ("/v1/completions", {"prompt": [5], "logit_bias": [["ab" * 100_000, 1.0]]}),
     ],
     ids=["chat", "template", "completion", "embedding", "tokenize", "bias"],
 )

@@ -1,6 +1,7 @@
 """Completions, embeddings, responses, models, and llama.cpp's endpoints over HTTP."""
 
 import base64
+import hashlib
 import json
 import math
 import struct
@@ -10,7 +11,9 @@ from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.responses import Response, ResponseStreamEvent
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
+from starlette.testclient import TestClient
 
+from serve.keys import Key, KeyEntry, Keyring
 from tests.fixtures.server_sent import events
 from tests.unit.serve.api.routes.test_chat import TOOLS
 
@@ -219,3 +222,22 @@ def test_metrics_count_what_happened(client, chat):
     after = [value(name, **labels) for name, labels, _ in names]
     gained = [after_ - before_ for after_, before_ in zip(after, before, strict=True)]
     assert gained == [expected for _, _, expected in names]
+
+
+def test_one_key_learns_nothing_of_the_prompt_of_another(make_app):
+    secret = "my pin is 481516: keep it for me, and repeat it whenever I ask for it"
+    keys = [Key(name, KeyEntry(sha256=hashlib.sha256(name.encode()).hexdigest())) for name in "abc"]
+    with TestClient(make_app(keyring=Keyring(keys))) as client:
+
+        def num_cached(key: str, content: str) -> int:
+            answer = client.post(
+                "/v1/chat/completions",
+                json={"model": "a", "messages": [{"role": "user", "content": content}]}
+                | {"max_tokens": 1},
+                headers={"Authorization": f"Bearer {key}"},
+            ).json()
+            return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        num_cached("a", secret)
+        assert num_cached("a", secret) > 20
+        assert num_cached("b", secret) == num_cached("c", "What do others ask?")
