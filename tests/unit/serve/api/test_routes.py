@@ -5,7 +5,9 @@ import hashlib
 import json
 import math
 import struct
+import threading
 
+import llama_cpp
 import pytest
 from openai.types import Completion, CreateEmbeddingResponse, Model
 from openai.types.responses import Response, ResponseStreamEvent
@@ -241,3 +243,15 @@ def test_one_key_learns_nothing_of_the_prompt_of_another(make_app):
         num_cached("a", secret)
         assert num_cached("a", secret) > 20
         assert num_cached("b", secret) == num_cached("c", "What do others ask?")
+
+
+def test_dry_is_made_beside_the_engine(chat, monkeypatch):
+    threads, make = [], llama_cpp.llama_sampler_init_dry
+
+    def recorded(*given):
+        threads.append(threading.current_thread().name)
+        return make(*given)
+
+    monkeypatch.setattr(llama_cpp, "llama_sampler_init_dry", recorded)
+    chat(n=2, dry_multiplier=1.0, dry_sequence_breakers=["x"])
+    assert [name.partition("_")[0] for name in threads] == ["slow"]
