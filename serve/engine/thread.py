@@ -47,6 +47,7 @@ class EngineThread:
         self._generations: dict[Request, Generation] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
+        self._is_stopping = False
         self.has_failed = False
         """Whether the engine has failed so often that it is not started again."""
         self._thread = threading.Thread(
@@ -60,27 +61,33 @@ class EngineThread:
 
     def _run(self) -> None:
         """Run the engine, and another one after it has failed, but not again and again."""
-        while True:
-            self.engine.run()
-            if not self.engine.has_failed:
-                return
-            self._failures.append(time.monotonic())
-            is_hopeless = (
-                len(self._failures) == MAX_FAILURES
-                and self._failures[-1] - self._failures[0] < FAILURES_SECONDS
-            )
+        while not self.has_failed:
             try:
-                if not is_hopeless:
-                    self.engine = self._new_engine()
+                self.engine.run()
             except Exception:
-                logger.exception("an engine cannot be started again")
-                is_hopeless = True
-            if is_hopeless:
-                self.has_failed = True
+                logger.exception("an engine has failed to end")
+                self.engine.has_failed = True
+            if self._is_stopping or not self.engine.has_failed:
                 return
+            self._start_again()
+
+    def _start_again(self) -> None:
+        self._failures.append(time.monotonic())
+        span_seconds = self._failures[-1] - self._failures[0]
+        if len(self._failures) == MAX_FAILURES and span_seconds < FAILURES_SECONDS:
+            self.has_failed = True
+            return
+        try:
+            self.engine = self._new_engine()
+        except Exception:
+            logger.exception("an engine cannot be started again")
+            self.has_failed = True
+        if self._is_stopping:
+            self.engine.close()
 
     async def stop(self) -> None:
         """End the thread after the current step; requests in flight fail."""
+        self._is_stopping = True
         self.engine.close()
         await asyncio.to_thread(self._thread.join)
 
