@@ -63,7 +63,7 @@ class ServeConfig(Table):
     public_prompts: tuple[str, ...] = ()
     """System prompts that no key keeps secret: the prefix cache shares their memory among all keys.
     The task's own instructions are public; all else is shared among one key's requests only, since
-    counts and times would tell a key how far it has guessed the prompt of another."""
+    counts and times would show a key how far it has guessed the prompt of another."""
 
     reproducible: bool = True
     """Whether answers are the same at any load, for files of type Q4_0, Q4_1, Q8_0 and F32. Their
