@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from generate.sources.rewriting import unwrapped
@@ -21,6 +21,13 @@ SYSTEM = (
     "yours is one new message, word for word as a user would type or say it: no quotation marks, "
     "no comment, no answer to it. Never repeat an earlier message."
 )
+LISTED = (
+    "{context} These messages of users are about {category}:\n{lines}\n\nContinue the list: write "
+    "message {number}, by another user{persona} who asks something else about {wants}, in "
+    "{length}. One line.{style}"
+)
+"""Small teachers write the assistant's answers when examples are turns of a chat and nothing but a
+label is given; a list they continue."""
 DIALOGUE = "Write the user's {count} messages of one conversation, one on each numbered line."
 NUMBERED = re.compile(r"^\s*(?:turn\s*)?(\d+)\s*[.):]\s*(.+?)\s*$", re.IGNORECASE)
 ROLE = re.compile(
@@ -58,6 +65,34 @@ def request_messages(
     return (*messages, Message(role="user", content=_asked(wanted, manner)))
 
 
+def list_message(
+    context: str, examples: Sequence[Item], wanted: Wanted, manner: Manner
+) -> tuple[Message, ...]:
+    """Return the message that asks the teacher for one more message of a category.
+
+    Args:
+        context: Who writes and what, or the assistant's instructions.
+        examples: Some of this category, each of one turn.
+    """
+    text = LISTED.format(
+        context=context,
+        category=wanted.category,
+        lines=_numbered(map(_one_line, examples)),
+        number=len(examples) + 1,
+        wants=wanted.turns[0].wants,
+        persona=f", {manner.persona}," * bool(manner.persona),
+        length=manner.length or "a few words",
+        style=f" Style: {manner.style}." * bool(manner.style),
+    )
+    return (Message(role="user", content=text),)
+
+
+def listed_text(text: str) -> str:
+    """Return the first message in a teacher's continuation of a list."""
+    numbered = (match[2] for line in text.splitlines() if (match := NUMBERED.match(line)))
+    return _line(unwrapped(next(numbered, text)))
+
+
 def user_texts(item: Item) -> list[str]:
     """Return the texts of an item's user turns."""
     return [message.content for message in item.messages if message.role == "user"]
@@ -73,6 +108,10 @@ def written_turns(text: str, wanted: Wanted) -> list[str] | None:
     return [_line(unwrapped(line[2])) for line in lines]
 
 
+def _one_line(item: Item) -> str:
+    return " ".join(" ".join(user_texts(item)).split())
+
+
 def _line(text: str) -> str:
     return unwrapped(ROLE.sub("", text, count=1))
 
@@ -80,6 +119,10 @@ def _line(text: str) -> str:
 def _written(texts: Sequence[str]) -> str:
     if len(texts) == 1:
         return texts[0]
+    return _numbered(texts)
+
+
+def _numbered(texts: Iterable[str]) -> str:
     return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, start=1))
 
 

@@ -43,6 +43,12 @@ class Wanted:
     """System messages of the example that the dialogue follows."""
 
     @property
+    def is_bare(self) -> bool:
+        """Whether nothing but a category is wanted: one message, of which nothing else is known."""
+        (turn, *others), is_free = self.turns, self.category is not None and not self.is_exact
+        return is_free and not others and not turn.says and not turn.answer
+
+    @property
     def said(self) -> list[tuple[str, Any]]:
         """What all turns mention together, as names and values."""
         return [pair for turn in self.turns for pair in turn.says.items()]

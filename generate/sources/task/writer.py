@@ -10,6 +10,7 @@ import logging
 import math
 import random
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from generate.sources.attempts import Writing, Written, write_until_enough
@@ -20,7 +21,14 @@ from generate.sources.task.checks import Checks
 from generate.sources.task.drawing import Drawing
 from generate.sources.task.noise import KINDS, add_noise
 from generate.sources.task.refill import nearness, refilled
-from generate.sources.task.requests import Manner, request_messages, user_texts, written_turns
+from generate.sources.task.requests import (
+    Manner,
+    list_message,
+    listed_text,
+    request_messages,
+    user_texts,
+    written_turns,
+)
 from generate.sources.task.wanted import Wanted
 from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.chat import render_prompt
@@ -61,13 +69,18 @@ class _Writer:
         wanted = self._wanted(number)
         draw = self._random("manner", number)
         manner = self._manner(wanted, number, draw)
+        if listed := self._listed(wanted, number % NUM_SHOT_SETS):
+            if "personas" not in self._config.model_fields_set:
+                manner = replace(manner, persona="")
+            return list_message(self._context(), listed, wanted, manner)
         shots = self._shots(wanted, number % NUM_SHOT_SETS)
         return request_messages(self._context(), shots, wanted, manner)
 
     def to_prompt(self, number: int, text: str) -> RawPrompt | DroppedPrompt | None:
         """Return the input in a teacher's answer, or why it cannot be used."""
         wanted = self._wanted(number)
-        turns = written_turns(text, wanted)
+        is_listed = self._listed(wanted, number % NUM_SHOT_SETS)
+        turns = [listed_text(text)] if is_listed else written_turns(text, wanted)
         if turns is None:
             one = self._prompt(wanted.before, [text], wanted)
             return DroppedPrompt(one, "off_task", f"not {len(wanted.turns)} numbered lines")
@@ -135,6 +148,15 @@ class _Writer:
             return ""
         num_words = len(" ".join(draw.choice(alike)).split())
         return f"about {max(2, round(num_words * (1 + LENGTH_SPREAD * draw.uniform(-1, 1))))} words"
+
+    def _listed(self, wanted: Wanted, number: int) -> list[Item]:
+        """Return the examples of a list that the teacher continues; none where it cannot."""
+        if not wanted.is_bare:
+            return []
+        same = self._drawing.examples(wanted.category or "")
+        one_turn = [item for item in same if len(user_texts(item)) == 1]
+        draw = self._random(f"list {wanted.category}", number)
+        return _sample(one_turn, self._config.num_shots, draw)
 
     def _shots(self, wanted: Wanted, number: int) -> list[tuple[Wanted, Item]]:
         count = self._config.num_shots

@@ -73,19 +73,26 @@ def test_inputs_are_balanced_over_labels_and_have_them_as_known_answers(writing,
     assert {prompt.license for prompt in written.prompts} == {"MIT"}
 
 
-def test_a_request_has_examples_persona_length_and_the_label(writing, labels, tmp_path):
-    teacher = writing(INPUTS)
-    write(teacher, labels, tmp_path, request="Customers write.", personas=["a pilot"], num_shots=2)
+def test_the_teacher_continues_a_list_of_a_label(writing, labels, tmp_path):
+    teacher = writing([f"Sure, the next one:\n\n3. {INPUTS[0]}\n4. And mine?", *INPUTS])
+    written = write(
+        teacher, labels, tmp_path, request="Customers write.", personas=["a pilot"], num_shots=2
+    )
     for text in teacher.asked_texts():
-        assert text.startswith("<system>")
-        assert "Customers write." in text
-        assert text.count("<assistant>") == 3, "two examples and the one to be written"
-        last = text.split("<user>")[-1]
-        assert last.startswith(("Purpose: cards, about: ", "Purpose: cash ("))
-        assert "Length: about" in last
-        assert "Writer, not to be named: a pilot." in last
-    shots = {text.split("<assistant>")[1].partition("|")[0] for text in teacher.asked_texts()}
-    assert len(shots) > 1, "drawn anew for each input"
+        assert text.startswith("<user>Customers write. These messages of users are about ca")
+        assert text.count("<assistant>") == 1
+        (number,) = re.findall(r"write message (\d), by another user, a pilot, who", text)
+        assert text.count("\n") == int(number) + 1
+        assert re.search(r"something else about ca\w+[ ,].*, in about \d+ words. One line.", text)
+    assert INPUTS[0] in [one.messages[0].content for one in written.prompts]
+    lists = {text.partition("\n\n")[0] for text in teacher.asked_texts()}
+    assert len(lists) > 2, "drawn anew"
+
+
+def test_a_list_has_no_writers_that_nobody_named(writing, labels, tmp_path):
+    teacher = writing(INPUTS)
+    write(teacher, labels, tmp_path)
+    assert all("by another user who asks" in text for text in teacher.asked_texts())
 
 
 def test_the_instructions_stand_in_for_a_missing_request(writing, labels, tmp_path):
