@@ -121,11 +121,12 @@ def test_connections_that_are_being_answered_are_kept():
     async def attack(client: Client) -> None:
         for _ in range(LIMITS.max_connections):
             await client.send(GET.replace(b"/ ", b"/busy "))
+        while len(client.server.server_state.tasks) < LIMITS.max_connections:
+            await asyncio.sleep(0.01)
         assert await client.status(GET) == 503
-        await asyncio.sleep(0.3)
         assert await client.num_open_is(LIMITS.max_connections)
 
-    run(attack)
+    run(attack, replace(LIMITS, head_timeout_seconds=10.0))
 
 
 def test_an_unread_answer_ends_its_connection():
