@@ -149,11 +149,31 @@ class EvaluationConfig(Table):
         return self
 
 
+class ServedTeacherConfig(Table):
+    """A server that runs the teacher and scores token ids, such as vLLM."""
+
+    base_url: str = Field(pattern=r"^https?://[^@/\s]+(/\S*)?$")
+    """Address of its API, version included, such as http://127.0.0.1:8001/v1."""
+    model: str = Field(min_length=1)
+    """The teacher's name there."""
+    api_key_variable: str | None = Field(default=None, min_length=1)
+    """Environment variable that holds the server's key; None sends none."""
+    top_logprobs: int = Field(default=128, ge=1)
+    """Most probable tokens whose log-probabilities are compared; all others are one category with
+    their whole mass. vLLM must allow as many (`--max-logprobs`)."""
+    max_concurrency: int = Field(default=16, ge=1)
+    """Answers that are scored at once."""
+    max_retries: int = Field(default=5, ge=0)
+    """Further attempts after a lost connection, a timeout, or status 408, 409, 429 and 5xx."""
+    timeout_seconds: float = Field(default=300.0, gt=0.0)
+    """Longest wait for one answer's scores."""
+
+
 class OnPolicyConfig(Table):
     """An on-policy phase, in which the student answers and the teacher corrects it token by token.
 
     TRL's DistillationTrainer, or its GOLDTrainer where the tokenizers differ. The teacher is in
-    memory, and the student samples while it trains.
+    memory or on a server, and the student samples while it trains.
     """
 
     max_steps: int = Field(default=0, ge=0)
@@ -170,6 +190,17 @@ class OnPolicyConfig(Table):
     samples estimate the gradient of reverse KL."""
     temperature: float = Field(default=1.0, gt=0.0)
     """Of sampling and of the loss (TRL's `temperature`)."""
+    teacher: ServedTeacherConfig | None = None
+    """Where the teacher runs. None loads it beside the student."""
+
+    @model_validator(mode="after")
+    def _served_distributions_are_whole(self) -> OnPolicyConfig:
+        if self.teacher is not None and self.temperature != 1.0:
+            raise ValueError(
+                "on_policy.temperature must be 1 with on_policy.teacher: the tail mass at another "
+                "temperature is not known"
+            )
+        return self
 
 
 class BaselineConfig(Table):

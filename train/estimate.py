@@ -72,7 +72,8 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
         per_trained_token += FORWARD_FLOPS * shape.num_parameters
     trained_flops = per_trained_token * (tokens.trained + tokens.corrected)
     other_flops = FORWARD_FLOPS * shape.num_parameters * (tokens.measured + tokens.sampled)
-    other_flops += FORWARD_FLOPS * workload.teacher.num_parameters * tokens.corrected
+    if config.on_policy.teacher is None:
+        other_flops += FORWARD_FLOPS * workload.teacher.num_parameters * tokens.corrected
     is_fast = config.dtype != "float32"
     cost = Estimate(
         stage="train",
@@ -154,7 +155,8 @@ def _memory_bytes(
     """Return the memory of one training process, with the teacher in the on-policy phase."""
     row_tokens = config.batch_size * _row_tokens(config, workload)
     per_token = CHECKPOINTED_BYTES if config.gradient_checkpointing else ACTIVATION_BYTES
-    teacher_parameters = workload.teacher.num_parameters if config.on_policy.max_steps else 0
+    in_memory = config.on_policy.max_steps and config.on_policy.teacher is None
+    teacher_parameters = workload.teacher.num_parameters if in_memory else 0
     return (
         WEIGHT_BYTES * shape.num_parameters
         + OPTIMIZER_BYTES * num_trained

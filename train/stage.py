@@ -55,6 +55,10 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
         return session.finished
     config = at_sequence_level(config, run_directory.facts(ConversationsFacts))
     data = load_data(config, run_directory, session.scratch_dir)
+    if config.on_policy.max_steps and config.on_policy.teacher is not None:
+        from train.on_policy.served_teacher import ServedTeacher
+
+        ServedTeacher(config.on_policy.teacher).check()
     plan, untrained = start(
         config,
         data,

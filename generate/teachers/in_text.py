@@ -13,7 +13,6 @@ from typing import Any
 
 import jinja2
 
-from generate.teachers.endpoint.dialects import UnusableAnswerError
 from generate.teachers.endpoint.text_tokens import AnswerTokens
 from generate.teachers.protocol import (
     Failure,
@@ -27,6 +26,7 @@ from potstill.chat import answer_message, render_prompt
 from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
 from potstill.thinking import TAIL_TOKENS, ThinkFormat
+from potstill.token_scores import UnusableAnswerError
 
 
 class TextTeacher:

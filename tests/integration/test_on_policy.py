@@ -5,10 +5,13 @@ import shutil
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from potstill.errors import ConfigError, TrainingError
 from potstill.facts.shared import Fidelity
+from tests.fixtures.scoring_server import ScoringServer
 from train.config import TrainConfig
 from train.phases import absent
 from train.stage import run
@@ -72,6 +75,46 @@ def test_a_student_that_is_the_teacher_has_nothing_to_be_corrected(tiny_run, tin
     given = {"student": {"checkpoint": str(tiny_teacher_dir)}, "learning_rate": 1e-12}
     run(config(**given, **on_policy(learning_rate=1e-12)), tiny_run)
     assert all(line["loss"] < 1e-5 for line in lines(tiny_run, "on_policy"))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_a_teacher_on_a_server_gives_the_figures_of_one_in_memory(
+    tiny_run, tiny_teacher_dir, tmp_path, beta
+):
+    other = type(tiny_run)(tmp_path / "other")
+    shutil.copytree(tiny_run.root, other.root)
+    run(config(**on_policy(beta=beta)), tiny_run)
+    with ScoringServer(tiny_teacher_dir) as server:
+        teacher = {"base_url": server.base_url, "model": "teacher", "top_logprobs": 8_192}
+        run(config(**on_policy(beta=beta, teacher=teacher)), other)
+        assert {one["model"] for one in server.asked} == {"teacher"}
+        assert len(server.asked) == 1 + 4 * 4, "the check, and each answer"
+    in_memory, served = (lines(one, "on_policy") for one in (tiny_run, other))
+    for name in ("loss", "grad_norm"):
+        expected = [line[name] for line in in_memory]
+        assert [line[name] for line in served] == pytest.approx(expected, rel=1e-3)
+    for name, tensor in weights(tiny_run).items():
+        torch.testing.assert_close(weights(other)[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_a_server_that_cannot_score_is_refused_before_training(
+    tiny_run, tiny_teacher_dir, tiny_student_dir, tmp_path
+):
+    other = type(tiny_run)(tmp_path / "other")
+    shutil.copytree(tiny_run.root, other.root)
+    with ScoringServer(tiny_teacher_dir) as server:
+        server.refusal = "logprobs must be at most 20"
+        teacher = {"base_url": server.base_url, "model": "teacher"}
+        with pytest.raises(TrainingError, match="does not score") as caught:
+            run(config(**on_policy(teacher=teacher)), tiny_run)
+    assert "at most 20" in caught.value.found
+    assert "--max-logprobs 128" in caught.value.hint
+    assert not (tiny_run.partial_dir("student") / "scratch" / "offline").exists()
+    other_tokens = {"student": {"checkpoint": str(tiny_student_dir)}, "kd": {"weight": 0.0}}
+    with pytest.raises(ConfigError, match="a student with other tokens"):
+        run(config(**other_tokens, **on_policy(teacher=teacher)), other)
+    with pytest.raises(ValidationError, match="temperature must be 1"):
+        config(**on_policy(teacher=teacher, temperature=0.7))
 
 
 def test_a_padded_vocabulary_is_corrected_all_the_same(tiny_run, tiny_teacher_dir, tmp_path):

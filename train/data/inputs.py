@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from potstill.chat import chat_template_sha256, tokenizer_sha256
 from potstill.checkpoints import find_checkpoint, refuse_other_checkpoint
-from potstill.errors import ManifestMismatchError, TrainingError
+from potstill.errors import ConfigError, ManifestMismatchError, TrainingError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.rundir import RunDirectory
 from potstill.thinking import has_switch, student_template
@@ -72,6 +72,8 @@ def load_data(
         train_share: Share of the training conversations to take, see `share_of`.
 
     Raises:
+        ConfigError: The teacher of the on-policy phase is on a server, and the student has other
+            tokens.
         ManifestMismatchError: The teacher's tokenizer, chat template or, where the student is made
             of it, checkpoint has changed, or the log-probabilities are not what the loss needs.
         TrainingError: A split is empty, or the student's own chat template cannot be used.
@@ -90,6 +92,14 @@ def load_data(
     if config.student.checkpoint is None:
         refuse_other_checkpoint(teacher_dir, facts.teacher.fingerprint)
     tokenizer_dir = _tokenizer_dir(config, facts, teacher_dir)
+    if config.on_policy.max_steps and config.on_policy.teacher and tokenizer_dir != teacher_dir:
+        raise ConfigError(
+            "a teacher on a server cannot correct a student with other tokens",
+            where="train.on_policy.teacher",
+            expected=f"a student with the tokenizer of {teacher_dir}",
+            found=tokenizer_dir,
+            hint="leave out the table, so that the teacher is loaded beside the student",
+        )
     tokenizer, other_template, read = _student_tokens(facts, tokenizer_dir, teacher_dir)
     if train_share < 1.0:
         read = share_of(read, train_share)

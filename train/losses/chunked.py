@@ -56,6 +56,10 @@ class Targets:
     def __getitem__(self, part: slice) -> Targets:
         return Targets(*(getattr(self, field.name)[part] for field in fields(self)))
 
+    def to(self, device: torch.device) -> Targets:
+        """Return the targets on a device."""
+        return Targets(*(getattr(self, field.name).to(device) for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class LossSums:

@@ -1,8 +1,8 @@
 """TRL's two trainers that sample the student's answers, adapted to this stage.
 
-In: a student, the teacher's checkpoint and prompts. Out: DistillationTrainer for equal tokenizers,
-else GOLDTrainer, ready to train. Import this module with vLLM hidden (`train.phases.absent`), or
-TRL imports it.
+In: a student, the teacher's checkpoint or server, and prompts. Out: DistillationTrainer for equal
+tokenizers, else GOLDTrainer, ready to train. Import this module with vLLM hidden
+(`train.phases.absent`), or TRL imports it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
+from torch import Tensor
 from transformers import AutoTokenizer, PrinterCallback
 from trl import DistillationConfig, DistillationTrainer
 from trl.experimental.gold import GOLDConfig, GOLDTrainer
 
 from train.arguments import on_one_device
+from train.config import KDConfig
 from train.data.cache import open_split
-from train.evaluation.held_out import MeasuresHeldOut
+from train.evaluation.held_out import MeasuresHeldOut, without_adapters
+from train.heads import output_head
 from train.job import Job
+from train.losses import Mix, mix_of
+from train.losses.chunked import distillation_loss
 from train.on_policy.arguments import distillation_arguments, gold_arguments
 from train.on_policy.prompts import PromptCollator, draw_prompts, teacher_prompts
+from train.on_policy.served_teacher import ServedTeacher
 from train.on_policy.vocabulary import fit_vocabulary
 from train.states import TrainedStates
 from train.students.checkpoints import load_model
@@ -34,6 +41,46 @@ class OnPolicyTrainer(MeasuresHeldOut, TrainedStates, DistillationTrainer):  # t
         self, prompts: list[list[int]]
     ) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}
+
+
+class ServedTeacherTrainer(OnPolicyTrainer):
+    """The same with a teacher on a server, of which the most probable tokens are known.
+
+    The loss is that of the stored conversations, with one category for all other tokens: a lower
+    bound of TRL's, and equal to it where all tokens are known.
+    """
+
+    served: ServedTeacher
+    mix: Mix
+
+    def _compute_loss(
+        self,
+        unwrapped_student: Any,  # noqa: ANN401
+        inputs: dict[str, Tensor],
+        num_items_in_batch: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss, the sum of the student's entropies, and the number of tokens.
+
+        The entropy is estimated from the student's own draws.
+        """
+        answered_BC = inputs["completion_mask"].bool()
+        input_ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        hidden_BCD = self._get_last_hidden_state(
+            unwrapped_student, input_ids, mask, answered_BC.shape[1]
+        )
+        head = output_head(without_adapters(unwrapped_student))
+        lengths = inputs["prompt_mask"].sum(1).tolist()
+        answers = [
+            (ids[kept].tolist(), start)
+            for ids, kept, start in zip(input_ids, mask.bool(), lengths, strict=True)
+        ]
+        targets = self.served.targets(answers, head.weight_VD.shape[0])
+        hidden_TD = hidden_BCD[answered_BC]
+        sums = distillation_loss(hidden_TD, head, targets.to(hidden_TD.device), self.mix)
+        num_tokens = answered_BC.sum()
+        divisor = num_tokens.clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        return sums.total / divisor, sums.cross_entropy.detach(), num_tokens
 
 
 class GoldTrainer(MeasuresHeldOut, TrainedStates, GOLDTrainer):  # type: ignore[misc]
@@ -88,9 +135,14 @@ def _same_tokens(
 ) -> OnPolicyTrainer:
     arguments = distillation_arguments(job.config, states_dir, num_processes)
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer_dir)
-    teacher = load_model(job.teacher_dir)
-    fit_vocabulary(teacher, model.get_input_embeddings().weight.shape[0], tokenizer)
-    return OnPolicyTrainer(
+    on_policy = job.config.on_policy
+    kind, teacher = OnPolicyTrainer, None
+    if on_policy.teacher is None:
+        teacher = load_model(job.teacher_dir)
+        fit_vocabulary(teacher, model.get_input_embeddings().weight.shape[0], tokenizer)
+    else:
+        kind = ServedTeacherTrainer
+    trainer = kind(
         model=model,
         teacher_model=teacher,
         args=on_one_device(DistillationConfig(**arguments)),
@@ -98,6 +150,17 @@ def _same_tokens(
         eval_dataset=prompts,
         processing_class=tokenizer,
     )
+    if on_policy.teacher is not None:
+        trainer.served = ServedTeacher(on_policy.teacher)
+        trainer.mix = mix_of(_served_loss(on_policy.beta))
+    return trainer
+
+
+def _served_loss(beta: float) -> KDConfig:
+    """Return the loss of TRL's `beta` on the most probable tokens and one category for the rest."""
+    if beta in (0.0, 1.0):
+        return KDConfig(weight=1.0, divergence="reverse_kl" if beta else "forward_kl")
+    return KDConfig(weight=1.0, divergence="jsd", beta=beta)
 
 
 def _other_tokens(

@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from typing import Any, Protocol
-
-import numpy as np
 
 from generate.teachers.endpoint.token_ids import TokenIds
 from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
 from potstill.chat import render_prompt
-from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
 from potstill.schema import FinishReason, SamplingParams
+from potstill.token_scores import (
+    PATH,
+    UnusableAnswerError,
+    only_choice,
+    read_distributions,
+    score_body,
+    sorted_distributions,
+    token_ids_body,
+)
 
-TOKEN_ID_PREFIX = "token_id:"
 FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 NEUTRAL = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
 """Servers take missing parameters from the model's generation_config.json or from their own
 defaults: these values, of vLLM and llama.cpp, disable everything but temperature and top_p."""
-
-
-class UnusableAnswerError(Exception):
-    """An answer that cannot become a sample; the message has no text of the answer."""
 
 
 class PromptMismatchError(UnusableAnswerError):
@@ -80,19 +80,18 @@ class _ExactTokens:
 class TokenIdDialect(_ExactTokens):
     """`/completions` with token ids as prompt, answered with token ids: vLLM (0.32).
 
-    Source: `CompletionRequest` and `OpenAIServingCompletion._create_completion_logprobs` of
-    vllm/entrypoints/openai/completion. The end-of-turn token is among the ids that come back, with
+    The end-of-turn token is among the ids that come back, with
     its row, though not in the text.
     """
 
     model: str
     end_token_ids: frozenset[int]
-    path: str = "/completions"
+    path: str = PATH
 
     def body(self, request: SampleRequest, top_logprobs: int | None) -> dict[str, Any]:
         """Return the JSON of a request for a completion."""
         return (
-            self._ids_body(request.prompt_token_ids)
+            token_ids_body(self.model, request.prompt_token_ids)
             | sampling_body(request.sampling)
             | NEUTRAL
             | {"stop_token_ids": sorted(self.end_token_ids)}
@@ -103,7 +102,7 @@ class TokenIdDialect(_ExactTokens):
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
     ) -> Sample:
         """Return the sample in a completion."""
-        choice = _only_choice(answer)
+        choice = only_choice(answer)
         if choice.get("token_ids") is None or choice.get("prompt_token_ids") is None:
             raise UnusableAnswerError("the server returns no token ids")
         if list(choice["prompt_token_ids"]) != list(request.prompt_token_ids):
@@ -111,47 +110,24 @@ class TokenIdDialect(_ExactTokens):
         token_ids = tuple(choice["token_ids"])
         signal = None
         if top_logprobs is not None:
-            signal = self._signal(choice, token_ids, 0, top_logprobs)
+            signal = read_distributions(choice, token_ids, 0, top_logprobs)
         return Sample(request.request_id, token_ids, signal, _finish_reason(choice))
 
     def score_body(self, request: ScoreRequest, top_logprobs: int) -> dict[str, Any]:
         """Return the JSON of a request for the log-probabilities of the prompt itself."""
-        settings = {"echo": True, "max_tokens": 0, "temperature": 1.0, "logprobs": top_logprobs}
-        return self._ids_body(request.token_ids) | settings
+        return score_body(self.model, request.token_ids, top_logprobs)
 
     def read_score(
         self, answer: Mapping[str, Any], request: ScoreRequest, top_logprobs: int
     ) -> Sample:
         """Return the text from `start` on with the distributions that predict it."""
-        choice = _only_choice(answer)
+        choice = only_choice(answer)
         token_ids = tuple(request.token_ids)
-        signal = self._signal(choice, token_ids, request.start, top_logprobs)
+        signal = read_distributions(choice, token_ids, request.start, top_logprobs)
         ended = token_ids[-1] in self.end_token_ids
         return Sample(
             request.request_id, token_ids[request.start :], signal, "stop" if ended else "length"
         )
-
-    def _ids_body(self, token_ids: Sequence[int]) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "prompt": list(token_ids),
-            "return_token_ids": True,
-            "return_tokens_as_token_ids": True,
-        }
-
-    def _signal(
-        self, choice: Mapping[str, Any], token_ids: tuple[int, ...], start: int, top_logprobs: int
-    ) -> TokenDistributions:
-        logprobs = choice.get("logprobs")
-        if logprobs is None:
-            raise UnusableAnswerError("the server returns no log-probabilities")
-        if tuple(map(_token_id, logprobs["tokens"])) != token_ids:
-            raise UnusableAnswerError("log-probabilities and token ids do not match")
-        rows = [
-            {_token_id(token): float(logprob) for token, logprob in row.items()}
-            for row in logprobs["top_logprobs"][start:]
-        ]
-        return _distributions(logprobs["token_logprobs"][start:], rows, top_logprobs)
 
 
 @dataclass(frozen=True)
@@ -191,7 +167,7 @@ class ChatDialect(_ExactTokens):
         self, answer: Mapping[str, Any], request: SampleRequest, top_logprobs: int | None
     ) -> Sample:
         """Return the sample in an answer."""
-        choice = _only_choice(answer)
+        choice = only_choice(answer)
         self._check_prompt(answer["usage"]["prompt_tokens"], len(request.prompt_token_ids))
         finish_reason = _finish_reason(choice)
         entries = (choice.get("logprobs") or {}).get("content")
@@ -207,7 +183,9 @@ class ChatDialect(_ExactTokens):
                 {self._token_id(rival): float(rival["logprob"]) for rival in entry["top_logprobs"]}
                 for entry in entries
             ]
-            signal = _distributions([entry["logprob"] for entry in entries], rows, top_logprobs)
+            signal = sorted_distributions(
+                [entry["logprob"] for entry in entries], rows, top_logprobs
+            )
         return Sample(request.request_id, token_ids, signal, finish_reason)
 
     @cached_property
@@ -265,35 +243,8 @@ def sampling_body(sampling: SamplingParams) -> dict[str, Any]:
     }
 
 
-def _only_choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    (choice,) = answer["choices"]
-    return choice  # type: ignore[no-any-return]
-
-
 def _finish_reason(choice: Mapping[str, Any]) -> FinishReason:
     found = choice["finish_reason"]
     if found not in FINISH_REASONS:
         raise UnusableAnswerError(f"finish reason {str(found)[:40]!r}")
     return FINISH_REASONS[found]
-
-
-def _token_id(token: str) -> int:
-    """Parse vLLM's `token_id:17`."""
-    if not token.startswith(TOKEN_ID_PREFIX):
-        raise UnusableAnswerError("the server writes tokens as text, not as ids")
-    return int(token.removeprefix(TOKEN_ID_PREFIX))
-
-
-def _distributions(
-    sampled_logprobs: Sequence[float], rows: Sequence[Mapping[int, float]], top_logprobs: int
-) -> TokenDistributions:
-    """Sort each row by probability and cut it to the top k: servers put the sampled token first."""
-    shape = len(rows), top_logprobs
-    token_ids_TK = np.full(shape, -1, np.int32)
-    logprobs_TK = np.full(shape, -np.inf, np.float32)
-    for index, row in enumerate(rows):
-        best = sorted(row.items(), key=itemgetter(1), reverse=True)[:top_logprobs]
-        token_ids_TK[index, : len(best)] = [token_id for token_id, _ in best]
-        logprobs_TK[index, : len(best)] = [logprob for _, logprob in best]
-    sampled_logprobs_T = np.asarray(sampled_logprobs, np.float32)
-    return TokenDistributions.from_padded(token_ids_TK, logprobs_TK, sampled_logprobs_T)

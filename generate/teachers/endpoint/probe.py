@@ -21,7 +21,6 @@ from generate.teachers.endpoint.dialects import (
     Dialect,
     PromptMismatchError,
     TokenIdDialect,
-    UnusableAnswerError,
 )
 from generate.teachers.endpoint.text_dialects import text_dialects
 from generate.teachers.endpoint.text_tokens import AnswerTokens
@@ -30,6 +29,7 @@ from potstill.chat import render_prompt
 from potstill.distributions import Floats
 from potstill.errors import TeacherError
 from potstill.schema import Message, SamplingParams
+from potstill.token_scores import UnusableAnswerError
 
 LogprobsMode = Literal["raw_logprobs", "processed_logprobs", "unknown", "none"]
 

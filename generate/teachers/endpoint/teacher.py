@@ -18,7 +18,7 @@ from generate.teachers.end_tokens import read_end_token_ids
 from generate.teachers.endpoint.api import HOPELESS, OVERLOADED, EndpointApi, WebPageError
 from generate.teachers.endpoint.budget import Budget
 from generate.teachers.endpoint.config import EndpointConfig
-from generate.teachers.endpoint.dialects import TokenIdDialect, UnusableAnswerError
+from generate.teachers.endpoint.dialects import TokenIdDialect
 from generate.teachers.endpoint.loop_thread import LoopThread
 from generate.teachers.endpoint.probe import WRONG_SHAPE, LogprobsMode, check_top_logprobs, probe
 from generate.teachers.endpoint.text_dialects import TextDialect
@@ -33,6 +33,7 @@ from generate.teachers.protocol import (
 from potstill.chat import with_thinking
 from potstill.errors import PotstillError, TeacherError
 from potstill.thinking import SWITCHES
+from potstill.token_scores import UnusableAnswerError
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from generate.teachers.endpoint.dialects import UnusableAnswerError
 from generate.teachers.endpoint.text_tokens import AnswerTokens
 from generate.teachers.protocol import Sample, SampleRequest
 from potstill.distributions import TokenDistributions
 from potstill.schema import FinishReason, Message, SamplingParams
 from potstill.thinking import split_any
+from potstill.token_scores import UnusableAnswerError
 from potstill.tools.formats import stored_calls
 
 OPENAI_REASONS: dict[str, FinishReason] = {

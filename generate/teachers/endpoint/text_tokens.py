@@ -13,11 +13,11 @@ from typing import Any
 
 import jinja2
 
-from generate.teachers.endpoint.dialects import UnusableAnswerError
 from generate.teachers.protocol import SampleRequest
 from potstill.chat import control_texts, render_text, tokenize
 from potstill.errors import TeacherError
 from potstill.schema import FinishReason, Message
+from potstill.token_scores import UnusableAnswerError
 
 
 @dataclass(frozen=True)

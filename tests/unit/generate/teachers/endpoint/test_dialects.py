@@ -5,9 +5,9 @@ from generate.teachers.endpoint.dialects import (
     ChatDialect,
     PromptMismatchError,
     TokenIdDialect,
-    UnusableAnswerError,
 )
 from generate.teachers.protocol import ScoreRequest
+from potstill.token_scores import UnusableAnswerError
 
 END = 0
 

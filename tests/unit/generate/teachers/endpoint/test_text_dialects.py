@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from generate.teachers.endpoint.dialects import NEUTRAL, UnusableAnswerError
+from generate.teachers.endpoint.dialects import NEUTRAL
 from generate.teachers.endpoint.text_dialects import text_dialects
 from generate.teachers.endpoint.text_tokens import AnswerTokens
 from potstill.errors import TeacherError
 from potstill.schema import Message
+from potstill.token_scores import UnusableAnswerError
 from potstill.tools.formats import stored_call_id
 
 END = 0
