@@ -17,10 +17,13 @@ from generate.teachers.endpoint.config import EndpointConfig
 from generate.teachers.endpoint.teacher import EndpointTeacher, connect
 from generate.teachers.protocol import Sample, SampleRequest, ScoreRequest
 from potstill.chat import render_prompt, tokenize
+from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
 from potstill.schema import Message, SamplingParams
 from tests.fixtures.served import Server, run_of_gguf
 from tests.fixtures.tiny_gguf import smollm2_path
+from train.config import ServedTeacherConfig
+from train.on_policy.served_teacher import ServedTeacher
 
 from .conftest import CONTEXT_TOKENS, TOP_LOGPROBS
 
@@ -154,7 +157,7 @@ def assert_same(one: Sample, other: Sample) -> None:
     assert np.mean(one.signal.top_token_ids_N == other.signal.top_token_ids_N) > 0.98
 
 
-def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, teacher):
+def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, teacher, vllm_url):
     assert served_by_vllm.facts() == teacher.facts() | {"served_as": "teacher"}
     assert served_by_vllm.end_token_ids == teacher.end_token_ids
     asked, served = converse(served_by_vllm, TOP_LOGPROBS)
@@ -166,6 +169,23 @@ def test_vllm_gives_the_same_served_and_in_process(served_by_vllm, teacher):
         assert_same(served[name], drawn[name])
         assert_same(served[name], scored_here[name])
         assert_same(scored_there[name], scored_here[name])
+    assert_corrects(vllm_url, asked, scored_here)
+
+
+def assert_corrects(vllm_url: str, asked, scored: dict[str, Sample]) -> None:
+    """Check that the on-policy phase gets the same from the server."""
+    config = ServedTeacherConfig(base_url=vllm_url, model="teacher", top_logprobs=TOP_LOGPROBS)
+    answers = [
+        ([*request.prompt_token_ids, *scored[name].token_ids], len(request.prompt_token_ids))
+        for name, request in asked.items()
+    ]
+    targets = ServedTeacher(config).targets(answers, num_rows=49_152)
+    expected = TokenDistributions.concatenate([scored[name].signal for name in asked])
+    token_ids_TK, logprobs_TK = expected.padded()
+    np.testing.assert_allclose(targets.top_logprobs_TK, logprobs_TK, atol=SAME_NATS)
+    assert np.mean(targets.top_token_ids_TK.numpy() == token_ids_TK) > 0.98
+    sampled_T = targets.sampled_logprobs_T
+    np.testing.assert_allclose(sampled_T, expected.sampled_logprobs_T, atol=SAME_NATS)
 
 
 def test_vllm_refuses_more_log_probabilities_than_it_was_started_for(served_by_vllm):
