@@ -13,6 +13,8 @@ from potstill.errors import ConfigError, TrainingError
 from potstill.facts.shared import Fidelity
 from tests.fixtures.scoring_server import ScoringServer
 from train.config import TrainConfig
+from train.heads import Head
+from train.losses.chunked import Targets, distillation_loss
 from train.phases import absent
 from train.stage import run
 
@@ -77,24 +79,48 @@ def test_a_student_that_is_the_teacher_has_nothing_to_be_corrected(tiny_run, tin
     assert all(line["loss"] < 1e-5 for line in lines(tiny_run, "on_policy"))
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_a_teacher_on_a_server_gives_the_figures_of_one_in_memory(
-    tiny_run, tiny_teacher_dir, tmp_path, beta
+    tiny_run, tiny_teacher_dir, tmp_path
 ):
     other = type(tiny_run)(tmp_path / "other")
     shutil.copytree(tiny_run.root, other.root)
-    run(config(**on_policy(beta=beta)), tiny_run)
+    run(config(**on_policy(batch_size=1)), tiny_run)
     with ScoringServer(tiny_teacher_dir) as server:
         teacher = {"base_url": server.base_url, "model": "teacher", "top_logprobs": 8_192}
-        run(config(**on_policy(beta=beta, teacher=teacher)), other)
+        run(config(**on_policy(batch_size=1, teacher=teacher)), other)
         assert {one["model"] for one in server.asked} == {"teacher"}
-        assert len(server.asked) == 1 + 4 * 4, "the check, and each answer"
+        assert len(server.asked) == 1 + 4, "the check, and each answer"
     in_memory, served = (lines(one, "on_policy") for one in (tiny_run, other))
     for name in ("loss", "grad_norm"):
         expected = [line[name] for line in in_memory]
         assert [line[name] for line in served] == pytest.approx(expected, rel=1e-3)
     for name, tensor in weights(tiny_run).items():
         torch.testing.assert_close(weights(other)[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_the_loss_with_a_served_teacher_is_trls_where_all_tokens_are_known(beta):
+    with absent("vllm"):
+        from trl.trainer.distillation_trainer import _chunked_divergence_loss
+
+        from train.on_policy.trainers import served_loss
+
+    torch.manual_seed(0)
+    student_TD, teacher_TD = torch.randn(2, 5, 16)
+    student_VD, teacher_VD = torch.randn(2, 40, 16)
+    student_TD.requires_grad_()
+    hidden = (student_TD[None], teacher_TD[None])
+    expected, *_ = _chunked_divergence_loss(
+        *hidden, student_VD, teacher_VD, torch.ones(1, 5), beta, num_items_in_batch=None
+    )
+    expected_gradient = torch.autograd.grad(expected, student_TD)[0]
+    logprobs_TV = (teacher_TD @ teacher_VD.T).log_softmax(-1)
+    values_TV, ids_TV = logprobs_TV.sort(descending=True)
+    targets = Targets(ids_TV[:, 0], values_TV[:, 0], ids_TV, values_TV)
+    found = distillation_loss(student_TD, Head(student_VD), targets, served_loss(beta)).total / 5
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+    gradient = torch.autograd.grad(found, student_TD)[0]
+    torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-3)
 
 
 def test_a_server_that_cannot_score_is_refused_before_training(

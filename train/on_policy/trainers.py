@@ -136,31 +136,28 @@ def _same_tokens(
     arguments = distillation_arguments(job.config, states_dir, num_processes)
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer_dir)
     on_policy = job.config.on_policy
-    kind, teacher = OnPolicyTrainer, None
-    if on_policy.teacher is None:
-        teacher = load_model(job.teacher_dir)
-        fit_vocabulary(teacher, model.get_input_embeddings().weight.shape[0], tokenizer)
-    else:
-        kind = ServedTeacherTrainer
-    trainer = kind(
-        model=model,
-        teacher_model=teacher,
-        args=on_one_device(DistillationConfig(**arguments)),
-        train_dataset=prompts,
-        eval_dataset=prompts,
-        processing_class=tokenizer,
-    )
+    shared: dict[str, Any] = {
+        "model": model,
+        "args": on_one_device(DistillationConfig(**arguments)),
+        "train_dataset": prompts,
+        "eval_dataset": prompts,
+        "processing_class": tokenizer,
+    }
     if on_policy.teacher is not None:
+        trainer = ServedTeacherTrainer(teacher_model=None, **shared)
         trainer.served = ServedTeacher(on_policy.teacher)
-        trainer.mix = mix_of(_served_loss(on_policy.beta))
-    return trainer
+        trainer.mix = served_loss(on_policy.beta)
+        return trainer
+    teacher = load_model(job.teacher_dir)
+    fit_vocabulary(teacher, model.get_input_embeddings().weight.shape[0], tokenizer)
+    return OnPolicyTrainer(teacher_model=teacher, **shared)
 
 
-def _served_loss(beta: float) -> KDConfig:
+def served_loss(beta: float) -> Mix:
     """Return the loss of TRL's `beta` on the most probable tokens and one category for the rest."""
     if beta in (0.0, 1.0):
-        return KDConfig(weight=1.0, divergence="reverse_kl" if beta else "forward_kl")
-    return KDConfig(weight=1.0, divergence="jsd", beta=beta)
+        return mix_of(KDConfig(weight=1.0, divergence="reverse_kl" if beta else "forward_kl"))
+    return mix_of(KDConfig(weight=1.0, divergence="jsd", beta=beta))
 
 
 def _other_tokens(
