@@ -333,6 +333,8 @@ class TrainConfig(Table):
         settings = self.to_json(exclude=exclude)
         if self.lora.merge:
             del settings["lora"]["merge"]
+        if self.on_policy.teacher is None and "on_policy" in settings:
+            del settings["on_policy"]["teacher"]
         return settings
 
     @property
