@@ -1,6 +1,5 @@
 """The command line as a user meets it: processes, exit codes, stdout and stderr."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -11,12 +10,10 @@ import pytest
 
 from potstill.cli import VERBS
 from potstill.config import preset_names
-from potstill.pipeline import STAGES
 from potstill.rundir import RunDirectory
 from tests.fixtures.facts import prompts_facts
 
 ROOT = Path(__file__).parents[3]
-HEAVY = ("torch", "transformers", "vllm", "trl", "llama_cpp", "fastapi", "peft", "datasets")
 
 WITH_A_FAKE_ROOM = """
 import sys
@@ -72,31 +69,6 @@ def test_help_of_a_stage_names_its_options_and_the_presets():
 def test_version_is_data_on_stdout():
     answer = potstill("--version")
     assert (answer.returncode, answer.stdout) == (0, metadata.version("potstill") + "\n")
-
-
-def test_the_command_line_loads_no_heavy_library():
-    source = "import json, sys, potstill.cli; print(json.dumps(sorted(sys.modules)))"
-    answer = subprocess.run(
-        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    loaded = json.loads(answer.stdout)
-    assert "potstill.cli" in loaded
-    assert set(HEAVY).isdisjoint(loaded)
-
-
-def test_resolving_a_configuration_loads_no_heavy_library(tmp_path):
-    """An error in a configuration is reported at once, without loading torch for seconds."""
-    source = (
-        "import json, sys; from pathlib import Path; from potstill.pipeline import *\n"
-        f"resolve(Choice(preset='general'), RunDirectory(Path({str(tmp_path)!r})))\n"
-        "print(json.dumps(sorted(sys.modules)))"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    loaded = json.loads(answer.stdout)
-    assert {f"{name}.config" for name in STAGES} <= set(loaded)
-    assert set(HEAVY).isdisjoint(loaded)
 
 
 @pytest.mark.parametrize("command", ["run", "train"])

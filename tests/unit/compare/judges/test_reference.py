@@ -2,7 +2,6 @@
 
 import pytest
 import sacrebleu
-from rouge_score.rouge_scorer import RougeScorer
 
 from compare.answers.questions import Check
 from compare.config import CompareConfig
@@ -18,6 +17,8 @@ REFERENCE = "The cat sat on the warm mat."
 
 
 def test_metrics_are_their_libraries():
+    from rouge_score.rouge_scorer import RougeScorer
+
     pair = Pair(question(1, reference=REFERENCE), 0, "A cat on a mat.", "The cat sat there.")
     (chrf,) = ReferenceJudge(ReferenceJudgeConfig(kind="reference")).judge([pair], "")
     (rouge,) = ReferenceJudge(ReferenceJudgeConfig(kind="reference", metric="rouge_l")).judge(

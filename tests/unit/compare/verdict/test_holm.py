@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from statsmodels.stats.multitest import multipletests
 
 from compare.verdict.holm import adjusted_outcomes, holm
 from compare.verdict.intervals import mean_interval
@@ -23,6 +22,8 @@ def test_holm_by_hand():
 
 
 def test_holm_is_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
     p_values = list(np.random.default_rng(2).random(30) ** 3)
     assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from scipy import stats
 
 from compare.verdict.intervals import mean_interval
@@ -47,10 +46,12 @@ def test_a_loss_more_never_makes_a_pass_easier(num_losses):
 
 
 def test_equal_clusters_have_statsmodels_robust_error():
+    from statsmodels.regression.linear_model import OLS
+
     rng = np.random.default_rng(1)
     clusters = np.repeat(np.arange(12), 5)
     values = np.clip(0.5 + 0.2 * rng.normal(size=12)[clusters] + 0.1 * rng.normal(size=60), 0, 1)
-    fit = sm.OLS(values, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": clusters})
+    fit = OLS(values, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": clusters})
     interval = mean_interval(values, list(clusters), alpha=0.05)
     assert interval.standard_error == pytest.approx(float(fit.bse[0]))
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from compare.verdict.mcnemar import mcnemar
 from potstill.errors import PotstillError
@@ -21,6 +20,8 @@ def test_the_published_example():
 
 @pytest.mark.parametrize("table", [(50, 3, 9, 10), (50, 9, 3, 10), (0, 4, 4, 0), (1, 0, 6, 1)])
 def test_the_exact_p_value_is_statsmodels(table):
+    from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
     both, only_student, only_teacher, neither = table
     expected = statsmodels_mcnemar([[both, only_student], [only_teacher, neither]], exact=True)
     result = mcnemar(*_answers(*table))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from statsmodels.regression.linear_model import OLS
 
 from quantize.verification.measurement import measurement_of
 
@@ -52,6 +51,8 @@ def test_percentiles_are_llama_cpps(measured, compared_T):
 
 
 def test_the_standard_error_takes_conversations_as_independent(measured, compared_T):
+    from statsmodels.regression.linear_model import OLS
+
     groups = np.repeat(np.arange(len(COUNTS)), COUNTS)
     ones = np.ones(len(compared_T))
     fit = OLS(compared_T["kl_nats"], ones).fit(cov_type="cluster", cov_kwds={"groups": groups})
