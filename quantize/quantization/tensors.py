@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potstill.facts.gguf import FileTensors
+from potstill.models.header import GgufHeader
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 """Every recipe of llama.cpp treats these two differently from other tensors."""
@@ -49,16 +50,11 @@ class FileTensor:
 
 def read_tensors(path: Path) -> list[FileTensor]:
     """Read the tensors' descriptions in a file's header."""
-    from gguf import GGUFReader
+    from gguf import GGMLQuantizationType
 
     return [
-        FileTensor(
-            tensor.name,
-            tensor.tensor_type.name,
-            tuple(int(size) for size in reversed(tensor.shape)),
-            int(tensor.n_bytes),
-        )
-        for tensor in GGUFReader(path).tensors
+        FileTensor(one.name, GGMLQuantizationType(one.type).name, one.dims[::-1], one.num_bytes)
+        for one in GgufHeader.read(path).tensors
     ]
 
 

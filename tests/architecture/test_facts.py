@@ -19,19 +19,17 @@ SOURCES = sorted(
 
 def look_ups(tree: ast.Module) -> list[int]:
     """Return the lines where facts are subscripted or asked with `get`."""
-    functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)]
+    nodes = list(ast.walk(tree))
+    names = _names_of_facts(nodes)
     found = set()
-    for scope in (tree, *functions):
-        names = _names_of_facts(scope)
-        for node in ast.walk(scope):
-            is_get = isinstance(node, ast.Attribute) and node.attr == "get"
-            if (is_get or isinstance(node, ast.Subscript)) and _is_facts(node.value, names):
-                found.add(node.lineno)
+    for node in nodes:
+        is_get = isinstance(node, ast.Attribute) and node.attr == "get"
+        if (is_get or isinstance(node, ast.Subscript)) and _is_facts(node.value, names):
+            found.add(node.lineno)
     return sorted(found)
 
 
-def _names_of_facts(scope: ast.AST) -> set[str]:
-    nodes = list(ast.walk(scope))
+def _names_of_facts(nodes: list[ast.AST]) -> set[str]:
     names = {
         one.arg
         for one in nodes

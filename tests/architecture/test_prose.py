@@ -10,6 +10,7 @@ import re
 import subprocess
 import tokenize
 from collections import Counter
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -51,11 +52,16 @@ def british() -> re.Pattern[str]:
     return re.compile(rf"({'|'.join(words)})$|.*({'|'.join(stems)}){ENDING}")
 
 
+@cache  # Modules share most of their words.
+def is_in(british, word):
+    return british.match(word) is not None
+
+
 def not_american(text, british):
     """Return the British words of a text's names."""
     names = set(IDENTIFIER.findall(text)) - OF_USERS
     words = {word.lower() for name in names for word in WORD.findall(name)}
-    return {word for word in words if british.match(word)}
+    return {word for word in words if is_in(british, word)}
 
 
 def test_names_are_american(british):
@@ -78,6 +84,7 @@ def test_british_names_are_found(name, british):
     assert not_american(f"{name} = 1", british)
 
 
+@cache
 def prose(path):
     """Return a page, or what a module says in comments and strings, on one line."""
     text = path.read_text()
