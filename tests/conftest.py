@@ -32,7 +32,10 @@ from tests.fixtures.facts import conversations_facts, teacher_identity
 from tests.fixtures.workers import FirstFolders, keep_to_own_cores, shared_first
 
 settings.register_profile(
-    "shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "shared machine",
+    max_examples=50,  # Each run draws other ones.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("shared machine")
 

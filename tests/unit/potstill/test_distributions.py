@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.distributions import (
@@ -69,7 +69,6 @@ def any_distributions(draw, vocab_size=VOCABULARY) -> TokenDistributions:
     return distributions(positions, sampled[: len(positions)])
 
 
-@settings(max_examples=50)
 @given(st.lists(any_distributions(), min_size=1, max_size=3))
 def test_round_trip_stays_within_the_stated_bounds(parts):
     for found, given_ in zip(recode(parts), parts, strict=True):
@@ -86,7 +85,6 @@ def test_round_trip_stays_within_the_stated_bounds(parts):
         assert (mass <= 1 + 1e-5 + at_floor * MIN_DECODED_PROBABILITY).all()
 
 
-@settings(max_examples=50)
 @given(any_distributions())
 def test_recoding_what_was_decoded_changes_nothing(part):
     (once,) = recode([part])
@@ -94,7 +92,6 @@ def test_recoding_what_was_decoded_changes_nothing(part):
     assert_same(twice, once)
 
 
-@settings(max_examples=50)
 @given(any_distributions())
 def test_nearest_levels_are_taken_unless_they_pass_mass_1(part):
     (found,) = recode([part])
@@ -149,7 +146,6 @@ def reference_decode(row) -> list[list[tuple[int, float]]]:
     return positions
 
 
-@settings(max_examples=50)
 @given(st.lists(any_distributions(), min_size=1, max_size=3))
 def test_decoding_equals_a_plain_loop(parts):
     batch = to_batch(parts)
@@ -247,7 +243,6 @@ def test_cut_keeps_the_smallest_set_that_reaches_the_mass():
     assert_same(part.cut(top_mass=1, min_probability=0), part)
 
 
-@settings(max_examples=50)
 @given(any_distributions(), st.floats(0.01, 1), st.floats(0, 0.2))
 def test_cut_equals_a_plain_loop(part, top_mass, min_probability):
     expected, start = [], 0
@@ -284,7 +279,6 @@ def test_from_padded_refuses_a_position_without_entries():
         )
 
 
-@settings(max_examples=50)
 @given(st.lists(any_distributions(), min_size=1, max_size=4))
 def test_split_undoes_concatenate(parts):
     whole = TokenDistributions.concatenate(parts)
@@ -294,7 +288,6 @@ def test_split_undoes_concatenate(parts):
         assert_same(found, expected)
 
 
-@settings(max_examples=50)
 @given(any_distributions(), st.data())
 def test_slice_equals_a_part_of_a_split(part, data):
     num_tokens = len(part.counts_T)
@@ -305,7 +298,6 @@ def test_slice_equals_a_part_of_a_split(part, data):
     assert_same(part.slice(start, end), part.split([n for n in lengths if n])[index])
 
 
-@settings(max_examples=50)
 @given(any_distributions())
 def test_padded_is_undone_by_from_padded(part):
     token_ids_TK, logprobs_TK = part.padded()

@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.tools.formats import HERMES, LLAMA, MISTRAL, ToolFormat
@@ -51,7 +51,6 @@ def test_calls_are_found_whole_and_letter_by_letter(tool_format, written, text, 
         assert [{"name": n, "arguments": json.loads(a)} for n, a in found] == calls
 
 
-@settings(max_examples=100)
 @given(st.data())
 def test_the_chunking_of_a_text_does_not_matter(data):
     tool_format, written, *_ = data.draw(st.sampled_from(WRITTEN))
@@ -60,7 +59,6 @@ def test_the_chunking_of_a_text_does_not_matter(data):
     assert split_answer(tool_format, *pieces) == split_answer(tool_format, written)
 
 
-@settings(max_examples=100)
 @given(st.text(alphabet='<tool_call>{}"[]TOOL_CALLS,: nm\\\n'), st.sampled_from([*FORMATS]))
 def test_nothing_a_model_writes_breaks_the_parser(text, name):
     split_answer(FORMATS[name], *text)

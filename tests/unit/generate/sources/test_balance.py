@@ -1,6 +1,6 @@
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from generate.sources.balance import Balance
@@ -47,7 +47,6 @@ def test_an_exhausted_category_leaves_its_share_to_the_others():
     assert 0 < few["b"] < 30
 
 
-@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from("abcde"), st.floats(0.1, 9), min_size=1), st.integers(1, 60))
 def test_the_first_round_has_the_wanted_shares(weights, count):
     balance = Balance(weights, count, seed=0)

@@ -1,7 +1,7 @@
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantize.quantization.planner import Option, choose, total
@@ -29,7 +29,6 @@ def best(options, max_bytes):
     return min(fitting)
 
 
-@settings(max_examples=60)
 @given(instances, st.integers(0, 120))
 def test_the_choice_fits_and_is_optimal_for_its_size(instance, spare):
     options = named(instance)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -66,7 +66,6 @@ def test_the_fullest_bin_with_room_is_taken():
     assert sorted(map(sorted, found)) == [[0, 3], [1, 2], [4]]
 
 
-@settings(max_examples=200)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40), st.integers(20, 30))
 def test_no_two_bins_could_be_one(lengths, capacity):
     lengths = np.array(lengths, dtype=np.int32)
