@@ -1,5 +1,6 @@
 # Each verb sets up what it needs first.
-.PHONY: setup check test nightly conformance demo bench simulations programs
+.PHONY: setup check test nightly conformance demo bench simulations programs \
+	format spelling types imports
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,14 +13,23 @@ setup: $(VENV)/ready
 $(VENV)/ready: requirements/cpu.txt requirements/cpu-torch.txt pyproject.toml scripts/setup
 	PYTHON="$(PYTHON)" scripts/setup
 
-# Format, lint, spelling, types, imports and the quick unit tests.
+# Format, lint, spelling, types and imports, two at a time, and the quick unit tests.
 check: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types imports spelling format
+	$(PYTEST) -n auto --dist worksteal -m "not slow and not nightly" tests/unit tests/architecture
+
+format:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+spelling:
 	$(BIN)/codespell
+
+types:
 	$(BIN)/mypy
+
+imports:
 	$(BIN)/lint-imports
-	$(PYTEST) -n auto --dist worksteal -m "not slow and not nightly" tests/unit tests/architecture
 
 # `check` and all other tests but the nightly ones, the real teacher through the whole line included.
 test: programs check
