@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,15 +21,13 @@ STATE_SECONDS = 240
 """How long a run may take to write the state that it is to be killed after."""
 
 TRAIN = """
-import resource, sys, torch
+import sys, torch
 from pathlib import Path
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.stage import run
-root, config, max_file_bytes = sys.argv[1:]
+root, config = sys.argv[1:]
 torch.set_num_threads(1)
-if int(max_file_bytes):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(max_file_bytes), -1))
 run(TrainConfig.model_validate_json(config), RunDirectory(Path(root)))
 """
 
@@ -41,25 +41,19 @@ def fsdp_on_cpu(monkeypatch) -> None:
 
 
 @pytest.fixture
-def stage_process() -> Callable[..., subprocess.Popen]:
-    """Return a function that starts the train stage in a process of its own."""
+def full_disk() -> Callable[[], AbstractContextManager[None]]:
+    """Return a block in which files have a limit of size: writing stops half-way through one."""
 
-    def start(
-        run_directory: RunDirectory,
-        config: TrainConfig,
-        *,
-        max_file_bytes: int = 0,
-        stderr: int = subprocess.DEVNULL,
-    ) -> subprocess.Popen:
-        """Start it; a limit on the size of files acts as a full disk."""
-        arguments = [str(run_directory.root), config.model_dump_json(), str(max_file_bytes)]
-        return subprocess.Popen(
-            [sys.executable, "-c", TRAIN, *arguments],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            stderr=stderr,
-        )
+    @contextmanager
+    def limited() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    return start
+    return limited
 
 
 @pytest.fixture
@@ -89,7 +83,7 @@ def interrupt_a_run(monkeypatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def kill_a_run(stage_process) -> Callable[..., None]:
+def kill_a_run() -> Callable[..., None]:
     """Return a function that kills the train stage once a phase has written a step's state.
 
     Nothing is tidied up: SIGKILL.
@@ -104,7 +98,11 @@ def kill_a_run(stage_process) -> Callable[..., None]:
         before: Callable[[], None] = lambda: None,
     ) -> None:
         """Do so; `before` is called when it is about to be killed."""
-        process = stage_process(run_directory, config)
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAIN, str(run_directory.root), config.model_dump_json()],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stderr=subprocess.DEVNULL,
+        )
         states_dir = run_directory.partial_dir("student") / "scratch" / phase / "states"
         deadline = time.monotonic() + STATE_SECONDS
         while not (states_dir / f"checkpoint-{step}" / "whole").exists():

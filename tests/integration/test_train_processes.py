@@ -2,8 +2,6 @@
 
 import functools
 import json
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from potstill.errors import ConfigError
+from potstill.errors import ArtifactError, ConfigError
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.stage import run
@@ -50,11 +48,6 @@ def weights(run_directory):
     return load_file(run_directory.stage_dir("student") / "model.safetensors")
 
 
-def copied(run_directory, root):
-    shutil.copytree(run_directory.root, root)
-    return type(run_directory)(root)
-
-
 def processes_of(run_directory):
     """The processes that train for a run, by what they were started with."""
     scratch_dir = str(run_directory.partial_dir("student") / "scratch").encode()
@@ -69,14 +62,14 @@ def processes_of(run_directory):
 
 
 @pytest.fixture(scope="module")
-def trained_alone(tiny_teacher_dir, tiny_conversations, finish_conversations, tmp_path_factory):
-    """Return a function that trains in one process on twice the batch, once for each method."""
+def trained(tiny_teacher_dir, tiny_conversations, finish_conversations, tmp_path_factory):
+    """Return a function that trains once with some settings; it returns the run and its result."""
 
     @functools.cache
-    def train(method):
-        alone = RunDirectory(tmp_path_factory.mktemp("alone") / "run")
-        finish_conversations(alone, tiny_teacher_dir, tiny_conversations)
-        return alone, run(config(launch=None, batch_size=8, method=method), alone)
+    def train(**changes):
+        run_directory = RunDirectory(tmp_path_factory.mktemp("trained") / "run")
+        finish_conversations(run_directory, tiny_teacher_dir, tiny_conversations)
+        return run_directory, run(config(**changes), run_directory)
 
     return train
 
@@ -91,27 +84,25 @@ def trained_alone(tiny_teacher_dir, tiny_conversations, finish_conversations, tm
     ],
 )
 @pytest.mark.usefixtures("fsdp_on_cpu")
-def test_two_processes_train_as_one_does_on_twice_the_batch(
-    tiny_run, trained_alone, launch, method
-):
+def test_two_processes_train_as_one_does_on_twice_the_batch(trained, launch, method):
     """At every step of three epochs, to rounding: order, shares, normalization and clipping."""
-    alone, expected = trained_alone(method)
-    manifest = run(config(launch=launch, method=method), tiny_run)
+    alone, expected = trained(launch=None, batch_size=8, method=method)
+    together, manifest = trained(launch=launch, method=method)
     counts = {"loss": 7, "kd_nats": 7, "ce_nats": 7, "grad_norm": 7, "eval_loss": 2}
     for name, count in counts.items():
-        found = metrics(tiny_run, name)
+        found = metrics(together, name)
         assert len(found) == count
         assert found == pytest.approx(metrics(alone, name), rel=1e-5)
     assert manifest.stats["train_tokens"] == expected.stats["train_tokens"]
     for name, tensor in weights(alone).items():
-        torch.testing.assert_close(weights(tiny_run)[name], tensor, rtol=1e-3, atol=1e-4)
-    generations_path = tiny_run.stage_dir("student") / "generations.jsonl"
+        torch.testing.assert_close(weights(together)[name], tensor, rtol=1e-3, atol=1e-4)
+    generations_path = together.stage_dir("student") / "generations.jsonl"
     assert [json.loads(line)["step"] for line in generations_path.open()] == [4, 7]
 
 
-def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path, kill_a_run):
-    whole = copied(tiny_run, tmp_path / "whole")
-    finished = run(config(), whole)
+@pytest.mark.usefixtures("fsdp_on_cpu")
+def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, trained, kill_a_run):
+    whole, finished = trained(launch="ddp", method="full")
 
     def several_are_at_work():
         assert len(processes_of(tiny_run)) >= 3
@@ -130,14 +121,15 @@ def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, tmp_path
         assert torch.equal(weights(tiny_run)[name], tensor)
 
 
-def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run, stage_process):
-    """A limit on the size of files acts as a full disk; only the first process writes."""
-    process = stage_process(tiny_run, config(), max_file_bytes=1 << 19, stderr=subprocess.PIPE)
-    _, stderr = process.communicate(timeout=240)
-    assert process.returncode == 1
-    assert b"potstill.errors.ArtifactError: the training state cannot be saved" in stderr
-    assert b"hint: free disk space" in stderr
-    assert b"ChildFailedError" not in stderr
+def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run, full_disk, capfd):
+    """Only the first process writes."""
+    with (
+        full_disk(),
+        pytest.raises(ArtifactError, match="training state cannot be saved") as caught,
+    ):
+        run(config(), tiny_run)
+    assert "hint: free disk space" in str(caught.value)
+    assert "ChildFailedError" not in capfd.readouterr().err
     assert not processes_of(tiny_run)
 
 
