@@ -254,7 +254,9 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> Group:
         for stage in PIPELINE
         if not force and all(map(run_directory.is_finished, stage.makes))
     ]
-    return plan_table(estimates, finished, measure_machine(workload.teacher))
+    is_work_left = len(finished) < len(PIPELINE)
+    machine = measure_machine(workload.teacher) if is_work_left else None
+    return plan_table(estimates, finished, machine)
 
 
 def estimate(
