@@ -15,6 +15,8 @@ from potstill.facts.shared import Fidelity
 from potstill.facts.student import QuantizationAware
 from quantize.conversion.convert import write_base_gguf
 from train.config import TrainConfig
+from train.job import read_job, write_job
+from train.launcher import run_phase
 from train.quantization_aware.weights import Quantization
 from train.stage import run
 
@@ -108,17 +110,27 @@ def test_an_interrupted_phase_goes_on_and_ends_alike(tiny_run, tmp_path, interru
 
 
 @pytest.mark.usefixtures("fsdp_on_cpu")
-def test_two_processes_share_out_quantized_weights(tiny_run, tmp_path):
-    """FSDP2 on a CPU: each quantizes its own rows."""
-    alone = type(tiny_run)(tmp_path / "alone")
-    shutil.copytree(tiny_run.root, alone.root)
-    same = {"freeze": {"embeddings": False}, "evaluation": {"every_steps": 3, "num_generations": 0}}
-    run(config(batch_size=8, **same), alone)
-    run(config(launch="fsdp2", **same), tiny_run)
+def test_two_processes_share_out_quantized_weights(tiny_run, tmp_path, monkeypatch):
+    """FSDP2 on a CPU, after the same first phase: each quantizes its own rows."""
+    scratch_dir, together = tmp_path / "scratch", type(tiny_run)(tmp_path)
+
+    def keep_what_it_begins_with(stage_dir, phase, launch):
+        if phase == "quantization_aware":
+            shutil.copytree(stage_dir, scratch_dir)
+        return run_phase(stage_dir, phase, launch)
+
+    monkeypatch.setattr("train.training.run_phase", keep_what_it_begins_with)
+    evaluation = {"every_steps": 3, "num_generations": 0}
+    run(config(batch_size=8, freeze={"embeddings": False}, evaluation=evaluation), tiny_run)
+    job = read_job(scratch_dir)
+    half = job.config.model_copy(update={"batch_size": 4})
+    changes = {"config": half, "metrics_path": together.metrics_path}
+    write_job(job.model_copy(update=changes), scratch_dir)
+    run_phase(scratch_dir, "quantization_aware", "fsdp2")
     for name, count in {"loss": 6, "eval_loss": 2}.items():
         found, expected = (
             [line[name] for line in lines(one, "quantization_aware") if name in line]
-            for one in (tiny_run, alone)
+            for one in (together, tiny_run)
         )
         assert len(found) == count
         assert found == pytest.approx(expected, rel=1e-3)
