@@ -177,7 +177,7 @@ def test_an_answer_that_takes_too_long_ends_the_worker(open_worker, message):
         ("broken", {}, ArtifactError, "the file is damaged"),
         ("missing_library", {}, WorkerError, "a_library_that_is_not_installed"),
         ("absent", {}, WorkerError, "AttributeError"),
-        ("slow", {"start_seconds": 1.0}, WorkerTimeoutError, r"at most 1\.0 s to start"),
+        ("slow", {"start_seconds": 0.2}, WorkerTimeoutError, r"at most 0\.2 s to start"),
     ],
 )
 def test_a_service_that_cannot_be_loaded_is_a_typed_error(
