@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 
 import pytest
 
 from potstill.rundir import RunDirectory
-from tests.fixtures.lanes import require
+from tests.fixtures.disks import tiny_disk
 from tests.fixtures.served import Server, run_of_gguf
 
 from .conftest import potstill
+
+__all__ = ["tiny_disk"]
 
 
 def refused(result, exit_code, *texts):
@@ -113,21 +114,6 @@ def test_another_configuration_needs_force(copied_run):
     assert copied_run.is_finished("student")
 
 
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A directory on a file system of its own; the size is set by calling it."""
-    mounted = tmp_path / "tiny"
-    mounted.mkdir()
-
-    def mount(num_bytes):
-        options = ["-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs"]
-        subprocess.run([require("mount"), *options, mounted], check=True)
-        return mounted
-
-    yield mount
-    subprocess.run(["umount", mounted], check=False, stderr=subprocess.DEVNULL)
-
-
 def test_a_full_disk_while_the_teacher_answers(tiny_disk, tiny_gguf, teacher_dir, tmp_path):
     """The teacher answers through a server: which kind it is makes no difference to the disk."""
     path = tmp_path / "prompts.jsonl"
@@ -147,19 +133,3 @@ def test_a_full_disk_while_the_teacher_answers(tiny_disk, tiny_gguf, teacher_dir
     refused(result, 1, "No space left on device", "hint:")
     assert RunDirectory(run_dir).is_finished("prompts")
     assert not RunDirectory(run_dir).is_finished("samples")
-
-
-@pytest.mark.parametrize("spare_bytes", [100 << 20, 260 << 20], ids=["F16", "verification"])
-def test_a_full_disk_while_files_are_quantized(line, tiny_disk, spare_bytes):
-    needed = ("prompts", "conversations", "student")
-    sizes = [
-        path.stat().st_size
-        for stage in needed
-        for path in line.run_directory.stage_dir(stage).iterdir()
-    ]
-    root = tiny_disk(sum(sizes) + spare_bytes) / "run"
-    for stage in needed:
-        shutil.copytree(line.run_directory.stage_dir(stage), root / stage)
-    run_directory = RunDirectory(root)
-    refused(potstill("quantize", root, "--preset=small"), 1, "hint: free disk space")
-    assert not run_directory.is_finished("gguf")

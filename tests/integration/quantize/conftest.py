@@ -1,6 +1,7 @@
 """The tiny checkpoints and runs of the unit tests."""
 
 from tests.fixtures.conversion import shared_converter
+from tests.fixtures.disks import tiny_disk
 from tests.unit.quantize.conftest import (
     few_candidates,
     make_checkpoint,
@@ -16,6 +17,7 @@ __all__ = [
     "make_run",
     "shared_converter",
     "talk",
+    "tiny_disk",
     "tiny_quantize_run",
     "tokenizer_dir",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from potstill.errors import PotstillError
 from potstill.facts.student import QuantizationAware
 from potstill.manifest import verify_manifest
+from potstill.rundir import RunDirectory
 from quantize.config import QuantizeConfig
 from quantize.file_maker import FileMaker
 from quantize.stage import run
@@ -131,3 +134,16 @@ def test_a_damaged_importance_matrix_is_computed_again(tiny_quantize_run, monkey
     path.write_bytes(whole[:-100] + bytes(100))
     run(config, tiny_quantize_run)
     assert (tiny_quantize_run.stage_dir("gguf") / path.name).read_bytes() == whole
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("spare_bytes", [128 << 10, 384 << 10], ids=["F16", "verification"])
+def test_a_full_disk_is_one_clear_error(tiny_quantize_run, tiny_disk, spare_bytes):
+    root = tiny_quantize_run.root
+    used = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    target = tiny_disk(used + spare_bytes) / "run"
+    shutil.copytree(root, target)
+    with pytest.raises(PotstillError) as caught:
+        run(CONFIG.model_copy(update=STUDENT_ONLY), RunDirectory(target))
+    assert "\n  hint: free disk space" in str(caught.value)
+    assert not RunDirectory(target).is_finished("gguf")
