@@ -61,7 +61,7 @@ def adapted_teacher(teacher_dir, adapted_model, tmp_path_factory) -> Iterator[Vl
         seed=0,
         lora_path=adapter_dir,
     )
-    loaded = VllmTeacher(spec, EngineConfig(max_num_seqs=4, kv_cache_bytes=KV_CACHE_BYTES))
+    loaded = VllmTeacher(spec, EngineConfig(max_num_seqs=8, kv_cache_bytes=KV_CACHE_BYTES))
     yield loaded
     loaded.close()
 

@@ -27,7 +27,7 @@ TABLES = {
     "curation": {"prompt_filters": [], "conversation_filters": []},
     # Cool, so that most answers end.
     "sampling": {"max_tokens": 160, "temperature": 0.3, "top_logprobs": 32},
-    "engine": {"max_model_len": 512, "conversations_per_part": 2},
+    "engine": {"max_model_len": 512, "conversations_per_part": 5},
 }
 
 
