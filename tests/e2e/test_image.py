@@ -34,8 +34,9 @@ EXPERIMENT = (
 @pytest.fixture(scope="module")
 def image(tmp_path_factory) -> Image:
     root = tmp_path_factory.mktemp("image")
-    # A build of Docker's has no cache; here what was downloaded once is used again.
-    added = {"PIP_FIND_LINKS": str(WHEELS), "PIP_NO_CACHE_DIR": "0"}
+    # A build of Docker's has no cache, and compiles all modules; here what was downloaded once is
+    # used again, and only what is imported is compiled ("no" as pip reads it).
+    added = {"PIP_FIND_LINKS": str(WHEELS), "PIP_NO_CACHE_DIR": "0", "PIP_NO_COMPILE": "no"}
     image = Image(DOCKERFILE, ROOT, root, base_python(), added)
     image.build()
     return image
