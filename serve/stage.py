@@ -33,7 +33,6 @@ from serve.api.connections import ConnectionLimits, Connections, raise_descripto
 from serve.api.middleware import LOOPBACK_HOSTS
 from serve.api.state import Serving
 from serve.backends.protocol import ChatBackend, Observer
-from serve.backends.upstream import UpstreamBackend
 from serve.chat.task import ServedTask
 from serve.config import ServeConfig
 from serve.exchange_log import ExchangeLog
@@ -89,6 +88,9 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             **load_models(config, paths, metrics, tasks, adapters, has_owners=several)
         }
         for name, upstream in config.upstreams.items():
+            # Here, because most servers have none, and its client takes long to import.
+            from serve.backends.upstream import UpstreamBackend
+
             backends[name] = UpstreamBackend(name, upstream, metrics, task=tasks.get(name))
         backends |= cascades_over(config.cascades, backends)
         observers: list[Observer] = [record] if record else []
