@@ -37,7 +37,7 @@ def worse_answers(
             known = scores.setdefault(prompt_id, {})
             known[name] = max(_score(metric, conversation), known.get(name, 0.0))
             ids.setdefault((prompt_id, name), []).append(conversation.conversation_id)
-    worse = {}
+    worse: dict[str, Drop] = {}
     for prompt_id, known in scores.items():
         best = min(known, key=lambda name: (-known[name], teachers.index(name)))
         for name in known.keys() - {best}:

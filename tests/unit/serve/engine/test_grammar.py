@@ -1,6 +1,7 @@
 """Grammars: GBNF and JSON schemas, checked under limits and obeyed by the engine."""
 
 import json
+import queue
 import re
 import time
 
@@ -68,7 +69,10 @@ def test_a_process_that_cannot_be_started_fails_its_grammars_alone(bench, monkey
     def no_descriptors(*_args: object, **_more: object) -> None:
         raise OSError(24, "Too many open files")
 
-    source = GrammarSource('root ::= "a"')
+    source = GrammarSource('root ::= "a" | "a"')
+    checkers: queue.LifoQueue[GrammarProcess] = queue.LifoQueue()
+    checkers.put(GrammarProcess(None))
+    monkeypatch.setattr("serve.engine.grammar._checkers", checkers)
     with monkeypatch.context() as patch:
         patch.setattr("potstill.workers.subprocess.Popen", no_descriptors)
         with pytest.raises(BackendUnavailableError):
