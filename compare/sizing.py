@@ -105,7 +105,8 @@ def needed(config: CompareConfig, workload: Workload) -> Need:
         )
         num_prompts = max(num_prompts, num_votes)
         words += f", {'unknown sensitivity' if seen is None else f'sensitivity {seen:.2g}'}"
-        plan = replace(plan, alpha=level_of_first_votes(plan, available))
+        if available:
+            plan = replace(plan, alpha=level_of_first_votes(plan, available))
     error = math.sqrt(variance / available) if available else math.inf
     return Need(
         judge=METRIC if decider is None else decider.name,

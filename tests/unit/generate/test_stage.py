@@ -133,6 +133,7 @@ def test_the_manifests_hold_what_later_stages_rely_on(configured, run_directory,
         top_mass=1.0,
         min_probability=1e-3,
         num_conversations=counts,
+        num_by_teacher={"teacher": NUM_PROMPTS},
         languages=manifest.facts.languages,
     )
     assert sum(manifest.facts.languages.values()) == NUM_PROMPTS

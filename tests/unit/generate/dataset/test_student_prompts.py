@@ -311,7 +311,7 @@ WORDS = ("amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbo
 def write_or_answer(request) -> str:
     """Write an input where one is asked for, some of no use; else answer that it is for cards."""
     asked = "".join(map(chr, request.prompt_token_ids))
-    if "Writer" not in asked:
+    if "Continue the list" not in asked:
         return '{"team": "cards"}|'
     number = int(request.request_id)
     if number % 5 == 0:
