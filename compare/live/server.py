@@ -47,6 +47,8 @@ class LiveVerdict(Value):
     """Number and win rate of the newest users."""
     conversations_of: str | None = None
     """The variant in whose clients' conversations both are compared."""
+    voters: int | None = None
+    """Number of keys that voted, where votes decide."""
 
 
 class Unjudged(Value):

@@ -125,12 +125,17 @@ def test_adapters_of_each_kind_teach_the_student(tiny_run, settings):
     assert sum(losses[6:]) < 0.99 * sum(losses[:6]), "the second epoch is easier than the first"
 
 
-def test_a_kept_adapter_is_the_student_on_its_base(tiny_run):
-    changes = {"method": "lora", "learning_rate": 1e-2, "lora": {"rank": 4, "merge": False}}
+KEPT = {"method": "lora", "learning_rate": 1e-2, "lora": {"rank": 4, "merge": False}}
+
+
+def test_no_adapter_is_kept_for_a_base_that_loses_layers(tiny_run):
     with pytest.raises(TrainingError, match="adapter cannot be kept") as caught:
-        trained(tiny_run, **changes)
+        trained(tiny_run, **KEPT)
     assert caught.value.found == "3 layers"
-    facts, _ = trained(tiny_run, student={"num_layers": 4}, **changes)
+
+
+def test_a_kept_adapter_is_the_student_on_its_base(tiny_run):
+    facts, _ = trained(tiny_run, student={"num_layers": 4}, **KEPT)
     assert facts.adapter.base_path == facts.teacher.path
     student_dir = tiny_run.stage_dir("student")
     base, merged = (
