@@ -69,7 +69,7 @@ class Report:
     @property
     def growth_bytes(self) -> int:
         """How much more memory was taken at most in the last fifth than in the second."""
-        fifth = max(1, len(self.memory_bytes) // 5)
+        fifth = len(self.memory_bytes) // 5
         return max(self.memory_bytes[-fifth:]) - max(self.memory_bytes[fifth : 2 * fifth])
 
 
