@@ -134,9 +134,9 @@ def test_no_adapter_is_kept_for_a_base_that_loses_layers(tiny_run):
     assert caught.value.found == "3 layers"
 
 
-def test_a_kept_adapter_is_the_student_on_its_base(tiny_run):
-    facts, _ = trained(tiny_run, student={"num_layers": 4}, **KEPT)
-    assert facts.adapter.base_path == facts.teacher.path
+def test_a_kept_adapter_is_the_student_on_its_base(tiny_run, tiny_teacher_dir):
+    facts, _ = trained(tiny_run, student={"checkpoint": str(tiny_teacher_dir)}, **KEPT)
+    assert facts.adapter.base_path == str(tiny_teacher_dir)
     student_dir = tiny_run.stage_dir("student")
     base, merged = (
         AutoModelForCausalLM.from_pretrained(one, dtype=torch.float32)
