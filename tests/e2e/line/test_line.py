@@ -41,7 +41,7 @@ def test_every_prompt_is_answered_once(line):
     path = root.stage_dir("prompts") / "prompts.parquet"
     prompts = [row["prompt_id"] for row in read_rows(path, PROMPT_SCHEMA)]
     num_dropped = facts(line, "prompts").num_dropped
-    assert len(prompts) + num_dropped == 32
+    assert len(prompts) + num_dropped == 48
     samples = [
         one
         for path in sorted(root.stage_dir("samples").glob("part-*.parquet"))
@@ -83,7 +83,7 @@ def test_the_teachers_own_file_is_next_to_the_sampled_teacher(line):
     """Log-probabilities of vLLM, torch and llama.cpp are of the same tokens."""
     rows = {row.name: row for row in facts(line, "comparison").rows}
     assert rows["teacher-F16"].kl_nats < 0.01
-    assert rows["teacher-F16"].top1_agreement > 0.93
+    assert rows["teacher-F16"].top1_agreement > 0.95
     trained = rows["student, trained"].kl_nats
     assert rows["student-F16"].kl_nats == pytest.approx(trained, abs=0.02)
 
