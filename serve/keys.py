@@ -15,7 +15,8 @@ import hashlib
 import hmac
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +101,15 @@ class Reservation:
         bucket, self._bucket = self._bucket, None
         if bucket is not None:
             bucket.take(num_used - self._num_tokens)
+
+    @contextmanager
+    def given_back_on_error(self) -> Iterator[None]:
+        """Count nothing if the block fails."""
+        try:
+            yield
+        except BaseException:
+            self.settle(0)
+            raise
 
 
 def rate_limited(what: str, wait_seconds: float) -> RateLimitError:

@@ -117,12 +117,10 @@ class UpstreamBackend:
         """Forward texts to embed; raises as `chat` does."""
         body = self._body(request)
         reservation = caller.reserve(_most_tokens(body))
-        num_used = 0
-        try:
+        with reservation.given_back_on_error():
             answer = await self.post("/embeddings", body)
             num_used = _num_tokens(answer)
-        finally:
-            reservation.settle(num_used)
+        reservation.settle(num_used)
         return cast(EmbeddingList, answer)
 
     async def post(self, path: str, body: JsonObject) -> JsonObject:
@@ -167,13 +165,10 @@ class UpstreamBackend:
         stream = None
         stopwatch = self._metrics.start()
         reservation = caller.reserve(_most_tokens(body))
-        try:
-            if request.stream:
-                # A refusal is then raised here, and not in the middle of an answer.
+        if request.stream:
+            # A refusal is then raised here, and not in the middle of an answer.
+            with reservation.given_back_on_error():
                 stream = await self.stream(path, body)
-        except BaseException:
-            reservation.settle(0)
-            raise
         return UpstreamReply(self, path, body, reservation, stopwatch, stream)
 
     def _body(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> JsonObject:

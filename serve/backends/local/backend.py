@@ -229,12 +229,8 @@ class LocalBackend:
             lambda: [self._preparation.prompt_ids(text) for text in request.texts]
         )
         num_tokens = sum(map(len, texts))
-        reservation = caller.reserve(num_tokens)
-        try:
+        with caller.reserve(num_tokens).given_back_on_error():
             vectors = await self._engine.embed(texts)
-        except BaseException:
-            reservation.settle(0)
-            raise
         data: list[Embedding] = [
             {"object": "embedding", "index": index, "embedding": _shaped(vector, request)}
             for index, vector in enumerate(vectors)
@@ -307,18 +303,14 @@ class LocalBackend:
         requests = [replace(one, owner=caller.key_name or "") for one in requests]
         most = num_prompt_tokens + sum(map(self._most_new_tokens, requests))
         reservation = caller.reserve(most)
-        try:
-            generation = self._engine.submit(requests)
-        except QueueFullError as error:
-            reservation.settle(0)
-            error.retry_after_seconds = self._seconds_until_room()
-            raise
-        except ContextLengthError as error:
-            reservation.settle(0)
-            raise self._too_long(error, num_prompt_tokens) from error
-        except BaseException:
-            reservation.settle(0)
-            raise
+        with reservation.given_back_on_error():
+            try:
+                generation = self._engine.submit(requests)
+            except QueueFullError as error:
+                error.retry_after_seconds = self._seconds_until_room()
+                raise
+            except ContextLengthError as error:
+                raise self._too_long(error, num_prompt_tokens) from error
         return TimedGeneration(generation, stopwatch, reservation, num_prompt_tokens)
 
     def _most_new_tokens(self, request: Request) -> int:
