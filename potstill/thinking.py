@@ -7,7 +7,7 @@ arrive, and templates whose switch for thinking is set.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from potstill.templates import compile_template, render_template, undeclared_variables
@@ -35,6 +35,12 @@ class ThinkFormat:
     def is_opened_by(self, prompt: str) -> bool:
         """Return whether a prompt, or its end, stops inside the thinking."""
         return prompt.rstrip().endswith(self.opening.strip())
+
+    def is_opened_by_tokens(
+        self, token_ids: Sequence[int], decode: Callable[[list[int]], str]
+    ) -> bool:
+        """Return whether a prompt stops inside the thinking; only its end is decoded."""
+        return self.is_opened_by(decode(list(token_ids[-TAIL_TOKENS:])))
 
     @staticmethod
     def of_template(template: str) -> ThinkFormat | None:

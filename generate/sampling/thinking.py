@@ -12,7 +12,7 @@ from functools import cached_property
 
 from potstill.chat import ChatTokenizer, render_text, tokenize
 from potstill.schema import Message
-from potstill.thinking import TAIL_TOKENS, ThinkFormat
+from potstill.thinking import ThinkFormat
 
 QUESTION, THOUGHT, ANSWER = (
     f"\N{LEFT WHITE SQUARE BRACKET}{name}\N{RIGHT WHITE SQUARE BRACKET}"
@@ -35,8 +35,7 @@ class Thinking:
 
     def is_opened_by(self, prompt_token_ids: Sequence[int]) -> bool:
         """Return whether a prompt ends inside the thinking."""
-        tail = self.tokenizer.decode(list(prompt_token_ids[-TAIL_TOKENS:]))
-        return self.think_format.is_opened_by(tail)
+        return self.think_format.is_opened_by_tokens(prompt_token_ids, self.tokenizer.decode)
 
     def end(self, token_ids: Sequence[int], *, opened: bool) -> int | None:
         """Return how many tokens of an answer are thinking, its end included; None: all of them."""

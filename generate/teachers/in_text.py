@@ -25,7 +25,7 @@ from generate.teachers.protocol import (
 from potstill.chat import answer_message, render_prompt
 from potstill.distributions import TokenDistributions
 from potstill.errors import TeacherError
-from potstill.thinking import TAIL_TOKENS, ThinkFormat
+from potstill.thinking import ThinkFormat
 from potstill.token_scores import UnusableAnswerError
 
 
@@ -126,7 +126,7 @@ class TextTeacher:
         think_format = ThinkFormat.of_template(tokenizer.chat_template or "")
         if think_format is None:
             return False
-        return think_format.is_opened_by(tokenizer.decode(list(prompt_token_ids[-TAIL_TOKENS:])))
+        return think_format.is_opened_by_tokens(prompt_token_ids, tokenizer.decode)
 
     def _stored_sample(
         self, result: Sample | Failure, request: SampleRequest, own: SampleRequest

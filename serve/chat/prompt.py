@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from potstill.errors import ArtifactError, PotstillError
-from potstill.thinking import TAIL_TOKENS, ThinkFormat
+from potstill.thinking import ThinkFormat
 from potstill.tools.formats import ToolFormat
 from potstill.tools.rendering import template_input
 from serve.chat.rendering import TemplateProcess
@@ -108,8 +108,7 @@ class ChatPrompt:
         """Return whether a prompt ends inside the thinking."""
         if self.think_format is None:
             return False
-        tail = self._model.detokenize(token_ids[-TAIL_TOKENS:])
-        return self.think_format.is_opened_by(tail)
+        return self.think_format.is_opened_by_tokens(token_ids, self._model.detokenize)
 
     def token_ids(self, dialogue: Dialogue) -> list[int]:
         """Return the prompt's token ids, up to the start of the assistant's answer.
