@@ -207,6 +207,11 @@ class GenerateConfig(Table):
         """The names of all teachers, the first one's first."""
         return (FIRST_TEACHER, *self.further_teachers)
 
+    @property
+    def num_asked_teachers(self) -> int:
+        """How many teachers answer the same prompt."""
+        return len(self.teacher_names) if self.choose_teacher == "best" else 1
+
     def of_teacher(self, name: str) -> GenerateConfig:
         """Return the configuration as if a teacher were the only one."""
         if name == FIRST_TEACHER:

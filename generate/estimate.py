@@ -79,8 +79,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
     # The teacher answers a task's references once, for the comparison.
     num_references = len(task.references) if task and turns.kind != "score" else 0
     num_asked = 0 if turns.known_answers else num_prompts
-    at_once = len(config.teacher_names) if config.choose_teacher == "best" else 1
-    num_sampled = at_once * num_asked * turns.num_sampled + num_references
+    num_sampled = config.num_asked_teachers * num_asked * turns.num_sampled + num_references
     num_blocks = (shared_tokens + of_task.shared) // CACHED_BLOCK_TOKENS
     cached_tokens = num_blocks * CACHED_BLOCK_TOKENS
     asked_tokens = prompt_tokens + of_task.teacher

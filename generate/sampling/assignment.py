@@ -50,6 +50,7 @@ class Assignment:
         self._drawn = [name for name, weight in weights.items() if weight]
         total = sum(weights.values())
         self._bounds = [bound / total for bound in accumulate(filter(None, weights.values()))]
+        self._languages: dict[str, str | None] = {}
 
     def teachers_of(self, prompt: Prompt) -> tuple[str, ...]:
         """Return who answers a prompt.
@@ -71,12 +72,18 @@ class Assignment:
         return next(places, self._drawn[-1])
 
     def _applies(self, teacher: FurtherTeacherConfig, prompt: Prompt) -> bool:
-        question = first_question(prompt.messages)
         return (
             (not teacher.sources or any(fnmatchcase(prompt.source, one) for one in teacher.sources))
             and (not teacher.tools or not set(teacher.tools).isdisjoint(_tools(prompt)))
-            and (not teacher.languages or self._detector.language(question) in teacher.languages)
+            and (not teacher.languages or self._language(prompt) in teacher.languages)
         )
+
+    def _language(self, prompt: Prompt) -> str | None:
+        """Detect the language of a prompt once: each teacher's parts ask for it twice."""
+        question = first_question(prompt.messages)
+        if question not in self._languages:
+            self._languages[question] = self._detector.language(question)
+        return self._languages[question]
 
     @cached_property
     def _detector(self) -> Detector:

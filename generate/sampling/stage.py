@@ -195,7 +195,6 @@ def finish_samples(
         for name in config.teacher_names
     }
     loaded = records.pop(FIRST_TEACHER)
-    at_once = len(config.teacher_names) if config.choose_teacher == "best" else 1
     return session.finish(
         rows=summary.rows_by_part,
         facts=SamplesFacts(
@@ -213,7 +212,7 @@ def finish_samples(
             structured=sampling.structured,
             known_answers=config.turns.known_answers,
             turns=config.turns.kind,
-            num_sampled_per_prompt=at_once * config.turns.num_sampled,
+            num_sampled_per_prompt=config.num_asked_teachers * config.turns.num_sampled,
             num_kept_per_prompt=config.turns.num_answers,
             num_failed=len(failures),
             num_conversations=summary.num_conversations_by_split,

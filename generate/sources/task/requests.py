@@ -26,8 +26,8 @@ LISTED = (
     "message {number}, by another user{persona} who asks something else about {wants}, in "
     "{length}. One line.{style}"
 )
-"""Small teachers write the assistant's answers when examples are turns of a chat and nothing but a
-label is given; a list they continue."""
+"""Where nothing but a label is wanted. A small teacher that sees the examples as turns of a chat
+often writes the assistant's answer instead of a user's message."""
 DIALOGUE = "Write the user's {count} messages of one conversation, one on each numbered line."
 NUMBERED = re.compile(r"^\s*(?:turn\s*)?(\d+)\s*[.):]\s*(.+?)\s*$", re.IGNORECASE)
 ROLE = re.compile(

@@ -45,8 +45,9 @@ class Wanted:
     @property
     def is_bare(self) -> bool:
         """Whether nothing but a category is wanted: one message, of which nothing else is known."""
-        (turn, *others), is_free = self.turns, self.category is not None and not self.is_exact
-        return is_free and not others and not turn.says and not turn.answer
+        if self.category is None or self.is_exact or len(self.turns) > 1:
+            return False
+        return not self.turns[0].says and not self.turns[0].answer
 
     @property
     def said(self) -> list[tuple[str, Any]]:

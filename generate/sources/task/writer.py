@@ -69,7 +69,9 @@ class _Writer:
         wanted = self._wanted(number)
         draw = self._random("manner", number)
         manner = self._manner(wanted, number, draw)
-        if listed := self._listed(wanted, number % NUM_SHOT_SETS):
+        if same := self._listable(wanted):
+            draw = self._random(f"list {wanted.category}", number % NUM_SHOT_SETS)
+            listed = _sample(same, self._config.num_shots, draw)
             if "personas" not in self._config.model_fields_set:
                 manner = replace(manner, persona="")
             return list_message(self._context(), listed, wanted, manner)
@@ -79,7 +81,7 @@ class _Writer:
     def to_prompt(self, number: int, text: str) -> RawPrompt | DroppedPrompt | None:
         """Return the input in a teacher's answer, or why it cannot be used."""
         wanted = self._wanted(number)
-        is_listed = self._listed(wanted, number % NUM_SHOT_SETS)
+        is_listed = bool(self._listable(wanted))
         turns = [listed_text(text)] if is_listed else written_turns(text, wanted)
         if turns is None:
             one = self._prompt(wanted.before, [text], wanted)
@@ -149,14 +151,12 @@ class _Writer:
         num_words = len(" ".join(draw.choice(alike)).split())
         return f"about {max(2, round(num_words * (1 + LENGTH_SPREAD * draw.uniform(-1, 1))))} words"
 
-    def _listed(self, wanted: Wanted, number: int) -> list[Item]:
-        """Return the examples of a list that the teacher continues; none where it cannot."""
-        if not wanted.is_bare:
+    def _listable(self, wanted: Wanted) -> list[Item]:
+        """Return the examples for a list that the teacher continues; none where it cannot."""
+        if not wanted.is_bare or not self._config.num_shots:
             return []
         same = self._drawing.examples(wanted.category or "")
-        one_turn = [item for item in same if len(user_texts(item)) == 1]
-        draw = self._random(f"list {wanted.category}", number)
-        return _sample(one_turn, self._config.num_shots, draw)
+        return [item for item in same if len(user_texts(item)) == 1]
 
     def _shots(self, wanted: Wanted, number: int) -> list[tuple[Wanted, Item]]:
         count = self._config.num_shots
