@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ from tests.fixtures.facts import (
     student_facts,
     teacher_identity,
 )
+from tests.fixtures.json_handler import JsonHandler
 
 STAND_IN = Path(__file__).parents[2] / "fixtures" / "endpoint_stand_in.py"
 
@@ -288,16 +289,14 @@ class OpenAIServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
-class _Chat(BaseHTTPRequestHandler):
+class _Chat(JsonHandler):
     server: OpenAIServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": [{"id": "only", "object": "model"}]})
+        self.reply(200, {"object": "list", "data": [{"id": "only", "object": "model"}]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.read()
         self.server.requests.append(body)
         said = self.server.answer(body)
         if isinstance(said, str):
@@ -309,18 +308,7 @@ class _Chat(BaseHTTPRequestHandler):
             usage = {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}
             whole = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
             said = 200, whole | {"choices": [choice], "usage": usage}
-        self._send(*said)
-
-    def _send(self, status: int, value: object) -> None:
-        content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.reply(*said)
 
 
 @pytest.fixture
