@@ -37,7 +37,7 @@ from train.states import load_trained, newest_whole_state
 from train.students.adapters import adapter_config, merge_adapters, save_adapter
 from train.students.checks import refuse_mixed_rows
 from train.students.plan import build_student, freeze
-from train.trainer import DistillationTrainer, compile_layers
+from train.trainer import DistillationTrainer, choose_attention, compile_layers
 
 
 def train(scratch_dir: Path, phase: Phase) -> None:
@@ -166,9 +166,11 @@ def _trainer_of_the_stored(
         split, collator = pack_split(split, padded, config.seed, one_row=flash)
         refuse_mixed_rows(without_adapters(model), collator)
     patience = config.evaluation.patience
+    args = offline_arguments(config, PhaseFiles(scratch_dir, phase).states_dir)
+    choose_attention(without_adapters(model), split["length"][:], bf16=args.bf16)
     return DistillationTrainer(
         model=model,
-        args=offline_arguments(config, PhaseFiles(scratch_dir, phase).states_dir),
+        args=args,
         mix=mix_of(config.kd),
         train_dataset=split,
         eval_dataset=open_split(scratch_dir, "validation"),

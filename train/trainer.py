@@ -11,10 +11,12 @@ import dataclasses
 import functools
 import math
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -32,6 +34,9 @@ from train.losses import Mix
 from train.losses.chunked import Targets, distillation_loss
 from train.states import TrainedStates
 
+SHORT = 160
+"""Mean tokens up to which attention without the fused kernel is faster in bfloat16 on a CPU: the
+kernel's backward pass takes as long for 72 tokens as for 500 (benchmarks/train/attention.py)."""
 TARGET_COLUMNS = ("sampled_logprobs", "top_token_ids", "top_logprobs")
 
 
@@ -154,6 +159,19 @@ def compile_layers(model: Any) -> None:  # noqa: ANN401  (untyped library)
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile(dynamic=True)
+
+
+def choose_attention(model: Any, lengths: Sequence[int], *, bf16: bool) -> None:  # noqa: ANN401
+    """Multiply out attention matrices on a CPU where conversations are short (`SHORT`).
+
+    Args:
+        model: With PyTorch's fused attention, the default of transformers; any other stays.
+        lengths: Tokens of each conversation.
+        bf16: Whether products are made in bfloat16; in float32 the fused kernel is faster.
+    """
+    fused = model.config._attn_implementation == "sdpa"
+    if model.device.type == "cpu" and fused and bf16 and np.mean(lengths) <= SHORT:
+        model.set_attn_implementation("eager")
 
 
 def add_distillation_forward(model: Any, mix: Mix) -> None:  # noqa: ANN401  (untyped library)

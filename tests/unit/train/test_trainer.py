@@ -2,11 +2,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from train.trainer import compile_layers, targets_of
+from train.trainer import SHORT, choose_attention, compile_layers, targets_of
 
 
-@pytest.mark.slow
-def test_compiling_keeps_the_names_of_parameters():
+def tiny_model() -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=8,
         hidden_size=8,
@@ -15,7 +14,25 @@ def test_compiling_keeps_the_names_of_parameters():
         num_attention_heads=1,
         num_key_value_heads=1,
     )
-    model = LlamaForCausalLM(config)
+    return LlamaForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    ("length", "bf16", "kind"),
+    [(SHORT, True, "eager"), (SHORT + 1, True, "sdpa"), (SHORT, False, "sdpa")],
+)
+def test_attention_is_multiplied_out_for_short_conversations_in_bfloat16(length, bf16, kind):
+    model = tiny_model()
+    token_ids = torch.tensor([[1, 2, 3]])
+    before = model(token_ids).logits
+    choose_attention(model, [length, length], bf16=bf16)
+    assert model.config._attn_implementation == kind
+    torch.testing.assert_close(model(token_ids).logits, before)
+
+
+@pytest.mark.slow
+def test_compiling_keeps_the_names_of_parameters():
+    model = tiny_model()
     names = set(model.state_dict())
     compile_layers(model)
     assert set(model.state_dict()) == names
