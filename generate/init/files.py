@@ -16,6 +16,7 @@ from pathlib import Path
 import tomli_w
 
 from generate.init.detect import Detected, dump_json
+from generate.init.lengths import answer_lengths, counter
 from potstill.errors import ConfigError
 from potstill.files import disk_errors, write_text_atomically
 from potstill.schema import Message
@@ -28,8 +29,10 @@ SCHEMA_NAME, TOOLS_NAME = "answer_schema.json", "tools.json"
 DATABASE_NAME, SCRIPT_NAME = "database.sqlite", "database.sql"
 PLACE = "DIR/"
 """What paths in templates begin with."""
-SHOTS = 6
+SHOTS = 50
 """Most examples in the teacher's prompt."""
+SHOT_TOKENS = 1500
+"""Most tokens of all of them together."""
 FIRST_STAGE = "\n[generate"
 """Where the settings begin that a configuration made of examples takes from a template."""
 
@@ -82,8 +85,7 @@ def files_like(
     settings = template_files(detected.template, directory)[CONFIG_NAME]
     settings = settings[settings.index(FIRST_STAGE) :]
     settings = re.sub(r"(?m)^max_tokens = \d+", f"max_tokens = {max_tokens}", settings)
-    num_known = sum(item.known is not None for item in examples)
-    table = _task_table(detected, system, files, directory, min(SHOTS, num_known))
+    table = _task_table(detected, system, files, directory, _num_shots(examples))
     files[CONFIG_NAME] = table + settings
     return files
 
@@ -146,6 +148,17 @@ def _task_table(
         lines += ["", "# The first metric decides."]
         lines += [f"[[task.metrics]]\n{tomli_w.dumps(metric)}" for metric in metrics]
     return _placed("\n".join(lines).rstrip() + "\n", directory)
+
+
+def _num_shots(examples: Sequence[Item]) -> int:
+    """Return how many examples of mean length the teacher's prompt has room for."""
+    shots = [(one.messages, one.known) for one in examples if one.known is not None]
+    if not shots:
+        return 0
+    count = counter("")
+    asked = sum(count(message.content) for messages, _ in shots for message in messages)
+    tokens = asked / len(shots) + answer_lengths([known for _, known in shots], count).mean
+    return max(1, min(SHOTS, len(shots), int(SHOT_TOKENS / tokens)))
 
 
 def _draft(detected: Detected) -> str:

@@ -145,3 +145,14 @@ def test_what_cannot_be_is_refused(tmp_path):
         make(wanted(tmp_path, path, "classify"))
     assert "SQL" in caught.value.found
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("num_words", "num_shots"), [(1, 50), (300, 3)])
+def test_the_teacher_reads_as_many_examples_as_fit(tmp_path, num_words, num_shots):
+    rows = [
+        {"prompt": f"{number} " + "word " * num_words, "answer": TEAMS[number % 3]}
+        for number in range(90)
+    ]
+    make(wanted(tmp_path / "task", like=jsonl(tmp_path / "rows.jsonl", rows)))
+    content, _ = written(tmp_path / "task")
+    assert content["task"]["num_shots"] == num_shots
