@@ -1,9 +1,12 @@
 """Cross-validate on the 77 conversations: what is measured never seeds what the student learns.
 
-Usage, from the project's root: examples/voice-banking/cross_validate.py [FOLDS [OVERRIDE ...]].
-Runs `potstill generate`, `train`, `quantize`, `baseline` and `compare` for each fold, in
-runs/voice-1, runs/voice-2, ...; resumes what was interrupted; prints a table at the end. Overrides
-are those of `--set`.
+Usage, from the project's root:
+
+    examples/voice-banking/cross_validate.py [FOLDS [NAME [OVERRIDE ...]]]
+
+NAME is the configuration's, voice or voice-0.5b. Runs `potstill generate`, `train`, `quantize`,
+`baseline` and `compare` for each fold, in runs/NAME-1, runs/NAME-2, ...; resumes what was
+interrupted; prints a table at the end. Overrides are those of `--set`.
 """
 
 import json
@@ -66,9 +69,9 @@ def write_fold(fold: int, num_folds: int, directory: Path) -> list[str]:
     return [f"task.{name}={directory / f'{name}.jsonl'}" for name in parts]
 
 
-def run_fold(root: Path, overrides: list[str]) -> None:
+def run_fold(root: Path, name: str, overrides: list[str]) -> None:
     """Run all stages; those that are finished are skipped."""
-    settings = [f"--config={HERE / 'voice.toml'}", *(f"--set={one}" for one in overrides)]
+    settings = [f"--config={HERE / name}.toml", *(f"--set={one}" for one in overrides)]
     for stage in ("generate", "train", "quantize", "baseline", "compare"):
         options = [] if stage == "baseline" else settings
         command = [sys.executable, "-m", "potstill", stage, str(root), *options]
@@ -94,13 +97,13 @@ def interval(values: list[float], least: float) -> str:
     return f"{found.mean:+.3f} [{found.lower:+.3f}, {found.upper:+.3f}]"
 
 
-def main(num_folds: int, overrides: list[str]) -> None:
+def main(num_folds: int, name: str, overrides: list[str]) -> None:
     """Run the folds and print who has how many calls right, over all of them."""
     pooled: dict[str, dict[str, float]] = defaultdict(dict)
     for fold in range(num_folds):
-        root = Path(f"runs/voice-{fold + 1}")
+        root = Path(f"runs/{name}-{fold + 1}")
         parts = write_fold(fold, num_folds, Path("runs/voice-folds") / str(fold + 1))
-        run_fold(root, [*parts, *overrides])
+        run_fold(root, name, [*parts, *overrides])
         for role, values in values_of(root).items():
             pooled[role] |= values
     student = pooled["student"]
@@ -113,4 +116,5 @@ def main(num_folds: int, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, sys.argv[2:])
+    given = sys.argv[1:]
+    main(int(given[0]) if given else 3, given[1] if given[1:] else "voice", given[2:])
