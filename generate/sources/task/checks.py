@@ -42,8 +42,12 @@ ASSISTANT = re.compile(
     r"(?:assist|help)|"
     r"your [\w ]{2,30} ha(?:s|ve) been (?:successfully )?(?!affected|compromised)\w+ed\b|"
     r"if you (?:have|need|encounter) any (?:\w+ )?(?:questions|issues|problems|help|assistance)|"
-    r"(?:let (?:me|us) know if|feel free to|don['\u2019]t hesitate to))|"
-    r"^you can\b",
+    r"(?:let (?:me|us) know if|feel free to|don['\u2019]t hesitate to)|"
+    r"(?:provide|share)(?: (?:me|us))?(?: with)?(?: (?:a|some))? (?:more|further|the specific) "
+    r"(?:details|information)(?: (?:about|on|regarding) (?:the|your)\b| to (?:assist|help)|\W*$)|"
+    r"sorry to hear|would you like (?:me|us) to\b|(?:to (?:better )?(?:assist|help) you|"
+    r"anything else (?:you|i can)|you(?:['\u2019]re| are) referring to))|"
+    r"^(?:(?:yes|absolutely|certainly|sure),? )?you can\b",
     re.IGNORECASE,
 )
 """What an assistant says, and no user."""

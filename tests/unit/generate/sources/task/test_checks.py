@@ -44,6 +44,7 @@ def test_an_input_that_says_what_it_should_is_kept(calls, text):
         ("Sorry, I cannot assist with 1500 for savings", "off_task", "speaks as an assistant"),
         ("Your savings account has been credited 1500", "off_task", "speaks as an assistant"),
         ("You can move 1500 to savings", "off_task", "speaks as an assistant"),
+        ("Could you provide more details about the 1500", "off_task", "speaks as an assistant"),
         ("Move 1500 to savings 储蓄", "off_task", "has '储', and no example"),
         ("Move 1500 to savings 🙂", "off_task", "has '🙂', and no example"),
         ("Move 1500 to savings for [Your Name]", "placeholder", "has the placeholder: [Your Name]"),
