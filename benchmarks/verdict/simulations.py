@@ -50,7 +50,7 @@ from potstill.verdict.sample_size import score_variance
 
 PLAN = Plan()
 ALPHA, MARGIN, THRESHOLD = PLAN.alpha, PLAN.margin, PLAN.win_rate_threshold
-NUM_RUNS, NUM_PROCESSES = 200, 2
+NUM_RUNS, NUM_PROCESSES = 400, 2
 JUDGED_PAIRS = (155, 619, 2000)
 WORSE, AT_MARGIN, PARITY = RATES = (0.4, 0.45, 0.5)
 LOOKS = (50, 100, 200, 400)
