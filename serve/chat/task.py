@@ -58,7 +58,8 @@ class ServedTask:
         """Return a request with what it leaves out.
 
         Instructions are added where there is no system message; tools or the answer's format where
-        the request has no tools, format, grammar or schema of its own.
+        the request has no tools, format, grammar or schema of its own; and temperature 0, at which
+        `potstill compare` measured them, where answers can be right or wrong.
 
         Raises:
             UnsupportedParameterError: A message has content other than text.
@@ -75,6 +76,8 @@ class ServedTask:
                 update["response_format"] = self._format
         if self._has_learned(tools or ()) and request.tools_in_prompt is None:
             update["tools_in_prompt"] = False
+        if self._task.metrics and request.temperature is None:
+            update["temperature"] = 0.0
         return request.model_copy(update=update)
 
     def _has_learned(self, tools: Sequence[Tool]) -> bool:

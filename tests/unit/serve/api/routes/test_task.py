@@ -114,6 +114,19 @@ def test_the_tasks_schema_binds_the_student_unless_a_request_has_a_format(client
         json.loads(unbound["choices"][0]["message"]["content"])
 
 
+def test_answers_that_can_be_right_are_not_drawn_unless_a_request_says_so(client_of):
+    client = client_of(TASK)
+
+    def said(**more):
+        choices = answer(client, n=6, max_tokens=12, **more)["choices"]
+        return {choice["message"]["content"] for choice in choices}
+
+    assert len(said()) == 1
+    assert len(said(temperature=1)) > 1
+    without_metrics = client_of(TASK.model_copy(update={"metrics": ()}))
+    assert len({one["message"]["content"] for one in answer(without_metrics, n=6)["choices"]}) > 1
+
+
 @pytest.mark.parametrize("own", [{}, {"tools": TOOLS}, {"tools": TOOLS[::-1]}])
 def test_a_student_that_has_learned_its_tools_is_asked_without_them(client_of, own):
     called = answer(client_of(LEARNED), tool_choice="required", **own)
