@@ -28,7 +28,7 @@ VERBS = {
     "train": "potstill.commands.stages",
     "quantize": "quantize.commands",
     "compare": "compare.commands",
-    "serve": "potstill.commands.stages",
+    "serve": "serve.commands",
     "experiment": "compare.commands",
     "cascade": "compare.commands",
     "label": "compare.commands",

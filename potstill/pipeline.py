@@ -116,8 +116,11 @@ class Choice:
         return given
 
 
-def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
+def resolve(choice: Choice, run_directory: RunDirectory | None = None) -> dict[str, Table]:
     """Return all tables, the task's too: from preset or file, else the run's own, else defaults.
+
+    Args:
+        run_directory: None, where there is no run, has no configuration of its own.
 
     Raises:
         ConfigError: Something in it cannot be read, is unknown or out of range.
@@ -126,13 +129,17 @@ def resolve(choice: Choice, run_directory: RunDirectory) -> dict[str, Table]:
     source = "--set"
     if choice.preset is not None:
         content, source = read_preset(choice.preset), f"preset {choice.preset}"
-    elif choice.path is not None or run_directory.config_path.is_file():
-        path = choice.path or run_directory.config_path
+    elif path := choice.path or _own_config_path(run_directory):
         content, source = read_config_file(path), str(path)
     classes: dict[str, type[Table]] = {"task": TaskConfig}
     classes |= {name: stage.table_class() for name, stage in STAGES.items()}
     validate_tables(content, classes, source)
     return validate_tables(apply_overrides(content, choice.overrides), classes, "--set")
+
+
+def _own_config_path(run_directory: RunDirectory | None) -> Path | None:
+    path = run_directory and run_directory.config_path
+    return path if path and path.is_file() else None
 
 
 def run_stage(

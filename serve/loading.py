@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +30,10 @@ from serve.engine.thread import EngineThread
 from serve.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+MEMORY_SHARE, LEAST_OWN = 8, 2048
+"""What part of the memory keys and values may take where the model's own context is served, and how
+much of it is served in any case, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def _local_model(
 ) -> LocalModel:
     threads = config.threads or physical_cores()
     limits = EngineLimits(
-        context_tokens=min(config.context_tokens, model.training_context_tokens),
+        context_tokens=_context_tokens(config, model),
         max_parallel=config.max_parallel,
         max_batch_tokens=config.max_batch_tokens,
         max_queue=config.max_queue,
@@ -142,6 +147,15 @@ def _local_model(
         fingerprint=_fingerprint(recipe, threads, sha256),
         created=int(recipe.path.stat().st_mtime),
     )
+
+
+def _context_tokens(config: ServeConfig, model: GgufModel) -> int:
+    own = model.training_context_tokens
+    if config.context_tokens is not None:
+        return min(config.context_tokens, own)
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    most_bytes = memory_bytes // MEMORY_SHARE
+    return min(own, max(LEAST_OWN, most_bytes // (config.max_parallel * model.kv_bytes_per_token)))
 
 
 def _fingerprint(recipe: _Recipe, threads: int, sha256: Callable[[Path], str]) -> str:

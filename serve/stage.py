@@ -1,6 +1,6 @@
 """The serving stage: the GGUF files of a run, or other ones, behind OpenAI's API.
 
-In: a finished gguf stage. Out: an endpoint, until a signal stops it.
+In: a finished gguf stage, or files. Out: an endpoint, until a signal stops it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -40,6 +41,7 @@ from serve.experiment import routes as live_traffic
 from serve.experiment.answer_log import AnswerLog
 from serve.experiment.construction import cascades_over, check_names, experiments_over
 from serve.experiment.routes import LiveTraffic
+from serve.files import named_files
 from serve.keys import Keyring, load_keys
 from serve.loading import load_models
 from serve.metrics import Metrics
@@ -50,6 +52,21 @@ from serve.storage.storage import Storage, opened
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models in this process, and what belongs to them."""
+
+    paths: Mapping[str, Path]
+    """Files by the model's name."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """The adapters without which files are not complete, by the model's name."""
+    task: Task | None = None
+    tasks: Mapping[str, ServedTask] = field(default_factory=dict)
+    """The task of each model that has it, by name."""
+    traffic_path: Path | None = None
+    """Where live traffic is stored if no database is named."""
 
 
 def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
@@ -70,22 +87,46 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     facts = run_directory.facts(GgufFacts)
     gguf_dir = run_directory.stage_dir("gguf")
     paths = model_paths(config, facts, gguf_dir)
-    adapters = own_adapters(config, facts, gguf_dir, paths)
-    config, tasks = with_adapters_of_runs(config, paths)
-    models = [*paths, *config.adapters, *config.upstreams]
+    task = read_task(run_directory) if config.task else None
+    models = Models(
+        paths,
+        own_adapters(config, facts, gguf_dir, paths),
+        task,
+        _served_tasks(task, config, facts),
+        run_directory.traffic_path,
+    )
+    _run(config, models)
+    return manifest
+
+
+def run_files(config: ServeConfig, given: Sequence[Path]) -> None:
+    """Serve GGUF files that belong to no run, each under its file's name; raises as `run` does.
+
+    Args:
+        given: Files, and directories that contain some.
+    """
+    files = named_files(given)
+    paths = _chosen(config, files, files) | config.paths
+    if "context_tokens" not in config.model_fields_set:
+        config = config.model_copy(update={"context_tokens": None})
+    _run(config, Models(paths))
+
+
+def _run(config: ServeConfig, served: Models) -> None:
+    config, tasks = with_adapters_of_runs(config, served.paths)
+    models = [*served.paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
     keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
     _require_key(config.host, keyring)
     _check_fallback(config.fallback_model, names)
-    task = read_task(run_directory) if config.task else None
-    tasks |= _served_tasks(task, config, facts)
-    with _bound_socket(config) as listener, _open_storage(config, run_directory) as storage:
+    tasks |= served.tasks
+    with _bound_socket(config) as listener, _open_storage(config, served.traffic_path) as storage:
         record = _open_record(config.record_path)
         metrics = Metrics()
         several = keyring is not None and len(keyring) > 1
         backends: dict[str, ChatBackend] = {
-            **load_models(config, paths, metrics, tasks, adapters, has_owners=several)
+            **load_models(config, served.paths, metrics, tasks, served.adapters, has_owners=several)
         }
         for name, upstream in config.upstreams.items():
             # Here, because most servers have none, and its client takes long to import.
@@ -112,12 +153,11 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             metrics=metrics,
             fallback_model=config.fallback_model,
             limits=_app_limits(config, keyring),
-            task=task,
+            task=served.task,
             find_more=live.dealer.find if live else lambda _name: None,
         )
         app.state.live = live
         serve(app, listener, config, names=names)
-    return manifest
 
 
 def model_paths(config: ServeConfig, facts: GgufFacts, gguf_dir: Path) -> dict[str, Path]:
@@ -130,17 +170,22 @@ def model_paths(config: ServeConfig, facts: GgufFacts, gguf_dir: Path) -> dict[s
     aliases = {"student": files[facts.recommended]}
     if facts.teacher_files:
         aliases["teacher"] = files[facts.teacher_files[0].name]
-    known = aliases | files
+    paths = _chosen(config, aliases | files, aliases) | config.paths
+    return {name: path for name, path in paths.items() if name not in config.upstreams}
+
+
+def _chosen(
+    config: ServeConfig, known: Mapping[str, Path], defaults: Iterable[str]
+) -> dict[str, Path]:
     for name in config.models:
         if name not in known:
             raise ConfigError(
-                f"there is no model {name!r} in this run",
+                f"there is no model {name!r} here",
                 where="serve.models",
                 expected=" | ".join(known),
                 hint="serve.paths serves a file from elsewhere",
             )
-    paths = {name: known[name] for name in config.models or aliases} | config.paths
-    return {name: path for name, path in paths.items() if name not in config.upstreams}
+    return {name: known[name] for name in config.models or defaults}
 
 
 def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: list[str]) -> None:
@@ -267,13 +312,19 @@ def _open_record(path: Path | None) -> ExchangeLog | None:
 
 
 @contextmanager
-def _open_storage(config: ServeConfig, run_directory: RunDirectory) -> Iterator[Storage | None]:
+def _open_storage(config: ServeConfig, path: Path | None) -> Iterator[Storage | None]:
     """Open the storage, if the configuration needs one."""
     settings = config.storage or (StorageConfig() if config.experiments else None)
     if settings is None:
         yield None
         return
-    with opened(settings, run_directory.traffic_path) as storage:
+    if path is None and settings.url is None:
+        raise ConfigError(
+            "without a run, live traffic needs a database",
+            where="serve.storage.url",
+            expected="a URL, such as sqlite:///traffic.sqlite",
+        )
+    with opened(settings, path or Path()) as storage:
         yield storage
 
 

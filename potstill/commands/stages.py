@@ -1,4 +1,4 @@
-"""Verbs that run one stage: `train` and `serve`, which take no options of their own, and `stage`.
+"""Verbs that run one stage: `train`, which takes no options of its own, and `stage`.
 
 `potstill run` starts each stage as `potstill stage RUN NAME` in a process of its own. Unlike the
 verb of its stage, `stage` has no exit codes of its own.
@@ -36,10 +36,3 @@ def stage(
 def train(run_directory: RunDirectory, choice: Choice, force: ForceOption = False) -> None:
     """Train a student on the conversations."""
     run_stage(STAGES["train"], choice, run_directory, force=force)
-
-
-@app.command()
-@configured
-def serve(run_directory: RunDirectory, choice: Choice) -> None:
-    """Serve student and teacher over OpenAI's API."""
-    run_stage(STAGES["serve"], choice, run_directory)

@@ -85,6 +85,24 @@ class GgufModel(LlamaModel):
         """Number of values in a final hidden state."""
         return int(llama_cpp.llama_model_n_embd_out(self.pointer))
 
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Size of a token's keys and values in 16 bits, in bytes; hybrid models take less."""
+        heads = int(llama_cpp.llama_model_n_head(self.pointer))
+        width = int(llama_cpp.llama_model_n_embd(self.pointer)) // max(1, heads)
+        kind = self._metadata("general.architecture")
+        given = [self._metadata(f"{kind}.attention.{one}_length") for one in ("key", "value")]
+        widths = [int(one) if one else width for one in given]
+        kv_heads = int(llama_cpp.llama_model_n_head_kv(self.pointer))
+        layers = int(llama_cpp.llama_model_n_layer(self.pointer))
+        return max(1, 2 * layers * kv_heads * sum(widths))
+
+    def _metadata(self, key: str) -> str:
+        """Return a value of the file's header; "" if it has none."""
+        text = ctypes.create_string_buffer(64)
+        llama_cpp.llama_model_meta_val_str(self.pointer, key.encode(), text, len(text))
+        return text.value.decode()
+
     @cached_property
     def tensor_types(self) -> frozenset[str]:
         """Number formats of the weights, in the names of ggml, such as "q8_0" and "f32"."""

@@ -1,6 +1,7 @@
 """Which engines are made of which files; drafts and adapters."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import gguf
@@ -13,7 +14,7 @@ from serve.config import ServeConfig
 from serve.loading import load_models
 from serve.metrics import Metrics
 from serve.wire.chat import ChatRequest
-from tests.fixtures.tiny_gguf import WIDTH
+from tests.fixtures.tiny_gguf import CONTEXT_TOKENS, WIDTH
 
 RANK = 4
 
@@ -119,3 +120,20 @@ def test_missing_and_incompatible_files_are_refused(load, tmp_path, adapter_path
 def test_a_file_that_is_missing_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="does not exist"):
         load_models(ServeConfig(), {"mine": tmp_path / "none.gguf"}, Metrics())
+
+
+def test_a_models_own_context_is_served_as_far_as_memory_holds_it(tiny_gguf, monkeypatch):
+    def context_tokens(**settings) -> int:
+        config = ServeConfig(max_parallel=2, max_batch_tokens=16, threads=1, **settings)
+        (backend,) = load_models(config, {"a": tiny_gguf}, Metrics()).values()
+        return backend.context_tokens
+
+    assert context_tokens(context_tokens=None) == CONTEXT_TOKENS
+    assert context_tokens(context_tokens=128) == 128
+    monkeypatch.setattr("serve.loading.LEAST_OWN", 16)
+    monkeypatch.setattr("serve.loading.MEMORY_SHARE", total_memory() // (2 * 256 * 100))
+    assert context_tokens(context_tokens=None) == pytest.approx(100, abs=1)
+
+
+def total_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -10,7 +10,7 @@ from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError
 from potstill.rundir import RunDirectory
 from serve.config import ServeConfig
 from serve.engine.model import GgufModel
-from serve.stage import model_paths, run
+from serve.stage import model_paths, run, run_files
 from tests.fixtures.facts import gguf_facts, gguf_file
 
 FILES = [gguf_file(name) for name in ("student-F16", "student-Q8_0", "teacher-F16")]
@@ -89,6 +89,11 @@ def test_an_open_address_needs_a_key(gguf_run, monkeypatch):
     monkeypatch.delenv("POTSTILL_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="POTSTILL_API_KEY"):
         run(ServeConfig(host="0.0.0.0", port=0), gguf_run)
+
+
+def test_live_traffic_without_a_run_needs_a_database(tiny_gguf):
+    with pytest.raises(ConfigError, match=r"serve\.storage\.url"):
+        run_files(ServeConfig(port=0, storage={}), [tiny_gguf])
 
 
 def test_a_batch_without_room_for_prompts_is_refused():
