@@ -95,6 +95,7 @@ def test_examples_become_a_task(tmp_path):
     assert {len(item.messages) for item in task.examples} == {1}
     assert [metric.name for metric in task.make_metrics()] == ["label", "schema"]
     assert content["task"]["metrics"][0]["field"] == "team"
+    assert content["generate"]["sampling"]["structured"]
     assert task.schema_content["properties"]["team"] == {"enum": sorted(TEAMS)}
     assert 16 <= content["generate"]["sampling"]["max_tokens"] <= 96
 
@@ -156,3 +157,4 @@ def test_the_teacher_reads_as_many_examples_as_fit(tmp_path, num_words, num_shot
     make(wanted(tmp_path / "task", like=jsonl(tmp_path / "rows.jsonl", rows)))
     content, _ = written(tmp_path / "task")
     assert content["task"]["num_shots"] == num_shots
+    assert "structured" not in content["generate"]["sampling"]  # There is no schema.
