@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from potstill.manifest import read_manifest
-from potstill.pipeline import PIPELINE, Choice, Stage, estimate, resolve
+from potstill.pipeline import PIPELINE, Choice, Stage, cards_of, estimate, resolve
 from potstill.plan import measure_machine
 from potstill.rundir import RunDirectory
 
@@ -29,15 +29,16 @@ def main(roots: list[str]) -> None:
     print("| run | stage | estimated | measured | ratio |\n|---|---|---|---|---|")
     for root in roots:
         run_directory = RunDirectory(Path(root))
-        estimates, workload = estimate(resolve(Choice(), run_directory), run_directory)
-        machine = measure_machine(workload.teacher)
+        tables = resolve(Choice(), run_directory)
+        estimates, workload = estimate(tables, run_directory)
+        machine, cards = measure_machine(workload.teacher), cards_of(tables)
         if machine is None:
-            sys.exit("times are estimated on machines with torch and without a GPU only")
+            sys.exit("times are estimated on machines with torch only")
         rows = []
         for stage, cost in zip(PIPELINE, estimates, strict=True):
             seconds = measured_seconds(run_directory, stage)
             if seconds is not None:
-                rows.append((stage.name, cost.seconds(machine), seconds))
+                rows.append((stage.name, cost.placed(machine, cards).seconds or 0.0, seconds))
         rows.append(("all of these", sum(row[1] for row in rows), sum(row[2] for row in rows)))
         for name, estimated, seconds in rows:
             ratio = max(estimated, seconds) / max(min(estimated, seconds), 1e-9)

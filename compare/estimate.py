@@ -74,7 +74,8 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
         asked, students = _of_task(config, workload, num_prompts)
     else:
         asked = _answered_and_judged(config, workload, num_prompts)
-    num_parameters = workload.teacher.num_parameters
+    # A teacher that another server answers for costs this machine nothing.
+    num_parameters = 0 if config.teacher else workload.teacher.num_parameters
     # Parameters times tokens, of the teacher (which stands for all files) and the student.
     computed = num_parameters * (measured + asked).total
     computed += workload.student.num_parameters * (others + students).total
@@ -89,7 +90,8 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
         disk_bytes=PAGE_BYTES,
-        memory_bytes=workload.num_files * num_parameters + PROCESS_BYTES,
+        memory_bytes=workload.num_files * max(num_parameters, workload.student.num_parameters)
+        + PROCESS_BYTES,
         price=judges_price(config, workload),
         price_per_hour=config.cost.machine_dollars_per_hour or 0.0,
         notes=tuple(needed(config, workload).sentences()),

@@ -50,6 +50,10 @@ COPIES = 2
 """Samples, and the filtered conversations."""
 PROCESS_BYTES = 2.5e9
 """A process and its libraries, vLLM and torch above all."""
+CONTEXT_BYTES = 2.0e9
+"""On a GPU: CUDA's context, activations of a step and its log-probabilities. Assumed."""
+KV_BYTES = 2.0
+"""Bytes of a stored key's or value's number."""
 
 
 def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate, Workload]:
@@ -94,6 +98,8 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
     served = config.teacher.endpoint is not None
     num_stored = num_conversations * completion_tokens
     copies = 0 if served else config.engine.data_parallel_size
+    kv_bytes = KV_BYTES * shape.kv_size * shape.num_layers
+    length = asked_tokens + completion_tokens
     cost = Estimate(
         stage="generate",
         tokens=tokens,
@@ -104,6 +110,9 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         disk_bytes=COPIES * BYTES_PER_LOGPROB * entries * num_stored,
         memory_bytes=PROCESS_BYTES
         + copies * (2.0 * shape.num_parameters + config.engine.kv_cache_bytes + PROCESS_BYTES),
+        num_cards=0 if served else _num_cards(config),
+        card_bytes=0.0 if served else _card_bytes(config, shape, kv_bytes * length),
+        card_moved_bytes=0.0 if served else kv_bytes * decoded_tokens * (length / 2),
     )
     return cost, Workload(
         teacher=shape,
@@ -171,6 +180,28 @@ def _decoding_bytes(
     num_at_once = max(1.0, min(config.engine.max_num_seqs, num_sampled))
     weights = WEIGHT_BYTES * shape.num_parameters * decoded_tokens / num_at_once
     return weights + LOGIT_BYTES * shape.vocab_size * decoded_tokens
+
+
+def _num_cards(config: GenerateConfig) -> int | None:
+    """Return the GPUs of all replicas; None where a Ray cluster has room for as many as it can."""
+    size = config.engine.tensor_parallel_size
+    if config.ray is None:
+        return size * config.engine.data_parallel_size
+    per_replica = config.ray.gpus_per_replica or size
+    return config.ray.num_replicas and per_replica * config.ray.num_replicas
+
+
+def _card_bytes(config: GenerateConfig, shape: ModelShape, kv_bytes: float) -> float:
+    """Return the memory of one of a replica's GPUs.
+
+    Args:
+        kv_bytes: Keys and values of one conversation. vLLM takes nearly all memory for them, and
+            samples fewer conversations at once if they do not fit.
+    """
+    engine = config.engine
+    kept = engine.kv_cache_bytes or engine.max_num_seqs * kv_bytes
+    shared = WEIGHT_BYTES * shape.num_parameters + kept
+    return shared / engine.tensor_parallel_size + CONTEXT_BYTES
 
 
 def _prompts(config: GenerateConfig) -> tuple[int, float, float, float]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +55,9 @@ class ModelShape:
     """Parameters of all layers; the rest are embedding, head and last norm."""
     gguf_bytes: int | None = field(default=None, compare=False)
     """Size of the GGUF file that the model came in; None of other models."""
+    kv_size: int = field(default=0, compare=False)
+    """Numbers that a layer keeps of each token, keys and values together; 0 where the config does
+    not give it."""
 
     @classmethod
     def read(cls, checkpoint_dir: Path, *, with_weights: bool = True) -> Self:
@@ -80,6 +84,7 @@ class ModelShape:
                 vocab_size=int(config["vocab_size"]),
                 intermediate_size=num_neurons if isinstance(num_neurons, int) else 0,
                 layer_parameters=0,
+                kv_size=_kv_size(config),
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(checkpoint_dir, "config.json of a language model", error) from error
@@ -167,6 +172,15 @@ class ModelShape:
             layer_parameters=left,
             gguf_bytes=None,
         )
+
+
+def _kv_size(config: Mapping[str, Any]) -> int:
+    """Return the numbers of keys and values of a token in a layer with ordinary attention."""
+    num_heads = config.get("num_attention_heads")
+    if not num_heads or config.get("kv_lora_rank"):
+        return 0
+    width = config.get("head_dim") or config["hidden_size"] // num_heads
+    return 2 * int(config.get("num_key_value_heads") or num_heads) * int(width)
 
 
 def find_checkpoint(name: str) -> Path:

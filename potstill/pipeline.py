@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Group
 
+from potstill.cards import Cards, MachineConfig
 from potstill.config import (
     Table,
     apply_overrides,
@@ -131,7 +132,7 @@ def resolve(choice: Choice, run_directory: RunDirectory | None = None) -> dict[s
         content, source = read_preset(choice.preset), f"preset {choice.preset}"
     elif path := choice.path or _own_config_path(run_directory):
         content, source = read_config_file(path), str(path)
-    classes: dict[str, type[Table]] = {"task": TaskConfig}
+    classes: dict[str, type[Table]] = {"task": TaskConfig, "machine": MachineConfig}
     classes |= {name: stage.table_class() for name, stage in STAGES.items()}
     validate_tables(content, classes, source)
     return validate_tables(apply_overrides(content, choice.overrides), classes, "--set")
@@ -263,7 +264,7 @@ def plan(choice: Choice, run_directory: RunDirectory, *, force: bool) -> Group:
     ]
     is_work_left = len(finished) < len(PIPELINE)
     machine = measure_machine(workload.teacher) if is_work_left else None
-    return plan_table(estimates, finished, machine)
+    return plan_table(estimates, finished, machine, cards_of(tables))
 
 
 def estimate(
@@ -293,6 +294,12 @@ def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:
     for stage in stages:
         for name in stage.makes:
             run_directory.set_aside(name)
+
+
+def cards_of(tables: dict[str, Table]) -> Cards | None:
+    """Return the GPUs that an estimate is for; None: there are none."""
+    config = tables["machine"]
+    return Cards.of(config) if isinstance(config, MachineConfig) else None
 
 
 def _task(tables: dict[str, Table], run_directory: RunDirectory) -> Task | None:

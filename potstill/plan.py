@@ -6,14 +6,15 @@ docs/training.md compares estimated with measured times.
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from rich.console import Group
 from rich.table import Table
 
+from potstill.cards import Cards
 from potstill.checkpoints import ModelShape
 from potstill.workers import Worker
 
@@ -21,11 +22,16 @@ PROBE = "train.speed:probe"
 """The service that measures this machine, in a child process because it needs torch."""
 PROBE_SECONDS = 120.0
 """How long it may take, on a machine that is busy."""
+SHARE_OF_DATASHEET = 0.5
+"""Of a card's FLOP/s, what products of an MLP reach while it is trained. Assumed: no card was
+measured."""
+SHARE_OF_BANDWIDTH = 0.8
+"""The same of its memory bandwidth."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The measured speed of this machine, see `train.speed`."""
+    """The speed of a machine: this one's measured (`train.speed`), or that of cards."""
 
     fast_flops: float
     """Floating-point operations per second when an MLP is trained in bfloat16, or in float32 where
@@ -34,6 +40,20 @@ class Machine:
     """The same in float32 in any case."""
     bytes_per_second: float
     """Memory bandwidth, of reading and writing together."""
+    largest_share: float = math.inf
+    """The most of these operations that a stage can reach."""
+
+    @classmethod
+    def of_cards(cls, cards: Cards, number: int | None) -> Machine:
+        """Return the speed of so many of the cards, at most all; None: all."""
+        used = min(cards.number, number or cards.number)
+        flops = used * SHARE_OF_DATASHEET
+        return cls(
+            fast_flops=flops * cards.card.bfloat16_flops,
+            float32_flops=flops * cards.card.float32_flops,
+            bytes_per_second=used * SHARE_OF_BANDWIDTH * cards.card.bytes_per_second,
+            largest_share=1.0,
+        )
 
 
 @dataclass(frozen=True)
@@ -103,13 +123,34 @@ class Estimate:
     """Of this machine; 0 where none is configured."""
     notes: tuple[str, ...] = ()
     """What the stage's result depends on, in sentences."""
+    num_cards: int | None = 0
+    """GPUs that it computes on where there are some; None: all. 0: it takes the processor."""
+    card_bytes: float = 0.0
+    """Memory on each of them."""
+    sharded_bytes: float = 0.0
+    """Memory that they divide among them."""
+    card_moved_bytes: float = 0.0
+    """Bytes moved on GPUs besides `moved_bytes`: keys and values of former tokens."""
 
     def seconds(self, machine: Machine) -> float:
         """Return how long the stage will take."""
         computing = self.fast_flops / machine.fast_flops
         computing += self.float32_flops / machine.float32_flops
         moving = self.moved_bytes / machine.bytes_per_second
-        return self.fixed_seconds + computing / self.share_of_peak + moving
+        share = min(self.share_of_peak, machine.largest_share)
+        return self.fixed_seconds + computing / share + moving
+
+    def placed(self, machine: Machine | None, cards: Cards | None) -> Placed:
+        """Return the estimate where it will run: on the cards, or else on this machine."""
+        if cards is None or self.num_cards == 0:
+            return Placed(self, machine)
+        on_cards = replace(self, moved_bytes=self.moved_bytes + self.card_moved_bytes)
+        used = min(cards.number, self.num_cards or cards.number)
+        return Placed(
+            on_cards,
+            Machine.of_cards(cards, self.num_cards),
+            self.card_bytes + self.sharded_bytes / used,
+        )
 
     def total_price(self, machine: Machine | None) -> float:
         """Return the price of requests, and of this machine where both price and time are known."""
@@ -117,13 +158,34 @@ class Estimate:
         return self.price + hours * self.price_per_hour
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A stage's estimate, with the speed of what computes it."""
+
+    cost: Estimate
+    machine: Machine | None
+    """None where its speed is not known."""
+    card_bytes: float = 0.0
+    """Memory on each card; 0 on a processor."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it will take."""
+        return None if self.machine is None else self.cost.seconds(self.machine)
+
+    @property
+    def price(self) -> float:
+        """The price, see `Estimate.total_price`."""
+        return self.cost.total_price(self.machine)
+
+
 def measure_machine(model: ModelShape) -> Machine | None:
-    """Measure this machine for a few seconds, at the sizes of a model's matrices.
+    """Measure this machine's processor for a few seconds, at the sizes of a model's matrices.
 
     Returns:
-        None with a GPU, for which the stages' shares of the peak are not known, or without torch.
+        None without torch.
     """
-    if shutil.which("nvidia-smi") or find_spec("torch") is None:
+    if find_spec("torch") is None:
         return None
     neurons = model.intermediate_size or 4 * model.hidden_size
     with Worker(PROBE, model.hidden_size, neurons) as worker:
@@ -131,45 +193,76 @@ def measure_machine(model: ModelShape) -> Machine | None:
 
 
 def plan_table(
-    estimates: Iterable[Estimate], finished: Iterable[str], machine: Machine | None
+    estimates: Iterable[Estimate],
+    finished: Iterable[str],
+    machine: Machine | None,
+    cards: Cards | None = None,
 ) -> Group:
     """Return the estimates as a table, with the stages' notes below it.
 
     Args:
         finished: Stages that have a result already and will be skipped.
-        machine: None leaves the minutes out.
+        machine: This machine's processor. None leaves its minutes out.
+        cards: GPUs for the stages that use some.
     """
-    every, skipped = list(estimates), set(finished)
-    rows = [row for row in every if row.stage not in skipped]
-    has_price = any(row.total_price(machine) for row in rows)
-    notes = [note for row in rows for note in row.notes]
+    skipped = set(finished)
+    every = [cost.placed(machine, cards) for cost in estimates]
+    rows = [row for row in every if row.cost.stage not in skipped]
+    has_price = any(row.price for row in rows)
+    headings = ["stage", "tokens", "minutes", "disk", "memory"]
+    headings += ["on each card"] * (cards is not None) + ["price"] * has_price
     table = Table(title="what the run will cost, estimated", show_edge=False)
-    for heading in ("stage", "tokens", "minutes", "disk", "memory", *["price"] * has_price):
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for row in every:
-        if row.stage in skipped:
-            table.add_row(row.stage, "finished")
+        if row.cost.stage in skipped:
+            table.add_row(row.cost.stage, "finished")
         else:
-            table.add_row(row.stage, f"{row.tokens:,.0f}", *_cells([row], machine, has_price))
+            cells = _cells([row], cards is not None, has_price)
+            table.add_row(row.cost.stage, f"{row.cost.tokens:,.0f}", *cells)
     if len(rows) > 1:
         table.add_section()
-        table.add_row("total", "", *_cells(rows, machine, has_price))
-    return Group(table, *notes)
+        table.add_row("total", "", *_cells(rows, cards is not None, has_price))
+    notes = [note for row in rows for note in row.cost.notes]
+    return Group(table, *([] if cards is None else _notes_of_cards(rows, cards)), *notes)
 
 
-def _cells(rows: Sequence[Estimate], machine: Machine | None, has_price: bool) -> list[str]:
+def _notes_of_cards(rows: Sequence[Placed], cards: Cards) -> list[str]:
+    notes = [
+        f"Minutes of stages on cards are computed from the datasheet of {cards.number} x "
+        f"{cards.name} and were not measured; the others are this machine's."
+    ]
+    limit = cards.card.memory_bytes
+    for row in rows:
+        if row.card_bytes > limit:
+            notes.append(
+                f"{row.cost.stage} does not fit: {_gigabytes(row.card_bytes)} on each card, where "
+                f"{cards.name} has {_gigabytes(limit)}; see docs/gpu.md for what makes it smaller."
+            )
+        if (row.cost.num_cards or 0) > cards.number:
+            notes.append(
+                f"{row.cost.stage} is configured for {row.cost.num_cards} cards, found "
+                f"{cards.number}: see [machine] and generate.engine.tensor_parallel_size."
+            )
+    return notes
+
+
+def _cells(rows: Sequence[Placed], has_cards: bool, has_price: bool) -> list[str]:
+    on_host = [row.cost.memory_bytes for row in rows if not row.card_bytes]
+    on_cards = max(row.card_bytes for row in rows)
     return [
-        _minutes(rows, machine),
-        _gigabytes(sum(row.disk_bytes for row in rows)),
-        _gigabytes(max(row.memory_bytes for row in rows)),
-        *[f"{sum(row.total_price(machine) for row in rows):,.2f}"] * has_price,
+        _minutes(rows),
+        _gigabytes(sum(row.cost.disk_bytes for row in rows)),
+        _gigabytes(max(on_host)) if on_host else "-",
+        *[_gigabytes(on_cards) if on_cards else "-"] * has_cards,
+        *[f"{sum(row.price for row in rows):,.2f}"] * has_price,
     ]
 
 
-def _minutes(rows: Iterable[Estimate], machine: Machine | None) -> str:
-    if machine is None:
-        return "-"
-    return f"{sum(row.seconds(machine) for row in rows) / 60:.1f}"
+def _minutes(rows: Iterable[Placed]) -> str:
+    seconds = [row.seconds for row in rows]
+    known = [one for one in seconds if one is not None]
+    return f"{sum(known) / 60:.1f}" if len(known) == len(seconds) else "-"
 
 
 def _gigabytes(num_bytes: float) -> str:

@@ -64,6 +64,7 @@ def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Work
         run = SHARE_OF_LAYERS_RUN * student.num_parameters
         flops += 2.0 * num_measured * run * config.mix_tokens
         fixed_seconds += SECONDS_PER_MEASURED_TYPE * NUM_MEASURED_TYPES
+    largest = student if config.teacher_types == () else teacher
     cost = Estimate(
         stage="quantize",
         tokens=num_files * config.verification_tokens,
@@ -71,7 +72,7 @@ def estimate(config: QuantizeConfig, workload: Workload) -> tuple[Estimate, Work
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=fixed_seconds,
         disk_bytes=sum(sizes) + 4.0 * config.verification_tokens * student.vocab_size,
-        memory_bytes=4.0 * teacher.num_parameters + PROCESS_BYTES,
+        memory_bytes=4.0 * largest.num_parameters + PROCESS_BYTES,
     )
     return cost, replace(workload, num_files=num_files)
 

@@ -37,6 +37,7 @@ ACTIVATION_BYTES = 70.0
 CHECKPOINTED_BYTES = 8.0
 """The same with gradient checkpointing: the input of each layer, and its gradient."""
 PROCESS_BYTES = 1.5e9
+"""A process, or on a GPU CUDA's context and buffers."""
 MEASUREMENTS_OF_FILES = 3
 """Before quantized training, in full precision and quantized, and quantized after it."""
 
@@ -75,6 +76,9 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
     if config.on_policy.teacher is None:
         other_flops += FORWARD_FLOPS * workload.teacher.num_parameters * tokens.corrected
     is_fast = config.dtype != "float32"
+    own_bytes = _own_bytes(config, workload, shape)
+    state_bytes = WEIGHT_BYTES * shape.num_parameters + OPTIMIZER_BYTES * num_trained
+    is_sharded = config.launch not in (None, "ddp")
     cost = Estimate(
         stage="train",
         tokens=tokens.trained + tokens.measured + tokens.sampled + tokens.corrected,
@@ -85,7 +89,10 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
         share_of_peak=SHARE_OF_PEAK,
         fixed_seconds=FIXED_SECONDS,
         disk_bytes=FLOAT32_BYTES * shape.num_parameters + STATE_BYTES * num_trained,
-        memory_bytes=_memory_bytes(config, workload, shape, num_trained),
+        memory_bytes=own_bytes + state_bytes,
+        num_cards=1 if config.launch is None else None,
+        card_bytes=own_bytes + (0.0 if is_sharded else state_bytes),
+        sharded_bytes=state_bytes if is_sharded else 0.0,
     )
     return cost, replace(workload, student=shape)
 
@@ -149,18 +156,17 @@ def _trained_parameters(config: TrainConfig, shape: ModelShape) -> float:
     return float(config.lora.rank * shape.num_layers * rows_and_columns)
 
 
-def _memory_bytes(
-    config: TrainConfig, workload: Workload, shape: ModelShape, num_trained: float
-) -> float:
-    """Return the memory of one training process, with the teacher in the on-policy phase."""
+def _own_bytes(config: TrainConfig, workload: Workload, shape: ModelShape) -> float:
+    """Return what every training process holds besides weights and the state of their optimizer.
+
+    The teacher is among it in the on-policy phase.
+    """
     row_tokens = config.batch_size * _row_tokens(config, workload)
     per_token = CHECKPOINTED_BYTES if config.gradient_checkpointing else ACTIVATION_BYTES
     in_memory = config.on_policy.max_steps and config.on_policy.teacher is None
     teacher_parameters = workload.teacher.num_parameters if in_memory else 0
     return (
-        WEIGHT_BYTES * shape.num_parameters
-        + OPTIMIZER_BYTES * num_trained
-        + per_token * row_tokens * shape.hidden_size * shape.num_layers
+        per_token * row_tokens * shape.hidden_size * shape.num_layers
         + FLOAT32_BYTES * teacher_parameters
         + PROCESS_BYTES
     )

@@ -222,7 +222,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid_for_all_stages(name, tmp_path):
     tables = resolve(Choice(preset=name), RunDirectory(tmp_path / "run"))
-    assert set(tables) == {"task", *STAGES}
+    assert set(tables) == {"task", "machine", *STAGES}
     for table_name, content in read_preset(name).items():
         assert tables[table_name] != type(tables[table_name])(), f"[{table_name}] changes nothing"
         assert content

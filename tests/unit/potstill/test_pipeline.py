@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from potstill import cli, former_names
+from potstill.cards import MachineConfig
 from potstill.commands import stages
 from potstill.config import read_config_file
 from potstill.errors import (
@@ -100,7 +101,7 @@ def test_every_stage_has_a_table_with_defaults(name):
 def test_without_anything_there_are_defaults(run_directory):
     tables = resolve(OWN, run_directory)
     defaults = {name: stage.table_class()() for name, stage in STAGES.items()}
-    assert tables == {"task": TaskConfig()} | defaults
+    assert tables == {"task": TaskConfig(), "machine": MachineConfig()} | defaults
 
 
 def test_a_preset_a_file_or_the_runs_own_file_in_that_order(run_directory, tmp_path, monkeypatch):
