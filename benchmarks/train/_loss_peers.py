@@ -123,7 +123,8 @@ def liger(*, compiled: bool) -> Loss:
     )
 
     def loss(given: Problem) -> Tensor:
-        labels_T = torch.zeros(len(given.hidden_TD), dtype=torch.int64)
+        num_tokens, device = len(given.hidden_TD), given.hidden_TD.device
+        labels_T = torch.zeros(num_tokens, dtype=torch.int64, device=device)
         weight_VD = given.weight_VD
         mean: Tensor = module(
             given.hidden_TD, weight_VD, given.teacher_hidden_TD, weight_VD, labels_T
@@ -156,12 +157,17 @@ def _bucket_kl(logits_CV: Tensor, given: Problem, part: slice) -> Tensor:
     return head + (p_rest_C * (p_rest_C.log() - q_rest_C.log())).sum()
 
 
-def make_problem(num_tokens: int, width: int, vocab_size: int, top_k: int) -> Problem:
+def make_problem(
+    num_tokens: int, width: int, vocab_size: int, top_k: int, *, device: str = "cpu"
+) -> Problem:
     """Draw a student near its teacher, and store the teacher's likeliest tokens."""
-    generator = torch.Generator().manual_seed(0)
-    weight_VD = torch.randn(vocab_size, width, generator=generator) * (4.0 / math.sqrt(width))
-    teacher_TD = torch.randn(num_tokens, width, generator=generator)
-    noise_TD = torch.randn(num_tokens, width, generator=generator)
+    generator = torch.Generator(device).manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device)
+
+    weight_VD = draw(vocab_size, width) * (4.0 / math.sqrt(width))
+    teacher_TD, noise_TD = draw(num_tokens, width), draw(num_tokens, width)
     tops = [
         (part_CD @ weight_VD.T).log_softmax(-1).topk(top_k, -1)
         for part_CD in torch.split(teacher_TD, 64)

@@ -1,0 +1,54 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu import check
+from benchmarks.gpu._table import Check, Row, run
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.mark.slow
+def test_the_small_form_checks_loss_and_step_on_a_cpu():
+    command = [sys.executable, "-m", "benchmarks.gpu.check", "--small"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    exact = [line for line in lines if "off float64" in line]
+    assert len(exact) == 8
+    assert all(line.endswith(" ok") for line in exact), done.stdout
+    # Times of tiny sizes mean nothing: only that every row was measured.
+    for wanted in ("loss of 64 tokens, potstill", "MFU", "gradient checkpointing"):
+        assert any(wanted in line for line in lines), done.stdout + done.stderr
+    assert "Error" not in done.stdout
+
+
+def test_what_is_missing_is_named_and_what_needs_it_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(check, "CORE", ("json", "no_such_package"))
+    check.main(["--small"])
+    printed = capsys.readouterr().out
+    assert "missing: no_such_package" in printed
+    assert "not run: no no_such_package" in printed
+
+
+def test_a_check_that_fails_or_has_no_time_left_does_not_stop_the_others():
+    def failing():
+        yield Row("first", "1", "<= 2", good=True)
+        raise ValueError("broken")
+
+    rows = list(
+        run([Check("a", failing, seconds=0), Check("b", failing, seconds=99)], limit_seconds=5)
+    )
+    assert [(row.name, row.good) for row in rows] == [("first", True), ("a", False), ("b", None)]
+    assert rows[1].value == "ValueError: broken"
+    assert "MISSED" in str(rows[1])
+    assert "no time left" in rows[2].value
+
+
+def test_without_a_gpu_the_large_form_says_so(capsys):
+    assert check.main([]) == 1
+    assert "no GPU" in capsys.readouterr().err
