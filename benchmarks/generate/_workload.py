@@ -67,9 +67,12 @@ def rendered(teacher: LazyTeacher, run_directory: RunDirectory) -> list[list[int
 
 @contextmanager
 def vllms_own_sampler(teacher: VllmTeacher) -> Iterator[None]:
-    """Undo `fast_cpu_sampling` for a while, to compare both."""
+    """Undo `fast_cpu_sampling` for a while, to compare both; on a GPU there is nothing to undo."""
     (worker,) = teacher._llm.collective_rpc(lambda worker: worker)
     sampler = worker.model_runner.sampler
+    if "gather_logprobs" not in vars(sampler):
+        yield
+        return
     sampler.topk_topp_sampler.forward = sampler.topk_topp_sampler.forward_cpu
     del sampler.gather_logprobs
     try:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -48,7 +48,7 @@ MAX_MODEL_LEN = 512
 
 
 class Bench:
-    """The four ways, with one loaded teacher."""
+    """The ways, with one loaded teacher."""
 
     def __init__(self, config: GenerateConfig, root: Path) -> None:
         self._config, self._root = config, root
@@ -91,6 +91,12 @@ class Bench:
         with vllms_own_sampler(teacher):
             return self.ours()
 
+    def theirs(self) -> int:
+        """Sample with vLLM's own log-probabilities, as many as ours, and drop them."""
+        top_logprobs = self._config.sampling.top_logprobs
+        outputs = self._generate(detokenize=False, logprobs=top_logprobs, flat_logprobs=True)
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
+
     def _generate(self, **options: Any) -> list[Any]:  # noqa: ANN401
         from vllm import SamplingParams
 
@@ -98,7 +104,7 @@ class Bench:
         teacher._llm.reset_prefix_cache()
         params = [
             SamplingParams(
-                max_tokens=MAX_TOKENS,
+                max_tokens=self._config.sampling.max_tokens,
                 seed=seed,
                 stop_token_ids=sorted(teacher.end_token_ids),
                 **options,
@@ -110,11 +116,9 @@ class Bench:
             return list(teacher._llm.generate(prompts, params, use_tqdm=False))
 
 
-def rates(bench: Bench, num_rounds: int) -> dict[str, list[float]]:
-    """Let all ways take turns."""
-    ways: dict[str, Callable[[], int]] = {
-        "bare": bench.bare, "ours": bench.ours, "plain": bench.plain, "script": bench.script,
-    }  # fmt: skip
+def rates(bench: Bench, names: Sequence[str], num_rounds: int) -> dict[str, list[float]]:
+    """Let ways of a bench take turns, after one to warm up."""
+    ways: dict[str, Callable[[], int]] = {name: getattr(bench, name) for name in names}
     found: dict[str, list[float]] = {name: [] for name in ways}
     bench.bare()
     for number in range(num_rounds):
@@ -170,7 +174,7 @@ def main() -> None:
         if given.memory:
             print(peak_growth(getattr(bench, given.memory)))
             return
-        found = rates(bench, given.rounds)
+        found = rates(bench, ("bare", "ours", "plain", "script"), given.rounds)
         bench.teacher.close()
     bare, ours, plain, script = (median(found[name]) for name in found)
     print(f"{given.prompts} prompts, at most {MAX_TOKENS} tokens each, {given.rounds} rounds")
