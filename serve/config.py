@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from potstill.config import Table
-from serve.backends.config import AdapterConfig, UpstreamConfig
+from serve.backends.config import AdapterConfig, UpstreamConfig, VllmConfig
 from serve.experiment.config import CascadeConfig, ExperimentConfig
 from serve.storage.config import StorageConfig
 
@@ -28,6 +28,12 @@ class ServeConfig(Table):
     models: tuple[str, ...] = ()
     """Models of the run to serve: "student" (the recommended file), "teacher" (its first file), or
     a file of the gguf stage by name, such as "student-Q8_0"; empty serves student and teacher."""
+
+    engine: Literal["llama.cpp", "vllm"] = "llama.cpp"
+    """What runs the model `student`: llama.cpp the recommended file, on the processor, or vLLM the
+    checkpoint, in a child process that is started and watched. All other models are files."""
+
+    vllm: VllmConfig = VllmConfig()
 
     paths: dict[str, Path] = Field(default_factory=dict)
     """GGUF files from elsewhere, by the model name they are served under."""

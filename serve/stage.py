@@ -60,6 +60,8 @@ class Models:
 
     paths: Mapping[str, Path]
     """Files by the model's name."""
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    """Checkpoints for vLLM in child processes, by the model's name."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     """The adapters without which files are not complete, by the model's name."""
     task: Task | None = None
@@ -87,9 +89,15 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
     facts = run_directory.facts(GgufFacts)
     gguf_dir = run_directory.stage_dir("gguf")
     paths = model_paths(config, facts, gguf_dir)
+    checkpoints: dict[str, Path] = {}
+    if config.engine == "vllm" and "student" in paths and "student" not in config.paths:
+        run_directory.require("student")
+        checkpoints["student"] = run_directory.stage_dir("student")
+        del paths["student"]
     task = read_task(run_directory) if config.task else None
     models = Models(
         paths,
+        checkpoints,
         own_adapters(config, facts, gguf_dir, paths),
         task,
         _served_tasks(task, config, facts),
@@ -105,6 +113,15 @@ def run_files(config: ServeConfig, given: Sequence[Path]) -> None:
     Args:
         given: Files, and directories that contain some.
     """
+    if config.engine == "vllm":
+        raise ConfigError(
+            "vLLM serves the checkpoint of a run's student",
+            where="serve.engine",
+            expected="a run",
+            found=", ".join(map(str, given)),
+            hint="leave out serve.engine, or serve it with `vllm serve` and name it in "
+            "serve.upstreams",
+        )
     files = named_files(given)
     paths = _chosen(config, files, files) | config.paths
     if "context_tokens" not in config.model_fields_set:
@@ -114,7 +131,7 @@ def run_files(config: ServeConfig, given: Sequence[Path]) -> None:
 
 def _run(config: ServeConfig, served: Models) -> None:
     config, tasks = with_adapters_of_runs(config, served.paths)
-    models = [*served.paths, *config.adapters, *config.upstreams]
+    models = [*served.checkpoints, *served.paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
     keyring = load_keys(config.keys_path, os.environ.get(API_KEY_VARIABLE))
@@ -133,6 +150,19 @@ def _run(config: ServeConfig, served: Models) -> None:
             from serve.backends.upstream import UpstreamBackend
 
             backends[name] = UpstreamBackend(name, upstream, metrics, task=tasks.get(name))
+        for name, checkpoint_dir in served.checkpoints.items():
+            from serve.backends.vllm import VllmBackend  # for the same reason
+
+            backends[name] = VllmBackend(
+                name,
+                checkpoint_dir,
+                config.vllm,
+                metrics,
+                context_tokens=config.context_tokens,
+                max_parallel=config.max_parallel,
+                sampling=config.sampling,
+                task=tasks.get(name),
+            )
         backends |= cascades_over(config.cascades, backends)
         observers: list[Observer] = [record] if record else []
         routers = [live_traffic.cascades, *([playground.router] if config.playground else [])]

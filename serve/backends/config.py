@@ -1,4 +1,4 @@
-"""The [serve.upstreams.NAME] and [serve.adapters.NAME] tables."""
+"""The [serve.upstreams.NAME], [serve.adapters.NAME] and [serve.vllm] tables."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ class AdapterConfig(Table):
 
     scale: float = 1.0
     """Strength of the adapter; 0 leaves the model unchanged."""
+
+
+class VllmConfig(Table):
+    """vLLM as a child process, where `serve.engine` is "vllm"."""
+
+    python: Path | None = None
+    """Interpreter of an environment that has vLLM; None takes potstill's own."""
+
+    options: tuple[str, ...] = ()
+    """Further options of `vllm serve`, each as one text, such as "--tensor-parallel-size=2" or
+    "--tool-call-parser=hermes"."""
+
+    ready_timeout_seconds: float = Field(default=900.0, gt=0)
+    """How long it may take to load the model and to compile, in seconds; then it is started
+    again."""

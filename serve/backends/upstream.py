@@ -54,6 +54,7 @@ class UpstreamBackend:
 
     Args:
         task: Instructions, tools and schema for chats that leave them out.
+        api_key: The server's key. None: as `api_key_variable` says.
 
     Raises:
         ConfigError: The variable with the server's key is not set.
@@ -66,13 +67,14 @@ class UpstreamBackend:
         metrics: Metrics,
         *,
         task: ServedTask | None = None,
+        api_key: str | None = None,
     ) -> None:
         self.name = name
         self._task = task
         self._model = config.model or name
         self._metrics = metrics.time(name)
         self._created = int(time.time())
-        self._client = _client(config)
+        self._client = _client(config, api_key or read_api_key(config.api_key_variable))
         self.is_ready = False
 
     @property
@@ -249,11 +251,11 @@ class UpstreamReply(Generic[Answer, Chunk]):
             self._closing = asyncio.ensure_future(self.open_stream.close())
 
 
-def _client(config: UpstreamConfig) -> openai.AsyncOpenAI:
+def _client(config: UpstreamConfig, api_key: str) -> openai.AsyncOpenAI:
     seconds = config.read_timeout_seconds
     return openai.AsyncOpenAI(
         base_url=config.base_url,
-        api_key=read_api_key(config.api_key_variable),
+        api_key=api_key,
         default_headers=dict.fromkeys(OPENAIS_OWN_HEADERS, cast(str, openai.omit)),
         timeout=httpx2.Timeout(seconds, connect=config.connect_timeout_seconds),
         max_retries=config.max_retries,

@@ -6,13 +6,17 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from benchmarks.generate._workload import vllms_own_sampler
 from generate.teachers.config import EngineConfig
 from generate.teachers.protocol import SampleRequest, ScoreRequest
 from generate.teachers.vllm_engine import EngineSpec, engine_arguments
 from potstill.chat import render_prompt
+from potstill.config import preset_names, read_preset
 from potstill.schema import Message, SamplingParams
+from serve.backends.config import VllmConfig
+from serve.backends.vllm import server_arguments
 
 from .conftest import TOP_LOGPROBS
 
@@ -64,6 +68,40 @@ def test_the_arguments_for_cpus_and_gpus_are_vllms_own(teacher_dir):
         assert (accepted.enable_chunked_prefill, accepted.max_num_batched_tokens) == (
             (False, 4096) if on_cpu else (None, None)
         )
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name.startswith("gpu")])
+def test_the_presets_for_gpus_have_arguments_of_vllms_own(preset, teacher_dir):
+    from vllm.engine.arg_utils import EngineArgs
+
+    engine = EngineConfig(**read_preset(preset)["generate"]["engine"])
+    spec = EngineSpec(str(teacher_dir), "bfloat16", max_model_len=300, max_logprobs=64, seed=7)
+    accepted = EngineArgs(**engine_arguments(spec, engine, on_cpu=False))
+    assert accepted.kv_cache_memory_bytes is None
+    assert not accepted.enforce_eager
+    assert accepted.tensor_parallel_size == engine.tensor_parallel_size
+
+
+def test_the_arguments_of_a_served_student_are_vllms_own(teacher_dir):
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    options = ("--tensor-parallel-size=2", "--enable-auto-tool-choice", "--tool-call-parser=hermes")
+    arguments = server_arguments(
+        "student",
+        teacher_dir,
+        VllmConfig(options=options),
+        port=8123,
+        context_tokens=300,
+        max_parallel=4,
+        sampling={"temperature": 0.5},
+    )
+    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
+    validate_parsed_serve_args(parsed)
+    assert (parsed.model, parsed.served_model_name) == (str(teacher_dir), ["student"])
+    assert (parsed.port, parsed.max_model_len, parsed.max_num_seqs) == (8123, 300, 4)
+    assert (parsed.tensor_parallel_size, parsed.tool_call_parser) == (2, "hermes")
+    assert parsed.override_generation_config == {"temperature": 0.5}
 
 
 def test_the_faster_sampler_returns_vllms_own_distributions(teacher):

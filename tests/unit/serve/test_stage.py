@@ -57,6 +57,14 @@ def test_an_unknown_model_is_refused_with_the_known_ones():
         names(ServeConfig(models=("pupil",)))
 
 
+def test_vllm_serves_the_checkpoint_of_a_runs_student_only(gguf_run, tmp_path):
+    config = ServeConfig(engine="vllm", port=0)
+    with pytest.raises(ArtifactError, match="student"):
+        run(config, gguf_run)
+    with pytest.raises(ConfigError, match="checkpoint of a run's student"):
+        run_files(config, [tmp_path / "a.gguf"])
+
+
 def test_a_file_changed_after_it_was_made_is_refused(gguf_run):
     (gguf_run.stage_dir("gguf") / "student-Q8_0.gguf").write_bytes(b"GGUF, but truncat")
     with pytest.raises(ArtifactError, match=r"changed or damaged(.|\n)*student-Q8_0"):
