@@ -28,7 +28,7 @@ from train.launcher import run_phase
 from train.phases import trained_student
 from train.quantization_aware.weights import Quantization
 from train.students.checkpoints import reload_student, save_student
-from train.students.plan import StudentPlan, build_student, refuse_small_vocabulary
+from train.students.plan import StudentPlan, build_student, device, refuse_small_vocabulary
 
 START_NAME = "start.json"
 PLAIN, AWARE = "quantized_plain", "quantized_aware"
@@ -93,7 +93,7 @@ def start(
         known = json.loads(path.read_text(encoding="utf-8"))
         return StudentPlan.model_validate(known["plan"]), Fidelity(**known["untrained"])
     plan = make_plan()
-    model = build_student(plan).to(_device())
+    model = build_student(plan).to(device())
     refuse_small_vocabulary(
         model, max(map(largest_token_id, (data.train, data.validation, data.test)))
     )
@@ -154,7 +154,7 @@ def _save(
         TrainingError: It differs from the trained one.
     """
     probe = _probe(job.config, data)
-    model = trained_student(job, scratch_dir, phase, probe, adapter_dir).to(_device())
+    model = trained_student(job, scratch_dir, phase, probe, adapter_dir).to(device())
     dtype = torch.bfloat16 if job.config.save_dtype == "bfloat16" else torch.float32
     save_student(model, directory, data.tokenizer_dir, dtype, data.other_template)
     reloaded = reload_student(directory, model.float(), probe)
@@ -175,7 +175,7 @@ def _measure_once(
     path = files.quantized_fidelity_path if aware else files.fidelity_path
     if path.is_file():
         return Fidelity(**json.loads(path.read_text(encoding="utf-8")))
-    model = trained_student(job, scratch_dir, phase, _probe(job.config, data)).to(_device())
+    model = trained_student(job, scratch_dir, phase, _probe(job.config, data)).to(device())
     measured = _measure(job.config, data, model, "measuring the student so far", aware)
     write_text(json.dumps(measured.model_dump()), path)
     return measured
@@ -207,7 +207,3 @@ def _measure(
 def _probe(config: TrainConfig, data: Data) -> list[int]:
     """Return the token ids of a conversation on which models are compared."""
     return [int(one) for one in data.test[0]["token_ids"][: config.max_length]]
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -74,7 +74,7 @@ def plan_student(
     _refuse_impossible_sizes(config.student, teacher)
     if config.keeps_adapter:
         _refuse_incomplete_base(config.student, len(decoder_layers(teacher)))
-    teacher.to("cuda" if torch.cuda.is_available() else "cpu")
+    teacher.to(device())
     kept = _layers_to_keep(config, teacher, validation)
     removed = [index for index in range(len(decoder_layers(teacher))) if index not in kept]
     neurons = None
@@ -142,6 +142,11 @@ def freeze(model: Any, config: FreezeConfig, removed_layers: Sequence[int]) -> N
         _turn_off(model.get_input_embeddings().parameters())
         for layer in decoder_layers(model)[: removed_layers[0]]:
             _turn_off(layer.parameters())
+
+
+def device() -> str:
+    """Return the device that models are computed on: this process's GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def fast_dtype(wanted: str) -> torch.dtype:

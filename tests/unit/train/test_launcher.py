@@ -7,10 +7,13 @@ from train.launcher import NUM_CPU_PROCESSES, SHIPPED_DIR, launch_options
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2"])
-def test_a_shipped_configuration_starts_a_process_for_each_gpu(name):
+@pytest.mark.parametrize(("num_gpus", "expected"), [(8, 8), (0, NUM_CPU_PROCESSES)])
+def test_a_shipped_configuration_starts_a_process_for_each_gpu(
+    name, num_gpus, expected, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
     options = dict(zip(*[iter(launch_options(name))] * 2, strict=True))
     assert options["--config_file"] == str(SHIPPED_DIR / f"{name}.yaml")
-    expected = torch.cuda.device_count() or NUM_CPU_PROCESSES
     assert options["--num_processes"] == str(expected)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from contextlib import nullcontext
 from itertools import product
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from train.config import KDConfig
 from train.heads import Head
-from train.losses import DIVERGENCES, TAILS, mix_of
+from train.losses import DIVERGENCES, TAILS, chunked, mix_of
 from train.losses.chunked import Targets, distillation_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -489,3 +490,28 @@ def test_a_bfloat16_model_gets_bfloat16_gradients():
     exact = hidden.clone().requires_grad_()
     distillation_loss(exact, Head(weight), targets, mix()).total.backward()
     torch.testing.assert_close(h.grad.float(), exact.grad, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("softcap", [None, 30.0])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_whole_chunk_is_computed_at_once_on_other_devices(softcap, precision, monkeypatch):
+    """torch's device `meta`, which computes shapes and types alone, stands in for a GPU."""
+    K = 3
+    # `meta` has no autocast: the product's precision is given instead.
+    monkeypatch.setattr(chunked, "_product_dtype", lambda _: precision)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    hidden_TD = torch.empty(T, D, device="meta", requires_grad=True)
+    weight_VD = torch.empty(V, D, device="meta", requires_grad=True)
+    targets = Targets(
+        torch.empty(T, dtype=torch.int64, device="meta"),
+        torch.empty(T, device="meta"),
+        torch.empty(T, K, dtype=torch.int64, device="meta"),
+        torch.empty(T, K, device="meta"),
+    )
+    mix = mix_of(KDConfig(weight=0.5, chunk_tokens=4))
+    sums = distillation_loss(hidden_TD, Head(weight_VD, softcap=softcap), targets, mix)
+    sums.total.backward()
+    assert hidden_TD.grad.shape == hidden_TD.shape
+    assert weight_VD.grad.device.type == "meta"
+    product_CV = torch.empty(4, V, dtype=precision, device="meta")
+    assert chunked._block_rows(product_CV, torch.float32, Head(weight_VD, softcap=softcap)) == 4

@@ -93,3 +93,12 @@ def test_chunks_make_no_difference(weights, monkeypatch):
     expected = read_back(torch.from_numpy(weights), "Q6_K")
     monkeypatch.setattr("train.quantization_aware.blocks.CHUNK_VALUES", 3 * 256)
     assert torch.equal(read_back(torch.from_numpy(weights), "Q6_K"), expected)
+
+
+@pytest.mark.parametrize("type_name", ["F16", *BLOCK_TYPES])
+def test_blocks_are_quantized_at_once_on_other_devices(type_name):
+    """torch's device `meta`, which computes shapes and types alone, stands in for a GPU."""
+    weights_RC = torch.empty(4, 256, device="meta")
+    read_RC = read_back(weights_RC, type_name)
+    assert (read_RC.shape, read_RC.dtype) == (weights_RC.shape, torch.float32)
+    assert read_RC.device.type == "meta"

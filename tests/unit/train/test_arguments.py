@@ -1,0 +1,16 @@
+import torch
+
+from train.arguments import shared_arguments
+from train.config import TrainConfig
+from train.students.plan import device, fast_dtype
+
+
+def test_a_gpu_is_found_and_its_settings_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert device() == "cuda"
+    assert fast_dtype("auto") == torch.bfloat16
+    arguments = shared_arguments(TrainConfig(), tmp_path)
+    assert not arguments["use_cpu"]
+    assert arguments["dataloader_pin_memory"]
+    assert arguments["bf16"]
