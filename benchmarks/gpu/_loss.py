@@ -24,7 +24,6 @@ from train.losses.chunked import Targets, distillation_loss
 LARGEST_ERROR = {"float32": 1e-4, "bfloat16": 0.03}
 """Of the loss and of its gradients' norm, relative to float64. A bfloat16 number has 8 bits."""
 SOFTCAP = 30.0
-COMPARED = ("potstill", "full logits", "TRL", "Liger", "Liger, compiled")
 LARGEST_GROWTH = 1.2
 """Of the loss's own memory from the smaller number of tokens to the larger."""
 
@@ -39,6 +38,7 @@ class Sizes:
     tokens: tuple[int, ...] = (8192, 32_768)
     top_k: int = 64
     rounds: int = 3
+    peers: tuple[str, ...] = ("potstill", "full logits", "TRL", "Liger", "Liger, compiled")
 
 
 def synchronize(device: str) -> None:
@@ -110,7 +110,7 @@ def cost(device: str, sizes: Sizes) -> Iterator[Row]:
         problem = make_problem(
             num_tokens, sizes.width, sizes.vocabularies[-1], sizes.top_k, device=device
         )
-        for peer in COMPARED:
+        for peer in sizes.peers:
             name = f"loss of {num_tokens:,} tokens, {peer}"
             try:
                 seconds, peak_bytes = _measured(PEERS[peer](), problem, device, sizes.rounds)

@@ -58,7 +58,8 @@ def checks(device: str, *, small: bool) -> list[Check]:
     from benchmarks.gpu._step import HALF_BILLION, ONE_BILLION, Model, steps
 
     if small:
-        sizes = Sizes((1000,), 32, 16, (32, 64), top_k=8, rounds=1)
+        peers = ("potstill", "full logits")  # Others take long to import.
+        sizes = Sizes((1000,), 32, 16, (32, 64), top_k=8, rounds=1, peers=peers)
         tiny = Model("tiny", 32, 2, 64, 4, 2, vocab_size=300, rows=2, length=32, conversation=16)
         return [
             Check("exactness", lambda: exactness(device, sizes), seconds=0.0),

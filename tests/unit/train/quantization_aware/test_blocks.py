@@ -95,7 +95,8 @@ def test_chunks_make_no_difference(weights, monkeypatch):
     assert torch.equal(read_back(torch.from_numpy(weights), "Q6_K"), expected)
 
 
-@pytest.mark.parametrize("type_name", ["F16", *BLOCK_TYPES])
+# Q4_0 and Q5_0 read a number back, which `meta` does not have.
+@pytest.mark.parametrize("type_name", ["F16", *sorted({*BLOCK_TYPES} - {"Q4_0", "Q5_0"})])
 def test_blocks_are_quantized_at_once_on_other_devices(type_name):
     """torch's device `meta`, which computes shapes and types alone, stands in for a GPU."""
     weights_RC = torch.empty(4, 256, device="meta")
