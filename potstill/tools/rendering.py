@@ -64,9 +64,12 @@ def _with_parsed_arguments(message: Mapping[str, Any]) -> JsonObject:
 def _parsed_call(call: Mapping[str, Any]) -> JsonObject:
     arguments = call["function"].get("arguments")
     if not isinstance(arguments, Mapping):
-        # Invalid JSON stays text, which the template may print unchanged.
-        with contextlib.suppress(ValueError):
-            arguments = json.loads(arguments or "{}")
+        # Invalid JSON stays text, which the template may print unchanged; and so does what Python
+        # reads and cannot write: lone surrogates, NaN, deep nesting.
+        with contextlib.suppress(ValueError, RecursionError):
+            parsed = json.loads(arguments or "{}")
+            json.dumps(parsed, ensure_ascii=False, allow_nan=False).encode()
+            arguments = parsed
     function = {"name": call["function"]["name"], "arguments": arguments}
     named = {"id": call["id"]} if call.get("id") else {}
     return {**named, "type": "function", "function": function}

@@ -84,7 +84,8 @@ def create_app(
         yield
         await asyncio.gather(*(backend.stop() for backend in backends.values()))
 
-    app = FastAPI(title="potstill", lifespan=lifespan)
+    # FastAPI's own pages load scripts from elsewhere, which could then use the server.
+    app = FastAPI(title="potstill", lifespan=lifespan, docs_url=None, redoc_url=None)
     serving = Serving(
         backends=backends,
         metrics=metrics or Metrics(),

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from potstill.errors import PotstillError
-from serve.api.http_errors import error_body
+from serve.api.http_errors import error_body, shutting_down
 from serve.backends.protocol import Reply, ReplyWithHeaders
 from serve.errors import RequestTimeoutError
 
@@ -151,6 +151,7 @@ class EventStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end, the client disconnects or the time is up."""
+        failure: PotstillError | None
         sending = asyncio.create_task(self._send(send))
         gone = asyncio.create_task(_disconnected(receive))
         try:
@@ -158,13 +159,17 @@ class EventStream(Response):
                 (sending, gone), timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
             )
             timed_out = not (sending.done() or gone.done() or self._is_whole)
+            failure = _too_slow(self._seconds) if timed_out else None
+        except asyncio.CancelledError:
+            # The time to drain is over, and the server ends.
+            failure = None if self._is_whole else shutting_down()
         finally:
             await _cancelled(sending, gone)
             self._close()
         if self._is_whole and self._finished is not None:
             await self._finished()
-        if timed_out:
-            content = server_sent(error_body(_too_slow(self._seconds))) + self._ending
+        if failure is not None:
+            content = server_sent(error_body(failure)) + self._ending
             await send({"type": "http.response.body", "body": content})
 
     async def _send(self, send: Send) -> None:

@@ -82,7 +82,7 @@ def error_body(error: Exception) -> ErrorBody:
         message = "; ".join([error.what, *parts])
         param = None if error.where is None else str(error.where)
     kind = _kind(error)
-    body = _body(message, kind.type, param, kind.code)
+    body = _body(_encodable(message), kind.type, param and _encodable(param), kind.code)
     if isinstance(error, PromptTooLongError):
         body["error"]["n_prompt_tokens"] = error.num_prompt_tokens
         body["error"]["n_ctx"] = error.context_tokens
@@ -97,6 +97,11 @@ def error_response(error: Exception) -> JSONResponse:
     if isinstance(error, InvalidKeyError):
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error), _kind(error).status, headers)
+
+
+def shutting_down() -> RetryLaterError:
+    """Return the error of a request that the server's end cuts off."""
+    return RetryLaterError("the server is shutting down", hint="send the request again")
 
 
 def install_error_handlers(app: FastAPI) -> None:

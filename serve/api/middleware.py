@@ -11,8 +11,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from potstill.errors import PotstillError
-from serve.api.http_errors import error_response
+from serve.api.http_errors import error_response, shutting_down
+from serve.api.json_body import check_json
+from serve.api.request_log import REQUEST_ID
 from serve.errors import (
+    InvalidRequestError,
     QueueFullError,
     RequestTooLargeError,
     SlowRequestError,
@@ -64,7 +67,7 @@ class ReadBody:
         self._num_held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 408, 413 or 415, or pass the request on."""
+        """Answer 400, 408, 413 or 415, or pass the request on."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
@@ -77,13 +80,18 @@ class ReadBody:
             return  # the client has disconnected
         num_bytes = len(body)
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        app: ASGIApp = self._app
+        try:
+            check_json(body)
+        except InvalidRequestError as error:
+            app = error_response(error)
         del body
 
         async def receive_again() -> Message:
             return messages.pop() if messages else await receive()
 
         try:
-            await self._app(scope, receive_again, send)
+            await app(scope, receive_again, send)
         finally:
             self._num_held_bytes -= num_bytes
 
@@ -132,7 +140,10 @@ class ReadBody:
 
 
 class Count:
-    """Give each response an id, and count it by route and status."""
+    """Give each request an id, and count it by route and status.
+
+    What the server's end cuts off gets an error in OpenAI's shape, if nothing was sent yet.
+    """
 
     def __init__(self, app: ASGIApp, count: Callable[[str, int], None]) -> None:
         self._app = app
@@ -144,19 +155,27 @@ class Count:
             await self._app(scope, receive, send)
             return
         status = 499
+        has_started = False
         started = time.perf_counter()
+        request_id = f"req_{secrets.token_hex(12)}"
+        REQUEST_ID.set(request_id)
 
         async def send_counted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_started = message["status"], True
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = f"req_{secrets.token_hex(12)}"
+                headers["x-request-id"] = request_id
                 headers["openai-processing-ms"] = f"{1000 * (time.perf_counter() - started):.0f}"
             await send(message)
 
         try:
             await self._app(scope, receive, send_counted)
+        except asyncio.CancelledError:
+            # The time to drain is over, and the server ends.
+            if has_started:
+                raise
+            await error_response(shutting_down())(scope, receive, send_counted)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             self._count(route, status)

@@ -6,6 +6,7 @@ import ctypes
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 
 import llama_cpp
 from llama_cpp._ggml import libggml
@@ -36,6 +37,15 @@ def _pieces(text: str, control: re.Pattern[str]) -> Iterator[str]:
     yield text[start:]
 
 
+def _version(path: Path) -> tuple[int, int, int]:
+    """Return a file's number, and what changes when it is written to."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class _GgufInitParams(ctypes.Structure):
     """`struct gguf_init_params` of gguf.h."""
 
@@ -44,6 +54,19 @@ class _GgufInitParams(ctypes.Structure):
 
 class GgufModel(LlamaModel):
     """One model file, loaded once and shared by whatever decodes with it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._version = _version(path)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether somebody writes to the file, whose pages are this process's memory.
+
+        Another file in its place is no harm.
+        """
+        (inode, *former), (inode_now, *now) = self._version, _version(self.path)
+        return inode == inode_now and former != now
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         """Return the token ids of `text`; see `LlamaModel.tokenize`.

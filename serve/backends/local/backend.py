@@ -51,6 +51,8 @@ T = TypeVar("T")
 Sampling = TypeVar("Sampling", bound=SamplingFields)
 
 PREPARING_THREADS = 4
+MAX_LOGPROBS = 1 << 18
+"""In one answer, which holds them until it is complete: each takes half a kilobyte."""
 
 _slow_pool = ThreadPoolExecutor(NUM_CHECKERS, thread_name_prefix="slow")
 _turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -132,8 +134,12 @@ class LocalBackend:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the engine will not work again in this process."""
-        return self._engine.has_failed
+        """Whether the model will not work again in this process.
+
+        A file that is written to while it is served gives wrong answers, and one that becomes
+        shorter ends the process.
+        """
+        return self._engine.has_failed or self.model.has_changed
 
     @property
     def template(self) -> str:
@@ -276,6 +282,7 @@ class LocalBackend:
 
         It has threads of its own. Where there are several keys, each uses one of them at a time.
         """
+        self._check_logprobs(requests)
         if not any(one.grammar or one.sampler.dry_multiplier for one in requests):
             return [*requests]
         first = requests[0]
@@ -291,6 +298,23 @@ class LocalBackend:
         async with turn:
             dry = await asyncio.get_running_loop().run_in_executor(_slow_pool, work)
         return [replace(one, dry=dry) for one in requests]
+
+    def _check_logprobs(self, requests: Sequence[Request]) -> None:
+        """Refuse more log-probabilities than an answer should hold."""
+        most = 0
+        for one in requests:
+            if one.num_top_logprobs is not None:
+                most += (1 + one.num_top_logprobs) * self._most_new_tokens(one)
+            if one.num_prompt_logprobs is not None:
+                most += (1 + one.num_prompt_logprobs) * len(one.prompt_token_ids)
+        if most > MAX_LOGPROBS:
+            raise InvalidRequestError(
+                "the answer may have too many log-probabilities",
+                where="top_logprobs",
+                expected=f"at most {MAX_LOGPROBS} of tokens and alternatives, all choices together",
+                found=most,
+                hint="lower max_tokens, n or top_logprobs",
+            )
 
     def _with_defaults(self, request: Sampling) -> Sampling:
         missing = {k: v for k, v in self._defaults.items() if getattr(request, k) is None}

@@ -3,8 +3,10 @@
 import asyncio
 import copy
 import json
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,7 +15,10 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from serve.api.app import AppLimits
-from serve.api.middleware import ReadBody
+from serve.api.json_body import check_json
+from serve.api.middleware import Count, ReadBody
+from serve.api.request_log import PrivateRecords
+from serve.errors import InvalidRequestError
 from serve.wire.chat import ChatRequest
 from serve.wire.completions import CompletionRequest
 from serve.wire.embeddings import EmbeddingRequest
@@ -70,6 +75,7 @@ def test_every_failure_has_openais_shape(client, method, path, content, kind, st
          "context_length_exceeded", None),
         ({"max_tokens": CONTEXT_TOKENS}, "context_length_exceeded", None),
         ({"n": 100}, "invalid_value", "n"),
+        ({"n": 128, "logprobs": True, "top_logprobs": 20}, "invalid_value", "top_logprobs"),
         ({"logit_bias": {"999999": 1}}, "invalid_value", "logit_bias"),
         ({"grammar": "root ::= this is (not valid GBNF"}, "invalid_value", "grammar"),
         ({"json_schema": {"type": "hiccup"}}, "invalid_value", None),
@@ -179,6 +185,75 @@ def test_other_origins_may_call_only_when_they_are_named(make_app):
     assert opened.headers["access-control-allow-origin"] == "https://chat.example"
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Nest lists in objects; strings with brackets do not count."""
+    return {"a": [nested(depth - 1)] if depth else "]}" * 1000}
+
+
+LONE = "\ud800"
+TOOL = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"const": LONE}}}}
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "param"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": LONE}]}, "messages[0].content"),
+        (CHAT, {"json_schema": {"const": LONE}}, "json_schema.const"),
+        (CHAT, {"tools": [{"type": "function", "function": TOOL}]},
+         "tools[0].function.parameters.properties.a.const"),
+        (CHAT, {"metadata": {LONE: 1}}, "metadata"),
+        (CHAT, {"metadata": {"a": float("nan")}}, "metadata.a"),
+        (CHAT, {"user": [float("-inf")]}, "user[0]"),
+        ("/v1/responses", {"input": "Hi", "metadata": {"a": LONE}}, "metadata.a"),
+        ("/v1/responses", {"input": "Hi", "metadata": {"a": float("nan")}}, "metadata.a"),
+        ("/v1/embeddings", {"input": "\\\\" + LONE}, "input"),
+        (CHAT, {"metadata": nested(100)}, None),
+        ("/v1/responses", {"input": "Hi", "metadata": nested(100)}, None),
+    ],
+)  # fmt: skip
+def test_what_json_cannot_hold_is_refused_where_it_is(client, path, more, param):
+    body = json.dumps({"model": "a", "messages": MESSAGES, "max_tokens": 1} | more)
+    headers = {"Content-Type": "application/json"}
+    error = error_of(client.post(path, content=body, headers=headers), 400)
+    assert (error["param"], error["code"]) == (param, "invalid_value")
+
+
+@pytest.mark.parametrize("arguments", [r'["\ud800"]', "[NaN]", "[" * 1500])
+def test_arguments_that_json_cannot_hold_stay_text(client, arguments):
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    said = [*MESSAGES, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    body = {"model": "a", "messages": [*said, *MESSAGES]}
+    prompt = client.post("/apply-template", json=body).json()["prompt"]
+    assert json.dumps(arguments)[1:-1][:100] in prompt
+    assert client.post(CHAT, json=body | {"max_tokens": 1}).status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "is_valid"),
+    [
+        (rb'{"a": "\ud83d\ude00 \\ud800 \\\\ud800"}', True),
+        (rb'{"a": "\ud83d\ude00\ude00"}', False),
+        (rb'{"a": "\\\ud83d\ude00"}', True),
+        (rb'{"a": "\\ud83d\ude00"}', False),
+        (rb'{"a": "NaN and Infinity, 1e999"}', True),
+        (rb'{"a": 1e308, "b": -Infinity}', False),
+        (rb'{"a": -1e999}', False),
+        (b'{"a": ' + b"9" * 309 + b".5}", False),
+        ('{"a": "\ud800"}'.encode(errors="surrogatepass"), False),
+        ('{"a": "b"}'.encode("utf-16"), False),
+        ('{"a": "b"}'.encode("utf-16-le"), False),
+        (b'{"a": NaN', True),
+        (b'{"a": [], "b": "[[[[{{{{"},' * 100, True),
+        (b"[1," * 128 + b"2" + b"]" * 128, True),
+        (b"[1," * 129, False),
+    ],
+)  # fmt: skip
+def test_a_body_is_checked_before_it_is_parsed(body, is_valid):
+    context = nullcontext() if is_valid else pytest.raises(InvalidRequestError)
+    with context:
+        check_json(body)
+
+
 async def call(app, body: bytes, *, gone_after: int | None) -> list[dict]:
     """Talk ASGI: a client that sends a body, and hangs up after some answers or never."""
     sent: list[dict] = []
@@ -238,6 +313,60 @@ def test_an_answer_that_takes_too_long_is_ended(make_app):
         last, done = text.strip().split("\n\n")[-2:]
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
         assert done == "data: [DONE]"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_server_s_end_cuts_off_gets_an_error(make_app, stream):
+    app = make_app(context_tokens=512)
+
+    async def scenario() -> list[dict]:
+        async with app.router.lifespan_context(app):
+            body = json.dumps(ENDLESS | {"stream": stream}).encode()
+            asking = asyncio.create_task(call(app, body, gone_after=None))
+            stats = app.state.serving.backends["a"].stats
+            assert await asyncio.to_thread(eventually, lambda: stats().num_generated_tokens > 0)
+            # As uvicorn does when the time to drain is over.
+            asking.cancel()
+            return await asking
+
+    start, *_, last = asyncio.run(scenario())
+    assert start["status"] == (200 if stream else 503)
+    text = last["body"].decode()
+    error = json.loads(text.split("\n\n")[0].removeprefix("data: "))["error"]
+    assert (error["code"], error["type"]) == ("unavailable", "server_error")
+    assert text.endswith("data: [DONE]\n\n" if stream else "}")
+    assert not last.get("more_body")
+
+
+def test_logs_name_the_request_and_quote_nothing(caplog):
+    text = "what a user wrote"
+
+    async def fail(_scope, _receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            raise ValueError(text)
+        except ValueError as error:
+            raise RuntimeError(text) from error
+
+    async def scenario() -> str:
+        sent: list[dict] = []
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        try:
+            await Count(fail, lambda _route, _status: None)({"type": "http"}, None, send)
+        except RuntimeError:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+        return dict(sent[0]["headers"])[b"x-request-id"].decode()
+
+    with caplog.filtering(PrivateRecords()):
+        request_id = asyncio.run(scenario())
+    assert caplog.text.count(request_id) == 1
+    assert "ValueError" in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert "await Count(fail" in caplog.text
+    assert text not in caplog.text
 
 
 def test_a_body_that_does_not_arrive_times_out(make_app):

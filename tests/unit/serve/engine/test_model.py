@@ -1,12 +1,14 @@
 """Text that llama.cpp's tokenizers cannot take in one piece."""
 
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from serve.engine.model import MAX_RUN_CHARACTERS, _pieces
+from serve.engine.model import MAX_RUN_CHARACTERS, GgufModel, _pieces
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
 CONTROL = re.compile(re.escape("<|im_end|>"))
@@ -33,6 +35,19 @@ def test_a_control_token_is_never_split(shift):
     pieces = [*_pieces(text, CONTROL)]
     assert "".join(pieces) == text
     assert sum(piece.count("<|im_end|>") for piece in pieces) == 1
+
+
+def test_a_file_that_is_written_to_is_noticed(tiny_gguf, tmp_path):
+    path = tmp_path / "model.gguf"
+    shutil.copy(tiny_gguf, path)
+    model = GgufModel(path)
+    assert not model.has_changed
+    Path(shutil.copy(tiny_gguf, tmp_path / "new.gguf")).replace(path)
+    assert not model.has_changed
+    again = GgufModel(path)
+    with path.open("ab") as stream:
+        stream.write(b"x")
+    assert again.has_changed
 
 
 @pytest.mark.slow
