@@ -7,7 +7,8 @@ teacher takes over, that plus the teacher's own first token.
 
 from __future__ import annotations
 
-import re
+import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from dataclasses import dataclass
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.experiment.config import CascadeConfig
 from serve.experiment.wire import CascadeView
+from serve.patterns import Pattern
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChoiceLogprobs
 from serve.wire.chunks import as_chunks
 from serve.wire.models import ModelCard, model_card
+
+logger = logging.getLogger(__name__)
 
 MILLION = 1e6
 NO_LOGPROBS: ChoiceLogprobs = {"content": [], "refusal": None}
@@ -44,8 +48,8 @@ class Cascade:
         self.student, self.teacher = student, teacher
         self.counts = CascadeCounts()
         self._created = int(time.time())
-        self._answer_rule = config.answer_pattern and re.compile(config.answer_pattern)
-        self._prompt_rule = config.prompt_pattern and re.compile(config.prompt_pattern)
+        self._answer_rule = _rule(config.answer_pattern)
+        self._prompt_rule = _rule(config.prompt_pattern)
 
     @property
     def card(self) -> ModelCard:
@@ -91,17 +95,16 @@ class Cascade:
             "cost": sum(costs) / MILLION,
         }
 
-    def skips_student(self, request: ChatRequest) -> bool:
+    async def skips_student(self, request: ChatRequest) -> bool:
         """Return whether a prompt goes straight to the teacher."""
-        contents = [one.content for one in request.messages if one.role == "user"]
-        text = contents[-1] if contents and isinstance(contents[-1], str) else ""
-        return bool(self._prompt_rule and self._prompt_rule.search(text))
+        texts = [one.text for one in request.messages if one.role == "user"]
+        return await _is_in(self._prompt_rule, texts[-1] if texts else "")
 
-    def is_unsure(self, completion: ChatCompletion) -> bool:
+    async def is_unsure(self, completion: ChatCompletion) -> bool:
         """Return whether an answer of the student is not good enough to be sent."""
         config = self.config
         for choice in completion["choices"]:
-            if self._answer_rule and self._answer_rule.search(choice["message"]["content"] or ""):
+            if await _is_in(self._answer_rule, choice["message"]["content"] or ""):
                 return True
             if config.most_tokens is not None and choice["finish_reason"] == "length":
                 return True
@@ -125,7 +128,7 @@ class CascadeReply:
 
     async def begin(self) -> None:
         """Start the first model's answer; raises as its backend does."""
-        if self._cascade.skips_student(self._request):
+        if await self._cascade.skips_student(self._request):
             await self._ask_teacher()
             return
         config = self._cascade.config
@@ -171,7 +174,7 @@ class CascadeReply:
             assert self._reply is not None
             completion = await self._reply.complete()
             counts.student_tokens += completion["usage"]["completion_tokens"]
-            if not self._cascade.is_unsure(completion):
+            if not await self._cascade.is_unsure(completion):
                 counts.num_answers += 1
                 return completion if self._request.logprobs else _without_logprobs(completion)
             await self._ask_teacher()
@@ -183,6 +186,21 @@ class CascadeReply:
         self._is_escalated = True
         asked = self._request.model_copy(update={"model": self._cascade.config.teacher})
         self._reply = await self._cascade.teacher.chat(asked, self._caller)
+
+
+def _rule(source: str | None) -> Pattern | None:
+    return Pattern(source) if source else None
+
+
+async def _is_in(rule: Pattern | None, text: str) -> bool:
+    """Return whether a rule matches, or takes too long to say: then the teacher answers."""
+    if rule is None:
+        return False
+    try:
+        return await asyncio.to_thread(rule.is_in, text)
+    except TimeoutError:
+        logger.warning("a cascade's pattern takes too long")
+        return True
 
 
 def mean_logprob(completion: ChatCompletion) -> float | None:

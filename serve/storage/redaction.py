@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
+import logging
 from collections.abc import Sequence
 
+from serve.patterns import Pattern
 from serve.storage.config import StorageConfig
 from serve.wire.chat import ChatMessage
+
+logger = logging.getLogger(__name__)
+
+NOT_REDACTED = "[not redacted in time]"
+"""Stored in place of a text."""
 
 
 class Redaction:
@@ -16,7 +22,7 @@ class Redaction:
     def __init__(self, config: StorageConfig) -> None:
         self._keeps_text = config.text
         self._patterns = [
-            (re.compile(pattern), f"[{name}]") for name, pattern in config.redact.items()
+            (Pattern(pattern), f"[{name}]") for name, pattern in config.redact.items()
         ]
 
     def text(self, text: str | None) -> str | None:
@@ -25,8 +31,12 @@ class Redaction:
             return None
         # Lone surrogates and, in PostgreSQL, NUL cannot be stored.
         text = text.encode(errors="replace").decode().replace("\0", "\ufffd")
-        for pattern, replacement in self._patterns:
-            text = pattern.sub(replacement, text)
+        try:
+            for pattern, replacement in self._patterns:
+                text = pattern.replaced(text, replacement)
+        except TimeoutError:
+            logger.warning("a text takes too long to redact, and is not stored")
+            return NOT_REDACTED
         return text
 
     def messages(self, messages: Sequence[ChatMessage]) -> str | None:

@@ -69,6 +69,14 @@ def test_rules_can_decide(cascade, settings, text, says):
     assert text_of(ask(cascade(**settings), text)) == f"{says}: {text}"
 
 
+def test_a_rule_that_takes_too_long_leaves_the_answer_to_the_teacher(cascade, monkeypatch):
+    monkeypatch.setattr("serve.patterns.SECONDS", 0.05)
+    for settings in ({"prompt_pattern": r"(a|aa)+$"}, {"answer_pattern": r"(a|aa)+$"}):
+        server = cascade(**settings)
+        text = "a" * 200 + "b"
+        assert text_of(ask(server, text)) == f"teacher: {text}"
+
+
 def test_a_rule_on_prompts_spares_the_student(cascade):
     server = cascade(prompt_pattern="law")
     ask(server, "law")
