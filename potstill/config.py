@@ -20,6 +20,10 @@ from potstill import former_names
 from potstill.errors import ConfigError
 
 
+class SecretInValueError(ValueError):
+    """A validator found a secret in a value, which is then shown nowhere."""
+
+
 class Table(BaseModel):
     """Base of every configuration table: frozen, unknown keys refused."""
 
@@ -156,6 +160,7 @@ def _validate(name: str, cls: type[Table], content: object, source: str) -> Tabl
         return cls.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
+        is_secret = isinstance(first.get("ctx", {}).get("error"), SecretInValueError)
         location = ".".join(str(part) for part in (name, *first["loc"]))
         if first["type"] == "extra_forbidden":
             known = _fields_at(cls, first["loc"][:-1])
@@ -169,8 +174,8 @@ def _validate(name: str, cls: type[Table], content: object, source: str) -> Tabl
             f"{location} cannot have this value",
             where=source,
             expected=first["msg"],
-            found=repr(first["input"]),
-        ) from error
+            found=None if is_secret else repr(first["input"]),
+        ) from (None if is_secret else error)
 
 
 def _fields_at(cls: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -24,6 +24,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.experiments = CollectorRegistry()
+        """What only administrators may see."""
         self._requests = Counter(
             "potstill_http_requests",
             "Answered requests by route and status.",

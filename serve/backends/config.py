@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from potstill.config import Table
+from potstill.config import SecretInValueError, Table
 
 
 class UpstreamConfig(Table):
     """A model of another server with OpenAI's API, such as `vllm serve`."""
 
-    base_url: str = Field(pattern=r"^https?://[^@/\s]+(/\S*)?$")
-    """Address of its API, version included, such as http://127.0.0.1:8001/v1."""
+    base_url: str = Field(pattern=r"^https?://[^/\s]+(/\S*)?$")
+    """Address of its API, version included, such as http://127.0.0.1:8001/v1; without user, key or
+    query, since the configuration is copied into the run directory."""
 
     model: str | None = Field(default=None, min_length=1)
     """The model's name there; None takes the name it has here."""
@@ -21,6 +22,13 @@ class UpstreamConfig(Table):
     api_key_variable: str | None = Field(default=None, min_length=1)
     """Environment variable that holds the server's key; None sends none. The key itself
     does not belong in a configuration."""
+
+    parameters: tuple[str, ...] = ()
+    """Parameters of requests that are passed on besides those that potstill itself knows; others
+    are left out, as a server may let them change what it does for everybody."""
+
+    max_answer_bytes: int = Field(default=64 << 20, ge=1024)
+    """Largest answer; a longer one fails. The longest answers with log-probabilities take less."""
 
     connect_timeout_seconds: float = Field(default=5.0, gt=0)
     """How long a connection may take, in seconds; one within a data center takes milliseconds."""
@@ -32,6 +40,16 @@ class UpstreamConfig(Table):
     max_retries: int = Field(default=2, ge=0)
     """Further attempts, before the answer has begun, after a lost connection, a timeout, or status
     408, 409, 429 and 5xx; two take about 1.5 seconds in all, or as long as the server asks for."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _has_no_secret(cls, given: str) -> str:
+        if set("@?#") & set(given):
+            raise SecretInValueError(
+                "an address without user, query and fragment; api_key_variable names the key's"
+                " environment variable"
+            )
+        return given
 
 
 class AdapterConfig(Table):

@@ -231,7 +231,8 @@ class Experiment:
         columns = tables.experiments.c
         query = select(columns.state).where(columns.name == self.name)
         # Through the writer: it includes what this process has just written.
-        stored = await self.storage.write(lambda connection: connection.scalar(query))
+        reading = self.storage.submit(lambda connection: connection.scalar(query))
+        stored = await asyncio.wrap_future(reading)
         if stored is not None and self._unwritten is None:
             self._take(stored)
 

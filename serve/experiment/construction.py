@@ -53,7 +53,7 @@ def experiments_over(
     metrics: Metrics,
 ) -> dict[str, Experiment]:
     """Return the experiments by name; their metrics are added to the server's."""
-    counts = ExperimentMetrics(metrics.registry)
+    counts = ExperimentMetrics(metrics.experiments)
     experiments = {
         name: Experiment(
             name,
@@ -64,7 +64,7 @@ def experiments_over(
         )
         for name, table in tables.items()
     }
-    metrics.registry.register(ExperimentStates(experiments))
+    metrics.experiments.register(ExperimentStates(experiments))
     return experiments
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from sqlalchemy import Connection, insert
 
 from potstill import former_names
+from serve.api.request_log import REQUEST_ID
 from serve.api.routes.schema import FAILURES
 from serve.api.state import caller_of, serving_of
 from serve.experiment.backend import Experiment
@@ -46,7 +48,11 @@ from serve.storage.records import StoredAnswer, StoredPair
 from serve.storage.storage import COMMIT_PATIENCE_SECONDS, Storage, dialect_insert, insert_new
 from serve.wire.shared import JsonObject
 
+logger = logging.getLogger(__name__)
+
 MOST_PAIRS = 10_000
+JUDGMENTS_SECONDS = 60.0
+"""How long a batch of judgments may take to be stored."""
 SCORES = {"a": 1.0, "tie": 0.5, "b": 0.0}
 
 router = APIRouter(tags=["experiments"], responses=FAILURES)
@@ -70,6 +76,12 @@ class LiveTraffic:
             raise HTTPException(404, "there is no complete answer with this id")
         return answer
 
+    def note_act(self, key: str, act: str) -> None:
+        """Log what an administrator does, and store it soon."""
+        logger.warning("administrator %r: %s", key, act)
+        row = {"created": time.time(), "key": key, "act": act, "request_id": REQUEST_ID.get()}
+        self.storage.submit(lambda connection: connection.execute(insert(tables.acts), row))
+
 
 def live_of(http: Request) -> LiveTraffic:
     """Return the application's storage and experiments."""
@@ -82,11 +94,13 @@ def experiment_of(name: str, http: Request) -> Experiment:
     key: Key | None = getattr(http.state, "key", None)
     if key is not None and not key.is_admin:
         raise HTTPException(403, "this needs an administrator's key")
-    experiments = live_of(http).experiments
-    if name not in experiments:
-        known = " | ".join(experiments) or "none"
+    live = live_of(http)
+    if name not in live.experiments:
+        known = " | ".join(live.experiments) or "none"
         raise HTTPException(404, f"there is no experiment with this name; known: {known}")
-    return experiments[name]
+    if http.url.path != f"/v1/experiments/{name}":
+        live.note_act("" if key is None else key.name, f"{http.method} {http.url.path}")
+    return live.experiments[name]
 
 
 RequestTraffic = Annotated[LiveTraffic, Depends(live_of)]
@@ -235,7 +249,7 @@ async def judge(
             row = {**head, "batch": number, "pair_id": one.pair_id, "score": one.score}
             connection.execute(insert_new(connection, tables.judgments, row))
 
-    await live.storage.write(work)
+    await live.storage.write(work, JUDGMENTS_SECONDS)
     return await results_of(experiment)
 
 

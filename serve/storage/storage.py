@@ -26,18 +26,22 @@ from sqlalchemy import (
     Engine,
     Table,
     create_engine,
+    delete,
     event,
+    func,
     inspect,
     make_url,
+    or_,
     select,
     text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from potstill import former_names
 from potstill.errors import ArtifactError, ConfigError, SchemaVersionError
+from serve.errors import RetryLaterError
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import AnswerRecord, StoredAnswer
@@ -56,8 +60,10 @@ BUSY_SECONDS = 5.0
 RETENTION_SECONDS = 600.0
 """How often old texts are erased."""
 COMMIT_PATIENCE_SECONDS = 1.0
-"""How long an answer may wait for its record: a hanging database must not block clients."""
+"""How long a request may wait for the database: a hanging one must not block clients."""
 SECONDS_PER_DAY = 86_400.0
+MOST_DROPPED = 10_000
+"""Answers that one chore removes at most: others' writes wait for it."""
 
 
 class Storage:
@@ -71,7 +77,8 @@ class Storage:
 
     def __init__(self, config: StorageConfig, default_path: Path) -> None:
         self._redaction = Redaction(config)
-        self._retention_days = config.retention_days
+        self._retention_days, self._max_answers = config.retention_days, config.max_answers
+        self._started = time.time() - time.monotonic()
         url = _checked_url(config.url, default_path)
         self._engine = _engine(url)
         try:
@@ -88,41 +95,53 @@ class Storage:
         finally:
             # Also after a failure: no connection may stay open.
             self._engine.dispose()
-        self._writer = Writer(self._engine, self._erase_old_texts, RETENTION_SECONDS)
+        self._writer = Writer(self._engine, self._clean_up, RETENTION_SECONDS)
 
     def close(self) -> None:
         """Write pending work, and close."""
         self._writer.close()
         self._engine.dispose()
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(
+        self, work: Callable[[Connection], T], patience_seconds: float | None = None
+    ) -> T:
         """Return what `work` returns, once it is committed.
 
+        Args:
+            patience_seconds: How long to wait for that; None waits for a moment.
+
         Raises:
-            BackendUnavailableError: Too many writes are pending.
+            BackendUnavailableError: The database is locked, or has failed, or too many writes are
+                pending. Those that are pending are committed later all the same.
         """
-        return await asyncio.wrap_future(self.submit(work))
+        with _translated():
+            async with asyncio.timeout(patience_seconds or COMMIT_PATIENCE_SECONDS):
+                return await asyncio.wrap_future(self.submit(work))
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        """Return a future that is done when `work` is committed; it fails as `write` does."""
+        """Return a future that is done when `work` is committed."""
         return self._writer.submit(work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, called with a connection in another thread."""
+        """Return what `work` returns, called with a connection in another thread.
+
+        Raises:
+            BackendUnavailableError: The database has failed.
+        """
 
         def connected() -> T:
             with self._engine.connect() as connection:
                 return work(connection)
 
-        return await asyncio.to_thread(connected)
+        with _translated():
+            return await asyncio.to_thread(connected)
 
     async def record(self, record: AnswerRecord) -> None:
         """Store an answer, waiting for the commit for a moment; a failure is logged."""
         try:
-            async with asyncio.timeout(COMMIT_PATIENCE_SECONDS):
-                await self.write(self._recording(record))
+            await self.write(self._recording(record))
         except Exception as error:
-            logger.error("an answer is not recorded: %s", type(error).__name__)
+            logger.error("an answer is not recorded in time: %s", type(error).__name__)
 
     def record_soon(self, record: AnswerRecord) -> None:
         """Store an answer without waiting."""
@@ -184,10 +203,20 @@ class Storage:
 
         return work
 
-    def _erase_old_texts(self, connection: Connection) -> None:
-        if self._retention_days is None:
-            return
-        limit = time.time() - self._retention_days * SECONDS_PER_DAY
+    def _clean_up(self, connection: Connection) -> None:
+        """Erase what is too old or too much."""
+        # The machine's clock may jump while the server runs: that must erase nothing early, and
+        # keep nothing for ever.
+        now = self._started + time.monotonic()
+        for table in (tables.answers, tables.feedback):
+            from_the_future = table.c.created > now + SECONDS_PER_DAY
+            connection.execute(update(table).where(from_the_future).values(created=now))
+        if self._retention_days is not None:
+            self._erase_texts(connection, now - self._retention_days * SECONDS_PER_DAY)
+        if self._max_answers is not None:
+            self._drop_oldest(connection, self._max_answers)
+
+    def _erase_texts(self, connection: Connection, limit: float) -> None:
         answers, feedback = tables.answers.c, tables.feedback.c
         connection.execute(
             update(tables.answers)
@@ -199,6 +228,48 @@ class Storage:
             .where(feedback.created < limit, feedback.comment.isnot(None))
             .values(comment=None)
         )
+
+    def _drop_oldest(self, connection: Connection, most: int) -> None:
+        """Keep the newest answers; of older ones in experiments or votes the counts, not texts."""
+        answers, feedback, votes = tables.answers.c, tables.feedback.c, tables.votes.c
+        newest = select(answers.number).order_by(answers.number.desc()).offset(most).limit(1)
+        last = connection.scalar(newest)
+        if last is None:
+            return
+        counts = or_(
+            answers.experiment.isnot(None),
+            answers.id.in_(select(votes.first_id)),
+            answers.id.in_(select(votes.second_id)),
+        )
+        oldest = (
+            select(answers.number)
+            .where(answers.number <= last, or_(~counts, answers.answer.isnot(None)))
+            .order_by(answers.number)
+            .limit(MOST_DROPPED)
+        )
+        end = connection.scalar(select(func.max(oldest.subquery().c.number)))
+        if end is None:
+            return
+        is_old = answers.number <= end
+        old, dropped = select(answers.id).where(is_old), select(answers.id).where(is_old, ~counts)
+        rated = update(tables.feedback).where(feedback.response_id.in_(old))
+        connection.execute(rated.values(comment=None))
+        connection.execute(delete(tables.feedback).where(feedback.response_id.in_(dropped)))
+        connection.execute(
+            update(tables.answers).where(is_old, counts).values(messages=None, answer=None)
+        )
+        connection.execute(delete(tables.answers).where(is_old, ~counts))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise errors of the database as this server's, without what was to be stored."""
+    try:
+        yield
+    except TimeoutError:
+        raise RetryLaterError("the storage is busy", hint="try again later") from None
+    except OperationalError:
+        raise RetryLaterError("the storage has failed", hint="try again later") from None
 
 
 def salted_hash(salt: str, *parts: str) -> bytes:
@@ -242,7 +313,7 @@ def _no_database(found: object) -> ConfigError:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
     path = Path(url.database or "")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
@@ -250,7 +321,8 @@ def _engine(url: URL) -> Engine:
         raise ArtifactError(
             "the storage cannot be written", where=f"serve.storage.url {path}", found=error
         ) from error
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    settings = {"timeout": BUSY_SECONDS}
+    engine = create_engine(url, connect_args=settings, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:  # noqa: ANN401  (of any driver)

@@ -102,6 +102,17 @@ voters = Table(
     comment="Who voted. Votes of earlier versions have none, and do not count.",
 )
 
+acts = Table(
+    "acts",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("created", Double, nullable=False),
+    Column("key", String, nullable=False, comment="Name of the administrator's key."),
+    Column("act", String, nullable=False, comment="Method and path."),
+    Column("request_id", String, nullable=False, comment="As in the response and in the log."),
+    comment="What administrators did.",
+)
+
 batches = Table(
     "batches",
     metadata,

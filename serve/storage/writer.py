@@ -9,12 +9,13 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from potstill.errors import BackendUnavailableError
 
@@ -24,6 +25,9 @@ MAX_WAITING = 10_000
 """Further jobs are refused: a hanging database must not fill the memory."""
 MAX_BATCH = 256
 """Jobs in one transaction; more would only delay the first of them."""
+
+LOCK_SECONDS = 60.0
+"""How long jobs wait for another process's lock before they fail."""
 
 Work = Callable[[Connection], Any]
 
@@ -94,19 +98,36 @@ class Writer:
         return batch, False
 
     def _do(self, batch: list[_Job]) -> None:
-        """Commit all jobs together; if that fails, one by one, so that a bad job fails alone."""
+        """Commit all jobs together; if that fails, one by one, so that a bad job fails alone.
+
+        While another process holds a lock, they wait for it together.
+        """
         if not batch:
             return
+        error = self._attempt(batch)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while _is_locked(error) and time.monotonic() < deadline and not self._is_closed:
+            error = self._attempt(batch)
+        if error is None:
+            return
+        if len(batch) > 1 and not _is_locked(error):
+            for job in batch:
+                self._do([job])
+            return
+        logger.error("the storage failed with %s", type(error).__name__)
+        for job in batch:
+            job.done.set_exception(error)
+
+    def _attempt(self, batch: Sequence[_Job]) -> Exception | None:
         try:
             with self._engine.begin() as connection:
                 results = [job.work(connection) for job in batch]
         except Exception as error:
-            if len(batch) > 1:
-                for job in batch:
-                    self._do([job])
-                return
-            logger.error("the storage failed with %s", type(error).__name__)
-            batch[0].done.set_exception(error)
-            return
+            return error
         for job, result in zip(batch, results, strict=True):
             job.done.set_result(result)
+        return None
+
+
+def _is_locked(error: Exception | None) -> bool:
+    return isinstance(error, OperationalError) and "locked" in str(error.orig)

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
+from serve.keys import Key
 from serve.wire.models import ModelCard, ModelList
 
 router = APIRouter()
@@ -44,7 +45,10 @@ async def readyz(http: Request) -> JSONResponse:
 
 @router.get("/metrics", response_class=Response, responses=FAILURES, tags=["operation"])
 async def metrics(http: Request) -> Response:
-    """Return the metrics in Prometheus's text format."""
-    return Response(
-        generate_latest(serving_of(http).metrics.registry), media_type=CONTENT_TYPE_LATEST
-    )
+    """Return the metrics in Prometheus's text format; experiments' to administrators only."""
+    found = serving_of(http).metrics
+    key: Key | None = getattr(http.state, "key", None)
+    content = generate_latest(found.registry)
+    if key is None or key.is_admin:
+        content += generate_latest(found.experiments)
+    return Response(content, media_type=CONTENT_TYPE_LATEST)

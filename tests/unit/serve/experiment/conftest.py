@@ -26,7 +26,7 @@ from serve.storage.storage import opened
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.wire.chunks import as_chunks
 from serve.wire.models import ModelCard
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import PATIENCE_SECONDS, eventually
 
 Answers = Callable[[ChatRequest], str]
 WORD_LOGPROB = -0.5
@@ -155,6 +155,12 @@ class LiveServer:
 def split(student: float = 1, teacher: float = 1, **more: Any) -> ExperimentConfig:
     variants = {"student": {"weight": student}, "teacher": {"weight": teacher}}
     return ExperimentConfig.model_validate({"variants": variants, **more})
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take longer to commit than a client would wait."""
+    monkeypatch.setattr("serve.storage.storage.COMMIT_PATIENCE_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture

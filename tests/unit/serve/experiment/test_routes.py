@@ -1,5 +1,6 @@
 """Feedback, votes, results, the kill switch: what is stored, and by whom."""
 
+import asyncio
 import hashlib
 import sqlite3
 import time
@@ -7,12 +8,14 @@ from contextlib import closing
 from itertools import groupby
 
 import pytest
+from sqlalchemy import select
 
 from compare.judges.votes import read_votes
 from potstill import former_names
 from potstill.errors import BackendError
 from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 from serve.keys import Key, KeyEntry, Keyring
+from serve.storage import tables
 from serve.storage.config import StorageConfig
 from tests.fixtures.waiting import eventually
 
@@ -237,7 +240,8 @@ def test_a_kill_holds_while_the_storage_is_locked_and_is_written_after(
     live, no_shadow, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("serve.experiment.backend.STATE_SECONDS", 0.05)
-    monkeypatch.setattr("serve.experiment.routes.COMMIT_PATIENCE_SECONDS", 0.1)
+    for module in ("experiment.routes", "storage.storage"):
+        monkeypatch.setattr(f"serve.{module}.COMMIT_PATIENCE_SECONDS", 0.1)
     monkeypatch.setattr("serve.storage.storage.BUSY_SECONDS", 0.1)
     server = live(split(student=1, teacher=0, **no_shadow))
     path = "/v1/experiments/assistant"
@@ -252,6 +256,21 @@ def test_a_kill_holds_while_the_storage_is_locked_and_is_written_after(
         other.rollback()
         query = "select state from experiments"
         assert eventually(lambda: other.execute(query).fetchall() == [("killed",)])
+
+
+def test_feedback_is_answered_at_once_while_the_storage_is_locked(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("serve.storage.storage.COMMIT_PATIENCE_SECONDS", 0.1)
+    answer_id = server.ask().json()["id"]
+    with closing(sqlite3.connect(tmp_path / "traffic.sqlite")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        refused = [rate(server, answer_id, thumbs="up") for _ in range(3)]
+        assert time.monotonic() - started < 5.0
+        assert [(one.status_code, one.headers["retry-after"]) for one in refused] == [
+            (503, "1")
+        ] * 3
+        other.rollback()
+    assert eventually(lambda: rate(server, answer_id, thumbs="up").status_code == 200)
 
 
 def test_results_and_the_switch_are_for_administrators(live, no_shadow):
@@ -271,8 +290,15 @@ def test_results_and_the_switch_are_for_administrators(live, no_shadow):
     assert client.get(path, headers=guest).status_code == 403
     assert client.get(f"{path}/pairs?judge=j", headers=guest).status_code == 403
     assert client.post(f"{path}/kill", json={}, headers=guest).status_code == 403
+    assert "potstill_experiment" not in client.get("/metrics", headers=guest).text
+    assert "potstill_experiment_state" in client.get("/metrics", headers=root).text
     assert client.get(path, headers=root).json()["state"] == "running"
-    assert client.post(f"{path}/kill", json={}, headers=root).json()["state"] == "killed"
+    killed = client.post(f"{path}/kill", json={}, headers=root)
+    assert killed.json()["state"] == "killed"
+    columns = tables.acts.c
+    query = select(columns.key, columns.act, columns.request_id)
+    acts = asyncio.run(server.storage.write(lambda one: one.execute(query).all()))
+    assert acts == [("root", f"POST {path}/kill", killed.headers["x-request-id"])]
 
 
 def test_judged_pairs_leave_the_queue_and_make_the_verdict(live):

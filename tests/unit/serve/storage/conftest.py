@@ -17,6 +17,13 @@ from serve.storage.records import AnswerRecord, Place, Said
 from serve.storage.storage import Storage, opened
 from serve.wire.chat import ChatMessage
 from tests.fixtures.postgresql import postgresql
+from tests.fixtures.waiting import PATIENCE_SECONDS
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take longer to commit than a client would wait."""
+    monkeypatch.setattr("serve.storage.storage.COMMIT_PATIENCE_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,21 @@
 import asyncio
 import stat
 import time
+import traceback
 from concurrent.futures import Future
 
 import pytest
 from sqlalchemy import create_engine, insert, inspect, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from potstill import former_names
+from potstill.config import validate_tables
 from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError, SchemaVersionError
+from serve.backends.config import UpstreamConfig
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.records import Said
+from serve.storage.redaction import NOT_REDACTED
 from serve.storage.storage import opened
 from serve.wire.chat import ChatMessage
 from tests.fixtures.waiting import eventually
@@ -93,7 +98,13 @@ def test_texts_are_redacted(open_storage):
 def test_redaction_of_a_hostile_text_comes_to_an_end(open_storage):
     storage = open_storage()
     for character in ("a", "1", "a.", "1 "):  # quadratic would be hours
-        assert storage.redacted(character * 200_000) is not None
+        assert storage.redacted(character * 200_000) not in (None, NOT_REDACTED)
+
+
+def test_what_takes_too_long_to_redact_is_not_stored(open_storage, monkeypatch):
+    monkeypatch.setattr("serve.patterns.SECONDS", 0.05)
+    storage = open_storage(redact={"words": r"(a|aa)+$"})
+    assert storage.redacted("a" * 200 + "b") == NOT_REDACTED
 
 
 def test_parts_that_are_not_text_are_named(open_storage):
@@ -138,6 +149,44 @@ def test_old_texts_are_erased_and_counts_stay(open_storage):
     assert (said.score, said.comment) == (1.0, None)
 
 
+def test_a_clock_that_jumps_erases_nothing_and_keeps_nothing(open_storage, monkeypatch):
+    storage, now = open_storage(retention_days=2), time.time()
+    save(storage, record(1), record(2, created=now + 1000 * DAY))
+    monkeypatch.setattr(time, "time", lambda: now + 1000 * DAY)
+
+    async def clean_up() -> None:
+        await storage.write(storage._clean_up)
+
+    asyncio.run(clean_up())
+    assert [row.answer for row in texts(storage)] == ["Answer 1", "Answer 2"]
+    (first,), (second,) = stored(storage, tables.answers.c.created)
+    assert abs(second - first) < 60
+
+
+def test_the_newest_answers_are_kept(open_storage):
+    storage = open_storage(max_answers=2)
+    votes = {"created": 1.0, "first_id": "a1", "second_id": "a1", "score": 1, "is_blind": True}
+    ratings = [
+        {"response_id": f"a{number}", "created": 1.0, "score": 1.0, "comment": "thanks"}
+        for number in (0, 2, 4)
+    ]
+    save(storage, record(0), record(1), record(2, place=place()), record(3), record(4))
+
+    async def clean_up() -> None:
+        await storage.write(lambda one: one.execute(insert(tables.votes).values(votes)))
+        await storage.write(lambda one: one.execute(insert(tables.feedback).values(ratings)))
+        for _ in range(2):
+            await storage.write(storage._clean_up)
+
+    asyncio.run(clean_up())
+    assert stored(storage, tables.answers.c.id, tables.answers.c.answer) == [
+        ("a1", None), ("a2", None), ("a3", "Answer 3"), ("a4", "Answer 4"),
+    ]  # fmt: skip
+    query = select(tables.feedback.c.response_id, tables.feedback.c.comment)
+    kept = asyncio.run(storage.read(lambda one: one.execute(query).all()))
+    assert sorted(kept) == [("a2", None), ("a4", "thanks")]
+
+
 def test_texts_can_be_kept_forever():
     assert StorageConfig(retention_days=0).retention_days is None
     assert StorageConfig().retention_days == 30
@@ -170,6 +219,18 @@ def test_a_failing_job_fails_alone(open_storage):
     assert len(texts(storage)) == 2
 
 
+def test_an_error_of_the_database_does_not_show_what_was_to_be_stored(open_storage):
+    storage = open_storage()
+    rating = {"response_id": "a1", "score": 1.0, "comment": "what a user wrote"}
+
+    async def work() -> None:
+        await storage.write(lambda one: one.execute(insert(tables.feedback).values(rating)))
+
+    with pytest.raises(IntegrityError) as caught:
+        asyncio.run(work())
+    assert "what a user wrote" not in str(caught.value).partition("DETAIL")[0]
+
+
 def test_a_closed_storage_refuses_writes(open_storage):
     storage = open_storage()
     storage.close()
@@ -187,14 +248,28 @@ def test_unsupported_databases_are_refused(url):
         pass
 
 
-def test_an_unavailable_database_is_reported_without_its_password(tmp_path):
-    url = f"postgresql+psycopg://me:hidden@/name?host={tmp_path}"
+@pytest.mark.parametrize(
+    ("table", "place", "url"),
+    [
+        (StorageConfig, "url", "postgresql+psycopg://me:hidden@/name"),
+        (StorageConfig, "url", "postgresql+psycopg://host/name?user=me&password=hidden"),
+        (UpstreamConfig, "base_url", "http://127.0.0.1/v1?api-key=hidden"),
+        (UpstreamConfig, "base_url", "http://me:hidden@127.0.0.1/v1"),
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_shown(table, place, url):
+    with pytest.raises(ConfigError, match=f"serve.{place}") as caught:
+        validate_tables({"serve": {place: url}}, {"serve": table}, "a test")
+    shown = "".join(traceback.format_exception(caught.value)) + str(caught.value.to_dict())
+    assert "hidden" not in shown
+
+
+def test_an_unavailable_database_is_reported(tmp_path):
     with (
-        pytest.raises(ArtifactError, match="cannot be opened") as caught,
-        opened(StorageConfig(url=url), tmp_path),
+        pytest.raises(ArtifactError, match="cannot be opened"),
+        opened(StorageConfig(url=f"postgresql+psycopg://me@/name?host={tmp_path}"), tmp_path),
     ):
         pass
-    assert "hidden" not in str(caught.value)
     with (
         pytest.raises(ArtifactError, match="cannot be written"),
         opened(StorageConfig(), tmp_path / "absent" / "x.sqlite"),
