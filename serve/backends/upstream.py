@@ -15,6 +15,7 @@ import openai
 
 from potstill.api_keys import read_api_key
 from potstill.errors import BackendUnavailableError, ContextLengthError, PotstillError
+from serve.backends.bounded_answers import UnusableAnswerError, bounded_client
 from serve.backends.config import UpstreamConfig
 from serve.backends.protocol import Caller
 from serve.chat.task import ServedTask
@@ -72,6 +73,7 @@ class UpstreamBackend:
         self.name = name
         self._task = task
         self._model = config.model or name
+        self._parameters = frozenset(config.parameters)
         self._metrics = metrics.time(name)
         self._created = int(time.time())
         self._client = _client(config, api_key or read_api_key(config.api_key_variable))
@@ -174,7 +176,10 @@ class UpstreamBackend:
         return UpstreamReply(self, path, body, reservation, stopwatch, stream)
 
     def _body(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> JsonObject:
-        given = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        unknown = (request.model_extra or {}).keys() - self._parameters
+        given = request.model_dump(
+            mode="json", by_alias=True, exclude_unset=True, exclude=set(unknown)
+        )
         return given | {"model": self._model}
 
     def _renamed(self, answer: object) -> JsonObject:
@@ -199,6 +204,10 @@ class UpstreamBackend:
             ) from error
         except openai.APIStatusError as error:
             raise _refusal(error) from error
+        except UnusableAnswerError as error:
+            raise UpstreamError(
+                "the answer of the model's server cannot be used", where="model", found=error
+            ) from error
         except (openai.APIError, JSONDecodeError, UnicodeDecodeError) as error:
             raise UpstreamError("the model's server has failed", where="model") from error
 
@@ -252,12 +261,13 @@ class UpstreamReply(Generic[Answer, Chunk]):
 
 
 def _client(config: UpstreamConfig, api_key: str) -> openai.AsyncOpenAI:
-    seconds = config.read_timeout_seconds
+    timeout = httpx2.Timeout(config.read_timeout_seconds, connect=config.connect_timeout_seconds)
+    headers = dict.fromkeys(OPENAIS_OWN_HEADERS, cast(str, openai.omit))
     return openai.AsyncOpenAI(
         base_url=config.base_url,
         api_key=api_key,
-        default_headers=dict.fromkeys(OPENAIS_OWN_HEADERS, cast(str, openai.omit)),
-        timeout=httpx2.Timeout(seconds, connect=config.connect_timeout_seconds),
+        default_headers=headers | {"Accept-Encoding": "identity"},
+        http_client=bounded_client(config.max_answer_bytes, timeout=timeout),
         max_retries=config.max_retries,
     )
 

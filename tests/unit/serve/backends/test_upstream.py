@@ -1,6 +1,7 @@
 """Models that another server answers for: a scripted one, over real sockets."""
 
 import asyncio
+import gzip
 import json
 import socket
 import threading
@@ -10,7 +11,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi import Response as HttpResponse
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from openai.types.responses import Response
 from starlette.testclient import TestClient
 
@@ -70,6 +71,7 @@ class Upstream(Listening):
     """A server with one model for each way to answer; it remembers what it was asked."""
 
     def __init__(self) -> None:
+        self.text = "lo."
         self.asked: list[dict] = []
         self.keys: list[str | None] = []
         self.hung_up = threading.Event()
@@ -90,13 +92,17 @@ class Upstream(Listening):
             return PlainTextResponse("<html>")
         if body["model"] == "hums":
             return JSONResponse({"choices": []})
+        if body["model"] == "moved":
+            return RedirectResponse("/v1/completions", 307)
+        if body["model"] == "compressed":
+            return HttpResponse(gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})
         if body["model"] == "mute":
             while not await http.is_disconnected():
                 await asyncio.sleep(0.02)
             self.hung_up.set()
         if body.get("stream"):
             return StreamingResponse(self._events(body), media_type="text/event-stream")
-        message = {"role": "assistant", "content": "Hello.", "reasoning": "kept"}
+        message = {"role": "assistant", "content": f"Hel{self.text}", "reasoning": "kept"}
         message["tool_calls"] = None
         answer = {"index": 0, "message": message, "finish_reason": "stop"}
         return JSONResponse(HEAD | {"model": body["model"], "choices": [answer], "usage": USAGE})
@@ -122,7 +128,7 @@ class Upstream(Listening):
             if body["model"] == "breaks":
                 yield event({"error": {"message": "a secret of the server"}})
             if body["model"] != "stops":
-                yield event({"choices": [choice("lo.", "stop")]})
+                yield event({"choices": [choice(self.text, "stop")]})
                 yield event({"choices": [], "usage": USAGE})
             yield "data: [DONE]\n\n"
         finally:
@@ -242,9 +248,29 @@ def test_a_refusal_is_passed_on_in_openais_shape(client_of, model, status, code,
         assert response.headers["retry-after"] == "7"
 
 
-@pytest.mark.parametrize("model", ["babbles", "hums"])
-def test_invalid_answers_are_not_forwarded(client_of, model):
+@pytest.mark.parametrize("model", ["babbles", "hums", "moved", "compressed"])
+def test_invalid_answers_are_not_forwarded(client_of, upstream, model):
     assert ask(client_of(model)).status_code == 502
+    assert len(upstream.asked) == 1
+
+
+def test_only_so_much_of_an_answer_is_read(client_of, upstream):
+    client = client_of("theirs", max_answer_bytes=1024, max_retries=2)
+    upstream.text = "lo" * 1024
+    whole, (*_, last) = ask(client), events(ask(client, stream=True))
+    upstream.text = "lo."
+    assert whole.status_code == 502
+    assert "too long" in whole.json()["error"]["message"]
+    assert last["error"]["code"] == "upstream_failed"
+    assert len(upstream.asked) == 2
+
+
+def test_unknown_parameters_are_forwarded_only_if_they_are_named(client_of, upstream):
+    given = {"chat_template": "{{ evil }}", "user": "bob", "min_tokens": 3, "top_k": 1}
+    ask(client_of("theirs"), **given)
+    ask(client_of("theirs", parameters=["min_tokens"]), **given)
+    head = QUESTION | {"model": "theirs", "top_k": 1}
+    assert upstream.asked == [head, head | {"min_tokens": 3}]
 
 
 def test_a_response_can_be_made_of_null_fields(client_of):
@@ -315,7 +341,7 @@ def test_disconnects_and_tokens_are_forwarded(upstream):
 
     def reserve(num_tokens: int) -> Reservation:
         bucket.take(num_tokens)
-        return Reservation(bucket, num_tokens)
+        return Reservation((bucket,), num_tokens)
 
     config = UpstreamConfig(base_url=upstream.base_url, model="endless")
     upstream.hung_up.clear()
