@@ -6,25 +6,42 @@ The file of keys is TOML:
     sha256 = "…"                # of the key, which is random and long: no slower hash is needed
     requests_per_minute = 60
     tokens_per_minute = 100000
+    tokens_per_day = 2000000
+    max_concurrent = 4
+    models = ["student"]        # the models it may use; all without this
+    expires = 2027-06-30
     admin = true                # may see and stop experiments
+
+The file is read again when it has changed: keys are added, changed and removed without a restart.
+To replace a key, list both hashes, `sha256 = ["…", "…"]`, until the former one is out of use.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import math
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.errors import ConfigError
 from serve.errors import InvalidRequestError, RateLimitError
-from serve.rate_limits import Bucket
+from serve.rate_limits import SECONDS_PER_DAY, Bucket
+
+logger = logging.getLogger(__name__)
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+CHECK_SECONDS = 1.0
+"""How often the file of keys is looked at."""
 
 
 class KeyEntry(BaseModel):
@@ -32,13 +49,22 @@ class KeyEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
-    """Hash of the key's UTF-8 bytes, in hexadecimal."""
+    sha256: Sha256 | Annotated[tuple[Sha256, ...], Field(min_length=1)]
+    """Hash of the key's UTF-8 bytes, in hexadecimal; or several, each of which is accepted."""
     requests_per_minute: int | None = Field(default=None, ge=1)
     """None sets no limit; unused requests add up for one minute at most."""
     tokens_per_minute: int | None = Field(default=None, ge=1)
     """Prompts and answers together. The most that a request may use is taken before it runs, and
     the rest given back after."""
+    tokens_per_day: int | None = Field(default=None, ge=1)
+    """The same for a day; they refill evenly."""
+    max_concurrent: int | None = Field(default=None, ge=1)
+    """Requests in progress together; further ones get 429. None sets no limit."""
+    models: tuple[str, ...] | None = None
+    """Names of the models that it may use, those of experiments and cascades included; others do
+    not exist for it. None allows all."""
+    expires: AwareDatetime | date | None = None
+    """When it is no longer accepted: a time with its zone, or the start of a day in UTC."""
     admin: bool = False
     """Whether it may see and stop experiments."""
 
@@ -53,37 +79,63 @@ class Key:
     """A key with its limits, counted in this process."""
 
     def __init__(self, name: str, entry: KeyEntry) -> None:
-        self.name = name
+        self.name, self.entry = name, entry
         self.is_admin = entry.admin
-        self.digest = bytes.fromhex(entry.sha256)
+        hashes = (entry.sha256,) if isinstance(entry.sha256, str) else entry.sha256
+        self.digests = tuple(map(bytes.fromhex, hashes))
         self.requests = Bucket(entry.requests_per_minute) if entry.requests_per_minute else None
         self.tokens = Bucket(entry.tokens_per_minute) if entry.tokens_per_minute else None
+        self.daily_tokens = (
+            Bucket(entry.tokens_per_day, seconds=SECONDS_PER_DAY) if entry.tokens_per_day else None
+        )
+        self.num_active = 0
+        """Requests in progress."""
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the key is no longer accepted."""
+        expires = self.entry.expires
+        if expires is None:
+            return False
+        if not isinstance(expires, datetime):
+            expires = datetime.combine(expires, datetime.min.time(), UTC)
+        return datetime.now(UTC) >= expires
+
+    def may_use(self, model: str) -> bool:
+        """Return whether a model exists for this key."""
+        return self.entry.models is None or model in self.entry.models
 
     def reserve(self, num_tokens: int) -> Reservation:
         """Take the most tokens that a request may use, prompt included, before it runs.
 
         Raises:
-            InvalidRequestError: It may use more than the key has in a minute.
+            InvalidRequestError: It may use more than the key has in a minute or day.
             RateLimitError: They are not available now.
         """
-        bucket = self.tokens
-        if bucket is not None:
-            if num_tokens > bucket.per_minute:
+        periods = {"minute": self.tokens, "day": self.daily_tokens}
+        buckets = {period: bucket for period, bucket in periods.items() if bucket is not None}
+        for period, bucket in buckets.items():
+            if num_tokens > bucket.limit:
                 raise InvalidRequestError(
-                    "the request may use more tokens than this key has in a minute",
+                    f"the request may use more tokens than this key has in a {period}",
                     where="max_tokens",
-                    expected=f"at most {bucket.per_minute}, prompt and all choices together",
+                    expected=f"at most {bucket.limit}, prompt and all choices together",
                     found=num_tokens,
                     hint="lower max_tokens or n",
                 )
             if wait := bucket.seconds_until(num_tokens):
-                raise rate_limited("this key has too few tokens left in this minute", wait)
+                raise rate_limited(f"this key has too few tokens left in this {period}", wait)
+        for bucket in buckets.values():
             bucket.take(num_tokens)
-        return Reservation(bucket, num_tokens)
+        return Reservation(tuple(buckets.values()), num_tokens)
 
     def admit(self) -> float:
         """Count a request; or return how many seconds it has to wait, and count nothing."""
-        waits = [bucket.seconds_until(1) for bucket in (self.requests, self.tokens) if bucket]
+        buckets = (self.requests, self.tokens, self.daily_tokens)
+        waits = [bucket.seconds_until(1) for bucket in buckets if bucket]
+        most = self.entry.max_concurrent
+        if most is not None and self.num_active >= most:
+            waits.append(1.0)
         wait = max(waits, default=0.0)
         if wait == 0.0 and self.requests is not None:
             self.requests.take(1)
@@ -93,13 +145,13 @@ class Key:
 class Reservation:
     """Tokens taken from a limit; what was not used is given back once."""
 
-    def __init__(self, bucket: Bucket | None = None, num_tokens: int = 0) -> None:
-        self._bucket, self._num_tokens = bucket, num_tokens
+    def __init__(self, buckets: Sequence[Bucket] = (), num_tokens: int = 0) -> None:
+        self._buckets, self._num_tokens = buckets, num_tokens
 
     def settle(self, num_used: int) -> None:
         """Count what was used; does nothing the second time."""
-        bucket, self._bucket = self._bucket, None
-        if bucket is not None:
+        buckets, self._buckets = self._buckets, ()
+        for bucket in buckets:
             bucket.take(num_used - self._num_tokens)
 
     @contextmanager
@@ -120,10 +172,24 @@ def rate_limited(what: str, wait_seconds: float) -> RateLimitError:
 
 
 class Keyring:
-    """All accepted keys."""
+    """All accepted keys.
 
-    def __init__(self, keys: Sequence[Key]) -> None:
-        self._keys = tuple(keys)
+    Args:
+        path: The file that further keys are read from, again when it has changed.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+
+    def __init__(self, keys: Sequence[Key], path: Path | None = None) -> None:
+        self._own_keys = tuple(keys)
+        self._path = path
+        self._version: object = None
+        self._looked_at = 0.0
+        self._keys = self._own_keys
+        if path is not None:
+            self._version = _version(path)
+            self._keys += self._read(path)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -133,12 +199,48 @@ class Keyring:
 
         All digests are compared, in constant time: neither content nor length leaks.
         """
+        self._refresh()
         digest = hashlib.sha256(given.encode("latin-1", errors="replace")).digest()
         found = None
         for key in self._keys:
-            if hmac.compare_digest(digest, key.digest):
-                found = key
-        return found
+            for accepted in key.digests:
+                if hmac.compare_digest(digest, accepted):
+                    found = key
+        return None if found is None or found.is_expired else found
+
+    def _refresh(self) -> None:
+        """Read the file again if it has changed; one that cannot be read changes nothing."""
+        if self._path is None or time.monotonic() - self._looked_at < CHECK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        version = _version(self._path)
+        if version == self._version:
+            return
+        self._version = version
+        try:
+            self._keys = self._own_keys + self._read(self._path)
+        except ConfigError as error:
+            logger.error("the former keys stay: %s", error.what)
+            return
+        logger.warning("the keys were read again: %s", ", ".join(key.name for key in self._keys))
+
+    def _read(self, path: Path) -> tuple[Key, ...]:
+        """Return the file's keys; one that has not changed keeps what it has left."""
+        former = {key.name: key for key in self._keys}
+        keys = []
+        for name, entry in _read(path).items():
+            known = former.get(name)
+            keys.append(known if known and known.entry == entry else Key(name, entry))
+        return tuple(keys)
+
+
+def _version(path: Path) -> object:
+    """Return what changes with a file; None while it cannot be read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:
@@ -155,9 +257,7 @@ def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:
     if environment_key:
         digest = hashlib.sha256(environment_key.encode()).hexdigest()
         keys.append(Key("environment", KeyEntry(sha256=digest, admin=True)))
-    if path is not None:
-        keys += [Key(name, entry) for name, entry in _read(path).items()]
-    return Keyring(keys) if keys else None
+    return Keyring(keys, path) if keys or path else None
 
 
 def _read(path: Path) -> dict[str, KeyEntry]:

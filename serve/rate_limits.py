@@ -1,4 +1,4 @@
-"""Limits per minute as token buckets, counted in this process."""
+"""Limits per minute or day as token buckets, counted in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 SECONDS_PER_MINUTE = 60.0
+SECONDS_PER_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,23 @@ class Allowance:
 
 
 class Bucket:
-    """A limit per minute that refills evenly: a token bucket.
+    """A limit per period that refills evenly: a token bucket.
 
     Args:
+        limit: The most that a period has.
         now: Returns the time in seconds.
+        seconds: Length of the period.
     """
 
-    def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
-        self.per_minute = per_minute
+    def __init__(
+        self,
+        limit: int,
+        now: Callable[[], float] = time.monotonic,
+        seconds: float = SECONDS_PER_MINUTE,
+    ) -> None:
+        self.limit, self.seconds = limit, seconds
         self._now = now
-        self._level = float(per_minute)
+        self._level = float(limit)
         self._updated = now()
 
     def take(self, amount: int) -> None:
@@ -41,16 +49,16 @@ class Bucket:
     def seconds_until(self, amount: int) -> float:
         """Return the seconds until an amount is available; 0 if it is."""
         self._fill()
-        return max(0.0, amount - self._level) * SECONDS_PER_MINUTE / self.per_minute
+        return max(0.0, amount - self._level) * self.seconds / self.limit
 
     @property
     def allowance(self) -> Allowance:
         """The current state."""
-        reset = self.seconds_until(self.per_minute)
-        return Allowance(self.per_minute, max(0, math.floor(self._level)), reset)
+        reset = self.seconds_until(self.limit)
+        return Allowance(self.limit, max(0, math.floor(self._level)), reset)
 
     def _fill(self) -> None:
         now = self._now()
-        gained = (now - self._updated) * self.per_minute / SECONDS_PER_MINUTE
-        self._level = min(float(self.per_minute), self._level + gained)
+        gained = (now - self._updated) * self.limit / self.seconds
+        self._level = min(float(self.limit), self._level + gained)
         self._updated = now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from fastapi import Request
@@ -100,9 +100,14 @@ def capable(backend: ChatBackend, capability: type[C]) -> C:
 
 
 def serving_of(http: Request) -> Serving:
-    """Return the application's shared state."""
+    """Return the application's shared state, with the models that exist for the caller."""
     serving: Serving = http.app.state.serving
-    return serving
+    key: Key | None = getattr(http.state, "key", None)
+    if key is None or key.entry.models is None:
+        return serving
+    allowed = {name: one for name, one in serving.backends.items() if key.may_use(name)}
+    fallback = serving.fallback_model if serving.fallback_model in allowed else None
+    return replace(serving, backends=allowed, fallback_model=fallback)
 
 
 def caller_of(http: Request) -> Caller:

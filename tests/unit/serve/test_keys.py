@@ -1,5 +1,6 @@
 """Keys: names, limits, and that they are nowhere in clear text."""
 
+import asyncio
 import hashlib
 
 import pytest
@@ -7,15 +8,18 @@ from starlette.testclient import TestClient
 
 from potstill.errors import ConfigError
 from serve.api.app import create_app
+from serve.api.auth import RequireKey
 from serve.errors import InvalidRequestError, RateLimitError
 from serve.keys import load_keys
 from serve.rate_limits import Bucket
+from serve.wire.models import model_card
 
 
-def entry(name: str, key: str, **limits: int) -> str:
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    lines = [f"[keys.{name}]", f'sha256 = "{digest}"']
-    return "\n".join(lines + [f"{limit} = {value}" for limit, value in limits.items()]) + "\n"
+def entry(name: str, *keys: str, **settings: object) -> str:
+    digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
+    accepted = digests[0] if len(digests) == 1 else digests
+    lines = [f"[keys.{name}]", f"sha256 = {accepted!r}"]
+    return "\n".join(lines + [f"{key} = {value}" for key, value in settings.items()]) + "\n"
 
 
 @pytest.fixture
@@ -44,6 +48,51 @@ def test_a_damaged_file_is_refused_and_not_shown(tmp_path, text):
     with pytest.raises(ConfigError, match="file of keys") as caught:
         load_keys(path, None)
     assert "sk-secret" not in str(caught.value)
+
+
+def test_keys_change_without_a_restart(path, monkeypatch):
+    monkeypatch.setattr("serve.keys.CHECK_SECONDS", 0.0)
+    keyring = load_keys(path, None)
+    bob = keyring.find("sk-b")
+    bob.requests.take(2)
+    path.write_text(entry("bob", "sk-b", requests_per_minute=2) + entry("carol", "sk-c", "sk-c2"))
+    assert keyring.find("sk-a") is None
+    assert keyring.find("sk-b") is bob
+    assert keyring.find("sk-c") is keyring.find("sk-c2") is not None
+    path.write_text("damaged")
+    assert keyring.find("sk-b") is bob
+    path.write_text(entry("bob", "sk-b2", requests_per_minute=2))
+    assert keyring.find("sk-b") is None
+    assert keyring.find("sk-b2").name == "bob"
+
+
+@pytest.mark.parametrize(
+    ("expires", "is_accepted"),
+    [("2001-01-01", False), ("2999-01-01", True), ("2001-01-01T00:00:00Z", False),
+     ("2999-01-01T00:00:00+02:00", True)],
+)  # fmt: skip
+def test_an_expired_key_is_not_accepted(path, expires, is_accepted):
+    path.write_text(entry("dora", "sk-d", expires=expires))
+    assert (load_keys(path, None).find("sk-d") is not None) == is_accepted
+
+
+def test_a_time_without_its_zone_is_refused(path):
+    path.write_text(entry("dora", "sk-d", expires="2999-01-01T12:00:00"))
+    with pytest.raises(ConfigError):
+        load_keys(path, None)
+
+
+def test_tokens_of_a_day_are_limited_too(path):
+    path.write_text(entry("carol", "sk-c", tokens_per_minute=1000, tokens_per_day=1500))
+    key = load_keys(path, None).find("sk-c")
+    key.reserve(1000)
+    with pytest.raises(RateLimitError, match="minute"):
+        key.reserve(400)
+    key.tokens.take(-1000)
+    with pytest.raises(RateLimitError, match="day"):
+        key.reserve(600)
+    key.reserve(400).settle(0)
+    assert key.daily_tokens.allowance.remaining == 500
 
 
 def test_a_limit_fills_up_evenly():
@@ -82,6 +131,72 @@ def test_requests_need_a_key(client):
     assert client.get("/healthz").status_code == 200
     # Nobody's body is read without a key.
     assert client.post("/healthz", json={}).status_code == 401
+
+
+class Named:
+    """A model that is only listed."""
+
+    is_ready = True
+
+    def __init__(self, name: str) -> None:
+        self.card = model_card(name, 1)
+
+
+def test_models_that_a_key_may_not_use_do_not_exist_for_it(path):
+    path.write_text(entry("alice", "sk-a") + entry("eve", "sk-e", models=["small"]))
+    backends = {name: Named(name) for name in ("small", "large")}
+    app = create_app(backends, keyring=load_keys(path, None), fallback_model="large")
+    client = TestClient(app)
+
+    def listed(key: str) -> list[str]:
+        return [one["id"] for one in client.get("/v1/models", headers=bearer(key)).json()["data"]]
+
+    assert (listed("sk-a"), listed("sk-e")) == (["small", "large"], ["small"])
+    for name, status in (("small", 400), ("large", 404), ("other", 404)):
+        body = {"model": name, "prompt": "Hi"}
+        response = client.post("/v1/completions", json=body, headers=bearer("sk-e"))
+        assert response.status_code == status, name
+
+
+def test_requests_of_a_key_at_once_are_limited(path):
+    path.write_text(entry("frank", "sk-f", max_concurrent=1))
+    keyring = load_keys(path, None)
+    entered, may_end, statuses = asyncio.Event(), asyncio.Event(), []
+
+    async def wait(_scope, _receive, send) -> None:
+        entered.set()
+        await may_end.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def ask(app: RequireKey) -> None:
+        async def send(message) -> None:
+            statuses.append(message.get("status"))
+
+        headers = [(b"authorization", b"Bearer sk-f")]
+        await app({"type": "http", "method": "POST", "path": "/", "headers": headers}, None, send)
+
+    async def scenario() -> None:
+        app = RequireKey(wait, keyring)
+        first = asyncio.create_task(ask(app))
+        await entered.wait()
+        await ask(app)
+        may_end.set()
+        await first
+        await ask(app)
+
+    asyncio.run(scenario())
+    assert [status for status in statuses if status] == [429, 200, 200]
+
+
+def test_failures_of_an_address_are_logged_and_then_throttled(client, caplog, monkeypatch):
+    monkeypatch.setattr("serve.api.auth.FAILURES_PER_MINUTE", 2)
+    statuses = [client.get("/v1/models", headers=bearer("wrong")).status_code for _ in range(4)]
+    assert statuses == [401, 401, 429, 429]
+    lines = [one.getMessage() for one in caplog.records if one.name == "serve.api.auth"]
+    assert len(lines) == 3
+    assert "wrong key from testclient" in lines[0]
+    assert "429" in lines[-1]
+    assert client.get("/v1/models", headers=bearer("sk-a")).status_code == 200
 
 
 def test_a_key_over_its_limit_has_to_wait(client):
