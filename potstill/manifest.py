@@ -26,7 +26,7 @@ from pydantic import (
 
 from potstill import former_names
 from potstill.errors import ArtifactError, SchemaVersionError
-from potstill.facts.base import Facts, Record
+from potstill.facts.base import Facts, InsidePath, Record
 from potstill.facts.registry import read_facts
 from potstill.files import disk_errors, sha256_bytes, sha256_file, write_text_atomically
 
@@ -55,7 +55,7 @@ class Input(Record):
 class Output(Record):
     """A file the stage wrote, relative to the stage's directory."""
 
-    path: str
+    path: InsidePath
     bytes: int
     sha256: str
     rows: int | None = None

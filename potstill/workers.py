@@ -42,6 +42,8 @@ END_SECONDS = 5.0
 LOG_BYTES = 1 << 16
 """How much of what a worker printed is read for an error."""
 QUOTED_LINES = 3
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
+"""Environment variables without keys."""
 ANSWERED, FAILED = b"\0", b"\1"
 """First byte of what the child sends: content, or an error as JSON."""
 
@@ -253,6 +255,11 @@ class Worker:
         self._log.seek(start)
         text = self._log.read().decode(errors="replace")
         return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return the environment of a child that reads what others wrote: no keys are in it."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 def json_handler(function: Callable[[dict[str, Any]], Mapping[str, object]]) -> Handler:

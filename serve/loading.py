@@ -27,6 +27,7 @@ from serve.engine.context import physical_cores
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits
 from serve.engine.thread import EngineThread
+from serve.engine.trial import try_in_child
 from serve.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ def load_models(
         has_owners: Whether requests come from several keys, none of which may take all.
 
     Raises:
-        ArtifactError: A file is missing or not a model, or has no chat template.
+        ArtifactError: A file is missing or not a model, crashes whoever loads it, or has no chat
+            template.
         ConfigError: `serve.sampling` cannot be used, or a draft's or an adapter's model is not
             served, or does not fit.
     """
@@ -81,7 +83,10 @@ def load_models(
 
     loaded: dict[_Recipe, LocalModel] = {}
     backends = {}
-    for name, recipe in _recipes(config, paths, own_adapters or {}).items():
+    recipes = _recipes(config, paths, own_adapters or {})
+    parts = [*recipes.values(), *(one.draft for one in recipes.values() if one.draft)]
+    try_in_child((one.path, one.adapter) for one in parts)
+    for name, recipe in recipes.items():
         if recipe not in loaded:
             logger.info("loading %s …", name)
             draft = load(recipe.draft) if recipe.draft else None

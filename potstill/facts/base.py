@@ -7,9 +7,10 @@ earlier version pass through `upgrade`; those that it cannot complete are refuse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self, get_args
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from potstill.errors import SchemaVersionError
 
@@ -29,6 +30,17 @@ OPTIONAL_STAGES: frozenset[StageName] = frozenset({"task", "baseline", "curve"})
 """Those that a complete run may be without."""
 UNVERSIONED = 0
 """Version of facts that were written before facts had one."""
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in path:
+        raise ValueError("must be a path inside the directory")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+"""Path of a file relative to its stage's directory; a run from elsewhere must not name others."""
 
 
 class Record(BaseModel):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from potstill.facts.base import Facts, Record, StageName
+from potstill.facts.base import Facts, InsidePath, Record, StageName
 from potstill.facts.shared import Role
 
 
@@ -66,9 +66,9 @@ class GgufFile(FileTensors, FileMeasurement):
     """One GGUF file."""
 
     name: str
-    file: str
+    file: InsidePath
     """Its path in the stage's directory."""
-    adapter: str | None = None
+    adapter: InsidePath | None = None
     """Likewise, the adapter that makes the student of the file, which is then its base."""
     role: Role
     type: str

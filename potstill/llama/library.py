@@ -46,15 +46,16 @@ def quoted_errors() -> str:
     return "; ".join(_errors) or "llama.cpp gave no reason"
 
 
-def model_params(*, for_measurement: bool = False) -> Any:  # noqa: ANN401  (a ctypes struct)
+def model_params(*, for_measurement: bool = False, repacks: bool = True) -> Any:  # noqa: ANN401  (a ctypes struct)
     """Return the parameters with which a model is loaded; AMX kernels are off where they crash.
 
     Args:
         for_measurement: Stay on the CPU, and refuse invalid blocks such as scales that are not
             finite, for which the whole file is read.
+        repacks: Whether weights may be copied into formats that compute faster.
     """
     params = llama_cpp.llama_model_default_params()
-    params.use_extra_bufts = not has_amx()
+    params.use_extra_bufts = repacks and not has_amx()
     if for_measurement:
         params.n_gpu_layers = 0
         params.check_tensors = True

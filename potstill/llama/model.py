@@ -29,7 +29,7 @@ class LlamaModel:
 
     Args:
         path: A GGUF file; split files are not supported.
-        for_measurement: See `model_params`.
+        for_measurement: See `model_params`, as for `repacks`.
         vocabulary_only: Load only the vocabulary and the chat template, no weights: nothing can be
             evaluated.
 
@@ -41,14 +41,19 @@ class LlamaModel:
     """Changes the weights in every context made from this model."""
 
     def __init__(
-        self, path: Path, *, for_measurement: bool = False, vocabulary_only: bool = False
+        self,
+        path: Path,
+        *,
+        for_measurement: bool = False,
+        repacks: bool = True,
+        vocabulary_only: bool = False,
     ) -> None:
         initialize()
         if not path.is_file():
             raise ArtifactError("the model file does not exist", where=path)
         forget_errors()
         self.path = path
-        params = model_params(for_measurement=for_measurement)
+        params = model_params(for_measurement=for_measurement, repacks=repacks)
         params.vocab_only = vocabulary_only
         self.pointer = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:

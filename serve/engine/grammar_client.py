@@ -7,7 +7,6 @@ longer than the caller allows.
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import deque
 from contextlib import suppress
@@ -19,7 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.errors import BackendUnavailableError, PotstillError
-from potstill.workers import Worker, WorkerError, WorkerTimeoutError
+from potstill.workers import (
+    Worker,
+    WorkerError,
+    WorkerTimeoutError,
+    environment_without_secrets,
+)
 from serve.engine.grammar_process import (
     HEADER,
     MAX_MEMORY_BYTES,
@@ -34,9 +38,6 @@ START_SECONDS = 60.0
 
 ANSWER_SECONDS = 10.0
 """How long a reply may take, on a busy machine; the process has limits of processor time."""
-
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
-"""Environment variables of the process: no keys among them."""
 
 
 class Source(Protocol):
@@ -86,7 +87,7 @@ class GrammarProcess:
             model_path and str(model_path),
             growth_bytes=MAX_MEMORY_BYTES,
             cpu_seconds=MAX_MESSAGE_SECONDS,
-            environment={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            environment=environment_without_secrets(),
         )
         self._numbers = itertools.count()
         self._proposals: dict[Grammar, int | None] = {}

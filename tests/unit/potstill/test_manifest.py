@@ -5,6 +5,7 @@ from importlib import metadata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from potstill.errors import ArtifactError, SchemaVersionError
 from potstill.files import sha256_bytes
@@ -19,7 +20,7 @@ from potstill.manifest import (
     verify_manifest,
     write_manifest,
 )
-from tests.fixtures.facts import student_facts
+from tests.fixtures.facts import gguf_file, student_facts
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -52,6 +53,18 @@ def directory(tmp_path):
 def change_json(directory, **changes):
     path = directory / MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("path", ["../tiny.gguf", "/etc/passwd", "a/../../b", "", "."])
+def test_no_manifest_names_files_outside_of_its_directory(directory, path):
+    outputs = [{"path": path, "bytes": 1, "sha256": "00" * 32}]
+    change_json(directory, outputs=outputs)
+    with pytest.raises(ArtifactError, match="damaged"):
+        verify_manifest(directory)
+    with pytest.raises(ValidationError, match="inside the directory"):
+        gguf_file(file=path)
+    with pytest.raises(ValidationError, match="inside the directory"):
+        gguf_file(adapter=path)
 
 
 def test_every_file_is_described_but_the_manifest_itself(directory):
