@@ -32,6 +32,7 @@ from serve.adapters import own_adapters, with_adapters_of_runs
 from serve.api.app import AppLimits, create_app
 from serve.api.connections import ConnectionLimits, Connections, raise_descriptor_limit
 from serve.api.middleware import LOOPBACK_HOSTS
+from serve.api.request_log import keep_logs_private
 from serve.api.state import Serving
 from serve.backends.protocol import ChatBackend, Observer
 from serve.chat.task import ServedTask
@@ -48,10 +49,13 @@ from serve.metrics import Metrics
 from serve.playground import routes as playground
 from serve.storage.config import StorageConfig
 from serve.storage.storage import Storage, opened
+from serve.supervisor import ALIVE, READY, STOPPING, notify
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+ALIVE_TICKS = 50
+"""How often the supervisor hears of the server, in tenths of a second."""
 
 
 @dataclass(frozen=True)
@@ -241,15 +245,16 @@ def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: 
         server_header=False,
         timeout_graceful_shutdown=config.drain_seconds,
     )
+    keep_logs_private()
     # Its warnings are about clients, who could fill the disk with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     serving: Serving = app.state.serving
     _Server(uvicorn_config, serving).run(sockets=[listener])
     if failed := serving.failed_models:
         raise BackendError(
-            "a model has failed again and again",
+            "a model has failed again and again, or its file was changed while it was served",
             where=", ".join(failed),
-            hint="the log has the errors",
+            hint="the log has the errors; replace a file by moving another one to its place",
         )
 
 
@@ -263,9 +268,21 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._serving = serving
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept requests."""
+        await super().startup(sockets)
+        notify(READY)
+
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop; called ten times a second."""
+        if counter % ALIVE_TICKS == 0:
+            notify(ALIVE)
         return await super().on_tick(counter) or bool(self._serving.failed_models)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish the requests in flight."""
+        notify(STOPPING)
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
