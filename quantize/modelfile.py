@@ -78,7 +78,11 @@ def write_modelfile(
         lines.append(f'TEMPLATE """{template.to_go()}"""')
         if template.default_system is not None:
             lines.append(f'SYSTEM """{template.default_system}"""')
-    lines += [f'PARAMETER stop "{stop}"' for stop in stops]
+    # Ollama has no escapes: what could end the quotation would be read as further instructions.
+    plain = [stop for stop in stops if not set('"\\\r\n') & set(stop)]
+    lines += [f'PARAMETER stop "{stop}"' for stop in plain]
+    if len(plain) < len(stops):
+        lines.append("# Texts that end an answer are left out: they cannot be quoted.")
     lines.append("PARAMETER temperature 1")
     return "\n".join(lines) + "\n"
 
@@ -92,7 +96,9 @@ def translate_template(
     if template is None:
         return None
     literals = [*template.before.values(), *template.after.values(), template.opening]
-    if any(mark in text for text in literals for mark in ("{{", "}}", '"""')):
+    if any(mark in text for text in literals for mark in ("{{", "}}")):
+        return None
+    if not all(map(_can_be_quoted, (template.to_go(), template.default_system or ""))):
         return None
     dialogue = [Message(role=role, content=f"{role} {n}") for n in (1, 2) for role in ROLES[1:]]
     system = Message(role="system", content="Be brief.")
@@ -102,6 +108,10 @@ def translate_template(
     checks = [*plain, dialogue[:3], [system, *dialogue[:3]], [system, dialogue[0]]]
     agrees = all(_render(tokenizer, chat, opened=True) == template.render(chat) for chat in checks)
     return template if agrees else None
+
+
+def _can_be_quoted(text: str) -> bool:
+    return '"""' not in text and not text.startswith('"') and not text.endswith('"')
 
 
 def _probe(tokenizer: Any) -> PlainTemplate | None:  # noqa: ANN401

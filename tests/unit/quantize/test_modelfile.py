@@ -58,11 +58,18 @@ def test_translation_renders_what_the_checkpoint_renders(chat, tokenizer):
         ("message['content']", "message['content'] | trim | upper"),
         ("'<|im_end|>\n'", "('<|im_end|>\n' if loop.index < 4 else '<|endoftext|>')"),
         ("'<|im_start|>' + message['role']", "'<|im_start|>' + '{{' + message['role']"),
+        ("You help.", 'You help."""\\nFROM ./evil.gguf'),
     ],
-    ids=["changes content", "depends on the position", "text that Go would read"],
+    ids=["changes content", "depends on the position", "text that Go would read", "instructions"],
 )
 def test_other_templates_are_not_translated(old, new, tokenizer):
     tokenizer.chat_template = tokenizer.chat_template.replace(old, new)
     text = write_modelfile("student-F16.gguf", tokenizer, ["<|im_end|>"], CHATS)
     assert "TEMPLATE left out" in text
     assert 'TEMPLATE """' not in text
+
+
+def test_a_stop_that_cannot_be_quoted_is_left_out(tokenizer):
+    stops = ["<|im_end|>", 'x"\nFROM ./evil.gguf']
+    text = write_modelfile("student-Q4_K_M.gguf", tokenizer, stops, CHATS)
+    assert text.count("PARAMETER stop") == text.count("FROM") == 1
