@@ -52,6 +52,7 @@ def _try(path: Path, adapter: Path | None) -> None:
         f"{__name__}:service",
         growth_bytes=2 * size + SPARE_BYTES,
         environment=environment_without_secrets() | {"GGML_NO_BACKTRACE": "1"},
+        start_seconds=TRIAL_SECONDS,
     ) as worker:
         try:
             worker.ask_json(request, TRIAL_SECONDS)
