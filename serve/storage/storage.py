@@ -267,7 +267,9 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise RetryLaterError("the storage is busy", hint="try again later") from None
+        raise RetryLaterError(
+            "the storage is busy", hint="try again later, unless it is stored by then"
+        ) from None
     except OperationalError:
         raise RetryLaterError("the storage has failed", hint="try again later") from None
 

@@ -26,6 +26,7 @@ MAX_WAITING = 10_000
 MAX_BATCH = 256
 """Jobs in one transaction; more would only delay the first of them."""
 
+RETRY_SECONDS = 0.05
 LOCK_SECONDS = 60.0
 """How long jobs wait for another process's lock before they fail."""
 
@@ -107,6 +108,7 @@ class Writer:
         error = self._attempt(batch)
         deadline = time.monotonic() + LOCK_SECONDS
         while _is_locked(error) and time.monotonic() < deadline and not self._is_closed:
+            time.sleep(RETRY_SECONDS)
             error = self._attempt(batch)
         if error is None:
             return
