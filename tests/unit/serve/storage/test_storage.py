@@ -167,7 +167,7 @@ def test_the_newest_answers_are_kept(open_storage):
     storage = open_storage(max_answers=2)
     votes = {"created": 1.0, "first_id": "a1", "second_id": "a1", "score": 1, "is_blind": True}
     ratings = [
-        {"response_id": f"a{number}", "created": 1.0, "score": 1.0, "comment": "thanks"}
+        {"response_id": f"a{number}", "created": time.time(), "score": 1.0, "comment": "thanks"}
         for number in (0, 2, 4)
     ]
     save(storage, record(0), record(1), record(2, place=place()), record(3), record(4))
