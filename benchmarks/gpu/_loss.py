@@ -66,8 +66,11 @@ def largest_error(problem: Problem, dtype: str, softcap: float | None, trained: 
     results = []
     for wide in (False, True):
         precision = torch.float64 if wide else torch.float32
-        hidden_TD = problem.hidden_TD.to(precision).requires_grad_()
-        weight_VD = problem.weight_VD.to(precision).requires_grad_(trained)
+        hidden_TD, weight_VD = (
+            one.clone().to(precision) for one in (problem.hidden_TD, problem.weight_VD)
+        )
+        hidden_TD.requires_grad_()
+        weight_VD.requires_grad_(trained)
         head = Head(weight_VD, softcap=softcap)
         with torch.autocast(
             hidden_TD.device.type, torch.bfloat16, enabled=not wide and dtype == "bfloat16"

@@ -162,7 +162,7 @@ class VllmBackend(UpstreamBackend):
 
     async def _watch(self, process: Process) -> str:
         started = time.monotonic()
-        async with httpx2.AsyncClient(timeout=POLL_SECONDS) as client:
+        async with httpx2.AsyncClient(timeout=POLL_SECONDS, trust_env=False) as client:
             while process.returncode is None:
                 if not self.is_ready and await _answers(client, self._health_url):
                     self.is_ready = True

@@ -49,7 +49,6 @@ def wait_until_ready(server):
         time.sleep(0.5)
 
 
-@pytest.mark.slow
 def test_vllm_answers_for_the_student_and_ends_with_the_server(server):
     wait_until_ready(server)
     answer = server.client.chat.completions.create(
