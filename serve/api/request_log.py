@@ -25,7 +25,7 @@ class PrivateRecords(logging.Filter):
             lines = [record.getMessage().rstrip()]
             if record.exc_info and record.exc_info[1] is not None:
                 lines += _frames(record.exc_info[1])
-                record.exc_info = None
+                record.exc_info = record.exc_text = None  # text that a handler has kept
             request_id = REQUEST_ID.get()
             record.msg = "\n".join([f"{request_id} {lines[0]}".lstrip(), *lines[1:]])
             record.args = ()

@@ -337,7 +337,7 @@ def test_a_disconnect_before_the_answer_is_forwarded(upstream, stream):
 
 
 def test_disconnects_and_tokens_are_forwarded(upstream):
-    bucket = Bucket(1000)
+    bucket = Bucket(1000, now=lambda: 0.0)
 
     def reserve(num_tokens: int) -> Reservation:
         bucket.take(num_tokens)
