@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+NAMED_OBJECT_FOLLOWS = re.compile(r'\A\s*(?:<\|python_tag\|>\s*)?(?=\{\s*"name"\s*:)')
+"""What an answer without an opening begins with if it is a call."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,42 @@ class ToolFormat:
         """Return an id for a call; Mistral's templates want nine letters and digits."""
         return secrets.token_hex(5)[:9] if self is MISTRAL else f"call_{secrets.token_hex(12)}"
 
-    def rules(self, names: Sequence[str], *, parallel: bool) -> str:
+    @property
+    def marker(self) -> re.Pattern[str]:
+        """What calls begin with in an answer, from its start or anywhere; they follow the match."""
+        return re.compile(re.escape(self.opening)) if self.opening else NAMED_OBJECT_FOLLOWS
+
+    def rules(
+        self,
+        names: Sequence[str],
+        *,
+        parallel: bool,
+        is_begun: bool = False,
+        or_answer: bool = False,
+    ) -> str:
         """Return rules, in Lark's notation, of answers that call at least one function.
+
+        `opening` stands for the text before calls.
 
         Args:
             names: The functions; the arguments of the first are called `schema0`, and so on.
             parallel: Whether several calls are allowed.
+            is_begun: Whether the rules are those of what follows the opening.
+            or_answer: Whether an answer under the schema after the functions' is allowed instead.
         """
         calls = [
             f"{_literal(self._head(name))} schema{number} {_literal('}')}"
             for number, name in enumerate(names)
         ]
         begin, end = self.brackets
+        opening = "opening" if self.opening and not is_begun else ""
         more = f"({_literal(self.separator)} call)*" if parallel and self.separator else ""
-        around = (_literal(self.opening + begin), _literal(end + self.closing))
-        return f"start: {around[0]} call {more} {around[1]}\ncall: {' | '.join(calls)}"
+        parts = (opening, _literal(begin), "call", more, _literal(end + self.closing))
+        answer = f" | schema{len(names)}" if or_answer else ""
+        return (
+            f"start: calls{answer}\ncalls: {' '.join(filter(None, parts))}\n"
+            f"call: {' | '.join(calls)}"
+        )
 
     def _head(self, name: str) -> str:
         return f'{{"name": {json.dumps(name)}, "{self.arguments_key}": '

@@ -62,10 +62,17 @@ class ToolCallParser:
             pass
         return pieces
 
-    def finish(self) -> list[Piece]:
-        """Return the text that was held back, at the end of the answer."""
+    def finish(self, *, is_cut: bool = False) -> list[Piece]:
+        """Return the text that was held back, at the end of the answer.
+
+        Args:
+            is_cut: Whether the answer reached its limit of tokens: then what may have become a call
+                is no text.
+        """
         rest, self._buffer = self._buffer, ""
-        if self._call is not None:
+        if is_cut and self._may_become_call(rest):
+            rest = ""
+        elif self._call is not None:
             begun = self._call.has_begun
             rest = "" if begun else self._format.opening + self._call.text + rest
         elif self._num_calls and (not rest.strip() or self._state == self._after):
@@ -73,6 +80,12 @@ class ToolCallParser:
         elif not self._num_calls and self._state == self._object:
             rest = self._format.opening + rest
         return [PlainText(rest)] if rest else []
+
+    def _may_become_call(self, rest: str) -> bool:
+        if self._format.opening:
+            return self._state != self._after
+        text = rest if self._call is None else self._call.text
+        return self._format.marker.search(text) is not None
 
     # States: each consumes part of the buffer and returns whether to go on with the rest.
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from serve.api.http_answers import server_sent
 from serve.backends.protocol import ChatReply
-from serve.wire.chat import ChatCompletion, ToolCall
+from serve.wire.chat import ChatCompletion, Choice, ChunkChoice, ToolCall
 from serve.wire.chunks import ChunkAssembler
 from serve.wire.responses import ResponseRequest
-from serve.wire.shared import CompletionUsage, JsonObject, Received
+from serve.wire.shared import CompletionUsage, JsonObject, Received, TokenLogprob
+
+TEXT = -1
+"""Stands for the message among the indexes of calls."""
 
 
 class ResponseOfChat:
@@ -28,22 +31,32 @@ class ResponseOfChat:
         self._request = request
         self._id = f"resp_{secrets.token_hex(24)}"
         self._message_id = f"msg_{secrets.token_hex(24)}"
-        self._place = {"item_id": self._message_id, "output_index": 0, "content_index": 0}
         self._created_at = int(time.time())
         self._number = 0
         self._call_ids: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        """Those of tokens whose text is still to come."""
+        self._order: list[int] = []
+        """The items in the order in which they began: indexes of calls, and TEXT."""
 
     def whole(self, completion: ChatCompletion) -> JsonObject:
         """Return the response for a chat completion."""
         choice = completion["choices"][0]
-        text = choice["message"]["content"]
+        text = choice["message"]["content"] or ""
         calls = choice["message"].get("tool_calls") or []
-        output = [self._message(text or "", "completed")] if text or not calls else []
-        output += [self._call(index, call) for index, call in enumerate(calls)]
+        order = self._order
+        if not order:
+            order = [*([TEXT] if text or not calls else []), *range(len(calls))]
         is_cut = self._reports_cut and choice["finish_reason"] == "length"
-        return self._response(
-            "incomplete" if is_cut else "completed", output, completion.get("usage")
-        )
+        status = "incomplete" if is_cut else "completed"
+        statuses = [*["completed"] * (len(order) - 1), status]
+        output = [
+            self._message(text, one, _logprobs(choice))
+            if key == TEXT
+            else self._call(key, calls[key], one)
+            for key, one in zip(order, statuses, strict=True)
+        ]
+        return self._response(status, output, completion.get("usage"))
 
     async def events(self, reply: ChatReply) -> AsyncIterator[bytes]:
         """Yield the typed events of a streamed response.
@@ -53,7 +66,7 @@ class ResponseOfChat:
         """
         yield self._event("response.created", response=self._response("in_progress", [], None))
         yield self._event("response.in_progress", response=self._response("in_progress", [], None))
-        assembler, has_text, num_calls = ChunkAssembler(), False, 0
+        assembler = ChunkAssembler()
         extra: JsonObject = {}
         async for chunk in reply.chunks():
             assembler.add(chunk)
@@ -65,105 +78,110 @@ class ResponseOfChat:
                     prompt_progress=chunk["prompt_progress"],
                 )
             for choice in chunk["choices"]:
-                text = choice["delta"].get("content")
-                if text and not has_text:
-                    has_text = True
-                    for event in self._text_begins():
-                        yield event
-                if text:
-                    yield self._event(
-                        "response.output_text.delta",
-                        **extra,
-                        **self._place,
-                        delta=text,
-                        logprobs=[],
-                    )
-                for delta in choice["delta"].get("tool_calls") or ():
-                    for event in self._call_events(delta, int(has_text), num_calls):
-                        yield event
-                    num_calls = max(num_calls, delta["index"] + 1)
+                for event in self._pieces(choice, extra):
+                    yield event
         completion = assembler.completion
         assert completion is not None
+        if not self._order:
+            for event in self._text_begins():
+                yield event
         response = self.whole(completion)
-        for event in self._endings(response, has_text=has_text):
+        for event in self._endings(response):
             yield event
         yield self._event(f"response.{response['status']}", **extra, response=response)
 
-    def _text_begins(self) -> list[bytes]:
-        item = {**self._message("", "in_progress"), "content": []}
-        return [
-            self._event("response.output_item.added", output_index=0, item=item),
-            self._event("response.content_part.added", **self._place, part=_part("")),
-        ]
+    def _pieces(self, choice: ChunkChoice, extra: JsonObject) -> Iterator[bytes]:
+        delta = choice["delta"]
+        # A token may be part of a character, and has no text then.
+        self._logprobs += _logprobs(choice)
+        if text := delta.get("content"):
+            logprobs, self._logprobs = self._logprobs, []
+            if TEXT not in self._order:
+                yield from self._text_begins()
+            place = self._place(TEXT, self._message_id)
+            yield self._event(
+                "response.output_text.delta",
+                **extra,
+                **place,
+                content_index=0,
+                delta=text,
+                logprobs=logprobs,
+            )
+        for call in delta.get("tool_calls") or ():
+            yield from self._call_events(call)
 
-    def _call_events(self, delta: JsonObject, offset: int, num_known: int) -> list[bytes]:
-        """Return the events of one piece of a call; `offset` items came before the first call."""
-        events, index = [], delta["index"]
-        place = {"output_index": offset + index}
-        if index >= num_known:
+    def _place(self, key: int, item_id: str) -> JsonObject:
+        return {"item_id": item_id, "output_index": self._order.index(key)}
+
+    def _text_begins(self) -> Iterator[bytes]:
+        self._order.append(TEXT)
+        place = self._place(TEXT, self._message_id)
+        item = {**self._message("", "in_progress", []), "content": []}
+        yield self._event(
+            "response.output_item.added", output_index=place["output_index"], item=item
+        )
+        yield self._event(
+            "response.content_part.added", **place, content_index=0, part=_part("", [])
+        )
+
+    def _call_events(self, delta: JsonObject) -> Iterator[bytes]:
+        """Yield the events of one piece of a call."""
+        index = delta["index"]
+        if index not in self._order:
+            self._order.append(index)
             call: ToolCall = {
                 "id": delta["id"],
                 "type": "function",
                 "function": {"name": delta["function"]["name"], "arguments": ""},
             }
-            item = {**self._call(index, call), "status": "in_progress"}
-            events.append(self._event("response.output_item.added", **place, item=item))
+            item = self._call(index, call, "in_progress")
+            place = self._order.index(index)
+            yield self._event("response.output_item.added", output_index=place, item=item)
         if arguments := delta["function"].get("arguments"):
-            events.append(
-                self._event(
-                    "response.function_call_arguments.delta",
-                    **place,
-                    item_id=self._call_ids[index],
-                    delta=arguments,
-                )
+            yield self._event(
+                "response.function_call_arguments.delta",
+                **self._place(index, self._call_ids[index]),
+                delta=arguments,
             )
-        return events
 
-    def _endings(self, response: JsonObject, *, has_text: bool) -> list[bytes]:
-        events = []
+    def _endings(self, response: JsonObject) -> Iterator[bytes]:
         for index, item in enumerate(response["output"]):
+            place = {"item_id": item["id"], "output_index": index}
             if item["type"] == "function_call":
-                events.append(
-                    self._event(
-                        "response.function_call_arguments.done",
-                        output_index=index,
-                        item_id=item["id"],
-                        name=item["name"],
-                        arguments=item["arguments"],
-                    )
+                yield self._event(
+                    "response.function_call_arguments.done",
+                    **place,
+                    name=item["name"],
+                    arguments=item["arguments"],
                 )
             else:
-                text = item["content"][0]["text"]
-                events += [] if has_text else self._text_begins()
-                done = {**self._place, "text": text, "logprobs": []}
-                events.append(self._event("response.output_text.done", **done))
-                events.append(
-                    self._event("response.content_part.done", **self._place, part=_part(text))
-                )
-            events.append(self._event("response.output_item.done", output_index=index, item=item))
-        return events
+                (part,) = item["content"]
+                done = {"text": part["text"], "logprobs": part["logprobs"]}
+                yield self._event("response.output_text.done", **place, content_index=0, **done)
+                yield self._event("response.content_part.done", **place, content_index=0, part=part)
+            yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _event(self, kind: str, **fields: Any) -> bytes:  # noqa: ANN401  (any JSON value)
         content = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return server_sent(content, event=kind)
 
-    def _message(self, text: str, status: str) -> JsonObject:
+    def _message(self, text: str, status: str, logprobs: list[TokenLogprob]) -> JsonObject:
         return {
             "id": self._message_id,
             "type": "message",
             "role": "assistant",
             "status": status,
-            "content": [_part(text)],
+            "content": [_part(text, logprobs)],
         }
 
-    def _call(self, index: int, call: ToolCall) -> JsonObject:
+    def _call(self, index: int, call: ToolCall, status: str) -> JsonObject:
         while len(self._call_ids) <= index:
             self._call_ids.append(f"fc_{secrets.token_hex(24)}")
         return {
             "id": self._call_ids[index],
             "type": "function_call",
-            "status": "completed",
+            "status": status,
             "call_id": call["id"],
             **call["function"],
         }
@@ -192,14 +210,21 @@ class ResponseOfChat:
             "text": {"format": _dumped(request.text and request.text.format) or {"type": "text"}},
             "tool_choice": _dumped(request.tool_choice) or "auto",
             "tools": [_dumped(tool) for tool in request.tools or ()],
+            "top_logprobs": request.top_logprobs or 0,
             "top_p": 1.0 if request.top_p is None else request.top_p,
             "truncation": "disabled",
             "usage": None if usage is None else _usage(usage),
         }
 
 
-def _part(text: str) -> JsonObject:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(text: str, logprobs: list[TokenLogprob]) -> JsonObject:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def _logprobs(choice: Choice | ChunkChoice) -> list[TokenLogprob]:
+    # Upstream servers may send null.
+    logprobs = choice.get("logprobs")
+    return (logprobs["content"] or []) if logprobs else []
 
 
 def _dumped(given: object) -> object:

@@ -10,18 +10,19 @@ from typing import TypeVar
 from fastapi import Request
 
 from potstill.task.task import Task
-from serve.backends.protocol import Caller, ChatBackend, Exchange, Observer
+from serve.backends.protocol import Caller, ChatBackend, ChatReply, Exchange, Observer
 from serve.errors import InvalidRequestError, ModelNotFoundError, UnsupportedParameterError
 from serve.keys import Key
 from serve.metrics import Metrics
 from serve.wire.shared import Received
+from serve.wire.translation import Translation
 
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C")
 Body = TypeVar("Body", bound=Received)
 
-SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ def capable(backend: ChatBackend, capability: type[C]) -> C:
             "this model does not support this endpoint", where="model", found=backend.card["id"]
         )
     return backend
+
+
+async def ask(backend: ChatBackend, translation: Translation, caller: Caller) -> ChatReply:
+    """Ask for the answer to a request of another API; raises as `ChatBackend.chat` does."""
+    with translation.errors_in_place():
+        return await backend.chat(translation.chat, caller)
 
 
 def serving_of(http: Request) -> Serving:

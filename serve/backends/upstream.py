@@ -106,8 +106,6 @@ class UpstreamBackend:
         if self._task is not None:
             request = self._task.applied(request)
         request.check()
-        for message in request.messages:
-            _ = message.text  # refuses images: the server would fetch their URLs
         return await self._ask("/chat/completions", request, caller)
 
     async def complete_text(

@@ -60,9 +60,6 @@ class ServedTask:
         Instructions are added where there is no system message; tools or the answer's format where
         the request has no tools, format, grammar or schema of its own; and temperature 0, at which
         `potstill compare` measured them, where answers can be right or wrong.
-
-        Raises:
-            UnsupportedParameterError: A message has content other than text.
         """
         update: dict[str, object] = {}
         tools = request.tools

@@ -35,8 +35,7 @@ from serve.engine.waiting import Waiting
 logger = logging.getLogger(__name__)
 
 NUM_PROMPT_OUTPUTS = 64
-"""Rows of logits per batch for log-probabilities of prompts, besides one for each sequence: 64 rows
-of 49,152 tokens are 13 MB."""
+"""Rows of logits per batch for prompts' log-probabilities; 64 of 49,152 tokens are 13 MB."""
 
 GRAMMAR_SECONDS = 0.01
 """How long a step waits for grammars while other sequences could continue; most need 1 ms."""
@@ -317,7 +316,7 @@ class Engine:
                 self._take(sequence, token_id, logits_V)
                 if sequence.is_finished:
                     return
-                if token_id not in drafted[number : number + 1]:
+                if sequence.grammar or token_id not in drafted[number : number + 1]:
                     break
                 self._totals.num_accepted_tokens += 1
         except BackendError as error:
@@ -330,8 +329,9 @@ class Engine:
         self, sequence: ActiveSequence, token_id: int, logits_V: npt.NDArray[np.float32]
     ) -> None:
         self._totals.num_generated_tokens += 1
-        ends = token_id in self._end_tokens
-        sequence.take(token_id, None if ends else self.model.piece(token_id), logits_V)
+        piece = None if token_id in self._end_tokens else self.model.piece(token_id)
+        if source := sequence.take(token_id, piece, logits_V):
+            sequence.grammar = self._grammars.open(source)
 
     def _ask_grammars(self, timeout_seconds: float) -> None:
         """Collect the grammars' verdicts on proposed tokens; late ones wait for a later step."""

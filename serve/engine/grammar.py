@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import queue
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -42,11 +42,26 @@ class GrammarSource:
     """GBNF whose first rule is `root`; with schemas, rules in Lark's notation whose first rule is
     `start`, where `schema0`, `schema1`, … stand for them."""
     schemas: tuple[Schema, ...] = ()
+    opening: str = ""
+    """The text that the rules call `opening`: a control token, where the vocabulary has one."""
+    begun: str = ""
+    """Text that the completion already has of it. If that does not follow the rules, nothing is
+    bound; only with schemas."""
 
     @classmethod
     def of_schema(cls, schema: Schema) -> GrammarSource:
         """Return the grammar of the JSON texts that are valid under one schema."""
         return cls("start: schema0", (schema,))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a schema must be enforced in full."""
+        return any(schema.is_exact for schema in self.schemas)
+
+    def loosened(self) -> GrammarSource:
+        """Return the same rules over any JSON objects."""
+        loose = (replace(schema, text='{"type": "object"}') for schema in self.schemas)
+        return replace(self, schemas=tuple(loose))
 
     @property
     def place(self) -> str:

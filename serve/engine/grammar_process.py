@@ -85,6 +85,7 @@ class Vocabulary:
     """A model's tokens; without a model, the 256 bytes, with which grammars can be checked."""
 
     def __init__(self, model: LlamaModel | None) -> None:
+        self._model = model
         self.pointer = model and model.vocab
         self.size = model.vocab_size if model else 0
         if model:
@@ -94,6 +95,12 @@ class Vocabulary:
         else:
             self.tokenizer = LLTokenizer("byte")
             self.end_tokens = tuple(self.tokenizer.eos_tokens)
+
+    def rule(self, text: str) -> str:
+        """Return the rule of a text that may also be a control token."""
+        ids = self._model.tokenize(text, parse_special=True) if self._model else []
+        is_token = len(ids) == 1 and self._model is not None and self._model.is_control(ids[0])
+        return json.dumps(text) + (f" | <[{ids[0]}]>" if is_token else "")
 
 
 class _Tokens:
@@ -159,10 +166,18 @@ class GbnfMatcher:
 class SchemaMatcher:
     """llguidance's grammar: rules over JSON schemas."""
 
-    def __init__(self, rules: str, schemas: list[dict[str, Any]], vocabulary: Vocabulary) -> None:
+    def __init__(
+        self,
+        rules: str,
+        schemas: list[dict[str, Any]],
+        vocabulary: Vocabulary,
+        opening: str = "",
+    ) -> None:
         self._vocabulary = vocabulary
         numbered = enumerate(map(_schema_rule, schemas))
         lines = [rules, *(f"schema{number}: {rule}" for number, rule in numbered)]
+        if opening:
+            lines.append(f"opening: {vocabulary.rule(opening)}")
         self._matcher = LLMatcher(
             vocabulary.tokenizer, "\n".join(lines), log_level=0, limits=LIMITS
         )
@@ -179,6 +194,10 @@ class SchemaMatcher:
         self._check()
         return True
 
+    def follow(self, text: str) -> bool:
+        """Take the tokens of a text; return whether all are allowed."""
+        return all(map(self.take, self._vocabulary.tokenizer.tokenize_str(text)))
+
     def allowed_bits(self) -> bytes:
         """Return the tokens that may come next."""
         bits = self._matcher.compute_bitmask()
@@ -191,6 +210,24 @@ class SchemaMatcher:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise UnusableGrammarError(_reason(self._matcher.get_error()))
+
+
+class Unbound:
+    """Any text: what an answer has begun does not follow the grammar that was to bind it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._num_bytes = -(-vocabulary.size // 8)
+
+    def take(self, token_id: int) -> bool:  # noqa: ARG002
+        """Allow every token."""
+        return True
+
+    def allowed_bits(self) -> bytes:
+        """Return that every token may come next."""
+        return b"\xff" * self._num_bytes
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def _schema_rule(schema: dict[str, Any]) -> str:
@@ -246,7 +283,10 @@ class GrammarServer:
 
     def _opened(self, source: dict[str, Any]) -> Matcher:
         if source["schemas"]:
-            return SchemaMatcher(source["rules"], source["schemas"], self._vocabulary)
+            matcher = SchemaMatcher(
+                source["rules"], source["schemas"], self._vocabulary, source["opening"]
+            )
+            return matcher if matcher.follow(source["begun"]) else Unbound(self._vocabulary)
         return GbnfMatcher(source["rules"], self._vocabulary)
 
     def _advance(self, number: int, token_id: int) -> bytes:

@@ -9,6 +9,7 @@ from typing import Literal
 from potstill.errors import PotstillError
 from serve.engine.grammar import GrammarSource
 from serve.engine.sampler import Dry, SampledLogprob, SamplerParams
+from serve.engine.trigger import Trigger
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class Request:
     grammar: GrammarSource | None = None
     """What the completion's text follows; see `check_grammar`. The completion ends where the
     grammar ends."""
+    trigger: Trigger | None = None
+    """A grammar that binds what follows a marker, where there is no `grammar`."""
     ignore_eos: bool = False
     """Whether end tokens are never drawn."""
     reports_progress: bool = False
@@ -60,6 +63,8 @@ class Output:
     """One entry per prompt token, the first of which has none; in one output, before any text."""
     logprobs: tuple[SampledLogprob, ...] = ()
     finish_reason: Literal["stop", "length"] | None = None
+    stop: str | None = None
+    """The stop string before which the completion ends, in the last output."""
     error: PotstillError | None = None
     num_new_tokens: int = 0
     """Tokens of the whole completion, end token included; set in the last output."""

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.errors import BackendError, PotstillError
+from serve.engine.grammar import GrammarSource
 from serve.engine.grammar_client import Grammar, Verdict
 from serve.engine.request import Output, Request
 from serve.engine.sampler import SampledLogprob, Sampler, sampled_logprob
 from serve.engine.slots import Slot
 from serve.engine.text import TextStream
+from serve.engine.trigger import Watch
 from serve.errors import InvalidRequestError
 
 
@@ -45,12 +47,19 @@ class ActiveSequence:
     num_cached_tokens: int = 0
     num_new_tokens: int = 0
     finish_reason: Literal["stop", "length"] | None = None
+    stop: str | None = None
+    """The stop string that was met."""
     error: PotstillError | None = None
+    _watch: Watch | None = field(init=False)
+    """Finds where the request's trigger binds; None once it does, or without one."""
     _progress: list[int] = field(default_factory=list)
     _prompt_logprobs: list[SampledLogprob | None] = field(default_factory=lambda: [None])
     _new_token_ids: list[int] = field(default_factory=list)
     _new_text: str = ""
     _new_logprobs: list[SampledLogprob] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.request.trigger) if self.request.trigger else None
 
     @property
     def num_computed(self) -> int:
@@ -85,8 +94,10 @@ class ActiveSequence:
                 token_id = self.token_ids[position]
                 self._prompt_logprobs.append(sampled_logprob(logits_V, token_id, num_top))
 
-    def take(self, token_id: int, piece: bytes | None, logits_V: npt.NDArray[np.float32]) -> None:
-        """Append a token to the completion.
+    def take(
+        self, token_id: int, piece: bytes | None, logits_V: npt.NDArray[np.float32]
+    ) -> GrammarSource | None:
+        """Append a token; return the grammar that binds what follows, if the token begins it.
 
         Args:
             token_id: The sampled token.
@@ -102,15 +113,20 @@ class ActiveSequence:
             logprob = sampled_logprob(logits_V, token_id, num_top)
         if piece is None:
             self.finish("stop", logprob)
-            return
+            return None
         self.token_ids.append(token_id)
         released = self.text.push(piece, logprob)
         self._new_text += released.text
         self._new_logprobs += released.logprobs
-        if released.stopped:
+        if released.stop is not None:
+            self.stop = released.stop
             self.finish("stop")
         elif self.num_new_tokens == self.max_new_tokens:
             self.finish("length")
+        source = self._watch.push(token_id, piece) if self._watch else None
+        if source is not None:
+            self._watch = None
+        return None if self.is_finished else source
 
     def propose_another(self, verdict: Verdict, end_tokens: Sequence[int]) -> int | None:
         """Choose among the tokens that the grammar allows, if it refused the proposed one.
@@ -166,6 +182,7 @@ class ActiveSequence:
             prompt_logprobs=prompt_logprobs,
             logprobs=tuple(self._new_logprobs),
             finish_reason=self.finish_reason,
+            stop=self.stop,
             error=self.error,
             num_new_tokens=self.num_new_tokens if self.is_finished else 0,
             num_cached_tokens=self.num_cached_tokens,

@@ -15,8 +15,8 @@ class Released:
 
     text: str
     logprobs: tuple[SampledLogprob, ...]
-    stopped: bool
-    """Whether a stop string was met; it is not part of the text."""
+    stop: str | None = None
+    """The stop string that was met; it is not part of the text."""
 
 
 class TextStream:
@@ -34,20 +34,21 @@ class TextStream:
         if logprob is not None:
             self._logprobs.append((self._num_released_bytes + len(self._held), logprob))
         self._held += piece
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            text, logprobs = self._release(min(found))
+            at, stop = min(found)
+            text, logprobs = self._release(at)
             self._held = b""
             self._logprobs.clear()
-            return Released(text + self._decoder.decode(b"", final=True), logprobs, stopped=True)
-        return Released(*self._release(len(self._held) - self._num_uncertain()), stopped=False)
+            return Released(text + self._decoder.decode(b"", final=True), logprobs, stop.decode())
+        return Released(*self._release(len(self._held) - self._num_uncertain()))
 
     def finish(self) -> Released:
         """Release the held bytes: the completion has ended without a stop string."""
         text, ready = self._release(len(self._held))
         rest = tuple(logprob for _, logprob in self._logprobs)
         text += self._decoder.decode(b"", final=True)
-        return Released(text, ready + rest, stopped=False)
+        return Released(text, ready + rest)
 
     def _release(self, num_bytes: int) -> tuple[str, tuple[SampledLogprob, ...]]:
         text = self._decoder.decode(self._held[:num_bytes])

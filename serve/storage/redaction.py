@@ -43,17 +43,10 @@ class Redaction:
         """Return the conversation to store, as JSON."""
         if not self._keeps_text:
             return None
-        kept = [{"role": _role_of(one), "content": self.text(_text_of(one))} for one in messages]
+        kept = [{"role": _role_of(one), "content": self.text(one.text)} for one in messages]
         return json.dumps(kept, ensure_ascii=False)
 
 
 def _role_of(message: ChatMessage) -> str:
     """Return the role under which a message is stored."""
     return "system" if message.role == "developer" else message.role
-
-
-def _text_of(message: ChatMessage) -> str:
-    """Return a message's text; parts that are not text become their type."""
-    if not isinstance(message.content, list):
-        return message.content or ""
-    return "\n".join(part.text or part.refusal or f"[{part.type}]" for part in message.content)

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from serve.errors import InvalidRequestError, UnsupportedParameterError
 from serve.wire.shared import (
     CompletionUsage,
+    ContentPart,
     JsonObject,
     Many,
     PromptProgress,
@@ -25,15 +26,8 @@ MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 """OpenAI's own limit."""
 
-FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
-
-
-class ContentPart(Received):
-    """A part of a message; only text is supported."""
-
-    type: Text
-    text: Text = ""
-    refusal: Text = ""
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+"""OpenAI's names have at most 64 characters, Anthropic's 128."""
 
 
 class CalledFunction(Received):
@@ -73,20 +67,9 @@ class ChatMessage(Received):
 
     @property
     def text(self) -> str:
-        """The message's text, parts joined by newlines.
-
-        Raises:
-            UnsupportedParameterError: A part is not text.
-        """
+        """The message's text, parts joined by newlines."""
         if not isinstance(self.content, list):
             return self.content or ""
-        for part in self.content:
-            if part.type not in ("text", "refusal"):
-                raise UnsupportedParameterError(
-                    f"content of type {part.type!r} is not supported",
-                    where="messages",
-                    expected="text",
-                )
         return "\n".join(part.text or part.refusal for part in self.content)
 
 
@@ -158,6 +141,13 @@ class ResponseFormat(Received):
             return self.schema_ or {}
         assert self.json_schema is not None
         return self.json_schema.schema_
+
+    @property
+    def place(self) -> str:
+        """The place of that schema in a request."""
+        if self.type == "json_schema":
+            return "response_format.json_schema.schema"
+        return "response_format.schema" if self.schema_ is not None else "response_format"
 
 
 class ChatRequest(SamplingFields):
@@ -295,7 +285,8 @@ class ChatRequest(SamplingFields):
             "grammar": self.grammar is not None,
             "json_schema": self.json_schema is not None,
             "response_format": self.answer_format is not None,
-            "tool_choice": bool(self.required_tools),
+            # Beside a format, a required call is what the answer is.
+            "tool_choice": self.answer_format is None and bool(self.required_tools),
         }
         given = [name for name, is_given in constraints.items() if is_given]
         if len(given) > 1:
@@ -354,7 +345,14 @@ class AnswerMessage(TypedDict):
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class Choice(TypedDict):
+class Ending(TypedDict):
+    """How a choice ended, besides OpenAI's fields."""
+
+    stop_reason: NotRequired[str | int | None]
+    """vLLM's: the stop string that was met."""
+
+
+class Choice(Ending):
     """One of the `n` answers."""
 
     index: int
@@ -381,7 +379,7 @@ class ChatCompletion(AnswerHead):
     timings: NotRequired[Timings]
 
 
-class ChunkChoice(TypedDict):
+class ChunkChoice(Ending):
     """A chunk's addition to one of the `n` answers."""
 
     index: int

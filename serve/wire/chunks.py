@@ -72,6 +72,8 @@ class ChunkAssembler:
         if reason := piece.get("finish_reason"):
             choice["finish_reason"] = reason
             self._num_finished += 1
+            if "stop_reason" in piece:
+                choice["stop_reason"] = piece["stop_reason"]
 
 
 def _extend(message: AnswerMessage, delta: dict[str, Any]) -> None:
@@ -107,6 +109,8 @@ def as_chunks(completion: ChatCompletion) -> Iterator[ChatCompletionChunk]:
         index, logprobs = choice["index"], choice.get("logprobs")
         said = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
         ended = {"index": index, "delta": {}, "logprobs": None}
+        if "stop_reason" in choice:
+            ended["stop_reason"] = choice["stop_reason"]
         yield chunk(choices=[said])
         yield chunk(choices=[{**ended, "finish_reason": choice["finish_reason"]}])
     yield chunk(usage=completion["usage"])

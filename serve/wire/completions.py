@@ -98,8 +98,9 @@ class CompletionLogprobs(TypedDict):
     """Log-probabilities of a completion's tokens, as lists of equal length."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    """None for the first token of a prompt, which nothing precedes."""
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 

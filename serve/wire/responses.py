@@ -7,17 +7,20 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from serve.errors import InvalidRequestError, UnsupportedParameterError
-from serve.wire.chat import (
-    MAX_MESSAGES,
-    MAX_TOOLS,
-    ChatRequest,
-    ContentPart,
-    FunctionName,
-)
-from serve.wire.shared import JsonObject, Many, Received, SamplingFields, Text
+from serve.wire.chat import MAX_MESSAGES, MAX_TOOLS, FunctionName
+from serve.wire.shared import ContentPart, JsonObject, Many, Received, SamplingFields, Text
+from serve.wire.translation import Translation
 
 STATEFUL = ("previous_response_id", "conversation", "prompt", "background")
 """Parameters that need stored responses; values other than null and false are refused."""
+LOGPROBS = "message.output_text.logprobs"
+"""The value of `include` that asks for log-probabilities."""
+
+
+class InputPart(ContentPart):
+    """A part of an input or an earlier output; only text is supported."""
+
+    SUPPORTED = ("input_text", "output_text", "text", "refusal")
 
 
 class InputItem(Received):
@@ -25,11 +28,11 @@ class InputItem(Received):
 
     type: Text | None = None
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: Text | Many[ContentPart] | None = None
+    content: Text | Many[InputPart] | None = None
     call_id: Text | None = None
     name: Text | None = None
     arguments: Text | None = None
-    output: Text | Many[ContentPart] | None = None
+    output: Text | Many[InputPart] | None = None
 
 
 class ResponseTool(Received):
@@ -81,11 +84,18 @@ class ResponseRequest(SamplingFields):
     parallel_tool_calls: bool | None = None
     text: TextSettings | None = None
     metadata: dict[str, Any] | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    include: Many[Text] | None = None
     timings_per_token: bool | None = None
     return_progress: bool | None = None
 
-    def to_chat(self) -> ChatRequest:
-        """Return the equivalent chat request.
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the log-probabilities of the text are returned."""
+        return self.top_logprobs is not None or LOGPROBS in (self.include or ())
+
+    def to_chat(self) -> Translation:
+        """Return the equivalent chat.
 
         Raises:
             UnsupportedParameterError: It needs stored responses, or a tool that is not a function.
@@ -102,27 +112,33 @@ class ResponseRequest(SamplingFields):
             include=set(SamplingFields.model_fields)
             | {"model", "stream", "parallel_tool_calls", "timings_per_token", "return_progress"},
         )
-        body["messages"] = self._messages()
         if self.max_output_tokens is not None:
             body["max_completion_tokens"] = self.max_output_tokens
         # Experiments identify users by them.
         body |= {name: extra[name] for name in ("user", "safety_identifier") if name in extra}
+        if self.wants_logprobs:
+            body |= {"logprobs": True, "top_logprobs": self.top_logprobs or 0}
+        places = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
         if self.tools:
-            body["tools"] = [_chat_tool(tool) for tool in self.tools]
+            body["tools"] = [_chat_tool(tool, number) for number, tool in enumerate(self.tools)]
             body["tool_choice"] = self._tool_choice()
+            places |= {f"tools[{n}].function": f"tools[{n}]" for n in range(len(self.tools))}
         if self.text and self.text.format:
             body["response_format"] = _chat_format(self.text.format)
-        return ChatRequest.model_validate(body)
+            places["response_format"] = "text.format"
+            places["response_format.json_schema"] = "text.format"
+        chat = Translation(body, places=places)
+        self._add_messages(chat)
+        return chat
 
-    def _messages(self) -> list[JsonObject]:
-        messages: list[JsonObject] = []
+    def _add_messages(self, chat: Translation) -> None:
         if self.instructions is not None:
-            messages.append({"role": "system", "content": self.instructions})
+            chat.add("instructions", role="system", content=self.instructions)
         if isinstance(self.input, str):
-            return [*messages, {"role": "user", "content": self.input}]
-        for item in self.input:
-            _add_item(messages, item)
-        return messages
+            chat.add("input", role="user", content=self.input)
+            return
+        for number, item in enumerate(self.input):
+            _add_item(chat, item, f"input[{number}]")
 
     def _tool_choice(self) -> object:
         if isinstance(self.tool_choice, NamedTool):
@@ -130,30 +146,28 @@ class ResponseRequest(SamplingFields):
         return self.tool_choice or "auto"
 
 
-def _add_item(messages: list[JsonObject], item: InputItem) -> None:
+def _add_item(chat: Translation, item: InputItem, place: str) -> None:
     if item.type in (None, "message") and item.role is not None:
-        messages.append({"role": item.role, "content": _content(item.content)})
+        chat.add(place, role=item.role, content=_content(item.content))
     elif item.type == "function_call" and item.name is not None:
         function = {"name": item.name, "arguments": item.arguments or ""}
         call = {"id": item.call_id or "", "type": "function", "function": function}
-        if messages and "tool_calls" in messages[-1]:
-            messages[-1]["tool_calls"].append(call)
+        if chat.messages and "tool_calls" in chat.messages[-1]:
+            chat.messages[-1]["tool_calls"].append(call)
         else:
-            messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+            chat.add(place, role="assistant", content=None, tool_calls=[call])
     elif item.type == "function_call_output":
-        messages.append(
-            {"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)}
-        )
+        chat.add(place, role="tool", tool_call_id=item.call_id, content=_content(item.output))
     elif item.type != "reasoning":
         raise InvalidRequestError(
             "an item of input is not supported",
-            where="input",
+            where=place,
             expected="message | function_call | function_call_output",
             found=item.type,
         )
 
 
-def _content(content: str | list[ContentPart] | None) -> object:
+def _content(content: str | list[InputPart] | None) -> object:
     if not isinstance(content, list):
         return content or ""
     kinds = {"input_text": "text", "output_text": "text"}
@@ -163,10 +177,12 @@ def _content(content: str | list[ContentPart] | None) -> object:
     ]
 
 
-def _chat_tool(tool: ResponseTool) -> JsonObject:
+def _chat_tool(tool: ResponseTool, number: int) -> JsonObject:
     if tool.type != "function" or tool.name is None:
         raise UnsupportedParameterError(
-            f"tools of type {tool.type!r} are not supported", where="tools", expected="function"
+            f"tools of type {tool.type!r} are not supported",
+            where=f"tools[{number}]",
+            expected="function",
         )
     function = tool.model_dump(exclude_none=True, exclude={"type"})
     return {"type": "function", "function": function}

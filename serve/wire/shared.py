@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypeVar
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 MAX_STOP_STRINGS = 16
@@ -47,6 +56,29 @@ class Received(BaseModel):
     """Base of what clients send; unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+
+def unsupported_content(kind: str) -> PydanticCustomError:
+    """Return the error of a part of a message that is no text."""
+    return PydanticCustomError(
+        "unsupported_parameter", "content of type '{kind}' is not supported", {"kind": kind}
+    )
+
+
+class ContentPart(Received):
+    """A part of a message; only text is supported."""
+
+    SUPPORTED: ClassVar[Collection[str]] = ("text", "refusal")
+
+    type: Text
+    text: Text = ""
+    refusal: Text = ""
+
+    @model_validator(mode="after")
+    def _is_supported(self) -> Self:
+        if self.type not in self.SUPPORTED:
+            raise unsupported_content(self.type)
+        return self
 
 
 class StreamOptions(Received):

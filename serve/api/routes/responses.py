@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from serve.api.http_answers import respond
 from serve.api.response_of_chat import ResponseOfChat
 from serve.api.routes.schema import FAILURES, STREAM_OR
-from serve.api.state import caller_of, serving_of
+from serve.api.state import ask, caller_of, serving_of
 from serve.wire.responses import ResponseRequest
 
 router = APIRouter(tags=["OpenAI"])
@@ -22,7 +22,7 @@ async def create_response(body: ResponseRequest, http: Request) -> Response:
     response = ResponseOfChat(body, reports_cut=http.url.path.startswith("/v1/"))
     return await respond(
         http,
-        backend.chat(body.to_chat(), caller_of(http)),
+        ask(backend, body.to_chat(), caller_of(http)),
         seconds=serving.request_timeout_seconds,
         events=response.events if body.stream else None,
         shown=response.whole,

@@ -33,6 +33,7 @@ from serve.engine.request import Request
 from serve.engine.sampler import Dry
 from serve.engine.stats import EngineStats
 from serve.engine.thread import EngineThread
+from serve.engine.trigger import Trigger
 from serve.errors import (
     InvalidRequestError,
     PromptTooLongError,
@@ -180,7 +181,7 @@ class LocalBackend:
             verbose = {"prompt": await self._prepared(lambda: self._preparation.rendered(request))}
         return LocalChatReply(
             request,
-            self._submit(requests, caller, num_prompt_tokens=len(prompt)),
+            self._submit(requests, caller, len(prompt), place="messages"),
             self.model,
             (self._local.prompt.tool_format, self._local.prompt.think_format),
             opened=opened,
@@ -192,12 +193,11 @@ class LocalBackend:
         """Accept a request for text without a template; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
-
         prompts, requests = await self._prepared(lambda: self._preparation.text(request))
         requests = await self._ready(requests, caller)
         return LocalTextReply(
             request,
-            self._submit(requests, caller, num_prompt_tokens=sum(map(len, prompts))),
+            self._submit(requests, caller, sum(map(len, prompts))),
             self.model,
             prompts,
             fingerprint=self._local.fingerprint,
@@ -207,7 +207,6 @@ class LocalBackend:
         """Accept a request in the spelling of llama.cpp's server; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
-
         requests = await self._prepared(lambda: self._preparation.llama(request))
         requests = await self._ready(requests, caller)
         replies: list[LlamaReply] = []
@@ -232,11 +231,14 @@ class LocalBackend:
         if not self.model.can_embed:
             raise UnsupportedParameterError("this model computes no embeddings", where="model")
         texts = await self._prepared(
-            lambda: [self._preparation.prompt_ids(text) for text in request.texts]
+            lambda: [self._preparation.prompt_ids(text, "input") for text in request.texts]
         )
         num_tokens = sum(map(len, texts))
         with caller.reserve(num_tokens).given_back_on_error():
-            vectors = await self._engine.embed(texts)
+            try:
+                vectors = await self._engine.embed(texts)
+            except ContextLengthError as error:
+                raise self._too_long(error, num_tokens, "input") from error
         data: list[Embedding] = [
             {"object": "embedding", "index": index, "embedding": _shaped(vector, request)}
             for index, vector in enumerate(vectors)
@@ -261,7 +263,7 @@ class LocalBackend:
     async def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Return a text's token ids."""
         token_ids = await self._prepared(
-            lambda: self._preparation.tokenized(text, parse_special=parse_special)
+            lambda: self._preparation.tokenized(text, "content", parse_special=parse_special)
         )
         return [*self.model.start_tokens, *token_ids] if add_special else token_ids
 
@@ -283,21 +285,22 @@ class LocalBackend:
         It has threads of its own. Where there are several keys, each uses one of them at a time.
         """
         self._check_logprobs(requests)
-        if not any(one.grammar or one.sampler.dry_multiplier for one in requests):
-            return [*requests]
         first = requests[0]
+        if not (first.grammar or first.trigger or first.sampler.dry_multiplier):
+            return [*requests]
 
-        def work() -> Dry | None:
+        def work() -> tuple[Trigger | None, Dry | None]:
             if first.grammar is not None:
                 check_grammar(first.grammar)
-            return Dry.of(first.sampler, self.model, self.context_tokens)
+            trigger = first.trigger and _usable(first.trigger)
+            return trigger, Dry.of(first.sampler, self.model, self.context_tokens)
 
         turn = asyncio.Lock()
         if self._limits.has_owners:
             turn = _turns.setdefault(caller.key_name or "", turn)
         async with turn:
-            dry = await asyncio.get_running_loop().run_in_executor(_slow_pool, work)
-        return [replace(one, dry=dry) for one in requests]
+            trigger, dry = await asyncio.get_running_loop().run_in_executor(_slow_pool, work)
+        return [replace(one, trigger=trigger, dry=dry) for one in requests]
 
     def _check_logprobs(self, requests: Sequence[Request]) -> None:
         """Refuse more log-probabilities than an answer should hold."""
@@ -321,7 +324,11 @@ class LocalBackend:
         return request.model_copy(update=missing) if missing else request
 
     def _submit(
-        self, requests: Sequence[Request], caller: Caller, num_prompt_tokens: int
+        self,
+        requests: Sequence[Request],
+        caller: Caller,
+        num_prompt_tokens: int,
+        place: str = "prompt",
     ) -> TimedGeneration:
         stopwatch = self._metrics.start()
         requests = [replace(one, owner=caller.key_name or "") for one in requests]
@@ -334,15 +341,17 @@ class LocalBackend:
                 error.retry_after_seconds = self._seconds_until_room()
                 raise
             except ContextLengthError as error:
-                raise self._too_long(error, num_prompt_tokens) from error
+                raise self._too_long(error, num_prompt_tokens, place) from error
         return TimedGeneration(generation, stopwatch, reservation, num_prompt_tokens)
 
     def _most_new_tokens(self, request: Request) -> int:
         room = max(0, self.context_tokens - len(request.prompt_token_ids))
         return room if request.max_new_tokens is None else min(room, request.max_new_tokens)
 
-    def _too_long(self, error: ContextLengthError, num_prompt_tokens: int) -> PromptTooLongError:
-        too_long = PromptTooLongError(error.what, found=error.found, hint=error.hint)
+    def _too_long(
+        self, error: ContextLengthError, num_prompt_tokens: int, place: str
+    ) -> PromptTooLongError:
+        too_long = PromptTooLongError(error.what, where=place, found=error.found, hint=error.hint)
         too_long.num_prompt_tokens = num_prompt_tokens
         too_long.context_tokens = self.context_tokens
         return too_long
@@ -352,6 +361,21 @@ class LocalBackend:
         stats = self.stats()
         rounds = (stats.num_waiting + 1) / stats.num_sequences
         return max(1, math.ceil(rounds * self._metrics.recent_answer_seconds))
+
+
+def _usable(trigger: Trigger) -> Trigger:
+    """Return a trigger whose grammar can be read: else only the names of functions are bound.
+
+    Raises:
+        InvalidRequestError: A function is strict, and its schema cannot be enforced.
+    """
+    try:
+        check_grammar(trigger.source)
+    except InvalidRequestError:
+        if trigger.source.is_exact:
+            raise
+        return replace(trigger, source=trigger.source.loosened())
+    return trigger
 
 
 def _checked_defaults(defaults: Mapping[str, float]) -> dict[str, float]:

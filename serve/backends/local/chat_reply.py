@@ -21,6 +21,7 @@ from serve.wire.chat import (
     ChatCompletionChunk,
     ChatRequest,
     ChoiceLogprobs,
+    Ending,
     FinishReason,
     ToolCall,
 )
@@ -77,6 +78,7 @@ class LocalChatReply:
                     "message": choice.message,
                     "logprobs": self._logprobs(logprobs[index]),
                     "finish_reason": choice.finish_reason or "stop",
+                    **choice.ending,
                 }
                 for index, choice in enumerate(self._choices)
             ],
@@ -95,7 +97,7 @@ class LocalChatReply:
             BackendError: The engine failed.
         """
         for index in range(len(self._choices)):
-            yield self._chunk(index, {"role": "assistant", "content": None, "refusal": None})
+            yield self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
         async for index, output in self._generation:
             for num_read in output.prompt_progress:
                 progress = self._generation.prompt_progress(num_read)
@@ -108,7 +110,7 @@ class LocalChatReply:
                 yield self._timed(self._chunk(index, delta, logprobs))
                 logprobs = None
             if reason := self._choices[index].finish_reason:
-                yield self._chunk(index, {}, reason=reason)
+                yield self._chunk(index, {}, reason=reason, ending=self._choices[index].ending)
         yield self._timed({**self._bare_chunk(), "usage": self._generation.usage})
 
     def cancel(self) -> None:
@@ -121,8 +123,10 @@ class LocalChatReply:
         delta: dict[str, Any],
         logprobs: ChoiceLogprobs | None = None,
         reason: FinishReason | None = None,
+        ending: Ending | None = None,
     ) -> ChatCompletionChunk:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        choice: dict[str, object] = {"index": index, "delta": delta, "logprobs": logprobs}
+        choice |= {"finish_reason": reason, **(ending or {})}
         return {**self._bare_chunk(), "choices": [choice]}  # type: ignore[list-item]
 
     def _bare_chunk(self) -> ChatCompletionChunk:
@@ -165,6 +169,7 @@ class _Choice:
         self._calls: list[ToolCall] = []
         self._num_calls = 0
         self.finish_reason: FinishReason | None = None
+        self.ending: Ending = {}
 
     @property
     def message(self) -> AnswerMessage:
@@ -183,15 +188,18 @@ class _Choice:
         text = output.text
         if self._parser is not None and self._opening_id in output.token_ids:
             text = self._format.opening + text
-        thinking, answer = self._split(text, is_last=output.is_last)
+        is_cut = output.finish_reason == "length"
+        thinking, answer = self._split(text, is_last=output.is_last, is_cut=is_cut)
         deltas = [{"reasoning_content": thinking, "reasoning": thinking}] if thinking else []
         deltas += [delta for piece in answer if (delta := self._delta(piece)) is not None]
         if output.finish_reason:
             called = self._calls and output.finish_reason == "stop"
             self.finish_reason = "tool_calls" if called else output.finish_reason
+        if output.stop is not None:
+            self.ending = {"stop_reason": output.stop}
         return deltas
 
-    def _split(self, text: str, *, is_last: bool) -> tuple[str, list[Piece]]:
+    def _split(self, text: str, *, is_last: bool, is_cut: bool) -> tuple[str, list[Piece]]:
         """Return the thinking in a piece of the answer, and what the rest of it consists of."""
         thinking = ""
         if self._think_parser is not None:
@@ -208,7 +216,7 @@ class _Choice:
         if self._parser is None:
             return thinking, [PlainText(text)] if text else []
         pieces = self._parser.push(text) if text else []
-        return thinking, pieces + (self._parser.finish() if is_last else [])
+        return thinking, pieces + (self._parser.finish(is_cut=is_cut) if is_last else [])
 
     def _delta(self, piece: Piece) -> dict[str, Any] | None:
         if isinstance(piece, PlainText):

@@ -33,6 +33,7 @@ class LlamaReply:
     _token_ids: list[int] = field(default_factory=list, init=False)
     _probabilities: list[JsonObject] = field(default_factory=list, init=False)
     _reason: str = field(default="length", init=False)
+    _stop: str = field(default="", init=False)
 
     async def complete(self) -> JsonObject:
         """Wait for the whole completion.
@@ -76,6 +77,7 @@ class LlamaReply:
         self._text += output.text
         self._token_ids += output.token_ids
         self._reason = output.finish_reason or self._reason
+        self._stop = output.stop or self._stop
         entries = token_logprobs(self.model, output.logprobs)
         show = _as_probability if self.body.post_sampling_probs else dict
         shown: list[JsonObject] = [show(entry) for entry in entries]
@@ -98,7 +100,7 @@ class LlamaReply:
             "has_new_line": "\n" in self._text,
             "truncated": False,
             "stop_type": self._stop_type(),
-            "stopping_word": "",
+            "stopping_word": self._stop,
             "tokens_cached": timings["cache_n"],
             "timings": timings,
         }

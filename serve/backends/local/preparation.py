@@ -12,13 +12,14 @@ from typing import Any
 from potstill.errors import ContextLengthError, PotstillError
 from serve.chat.prompt import ChatPrompt, Dialogue, texts_in
 from serve.chat.task import ServedTask
-from serve.engine.grammar import GrammarSource, schema_of
+from serve.engine.grammar import GrammarSource, Schema, schema_of
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
 from serve.engine.slots import common_length
+from serve.engine.trigger import Trigger
 from serve.errors import InvalidRequestError
-from serve.wire.chat import ChatMessage, ChatRequest, Tool
+from serve.wire.chat import ChatMessage, ChatRequest, NamedChoice, Tool
 from serve.wire.completions import CompletionRequest
 from serve.wire.llama import LlamaCompletionRequest
 from serve.wire.shared import SAMPLER_FIELDS, JsonObject, SamplingFields
@@ -71,6 +72,7 @@ class Preparation:
         prompt = self.chat_ids(request)
         num_public = max(common_length(public, prompt) for public in self._public_prefixes)
         grammar = self._chat_grammar(request)
+        trigger = None if grammar else self._call_trigger(request, prompt)
         top = (request.top_logprobs or 0) if request.logprobs else None
         return prompt, [
             self._request(
@@ -80,6 +82,7 @@ class Preparation:
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=top,
                 grammar=grammar,
+                trigger=trigger,
                 num_public_tokens=num_public,
                 reports_progress=bool(request.stream and request.return_progress and choice == 0),
             )
@@ -101,7 +104,8 @@ class Preparation:
 
     def _dialogue(self, request: ChatRequest) -> Dialogue:
         dialogue = dialogue_of(request)
-        self._check_length(*texts_in((dialogue.messages, dialogue.tools, dialogue.variables)))
+        texts = texts_in((dialogue.messages, dialogue.tools, dialogue.variables))
+        self._check_length(*texts, place="messages")
         return dialogue
 
     @cached_property
@@ -157,39 +161,47 @@ class Preparation:
             for prompt in request.prompts
         ]
 
-    def prompt_ids(self, prompt: str | Sequence[int | str]) -> list[int]:
+    def prompt_ids(self, prompt: str | Sequence[int | str], place: str = "prompt") -> list[int]:
         """Tokenize a text, or the texts among token ids; control tokens are recognized in them.
+
+        Args:
+            place: The request's parameter that has it.
 
         Raises:
             InvalidRequestError: The model does not have a token.
         """
         if isinstance(prompt, str):
-            return [*self._model.start_tokens, *self.tokenized(prompt, parse_special=True)]
+            text_ids = self.tokenized(prompt, place, parse_special=True)
+            return [*self._model.start_tokens, *text_ids]
         self.check_ids([part for part in prompt if isinstance(part, int)])
         token_ids: list[int] = []
         for part in prompt:
             if isinstance(part, int):
                 token_ids.append(part)
             else:
-                token_ids += self.tokenized(part, parse_special=True)
+                token_ids += self.tokenized(part, place, parse_special=True)
         return token_ids
 
-    def tokenized(self, text: str, *, parse_special: bool) -> list[int]:
+    def tokenized(self, text: str, place: str, *, parse_special: bool) -> list[int]:
         """Tokenize a text.
+
+        Args:
+            place: The request's parameter that has it.
 
         Raises:
             ContextLengthError: It is far too long.
         """
-        self._check_length(text)
+        self._check_length(text, place=place)
         return self._model.tokenize(text, parse_special=parse_special)
 
-    def _check_length(self, *texts: str) -> None:
+    def _check_length(self, *texts: str, place: str) -> None:
         """Refuse what cannot fit the context before any work on it."""
         most = BYTES_PER_TOKEN * self._context_tokens
         num_bytes = sum(len(text.encode(errors="replace")) for text in texts)
         if num_bytes > most:
             raise ContextLengthError(
                 f"the model's context is {self._context_tokens} tokens",
+                where=place,
                 expected=f"at most {most} bytes of text",
                 found=f"{num_bytes} bytes",
                 hint="shorten the text",
@@ -211,27 +223,68 @@ class Preparation:
                 )
 
     def _chat_grammar(self, request: ChatRequest) -> GrammarSource | None:
+        """Return what binds a whole answer: calls that are required, else the answer's format."""
         if request.required_tools:
-            offered = request.tools or []
-            parallel = request.parallel_tool_calls is not False
-            parallel &= request.tool_choice == "required"
-            schemas = tuple(
-                schema_of(
-                    {"type": "object", **(tool.function.parameters or {})},
-                    f"tools[{offered.index(tool)}].function.parameters",
-                    is_exact=bool(tool.function.strict),
-                )
-                for tool in request.required_tools
-            )
-            names = [tool.function.name for tool in request.required_tools]
-            rules = self._prompt.tool_format.rules(names, parallel=parallel)
-            return GrammarSource(rules, schemas)
+            return self._calls(request, request.required_tools)
         if request.answer_format is None:
             return _grammar(request.grammar, request.json_schema)
-        schema = request.answer_format or ANY_OBJECT
-        is_exact = request.is_format_exact
-        place = "response_format"
-        return GrammarSource.of_schema(schema_of(schema, place, is_exact=is_exact))
+        assert request.response_format is not None
+        schema = schema_of(
+            request.answer_format or ANY_OBJECT,
+            request.response_format.place,
+            is_exact=request.is_format_exact,
+        )
+        if request.callable_tools:
+            return self._calls(request, request.callable_tools, schema)
+        return GrammarSource.of_schema(schema)
+
+    def _calls(
+        self,
+        request: ChatRequest,
+        tools: Sequence[Tool],
+        answer: Schema | None = None,
+        *,
+        is_begun: bool = False,
+    ) -> GrammarSource:
+        """Return the grammar of calls of tools, or of what follows their opening.
+
+        Args:
+            answer: What may stand in their place.
+        """
+        offered = request.tools or []
+        schemas = [
+            schema_of(
+                {"type": "object", **(tool.function.parameters or {})},
+                f"tools[{offered.index(tool)}].function.parameters",
+                is_exact=bool(tool.function.strict),
+            )
+            for tool in tools
+        ]
+        one_call = request.parallel_tool_calls is False or isinstance(
+            request.tool_choice, NamedChoice
+        )
+        rules = self._prompt.tool_format.rules(
+            [tool.function.name for tool in tools],
+            parallel=not one_call,
+            is_begun=is_begun,
+            or_answer=answer is not None,
+        )
+        opening = "" if is_begun else self._prompt.tool_format.opening
+        return GrammarSource(rules, (*schemas, *([answer] if answer else [])), opening)
+
+    def _call_trigger(self, request: ChatRequest, prompt: Sequence[int]) -> Trigger | None:
+        """Return what binds calls of tools, once one begins, where none is required."""
+        if not request.callable_tools:
+            return None
+        tool_format = self._prompt.tool_format
+        token_id = self._model.control_tokens.get(tool_format.opening)
+        return Trigger(
+            self._calls(request, request.callable_tools, is_begun=True),
+            tool_format.marker,
+            None if token_id is None else (token_id, tool_format.opening),
+            self._prompt.think_format,
+            is_opened=self._prompt.opens_thinking(prompt),
+        )
 
     def _request(
         self,
@@ -251,7 +304,11 @@ class Preparation:
     def _logit_bias(self, fields: SamplingFields) -> dict[int, float]:
         biases: dict[int, float] = {}
         for key, bias in fields.bias_pairs:
-            ids = [key] if isinstance(key, int) else self.tokenized(key, parse_special=False)
+            ids = (
+                [key]
+                if isinstance(key, int)
+                else self.tokenized(key, "logit_bias", parse_special=False)
+            )
             biases.update(dict.fromkeys(ids, bias))
         return biases
 

@@ -19,10 +19,6 @@ from serve.wire.completions import (
     CompletionRequest,
 )
 
-UNPREDICTED = 0.0
-"""Stands for the log-probability of a prompt's first token, which has none: OpenAI's types have no
-null here."""
-
 
 @dataclass
 class _Choice:
@@ -154,19 +150,23 @@ class LocalTextReply:
         for token in tokens:
             offsets.append(choice.num_characters)
             choice.num_characters += len(token)
-        tops = [self._most_probable(entry) if entry else {} for _, entry in known]
+        tops = [self._most_probable(entry) if entry else None for _, entry in known]
         return {
             "tokens": tokens,
-            "token_logprobs": [finite(one.logprob) if one else UNPREDICTED for _, one in known],
+            "token_logprobs": [finite(one.logprob) if one else None for _, one in known],
             "top_logprobs": tops if self._request.logprobs else None,
             "text_offset": offsets,
         }
 
     def _most_probable(self, entry: SampledLogprob) -> dict[str, float]:
-        """Return the most probable tokens by text: of two with equal text, the more probable."""
+        """Return the most probable tokens by text, and the sampled one.
+
+        Of two with equal text it is the more probable one.
+        """
+        ranked = [(entry.token_id, entry.logprob), *reversed(entry.top)]
         return {
             token_logprob(self._model, token_id, logprob)["token"]: finite(logprob)
-            for token_id, logprob in reversed(entry.top)
+            for token_id, logprob in ranked
         }
 
 

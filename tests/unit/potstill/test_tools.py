@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potstill.tools.formats import HERMES, LLAMA, MISTRAL, ToolFormat
-from potstill.tools.parsing import CallArguments, CallBegins, ToolCallParser, split_answer
+from potstill.tools.parsing import (
+    CallArguments,
+    CallBegins,
+    PlainText,
+    ToolCallParser,
+    split_answer,
+)
 from potstill.tools.rendering import template_input
 from serve.engine.grammar_process import SchemaMatcher, Vocabulary
 
@@ -72,6 +78,26 @@ def test_arguments_come_as_they_are_written():
     assert parser.push("}\n</tool_call>") == []
 
 
+@pytest.mark.parametrize(
+    ("tool_format", "written"),
+    [
+        (HERMES, hermes(SUM)),
+        (MISTRAL, "[TOOL_CALLS][" + json.dumps(SUM) + "]"),
+        (LLAMA, llama(SUM)),
+    ],
+)
+def test_of_a_call_that_is_cut_off_nothing_becomes_text(tool_format, written):
+    least = len('{"name":') if tool_format is LLAMA else 1
+    for length in range(least, len(written)):
+        parser = ToolCallParser(tool_format)
+        pieces = [*parser.push(written[:length]), *parser.finish(is_cut=True)]
+        assert not any(isinstance(piece, PlainText) for piece in pieces), written[:length]
+    parser = ToolCallParser(LLAMA)
+    assert [*parser.push('{"answer": 4'), *parser.finish(is_cut=True)] == [
+        PlainText('{"answer": 4')
+    ]
+
+
 def test_a_template_shows_the_format():
     assert ToolFormat.of_template("{% if tools %}<tool_call>{% endif %}") is HERMES
     assert ToolFormat.of_template("<|python_tag|>") is LLAMA
@@ -94,7 +120,7 @@ def test_the_rules_write_what_the_parser_reads(name):
         for functions in (["sum"], ["summary"], ["summary", "sum", "summary"]):
             text = begin + tool_format.separator.join(map(call, functions)) + end
             text += tool_format.closing
-            matcher = SchemaMatcher(rules, schemas, BYTES)
+            matcher = SchemaMatcher(rules, schemas, BYTES, tool_format.opening)
             is_allowed = all(map(matcher.take, text.encode())) and matcher.take(BYTES.end_tokens[0])
             may_be_many = parallel and bool(tool_format.separator)
             assert is_allowed == (len(functions) == 1 or may_be_many)
@@ -102,8 +128,42 @@ def test_the_rules_write_what_the_parser_reads(name):
                 assert split_answer(tool_format, text)[1] == [
                     (one, '{"a": 1}') for one in functions
                 ]
-        matcher = SchemaMatcher(rules, schemas, BYTES)
+        matcher = SchemaMatcher(rules, schemas, BYTES, tool_format.opening)
         assert not all(map(matcher.take, (begin + call("other")).encode()))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_rules_may_begin_after_the_opening_and_leave_room_for_an_answer(name):
+    tool_format = FORMATS[name]
+    begin, end = tool_format.brackets
+    call = f'{{"name": "now", "{tool_format.arguments_key}": {{}}}}'
+    texts = ['{"type": "object"}', '{"const": 42}']
+    schemas = [{"place": "tools", "text": text, "is_exact": True} for text in texts]
+
+    def is_allowed(text: str, **options: bool) -> bool:
+        rules = tool_format.rules(["now"], parallel=False, **options)
+        opening = "" if options.get("is_begun") else tool_format.opening
+        matcher = SchemaMatcher(rules, schemas, BYTES, opening)
+        return matcher.follow(text) and matcher.take(BYTES.end_tokens[0])
+
+    following = begin + call + end + tool_format.closing
+    assert is_allowed(following, is_begun=True)
+    assert is_allowed(tool_format.opening + following, or_answer=True)
+    assert is_allowed("42", or_answer=True)
+    assert not is_allowed("43", or_answer=True)
+    assert not is_allowed("42")
+
+
+def test_what_a_call_follows_is_found():
+    for tool_format, text, following in (
+        (HERMES, "Well. <tool_call>\n{", "\n{"),
+        (MISTRAL, "[TOOL_CALLS][{", "[{"),
+        (LLAMA, '<|python_tag|> {"name" : "now"', '{"name" : "now"'),
+    ):
+        found = tool_format.marker.search(text)
+        assert text[found.end() :] == following
+    assert LLAMA.marker.search('{"answer": 1}') is None
+    assert LLAMA.marker.search('It is {"name": 1}') is None
 
 
 def test_tools_become_text_for_a_template_without_them():

@@ -31,14 +31,12 @@ def post(client):
 
 
 def complete(post, prompt: object = "Once upon", **more) -> dict:
-    answer = post("/v1/completions", **{"prompt": prompt, "max_tokens": 6, "seed": 0} | more)
-    Completion.model_validate(answer)
-    return answer
+    return post("/v1/completions", **{"prompt": prompt, "max_tokens": 6, "seed": 0} | more)
 
 
 def test_prompts_may_be_texts_or_tokens_one_or_several(post):
     token_ids = post("/tokenize", content="Once upon")["tokens"]
-    text = complete(post)["choices"][0]["text"]
+    text = Completion.model_validate(complete(post)).choices[0].text
     assert complete(post, token_ids)["choices"][0]["text"] == text
     both = complete(post, ["Once upon", token_ids], n=2)["choices"]
     assert [choice["index"] for choice in both] == [0, 1, 2, 3]
@@ -51,12 +49,16 @@ def test_an_echo_has_the_prompts_own_log_probabilities(post):
     shown = choice["logprobs"]
     assert choice["text"].startswith("Once upon")
     assert len({len(column) for column in shown.values()}) == 1
-    assert (shown["token_logprobs"][0], shown["top_logprobs"][0]) == (0, {})
+    assert (shown["token_logprobs"][0], shown["top_logprobs"][0]) == (None, None)
     assert all(logprob < 0 for logprob in shown["token_logprobs"][1:])
     assert "".join(shown["tokens"]).startswith("Once upon")
     for text, offset in zip(shown["tokens"], shown["text_offset"], strict=True):
         assert "".join(shown["tokens"])[offset:].startswith(text)
-    assert [len(top) for top in shown["top_logprobs"][1:]] == [2] * (len(shown["tokens"]) - 1)
+    for token, logprob, top in list(
+        zip(shown["tokens"], shown["token_logprobs"], shown["top_logprobs"], strict=True)
+    )[1:]:
+        assert top[token] == logprob
+        assert len(top) == (2 if logprob >= sorted(top.values())[-2] else 3)
 
 
 def test_the_best_of_several_is_the_most_probable(post):
@@ -120,6 +122,46 @@ def test_a_streamed_response_has_the_events_of_openai(client, post, more):
     joined = "".join(event.delta for event in streamed if event.type == kind)
     item = whole["output"][0]
     assert joined == (item["arguments"] if more else item["content"][0]["text"])
+
+
+def test_the_last_item_of_a_response_that_was_cut_off_is_incomplete(client, post):
+    tool = {"type": "function", **TOOLS[0]["function"]}
+    for more, kind in (({}, "message"), ({"tools": [tool], "tool_choice": "required"},
+                                         "function_call")):  # fmt: skip
+        body = {"input": "Hi", "ignore_eos": True, "max_output_tokens": 14, **more}
+        response = post("/v1/responses", **body)
+        assert [(item["type"], item["status"]) for item in response["output"]] == [
+            (kind, "incomplete")
+        ]
+        text = client.post("/v1/responses", json={"model": "a", **body, "stream": True}).text
+        sent = [json.loads(one[6:]) for one in text.splitlines() if one.startswith("data: ")]
+        done = [one["item"]["status"] for one in sent if one["type"].endswith("output_item.done")]
+        assert (done, sent[-1]["type"]) == (["incomplete"], "response.incomplete")
+
+
+def test_a_response_has_the_log_probabilities_of_its_text(client, post, chat):
+    wanted = chat(temperature=0, logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]["content"]
+    body = {"input": "Hi", "temperature": 0, "max_output_tokens": 8, "top_logprobs": 2}
+    body["include"] = ["message.output_text.logprobs"]
+    (part,) = post("/v1/responses", **body)["output"][0]["content"]
+    assert part["logprobs"] == wanted
+    text = client.post("/v1/responses", json={"model": "a", **body, "stream": True}).text
+    sent = [json.loads(one[6:]) for one in text.splitlines() if one.startswith("data: ")]
+    deltas = [one["logprobs"] for one in sent if one["type"] == "response.output_text.delta"]
+    streamed = [entry for delta in deltas for entry in delta]
+    assert streamed == wanted[: len(streamed)] != []
+    (done,) = [one["logprobs"] for one in sent if one["type"] == "response.output_text.done"]
+    assert done == wanted
+    only = post("/v1/responses", **body | {"include": None, "top_logprobs": None})
+    assert only["output"][0]["content"][0]["logprobs"] == []
+
+
+def test_a_response_may_have_a_schema_and_a_required_tool(post):
+    tool = {"type": "function", **TOOLS[0]["function"]}
+    text = {"format": {"type": "json_schema", "name": "s", "schema": {"const": 1}}}
+    body = {"input": "Hi", "tools": [tool], "tool_choice": "required", "text": text}
+    (item,) = post("/v1/responses", **body, parallel_tool_calls=False)["output"]
+    assert (item["type"], item["status"]) == ("function_call", "completed")
 
 
 def test_stateful_parameters_are_refused(client):

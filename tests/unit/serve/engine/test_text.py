@@ -21,13 +21,13 @@ def play(pieces: list[bytes], stop: tuple[str, ...]) -> tuple[list[str], list[in
         released = stream.push(piece, SampledLogprob(number, -1.0, ()))
         texts.append(released.text)
         tokens += [entry.token_id for entry in released.logprobs]
-        if released.stopped:
+        if released.stop is not None:
             break
     rest = stream.finish()
     return (
         [*texts, rest.text],
         tokens + [entry.token_id for entry in rest.logprobs],
-        (released.stopped if pieces else False),
+        (released.stop is not None if pieces else False),
     )
 
 
@@ -61,7 +61,7 @@ def test_text_that_may_become_a_stop_string_is_held_back():
     assert stream.push(b"n", None).text == ""
     assert stream.push(b"try", None).text == "<entry"
     assert stream.push(b"<en", None).text == ""
-    assert stream.push(b"d> more", None).stopped
+    assert stream.push(b"d> more", None).stop == "<end>"
     assert stream.finish().text == ""
 
 

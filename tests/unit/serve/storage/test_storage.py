@@ -107,13 +107,6 @@ def test_what_takes_too_long_to_redact_is_not_stored(open_storage, monkeypatch):
     assert storage.redacted("a" * 200 + "b") == NOT_REDACTED
 
 
-def test_parts_that_are_not_text_are_named(open_storage):
-    storage = open_storage()
-    parts = [{"type": "text", "text": "See"}, {"type": "image_url"}]
-    save(storage, record(1, messages=[ChatMessage(role="user", content=parts)]))
-    assert "See\\n[image_url]" in texts(storage)[0].messages
-
-
 def test_texts_can_be_left_out(open_storage):
     storage = open_storage(text=False)
     save(storage, record(1))

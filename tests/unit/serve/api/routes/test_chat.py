@@ -2,12 +2,14 @@
 answers."""
 
 import json
+import re
 from itertools import pairwise
 
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from starlette.testclient import TestClient
 
+from potstill.tools.formats import ToolFormat
 from serve.engine.model import GgufModel
 from serve.wire.chunks import ChunkAssembler
 from tests.fixtures.server_sent import events
@@ -74,7 +76,7 @@ def test_a_stream_equals_the_whole_answer(chat, stream, more):
 
 def test_a_stream_starts_with_the_role_and_has_no_usage_by_default(stream):
     first, *rest = stream(n=1)
-    assert first["choices"][0]["delta"] == {"role": "assistant", "content": None, "refusal": None}
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
     assert all("usage" not in chunk and chunk["choices"] for chunk in [first, *rest])
     assert all("role" not in chunk["choices"][0]["delta"] for chunk in rest)
 
@@ -100,6 +102,57 @@ def test_a_required_tool_is_called(chat):
     named = {"type": "function", "function": {"name": "second"}}
     choice = chat(tools=TOOLS, tool_choice=named, max_tokens=60)["choices"][0]
     assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["second"]
+
+
+FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "s", "schema": {"const": "foooooo"}, "strict": True},
+}
+
+
+@pytest.mark.parametrize(("choice", "start"), [("required", '"'), ("auto", "<"), ("auto", '"')])
+def test_beside_a_schema_tools_may_or_must_be_called(chat, choice, start):
+    answer = chat(
+        tools=TOOLS,
+        tool_choice=choice,
+        response_format=FORMAT,
+        logit_bias={start: 100},
+        max_tokens=60,
+    )["choices"][0]
+    if (choice, start) == ("auto", '"'):
+        assert (answer["message"]["content"], answer["finish_reason"]) == ('"foooooo"', "stop")
+    else:
+        names = [call["function"]["name"] for call in answer["message"]["tool_calls"]]
+        assert set(names) <= {"first", "second"}
+        assert answer["finish_reason"] in ("tool_calls", "length")
+
+
+def test_a_call_that_is_cut_off_leaves_no_marker_in_the_text(chat, stream):
+    for max_tokens in (1, 3, 8, 16):
+        cut = {"tools": TOOLS, "tool_choice": "required", "max_tokens": max_tokens}
+        choice, chunks = chat(**cut)["choices"][0], stream(**cut)
+        deltas = [one["choices"][0]["delta"].get("content") or "" for one in chunks]
+        assert (choice["message"]["content"] or "", "".join(deltas)) == ("", "")
+        assert choice["finish_reason"] == "length"
+
+
+def test_a_call_that_has_begun_is_bound_by_the_tools(chat, monkeypatch):
+    monkeypatch.setattr(ToolFormat, "marker", re.compile("z"))
+    always_z = {"temperature": 0, "logit_bias": {"z": 100}, "parallel_tool_calls": False}
+    choice = chat(tools=TOOLS, max_tokens=100, **always_z)["choices"][0]
+    call = json.loads(choice["message"]["content"].removeprefix("z").removesuffix("</tool_call>"))
+    assert call["name"] in ("first", "second")
+    assert call["arguments"] == {"success": True}
+    unread = [{"type": "function", "function": {"name": "f", "parameters": {"type": "hiccup"}}}]
+    text = chat(tools=unread, max_tokens=40, **always_z)["choices"][0]["message"]["content"]
+    assert text.startswith('z\n{"name": "f"')
+
+
+def test_the_stop_string_that_was_met_is_named(chat, stream):
+    settings = {"logit_bias": {"z": 100}, "temperature": 0, "stop": ["y", "z"]}
+    assert chat(**settings)["choices"][0]["stop_reason"] == "z"
+    assert stream(**settings)[-1]["choices"][0]["stop_reason"] == "z"
+    assert "stop_reason" not in chat()["choices"][0]
 
 
 def test_a_conversation_with_calls_is_understood(chat):
