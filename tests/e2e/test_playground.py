@@ -259,6 +259,23 @@ def test_a_failure_is_shown_and_the_message_restored(url, open_page):
     assert page.get_by_role("textbox", name="Message").input_value().startswith("Too much.")
 
 
+def test_an_answer_is_copied_and_asked_for_again(url, open_page):
+    page = open_page(url, permissions=["clipboard-read", "clipboard-write"])
+    expect(page.locator("#first")).to_have_value("student")
+    expect(page.locator("#second")).to_have_value("teacher")
+    ask(page, "Name a color.")
+    answered(page)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    written = page.locator(".answer .text").text_content()
+    assert page.evaluate("navigator.clipboard.readText()") == written
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_role("button", name="Retry").click()
+    answered(page)
+    expect(page.locator(".turn")).to_have_count(1)
+    assert [one["role"] for one in sent.value.post_data_json["messages"]] == ["user"]
+
+
 def test_text_is_never_markup(url, open_page):
     page = open_page(url)
     add_to_requests(page, grammar=f"root ::= {json.dumps(HOSTILE)}")
@@ -335,8 +352,12 @@ def test_a_phone_scrolls_one_way_only(url, open_page, scheme):
     )
     assert above > 0
     assert below < 2
-    left, right = (box.bounding_box() for box in page.locator(".answer").all())
-    assert right["y"] > left["y"] + left["height"]
+    a, b = page.locator(".answer").all()
+    expect(a).to_be_visible()
+    expect(b).to_be_hidden()
+    page.get_by_role("group", name="Answer shown").get_by_role("button", name="B").click()
+    expect(a).to_be_hidden()
+    expect(b).to_be_visible()
     assert width(page) == PHONE["width"]
 
 
@@ -423,6 +444,15 @@ def test_an_experiment_is_watched_stopped_and_resumed(live_url, open_page):
     expect(card.get_by_role("status")).to_have_text("running")
 
 
+def many_votes(route: playwright.Route) -> None:
+    """Answer with the verdict that twenty more ties would give."""
+    response = route.fetch()
+    found = response.json()
+    if found.get("verdict"):
+        found["verdict"] |= {"pairs": 20, "lower": 0.3, "upper": 0.7}
+    route.fulfill(response=response, json=found)
+
+
 def test_the_win_rate_of_votes_is_drawn_on_a_phone_too(live_url, open_page):
     page = open_page(live_url, viewport=PHONE, is_mobile=True, has_touch=True)
     page.get_by_text("Blind vote").click()
@@ -432,7 +462,10 @@ def test_the_win_rate_of_votes_is_drawn_on_a_phone_too(live_url, open_page):
     expect(page.locator(".vote")).to_contain_text("Your vote: A tie.")
 
     page.get_by_role("link", name="Experiments").click()
+    expect(page.get_by_text("1 blind vote: too few to tell")).to_be_visible()
+    page.route("**/v1/experiments/assistant", many_votes)
     expect(page.get_by_text("INCONCLUSIVE so far")).to_be_visible()
+    expect(page.get_by_text("of 20 blind votes; ties count half.")).to_be_visible()
     drawing = page.get_by_role("img", name=re.compile(r"Win rate .+ margin at 0\.450, parity"))
     left, right = (drawing.locator(part).bounding_box()["x"] for part in (".limit", ".parity"))
     assert left < right

@@ -27,9 +27,12 @@ export function setUpChat(cards, answersAreKept) {
   keepsAnswers = answersAreKept;
   files = Object.fromEntries(cards.map((card) => [card.id, card.file]));
   const models = cards.map((card) => card.id);
-  for (const [select, wanted, other] of [[first, "student", 0], [second, "teacher", -1]]) {
+  const chosen = models.includes("student") ? "student" : models[0];
+  const others = models.filter((name) => name !== chosen);
+  const rival = others.includes("teacher") ? "teacher" : others[0] ?? chosen;
+  for (const [select, wanted] of [[first, chosen], [second, rival]]) {
     select.replaceChildren(...models.map((name) => element("option", {}, name)));
-    select.value = models.includes(wanted) ? wanted : models.at(other);
+    select.value = wanted;
   }
   options.querySelector("[value=blind]").closest("label").hidden = !keepsAnswers;
   beginAnew();
@@ -67,8 +70,10 @@ class Answer {
     this.calls = [];
     this.shown = element("p", { class: "text" });
     this.note = element("p", { class: "figures muted" }, "…");
+    this.actions = element("div", { class: "actions" });
     this.element = element(
-      "article", { class: "answer", "aria-busy": "true" }, this.name, this.shown, this.note,
+      "article", { class: "answer", "aria-busy": "true" },
+      this.name, this.shown, this.note, this.actions,
     );
     if (!isBlind) this.shown.append(this.text);
   }
@@ -90,9 +95,11 @@ class Answer {
       this.isWhole = true;
       this.ending = LAST_REASON[reason];
     } catch (error) {
-      this.ending = error.name === "AbortError" ? "stopped" : `failed: ${error.message}`;
+      this.hasFailed = error.name !== "AbortError";
+      this.ending = this.hasFailed ? `failed: ${error.message}` : "stopped";
     }
-    if (this.isWhole || this.text.data) {
+    this.isKept = this.isWhole || this.text.data !== "";
+    if (this.isKept) {
       const calls = this.calls.length ? { tool_calls: this.calls } : {};
       this.column.messages.push(asked, { role: "assistant", content: this.text.data, ...calls });
     }
@@ -137,11 +144,22 @@ class Answer {
     }
     this.element.setAttribute("aria-busy", "false");
     this.note.textContent = this.isBlind ? this.ending ?? "" : this.figures;
+    this.note.classList.toggle("bad", this.hasFailed ?? false);
   }
 
   reveal() {
     this.name.textContent = this.column.name;
     this.note.textContent = this.figures;
+  }
+
+  offerCopy() {
+    if (!this.text.data || !navigator.clipboard) return; // browsers have it on secure pages only
+    const copy = async () => {
+      await navigator.clipboard.writeText(this.text.data);
+      made.textContent = "Copied";
+    };
+    const made = button("Copy", copy, { class: "small" });
+    this.actions.append(made);
   }
 
   offerThumbs() {
@@ -154,7 +172,7 @@ class Answer {
       const made = button(icon, rate, attributes);
       return made;
     });
-    this.element.append(element("div", { class: "thumbs" }, ...buttons));
+    this.actions.append(...buttons);
   }
 }
 
@@ -173,10 +191,11 @@ async function converse(content) {
   const askedTheSame = columns.every((column) => column.messages.length === 0);
   const answers = columns.map((column) => new Answer(column, isBlind));
   const shown = answers.map((one) => one.element);
+  const box = element("div", { class: `answers of-${answers.length}` }, ...shown);
   const turn = element("section", { class: "turn" },
-    element("p", { class: "question text" }, content),
-    element("div", { class: `answers of-${answers.length}` }, ...shown));
-  log.querySelector(".vote.open")?.remove(); // only the last answers are voted on
+    element("p", { class: "question text" }, content), ...tabsOver(box, answers), box);
+  // Only the last answers are voted on, or asked for again.
+  for (const former of log.querySelectorAll(".vote.open, .retry")) former.remove();
   log.append(turn);
   turn.scrollIntoView({ block: "end" });
   setRunning(new AbortController());
@@ -184,22 +203,45 @@ async function converse(content) {
   await Promise.all(answers.map((one) => one.run(content, settings, running.signal)));
   if (!log.contains(turn)) return; // a new chat was begun meanwhile
   setRunning(null);
-  follow(() => finish(turn, answers, { isBlind, askedTheSame }));
+  follow(() => finish(turn, answers, { content, isBlind, askedTheSame }));
   // Read out once, when complete: a live log would read out every token.
   status.textContent = answers.map((one) => `${one.name.textContent}: ${one.text.data}`).join("\n");
   const hasAny = answers.some((one) => one.text.data || one.isWhole);
   if (!message.value && !hasAny) message.value = content;
 }
 
-function finish(turn, answers, { isBlind, askedTheSame }) {
+/** Return the tabs by which a narrow screen shows one of two answers at a time. */
+function tabsOver(box, answers) {
+  if (answers.length < 2) return [];
+  const choose = (shown) => {
+    box.dataset.shown = shown;
+    tabs.forEach((tab, index) => tab.setAttribute("aria-pressed", index === shown));
+  };
+  const tabs = answers.map(({ column }, index) => button(column.side, () => choose(index)));
+  choose(0);
+  return [element("div", { class: "tabs", role: "group", "aria-label": "Answer shown" }, ...tabs)];
+}
+
+/** Send a message again; its former answers leave the chat. */
+function retry(turn, answers, content) {
+  if (running) return;
+  for (const one of answers) if (one.isKept) one.column.messages.splice(-2);
+  turn.remove();
+  if (message.value === content) message.value = "";
+  converse(content);
+}
+
+function finish(turn, answers, { content, isBlind, askedTheSame }) {
   // Later in a chat each model continues its own answers, which cannot be compared.
   const isComparable = askedTheSame && answers.length > 1 && answers.every((one) => one.isWhole);
   const canVote = keepsAnswers && isComparable;
   for (const one of answers) {
     if (isBlind) one.show();
     else if (keepsAnswers && one.isWhole) one.offerThumbs();
+    one.offerCopy();
   }
   if (canVote) turn.append(voteBar(answers, isBlind));
+  turn.append(button("Retry", () => retry(turn, answers, content), { class: "small retry" }));
 }
 
 function voteBar(answers, isBlind) {
@@ -234,8 +276,9 @@ async function submit(path, body, done) {
 
 /** Begin the conversations; the server deals blind ones, and names the models after the vote. */
 async function begun(mode) {
-  if (log.hasChildNodes() && mode !== "blind") {
-    log.append(element("p", { class: "begins muted" }, "New chat"));
+  if (log.hasChildNodes()) {
+    const label = mode === "blind" ? "Blind vote" : "New chat";
+    log.append(element("p", { class: "begins muted" }, label));
   }
   let models = mode === "single" ? [first.value] : [first.value, second.value];
   if (mode === "blind") ({ models } = await post("v1/deals", { models }));

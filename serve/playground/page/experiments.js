@@ -4,6 +4,8 @@ import { get, post } from "./api.js";
 import { button, drawn, element } from "./elements.js";
 
 const POLL_MILLISECONDS = 5000;
+/** Below this number of pairs an undecided interval says next to nothing. */
+const FEW_PAIRS = 20;
 const NONE = "This server runs no experiment; see serve.experiments.";
 const STATES = {
   running: "running",
@@ -98,8 +100,14 @@ class Card {
 function verdict(found) {
   if (!found) return [element("p", { class: "muted" }, "No verdict yet: no pair has been judged.")];
   const { outcome, alone, judge, win_rate: rate, lower, upper, margin, alpha, pairs } = found;
+  const judged = judge === "votes" ? "blind vote" : "judged pair";
+  const counted = `${pairs} ${judged}${pairs === 1 ? "" : "s"}`;
+  if (outcome === "INCONCLUSIVE" && pairs < FEW_PAIRS) {
+    return [element("p", { class: "outcome" }, `${counted}: too few to tell`)];
+  }
   return [
     element("p", { class: `outcome ${outcome}` }, OUTCOMES[outcome] ?? outcome),
+    element("p", {}, `The student won ${percent(rate)} of ${counted}; ties count half.`),
     element("figure", {}, interval(found), element("figcaption", { class: "muted" },
       `By judge ${judge}${judge === "votes" ? "" : ", not verified by people's votes"}: ` +
       `the student's win rate over ${pairs} pairs, ties counting half, is ${short(rate)}, between ` +
@@ -124,28 +132,30 @@ function lost({ failed, is_withheld: isWithheld }) {
   return isWithheld ? `${sentence} The teacher failed too often for a PASS.` : sentence;
 }
 
-/** Draw the win rate's interval between parity and the margin, which stay in the middle. */
+/** Draw the win rate's interval from 0 to 1, with the margin. */
 function interval({ win_rate: rate, lower, upper, margin }) {
   const limit = 0.5 - margin;
-  const middle = 0.5 - margin / 2;
-  const half = 1.08 * Math.max(middle - lower, upper - middle, 2 * margin);
-  const x = (value) => `${(50 * (1 + (value - middle) / half)).toFixed(2)}%`;
+  const x = (value) => `${(100 * value).toFixed(2)}%`;
   const upright = (value, kind) =>
     drawn("line", { x1: x(value), x2: x(value), y1: 20, y2: 64, class: kind });
   const text = (value, said, placed) => drawn("text", { x: x(value), y: 14, ...placed }, said);
+  const ticks = [[0, "0", "start"], [0.5, "½", "middle"], [1, "1", "end"]];
   const label = `Win rate ${short(rate)}, interval ${lower.toFixed(3)} to ${upper.toFixed(3)}, ` +
     `margin at ${limit.toFixed(3)}, parity at 0.5`;
-  return drawn("svg", { class: "interval", height: 72, role: "img", "aria-label": label },
+  return drawn("svg", { class: "interval", height: 86, role: "img", "aria-label": label },
     drawn("rect", { x: 0, y: 20, width: x(limit), height: 44, class: "worse" }),
     upright(limit, "limit"),
     upright(0.5, "parity"),
     text(limit, `margin ${limit.toFixed(2)}`, { dx: -4, "text-anchor": "end" }),
-    text(0.5, "½ parity", { dx: 4 }),
+    ...ticks.map(([value, said, anchor]) => text(value, said, { y: 80, "text-anchor": anchor })),
     drawn("line", { x1: x(lower), x2: x(upper), y1: 42, y2: 42, class: "bar" }),
     ...(rate === null ? [] : [drawn("circle", { cx: x(rate), cy: 42, r: 6, class: "point" })]));
 }
 
 function variants(rows) {
+  if (rows.every((row) => !row.exposures)) {
+    return element("p", { class: "muted" }, "No request has been answered yet.");
+  }
   const total = rows.reduce((sum, row) => sum + row.weight, 0);
   const columns = [
     ["model", (row) => row.model],
@@ -161,7 +171,8 @@ function variants(rows) {
   const names = ["variant", ...columns.map(([name]) => name)];
   const head = element("tr", {}, ...names.map((name) => element("th", { scope: "col" }, name)));
   const body = rows.map((row) => element("tr", {}, element("th", { scope: "row" }, row.name),
-    ...columns.map(([, value]) => element("td", {}, String(value(row))))));
+    ...columns.map(([name, value]) =>
+      element("td", { "data-name": name }, String(value(row))))));
   return element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
 }
 
