@@ -17,7 +17,7 @@ from potstill.task.task import Task
 from serve.api.auth import RequireKey
 from serve.api.http_errors import install_error_handlers
 from serve.api.middleware import CheckHost, Count, ReadBody
-from serve.api.routes import chat, completions, llama, models, responses
+from serve.api.routes import chat, completions, llama, messages, models, responses
 from serve.api.routes import task as task_route
 from serve.api.state import Serving
 from serve.backends.protocol import ChatBackend, Observer
@@ -28,6 +28,7 @@ ROUTERS = (
     chat.router,
     completions.router,
     responses.router,
+    messages.router,
     models.router,
     task_route.router,
     llama.router,

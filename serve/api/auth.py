@@ -34,7 +34,9 @@ MAX_ADDRESSES = 4096
 
 
 class RequireKey:
-    """Accept requests only with `Authorization: Bearer <key>`, and within the key's limits.
+    """Accept requests only with a key, and within its limits.
+
+    It is in `Authorization: Bearer <key>`, or, as Anthropic's clients send it, in `x-api-key`.
 
     Args:
         open_paths: More paths that need no key.
@@ -75,9 +77,11 @@ class RequireKey:
             key.num_active -= 1
 
     def _key(self, scope: Scope) -> Key | None:
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        key = self._keyring.find(given.strip())
-        return key if scheme.lower() == "bearer" else None
+        headers = Headers(scope=scope)
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            given = headers.get("x-api-key", "")
+        return self._keyring.find(given.strip())
 
 
 class _Failures:

@@ -39,6 +39,7 @@ async def respond(
     events: Callable[[Reply[Answer, Chunk]], AsyncIterator[bytes]] | None,
     shown: Callable[[Answer], object] = lambda answer: answer,
     finished: Callable[[Answer | None], Awaitable[None]] | None = None,
+    failure: Callable[[Exception], bytes] = lambda error: server_sent(error_body(error)),
     ending: bytes = DONE,
 ) -> Response:
     """Return the response of the reply that `asking` returns.
@@ -48,6 +49,7 @@ async def respond(
         events: Makes the events of a stream; None sends the whole answer as JSON.
         shown: Makes the JSON of the whole answer.
         finished: Called with the whole answer, or with None after a complete stream was sent.
+        failure: Makes the event of an error after a stream has begun.
         ending: What ends a stream.
 
     Raises:
@@ -63,6 +65,7 @@ async def respond(
             seconds=seconds,
             close=reply.cancel,
             finished=finished and partial(finished, None),
+            failure=failure,
             ending=ending,
             headers=headers,
         )
@@ -125,6 +128,8 @@ class EventStream(Response):
         seconds: How long sending may take.
         close: Called however the stream ends.
         finished: Called after the last event was sent.
+        failure: Makes the event of an error.
+        ending: Sent at the end.
     """
 
     def __init__(
@@ -134,7 +139,8 @@ class EventStream(Response):
         seconds: float,
         close: Callable[[], None],
         finished: Callable[[], Awaitable[None]] | None = None,
-        ending: bytes = DONE,
+        failure: Callable[[Exception], bytes],
+        ending: bytes,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(media_type="text/event-stream", headers=headers)
@@ -146,6 +152,7 @@ class EventStream(Response):
         self._seconds = seconds
         self._close = close
         self._finished = finished
+        self._failure = failure
         self._ending = ending
         self._is_whole = False
 
@@ -169,7 +176,7 @@ class EventStream(Response):
         if self._is_whole and self._finished is not None:
             await self._finished()
         if failure is not None:
-            content = server_sent(error_body(failure)) + self._ending
+            content = self._failure(failure) + self._ending
             await send({"type": "http.response.body", "body": content})
 
     async def _send(self, send: Send) -> None:
@@ -182,8 +189,8 @@ class EventStream(Response):
         except Exception as error:
             if not isinstance(error, PotstillError):
                 logger.error("a stream failed with %s", type(error).__name__)
-            failure = server_sent(error_body(error))
-            await send({"type": "http.response.body", "body": failure, "more_body": True})
+            event = self._failure(error)
+            await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": self._ending})
 
 

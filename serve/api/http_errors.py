@@ -1,6 +1,6 @@
-"""Exceptions as JSON responses in OpenAI's shape, with a status by type.
+"""Exceptions as JSON responses in OpenAI's shape, or Anthropic's under its routes.
 
-A traceback never leaves the process.
+The status is decided by type. A traceback never leaves the process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from potstill.errors import BackendError, BackendUnavailableError, ContextLengthError, PotstillError
 from serve.errors import (
@@ -32,6 +33,7 @@ from serve.errors import (
     UpstreamError,
     WrongHostError,
 )
+from serve.wire.messages import message_error
 from serve.wire.shared import ErrorBody
 
 logger = logging.getLogger(__name__)
@@ -63,14 +65,35 @@ KINDS: dict[type[Exception], _Kind] = {
 }
 """By class of exception; the most specific one decides."""
 
+ANTHROPICS = "/v1/messages/"
+"""What the paths of Anthropic's routes begin with, a slash added."""
+
 CODES = {
     "missing": "missing_required_parameter",
     "too_long": "array_above_max_length",
     "too_short": "empty_array",
     "string_too_long": "string_above_max_length",
     "json_invalid": None,
+    "unsupported_parameter": "unsupported_parameter",
 }
 """OpenAI's codes of pydantic's errors, besides those of types and bounds."""
+
+
+class ErrorResponse(JSONResponse):
+    """A failure: in Anthropic's shape under its routes, in OpenAI's under others."""
+
+    def __init__(
+        self, body: ErrorBody, status: int, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(body, status, headers)
+        self._given = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if f"{scope.get('path')}/".startswith(ANTHROPICS):
+            self.body = self.render(message_error(self._given, self.status_code))
+            self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 def error_body(error: Exception) -> ErrorBody:
@@ -89,14 +112,19 @@ def error_body(error: Exception) -> ErrorBody:
     return body
 
 
-def error_response(error: Exception) -> JSONResponse:
+def status_of(error: Exception) -> int:
+    """Return the status of the response for an exception."""
+    return _kind(error).status
+
+
+def error_response(error: Exception) -> ErrorResponse:
     """Return the response for an exception."""
     headers = {}
     if isinstance(error, RetryLaterError):
         headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, InvalidKeyError):
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(error), _kind(error).status, headers)
+    return ErrorResponse(error_body(error), status_of(error), headers)
 
 
 def shutting_down() -> RetryLaterError:
@@ -119,7 +147,7 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         # Clients of llama.cpp's server, which call paths without /v1, expect its own name.
         body = error_body(error)
         body["error"]["type"] = "exceed_context_size_error"
-        response = JSONResponse(body, response.status_code)
+        response = ErrorResponse(body, response.status_code)
     if response.status_code >= 500:
         logger.error("%s failed with %s", request.url.path, type(error).__name__)
     return response
@@ -132,7 +160,7 @@ async def _answer_invalid_body(_request: Request, error: Exception) -> JSONRespo
     param = _encodable(_parameter(problem, given))
     message = _encodable(f"{param}: {problem['msg']}" if param else str(problem["msg"]))
     body = _body(message, "invalid_request_error", param or None, _code(problem))
-    return JSONResponse(body, 400)
+    return ErrorResponse(body, 400)
 
 
 def _most_specific(errors: Sequence[Mapping[str, Any]], body: object) -> Mapping[str, Any]:
@@ -191,7 +219,7 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code in (404, 405):
         message = f"{message}: {request.method} {request.url.path}"
     body = _body(message, "invalid_request_error", None, None)
-    return JSONResponse(body, error.status_code, error.headers)
+    return ErrorResponse(body, error.status_code, error.headers)
 
 
 def _kind(error: Exception) -> _Kind:

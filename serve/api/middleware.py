@@ -165,7 +165,8 @@ class Count:
             if message["type"] == "http.response.start":
                 status, has_started = message["status"], True
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                # OpenAI's name of it, and Anthropic's.
+                headers["x-request-id"] = headers["request-id"] = request_id
                 headers["openai-processing-ms"] = f"{1000 * (time.perf_counter() - started):.0f}"
             await send(message)
 

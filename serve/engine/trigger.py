@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, replace
 
 from potstill.thinking import ThinkFormat
-from serve.engine.grammar import GrammarSource
+from serve.engine.grammar import GrammarSource, check_grammar
+from serve.errors import InvalidRequestError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,21 @@ class Trigger:
     """How thinking is written, in which nothing is bound; None where there is none."""
     is_opened: bool = False
     """Whether the answer begins inside the thinking."""
+
+
+def usable(trigger: Trigger) -> Trigger:
+    """Return a trigger whose grammar can be read: else only the names of functions are bound.
+
+    Raises:
+        InvalidRequestError: A function is strict, and its schema cannot be enforced.
+    """
+    try:
+        check_grammar(trigger.source)
+    except InvalidRequestError:
+        if trigger.source.is_exact:
+            raise
+        return replace(trigger, source=trigger.source.loosened())
+    return trigger
 
 
 class Watch:

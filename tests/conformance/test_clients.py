@@ -22,6 +22,10 @@ def test_the_official_node_client(server, node_packages):
     run("node", "openai_client.mjs", server.url, cwd=directory)
 
 
+def test_anthropics_client(server, python):
+    run(python, HERE / "anthropic_client.py", server.root_url)
+
+
 def test_litellm(server, python):
     # It would look for prices on the web otherwise.
     run(python, HERE / "litellm_client.py", server.url, LITELLM_LOCAL_MODEL_COST_MAP="True")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve.wire.messages import MessageError
 from serve.wire.shared import ErrorBody
 
 FAILURES: dict[int | str, dict[str, Any]] = {
     "default": {"model": ErrorBody, "description": "Any failure, in OpenAI's shape."}
+}
+MESSAGE_FAILURES: dict[int | str, dict[str, Any]] = {
+    "default": {"model": MessageError, "description": "Any failure, in Anthropic's shape."}
 }
 STREAM_OR: dict[int | str, dict[str, Any]] = {
     200: {

@@ -33,7 +33,7 @@ from serve.engine.request import Request
 from serve.engine.sampler import Dry
 from serve.engine.stats import EngineStats
 from serve.engine.thread import EngineThread
-from serve.engine.trigger import Trigger
+from serve.engine.trigger import Trigger, usable
 from serve.errors import (
     InvalidRequestError,
     PromptTooLongError,
@@ -292,7 +292,7 @@ class LocalBackend:
         def work() -> tuple[Trigger | None, Dry | None]:
             if first.grammar is not None:
                 check_grammar(first.grammar)
-            trigger = first.trigger and _usable(first.trigger)
+            trigger = first.trigger and usable(first.trigger)
             return trigger, Dry.of(first.sampler, self.model, self.context_tokens)
 
         turn = asyncio.Lock()
@@ -361,21 +361,6 @@ class LocalBackend:
         stats = self.stats()
         rounds = (stats.num_waiting + 1) / stats.num_sequences
         return max(1, math.ceil(rounds * self._metrics.recent_answer_seconds))
-
-
-def _usable(trigger: Trigger) -> Trigger:
-    """Return a trigger whose grammar can be read: else only the names of functions are bound.
-
-    Raises:
-        InvalidRequestError: A function is strict, and its schema cannot be enforced.
-    """
-    try:
-        check_grammar(trigger.source)
-    except InvalidRequestError:
-        if trigger.source.is_exact:
-            raise
-        return replace(trigger, source=trigger.source.loosened())
-    return trigger
 
 
 def _checked_defaults(defaults: Mapping[str, float]) -> dict[str, float]:

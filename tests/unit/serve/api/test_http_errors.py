@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from serve.api.json_body import check_json
 from serve.api.middleware import Count, ReadBody
 from serve.api.request_log import PrivateRecords
 from serve.errors import InvalidRequestError
+from serve.keys import Key, KeyEntry, Keyring
 from serve.wire.chat import ChatRequest
 from serve.wire.completions import CompletionRequest
 from serve.wire.embeddings import EmbeddingRequest
@@ -28,12 +30,16 @@ from serve.wire.llama import (
     TemplateRequest,
     TokenizeRequest,
 )
+from serve.wire.messages import MessagePrompt, MessageRequest
 from serve.wire.responses import ResponseRequest
 from tests.fixtures.waiting import eventually
 from tests.unit.serve.api.conftest import CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
-CHAT = "/v1/chat/completions"
+CHAT, MESSAGE = "/v1/chat/completions", "/v1/messages"
+LONG = "word " * CONTEXT_TOKENS
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}
+KEY = Key("a", KeyEntry(sha256=hashlib.sha256(b"secret").hexdigest()))
 
 
 def error_of(response, status: int) -> dict:
@@ -72,15 +78,19 @@ def test_every_failure_has_openais_shape(client, method, path, content, kind, st
         ({"model": "nobody"}, "model_not_found", "model"),
         ({"model": None}, "invalid_value", "model"),
         ({"messages": [{"role": "user", "content": "word " * CONTEXT_TOKENS}]},
-         "context_length_exceeded", None),
-        ({"max_tokens": CONTEXT_TOKENS}, "context_length_exceeded", None),
+         "context_length_exceeded", "messages"),
+        ({"max_tokens": CONTEXT_TOKENS}, "context_length_exceeded", "messages"),
         ({"n": 100}, "invalid_value", "n"),
         ({"n": 128, "logprobs": True, "top_logprobs": 20}, "invalid_value", "top_logprobs"),
         ({"logit_bias": {"999999": 1}}, "invalid_value", "logit_bias"),
         ({"grammar": "root ::= this is (not valid GBNF"}, "invalid_value", "grammar"),
-        ({"json_schema": {"type": "hiccup"}}, "invalid_value", None),
+        ({"json_schema": {"type": "hiccup"}}, "invalid_value", "json_schema"),
         ({"response_format": {"type": "json_object", "schema": {"type": 123}}},
-         "invalid_value", None),
+         "invalid_value", "response_format.schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 123}}}},
+         "invalid_value", "response_format.json_schema.schema"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}, IMAGE]}]},
+         "unsupported_parameter", "messages[0].content[1]"),
         ({"chat_template_kwargs": {"messages": []}}, "invalid_value", "messages"),
         ({"modalities": ["audio"]}, "unsupported_parameter", "modalities"),
     ],
@@ -90,6 +100,66 @@ def test_a_request_that_cannot_be_answered_gets_code_and_parameter(client, more,
     error = error_of(response, 404 if code == "model_not_found" else 400)
     assert error["code"] == code
     assert param is None or error["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/v1/responses", {"input": [*MESSAGES, {"role": "user", "content": [
+            {"type": "input_text", "text": "Hi"}, {"type": "input_image", "image_url": "x"}]}]},
+         "input[1].content[1]"),
+        ("/v1/responses", {"input": [{"type": "computer_call"}]}, "input[0]"),
+        ("/v1/responses", {"input": LONG}, "input"),
+        ("/v1/responses", {"input": "Hi", "text": {"format": {
+            "type": "json_schema", "name": "s", "schema": {"type": 123}}}}, "text.format.schema"),
+        ("/v1/responses", {"input": "Hi", "tool_choice": "required", "tools": [
+            {"type": "function", "name": "f", "parameters": {"properties": 5}}]},
+         "tools[0].parameters"),
+        ("/v1/responses", {"input": "Hi", "tools": [{"type": "web_search"}]}, "tools[0]"),
+        ("/v1/completions", {"prompt": LONG}, "prompt"),
+        ("/v1/embeddings", {"input": LONG}, "input"),
+        (MESSAGE, {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+         "messages[0].content[0]"),
+        (MESSAGE, {"messages": [{"role": "user", "content": LONG}]}, "messages"),
+        (MESSAGE, {"messages": MESSAGES, "tool_choice": {"type": "any"}, "tools": [
+            {"name": "f", "input_schema": {"properties": 5}}]}, "tools[0].input_schema"),
+        (MESSAGE, {"messages": MESSAGES, "tools": [{"name": "bash", "type": "bash_20250124"}]},
+         "tools[0]"),
+        (MESSAGE, {"messages": MESSAGES, "output_config": {"format": {
+            "type": "json_schema", "schema": {"type": 123}}}}, "output_config.format.schema"),
+        (MESSAGE, {"messages": MESSAGES, "mcp_servers": [{"url": "x"}]}, "mcp_servers"),
+        (MESSAGE, {"messages": MESSAGES, "max_tokens": CONTEXT_TOKENS}, "messages"),
+        (MESSAGE, {"messages": MESSAGES, "max_tokens": 0}, "max_tokens"),
+        (f"{MESSAGE}/count_tokens", {"messages": [{"role": "user"}]}, "messages[0].content"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_place_in_its_own_body(client, path, body, place):
+    limit = {"max_tokens": 1} if path == MESSAGE else {}
+    response = client.post(path, json={"model": "a", **limit, **body})
+    assert response.status_code == 400, response.text
+    error = response.json()["error"]
+    if path.startswith(MESSAGE):
+        assert response.json()["type"] == "error"
+        assert error.keys() == {"type", "message"}
+        assert error["message"].startswith(f"{place}: ")
+    else:
+        assert error["param"] == place
+
+
+def test_failures_of_anthropics_routes_have_its_shape(make_app):
+    closed = TestClient(make_app(keyring=Keyring([KEY]), limits=AppLimits(max_body_bytes=200)))
+    keyed = {"x-api-key": "secret"}
+    for path, headers, more, status, kind in (
+        (MESSAGE, {}, {}, 401, "authentication_error"),
+        (MESSAGE, {"Authorization": "Bearer wrong", **keyed}, {}, 401, "authentication_error"),
+        (MESSAGE, keyed, {"model": "x" * 200}, 413, "request_too_large"),
+        (MESSAGE, keyed, {"model": "nobody"}, 404, "not_found_error"),
+        (f"{MESSAGE}/batches", keyed, {}, 404, "not_found_error"),
+    ):
+        body = {"messages": MESSAGES, "max_tokens": 1, **more}
+        response = closed.post(path, json=body, headers=headers)
+        assert (response.status_code, response.json()["error"]["type"]) == (status, kind)
+        assert response.headers["request-id"].startswith("req_")
 
 
 def test_a_prompt_that_is_too_long_is_measured(client):
@@ -458,6 +528,21 @@ ROUTES = {
         "instructions": "Be brief.", "tools": [{"type": "function", "name": "f"}],
         "text": {"format": {"type": "text"}}, "metadata": {"a": "b"},
     }),
+    MESSAGE: (MessageRequest, {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+            {"role": "assistant", "content": [
+                {"type": "thinking", "thinking": "Hm."},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "1", "content": "done"}]},
+        ],
+        "system": [{"type": "text", "text": "Be brief."}], "stop_sequences": ["x"],
+        "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "auto"}, "thinking": {"type": "enabled"},
+        "output_config": {"effort": "low"}, "metadata": {"user_id": "a"},
+    }),
+    f"{MESSAGE}/count_tokens": (MessagePrompt, {"messages": MESSAGES, "system": "Be brief."}),
     "/v1/embeddings": (EmbeddingRequest, {"input": ["Hi", [300]], "dimensions": 2}),
     "/completion": (LlamaCompletionRequest, {
         "prompt": [300, "Hi", 301], "n_probs": 1, "response_fields": ["timings/prompt_n"],
@@ -516,7 +601,10 @@ def test_no_body_breaks_anything(patient_client, data):
         path, content=content, headers={"Content-Type": "application/json"}
     )
     assert response.status_code in (200, 400), (content, response.text)
-    if response.status_code == 400:
+    if response.status_code == 400 and path.startswith(MESSAGE):
+        assert response.json()["error"].keys() == {"type", "message"}
+    elif response.status_code == 400:
         error_of(response, 400)
     elif response.headers["content-type"].startswith("text/event-stream"):
-        assert '"type":"server_error"' not in response.text, (content, response.text)
+        for kind in ("server_error", "api_error"):
+            assert f'"type":"{kind}"' not in response.text, (content, response.text)
