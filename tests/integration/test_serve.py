@@ -82,6 +82,20 @@ def streamed_text(client: OpenAI, content: str, **more) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
 
+def test_a_file_is_served_without_a_run(gguf_path, tmp_path):
+    server = Server(gguf_path, tmp_path / "log", max_parallel=2)
+    try:
+        (card,) = server.client.models.list().data
+        assert (card.id, card.file) == (gguf_path.stem, gguf_path.name)
+        assert card.context_tokens == 8192  # the file's own
+        answer = server.client.chat.completions.create(
+            model=gguf_path.stem, messages=user("What is 2+2?"), temperature=0, max_tokens=24
+        )
+        assert "4" in answer.choices[0].message.content
+    finally:
+        assert server.stop()[0] == 0
+
+
 def test_the_model_answers(ask):
     answer = ask("What is 2+2?")
     assert "4" in answer.choices[0].message.content
