@@ -1,4 +1,4 @@
-"""The verbs `potstill generate` and `potstill init`."""
+"""The verbs `potstill generate`, `potstill init` and `potstill import`."""
 
 from __future__ import annotations
 
@@ -83,3 +83,35 @@ def init(
         typer.echo(f"the cost of a run is not known yet: {error}")
     else:
         Console().print(table)
+
+
+@app.command(name="import")
+def import_traces(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Logs, traces or exports: files, directories, patterns or URLs, as in a source "
+            "of prompts.",
+        ),
+    ],
+    to: Annotated[
+        Path, typer.Option("--to", metavar="FILE", help="JSONL file to write the requests to.")
+    ],
+    inspect: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="HTML page to write about what is in them."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file whose [task] judges the answers on the page."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Read the requests to models in traces of other tools, as a source of prompts."""
+    from generate.imports.make import import_traces as run
+
+    set_up_logging(verbose=verbose)
+    for line in run(paths, to, page_path=inspect, config_path=config, force=force):
+        typer.echo(line)

@@ -22,6 +22,7 @@ from potstill.errors import PotstillError
 OUR_ERROR = 1
 VERBS = {
     "init": "generate.commands",
+    "import": "generate.commands",
     "plan": "compare.commands",
     "run": "potstill.commands.run",
     "generate": "generate.commands",

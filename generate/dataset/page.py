@@ -5,37 +5,15 @@ In: the manifest's facts, the summary and a few conversations, which are untrust
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from generate.curation.dropped import counts_by_filter
 from generate.dataset.coverage import Coverage
 from generate.sampling.summary import ENTROPY_STEP, Summary
 from potstill import pages
+from potstill.charts import Chart, bar_chart, histogram
 from potstill.facts.conversations import ConversationsFacts
 from potstill.schema import Conversation
-
-NUM_CLASSES = 8
-"""Bars of a histogram."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar of a histogram; its length is in percent of the longest."""
-
-    label: str
-    text: str
-    length: float
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A histogram."""
-
-    title: str
-    caption: str
-    bars: tuple[Bar, ...]
 
 
 def render_summary(
@@ -83,50 +61,20 @@ def charts(summary: Summary) -> list[Chart]:
     tokens = max(summary.completion_tokens, 1)
     tails = {str(size): mass / tokens for size, mass in summary.tail_by_size.items()}
     return [
-        Chart(
-            "Answers by length",
-            "tokens, end of turn included",
-            _bars(*_classes(summary.answer_lengths)),
-        ),
-        Chart(
-            "Conversations by answers",
-            "answers in a conversation",
-            _bars(*_classes(summary.num_turns)),
-        ),
-        Chart(
+        histogram("Answers by length", "tokens, end of turn included", summary.answer_lengths),
+        histogram("Conversations by answers", "answers in a conversation", summary.num_turns),
+        bar_chart(
             "Tail mass",
             "mean probability outside the k most probable tokens; constant beyond the number of "
             "stored tokens",
-            _bars(list(tails), list(tails.values()), "{:.1%}"),
+            list(tails),
+            list(tails.values()),
+            "{:.1%}",
         ),
-        Chart(
+        histogram(
             "Tokens by entropy",
             "bits, of the stored tokens with the tail as one category",
-            _bars(*_classes(summary.entropies, ENTROPY_STEP)),
+            summary.entropies,
+            ENTROPY_STEP,
         ),
     ]
-
-
-def _classes(counts: Counter[int], unit: float = 1.0) -> tuple[list[str], list[float]]:
-    """Group counts by value into at most NUM_CLASSES classes of equal width."""
-    if not counts:
-        return [], []
-    low, high = min(counts), max(counts)
-    width = -(-(high - low + 1) // NUM_CLASSES)
-    labels, sums = [], []
-    for start in range(low, high + 1, width):
-        end = start + width
-        sums.append(float(sum(count for value, count in counts.items() if start <= value < end)))
-        if unit != 1.0:
-            labels.append(f"{start * unit:g}-{end * unit:g}")
-        else:
-            labels.append(str(start) if width == 1 else f"{start}-{min(end - 1, high)}")
-    return labels, sums
-
-
-def _bars(labels: list[str], values: list[float], form: str = "{:,.0f}") -> tuple[Bar, ...]:
-    longest = max(values, default=0.0) or 1.0
-    return tuple(
-        Bar(label, form.format(value), 100.0 * value / longest)
-        for label, value in zip(labels, values, strict=True)
-    )

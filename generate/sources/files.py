@@ -1,4 +1,4 @@
-"""Rows of JSONL and Parquet files, local or remote.
+"""Rows of JSONL, JSON, Parquet and OTLP files, local or remote.
 
 In: a path, a directory, a pattern or an fsspec URL. Out: a stream of rows, and the hash of the
 content.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,12 +21,19 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import parquet
 
+from generate.sources import otlp_files
+from generate.sources.json_text import parse_json
 from generate.sources.rows import BATCH_ROWS, RowError, SourceRow, table_rows
 from potstill.errors import ConfigError
 from potstill.files import CHUNK_BYTES, sha256_bytes
 
 PARQUET_SUFFIXES = {".parquet", ".pq"}
 JSONL_SUFFIXES = {".jsonl", ".ndjson"}
+JSON_SUFFIXES = {".json"}
+MAX_LINE_BYTES = 1 << 26
+"""64 MiB: a line is in memory as a whole."""
+MAX_JSON_BYTES = 1 << 28
+"""256 MiB: a JSON document is in memory as a whole, parsed several times that."""
 COMPRESSED_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
 READ_ERRORS = (OSError, ImportError, EOFError, ValueError, zlib.error, pa.ArrowException)
 """Exceptions of file systems, codecs and Arrow for missing, forbidden or damaged files."""
@@ -67,7 +75,7 @@ def find_files(path: str) -> list[SourceFile]:
     except READ_ERRORS as error:
         raise _unreadable(path, error) from error
     if not found:
-        raise _unreadable(path, "no such file, or no JSONL or Parquet file in the directory")
+        raise _unreadable(path, "no such file, or no file with rows in the directory")
     return [SourceFile(fs, one) for one in sorted(found)]
 
 
@@ -90,39 +98,81 @@ def read_file(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
     Raises:
         ConfigError: The file cannot be read.
     """
-    is_parquet = PurePosixPath(file.path).suffix in PARQUET_SUFFIXES
-    return _read_parquet(file, columns) if is_parquet else _read_jsonl(file)
+    path = PurePosixPath(file.path)
+    if path.suffix in PARQUET_SUFFIXES:
+        return _read_parquet(file, columns)
+    suffix = path.with_suffix("").suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
+    if suffix in otlp_files.SUFFIXES:
+        return _read_otlp(file)
+    document = _document(file) if suffix in JSON_SUFFIXES else None
+    return _read_jsonl(file) if document is None else _read_document(file, document)
 
 
 def _read_jsonl(file: SourceFile) -> Iterator[SourceRow]:
-    shown, name = file.shown, file.name
     for number, raw in enumerate(_lines(file), start=1):
-        where = f"{shown}, line {number}"
-        try:
-            line = (raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).decode()
-        except UnicodeDecodeError as error:
-            raise _unreadable(where, error) from error
-        if line := line.strip():
-            yield SourceRow(where, name, _parse(line))
+        where = f"{file.shown}, line {number}"
+        line = _decoded(raw, where, is_first=number == 1).strip()
+        if len(raw) > MAX_LINE_BYTES:
+            yield SourceRow(where, file.name, RowError(f"a line of more than {len(raw) - 1} bytes"))
+            return
+        if line:
+            yield SourceRow(where, file.name, _parse(line))
+
+
+def _read_document(file: SourceFile, document: object) -> Iterator[SourceRow]:
+    """Yield the items of a list, or of a page of an API (`data`); anything else is one row."""
+    page = document.get("data") if isinstance(document, dict) else document
+    items = page if isinstance(page, list) else [document]
+    for number, item in enumerate(items, start=1):
+        yield SourceRow(f"{file.shown}, item {number}", file.name, item)
+
+
+def _document(file: SourceFile) -> Any:  # noqa: ANN401  (JSON has any type)
+    """Return a file's JSON document; None if it is not one, but may have one on each line."""
+    try:
+        with file.fs.open(file.path, "rb", compression="infer") as stream:
+            content = stream.read(MAX_JSON_BYTES + 1)
+    except READ_ERRORS as error:
+        raise _unreadable(file.shown, error) from error
+    if len(content) > MAX_JSON_BYTES:
+        return None
+    try:
+        return parse_json(_decoded(content, file.shown, is_first=True))
+    except RowError:
+        return None
+
+
+def _read_otlp(file: SourceFile) -> Iterator[SourceRow]:
+    try:
+        with file.fs.open(file.path, "rb", compression="infer") as stream:
+            for number, values in enumerate(otlp_files.read_messages(stream), start=1):
+                yield SourceRow(f"{file.shown}, message {number}", file.name, values)
+    except READ_ERRORS as error:
+        raise _unreadable(file.shown, error) from error
+
+
+def _decoded(raw: bytes, where: str, *, is_first: bool) -> str:
+    try:
+        return (raw.removeprefix(codecs.BOM_UTF8) if is_first else raw).decode()
+    except UnicodeDecodeError as error:
+        raise _unreadable(where, error) from error
 
 
 def _lines(file: SourceFile) -> Iterator[bytes]:
     try:
         with file.fs.open(file.path, "rb", compression="infer") as stream:
-            yield from stream
+            lines = io.BufferedReader(stream, CHUNK_BYTES)
+            while line := lines.readline(MAX_LINE_BYTES + 1):
+                yield line
     except READ_ERRORS as error:
         raise _unreadable(file.shown, error) from error
 
 
 def _parse(line: str) -> object:
     try:
-        values = json.loads(line)
-        if "\\u" in line:
-            # A lone surrogate is valid JSON, but can be neither tokenized nor stored.
-            json.dumps(values, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        return RowError(f"not JSON: {error}")
-    return values
+        return parse_json(line)
+    except RowError as error:
+        return error
 
 
 def _read_parquet(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
@@ -147,7 +197,8 @@ def _holds_rows(inside: str) -> bool:
     if any(part.startswith((".", "_")) for part in path.parts):
         return False
     kept = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
-    return kept.suffix in JSONL_SUFFIXES or path.suffix in PARQUET_SUFFIXES
+    read = JSONL_SUFFIXES | JSON_SUFFIXES | otlp_files.SUFFIXES
+    return kept.suffix in read or path.suffix in PARQUET_SUFFIXES
 
 
 def _sha256(file: SourceFile) -> str:
@@ -165,7 +216,7 @@ def _unreadable(where: object, error: object) -> ConfigError:
     return ConfigError(
         "the prompts cannot be read",
         where=where,
-        expected="JSONL in UTF-8, or Parquet (the path of a source of generate.prompts)",
+        expected="JSONL or JSON in UTF-8, OTLP, or Parquet (the path of a source of prompts)",
         found=getattr(error, "strerror", None) or error,
         hint="check the path; without one the teacher writes the prompts itself",
     )

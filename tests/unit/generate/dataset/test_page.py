@@ -3,8 +3,9 @@ from collections import Counter
 
 import pytest
 
-from generate.dataset.page import NUM_CLASSES, charts, render_summary, sentences
+from generate.dataset.page import charts, render_summary, sentences
 from generate.sampling.summary import TAIL_SIZES, Summary
+from potstill.charts import NUM_CLASSES
 from potstill.schema import Message
 from tests.fixtures.facts import conversations_facts, teacher_identity
 

@@ -79,7 +79,7 @@ def test_arguments_are_json_text_as_openai_spells_them():
         ({"name": "add"}, "tool_calls that are not a list"),
         (["add"], "a tool call without the name"),
         ([{"function": {"arguments": "{}"}}], "a tool call without the name"),
-        ([function("{")], "text that is not JSON"),
+        ([function("{")], "text: not JSON"),
         ([function("[1]")], "arguments are not a JSON object"),
         ([function(3)], "arguments are not a JSON object"),
         (3, "tool_calls that are not a list"),

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from generate.sources.rows import RowError
-from generate.sources.shapes import to_prompt
+from generate.sources.shapes import to_prompts
 from potstill.schema import Message
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -14,7 +14,10 @@ COMPLETION = {"object": "chat.completion", "choices": [{"index": 0, "message": A
 
 
 def prompt(row, last_role="user"):
-    return to_prompt(row, last_role=last_role, source="made in a test")
+    (found,) = to_prompts(row, last_role=last_role, source="made in a test")
+    if isinstance(found, RowError):
+        raise found
+    return found
 
 
 def turns(row, last_role="user"):
@@ -157,14 +160,14 @@ NO_USER = "no user's message at the end, or an empty one"
         ({"messages": [HELLO, {"role": "system", "content": "a"}]}, NO_USER),
         ({"messages": [{"role": "user", "content": "  "}, ANSWER]}, NO_USER),
         ({"body": {"input": "a"}}, "body without messages"),
-        ({"body": "{"}, "text that is not JSON"),
+        ({"body": "{"}, "text: not JSON"),
         ({"request": 3}, "request without messages"),
         ({"messages": [HELLO], "choices": {"a": 1}}, "choices that are not a list"),
         ({"messages": [HELLO], "choices": [{"text": "a"}]}, "message: Input should be"),
         ({"conversations": "a"}, "conversations that are not a list"),
         ({"conversations": [{"from": "tree", "value": "a"}]}, "role: Input should be 'system'"),
         ({"conversations": [{"from": ["human"], "value": "a"}]}, "role: Input should be"),
-        ({"prompt": "a", "tools": "{"}, "text that is not JSON"),
+        ({"prompt": "a", "tools": "{"}, "text: not JSON"),
         ({"prompt": "a", "tools": {"name": "add"}}, "tools that are not a list"),
         ({"prompt": "a", "tools": [{"type": "web_search"}]}, "a tool without the name"),
         ({"prompt": "a", "license": 3}, "license is not text"),

@@ -1,0 +1,1 @@
+"""`potstill import`: traces of other tools as a file of prompts, and a page about them."""

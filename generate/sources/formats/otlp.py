@@ -1,0 +1,113 @@
+"""OpenTelemetry's traces and logs of requests to models, in OTLP's JSON or one span of the SDK.
+
+A line has spans or log records of many requests. Attributes and events become plain JSON here;
+`otel_genai` reads messages in them. The events of a request may be in several log records, which
+are joined if they are in one line.
+
+Source: opentelemetry-proto 1.x (trace, logs, common) in its JSON encoding, and
+`ReadableSpan.to_json` of opentelemetry-sdk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from generate.sources.formats.otel_genai import Event, Recorded, read_recorded
+from generate.sources.formats.trace import Reader, Row, Trace, listed, mapping
+from generate.sources.rows import RowError
+
+ERROR_CODES = (2, "STATUS_CODE_ERROR", "ERROR")
+MAX_DEPTH = 64
+"""Of an attribute's value."""
+
+
+def _read(row: Row) -> Iterator[Trace | RowError]:
+    for number, one in enumerate(_recorded(row), start=1):
+        try:
+            yield from read_recorded(one)
+        except RowError as error:
+            yield RowError(f"{one.name} {number}: {error}")
+
+
+def _recorded(row: Row) -> Iterator[Recorded]:
+    if "attributes" in row:
+        yield _sdk_span(row)
+    for resource in listed(row.get("resourceSpans") or [], "resourceSpans"):
+        for scope in listed(mapping(resource).get("scopeSpans") or [], "scopeSpans"):
+            for span in listed(mapping(scope).get("spans") or [], "spans"):
+                yield _span(mapping(span))
+    yield from _joined_records(row)
+
+
+def _span(span: Row) -> Recorded:
+    status = mapping(span.get("status"))
+    events = [
+        Event(str(mapping(one).get("name")), _attributes(mapping(one).get("attributes")))
+        for one in listed(span.get("events") or [], "events")
+    ]
+    message = str(status.get("message") or "error")
+    error = message if status.get("code") in ERROR_CODES else None
+    return Recorded("span", _attributes(span.get("attributes")), events, error)
+
+
+def _sdk_span(span: Row) -> Recorded:
+    status = mapping(span.get("status"))
+    events = [
+        Event(str(mapping(one).get("name")), dict(mapping(mapping(one).get("attributes"))))
+        for one in listed(span.get("events") or [], "events")
+    ]
+    message = str(status.get("description") or "error")
+    error = message if status.get("status_code") in ERROR_CODES else None
+    return Recorded("span", dict(mapping(span["attributes"])), events, error)
+
+
+def _joined_records(row: Row) -> Iterator[Recorded]:
+    """Yield the log records of each span as one; records without a span stay alone."""
+    joined: dict[object, Recorded] = {}
+    for resource in listed(row.get("resourceLogs") or [], "resourceLogs"):
+        for scope in listed(mapping(resource).get("scopeLogs") or [], "scopeLogs"):
+            for given in listed(mapping(scope).get("logRecords") or [], "logRecords"):
+                record = mapping(given)
+                attributes = _attributes(record.get("attributes"))
+                name = record.get("eventName") or attributes.get("event.name")
+                body = _value(record.get("body"))
+                event = Event(str(name), attributes, body)
+                key = record.get("spanId") or object()
+                request = joined.setdefault(key, Recorded("log records", {}, [], None))
+                request.events.append(event)
+    yield from joined.values()
+
+
+def _attributes(given: object, depth: int = 0) -> dict[str, Any]:
+    return {
+        str(mapping(one).get("key")): _value(mapping(one).get("value"), depth)
+        for one in listed(given or [], "attributes")
+    }
+
+
+def _value(given: object, depth: int = 0) -> Any:  # noqa: ANN401  (JSON has any type)
+    """Return the plain value of an AnyValue."""
+    if depth > MAX_DEPTH:
+        raise RowError(f"an attribute nested more than {MAX_DEPTH} deep")
+    if not isinstance(given, Mapping) or not given:
+        return None
+    kind, value = next(iter(given.items()))
+    if kind == "kvlistValue":
+        return _attributes(mapping(value).get("values"), depth + 1)
+    if kind == "arrayValue":
+        values = listed(mapping(value).get("values") or [], "values")
+        return [_value(one, depth + 1) for one in values]
+    return value
+
+
+READER = Reader(
+    "OpenTelemetry",
+    lambda row: (
+        "resourceSpans" in row
+        or "resourceLogs" in row
+        or ("attributes" in row and "context" in row)
+    ),
+    _read,
+    frozenset({"resourceSpans", "resourceLogs", "attributes", "context", "events", "status"}),
+)

@@ -1,0 +1,67 @@
+"""Every sample has the same four requests; `tests/fixtures/traces/write_samples.py` wrote them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from generate.sources.files import find_files, read_file
+from generate.sources.formats.registry import COLUMNS, read_row
+from generate.sources.messages import tools_text
+from generate.sources.rows import RowError
+
+SAMPLES = Path(__file__).parents[4] / "fixtures" / "traces"
+LOST = {
+    "openinference-traces.jsonl": {"error"},
+    "openai-responses.jsonl": {"choices", "error"},
+    "anthropic.jsonl": {"choices"},
+}
+"""What a format does not have: several choices, or requests that failed."""
+SAMPLE_NAMES = sorted(path.name for path in SAMPLES.iterdir() if path.suffix in {".jsonl", ".json"})
+
+
+def traces(name):
+    (file,) = find_files(str(SAMPLES / name))
+    found = [one for row in read_file(file, COLUMNS) for one in read_row(row.values)]
+    assert not [one for one in found if isinstance(one, RowError)]
+    return found
+
+
+@pytest.mark.parametrize("name", SAMPLE_NAMES)
+def test_the_requests_of_every_tool_survive(name):
+    sums, called, answered, *_ = traces(name)
+    assert sums.messages[-1].content == "What is 17 plus 25?"
+    assert sums.answers[0].content == "42"
+    (answer,) = called.answers
+    assert answer.calls[0]["function"] == {"name": "weather", "arguments": '{"city": "Linz"}'}
+    assert answer.calls[0]["id"] == "call_1"
+    assert [one.role for one in answered.messages[-3:]] == ["user", "assistant", "tool"]
+    assert answered.messages[-1].content == "sunny, 21 degrees"
+    assert answered.messages[-1].tool_call_id == "call_1"
+    assert answered.answers[0].content == "It is sunny."
+    assert sums.model.startswith("model-1")
+
+
+@pytest.mark.parametrize("name", SAMPLE_NAMES)
+def test_a_system_prompt_and_tools_survive(name):
+    _, called, *_ = traces(name)
+    assert called.messages[0].role == "system"
+    (tool,) = json.loads(tools_text(called.tools))
+    assert tool["function"]["name"] == "weather"
+    assert tool["function"]["parameters"]["type"] == "object"
+
+
+@pytest.mark.parametrize("name", SAMPLE_NAMES)
+def test_all_choices_and_the_error_survive(name):
+    sums, *_, failed = traces(name)
+    if "choices" not in LOST.get(name, ()):
+        assert [one.content for one in sums.answers] == ["42", "It is 42."]
+    if "error" not in LOST.get(name, ()):
+        assert failed.messages[-1].content == "Please fail."
+        assert failed.answers == ()
+        assert "refused" in failed.error
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.pb")), ids=lambda path: path.name)
+def test_protobuf_is_read_as_its_json_is(path):
+    assert traces(path.name) == traces(path.with_suffix(".jsonl").name)
