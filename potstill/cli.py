@@ -36,6 +36,7 @@ VERBS = {
     "baseline": "potstill.commands.baseline",
     "curve": "potstill.commands.baseline",
     "status": "potstill.commands.status",
+    "lineage": "potstill.commands.lineage",
     "fetch": "potstill.commands.fetch",
 }
 """The module whose `app`, a `typer.Typer`, has the command of each verb, in the order of help."""

@@ -13,6 +13,7 @@ from potstill.errors import ManifestMismatchError
 from potstill.facts.gguf import FileMix, FileTensors
 from potstill.files import replacing, sha256_file, write_text_atomically
 from potstill.models.files import GgufSource
+from potstill.models.rewriting import copy_with_texts
 from potstill.processor import usable_threads
 from quantize.config import QuantizeConfig
 from quantize.conversion.adapter import AdapterType, write_adapter_gguf
@@ -123,9 +124,10 @@ class FileMaker:
         if read_record(record_path, path) is None:
             adapter_type: AdapterType = "F32" if "F32" in model.types else "F16"
             with replacing(path) as temporary:
-                write_adapter_gguf(
-                    model.adapter.dir, model.adapter.base_dir, temporary, adapter_type
-                )
+                plain = model.scratch_dir / path.name
+                write_adapter_gguf(model.adapter.dir, model.adapter.base_dir, plain, adapter_type)
+                copy_with_texts(plain, temporary, model.lineage)
+                plain.unlink()
             write_record(record_path, path, {})
         return path
 
@@ -177,7 +179,8 @@ class FileMaker:
     def _write_base(self, path: Path, base_type: BaseType) -> None:
         model = self._model
         with replacing(path) as temporary:
-            names = write_base_gguf(model.converted_dir, temporary, base_type, model.name)
+            texts = model.lineage if model.adapter is None else {}  # A base is no student's.
+            names = write_base_gguf(model.converted_dir, temporary, base_type, model.name, texts)
         write_text_atomically(self._names_path, json.dumps(names))
 
     @property

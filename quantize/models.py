@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from potstill.checkpoints import ModelShape, find_checkpoint, refuse_other_checkpoint
 from potstill.facts.student import KeptAdapter, StudentFacts
+from potstill.lineage import lineage_of_run
 from potstill.models.dequantized import read_source
 from potstill.models.files import GgufSource
 from potstill.models.header import GgufHeader
@@ -58,6 +60,7 @@ class SourceModel:
         original: The GGUF file that the model came in, if it is its only file.
         adapter: What the files are made of instead of the checkpoint, which is then the merged
             model and what they are compared with.
+        lineage: Texts for the metadata of the student's files, or of its adapter; empty for others.
     """
 
     title: str
@@ -72,6 +75,7 @@ class SourceModel:
     scratch_dir: Path
     original: GgufSource | None = None
     adapter: SourceAdapter | None = None
+    lineage: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -176,6 +180,7 @@ def source_models(
             conversations_dir=conversations_dir,
             scratch_dir=scratch_dir,
             adapter=adapter,
+            lineage=lineage_of_run(run_directory, judged=False).texts(),
         )
     ]
     if config.teacher_types != () and not student.teacher.text_only:

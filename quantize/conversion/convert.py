@@ -9,6 +9,7 @@ The converter runs in a process of its own, with the gguf package that belongs t
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,12 +35,17 @@ FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16"}
 
 
 def write_base_gguf(
-    checkpoint_dir: Path, path: Path, base_type: BaseType, name: str
+    checkpoint_dir: Path,
+    path: Path,
+    base_type: BaseType,
+    name: str,
+    texts: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Write a checkpoint to `path` as GGUF; matrices in `base_type`, vectors in F32.
 
     Args:
         name: The model's name in the file's metadata.
+        texts: Further texts in it, by key.
 
     Returns:
         The checkpoint's tensor by the file's tensor, where one is made of one.
@@ -59,6 +65,7 @@ def write_base_gguf(
         path=path,
         base_type=base_type,
         name=name,
+        texts=json.dumps(texts or {}),
     )
     return dict(answer["names"])
 
@@ -93,7 +100,7 @@ def _convert_checkpoint(request: Mapping[str, str]) -> dict[str, Any]:
         # transformers does not save the layers that predict further tokens.
         converter.no_mtp = converter.supports_mtp_export
         file_type = gguf.LlamaFileType[FILE_TYPES[request["base_type"]]]
-        with torch.inference_mode(), _adapted(base, tokenizer, request["name"], names):
+        with torch.inference_mode(), _adapted(base, tokenizer, request, names):
             path = Path(request["path"])
             model = converter(checkpoint_dir, file_type, path, hparams=settings)
             with disk_errors("writing the file", path):
@@ -114,10 +121,10 @@ def _convert_checkpoint(request: Mapping[str, str]) -> dict[str, Any]:
 def _adapted(
     base: Any,  # noqa: ANN401  (a module of llama.cpp)
     tokenizer: Any,  # noqa: ANN401  (a transformers tokenizer)
-    name: str,
+    request: Mapping[str, str],
     names: dict[str, str],
 ) -> Iterator[None]:
-    """Let converters write the loaded tokenizer, and a model's name.
+    """Let converters write the loaded tokenizer, and a model's name and further texts.
 
     Args:
         names: Gets the checkpoint's tensor names, by the file's.
@@ -129,7 +136,9 @@ def _adapted(
     def prepare_metadata(model: Any, vocab_only: bool) -> None:  # noqa: ANN401
         model.set_vocab = partial(vocabulary.write_in_own_way, model.set_vocab, model)
         prepare(model, vocab_only)
-        model.gguf_writer.add_name(name_for_stripping(tokenizer, name))
+        model.gguf_writer.add_name(name_for_stripping(tokenizer, request["name"]))
+        for key, text in json.loads(request["texts"]).items():
+            model.gguf_writer.add_string(key, text)
         add_sliding_window(model.gguf_writer, model.hparams)
         vocabulary.add_to(model.gguf_writer, model.dir_model, model.hparams["vocab_size"])
 

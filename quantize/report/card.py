@@ -11,11 +11,11 @@ from typing import get_args
 from potstill.facts.gguf import GgufFile
 from potstill.facts.shared import Fidelity, FurtherTeacher, TeacherIdentity
 from potstill.facts.student import StudentFacts
+from potstill.licenses import UNKNOWN, teacher_license
 from potstill.schema import Split
 from potstill.tables import conversation_paths, read_conversation_batches
 from quantize.report.table import cost_table, distance_table
 
-UNKNOWN = "not stated"
 TERMS = (
     "the terms of its API, which allow training on its answers according to whoever made this run"
 )
@@ -102,18 +102,6 @@ def _front_matter(teacher: TeacherIdentity, license: str) -> str:
             "---",
         ]
     )
-
-
-def teacher_license(checkpoint_dir: Path) -> str:
-    """Return the license in the front matter of a checkpoint's README.md, if it has one."""
-    path = checkpoint_dir / "README.md"
-    if path.is_file():
-        _, *front = path.read_text(encoding="utf-8", errors="replace").split("---", 2)
-        for line in front[0].splitlines() if front else ():
-            key, _, value = line.partition(":")
-            if key.strip() == "license" and value.strip():
-                return value.strip()
-    return UNKNOWN
 
 
 def _originals(files: Sequence[GgufFile]) -> str:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import ModelCard
 
-from quantize.report.card import PLOT_NAME, UNKNOWN, teacher_license, write_card
+from potstill.licenses import UNKNOWN
+from quantize.report.card import PLOT_NAME, write_card
 from tests.fixtures.facts import evaluation, fidelity, student_facts, teacher_identity
 
 
@@ -80,18 +81,3 @@ def test_the_distance_from_the_teacher_is_in_the_card(card):
 def test_a_served_teacher_of_unknown_size_gets_none(card):
     assert "- Teacher: tiny, 1,000,000 parameters\n" in card()
     assert "- Teacher: tiny\n" in card(num_parameters=0)
-
-
-@pytest.mark.parametrize(
-    ("text", "license"),
-    [
-        ("---\nlicense: apache-2.0\n---\nA model.", "apache-2.0"),
-        ("---\nlicense:\n---\n", UNKNOWN),
-        ("license: mit", UNKNOWN),
-        (None, UNKNOWN),
-    ],
-)
-def test_the_teachers_license_is_read_from_its_front_matter(tmp_path, text, license):
-    if text is not None:
-        (tmp_path / "README.md").write_text(text)
-    assert teacher_license(tmp_path) == license
