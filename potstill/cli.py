@@ -37,6 +37,8 @@ VERBS = {
     "curve": "potstill.commands.baseline",
     "status": "potstill.commands.status",
     "lineage": "potstill.commands.lineage",
+    "export": "quantize.commands",
+    "push": "quantize.commands",
     "fetch": "potstill.commands.fetch",
 }
 """The module whose `app`, a `typer.Typer`, has the command of each verb, in the order of help."""

@@ -1,13 +1,14 @@
-"""The verb `potstill quantize`."""
+"""The verbs `potstill quantize`, `potstill export` and `potstill push`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from potstill.commands.options import ForceOption, configured
+from potstill.commands.options import ForceOption, RunArgument, configured
 from potstill.pipeline import STAGES, Choice, run_stage
 from potstill.rundir import RunDirectory
 
@@ -34,3 +35,55 @@ def quantize(
         sizes = f"quantize.target_megabytes={target_megabytes}"
         choice = replace(choice, overrides=(*choice.overrides, sizes))
     run_stage(STAGES["quantize"], choice, run_directory, force=force)
+
+
+@app.command()
+def export(
+    run_dir: RunArgument,
+    tool: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="TOOL", help="ollama, lm-studio, llamafile, vllm, open-webui."
+        ),
+    ],
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A new directory; by default RUN-TOOL.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A student's file; by default the recommended one."),
+    ] = None,
+) -> None:
+    """Write the directory that another tool wants, and print what to type."""
+    from quantize.delivery.tools import export as write
+
+    directory = to or Path(f"{run_dir.resolve().name}-{tool}")
+    for line in write(RunDirectory(run_dir), tool, directory, file):
+        typer.echo(line)
+
+
+@app.command()
+def push(
+    run_dir: RunArgument,
+    to: Annotated[str, typer.Option(metavar="USER/NAME|DIR", help="A repository or a directory.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would go, and what forbids it.")
+    ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public, not private.")
+    ] = False,
+    license_checked: Annotated[
+        bool,
+        typer.Option("--license-checked", help="You checked a license that is not stated."),
+    ] = False,
+) -> None:
+    """Publish the student's files with card, importance matrix and lineage."""
+    from quantize.delivery.push import prepare
+    from quantize.delivery.push import push as publish
+
+    shipment = prepare(RunDirectory(run_dir))
+    if dry_run:
+        for line in shipment.lines():
+            typer.echo(line)
+        return
+    typer.echo(publish(shipment, to, private=not public, license_checked=license_checked))

@@ -48,12 +48,15 @@ def _in_json(content: bytes) -> object:
     from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
     from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+    # Both kinds have the same outer fields. Log records are no spans, or spans without an id.
     try:
         traces = TracesData.FromString(content)
-        # Both kinds have the same outer fields; only spans have an id of their trace as bytes.
-        if not _spans(traces) or any(not span.trace_id for span in _spans(traces)):
-            return MessageToDict(LogsData.FromString(content))
-        return MessageToDict(traces)
+        if all(span.trace_id for span in _spans(traces)):
+            return MessageToDict(traces)
+    except (DecodeError, ValueError):
+        pass
+    try:
+        return MessageToDict(LogsData.FromString(content))
     except (DecodeError, ValueError, RecursionError) as error:
         return RowError(f"not OTLP: {error}")
 

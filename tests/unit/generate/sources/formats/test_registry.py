@@ -12,11 +12,11 @@ from generate.sources.rows import RowError
 
 SAMPLES = Path(__file__).parents[4] / "fixtures" / "traces"
 LOST = {
-    "openinference-traces.jsonl": {"error"},
-    "openai-responses.jsonl": {"choices", "error"},
+    "openai-responses.jsonl": {"choices"},
     "anthropic.jsonl": {"choices"},
+    "otel-v2-logs.jsonl": {"error", "model", "tools"},
 }
-"""What a format does not have: several choices, or requests that failed."""
+"""What a format does not have: several choices, or, beside messages, what stands in spans."""
 SAMPLE_NAMES = sorted(path.name for path in SAMPLES.iterdir() if path.suffix in {".jsonl", ".json"})
 
 
@@ -39,13 +39,15 @@ def test_the_requests_of_every_tool_survive(name):
     assert answered.messages[-1].content == "sunny, 21 degrees"
     assert answered.messages[-1].tool_call_id == "call_1"
     assert answered.answers[0].content == "It is sunny."
-    assert sums.model.startswith("model-1")
+    assert sums.model == (None if "model" in LOST.get(name, ()) else "model-1")
 
 
 @pytest.mark.parametrize("name", SAMPLE_NAMES)
 def test_a_system_prompt_and_tools_survive(name):
     _, called, *_ = traces(name)
     assert called.messages[0].role == "system"
+    if "tools" in LOST.get(name, ()):
+        return
     (tool,) = json.loads(tools_text(called.tools))
     assert tool["function"]["name"] == "weather"
     assert tool["function"]["parameters"]["type"] == "object"
@@ -56,10 +58,10 @@ def test_all_choices_and_the_error_survive(name):
     sums, *_, failed = traces(name)
     if "choices" not in LOST.get(name, ()):
         assert [one.content for one in sums.answers] == ["42", "It is 42."]
-    if "error" not in LOST.get(name, ()):
+    if name != "openai-responses.jsonl":
         assert failed.messages[-1].content == "Please fail."
         assert failed.answers == ()
-        assert "refused" in failed.error
+        assert ("refused" in (failed.error or "")) != ("error" in LOST.get(name, ()))
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.pb")), ids=lambda path: path.name)

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from huggingface_hub import constants
+from typer.testing import CliRunner
+
+from potstill.cli import app
+from potstill.errors import ArtifactError, ConfigError
+from potstill.lineage import lineage_of_run, read_lineage
+from quantize.delivery.push import prepare, push
+from tests.fixtures.hub import hub
+
+PUBLISHED = {"README.md", "Modelfile", "lineage.json", "student.imatrix.gguf"} | {
+    "student-F16.gguf", "student-Q8_0.gguf"
+}  # fmt: skip
+
+
+@pytest.fixture
+def own_hub(monkeypatch):
+    """A hub on loopback that the real client is sent to, over the protocol without hf_xet."""
+    with hub() as running:
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield running
+
+
+def published(shipment, to, **options):
+    return push(shipment, to, **{"private": True, "license_checked": False} | options)
+
+
+def test_a_student_goes_to_the_hub_with_its_verdict_and_no_teacher(judged_run, own_hub, tmp_path):
+    run = judged_run()
+    url = published(prepare(run), "ann/small-1")
+    assert url.startswith(f"{own_hub.url}/ann/small-1/commit/")
+    (created,) = own_hub.created
+    assert (created["organization"], created["name"]) == ("ann", "small-1")
+    assert created["visibility"] == "private"
+    assert {path.removeprefix("ann/small-1/") for path in own_hub.files} == PUBLISHED
+    (tmp_path / "got.gguf").write_bytes(own_hub.files["ann/small-1/student-Q8_0.gguf"])
+    assert read_lineage(tmp_path / "got.gguf") == lineage_of_run(run)
+    assert json.loads(own_hub.files["ann/small-1/lineage.json"])["verdict"]["outcome"] == "PASS"
+    assert not list(run.root.glob(".push-*"))
+
+
+def test_a_hub_that_refuses_is_one_clear_error(judged_run, own_hub):
+    run = judged_run()
+    own_hub.refuses = 403
+    with pytest.raises(ArtifactError, match="the hub did not take the student") as caught:
+        published(prepare(run), "ann/small-1")
+    assert "403" in caught.value.found
+    assert not list(run.root.glob(".push-*"))
+
+
+def test_a_directory_gets_the_same_files(judged_run, tmp_path):
+    published(prepare(judged_run()), str(tmp_path / "there"))
+    assert {path.name for path in (tmp_path / "there").iterdir()} == PUBLISHED
+
+
+@pytest.mark.parametrize("to", ["small", "a/b/c", "ann/", "https://hub/ann/small"])
+def test_another_place_is_refused(judged_run, to):
+    with pytest.raises(ConfigError, match="not a place to push to"):
+        published(prepare(judged_run()), to)
+
+
+def test_a_dry_run_lists_what_would_go_and_what_forbids_it(judged_run):
+    run = judged_run(license="cc-by-nc-nd-4.0")
+    found = CliRunner().invoke(app, ["push", str(run.root), "--to", "ann/a", "--dry-run"])
+    assert found.exit_code == 0
+    names = {line.split("  ")[0] for line in found.stdout.splitlines() if "bytes" in line}
+    assert names == PUBLISHED
+    assert "refused: teacher acme/teacher: license: cc-by-nc-nd-4.0" in found.stdout
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_license_that_forbids_it_is_never_overruled(judged_run, tmp_path, checked):
+    shipment = prepare(judged_run(license="cc-by-nd-4.0"))
+    with pytest.raises(ConfigError, match="may not be published"):
+        published(shipment, str(tmp_path / "there"), license_checked=checked)
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_license_that_is_not_stated_is_the_users_to_check(judged_run, tmp_path):
+    shipment = prepare(judged_run(license=None))
+    with pytest.raises(ConfigError, match="not stated") as caught:
+        published(shipment, str(tmp_path / "there"))
+    assert "--license-checked" in caught.value.hint
+    published(shipment, str(tmp_path / "there"), license_checked=True)
+    assert (tmp_path / "there" / "README.md").is_file()
