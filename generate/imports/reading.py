@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from generate.sources.files import find_files, read_file
+from generate.sources.formats.reader import Trace, mapping
 from generate.sources.formats.registry import COLUMNS, ROW_COLUMNS, read_row
-from generate.sources.formats.trace import Trace, mapping
 from generate.sources.messages import tools_text
 from generate.sources.rows import RowError
 from potstill.schema import Message

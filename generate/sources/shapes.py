@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from generate.sources.formats.reader import Trace, mapping, text_or_none
 from generate.sources.formats.registry import read_row
-from generate.sources.formats.trace import Trace, mapping, text_or_none
 from generate.sources.messages import tools_text
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.rows import RowError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from generate.sources.formats.trace import Reader, Row, Trace, mapping, model_name
+from generate.sources.formats.reader import Reader, Row, Trace, mapping, model_name
 from generate.sources.messages import to_messages
 from generate.sources.rows import RowError
 from potstill.schema import Message

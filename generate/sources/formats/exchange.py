@@ -17,7 +17,7 @@ from generate.sources.formats.anthropic import (
 )
 from generate.sources.formats.openai_chat import chat_answers, chat_request
 from generate.sources.formats.openai_responses import responses_answer, responses_request
-from generate.sources.formats.trace import Reader, Row, Trace, error_text, mapping, model_name
+from generate.sources.formats.reader import Reader, Row, Trace, error_text, mapping, model_name
 from generate.sources.messages import parsed
 from generate.sources.rows import RowError
 from potstill.schema import Message

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from generate.sources.formats.exchange import read_exchange
-from generate.sources.formats.trace import Reader, Row, Trace
+from generate.sources.formats.reader import Reader, Row, Trace
 from generate.sources.rows import RowError
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from generate.sources.formats.trace import Row, mapping
+from generate.sources.formats.reader import Row, mapping
 
 ROLES = {
     "human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from generate.sources.formats.langchain import generations, plain_message, plain_messages
 from generate.sources.formats.openai_chat import chat_answers
-from generate.sources.formats.trace import Reader, Row, Trace, error_text, mapping, model_name
+from generate.sources.formats.reader import Reader, Row, Trace, error_text, mapping, model_name
 from generate.sources.messages import parsed, to_message, to_messages
 from generate.sources.rows import RowError
 from potstill.schema import Message

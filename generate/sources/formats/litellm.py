@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from generate.sources.formats.exchange import read_exchange
-from generate.sources.formats.trace import Reader, Row, Trace, error_text, mapping
+from generate.sources.formats.reader import Reader, Row, Trace, error_text, mapping
 from generate.sources.messages import parsed
 from generate.sources.rows import RowError
 

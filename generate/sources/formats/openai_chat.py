@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from generate.sources.formats.trace import Reader, Row, Trace, listed, mapping, model_name
+from generate.sources.formats.reader import Reader, Row, Trace, listed, mapping, model_name
 from generate.sources.messages import parsed, to_message, to_messages
 from generate.sources.rows import RowError
 from potstill.schema import Message

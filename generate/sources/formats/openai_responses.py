@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from generate.sources.formats.trace import (
+from generate.sources.formats.reader import (
     Reader,
     Row,
     Trace,

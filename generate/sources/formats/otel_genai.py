@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from generate.sources.formats.trace import Row, Trace, mapping, model_name
+from generate.sources.formats.reader import Row, Trace, mapping, model_name
 from generate.sources.messages import parsed, to_message, to_messages
 from generate.sources.rows import RowError
 

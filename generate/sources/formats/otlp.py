@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from generate.sources.formats.otel_genai import Event, Recorded, read_recorded
-from generate.sources.formats.trace import Reader, Row, Trace, listed, mapping
+from generate.sources.formats.reader import Reader, Row, Trace, listed, mapping
 from generate.sources.rows import RowError
 
 ERROR_CODES = (2, "STATUS_CODE_ERROR", "ERROR")

@@ -19,7 +19,7 @@ from generate.sources.formats import (
     otlp,
     sharegpt,
 )
-from generate.sources.formats.trace import Reader, Row, Trace
+from generate.sources.formats.reader import Reader, Row, Trace
 from generate.sources.rows import RowError
 
 LOGS: tuple[Reader, ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from generate.sources.formats.trace import Reader, Row, Trace, listed, text_or_none
+from generate.sources.formats.reader import Reader, Row, Trace, listed, text_or_none
 from generate.sources.messages import to_messages
 from potstill.schema import Message
 
