@@ -40,6 +40,7 @@ VERBS = {
     "export": "quantize.commands",
     "push": "quantize.commands",
     "fetch": "potstill.commands.fetch",
+    "doctor": "potstill.commands.doctor",
 }
 """The module whose `app`, a `typer.Typer`, has the command of each verb, in the order of help."""
 HIDDEN_VERBS = {"stage": "potstill.commands.stages"}

@@ -9,7 +9,6 @@ from pathlib import Path
 CPUINFO_PATH = Path("/proc/cpuinfo")
 
 
-@cache
 def has_amx() -> bool:
     """Return whether the processor has Intel's matrix tiles (AMX), on which llama.cpp crashes.
 
@@ -17,11 +16,18 @@ def has_amx() -> bool:
     matrix ends the process (github.com/ggml-org/llama.cpp/issues/20824, seen with llama-cpp-python
     0.3.36). Models loaded with `use_extra_bufts = False` do not use tiles.
     """
+    return "amx_tile" in features()
+
+
+@cache
+def features() -> frozenset[str]:
+    """Return the names of the processor's features as Linux lists them; none elsewhere."""
     try:
         lines = CPUINFO_PATH.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
-        return False
-    return any(line.startswith("flags") and " amx_tile" in line for line in lines)
+        return frozenset()
+    found = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
+    return frozenset(next(found, ()))
 
 
 def usable_threads(num_threads: int | None = None) -> int:

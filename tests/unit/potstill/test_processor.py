@@ -17,6 +17,6 @@ def test_matrix_tiles_are_found_where_linux_names_them(tmp_path, monkeypatch, te
     if text is not None:
         path.write_text(text)
     monkeypatch.setattr(processor, "CPUINFO_PATH", path)
-    processor.has_amx.cache_clear()
+    processor.features.cache_clear()
     assert processor.has_amx() is expected
-    processor.has_amx.cache_clear()
+    processor.features.cache_clear()

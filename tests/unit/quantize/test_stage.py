@@ -12,7 +12,9 @@ from potstill.checkpoints import ModelShape
 from potstill.config import dump_toml
 from potstill.errors import ArtifactError, ConfigError, ConversionError, ManifestMismatchError
 from potstill.files import sha256_file
+from potstill.lineage import LINEAGE_KEY, lineage_of_run, read_lineage
 from potstill.models.dequantized import SOURCE_NAME
+from potstill.models.header import GgufHeader
 from potstill.plan import Workload
 from quantize.config import QuantizeConfig
 from quantize.conversion.convert import write_base_gguf
@@ -53,6 +55,10 @@ def test_files_card_and_modelfile_are_made_and_described(tiny_quantize_run, capf
     assert "arithmetic.jsonl" in card
     assert all(file.file in card for file in files.values())
     assert (gguf_dir / "Modelfile").read_text().startswith("FROM ./student-Q4_K_M.gguf\n")
+    lineage = lineage_of_run(tiny_quantize_run, judged=False)
+    for name in ("student-F16", "student-Q4_K_M"):
+        assert read_lineage(gguf_dir / f"{name}.gguf") == lineage
+    assert LINEAGE_KEY not in GgufHeader.read(gguf_dir / "teacher-Q8_0.gguf").metadata
     assert run(CONFIG, tiny_quantize_run) == manifest
     assert "llama_" not in capfd.readouterr().err
 

@@ -1,0 +1,159 @@
+"""What this machine has, and what of potstill fits on it: one line each, with advice.
+
+In: the machine, the packages that are installed, the lock of a checkout. Out: findings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from potstill.config import preset_names
+from potstill.errors import PotstillError
+from potstill.models.files import cache_dir
+from potstill.pipeline import Choice, estimate, resolve
+from potstill.processor import features, usable_threads
+from potstill.rundir import RunDirectory
+
+LOCKS_DIR = Path(__file__).resolve().parent.parent / "requirements"
+LOCKED = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;+]+)", re.MULTILINE)
+LEAST_DISK_BYTES = 10e9
+"""A run of the smallest preset with vLLM's and torch's files beside it."""
+MOST_NAMED = 4
+NVIDIA = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line."""
+
+    subject: str
+    found: str
+    advice: str | None = None
+    """What to do; None: nothing."""
+
+    def line(self) -> str:
+        """Return the finding in words."""
+        mark = "ok" if self.advice is None else "->"
+        advice = "" if self.advice is None else f": {self.advice}"
+        return f"{mark}  {self.subject}: {self.found}{advice}"
+
+
+def examine() -> Iterator[Finding]:
+    """Yield what was found, from the machine to the presets."""
+    yield _processor()
+    yield _memory()
+    yield from (_disk("here", Path.cwd()), _disk("the cache of models", cache_dir()))
+    yield _cards()
+    yield _versions(LOCKS_DIR)
+    for name in preset_names():
+        yield _preset(name)
+
+
+def _processor() -> Finding:
+    known = [name for key, name in FEATURES.items() if key in features()]
+    found = f"{usable_threads()} threads; {', '.join(known) or 'features unknown'}"
+    if "avx512_bf16" in features() or not features():
+        return Finding("processor", found)
+    advice = "bfloat16 is computed by way of float32 here; expect training at half the speed"
+    return Finding("processor", found, advice)
+
+
+def _memory() -> Finding:
+    total, free = total_memory(), free_memory()
+    found = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
+    if free < total / 2:
+        return Finding("memory", found, "end other programs before a run")
+    return Finding("memory", found)
+
+
+def total_memory() -> float:
+    """Return the machine's memory in bytes."""
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def free_memory() -> float:
+    """Return the memory that programs can have without swapping, in bytes."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return total_memory()
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return 1024.0 * int(match[1]) if match else total_memory()
+
+
+def _disk(where: str, path: Path) -> Finding:
+    existing = next(one for one in (path, *path.parents) if one.exists())
+    free = shutil.disk_usage(existing).free
+    found = f"{free / 1e9:.1f} GB free on the disk of {path}"
+    advice = f"a run needs about {LEAST_DISK_BYTES / 1e9:.0f} GB; use another disk"
+    return Finding(f"disk, {where}", found, advice if free < LEAST_DISK_BYTES else None)
+
+
+def _cards() -> Finding:
+    try:
+        answer = subprocess.run(NVIDIA, capture_output=True, text=True, check=True, timeout=20)
+    except FileNotFoundError:
+        return Finding("GPU", "none of NVIDIA's; everything runs on the processor")
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("GPU", f"nvidia-smi fails ({type(error).__name__})", "repair the driver")
+    return Finding("GPU", "; ".join(answer.stdout.split("\n")).strip("; "))
+
+
+def _versions(locks_dir: Path) -> Finding:
+    """Compare what is installed with the lock that is nearest to it."""
+    subject = "versions"
+    locks = [path for path in sorted(locks_dir.glob("*.txt")) if "torch" not in path.name]
+    compared = [(_other_versions(path), path.name) for path in locks]
+    if not compared:
+        return Finding(subject, "no lock beside this installation; ranges are in its metadata")
+    others, name = min(compared, key=lambda one: len(one[0]))
+    if not others:
+        return Finding(subject, f"those of requirements/{name}, which are tested")
+    more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+    found = f"{', '.join(others[:MOST_NAMED])}{more} differ from requirements/{name}"
+    return Finding(subject, found, "run make setup for the tested ones")
+
+
+def _other_versions(lock: Path) -> list[str]:
+    """Return the packages of a lock with another version, or none, installed."""
+    return [
+        f"{name} {found or 'missing'} (tested: {version})"
+        for name, version in LOCKED.findall(lock.read_text(encoding="utf-8"))
+        if (found := _installed(name)) != version
+    ]
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _preset(name: str) -> Finding:
+    subject = f"preset {name}"
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            estimates, _ = estimate(resolve(Choice(name)), RunDirectory(Path(directory)))
+    except (PotstillError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        return Finding(
+            subject, f"not estimated, {reason}", "fetch its models: potstill fetch MODEL"
+        )
+    memory = max(one.memory_bytes for one in estimates)
+    disk = sum(one.disk_bytes for one in estimates)
+    found = f"about {memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk"
+    if memory > free_memory():
+        return Finding(subject, found, "more memory than is free; choose a smaller preset or model")
+    if disk > shutil.disk_usage(Path.cwd()).free:
+        return Finding(subject, found, "more disk than is free here; run it on another disk")
+    return Finding(subject, f"fits, {found}")

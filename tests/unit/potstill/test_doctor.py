@@ -1,0 +1,63 @@
+import subprocess
+from importlib import metadata
+
+import pytest
+
+from potstill import doctor
+from potstill.errors import TeacherError
+
+
+@pytest.fixture
+def cpuinfo(monkeypatch):
+    """Return a function that sets the processor's features."""
+    return lambda *names: monkeypatch.setattr(doctor, "features", lambda: frozenset(names))
+
+
+def test_a_processor_without_bfloat16_gets_advice(cpuinfo):
+    cpuinfo("avx2", "avx512f")
+    assert "AVX2, AVX-512: bfloat16 is computed" in doctor._processor().line()
+    cpuinfo("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    assert doctor._processor().line().startswith("ok  processor: ")
+
+
+def test_versions_are_compared_with_the_nearest_lock(tmp_path):
+    assert "no lock" in doctor._versions(tmp_path).found
+    known = metadata.version("pydantic")
+    (tmp_path / "cpu.txt").write_text(f"# made by hand\npydantic=={known}\n")
+    (tmp_path / "gpu.txt").write_text(
+        "pydantic==0.1\nno-such-package==1.0 ; python_version > '3'\n"
+    )
+    assert doctor._versions(tmp_path).line() == (
+        "ok  versions: those of requirements/cpu.txt, which are tested"
+    )
+    (tmp_path / "cpu.txt").unlink()
+    found = doctor._versions(tmp_path)
+    assert f"pydantic {known} (tested: 0.1), no-such-package missing" in found.found
+    assert found.advice
+
+
+def test_a_preset_that_does_not_fit_says_so(monkeypatch):
+    monkeypatch.setattr(doctor, "free_memory", lambda: 1.0)
+    assert "choose a smaller preset" in doctor._preset("small").line()
+
+
+def test_a_preset_whose_model_is_missing_is_not_estimated(monkeypatch):
+    def fail(*_):
+        raise TeacherError("the model is not here", hint="fetch it")
+
+    monkeypatch.setattr(doctor, "estimate", fail)
+    line = doctor._preset("small").line()
+    assert line.startswith("->  preset small: not estimated, the model is not here: fetch")
+
+
+def test_a_broken_driver_is_no_crash(monkeypatch):
+    def fail(*_, **__):
+        raise subprocess.CalledProcessError(9, "nvidia-smi")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert doctor._cards().advice == "repair the driver"
+
+
+def test_memory_and_disk_are_of_this_machine(tmp_path):
+    assert 0 < doctor.free_memory() <= doctor.total_memory()
+    assert str(tmp_path / "not" / "yet") in doctor._disk("here", tmp_path / "not" / "yet").found
