@@ -43,7 +43,7 @@ def anthropic_request(body: Row) -> Trace:
     if not isinstance(given, list):
         raise RowError("messages that are not a list")
     messages = [plain for message in given for plain in _messages(message)]
-    if body.get("system"):
+    if body.get("system") and mapping(next(iter(messages), None)).get("role") != "system":
         messages.insert(0, {"role": "system", "content": body["system"]})
     return Trace(
         to_messages(messages), tools=_tools(body.get("tools")), model=model_name(body.get("model"))

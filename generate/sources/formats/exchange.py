@@ -51,7 +51,7 @@ def _response(given: object) -> tuple[tuple[Message, ...], str | None]:
     try:
         response = mapping(parsed(given))
     except RowError:
-        return (), str(given)  # A proxy's page in place of JSON.
+        return (), error_text(given)  # A proxy's page in place of JSON.
     if "body" in response:  # as in batch output files
         response = mapping(parsed(response["body"]))
     error = error_text(response.get("error"))

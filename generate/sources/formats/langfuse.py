@@ -10,7 +10,15 @@ from collections.abc import Iterable, Iterator
 
 from generate.sources.formats.langchain import plain_message, plain_messages
 from generate.sources.formats.openai_chat import chat_answers
-from generate.sources.formats.reader import Reader, Row, Trace, listed, mapping, model_name
+from generate.sources.formats.reader import (
+    Reader,
+    Row,
+    Trace,
+    error_text,
+    listed,
+    mapping,
+    model_name,
+)
 from generate.sources.messages import parsed, to_message, to_messages
 from generate.sources.rows import RowError
 from potstill.schema import Message
@@ -50,7 +58,7 @@ def _observation(row: Row) -> Iterable[Trace]:
         () if failed else _answers(_json(row.get("output"))),
         tools,
         model_name(row.get("model")),
-        str(reason or "error") if failed else None,
+        error_text(reason or "error") if failed else None,
     )
 
 

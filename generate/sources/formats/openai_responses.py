@@ -48,7 +48,7 @@ def _messages(items: Iterable[object]) -> tuple[dict[str, Any], ...]:
         last = messages[-1] if messages else {}
         if message.get("role") == "assistant" == last.get("role"):
             for key in ("content", "reasoning_content", "tool_calls"):
-                last[key] = [*last.get(key, []), *message.get(key, [])]
+                last.setdefault(key, []).extend(message.get(key, []))
         elif message:
             messages.append(message)
     for message in messages:
@@ -64,8 +64,8 @@ def _message(item: object) -> dict[str, Any]:
     kind = item.get("type", "message")
     if kind == "message":
         content = item.get("content")
-        if item.get("role") == "assistant" and isinstance(content, str):
-            content = [content]
+        if item.get("role") == "assistant":
+            content = list(content) if isinstance(content, list) else [content or ""]
         return {"role": item.get("role"), "content": content}
     if kind == "function_call":
         function = {"name": item.get("name"), "arguments": item.get("arguments")}

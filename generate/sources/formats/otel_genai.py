@@ -14,11 +14,11 @@ Source: OpenTelemetry semantic conventions for generative AI 1.27 to 1.38; OpenL
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from generate.sources.formats.reader import Row, Trace, mapping, model_name
+from generate.sources.formats.reader import Row, Trace, error_text, mapping, model_name
 from generate.sources.messages import parsed, to_message, to_messages
 from generate.sources.rows import RowError
 
@@ -73,7 +73,7 @@ def read_recorded(one: Recorded) -> Iterator[Trace]:
         tuple(to_message({"role": "assistant", **choice}) for choice in choices),
         tools or parsed(one.attributes.get("gen_ai.tool.definitions")),
         _model(one),
-        str(failed) if failed else None,
+        error_text(failed),
     )
 
 
@@ -105,20 +105,22 @@ def _in_parts(one: Recorded) -> Spelled | None:
 
 
 def _from_parts(message: Row) -> Iterator[dict[str, Any]]:
-    parts = _list(message.get("parts"))
-    answers = [mapping(one) for one in parts if mapping(one).get("type") == "tool_call_response"]
-    for part in answers:
+    results: list[Row] = []
+    calls: list[Row] = []
+    thoughts: list[Row] = []
+    texts: list[Row] = []
+    by_kind = {"tool_call_response": results, "tool_call": calls, "reasoning": thoughts}
+    for part in map(mapping, _list(message.get("parts"))):
+        by_kind.get(str(part.get("type")), texts).append(part)
+    for part in results:
         result = part.get("response", part.get("result"))
         yield {"role": "tool", "tool_call_id": part.get("id"), "content": _as_text(result)}
-    calls = [mapping(one) for one in parts if mapping(one).get("type") == "tool_call"]
-    thoughts = [mapping(one) for one in parts if mapping(one).get("type") == "reasoning"]
-    others = [one for one in parts if one not in (*answers, *calls, *thoughts)]
-    if answers and not others:
+    if results and not texts:
         return
     yield {
         "role": message.get("role"),
-        "content": [{**mapping(one), "text": mapping(one).get("content")} for one in others],
-        "tool_calls": [_call(one) for one in calls],
+        "content": [{**part, "text": part.get("content")} for part in texts],
+        "tool_calls": [_call(part) for part in calls],
         "reasoning_content": _text(thoughts),
     }
 
@@ -240,7 +242,7 @@ def _list(value: object) -> list[Any]:
     return found
 
 
-def _text(parts: list[Any]) -> str:
+def _text(parts: Sequence[object]) -> str:
     return "\n".join(str(mapping(part).get("content", "")) for part in parts)
 
 

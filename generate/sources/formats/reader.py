@@ -11,6 +11,9 @@ from potstill.schema import Message
 
 Row = Mapping[str, Any]
 
+MOST_ERROR = 500
+"""Characters of an error that are kept: it may be a proxy's page, or a trace of calls."""
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -79,4 +82,4 @@ def error_text(error: object) -> str | None:
     """Return an error's message, which logs store as text or as an object; None without one."""
     if isinstance(error, Mapping):
         error = error.get("message") or error.get("error_message") or error.get("type")
-    return str(error) if error else None
+    return str(error)[:MOST_ERROR] if error else None

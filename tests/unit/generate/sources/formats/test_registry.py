@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from generate.sources.files import find_files, read_file
 from generate.sources.formats.registry import COLUMNS, read_row
 from generate.sources.messages import tools_text
 from generate.sources.rows import RowError
+from generate.sources.shapes import to_prompts
 
 SAMPLES = Path(__file__).parents[4] / "fixtures" / "traces"
 LOST = {
@@ -67,3 +70,30 @@ def test_all_choices_and_the_error_survive(name):
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.pb")), ids=lambda path: path.name)
 def test_protobuf_is_read_as_its_json_is(path):
     assert traces(path.name) == traces(path.with_suffix(".jsonl").name)
+
+
+KEYS = sorted(COLUMNS) + [
+    "role", "content", "parts", "scopeSpans", "spans", "scopeLogs", "logRecords", "key", "value",
+    "stringValue", "arrayValue", "kvlistValue", "values", "name", "body", "message", "generations",
+    "data", "kwargs", "id", "tool_calls", "function", "arguments", "invocation_params",
+    "gen_ai.input.messages", "gen_ai.prompt.0.content", "llm.input_messages.0.message.role",
+]  # fmt: skip
+TEXTS = [
+    "user", "assistant", "tool", "text", "tool_use", "tool_result", "tool_call", "function_call",
+    "llm", "GENERATION", "completion", "constructor", "HumanMessage", "gen_ai.choice", "[]", "{}",
+    "[{}]", "[3]", '{"messages": [3]}', "{",
+]  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.integers(0, 2) | st.booleans() | st.sampled_from(TEXTS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+
+
+@given(row=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_whatever_a_row_holds_is_read_or_refused(row):
+    for found in to_prompts(row, last_role="assistant", source="made in a test"):
+        assert isinstance(found, RowError) or found.messages[-1].role == "assistant"
