@@ -72,7 +72,8 @@ def test_protobuf_is_read_as_its_json_is(path):
     assert traces(path.name) == traces(path.with_suffix(".jsonl").name)
 
 
-KEYS = sorted(COLUMNS) + [
+KEYS = [
+    *sorted(COLUMNS),
     "role", "content", "parts", "scopeSpans", "spans", "scopeLogs", "logRecords", "key", "value",
     "stringValue", "arrayValue", "kvlistValue", "values", "name", "body", "message", "generations",
     "data", "kwargs", "id", "tool_calls", "function", "arguments", "invocation_params",
