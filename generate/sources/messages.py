@@ -139,7 +139,7 @@ def _part_text(part: object) -> str:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if not isinstance(part, Mapping) or kind not in TEXT_PARTS:
+    if not isinstance(part, Mapping) or not isinstance(kind, str) or kind not in TEXT_PARTS:
         raise RowError(f"a content part of type {kind}, which is not text")
     text = part.get(TEXT_PARTS[kind])
     if not isinstance(text, str):

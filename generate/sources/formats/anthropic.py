@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from generate.sources.formats.reader import Reader, Row, Trace, mapping, model_name
+from generate.sources.formats.reader import Reader, Row, Trace, kind_of, mapping, model_name
 from generate.sources.messages import to_messages
 from generate.sources.rows import RowError
 from potstill.schema import Message
@@ -26,7 +26,7 @@ def is_anthropic(body: Row) -> bool:
         return True
     messages = body.get("messages")
     return isinstance(messages, list) and any(
-        mapping(block).get("type") in OWN_BLOCKS
+        kind_of(block) in OWN_BLOCKS
         for message in messages
         for block in _blocks(mapping(message).get("content"))
     )
@@ -60,7 +60,7 @@ def _messages(given: object) -> list[object]:
     if not isinstance(given, Mapping) or not isinstance(given.get("content"), list):
         return [given]
     blocks = given["content"]
-    kept = [one for one in blocks if mapping(one).get("type") not in OWN_BLOCKS]
+    kept = [one for one in blocks if kind_of(one) not in OWN_BLOCKS]
     if given.get("role") != "assistant":
         results: list[object] = [
             {
@@ -69,7 +69,7 @@ def _messages(given: object) -> list[object]:
                 "content": one.get("content") or "",
             }
             for one in blocks
-            if mapping(one).get("type") == "tool_result"
+            if kind_of(one) == "tool_result"
         ]
         said = [{"role": given.get("role"), "content": kept}] if kept or not results else []
         return [*results, *said]
@@ -91,7 +91,7 @@ def _call(block: Row) -> dict[str, Any]:
 
 
 def _of(blocks: Iterable[object], kind: str) -> list[Row]:
-    return [mapping(one) for one in blocks if mapping(one).get("type") == kind]
+    return [mapping(one) for one in blocks if kind_of(one) == kind]
 
 
 def _blocks(content: object) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from generate.sources.formats.reader import Row, mapping
+from generate.sources.formats.reader import Row, kind_of, mapping
 
 ROLES = {
     "human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool",
@@ -56,7 +56,7 @@ def _content(content: object) -> object:
     """Return content without the blocks that repeat calls of tools."""
     if not isinstance(content, list):
         return content
-    return [one for one in content if mapping(one).get("type") not in ("tool_use", "tool_call")]
+    return [one for one in content if kind_of(one) not in ("tool_use", "tool_call")]
 
 
 def _call(call: object) -> object:

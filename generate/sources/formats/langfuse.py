@@ -15,6 +15,7 @@ from generate.sources.formats.reader import (
     Row,
     Trace,
     error_text,
+    kind_of,
     listed,
     mapping,
     model_name,
@@ -91,7 +92,7 @@ def _json(value: object) -> object:
 READER = Reader(
     "Langfuse",
     lambda row: isinstance(row.get("observations"), list)
-    or (row.get("type") in KINDS and ("traceId" in row or "trace_id" in row)),
+    or (kind_of(row) in KINDS and ("traceId" in row or "trace_id" in row)),
     _read,
     frozenset(
         {

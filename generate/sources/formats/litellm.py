@@ -18,7 +18,7 @@ REDACTED = "redacted-by-litellm"
 
 
 def _read(row: Row) -> Iterable[Trace]:
-    if row["call_type"] not in CHATS:
+    if str(row["call_type"]) not in CHATS:
         return
     messages = row.get("messages")
     if isinstance(messages, str) and messages.lstrip()[:1] in ("[", "{"):

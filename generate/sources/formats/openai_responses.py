@@ -13,6 +13,7 @@ from generate.sources.formats.reader import (
     Row,
     Trace,
     error_text,
+    kind_of,
     listed,
     mapping,
     model_name,
@@ -61,7 +62,7 @@ def _messages(items: Iterable[object]) -> tuple[dict[str, Any], ...]:
 def _message(item: object) -> dict[str, Any]:
     if not isinstance(item, Mapping):
         raise RowError("an item that is not an object")
-    kind = item.get("type", "message")
+    kind = kind_of(item) or "message"
     if kind == "message":
         content = item.get("content")
         if item.get("role") == "assistant":

@@ -132,7 +132,7 @@ def _call(part: Row) -> dict[str, Any]:
 
 def _in_events(one: Recorded) -> Spelled | None:
     asked: list[Any] = []
-    choices: dict[object, Any] = {}
+    choices: dict[str, Any] = {}
     for event in one.events:
         content = event.content
         if event.name in MESSAGE_EVENTS:
@@ -142,7 +142,7 @@ def _in_events(one: Recorded) -> Spelled | None:
             )
         elif event.name == CHOICE_EVENT:
             message = parsed(content.get("message"))
-            choices[content.get("index", len(choices))] = {**content, **mapping(message)}
+            choices[str(content.get("index", len(choices)))] = {**content, **mapping(message)}
     if not asked and not choices:
         return None
     return asked, [{"content": None, **one} for one in choices.values()], None

@@ -73,7 +73,7 @@ def _joined_records(row: Row) -> Iterator[Recorded]:
                 name = record.get("eventName") or attributes.get("event.name")
                 body = _value(record.get("body"))
                 event = Event(str(name), attributes, body)
-                key = record.get("spanId") or object()
+                key = str(record["spanId"]) if record.get("spanId") else object()
                 request = joined.setdefault(key, Recorded("log records", {}, [], None))
                 request.events.append(event)
     yield from joined.values()

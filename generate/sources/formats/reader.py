@@ -50,6 +50,12 @@ def mapping(value: object) -> Row:
     return value if isinstance(value, Mapping) else {}
 
 
+def kind_of(value: object) -> str:
+    """Return the text under `type` of a JSON object; an empty one without it."""
+    kind = mapping(value).get("type")
+    return kind if isinstance(kind, str) else ""
+
+
 def listed(value: object, what: str) -> list[Any]:
     """Return a JSON list.
 
