@@ -111,11 +111,11 @@ def read_file(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
 def _read_jsonl(file: SourceFile) -> Iterator[SourceRow]:
     for number, raw in enumerate(_lines(file), start=1):
         where = f"{file.shown}, line {number}"
-        line = _decoded(raw, where, is_first=number == 1).strip()
         if len(raw) > MAX_LINE_BYTES:
-            yield SourceRow(where, file.name, RowError(f"a line of more than {len(raw) - 1} bytes"))
+            error = RowError(f"a line of more than {MAX_LINE_BYTES} bytes")
+            yield SourceRow(where, file.name, error)
             return
-        if line:
+        if line := _decoded(raw, where, is_first=number == 1).strip():
             yield SourceRow(where, file.name, _parse(line))
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from generate.sources import files
 from generate.sources.config import SourceConfig
 from generate.sources.reading import read_source, source_digest
 from potstill.errors import ArtifactError, ConfigError
@@ -190,6 +191,36 @@ def test_directories_and_patterns_are_read_in_the_order_of_names(prompt_file, tm
     assert [prompt.source for prompt in found] == ["a.jsonl.gz", "b.jsonl", "c.ndjson"]
     assert texts(tmp_path / "?.jsonl") == ["b.jsonl"]
     assert texts(tmp_path / "*" / "*.jsonl") == ["_x/d.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"prompt": "a"}, {"prompt": "b"}]',
+        '{"object": "list", "data": [{"prompt": "a"}, {"prompt": "b"}], "has_more": false}',
+        '{"prompt": "a"}\n{"prompt": "b"}\n',
+        '\ufeff[\n {"prompt": "a"},\n {"prompt": "b"}\n]\n',
+    ],
+    ids=["a list", "a page", "lines", "indented"],
+)
+def test_json_files_are_documents_or_lines(prompt_file, content):
+    assert texts(prompt_file(content, "a.json")) == ["a", "b"]
+
+
+def test_a_broken_json_file_is_refused_with_its_place(prompt_file):
+    for content, place in (('[{"prompt": "a"}, 3]', "item 2"), ('{"prompt": "a"}\n{', "line 2")):
+        path = prompt_file(content, "a.json")
+        with pytest.raises(ArtifactError) as caught:
+            read(path)
+        assert caught.value.where == f"{path}, {place}"
+
+
+def test_a_line_beyond_the_bound_is_refused_and_not_read_whole(prompt_file, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 40)
+    path = prompt_file(GOOD + json.dumps({"prompt": "a" * 99}))
+    with pytest.raises(ArtifactError, match="a line of more than 40 bytes") as caught:
+        read(path)
+    assert caught.value.where == f"{path}, line 2"
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_read(prompt_file):
