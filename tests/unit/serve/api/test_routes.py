@@ -125,10 +125,13 @@ def test_a_streamed_response_has_the_events_of_openai(client, post, more):
 
 
 def test_the_last_item_of_a_response_that_was_cut_off_is_incomplete(client, post):
-    tool = {"type": "function", **TOOLS[0]["function"]}
-    for more, kind in (({}, "message"), ({"tools": [tool], "tool_choice": "required"},
-                                         "function_call")):  # fmt: skip
-        body = {"input": "Hi", "ignore_eos": True, "max_output_tokens": 14, **more}
+    note = {"properties": {"note": {"type": "string", "minLength": 1000}}, "required": ["note"]}
+    required = {
+        "tools": [{"type": "function", "name": "write", "parameters": note}],
+        "tool_choice": "required",
+    }
+    for more, kind in (({}, "message"), (required, "function_call")):
+        body = {"input": "Hi", "ignore_eos": True, "max_output_tokens": 60, **more}
         response = post("/v1/responses", **body)
         assert [(item["type"], item["status"]) for item in response["output"]] == [
             (kind, "incomplete")
