@@ -56,15 +56,18 @@ def read_row(values: object) -> Iterator[Trace | RowError]:
     Args:
         values: Parsed JSON; a RowError where it could not be parsed.
     """
+    reader = None
     try:
         if isinstance(values, RowError):
             raise values
         if not isinstance(values, Mapping):
             raise RowError(f"a JSON {type(values).__name__}")
         row = {key: value for key, value in values.items() if value is not None}
-        yield from reader_of(row).read(row)
+        reader = reader_of(row)
+        for found in reader.read(row):
+            yield _named(found, reader) if isinstance(found, RowError) else found
     except RowError as error:
-        yield error
+        yield _named(error, reader)
     except RecursionError:
         yield RowError("values nested too deep")
 
@@ -84,3 +87,8 @@ def reader_of(row: Row) -> Reader:
     if len(found) != 1:
         raise RowError(f"keys {', '.join(row) or 'none'}")
     return found[0]
+
+
+def _named(error: RowError, reader: Reader | None) -> RowError:
+    """Return an error that begins with the tool whose format the row has, if it is a tool's."""
+    return RowError(f"{reader.name}: {error}") if reader and reader in LOGS else error

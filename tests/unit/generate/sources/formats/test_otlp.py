@@ -150,7 +150,7 @@ def test_a_span_that_cannot_be_read_leaves_the_others():
     good = span({"gen_ai.input.messages": json.dumps(PARTS)})
     bad = span({"gen_ai.input.messages": "{"})
     first, second = read_row(spans(bad, good))
-    assert str(first).startswith("span 1")
+    assert str(first).startswith("OpenTelemetry: span 1: text: not JSON")
     assert second.messages[0].content == "Weather in Linz?"
 
 
