@@ -12,6 +12,8 @@ from generate.imports.inspection import Inspection
 from potstill import pages
 from potstill.charts import Chart, bar_chart, histogram
 
+Rows = list[tuple[str, int]]
+
 MOST_ROWS = 12
 """Of a table; the rest is one row."""
 
@@ -77,20 +79,20 @@ def _charts(inspection: Inspection) -> list[Chart]:
     ]
 
 
-def _tables(inspection: Inspection) -> Iterator[tuple[str, str, list[tuple[str, int]]]]:
-    """Yield each table's title, the name of its first column, and its rows."""
-    for title, column, counts in (
-        ("Sources", "file", inspection.sources),
-        ("Models", "model", inspection.models),
-        ("Calls of tools", "tool", inspection.tools),
-        ("Errors", "error", inspection.errors),
-        ("Personal data", "kind", inspection.personal),
+def _tables(inspection: Inspection) -> Iterator[tuple[str, tuple[str, str], Rows]]:
+    """Yield each table's title, the names of its columns, and its rows."""
+    for title, columns, counts in (
+        ("Sources", ("file", "requests"), inspection.sources),
+        ("Models", ("model", "requests"), inspection.models),
+        ("Calls of tools", ("tool", "calls"), inspection.tools),
+        ("Errors", ("error", "requests"), inspection.errors),
+        ("Personal data", ("kind", "requests"), inspection.personal),
     ):
         if counts:
-            yield title, column, _rows(counts)
+            yield title, columns, _rows(counts)
 
 
-def _rows(counts: Counter[str]) -> list[tuple[str, int]]:
+def _rows(counts: Counter[str]) -> Rows:
     rows = counts.most_common(MOST_ROWS)
     rest = sum(counts.values()) - sum(count for _, count in rows)
     return [*rows, ("others", rest)] if rest else rows
