@@ -33,10 +33,9 @@ class StorageConfig(Table):
     retention_days: float | None = Field(default=30.0, gt=0)
     """Age at which texts are erased; ids, counts and scores stay. 30 days leave time to judge and
     to look into complaints. None keeps texts forever; in --set it is 0."""
-    max_answers: int | None = Field(default=1_000_000, ge=1)
+    max_answers: int = Field(default=1_000_000, ge=0)
     """Most answers that are kept, a few gigabytes with their texts. Older ones are removed with
-    their ratings; in experiments and votes they lose their texts only. None keeps all; in --set it
-    is 0."""
+    their ratings; in experiments and votes they lose their texts only. 0 keeps all."""
     redact: dict[str, str] = Field(default_factory=lambda: dict(REDACTED))
     """Regular expressions by name: matches are stored as `[name]`. They run on every stored text;
     the defaults find e-mail addresses and long numbers, but no names."""
@@ -48,7 +47,7 @@ class StorageConfig(Table):
             raise SecretInValueError("a URL without a password; PGPASSWORD or ~/.pgpass holds it")
         return given
 
-    @field_validator("retention_days", "max_answers", mode="before")
+    @field_validator("retention_days", mode="before")
     @classmethod
     def _zero_is_forever(cls, given: object) -> object:
         return None if given == 0 else given

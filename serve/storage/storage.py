@@ -213,7 +213,7 @@ class Storage:
             connection.execute(update(table).where(from_the_future).values(created=now))
         if self._retention_days is not None:
             self._erase_texts(connection, now - self._retention_days * SECONDS_PER_DAY)
-        if self._max_answers is not None:
+        if self._max_answers:
             self._drop_oldest(connection, self._max_answers)
 
     def _erase_texts(self, connection: Connection, limit: float) -> None:
