@@ -23,6 +23,7 @@ from pathlib import Path
 
 import httpx2
 
+from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import ConfigError
 from potstill.processes import end_with_parent
 from serve.backends.config import UpstreamConfig, VllmConfig
@@ -114,6 +115,7 @@ class VllmBackend(UpstreamBackend):
             sampling=sampling,
         )
         self._environment = ENVIRONMENT | os.environ | {"VLLM_API_KEY": key, "PYTHONSAFEPATH": "1"}
+        self._environment.pop(API_KEY_VARIABLE, None)
         self._ready_timeout_seconds = config.ready_timeout_seconds
         self._supervision: asyncio.Task[None] | None = None
         self.has_failed = False

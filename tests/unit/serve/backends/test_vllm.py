@@ -23,6 +23,7 @@ STAND_IN = f"""#!{sys.executable}
 import json, os, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 assert sys.argv[1:3] == ["-m", "{vllm.MODULE}"]
+assert "POTSTILL_API_KEY" not in os.environ
 options = dict(one.removeprefix("--").split("=", 1) for one in sys.argv[3:])
 class Handler(BaseHTTPRequestHandler):
     def answer(self, content):
@@ -52,6 +53,7 @@ QUESTION = {"messages": [{"role": "user", "content": "Who are you?"}]}
 def served(tmp_path, monkeypatch):
     """Return a function: a context with a started backend, whose Python is the stand-in."""
     monkeypatch.setattr(vllm, "POLL_SECONDS", 0.05)
+    monkeypatch.setenv("POTSTILL_API_KEY", "a key of this server")
     stand_in = tmp_path / "python"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
