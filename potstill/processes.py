@@ -53,9 +53,13 @@ def child_process(
         process.wait()
 
 
-def end_with_parent() -> Callable[[], None] | None:
-    """Return a `preexec_fn` for subprocess; libc is loaded here, before the fork."""
+def end_with_parent(number: signal.Signals = signal.SIGKILL) -> Callable[[], None] | None:
+    """Return a `preexec_fn` for subprocess; libc is loaded here, before the fork.
+
+    Args:
+        number: The signal that the program gets; SIGTERM lets one with children end them first.
+    """
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, number)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -152,7 +153,8 @@ class VllmBackend(UpstreamBackend):
             *self._command,
             stdout=sys.__stderr__,
             env=self._environment,
-            preexec_fn=end_with_parent(),
+            # Killed, it would leave its engine's processes, and their memory on the GPU.
+            preexec_fn=end_with_parent(signal.SIGTERM),
             # Ctrl-C in a terminal must leave it its requests until they are answered.
             start_new_session=True,
         )
@@ -184,14 +186,14 @@ async def _answers(client: httpx2.AsyncClient, url: str) -> bool:
 
 
 async def _end(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    """End the server, and what is left of the processes that it started."""
+    if process.returncode is None:
+        process.terminate()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 def _free_port() -> int:
