@@ -88,6 +88,13 @@ def write_text_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+MISSING_HINT = "relative paths begin in the directory where potstill is started"
+FULL_HINT = (
+    "free disk space or choose another directory, then run the same command again; finished work "
+    "is kept"
+)
+
+
 @contextmanager
 def disk_errors(doing: str, path: Path) -> Iterator[None]:
     """Turn an operating-system error in the block into an ArtifactError that names `path`.
@@ -100,9 +107,9 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
     except PotstillError:
         raise
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
         raise ArtifactError(
             f"{doing} failed: {error.strerror or error}",
             where=error.filename or path,
-            hint="free disk space or choose another directory, then run the same command again; "
-            "finished work is kept",
+            hint=MISSING_HINT if missing else FULL_HINT,
         ) from error
