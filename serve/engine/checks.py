@@ -34,7 +34,8 @@ def check_request(request: Request, model: GgufModel, limits: EngineLimits) -> N
                 expected=f"0 to {model.vocab_size - 1}",
                 found=count,
             )
-    if (source := request.grammar or (request.trigger and request.trigger.source)) is not None:
+    source = request.trigger.source if request.trigger else request.grammar
+    if source is not None:
         check_size(source)
     _check_biases(request.sampler.logit_bias, model)
 
