@@ -19,15 +19,15 @@ BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", USE_IT, re.DOTALL)
 ENVIRONMENT = os.environ | {"PATH": f"{POTSTILL.parent}{os.pathsep}{os.environ['PATH']}"}
 
 
+EXAMPLES = Path(__file__).parents[3] / "examples" / "bank-triage" / "examples-50.jsonl"
+
+
 @pytest.fixture
-def place(line, teacher_dir, tmp_path) -> Path:
-    """A directory where the finished run, prompts and a checkpoint have the README's names."""
+def place(line, tmp_path) -> Path:
+    """A directory where examples and the finished run have the README's names."""
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "small").symlink_to(line.run_directory.root)
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Hi!"}\n{"prompt": "Bye!"}\n' * 2)
-    checkpoint = tmp_path / "path" / "to" / "a"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "checkpoint").symlink_to(teacher_dir)
+    (tmp_path / "runs" / "triage").symlink_to(line.run_directory.root)
+    (tmp_path / "examples.jsonl").symlink_to(EXAMPLES)
     return tmp_path
 
 
@@ -45,11 +45,17 @@ def typed(command: str, place: Path) -> str:
     return result.stdout
 
 
-def test_use_it(place):
-    (_, first), (_, program), (_, second) = BLOCKS
-    activate, run, status, serve = first.strip().splitlines()
+def test_use_it(place, teacher_dir):
+    (_, commands), (_, program) = BLOCKS
+    activate, init, plan, run, status, serve = commands.strip().splitlines()
     assert activate == "source .venv/bin/activate"
-    typed(run, place)
+    typed(init, place)
+    plan, run = (command.partition("#")[0].rstrip() for command in (plan, run))
+    assert plan == f"{run} --dry-run"
+    models = ("generate.teacher.model", "train.student.checkpoint")
+    settings = " ".join(f"--set {key}={teacher_dir}" for key in models)
+    planned = typed(f"{plan.replace('runs/triage', 'runs/new')} {settings}", place)
+    assert re.search(r"train\W+[\d,]+\W+[\d.]+\W+[\d.]+ GB\W+[\d.]+ GB", planned)
     assert "finished" in typed(status, place)
     process = subprocess.Popen(
         [*serve.partition("#")[0].split(), "--set", "serve.port=0"],
@@ -70,8 +76,6 @@ def test_use_it(place):
         process.send_signal(signal.SIGINT)
         process.wait(60)
     assert answer.strip()
-    planned = typed(second, place)
-    assert re.search(r"train\W+[\d,]+\W+[\d.]+\W+[\d.]+ GB\W+[\d.]+ GB", planned)
 
 
 def test_every_link_leads_somewhere():
