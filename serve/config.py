@@ -52,11 +52,11 @@ class ServeConfig(Table):
     one adapter are decoded together, requests for different ones in turns, and each adapter has its
     own key-value memory."""
 
-    context_tokens: int | None = Field(default=2048, ge=16)
+    context_tokens: int = Field(default=2048, ge=0)
     """Prompt and completion of one request together, in tokens; memory grows with it times
-    `max_parallel`. A model trained on a shorter context gets its own length. None, and the default
+    `max_parallel`. A model trained on a shorter context gets its own length. 0, and the default
     without a run, is the model's own length as far as an eighth of the machine's memory holds it
-    `max_parallel` times; "" in --set."""
+    `max_parallel` times."""
 
     max_parallel: int = Field(default=16, ge=1, le=MAX_PARALLEL)
     """Requests decoded together per model; beyond 16 a CPU gains little throughput."""
@@ -155,9 +155,7 @@ class ServeConfig(Table):
     (`generate.prompts.path`). None and "" record nothing; this is the default because what users
     write is private: ask them first, and protect the file."""
 
-    @field_validator(
-        "record_path", "keys_path", "fallback_model", "storage", "context_tokens", mode="before"
-    )
+    @field_validator("record_path", "keys_path", "fallback_model", "storage", mode="before")
     @classmethod
     def _empty_is_off(cls, given: object) -> object:
         """Read "" as None: TOML has no null, and `--set` must be able to turn a setting off."""

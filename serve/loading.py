@@ -156,7 +156,7 @@ def _local_model(
 
 def _context_tokens(config: ServeConfig, model: GgufModel) -> int:
     own = model.training_context_tokens
-    if config.context_tokens is not None:
+    if config.context_tokens:
         return min(config.context_tokens, own)
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most_bytes = memory_bytes // MEMORY_SHARE

@@ -129,7 +129,7 @@ def run_files(config: ServeConfig, given: Sequence[Path]) -> None:
     files = named_files(given)
     paths = _chosen(config, files, files) | config.paths
     if "context_tokens" not in config.model_fields_set:
-        config = config.model_copy(update={"context_tokens": None})
+        config = config.model_copy(update={"context_tokens": 0})
     _run(config, Models(paths))
 
 

@@ -48,7 +48,7 @@ def server_arguments(
     config: VllmConfig,
     *,
     port: int,
-    context_tokens: int | None,
+    context_tokens: int,
     max_parallel: int,
     sampling: Mapping[str, float],
 ) -> list[str]:
@@ -62,7 +62,7 @@ def server_arguments(
         # Not the checkpoint's own temperature: tokens are drawn from the model's distribution.
         "--generation-config=vllm",
     ]
-    if context_tokens is not None:
+    if context_tokens:
         arguments.append(f"--max-model-len={context_tokens}")
     if sampling:
         arguments.append(f"--override-generation-config={json.dumps(dict(sampling))}")
@@ -73,7 +73,7 @@ class VllmBackend(UpstreamBackend):
     """A model that a child process serves; requests get 503 while it loads.
 
     Args:
-        context_tokens: Prompt and completion of one request; None: as the checkpoint says.
+        context_tokens: Prompt and completion of one request; 0: as the checkpoint says.
         max_parallel: Requests decoded together.
         sampling: Sampling parameters for requests that leave them out.
 
@@ -88,7 +88,7 @@ class VllmBackend(UpstreamBackend):
         config: VllmConfig,
         metrics: Metrics,
         *,
-        context_tokens: int | None,
+        context_tokens: int,
         max_parallel: int,
         sampling: Mapping[str, float],
         task: ServedTask | None = None,

@@ -376,8 +376,9 @@ def test_recorded_exchanges_can_be_read_as_prompts(run_directory, tmp_path):
         assert choice["finish_reason"] == deltas[-1].finish_reason
     prompts = read_source(SourceConfig(path=str(path)), last_role="assistant")
     assert [[message.content for message in prompt.messages] for prompt in prompts] == [
-        [question, line["response"]["choices"][0]["message"]["content"]]
+        [question, choice["message"]["content"]]
         for question, line in zip(QUESTIONS, (first, second), strict=False)
+        for choice in line["response"]["choices"]
     ]
     asked = read_source(SourceConfig(path=str(path)), last_role="user")
     assert [prompt.messages[0].content for prompt in asked] == QUESTIONS[:2]

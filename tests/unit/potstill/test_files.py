@@ -120,7 +120,7 @@ def test_an_error_of_the_disk_names_the_file_and_the_reason(tmp_path):
     ):
         (tmp_path / "absent").read_text()
     assert caught.value.where == str(tmp_path / "absent")
-    assert "finished work is kept" in str(caught.value)
+    assert "relative paths begin" in str(caught.value)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -133,6 +133,7 @@ def test_a_full_disk_names_the_path_at_work(tmp_path):
         os.write(descriptor, b"notes")
     os.close(descriptor)
     assert caught.value.where == tmp_path / "notes"
+    assert "finished work is kept" in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [ConfigError("ours"), KeyError("theirs"), KeyboardInterrupt()])

@@ -128,11 +128,11 @@ def test_a_models_own_context_is_served_as_far_as_memory_holds_it(tiny_gguf, mon
         (backend,) = load_models(config, {"a": tiny_gguf}, Metrics()).values()
         return backend.context_tokens
 
-    assert context_tokens(context_tokens=None) == CONTEXT_TOKENS
+    assert context_tokens(context_tokens=0) == CONTEXT_TOKENS
     assert context_tokens(context_tokens=128) == 128
     monkeypatch.setattr("serve.loading.LEAST_OWN", 16)
     monkeypatch.setattr("serve.loading.MEMORY_SHARE", total_memory() // (2 * 256 * 100))
-    assert context_tokens(context_tokens=None) == pytest.approx(100, abs=1)
+    assert context_tokens(context_tokens=0) == pytest.approx(100, abs=1)
 
 
 def total_memory() -> int:

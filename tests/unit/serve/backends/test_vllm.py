@@ -65,7 +65,7 @@ def served(tmp_path, monkeypatch):
             Path("/runs/mine/student"),
             VllmConfig(python=python),
             Metrics(),
-            context_tokens=None,
+            context_tokens=0,
             max_parallel=4,
             sampling={},
         )
