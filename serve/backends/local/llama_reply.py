@@ -125,7 +125,7 @@ class LlamaReply:
             "n_probs": self.body.n_probs or 0,
             "ignore_eos": self.request.ignore_eos,
             "stream": bool(self.body.stream),
-            "grammar": self.request.grammar or "",
+            "grammar": self.body.grammar or "",
         }
 
 

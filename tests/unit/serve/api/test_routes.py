@@ -207,6 +207,11 @@ def test_llama_cpps_completion(post, client):
     several = post("/completion", prompt=["Once upon", {"prompt_string": "Once upon"}],
                    n_predict=5, temperature=0)  # fmt: skip
     assert [one["content"] for one in several] == [answer["content"]] * 2
+    gbnf = 'root ::= "yes"'
+    bound = post("/completion", prompt="Hi", grammar=gbnf)
+    assert (bound["content"], bound["generation_settings"]["grammar"]) == ("yes", gbnf)
+    shaped = post("/completion", prompt="Hi", json_schema={"const": 7})
+    assert (shaped["content"], shaped["generation_settings"]["grammar"]) == ("7", "")
     fields = post("/completion", prompt=[1, "Hi"], n_predict=2,
                   response_fields=["content", "generation_settings/n_predict"])  # fmt: skip
     assert fields["generation_settings/n_predict"] == 2
