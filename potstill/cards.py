@@ -5,7 +5,6 @@ In: the configuration, or what nvidia-smi lists. Out: the cards of a run, for `p
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import Self
@@ -93,17 +92,23 @@ class Cards:
 
 def listed_names() -> list[str]:
     """Return the names of this machine's GPUs as nvidia-smi lists them; [] without a driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    command = [program, "--query-gpu=name", "--format=csv,noheader"]
     try:
-        listed = subprocess.run(
-            command, capture_output=True, text=True, timeout=SMI_SECONDS, check=True
-        )
+        return listed("name")
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in listed.stdout.splitlines() if line.strip()]
+
+
+def listed(*properties: str) -> list[str]:
+    """Return a line of properties for each GPU of this machine, as nvidia-smi names them.
+
+    Raises:
+        FileNotFoundError: There is no driver.
+        OSError: The program cannot be started.
+        SubprocessError: It fails.
+    """
+    command = ["nvidia-smi", f"--query-gpu={','.join(properties)}", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=SMI_SECONDS, check=True)
+    return [line.strip() for line in found.stdout.splitlines() if line.strip()]
 
 
 def _known_name(listed: str) -> str | None:

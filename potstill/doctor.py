@@ -5,7 +5,6 @@ In: the machine, the packages that are installed, the lock of a checkout. Out: f
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -15,11 +14,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from potstill.cards import listed
 from potstill.config import preset_names
 from potstill.errors import PotstillError
 from potstill.models.files import cache_dir
 from potstill.pipeline import Choice, estimate, resolve
-from potstill.processor import features, usable_threads
+from potstill.processor import features, memory_bytes, usable_threads
 from potstill.rundir import RunDirectory
 
 LOCKS_DIR = Path(__file__).resolve().parent.parent / "requirements"
@@ -27,7 +27,6 @@ LOCKED = re.compile(r"^([A-Za-z0-9_.-]+)==([^\s;+]+)", re.MULTILINE)
 LEAST_DISK_BYTES = 10e9
 """A run of the smallest preset with vLLM's and torch's files beside it."""
 MOST_NAMED = 4
-NVIDIA = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
 FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}
 
 
@@ -68,16 +67,11 @@ def _processor() -> Finding:
 
 
 def _memory() -> Finding:
-    total, free = total_memory(), free_memory()
+    total, free = memory_bytes(), free_memory()
     found = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
     if free < total / 2:
         return Finding("memory", found, "end other programs before a run")
     return Finding("memory", found)
-
-
-def total_memory() -> float:
-    """Return the machine's memory in bytes."""
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def free_memory() -> float:
@@ -85,9 +79,9 @@ def free_memory() -> float:
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
-        return total_memory()
+        return memory_bytes()
     match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return 1024.0 * int(match[1]) if match else total_memory()
+    return 1024.0 * int(match[1]) if match else memory_bytes()
 
 
 def _disk(where: str, path: Path) -> Finding:
@@ -100,12 +94,12 @@ def _disk(where: str, path: Path) -> Finding:
 
 def _cards() -> Finding:
     try:
-        answer = subprocess.run(NVIDIA, capture_output=True, text=True, check=True, timeout=20)
+        cards = listed("name", "memory.total", "driver_version")
     except FileNotFoundError:
         return Finding("GPU", "none of NVIDIA's; everything runs on the processor")
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("GPU", f"nvidia-smi fails ({type(error).__name__})", "repair the driver")
-    return Finding("GPU", "; ".join(answer.stdout.split("\n")).strip("; "))
+    return Finding("GPU", "; ".join(cards))
 
 
 def _versions(locks_dir: Path) -> Finding:

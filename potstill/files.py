@@ -59,6 +59,19 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def file_version(path: Path) -> tuple[int, int, int, int] | None:
+    """Return a file's device and number, its size and its time: they change when it is written to.
+
+    Returns:
+        None if there is no such file, or it cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def remove_unfinished(directory: Path) -> None:
     """Remove the temporary files of processes that were killed inside `replacing`."""
     for path in directory.rglob(".*.tmp"):

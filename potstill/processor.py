@@ -1,4 +1,4 @@
-"""Properties of this machine's processor that matter to several stages."""
+"""Properties of this machine's processor and memory that matter to several stages."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def features() -> frozenset[str]:
         return frozenset()
     found = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
     return frozenset(next(found, ()))
+
+
+def memory_bytes() -> int:
+    """Return this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def usable_threads(num_threads: int | None = None) -> int:

@@ -33,6 +33,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from potstill.errors import ConfigError
+from potstill.files import file_version
 from serve.errors import InvalidRequestError, RateLimitError
 from serve.rate_limits import SECONDS_PER_DAY, Bucket
 
@@ -184,11 +185,11 @@ class Keyring:
     def __init__(self, keys: Sequence[Key], path: Path | None = None) -> None:
         self._own_keys = tuple(keys)
         self._path = path
-        self._version: object = None
+        self._version: tuple[int, ...] | None = None
         self._looked_at = 0.0
         self._keys = self._own_keys
         if path is not None:
-            self._version = _version(path)
+            self._version = file_version(path)
             self._keys += self._read(path)
 
     def __len__(self) -> int:
@@ -213,7 +214,7 @@ class Keyring:
         if self._path is None or time.monotonic() - self._looked_at < CHECK_SECONDS:
             return
         self._looked_at = time.monotonic()
-        version = _version(self._path)
+        version = file_version(self._path)
         if version == self._version:
             return
         self._version = version
@@ -232,15 +233,6 @@ class Keyring:
             known = former.get(name)
             keys.append(known if known and known.entry == entry else Key(name, entry))
         return tuple(keys)
-
-
-def _version(path: Path) -> object:
-    """Return what changes with a file; None while it cannot be read."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +18,7 @@ import llama_cpp
 
 from potstill.errors import ConfigError
 from potstill.files import sha256_file
+from potstill.processor import memory_bytes
 from serve.backends.local.backend import LocalBackend, LocalModel
 from serve.chat.prompt import ChatPrompt
 from serve.chat.task import ServedTask
@@ -158,8 +158,7 @@ def _context_tokens(config: ServeConfig, model: GgufModel) -> int:
     own = model.training_context_tokens
     if config.context_tokens:
         return min(config.context_tokens, own)
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    most_bytes = memory_bytes // MEMORY_SHARE
+    most_bytes = memory_bytes() // MEMORY_SHARE
     return min(own, max(LEAST_OWN, most_bytes // (config.max_parallel * model.kv_bytes_per_token)))
 
 

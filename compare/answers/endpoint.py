@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from compare.answers.serving import ModelFiles, OpenEndpoint
 from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import BackendUnavailableError
 from potstill.files import disk_errors
-from potstill.processes import child_process
+from potstill.processes import child_process, free_port
 from potstill.progress import announced
 
 HOST = "127.0.0.1"
@@ -56,14 +55,6 @@ def serve_command(
     }
     options = [f"--set=serve.{key}={value}" for key, value in settings.items()]
     return [sys.executable, "-m", "potstill", "serve", str(run_dir), *options]
-
-
-def free_port() -> int:
-    """Return a TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def serving_files(run_dir: Path, ready_timeout_seconds: float) -> OpenEndpoint:

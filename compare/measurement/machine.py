@@ -9,6 +9,7 @@ import os
 import platform
 from pathlib import Path
 
+from potstill.processor import memory_bytes
 from potstill.schema import Value
 
 
@@ -27,7 +28,7 @@ def describe_machine() -> Machine:
     return Machine(
         cpu=_cpu_name(),
         num_cpus=len(os.sched_getaffinity(0)),
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=memory_bytes(),
         platform=platform.platform(),
     )
 

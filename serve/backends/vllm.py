@@ -12,11 +12,9 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from asyncio.subprocess import Process
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -26,10 +24,11 @@ import httpx2
 
 from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import ConfigError
-from potstill.processes import end_with_parent
+from potstill.processes import end_with_parent, free_port
 from serve.backends.config import UpstreamConfig, VllmConfig
 from serve.backends.upstream import UpstreamBackend
 from serve.chat.task import ServedTask
+from serve.failures import Failures
 from serve.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ logger = logging.getLogger(__name__)
 MODULE = "vllm.entrypoints.launchers.api_server.entry"
 """What `vllm serve` runs; the command itself ends with an error in the CPU build of vLLM 0.32."""
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
-MAX_FAILURES, FAILURES_SECONDS = 3, 600.0
-"""A child that has ended so often in such a time is not started again."""
 POLL_SECONDS, STOP_SECONDS = 0.5, 20.0
 
 
@@ -101,7 +98,7 @@ class VllmBackend(UpstreamBackend):
                 hint="pip install 'potstill[gpu]', or name the Python that has it: "
                 "serve.vllm.python",
             )
-        port, key = _free_port(), secrets.token_hex(32)
+        port, key = free_port(), secrets.token_hex(32)
         upstream = UpstreamConfig(base_url=f"http://127.0.0.1:{port}/v1")
         super().__init__(name, upstream, metrics, task=task, api_key=key)
         self._health_url = f"http://127.0.0.1:{port}/health"
@@ -135,12 +132,10 @@ class VllmBackend(UpstreamBackend):
         await super().stop()
 
     async def _supervise(self) -> None:
-        failures: deque[float] = deque(maxlen=MAX_FAILURES)
+        failures = Failures()
         while True:
             reason = await self._run_child()
-            failures.append(time.monotonic())
-            span_seconds = failures[-1] - failures[0]
-            if len(failures) == MAX_FAILURES and span_seconds < FAILURES_SECONDS:
+            if failures.add():
                 logger.error("vLLM for %s: %s, and is not started again", self.name, reason)
                 self.has_failed = True
                 return
@@ -194,10 +189,3 @@ async def _end(process: Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port

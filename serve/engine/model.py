@@ -11,6 +11,7 @@ from pathlib import Path
 import llama_cpp
 from llama_cpp._ggml import libggml
 
+from potstill.files import file_version
 from potstill.llama.model import LlamaModel
 from potstill.thinking import FORMATS, ThinkFormat
 
@@ -37,15 +38,6 @@ def _pieces(text: str, control: re.Pattern[str]) -> Iterator[str]:
     yield text[start:]
 
 
-def _version(path: Path) -> tuple[int, int, int]:
-    """Return a file's number, and what changes when it is written to."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 class _GgufInitParams(ctypes.Structure):
     """`struct gguf_init_params` of gguf.h."""
 
@@ -57,7 +49,7 @@ class GgufModel(LlamaModel):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._version = _version(path)
+        self._version = file_version(path)
 
     @property
     def has_changed(self) -> bool:
@@ -65,8 +57,10 @@ class GgufModel(LlamaModel):
 
         Another file in its place is no harm.
         """
-        (inode, *former), (inode_now, *now) = self._version, _version(self.path)
-        return inode == inode_now and former != now
+        former, now = self._version, file_version(self.path)
+        if former is None or now is None:
+            return False
+        return former[:2] == now[:2] and former != now
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         """Return the token ids of `text`; see `LlamaModel.tokenize`.

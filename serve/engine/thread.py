@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
@@ -18,11 +16,9 @@ from serve.engine.engine import Engine
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.stats import EngineStats
+from serve.failures import Failures
 
 logger = logging.getLogger(__name__)
-
-MAX_FAILURES, FAILURES_SECONDS = 3, 600.0
-"""An engine that has failed so often in such a time is not started again."""
 
 
 class EngineThread:
@@ -46,7 +42,7 @@ class EngineThread:
         self.engine = self._new_engine()
         self._generations: dict[Request, Generation] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._failures: deque[float] = deque(maxlen=MAX_FAILURES)
+        self._failures = Failures()
         self._is_stopping = False
         self.has_failed = False
         """Whether the engine has failed so often that it is not started again."""
@@ -72,9 +68,7 @@ class EngineThread:
             self._start_again()
 
     def _start_again(self) -> None:
-        self._failures.append(time.monotonic())
-        span_seconds = self._failures[-1] - self._failures[0]
-        if len(self._failures) == MAX_FAILURES and span_seconds < FAILURES_SECONDS:
+        if self._failures.add():
             self.has_failed = True
             return
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import ArtifactError
+from potstill.files import file_version
 from potstill.llama.context import Context, measuring_params
 from potstill.llama.model import LlamaModel
 from potstill.workers import (
@@ -27,7 +28,7 @@ SPARE_BYTES = 4 << 30
 """Address space beside the file itself."""
 TOKENS = 16
 
-_passed: set[tuple[int, ...]] = set()
+_passed: set[tuple[object, object]] = set()
 """What has been tried in this process."""
 
 
@@ -38,11 +39,10 @@ def try_in_child(files: Iterable[tuple[Path, Path | None]]) -> None:
         ArtifactError: A file is missing, cannot be loaded, or crashes whoever loads it.
     """
     for path, adapter in files:
-        identity = _identity(path) + (_identity(adapter) if adapter else ())
-        if identity and identity in _passed:
-            continue
-        _try(path, adapter)
-        _passed.add(identity)
+        versions = file_version(path), adapter and file_version(adapter)
+        if versions not in _passed:
+            _try(path, adapter)
+            _passed.add(versions)
 
 
 def _try(path: Path, adapter: Path | None) -> None:
@@ -79,11 +79,3 @@ def service() -> Handler:
         return {"is_loaded": True}
 
     return json_handler(attempt)
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

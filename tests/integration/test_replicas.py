@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.serving._load import Load, load
 from benchmarks.serving._servers import MODEL, Server, Setting, embedded_gguf, potstill, running
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 from tests.fixtures.lanes import require
 
 SITE = Path(__file__).parents[2] / "deploy" / "nginx.conf"

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.serving._servers import Setting, embedded_gguf, potstill, running
 from benchmarks.serving.soak import CONTEXT_TOKENS, NUM_PARALLEL, settings, soak
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 
 from benchmarks.serving._servers import Server, Setting, embedded_gguf, potstill, running
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 from tests.fixtures.waiting import eventually
 
 KEY = "the-far-server's-key"

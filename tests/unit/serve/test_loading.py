@@ -1,7 +1,6 @@
 """Which engines are made of which files; drafts and adapters."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import gguf
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from potstill.errors import ArtifactError, ConfigError
+from potstill.processor import memory_bytes
 from serve.backends.protocol import Caller
 from serve.config import ServeConfig
 from serve.loading import load_models
@@ -131,9 +131,5 @@ def test_a_models_own_context_is_served_as_far_as_memory_holds_it(tiny_gguf, mon
     assert context_tokens(context_tokens=0) == CONTEXT_TOKENS
     assert context_tokens(context_tokens=128) == 128
     monkeypatch.setattr("serve.loading.LEAST_OWN", 16)
-    monkeypatch.setattr("serve.loading.MEMORY_SHARE", total_memory() // (2 * 256 * 100))
+    monkeypatch.setattr("serve.loading.MEMORY_SHARE", memory_bytes() // (2 * 256 * 100))
     assert context_tokens(context_tokens=0) == pytest.approx(100, abs=1)
-
-
-def total_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -6,7 +6,8 @@ import pytest
 
 from potstill.errors import BackendUnavailableError
 from serve.engine.request import EngineLimits, Request
-from serve.engine.thread import MAX_FAILURES, EngineThread
+from serve.engine.thread import EngineThread
+from serve.failures import MAX_FAILURES
 
 LIMITS = EngineLimits(context_tokens=64, max_parallel=2, max_batch_tokens=16, max_queue=4)
 
