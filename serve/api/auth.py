@@ -77,11 +77,16 @@ class RequireKey:
             key.num_active -= 1
 
     def _key(self, scope: Scope) -> Key | None:
-        headers = Headers(scope=scope)
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            given = headers.get("x-api-key", "")
-        return self._keyring.find(given.strip())
+        return self._keyring.find(_given_key(scope))
+
+
+def _given_key(scope: Scope) -> str:
+    """Return the key that a request has; empty without one."""
+    headers = Headers(scope=scope)
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        given = headers.get("x-api-key", "")
+    return given.strip()
 
 
 class _Failures:
@@ -103,8 +108,7 @@ class _Failures:
         if wait := bucket.seconds_until(1):
             return rate_limited("too many requests without an accepted key", wait)
         bucket.take(1)
-        has_key = bool(Headers(scope=scope).get("authorization"))
-        logger.warning("%s key from %s", "a wrong" if has_key else "no", address)
+        logger.warning("%s key from %s", "a wrong" if _given_key(scope) else "no", address)
         if bucket.seconds_until(1):
             logger.warning("%s gets 429 now, and is not logged", address)
         return InvalidKeyError("the API key is missing or wrong")
