@@ -7,9 +7,8 @@ copies.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -22,9 +21,10 @@ from potstill.licenses import UNKNOWN, teacher_license
 from potstill.manifest import Code, manifest_sha256, read_manifest
 from potstill.models.header import GgufHeader
 from potstill.rundir import RunDirectory
-from potstill.schema import Split
-from potstill.tables import conversation_paths, read_conversation_batches
+from potstill.tables import count_sources
 
+LINEAGE_NAME = "lineage.json"
+"""File of a lineage beside a student's."""
 LINEAGE_KEY = "potstill.lineage"
 """Key of the lineage in a GGUF file's metadata, as JSON text."""
 MOST_BYTES = 1 << 20
@@ -88,6 +88,11 @@ class Lineage(Record):
     def texts(self) -> dict[str, str]:
         """Return the lineage as texts for a file's metadata."""
         return {LINEAGE_KEY: self.model_dump_json()}
+
+    @property
+    def document(self) -> str:
+        """The lineage as a JSON document."""
+        return self.model_dump_json(indent=2) + "\n"
 
     def lines(self) -> list[str]:
         """Return the lineage in words, from the file back to its prompts."""
@@ -183,15 +188,9 @@ def _stage(name: StageName, run_directory: RunDirectory) -> Stage:
 
 
 def _sources(conversations_dir: Path) -> tuple[Source, ...]:
-    counts: Counter[tuple[str, str]] = Counter()
-    for split in get_args(Split):
-        for path in conversation_paths(conversations_dir, split):
-            for batch in read_conversation_batches(path, ["source", "license"]):
-                licenses = [one or UNKNOWN for one in batch["license"].to_pylist()]
-                counts.update(zip(batch["source"].to_pylist(), licenses, strict=True))
     return tuple(
-        Source(name=name, license=license, num_conversations=count)
-        for (name, license), count in counts.most_common(MOST_SOURCES)
+        Source(name=name, license=license or UNKNOWN, num_conversations=count)
+        for (name, license), count in count_sources(conversations_dir).most_common(MOST_SOURCES)
     )
 
 

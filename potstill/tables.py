@@ -6,9 +6,10 @@ Documented column by column in docs/data-format.md.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -344,3 +345,14 @@ def _ragged(parts: Sequence[NDArray[np.int32]], element: pa.DataType) -> pa.Arra
 
 def _messages(rows: Iterable[dict[str, Any]]) -> tuple[Message, ...]:
     return tuple(Message(**row) for row in rows)
+
+
+def count_sources(conversations_dir: Path) -> Counter[tuple[str, str | None]]:
+    """Count the conversations of all splits by source and license; None: it is not stated."""
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for split in get_args(Split):
+        for path in conversation_paths(conversations_dir, split):
+            for batch in read_conversation_batches(path, ["source", "license"]):
+                columns = (batch[name].to_pylist() for name in ("source", "license"))
+                counts.update(zip(*columns, strict=True))
+    return counts

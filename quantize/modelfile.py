@@ -98,7 +98,7 @@ def translate_template(
     literals = [*template.before.values(), *template.after.values(), template.opening]
     if any(mark in text for text in literals for mark in ("{{", "}}")):
         return None
-    if not all(map(_can_be_quoted, (template.to_go(), template.default_system or ""))):
+    if not all(map(can_be_quoted, (template.to_go(), template.default_system or ""))):
         return None
     dialogue = [Message(role=role, content=f"{role} {n}") for n in (1, 2) for role in ROLES[1:]]
     system = Message(role="system", content="Be brief.")
@@ -110,7 +110,8 @@ def translate_template(
     return template if agrees else None
 
 
-def _can_be_quoted(text: str) -> bool:
+def can_be_quoted(text: str) -> bool:
+    """Return whether a text can stand between three quotation marks, which cannot be escaped."""
     return '"""' not in text and not text.startswith('"') and not text.endswith('"')
 
 

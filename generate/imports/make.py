@@ -13,7 +13,7 @@ from generate.imports.page import render_inspection
 from generate.imports.reading import read_requests
 from generate.imports.write import write_requests
 from potstill.files import disk_errors, write_text_atomically
-from potstill.task.stage import load_task_of
+from potstill.task.stage import load_task, read_task_config
 
 
 def import_traces(
@@ -38,7 +38,7 @@ def import_traces(
     if page_path is None:
         written = write_requests(found, to, force=force)
         return [*written.sentences(), f"wrote {to}"]
-    inspection = Inspection(load_task_of(config_path) if config_path else None)
+    inspection = Inspection(load_task(read_task_config(config_path)) if config_path else None)
     written = write_requests(inspected(found, inspection), to, force=force)
     page = render_inspection(inspection, ", ".join(paths))
     with disk_errors("writing a page", page_path):

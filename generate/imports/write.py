@@ -6,14 +6,15 @@ In: requests. Out: JSONL that is a source of prompts, and `.unreadable.jsonl` be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from generate.imports.reading import Request, Unreadable
 from potstill.errors import ArtifactError, ConfigError
-from potstill.files import disk_errors
+from potstill.files import disk_errors, replacing
 
 PRIVATE = 0o600
 """Mode of a new file: traces are what users wrote."""
@@ -62,11 +63,9 @@ def write_requests(
         )
     num_requests = num_answers = num_failed = 0
     unreadable: list[Unreadable] = []
-    partial = path.with_name(path.name + ".partial")
     with disk_errors("writing requests", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch(PRIVATE)
-        with partial.open("w", encoding="utf-8") as stream:
+        with _private(path) as stream:
             for one in found:
                 if isinstance(one, Unreadable):
                     unreadable.append(one)
@@ -75,11 +74,9 @@ def write_requests(
                 num_requests += 1
                 num_answers += len(one.answers)
                 num_failed += one.error is not None
-        _list(unreadable, unreadable_path(path))
-        if not num_requests:
-            partial.unlink()
-            raise _nothing(path, unreadable)
-        partial.replace(path)
+            _list(unreadable, unreadable_path(path))
+            if not num_requests:
+                raise _nothing(path, unreadable)
     return Written(num_requests, num_answers, num_failed, unreadable)
 
 
@@ -106,8 +103,18 @@ def _list(unreadable: list[Unreadable], path: Path) -> None:
     if not unreadable:
         path.unlink(missing_ok=True)
         return
-    lines = [json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in unreadable]
-    path.write_text("".join(lines), encoding="utf-8")
+    with _private(path) as stream:
+        for one in unreadable:
+            stream.write(json.dumps(one._asdict(), ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[TextIO]:
+    """Yield a file that only its owner may read, and that is there when it is complete."""
+    with replacing(path) as temporary:
+        temporary.touch(PRIVATE)
+        with temporary.open("w", encoding="utf-8") as stream:
+            yield stream
 
 
 def _nothing(path: Path, unreadable: list[Unreadable]) -> ArtifactError:

@@ -21,12 +21,11 @@ from generate.init.files import (
 )
 from generate.init.lengths import answer_lengths, counter, prompt_lengths
 from generate.init.split import split_items
-from potstill.config import read_config_file, validate_tables
+from potstill.config import read_config_file
 from potstill.errors import ConfigError
 from potstill.task.answers import Answer, Item
-from potstill.task.config import TaskConfig
 from potstill.task.items import read_items, tool_calls_in
-from potstill.task.stage import load_task
+from potstill.task.stage import load_task, read_task_config
 
 ROOM = 1.5
 """Of the longest known answer, for `max_tokens`."""
@@ -101,11 +100,7 @@ def _are_calls(known: Sequence[Answer]) -> bool:
 
 def _measured(config_path: Path) -> list[str]:
     """Return the numbers of prompts and tokens of a written task."""
-    content = read_config_file(config_path)
-    tables = validate_tables({"task": content["task"]}, {"task": TaskConfig}, str(config_path))
-    config = tables["task"]
-    if not isinstance(config, TaskConfig):
-        raise TypeError("not a table [task]")
+    config = read_task_config(config_path)
     missing = [one.database for one in config.metrics if one.kind == "sql"]
     missing = [path for path in missing if not path.is_file()]
     if missing:
@@ -113,7 +108,7 @@ def _measured(config_path: Path) -> list[str]:
     task = load_task(config)
     items: list[Item] = [*task.examples, *task.references]
     known = [item.known for item in items if item.known is not None]
-    model = content["generate"]["teacher"]["model"]
+    model = read_config_file(config_path)["generate"]["teacher"]["model"]
     count = counter(model)
     teacher, student = prompt_lengths(task, items, count)
     lines = [

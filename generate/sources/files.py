@@ -101,7 +101,7 @@ def read_file(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
     path = PurePosixPath(file.path)
     if path.suffix in PARQUET_SUFFIXES:
         return _read_parquet(file, columns)
-    suffix = path.with_suffix("").suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
+    suffix = _suffix(path)
     if suffix in otlp_files.SUFFIXES:
         return _read_otlp(file)
     document = _document(file) if suffix in JSON_SUFFIXES else None
@@ -196,9 +196,13 @@ def _holds_rows(inside: str) -> bool:
     path = PurePosixPath(inside.lstrip("/"))
     if any(part.startswith((".", "_")) for part in path.parts):
         return False
-    kept = path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
     read = JSONL_SUFFIXES | JSON_SUFFIXES | otlp_files.SUFFIXES
-    return kept.suffix in read or path.suffix in PARQUET_SUFFIXES
+    return _suffix(path) in read or path.suffix in PARQUET_SUFFIXES
+
+
+def _suffix(path: PurePosixPath) -> str:
+    """Return what a file's name ends in, apart from its compression."""
+    return path.with_suffix("").suffix if path.suffix in COMPRESSED_SUFFIXES else path.suffix
 
 
 def _sha256(file: SourceFile) -> str:

@@ -26,7 +26,7 @@ def lineage(
     """
     found = lineage_of_run(RunDirectory(path)) if path.is_dir() else read_lineage(path)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(found.document, nl=False)
         return
     for line in found.lines():
         typer.echo(line)

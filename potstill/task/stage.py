@@ -123,18 +123,17 @@ def load_task(config: TaskConfig) -> Task:
     return task
 
 
-def load_task_of(path: Path) -> Task:
-    """Read the task of a configuration file.
+def read_task_config(path: Path) -> TaskConfig:
+    """Return the table [task] of a configuration file.
 
     Raises:
-        ConfigError: The file has no task, or one that cannot be used.
-        ArtifactError: A file that it names cannot be read.
+        ConfigError: The file has none, or one that is not valid.
     """
     content = read_config_file(path)
     if "task" not in content:
         raise ConfigError("the configuration has no task", where=path, expected="a table [task]")
     tables = validate_tables({"task": content["task"]}, {"task": TaskConfig}, str(path))
-    return load_task(cast(TaskConfig, tables["task"]))
+    return cast(TaskConfig, tables["task"])
 
 
 def _check(task: Task, config: TaskConfig) -> None:

@@ -14,14 +14,14 @@ from pathlib import Path
 from potstill.errors import ArtifactError, ConfigError
 from potstill.facts.gguf import GgufFacts
 from potstill.files import disk_errors, write_text_atomically
-from potstill.lineage import Lineage, lineage_of_run
+from potstill.lineage import LINEAGE_NAME, Lineage, lineage_of_run
 from potstill.models.header import GgufHeader
 from potstill.rundir import RunDirectory
 from quantize.delivery.copies import copy_file
 from quantize.delivery.refusals import Refusal, in_licenses, in_texts
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-CARD, MODELFILE, LINEAGE, PLOT = "README.md", "Modelfile", "lineage.json", "quality.png"
+CARD, MODELFILE, PLOT = "README.md", "Modelfile", "quality.png"
 IMATRIX = "student.imatrix.gguf"
 TEMPLATE_KEY = "tokenizer.chat_template"
 
@@ -45,7 +45,7 @@ class Shipment:
     def lines(self) -> list[str]:
         """Return the files with their sizes, and the refusals."""
         lines = [f"{path.name}  {path.stat().st_size:,} bytes" for path in self.files]
-        lines.append(f"{LINEAGE}  {len(self.lineage.model_dump_json(indent=2)):,} bytes")
+        lines.append(f"{LINEAGE_NAME}  {len(self.lineage.document.encode()):,} bytes")
         lines += [f"refused: {one.where}: {one.found}" for one in self.refusals]
         return lines
 
@@ -61,8 +61,7 @@ class Shipment:
         with disk_errors("copying files", directory):
             for path in self.others:
                 shutil.copyfile(path, directory / path.name)
-            text = self.lineage.model_dump_json(indent=2) + "\n"
-            write_text_atomically(directory / LINEAGE, text)
+            write_text_atomically(directory / LINEAGE_NAME, self.lineage.document)
 
 
 def prepare(run_directory: RunDirectory) -> Shipment:
@@ -87,7 +86,7 @@ def prepare(run_directory: RunDirectory) -> Shipment:
         path.name: path.read_text("utf-8") for path in others if path.name in (CARD, MODELFILE)
     }
     template = GgufHeader.read(models[0]).metadata.get(TEMPLATE_KEY)
-    texts |= {LINEAGE: lineage.model_dump_json(indent=2), TEMPLATE_KEY: str(template or "")}
+    texts |= {LINEAGE_NAME: lineage.document, TEMPLATE_KEY: str(template or "")}
     refusals = (*in_texts(texts), *in_licenses(lineage))
     return Shipment(run_directory, lineage, models, others, refusals)
 
@@ -152,8 +151,6 @@ def _upload(directory: Path, repository: str, private: bool) -> str:
         raise ArtifactError(
             "the hub did not take the student",
             where=repository,
-            found=str(error).strip().splitlines()[0]
-            if str(error).strip()
-            else type(error).__name__,
+            found=next(iter(str(error).strip().splitlines()), type(error).__name__),
             hint="log in with `hf auth login` and check the repository's name and your rights",
         ) from error

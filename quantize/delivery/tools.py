@@ -14,11 +14,12 @@ from shlex import quote
 from potstill.errors import ConfigError
 from potstill.facts.gguf import GgufFile
 from potstill.files import disk_errors, write_text_atomically
-from potstill.lineage import lineage_of_run
+from potstill.lineage import LINEAGE_NAME, lineage_of_run
 from potstill.manifest import MANIFEST_NAME
 from potstill.rundir import RunDirectory
 from potstill.task.stage import read_task
 from quantize.delivery.copies import copy_file, student_file
+from quantize.modelfile import can_be_quoted
 
 PUBLISHER = "potstill"
 """Folder of the models in LM Studio's directory: publisher, model, file."""
@@ -87,7 +88,7 @@ def _ollama(wanted: Export) -> list[str]:
     with disk_errors("reading the Modelfile", path):
         lines = path.read_text(encoding="utf-8").splitlines()
     lines = [f"FROM ./{wanted.file.file}" if one.startswith("FROM ") else one for one in lines]
-    if wanted.system and '"""' not in wanted.system:
+    if wanted.system and can_be_quoted(wanted.system):
         lines.append(f'SYSTEM """{wanted.system}"""')  # Of several the last counts.
     write_text_atomically(wanted.dir / "Modelfile", "\n".join(lines) + "\n")
     create = f"ollama create {quote(wanted.name)} -f {quote(str(wanted.dir / 'Modelfile'))}"
@@ -124,8 +125,7 @@ def _vllm(wanted: Export) -> list[str]:
             dirs_exist_ok=True,
             ignore=shutil.ignore_patterns(MANIFEST_NAME, "curves.png", "generations.jsonl"),
         )
-    lineage = lineage_of_run(wanted.run)
-    write_text_atomically(wanted.dir / "lineage.json", lineage.model_dump_json(indent=2) + "\n")
+    write_text_atomically(wanted.dir / LINEAGE_NAME, lineage_of_run(wanted.run).document)
     name = quote(wanted.name)
     return [
         f"vllm serve {quote(str(wanted.dir))} --served-model-name {name} --port {PORT}",

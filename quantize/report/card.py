@@ -6,14 +6,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from potstill.facts.gguf import GgufFile
 from potstill.facts.shared import Fidelity, FurtherTeacher, TeacherIdentity
 from potstill.facts.student import StudentFacts
 from potstill.licenses import UNKNOWN, teacher_license
-from potstill.schema import Split
-from potstill.tables import conversation_paths, read_conversation_batches
+from potstill.tables import count_sources
 from quantize.report.table import cost_table, distance_table
 
 TERMS = (
@@ -155,11 +153,7 @@ def _distance(trained: Fidelity, teacher: TeacherIdentity) -> str:
 
 
 def _data(conversations_dir: Path) -> tuple[str, str]:
-    sources: set[str] = set()
-    licenses: set[str] = set()
-    splits = get_args(Split)
-    for path in (path for split in splits for path in conversation_paths(conversations_dir, split)):
-        for batch in read_conversation_batches(path, ["source", "license"]):
-            sources.update(batch["source"].to_pylist())
-            licenses.update(one or UNKNOWN for one in batch["license"].to_pylist())
+    found = count_sources(conversations_dir)
+    sources = {source for source, _ in found}
+    licenses = {license or UNKNOWN for _, license in found}
     return ", ".join(sorted(sources)), ", ".join(sorted(licenses))

@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from generate.sources.formats.reader import Reader, Row, Trace, kind_of, mapping, model_name
+from generate.sources.formats.reader import (
+    Reader,
+    Row,
+    Trace,
+    function_call,
+    kind_of,
+    listed,
+    mapping,
+    model_name,
+)
 from generate.sources.messages import to_messages
-from generate.sources.rows import RowError
 from potstill.schema import Message
 
 OWN_BLOCKS = {"tool_use", "tool_result", "thinking", "redacted_thinking"}
@@ -39,9 +47,7 @@ def is_answer(body: Row) -> bool:
 
 def anthropic_request(body: Row) -> Trace:
     """Return the request of a body of the Messages API."""
-    given = body.get("messages")
-    if not isinstance(given, list):
-        raise RowError("messages that are not a list")
+    given = listed(body.get("messages"), "messages")
     messages = [plain for message in given for plain in _messages(message)]
     if body.get("system") and mapping(next(iter(messages), None)).get("role") != "system":
         messages.insert(0, {"role": "system", "content": body["system"]})
@@ -86,8 +92,7 @@ def _messages(given: object) -> list[object]:
 
 
 def _call(block: Row) -> dict[str, Any]:
-    function = {"name": block.get("name"), "arguments": block.get("input") or {}}
-    return {"id": block.get("id"), "type": "function", "function": function}
+    return function_call(block.get("id"), block.get("name"), block.get("input") or {})
 
 
 def _of(blocks: Iterable[object], kind: str) -> list[Row]:

@@ -6,9 +6,8 @@ Source: langchain_core 1.x, `messages_to_dict`, `dumpd` and the tracers' inputs 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from generate.sources.formats.reader import Row, kind_of, mapping
+from generate.sources.formats.reader import Row, function_call, kind_of, mapping
 
 ROLES = {
     "human": "user", "ai": "assistant", "system": "system", "tool": "tool", "function": "tool",
@@ -62,8 +61,7 @@ def _content(content: object) -> object:
 def _call(call: object) -> object:
     if not isinstance(call, Mapping) or "function" in call:
         return call
-    function: dict[str, Any] = {"name": call.get("name"), "arguments": call.get("args") or {}}
-    return {"id": call.get("id"), "type": "function", "function": function}
+    return function_call(call.get("id"), call.get("name"), call.get("args") or {})
 
 
 def generations(outputs: Row) -> list[object]:

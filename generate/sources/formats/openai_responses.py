@@ -13,6 +13,7 @@ from generate.sources.formats.reader import (
     Row,
     Trace,
     error_text,
+    function_call,
     kind_of,
     listed,
     mapping,
@@ -69,8 +70,7 @@ def _message(item: object) -> dict[str, Any]:
             content = list(content) if isinstance(content, list) else [content or ""]
         return {"role": item.get("role"), "content": content}
     if kind == "function_call":
-        function = {"name": item.get("name"), "arguments": item.get("arguments")}
-        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        call = function_call(item.get("call_id"), item.get("name"), item.get("arguments"))
         return {"role": "assistant", "tool_calls": [call]}
     if kind == "function_call_output":
         return {

@@ -18,7 +18,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from generate.sources.formats.reader import Row, Trace, error_text, mapping, model_name
+from generate.sources.formats.reader import (
+    Row,
+    Trace,
+    error_text,
+    function_call,
+    listed,
+    mapping,
+    model_name,
+)
 from generate.sources.messages import parsed, to_message, to_messages
 from generate.sources.rows import RowError
 
@@ -126,8 +134,7 @@ def _from_parts(message: Row) -> Iterator[dict[str, Any]]:
 
 
 def _call(part: Row) -> dict[str, Any]:
-    function = {"name": part.get("name"), "arguments": part.get("arguments") or {}}
-    return {"id": part.get("id"), "type": "function", "function": function}
+    return function_call(part.get("id"), part.get("name"), part.get("arguments") or {})
 
 
 def _in_events(one: Recorded) -> Spelled | None:
@@ -221,11 +228,8 @@ def _parts(text: str) -> object:
 def _numbered_call(given: Row) -> dict[str, Any]:
     call = mapping(given.get("tool_call")) or given
     function = mapping(call.get("function")) or call
-    return {
-        "id": call.get("id"),
-        "type": "function",
-        "function": {"name": function.get("name"), "arguments": function.get("arguments") or "{}"},
-    }
+    arguments = function.get("arguments") or "{}"
+    return function_call(call.get("id"), function.get("name"), arguments)
 
 
 def _definition(given: Row) -> object:
@@ -236,10 +240,7 @@ def _definition(given: Row) -> object:
 
 
 def _list(value: object) -> list[Any]:
-    found = parsed(value) if value else []
-    if not isinstance(found, list):
-        raise RowError("messages that are not a list")
-    return found
+    return listed(parsed(value) if value else [], "messages")
 
 
 def _text(parts: Sequence[object]) -> str:

@@ -10,7 +10,7 @@ Source: opentelemetry-proto 1.x (trace, logs, common) in its JSON encoding, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from generate.sources.formats.otel_genai import Event, Recorded, read_recorded
@@ -32,34 +32,36 @@ def _read(row: Row) -> Iterator[Trace | RowError]:
 
 def _recorded(row: Row) -> Iterator[Recorded]:
     if "attributes" in row:
-        yield _sdk_span(row)
+        yield _span(row, _plain, code="status_code", message="description")
     for resource in listed(row.get("resourceSpans") or [], "resourceSpans"):
         for scope in listed(mapping(resource).get("scopeSpans") or [], "scopeSpans"):
             for span in listed(mapping(scope).get("spans") or [], "spans"):
-                yield _span(mapping(span))
+                yield _span(mapping(span), _attributes, code="code", message="message")
     yield from _joined_records(row)
 
 
-def _span(span: Row) -> Recorded:
+def _span(
+    span: Row,
+    plain: Callable[[object], dict[str, Any]],
+    *,
+    code: str,
+    message: str,
+) -> Recorded:
+    """Return a span.
+
+    Args:
+        plain: Returns attributes as plain JSON.
+        code: Key of the status's code.
+        message: Key of its text.
+    """
     status = mapping(span.get("status"))
     events = [
-        Event(str(mapping(one).get("name")), _attributes(mapping(one).get("attributes")))
+        Event(str(mapping(one).get("name")), plain(mapping(one).get("attributes")))
         for one in listed(span.get("events") or [], "events")
     ]
-    message = str(status.get("message") or "error")
-    error = message if status.get("code") in ERROR_CODES else None
-    return Recorded("span", _attributes(span.get("attributes")), events, error)
-
-
-def _sdk_span(span: Row) -> Recorded:
-    status = mapping(span.get("status"))
-    events = [
-        Event(str(mapping(one).get("name")), dict(mapping(mapping(one).get("attributes"))))
-        for one in listed(span.get("events") or [], "events")
-    ]
-    message = str(status.get("description") or "error")
-    error = message if status.get("status_code") in ERROR_CODES else None
-    return Recorded("span", dict(mapping(span["attributes"])), events, error)
+    text = str(status.get(message) or "error")
+    error = text if status.get(code) in ERROR_CODES else None
+    return Recorded("span", plain(span.get("attributes")), events, error)
 
 
 def _joined_records(row: Row) -> Iterator[Recorded]:
@@ -77,6 +79,10 @@ def _joined_records(row: Row) -> Iterator[Recorded]:
                 request = joined.setdefault(key, Recorded("log records", {}, [], None))
                 request.events.append(event)
     yield from joined.values()
+
+
+def _plain(given: object) -> dict[str, Any]:
+    return dict(mapping(given))
 
 
 def _attributes(given: object, depth: int = 0) -> dict[str, Any]:

@@ -67,6 +67,12 @@ def listed(value: object, what: str) -> list[Any]:
     return value
 
 
+def function_call(call_id: object, name: object, arguments: object) -> dict[str, Any]:
+    """Return a call as the chat API spells it; nothing is checked yet."""
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
+
+
 def text_or_none(row: Row, key: str) -> str | None:
     """Return the text under a key; None without one.
 
