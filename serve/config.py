@@ -138,7 +138,8 @@ class ServeConfig(Table):
     """The same for one address; a proxy is one address for all of its clients."""
 
     head_timeout_seconds: float = Field(default=10.0, gt=0)
-    """How long a connection may wait for a complete request line with headers, in seconds."""
+    """How long a connection may wait for a complete request line with headers, in seconds; also how
+    long an idle one is kept for the next request. A proxy must close its idle ones earlier."""
 
     write_timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a client may leave an answer unread, in seconds, before it is disconnected."""

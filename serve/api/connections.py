@@ -100,6 +100,8 @@ class Connection(HttpToolsProtocol):
     def __init__(self, connections: Connections, **given: Any) -> None:  # noqa: ANN401
         super().__init__(**given)
         self._all = connections
+        # uvicorn's own 5 s are as long as httpx waits before it closes: both would race.
+        self.timeout_keep_alive = connections.limits.head_timeout_seconds  # type: ignore[assignment]
         self._num_unread_bytes = 0
         """Bytes received since the last piece of a body, or since the last complete request."""
         self._num_unsent_bytes = 0

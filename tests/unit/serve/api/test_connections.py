@@ -117,6 +117,16 @@ def test_half_sent_requests_keep_nobody_out_and_are_closed():
     run(attack)
 
 
+def test_an_idle_connection_is_kept_as_long_as_a_head_may_take(monkeypatch):
+    monkeypatch.setattr(connections, "SWEEP_SECONDS", 60.0)  # what closes it is not the sweep
+
+    async def attack(client: Client) -> None:
+        assert await client.status(GET) == 200
+        assert await client.num_open_is(0)
+
+    run(attack)
+
+
 def test_connections_that_are_being_answered_are_kept():
     async def attack(client: Client) -> None:
         for _ in range(LIMITS.max_connections):
