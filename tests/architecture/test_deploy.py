@@ -7,7 +7,7 @@ import pytest
 
 from serve.config import ServeConfig
 
-NGINX = (Path(__file__).parents[3] / "deploy" / "nginx.conf").read_text()
+NGINX = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()
 UNITS = {"s": 1, "m": 1 << 20}
 
 
