@@ -25,6 +25,7 @@ from potstill.files import sha256_bytes
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from potstill.tables import PAIR_SCHEMA, read_rows
+from potstill.terminal import printable
 from potstill.verdict.outcome import Plan
 
 KEYS = ("y", "n", "q")
@@ -122,13 +123,6 @@ def key_among(keys: Sequence[str]) -> Callable[[str], str]:
 def shown_turns(messages: Sequence[Message]) -> str:
     """Return a prompt as text."""
     return "\n\n".join(f"{one.role}: {one.content}" for one in messages)
-
-
-def printable(text: str) -> str:
-    """Return a model's text without characters that would control the terminal."""
-    return "".join(
-        one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text
-    )
 
 
 def _label_pair(

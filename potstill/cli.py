@@ -30,6 +30,7 @@ VERBS = {
     "quantize": "quantize.commands",
     "compare": "compare.commands",
     "serve": "serve.commands",
+    "chat": "serve.commands",
     "experiment": "compare.commands",
     "cascade": "compare.commands",
     "label": "compare.commands",

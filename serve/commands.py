@@ -1,4 +1,4 @@
-"""The verb `serve`."""
+"""The verbs `serve` and `chat`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,44 @@ def serve(
         run_stage(stage, choice, RunDirectory(what[0]))
     else:
         stage.call("stage", "run_files", resolve(choice)[stage.name], what)
+
+
+@app.command()
+def chat(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[URL|RUN|FILE]",
+            help="A server, or what `potstill serve` would serve, which is started for the chat.",
+        ),
+    ] = "http://127.0.0.1:8000",
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="Who answers; may be repeated. By default the first two.",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Instructions for all models.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The longest answer.")
+    ] = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Chat with student and teacher side by side in the terminal; /help there lists commands."""
+    set_up_logging(verbose=verbose)
+    from serve.terminal.start import chat_with
+
+    given = {"--preset": preset, "--config": config}
+    options = [text for name, value in given.items() if value for text in (name, str(value))]
+    options += [f"--set={one}" for one in overrides or ()]
+    chat_with(what, models or [], system, max_tokens, options)
 
 
 def _is_run(what: list[Path]) -> bool:

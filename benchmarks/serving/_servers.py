@@ -19,10 +19,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 from benchmarks._llama_cpp import CACHE_DIR, built, python_sources
-from compare.answers.endpoint import free_port
 from potstill.models.files import find_local_gguf
 from potstill.models.named import SMOLLM2_135M
-from potstill.processes import end_with_parent
+from potstill.processes import end_with_parent, free_port
 from potstill.rundir import RunDirectory
 from tests.fixtures.facts import gguf_facts, gguf_file
 

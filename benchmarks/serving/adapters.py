@@ -33,7 +33,7 @@ from benchmarks.serving._servers import (
     running,
 )
 from benchmarks.serving.throughput import NUM_TOKENS, REQUESTS, bodies
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 
 NUM_TASKS = 4
 ADAPTED = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")

@@ -36,7 +36,7 @@ from benchmarks.serving._servers import (
     potstill,
     running,
 )
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 
 NAMES = {
     "plain": MODEL,

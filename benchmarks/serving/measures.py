@@ -24,7 +24,7 @@ from statistics import median
 
 from benchmarks.serving._load import load
 from benchmarks.serving._servers import MODEL, Server, Setting, embedded_gguf, potstill, running
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 from serve.api.json_body import check_json
 from serve.keys import Key, KeyEntry, Keyring
 

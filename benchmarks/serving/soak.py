@@ -31,7 +31,7 @@ import aiohttp
 
 from benchmarks.serving._load import events, session
 from benchmarks.serving._servers import MODEL, Server, Setting, embedded_gguf, potstill, running
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 
 NUM_PARALLEL, MAX_QUEUE, CONTEXT_TOKENS, MAX_BODY_BYTES = 8, 64, 512, 1 << 16
 NUM_CLIENTS = 12

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from compare.answers.endpoint import free_port
+from potstill.processes import free_port
 from potstill.rundir import RunDirectory
 from tests.fixtures.dockerfile import Image, base_python
 from tests.fixtures.served import KEY, run_of_gguf

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from compare.answers.endpoint import free_port, running_endpoint
 from compare.comparison import Report, read_report
 from compare.config import CompareConfig
 from compare.measurement.fidelity import measure_fidelity
@@ -18,11 +17,13 @@ from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.report.table import cells
 from compare.stage import run, run_with_endpoint
 from potstill.divergences import NUM_LOWEST, StudentRows, TeacherRows
+from potstill.endpoint import running_endpoint
 from potstill.errors import ArtifactError, BackendUnavailableError, ManifestMismatchError
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import StudentFacts
 from potstill.fidelity import FidelityMeter
 from potstill.llama.context import measuring
+from potstill.processes import free_port
 from potstill.rundir import RunDirectory
 from potstill.schema import Conversation, Message
 from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, read_rows

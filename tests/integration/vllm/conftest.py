@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from compare.answers.endpoint import free_port
 from generate.teachers.config import EngineConfig
 from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
+from potstill.processes import free_port
 
 TOP_LOGPROBS = 40
 CONTEXT_TOKENS, KV_CACHE_BYTES = 512, 1 << 28

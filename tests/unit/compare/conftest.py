@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from compare.answers.endpoint import free_port, running_endpoint
 from compare.answers.questions import Question
 from compare.candidates.rows import CandidateRow
 from compare.comparison import Report, build_report
@@ -20,9 +19,11 @@ from compare.measurement.served import Served
 from compare.measurement.speed import Speed
 from compare.verdict.examples import Example, ShownAnswer
 from compare.verdict.results import Verdict
+from potstill.endpoint import running_endpoint
 from potstill.facts.gguf import GgufFile
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import QuantizationAware
+from potstill.processes import free_port
 from potstill.schema import Conversation, Message
 from potstill.verdict.outcome import Outcome
 from tests.fixtures.facts import (

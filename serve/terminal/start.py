@@ -1,0 +1,101 @@
+"""Starts a chat: finds the server or runs one, and reads lines from the terminal or a pipe."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from potstill.api_keys import NO_KEY, read_api_key, served_key_variable
+from potstill.endpoint import HOST, running_endpoint
+from potstill.errors import ConfigError
+from potstill.processes import free_port
+from serve.terminal.server import Server
+from serve.terminal.session import PROMPT, Session
+
+NUM_SIDES = 2
+READY_SECONDS = 600.0
+
+
+def chat_with(
+    what: str,
+    models: list[str],
+    system: str | None,
+    max_tokens: int | None,
+    options: Sequence[str],
+) -> None:
+    """Chat until the input ends.
+
+    Args:
+        what: A server's URL, or a run or GGUF files as for `potstill serve`.
+        models: Who answers; empty for the server's first two.
+        max_tokens: The longest answer; None leaves it to the server.
+        options: Those of `potstill serve`, for a server that is started.
+
+    Raises:
+        BackendUnavailableError: The server does not answer, or does not start.
+        ConfigError: The server has no such model, or options cannot be used.
+    """
+    console = Console()
+    with _server(what, max_tokens, options) as server:
+        known = server.models()
+        if unknown := [name for name in models if name not in known]:
+            raise ConfigError(
+                "no such model",
+                where=server.base_url,
+                found=" ".join(unknown),
+                expected=" | ".join(known),
+            )
+        session = Session(server, console, known, models or known[:NUM_SIDES], system)
+        if console.is_terminal:
+            console.print(
+                f"{' and '.join(session.models)} answer; /help lists commands, /quit ends.",
+                markup=False, highlight=False,
+            )  # fmt: skip
+        session.run(_read if sys.stdin.isatty() else _read_pipe)
+
+
+@contextmanager
+def _server(what: str, max_tokens: int | None, options: Sequence[str]) -> Iterator[Server]:
+    if what.startswith(("http://", "https://")):
+        if options:
+            raise ConfigError(
+                "settings are those of a server that is started",
+                where=what,
+                found=" ".join(options),
+            )
+        base_url = what.rstrip("/")
+        base_url = base_url if base_url.endswith("/v1") else f"{base_url}/v1"
+        yield Server(base_url, read_api_key(served_key_variable()), max_tokens)
+        return
+    if not Path(what).exists():
+        raise ConfigError(
+            "there is nothing to chat with", where=what, expected="a URL, a run or a GGUF file"
+        )
+    port = free_port()
+    # Nobody else uses this server.
+    settings = {"host": HOST, "port": port, "keys_path": '""', "playground": "false"}
+    own = [f"--set=serve.{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "potstill", "serve", what, *options, *own]
+    with (
+        tempfile.TemporaryDirectory(prefix="potstill-") as directory,
+        running_endpoint(command, port, Path(directory) / "log", READY_SECONDS) as base_url,
+    ):
+        yield Server(base_url, NO_KEY, max_tokens)
+
+
+def _read() -> str:
+    import readline  # noqa: F401  (arrow keys and history at the prompt)
+
+    return input(PROMPT)
+
+
+def _read_pipe() -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
