@@ -156,7 +156,17 @@ class ServeConfig(Table):
     (`generate.prompts.path`). None and "" record nothing; this is the default because what users
     write is private: ask them first, and protect the file."""
 
-    @field_validator("record_path", "keys_path", "fallback_model", "storage", mode="before")
+    otlp_endpoint: str | None = Field(default=None, pattern=r"^https?://[^/\s@?#]+(/[^\s@?#]*)?$")
+    """Address of an OpenTelemetry collector, such as http://127.0.0.1:4318, that gets a span and
+    figures of each chat over OTLP; the variable OTEL_EXPORTER_OTLP_HEADERS holds its key. None and
+    "" send nothing."""
+
+    otlp_content: bool = False
+    """Whether spans contain what users and models write."""
+
+    @field_validator(
+        "record_path", "otlp_endpoint", "keys_path", "fallback_model", "storage", mode="before"
+    )
     @classmethod
     def _empty_is_off(cls, given: object) -> object:
         """Read "" as None: TOML has no null, and `--set` must be able to turn a setting off."""

@@ -6,22 +6,15 @@ In: a finished gguf stage, or files. Out: an endpoint, until a signal stops it.
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 import os
-import signal
-import socket
-import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import uvicorn
-from fastapi import FastAPI
-
-from potstill.api_keys import API_KEY_VARIABLE, served_key_variable
-from potstill.errors import BackendError, BackendUnavailableError, ConfigError
+from potstill.api_keys import API_KEY_VARIABLE
+from potstill.errors import ConfigError
 from potstill.facts.gguf import GgufFacts
 from potstill.facts.shared import Role
 from potstill.manifest import Manifest
@@ -30,11 +23,8 @@ from potstill.task.stage import read_task
 from potstill.task.task import Task
 from serve.adapters import own_adapters, with_adapters_of_runs
 from serve.api.app import AppLimits, create_app
-from serve.api.connections import ConnectionLimits, Connections, raise_descriptor_limit
 from serve.api.middleware import LOOPBACK_HOSTS
-from serve.api.request_log import keep_logs_private
-from serve.api.state import Serving
-from serve.backends.protocol import ChatBackend, Observer
+from serve.backends.protocol import ChatBackend, Observer, Watcher
 from serve.chat.task import ServedTask
 from serve.config import ServeConfig
 from serve.exchange_log import ExchangeLog
@@ -44,18 +34,14 @@ from serve.experiment.construction import cascades_over, check_names, experiment
 from serve.experiment.routes import LiveTraffic
 from serve.files import named_files
 from serve.keys import Keyring, load_keys
+from serve.listening import bound_socket, serve
 from serve.loading import load_models
 from serve.metrics import Metrics
 from serve.playground import routes as playground
 from serve.storage.config import StorageConfig
 from serve.storage.storage import Storage, opened
-from serve.supervisor import ALIVE, READY, STOPPING, notify
 
 logger = logging.getLogger(__name__)
-
-BACKLOG = 2048
-ALIVE_TICKS = 50
-"""How often the supervisor hears of the server, in tenths of a second."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +128,11 @@ def _run(config: ServeConfig, served: Models) -> None:
     _require_key(config.host, keyring)
     _check_fallback(config.fallback_model, names)
     tasks |= served.tasks
-    with _bound_socket(config) as listener, _open_storage(config, served.traffic_path) as storage:
+    with (
+        bound_socket(config) as listener,
+        _open_storage(config, served.traffic_path) as storage,
+        _open_telemetry(config) as watcher,
+    ):
         record = _open_record(config.record_path)
         metrics = Metrics()
         several = keyring is not None and len(keyring) > 1
@@ -184,6 +174,7 @@ def _run(config: ServeConfig, served: Models) -> None:
             routers=routers,
             open_paths=playground.OPEN_PATHS if config.playground else (),
             observers=observers,
+            watcher=watcher,
             metrics=metrics,
             fallback_model=config.fallback_model,
             limits=_app_limits(config, keyring),
@@ -220,84 +211,6 @@ def _chosen(
                 hint="serve.paths serves a file from elsewhere",
             )
     return {name: known[name] for name in config.models or defaults}
-
-
-def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: list[str]) -> None:
-    """Answer requests until a signal arrives."""
-    limits = ConnectionLimits(
-        max_connections=config.max_connections,
-        max_connections_per_address=config.max_connections_per_address,
-        head_timeout_seconds=config.head_timeout_seconds,
-        write_timeout_seconds=config.write_timeout_seconds,
-    )
-    connections = Connections(raise_descriptor_limit(limits))
-    listener.listen(BACKLOG)
-    host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-    logger.info("serving %s at %s", ", ".join(names), url)
-    logger.info("try: %s", _curl_example(url, names[0]))
-    uvicorn_config = uvicorn.Config(
-        app,
-        http=connections.connection,  # type: ignore[arg-type]
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=config.drain_seconds,
-    )
-    keep_logs_private()
-    # Its warnings are about clients, who could fill the disk with them.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    serving: Serving = app.state.serving
-    _Server(uvicorn_config, serving).run(sockets=[listener])
-    if failed := serving.failed_models:
-        raise BackendError(
-            "a model has failed again and again, or its file was changed while it was served",
-            where=", ".join(failed),
-            hint="the log has the errors; replace a file by moving another one to its place",
-        )
-
-
-class _Server(uvicorn.Server):
-    """A server that returns after a signal instead of raising the signal again.
-
-    It also returns when a model is not started again, so that a supervisor restarts the process.
-    """
-
-    def __init__(self, config: uvicorn.Config, serving: Serving) -> None:
-        super().__init__(config)
-        self._serving = serving
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept requests."""
-        await super().startup(sockets)
-        notify(READY)
-
-    async def on_tick(self, counter: int) -> bool:
-        """Return whether to stop; called ten times a second."""
-        if counter % ALIVE_TICKS == 0:
-            notify(ALIVE)
-        return await super().on_tick(counter) or bool(self._serving.failed_models)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish the requests in flight."""
-        notify(STOPPING)
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        former = {
-            number: signal.signal(number, self.handle_exit)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
 
 def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
@@ -359,6 +272,20 @@ def _open_record(path: Path | None) -> ExchangeLog | None:
 
 
 @contextmanager
+def _open_telemetry(config: ServeConfig) -> Iterator[Watcher | None]:
+    if config.otlp_endpoint is None:
+        yield None
+        return
+    from serve.telemetry import Telemetry  # here, because most servers have none
+
+    telemetry = Telemetry(config.otlp_endpoint, has_content=config.otlp_content)
+    if config.otlp_content:
+        logger.warning("requests and answers are sent to %s", config.otlp_endpoint)
+    with closing(telemetry):
+        yield telemetry
+
+
+@contextmanager
 def _open_storage(config: ServeConfig, path: Path | None) -> Iterator[Storage | None]:
     """Open the storage, if the configuration needs one."""
     settings = config.storage or (StorageConfig() if config.experiments else None)
@@ -373,28 +300,3 @@ def _open_storage(config: ServeConfig, path: Path | None) -> Iterator[Storage | 
         )
     with opened(settings, path or Path()) as storage:
         yield storage
-
-
-@contextmanager
-def _bound_socket(config: ServeConfig) -> Iterator[socket.socket]:
-    """Bind the address before anything is loaded, so that a taken one fails at once."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((config.host, config.port))
-        except OSError as error:
-            raise BackendUnavailableError(
-                f"the address cannot be listened on: {error.strerror}",
-                where=f"{config.host}:{config.port}",
-                hint="choose another one with --set serve.port=8001; 0 takes any free port",
-            ) from error
-        yield listener
-
-
-def _curl_example(url: str, model: str) -> str:
-    variable = served_key_variable()
-    key = f'-H "Authorization: Bearer ${variable}" ' if variable else ""
-    message = {"role": "user", "content": "Hello!"}
-    body = json.dumps({"model": model, "messages": [message], "temperature": 0, "max_tokens": 60})
-    return f"curl {url}/chat/completions {key}-H 'Content-Type: application/json' -d '{body}'"

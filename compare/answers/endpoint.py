@@ -37,6 +37,7 @@ def serve_command(
         "max_parallel": max_parallel,
         # The prompts are held out: they must not be recorded, for training or otherwise.
         "record_path": '""',
+        "otlp_endpoint": '""',
         "storage": '""',
     }
     options = [f"--set=serve.{key}={value}" for key, value in settings.items()]

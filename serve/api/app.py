@@ -20,7 +20,7 @@ from serve.api.middleware import CheckHost, Count, ReadBody
 from serve.api.routes import chat, completions, llama, messages, models, responses
 from serve.api.routes import task as task_route
 from serve.api.state import Serving
-from serve.backends.protocol import ChatBackend, Observer
+from serve.backends.protocol import ChatBackend, Observer, Watcher
 from serve.keys import Keyring
 from serve.metrics import Metrics
 
@@ -57,6 +57,7 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     open_paths: Collection[str] = (),
     observers: Sequence[Observer] = (),
+    watcher: Watcher | None = None,
     metrics: Metrics | None = None,
     fallback_model: str | None = None,
     limits: AppLimits | None = None,
@@ -71,6 +72,7 @@ def create_app(
         routers: More routes; `serve.api.state.serving_of` gives them the shared state.
         open_paths: More paths that need no key.
         observers: Called with each completed chat.
+        watcher: Follows each chat from its request to its end.
         metrics: The metrics of the backends.
         fallback_model: Model that answers requests for unknown names and without a name.
         task: The task that the backends are served with, to be described.
@@ -91,6 +93,7 @@ def create_app(
         backends=backends,
         metrics=metrics or Metrics(),
         observers=observers,
+        watcher=watcher,
         fallback_model=fallback_model,
         request_timeout_seconds=limits.request_timeout_seconds,
         task=task,

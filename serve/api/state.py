@@ -10,12 +10,11 @@ from typing import TypeVar
 from fastapi import Request
 
 from potstill.task.task import Task
-from serve.backends.protocol import Caller, ChatBackend, ChatReply, Exchange, Observer
+from serve.backends.protocol import Caller, ChatBackend, Exchange, Observer, Watcher
 from serve.errors import InvalidRequestError, ModelNotFoundError, UnsupportedParameterError
 from serve.keys import Key
 from serve.metrics import Metrics
 from serve.wire.shared import Received
-from serve.wire.translation import Translation
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +38,8 @@ class Serving:
     """The task that the models are served with."""
     find_more: Callable[[str], ChatBackend | None] = lambda _name: None
     """Returns the backend of a name that is not listed, if there is one."""
+    watcher: Watcher | None = None
+    """Follows each chat from its request to its end."""
 
     @property
     def failed_models(self) -> list[str]:
@@ -98,12 +99,6 @@ def capable(backend: ChatBackend, capability: type[C]) -> C:
             "this model does not support this endpoint", where="model", found=backend.card["id"]
         )
     return backend
-
-
-async def ask(backend: ChatBackend, translation: Translation, caller: Caller) -> ChatReply:
-    """Ask for the answer to a request of another API; raises as `ChatBackend.chat` does."""
-    with translation.errors_in_place():
-        return await backend.chat(translation.chat, caller)
 
 
 def serving_of(http: Request) -> Serving:

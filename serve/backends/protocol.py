@@ -140,3 +140,31 @@ class Observer(Protocol):
     async def __call__(self, exchange: Exchange) -> None:
         """Handle one exchange, after its answer was sent."""
         ...
+
+
+class Watch(Protocol):
+    """One chat that is followed."""
+
+    def piece(self) -> None:
+        """Note that a piece of a stream has come."""
+        ...
+
+    def end(
+        self, completion: ChatCompletion | None, headers: Mapping[str, str], error: str | None
+    ) -> None:
+        """Note the end; called once.
+
+        Args:
+            completion: The complete answer; None if there is none.
+            headers: Those that the reply adds to the response.
+            error: What kind of failure ended it; None if nothing did.
+        """
+        ...
+
+
+class Watcher(Protocol):
+    """Follows chats, such as for traces."""
+
+    def watch(self, request: ChatRequest, caller: Caller, backend: ChatBackend) -> Watch:
+        """Begin to follow a chat that is about to be asked."""
+        ...

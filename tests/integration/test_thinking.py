@@ -19,8 +19,10 @@ from potstill.thinking import without_thinking
 from quantize.config import QuantizeConfig
 from quantize.stage import run as quantize
 from serve.engine.model import GgufModel
-from tests.unit.serve.api.conftest import make_app  # noqa: F401  (a fixture)
-from tests.unit.serve.conftest import tiny_model  # noqa: F401  (a fixture)
+from tests.unit.serve.conftest import (
+    make_app,  # noqa: F401  (a fixture)
+    tiny_model,  # noqa: F401  (a fixture)
+)
 from train.config import TrainConfig
 from train.stage import run as train
 

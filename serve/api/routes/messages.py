@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from serve.api.http_answers import respond
 from serve.api.message_of_chat import MessageOfChat, failure_event
+from serve.api.observed import ObservedChat
 from serve.api.routes.schema import MESSAGE_FAILURES, STREAM_OR
-from serve.api.state import ask, caller_of, capable, serving_of
+from serve.api.state import caller_of, capable, serving_of
 from serve.backends.local.backend import LocalBackend
 from serve.wire.messages import MessagePrompt, MessageRequest
 
@@ -19,14 +20,17 @@ async def create_message(body: MessageRequest, http: Request) -> Response:
     """Answer a conversation, whole or as server-sent events."""
     serving = serving_of(http)
     backend, body = serving.find_for(body)
+    chat = body.to_chat()
+    observed = ObservedChat(serving, backend, chat.chat, caller_of(http), translation=chat)
     message = MessageOfChat(body)
     return await respond(
         http,
-        ask(backend, body.to_chat(), caller_of(http)),
+        observed.ask(),
         seconds=serving.request_timeout_seconds,
         events=message.events if body.stream else None,
         shown=message.whole,
         failure=failure_event,
+        finished=observed.report,
         ending=b"",
     )
 

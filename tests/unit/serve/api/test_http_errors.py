@@ -33,7 +33,7 @@ from serve.wire.llama import (
 from serve.wire.messages import MessagePrompt, MessageRequest
 from serve.wire.responses import ResponseRequest
 from tests.fixtures.waiting import eventually
-from tests.unit.serve.api.conftest import CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE
+from tests.unit.serve.conftest import CONTEXT_TOKENS, MAX_PARALLEL, MAX_QUEUE
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT, MESSAGE = "/v1/chat/completions", "/v1/messages"

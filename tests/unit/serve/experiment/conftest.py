@@ -127,6 +127,7 @@ class LiveServer:
             keyring=keyring,
             routers=[routes.cascades, routes.router],
             observers=[AnswerLog(self.storage)],
+            watcher=settings.get("watcher"),
             metrics=metrics,
             find_more=live.dealer.find,
         )

@@ -35,6 +35,30 @@ def test_a_user_gets_the_same_variant_each_time(live, no_shadow):
     assert [variant_of(server, f"u{n}") for n in range(20)] == first
 
 
+class Watcher:
+    """Keeps what each chat ended with."""
+
+    def __init__(self) -> None:
+        self.ends = []
+
+    def watch(self, *_chat):
+        return self
+
+    def piece(self):
+        pass
+
+    def end(self, completion, headers, error):
+        self.ends.append((completion is not None, headers.get("x-potstill-variant"), error))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_follows_chats_hears_of_the_variant(live, no_shadow, stream):
+    watcher = Watcher()
+    server = live(split(**no_shadow), watcher=watcher)
+    response = server.ask(user="u1", stream=stream)
+    assert watcher.ends == [(True, response.headers["x-potstill-variant"], None)]
+
+
 def test_variants_stay_after_a_restart(live, no_shadow):
     first = [variant_of(live(split(**no_shadow)), f"u{n}") for n in range(10)]
     again = live(split(**no_shadow))

@@ -13,7 +13,7 @@ from potstill.tools.formats import ToolFormat
 from serve.engine.model import GgufModel
 from serve.wire.chunks import ChunkAssembler
 from tests.fixtures.server_sent import events
-from tests.unit.serve.api.conftest import BATCH_TOKENS
+from tests.unit.serve.conftest import BATCH_TOKENS
 
 
 @pytest.fixture
