@@ -25,7 +25,7 @@ from potstill.files import sha256_bytes
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from potstill.tables import PAIR_SCHEMA, read_rows
-from potstill.terminal import printable
+from potstill.terminal import key_among, printable
 from potstill.verdict.outcome import Plan
 
 KEYS = ("y", "n", "q")
@@ -107,17 +107,6 @@ def drawn_pairs(path: Path) -> list[AnswerPair]:
         if len(found) == 2 and found["student"].shown != found["teacher"].shown
     ]
     return sorted(pairs, key=lambda pair: drawn(pair[0].prompt_id, pair[0].sample))
-
-
-def key_among(keys: Sequence[str]) -> Callable[[str], str]:
-    """Return a function that takes one of some keys, and lets a prompt ask again for another."""
-
-    def key(text: str) -> str:
-        if text not in keys:
-            raise typer.BadParameter(f"type one of {', '.join(keys)}")
-        return text
-
-    return key
 
 
 def shown_turns(messages: Sequence[Message]) -> str:

@@ -19,12 +19,12 @@ from compare.answers.jsonl import append_line
 from compare.config import CompareConfig
 from compare.judge_config import VotesJudgeConfig
 from compare.judges.votes import HumanVote, Said, VotedAnswer, pair_id, read_human_votes
-from compare.labeling import drawn, drawn_pairs, key_among, shown_turns
+from compare.labeling import drawn, drawn_pairs, shown_turns
 from compare.verdict.following import FIRST
 from compare.verdict.preference import LEAST_HUMAN_VOTES, planned_votes
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
-from potstill.terminal import printable
+from potstill.terminal import key_among, printable
 from potstill.verdict.outcome import Plan
 
 SAID: dict[str, Said] = {"l": "left", "r": "right", "t": "tie", "b": "both_bad"}

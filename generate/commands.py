@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,14 @@ def init(
         str | None,
         typer.Option(metavar="NAME", help=f"One of {', '.join(template_names())}."),
     ] = None,
+    about: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The job in a sentence, for the teacher's instructions."),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A name, a checkpoint or a GGUF file."),
+    ] = None,
     test_share: Annotated[
         float,
         typer.Option(
@@ -68,11 +77,17 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Write a task's configuration, from a template or from examples."""
+    """Write a task's configuration, from a template or from examples.
+
+    On a terminal it asks for what makes a task, unless options say it.
+    """
     from generate.init.make import Wanted, make
+    from generate.init.questions import ask
 
     set_up_logging(verbose=verbose)
-    wanted = Wanted(directory, like, template, test_share, seed, force)
+    wanted = Wanted(directory, like, template, test_share, seed, force, about, teacher)
+    if sys.stdin.isatty() and like is None and template is None:
+        wanted = ask(wanted)
     for line in make(wanted):
         typer.echo(line)
     config_path = directory / CONFIG_NAME

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -33,6 +34,8 @@ SHOTS = 50
 """Most examples in the teacher's prompt."""
 SHOT_TOKENS = 1500
 """Most tokens of all of them together."""
+INSTRUCTIONS = re.compile(r'(?ms)^instructions = (?:"""\n.*?\n"""|"[^"\n]*")')
+TEACHER = re.compile(r'(?m)^\[generate\.teacher\]\nmodel = ".*"$')
 FIRST_STAGE = "\n[generate"
 """Where the settings begin that a configuration made of examples takes from a template."""
 
@@ -90,6 +93,23 @@ def files_like(
     table = _task_table(detected, system, files, directory, _num_shots(examples))
     files[CONFIG_NAME] = table + settings
     return files
+
+
+def with_answers(settings: str, about: str | None, teacher: str | None) -> str:
+    """Return a configuration with the user's own job and teacher.
+
+    Args:
+        about: What the instructions begin with. None leaves them.
+    """
+    if about:
+        found = INSTRUCTIONS.search(settings)
+        assert found is not None, "every template has instructions"
+        text = f"{about.strip()}\n{tomllib.loads(found[0])['instructions'].strip()}".strip()
+        settings = settings.replace(found[0], f"instructions = {_multiline(text)}", 1)
+    if teacher:
+        model = f"[generate.teacher]\n{tomli_w.dumps({'model': teacher})}".rstrip()
+        settings = TEACHER.sub(lambda _: model, settings, count=1)
+    return settings
 
 
 def write_files(directory: Path, files: Mapping[str, str], *, force: bool) -> None:

@@ -17,6 +17,7 @@ from generate.init.files import (
     REFERENCES_NAME,
     files_like,
     template_files,
+    with_answers,
     write_files,
 )
 from generate.init.lengths import answer_lengths, counter, prompt_lengths
@@ -48,6 +49,10 @@ class Wanted:
     test_share: float
     seed: int
     force: bool
+    about: str | None = None
+    """The job in a sentence, which the teacher's instructions begin with."""
+    teacher: str | None = None
+    """Model of the teacher; None takes the template's."""
 
 
 def make(wanted: Wanted) -> list[str]:
@@ -66,7 +71,8 @@ def make(wanted: Wanted) -> list[str]:
     else:
         files, found = _like(wanted, wanted.like)
         lines.append(found)
-    write_files(wanted.directory, files, force=wanted.force)
+    settings = with_answers(files[CONFIG_NAME], wanted.about, wanted.teacher)
+    write_files(wanted.directory, files | {CONFIG_NAME: settings}, force=wanted.force)
     return lines + _measured(wanted.directory / CONFIG_NAME)
 
 

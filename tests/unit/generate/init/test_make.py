@@ -1,6 +1,7 @@
 import json
 import sqlite3
 import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -158,3 +159,22 @@ def test_the_teacher_reads_as_many_examples_as_fit(tmp_path, num_words, num_shot
     content, _ = written(tmp_path / "task")
     assert content["task"]["num_shots"] == num_shots
     assert "structured" not in content["generate"]["sampling"]  # There is no schema.
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_the_users_job_begins_the_instructions(tmp_path, name):
+    about = 'Sort "mails" of C:\\dir.'
+    make(replace(wanted(tmp_path, template=name), about=about, teacher="smollm2-135m-instruct"))
+    content, _ = written(tmp_path)
+    assert content["task"]["instructions"].strip().startswith(about)
+    assert content["generate"]["teacher"]["model"] == "smollm2-135m-instruct"
+
+
+def test_examples_with_a_job_say_both(tmp_path):
+    rows = [{"prompt": f"mail {n}", "answer": TEAMS[n % 3]} for n in range(30)]
+    like = jsonl(tmp_path / "like.jsonl", rows)
+    make(replace(wanted(tmp_path / "task", like), about="Sort mails by team."))
+    content, _ = written(tmp_path / "task")
+    job, form = content["task"]["instructions"].strip().splitlines()
+    assert job == "Sort mails by team."
+    assert form.startswith("Answer with one of these labels")
