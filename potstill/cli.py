@@ -37,6 +37,7 @@ VERBS = {
     "baseline": "potstill.commands.baseline",
     "curve": "potstill.commands.baseline",
     "status": "potstill.commands.status",
+    "watch": "potstill.commands.watch",
     "lineage": "potstill.commands.lineage",
     "export": "quantize.commands",
     "push": "quantize.commands",

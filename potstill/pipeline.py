@@ -32,6 +32,7 @@ from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.plan import Estimate, Workload, measure_machine, plan_table
 from potstill.processes import child_process
+from potstill.progress import published
 from potstill.rundir import RunDirectory
 from potstill.task.config import TaskConfig
 from potstill.task.stage import current_task, write_task
@@ -188,7 +189,8 @@ def working(
         if not run_directory.config_path.is_file():
             _write_config(tables, run_directory)
         _write_task(tables, run_directory)
-        yield
+        with published(run_directory.step_path):
+            yield
         own = resolve(Choice(), run_directory)
         _write_config(own | {name: tables[name] for name in ("task", *names)}, run_directory)
 

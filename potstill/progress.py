@@ -1,6 +1,6 @@
-"""Log lines, progress bars, and a file of metrics.
+"""Log lines, progress bars, the current step for others to read, and a file of metrics.
 
-In: counts and measurements. Out: stderr, and `metrics.jsonl`. stdout is left to data.
+In: counts and measurements. Out: stderr, and files of the run. stdout is left to data.
 Prompts, completions and keys are never written.
 """
 
@@ -12,12 +12,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from potstill.files import disk_errors
+from potstill.errors import ArtifactError
+from potstill.files import disk_errors, write_text_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,6 +69,58 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
         """Ignore it: the stream is always the current one."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a process does now, as it writes it for others to read."""
+
+    time: float
+    """When it was written, in seconds since 1970."""
+    label: str
+    done: int = 0
+    total: int = 0
+    """0 for a step without a count."""
+    unit: str = ""
+    timing: str = ""
+
+
+class _Published:
+    """The file in which this process says what it does, if there is one."""
+
+    path: Path | None = None
+    written: float = 0.0
+
+    def write(self, *step: str | int, at_once: bool = False) -> None:
+        """Write the step, at most once a second unless it begins."""
+        now = time.time()
+        if self.path is None or (now - self.written < 1.0 and not at_once):
+            return
+        self.written = now
+        with suppress(ArtifactError):  # a full disk ends the work where it matters
+            write_text_atomically(self.path, json.dumps([now, *step]))
+
+
+_published = _Published()
+
+
+@contextmanager
+def published(path: Path) -> Iterator[None]:
+    """Keep the step that this process is at in a file for the duration of the block."""
+    _published.path = path
+    try:
+        yield
+    finally:
+        _published.path = None
+        path.unlink(missing_ok=True)
+
+
+def read_step(path: Path) -> Step | None:
+    """Return the step that a process has written; None if there is none that can be read."""
+    try:
+        return Step(*json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 class Progress:
     """A count towards a total: a bar on a terminal, a line a minute elsewhere."""
 
@@ -76,6 +130,7 @@ class Progress:
         self._resumed = 0
         self._note = ""
         self._started = self._last_line = time.monotonic()
+        self._publish(at_once=True)
 
     def resume_from(self, done: int) -> None:
         """Count work of an earlier process, which does not affect the estimated time."""
@@ -85,6 +140,7 @@ class Progress:
         """Count `amount` more units as done; `note` is a short figure such as "310 tokens/s"."""
         self._done += amount
         self._note = note
+        self._publish()
         if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
             self._print_line()
@@ -92,6 +148,10 @@ class Progress:
     def close(self) -> None:
         """Log the count and the elapsed time."""
         self._print_line()
+
+    def _publish(self, *, at_once: bool = False) -> None:
+        counts = (self._done, self._total, self._unit, self.timing())
+        _published.write(self._label, *counts, at_once=at_once)
 
     def _print_line(self) -> None:
         _log(f"{self._label}: {self._done}/{self._total} {self._unit}, {self.timing()}")
@@ -126,6 +186,7 @@ class _BarProgress(Progress):
     def advance(self, amount: int = 1, note: str = "") -> None:
         self._done += amount
         self._note = note
+        self._publish()
         self._bar.update(self._task, completed=self._done, timing=self.timing())
 
     def close(self) -> None:
@@ -161,6 +222,7 @@ def announced(label: str, about_seconds: float | None = None) -> Iterator[None]:
     """
     usual = "" if about_seconds is None else f" (about {_clock(about_seconds)})"
     _log(f"{label}{usual} …")
+    _published.write(label, at_once=True)
     started = time.monotonic()
     with _spinner(label) if sys.stderr.isatty() else nullcontext():
         yield

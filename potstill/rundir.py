@@ -62,6 +62,11 @@ class RunDirectory:
         return self.root / "metrics.jsonl"
 
     @property
+    def step_path(self) -> Path:
+        """What the process that works on the run does now; absent where none does."""
+        return self.root / "step.json"
+
+    @property
     def tensorboard_dir(self) -> Path:
         """TensorBoard's directory, if training reports to it."""
         return self.root / "tensorboard"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import singledispatch
+from typing import Literal
 
 from rich.box import SIMPLE
 from rich.markup import escape
@@ -21,34 +23,55 @@ from potstill.facts.task import TaskFacts
 from potstill.manifest import Manifest, read_manifest
 from potstill.rundir import RunDirectory
 
+State = Literal["finished", "begun", "missing"]
 
-def status_table(run_directory: RunDirectory) -> Table:
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage of a run; texts are empty unless it is finished."""
+
+    name: str
+    state: State
+    time: str = ""
+    size: str = ""
+    facts: str = ""
+
+
+def stage_rows(run_directory: RunDirectory) -> list[StageRow]:
     """Return one row a stage.
 
     Raises:
         ArtifactError: A manifest is damaged.
     """
+    rows = []
+    for name in STAGE_NAMES:
+        if run_directory.is_finished(name):
+            rows.append(_finished(name, read_manifest(run_directory.stage_dir(name))))
+        elif run_directory.partial_dir(name).is_dir():
+            rows.append(StageRow(name, "begun"))
+        elif name not in OPTIONAL_STAGES:
+            rows.append(StageRow(name, "missing"))
+    return rows
+
+
+def status_table(run_directory: RunDirectory) -> Table:
+    """Return the stages as a table; raises as `stage_rows` does."""
     table = Table(
         title=escape(str(run_directory.root)), title_justify="left", box=SIMPLE, expand=True
     )
     for heading in ("stage", "state", "time", "size"):
         table.add_column(heading, no_wrap=True)
     table.add_column("facts", overflow="fold", ratio=1)
-    for name in STAGE_NAMES:
-        if run_directory.is_finished(name):
-            manifest = read_manifest(run_directory.stage_dir(name))
-            table.add_row(name, *map(escape, _finished(manifest)))
-        elif run_directory.partial_dir(name).is_dir():
-            table.add_row(name, "begun")
-        elif name not in OPTIONAL_STAGES:
-            table.add_row(name, "missing")
+    for row in stage_rows(run_directory):
+        table.add_row(*map(escape, (row.name, row.state, row.time, row.size, row.facts)))
     return table
 
 
-def _finished(manifest: Manifest) -> tuple[str, ...]:
+def _finished(name: str, manifest: Manifest) -> StageRow:
     seconds = manifest.stats.get("seconds", 0.0)
     num_bytes = sum(output.bytes for output in manifest.outputs)
-    return (
+    return StageRow(
+        name,
         "finished",
         f"{seconds / 60:.1f} min",
         f"{num_bytes / 1e6:.1f} MB",

@@ -7,7 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from potstill.progress import LINE_EVERY_SECONDS, Progress, announced, append_metrics, track
+from potstill.progress import (
+    LINE_EVERY_SECONDS,
+    Progress,
+    Step,
+    announced,
+    append_metrics,
+    published,
+    read_step,
+    track,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -157,3 +166,29 @@ def test_a_bar_on_a_terminal_counts_as_the_lines_do(monkeypatch, lines):
         assert (task.completed, task.total) == (6, 10)
         assert task.fields["timing"].endswith("left, fast")
     assert lines() == []
+
+
+def test_the_step_can_be_read_by_others_while_it_lasts(tmp_path, clock):
+    path = tmp_path / "step.json"
+    assert read_step(path) is None
+    with published(path):
+        with announced("loading"):
+            assert read_step(path) == Step(clock.time(), "loading")
+        with track("sampling", 10, "answers") as progress:
+            clock.now += 10
+            clock.time = lambda: 1_700_000_010.0
+            progress.advance(5)
+            step = read_step(path)
+    assert (step.label, step.done, step.total, step.unit) == ("sampling", 5, 10, "answers")
+    assert step.timing == "0:10 elapsed, 0:10 left"
+    assert not path.exists()
+
+
+def test_the_step_is_written_at_most_once_a_second(tmp_path, clock):
+    path = tmp_path / "step.json"
+    with published(path), track("sampling", 10, "answers") as progress:
+        progress.advance()
+        assert read_step(path).done == 0
+        clock.time = lambda: 1_700_000_002.0
+        progress.advance()
+        assert read_step(path).done == 2

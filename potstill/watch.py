@@ -1,0 +1,176 @@
+"""A page about a run while it is made: stages, the current step, curves, samples to read.
+
+In: the run's files, read at each request. Out: HTML, served read-only on loopback.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import ArtifactError, PotstillError
+from potstill.facts.base import StageName
+from potstill.pages import render_page
+from potstill.progress import Step, read_step
+from potstill.rundir import RunDirectory
+from potstill.status import stage_rows
+from potstill.tables import read_conversation_batches
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+NAMES = frozenset({"localhost", HOST})
+"""Under others a web page could read the run, by DNS rebinding."""
+NUM_SAMPLES = 5
+NUM_POINTS = 400
+"""Of a curve; a longer one is thinned."""
+STALE_SECONDS = 600.0
+"""After which a step is no longer believed: its process may have been killed."""
+PAGES: Mapping[str, tuple[StageName, str, str]] = {
+    "/data": ("conversations", "summary.html", "the conversations"),
+    "/report": ("comparison", "report.html", "the verdict"),
+}
+"""Pages that stages leave, with their names on this one."""
+CURVES = {
+    "loss": "loss",
+    "eval_loss": "loss, held out",
+    "eval_kl_estimate_nats": "KL to the teacher, held out, nats",
+    "eval_top1_agreement": "same most probable token, held out",
+    "tokens_per_second": "tokens per second",
+    "learning_rate": "learning rate",
+}
+"""What is drawn over the steps of training, by its key in metrics.jsonl."""
+WIDTH, HEIGHT = 320, 120
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line, in units of its picture."""
+
+    title: str
+    points: str
+    first: str
+    last: str
+    last_step: int
+    low: str
+    high: str
+
+
+def page_of(run_directory: RunDirectory) -> str:
+    """Return the page about a run as it is now."""
+    try:
+        stages, error = stage_rows(run_directory), ""
+    except PotstillError as damaged:
+        stages, error = [], str(damaged)
+    step = read_step(run_directory.step_path)
+    age = 0.0 if step is None else time.time() - step.time
+    pages = {path: PAGES[path][2] for path in PAGES if _is_there(run_directory, path)}
+    return render_page(
+        "potstill",
+        "watch.html.j2",
+        script="watch.js",
+        run=run_directory.root,
+        stages=stages,
+        error=error,
+        step=step if age < STALE_SECONDS else None,
+        share=_share(step),
+        age=max(0, round(age)),
+        curves=curves_of(run_directory.metrics_path),
+        samples=_samples(run_directory),
+        pages=pages,
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+def curves_of(path: Path) -> list[Curve]:
+    """Return the curves of a run's metrics over the steps of training, without damaged lines."""
+    if not path.is_file():
+        return []
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            step = int(row["step"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if row.get("stage") == "student":
+            # A resumed training measures some steps again.
+            for key in CURVES.keys() & row.keys():
+                found[key][step] = float(row[key])
+    return [_curve(CURVES[key], found[key]) for key in CURVES if len(found[key]) > 1]
+
+
+def _curve(title: str, values: dict[int, float]) -> Curve:
+    steps = sorted(step for step, value in values.items() if math.isfinite(value))
+    steps = sorted({*steps[:: max(1, len(steps) // NUM_POINTS)], steps[-1]})
+    low, high = min(values[one] for one in steps), max(values[one] for one in steps)
+    length, height = max(1, steps[-1] - steps[0]), (high - low) or 1.0
+    points = (
+        f"{WIDTH * (one - steps[0]) / length:.1f},{HEIGHT * (high - values[one]) / height:.1f}"
+        for one in steps
+    )
+    texts = (f"{one:.3g}" for one in (values[steps[0]], values[steps[-1]], low, high))
+    first, last, lowest, highest = texts
+    return Curve(title, " ".join(points), first, last, steps[-1], lowest, highest)
+
+
+def _share(step: Step | None) -> float | None:
+    return None if step is None or not step.total else min(1.0, step.done / step.total)
+
+
+def _samples(run_directory: RunDirectory) -> Sequence[Mapping[str, Any]]:
+    """Return the latest conversations that the teacher has sampled."""
+    for directory in (run_directory.partial_dir("samples"), run_directory.stage_dir("samples")):
+        if parts := sorted(directory.glob("part-*.parquet")):
+            newest = max(parts, key=lambda part: part.stat().st_mtime)
+            try:
+                batches = [*read_conversation_batches(newest, ["prompt", "completion"])]
+            except ArtifactError:  # it was moved meanwhile
+                return []
+            return [row for batch in batches for row in batch.to_pylist()][-NUM_SAMPLES:]
+    return []
+
+
+def _is_there(run_directory: RunDirectory, path: str) -> bool:
+    stage, name, _ = PAGES[path]
+    return (run_directory.stage_dir(stage) / name).is_file()
+
+
+def server_of(run_directory: RunDirectory, port: int) -> ThreadingHTTPServer:
+    """Return a server of the page on loopback; it answers GET, and names of this machine only."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+            if host not in NAMES:
+                self.send_error(421)
+            elif self.path == "/":
+                self._send(page_of(run_directory))
+            elif self.path in PAGES and _is_there(run_directory, self.path):
+                stage, name, _ = PAGES[self.path]
+                self._send((run_directory.stage_dir(stage) / name).read_text(encoding="utf-8"))
+            else:
+                self.send_error(404)
+
+        def _send(self, text: str) -> None:
+            content = text.encode(errors="replace")
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            logger.debug(format, *args)
+
+    return ThreadingHTTPServer((HOST, port), Handler)

@@ -1,0 +1,142 @@
+import http.client
+import json
+import threading
+import time
+
+import pytest
+
+from potstill.progress import published, track
+from potstill.rundir import RunDirectory
+from potstill.schema import Message
+from potstill.watch import NUM_POINTS, STALE_SECONDS, curves_of, page_of, server_of
+from tests.fixtures.facts import prompts_facts
+
+HOSTILE = "<script>document.title = 'taken'</script>"
+
+
+@pytest.fixture
+def run_directory(tmp_path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture
+def metrics_path(tmp_path):
+    return tmp_path / "metrics.jsonl"
+
+
+def write(path, rows):
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def row(step, **values):
+    return {"time": 1.0, "stage": "student", "step": step, **values}
+
+
+def test_a_curve_goes_from_the_first_step_to_the_last(metrics_path):
+    write(metrics_path, [row(1, loss=2.0), row(11, loss=1.0), row(21, loss=0.5, eval_loss=1)])
+    (curve,) = curves_of(metrics_path)
+    assert curve.title == "loss"
+    assert curve.points == "0.0,0.0 160.0,80.0 320.0,120.0"
+    assert (curve.first, curve.last, curve.low, curve.high) == ("2", "0.5", "0.5", "2")
+
+
+def test_what_was_measured_on_the_way_is_a_curve(metrics_path):
+    write(metrics_path, [row(step, eval_loss=1.0 / step) for step in (5, 10)])
+    assert [curve.title for curve in curves_of(metrics_path)] == ["loss, held out"]
+
+
+def test_other_stages_damaged_lines_and_figures_that_are_none_are_no_points(metrics_path):
+    write(metrics_path, [row(1, loss=2.0), row(2, loss=float("nan")), row(3, loss=1.0)])
+    with metrics_path.open("a") as stream:
+        stream.write('{"stage": "gguf", "loss": 9}\n{"stage": "student", "st')
+    (curve,) = curves_of(metrics_path)
+    assert len(curve.points.split()) == 2
+    assert curve.high == "2"
+
+
+def test_a_step_that_is_trained_again_counts_as_it_was_last(metrics_path):
+    write(metrics_path, [row(1, loss=2.0), row(2, loss=7.0), row(2, loss=1.0)])
+    assert curves_of(metrics_path)[0].last == "1"
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end(metrics_path):
+    write(metrics_path, [row(step, loss=step) for step in range(10 * NUM_POINTS + 1)])
+    (curve,) = curves_of(metrics_path)
+    assert len(curve.points.split()) <= NUM_POINTS + 2
+    assert curve.last_step == 10 * NUM_POINTS
+
+
+def test_without_metrics_there_are_no_curves(metrics_path):
+    assert curves_of(metrics_path) == []
+
+
+def test_stages_and_the_step_are_shown(run_directory):
+    run_directory.open_stage("prompts", {}).finish(facts=prompts_facts())
+    with published(run_directory.step_path), track("sampling", 10, "answers") as progress:
+        progress.advance(4)
+        page = page_of(run_directory)
+    assert "Nothing works" not in page
+    assert "<strong>sampling</strong>" in page
+    assert "of 10 answers" in page
+    assert 'class="state finished">finished' in page
+    assert page.count('class="state missing">missing') == 5
+    assert "Nothing works on this run now" in page_of(run_directory)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '["x"]', "[1, 2, 3, 4, 5, 6, 7]"])
+def test_a_step_that_cannot_be_read_is_none(run_directory, content):
+    run_directory.root.mkdir()
+    run_directory.step_path.write_text(content)
+    assert "Nothing works on this run now" in page_of(run_directory)
+
+
+def test_a_step_of_a_process_that_was_killed_is_not_believed_for_ever(run_directory):
+    run_directory.root.mkdir()
+    for age, is_shown in ((60, True), (STALE_SECONDS + 60, False)):
+        run_directory.step_path.write_text(json.dumps([time.time() - age, "sampling"]))
+        assert ("<strong>sampling" in page_of(run_directory)) is is_shown
+
+
+def test_what_a_run_holds_is_text(tmp_path, write_conversations, make_conversation):
+    root = tmp_path / HOSTILE.replace("/", "")
+    run_directory = RunDirectory(root)
+    directory = run_directory.partial_dir("samples")
+    directory.mkdir(parents=True)
+    conversation = make_conversation(given=(Message(role="user", content=HOSTILE),))
+    write_conversations(directory, [conversation])
+    (directory / "train-00000.parquet").rename(directory / "part-00000.parquet")
+    run_directory.step_path.write_text(json.dumps([time.time(), HOSTILE]))
+    page = page_of(run_directory)
+    assert "Latest conversations" in page
+    assert "<script>document" not in page
+
+
+def test_a_damaged_manifest_is_said(run_directory):
+    run_directory.open_stage("prompts", {}).finish(facts=prompts_facts())
+    (run_directory.stage_dir("prompts") / "manifest.json").write_text("{")
+    assert "manifest" in page_of(run_directory)
+
+
+class Asked:
+    def __init__(self, run_directory):
+        self.server = server_of(run_directory, 0)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def status(self, path, method="GET", **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=5)
+        connection.request(method, path, headers=headers)
+        return connection.getresponse().status
+
+
+def test_only_its_pages_are_read_and_only_under_its_own_name(run_directory):
+    run_directory.root.mkdir()
+    (run_directory.root / "config.toml").write_text("secret")
+    asked = Asked(run_directory)
+    with asked.server:
+        assert asked.status("/") == 200
+        assert asked.status("/", Host="localhost:8010") == 200
+        assert asked.status("/", Host="evil.example") == 421
+        for path in ("/report", "/config.toml", "/../config.toml", "//etc/passwd"):
+            assert asked.status(path) == 404
+        assert asked.status("/", method="POST") == 501
+        asked.server.shutdown()
