@@ -89,7 +89,7 @@ def test_models_are_listed_and_chosen(chat):
     assert chat.says("/model student-Q4_1").split() == ["student", "*", "student-Q4_1"]
     assert chat.says("Hello").startswith("student-Q4_1: ")
     with pytest.raises(ConfigError, match=r"no such model[\s\S]*student \| student-Q4_1"):
-        chat.says("/model sudent")
+        chat.says("/model pupil")
 
 
 def test_a_blind_vote_is_stored_once_and_says_who_it_was(chat):
