@@ -41,6 +41,8 @@ REQUEST_ATTRIBUTES = {
 """Attributes of a span by the parameter of a chat."""
 MAX_CONTENT_BYTES = 32 * 1024
 """Of one side of a chat; OpenTelemetry keeps up to 2,048 spans."""
+MAX_INTEGER = 2**63
+"""Beyond it a number cannot be sent, and would take its whole batch with it."""
 EXPORT_SECONDS = 3.0
 """How long a batch may take, with further attempts: a server that ends waits for the last one."""
 VARIANT_HEADER = "x-potstill-variant"
@@ -95,7 +97,8 @@ class Telemetry:
         model = backend.card["id"]
         attributes = CHAT | {"gen_ai.request.model": model}
         for name, attribute in REQUEST_ATTRIBUTES.items():
-            if (value := getattr(request, name, None)) is not None:
+            value = getattr(request, name, None)
+            if value is not None and abs(value) < MAX_INTEGER:
                 attributes[attribute] = value
         span = self._tracer.start_span(
             f"chat {model}",

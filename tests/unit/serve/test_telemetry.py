@@ -180,6 +180,13 @@ def test_content_is_sent_as_messages_of_the_conventions(asked):
     assert said["parts"][0]["content"]
 
 
+def test_a_number_that_cannot_be_sent_is_left_out(asked):
+    collector = asked(question(seed=10**30, max_completion_tokens=10**30), question())
+    huge, other = map(attributes, collector.spans())
+    assert "gen_ai.request.seed" not in huge
+    assert other["gen_ai.request.max_tokens"] == 4
+
+
 def test_long_content_is_left_out(asked):
     (span,) = asked(question("word " * MAX_CONTENT_BYTES), has_content=True).spans()
     assert attributes(span)["gen_ai.input.messages"] == "[]"
