@@ -33,6 +33,7 @@ class Session:
     """One chat.
 
     Attributes:
+        known: The server's models.
         models: Who answers, in the order of the columns.
         system: Instructions of the user's own; None leaves the server its own.
     """
@@ -40,7 +41,7 @@ class Session:
     server: Server
     console: Console
     known: Sequence[str]
-    models: list[str]
+    models: list[str] = field(default_factory=list)
     system: str | None = None
     is_blind: bool = False
     _histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -94,14 +95,25 @@ class Session:
         else:
             raise ConfigError("unknown command", found=name, hint="/help lists the commands")
 
-    def _choose(self, names: list[str]) -> None:
+    def use(self, names: Sequence[str]) -> None:
+        """Let models answer, in a new conversation.
+
+        Raises:
+            ConfigError: The server has no such model.
+        """
         if unknown := [name for name in names if name not in self.known]:
             raise ConfigError(
-                "no such model", found=" ".join(unknown), expected=" | ".join(self.known)
+                "no such model",
+                where=self.server.base_url,
+                found=" ".join(unknown),
+                expected=" | ".join(self.known),
             )
+        self.models, self.is_blind = [*dict.fromkeys(names)], False
+        self._begin()
+
+    def _choose(self, names: list[str]) -> None:
         if names:
-            self.models, self.is_blind = [*dict.fromkeys(names)], False
-            self._begin()
+            self.use(names)
         for name in self.known:
             self._say(f"{'*' if name in self.models else ' '} {name}")
 

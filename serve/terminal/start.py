@@ -42,15 +42,8 @@ def chat_with(
     """
     console = Console()
     with _server(what, max_tokens, options) as server:
-        known = server.models()
-        if unknown := [name for name in models if name not in known]:
-            raise ConfigError(
-                "no such model",
-                where=server.base_url,
-                found=" ".join(unknown),
-                expected=" | ".join(known),
-            )
-        session = Session(server, console, known, models or known[:NUM_SIDES], system)
+        session = Session(server, console, server.models(), system=system)
+        session.use(models or session.known[:NUM_SIDES])
         if console.is_terminal:
             console.print(
                 f"{' and '.join(session.models)} answer; /help lists commands, /quit ends.",
@@ -64,7 +57,7 @@ def _server(what: str, max_tokens: int | None, options: Sequence[str]) -> Iterat
     if what.startswith(("http://", "https://")):
         if options:
             raise ConfigError(
-                "settings are those of a server that is started",
+                "a server that is running takes no settings",
                 where=what,
                 found=" ".join(options),
             )
