@@ -7,7 +7,7 @@ directory, configuration and the command line. It loads no machine-learning libr
 import os
 
 # Threads of GNU's OpenMP, which llama.cpp and torch use, wait for each other in loops that occupy a
-# core, by default for so long that two programs on the same cores stop each other. They sleep soon
-# with this; see benchmarks/serving/busy_neighbor.py for both sides.
+# core, by default for so long that two programs on the same cores can stop each other. They sleep
+# soon with this; docs/serving.md has what it costs and brings.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

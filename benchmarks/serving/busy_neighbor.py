@@ -1,7 +1,7 @@
 """Time of a token beside a busy program: `python benchmarks/serving/busy_neighbor.py`.
 
-A process decodes with llama.cpp, alone and beside as many busy loops as it has threads, with
-several values of GOMP_SPINCOUNT: how often a thread of GNU's OpenMP looks for the others before it
+A process decodes with llama.cpp, alone and beside a program of as many threads, with several
+values of GOMP_SPINCOUNT: how often a thread of GNU's OpenMP looks for the others before it
 sleeps. Prints the mean time of a token as a ratio to that of libgomp's default alone, and the
 longest time, as medians of alternating rounds.
 
@@ -24,7 +24,15 @@ from potstill.processes import child_process
 
 SPIN_COUNTS = (None, 0, 1_000, 10_000)
 """None is libgomp's default: 300,000 where a machine has a core for each thread."""
-BUSY = [sys.executable, "-c", "while True: pass"]
+NEIGHBOR = """
+import torch
+torch.set_num_threads({num_threads})
+one = torch.rand(256, 256)
+print(flush=True)
+while True:
+    one @ one
+"""
+"""Multiplies on as many threads, which wait as libgomp does by default."""
 
 
 def decode(gguf_path: Path, num_tokens: int, num_threads: int) -> None:
@@ -48,16 +56,24 @@ def decode(gguf_path: Path, num_tokens: int, num_threads: int) -> None:
 
 
 def measure(
-    spin_count: int | None, num_busy: int, arguments: argparse.Namespace
+    spin_count: int | None, has_neighbor: bool, arguments: argparse.Namespace
 ) -> tuple[float, float]:
     """Return the mean and the longest time of a token in a process of its own, in seconds."""
-    # A policy keeps potstill from setting the count; libgomp's default is neither.
-    own = {"OMP_WAIT_POLICY": ""} if spin_count is None else {"GOMP_SPINCOUNT": str(spin_count)}
+    # A policy keeps potstill from setting the count; an empty one leaves libgomp's default.
+    default = {"OMP_WAIT_POLICY": ""}
+    own = default if spin_count is None else {"GOMP_SPINCOUNT": str(spin_count)}
     given = ("--gguf", str(arguments.gguf), "--tokens", str(arguments.tokens))
     command = [sys.executable, __file__, "--decode", *given, "--threads", str(arguments.threads)]
     with ExitStack() as stack:
-        for _ in range(num_busy):
-            stack.enter_context(child_process(BUSY))
+        if has_neighbor:
+            source = NEIGHBOR.format(num_threads=arguments.threads)
+            beside = [sys.executable, "-c", source]
+            environment = os.environ | default | {"OMP_PROC_BIND": "true"}
+            neighbor = stack.enter_context(
+                child_process(beside, stdout=subprocess.PIPE, env=environment)
+            )
+            assert neighbor.stdout is not None
+            neighbor.stdout.readline()
         done = subprocess.run(
             command, env=os.environ | own, capture_output=True, text=True, check=True
         )
@@ -77,12 +93,12 @@ def main() -> None:
     if arguments.decode:
         decode(arguments.gguf, arguments.tokens, arguments.threads)
         return
-    cases = [(count, busy) for busy in (0, arguments.threads) for count in SPIN_COUNTS]
+    cases = [(count, busy) for busy in (False, True) for count in SPIN_COUNTS]
     rounds = [{case: measure(*case, arguments) for case in cases} for _ in range(arguments.rounds)]
     print("| GOMP_SPINCOUNT | neighbor | time of a token, ratio | longest token, ms |")
     print("|---|---|--:|--:|")
     for count, busy in cases:
-        ratio = median(one[count, busy][0] / one[None, 0][0] for one in rounds)
+        ratio = median(one[count, busy][0] / one[None, False][0] for one in rounds)
         longest = 1000 * median(one[count, busy][1] for one in rounds)
         name = "default" if count is None else f"{count:,}"
         print(f"| {name} | {'busy' if busy else 'none'} | {ratio:.2f} | {longest:.0f} |")
