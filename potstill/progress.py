@@ -89,14 +89,18 @@ class _Published:
     path: Path | None = None
     written: float = 0.0
 
-    def write(self, *step: str | int, at_once: bool = False) -> None:
-        """Write the step, at most once a second unless it begins."""
-        now = time.time()
-        if self.path is None or (now - self.written < 1.0 and not at_once):
+    @property
+    def is_due(self) -> bool:
+        """Whether to write a step that goes on: once a second."""
+        return self.path is not None and time.time() - self.written >= 1.0
+
+    def write(self, *step: str | int) -> None:
+        """Write the step."""
+        if self.path is None:
             return
-        self.written = now
+        self.written = time.time()
         with suppress(ArtifactError):  # a full disk ends the work where it matters
-            write_text_atomically(self.path, json.dumps([now, *step]))
+            write_text_atomically(self.path, json.dumps([self.written, *step]))
 
 
 _published = _Published()
@@ -130,7 +134,7 @@ class Progress:
         self._resumed = 0
         self._note = ""
         self._started = self._last_line = time.monotonic()
-        self._publish(at_once=True)
+        self._publish()
 
     def resume_from(self, done: int) -> None:
         """Count work of an earlier process, which does not affect the estimated time."""
@@ -140,18 +144,21 @@ class Progress:
         """Count `amount` more units as done; `note` is a short figure such as "310 tokens/s"."""
         self._done += amount
         self._note = note
-        self._publish()
-        if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
-            self._last_line = time.monotonic()
-            self._print_line()
+        if _published.is_due:
+            self._publish()
+        self._show()
 
     def close(self) -> None:
         """Log the count and the elapsed time."""
         self._print_line()
 
-    def _publish(self, *, at_once: bool = False) -> None:
-        counts = (self._done, self._total, self._unit, self.timing())
-        _published.write(self._label, *counts, at_once=at_once)
+    def _publish(self) -> None:
+        _published.write(self._label, self._done, self._total, self._unit, self.timing())
+
+    def _show(self) -> None:
+        if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            self._print_line()
 
     def _print_line(self) -> None:
         _log(f"{self._label}: {self._done}/{self._total} {self._unit}, {self.timing()}")
@@ -183,14 +190,11 @@ class _BarProgress(Progress):
         self._task = self._bar.add_task(f"{label} ({unit})", total=total, timing="")
         self._bar.start()
 
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self._done += amount
-        self._note = note
-        self._publish()
+    def _show(self) -> None:
         self._bar.update(self._task, completed=self._done, timing=self.timing())
 
     def close(self) -> None:
-        self._bar.update(self._task, completed=self._done, timing=self.timing())
+        self._show()
         self._bar.stop()
 
 
@@ -222,7 +226,7 @@ def announced(label: str, about_seconds: float | None = None) -> Iterator[None]:
     """
     usual = "" if about_seconds is None else f" (about {_clock(about_seconds)})"
     _log(f"{label}{usual} …")
-    _published.write(label, at_once=True)
+    _published.write(label)
     started = time.monotonic()
     with _spinner(label) if sys.stderr.isatty() else nullcontext():
         yield

@@ -216,6 +216,17 @@ def read_conversation_batches(
     return _read_batches(path, CONVERSATION_SCHEMAS, columns)
 
 
+def count_sources(conversations_dir: Path) -> Counter[tuple[str, str | None]]:
+    """Count the conversations of all splits by source and license; None: it is not stated."""
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for split in get_args(Split):
+        for path in conversation_paths(conversations_dir, split):
+            for batch in read_conversation_batches(path, ["source", "license"]):
+                columns = (batch[name].to_pylist() for name in ("source", "license"))
+                counts.update(zip(*columns, strict=True))
+    return counts
+
+
 def read_conversations(path: Path) -> Iterator[Conversation]:
     """Yield a file's conversations, holding one row group in memory at a time.
 
@@ -345,14 +356,3 @@ def _ragged(parts: Sequence[NDArray[np.int32]], element: pa.DataType) -> pa.Arra
 
 def _messages(rows: Iterable[dict[str, Any]]) -> tuple[Message, ...]:
     return tuple(Message(**row) for row in rows)
-
-
-def count_sources(conversations_dir: Path) -> Counter[tuple[str, str | None]]:
-    """Count the conversations of all splits by source and license; None: it is not stated."""
-    counts: Counter[tuple[str, str | None]] = Counter()
-    for split in get_args(Split):
-        for path in conversation_paths(conversations_dir, split):
-            for batch in read_conversation_batches(path, ["source", "license"]):
-                columns = (batch[name].to_pylist() for name in ("source", "license"))
-                counts.update(zip(*columns, strict=True))
-    return counts

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from potstill.endpoint import HOST
 from potstill.errors import ArtifactError, PotstillError
 from potstill.facts.base import StageName
 from potstill.pages import render_page
@@ -26,7 +27,6 @@ from potstill.tables import read_conversation_batches
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 NAMES = frozenset({"localhost", HOST})
 """Under others a web page could read the run, by DNS rebinding."""
 NUM_SAMPLES = 5
@@ -105,12 +105,13 @@ def curves_of(path: Path) -> list[Curve]:
         if row.get("stage") == "student":
             # A resumed training measures some steps again.
             for key in CURVES.keys() & row.keys():
-                found[key][step] = float(row[key])
+                if math.isfinite(row[key]):
+                    found[key][step] = row[key]
     return [_curve(CURVES[key], found[key]) for key in CURVES if len(found[key]) > 1]
 
 
 def _curve(title: str, values: dict[int, float]) -> Curve:
-    steps = sorted(step for step, value in values.items() if math.isfinite(value))
+    steps = sorted(values)
     steps = sorted({*steps[:: max(1, len(steps) // NUM_POINTS)], steps[-1]})
     low, high = min(values[one] for one in steps), max(values[one] for one in steps)
     length, height = max(1, steps[-1] - steps[0]), (high - low) or 1.0
@@ -130,7 +131,7 @@ def _share(step: Step | None) -> float | None:
 def _samples(run_directory: RunDirectory) -> Sequence[Mapping[str, Any]]:
     """Return the latest conversations that the teacher has sampled."""
     for directory in (run_directory.partial_dir("samples"), run_directory.stage_dir("samples")):
-        if parts := sorted(directory.glob("part-*.parquet")):
+        if parts := [*directory.glob("part-*.parquet")]:
             newest = max(parts, key=lambda part: part.stat().st_mtime)
             try:
                 batches = [*read_conversation_batches(newest, ["prompt", "completion"])]

@@ -77,9 +77,7 @@ def chat(
     set_up_logging(verbose=verbose)
     from serve.terminal.start import chat_with
 
-    given = {"--preset": preset, "--config": config}
-    options = [text for name, value in given.items() if value for text in (name, str(value))]
-    options += [f"--set={one}" for one in overrides or ()]
+    options = choice_of(preset, config, overrides).options()
     chat_with(what, models or [], system, max_tokens, options)
 
 

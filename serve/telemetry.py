@@ -22,7 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from serve.backends.protocol import Caller, ChatBackend
+from serve.backends.protocol import VARIANT_HEADER, Caller, ChatBackend
 from serve.wire.chat import AnswerMessage, ChatCompletion, ChatRequest
 from serve.wire.shared import JsonObject
 
@@ -45,7 +45,6 @@ MAX_INTEGER = 2**63
 """Beyond it a number cannot be sent, and would take its whole batch with it."""
 EXPORT_SECONDS = 3.0
 """How long a batch may take, with further attempts: a server that ends waits for the last one."""
-VARIANT_HEADER = "x-potstill-variant"
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = tuple(4**power for power in range(14))

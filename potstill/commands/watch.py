@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from potstill.commands.options import RunArgument, VerboseOption
+from potstill.endpoint import HOST
 from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
-from potstill.watch import HOST, server_of
+from potstill.watch import server_of
 
 app = typer.Typer()
 

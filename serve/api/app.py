@@ -20,7 +20,13 @@ from serve.api.middleware import CheckHost, Count, ReadBody
 from serve.api.routes import chat, completions, llama, messages, models, responses
 from serve.api.routes import task as task_route
 from serve.api.state import Serving
-from serve.backends.protocol import ChatBackend, Observer, Watcher
+from serve.backends.protocol import (
+    ANSWER_HEADER,
+    VARIANT_HEADER,
+    ChatBackend,
+    Observer,
+    Watcher,
+)
 from serve.keys import Keyring
 from serve.metrics import Metrics
 
@@ -118,7 +124,7 @@ def create_app(
             allow_origins=list(limits.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-potstill-variant", "x-potstill-answer-id"],
+            expose_headers=["x-request-id", VARIANT_HEADER, ANSWER_HEADER],
         )
     app.add_middleware(CheckHost, hosts=frozenset(limits.allowed_hosts))
     app.add_middleware(Count, count=serving.metrics.count_request)

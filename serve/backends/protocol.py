@@ -15,6 +15,11 @@ from serve.wire.completions import Completion, CompletionRequest
 from serve.wire.embeddings import EmbeddingList, EmbeddingRequest
 from serve.wire.models import ModelCard
 
+VARIANT_HEADER = "x-potstill-variant"
+"""Header of a reply with the name of the experiment's variant that answered."""
+ANSWER_HEADER = "x-potstill-answer-id"
+"""Header with the id that feedback refers to; also the `id` of a chat completion."""
+
 Answer_co = TypeVar("Answer_co", covariant=True)
 Chunk_co = TypeVar("Chunk_co", covariant=True)
 

@@ -17,7 +17,13 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, select
 
 from potstill.errors import ContextLengthError
-from serve.backends.protocol import Caller, ChatBackend, ChatReply
+from serve.backends.protocol import (
+    ANSWER_HEADER,
+    VARIANT_HEADER,
+    Caller,
+    ChatBackend,
+    ChatReply,
+)
 from serve.errors import InvalidRequestError, RetryLaterError
 from serve.experiment.assignment import choose, user_of
 from serve.experiment.config import ExperimentConfig
@@ -34,9 +40,6 @@ from serve.wire.models import ModelCard, model_card
 
 logger = logging.getLogger(__name__)
 
-VARIANT_HEADER = "x-potstill-variant"
-ANSWER_HEADER = "x-potstill-answer-id"
-"""The id that feedback refers to; also the `id` of a chat completion."""
 STATE_SECONDS = 5.0
 """How often the stored state is read: another server may have changed it."""
 CLIENT_ERRORS = (InvalidRequestError, ContextLengthError)

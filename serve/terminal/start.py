@@ -15,9 +15,8 @@ from potstill.endpoint import HOST, running_endpoint
 from potstill.errors import ConfigError
 from potstill.processes import free_port
 from serve.terminal.server import Server
-from serve.terminal.session import PROMPT, Session
+from serve.terminal.session import PROMPT, SIDES, Session
 
-NUM_SIDES = 2
 READY_SECONDS = 600.0
 
 
@@ -43,7 +42,7 @@ def chat_with(
     console = Console()
     with _server(what, max_tokens, options) as server:
         session = Session(server, console, server.models(), system=system)
-        session.use(models or session.known[:NUM_SIDES])
+        session.use(models or session.known[: len(SIDES)])
         if console.is_terminal:
             console.print(
                 f"{' and '.join(session.models)} answer; /help lists commands, /quit ends.",

@@ -1,5 +1,6 @@
 """`potstill chat` with real servers: what is typed, and what is shown."""
 
+import fcntl
 import io
 import os
 import pty
@@ -7,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 
@@ -155,7 +157,7 @@ def test_a_terminal_shows_both_and_ctrl_c_stops_an_answer(server):
     with subprocess.Popen(
         [*CHAT, server.root_url],
         stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     ) as process:  # fmt: skip
         os.close(theirs)
         screen = Screen(ours)

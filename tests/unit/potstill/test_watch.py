@@ -140,3 +140,10 @@ def test_only_its_pages_are_read_and_only_under_its_own_name(run_directory):
             assert asked.status(path) == 404
         assert asked.status("/", method="POST") == 501
         asked.server.shutdown()
+
+
+def test_a_training_that_diverged_at_once_has_no_curve_and_a_page(run_directory):
+    run_directory.root.mkdir()
+    write(run_directory.metrics_path, [row(1, loss=float("nan")), row(2, loss=float("inf"))])
+    assert curves_of(run_directory.metrics_path) == []
+    assert "Nothing works on this run now" in page_of(run_directory)

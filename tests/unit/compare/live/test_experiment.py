@@ -8,7 +8,7 @@ from compare.judges.protocol import Pair
 from compare.live.experiment import whole_users
 from potstill import cli
 from potstill.errors import BackendError
-from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
+from serve.backends.protocol import ANSWER_HEADER, VARIANT_HEADER
 from tests.unit.compare.judging import (
     compared,
     obeys_answers,

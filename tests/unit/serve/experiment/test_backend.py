@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from potstill.errors import BackendError, ContextLengthError
+from serve.backends.protocol import ANSWER_HEADER, VARIANT_HEADER
 from serve.errors import InvalidRequestError, QueueFullError, RateLimitError
-from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
 from tests.fixtures.server_sent import events
 from tests.fixtures.waiting import eventually
 

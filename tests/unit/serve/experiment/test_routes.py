@@ -13,7 +13,7 @@ from sqlalchemy import select
 from compare.judges.votes import read_votes
 from potstill import former_names
 from potstill.errors import BackendError
-from serve.experiment.backend import ANSWER_HEADER, VARIANT_HEADER
+from serve.backends.protocol import ANSWER_HEADER, VARIANT_HEADER
 from serve.keys import Key, KeyEntry, Keyring
 from serve.storage import tables
 from serve.storage.config import StorageConfig
