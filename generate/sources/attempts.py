@@ -135,7 +135,8 @@ def _round_size(count: int, num_attempts: int, num_prompts: int) -> int:
     """Return how many attempts to make at once: at the rate of earlier ones, but not too many."""
     per_prompt = max(ATTEMPTS_PER_PROMPT, num_attempts / max(1, num_prompts))
     most = max(num_attempts, ATTEMPTS_PER_PROMPT * count)
-    return math.ceil(min(per_prompt * (count - num_prompts), most))
+    left = MAX_ATTEMPTS_PER_PROMPT * count - num_attempts
+    return min(left, math.ceil(min(per_prompt * (count - num_prompts), most)))
 
 
 def _usable(
