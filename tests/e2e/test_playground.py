@@ -158,9 +158,11 @@ def open_page(browser) -> Iterator[Callable[..., playwright.Page]]:
     assert [text for text in complaints if "Failed to load resource" not in text] == []
 
 
-def ask(page: playwright.Page, text: str, *, max_tokens: int = 8) -> None:
+def ask(page: playwright.Page, text: str, *, max_tokens: int | None = 8) -> None:
     """Send a message, with the keyboard alone."""
-    page.locator("#max_tokens").evaluate("(field, value) => { field.value = value }", max_tokens)
+    page.locator("#max_tokens").evaluate(
+        "(field, value) => { field.value = value }", max_tokens or ""
+    )
     page.get_by_role("textbox", name="Message").fill(text)
     page.keyboard.press("Enter")
 
@@ -382,6 +384,7 @@ def test_a_blind_vote_hides_the_models_until_it_is_cast(live_url, open_page):
     with page.expect_request("**/v1/votes") as sent:
         page.get_by_role("button", name="B is better").click()
     expect(page.locator(".vote")).to_contain_text("Your vote: B is better.")
+    expect(page.locator(".vote")).to_contain_text("It counts for nothing: max_tokens was set.")
     models = sent.value.response().json()["models"]
     assert sorted(models) == ["student", "teacher"]
     expect(page.locator(".answer h3")).to_have_text([f"A: {models[0]}", f"B: {models[1]}"])
@@ -456,10 +459,11 @@ def many_votes(route: playwright.Route) -> None:
 def test_the_win_rate_of_votes_is_drawn_on_a_phone_too(live_url, open_page):
     page = open_page(live_url, viewport=PHONE, is_mobile=True, has_touch=True)
     page.get_by_text("Blind vote").click()
-    ask(page, "Name a fruit.")
+    ask(page, "Name a fruit.", max_tokens=None)
     answered(page)
     page.get_by_role("button", name="A tie").click()
     expect(page.locator(".vote")).to_contain_text("Your vote: A tie.")
+    expect(page.locator(".vote")).not_to_contain_text("counts for nothing")
 
     page.get_by_role("link", name="Experiments").click()
     expect(page.get_by_text(re.compile(r"\d blind votes?: too few to tell"))).to_be_visible()
