@@ -1,5 +1,5 @@
 # Each verb sets up what it needs first.
-.PHONY: setup check test nightly conformance demo bench simulations programs \
+.PHONY: setup check test nightly conformance demo bench docs simulations programs \
 	format spelling types imports
 
 VENV := .venv
@@ -52,6 +52,10 @@ demo: setup
 # Every benchmark, one after another.
 bench: setup
 	@for script in benchmarks/*/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+# The documentation as a site in build/docs/html, with every link checked.
+docs: setup
+	$(BIN)/python -m scripts.docs
 
 # The tables of docs/verdict.md: how often a verdict is wrong, and how often a good student passes.
 simulations: setup

@@ -1,0 +1,104 @@
+"""The site of the documentation: built whole, without a dead link, and without the network."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from scripts import docs
+from tests.fixtures.browser import chromium
+
+
+def in_navigation(entries):
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+        elif isinstance(entry, list):
+            yield from in_navigation(entry)
+        else:
+            yield from in_navigation(entry.values())
+
+
+def test_each_page_is_in_the_navigation():
+    config = tomllib.loads((docs.DOCS / "zensical.toml").read_text())
+    listed = list(in_navigation(config["project"]["nav"]))
+    assert len(listed) == len(set(listed))
+    written = {path.relative_to(docs.DOCS).as_posix() for path in docs.DOCS.rglob("*.md")}
+    generated = {f"reference/{name}" for name in docs.docs_reference.pages()}
+    assert not written & generated
+    assert set(listed) == written | generated
+
+
+@contextmanager
+def served(directory):
+    """Serve a directory on loopback; yield its address."""
+    handler = partial(SimpleHTTPRequestHandler, directory=directory)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site; return the directory of its pages."""
+    return docs.build(tmp_path_factory.mktemp("site") / "docs").parent
+
+
+@pytest.mark.slow
+def test_the_site_links_to_what_it_has(site):
+    html = {path: path.read_text() for path in site.rglob("*.html") if path.name != "404.html"}
+    assert len(html) > 40
+    for path, text in html.items():
+        for link in re.findall(r"<a\b[^>]*\bhref=\"([^\"#:]+)[\"#]", text):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
+    assert "compare.verdict.margin" in html[site / "reference/configuration/compare.html"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_needs_no_other_server(site, width, scheme):
+    with served(site) as address, chromium() as browser:
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, base_url=address
+        )
+        page.set_default_timeout(30_000)
+        asked, failures = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: failures.append(error))
+        for name in ("index", "results", "reference/configuration/compare", "reference/commands"):
+            page.goto(f"/{name}.html")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.keyboard.press("Control+k")
+        page.keyboard.type("least_mean_logprob")
+        page.locator("a[href*='serve.cascades']").first.wait_for()
+    assert {url.startswith((address, "data:", "blob:")) for url in asked} == {True}
+    assert failures == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "link", ["missing.md", "how-to/gate.md#missing", "#missing", "../examples/missing.md"]
+)
+def test_a_link_that_leads_nowhere_fails(link, tmp_path, monkeypatch, capfd):
+    copy = tmp_path / "docs"
+    shutil.copytree(docs.DOCS, copy)
+    with (copy / "index.md").open("a") as page:
+        page.write(f"\n[somewhere]({link})\n")
+    monkeypatch.setattr(docs, "DOCS", copy)
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    for name in ("SECURITY.md", "examples", "deploy"):
+        (tmp_path / name).symlink_to(Path(docs.__file__).parents[1] / name)
+    with pytest.raises(subprocess.CalledProcessError):
+        docs.build(tmp_path / "site")
+    assert "index.md" in capfd.readouterr().err
