@@ -1,7 +1,7 @@
 """The estimated cost of a run: tokens, minutes, disk and memory of each stage.
 
 In: the estimates of the stages' rooms, and the measured speed of this machine. Out: a rich table.
-docs/training.md compares estimated with measured times.
+docs/explanation/time-and-memory.md compares estimated with measured times.
 """
 
 from __future__ import annotations
