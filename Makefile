@@ -57,10 +57,10 @@ bench: setup
 docs: setup
 	$(BIN)/python -m scripts.docs
 
-# The tables of docs/verdict.md: how often a verdict is wrong, and how often a good student passes.
+# The tables of docs/explanation/verdict*.md: how often verdicts are wrong, and good students pass.
 simulations: setup
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict/simulations.py \
-		--page docs/verdict.md
+		--pages docs/explanation/*.md
 
 # Programs that tests need, such as a browser, installed with apt-get where that is possible.
 programs: setup
