@@ -237,7 +237,8 @@ def _notes_of_cards(rows: Sequence[Placed], cards: Cards) -> list[str]:
         if row.card_bytes > limit:
             notes.append(
                 f"{row.cost.stage} does not fit: {_gigabytes(row.card_bytes)} on each card, where "
-                f"{cards.name} has {_gigabytes(limit)}; see docs/how-to/gpu.md for what makes it smaller."
+                f"{cards.name} has {_gigabytes(limit)}; see docs/how-to/gpu.md for what makes it "
+                "smaller."
             )
         if (row.cost.num_cards or 0) > cards.number:
             notes.append(

@@ -15,6 +15,15 @@ import pytest
 from scripts import docs
 from tests.fixtures.browser import chromium
 
+MOST_WORDS = 1500
+STILL_LONGER = {"results.md", "security.md"}
+"""Pages that others are writing at present."""
+
+
+def words(page):
+    """Count words: what has a letter or a digit; the bars of tables are none."""
+    return sum(any(map(str.isalnum, word)) for word in page.read_text().split())
+
 
 def in_navigation(entries):
     for entry in entries:
@@ -24,6 +33,41 @@ def in_navigation(entries):
             yield from in_navigation(entry)
         else:
             yield from in_navigation(entry.values())
+
+
+def test_no_page_is_long():
+    pages = {
+        path.relative_to(docs.DOCS).as_posix(): words(path) for path in docs.DOCS.rglob("*.md")
+    }
+    assert {name for name, number in pages.items() if number > MOST_WORDS} == STILL_LONGER
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_from_outside_of_the_site_lead_somewhere():
+    pages = [*docs.ROOT.glob("[A-Z]*.md"), *docs.ROOT.glob("examples/*/*.md")]
+    links = {
+        (page, target, anchor)
+        for page in pages
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]+)#?([^)]*)\)", page.read_text())
+    }
+    assert len(links) > 50
+    for page, target, anchor in links:
+        path = page.parent / target
+        assert path.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page.name}: {target}#{anchor}"
+
+
+def test_pages_that_code_names_exist():
+    command = ["git", "grep", "-hoE", r"docs/[a-z/-]+\.md", "--", "*.py", "*.toml", "deploy"]
+    found = subprocess.run(command, cwd=docs.ROOT, capture_output=True, text=True, check=True)
+    named = set(found.stdout.split()) - {"docs/gguf.md"}  # ggml's own.
+    assert len(named) > 10
+    assert {name for name in named if not (docs.ROOT / name).is_file()} == set()
 
 
 def test_each_page_is_in_the_navigation():
