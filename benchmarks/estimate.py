@@ -11,18 +11,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from potstill.manifest import read_manifest
-from potstill.pipeline import PIPELINE, Choice, Stage, cards_of, estimate, resolve
+from potstill.pipeline import PIPELINE, Choice, cards_of, estimate, resolve
 from potstill.plan import measure_machine
 from potstill.rundir import RunDirectory
-
-
-def measured_seconds(run_directory: RunDirectory, stage: Stage) -> float | None:
-    """Return how long a stage took; None where it is not finished."""
-    if not all(map(run_directory.is_finished, stage.makes)):
-        return None
-    manifests = (read_manifest(run_directory.stage_dir(name)) for name in stage.makes)
-    return sum(manifest.stats["seconds"] for manifest in manifests)
 
 
 def main(roots: list[str]) -> None:
@@ -37,7 +28,7 @@ def main(roots: list[str]) -> None:
             sys.exit("times are estimated on machines with torch only")
         rows = []
         for stage, cost in zip(PIPELINE, estimates, strict=True):
-            seconds = measured_seconds(run_directory, stage)
+            seconds = stage.seconds(run_directory)
             if seconds is not None:
                 rows.append((stage.name, cost.placed(machine, cards).seconds or 0.0, seconds))
         rows.append(("all of these", sum(row[1] for row in rows), sum(row[2] for row in rows)))

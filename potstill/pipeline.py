@@ -6,6 +6,8 @@ stage runs.
 
 from __future__ import annotations
 
+import json
+import logging
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +31,7 @@ from potstill.config import (
 from potstill.errors import ConfigError, PotstillError
 from potstill.facts.base import StageName
 from potstill.files import disk_errors, write_text_atomically
-from potstill.manifest import Manifest
+from potstill.manifest import Manifest, read_manifest
 from potstill.plan import Estimate, Workload, measure_machine, plan_table
 from potstill.processes import child_process
 from potstill.progress import published
@@ -37,6 +39,8 @@ from potstill.rundir import RunDirectory
 from potstill.task.config import TaskConfig
 from potstill.task.stage import current_task, write_task
 from potstill.task.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,17 @@ class Stage:
         """
         estimated: tuple[Estimate, Workload] = self.call("estimate", "estimate", table, workload)
         return estimated
+
+    def seconds(self, run_directory: RunDirectory) -> float | None:
+        """Return how long the stage took; None where it is not finished.
+
+        Raises:
+            ArtifactError: A manifest is damaged.
+        """
+        if not all(map(run_directory.is_finished, self.makes)):
+            return None
+        manifests = (read_manifest(run_directory.stage_dir(name)) for name in self.makes)
+        return sum(manifest.stats["seconds"] for manifest in manifests)
 
     def call(self, module: str, function: str, *arguments: object) -> Any:  # noqa: ANN401
         """Return what a function of the stage's room returns.
@@ -228,11 +243,11 @@ def run_pipeline(
         PotstillError: A setting is wrong, a stage cannot work with a model, or one was killed.
     """
     tables = resolve(choice, run_directory)
-    with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
-        estimate(tables, run_directory)
     if force:
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
+    with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
+        _keep_estimate(*estimate(tables, run_directory), cards_of(tables), run_directory)
     for stage in PIPELINE:
         command = [sys.executable, "-m", "potstill", "stage", str(run_directory.root), stage.name]
         command += [*choice.options(), *options]
@@ -290,6 +305,34 @@ def estimate(
         cost, workload = stage.estimate(tables[stage.name], workload)
         estimates.append(cost)
     return estimates, workload
+
+
+def read_estimate(run_directory: RunDirectory) -> dict[str, float]:
+    """Return the seconds that stages were estimated to take; empty where that is not known."""
+    try:
+        kept = json.loads(run_directory.estimate_path.read_text(encoding="utf-8"))
+        return {str(name): float(seconds) for name, seconds in kept.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _keep_estimate(
+    estimates: Sequence[Estimate],
+    workload: Workload,
+    cards: Cards | None,
+    run_directory: RunDirectory,
+) -> None:
+    """Log and keep how long a run that has no finished stage will take."""
+    if any(run_directory.is_finished(name) for stage in PIPELINE for name in stage.makes):
+        return
+    machine = measure_machine(workload.teacher)
+    seconds = {cost.stage: cost.placed(machine, cards).seconds for cost in estimates}
+    known = {stage: round(one) for stage, one in seconds.items() if one is not None}
+    if known:
+        logger.info("this will take about %.0f minutes", sum(known.values()) / 60)
+        with disk_errors("writing the estimate", run_directory.estimate_path):
+            run_directory.root.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(run_directory.estimate_path, json.dumps(known))
 
 
 def _set_aside(run_directory: RunDirectory, stages: Iterable[Stage]) -> None:

@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, TextIO
 
 from potstill.errors import ArtifactError
@@ -81,6 +82,9 @@ class Step:
     """0 for a step without a count."""
     unit: str = ""
     timing: str = ""
+    host: str = ""
+    """The machine on which the process runs, and its id there."""
+    pid: int = 0
 
 
 class _Published:
@@ -94,13 +98,16 @@ class _Published:
         """Whether to write a step that goes on: once a second."""
         return self.path is not None and time.time() - self.written >= 1.0
 
-    def write(self, *step: str | int) -> None:
+    def write(
+        self, label: str, done: int = 0, total: int = 0, unit: str = "", timing: str = ""
+    ) -> None:
         """Write the step."""
         if self.path is None:
             return
         self.written = time.time()
+        step = Step(self.written, label, done, total, unit, timing, gethostname(), os.getpid())
         with suppress(ArtifactError):  # a full disk ends the work where it matters
-            write_text_atomically(self.path, json.dumps([self.written, *step]))
+            write_text_atomically(self.path, json.dumps(asdict(step)))
 
 
 _published = _Published()
@@ -120,7 +127,7 @@ def published(path: Path) -> Iterator[None]:
 def read_step(path: Path) -> Step | None:
     """Return the step that a process has written; None if there is none that can be read."""
     try:
-        return Step(*json.loads(path.read_text(encoding="utf-8")))
+        return Step(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

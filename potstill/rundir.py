@@ -67,6 +67,11 @@ class RunDirectory:
         return self.root / "step.json"
 
     @property
+    def estimate_path(self) -> Path:
+        """The seconds that each stage was estimated to take, before the run began."""
+        return self.root / "estimate.json"
+
+    @property
     def tensorboard_dir(self) -> Path:
         """TensorBoard's directory, if training reports to it."""
         return self.root / "tensorboard"

@@ -10,16 +10,22 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import gethostname
+from threading import Thread
 from typing import Any
+
+import psutil
 
 from potstill.endpoint import HOST
 from potstill.errors import ArtifactError, PotstillError
 from potstill.facts.base import StageName
 from potstill.pages import render_page
+from potstill.pipeline import PIPELINE, read_estimate
 from potstill.progress import Step, read_step
 from potstill.rundir import RunDirectory
 from potstill.status import stage_rows
@@ -29,7 +35,10 @@ logger = logging.getLogger(__name__)
 
 NAMES = frozenset({"localhost", HOST})
 """Under others a web page could read the run, by DNS rebinding."""
+PORT = 8010
 NUM_SAMPLES = 5
+TAIL_BYTES = 1 << 16
+"""Of the student's answers, what is read: the newest."""
 NUM_POINTS = 400
 """Of a curve; a longer one is thinned."""
 STALE_SECONDS = 600.0
@@ -64,14 +73,24 @@ class Curve:
     high: str
 
 
+@dataclass(frozen=True)
+class Duration:
+    """How long a stage was estimated to take, and took; texts, empty where it is not known."""
+
+    stage: str
+    estimated: str
+    taken: str
+
+
 def page_of(run_directory: RunDirectory) -> str:
     """Return the page about a run as it is now."""
     try:
-        stages, error = stage_rows(run_directory), ""
+        stages, durations, error = stage_rows(run_directory), _durations(run_directory), ""
     except PotstillError as damaged:
-        stages, error = [], str(damaged)
+        stages, durations, error = [], [], str(damaged)
     step = read_step(run_directory.step_path)
     age = 0.0 if step is None else time.time() - step.time
+    memory = None if step is None else _memory_bytes(step)
     pages = {path: PAGES[path][2] for path in PAGES if _is_there(run_directory, path)}
     return render_page(
         "potstill",
@@ -79,12 +98,15 @@ def page_of(run_directory: RunDirectory) -> str:
         script="watch.js",
         run=run_directory.root,
         stages=stages,
+        durations=durations,
         error=error,
-        step=step if age < STALE_SECONDS else None,
+        step=step if age < STALE_SECONDS and memory != 0 else None,
+        memory=f"{memory / 1e9:.1f} GB of memory" if memory else "",
         share=_share(step),
         age=max(0, round(age)),
         curves=curves_of(run_directory.metrics_path),
         samples=_samples(run_directory),
+        answers=_answers(run_directory),
         pages=pages,
         width=WIDTH,
         height=HEIGHT,
@@ -96,17 +118,12 @@ def curves_of(path: Path) -> list[Curve]:
     if not path.is_file():
         return []
     found: dict[str, dict[int, float]] = defaultdict(dict)
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            step = int(row["step"])
-        except (ValueError, KeyError, TypeError):
-            continue
-        if row.get("stage") == "student":
+    for row in map(_row_of, path.read_text(encoding="utf-8", errors="replace").splitlines()):
+        if row.get("stage") == "student" and "step" in row:
             # A resumed training measures some steps again.
             for key in CURVES.keys() & row.keys():
                 if math.isfinite(row[key]):
-                    found[key][step] = row[key]
+                    found[key][row["step"]] = row[key]
     return [_curve(CURVES[key], found[key]) for key in CURVES if len(found[key]) > 1]
 
 
@@ -126,6 +143,63 @@ def _curve(title: str, values: dict[int, float]) -> Curve:
 
 def _share(step: Step | None) -> float | None:
     return None if step is None or not step.total else min(1.0, step.done / step.total)
+
+
+def _durations(run_directory: RunDirectory) -> list[Duration]:
+    estimated = read_estimate(run_directory)
+    if not estimated:
+        return []
+    taken = {stage.name: stage.seconds(run_directory) for stage in PIPELINE}
+    rows = [(name, estimated.get(name), seconds) for name, seconds in taken.items()]
+    if all(taken.values()):
+        rows.append(("all", sum(estimated.values()), sum(one or 0.0 for one in taken.values())))
+    return [Duration(name, *map(_minutes, both)) for name, *both in rows]
+
+
+def _minutes(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds / 60:.1f} min"
+
+
+def _memory_bytes(step: Step) -> int | None:
+    """Return what a step's process and its children hold; 0: it has ended; None: not known here."""
+    if step.host != gethostname():
+        return None
+    try:
+        process = psutil.Process(step.pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for one in family:
+        with suppress(psutil.Error):  # it has ended meanwhile
+            total += one.memory_info().rss
+    return total
+
+
+def _answers(run_directory: RunDirectory) -> list[Mapping[str, Any]]:
+    """Return what the student answered when it was last measured during its training."""
+    for directory in (run_directory.partial_dir("student"), run_directory.stage_dir("student")):
+        path = directory / "generations.jsonl"
+        if path.is_file():
+            with path.open("rb") as stream:
+                stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+                lines = stream.read().decode(errors="replace").splitlines()
+            rows = [
+                row
+                for row in map(_row_of, lines)
+                if {"step", "answer", "finish_reason"} <= row.keys()
+            ]
+            return [row for row in rows if row["step"] == rows[-1]["step"]]
+    return []
+
+
+def _row_of(line: str) -> dict[str, Any]:
+    """Return a line of JSON; without keys where it is damaged."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def _samples(run_directory: RunDirectory) -> Sequence[Mapping[str, Any]]:
@@ -175,3 +249,16 @@ def server_of(run_directory: RunDirectory, port: int) -> ThreadingHTTPServer:
             logger.debug(format, *args)
 
     return ThreadingHTTPServer((HOST, port), Handler)
+
+
+@contextmanager
+def watched(run_directory: RunDirectory) -> Iterator[str]:
+    """Serve the page for the duration of the block; yields its address."""
+    try:
+        server = server_of(run_directory, PORT)
+    except OSError:  # another run is watched
+        server = server_of(run_directory, 0)
+    with server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{HOST}:{server.server_port}/"
+        server.shutdown()

@@ -197,6 +197,8 @@ def _equip(trainer: Any, job: Job, scratch_dir: Path, phase: Phase, steps_before
         best_path=PhaseFiles(scratch_dir, phase).best_path if keeps_best else None,
         steps_before=steps_before,
     )
+    # What `report_to` names shows the run under these.
+    trainer.args.project, trainer.args.run_name = "potstill", job.metrics_path.parent.name
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = str(job.tensorboard_dir)

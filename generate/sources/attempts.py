@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -28,7 +29,7 @@ from potstill.thinking import answer_of
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_PER_PROMPT = 1.3
-"""Attempts of a round per missing prompt: about a quarter end unfinished or without a question."""
+"""Attempts of the first round per prompt: about a quarter end unfinished or without a question."""
 MAX_ATTEMPTS_PER_PROMPT = 20
 """Most attempts per prompt; a teacher that needs more writes no useful prompts."""
 
@@ -113,13 +114,29 @@ def write_until_enough(
             if num_attempts >= MAX_ATTEMPTS_PER_PROMPT * count:
                 raise _refusal(count, len(prompts))
             start = num_attempts
-            num_attempts += math.ceil(ATTEMPTS_PER_PROMPT * (count - len(prompts)))
+            num_attempts += _round_size(count, num_attempts, len(prompts))
             writing.plan.plan(range(start, num_attempts), made)
             failed += _make_attempts(teacher, writing, texts, num_attempts, log_path)
             made, dropped = _usable(writing, texts, num_attempts)
             prompts = writing.plan.choose(made)
+            reasons = Counter(one.filter for one in dropped)
+            logger.info(
+                "%d attempts, %d of %d inputs; dropped: %s",
+                num_attempts,
+                min(count, len(prompts)),
+                count,
+                ", ".join(f"{name} {number}" for name, number in reasons.most_common()) or "none",
+            )
         _give_up(failed, log_path)
     return Written(prompts[:count], dropped)
+
+
+def _round_size(count: int, num_attempts: int, num_prompts: int) -> int:
+    """Return how many attempts to make at once: at the rate of earlier ones, but not too many."""
+    per_prompt = max(ATTEMPTS_PER_PROMPT, num_attempts / max(1, num_prompts))
+    most = max(num_attempts, ATTEMPTS_PER_PROMPT * count)
+    left = MAX_ATTEMPTS_PER_PROMPT * count - num_attempts
+    return min(left, math.ceil(min(per_prompt * (count - num_prompts), most)))
 
 
 def _usable(

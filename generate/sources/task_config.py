@@ -80,6 +80,10 @@ class TaskKeys(Table):
     """`module:function` or `file.py:function` that judges written inputs after the other checks:
     called with the text of the user's turns and the text of the known answer (None: unknown);
     returns None, or the reason for dropping the input."""
+    may_omit: list[str] = Field(default_factory=list)
+    """Fields of a record that an input may leave out: its known answer then leaves them out too.
+    Name those whose value cannot be said in words that the checks do not know, such as numbers and
+    dates. Without it an input that leaves a value out is dropped."""
     refills: int = Field(default=0, ge=0)
     """With `direction = "answer"` and records, copies of each written input that are made of it
     without the teacher: values that stand in it literally are replaced by those of another drawn

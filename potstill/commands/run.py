@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from potstill.commands.options import (
 from potstill.pipeline import plan, run_pipeline
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
+from potstill.watch import watched
 
 RUNS_DIR = Path("runs")
 
@@ -41,6 +43,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the estimated cost and exit.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Serve a page about the run meanwhile, on loopback.")
+    ] = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Run all stages in order: generate, train, quantize, compare.
@@ -55,7 +60,10 @@ def run(
         Console().print(plan(choice, run_directory, force=force))
         return
     options = ["--verbose"] if verbose else []
-    code = run_pipeline(choice, run_directory, force=force, options=options)
+    with watched(run_directory) if watch else nullcontext() as address:
+        if address:
+            typer.echo(f"watch it on {address}")
+        code = run_pipeline(choice, run_directory, force=force, options=options)
     if code != 0:
         raise typer.Exit(code)
     logging.getLogger(__name__).info("serve it with: potstill serve %s", run_directory.root)

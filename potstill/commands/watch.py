@@ -11,7 +11,7 @@ from potstill.endpoint import HOST
 from potstill.errors import BackendUnavailableError, ConfigError
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
-from potstill.watch import server_of
+from potstill.watch import PORT, server_of
 
 app = typer.Typer()
 
@@ -19,7 +19,7 @@ app = typer.Typer()
 @app.command()
 def watch(
     run_dir: RunArgument,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8010,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = PORT,
     verbose: VerboseOption = False,
 ) -> None:
     """Serve a page about a run while it is made: stages, progress, curves, samples."""

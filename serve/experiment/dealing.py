@@ -2,6 +2,8 @@
 
 The server draws the order and hides the names until the vote. A client may still recognize a model
 by what it writes; so each pair gets one vote, by the key it was dealt to, and these are counted.
+Answers under other sampling settings than the server's own say nothing about what it serves: votes
+on them count for nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +19,13 @@ from serve.keys import rate_limited
 from serve.rate_limits import Bucket
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.wire.models import ModelCard
+from serve.wire.shared import SamplingFields
 
 MAX_DEALS = 10_000
 """Pairs that are remembered; older ones can no longer be voted on."""
+
+SETTINGS = sorted({*SamplingFields.model_fields, "max_tokens", "max_completion_tokens"})
+"""What a request may set that the server has a default for."""
 
 VOTES_PER_MINUTE = 12
 """Of one key; who reads both answers needs longer."""
@@ -36,6 +42,8 @@ class Deal:
     """The names that are used up: nobody may ask until an answer suits them."""
     answers: dict[str, str] = field(default_factory=dict)
     """The answers' ids, with the names that they were asked under."""
+    changed: set[str] = field(default_factory=set)
+    """Settings that a request had."""
 
 
 class Dealer:
@@ -62,8 +70,11 @@ class Dealer:
             return None
         return DealtModel(name, deal, deal.models[int(side)])
 
-    def take(self, answer_ids: Sequence[str], voter: str) -> None:
+    def take(self, answer_ids: Sequence[str], voter: str) -> list[str]:
         """Use up the pair of two answers for a vote.
+
+        Returns:
+            The settings under which they were asked for; a vote decides something without any.
 
         Raises:
             InvalidRequestError: They were not dealt to this voter, or are voted on already.
@@ -81,7 +92,7 @@ class Dealer:
         if wait := self._votes[voter].seconds_until(1):
             raise rate_limited("votes come too fast", wait)
         self._votes[voter].take(1)
-        del self._deals[token]
+        return sorted(self._deals.pop(token).changed)
 
 
 class DealtModel:
@@ -114,6 +125,7 @@ class DealtModel:
         if self._name in self._deal.asked:
             raise InvalidRequestError("a dealt name answers once", where="model")
         self._deal.asked.add(self._name)
+        self._deal.changed |= {one for one in SETTINGS if getattr(request, one) is not None}
         try:
             reply = await self.model.chat(request, caller)
         except BaseException:

@@ -142,19 +142,20 @@ async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteVi
     """Vote on which of two answers to the same messages is better.
 
     A blind vote is on two answers of names that were dealt to the same key; it returns the models.
+    It counts where both were asked for under the server's own settings.
     """
     voter = caller_of(http).key_name or ""
     first, second = [await live.answer(one) for one in body.response_ids]
     if first.prompt != second.prompt or first.id == second.id:
         raise HTTPException(400, "these are not two answers to the same messages")
-    if body.blind:
-        live.dealer.take(body.response_ids, voter)
+    settings = live.dealer.take(body.response_ids, voter) if body.blind else []
+    counts = body.blind and not settings
     row = {
         "created": time.time(),
         "first_id": first.id,
         "second_id": second.id,
         "score": SCORES[body.preference],
-        "is_blind": body.blind,
+        "is_blind": counts,
     }
     voter_hash = live.storage.hashed("voter", voter)
 
@@ -165,7 +166,8 @@ async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteVi
         connection.execute(insert(tables.voters), {"vote": number, "voter": voter_hash})
 
     await live.storage.write(work)
-    return {"stored": True, "models": [first.model, second.model]}
+    models = [first.model, second.model]
+    return {"stored": True, "models": models, "counts": counts, "settings": settings}
 
 
 @router.get("/v1/experiments")

@@ -54,7 +54,8 @@ class VoteRequest(Received):
     preference: Literal["a", "b", "tie"]
     """The first answer, the second, or neither."""
     blind: bool = False
-    """Whether the answers are those of dealt names; only such votes count."""
+    """Whether the answers are those of dealt names; only such votes count, and of these those on
+    answers under the server's own settings."""
 
 
 class JudgmentEntry(Received):
@@ -96,6 +97,10 @@ class VoteView(Accepted):
 
     models: list[str]
     """Who wrote the two answers."""
+    counts: bool
+    """Whether it may decide something: it is blind, under the server's own settings."""
+    settings: list[str]
+    """Parameters of the requests because of which a blind vote does not count."""
 
 
 class ExperimentList(TypedDict):

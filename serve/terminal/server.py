@@ -70,17 +70,19 @@ class Server:
         names: list[str] = dealt["models"]
         return names
 
-    def vote(self, answer_ids: Sequence[str], preference: str) -> list[str]:
-        """Vote on two answers of dealt names; return who they are. Raises as `models`.
+    def vote(self, answer_ids: Sequence[str], preference: str) -> tuple[list[str], list[str]]:
+        """Vote on two answers of dealt names. Raises as `models`.
 
         Args:
             preference: "a", "b" or "tie".
+
+        Returns:
+            Who they are, and the settings because of which the vote does not count.
         """
         body = {"response_ids": list(answer_ids), "preference": preference, "blind": True}
         with self._errors():
             voted: Any = self._client.post("/votes", body=body, cast_to=object)
-        names: list[str] = voted["models"]
-        return names
+        return list(voted["models"]), list(voted.get("settings", []))
 
     def ask(self, model: str, messages: Messages, answer: Answer, stop: threading.Event) -> None:
         """Let a model answer into `answer`, errors included, until it is done or `stop` is set."""

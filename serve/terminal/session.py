@@ -143,10 +143,11 @@ class Session:
                 "there are no two hidden answers to vote on", hint="/blind, then a question"
             )
         ids = [one.answer_id for one in self._to_vote_on]
-        models = self.server.vote(ids, PREFERENCES[preference])
+        models, settings = self.server.vote(ids, PREFERENCES[preference])
         self._to_vote_on.clear()
         shown = zip(SIDES, models, strict=True)
-        self._say("Stored. " + ", ".join(f"{side} was {name}" for side, name in shown) + ".")
+        why = f" It counts for nothing: {', '.join(settings)} was set." if settings else ""
+        self._say("Stored. " + ", ".join(f"{side} was {name}" for side, name in shown) + "." + why)
 
     def _ask(self, question: str) -> None:
         if self.is_blind:

@@ -46,18 +46,30 @@ def run(
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def python() -> Path:
-    """The interpreter of an environment with other people's clients."""
-    packages = [*REQUIREMENTS.read_text().split("\n"), f"openai=={version('openai')}"]
+def environment(requirements: Path, *more: str) -> Path:
+    """Return the interpreter of an environment with these packages, which is made once."""
+    packages = [*requirements.read_text().split("\n"), *more]
     digest = hashlib.sha256("\n".join([sys.version, *packages]).encode()).hexdigest()[:12]
     directory = CACHE / f"venv-{digest}"
     python = directory / "bin" / "python"
     if not (directory / "ready").is_file():
-        run(sys.executable, "-m", "venv", "--clear", directory)
-        run(python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS, packages[-1])
+        run(sys.executable, "-m", "venv", "--clear", "--without-pip", directory)
+        uv = Path(sys.executable).with_name("uv")
+        run(uv, "pip", "install", "--quiet", "--python", python, "-r", requirements, *more)
         (directory / "ready").touch()
     return python
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """The interpreter of an environment with other people's clients."""
+    return environment(REQUIREMENTS, f"openai=={version('openai')}")
+
+
+@pytest.fixture(scope="session")
+def older_python() -> Path:
+    """The same for clients that need an older openai."""
+    return environment(REQUIREMENTS.with_name("requirements-openai-2.txt"))
 
 
 @pytest.fixture(scope="session")

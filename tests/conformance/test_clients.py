@@ -4,10 +4,24 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.conformance.conftest import run
 
 HERE = Path(__file__).parent
 NODE_CLIENT = "openai@6.49.0"
+VERCEL = ("ai@7.0.173", "@ai-sdk/openai-compatible@3.0.92", "zod@4.6.7")
+LM_EVAL_TASK = """\
+task: sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: question
+doc_to_target: answer
+generation_kwargs: {{until: ["\\n\\n"], max_gen_toks: 40, do_sample: false}}
+metric_list: [{{metric: exact_match}}]
+"""
 LLM_MODEL = """\
 - model_id: served
   model_name: student
@@ -24,6 +38,41 @@ def test_the_official_node_client(server, node_packages):
 
 def test_anthropics_client(server, python):
     run(python, HERE / "anthropic_client.py", server.root_url)
+
+
+def test_the_vercel_ai_sdk(server, node_packages):
+    directory = node_packages(*VERCEL)
+    shutil.copy(HERE / "vercel_client.mjs", directory)
+    run("node", "vercel_client.mjs", server.url, cwd=directory)
+
+
+@pytest.mark.parametrize("client", ["agents", "pydantic_ai"])
+def test_agents(server, python, client):
+    run(python, HERE / f"{client}_client.py", server.url)
+
+
+@pytest.mark.parametrize("client", ["instructor", "llama_index"])
+def test_clients_of_an_older_openai(server, older_python, client):
+    # LlamaIndex would fetch a tokenizer's data from the web otherwise.
+    run(older_python, HERE / f"{client}_client.py", server.url)
+
+
+def test_lm_eval(server, older_python, tmp_path):
+    rows = [{"question": f"What is {n}+{n}?", "answer": str(2 * n)} for n in (1, 2)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "sums.yaml").write_text(LM_EVAL_TASK.format(rows=tmp_path / "rows.jsonl"))
+    address = f"model=student,base_url={server.url}/chat/completions,num_concurrent=2"
+    run(
+        *(older_python, "-m", "lm_eval", "run", "--tasks", "sums", "--include_path", tmp_path),
+        *("--model", "local-chat-completions", "--model_args", address, "--apply_chat_template"),
+        *("--output_path", tmp_path / "results", "--log_samples"),
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path / "cache"),
+    )
+    (samples,) = (tmp_path / "results").rglob("samples_sums_*.jsonl")
+    answers = [json.loads(line)["resps"][0][0] for line in samples.read_text().splitlines()]
+    assert "4" in answers[1]
+    assert all(answers)
 
 
 def test_litellm(server, python):

@@ -63,6 +63,9 @@ class Collator:
 
     max_length: int
     pad_token_id: int
+    pad_to_multiple_of: int = 16
+    """A batch is as long as its longest conversation, rounded up to a multiple of this, but no
+    longer than `max_length`: on a CPU, oneDNN compiles and keeps a kernel for each length."""
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return `input_ids`, `attention_mask` and `labels` [B, L], and the teacher's rows.
@@ -73,9 +76,9 @@ class Collator:
         """
         ids, labels = zip(*map(self.tokens, rows), strict=True)
         return {
-            "input_ids": _pad(ids, self.pad_token_id),
-            "attention_mask": _pad([np.ones_like(one) for one in ids], 0),
-            "labels": _pad(labels, IGNORED_LABEL),
+            "input_ids": self.pad(ids, self.pad_token_id),
+            "attention_mask": self.pad([np.ones_like(one) for one in ids], 0),
+            "labels": self.pad(labels, IGNORED_LABEL),
             **self.targets(rows),
         }
 
@@ -103,6 +106,16 @@ class Collator:
             "top_logprobs": torch.from_numpy(top_logprobs_TK),
             "sampled_logprobs": torch.from_numpy(whole.sampled_logprobs_T),
         }
+
+    def pad(self, rows: Sequence[Ids], fill: int) -> Tensor:
+        """Return rows of ids as one tensor [B, L], with `fill` after the shorter ones."""
+        longest = max(map(len, rows))
+        rounded = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        length = max(longest, min(rounded, self.max_length))
+        padded_BL = np.full((len(rows), length), fill, dtype=np.int64)
+        for row_L, ids in zip(padded_BL, rows, strict=True):
+            row_L[: len(ids)] = ids
+        return torch.from_numpy(padded_BL)
 
     def _signal(self, row: Row) -> TokenDistributions:
         return decode_row(row).slice(0, len(labeled_positions(row, self.max_length)))
@@ -138,9 +151,9 @@ class PackedCollator:
         packed = [self.split.__getitems__(one.tolist()) for one in numbers]
         ids, labels, positions = zip(*map(self._joined, packed), strict=True)
         return {
-            "input_ids": _pad(ids, self.collator.pad_token_id),
-            "position_ids": _pad(positions, 0),
-            "labels": _pad(labels, IGNORED_LABEL),
+            "input_ids": self.collator.pad(ids, self.collator.pad_token_id),
+            "position_ids": self.collator.pad(positions, 0),
+            "labels": self.collator.pad(labels, IGNORED_LABEL),
             **self.collator.targets([row for rows in packed for row in rows]),
         }
 
@@ -153,10 +166,3 @@ class PackedCollator:
 def _has_signal(row: Row) -> bool:
     """Return whether the teacher's distributions are stored; retokenized text has none."""
     return "top_token_ids" in row
-
-
-def _pad(rows: Sequence[Ids], fill: int) -> Tensor:
-    padded_BL = np.full((len(rows), max(map(len, rows))), fill, dtype=np.int64)
-    for row_L, ids in zip(padded_BL, rows, strict=True):
-        row_L[: len(ids)] = ids
-    return torch.from_numpy(padded_BL)

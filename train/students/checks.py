@@ -77,7 +77,7 @@ def refuse_mixed_rows(model: Any, collator: PackedCollator) -> None:  # noqa: AN
     packed = collator([{"conversations": shortest}])
     with evaluating(model):
         apart_ND = _hidden_states(model, padded, "attention_mask")[padded["attention_mask"] == 1]
-        together_ND = _hidden_states(model, packed, "position_ids")[0]
+        together_ND = _hidden_states(model, packed, "position_ids")[0, : len(apart_ND)]
     difference = float((together_ND - apart_ND).abs().max() / apart_ND.abs().max())
     if not difference <= MIXED_TOLERANCE:
         raise TrainingError(

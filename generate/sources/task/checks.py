@@ -99,8 +99,8 @@ class Checks:
             "off_task": self._off_task,
             "placeholder": lambda _, text: _found(PLACEHOLDER, text, "has the placeholder"),
             "gives_away": self._given_away,
-            "missing_value": lambda wanted, text: _missing(wanted, text),
-            "surplus_value": lambda wanted, text: _surplus(wanted, text),
+            "missing_value": _missing,
+            "surplus_value": _surplus,
             "check": self._judged_by_own,
         }
 
@@ -161,13 +161,21 @@ def _found(pattern: re.Pattern[str], text: str, what: str) -> str | None:
     return f"{what}: {found[0]}" if found else None
 
 
+def unread(wanted: Wanted, turns: Sequence[str]) -> list[tuple[str, object]]:
+    """Return the values, with their names, that cannot be read in the texts of the turns."""
+    text = "\n".join(turns)
+    return [
+        (name, value)
+        for name, value in wanted.said
+        if not (names if isinstance(value, str) and value in wanted.labels else mentions)(
+            text, value
+        )
+    ]
+
+
 def _missing(wanted: Wanted, text: str) -> str | None:
-    for name, value in wanted.said:
-        is_label = isinstance(value, str) and value in wanted.labels
-        is_there = names(text, value) if is_label else mentions(text, value)
-        if not is_there:
-            return f"{name} {value} cannot be read in it"
-    return None
+    missing = unread(wanted, [text])
+    return f"{missing[0][0]} {missing[0][1]} cannot be read in it" if missing else None
 
 
 def _surplus(wanted: Wanted, text: str) -> str | None:

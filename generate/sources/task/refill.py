@@ -7,22 +7,18 @@ Whoever calls it checks the result as if the teacher had written it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from datetime import date
 from typing import Any, NamedTuple
 
 from generate.sources.task.mentions import QUANTITY
 from generate.sources.task.wanted import Wanted
-from potstill.task.answers import Answer
 
 LEAST_NUMBER = 10
 """Smaller numbers are written in many ways, and stand for other things as well."""
 MIN_REPLACED = 3
 """Fewest values that make another input of it."""
-Record = Mapping[str, Any]
 
 
 class _Span(NamedTuple):
@@ -41,7 +37,7 @@ def refilled(wanted: Wanted, text: str, donor: Wanted) -> tuple[Wanted, str] | N
         wanted: One turn that states a flat record.
         donor: The same for the other record.
     """
-    old, new = _record(wanted), _record(donor)
+    old, new = wanted.record, donor.record
     if old is None or new is None:
         return None
     spans: list[_Span] = []
@@ -57,10 +53,7 @@ def refilled(wanted: Wanted, text: str, donor: Wanted) -> tuple[Wanted, str] | N
         return None
     for span in sorted(spans, reverse=True):
         text = text[: span.start] + span.text + text[span.end :]
-    record = {**old, **changed}
-    turn = replace(wanted.turns[0], says={**wanted.turns[0].says, **changed})
-    known = Answer(text=_dumped(record, like=wanted.known.text if wanted.known else ""))
-    return replace(wanted, turns=(turn,), known=known), text
+    return wanted.with_record({**old, **changed}), text
 
 
 def nearness(wanted: Wanted, donor: Wanted) -> int:
@@ -70,19 +63,6 @@ def nearness(wanted: Wanted, donor: Wanted) -> int:
     choices = [one for one in common if isinstance(old[one], bool) or old[one] in wanted.labels]
     num_equal = len([one for one in choices if old[one] == new[one]])
     return len(common) + 2 * num_equal
-
-
-def _record(wanted: Wanted) -> dict[str, Any] | None:
-    """Return the flat record that an input states, None if it states none."""
-    if len(wanted.turns) != 1 or not wanted.is_exact or wanted.known is None:
-        return None
-    try:
-        content = json.loads(wanted.known.text)
-    except ValueError:
-        return None
-    says = wanted.turns[0].says
-    is_flat = isinstance(content, dict) and all(says.get(key) == content[key] for key in content)
-    return content if is_flat else None
 
 
 def _replacement(text: str, old: object, new: object) -> _Span | None:
@@ -152,10 +132,3 @@ def _spellings(day: date) -> Iterator[tuple[str, str]]:
     for number, form in enumerate(forms):
         yield f"long {number}", form(month)
         yield f"short {number}", form(month[:3])
-
-
-def _dumped(record: Record, like: str) -> str:
-    """Return a record as JSON, with or without spaces as in another text."""
-    is_compact = json.dumps(json.loads(like), separators=(",", ":"), ensure_ascii=False) == like
-    separators = (",", ":") if is_compact else None
-    return json.dumps(record, separators=separators, ensure_ascii=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from potstill.schema import Message
@@ -50,6 +51,33 @@ class Wanted:
         return not self.turns[0].says and not self.turns[0].answer
 
     @property
+    def record(self) -> Mapping[str, Any] | None:
+        """The flat record that one message states; None if it states none."""
+        if len(self.turns) != 1 or not self.is_exact or self.known is None:
+            return None
+        try:
+            content = json.loads(self.known.text)
+        except ValueError:
+            return None
+        says = self.turns[0].says
+        is_flat = isinstance(content, dict) and all(
+            says.get(key) == content[key] for key in content
+        )
+        return content if is_flat else None
+
+    def with_record(self, record: Mapping[str, Any]) -> Wanted:
+        """Return the same with another record, as JSON with or without spaces as before."""
+        former = self.known.text if self.known else ""
+        says = {name: value for name, value in self.turns[0].says.items() if name in record}
+        turn = replace(self.turns[0], says={**says, **record})
+        is_compact = former == _dumped(json.loads(former), compact=True)
+        return replace(self, turns=(turn,), known=Answer(text=_dumped(record, compact=is_compact)))
+
+    @property
     def said(self) -> list[tuple[str, Any]]:
         """What all turns mention together, as names and values."""
         return [pair for turn in self.turns for pair in turn.says.items()]
+
+
+def _dumped(record: object, *, compact: bool) -> str:
+    return json.dumps(record, separators=(",", ":") if compact else None, ensure_ascii=False)

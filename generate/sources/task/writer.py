@@ -17,7 +17,7 @@ from generate.sources.attempts import Writing, Written, write_until_enough
 from generate.sources.balance import Balance
 from generate.sources.config import SourceConfig
 from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
-from generate.sources.task.checks import Checks
+from generate.sources.task.checks import Checks, unread
 from generate.sources.task.drawing import Drawing
 from generate.sources.task.noise import KINDS, add_noise
 from generate.sources.task.refill import nearness, refilled
@@ -60,7 +60,7 @@ class _Writer:
         self._task, self._config, self._seed = task, config, seed
         self._drawing = Drawing(task, config)
         self._checks = Checks(task.examples, self._drawing.categories, config.check)
-        self._written: dict[str, tuple[int, list[str]]] = {}
+        self._written: dict[str, tuple[int, Wanted, list[str]]] = {}
         self._copied = {RawPrompt(item.messages, "").key for item in task.examples}
         self.balance = Balance(self._drawing.weights, count, seed)
 
@@ -86,19 +86,28 @@ class _Writer:
         if turns is None:
             one = self._prompt(wanted.before, [text], wanted)
             return DroppedPrompt(one, "off_task", f"not {len(wanted.turns)} numbered lines")
+        wanted = self._stated(wanted, turns)
         refused = self._checks.judge(wanted, turns)
         if refused is not None:
             return DroppedPrompt(self._prompt(wanted.before, turns, wanted), *refused)
         prompt = self._noisy(wanted, turns, number, "errors")
         if prompt.key in self._copied:
             return DroppedPrompt(prompt, "repeated", "the same as an example")
-        self._written[prompt.key] = number, turns
+        self._written[prompt.key] = number, wanted, turns
         return prompt
+
+    def _stated(self, wanted: Wanted, turns: Sequence[str]) -> Wanted:
+        """Return what an input states, without the fields of its record that it may leave out."""
+        if not self._config.may_omit or wanted.record is None:
+            return wanted
+        omitted = {name for name, _ in unread(wanted, turns)} & set(self._config.may_omit)
+        kept = {name: value for name, value in wanted.record.items() if name not in omitted}
+        return wanted.with_record(kept)
 
     def again(self, prompt: RawPrompt, copy: int) -> RawPrompt | DroppedPrompt | None:
         """Return a written input with other values; None where too few can be replaced."""
-        number, turns = self._written[prompt.key]
-        wanted, draw = self._wanted(number), self._random(f"refill {copy}", number)
+        number, wanted, turns = self._written[prompt.key]
+        draw = self._random(f"refill {copy}", number)
         donors = [
             self._drawing.draw(self.balance.category(number), draw) for _ in range(NUM_DONORS)
         ]

@@ -250,10 +250,11 @@ function voteBar(answers, isBlind) {
   const choices = [["a", "A is better"], ["tie", "A tie"], ["b", "B is better"]];
   const buttons = choices.map(([preference, label]) => button(label, () => {
     const vote = { response_ids: answers.map((one) => one.id), preference, blind: isBlind };
-    return submit("v1/votes", vote, ({ models }) => {
+    return submit("v1/votes", vote, ({ models, settings }) => {
       answers.forEach((one, index) => { one.column.model = models[index]; });
       const names = answers.map((one) => one.column.name).join(", ");
-      bar.replaceChildren(element("p", { tabindex: "-1" }, `Your vote: ${label}. ${names}.`));
+      const why = settings.length ? ` It counts for nothing: ${settings.join(", ")} was set.` : "";
+      bar.replaceChildren(element("p", { tabindex: "-1" }, `Your vote: ${label}. ${names}.${why}`));
       bar.classList.remove("open");
       bar.firstChild.focus();
       if (isBlind) answers.forEach((one) => one.reveal());

@@ -48,6 +48,7 @@ def test_server_that_ends_is_reported_with_its_last_lines(tmp_path):
     assert "model file is damaged" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_server_that_never_gets_ready_is_stopped(tmp_path):
     pid_path = tmp_path / "pid"
     source = (

@@ -1,8 +1,10 @@
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
+from socket import gethostname
 from types import SimpleNamespace
 
 import pytest
@@ -173,7 +175,8 @@ def test_the_step_can_be_read_by_others_while_it_lasts(tmp_path, clock):
     assert read_step(path) is None
     with published(path):
         with announced("loading"):
-            assert read_step(path) == Step(clock.time(), "loading")
+            here = {"host": gethostname(), "pid": os.getpid()}
+            assert read_step(path) == Step(clock.time(), "loading", **here)
         with track("sampling", 10, "answers") as progress:
             clock.now += 10
             clock.time = lambda: 1_700_000_010.0

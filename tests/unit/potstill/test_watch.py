@@ -1,14 +1,20 @@
 import http.client
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
+from socket import gethostname
 
 import pytest
 
 from potstill.progress import published, track
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
-from potstill.watch import NUM_POINTS, STALE_SECONDS, curves_of, page_of, server_of
+from potstill.watch import NUM_POINTS, STALE_SECONDS, curves_of, page_of, server_of, watched
 from tests.fixtures.facts import prompts_facts
 
 HOSTILE = "<script>document.title = 'taken'</script>"
@@ -26,6 +32,11 @@ def metrics_path(tmp_path):
 
 def write(path, rows):
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def write_step(run_directory, label="sampling", **values):
+    step = {"time": time.time(), "label": label} | values
+    run_directory.step_path.write_text(json.dumps(step))
 
 
 def row(step, **values):
@@ -83,7 +94,7 @@ def test_stages_and_the_step_are_shown(run_directory):
     assert "Nothing works on this run now" in page_of(run_directory)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '["x"]', "[1, 2, 3, 4, 5, 6, 7]"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"label": "x"}', '{"time": 1, "more": 2}'])
 def test_a_step_that_cannot_be_read_is_none(run_directory, content):
     run_directory.root.mkdir()
     run_directory.step_path.write_text(content)
@@ -93,8 +104,14 @@ def test_a_step_that_cannot_be_read_is_none(run_directory, content):
 def test_a_step_of_a_process_that_was_killed_is_not_believed_for_ever(run_directory):
     run_directory.root.mkdir()
     for age, is_shown in ((60, True), (STALE_SECONDS + 60, False)):
-        run_directory.step_path.write_text(json.dumps([time.time() - age, "sampling"]))
+        write_step(run_directory, time=time.time() - age, host="another machine", pid=1)
         assert ("<strong>sampling" in page_of(run_directory)) is is_shown
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for pid, is_shown in ((os.getpid(), True), (ended.pid, False)):
+        write_step(run_directory, host=gethostname(), pid=pid)
+        page = page_of(run_directory)
+        assert ("<strong>sampling" in page) is ("GB of memory" in page) is is_shown
 
 
 def test_what_a_run_holds_is_text(tmp_path, write_conversations, make_conversation):
@@ -105,10 +122,51 @@ def test_what_a_run_holds_is_text(tmp_path, write_conversations, make_conversati
     conversation = make_conversation(given=(Message(role="user", content=HOSTILE),))
     write_conversations(directory, [conversation])
     (directory / "train-00000.parquet").rename(directory / "part-00000.parquet")
-    run_directory.step_path.write_text(json.dumps([time.time(), HOSTILE]))
+    (run_directory.partial_dir("student")).mkdir()
+    answers = run_directory.partial_dir("student") / "generations.jsonl"
+    answers.write_text(json.dumps({"step": 1, "answer": HOSTILE, "finish_reason": "stop"}) + "\n")
+    write_step(run_directory, HOSTILE)
     page = page_of(run_directory)
     assert "Latest conversations" in page
+    assert "Latest answers of the student, after 1 steps" in page
     assert "<script>document" not in page
+
+
+def test_the_newest_answers_of_the_student_are_shown(run_directory):
+    directory = run_directory.partial_dir("student")
+    directory.mkdir(parents=True)
+    rows = [
+        {"step": step, "answer": f"answer {number} of {step}", "finish_reason": reason}
+        for step in (10, 20)
+        for number, reason in enumerate(("stop", "length"))
+    ]
+    write(directory / "generations.jsonl", rows)
+    with (directory / "generations.jsonl").open("a") as stream:
+        stream.write('{"step": 30, "ans')
+    page = page_of(run_directory)
+    assert "after 20 steps" in page
+    assert "answer 0 of 20" in page
+    assert page.count("(cut off)") == 1
+    assert "of 10" not in page
+
+
+def test_the_estimate_stands_beside_what_stages_took(run_directory):
+    assert "<h2>Time" not in page_of(run_directory)
+    run_directory.root.mkdir()
+    run_directory.estimate_path.write_text('{"generate": 600, "train": 90}')
+    run_directory.open_stage("student", {}).finish(stats={"seconds": 123.0})
+    table = re.sub(r"<[^>]*>|\s+", " ", page_of(run_directory).split("<h2>Time")[1])
+    assert "generate 10.0 min train 1.5 min 2.0 min" in " ".join(table.split())
+    run_directory.estimate_path.write_text("[")
+    assert "<h2>Time" not in page_of(run_directory)
+
+
+def test_a_run_is_watched_beside_another(run_directory):
+    with watched(run_directory) as first, watched(run_directory) as second:
+        assert first != second
+        for address in (first, second):
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                assert b"Nothing works on this run now" in answer.read()
 
 
 def test_a_damaged_manifest_is_said(run_directory):

@@ -192,6 +192,7 @@ def test_long_content_is_left_out(asked):
     assert attributes(span)["gen_ai.input.messages"] == "[]"
 
 
+@pytest.mark.slow
 def test_a_server_ends_soon_where_no_collector_answers(make_app):
     telemetry = Telemetry("http://127.0.0.1:9", has_content=False)
     with TestClient(make_app(watcher=telemetry)) as client:

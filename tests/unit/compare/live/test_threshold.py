@@ -46,6 +46,7 @@ def test_confidence_that_tells_nothing_escalates_nearly_all():
     assert fit_threshold(answers, Plan()).share_escalated > 0.8
 
 
+@pytest.mark.slow
 def test_the_target_is_missed_no_more_often_than_alpha_says():
     """The student loses where it is unsure, and its true cascade is known exactly."""
     plan = Plan(margin=0.1, alpha=0.1)

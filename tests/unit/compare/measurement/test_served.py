@@ -71,6 +71,7 @@ def test_server_that_fails_is_an_error(openai_server, make_conversation):
         served_nats_per_token(endpoint(server.base_url), [make_conversation()])
 
 
+@pytest.mark.slow
 def test_models_elsewhere_are_timed_where_they_stream(stand_in, openai_server, questions):
     running, _ = stand_in
     silent = openai_server(lambda _: "whole answers only")

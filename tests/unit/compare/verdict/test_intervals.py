@@ -92,6 +92,7 @@ def _clustered_values(rng, num_clusters):
     return (rng.random(len(clusters)) < rates[clusters]).astype(float), clusters.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_clusters", [10, 30, 150])
 def test_bounds_cover_at_least_as_often_as_promised(num_clusters):
     rng = np.random.default_rng(num_clusters)

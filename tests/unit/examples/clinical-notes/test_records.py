@@ -26,6 +26,7 @@ def check():
     return import_function(f"{EXAMPLE / 'records.py'}:check", "here")
 
 
+@pytest.mark.slow
 def test_drawn_records_fit_the_schema_and_leave_fields_out():
     draw = import_function(f"{EXAMPLE / 'records.py'}:draw", "here")
     schema = json.loads((EXAMPLE / "schema.json").read_text())

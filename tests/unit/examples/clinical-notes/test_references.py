@@ -31,6 +31,7 @@ def test_the_file_is_what_the_program_writes(function, rows):
     assert len(rows) == 300
 
 
+@pytest.mark.slow
 def test_every_reference_is_readable_and_invents_nothing(rows):
     check = import_function(f"{EXAMPLE / 'records.py'}:check", "here")
     schema = json.loads((EXAMPLE / "schema.json").read_text())

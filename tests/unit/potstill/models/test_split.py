@@ -18,6 +18,7 @@ def shards(tmp_path_factory):
     return sorted(directory.iterdir())
 
 
+@pytest.mark.slow
 def test_the_files_of_a_split_model_are_joined_once(shards, tiny_gguf, tmp_path, monkeypatch):
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path))
     assert [path.name for path in shards] == Shards("tiny", 3).names

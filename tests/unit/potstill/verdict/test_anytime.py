@@ -56,6 +56,7 @@ def test_how_pairs_are_handed_over_changes_nothing(step):
     assert in_steps.highest_log_e_inferior == pytest.approx(max(0.0, paths[1].max()))
 
 
+@pytest.mark.slow
 def test_thousands_of_peeked_experiments_pass_a_worse_student_no_oftener_than_alpha():
     # The monitor itself; `test_betting` has more runs of its bets.
     rng = np.random.default_rng(5)
@@ -110,6 +111,7 @@ def test_a_score_out_of_bounds_is_refused_and_changes_nothing():
     assert monitor == WinRateMonitor(PLAN)
 
 
+@pytest.mark.slow
 def test_a_pass_is_withdrawn_soon_after_the_student_falls_behind_and_rarely_without_reason():
     rng = np.random.default_rng(7)
     alarms, found = 0, 0

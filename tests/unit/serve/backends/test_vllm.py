@@ -111,6 +111,7 @@ def test_a_child_answers_is_started_again_and_ends_with_the_server(served):
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_child_that_ends_again_and_again_is_given_up(served, caplog):
     async def scenario():
         async with served(Path("/bin/false")) as backend:

@@ -93,10 +93,10 @@ def test_ratings_of_both_sides_are_compared_and_a_user_counts_once(live, no_shad
     assert found["upper"] == 1.0
 
 
-def dealt(server, to: str = "Hi", **more) -> list[dict]:
+def dealt(server, to: str = "Hi", settings=(), **more) -> list[dict]:
     """Ask two models under names that the server deals; return their answers."""
     names = server.client.post("/v1/deals", json={"models": ["student", "teacher"]}, **more).json()
-    body = {"messages": [{"role": "user", "content": to}]}
+    body = {"messages": [{"role": "user", "content": to}], **dict(settings)}
     path = "/v1/chat/completions"
     return [
         server.client.post(path, json=body | {"model": name}, **more).json()
@@ -158,6 +158,26 @@ def test_a_blind_vote_is_on_what_was_dealt_to_the_voter_once(live, no_shadow):
     assert vote(server, answers, "a", **mine).status_code == 400
     statuses = {vote(server, dealt(server, **mine), "a", **mine).status_code for _ in range(20)}
     assert statuses == {200, 429}
+
+
+@pytest.mark.usefixtures("fast_votes")
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"temperature": 0.0, "max_tokens": 9}, ["max_tokens", "temperature"]),
+        ({"seed": 1}, ["seed"]),
+        ({"temperature": None, "user": "me"}, []),
+    ],
+)
+def test_a_vote_on_answers_under_other_settings_counts_for_nothing(
+    live, no_shadow, settings, changed
+):
+    server = live(split(judge="votes", **no_shadow))
+    answers = dealt(server, settings=settings)
+    shown = vote(server, answers, for_("student", answers)).json()
+    assert (shown["counts"], shown["settings"]) == (not changed, changed)
+    listed = server.client.get("/v1/experiments/assistant/votes").text.splitlines()
+    assert len(listed) == shown["counts"]
 
 
 @pytest.mark.usefixtures("fast_votes")

@@ -14,7 +14,8 @@ NO = IGNORED_LABEL
 
 def collated(directory, max_length, *indices):
     split = load_split(directory, "train", max_length, directory / "scratch")
-    return Collator(max_length, pad_token_id=0)([split[index] for index in indices])
+    collator = Collator(max_length, pad_token_id=0, pad_to_multiple_of=1)
+    return collator([split[index] for index in indices])
 
 
 def test_a_batch_aligns_the_teachers_rows_with_the_answers_tokens(stored):
@@ -65,6 +66,21 @@ def test_padding_is_neither_seen_nor_trained_on(stored):
     batch = collated(stored, 9, 0, 2)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7]
     assert batch["labels"][0].tolist() == [NO, NO, 3, 4, NO, NO, NO]
+
+
+@pytest.mark.parametrize(("max_length", "expected"), [(9, 8), (8, 8), (7, 7)])
+def test_batches_have_few_lengths_and_none_above_the_longest(stored, max_length, expected):
+    split = load_split(stored, "train", max_length, stored / "scratch")
+    collator = Collator(max_length, pad_token_id=0, pad_to_multiple_of=4)
+    batch = collator([split[0], split[2]])  # Four tokens and seven.
+    packed = PackedCollator(split, collator)(bins([0], [2]))
+    assert {batch[name].shape[1] for name in ("input_ids", "attention_mask", "labels")} == {
+        expected
+    }
+    assert torch.equal(packed["input_ids"], batch["input_ids"])
+    assert torch.equal(packed["labels"], batch["labels"])
+    assert batch["attention_mask"][:, 7:].sum() == 0
+    assert num_tokens(packed) == num_tokens(batch) == 11
 
 
 def test_rows_are_what_is_stored(make_conversation, tmp_path, write_conversations):
@@ -125,7 +141,8 @@ def bins(*groups):
 
 def packed_batch(directory, groups, **options):
     split = load_split(directory, "train", 9, directory / "scratch")
-    return PackedCollator(split, Collator(9, pad_token_id=0), **options)(bins(*groups))
+    collator = Collator(9, pad_token_id=0, pad_to_multiple_of=1)
+    return PackedCollator(split, collator, **options)(bins(*groups))
 
 
 def test_packed_conversations_begin_anew_and_keep_their_rows(stored):

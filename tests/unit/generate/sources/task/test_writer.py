@@ -7,7 +7,7 @@ import pytest
 from generate.sources.config import SourceConfig
 from generate.sources.task.mentions import mentions
 from generate.sources.task.writer import write_inputs
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, TeacherError
 from potstill.schema import Message, SamplingParams
 from potstill.task.answers import Answer, Item
 from potstill.task.metrics.config import FieldsConfig
@@ -202,3 +202,35 @@ def test_records_are_refilled_without_asking_the_teacher(obeying, tmp_path):
         record = json.loads(Answer.model_validate_json(prompt.known).text)
         assert all(mentions(prompt.messages[0].content, value) for value in record.values())
     assert write(obeying(), task, tmp_path, count=18, direction="answer", refills=2) == written
+
+
+class Forgetting(Obeying):
+    """Texts that leave out the price."""
+
+    def __getitem__(self, number: int) -> str:
+        return re.sub(r",? ?price:? [\d.]+", "", super().__getitem__(number))
+
+
+@pytest.fixture
+def forgetting(writing):
+    teacher = writing(())
+    teacher._texts = Forgetting(teacher)
+    return teacher
+
+
+def test_what_an_input_may_leave_out_its_answer_leaves_out_too(forgetting, tmp_path):
+    task = Task(answer_schema=json.dumps(RECORDS), metrics=(FieldsConfig(),))
+    may_omit = ["price", "day"]
+    written = write(forgetting, task, tmp_path, direction="answer", may_omit=may_omit)
+    assert len(written.prompts) == 8
+    assert not written.dropped
+    for prompt in written.prompts:
+        record = json.loads(Answer.model_validate_json(prompt.known).text)
+        assert set(record) == {"item", "order", "day"}
+        assert all(mentions(prompt.messages[0].content, value) for value in record.values())
+
+
+def test_an_input_that_leaves_out_what_it_may_not_is_dropped(forgetting, tmp_path):
+    task = Task(answer_schema=json.dumps(RECORDS), metrics=(FieldsConfig(),))
+    with pytest.raises(TeacherError, match="not write enough"):
+        write(forgetting, task, tmp_path, direction="answer", may_omit=["day"])
