@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 import typer
 from pydantic.json_schema import GenerateJsonSchema
-from typer.main import get_command
+from typer.main import get_group
 
 from potstill.cards import MachineConfig
 from potstill.cli import app
@@ -123,20 +123,30 @@ def table_page(name: str, cls: type[Table]) -> str:
 
 def commands_page() -> str:
     """Return the page of all commands, with their arguments and options."""
-    group = get_command(app)
+    group = get_group(app)
     context = typer.Context(group, info_name="potstill")
-    verbs = {verb: group.get_command(context, verb) for verb in group.list_commands(context)}
-    lines = ["# Commands", "", _markdown(group.help), "", "| command | |", "|---|---|"]
+    verbs = {
+        verb: command
+        for verb in group.list_commands(context)
+        if (command := group.get_command(context, verb))
+    }
+    lines = ["# Commands", "", _markdown(group.help or ""), "", "| command | |", "|---|---|"]
     for verb, command in verbs.items():
-        lines.append(f"| [`{verb}`](#{verb}) | {_markdown(_sentence(command.help))} |")
+        lines.append(f"| [`{verb}`](#{verb}) | {_markdown(_sentence(command.help or ''))} |")
     for verb, command in verbs.items():
         own = typer.Context(command, parent=context, info_name=verb)
         usage = " ".join([own.command_path, *command.collect_usage_pieces(own)])
-        lines += ["", f"## `{own.command_path}` {{ #{verb} }}", "", _markdown(command.help), ""]
+        lines += [
+            "",
+            f"## `{own.command_path}` {{ #{verb} }}",
+            "",
+            _markdown(command.help or ""),
+            "",
+        ]
         lines += ["```text", usage, "```", ""]
         for param in command.get_params(own):
-            name, text = param.get_help_record(own)
-            lines.append(f"- `{name}`: {_markdown(text)}")
+            if record := param.get_help_record(own):
+                lines.append(f"- `{record[0]}`: {_markdown(record[1])}")
     return "\n".join([*lines, ""])
 
 
@@ -207,9 +217,9 @@ def _type(value: Schema, definitions: Schema) -> str:
         held = _type(value["items"], definitions) if value.get("items") else "values"
         name = f"list of {held}"
     elif value.get("type") == "object":
-        held = value.get("additionalProperties")
-        is_named = isinstance(held, Mapping) and held
-        name = f"{_type(held, definitions)} by name" if is_named else "table"
+        named = value.get("additionalProperties")
+        is_one_type = isinstance(named, Mapping) and len(named) > 0
+        name = f"{_type(named or {}, definitions)} by name" if is_one_type else "table"
     else:
         name = str(value.get("format") or value.get("type") or "any value")
     bounds = [text.format(value[bound]) for bound, text in BOUNDS.items() if bound in value]
