@@ -1,5 +1,5 @@
 # Each verb sets up what it needs first.
-.PHONY: setup check test nightly conformance demo bench simulations programs \
+.PHONY: setup check test nightly conformance demo bench docs simulations programs \
 	format spelling types imports
 
 VENV := .venv
@@ -53,10 +53,14 @@ demo: setup
 bench: setup
 	@for script in benchmarks/*/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
-# The tables of docs/verdict.md: how often a verdict is wrong, and how often a good student passes.
+# The documentation as a site in build/docs/html, with every link checked.
+docs: setup
+	$(BIN)/python -m scripts.docs
+
+# The tables of docs/explanation/verdict*.md: how often verdicts are wrong, and good students pass.
 simulations: setup
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict/simulations.py \
-		--page docs/verdict.md
+		--pages docs/explanation/*.md
 
 # Programs that tests need, such as a browser, installed with apt-get where that is possible.
 programs: setup

@@ -2,7 +2,8 @@
 
 The estimate is that of `--dry-run` for the run's own configuration, on this machine as it is now:
 run it where the runs were made, with nothing else running. Measured are the seconds that the
-stages' manifests hold. Prints rows of the table in docs/training.md; a ratio within 1.5 is good.
+stages' manifests hold. Prints rows of the table in docs/explanation/time-and-memory.md;
+a ratio within 1.5 is good.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def plan(
     """Print how many prompts and people's votes a verdict needs, and what it will cost.
 
     What is not given comes from RUN's finished comparison by the same judge, or else from
-    [compare.plan].
+    the table compare.plan.
     """
     from rich.console import Console
 

@@ -119,7 +119,7 @@ def import_traces(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="TOML file whose [task] judges the answers on the page."),
+        typer.Option(metavar="FILE", help="TOML file whose task judges the answers on the page."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     verbose: VerboseOption = False,

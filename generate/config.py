@@ -168,8 +168,8 @@ class GenerateConfig(Table):
     """The teacher. Of several, the first: it writes prompts, its tokens are stored, and reported
     figures and the verdict are comparisons with it."""
     further_teachers: dict[str, FurtherTeacherConfig] = Field(default_factory=dict)
-    """More teachers, by name; see docs/teachers.md. A teacher whose tokenizer and chat template are
-    the first one's teaches token by token, others at sequence level."""
+    """More teachers, by name; see docs/how-to/teachers.md. A teacher whose tokenizer and chat
+    template are the first one's teaches token by token, others at sequence level."""
     choose_teacher: Literal["assign", "best"] = "assign"
     """`assign`: each prompt is answered by one teacher, by rule or drawn by weight. `best`: all
     answer it, and the answer that the task's first metric scores best is kept."""

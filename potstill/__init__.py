@@ -8,6 +8,6 @@ import os
 
 # Threads of GNU's OpenMP, which llama.cpp and torch use, wait for each other in loops that occupy a
 # core, by default for so long that two programs on the same cores can stop each other. They sleep
-# soon with this; docs/serving.md has what it costs and brings.
+# soon with this; docs/explanation/serving-measured.md has what it costs and brings.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

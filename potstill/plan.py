@@ -1,7 +1,7 @@
 """The estimated cost of a run: tokens, minutes, disk and memory of each stage.
 
 In: the estimates of the stages' rooms, and the measured speed of this machine. Out: a rich table.
-docs/training.md compares estimated with measured times.
+docs/explanation/time-and-memory.md compares estimated with measured times.
 """
 
 from __future__ import annotations
@@ -237,7 +237,8 @@ def _notes_of_cards(rows: Sequence[Placed], cards: Cards) -> list[str]:
         if row.card_bytes > limit:
             notes.append(
                 f"{row.cost.stage} does not fit: {_gigabytes(row.card_bytes)} on each card, where "
-                f"{cards.name} has {_gigabytes(limit)}; see docs/gpu.md for what makes it smaller."
+                f"{cards.name} has {_gigabytes(limit)}; see docs/how-to/gpu.md for what makes it "
+                "smaller."
             )
         if (row.cost.num_cards or 0) > cards.number:
             notes.append(

@@ -1,7 +1,7 @@
 """Arrow schemas of the stored values, and streamed Parquet.
 
 In: schema values. Out: Parquet files that any reader opens, read back row group by row group.
-Documented column by column in docs/data-format.md.
+Documented column by column in docs/reference/data-format.md.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class ServeConfig(Table):
 
     experiments: dict[str, ExperimentConfig] = Field(default_factory=dict)
     """Names behind which several models answer, each user always with the same one; see
-    docs/experiments.md."""
+    docs/how-to/experiments.md."""
 
     cascades: dict[str, CascadeConfig] = Field(default_factory=dict)
     """Names behind which the student answers, and the teacher where the student is unsure."""

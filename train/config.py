@@ -26,7 +26,7 @@ class StudentConfig(Table):
     intermediate_size: int | None = Field(default=None, ge=1)
     """Neurons to keep in each layer's MLP, those of the largest activations; a multiple of 256 is
     best. None keeps all: a removed layer also takes its attention and key-value cache along. For
-    the same share of parameters neurons cost less fidelity at first (docs/training.md)."""
+    the same share of parameters neurons cost less fidelity at first (docs/how-to/students.md)."""
     checkpoint: str | None = None
     """Checkpoint or GGUF file, as for `generate.teacher.model`, to start from instead of pruning
     the teacher. A padded vocabulary is fine. With another tokenizer than the teacher's, the

@@ -3,7 +3,7 @@
 From a checkout, with torch, transformers and what the first row names as missing. Prints a table:
 exactness, time and memory of the loss; a training step of random models; and the project's tests of
 training in processes, resuming, quantized training and conversion, which take the GPU they find.
-Not run yet: docs/gpu.md has what is known. Ends with 1 if a target is missed.
+Not run yet: docs/how-to/gpu.md has what is known. Ends with 1 if a target is missed.
 """
 
 from __future__ import annotations

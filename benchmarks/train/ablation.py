@@ -6,7 +6,7 @@ answers come to the teacher's most probable ones (ROUGE-L, Lin 2004, of `rouge_s
 Conversations are those of RUN, made if it has none; students are kept beside it and not trained
 again.
 
-Writes the table of docs/losses.md to stdout and its plot to docs/ablation.png.
+Writes the table of docs/explanation/losses.md to stdout and its plot to docs/ablation.png.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of simulations: computed row by row, kept until the code changes, written into a page.
+"""Tables of simulations: computed row by row, kept until the code changes, written into pages.
 
 In: tables whose rows are functions. Out: text, the same each time for the same number of runs.
 """
@@ -30,7 +30,7 @@ CODE = ("benchmarks/verdict", "compare/verdict", "compare/judges", "potstill/ver
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page."""
+    """A table of a page."""
 
     name: str
     header: Sequence[str]
@@ -77,23 +77,25 @@ def stored_or_computed(table: Table, num_runs: int, directory: Path, map_rows: M
     return text
 
 
-def fill(page: Path, name: str, text: str) -> None:
-    """Write a table into a page, between its marks.
+def fill(pages: Sequence[Path], name: str, text: str) -> None:
+    """Write a table into the page that has its marks, between them.
 
     Raises:
-        ConfigError: The page has no such marks.
+        ConfigError: No page has such marks, or several have.
     """
-    before = page.read_text(encoding="utf-8")
     marks = re.compile(rf"(<!-- simulated: {name} -->\n)(?:(?!<!--).)*(<!-- end -->)", re.DOTALL)
-    after, number = marks.subn(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", before)
-    if number != 1:
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    places = [page for page, before in texts.items() for _ in marks.finditer(before)]
+    if len(places) != 1:
         raise ConfigError(
-            "a page has no place for a table",
-            where=page,
+            "there is no place for a table",
+            where=", ".join(map(str, pages)),
             expected=f"<!-- simulated: {name} --> and <!-- end -->, once",
-            found=f"{number} of them",
+            found=f"{len(places)} of them",
         )
-    write_text_atomically(page, after)
+    (page,) = places
+    filled = marks.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", texts[page])
+    write_text_atomically(page, filled)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""The tables of docs/verdict.md: how often a verdict is wrong, and how often a good student passes.
+"""The tables of docs/explanation/verdict*.md: how often verdicts are wrong, and good students pass.
 
-`make simulations` computes them and writes them into the page. Tables that are finished are kept in
+`make simulations` computes them and writes them into the pages. Finished tables are kept in
 build/simulations until the code of the verdict changes, so that the command may be interrupted.
 
     python benchmarks/verdict/simulations.py --runs 5 --only judges,live    # seconds, printed only
-    python benchmarks/verdict/simulations.py --page docs/verdict.md         # the whole
+    python benchmarks/verdict/simulations.py --pages docs/explanation/*.md  # the whole
 """
 
 from __future__ import annotations
@@ -275,13 +275,13 @@ TABLES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compute, print and store tables, and write them into a page."""
+    """Compute, print and store tables, and write them into pages."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     names = [table.name for table in TABLES]
     parser.add_argument("--only", default=",".join(names), help="names of tables, with commas")
     parser.add_argument("--runs", type=int, default=NUM_RUNS, help="of each cell that is simulated")
     parser.add_argument("--processes", type=int, default=NUM_PROCESSES)
-    parser.add_argument("--page", type=Path, help="a page to write the tables into")
+    parser.add_argument("--pages", nargs="+", type=Path, help="pages to write the tables into")
     parser.add_argument("--keep", type=Path, default=Path("build/simulations"))
     given = parser.parse_args(arguments)
     wanted = given.only.split(",")
@@ -292,8 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for table in TABLES:
             if table.name in wanted:
                 text = _tables.stored_or_computed(table, given.runs, directory, map_rows)
-                if given.page is not None:
-                    _tables.fill(given.page, table.name, text)
+                if given.pages is not None:
+                    _tables.fill(given.pages, table.name, text)
 
 
 if __name__ == "__main__":

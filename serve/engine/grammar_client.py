@@ -249,6 +249,6 @@ def _broken(grammar: Grammar, found: str, place: object | None = None) -> Verdic
             "the JSON schema cannot be enforced",
             where=place,
             found=found,
-            hint="potstill's docs/serving.md lists the keywords that can",
+            hint="potstill's docs/reference/grammars.md lists the keywords that can",
         )
     return Verdict(error=error)

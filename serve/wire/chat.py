@@ -153,7 +153,7 @@ class ResponseFormat(Received):
 class ChatRequest(SamplingFields):
     """The body of POST /v1/chat/completions. Null is the same as absent.
 
-    docs/serving.md documents the support of OpenAI's parameters.
+    docs/reference/http-api.md documents the support of OpenAI's parameters.
     """
 
     model_config = ConfigDict(extra="allow", serialize_by_alias=True)

@@ -1,4 +1,4 @@
-"""The tables of parameters in docs/serving.md: complete and true."""
+"""The tables of parameters in docs/reference/http-api.md: complete and true."""
 
 import re
 from pathlib import Path
@@ -22,12 +22,12 @@ OFFICIAL = [
     ("embeddings", EmbeddingRequest, embedding_create_params.EmbeddingCreateParams, set()),
     ("responses", ResponseRequest, response_create_params.ResponseCreateParamsBase, {"stream"}),
 ]  # fmt: skip
-PAGE = Path("docs/serving.md").read_text(encoding="utf-8")
+PAGE = Path("docs/reference/http-api.md").read_text(encoding="utf-8")
 
 
 def documented(path: str) -> list[tuple[str, str]]:
     """Return name and support of each row of an endpoint's table."""
-    table = PAGE.split(f"\n### /v1/{path}\n")[1].split("\n### ")[0]
+    table = PAGE.split(f"\n## /v1/{path}\n")[1].split("\n## ")[0]
     return re.findall(r"^\| `(\w+)` \| (supported|ignored|refused) \|", table, re.MULTILINE)
 
 

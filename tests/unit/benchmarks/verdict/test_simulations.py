@@ -1,4 +1,4 @@
-"""The command that makes the tables of docs/verdict.md; a small part of its simulations."""
+"""The command that makes the tables of docs/explanation/; a small part of its simulations."""
 
 import re
 from functools import partial
@@ -35,7 +35,7 @@ def make(tmp_path, *arguments):
 
 
 def test_tables_are_written_into_the_page_and_kept(tmp_path, page):
-    make(tmp_path, "--runs", "3", "--page", str(page))
+    make(tmp_path, "--runs", "3", "--pages", str(page))
     first = page.read_text()
     assert first.startswith(
         "# A page\n\n<!-- simulated: drawn -->\n\n3 runs: standard error 0.126 "
@@ -44,9 +44,9 @@ def test_tables_are_written_into_the_page_and_kept(tmp_path, page):
     assert first.endswith("|\n\n<!-- end -->\n\nText.\n")
     (kept,) = (tmp_path / "kept").rglob("drawn-3.md")
     kept.write_text("| kept |")
-    make(tmp_path, "--runs", "3", "--page", str(page))
+    make(tmp_path, "--runs", "3", "--pages", str(page))
     assert "| kept |" in page.read_text()
-    make(tmp_path, "--runs", "4", "--page", str(page))
+    make(tmp_path, "--runs", "4", "--pages", str(page))
     assert "| a | 4 | " in page.read_text()
 
 
@@ -58,16 +58,22 @@ def test_processes_change_no_draw(tmp_path):
 
 
 def test_what_has_no_place_or_no_name_is_refused(tmp_path, page, capsys):
-    page.write_text(PAGE * 2)
-    with pytest.raises(ConfigError, match="no place for a table"):
-        make(tmp_path, "--page", str(page))
+    other = tmp_path / "other.md"
+    other.write_text("Text.\n")
+    make(tmp_path, "--pages", str(other), str(page))
+    assert other.read_text() == "Text.\n"
+    for text in (PAGE, "Text.\n" + PAGE * 2):
+        other.write_text(text)
+        with pytest.raises(ConfigError, match="no place for a table"):
+            make(tmp_path, "--pages", str(other), str(page))
     with pytest.raises(SystemExit):
         make(tmp_path, "--only", "drawn,other")
     assert "no table other; there are drawn" in capsys.readouterr().err
 
 
-def test_the_page_has_a_place_for_each_table():
-    text = Path("docs/verdict.md").read_text(encoding="utf-8")
+def test_the_pages_have_a_place_for_each_table():
+    pages = Path("docs/explanation").glob("*.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
     names = re.findall(r"<!-- simulated: (\S+) -->\n(?:(?!<!--)(?s:.))*<!-- end -->", text)
     assert sorted(names) == sorted(table.name for table in simulations.TABLES)
 

@@ -563,7 +563,7 @@ json_values = odd_values | st.recursive(
     max_leaves=6,
 )
 NUM_BODIES = int(os.environ.get("FUZZ_BODIES", "250"))
-"""docs/serving.md says how many were tried."""
+"""docs/explanation/conformance.md says how many were tried."""
 
 
 def places(value: object) -> Iterator[tuple[Any, Any]]:
