@@ -1,4 +1,4 @@
-"""The verbs `potstill generate`, `potstill init` and `potstill import`."""
+"""The verbs `potstill generate`, `init`, `import` and `review`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from generate.init.files import CONFIG_NAME, template_names
 from potstill.commands.options import ForceOption, VerboseOption, configured
 from potstill.errors import PotstillError
+from potstill.loopback import serve_until_interrupted
 from potstill.pipeline import STAGES, Choice, plan, run_share, run_stage
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
@@ -129,4 +130,52 @@ def import_traces(
 
     set_up_logging(verbose=verbose)
     for line in run(paths, to, page_path=inspect, config_path=config, force=force):
+        typer.echo(line)
+
+
+@app.command()
+def review(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|FILE", help="Directory of a run, or a JSONL file of examples or traces."
+        ),
+    ],
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply",
+            help="Serve nothing: write what was decided to the task's examples and references, or "
+            "into FILE.",
+        ),
+    ] = False,
+    reviewer: Annotated[
+        str, typer.Option(metavar="NAME", envvar="USER", help="Who reviews.")
+    ] = "reviewer",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file with the [task]; default: the run's own, none for a FILE.",
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8011,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve a page to accept, edit, reject and label answers of a run or a file.
+
+    Decisions are stored beside it at once. The next potstill run of a run uses them.
+    """
+    from generate.review import make
+    from generate.review.page import Review, server_of
+
+    set_up_logging(verbose=verbose)
+    if apply:
+        for line in make.apply(path, config):
+            typer.echo(line)
+        return
+    reviewed = Review(make.find_subject(path, config), reviewer)
+    serve_until_interrupted(server_of(reviewed, port), f"?token={reviewed.token}")
+    reviewed.log.wait()
+    for line in make.sentences(reviewed, path):
         typer.echo(line)

@@ -38,6 +38,7 @@ VERBS = {
     "curve": "potstill.commands.baseline",
     "status": "potstill.commands.status",
     "watch": "potstill.commands.watch",
+    "review": "generate.commands",
     "lineage": "potstill.commands.lineage",
     "export": "quantize.commands",
     "push": "quantize.commands",

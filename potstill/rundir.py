@@ -72,6 +72,11 @@ class RunDirectory:
         return self.root / "estimate.json"
 
     @property
+    def review_path(self) -> Path:
+        """People's decisions on the run's answers, one a line; nothing removes them."""
+        return self.root / "review.jsonl"
+
+    @property
     def tensorboard_dir(self) -> Path:
         """TensorBoard's directory, if training reports to it."""
         return self.root / "tensorboard"

@@ -6,14 +6,13 @@ In: the run's files, read at each request. Out: HTML, served read-only on loopba
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from socket import gethostname
 from threading import Thread
@@ -22,8 +21,9 @@ from typing import Any
 import psutil
 
 from potstill.endpoint import HOST
-from potstill.errors import ArtifactError, PotstillError
+from potstill.errors import ArtifactError, BackendUnavailableError, PotstillError
 from potstill.facts.base import StageName
+from potstill.loopback import LoopbackHandler, listen
 from potstill.pages import render_page
 from potstill.pipeline import PIPELINE, read_estimate
 from potstill.progress import Step, read_step
@@ -31,10 +31,6 @@ from potstill.rundir import RunDirectory
 from potstill.status import stage_rows
 from potstill.tables import read_conversation_batches
 
-logger = logging.getLogger(__name__)
-
-NAMES = frozenset({"localhost", HOST})
-"""Under others a web page could read the run, by DNS rebinding."""
 PORT = 8010
 NUM_SAMPLES = 5
 TAIL_BYTES = 1 << 16
@@ -221,34 +217,23 @@ def _is_there(run_directory: RunDirectory, path: str) -> bool:
 
 
 def server_of(run_directory: RunDirectory, port: int) -> ThreadingHTTPServer:
-    """Return a server of the page on loopback; it answers GET, and names of this machine only."""
+    """Return a server of the page on loopback; it answers GET alone.
 
-    class Handler(BaseHTTPRequestHandler):
+    Raises:
+        BackendUnavailableError: The address cannot be listened on.
+    """
+
+    class Handler(LoopbackHandler):
         def do_GET(self) -> None:
-            host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-            if host not in NAMES:
-                self.send_error(421)
-            elif self.path == "/":
-                self._send(page_of(run_directory))
+            if self.path == "/":
+                self.send(page_of(run_directory))
             elif self.path in PAGES and _is_there(run_directory, self.path):
                 stage, name, _ = PAGES[self.path]
-                self._send((run_directory.stage_dir(stage) / name).read_text(encoding="utf-8"))
+                self.send((run_directory.stage_dir(stage) / name).read_text(encoding="utf-8"))
             else:
                 self.send_error(404)
 
-        def _send(self, text: str) -> None:
-            content = text.encode(errors="replace")
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            logger.debug(format, *args)
-
-    return ThreadingHTTPServer((HOST, port), Handler)
+    return listen(Handler, port)
 
 
 @contextmanager
@@ -256,7 +241,7 @@ def watched(run_directory: RunDirectory) -> Iterator[str]:
     """Serve the page for the duration of the block; yields its address."""
     try:
         server = server_of(run_directory, PORT)
-    except OSError:  # another run is watched
+    except BackendUnavailableError:  # another run is watched
         server = server_of(run_directory, 0)
     with server:
         Thread(target=server.serve_forever, daemon=True).start()

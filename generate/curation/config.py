@@ -100,3 +100,6 @@ class CurationConfig(Table):
     max_repeated_share: float = Field(default=0.5, gt=0.0, le=1.0)
     """Largest share of an answer's tokens in repeated runs (looping); lists and code stay well
     below a half."""
+    reviews: tuple[Path, ...] = ()
+    """Files of people's decisions on answers, such as `runs/first/review.jsonl`; what `potstill
+    review` stored for this run is read as well, and counts before them."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from generate.sources.raw_prompt import RawPrompt
+from potstill.errors import ArtifactError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.tables import PROMPT_SCHEMA, write_rows
 
@@ -43,6 +45,27 @@ def write_dropped_prompts(
     rows = [_row(prompt) | {"filter": name, "reason": reason} for prompt, name, reason in dropped]
     write_rows(directory / DROPPED_NAME, dropped_schema(PROMPT_SCHEMA), rows)
     return dict(Counter(row["filter"] for row in rows))
+
+
+def read_dropped(directory: Path, columns: list[str]) -> list[dict[str, Any]]:
+    """Return columns of the dropped rows of a stage; none where it is not finished.
+
+    Raises:
+        ArtifactError: The table is damaged.
+    """
+    path = directory / DROPPED_NAME
+    if not path.is_file():
+        return []
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=columns).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(
+            "the dropped rows cannot be read",
+            where=path,
+            found=str(error).splitlines()[0],
+            hint="make the stage again with --force",
+        ) from error
+    return rows
 
 
 def counts_by_filter(facts: ConversationsFacts) -> list[tuple[str, int, int]]:

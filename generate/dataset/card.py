@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from generate.config import FIRST_TEACHER
-from generate.curation.dropped import counts_by_filter
+from generate.curation.dropped import counts_by_filter, format_counts
 from generate.sampling.summary import Summary
 from potstill.distributions import ERROR_BOUNDS
 from potstill.facts.conversations import ConversationsFacts
@@ -183,6 +183,8 @@ def _how(facts: ConversationsFacts) -> str:
         how += "; bound by a schema, which the log-probabilities leave out"
     if facts.known_answers:
         how += "; known answers, where there are some, instead (certain: probability 1 each token)"
+    if facts.num_reviewed:
+        how += f"; reviewed by people ({format_counts(facts.num_reviewed)})"
     if facts.thinking != "think":
         how += f"; {THINKING[facts.thinking]}"
     return how

@@ -32,6 +32,7 @@ from generate.dataset.best_teacher import worse_answers
 from generate.dataset.card import render_card
 from generate.dataset.coverage import Coverage, CoverageCounts
 from generate.dataset.page import render_summary
+from generate.dataset.reviewed import Reviewed, find_reviewed, review_settings
 from generate.dataset.student_prompts import StudentPrompts, own_systems, with_prompts
 from generate.dataset.thinking import ThinkingRows
 from generate.lazy_teacher import LazyTeacher
@@ -89,8 +90,9 @@ def make_dataset(
         ArtifactError: A part is damaged, or the disk is full.
     """
     task = read_task(run_directory)
+    settings = _stage_config(config, task, run_directory)
     session = run_directory.open_stage(
-        "conversations", _stage_config(config, task), inputs=("prompts", "samples"), replace=True
+        "conversations", settings, inputs=("prompts", "samples"), replace=True
     )
     if session.finished:
         return session.finished
@@ -102,8 +104,15 @@ def make_dataset(
         thinking = _thinking_rows(config, teacher, samples)
         curator = ConversationCurator(config.curation, task, teacher.decode)
         parts = part_paths(samples_dir)
-        worse = _worse_answers(config, parts, task)
-        judge = partial(_judge, curator=curator, students=students, thinking=thinking, worse=worse)
+        reviewed = find_reviewed(config, teacher, task, run_directory, samples)
+        judge = partial(
+            _judge,
+            curator=curator,
+            students=students,
+            thinking=thinking,
+            worse=_worse_answers(config, parts, task),
+            reviewed=reviewed,
+        )
         found = _filter(parts, session.dir, judge, task)
         dropped = dict(found.dropped)
         paths = [
@@ -127,6 +136,7 @@ def make_dataset(
             dropped_conversations=dropped,
             num_redacted=prompts.num_redacted,
             languages=dict(found.languages.most_common()),
+            num_reviewed=dict(reviewed.counts) if reviewed else {},
             **(students.facts() if students else {}),
         )
         write_text_atomically(session.dir / "README.md", render_card(facts, summary))
@@ -138,10 +148,11 @@ def make_dataset(
     return session.finish(rows=rows, facts=facts, stats=summary.stats().model_dump())
 
 
-def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "curation": config.curation.to_json() | file_digests(config.curation)
-    }
+def _stage_config(
+    config: GenerateConfig, task: Task | None, run_directory: RunDirectory
+) -> dict[str, Any]:
+    curation = config.curation.to_json(exclude={"reviews"}) | file_digests(config.curation)
+    settings: dict[str, Any] = {"curation": curation, **review_settings(config, run_directory)}
     by_task = TASK_FILTERS.keys() & set(config.curation.conversation_filters)
     if task is not None and (by_task or config.choose_teacher == "best"):
         settings["judged_by"] = [task.answer_schema, *(one.to_json() for one in task.metrics[:1])]
@@ -262,14 +273,18 @@ def _judge(
     students: StudentPrompts | None,
     thinking: ThinkingRows | None,
     worse: Mapping[str, Drop],
+    reviewed: Reviewed | None,
 ) -> Judged:
     """Return a batch's rows as the student learns from them, and why each is dropped.
 
     Args:
         worse: Conversations in whose place another teacher's are kept, by their ids.
+        reviewed: People's decisions, which filters do not overrule.
     """
     rows, conversations = pa.Table.from_batches([batch]), conversations_from_batch(batch)
     drops = [worse.get(one.conversation_id) for one in conversations]
+    if reviewed is not None:
+        rows, conversations, drops = reviewed.rewrite(rows, conversations, drops)
     if students is not None:
         rewritten = list(map(students.rewrite, conversations))
         drops = [
@@ -283,12 +298,16 @@ def _judge(
     judged = zip(conversations, drops, strict=True)
     # Samples of an earlier version have fewer columns.
     rows = rows.select(batch.schema.names)
-    return rows, conversations, [drop or _drop(one, curator) for one, drop in judged]
+    return rows, conversations, [drop or _drop(one, curator, reviewed) for one, drop in judged]
 
 
-def _drop(conversation: Conversation, curator: ConversationCurator) -> Drop | None:
+def _drop(
+    conversation: Conversation, curator: ConversationCurator, reviewed: Reviewed | None
+) -> Drop | None:
     """Return why a conversation is dropped. All references stay: what is measured is not chosen."""
-    return None if conversation.prompt.is_reference else curator.judge(conversation)
+    if conversation.prompt.is_reference or (reviewed and reviewed.is_kept(conversation)):
+        return None
+    return curator.judge(conversation)
 
 
 def _sort_rows(

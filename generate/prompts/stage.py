@@ -48,6 +48,7 @@ CONVERSATION_SETTINGS = {
     "max_repeated_share",
     "min_score",
     "min_agreement",
+    "reviews",
 }
 """Keys of `[generate.curation]` that do not affect prompts, and may change without new samples."""
 WRITTEN_FROM = {"instructions", "tools", "answer_schema", "examples"}

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from potstill.commands.options import RunArgument, VerboseOption
-from potstill.endpoint import HOST
-from potstill.errors import BackendUnavailableError, ConfigError
+from potstill.errors import ConfigError
+from potstill.loopback import serve_until_interrupted
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 from potstill.watch import PORT, server_of
@@ -26,17 +26,4 @@ def watch(
     set_up_logging(verbose=verbose)
     if not run_dir.is_dir():
         raise ConfigError("there is no such run yet", where=run_dir, hint="potstill run makes one")
-    try:
-        server = server_of(RunDirectory(run_dir), port)
-    except OSError as error:
-        raise BackendUnavailableError(
-            f"the address cannot be listened on: {error.strerror}",
-            where=f"{HOST}:{port}",
-            hint="--port names another one",
-        ) from error
-    typer.echo(f"http://{HOST}:{server.server_port}/ until Ctrl-C; from elsewhere: ssh -L")
-    with server:
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            typer.echo("", err=True)
+    serve_until_interrupted(server_of(RunDirectory(run_dir), port))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from potstill.facts.base import StageName
 from potstill.facts.samples import SampledFacts
 
@@ -21,6 +23,8 @@ class ConversationsFacts(SampledFacts):
     """Prompts with personal data replaced."""
     languages: dict[str, int]
     """Conversations by the language of their first question, most frequent first."""
+    num_reviewed: dict[str, int] = Field(default_factory=dict)
+    """Conversations that a person's decision applied to, by its kind."""
     thinking: Literal["think", "answer", "both"] = "think"
     """What the student learns of the teacher's thinking."""
     teacher_thinks: bool | None = None

@@ -32,7 +32,9 @@ class Answer(Value):
         Raises:
             ValueError: Its calls are not what OpenAI's API returns.
         """
-        calls = json.loads(message.tool_calls) if message.tool_calls else []
+        calls = parse_json(message.tool_calls) if message.tool_calls else []
+        if not isinstance(calls, list):
+            raise ValueError(f"calls of tools that are a JSON {type(calls).__name__}")
         return Answer(text=message.content, tool_calls=tuple(map(_call, calls)))
 
     def to_message(self) -> Message:

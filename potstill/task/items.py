@@ -45,7 +45,7 @@ def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
         item
         for number, line in enumerate(lines, start=1)
         if line.strip()
-        for item in _items(line, f"{path}:{number}", has_tools)
+        for item in items_of_line(line, f"{path}:{number}", has_tools=has_tools)
     ]
     if not items:
         raise ArtifactError("there is no prompt", where=path, expected=EXPECTED)
@@ -62,7 +62,16 @@ def lines_of(items: Iterable[Item]) -> str:
     return "".join(lines)
 
 
-def _items(line: str, where: str, has_tools: bool) -> list[Item]:
+def items_of_line(line: str, where: str, *, has_tools: bool) -> list[Item]:
+    """Return the prompts of a line: several, where each answer of a dialogue is known.
+
+    Args:
+        where: File and number of the line, for errors.
+        has_tools: As for `read_items`.
+
+    Raises:
+        ArtifactError: It has no prompt.
+    """
     try:
         row = json.loads(line)
         if not isinstance(row, Mapping):

@@ -1,0 +1,1 @@
+"""`potstill review`: a page on which people decide about answers, and what becomes of it."""
