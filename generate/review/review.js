@@ -138,7 +138,7 @@ function fillFilters() {
 }
 
 function callsText(message) {
-  return JSON.parse(message.tool_calls ?? "[]")
+  return JSON.parse(message.tool_calls || "[]")
     .map((one) => `${one.function.name}(${one.function.arguments})`).join("\n");
 }
 
@@ -239,7 +239,7 @@ function show(row) {
     return;
   }
   const knownAnswer = current.known
-    ? [make("li", "", {}, make("b", "known answer"), current.known.content || callsText(current.known))] : [];
+    ? [make("li", "", { class: "known" }, make("b", "known answer"), current.known.content || callsText(current.known))] : [];
   article.replaceChildren(...current.messages.map((one) => turn(one)), ...answerTurns(current),
     make("ul", "", { class: "doubts" }, ...knownAnswer,
       ...current.doubts.map((one) => make("li", "", {}, make("b", one.kind), one.text))),
@@ -290,6 +290,8 @@ function nextUse() {
   uses.set(current.id, select.value);
 }
 
+function clearWords() { $("words").value = ""; $("words").blur(); show(null); }
+
 const KEYS = {
   a: () => decide("accept"), r: () => decide("reject"), e: edit, u: undo, x: nextUse, c: sameCluster,
   j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
@@ -300,7 +302,9 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.matches("input, textarea, select");
   if (event.key === "Escape" && isTyping) {
-    if (event.target.matches("textarea")) leave(); else event.target.blur();
+    if (event.target.matches("textarea")) leave();
+    else if (event.target === $("words")) clearWords();
+    else event.target.blur();
   } else if (event.key === "Enter" && event.ctrlKey && event.target.matches("textarea")) save();
   else if (event.key === "Enter" && event.target.matches("input")) { event.preventDefault(); event.target.blur(); }
   else if (!isTyping && !event.ctrlKey && !event.metaKey && !event.altKey && !$("help").open) {
@@ -332,7 +336,8 @@ async function start() {
     const { content } = await call("/rows");
     labels = content.labels;
     rows = content.rows.map((row) => ({ ...row,
-      text: [...row.messages, ...row.answer].map((one) => one.content).join("\n").toLowerCase() }));
+      text: [...row.messages, ...row.answer].map((one) => `${one.content} ${callsText(one)}`)
+        .join("\n").toLowerCase() }));
     $("notes").textContent = content.notes.join(" ");
     await refresh();
     fillFilters();
