@@ -17,10 +17,10 @@ from generate.review.rows import (
     Doubts,
     Row,
     Subject,
-    bounded,
     labels_of,
     merged,
     new_row_id,
+    shown_rows,
 )
 from generate.sources.formats import exchange, openai_chat
 from generate.sources.formats.reader import Trace, mapping
@@ -77,7 +77,7 @@ def file_subject(path: Path, task: Task | None) -> Subject:
         )
     doubts = Doubts(task)
     rows = list(merged(_rows(found, path.name, doubts)))
-    shown = bounded(rows)
+    shown = shown_rows(rows)
     notes = []
     if num_unreadable:
         notes.append(f"{num_unreadable:,} lines have no prompt that can be reviewed.")
@@ -169,7 +169,6 @@ def _rows(lines: Iterable[Line], source: str, doubts: Doubts) -> Iterator[Row]:
                 doubts=(
                     *(Doubt(name, text) for name, text in failed),
                     *filter(None, [disagrees]),
-                    *doubts.by_text(answer),
                 ),
                 known=line.known,
                 reviewed=_signature(line),

@@ -100,11 +100,23 @@ class Subject:
         }
 
 
-def bounded(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows that are shown: the doubtful ones first, of more a reproducible choice."""
-    return nsmallest(
-        MOST_ROWS, rows, key=lambda row: (not row.doubts, sha256_bytes(row.id.encode()))
+def shown_rows(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that are shown, with what filters of texts say of them.
+
+    The doubtful ones come first; of more than MOST_ROWS it is a reproducible choice.
+    """
+    doubts = Doubts(None)
+    return _bounded(
+        replace(row, doubts=(*row.doubts, *doubts.by_text(row.answer[-1])))
+        for row in _bounded(rows)
     )
+
+
+def _bounded(rows: Iterable[Row]) -> list[Row]:
+    def order(row: Row) -> tuple[bool, str]:
+        return not row.doubts, sha256_bytes(row.id.encode())
+
+    return nsmallest(MOST_ROWS, rows, key=order)
 
 
 def labels_of(task: Task | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from generate.curation.dropped import read_dropped
@@ -21,10 +21,10 @@ from generate.review.rows import (
     Doubts,
     Row,
     Subject,
-    bounded,
     labels_of,
     merged,
     new_row_id,
+    shown_rows,
 )
 from generate.sampling.parts import part_paths
 from potstill.errors import ArtifactError
@@ -57,15 +57,14 @@ def run_subject(run_directory: RunDirectory) -> Subject:
             hint="potstill generate makes them; to review a file, name a JSONL file",
         )
     task = read_task(run_directory)
-    rows = _TrainingRows(run_directory, task)
+    sampled = _TrainingRows(run_directory, task)
     compared = list(merged(_compared(run_directory, task)))
-    shown = bounded([*compared, *bounded(rows)])
-    doubts = Doubts(None)
+    rows = shown_rows(chain(compared, sampled))
     return Subject(
         title=str(run_directory.root),
-        rows=[replace(row, doubts=(*row.doubts, *doubts.by_text(row.answer[-1]))) for row in shown],
+        rows=rows,
         log_path=run_directory.review_path,
-        notes=_notes(rows.count + len(compared), len(shown)),
+        notes=_notes(sampled.count + len(compared), len(rows)),
         labels=labels_of(task),
     )
 
