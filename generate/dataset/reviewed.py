@@ -180,7 +180,9 @@ class Reviewed:
         label is dropped.
         """
         label = decision.known
-        if label is None or self._label is None or self._label.field is None:
+        if label is None or self._label is None:
+            return None, None
+        if self._label.field is None and len(conversation.completion) == 1:
             return label, None
         metric = Label(self._label)
         found = metric.read(conversation.completion[0].content)

@@ -80,6 +80,7 @@ def test_a_decision_on_what_another_has_decided_meanwhile_is_refused(path):
     assert [each.action for each in one.decisions] == ["accept", "reject"]
 
 
+@pytest.mark.slow
 def test_threads_and_processes_lose_nothing(path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", WRITER, str(path)]

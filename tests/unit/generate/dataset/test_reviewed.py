@@ -276,6 +276,15 @@ def test_a_label_is_for_all_answers_to_a_prompt(labeled, made, run_directory, tr
     assert [each.completion[0].content for each in same] == ["art", "art"]
 
 
+def test_a_label_changes_nothing_where_the_task_has_none(made, run_directory, training):
+    made()
+    one = training()[0]
+    decide(run_directory.review_path, one, "label", "science")
+    made()
+    kept = next(each for each in training() if each.conversation_id == one.conversation_id)
+    assert kept.completion == one.completion
+
+
 def test_what_became_a_reference_is_not_trained_on(made, run_directory, training):
     made(turns={"num_answers": 2})
     one = training()[0]

@@ -48,6 +48,7 @@ def test_a_run_without_decisions_writes_nothing_back(tmp_path, config_path):
     assert apply(run, config_path) == ["no decision has the use examples or references"]
 
 
+@pytest.mark.slow
 def test_the_verb_serves_stores_and_says_what_was_decided(path):
     """A real process: a decision over HTTP, Ctrl-C, and the file with it."""
     command = [sys.executable, "-m", "potstill", "review", str(path), "--port=0", "--reviewer=ann"]
