@@ -23,6 +23,8 @@ from potstill.rundir import RunDirectory
 from potstill.task.config import TaskConfig
 from potstill.task.stage import load_task, read_task_config
 
+SAID = {"accept": "accepted", "edit": "edited", "reject": "rejected", "label": "labeled"}
+
 
 def find_subject(path: Path, config_path: Path | None) -> Subject:
     """Return what there is to review in a run or a file.
@@ -66,9 +68,9 @@ def sentences(review: Review, path: Path) -> Iterator[str]:
     if not decisions:
         yield "nothing was decided"
         return
-    counts = Counter(decision.action for decision in decisions.values())
-    said = ", ".join(f"{count} {action}" for action, count in counts.most_common())
-    yield f"{len(decisions)} decisions in {review.log.path}: {said}"
+    counts = Counter(SAID[decision.action] for decision in decisions.values())
+    said = ", ".join(f"{count} {word}" for word, count in counts.most_common())
+    yield f"in {review.log.path}: {said}"
     if not path.is_dir():
         yield f"potstill review {path} --apply writes them into the file"
         return

@@ -3,6 +3,7 @@
 import json
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -161,6 +162,26 @@ def test_two_tabs_lose_nothing_of_each_other(review):
         two.get_by_text("2 of 5 reviewed").wait_for()
         one.get_by_text("2 of 5 reviewed").wait_for(timeout=10_000)
     assert sorted(one.action for one in decisions(review).values()) == ["accept", "reject"]
+
+
+def test_where_an_answer_goes_is_chosen(review):
+    """As in a run with a task: the training data, the examples or the references."""
+    uses = ("training", "examples", "references")
+    rows = [replace(row, uses=uses) for row in review.subject.rows]
+    subject = replace(review.subject, rows=rows)
+    review = Review(subject, "ann")
+    with served(review) as url, chromium() as browser, opened(browser, url) as page:
+        for number, key in enumerate(("a", "x a", "x x a", "1"), start=1):
+            for one in key.split():
+                page.keyboard.press(one)
+            page.get_by_text(f"{number} of 5 reviewed").wait_for()
+    stored = [(one.action, one.use) for one in ReviewLog(review.log.path).decisions]
+    assert stored == [
+        ("accept", "training"),
+        ("accept", "examples"),
+        ("accept", "references"),
+        ("label", "examples"),
+    ]
 
 
 def test_an_edit_is_kept_while_the_server_is_away(review):

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from generate.curation.reviews import ReviewLog
-from generate.review.make import apply, find_subject
+from generate.curation.reviews import Decision, ReviewLog
+from generate.review.make import apply, find_subject, sentences
+from generate.review.page import Review
+from generate.review.rows import Subject
 from potstill.errors import ConfigError
+from potstill.rundir import RunDirectory
+from potstill.schema import Message
 
 ROOT = Path(__file__).parents[4]
 
@@ -48,6 +52,35 @@ def test_a_run_without_decisions_writes_nothing_back(tmp_path, config_path):
     assert apply(run, config_path) == ["no decision has the use examples or references"]
 
 
+def test_decisions_about_a_run_are_written_to_the_files_of_its_task(tmp_path, config_path):
+    run_directory = RunDirectory(tmp_path / "run")
+    run_directory.root.mkdir()
+    run_directory.config_path.write_text(config_path.read_text())
+    question = Message(role="user", content="One?")
+    review = Review(Subject("run", [], run_directory.review_path), "ann")
+    assert list(sentences(review, run_directory.root)) == ["nothing was decided"]
+    for row, use in (("a-0", "examples"), ("b-0", "training")):
+        decision = Decision(
+            row=row,
+            action="accept",
+            reviewer="ann",
+            time="2026-11-29T21:00:00+00:00",
+            use=use,
+            messages=(question,),
+            answer=(Message(role="assistant", content="science"),),
+        )
+        assert review.log.add(decision, 0)
+    assert list(sentences(review, run_directory.root)) == [
+        f"in {run_directory.review_path}: 2 accepted",
+        f"potstill run {run_directory.root} makes the training data again with them",
+        f"potstill review {run_directory.root} --apply writes examples and references to the "
+        "task's files",
+    ]
+    examples = tmp_path / "examples.jsonl"
+    assert apply(run_directory.root, None) == [f"{examples}: 1 added, 0 changed, 0 removed"]
+    assert json.loads(examples.read_text().splitlines()[1])["reviewer"] == "ann"
+
+
 @pytest.mark.slow
 def test_the_verb_serves_stores_and_says_what_was_decided(path):
     """A real process: a decision over HTTP, Ctrl-C, and the file with it."""
@@ -73,7 +106,7 @@ def test_the_verb_serves_stores_and_says_what_was_decided(path):
         assert process.returncode == 0, errors
     stored = path.with_name("mine.review.jsonl")
     assert said.splitlines() == [
-        f"1 decisions in {stored}: 1 reject",
+        f"in {stored}: 1 rejected",
         f"potstill review {path} --apply writes them into the file",
     ]
     (decision,) = ReviewLog(stored).decisions
