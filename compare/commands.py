@@ -6,61 +6,25 @@ Exit codes of `compare`, `experiment` and `cascade` are verdicts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from potstill.commands.options import ForceOption, configured
-from potstill.errors import ConfigError
+from potstill.commands.verdicts import VerdictCommand, exit_with
 from potstill.facts.comparison import ComparisonFacts
 from potstill.pipeline import STAGES, Choice, resolve, run_stage
 from potstill.rundir import RunDirectory
 from potstill.verdict.outcome import Outcome
 
 STAGE = STAGES["compare"]
-WRONG_USAGE, OTHER_ERROR = 64, 70
-"""Exit codes of errors, after BSD's sysexits.h (EX_USAGE, EX_SOFTWARE): 0 to 3 are verdicts."""
-
 app = typer.Typer()
 
 
-@contextmanager
-def _codes_beside_verdicts() -> Iterator[None]:
-    """Give errors exit codes that no verdict has."""
-    try:
-        yield
-    except (typer.Exit, typer.Abort):
-        raise
-    except (ConfigError, typer.TyperException) as error:
-        if getattr(error, "exit_code", None) == ConfigError.exit_code:
-            error.exit_code = WRONG_USAGE
-        raise
-    except Exception as error:
-        error.exit_code = OTHER_ERROR  # type: ignore[attr-defined]
-        raise
-
-
-class _VerdictCommand(TyperCommand):
-    def make_context(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (as the base has it)
-        with _codes_beside_verdicts():
-            return super().make_context(*args, **extra)
-
-    def invoke(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (as the base has it)
-        with _codes_beside_verdicts():
-            return super().invoke(*args, **extra)
-
-
-def _exit_with(outcome: Outcome) -> typer.Exit:
-    return typer.Exit(list(Outcome).index(outcome))
-
-
-@app.command(cls=_VerdictCommand)
+@app.command(cls=VerdictCommand)
 @configured
 def compare(
     run_directory: RunDirectory,
@@ -99,7 +63,7 @@ def compare(
     ]
     choice = replace(choice, overrides=(*choice.overrides, *given))
     run_stage(STAGE, choice, run_directory, force=force)
-    raise _exit_with(Outcome(run_directory.facts(ComparisonFacts).outcome))
+    raise exit_with(Outcome(run_directory.facts(ComparisonFacts).outcome))
 
 
 def _endpoint_overrides(side: str, given: str | None) -> list[str]:
@@ -157,7 +121,7 @@ def plan(
     Console().print(plan_comparison(choice, run_directory, judge))
 
 
-@app.command(cls=_VerdictCommand)
+@app.command(cls=VerdictCommand)
 @configured
 def experiment(
     run_directory: RunDirectory,
@@ -187,10 +151,10 @@ def experiment(
     outcome = run(
         table, run_directory, base_url, name or None, quiet_seconds=quiet_seconds, as_json=as_json
     )
-    raise _exit_with(outcome)
+    raise exit_with(outcome)
 
 
-@app.command(cls=_VerdictCommand)
+@app.command(cls=VerdictCommand)
 @configured
 def cascade(
     run_directory: RunDirectory,
@@ -207,7 +171,7 @@ def cascade(
     from compare.live.cascade import run
 
     table: Any = resolve(choice, run_directory)[STAGE.name]
-    raise _exit_with(run(table, run_directory, as_json=as_json))
+    raise exit_with(run(table, run_directory, as_json=as_json))
 
 
 @app.command()

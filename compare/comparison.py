@@ -17,6 +17,7 @@ from compare.answers.answers import Role
 from compare.candidates.rows import CandidateRow
 from compare.cost_config import CostConfig
 from compare.measurement.cost import Cost, Running, price
+from compare.measurement.fidelity import fidelity_to_itself
 from compare.measurement.machine import Machine
 from compare.measurement.run_files import RunFiles
 from compare.measurement.served import SIDES, Served
@@ -32,6 +33,7 @@ from potstill.facts.student import StudentFacts
 from potstill.files import disk_errors
 from potstill.former_names import in_artifact
 from potstill.schema import Conversation, Value
+from potstill.versions import VersionRow
 
 OWN_TOKENS_NOTE = (
     "The student has a tokenizer of its own: KL and top-1 agreement are not defined for it, "
@@ -87,6 +89,9 @@ class Report(Value):
     """The student behind its endpoint; None where that returns no log-probabilities."""
     candidates: tuple[CandidateRow, ...] = ()
     """All ways to do the task that were compared by its first metric; none without a task."""
+    versions: tuple[VersionRow, ...] = ()
+    """The student after those that it was trained from; none where it was trained from no other
+    version. Its own verdict is this report's."""
     examples: tuple[Example, ...]
     """The first pairs; with a task, those come first that only one side has right."""
     notes: tuple[str, ...]
@@ -178,6 +183,7 @@ def build_report(
     prompt_tokens_per_output_token: float,
     notes: Sequence[str],
     examples: tuple[Example, ...],
+    versions: tuple[VersionRow, ...] = (),
     settings: dict[str, Any],
     machine: Machine,
 ) -> Report:
@@ -193,6 +199,7 @@ def build_report(
         prompt_tokens_per_output_token: Ratio of the lengths of prompts and answers.
         notes: Further caveats.
         examples: Pairs to be read.
+        versions: Of the student.
         settings: The configuration of the comparison.
         machine: Where speed was measured.
     """
@@ -202,6 +209,7 @@ def build_report(
         "cost": price(costs, student, teacher, prompt_tokens_per_output_token),
         "candidates": tuple(candidates),
         "examples": examples,
+        "versions": versions,
         "num_prompts": verdict.num_prompts,
         "settings": settings,
         "machine": machine,
@@ -308,7 +316,7 @@ def _checkpoints(
         role="teacher",
         step="sampled",
         num_parameters=conversations.teacher.num_parameters,
-        **_to_itself(held_out).model_dump(),
+        **fidelity_to_itself(held_out).model_dump(),
     )
     aware, measured = student.quantization_aware, student.evaluation
     file_type = aware.type if aware else None
@@ -339,25 +347,6 @@ def _checkpoints(
         if model is not None and fidelity is not None
     ]
     return tuple(rows) if conversations.teacher.text_only else (teacher, *rows)
-
-
-def _to_itself(held_out: list[Conversation]) -> Fidelity:
-    """Return the teacher's fidelity to itself: perfect by definition, with its entropy."""
-    num_tokens = sum(len(one.signal.sampled_logprobs_T) for one in held_out)
-    nats = -sum(float(one.signal.sampled_logprobs_T.sum()) for one in held_out) / num_tokens
-    return Fidelity(
-        kl_nats=0.0,
-        kl_standard_error=0.0,
-        top1_agreement=1.0,
-        nats_per_token=nats,
-        num_tokens=num_tokens,
-        kl_upper_bound_nats=0.0,
-        kl_estimate_nats=0.0,
-        reverse_kl_nats=0.0,
-        acceptance_lower_bound=1.0,
-        acceptance_upper_bound=1.0,
-        acceptance_estimate=1.0,
-    )
 
 
 def _files(

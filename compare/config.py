@@ -159,6 +159,10 @@ class CompareConfig(Table):
     sft_run: Path | None = None
     """Another run on the same conversations, trained on the teacher's tokens alone: its student is
     another row of the report. None omits it."""
+    former_run: Path | None = None
+    """The run of the student that this one would replace, as `potstill update` sets it: its
+    recommended file answers the same prompts, the same judges compare both, and the gate requires
+    that this student is worse by less than the margin. None compares with the teacher alone."""
     cache_dir: Path | None = None
     """Where answers and judgments are cached for further comparisons. None caches them only while
     the stage works; with a judge of criteria or of votes, in the run, so that labels and votes are

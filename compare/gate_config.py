@@ -117,6 +117,15 @@ class CostRequirement(Table):
     measured number: it has no interval."""
 
 
+class FormerRequirement(Requirement):
+    """The student is worse than the one that it would replace by less than the verdict's margin.
+
+    By the judge that decides, on the same prompts. It is added where `compare.former_run` is set.
+    """
+
+    kind: Literal["former"] = "former"
+
+
 RequirementConfig = Annotated[
     MetricRequirement
     | SchemaRequirement
@@ -124,7 +133,8 @@ RequirementConfig = Annotated[
     | SuiteRequirement
     | LatencyRequirement
     | LengthRequirement
-    | CostRequirement,
+    | CostRequirement
+    | FormerRequirement,
     Field(discriminator="kind"),
 ]
 Gate = tuple[RequirementConfig, ...]

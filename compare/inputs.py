@@ -1,6 +1,6 @@
-"""The prompts of a comparison, and what its result depends on.
+"""The prompts and the models of a comparison, and what its result depends on.
 
-In: the configuration and a run. Out: `Question`s, and digests of all files that the configuration
+In: the configuration and a run. Out: `Question`s, `Sides`, and digests of all files that the configuration
 names: the result depends on their content, not on their paths.
 """
 
@@ -10,18 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compare.answers.answers import Role
+from compare.answers.client import Endpoint, find_endpoint
 from compare.answers.prompt_file import read_prompt_file
 from compare.answers.questions import Question, messages_id, with_references
 from compare.answers.references import read_references
-from compare.config import CompareConfig
-from compare.gate.defaults import check_gate_is_measurable, default_gate
+from compare.answers.serving import FileSide, Sides
+from compare.config import CompareConfig, SideConfig
+from compare.gate.defaults import check_gate_is_measurable, default_gate, with_former
 from compare.judge_config import (
     CriteriaJudgeConfig,
     JudgeConfig,
     LikelihoodJudgeConfig,
     VotesJudgeConfig,
 )
+from compare.judges.controls import UNTRAINED
 from compare.measurement.heldout import read_questions, stored_answers
+from compare.measurement.run_files import RunFiles
+from compare.measurement.untrained import untrained_file
 from potstill.errors import ConfigError
 from potstill.facts.base import StageName
 from potstill.facts.conversations import ConversationsFacts
@@ -30,7 +36,7 @@ from potstill.manifest import manifest_sha256, read_manifest
 from potstill.rundir import RunDirectory
 from potstill.task.task import Task
 
-WHERE = {"prompts", "references_path", "sft_run"}
+WHERE = {"prompts", "references_path", "sft_run", "former_run"}
 """Settings that are paths, replaced by digests of the content."""
 PATIENCE = {
     "num_threads",
@@ -67,6 +73,8 @@ def resolved(config: CompareConfig, task: Task | None) -> CompareConfig:
     gate = config.gate
     if gate is None and task is not None:
         gate = default_gate(has_schema=task.answer_schema is not None)
+    if config.former_run is not None:
+        gate = with_former(gate)
     return config.model_copy(update={"temperature": temperature, "gate": gate})
 
 
@@ -141,6 +149,31 @@ def settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
     return found | {"task": task.model_dump(mode="json", exclude=set(prompts))}
 
 
+def sides_of(
+    config: CompareConfig, run: RunFiles | None, scratch_dir: Path, *, needs_assay: bool
+) -> Sides:
+    """Return student and teacher, and a model that is known to be worse.
+
+    Raises:
+        BackendError: An endpoint does not list its models.
+    """
+    sides: dict[Role, FileSide | Endpoint] = {}
+    given: dict[Role, SideConfig | None] = {"student": config.student, "teacher": config.teacher}
+    if needs_assay:
+        given["known_worse"] = config.assay.known_worse
+    for role, side in given.items():
+        if side is not None:
+            sides[role] = find_endpoint(side.base_url, side, config)
+        elif run is not None and role != "known_worse":
+            file = run.gguf.recommended_file if role == "student" else run.reference
+            sides[role] = FileSide(file.name, run.sha256(file))
+    if run is not None and needs_assay and "known_worse" not in sides:
+        path = untrained_file(run, scratch_dir)
+        if path is not None:
+            sides["known_worse"] = FileSide(UNTRAINED, sha256_file(path), path)
+    return sides
+
+
 def answer_settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
     """Return what answers depend on beside models and prompts: with other ones, scores change."""
     names = {"temperature", "max_tokens", "seed", "samples_per_prompt", "task_schema"}
@@ -155,6 +188,8 @@ def _digests(config: CompareConfig) -> dict[str, str]:
         found["prompts"] = _pinned(config.prompts, "conversations")
     if config.sft_run is not None:
         found["sft_run"] = _pinned(config.sft_run, "student")
+    if config.former_run is not None:
+        found["former_run"] = _pinned(config.former_run, "gguf")
     paths = {"references_path": config.references_path}
     if "prompts" not in found:
         paths["prompts"] = config.prompts

@@ -11,13 +11,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
 from compare.answers.answers import Answer, Role, Sampling, by_role
 from compare.answers.cache import JsonCache
-from compare.answers.client import Endpoint, find_endpoint
+from compare.answers.client import Endpoint
 from compare.answers.collect import Collection
 from compare.answers.endpoint import serving_files
 from compare.answers.questions import Question
@@ -25,7 +24,6 @@ from compare.answers.references import sample_of
 from compare.answers.requests import Ask, asks_of
 from compare.answers.serving import (
     SPARE_CONTEXT_TOKENS,
-    FileSide,
     OpenEndpoint,
     Serving,
     Sides,
@@ -34,10 +32,11 @@ from compare.candidates.chosen import choose
 from compare.candidates.rows import CandidateRow
 from compare.candidates.table import candidate_rows
 from compare.comparison import Report, build_report, read_report
-from compare.config import CompareConfig, SideConfig
+from compare.config import CompareConfig
 from compare.gate.asking import asked_by
 from compare.gate.decision import gated
 from compare.gate.evidence import Evidence
+from compare.gate.former import FORMER, former_side, in_teachers_place, judged_alike
 from compare.inputs import (
     answer_settings,
     given_answers,
@@ -45,8 +44,8 @@ from compare.inputs import (
     read_asked,
     resolved,
     settings,
+    sides_of,
 )
-from compare.judges.controls import UNTRAINED
 from compare.judges.panel import Opinion, Panel
 from compare.judges.registry import JudgeResources
 from compare.measurement.covariates import FindCovariates, read_covariates
@@ -62,7 +61,6 @@ from compare.measurement.run_files import (
     sft_student,
 )
 from compare.measurement.served import SIDES, Served, measure_served, prompts_read_otherwise
-from compare.measurement.untrained import untrained_file
 from compare.report import task as task_report
 from compare.report.page import render_page
 from compare.report.summary import verdict_sentences
@@ -74,7 +72,7 @@ from compare.verdict.registration import digest, read_ledger, record, register
 from potstill.errors import SchemaVersionError
 from potstill.facts.base import StageName
 from potstill.facts.comparison import ComparisonFacts, GateFact, Registration
-from potstill.files import disk_errors, sha256_file, write_text_atomically
+from potstill.files import disk_errors, write_text_atomically
 from potstill.manifest import Manifest
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory, StageSession
@@ -82,6 +80,7 @@ from potstill.tables import JUDGMENT_SCHEMA, PAIR_SCHEMA, write_rows
 from potstill.task.stage import read_task
 from potstill.task.task import Task
 from potstill.verdict.outcome import Plan
+from potstill.versions import ancestry
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +121,8 @@ def run_with_endpoint(
     require_teacher(config, run_directory)
     if inputs and task is not None and run_directory.is_finished("baseline"):
         inputs = (*inputs, "baseline")
+    if inputs and run_directory.is_finished("update"):
+        inputs = (*inputs, "update")
     session = run_directory.open_stage(STAGE, settings(config, task), inputs=inputs)
     manifest = session.finished or _compare(
         config, task, asks_of(config, own_task, task), run_directory, session, open_endpoint
@@ -156,17 +157,19 @@ def _compare(
     measured = JsonCache(session.scratch_dir)
     kept = _kept(config, run_directory) or measured
     needs_assay = _needs_assay(config, task)
-    sides = _sides(config, run, session.scratch_dir, needs_assay=needs_assay)
+    sides = sides_of(config, run, session.scratch_dir, needs_assay=needs_assay)
     given = given_answers(config, task, run_directory, questions)
     candidates = (
         choose(config, task, run, sides, session.scratch_dir, has_stored_answers=bool(given))
         if task
         else []
     )
-    others: Sides = {one.key: one.side for one in candidates}
+    former: Sides = {FORMER: side} if (side := former_side(config)) else {}
+    others: Sides = {one.key: one.side for one in candidates} | former
     suites = asked_by(config, run, sides, asks, session.scratch_dir)
     asks = {**asks, **{one.key: one.ask for one in candidates}}
     if asks:
+        asks |= dict.fromkeys(former, asks["student"])
         own = {**sides, **others}
         longest_tokens = longest_asked(run, own, asks, dict.fromkeys(own, questions))
     else:
@@ -191,7 +194,11 @@ def _compare(
         num_controls=config.assay.num_prompts if needs_assay else 0,
         cache=kept,
         others={**others, **suites.sides},
-        asked_others={**dict.fromkeys(others, sample), **suites.questions},
+        asked_others={
+            **dict.fromkeys(others, sample),
+            **dict.fromkeys(former, questions),
+            **suites.questions,
+        },
         given={"teacher": given},
     )
     num_before = len(collection.book().answers()) - len(given)
@@ -210,6 +217,12 @@ def _compare(
     if run is not None and config.prompts is None:
         find = partial(read_covariates, run.conversations_dir, of_references=task is not None)
     verdict = decide(config, registration, opinions, answers, panel.cluster_of, ledger, find)
+    former_verdict = None
+    if former:
+        alike, both = judged_alike(config), in_teachers_place(answers)
+        apart = _panel(alike, task, questions, both, JsonCache(session.scratch_dir / FORMER))
+        said = _opinions(alike, run, apart, kept, sides, serving)
+        former_verdict = decide(alike, registration, said, both, apart.cluster_of)
     rows: tuple[CandidateRow, ...] = ()
     if task is not None:
         rows = candidate_rows(
@@ -226,6 +239,7 @@ def _compare(
         prompt_tokens_per_output_token=_prompt_share(answers),
         notes=[] if asks else prompts_read_otherwise(run, sides, questions, answers),
         examples=examples(panel.pairs, answers, opinions),
+        versions=ancestry(run_directory) if run_directory.is_finished("update") else (),
         settings=config.to_json(),
         machine=describe_machine(),
     )
@@ -237,6 +251,7 @@ def _compare(
             by_role(everything),
             {one.prompt_id: one.cluster(config.verdict.cluster_by) for one in questions},
             report.cost.rows[0].dollars_per_million_output_tokens,
+            former_verdict,
         )
     )
     record(verdict, ledger, run_directory.root)
@@ -293,26 +308,6 @@ def _served(
     served = measure_served(run, sides, asks, serving, timed, config.speed_tokens)
     cache.put("served", served.model_dump(mode="json"))
     return served
-
-
-def _sides(
-    config: CompareConfig, run: RunFiles | None, scratch_dir: Path, *, needs_assay: bool
-) -> Sides:
-    sides: dict[Role, FileSide | Endpoint] = {}
-    given: dict[Role, SideConfig | None] = {"student": config.student, "teacher": config.teacher}
-    if needs_assay:
-        given["known_worse"] = config.assay.known_worse
-    for role, side in given.items():
-        if side is not None:
-            sides[role] = find_endpoint(side.base_url, side, config)
-        elif run is not None and role != "known_worse":
-            file = run.gguf.recommended_file if role == "student" else run.reference
-            sides[role] = FileSide(file.name, run.sha256(file))
-    if run is not None and needs_assay and "known_worse" not in sides:
-        path = untrained_file(run, scratch_dir)
-        if path is not None:
-            sides["known_worse"] = FileSide(UNTRAINED, sha256_file(path), path)
-    return sides
 
 
 def _panel(

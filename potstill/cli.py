@@ -39,6 +39,8 @@ VERBS = {
     "status": "potstill.commands.status",
     "watch": "potstill.commands.watch",
     "review": "generate.commands",
+    "update": "potstill.commands.update",
+    "versions": "potstill.commands.update",
     "lineage": "potstill.commands.lineage",
     "export": "quantize.commands",
     "push": "quantize.commands",

@@ -92,6 +92,11 @@ class RunDirectory:
         return self.root / "live"
 
     @property
+    def versions_path(self) -> Path:
+        """The versions of the served student, and which one is served; absent before an update."""
+        return self.root / "versions.json"
+
+    @property
     def answers_dir(self) -> Path:
         """Answers and readings that a further comparison takes, as people have labeled them."""
         return self.root / "answers"

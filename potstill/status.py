@@ -20,8 +20,10 @@ from potstill.facts.prompts import PromptsFacts
 from potstill.facts.samples import SamplesFacts, SignalStats
 from potstill.facts.student import StudentFacts
 from potstill.facts.task import TaskFacts
+from potstill.facts.update import UpdateFacts
 from potstill.manifest import Manifest, read_manifest
 from potstill.rundir import RunDirectory
+from potstill.versions import counts_in_words
 
 State = Literal["finished", "begun", "missing"]
 
@@ -82,6 +84,12 @@ def _finished(name: str, manifest: Manifest) -> StageRow:
 @singledispatch
 def _in_words(_facts: Facts | None, _manifest: Manifest) -> str:
     return ""
+
+
+@_in_words.register
+def _(facts: UpdateFacts, _manifest: Manifest) -> str:
+    prompts = counts_in_words(facts.num_prompts)
+    return f"version {facts.number}, from version {facts.parent_number}; {prompts}"
 
 
 @_in_words.register

@@ -29,6 +29,10 @@ class ServeConfig(Table):
     """Models of the run to serve: "student" (the recommended file), "teacher" (its first file), or
     a file of the gguf stage by name, such as "student-Q8_0"; empty serves student and teacher."""
 
+    versions: bool = True
+    """Whether the run's student is that of its served version (`potstill update`), which is
+    followed while the server runs. False serves the run's own."""
+
     engine: Literal["llama.cpp", "vllm"] = "llama.cpp"
     """What runs the model `student`: llama.cpp the recommended file, on the processor, or vLLM the
     checkpoint, in a child process that is started and watched. All other models are files."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -38,11 +38,11 @@ much of it is served in any case, in tokens."""
 
 
 @dataclass(frozen=True)
-class _Recipe:
+class Recipe:
     """The files of an engine."""
 
     path: Path
-    draft: _Recipe | None = None
+    draft: Recipe | None = None
     adapter: Path | None = None
     scale: float = 1.0
 
@@ -55,10 +55,12 @@ def load_models(
     own_adapters: Mapping[str, Path] | None = None,
     *,
     has_owners: bool = False,
+    only: Collection[str] | None = None,
 ) -> dict[str, LocalBackend]:
     """Load the models that the configuration names.
 
     Args:
+        only: The names to load; None: all.
         tasks: The task of each model that has one, by name.
         own_adapters: The adapters without which files of `paths` are not complete, by name.
         has_owners: Whether requests come from several keys, none of which may take all.
@@ -76,14 +78,15 @@ def load_models(
     def adapted(path: Path, adapter: Path, scale: float) -> GgufModel:
         return weights(path).adapted(adapter, scale)
 
-    def load(recipe: _Recipe) -> GgufModel:
+    def load(recipe: Recipe) -> GgufModel:
         if recipe.adapter is None:
             return weights(recipe.path)
         return adapted(recipe.path, recipe.adapter, recipe.scale)
 
-    loaded: dict[_Recipe, LocalModel] = {}
-    backends = {}
-    recipes = _recipes(config, paths, own_adapters or {})
+    loaded: dict[Recipe, LocalModel] = {}
+    recipes = recipes_of(config, paths, own_adapters or {})
+    if only is not None:
+        recipes = {name: recipe for name, recipe in recipes.items() if name in only}
     parts = [*recipes.values(), *(one.draft for one in recipes.values() if one.draft)]
     try_in_child((one.path, one.adapter) for one in parts)
     for name, recipe in recipes.items():
@@ -91,7 +94,9 @@ def load_models(
             logger.info("loading %s …", name)
             draft = load(recipe.draft) if recipe.draft else None
             loaded[recipe] = _local_model(config, recipe, load(recipe), draft, sha256, has_owners)
-        backends[name] = LocalBackend(
+    # Only now: a model that cannot be loaded must not leave others among the metrics.
+    return {
+        name: LocalBackend(
             name,
             loaded[recipe],
             metrics,
@@ -99,18 +104,23 @@ def load_models(
             task=(tasks or {}).get(name),
             public_prompts=config.public_prompts,
         )
-    return backends
-
-
-def _recipes(
-    config: ServeConfig, paths: Mapping[str, Path], own_adapters: Mapping[str, Path]
-) -> dict[str, _Recipe]:
-    files = {
-        name: _Recipe(path.resolve(), adapter=own_adapters.get(name))
-        for name, path in paths.items()
+        for name, recipe in recipes.items()
     }
 
-    def file_of(name: str, where: str) -> _Recipe:
+
+def recipes_of(
+    config: ServeConfig, paths: Mapping[str, Path], own_adapters: Mapping[str, Path]
+) -> dict[str, Recipe]:
+    """Return the files of each name's engine; equal ones share it.
+
+    Raises:
+        ConfigError: A draft's or an adapter's model is not served.
+    """
+    files = {
+        name: Recipe(path.resolve(), adapter=own_adapters.get(name)) for name, path in paths.items()
+    }
+
+    def file_of(name: str, where: str) -> Recipe:
         if name not in files:
             raise ConfigError(
                 f"there is no model {name!r}", where=where, expected=" | ".join(files)
@@ -130,7 +140,7 @@ def _recipes(
 
 def _local_model(
     config: ServeConfig,
-    recipe: _Recipe,
+    recipe: Recipe,
     model: GgufModel,
     draft: GgufModel | None,
     sha256: Callable[[Path], str],
@@ -162,7 +172,7 @@ def _context_tokens(config: ServeConfig, model: GgufModel) -> int:
     return min(own, max(LEAST_OWN, most_bytes // (config.max_parallel * model.kv_bytes_per_token)))
 
 
-def _fingerprint(recipe: _Recipe, threads: int, sha256: Callable[[Path], str]) -> str:
+def _fingerprint(recipe: Recipe, threads: int, sha256: Callable[[Path], str]) -> str:
     """Hash what the numbers depend on: weights, llama.cpp's version, number of threads."""
     parts: list[Any] = [sha256(recipe.path), llama_cpp.__version__, threads]
     if recipe.adapter:

@@ -8,24 +8,20 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import ConfigError
-from potstill.facts.gguf import GgufFacts
-from potstill.facts.shared import Role
 from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
-from potstill.task.stage import read_task
-from potstill.task.task import Task
-from serve.adapters import own_adapters, with_adapters_of_runs
+from serve.adapters import with_adapters_of_runs
 from serve.api.app import AppLimits, create_app
 from serve.api.middleware import LOOPBACK_HOSTS
+from serve.backends.local.swappable import SwappableBackend
 from serve.backends.protocol import ChatBackend, Observer, Watcher
-from serve.chat.task import ServedTask
 from serve.config import ServeConfig
 from serve.exchange_log import ExchangeLog
 from serve.experiment import routes as live_traffic
@@ -33,32 +29,17 @@ from serve.experiment.answer_log import AnswerLog
 from serve.experiment.construction import cascades_over, check_names, experiments_over
 from serve.experiment.routes import LiveTraffic
 from serve.files import named_files
+from serve.following import Follower
 from serve.keys import Keyring, load_keys
 from serve.listening import bound_socket, serve
 from serve.loading import load_models
 from serve.metrics import Metrics
+from serve.models import Models, chosen, models_of
 from serve.playground import routes as playground
 from serve.storage.config import StorageConfig
 from serve.storage.storage import Storage, opened
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Models:
-    """The models in this process, and what belongs to them."""
-
-    paths: Mapping[str, Path]
-    """Files by the model's name."""
-    checkpoints: Mapping[str, Path] = field(default_factory=dict)
-    """Checkpoints for vLLM in child processes, by the model's name."""
-    adapters: Mapping[str, Path] = field(default_factory=dict)
-    """The adapters without which files are not complete, by the model's name."""
-    task: Task | None = None
-    tasks: Mapping[str, ServedTask] = field(default_factory=dict)
-    """The task of each model that has it, by name."""
-    traffic_path: Path | None = None
-    """Where live traffic is stored if no database is named."""
 
 
 def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
@@ -76,24 +57,10 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             experiment's or a cascade's model is not served, or an adapter belongs to another base.
     """
     manifest = run_directory.require("gguf")
-    facts = run_directory.facts(GgufFacts)
-    gguf_dir = run_directory.stage_dir("gguf")
-    paths = model_paths(config, facts, gguf_dir)
-    checkpoints: dict[str, Path] = {}
-    if config.engine == "vllm" and "student" in paths and "student" not in config.paths:
-        run_directory.require("student")
-        checkpoints["student"] = run_directory.stage_dir("student")
-        del paths["student"]
-    task = read_task(run_directory) if config.task else None
-    models = Models(
-        paths,
-        checkpoints,
-        own_adapters(config, facts, gguf_dir, paths),
-        task,
-        _served_tasks(task, config, facts),
-        run_directory.traffic_path,
-    )
-    _run(config, models)
+    follow = partial(models_of, config, run_directory)
+    # vLLM takes the GPU's memory: a second student beside the first has none left.
+    is_followed = config.versions and config.engine == "llama.cpp"
+    _run(config, follow(), follow if is_followed else None)
     return manifest
 
 
@@ -113,14 +80,20 @@ def run_files(config: ServeConfig, given: Sequence[Path]) -> None:
             "serve.upstreams",
         )
     files = named_files(given)
-    paths = _chosen(config, files, files) | config.paths
+    paths = chosen(config, files, files) | config.paths
     if "context_tokens" not in config.model_fields_set:
         config = config.model_copy(update={"context_tokens": 0})
     _run(config, Models(paths))
 
 
-def _run(config: ServeConfig, served: Models) -> None:
-    config, tasks = with_adapters_of_runs(config, served.paths)
+def _run(given: ServeConfig, served: Models, follow: Callable[[], Models] | None = None) -> None:
+    """Serve models.
+
+    Args:
+        follow: Returns the models that are to be served once the run's versions have changed; None:
+            these are served to the end.
+    """
+    config, tasks = with_adapters_of_runs(given, served.paths)
     models = [*served.checkpoints, *served.paths, *config.adapters, *config.upstreams]
     check_names(config.cascades, config.experiments, models)
     names = [*models, *config.cascades, *config.experiments]
@@ -136,9 +109,17 @@ def _run(config: ServeConfig, served: Models) -> None:
         record = _open_record(config.record_path)
         metrics = Metrics()
         several = keyring is not None and len(keyring) > 1
-        backends: dict[str, ChatBackend] = {
-            **load_models(config, served.paths, metrics, tasks, served.adapters, has_owners=several)
+        swappable = {
+            name: SwappableBackend(local, served.version if name in served.students else None)
+            for name, local in load_models(
+                config, served.paths, metrics, tasks, served.adapters, has_owners=several
+            ).items()
         }
+        follower = None
+        if follow is not None:
+            load = partial(load_models, metrics=metrics, has_owners=several)
+            follower = Follower(given, served, follow, load, swappable)
+        backends: dict[str, ChatBackend] = {**swappable}
         for name, upstream in config.upstreams.items():
             # Here, because most servers have none, and its client takes long to import.
             from serve.backends.upstream import UpstreamBackend
@@ -180,37 +161,10 @@ def _run(config: ServeConfig, served: Models) -> None:
             limits=_app_limits(config, keyring),
             task=served.task,
             find_more=live.dealer.find if live else lambda _name: None,
+            beside=follower.run if follower else None,
         )
         app.state.live = live
         serve(app, listener, config, names=names)
-
-
-def model_paths(config: ServeConfig, facts: GgufFacts, gguf_dir: Path) -> dict[str, Path]:
-    """Find the file behind every model name, in the order of the configuration.
-
-    Raises:
-        ConfigError: A name is neither an alias nor a file of the gguf stage.
-    """
-    files = {file.name: gguf_dir / file.file for file in facts.files}
-    aliases = {"student": files[facts.recommended]}
-    if facts.teacher_files:
-        aliases["teacher"] = files[facts.teacher_files[0].name]
-    paths = _chosen(config, aliases | files, aliases) | config.paths
-    return {name: path for name, path in paths.items() if name not in config.upstreams}
-
-
-def _chosen(
-    config: ServeConfig, known: Mapping[str, Path], defaults: Iterable[str]
-) -> dict[str, Path]:
-    for name in config.models:
-        if name not in known:
-            raise ConfigError(
-                f"there is no model {name!r} here",
-                where="serve.models",
-                expected=" | ".join(known),
-                hint="serve.paths serves a file from elsewhere",
-            )
-    return {name: known[name] for name in config.models or defaults}
 
 
 def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
@@ -223,21 +177,6 @@ def _app_limits(config: ServeConfig, keyring: Keyring | None) -> AppLimits:
         allowed_hosts=hosts,
         cors_origins=config.cors_origins,
     )
-
-
-def _served_tasks(
-    task: Task | None, config: ServeConfig, facts: GgufFacts
-) -> dict[str, ServedTask]:
-    """Return the task of each model of the run, by name; files from elsewhere have none."""
-    if task is None:
-        return {}
-    roles: dict[str, Role] = {"student": "student", "teacher": "teacher"}
-    roles |= {file.name: file.role for file in facts.files}
-    served = {
-        role: ServedTask(task, role, enforces_schema=config.task_schema)
-        for role in set(roles.values())
-    }
-    return {name: served[role] for name, role in roles.items() if name not in config.paths}
 
 
 def _check_fallback(name: str | None, names: Collection[str]) -> None:

@@ -40,7 +40,7 @@ PLAN_NAME = "plan.json"
 GENERATIONS_NAME, METRICS_NAME = "generations.jsonl", "metrics.jsonl"
 IRRELEVANT = {
     *("report_to", "launch", "kd", "on_policy", "quantization_aware", "evaluation"),
-    *("packing", "num_epochs", "max_steps", "save_steps", "logging_steps"),
+    *("replay", "packing", "num_epochs", "max_steps", "save_steps", "logging_steps"),
 }
 """Settings of the train stage that do not decide the baseline."""
 

@@ -5,6 +5,7 @@ In: TOML values. Out: one frozen, validated table. Imports no heavy library.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -265,6 +266,10 @@ class TrainConfig(Table):
     quantization_aware: QuantizationAwareConfig | None = None
     """None skips the phase, which improves one type of file, and the others hardly."""
     baseline: BaselineConfig = BaselineConfig()
+    replay: tuple[Path, ...] = ()
+    """Further runs whose training conversations are learned too, such as those of the student that
+    this one starts from, so that it forgets nothing. Their teacher's tokenizer and chat template
+    must be this run's; conversations about prompts that are held out here are left out."""
     launch: str | None = None
     """Train in several processes: `ddp`, `fsdp2` or `deepspeed` (train/launch/), or the path of a
     configuration of `accelerate launch`. None: in this process, on one device."""
@@ -335,6 +340,8 @@ class TrainConfig(Table):
             del settings["lora"]["merge"]
         if self.on_policy.teacher is None and "on_policy" in settings:
             del settings["on_policy"]["teacher"]
+        if not self.replay:
+            settings.pop("replay", None)
         return settings
 
     @property

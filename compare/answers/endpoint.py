@@ -31,6 +31,8 @@ def serve_command(
         **dict.fromkeys(("upstreams", "cascades", "experiments"), "{}"),
         # Requests have their own system messages, tools and formats.
         "task": "false",
+        # The run's own student, whichever version is served to users.
+        "versions": "false",
         "models": json.dumps([name for name, path in models.items() if path is None]),
         "paths": "{" + ", ".join(f"{json.dumps(n)} = {json.dumps(p)}" for n, p in paths) + "}",
         "context_tokens": context_tokens,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from compare.config import CompareConfig
 from compare.gate_config import (
     CostRequirement,
+    FormerRequirement,
     Gate,
     MetricRequirement,
     SchemaRequirement,
@@ -27,6 +28,17 @@ def default_gate(*, has_schema: bool) -> Gate:
     schema = (SchemaRequirement(),) if has_schema else ()
     suites = (SuiteRequirement(suite="stopping"), SuiteRequirement(suite="refusing"))
     return (MetricRequirement(), *schema, *suites)
+
+
+def with_former(gate: Gate | None) -> Gate:
+    """Return a gate that requires that the student is no worse than the one it would replace.
+
+    Args:
+        gate: None: the judge that decides, alone.
+    """
+    own = (MetricRequirement(min_items=1),) if gate is None else gate
+    has_it = any(isinstance(one, FormerRequirement) for one in own)
+    return own if has_it else (*own, FormerRequirement())
 
 
 def check_gate_is_measurable(config: CompareConfig, task: Task | None) -> None:
@@ -52,6 +64,12 @@ def check_gate_is_measurable(config: CompareConfig, task: Task | None) -> None:
                 "the gate requires a schema, and there is none",
                 where=where,
                 expected="task.answer_schema, and known answers to ask (task.references)",
+            )
+        elif isinstance(one, FormerRequirement) and config.former_run is None:
+            raise ConfigError(
+                "the gate compares with a former student, and none is named",
+                where=where,
+                expected="compare.former_run",
             )
         elif isinstance(one, CostRequirement) and config.cost.machine_dollars_per_hour is None:
             raise ConfigError(

@@ -35,6 +35,8 @@ class Evidence:
     """Of the comparison's own prompts; others are their own."""
     dollars: float | None
     """Of a million output tokens of the student."""
+    former: Verdict | None = None
+    """On the student that this one would replace, in the teacher's place; None: there is none."""
 
     @property
     def shared_alpha(self) -> float:

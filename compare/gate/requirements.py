@@ -14,6 +14,7 @@ from compare.gate.refusals import free_text, refuses
 from compare.gate.suites import SUITES
 from compare.gate_config import (
     CostRequirement,
+    FormerRequirement,
     LatencyRequirement,
     LengthRequirement,
     MetricRequirement,
@@ -175,6 +176,27 @@ def _(requirement: CostRequirement, evidence: Evidence) -> GateRow:
         threshold=requirement.dollars,
         note="not measured" if found is None else None,
     )
+
+
+@row_of.register
+def _(requirement: FormerRequirement, evidence: Evidence) -> GateRow:
+    former = evidence.former
+    found = former.decider if former else None
+    name, other = "last student", "the last student"
+    if former is None or found is None or found.estimate is None:
+        return GateRow(
+            name=name,
+            measured="which answers are better",
+            required=requirement.required,
+            outcome=Outcome.INVALID_JUDGE,
+            note=former.reason if former else "not measured",
+        )
+    same = MetricRequirement(required=requirement.required)
+    row = _judged(same, found, found.estimate, former.num_prompts)
+    measured = row.measured.replace("teacher", other)
+    measured = measured if other in measured else f"{measured} against {other}"
+    changes = {"name": name, "measured": f"{found.name}, {measured}"}
+    return with_enough(row.model_copy(update=changes), requirement)
 
 
 def _lead(student: ByPrompt, other: ByPrompt) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from compare.comparison import Report
-from compare.report import gate, task
+from compare.report import gate, task, versions
 from compare.report.charts import Axis, loss_budget, quality_chart
 from compare.report.summary import answer, size, summarize
 from compare.report.table import (
@@ -55,6 +55,7 @@ def render_page(report: Report) -> str:
         answer=answer(report.verdict),
         task=task,
         gate=gate,
+        versions=versions,
         bounds_in_words=bounds_in_words,
         axis_of=Axis.of,
         symbols=SYMBOLS,

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from potstill.errors import SchemaVersionError
 
 StageName = Literal[
+    "update",
     "task",
     "prompts",
     "samples",
@@ -26,7 +27,7 @@ StageName = Literal[
     "comparison",
 ]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
-OPTIONAL_STAGES: frozenset[StageName] = frozenset({"task", "baseline", "curve"})
+OPTIONAL_STAGES: frozenset[StageName] = frozenset({"update", "task", "baseline", "curve"})
 """Those that a complete run may be without."""
 UNVERSIONED = 0
 """Version of facts that were written before facts had one."""

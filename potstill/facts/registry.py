@@ -15,10 +15,12 @@ from potstill.facts.prompts import PromptsFacts
 from potstill.facts.samples import SamplesFacts
 from potstill.facts.student import StudentFacts
 from potstill.facts.task import TaskFacts
+from potstill.facts.update import UpdateFacts
 
 FACTS: dict[str, type[Facts]] = {
     kind.stage: kind
     for kind in (
+        UpdateFacts,
         TaskFacts,
         PromptsFacts,
         SamplesFacts,

@@ -6,9 +6,10 @@ Other folders of `serve/` add routers and observers; this one does not import th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -69,6 +70,7 @@ def create_app(
     limits: AppLimits | None = None,
     task: Task | None = None,
     find_more: Callable[[str], ChatBackend | None] = lambda _name: None,
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> FastAPI:
     """Build the application; its lifespan starts and stops the backends.
 
@@ -83,6 +85,7 @@ def create_app(
         fallback_model: Model that answers requests for unknown names and without a name.
         task: The task that the backends are served with, to be described.
         find_more: Returns the backend of a name that is not listed, if there is one.
+        beside: Runs beside the backends, from their start until they stop.
     """
     limits = limits or AppLimits()
 
@@ -90,7 +93,11 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         for backend in backends.values():
             await backend.start()
+        running = asyncio.create_task(beside()) if beside else None
         yield
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
         await asyncio.gather(*(backend.stop() for backend in backends.values()))
 
     # FastAPI's own pages load scripts from elsewhere, which could then use the server.

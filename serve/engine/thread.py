@@ -90,6 +90,11 @@ class EngineThread:
         """Whether requests are accepted and worked on."""
         return self._thread.is_alive() and self.engine.is_open
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is in progress or waits for its turn; embeddings do not count."""
+        return not self._generations
+
     def submit(self, requests: Sequence[Request]) -> Generation:
         """Queue the requests of one answer.
 

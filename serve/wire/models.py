@@ -35,6 +35,8 @@ class ModelCard(TypedDict):
     """Not OpenAI's: whether equal requests with equal seeds get equal answers at any load."""
     system_fingerprint: NotRequired[str]
     """Not OpenAI's: changes when an equal request may get another answer."""
+    version: NotRequired[int]
+    """Not OpenAI's: version of a student that was updated."""
     task: NotRequired[TaskCard]
     """Not OpenAI's: absent where no task is served."""
 

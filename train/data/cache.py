@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,8 +48,7 @@ def share_of(read: ReadBatches, share: float) -> ReadBatches:
     """
 
     def is_chosen(conversation_id: str) -> bool:
-        prompt_id = conversation_id.rpartition("-")[0]
-        digest = hashlib.sha256(f"share {prompt_id}".encode()).digest()
+        digest = hashlib.sha256(f"share {_prompt_id(conversation_id)}".encode()).digest()
         return int.from_bytes(digest[:8]) < share * 2**64
 
     def read_share(conversations_dir: Path, split: Split) -> Iterator[pa.RecordBatch]:
@@ -61,6 +60,37 @@ def share_of(read: ReadBatches, share: float) -> ReadBatches:
             yield batch.filter(pa.array(map(is_chosen, names), pa.bool_()))
 
     return read_share
+
+
+def with_replay(read: ReadBatches, replayed: Sequence[Path]) -> ReadBatches:
+    """Return what reads the train splits of further directories too, and other splits alone.
+
+    Further conversations about a prompt that is held out in the first directory are left out.
+    """
+
+    def read_all(conversations_dir: Path, split: Split) -> Iterator[pa.RecordBatch]:
+        yield from read(conversations_dir, split)
+        if split != "train" or not replayed:
+            return
+        held_out = {*_prompt_ids(conversations_dir, "validation")}
+        held_out |= {*_prompt_ids(conversations_dir, "test")}
+        for directory in replayed:
+            for batch in read(directory, split):
+                names = batch["conversation_id"].to_pylist()
+                is_new = [_prompt_id(name) not in held_out for name in names]
+                yield batch.filter(pa.array(is_new, pa.bool_()))
+
+    return read_all
+
+
+def _prompt_ids(conversations_dir: Path, split: Split) -> Iterator[str]:
+    for path in conversation_paths(conversations_dir, split):
+        for batch in read_conversation_batches(path, ["conversation_id"]):
+            yield from map(_prompt_id, batch["conversation_id"].to_pylist())
+
+
+def _prompt_id(conversation_id: str) -> str:
+    return conversation_id.rpartition("-")[0]
 
 
 def load_split(

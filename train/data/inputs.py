@@ -21,7 +21,7 @@ from potstill.rundir import RunDirectory
 from potstill.thinking import has_switch, student_template
 from train.config import TrainConfig
 from train.data.batches import Collator
-from train.data.cache import ReadBatches, load_split, share_of, stored_batches
+from train.data.cache import ReadBatches, load_split, share_of, stored_batches, with_replay
 from train.data.retokenize import Retokenizer
 from train.data.signal_checks import (
     refuse_distilled_prompts,
@@ -103,6 +103,8 @@ def load_data(
     tokenizer, other_template, read = _student_tokens(facts, tokenizer_dir, teacher_dir)
     if train_share < 1.0:
         read = share_of(read, train_share)
+    replayed = [_replayed(config, RunDirectory(one), facts) for one in config.replay]
+    read = with_replay(read, [directory for directory, _ in replayed])
     train, validation, test = (
         load_split(conversations_dir, split, config.max_length, scratch_dir, read)
         for split in ("train", "validation", "test")
@@ -111,7 +113,9 @@ def load_data(
         tokenizer_dir=tokenizer_dir,
         tokenizer=tokenizer,
         tokenizer_sha256=tokenizer_sha256(tokenizer_dir),
-        tokens_are_draws=facts.tokens_are_draws,
+        tokens_are_draws=all(
+            one.tokens_are_draws for one in (facts, *(one for _, one in replayed))
+        ),
         train=train,
         validation=validation,
         test=test,
@@ -120,6 +124,32 @@ def load_data(
         facts=facts,
         teacher_dir=teacher_dir,
     )
+
+
+def _replayed(
+    config: TrainConfig, run_directory: RunDirectory, own: ConversationsFacts
+) -> tuple[Path, ConversationsFacts]:
+    """Return the conversations of another run, and their facts.
+
+    Raises:
+        ManifestMismatchError: They are of another tokenizer or chat template, or of another kind.
+        ArtifactError: A file is missing or damaged.
+    """
+    directory = run_directory.stage_dir("conversations")
+    run_directory.require("conversations")
+    facts = run_directory.facts(ConversationsFacts)
+    for key in ("tokenizer_sha256", "chat_template_sha256", "thinking"):
+        found, expected = getattr(facts, key), getattr(own, key)
+        if found != expected:
+            raise ManifestMismatchError(
+                "conversations that are replayed are not of this run's kind",
+                where=f"train.replay: {directory}",
+                expected=f"{key} {expected}",
+                found=found,
+                hint="leave the run out of train.replay",
+            )
+    refuse_other_signal(config.kd, facts, directory)
+    return directory, facts
 
 
 def _student_tokens(

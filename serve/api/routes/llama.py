@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from serve.api.http_answers import respond, server_sent
+from serve.api.local_model import in_use
 from serve.api.routes.schema import FAILURES, STREAM_OR
-from serve.api.state import caller_of, capable, serving_of
+from serve.api.state import caller_of, serving_of
 from serve.backends.local.backend import LocalBackend
+from serve.backends.local.llama_reply import LlamaReplies
+from serve.backends.local.swappable import SwappableBackend
 from serve.backends.protocol import Reply
 from serve.wire.chat import ChatRequest
 from serve.wire.llama import (
@@ -33,9 +37,14 @@ async def complete(body: LlamaCompletionRequest, http: Request) -> Response:
     """Continue one prompt or several."""
     serving = serving_of(http)
     backend, body = serving.find_for(body)
+
+    async def ask() -> LlamaReplies:
+        with in_use(backend) as local:
+            return await local.complete_llama(body, caller_of(http))
+
     return await respond(
         http,
-        capable(backend, LocalBackend).complete_llama(body, caller_of(http)),
+        ask(),
         seconds=serving.request_timeout_seconds,
         events=_events if body.stream else None,
         shown=lambda answers: answers if body.wants_list else answers[0],
@@ -45,68 +54,70 @@ async def complete(body: LlamaCompletionRequest, http: Request) -> Response:
 @router.post("/tokenize", response_model=Tokens, responses=FAILURES)
 async def tokenize(body: TokenizeRequest, http: Request) -> Response:
     """Return the tokens of a text."""
-    local = _local(http, body.model)
-    token_ids = await local.tokenize(
-        body.content, add_special=body.add_special, parse_special=body.parse_special
-    )
-    # Megabytes take seconds: beside the event loop.
-    return await asyncio.to_thread(_shown, local, token_ids, with_pieces=body.with_pieces)
+    with _local(http, body.model) as local:
+        token_ids = await local.tokenize(
+            body.content, add_special=body.add_special, parse_special=body.parse_special
+        )
+        # Megabytes take seconds: beside the event loop.
+        return await asyncio.to_thread(_shown, local, token_ids, with_pieces=body.with_pieces)
 
 
 @router.post("/detokenize", responses=FAILURES)
 async def detokenize(body: DetokenizeRequest, http: Request) -> dict[str, str]:
     """Return the text of tokens."""
-    local = _local(http, body.model)
-    return {"content": await asyncio.to_thread(local.detokenize, body.tokens)}
+    with _local(http, body.model) as local:
+        return {"content": await asyncio.to_thread(local.detokenize, body.tokens)}
 
 
 @router.post("/apply-template", responses=FAILURES)
 async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]:
     """Return the prompt of a conversation."""
-    local = _local(http, body.model)
     chat = ChatRequest.model_validate(body.model_dump(by_alias=True, exclude_unset=True))
-    return {"prompt": await local.rendered(chat)}
+    with _local(http, body.model) as local:
+        return {"prompt": await local.rendered(chat)}
 
 
 @router.post("/v1/chat/completions/input_tokens", responses=FAILURES)
 @router.post("/chat/completions/input_tokens", include_in_schema=False)
 async def count_tokens(body: ChatRequest, http: Request) -> dict[str, int]:
     """Count the tokens of a conversation's prompt."""
-    local = _local(http, body.model)
-    return {"input_tokens": await local.count_prompt_tokens(body)}
+    with _local(http, body.model) as local:
+        return {"input_tokens": await local.count_prompt_tokens(body)}
 
 
 @router.get("/props", responses=FAILURES)
 async def props(http: Request, model: str | None = None) -> JsonObject:
     """Describe a model as llama.cpp's server does."""
-    local = _first_local(http, model)
-    return {
-        "default_generation_settings": {"n_ctx": local.card["context_tokens"]},
-        "total_slots": local.stats().num_sequences,
-        "model_alias": local.name,
-        "chat_template": local.template,
-        "build_info": local.card["system_fingerprint"],
-    }
+    with _first_local(http, model) as local:
+        return {
+            "default_generation_settings": {"n_ctx": local.card["context_tokens"]},
+            "total_slots": local.stats().num_sequences,
+            "model_alias": local.name,
+            "chat_template": local.template,
+            "build_info": local.card["system_fingerprint"],
+        }
 
 
 @router.get("/slots", responses=FAILURES)
 async def slots(http: Request, model: str | None = None) -> list[JsonObject]:
     """Return how many slots of a model are busy; nothing about the requests in them."""
-    stats = _first_local(http, model).stats()
+    with _first_local(http, model) as local:
+        stats = local.stats()
     return [
         {"id": number, "is_processing": number < stats.num_active}
         for number in range(stats.num_sequences)
     ]
 
 
-def _local(http: Request, name: str | None) -> LocalBackend:
-    return capable(serving_of(http).find(name), LocalBackend)
+def _local(http: Request, name: str | None) -> AbstractContextManager[LocalBackend]:
+    return in_use(serving_of(http).find(name))
 
 
-def _first_local(http: Request, name: str | None) -> LocalBackend:
+def _first_local(http: Request, name: str | None) -> AbstractContextManager[LocalBackend]:
     backends = serving_of(http).backends.values()
-    first = next((one for one in backends if isinstance(one, LocalBackend)), None)
-    return first if name is None and first else _local(http, name)
+    kinds = (LocalBackend, SwappableBackend)
+    first = next((one for one in backends if isinstance(one, kinds)), None)
+    return in_use(first) if name is None and first else _local(http, name)
 
 
 def _shown(local: LocalBackend, token_ids: list[int], *, with_pieces: bool) -> Response:

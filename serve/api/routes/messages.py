@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from serve.api.http_answers import respond
+from serve.api.local_model import in_use
 from serve.api.message_of_chat import MessageOfChat, failure_event
 from serve.api.observed import ObservedChat
 from serve.api.routes.schema import MESSAGE_FAILURES, STREAM_OR
-from serve.api.state import caller_of, capable, serving_of
-from serve.backends.local.backend import LocalBackend
+from serve.api.state import caller_of, serving_of
 from serve.wire.messages import MessagePrompt, MessageRequest
 
 router = APIRouter(tags=["Anthropic"])
@@ -38,7 +38,6 @@ async def create_message(body: MessageRequest, http: Request) -> Response:
 @router.post("/v1/messages/count_tokens", responses=MESSAGE_FAILURES)
 async def count_message_tokens(body: MessagePrompt, http: Request) -> dict[str, int]:
     """Count the tokens of a conversation's prompt."""
-    local = capable(serving_of(http).find(body.model), LocalBackend)
     translation = body.to_chat()
-    with translation.errors_in_place():
+    with in_use(serving_of(http).find(body.model)) as local, translation.errors_in_place():
         return {"input_tokens": await local.count_prompt_tokens(translation.chat)}

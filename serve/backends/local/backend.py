@@ -98,7 +98,7 @@ class LocalBackend:
         self.name = name
         self._task = task
         self.model = local.model
-        self._local = local
+        self.local = local
         self._engine, self._limits = local.engine, local.engine.engine.limits
         self._preparation = Preparation(
             local.model,
@@ -115,11 +115,11 @@ class LocalBackend:
     def card(self) -> ModelCard:
         """The model as OpenAI lists it."""
         card: ModelCard = {
-            **model_card(self.name, self._local.created),
+            **model_card(self.name, self.local.created),
             "file": self.model.path.name,
             "context_tokens": self.context_tokens,
             "reproducible": self._limits.reproducible and self.model.is_reproducible,
-            "system_fingerprint": self._local.fingerprint,
+            "system_fingerprint": self.local.fingerprint,
         }
         return card if self._task is None else {**card, "task": self._task.card}
 
@@ -145,7 +145,7 @@ class LocalBackend:
     @property
     def template(self) -> str:
         """The source of the model's chat template."""
-        return self._local.prompt.template
+        return self.local.prompt.template
 
     async def start(self) -> None:
         """Start the engine for the running event loop."""
@@ -155,7 +155,7 @@ class LocalBackend:
     async def stop(self) -> None:
         """Stop; unfinished answers fail."""
         await self._engine.stop()
-        self._local.prompt.close()
+        self.local.prompt.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def stats(self) -> EngineStats:
@@ -175,7 +175,7 @@ class LocalBackend:
         prompt, requests = await self._prepared(lambda: self._preparation.chat(request))
         requests = await self._ready(requests, caller)
         is_bound = any(one.grammar is not None for one in requests)
-        opened = not is_bound and self._local.prompt.opens_thinking(prompt)
+        opened = not is_bound and self.local.prompt.opens_thinking(prompt)
         verbose = None
         if request.verbose:
             verbose = {"prompt": await self._prepared(lambda: self._preparation.rendered(request))}
@@ -183,9 +183,9 @@ class LocalBackend:
             request,
             self._submit(requests, caller, len(prompt), place="messages"),
             self.model,
-            (self._local.prompt.tool_format, self._local.prompt.think_format),
+            (self.local.prompt.tool_format, self.local.prompt.think_format),
             opened=opened,
-            fingerprint=self._local.fingerprint,
+            fingerprint=self.local.fingerprint,
             verbose=verbose,
         )
 
@@ -200,7 +200,7 @@ class LocalBackend:
             self._submit(requests, caller, sum(map(len, prompts))),
             self.model,
             prompts,
-            fingerprint=self._local.fingerprint,
+            fingerprint=self.local.fingerprint,
         )
 
     async def complete_llama(self, request: LlamaCompletionRequest, caller: Caller) -> LlamaReplies:

@@ -21,7 +21,7 @@ from serve.adapters import own_adapters, with_adapters_of_runs
 from serve.config import ServeConfig
 from serve.loading import load_models
 from serve.metrics import Metrics
-from serve.stage import model_paths
+from serve.models import model_paths
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,8 @@ from potstill.errors import ArtifactError, BackendUnavailableError, ConfigError
 from potstill.rundir import RunDirectory
 from serve.config import ServeConfig
 from serve.engine.model import GgufModel
-from serve.stage import model_paths, run, run_files
+from serve.models import model_paths
+from serve.stage import run, run_files
 from tests.fixtures.facts import gguf_facts, gguf_file
 
 FILES = [gguf_file(name) for name in ("student-F16", "student-Q8_0", "teacher-F16")]
