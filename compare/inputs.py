@@ -1,7 +1,7 @@
 """The prompts and the models of a comparison, and what its result depends on.
 
-In: the configuration and a run. Out: `Question`s, `Sides`, and digests of all files that the configuration
-names: the result depends on their content, not on their paths.
+In: the configuration and a run. Out: `Question`s, `Sides`, and digests of all files that are
+named: the result depends on their content, not on their paths.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from train.data.cache import (
     open_split,
     share_of,
     stored_batches,
+    with_replay,
 )
 
 
@@ -63,6 +64,33 @@ def test_a_share_is_a_part_of_every_larger_one(tmp_path, conversation, write_con
         assert len(load_split(tmp_path, "test", 9, tmp_path / f"{share}", read)) == 9
     assert found[0.25] < found[0.5] < found[1.0]
     assert len(found[1.0]) == 400
+
+
+def test_conversations_of_other_runs_are_replayed_but_not_about_held_out_prompts(
+    tmp_path, conversation, write_conversations
+):
+    def named(name, split="train"):
+        return conversation([1, 2], [(1, 1)], [1], name=name, split=split)
+
+    own, first, second = tmp_path / "own", tmp_path / "first", tmp_path / "second"
+    written = {
+        own: [named("new"), named("asked", "test"), named("chosen by", "validation")],
+        first: [named("a"), named("asked"), named("b", "test")],
+        second: [named("chosen by"), named("c")],
+    }
+    for directory, conversations in written.items():
+        directory.mkdir()
+        write_conversations(directory, conversations)
+    read = with_replay(stored_batches, [first, second])
+    names = {
+        split: load_split(own, split, 9, tmp_path / "scratch", read)["conversation_id"][:].tolist()
+        for split in ("train", "validation", "test")
+    }
+    assert names == {
+        "train": ["new-0", "a-0", "c-0"],
+        "validation": ["chosen by-0"],
+        "test": ["asked-0"],
+    }
 
 
 @pytest.mark.parametrize("killed", [True, False])
