@@ -89,7 +89,7 @@ class Report(Value):
     """The student behind its endpoint; None where that returns no log-probabilities."""
     candidates: tuple[CandidateRow, ...] = ()
     """All ways to do the task that were compared by its first metric; none without a task."""
-    versions: tuple[VersionRow, ...] = ()
+    history: tuple[VersionRow, ...] = ()
     """The student after those that it was trained from; none where it was trained from no other
     version. Its own verdict is this report's."""
     examples: tuple[Example, ...]
@@ -183,7 +183,7 @@ def build_report(
     prompt_tokens_per_output_token: float,
     notes: Sequence[str],
     examples: tuple[Example, ...],
-    versions: tuple[VersionRow, ...] = (),
+    history: tuple[VersionRow, ...] = (),
     settings: dict[str, Any],
     machine: Machine,
 ) -> Report:
@@ -199,7 +199,7 @@ def build_report(
         prompt_tokens_per_output_token: Ratio of the lengths of prompts and answers.
         notes: Further caveats.
         examples: Pairs to be read.
-        versions: Of the student.
+        history: The student's versions.
         settings: The configuration of the comparison.
         machine: Where speed was measured.
     """
@@ -209,7 +209,7 @@ def build_report(
         "cost": price(costs, student, teacher, prompt_tokens_per_output_token),
         "candidates": tuple(candidates),
         "examples": examples,
-        "versions": versions,
+        "history": history,
         "num_prompts": verdict.num_prompts,
         "settings": settings,
         "machine": machine,

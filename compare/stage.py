@@ -239,7 +239,7 @@ def _compare(
         prompt_tokens_per_output_token=_prompt_share(answers),
         notes=[] if asks else prompts_read_otherwise(run, sides, questions, answers),
         examples=examples(panel.pairs, answers, opinions),
-        versions=ancestry(run_directory) if run_directory.is_finished("update") else (),
+        history=ancestry(run_directory) if run_directory.is_finished("update") else (),
         settings=config.to_json(),
         machine=describe_machine(),
     )

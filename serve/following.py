@@ -114,7 +114,7 @@ class Follower:
         loaded = self._load(
             config,
             models.paths,
-            tasks=tasks | models.tasks,
+            tasks={**tasks, **models.tasks},
             own_adapters=models.adapters,
             only=only,
         )

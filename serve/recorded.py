@@ -171,8 +171,8 @@ def _kind_of(
     row = {key: request[key] for key in ("messages", "tools") if request.get(key)}
     if not isinstance(row["messages"], list):
         raise TypeError("no list of messages")
-    asked, answered, choice = request.get("model"), response["model"], response["choices"][0]
-    if answered == names.teachers.get(asked):
+    answered, choice = response["model"], response["choices"][0]
+    if answered == names.teachers.get(str(request.get("model"))):
         return row, "escalated"
     if answered not in names.students:
         return row, None
@@ -220,7 +220,7 @@ def _stored(
         yield from ((kind, text) for text in reversed(texts))
 
 
-def _queries(config: ServeConfig, names: _Names) -> Iterable[tuple[str, Select[tuple[str]]]]:
+def _queries(config: ServeConfig, names: _Names) -> Iterable[tuple[str, Select[Any]]]:
     """Yield for each kind of failure the messages of such answers."""
     messages = select(answers.messages)
     of_student = messages.where(answers.model.in_(names.students))

@@ -24,9 +24,11 @@ from tests.fixtures.facts import (
     student_facts,
     task_facts,
     teacher_identity,
+    update_facts,
 )
 
 FACTS = {
+    "update": update_facts(),
     "task": task_facts(),
     "prompts": prompts_facts(num_prompts=1000, num_dropped=7),
     "samples": samples_facts(
@@ -56,6 +58,7 @@ FACTS = {
     ),
 }
 EXPECTED = {
+    "update": "version 2, from version 1; 12 rated, 30 escalated",
     "task": "50 examples (40 with known answers), 600 references, 0 tools; measured: label",
     "prompts": "1000 prompts, 7 left out",
     "samples": "smollm2-135m-instruct: 1004 conversations, 3 failed; "
