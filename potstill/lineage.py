@@ -30,7 +30,14 @@ LINEAGE_KEY = "potstill.lineage"
 MOST_BYTES = 1 << 20
 """Of a lineage: a stranger's file may hold more."""
 MOST_SOURCES = 200
-PARENTS: tuple[StageName, ...] = ("task", "prompts", "samples", "conversations", "student")
+PARENTS: tuple[StageName, ...] = (
+    "update",
+    "task",
+    "prompts",
+    "samples",
+    "conversations",
+    "student",
+)
 """Stages that a student's file is made of."""
 
 

@@ -7,7 +7,7 @@ from compare.answers.answers import by_role
 from compare.config import CompareConfig
 from compare.gate.asking import asked_by, role_of
 from compare.gate.decision import gated, outcome_of
-from compare.gate.defaults import check_gate_is_measurable, default_gate
+from compare.gate.defaults import check_gate_is_measurable, default_gate, with_former
 from compare.gate.evidence import Evidence
 from compare.gate.suites import SUITES
 from compare.verdict.figures import Estimate, HumanCorrected
@@ -55,7 +55,7 @@ def suite_answers(name, num_wrong, who="student", wrong="x", right="{}", **chang
     return found
 
 
-def judged(gate, *answers, judges=None, dollars=None, clusters=None, earlier=()):
+def judged(gate, *answers, judges=None, dollars=None, clusters=None, earlier=(), former=None):
     """The verdict of a gate on what a comparison found."""
     judges = (judge(),) if judges is None else judges
     decider = judges[0] if judges else None
@@ -68,7 +68,7 @@ def judged(gate, *answers, judges=None, dollars=None, clusters=None, earlier=())
     )
     config = CompareConfig(gate=gate, temperature=0.0)
     everything = by_role(one for several in answers for one in several)
-    return gated(Evidence(config, TASK, plain, everything, clusters or {}, dollars))
+    return gated(Evidence(config, TASK, plain, everything, clusters or {}, dollars, former))
 
 
 def row(requirement, *answers, **found):
@@ -334,3 +334,41 @@ def test_suites_are_asked_as_the_task_where_they_are_about_it(tmp_path):
     }, "there is no student before training"
     assert {role for role, ask in asked.asks.items() if ask is own} == {"stopping/student"}
     assert asked.sides["json/teacher"] == "t"
+
+
+def former(**changes):
+    judges = (judge(**changes),)
+    return verdict(outcome=judges[0].outcome, judges=judges, num_prompts=300, decided_by="right")
+
+
+@pytest.mark.parametrize(("lower", "outcome"), [(-0.01, PASS), (-0.08, OPEN)])
+def test_the_last_student_stands_in_the_teachers_place(lower, outcome):
+    found = former(lower=lower, outcome=outcome)
+    gate = judged([DECIDES, {"kind": "former"}], former=found)
+    row = gate.gate[1]
+    assert (row.name, row.outcome, row.lower, row.num_items) == (
+        "last student", outcome, lower, 300,
+    )  # fmt: skip
+    assert row.measured == "right, student less the last student"
+    assert gate.outcome is outcome
+
+
+def test_a_last_student_that_no_judge_compared_is_not_passed():
+    gate = judged([DECIDES, {"kind": "former"}])
+    assert (gate.gate[1].outcome, gate.gate[1].note) == (INVALID, "not measured")
+    assert gate.outcome is INVALID
+
+
+def test_few_prompts_do_not_pass_against_the_last_student():
+    found = former(num_pairs=40)
+    assert judged([DECIDES, {"kind": "former"}], former=found).gate[1].outcome is OPEN
+
+
+def test_a_former_run_adds_its_requirement_once():
+    plain = with_former(None)
+    assert [one.kind for one in plain] == ["metric", "former"]
+    assert with_former(plain) == plain
+    assert [one.kind for one in with_former(default_gate(has_schema=False))][-1] == "former"
+    config = CompareConfig(gate=plain)
+    with pytest.raises(ConfigError, match="none is named"):
+        check_gate_is_measurable(config, None)

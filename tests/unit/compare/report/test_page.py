@@ -24,6 +24,7 @@ from compare.verdict.figures import (
 from compare.verdict.results import JudgeReport
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
+from potstill.versions import VersionRow
 
 from ..conftest import example
 
@@ -331,3 +332,26 @@ def test_a_student_with_other_tokens_has_no_bars(make_report):
     page = render_page(report)
     assert "tokenizer of its own" in page
     assert "None" not in page
+
+
+def test_the_versions_of_the_student_are_a_table(report):
+    def version(number, outcome, **changes):
+        values = {
+            "number": number, "run": f"mine-v{number}", "made_at": "2026-11-29T21:00:00+00:00",
+            "parent": number - 1 or None, "file": "student-Q8_0", "outcome": outcome,
+        }  # fmt: skip
+        return VersionRow(**values | changes)
+
+    assert "Versions of the student" not in render_page(report)
+    learned = {"rated": 1200, "escalated": 30, HOSTILE: 1}
+    history = (version(1, "FAIL"), version(2, None, num_prompts=learned))
+    page = render_page(report.model_copy(update={"history": history}))
+    table = page.partition("<h2>Versions of the student</h2>")[2].partition("</table>")[0]
+    texts = re.sub(r"<[^>]*>", " ", table).split()
+    assert " ".join(texts).startswith(
+        "version run made trained from learned from file verdict "
+        "1 mine-v1 2026-11-29 21:00 — — student-Q8_0 ✗ FAIL "
+        "2 mine-v2 2026-11-29 21:00 version 1 1,200 rated, 30 escalated, 1 "
+    )
+    assert texts[-2:] == ["INVALID", "JUDGE"], "its own verdict is this report's"
+    assert "<script>alert" not in table
