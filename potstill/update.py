@@ -34,7 +34,6 @@ from potstill.versions import (
     add_version,
     read_versions,
     relative,
-    serve_version,
     verified_run,
 )
 
@@ -85,7 +84,8 @@ def update(
             stage failed, which has printed why.
     """
     next_run = begin(choice, run_directory, wanted)
-    own = Choice(path=next_run.stage_dir("update") / CONFIG_NAME)
+    # Once more: a setting may be what lets an interrupted update go on.
+    own = Choice(path=next_run.stage_dir("update") / CONFIG_NAME, overrides=choice.overrides)
     code = run_pipeline(own, next_run, force=False, options=options)
     if code != 0:
         raise PotstillError(
@@ -93,11 +93,11 @@ def update(
             where=next_run.root,
             hint="its error is above; the same command resumes the update",
         )
-    version = add_version(run_directory, next_run)
     outcome = Outcome(next_run.facts(ComparisonFacts).outcome)
-    if outcome is Outcome.PASS or accept:
-        reason = f"its verdict is {outcome}" + (", accepted" if outcome is not Outcome.PASS else "")
-        serve_version(run_directory, version.number, reason)
+    reason = f"its verdict is {outcome}" + (", accepted" if outcome is not Outcome.PASS else "")
+    is_served = accept or outcome is Outcome.PASS
+    version = add_version(run_directory, next_run, reason if is_served else None)
+    if is_served:
         logger.info("version %d is served; go back with --rollback", version.number)
     else:
         logger.warning(

@@ -84,7 +84,8 @@ class Versions(Record):
     def with_version(self, version: Version) -> Versions:
         """Return the same with a version, in place of one with its number."""
         others = [one for one in self.versions if one.number != version.number]
-        return self.model_copy(update={"versions": (*others, version)})
+        ordered = sorted([*others, version], key=lambda one: one.number)
+        return self.model_copy(update={"versions": tuple(ordered)})
 
     def switched(self, number: int, reason: str) -> Versions:
         """Return the same with another served version."""
@@ -142,15 +143,21 @@ def read_versions(run_directory: RunDirectory) -> Versions:
     return found
 
 
-def add_version(run_directory: RunDirectory, next_run: RunDirectory) -> Version:
-    """List a finished run as a version; it is not served yet.
+def add_version(
+    run_directory: RunDirectory, next_run: RunDirectory, reason: str | None = None
+) -> Version:
+    """List a finished run as a version, and serve it in the same change if there is a reason to.
+
+    Args:
+        reason: Why it is served; None: it is not.
 
     Raises:
-        ArtifactError: The run is not finished, or is no version of this one.
+        ArtifactError: The run is not finished or is no version of this one, or its files are
+            damaged.
     """
     facts = next_run.facts(UpdateFacts)
     with run_directory.locked(LOCK, wait=True):
-        versions = read_versions(run_directory)
+        before = versions = read_versions(run_directory)
         version = Version(
             number=facts.number,
             run=relative(next_run.root, run_directory.root),
@@ -167,8 +174,14 @@ def add_version(run_directory: RunDirectory, next_run: RunDirectory) -> Version:
                 found=version.run,
                 hint="update again, to another directory",
             )
-        if known is None or known.gguf_sha256 != version.gguf_sha256:
-            _write(versions.with_version(version), run_directory)
+        if known is not None and known.gguf_sha256 == version.gguf_sha256:
+            version = known
+        versions = versions.with_version(version)
+        if reason is not None and versions.current != version:
+            verified_run(version, run_directory)
+            versions = versions.switched(version.number, reason)
+        if versions != before:
+            _write(versions, run_directory)
     return version
 
 

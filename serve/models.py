@@ -45,15 +45,22 @@ class Models:
     """The names that stand for the run's student."""
 
 
-def models_of(config: ServeConfig, run_directory: RunDirectory) -> Models:
+def models_of(
+    config: ServeConfig, run_directory: RunDirectory, *, is_verified: bool = False
+) -> Models:
     """Return the models of a run: the teacher, and the student's served version.
+
+    Args:
+        is_verified: Whether the run's own files were verified, which takes long for large ones.
 
     Raises:
         ArtifactError: The version's files are missing or damaged.
         ConfigError: A model is unknown.
     """
     served = read_versions(run_directory).current if config.versions else None
-    student_run = run_directory if served is None else verified_run(served, run_directory)
+    student_run = run_directory
+    if served is not None and not (is_verified and served.parent is None):
+        student_run = verified_run(served, run_directory)
     facts, gguf_dir = run_directory.facts(GgufFacts), run_directory.stage_dir("gguf")
     own, own_dir = student_run.facts(GgufFacts), student_run.stage_dir("gguf")
     paths = model_paths(config, facts, gguf_dir, (own, own_dir))

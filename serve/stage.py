@@ -57,10 +57,10 @@ def run(config: ServeConfig, run_directory: RunDirectory) -> Manifest:
             experiment's or a cascade's model is not served, or an adapter belongs to another base.
     """
     manifest = run_directory.require("gguf")
-    follow = partial(models_of, config, run_directory)
+    models = models_of(config, run_directory, is_verified=True)
     # vLLM takes the GPU's memory: a second student beside the first has none left.
     is_followed = config.versions and config.engine == "llama.cpp"
-    _run(config, follow(), follow if is_followed else None)
+    _run(config, models, partial(models_of, config, run_directory) if is_followed else None)
     return manifest
 
 

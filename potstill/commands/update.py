@@ -105,7 +105,7 @@ def versions_table(found: Versions, run_directory: RunDirectory) -> Table:
     )
     for heading in HEADINGS:
         table.add_column(heading, overflow="fold")
-    for version in sorted(found.versions, key=lambda one: one.number):
+    for version in found.versions:
         table.add_row(*map(escape, _cells(version, found, run_directory)))
     return table
 

@@ -110,7 +110,7 @@ def test_recorded_failures_become_the_version_that_is_served(run, server, tmp_pa
     failures, ends = [], threading.Event()
 
     def go_on():
-        while not ends.is_set():
+        while not ends.wait(0.2):
             try:
                 ask(server, "How would you spell names?")
             except Exception as error:

@@ -63,6 +63,18 @@ def test_a_version_is_listed_before_it_is_served_and_gone_back_from(run, second)
         roll_back(run, "again")
 
 
+def test_a_version_that_passed_is_listed_and_served_in_one_change(run, second, gguf):
+    add_version(run, second, "it passed")
+    assert served(run) == 2
+    third = next_version(run.root.with_name("mine-v3"), gguf, run, number=3)
+    path = third.stage_dir("gguf") / "student-Q4_1.gguf"
+    path.unlink()
+    path.write_bytes(b"GGUF and less")
+    with pytest.raises(ArtifactError, match="changed or damaged"):
+        add_version(run, third, "it passed")
+    assert read_versions(run).next_number == 3, "neither listed nor served"
+
+
 def test_going_back_leads_to_the_version_that_one_was_trained_from(run, second, gguf):
     add_version(run, second)
     third = next_version(run.root.with_name("mine-v3"), gguf, run, number=3)
