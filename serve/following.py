@@ -67,7 +67,7 @@ class Follower:
         assert served.versions_path is not None
         self._config, self._served, self._models, self._load = config, served, follow, load
         self._path, self._backends = served.versions_path, backends
-        self._seen = file_version(self._path)
+        self._seen = served.versions_seen
         self._retiring: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -131,7 +131,7 @@ class Follower:
             )
             for name, backend in loaded.items()
         ]
-        self._served = models
+        self._served, self._seen = models, models.versions_seen
         logger.info("version %s is served now", models.version)
         task = asyncio.create_task(_retire(former))
         self._retiring.add(task)

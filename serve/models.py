@@ -13,6 +13,7 @@ from pathlib import Path
 from potstill.errors import ConfigError
 from potstill.facts.gguf import GgufFacts
 from potstill.facts.shared import Role
+from potstill.files import file_version
 from potstill.rundir import RunDirectory
 from potstill.task.stage import read_task
 from potstill.task.task import Task
@@ -39,6 +40,8 @@ class Models:
     """Where live traffic is stored if no database is named."""
     versions_path: Path | None = None
     """The run's file of versions, which may be absent; None without a run."""
+    versions_seen: tuple[int, ...] | None = None
+    """`file_version` of that file, before it was read."""
     version: int | None = None
     """The student's version; None before an update."""
     students: frozenset[str] = frozenset()
@@ -57,6 +60,7 @@ def models_of(
         ArtifactError: The version's files are missing or damaged.
         ConfigError: A model is unknown.
     """
+    seen = file_version(run_directory.versions_path)
     served = read_versions(run_directory).current if config.versions else None
     student_run = run_directory
     if served is not None and not (is_verified and served.parent is None):
@@ -84,6 +88,7 @@ def models_of(
         tasks,
         run_directory.traffic_path,
         versions_path=run_directory.versions_path,
+        versions_seen=seen,
         version=served.number if served and run_directory.versions_path.is_file() else None,
         students=students - config.paths.keys(),
     )

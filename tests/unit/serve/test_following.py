@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from potstill.files import file_version
 from serve.backends.local.swappable import SwappableBackend
 from serve.backends.protocol import Caller
 from serve.config import ServeConfig
@@ -48,6 +49,7 @@ def world(paths, tmp_path):
             return Models(
                 {"student": self.student_path, "teacher": paths[1]},
                 versions_path=self.versions_path,
+                versions_seen=file_version(self.versions_path),
                 version=self.number,
                 students=frozenset({"student"}),
             )
@@ -158,6 +160,15 @@ def test_a_file_that_cannot_be_loaded_leaves_the_served_one(world, paths, tmp_pa
         assert after["choices"] == before["choices"]
         world.choose(3, paths[2])
         await world.version_is(3)
+
+    asyncio.run(world.run(work))
+
+
+def test_a_change_while_models_are_loaded_is_not_missed(world, paths):
+    world.choose(2, paths[2])
+
+    async def work():
+        await world.version_is(2)
 
     asyncio.run(world.run(work))
 
