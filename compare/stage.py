@@ -165,7 +165,7 @@ def _compare(
         else []
     )
     former: Sides = {FORMER: side} if (side := former_side(config)) else {}
-    others: Sides = {one.key: one.side for one in candidates} | former
+    others: Sides = {**{one.key: one.side for one in candidates}, **former}
     suites = asked_by(config, run, sides, asks, session.scratch_dir)
     asks = {**asks, **{one.key: one.ask for one in candidates}}
     if asks:

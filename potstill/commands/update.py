@@ -33,7 +33,9 @@ from potstill.versions import (
     serve_version,
 )
 
-HEADINGS = ("version", "run", "from", "made", "learned from", "verdict", "served")
+HEADINGS = ("version", "run", "from", "verdict", "learned from", "served")
+WHOLE = HEADINGS[:4]
+"""Columns that are not folded."""
 
 app = typer.Typer()
 
@@ -104,7 +106,7 @@ def versions_table(found: Versions, run_directory: RunDirectory) -> Table:
         title=escape(str(run_directory.root)), title_justify="left", box=SIMPLE, expand=True
     )
     for heading in HEADINGS:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in WHOLE)
     for version in found.versions:
         table.add_row(*map(escape, _cells(version, found, run_directory)))
     return table
@@ -126,9 +128,8 @@ def _cells(version: Version, found: Versions, run_directory: RunDirectory) -> tu
         str(version.number),
         own.root.resolve().name,
         "" if version.parent is None else str(version.parent),
-        _short(version.added_at),
-        learned,
         verdict,
+        learned,
         ", ".join(times) + now,
     )
 
