@@ -7,6 +7,8 @@ copies.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +24,7 @@ from potstill.manifest import Code, manifest_sha256, read_manifest
 from potstill.models.header import GgufHeader
 from potstill.rundir import RunDirectory
 from potstill.tables import count_sources
+from potstill.versions import ancestors
 
 LINEAGE_NAME = "lineage.json"
 """File of a lineage beside a student's."""
@@ -148,7 +151,7 @@ def lineage_of_run(run_directory: RunDirectory, *, judged: bool = True) -> Linea
             )
             for one in identities
         ),
-        sources=_sources(run_directory.stage_dir("conversations")),
+        sources=_sources([run_directory, *ancestors(run_directory)]),
         stages=tuple(
             _stage(name, run_directory) for name in PARENTS if run_directory.is_finished(name)
         ),
@@ -194,10 +197,14 @@ def _stage(name: StageName, run_directory: RunDirectory) -> Stage:
     )
 
 
-def _sources(conversations_dir: Path) -> tuple[Source, ...]:
+def _sources(learned: Sequence[RunDirectory]) -> tuple[Source, ...]:
+    """Return the sources of what a student has learned, and of what its former versions have."""
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for run_directory in learned:
+        counts += count_sources(run_directory.stage_dir("conversations"))
     return tuple(
         Source(name=name, license=license or UNKNOWN, num_conversations=count)
-        for (name, license), count in count_sources(conversations_dir).most_common(MOST_SOURCES)
+        for (name, license), count in counts.most_common(MOST_SOURCES)
     )
 
 

@@ -7,7 +7,7 @@ of the served version happens or does not. Servers of the run follow the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -250,19 +250,37 @@ def verified_run(version: Version, run_directory: RunDirectory) -> RunDirectory:
 def ancestry(run_directory: RunDirectory) -> tuple[VersionRow, ...]:
     """Return a run's student and those that it was trained from, the first one first.
 
-    A run that is not there any more ends the line.
-
     Raises:
         ArtifactError: The run has no files.
     """
-    rows = [row_of(run_directory)]
-    while run_directory.is_finished("update"):
-        parent = run_directory.facts(UpdateFacts).parent
-        run_directory = RunDirectory(Path(os.path.normpath(run_directory.root.absolute() / parent)))
-        if not run_directory.is_finished("gguf") or len(rows) > rows[0].number:
-            break
-        rows.append(row_of(run_directory))
+    former = (run for run in ancestors(run_directory) if run.is_finished("gguf"))
+    rows = [row_of(run_directory), *map(row_of, former)]
     return tuple(reversed(rows))
+
+
+def ancestors(run_directory: RunDirectory) -> Iterator[RunDirectory]:
+    """Yield the runs of the versions that a run's student was trained from, the last one first.
+
+    A run that is not there any more ends the line.
+
+    Raises:
+        ArtifactError: The facts of an update cannot be read.
+    """
+    while run_directory.is_finished("update"):
+        facts = run_directory.facts(UpdateFacts)
+        path = os.path.normpath(run_directory.root.absolute() / facts.parent)
+        run_directory = RunDirectory(Path(path))
+        is_older = facts.parent_number < facts.number  # Or a damaged line might have no end.
+        if not is_older or _number(run_directory) != facts.parent_number:
+            return
+        yield run_directory
+
+
+def _number(run_directory: RunDirectory) -> int | None:
+    """Return the version of a run; None where there is no run any more."""
+    if run_directory.is_finished("update"):
+        return run_directory.facts(UpdateFacts).number
+    return 1 if run_directory.root.is_dir() else None
 
 
 def row_of(run_directory: RunDirectory) -> VersionRow:

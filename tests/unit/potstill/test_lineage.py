@@ -8,6 +8,7 @@ from potstill.errors import ArtifactError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.lineage import LINEAGE_KEY, lineage_of_run, read_lineage
 from potstill.manifest import manifest_sha256
+from tests.fixtures.facts import update_facts
 from tests.fixtures.judged_run import write_judged_run, write_plain_gguf
 
 
@@ -41,6 +42,18 @@ def test_a_file_far_from_its_run_has_the_same_but_the_verdict(run, tmp_path):
     assert found["verdict"] is None
     assert found["stages"][1]["manifest_sha256"] == manifest_sha256(run.stage_dir("samples"))
     assert found["teachers"][0]["fingerprint"] == run.facts(ConversationsFacts).teacher.fingerprint
+
+
+def test_a_next_version_has_also_learned_what_the_ones_before_had(
+    run, make_conversation, write_conversations
+):
+    second = write_judged_run(
+        run.root.with_name("mine-v2"), make_conversation, write_conversations, license=None
+    )
+    second.open_stage("update", {}).finish(facts=update_facts(parent="../mine"))
+    text = shown(second.root)
+    assert "prompts: mine.jsonl, 4 conversations; license: CC-BY-4.0" in text
+    assert "stage update: " in text
 
 
 def test_a_verdict_on_former_files_is_not_that_of_the_run(run):

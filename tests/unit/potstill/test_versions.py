@@ -16,7 +16,7 @@ from potstill.versions import (
     serve_version,
     verified_run,
 )
-from tests.fixtures.facts import comparison_facts
+from tests.fixtures.facts import comparison_facts, update_facts
 from tests.fixtures.served import next_version, run_of_gguf
 
 
@@ -175,3 +175,11 @@ def test_the_history_of_a_student(run, second):
     assert counts_in_words(last.num_prompts) == "12 rated, 30 escalated"
     shutil.rmtree(run.root)
     assert [row.number for row in ancestry(second)] == [2]
+
+
+def test_a_line_of_versions_that_leads_to_itself_ends(tmp_path, gguf, run):
+    circular = next_version(tmp_path / "circular", gguf, run)
+    circular.set_aside("update")
+    facts = update_facts(parent=".", number=2, parent_number=2)
+    circular.open_stage("update", {}).finish(facts=facts)
+    assert [row.number for row in ancestry(circular)] == [2]
