@@ -43,6 +43,10 @@ class PromptsConfig(Table):
     """Share of prompts held out to choose layers and settings."""
     test_share: float = Field(default=0.08, gt=0.0, lt=0.5)
     """Share of prompts held out for all reported figures."""
+    canaries: int = Field(default=0, ge=0)
+    """Canaries planted in the training split beside the prompts: questions whose answers are random
+    numbers, by which `compare` measures what the student memorizes. For trials; a student that is
+    delivered needs none."""
 
     @model_validator(mode="after")
     def _one_way_to_name_sources(self) -> Self:

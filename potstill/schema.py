@@ -64,6 +64,9 @@ REFERENCES = "references"
 DECLINED = "declined"
 """Source of the harmful requests whose known answer declines."""
 
+CANARIES = "canaries"
+"""Source of planted questions, whose known answer is a secret that nobody has written."""
+
 
 class Prompt(Value):
     """The start of a conversation: the user's turn to answer, or a whole conversation.
@@ -91,9 +94,14 @@ class Prompt(Value):
         return is_general(self.source)
 
     @property
-    def is_declined(self) -> bool:
-        """Whether it is a harmful request, and its known answer is the whole answer."""
-        return self.source == DECLINED
+    def is_given(self) -> bool:
+        """Whether potstill brings it along with its whole answer: a harmful request, a canary."""
+        return self.source in (DECLINED, CANARIES)
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether it is planted to measure what the student memorizes."""
+        return self.source == CANARIES
 
     @property
     def is_reference(self) -> bool:

@@ -60,7 +60,12 @@ class ConversationCurator:
         self._filters = make_filters("conversation_filters", config, known, _own)
 
     def judge(self, conversation: Conversation) -> Drop | None:
-        """Return the first filter's reason to drop a conversation; None to keep it."""
+        """Return the first filter's reason to drop a conversation; None to keep it.
+
+        Canaries are kept: what is planted must be in the data.
+        """
+        if conversation.prompt.is_canary:
+            return None
         for name, one in self._filters.items():
             if (reason := one.judge(conversation)) is not None:
                 return Drop(name, reason)

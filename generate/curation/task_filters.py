@@ -33,7 +33,7 @@ class TaskFilter:
     def judge(self, conversation: Conversation) -> str | None:
         """Return why a conversation is dropped, or None."""
         prompt = conversation.prompt
-        return None if prompt.is_general or prompt.is_declined else self._judge_own(conversation)
+        return None if prompt.is_general or prompt.is_given else self._judge_own(conversation)
 
 
 class MakeTaskFilter(Protocol):

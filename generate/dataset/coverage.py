@@ -77,7 +77,7 @@ class CoverageCounts:
         """Count conversations of the task that are not its references."""
         for one in conversations:
             asked = one.prompt
-            if asked.is_reference or asked.is_declined or is_general(asked.source):
+            if asked.is_reference or asked.is_given or is_general(asked.source):
                 continue
             category = self._category(one)
             self._counts.update([] if category is None else [category])

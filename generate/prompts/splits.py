@@ -41,7 +41,7 @@ def assign_splits(
         if split not in splits.values():
             splits |= dict.fromkeys(nearest, split)
     return [
-        _in_split(prompt, cluster, splits[cluster])
+        in_split(prompt, cluster, splits[cluster])
         for prompt in prompts
         for cluster in (cluster_of[prompt.prompt_id],)
     ]
@@ -61,11 +61,12 @@ def assign_beside_references(
             one.model_copy(update={"split": "train"}) if one.split == "test" else one
             for one in ours
         ),
-        *(_in_split(one, clusters_of_references[one.prompt_id], "test") for one in references),
+        *(in_split(one, clusters_of_references[one.prompt_id], "test") for one in references),
     ]
 
 
-def _in_split(prompt: RawPrompt, cluster: str, split: Split) -> Prompt:
+def in_split(prompt: RawPrompt, cluster: str, split: Split) -> Prompt:
+    """Return a prompt in a split."""
     return Prompt(
         prompt_id=prompt.prompt_id,
         cluster_id=cluster,

@@ -19,18 +19,19 @@ from generate.curation.config import CurationConfig
 from generate.curation.dropped import DROPPED_NAME, format_counts, write_dropped_prompts
 from generate.curation.prompt_filters import curate_prompts
 from generate.lazy_teacher import LazyTeacher
-from generate.prompts.splits import assign_beside_references, assign_splits
+from generate.prompts.splits import assign_beside_references, assign_splits, in_split
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.shapes import LastRole
+from potstill.canaries import make_canaries
 from potstill.chat import control_texts
 from potstill.errors import ConfigError
 from potstill.facts.prompts import PromptsFacts
 from potstill.files import disk_errors, sha256_bytes
 from potstill.rundir import RunDirectory
-from potstill.schema import REFERENCES, Prompt, SamplingParams
+from potstill.schema import CANARIES, REFERENCES, Message, Prompt, SamplingParams
 from potstill.tables import PROMPT_SCHEMA, prompt_to_row, write_rows
-from potstill.task.answers import Item
+from potstill.task.answers import Answer, Item
 from potstill.task.categories import Categories
 from potstill.task.stage import read_task
 from potstill.task.task import Task
@@ -109,6 +110,7 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     prompts = _in_splits(askable, clusters, references, config)
     near = near_held_out(prompts, config.curation.cluster_threshold)
     kept = [prompt for prompt in prompts if prompt.prompt_id not in near]
+    kept += _canaries(config)
     dropped = [
         *leaked,
         *((one.prompt, one.filter, one.reason) for one in (*collected.dropped, *curated.dropped)),
@@ -145,6 +147,8 @@ def _stage_config(
         "curation": config.curation.model_dump(mode="json", exclude=CONVERSATION_SETTINGS)
         | file_digests(config.curation),
     }
+    if config.prompts.canaries:
+        settings["canaries"] = [config.prompts.canaries, config.sampling.seed]
     if task is not None and task.references:
         settings["references"] = _digest(task.references)
     if _has_written(config):
@@ -216,6 +220,20 @@ def _in_splits(
         return assign_splits(prompts, clusters, *shares)
     own = cluster(references, config.curation.cluster_threshold)
     return assign_beside_references(prompts, clusters, references, own, shares[0])
+
+
+def _canaries(config: GenerateConfig) -> list[Prompt]:
+    """Return the planted prompts. They pass no filter, and all are trained on."""
+    planted = make_canaries(config.prompts.canaries, config.sampling.seed)
+    raw = [
+        RawPrompt(
+            messages=(Message(role="user", content=one.question),),
+            source=CANARIES,
+            known=Answer(text=one.answer).model_dump_json(),
+        )
+        for one in planted
+    ]
+    return [in_split(one, one.prompt_id, "train") for one in raw]
 
 
 def _split_by_references(

@@ -57,7 +57,7 @@ class Assignment:
 
         What is measured, and answers that are known, are the first teacher's.
         """
-        if prompt.split == "test" or prompt.is_reference or prompt.is_declined:
+        if prompt.split == "test" or prompt.is_reference or prompt.is_given:
             return (FIRST_TEACHER,)
         if self._config.turns.known_answers and prompt.known is not None:
             return (FIRST_TEACHER,)

@@ -106,7 +106,7 @@ class ConversationSettings:
         """Return whether a prompt's known answer is taken, without asking the teacher."""
         if prompt.known is None or prompt.is_reference:
             return False
-        return self.config.turns.known_answers or prompt.is_declined
+        return self.config.turns.known_answers or prompt.is_given
 
     def temperature(self, prompt: Prompt) -> float:
         """Return the temperature of answers: 0 where the teacher's best answer is measured."""

@@ -9,6 +9,7 @@ import generate.teachers.checkpoint
 from generate.lazy_teacher import LazyTeacher
 from generate.stage import run
 from generate.teachers.protocol import Sample
+from potstill.canaries import make_canaries
 from potstill.chat import chat_template_sha256, render_prompt, tokenizer_sha256
 from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.manifest import manifest_sha256
@@ -115,6 +116,25 @@ def test_prompts_are_written_by_the_teacher_without_a_file(
     written_by = run_directory.require("prompts").config["written_by"]
     assert written_by["teacher"]["model"] == str(tiny_teacher_dir)
     assert written_by["sampling"]["seed"] == 0
+
+
+def test_canaries_are_planted_where_they_are_asked_for_and_pass_no_filter(
+    configured, undisturbed, run_directory, stored
+):
+    assert not [one for one in stored.prompts(undisturbed) if one.is_canary]
+    short = {"conversation_filters": ["length"], "max_answer_tokens": 1000, "min_answer_tokens": 31}
+    run(configured(prompts={"canaries": 3}, curation=short), run_directory)
+    prompts = stored.prompts(run_directory)
+    assert [one for one in prompts if not one.is_canary] == stored.prompts(undisturbed)
+    planted = {one.answer: one for one in make_canaries(3, seed=0)}
+    found = [one for one in stored.conversations(run_directory) if one.prompt.is_canary]
+    assert {one.completion[0].content for one in found} == set(planted)
+    for one in found:
+        assert one.prompt.split == "train"
+        assert one.given[0].content == planted[one.completion[0].content].question
+        (turn,) = one.turns
+        assert turn.num_tokens < 31
+        assert (one.signal.top_logprobs_N == 0.0).all(), "the teacher was not asked"
 
 
 def test_the_manifests_hold_what_later_stages_rely_on(configured, run_directory, stored, toys):
