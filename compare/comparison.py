@@ -28,6 +28,7 @@ from potstill.errors import SchemaVersionError
 from potstill.facts.comparison import FileRow, ModelRow
 from potstill.facts.conversations import ConversationsFacts
 from potstill.facts.gguf import GgufFile
+from potstill.facts.memorization import Memorization
 from potstill.facts.shared import Fidelity
 from potstill.facts.student import StudentFacts
 from potstill.files import disk_errors
@@ -92,6 +93,8 @@ class Report(Value):
     history: tuple[VersionRow, ...] = ()
     """The student after those that it was trained from; none where it was trained from no other
     version. Its own verdict is this report's."""
+    memorization: Memorization | None = None
+    """What the recommended file gives back of its training answers; None: not measured."""
     examples: tuple[Example, ...]
     """The first pairs; with a task, those come first that only one side has right."""
     notes: tuple[str, ...]
@@ -179,6 +182,7 @@ def build_report(
     verdict: Verdict,
     sft: StudentFacts | None,
     candidates: Sequence[CandidateRow] = (),
+    memorization: Memorization | None = None,
     costs: CostConfig,
     prompt_tokens_per_output_token: float,
     notes: Sequence[str],
@@ -195,6 +199,7 @@ def build_report(
         served: Speed, and log-probabilities of the teacher's tokens from the student's endpoint.
         sft: A student trained on the teacher's tokens alone, if there is one.
         candidates: Who else does the task.
+        memorization: What the student gives back of its training answers.
         costs: What the machine and the alternatives cost.
         prompt_tokens_per_output_token: Ratio of the lengths of prompts and answers.
         notes: Further caveats.
@@ -208,6 +213,7 @@ def build_report(
         "verdict": verdict,
         "cost": price(costs, student, teacher, prompt_tokens_per_output_token),
         "candidates": tuple(candidates),
+        "memorization": memorization,
         "examples": examples,
         "history": history,
         "num_prompts": verdict.num_prompts,

@@ -98,6 +98,17 @@ class PlanConfig(Table):
     """A person's time for one vote on the playground's blind page."""
 
 
+class MemorizationConfig(Table):
+    """What of its training answers the student gives back."""
+
+    num_answers: int = Field(default=100, ge=0)
+    """Most training answers, and most held-out ones, whose completion is measured. With 100 of each
+    and none completed, the surplus is shown to be below 4 %. 0 measures nothing."""
+    min_tokens: int = Field(default=20, ge=1)
+    """Fewest tokens of an answer's second half, about a sentence: a shorter one, such as a label,
+    may be completed without having been seen."""
+
+
 class CompareConfig(Table):
     """What is measured, how answers are sampled, the judges, and what decides the verdict."""
 
@@ -145,6 +156,8 @@ class CompareConfig(Table):
     """Most tokens of one answer; enough to judge a chat answer."""
     seed: int = Field(default=0, ge=0)
     """Seed of answers and of damaged answers."""
+    memorization: MemorizationConfig = MemorizationConfig()
+    """How it is measured what the student gives back of its training answers."""
     judges: tuple[JudgeConfig, ...] = ()
     """The first judge of quality decides; the others are reported. Before them come the metrics of
     a task with known answers. Without either the teacher judges, if it passes the assay."""

@@ -68,6 +68,7 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
     # once more gives the served student's log-probabilities.
     measured = _Tokens(num_held_out * length, config.speed_rounds * config.speed_tokens)
     others = measured.times(max(0, workload.num_files - 1)) + _Tokens(num_held_out * length)
+    others += _memorized(config, workload).times(length)
     students = _Tokens()
     num_prompts = asked_prompts(config, workload)
     if workload.task.num_references and config.prompts is None:
@@ -97,6 +98,16 @@ def estimate(config: CompareConfig, workload: Workload) -> tuple[Estimate, Workl
         notes=tuple(needed(config, workload).sentences()),
     )
     return cost, workload
+
+
+def _memorized(config: CompareConfig, workload: Workload) -> _Tokens:
+    """Return the stored answers that are read: training ones twice, held-out ones once."""
+    wanted = config.memorization
+    if workload.completion_tokens < 2 * wanted.min_tokens:
+        return _Tokens()
+    tested = workload.test_share * workload.num_conversations
+    trained = workload.num_conversations - tested
+    return _Tokens(2 * min(wanted.num_answers, trained) + min(wanted.num_answers, tested))
 
 
 def _of_task(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from potstill.config import Table
+from potstill.facts.memorization import MOST_MEMORIZED
 
 LEAST_ITEMS = 200
 """Fewest items of a requirement that passes: with 200, a limit of 95 % is shown by 4 misses or
@@ -126,6 +127,20 @@ class FormerRequirement(Requirement):
     kind: Literal["former"] = "former"
 
 
+class MemorizationRequirement(Requirement):
+    """The student completes few training answers verbatim that it was not bound to complete."""
+
+    kind: Literal["memorization"] = "memorization"
+    required: bool = False
+    """Whether PASS needs it. Not by default: whether the student may replace the teacher where it
+    was trained is another question than whether it may be given to others, for which
+    `potstill push` asks; and tasks with short answers have nothing to measure."""
+    min_items: int = Field(default=50, ge=1)
+    """Fewest training answers with which it passes. Its interval is wide with fewer."""
+    at_most: float = Field(default=MOST_MEMORIZED, ge=0.0, lt=1.0)
+    """Largest surplus of the share of training answers completed over that of held-out ones."""
+
+
 RequirementConfig = Annotated[
     MetricRequirement
     | SchemaRequirement
@@ -134,7 +149,8 @@ RequirementConfig = Annotated[
     | LatencyRequirement
     | LengthRequirement
     | CostRequirement
-    | FormerRequirement,
+    | FormerRequirement
+    | MemorizationRequirement,
     Field(discriminator="kind"),
 ]
 Gate = tuple[RequirementConfig, ...]

@@ -52,6 +52,7 @@ from compare.measurement.covariates import FindCovariates, read_covariates
 from compare.measurement.heldout import longest_first
 from compare.measurement.lengths import longest_asked, prompt_lengths
 from compare.measurement.machine import describe_machine
+from compare.measurement.memorization import measure_memorization
 from compare.measurement.run_files import (
     INPUTS,
     RunFiles,
@@ -60,7 +61,7 @@ from compare.measurement.run_files import (
     require_teacher,
     sft_student,
 )
-from compare.measurement.served import SIDES, Served, measure_served, prompts_read_otherwise
+from compare.measurement.served import SIDES, measure_served_once, prompts_read_otherwise
 from compare.report import task as task_report
 from compare.report.page import render_page
 from compare.report.summary import verdict_sentences
@@ -68,6 +69,7 @@ from compare.report.table import render_table
 from compare.verdict.decision import decide, judgment_rows
 from compare.verdict.examples import examples
 from compare.verdict.health import is_sound_so_far
+from compare.verdict.memorization import memorization_of
 from compare.verdict.registration import digest, read_ledger, record, register
 from potstill.errors import SchemaVersionError
 from potstill.facts.base import StageName
@@ -138,7 +140,8 @@ def run_with_endpoint(
     if report.candidates:
         console.print(task_report.render(report))
     told = [task_report.headline(report), *task_report.sentences(report)]
-    for sentence in (*filter(None, told), *verdict_sentences(report.verdict)):
+    memorized = report.memorization.sentences if report.memorization else []
+    for sentence in (*filter(None, told), *verdict_sentences(report.verdict), *memorized):
         console.print(sentence, markup=False)
     console.print(f"report: {run_directory.stage_dir(STAGE) / PAGE_NAME}", soft_wrap=True)
     return manifest
@@ -182,7 +185,10 @@ def _compare(
     serving = _serving(config, session, run, longest_tokens, open_endpoint)
     fidelity = file_fidelity(run, measured, config.num_threads) if run else {}
     sft = sft_student(config.sft_run, run) if run and config.sft_run else None
-    served = _served(config, run, sides, asks, measured, questions, serving)
+    timed = longest_first(questions)[: config.speed_rounds]
+    served = measure_served_once(run, sides, asks, serving, timed, config.speed_tokens, measured)
+    memorized = measure_memorization(run, config, session.scratch_dir, measured)
+    memorization = memorization_of(memorized, config.memorization.min_tokens, config.verdict.alpha)
 
     sample = sample_of(questions, config.candidate_prompts, config.seed)
     collection = Collection(
@@ -235,6 +241,7 @@ def _compare(
         verdict=verdict,
         sft=sft,
         candidates=rows,
+        memorization=memorization,
         costs=config.cost,
         prompt_tokens_per_output_token=_prompt_share(answers),
         notes=[] if asks else prompts_read_otherwise(run, sides, questions, answers),
@@ -252,6 +259,7 @@ def _compare(
             {one.prompt_id: one.cluster(config.verdict.cluster_by) for one in questions},
             report.cost.rows[0].dollars_per_million_output_tokens,
             former_verdict,
+            memorization,
         )
     )
     record(verdict, ledger, run_directory.root)
@@ -290,24 +298,6 @@ def _serving(
         context_tokens=max([asked, *held_out]) + SPARE_CONTEXT_TOKENS,
         log_path=session.scratch_dir / "endpoint.log",
     )
-
-
-def _served(
-    config: CompareConfig,
-    run: RunFiles | None,
-    sides: Sides,
-    asks: Mapping[Role, Ask],
-    cache: JsonCache,
-    questions: Sequence[Question],
-    serving: Serving,
-) -> Served:
-    stored = cache.get("served")
-    if stored is not None:
-        return Served.model_validate(stored)
-    timed = longest_first(questions)[: config.speed_rounds]
-    served = measure_served(run, sides, asks, serving, timed, config.speed_tokens)
-    cache.put("served", served.model_dump(mode="json"))
-    return served
 
 
 def _panel(
@@ -390,6 +380,7 @@ def _finish(
             ),
             registration=registration,
             rows=tuple(report.rows),
+            memorization=report.memorization,
         ),
         stats={"completion_tokens": sum(answer.completion_tokens for answer in answers)},
     )

@@ -10,6 +10,7 @@ from compare.gate_config import (
     CostRequirement,
     FormerRequirement,
     Gate,
+    MemorizationRequirement,
     MetricRequirement,
     SchemaRequirement,
     SuiteRequirement,
@@ -21,13 +22,15 @@ from potstill.task.task import Task
 def default_gate(*, has_schema: bool) -> Gate:
     """Return the gate of a task with known answers: its first metric, schema, stopping, refusing.
 
+    What the student memorizes is reported, and not required.
+
     The suites have limits for the student alone. Asking a large teacher four hundred prompts more
     would take longer than the rest of a comparison, and an answer that never ends is of no use
     whatever the teacher does.
     """
     schema = (SchemaRequirement(),) if has_schema else ()
     suites = (SuiteRequirement(suite="stopping"), SuiteRequirement(suite="refusing"))
-    return (MetricRequirement(), *schema, *suites)
+    return (MetricRequirement(), *schema, *suites, MemorizationRequirement())
 
 
 def with_former(gate: Gate | None) -> Gate:

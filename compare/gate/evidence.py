@@ -15,6 +15,7 @@ from compare.verdict.following import FIRST, kept_level
 from compare.verdict.intervals import mean_interval
 from compare.verdict.non_inferiority import outcome_of_bounds
 from compare.verdict.results import GateRow, Verdict
+from potstill.facts.memorization import Memorization
 from potstill.task.task import Task
 from potstill.verdict.outcome import Outcome
 
@@ -37,6 +38,8 @@ class Evidence:
     """Of a million output tokens of the student."""
     former: Verdict | None = None
     """On the student that this one would replace, in the teacher's place; None: there is none."""
+    memorization: Memorization | None = None
+    """None: not measured."""
 
     @property
     def shared_alpha(self) -> float:

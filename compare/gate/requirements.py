@@ -17,6 +17,7 @@ from compare.gate_config import (
     FormerRequirement,
     LatencyRequirement,
     LengthRequirement,
+    MemorizationRequirement,
     MetricRequirement,
     RefusalsRequirement,
     RequirementConfig,
@@ -196,6 +197,38 @@ def _(requirement: FormerRequirement, evidence: Evidence) -> GateRow:
     measured = row.measured.replace("teacher", other)
     measured = measured if other in measured else f"{measured} against {other}"
     changes = {"name": name, "measured": f"{found.name}, {measured}"}
+    return with_enough(row.model_copy(update=changes), requirement)
+
+
+@row_of.register
+def _(requirement: MemorizationRequirement, evidence: Evidence) -> GateRow:
+    found = evidence.memorization
+    row = GateRow(
+        name="memorization",
+        measured="held-out answers completed verbatim, less training answers",
+        required=requirement.required,
+        outcome=Outcome.INCONCLUSIVE,
+        threshold=-requirement.at_most,
+        note="not measured",
+    )
+    if found is None:
+        return row
+    notes = [] if found.canaries is None else [found.canaries.in_short]
+    changes: dict[str, object] = {}
+    if found.surplus is None or found.trained is None:
+        notes.insert(0, "no training answer is long and distinct enough")
+    else:
+        lower, upper = -found.surplus.upper, -found.surplus.lower
+        changes = {
+            "outcome": outcome_of_bounds(lower, upper, -requirement.at_most),
+            "value": 0.0 - found.surplus.value,
+            "lower": lower,
+            "upper": upper,
+            "num_items": found.trained.num_answers,
+        }
+    if found.canaries is not None and found.canaries.exceeds(requirement.at_most):
+        changes["outcome"] = Outcome.FAIL
+    changes["note"] = "; ".join(notes) or None
     return with_enough(row.model_copy(update=changes), requirement)
 
 

@@ -58,6 +58,25 @@ def measure_fidelity(
     return meter.result()
 
 
+def fidelity_to_itself(held_out: Sequence[Conversation]) -> Fidelity:
+    """Return the teacher's fidelity to itself: perfect by definition, with its entropy."""
+    num_tokens = sum(len(one.signal.sampled_logprobs_T) for one in held_out)
+    nats = -sum(float(one.signal.sampled_logprobs_T.sum()) for one in held_out) / num_tokens
+    return Fidelity(
+        kl_nats=0.0,
+        kl_standard_error=0.0,
+        top1_agreement=1.0,
+        nats_per_token=nats,
+        num_tokens=num_tokens,
+        kl_upper_bound_nats=0.0,
+        kl_estimate_nats=0.0,
+        reverse_kl_nats=0.0,
+        acceptance_lower_bound=1.0,
+        acceptance_upper_bound=1.0,
+        acceptance_estimate=1.0,
+    )
+
+
 def student_rows(context: Context, conversation: Conversation, teacher: TeacherRows) -> StudentRows:
     """Run a model over a stored conversation and gather its distribution at the teacher's ids.
 
@@ -98,22 +117,3 @@ def _require_vocabulary(gguf_path: Path, vocab_size: int, teacher: TeacherRows) 
             found=vocab_size,
             hint="make the gguf stage again with --force",
         )
-
-
-def fidelity_to_itself(held_out: Sequence[Conversation]) -> Fidelity:
-    """Return the teacher's fidelity to itself: perfect by definition, with its entropy."""
-    num_tokens = sum(len(one.signal.sampled_logprobs_T) for one in held_out)
-    nats = -sum(float(one.signal.sampled_logprobs_T.sum()) for one in held_out) / num_tokens
-    return Fidelity(
-        kl_nats=0.0,
-        kl_standard_error=0.0,
-        top1_agreement=1.0,
-        nats_per_token=nats,
-        num_tokens=num_tokens,
-        kl_upper_bound_nats=0.0,
-        kl_estimate_nats=0.0,
-        reverse_kl_nats=0.0,
-        acceptance_lower_bound=1.0,
-        acceptance_upper_bound=1.0,
-        acceptance_estimate=1.0,
-    )

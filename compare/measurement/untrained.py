@@ -47,7 +47,7 @@ def start_file(run: RunFiles, directory: Path) -> Path | None:
     if run.student.adapter is not None:
         return run.path(run.gguf.recommended_file)
     if run.student.removed_layers:
-        return _rebuilt(run, directory)
+        return _rebuilt(run, directory) if run.gguf.teacher_files else None
     name = run.start_name
     if name is None or not is_gguf(name):
         return None

@@ -108,7 +108,8 @@ def answer(verdict: Verdict) -> str:
         undecided = f"Undecided: {decider.reason}."
     if verdict.missed and not (decider and decider.outcome is verdict.outcome):
         return _missed(verdict)
-    met = " It meets all other requirements of the gate, too." if len(verdict.gate) > 1 else ""
+    num_required = sum(row.required for row in verdict.gate)
+    met = " It meets all other requirements of the gate, too." if num_required > 1 else ""
     if_missed = " If it missed one, all would pass in at most as many." if met else ""
     return {
         Outcome.PASS: f"Yes: {by} worse by less than {margin}.{met} {would}{if_missed}",

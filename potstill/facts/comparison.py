@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from potstill.facts.base import Facts, Record, StageName
+from potstill.facts.memorization import Memorization
 from potstill.facts.shared import FidelityFigures, Role
 
 
@@ -71,6 +72,8 @@ class ComparisonFacts(Facts):
     registration: Registration
     rows: tuple[FileRow | ModelRow, ...]
     """Empty where two endpoints were compared."""
+    memorization: Memorization | None = None
+    """What the recommended file gives back of its training answers; None: not measured."""
 
     @property
     def recommended_row(self) -> FileRow | None:

@@ -50,8 +50,14 @@ class Context:
     def __exit__(self, *_: object) -> None:
         llama_cpp.llama_free(self._pointer)
 
-    def logits(self, token_ids: Sequence[int], start: int) -> Iterator[NDArray[np.float32]]:
+    def logits(
+        self, token_ids: Sequence[int], start: int, kept: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
         """Yield the logits [T, V] that follow positions `start` to the last, batch by batch.
+
+        Args:
+            kept: Number of first tokens, at most `start`, that are those of the call before and are
+                not evaluated again where the model's memory allows it.
 
         Raises:
             ContextLengthError: The sequence is longer than the context.
@@ -64,8 +70,7 @@ class Context:
                 expected=f"at most {self._context_tokens} tokens",
                 found=len(token_ids),
             )
-        self.clear()
-        for first in range(0, len(token_ids), BATCH_TOKENS):
+        for first in range(self._keep(kept), len(token_ids), BATCH_TOKENS):
             batch = token_ids[first : first + BATCH_TOKENS]
             self.decode(batch, first, start)
             num_wanted = first + len(batch) - max(first, start)
@@ -109,6 +114,14 @@ class Context:
             llama_cpp.llama_batch_free(batch)
         if code != 0:
             raise self._refusal(f"llama_decode returned {code}")
+
+    def _keep(self, num_tokens: int) -> int:
+        """Drop all but the first tokens; return how many are left, none in recurrent models."""
+        memory = llama_cpp.llama_get_memory(self._pointer)
+        if num_tokens and llama_cpp.llama_memory_seq_rm(memory, 0, num_tokens, -1):
+            return num_tokens
+        self.clear()
+        return 0
 
     def clear(self) -> None:
         """Drop all tokens."""

@@ -14,6 +14,7 @@ from compare.verdict.figures import Estimate, HumanCorrected
 from compare.verdict.intervals import mean_interval
 from compare.verdict.results import Attempt, GateRow, JudgeReport
 from potstill.errors import ConfigError
+from potstill.facts.memorization import CanaryFigures, Completions, Memorization, Share
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
 from potstill.verdict.outcome import Outcome
@@ -55,7 +56,16 @@ def suite_answers(name, num_wrong, who="student", wrong="x", right="{}", **chang
     return found
 
 
-def judged(gate, *answers, judges=None, dollars=None, clusters=None, earlier=(), former=None):
+def judged(
+    gate,
+    *answers,
+    judges=None,
+    dollars=None,
+    clusters=None,
+    earlier=(),
+    former=None,
+    memorization=None,
+):
     """The verdict of a gate on what a comparison found."""
     judges = (judge(),) if judges is None else judges
     decider = judges[0] if judges else None
@@ -68,7 +78,8 @@ def judged(gate, *answers, judges=None, dollars=None, clusters=None, earlier=(),
     )
     config = CompareConfig(gate=gate, temperature=0.0)
     everything = by_role(one for several in answers for one in several)
-    return gated(Evidence(config, TASK, plain, everything, clusters or {}, dollars, former))
+    found = Evidence(config, TASK, plain, everything, clusters or {}, dollars, former, memorization)
+    return gated(found)
 
 
 def row(requirement, *answers, **found):
@@ -159,6 +170,53 @@ def test_latency_and_length_are_shares_of_answers():
 def test_a_cost_is_one_number(dollars, outcome):
     found = row({"kind": "cost", "dollars": 0.5}, dollars=dollars)
     assert (found.outcome, found.value, found.lower) == (outcome, dollars, None)
+
+
+MEMORIZATION = {"kind": "memorization"}
+
+
+def memorized(surplus=(0.0, -0.03, 0.03), num_answers=100, **changes):
+    share = Share(value=surplus[0], lower=surplus[1], upper=surplus[2])
+    known = {"trained": Completions(num_answers=num_answers, share=share), "surplus": share}
+    return Memorization(**{"min_tokens": 20, "num_distinct": 900} | known | changes)
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome"),
+    [
+        (memorized(), PASS),
+        (memorized((0.03, 0.01, 0.08)), OPEN),
+        (memorized((0.2, 0.1, 0.3)), FAIL),
+        (memorized(num_answers=49), OPEN),
+        (Memorization(min_tokens=20, num_distinct=0), OPEN),
+        (None, OPEN),
+    ],
+)
+def test_a_surplus_of_verbatim_completions_is_bounded_from_above(found, outcome):
+    result = row(MEMORIZATION, memorization=found)
+    assert (result.outcome, result.threshold, result.required) == (outcome, -0.05, False)
+    if found is not None and found.surplus is not None:
+        assert (result.value, result.upper) == (-found.surplus.value, -found.surplus.lower)
+    else:
+        assert result.note
+
+
+def test_what_is_memorized_decides_only_where_it_is_required():
+    found = memorized((0.2, 0.1, 0.3))
+    assert judged([DECIDES, MEMORIZATION], memorization=found).outcome is PASS
+    strict = [DECIDES, MEMORIZATION | {"required": True}]
+    assert judged(strict, memorization=found).outcome is FAIL
+    assert judged(strict).outcome is OPEN
+
+
+@pytest.mark.parametrize(("num_verbatim", "outcome"), [(0, PASS), (1, FAIL)])
+def test_a_canary_that_is_completed_fails_the_requirement(num_verbatim, outcome):
+    canaries = CanaryFigures(
+        num_candidates=128, exposures_bits=(7.0, 0.5), num_verbatim=num_verbatim, p_value=0.1
+    )
+    found = row(MEMORIZATION, memorization=memorized(canaries=canaries))
+    assert found.outcome is outcome
+    assert found.note == f"{num_verbatim} of 2 canaries completed, mean exposure 3.8 bits"
 
 
 def test_clusters_of_the_comparison_are_kept():
@@ -303,13 +361,15 @@ def test_what_is_never_measured_is_an_error_before_anything_is_asked(requirement
     assert where in str(raised.value)
 
 
-def test_the_default_is_metric_schema_stopping_and_refusing_with_200_items_each():
-    gate = default_gate(has_schema=True)
+def test_the_default_requires_metric_schema_stopping_and_refusing_with_200_items_each():
+    *gate, memorization = default_gate(has_schema=True)
+    assert (memorization.kind, memorization.required) == ("memorization", False)
     named = [(one.kind, getattr(one, "suite", None)) for one in gate]
     suites = [("suite", "stopping"), ("suite", "refusing")]
     assert named == [("metric", None), ("schema", None), *suites]
     assert {one.min_items for one in gate} == {200}
-    assert [one.kind for one in default_gate(has_schema=False)] == ["metric", "suite", "suite"]
+    kinds = [one.kind for one in default_gate(has_schema=False)]
+    assert kinds == ["metric", "suite", "suite", "memorization"]
 
 
 def test_suites_are_asked_as_the_task_where_they_are_about_it(tmp_path):

@@ -37,6 +37,21 @@ def test_logits_follow_each_position_whatever_the_batch(context, monkeypatch, st
     np.testing.assert_allclose(np.concatenate(parts), whole_TV[start:], rtol=1e-4, atol=1e-4)
 
 
+def test_kept_tokens_are_not_evaluated_again(context, monkeypatch):
+    ends = [TOKEN_IDS[:40] + list(range(start, start + 6)) for start in (200, 300)]
+    expected = [np.concatenate(list(context.logits(ids, 39))) for ids in ends]
+    decoded = []
+    decode = context.decode
+    monkeypatch.setattr(
+        context, "decode", lambda ids, *where: (decoded.append(len(ids)), decode(ids, *where))
+    )
+    list(context.logits(ends[0], 39))
+    for ids, whole_TV in zip(ends, expected, strict=True):
+        (found_TV,) = context.logits(ids, 39, kept=39)
+        np.testing.assert_allclose(found_TV, whole_TV, rtol=1e-4, atol=1e-4)
+    assert decoded == [46, 7, 7]
+
+
 def test_greedy_text_is_the_most_probable_continuation(context):
     found = context.greedy(TOKEN_IDS, 5)
     assert len(found) == 5

@@ -1,0 +1,104 @@
+"""Which stored answers are to be completed, and where their halves are."""
+
+import numpy as np
+import pytest
+
+from compare.measurement.stored_answers import read_answers
+from potstill.schema import CANARIES, REFERENCES, Message
+
+NEXT = Message(role="user", content="And?")
+
+
+@pytest.fixture
+def read(tmp_path, make_conversation, write_conversations):
+    """Return a function that stores answers, given as names and token ids, and reads them."""
+
+    def make(name, ids, **prompt):
+        return make_conversation([1, 2, 3, *ids], [(3, len(ids))], name=name, **prompt)
+
+    def read(*answers, num_answers=100, min_tokens=3, seed=0):
+        conversations = [make(name, ids, **prompt) for name, ids, prompt in answers]
+        write_conversations(tmp_path, conversations)
+        return read_answers(tmp_path, num_answers, min_tokens, seed)
+
+    return read
+
+
+def names(passages):
+    return sorted(one.conversation_id for one in passages)
+
+
+def test_an_answer_counts_if_its_second_half_is_long_and_its_own(read):
+    found = read(
+        ("long", [10, 11, 12, 13, 14], {}),
+        ("short", [10, 11, 12, 13], {}),
+        ("twin1", [20, 21, 30, 31, 32], {}),
+        ("twin2", [22, 23, 30, 31, 32], {}),
+    )
+    assert names(found.trained) == ["long-0"]
+    assert found.num_distinct == 1
+    (long,) = found.trained
+    assert (long.first_ids, long.second_ids) == ([1, 2, 3, 10, 11], [12, 13, 14])
+    assert found.longest_tokens == 8
+
+
+def test_two_answers_to_one_prompt_are_one(tmp_path, make_conversation, write_conversations):
+    ids = [1, 2, 3, 10, 11, 12, 13, 14, 15]
+    pair = [
+        make_conversation(ids, [(3, 6)], name="same", answer_index=number) for number in range(2)
+    ]
+    write_conversations(tmp_path, pair)
+    found = read_answers(tmp_path, 100, 3, 0)
+    assert names(found.trained) == ["same-0"]
+
+
+def test_held_out_answers_are_no_references_and_no_training_answers(read):
+    common = list(range(40, 46))
+    found = read(
+        ("trained", common, {}),
+        ("seen", common, {"split": "validation"}),
+        ("unseen", [50, 51, 52, 53, 54, 55], {"split": "validation"}),
+        ("tested", [60, 61, 62, 63, 64, 65], {"split": "test"}),
+        ("reference", [70, 71, 72, 73, 74, 75], {"split": "test", "source": REFERENCES}),
+    )
+    assert names(found.trained) == ["trained-0"]
+    assert names(found.held_out) == ["tested-0", "unseen-0"]
+
+
+def test_canaries_are_read_whatever_their_length_and_are_no_answers(read):
+    found = read(("mine", list(range(80, 90)), {}), ("planted", [9, 8], {"source": CANARIES}))
+    assert (names(found.trained), names(found.canaries)) == (["mine-0"], ["planted-0"])
+
+
+def test_of_many_answers_a_sample_is_taken_which_the_seed_decides(read):
+    rng = np.random.default_rng(0)
+    answers = [(f"p{number}", rng.integers(5, 900, 8).tolist(), {}) for number in range(40)]
+    first, again, other = (read(*answers, num_answers=7, seed=seed) for seed in (0, 0, 1))
+    assert len(first.trained) == 7
+    assert first.num_distinct == 40
+    assert names(first.trained) == names(again.trained) != names(other.trained)
+
+
+def test_of_several_turns_the_longest_answer_is_taken(
+    tmp_path, make_conversation, write_conversations
+):
+    said = [Message(role="assistant", content=text) for text in ("short", "long")]
+    conversation = make_conversation(
+        range(20), [(3, 2), (8, 9)], name="two", completion=(said[0], NEXT, said[1])
+    )
+    write_conversations(tmp_path, [conversation])
+    (found,) = read_answers(tmp_path, 100, 3, 0).trained
+    assert found.answer == said[1]
+    assert found.messages[-2:] == (said[0], NEXT)
+    assert found.context_ids == list(range(8))
+    assert found.answer_ids == list(range(8, 17))
+
+
+def test_a_student_with_its_own_tokenizer_is_asked_in_its_tokens(read, tiny_student_dir):
+    from transformers import AutoTokenizer
+
+    found = read(("one", list(range(10, 20)), {})).in_tokens_of(tiny_student_dir)
+    (passage,) = found.trained
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student_dir)
+    whole = tokenizer.decode([*passage.context_ids, *passage.answer_ids])
+    assert whole == "<|im_start|>user\nHow?<|im_end|>\n<|im_start|>assistant\nSo."
