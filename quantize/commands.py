@@ -76,14 +76,24 @@ def push(
         bool,
         typer.Option("--license-checked", help="You checked a license that is not stated."),
     ] = False,
+    memorization_checked: Annotated[
+        bool,
+        typer.Option("--memorization-checked", help="You read what the student has memorized."),
+    ] = False,
 ) -> None:
     """Publish the student's files with card, importance matrix and lineage."""
     from quantize.delivery.push import prepare
     from quantize.delivery.push import push as publish
+    from quantize.delivery.refusals import Checked
 
     shipment = prepare(RunDirectory(run_dir))
     if dry_run:
         for line in shipment.lines():
             typer.echo(line)
         return
-    typer.echo(publish(shipment, to, private=not public, license_checked=license_checked))
+    given: dict[Checked, bool] = {
+        "license": license_checked,
+        "memorization": memorization_checked,
+    }
+    checked = [name for name, is_given in given.items() if is_given]
+    typer.echo(publish(shipment, to, private=not public, checked=checked))

@@ -5,25 +5,39 @@ In: a run, and a repository on a hub or a directory. Out: the files there, or wh
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import tempfile
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.errors import ArtifactError, ConfigError
+from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.gguf import GgufFacts
+from potstill.facts.memorization import Memorization
 from potstill.files import disk_errors, write_text_atomically
 from potstill.lineage import LINEAGE_NAME, Lineage, lineage_of_run
 from potstill.models.header import GgufHeader
 from potstill.rundir import RunDirectory
 from quantize.delivery.copies import copy_file
-from quantize.delivery.refusals import Refusal, in_licenses, in_texts
+from quantize.delivery.refusals import (
+    Checked,
+    Refusal,
+    in_licenses,
+    in_memorization,
+    in_texts,
+)
+from quantize.report.card import memorization_section
+
+logger = logging.getLogger(__name__)
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 CARD, MODELFILE, PLOT = "README.md", "Modelfile", "quality.png"
 IMATRIX = "student.imatrix.gguf"
 TEMPLATE_KEY = "tokenizer.chat_template"
+UNMEASURED = "memorization: not measured; `potstill compare` measures it"
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,8 @@ class Shipment:
     Attributes:
         models: GGUF files, whose copies get the lineage.
         others: Files that are copied as they are.
+        texts: Texts to write, by the file's name.
+        memorization: What the student gives back of its training answers; None: not measured.
         refusals: What forbids it.
     """
 
@@ -40,19 +56,19 @@ class Shipment:
     lineage: Lineage
     models: tuple[Path, ...]
     others: tuple[Path, ...]
+    texts: Mapping[str, str]
+    memorization: Memorization | None
     refusals: tuple[Refusal, ...]
 
     def lines(self) -> list[str]:
-        """Return the files with their sizes, and the refusals."""
-        lines = [f"{path.name}  {path.stat().st_size:,} bytes" for path in self.files]
-        lines.append(f"{LINEAGE_NAME}  {len(self.lineage.document.encode()):,} bytes")
+        """Return the files with their sizes, what was memorized, and the refusals."""
+        sizes = {path.name: path.stat().st_size for path in (*self.models, *self.others)}
+        sizes |= {name: len(text.encode()) for name, text in self.texts.items()}
+        lines = [f"{name}  {size:,} bytes" for name, size in sizes.items()]
+        found = self.memorization
+        lines += [UNMEASURED] if found is None else [f"memorization: {' '.join(found.sentences)}"]
         lines += [f"refused: {one.where}: {one.found}" for one in self.refusals]
         return lines
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files of the run that would go."""
-        return (*self.models, *self.others)
 
     def write(self, directory: Path) -> None:
         """Write all files into a directory."""
@@ -61,7 +77,8 @@ class Shipment:
         with disk_errors("copying files", directory):
             for path in self.others:
                 shutil.copyfile(path, directory / path.name)
-            write_text_atomically(directory / LINEAGE_NAME, self.lineage.document)
+            for name, text in self.texts.items():
+                write_text_atomically(directory / name, text)
 
 
 def prepare(run_directory: RunDirectory) -> Shipment:
@@ -79,32 +96,45 @@ def prepare(run_directory: RunDirectory) -> Shipment:
         name for one in students for name in (one.file, one.adapter) if name is not None
     )
     models = tuple(directory / name for name in names)
-    wanted = (directory / name for name in (CARD, MODELFILE, IMATRIX, PLOT))
-    others = tuple(path for path in wanted if path.is_file())
+    others = tuple(path for name in (IMATRIX, PLOT) if (path := directory / name).is_file())
     lineage = lineage_of_run(run_directory)
+    # The lineage has a verdict if these files were judged.
+    judged = run_directory.facts(ComparisonFacts) if lineage.verdict else None
+    memorization = judged.memorization if judged else None
     texts = {
-        path.name: path.read_text("utf-8") for path in others if path.name in (CARD, MODELFILE)
+        name: path.read_text("utf-8")
+        for name in (CARD, MODELFILE)
+        if (path := directory / name).is_file()
     }
+    if CARD in texts:
+        texts[CARD] += memorization_section(memorization)
+    texts[LINEAGE_NAME] = lineage.document
     template = GgufHeader.read(models[0]).metadata.get(TEMPLATE_KEY)
-    texts |= {LINEAGE_NAME: lineage.document, TEMPLATE_KEY: str(template or "")}
-    refusals = (*in_texts(texts), *in_licenses(lineage))
-    return Shipment(run_directory, lineage, models, others, refusals)
+    refusals = (
+        *in_texts(texts | {TEMPLATE_KEY: str(template or "")}),
+        *in_licenses(lineage),
+        *in_memorization(memorization),
+    )
+    return Shipment(run_directory, lineage, models, others, texts, memorization, refusals)
 
 
-def push(shipment: Shipment, to: str, *, private: bool, license_checked: bool) -> str:
+def push(shipment: Shipment, to: str, *, private: bool, checked: Collection[Checked] = ()) -> str:
     """Publish to a repository (`user/name`) or into a directory, and return where it is.
 
     A text that names an existing directory, or begins with `.`, `/` or `~`, is one.
 
     Args:
         private: Whether a new repository is private.
-        license_checked: Whether the user vouches for licenses that are not stated.
+        checked: What the user has checked: licenses that are not stated, answers that the student
+            has memorized.
 
     Raises:
         ConfigError: Something in it may not be published, or the place is not one.
         ArtifactError: The hub or the disk fails.
     """
-    _refuse(shipment, license_checked)
+    _refuse(shipment, checked)
+    if shipment.memorization is None:
+        logger.warning("%s", UNMEASURED)
     path = Path(to).expanduser()
     if to.startswith((".", "/", "~")) or path.is_dir():
         with disk_errors("pushing into a directory", path):
@@ -123,17 +153,18 @@ def push(shipment: Shipment, to: str, *, private: bool, license_checked: bool) -
         return _upload(Path(staged), to, private)
 
 
-def _refuse(shipment: Shipment, license_checked: bool) -> None:
-    left = [one for one in shipment.refusals if not (license_checked and one.by_user)]
+def _refuse(shipment: Shipment, checked: Collection[Checked]) -> None:
+    left = [one for one in shipment.refusals if one.unless not in checked]
     if not left:
         return
     more = f", and {len(left) - 1} more: see --dry-run" if len(left) > 1 else ""
+    options = dict.fromkeys(f"--{one.unless}-checked" for one in left)
     raise ConfigError(
         "the student may not be published as it is",
         where=left[0].where,
         found=left[0].found + more,
-        hint="check the license and give --license-checked"
-        if all(one.by_user for one in left)
+        hint=f"check it and give {' '.join(options)}"
+        if all(one.unless for one in left)
         else "remove what is found from the file's source and make the stage again",
     )
 

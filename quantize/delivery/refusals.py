@@ -1,6 +1,6 @@
-"""What may not be published: secrets, personal data, and models whose licenses forbid it.
+"""What may not be published: secrets, personal data, what licenses forbid, what was memorized.
 
-In: texts and a lineage. Out: reasons, each with its place; none if everything may go.
+In: texts, a lineage, a comparison's figures. Out: reasons, each with its place; none if all may go.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
+from potstill.facts.memorization import MOST_MEMORIZED, Memorization
 from potstill.licenses import UNKNOWN
 from potstill.lineage import Lineage
 
@@ -33,6 +35,9 @@ FORBIDDING = re.compile(r"(?:^|-)nd(?:-|$)|proprietary|all rights reserved|resea
 """Licenses that forbid sharing what was made from the work: NoDerivatives, or none is granted."""
 UNCLEAR = {UNKNOWN, "other", "unknown", "none"}
 
+Checked = Literal["license", "memorization"]
+"""What only a user can decide."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -40,8 +45,8 @@ class Refusal:
 
     where: str
     found: str
-    by_user: bool = False
-    """Whether a user who has checked the license may publish nevertheless."""
+    unless: Checked | None = None
+    """What a user may have checked to publish nevertheless; None: it is never published."""
 
 
 def in_texts(texts: Mapping[str, str]) -> list[Refusal]:
@@ -61,7 +66,7 @@ def in_licenses(lineage: Lineage) -> list[Refusal]:
     """
     stated = [(f"teacher {one.model}", one.license) for one in lineage.teachers]
     unclear = [
-        Refusal(where, f"license: {license}", by_user=True)
+        Refusal(where, f"license: {license}", unless="license")
         for where, license in stated
         if license.lower() in UNCLEAR
     ]
@@ -72,3 +77,18 @@ def in_licenses(lineage: Lineage) -> list[Refusal]:
         if FORBIDDING.search(license)
     ]
     return forbidden + unclear
+
+
+def in_memorization(found: Memorization | None) -> list[Refusal]:
+    """Return what the student gives back of its training answers, if it is too much."""
+    if found is None or not found.exceeds(MOST_MEMORIZED):
+        return []
+    surplus = "" if found.surplus is None else f"surplus of {found.surplus.value:.0%}"
+    canaries = "" if found.canaries is None else found.canaries.in_short
+    return [
+        Refusal(
+            "memorization, see the comparison's report",
+            f"{'; '.join(filter(None, (surplus, canaries)))}; at most {MOST_MEMORIZED:.0%}",
+            unless="memorization",
+        )
+    ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potstill.facts.gguf import GgufFile
+from potstill.facts.memorization import Memorization
 from potstill.facts.shared import Fidelity, FurtherTeacher, TeacherIdentity
 from potstill.facts.student import StudentFacts
 from potstill.licenses import UNKNOWN, teacher_license
@@ -81,6 +82,12 @@ bound is refused.
 
 `ollama create NAME -f Modelfile` in this directory imports the recommended file.
 """
+
+
+def memorization_section(found: Memorization | None) -> str:
+    """Return the card's section on what the student gives back of its training answers."""
+    text = "Not measured." if found is None else "\n".join(found.sentences)
+    return f"\n## Memorization\n\n{text}\n"
 
 
 def _front_matter(teacher: TeacherIdentity, license: str) -> str:

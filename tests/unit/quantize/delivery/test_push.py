@@ -6,8 +6,9 @@ from typer.testing import CliRunner
 
 from potstill.cli import app
 from potstill.errors import ArtifactError, ConfigError
+from potstill.facts.memorization import Completions, Memorization, Share
 from potstill.lineage import lineage_of_run, read_lineage
-from quantize.delivery.push import prepare, push
+from quantize.delivery.push import UNMEASURED, prepare, push
 from tests.fixtures.hub import hub
 
 PUBLISHED = {"README.md", "Modelfile", "lineage.json", "student.imatrix.gguf"} | {
@@ -25,7 +26,7 @@ def own_hub(monkeypatch):
 
 
 def published(shipment, to, **options):
-    return push(shipment, to, **{"private": True, "license_checked": False} | options)
+    return push(shipment, to, **{"private": True} | options)
 
 
 def test_a_student_goes_to_the_hub_with_its_verdict_and_no_teacher(judged_run, own_hub, tmp_path):
@@ -71,11 +72,11 @@ def test_a_dry_run_lists_what_would_go_and_what_forbids_it(judged_run):
     assert "refused: teacher acme/teacher: license: cc-by-nc-nd-4.0" in found.stdout
 
 
-@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("checked", [(), ("license", "memorization")])
 def test_a_license_that_forbids_it_is_never_overruled(judged_run, tmp_path, checked):
     shipment = prepare(judged_run(license="cc-by-nd-4.0"))
     with pytest.raises(ConfigError, match="may not be published"):
-        published(shipment, str(tmp_path / "there"), license_checked=checked)
+        published(shipment, str(tmp_path / "there"), checked=checked)
     assert not (tmp_path / "there").exists()
 
 
@@ -84,5 +85,49 @@ def test_a_license_that_is_not_stated_is_the_users_to_check(judged_run, tmp_path
     with pytest.raises(ConfigError, match="not stated") as caught:
         published(shipment, str(tmp_path / "there"))
     assert "--license-checked" in caught.value.hint
-    published(shipment, str(tmp_path / "there"), license_checked=True)
+    published(shipment, str(tmp_path / "there"), checked=["license"])
     assert (tmp_path / "there" / "README.md").is_file()
+
+
+def memorized(surplus):
+    share = Share(value=surplus, lower=0.0, upper=0.5)
+    return Memorization(
+        min_tokens=20,
+        num_distinct=90,
+        trained=Completions(num_answers=50, share=share),
+        surplus=share,
+    )
+
+
+def test_the_card_says_what_was_memorized(judged_run, tmp_path):
+    found = memorized(0.02)
+    published(prepare(judged_run(memorization=found)), str(tmp_path / "there"))
+    card = (tmp_path / "there" / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n---\n")
+    assert "\n## Memorization\n\n" + "\n".join(found.sentences) in card
+
+
+def test_what_was_not_measured_is_said_and_not_refused(judged_run, tmp_path, caplog):
+    shipment = prepare(judged_run())
+    assert UNMEASURED in shipment.lines()
+    published(shipment, str(tmp_path / "there"))
+    assert UNMEASURED in caplog.text
+    assert "Not measured." in (tmp_path / "there" / "README.md").read_text()
+
+
+def test_too_much_that_was_memorized_is_the_users_to_check(judged_run, tmp_path):
+    run, there = judged_run(memorization=memorized(0.06)), tmp_path / "there"
+    with pytest.raises(ConfigError, match="surplus of 6%; at most 5%") as caught:
+        published(prepare(run), str(there))
+    assert caught.value.hint == "check it and give --memorization-checked"
+    assert not there.exists()
+    command = ["push", str(run.root), "--to", str(there), "--memorization-checked"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert (there / "README.md").is_file()
+
+
+def test_two_refusals_name_both_options(judged_run, tmp_path):
+    shipment = prepare(judged_run(license=None, memorization=memorized(1.0)))
+    with pytest.raises(ConfigError) as caught:
+        published(shipment, str(tmp_path / "there"))
+    assert caught.value.hint == "check it and give --license-checked --memorization-checked"

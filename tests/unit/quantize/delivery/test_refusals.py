@@ -24,7 +24,7 @@ def test_secrets_and_personal_data_are_found_and_not_repeated(text):
     (found,) = in_texts({"README.md": f"# A student\n\n{text}\n"})
     assert found.where == "README.md, line 3"
     assert KEY not in found.found
-    assert not found.by_user
+    assert found.unless is None
 
 
 def test_a_card_as_potstill_writes_it_passes():
