@@ -55,9 +55,9 @@ class Memorized(Value):
 
     num_distinct: int
     """As in `StoredAnswers`."""
-    trained: tuple[Completed, ...]
-    held_out: tuple[Completed, ...]
-    canaries: tuple[Planted, ...]
+    trained: tuple[Completed, ...] = ()
+    held_out: tuple[Completed, ...] = ()
+    canaries: tuple[Planted, ...] = ()
 
 
 def measure_memorization(
@@ -83,8 +83,11 @@ def measure_memorization(
     )
     if run.student.own_tokenizer:
         answers = answers.in_tokens_of(run.student_dir)
-    start = start_file(run, scratch_dir) if answers.trained else None
-    found = _measure(run, answers, start, config.num_threads)
+    if answers.longest_tokens:
+        start = start_file(run, scratch_dir) if answers.trained else None
+        found = _measure(run, answers, start, config.num_threads)
+    else:
+        found = Memorized(num_distinct=answers.num_distinct)
     cache.put(CACHE_NAME, found.model_dump(mode="json"))
     return found
 

@@ -192,7 +192,7 @@ def test_interrupted_comparison_goes_on(finished_run, tmp_path, capsys):
         run_with_endpoint(CONFIG, finished_run, stand_in(log_path, "3"))
     assert not finished_run.is_finished("comparison")
     stored = sorted((finished_run.partial_dir("comparison") / "scratch").glob("*.json"))
-    assert len(stored) == 2 + 1 + 1 + 3, "fidelity, speed, the plan, answers"
+    assert len(stored) == 2 + 1 + 1 + 1 + 3, "fidelity, speed, memorization, the plan, answers"
     log_path.unlink()
     manifest = run_with_endpoint(CONFIG, finished_run, stand_in(log_path))
     requests = [json.loads(line) for line in log_path.read_text().splitlines()]
@@ -222,6 +222,9 @@ def check_result(run_directory: RunDirectory, manifest, stdout: str) -> Report:
     models = ["teacher-F16", "student-Q8_0"] * 2 + ["teacher-F16"] * 2
     assert [pair["model"] for pair in pairs] == models
     assert list(manifest.facts.rows) == report.rows
+    assert manifest.facts.memorization == report.memorization
+    assert report.memorization.num_distinct == 0, "nothing of this run was trained on"
+    assert report.memorization.sentences[0] in " ".join(stdout.split())
     likelihood, similarity, llm = report.verdict.judges
     assert likelihood.estimate.num_pairs == similarity.estimate.num_pairs == 2
     assert (likelihood.outcome, similarity.outcome) == (None, None)

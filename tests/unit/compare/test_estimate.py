@@ -9,8 +9,10 @@ from potstill.plan import AskedTask, Workload
 
 TEACHER = ModelShape("LlamaForCausalLM", 1_000_000, 30, 576, 49_152, 1536, 800_000)
 NUM_TESTED, NUM_ASSAYED = 100, 24
-MEASURED = 4 * 64 * 200 + 5 * 3 * 64
-"""Tokens of fidelity and speed."""
+NUM_COMPLETED = 2 * 100 + 100
+"""Training answers by the student and by its start, held-out ones by the student."""
+MEASURED = 4 * 64 * 200 + 5 * 3 * 64 + NUM_COMPLETED * 200
+"""Tokens of fidelity, speed and memorization."""
 
 
 def estimated(*, prompt_tokens=50.0, shared_tokens=0.0, task=None, **changes):
@@ -44,7 +46,12 @@ def test_a_prompt_that_all_share_is_answered_and_judged_once():
     """Fidelity reads each conversation whole."""
     alone = estimated()
     shared = estimated(prompt_tokens=1050.0, shared_tokens=1000.0)
-    assert shared.tokens - alone.tokens == pytest.approx(4 * 64 * 1000 + 2 * 1000)
+    assert shared.tokens - alone.tokens == pytest.approx((4 * 64 + NUM_COMPLETED + 2) * 1000)
+
+
+def test_short_answers_are_not_completed():
+    found = [estimated(memorization={"min_tokens": number}).tokens for number in (75, 76)]
+    assert found[0] - found[1] == pytest.approx(NUM_COMPLETED * 200)
 
 
 def test_a_tasks_prompts_are_those_of_its_references_and_candidates():

@@ -22,6 +22,7 @@ from compare.verdict.figures import (
     Slice,
 )
 from compare.verdict.results import JudgeReport
+from potstill.facts.memorization import Completions, Memorization, Share
 from potstill.schema import Message
 from potstill.verdict.outcome import Outcome
 from potstill.versions import VersionRow
@@ -355,3 +356,21 @@ def test_the_versions_of_the_student_are_a_table(report):
     )
     assert texts[-2:] == ["INVALID", "JUDGE"], "its own verdict is this report's"
     assert "<script>alert" not in table
+
+
+def test_what_was_memorized_stands_on_the_page_with_its_conversations(make_report):
+    share = Share(value=0.5, lower=0.2, upper=0.8)
+    found = Memorization(
+        min_tokens=20,
+        num_distinct=4,
+        trained=Completions(num_answers=4, share=share),
+        surplus=share,
+        verbatim=(f"{HOSTILE}-0", "a1-0"),
+    )
+    plain = make_report()
+    page = render_page(plain.model_copy(update={"memorization": found}))
+    for sentence in found.sentences:
+        assert sentence in page
+    assert "<script>alert(1)" not in page
+    assert "-0, a1-0 (conversation_id" in page
+    assert "memorized" not in render_page(plain)
