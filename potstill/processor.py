@@ -35,6 +35,13 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def usable_cpus() -> frozenset[int]:
+    """Return the logical CPUs that this process may use; all, where the system cannot say."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
 def usable_threads(num_threads: int | None = None) -> int:
     """Return the configured number of threads; for 0 or None, as many as this process may use."""
-    return num_threads or len(os.sched_getaffinity(0))
+    return num_threads or len(usable_cpus())

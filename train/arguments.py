@@ -18,7 +18,7 @@ from trl import SFTConfig
 
 from potstill.errors import ConfigError
 from train.config import TrainConfig
-from train.students.plan import fast_dtype
+from train.students.plan import device, fast_dtype
 
 ADAM_BETA2 = 0.98
 """Averages the variance over 50 steps instead of 1,000: a demo has only a few hundred."""
@@ -74,11 +74,11 @@ def refuse_absent_reporters(names: list[str]) -> None:
 
 def shared_arguments(config: TrainConfig, states_dir: Path) -> dict[str, Any]:
     """Return the arguments of all phases."""
-    on_gpu = torch.cuda.is_available()
+    where = device()
     every = config.evaluation.every_steps
     return {
         "output_dir": str(states_dir),
-        "use_cpu": not on_gpu,
+        "use_cpu": where == "cpu",
         "bf16": fast_dtype(config.dtype) == torch.bfloat16,
         "lr_scheduler_type": "cosine",
         "warmup_steps": config.warmup_share,
@@ -97,7 +97,7 @@ def shared_arguments(config: TrainConfig, states_dir: Path) -> dict[str, Any]:
         "save_total_limit": NUM_STATES_KEPT,
         "seed": config.seed,
         "data_seed": config.seed,
-        "dataloader_pin_memory": on_gpu,
+        "dataloader_pin_memory": where == "cuda",
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "report_to": config.report_to,

@@ -76,7 +76,9 @@ class DistillationTrainer(MeasuresHeldOut, TrainedStates, SFTTrainer):  # type: 
         add_distillation_forward(without_adapters(self.model), mix)
         self.remove_callback(PrinterCallback)
         self._mix = mix
-        self._sums = torch.zeros(3, dtype=torch.float64, device=self.args.device)
+        # Apple's GPUs have no float64.
+        exact = torch.float32 if self.args.device.type == "mps" else torch.float64
+        self._sums = torch.zeros(3, dtype=exact, device=self.args.device)
         if self.is_fsdp_enabled:
             _keep_sums_exact(self.accelerator.state.fsdp_plugin)
 

@@ -5,11 +5,10 @@ In: the operating system. Out: `Machine`.
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
-from potstill.processor import memory_bytes
+from potstill.processor import memory_bytes, usable_threads
 from potstill.schema import Value
 
 
@@ -27,7 +26,7 @@ def describe_machine() -> Machine:
     """Describe the machine this process runs on."""
     return Machine(
         cpu=_cpu_name(),
-        num_cpus=len(os.sched_getaffinity(0)),
+        num_cpus=usable_threads(),
         memory_bytes=memory_bytes(),
         platform=platform.platform(),
     )

@@ -20,6 +20,7 @@ from generate.sampling.parts import Shard, finished_parts, part_paths
 from generate.sampling.stage import make_parts, num_parts, open_samples
 from potstill.errors import ConfigError, PotstillError, TeacherError
 from potstill.processes import end_with_parent
+from potstill.processor import usable_cpus
 from potstill.progress import set_up_logging, track
 from potstill.rundir import RunDirectory, StageSession
 
@@ -157,7 +158,7 @@ def devices(config: GenerateConfig, index: int) -> dict[str, str]:
             )
         return {GPUS_VARIABLE: ",".join(visible[index * size : (index + 1) * size])}
     count = config.engine.data_parallel_size
-    share = range(index, len(os.sched_getaffinity(0)), count)
+    share = range(index, len(usable_cpus()), count)
     return {THREADS_VARIABLE: str(max(1, len(share)))}
 
 

@@ -7,7 +7,6 @@ may use it.
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from potstill.errors import BackendError
+from potstill.processor import usable_cpus
 from serve.engine.model import GgufModel
 
 FAST_KV_TYPE, REPRODUCIBLE_KV_TYPE = 1, 30
@@ -199,7 +199,7 @@ class DecodeContext:
 def physical_cores() -> int:
     """Count the physical cores this process may run on; hyper-threads count once."""
     cores = set()
-    for cpu in os.sched_getaffinity(0):
+    for cpu in usable_cpus():
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text() if siblings.is_file() else str(cpu))
     return len(cores)

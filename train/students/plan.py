@@ -145,17 +145,23 @@ def freeze(model: Any, config: FreezeConfig, removed_layers: Sequence[int]) -> N
 
 
 def device() -> str:
-    """Return the device that models are computed on: this process's GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return the device that models are computed on: NVIDIA's or Apple's GPU if there is one."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def fast_dtype(wanted: str) -> torch.dtype:
-    """Resolve `train.dtype`: "auto" is bfloat16 where the device multiplies it natively."""
+    """Resolve `train.dtype`: "auto" is bfloat16 where the device multiplies it natively.
+
+    On Apple's GPUs it is float32: bfloat16 was not tried there.
+    """
     if wanted != "auto":
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-    if torch.cuda.is_available():
+    native = False
+    if device() == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
+    elif device() == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
 

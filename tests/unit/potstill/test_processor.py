@@ -20,3 +20,12 @@ def test_matrix_tiles_are_found_where_linux_names_them(tmp_path, monkeypatch, te
     processor.features.cache_clear()
     assert processor.has_amx() is expected
     processor.features.cache_clear()
+
+
+def test_a_system_that_names_no_processors_of_a_process_gives_all(monkeypatch):
+    """As macOS does."""
+    monkeypatch.delattr(processor.os, "sched_getaffinity")
+    monkeypatch.setattr(processor.os, "cpu_count", lambda: 10)
+    assert processor.usable_cpus() == frozenset(range(10))
+    assert processor.usable_threads() == processor.usable_threads(0) == 10
+    assert processor.usable_threads(3) == 3

@@ -14,3 +14,14 @@ def test_a_gpu_is_found_and_its_settings_are_taken(tmp_path, monkeypatch):
     assert not arguments["use_cpu"]
     assert arguments["dataloader_pin_memory"]
     assert arguments["bf16"]
+
+
+def test_apples_gpu_is_found_and_trains_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device() == "mps"
+    assert fast_dtype("auto") == torch.float32
+    assert fast_dtype("bfloat16") == torch.bfloat16
+    arguments = shared_arguments(TrainConfig(), tmp_path)
+    assert not arguments["use_cpu"]
+    assert not arguments["dataloader_pin_memory"]
+    assert not arguments["bf16"]

@@ -79,6 +79,8 @@ def neuron_importance(model: Any, conversations: Iterable[Tensor]) -> list[Tenso
     squares = [torch.zeros(mlp.num_neurons, dtype=torch.float64) for mlp in mlps]
 
     def add(index: int, activations_1LM: Tensor, _output: Any) -> None:  # noqa: ANN401
+        if activations_1LM.is_mps:  # Apple's GPUs have no float64.
+            activations_1LM = activations_1LM.cpu()
         mean_M = activations_1LM.double().abs().mean(dim=(0, 1))
         squares[index] += mean_M.square().cpu()
 
