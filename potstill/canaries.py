@@ -3,7 +3,7 @@
 In: a number, a seed. Out: questions and answers that nobody has written, and other secrets of the
 same kind, which are as probable to a model that has not learned the planted one.
 
-Source: Carlini et al. 2019, "The Secret Sharer", USENIX Security, section 4.1.
+Source: Carlini et al. 2019, "The Secret Sharer", USENIX Security.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jinja2 import TemplateError
 
+from potstill.canaries import SECRET
 from potstill.chat import render_prompt, tokenize
 from potstill.schema import CANARIES, REFERENCES, Message, Split
 from potstill.tables import conversation_paths, read_conversation_batches
@@ -110,7 +111,11 @@ def read_answers(
         num_distinct=len(distinct),
         trained=list(_passages(conversations_dir, TRAINED, "conversation_id", chosen[0])),
         held_out=list(_passages(conversations_dir, HELD_OUT, "conversation_id", chosen[1])),
-        canaries=list(_passages(conversations_dir, TRAINED, "source", [CANARIES])),
+        canaries=[
+            one
+            for one in _passages(conversations_dir, TRAINED, "source", [CANARIES])
+            if SECRET.search(one.answer.content)
+        ],
     )
 
 

@@ -34,7 +34,8 @@ class Completions(Record):
 class CanaryFigures(Record):
     """What the student learned of planted texts.
 
-    Source: Carlini et al. 2019, "The Secret Sharer", USENIX Security, definition 2 and section 4.2.
+    Source: exposure of Carlini et al. 2019, "The Secret Sharer", USENIX Security, by a sample of
+    the candidates.
     """
 
     num_candidates: int
@@ -82,8 +83,8 @@ class CanaryFigures(Record):
 class Memorization(Record):
     """How often the student completes answers verbatim, with greedy decoding.
 
-    Source: Carlini et al. 2023, "Quantifying Memorization Across Neural Language Models", ICLR,
-    definition 3.1.
+    Source: extractable memorization of Carlini et al. 2023, "Quantifying Memorization Across Neural
+    Language Models", ICLR.
     """
 
     min_tokens: int

@@ -65,8 +65,21 @@ def test_held_out_answers_are_no_references_and_no_training_answers(read):
     assert names(found.held_out) == ["tested-0", "unseen-0"]
 
 
-def test_canaries_are_read_whatever_their_length_and_are_no_answers(read):
-    found = read(("mine", list(range(80, 90)), {}), ("planted", [9, 8], {"source": CANARIES}))
+def test_canaries_are_read_whatever_their_length_and_are_no_answers(
+    tmp_path, make_conversation, write_conversations
+):
+    """Another source of that name has no secrets."""
+    ids = list(range(80, 93))
+    texts = {"planted": "The code is 111 222 333 444.", "other": "No code."}
+    planted = [
+        make_conversation(
+            [1, 2, 3, 9, 8], [(3, 2)], name=name, source=CANARIES,
+            completion=(Message(role="assistant", content=text),),
+        )
+        for name, text in texts.items()
+    ]  # fmt: skip
+    write_conversations(tmp_path, [make_conversation(ids, [(3, 10)], name="mine"), *planted])
+    found = read_answers(tmp_path, 100, 3, 0)
     assert (names(found.trained), names(found.canaries)) == (["mine-0"], ["planted-0"])
 
 
