@@ -25,24 +25,23 @@ def memorization_of(found: Memorized | None, min_tokens: int, alpha: float) -> M
     """
     if found is None:
         return None
-    common = {
-        "min_tokens": min_tokens,
-        "num_distinct": found.num_distinct,
-        "canaries": _canaries(found.canaries),
-    }
+    short = Memorization(
+        min_tokens=min_tokens,
+        num_distinct=found.num_distinct,
+        canaries=_canaries(found.canaries),
+    )
     if not found.trained:
-        return Memorization(**common)
-    trained, held_out = (_of_student(rows, alpha) for rows in (found.trained, found.held_out))
-    return Memorization(
-        **common,
-        trained=trained and _completions(trained),
-        untrained=_untrained(found.trained, alpha),
-        learned=_learned(found.trained, alpha),
-        held_out=held_out and _completions(held_out),
-        surplus=_surplus(found, alpha),
-        verbatim=tuple(one.conversation_id for one in found.trained if one.by_student)[
-            :MOST_LISTED
-        ],
+        return short
+    completed = [one.conversation_id for one in found.trained if one.by_student]
+    return short.model_copy(
+        update={
+            "trained": _completions(_of_student(found.trained, alpha)),
+            "untrained": _untrained(found.trained, alpha),
+            "learned": _learned(found.trained, alpha),
+            "held_out": _completions(_of_student(found.held_out, alpha)),
+            "surplus": _surplus(found, alpha),
+            "verbatim": tuple(completed[:MOST_LISTED]),
+        }
     )
 
 
@@ -76,8 +75,10 @@ def _learned(rows: Sequence[Completed], alpha: float) -> Share | None:
 def _surplus(found: Memorized, alpha: float) -> Share | None:
     held_out = _of_student(found.held_out, alpha / 2)
     trained = _of_student(found.trained, alpha if held_out is None else alpha / 2)
-    if trained is None or held_out is None:
-        return trained and _share(trained)
+    if trained is None:
+        return None
+    if held_out is None:
+        return _share(trained)
     return Share(
         value=trained.mean - held_out.mean,
         lower=trained.lower - held_out.upper,
@@ -99,7 +100,9 @@ def _canaries(found: Sequence[Planted]) -> CanaryFigures | None:
     )
 
 
-def _completions(interval: MeanInterval) -> Completions:
+def _completions(interval: MeanInterval | None) -> Completions | None:
+    if interval is None:
+        return None
     return Completions(num_answers=interval.num_values, share=_share(interval))
 
 
