@@ -41,7 +41,7 @@ def test_the_locks_still_resolve(tmp_path):
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_every_package_is_built_for_each_platform_and_python(platform, python, tmp_path):
-    """Nothing is installed or imported there: see docs/platforms.md."""
+    """Nothing is installed or imported there: see docs/how-to/platforms.md."""
     path = tmp_path / "resolved.txt"
     extras = ("all", "ray", "postgresql", PLATFORMS[platform])
     command = [ROOT / ".venv/bin/uv", "pip", "compile", ROOT / "pyproject.toml", "--quiet"]
