@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from potstill.errors import ArtifactError
 from potstill.files import sha256_bytes
+from potstill.json_text import parse_json
 from potstill.schema import Message
 from potstill.thinking import ThinkFormat, split_thinking, switched
 from potstill.tools.formats import ToolFormat, stored_calls
@@ -159,8 +160,8 @@ def _text_with(tokenizer: ChatTokenizer, token_ids: Sequence[int], tags: Sequenc
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(text), dict)
+    except ValueError:
         return False
 
 

@@ -114,7 +114,7 @@ class ModelShape:
                 for key in ("block_count", "embedding_length", "feed_forward_length")
             }
             vocab_size = int(first.metadata["tokenizer.ggml.tokens"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ArtifactError(
                 "the header of a GGUF file is not that of a language model",
                 where=path,

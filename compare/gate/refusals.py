@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from potstill.task.answers import Answer, parse_json
+from potstill.json_text import parse_json
+from potstill.task.answers import Answer
 from potstill.task.metrics.sql import query_in
 
 MOST_WORDS = 40

@@ -15,7 +15,8 @@ from compare.answers.questions import Question, messages_id
 from compare.gate import generated
 from compare.gate.refusals import free_text, goes_along, refuses
 from compare.gate_config import SuiteName
-from potstill.task.answers import Item, canonical, parse_json
+from potstill.json_text import parse_json
+from potstill.task.answers import Item, canonical
 from potstill.task.metrics.config import NumericConfig
 from potstill.task.metrics.numeric import Numeric
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from compare.judges.protocol import Pair
+from potstill.json_text import parse_json
 
 Expected = Literal["tie", "worse", "equal", "not_better"]
 """A sound judge's result for the changed answer: always a tie; worse; equal on average; not
@@ -142,7 +143,7 @@ def _one_field(answer: str, others: Sequence[str], chance: random.Random) -> str
 def _json_object(text: str) -> dict[str, Any]:
     """Return a JSON object; an empty one for all other texts."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

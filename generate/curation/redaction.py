@@ -52,7 +52,7 @@ def _text(text: str, redacted: Redact) -> str:
     """Redact an answer that may be JSON, so that it stays JSON."""
     try:
         return _json_text(text, redacted)
-    except ValueError:
+    except (ValueError, RecursionError):
         return redacted(text)
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from generate.init.schemas import object_schema
-from potstill.task.answers import Answer, parse_json
+from potstill.json_text import parse_json
+from potstill.task.answers import Answer
 
 MOST_LABELS = 100
 """More different answers are no labels."""

@@ -21,6 +21,8 @@ ALIGNMENT_KEY, DEFAULT_ALIGNMENT = "general.alignment", 32
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 """Formats of `struct` by GGUF's number of a type."""
 STRING, ARRAY = 8, 9
+MAX_DIMS = 4
+"""ggml's limit; without one a product of dimensions may take hours."""
 UNKNOWN_TYPE = "mixed"
 """File type of a file that gives none."""
 
@@ -80,7 +82,7 @@ class GgufHeader:
                 ):
                     header = cls._parse(path, _Cursor(content))
                 end = max(header.data_start + one.offset + one.num_bytes for one in header.tensors)
-            except (struct.error, LookupError, ValueError) as error:
+            except (struct.error, LookupError, ValueError, RecursionError) as error:
                 raise _damaged(path, "a complete GGUF file, version 2 or 3", error) from error
         if num_bytes < end:
             raise _damaged(path, f"{end} bytes, as its header describes", f"{num_bytes} bytes")
@@ -99,12 +101,21 @@ class GgufHeader:
             entries[key] = cursor.since(start)
         tensors = tuple(cursor.tensor() for _ in range(num_tensors))
         alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"its tensors are aligned to {alignment!r} bytes")
         return cls(path, metadata, entries, tensors, aligned(cursor.position, alignment))
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name of the architecture, such as qwen2."""
-        return str(self.metadata["general.architecture"])
+        """llama.cpp's name of the architecture, such as qwen2.
+
+        Raises:
+            ArtifactError: The file has none.
+        """
+        try:
+            return str(self.metadata["general.architecture"])
+        except KeyError as error:
+            raise _damaged(self.path, "general.architecture in its metadata", "none") from error
 
     @property
     def file_type(self) -> str:
@@ -161,7 +172,10 @@ class _Cursor:
 
     def tensor(self) -> TensorInfo:
         name = self.string()
-        dims = tuple(self.scalar("Q") for _ in range(self.scalar("I")))
+        num_dims = self.scalar("I")
+        if num_dims > MAX_DIMS:
+            raise ValueError(f"the tensor {name!r} has {num_dims} dimensions")
+        dims = tuple(self.scalar("Q") for _ in range(num_dims))
         return TensorInfo(name, dims, type=self.scalar("I"), offset=self.scalar("Q"))
 
     def _advance(self, count: int) -> None:

@@ -74,18 +74,6 @@ class Score(Value):
     """Why the value is not 1, in one line; None when it is, or when there is nothing to add."""
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
-    """Return the JSON value of a text, which may have white space around it.
-
-    Raises:
-        ValueError: It is not one JSON value, nests too deeply, or has NaN or Infinity.
-    """
-    try:
-        return json.loads(text, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def value_at(content: object, path: str) -> object:
     """Return the value at a dotted path of objects, such as `order.status`; None when absent."""
     for key in path.split("."):
@@ -93,10 +81,6 @@ def value_at(content: object, path: str) -> object:
             return None
         content = content.get(key)
     return content
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _call(call: object) -> ToolCall:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from potstill.errors import ArtifactError
 from potstill.files import disk_errors
+from potstill.json_text import parse_json
 from potstill.schema import Message
 from potstill.task.answers import Answer, Item, ToolCall
 
@@ -88,7 +89,7 @@ def items_of_line(line: str, where: str, *, has_tools: bool) -> list[Item]:
     except ValidationError as error:
         first = error.errors()[0]
         raise _refusal(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _refusal(where, error) from error
 
 
@@ -141,7 +142,7 @@ def tool_calls_in(given: object) -> tuple[ToolCall, ...] | None:
     if isinstance(given, str):
         block = FENCED.fullmatch(given.strip())
         try:
-            given = json.loads(block[1] if block else given)
+            given = parse_json(block[1] if block else given)
         except ValueError:
             return None
     listed = given if isinstance(given, list) else [given]

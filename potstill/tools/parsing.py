@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from potstill.json_text import parse_json
 from potstill.tools.formats import HERMES, LLAMA, ToolFormat
 
 PYTHON_TAG = "<|python_tag|>"
@@ -48,6 +49,8 @@ class ToolCallParser:
         self._call: _CallObject | None = None
         self._state = self._start if tool_format is LLAMA else self._text
         self._num_calls = 0
+        self._skips_space = False
+        """Whether white space before the next text is left out: it follows a call."""
 
     @property
     def num_calls(self) -> int:
@@ -92,7 +95,7 @@ class ToolCallParser:
     def _text(self, pieces: list[Piece]) -> bool:
         """Pass text on up to an opening."""
         opening = self._format.opening
-        if self._num_calls:
+        if self._skips_space:
             self._buffer = self._buffer.lstrip()
         before, found, after = (
             self._buffer.partition(opening) if opening else (self._buffer, "", "")
@@ -101,6 +104,7 @@ class ToolCallParser:
             before, after = _hold_back(self._buffer, opening)
         if before:
             pieces.append(PlainText(before))
+            self._skips_space = False
         self._buffer = after
         if found:
             self._state = self._object
@@ -112,7 +116,9 @@ class ToolCallParser:
         if not rest or PYTHON_TAG.startswith(rest):
             return False
         rest = rest.removeprefix(PYTHON_TAG).lstrip()
-        if rest[:1] == "{":
+        if not rest:
+            return False
+        if rest[0] == "{":
             self._buffer, self._state = rest, self._object
         else:
             self._state = self._text
@@ -143,6 +149,7 @@ class ToolCallParser:
 
     def _after(self, _pieces: list[Piece]) -> bool:
         """Skip the text between a call and what follows."""
+        self._skips_space = self._num_calls > 0
         self._buffer = self._buffer.lstrip()
         ending = HERMES.closing if self._format is HERMES else ""
         if not self._buffer or (ending.startswith(self._buffer) and self._buffer != ending):
@@ -166,7 +173,7 @@ class _CallObject:
 
     def __init__(self, arguments_key: str) -> None:
         keys = f"(?:{arguments_key}|arguments|parameters)"
-        self._head = re.compile(r'\{\s*"name"\s*:\s*("[^"\\]*")\s*,\s*"' + keys + r'"\s*:\s*(?=\{)')
+        self._head = re.compile(r'\{\s*"name"\s*:\s*"([^"\\\x00-\x1f]*)"\s*,\s*"' + keys + r'"\s*:\s*(?=\{)')
         self.text = ""
         self._depth = 0
         self._in_string = self._escaped = False
@@ -219,7 +226,7 @@ class _CallObject:
 
     def _read(self) -> None:
         if self._name is None and (match := self._head.match(self.text)):
-            self._name = str(json.loads(match[1]))
+            self._name = match[1]
             self._sent = match.end()
             self._pieces.append(CallBegins(self._name))
         if self._name is not None:
@@ -232,7 +239,7 @@ class _CallObject:
 
     def _read_whole(self) -> None:
         try:
-            call = json.loads(self.text)
+            call = parse_json(self.text)
         except ValueError:
             return
         name = call.get("name") if isinstance(call, dict) else None

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from potstill.json_text import parse_json
+
 INSTRUCTIONS = """\
 You may call one or more functions to assist with the user query.
 You are given their signatures as JSON within <tools></tools> tags:
@@ -64,12 +66,9 @@ def _with_parsed_arguments(message: Mapping[str, Any]) -> JsonObject:
 def _parsed_call(call: Mapping[str, Any]) -> JsonObject:
     arguments = call["function"].get("arguments")
     if not isinstance(arguments, Mapping):
-        # Invalid JSON stays text, which the template may print unchanged; and so does what Python
-        # reads and cannot write: lone surrogates, NaN, deep nesting.
-        with contextlib.suppress(ValueError, RecursionError):
-            parsed = json.loads(arguments or "{}")
-            json.dumps(parsed, ensure_ascii=False, allow_nan=False).encode()
-            arguments = parsed
+        # Invalid JSON stays text, which the template may print unchanged.
+        with contextlib.suppress(ValueError):
+            arguments = parse_json(arguments or "{}")
     function = {"name": call["function"]["name"], "arguments": arguments}
     named = {"id": call["id"]} if call.get("id") else {}
     return {**named, "type": "function", "function": function}

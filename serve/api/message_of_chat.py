@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from potstill.json_text import parse_json
 from serve.api.http_answers import server_sent
 from serve.api.http_errors import error_body, status_of
 from serve.backends.protocol import ChatReply
@@ -127,7 +127,7 @@ def _call(call_id: str | None, name: str | None) -> JsonObject:
 def _arguments(text: str) -> JsonObject:
     """Return a call's arguments; none where the answer was cut off inside them."""
     try:
-        arguments = json.loads(text or "{}")
+        arguments = parse_json(text or "{}")
     except ValueError:
         return {}
     return arguments if isinstance(arguments, dict) else {}

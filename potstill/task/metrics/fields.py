@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from potstill.task.answers import Answer, Item, Score, canonical, folded, parse_json
+from potstill.json_text import parse_json
+from potstill.task.answers import Answer, Item, Score, canonical, folded
 from potstill.task.metrics.config import FieldsConfig
 
 

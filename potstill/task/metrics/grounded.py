@@ -6,7 +6,8 @@ import re
 from collections import Counter
 
 from potstill.schema import Message
-from potstill.task.answers import Answer, Item, Score, folded, parse_json, value_at
+from potstill.json_text import parse_json
+from potstill.task.answers import Answer, Item, Score, folded, value_at
 from potstill.task.metrics.config import GroundedConfig
 
 ARTICLES = {"a", "an", "the"}

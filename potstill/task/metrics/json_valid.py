@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from potstill.errors import ConfigError
-from potstill.task.answers import Answer, Item, Score, canonical, parse_json
+from potstill.json_text import parse_json
+from potstill.task.answers import Answer, Item, Score, canonical
 from potstill.task.metrics.config import JsonConfig, SchemaConfig
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from potstill.schema import Value
-from potstill.task.answers import Answer, Item, Score, parse_json, value_at
+from potstill.json_text import parse_json
+from potstill.task.answers import Answer, Item, Score, value_at
 from potstill.task.metrics.config import LabelConfig
 
 NO_LABEL = "(none)"

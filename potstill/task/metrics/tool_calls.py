@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from potstill.task.answers import Answer, Item, Score, ToolCall, canonical, folded, parse_json
+from potstill.json_text import parse_json
+from potstill.task.answers import Answer, Item, Score, ToolCall, canonical, folded
 from potstill.task.metrics.config import ToolCallsConfig
 
 NO_CALL = "(no call)"

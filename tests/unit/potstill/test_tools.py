@@ -70,6 +70,22 @@ def test_nothing_a_model_writes_breaks_the_parser(text, name):
     split_answer(FORMATS[name], *text)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        '{"name": "a\nb", "arguments": {}}',
+        '{"arguments": {"a": "\\ud800"}, "name": "f"}',
+        '{"arguments": {}, "name": "\\udc00"}',
+        '{"arguments": {"a": NaN}, "name": "f"}',
+        '{"arguments": {"a": 1e999}, "name": "f"}',
+        '{"arguments": {"a": ' + "[" * 5000 + "]" * 5000 + '}, "name": "f"}',
+    ],
+)
+def test_a_call_that_could_not_be_written_as_json_stays_text(call):
+    for pieces in ([call], list(call)):
+        assert split_answer(HERMES, "<tool_call>", *pieces) == (f"<tool_call>{call}", [])
+
+
 def test_arguments_come_as_they_are_written():
     parser = ToolCallParser(HERMES)
     pieces = parser.push('<tool_call>\n{"name": "f", "arguments": {"a": "on')

@@ -1,3 +1,5 @@
+import struct
+
 import gguf
 import pytest
 
@@ -33,3 +35,44 @@ def test_another_file_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="a GGUF file cannot be read"):
         GgufHeader.read(path)
+
+
+U32, FLOAT, NESTED = 4, 6, 9
+
+
+def text(content: str) -> bytes:
+    return struct.pack("<Q", len(content)) + content.encode()
+
+
+def header(*entries: bytes, tensors: bytes = b"", num_tensors: int = 1) -> bytes:
+    tensors = tensors or text("t") + struct.pack("<IQIQ", 1, 32, 0, 0)
+    return b"GGUF" + struct.pack("<IQQ", 3, num_tensors, len(entries)) + b"".join(entries) + tensors
+
+
+def alignment(type_: int, kind: str, value: float) -> bytes:
+    return text("general.alignment") + struct.pack(f"<I{kind}", type_, value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(alignment(U32, "I", 0)),
+        header(alignment(FLOAT, "f", 32.0)),
+        header(alignment(FLOAT, "f", float("nan"))),
+        header(text("a") + struct.pack("<I", NESTED) + struct.pack("<IQ", NESTED, 1) * 10_000),
+        header(tensors=text("t") + struct.pack("<I1000000Q", 1_000_000, *[2**63] * 1_000_000)),
+    ],
+    ids=["no alignment", "half bytes", "not a number", "nested arrays", "a million dimensions"],
+)
+def test_a_hostile_header_is_refused_at_once(tmp_path, content):
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(content + bytes(1024))
+    with pytest.raises(ArtifactError, match="a GGUF file cannot be read"):
+        GgufHeader.read(path)
+
+
+def test_a_file_without_an_architecture_has_none(tmp_path):
+    path = tmp_path / "bare.gguf"
+    path.write_bytes(header() + bytes(1024))
+    with pytest.raises(ArtifactError, match="a GGUF file cannot be read"):
+        _ = GgufHeader.read(path).architecture

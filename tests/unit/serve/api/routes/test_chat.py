@@ -322,6 +322,14 @@ def test_calls_are_read_after_the_thinking(think):
 
 
 @pytest.mark.slow
+def test_a_call_that_could_not_be_sent_stays_text(think):
+    call = r'<tool_call>{"arguments": {"at": "\ud800"}, "name": "look"}'
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    message = think(grammar=literal(call), tools=tools, max_tokens=120)
+    assert (message["content"], "tool_calls" in message) == (call, False)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
 def test_earlier_thinking_reaches_the_template(thinking_client, name):
     messages = [

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from serve.api.message_of_chat import MessageOfChat
+from serve.wire.messages import MessageRequest
 from tests.unit.serve.api.routes.test_chat import TOOLS
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -108,3 +110,15 @@ def test_a_called_tool_has_its_arguments_as_an_object(ask):
     assert call["name"] == "second"
     cut = ask(tools=OWN_TOOLS, tool_choice=named, max_tokens=14)
     assert cut["stop_reason"] == "max_tokens"
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", r'"\ud800"', "[" * 5000 + "]" * 5000, "{"])
+def test_arguments_that_could_not_be_sent_are_left_out(value):
+    call = {"id": "c", "function": {"name": "f", "arguments": f'{{"a": {value}}}'}}
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    request = MessageRequest.model_validate({"model": "a", "max_tokens": 1, "messages": HI})
+    made = MessageOfChat(request).whole(
+        {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": usage}
+    )
+    assert [one["input"] for one in made["content"] if one["type"] == "tool_use"] == [{}]

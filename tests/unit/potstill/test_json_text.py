@@ -1,0 +1,19 @@
+"""JSON that can be written again, and everything that cannot."""
+
+import pytest
+
+from potstill.json_text import parse_json
+
+
+def test_values_are_parsed():
+    assert parse_json(' {"a": [1, "\\u00e9", "\\ud83d\\ude00"]}\n') == {"a": [1, "é", "😀"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", '{"a": 1} x', "NaN", "[-Infinity]", "1e999", r'"\ud83d"', r'{"\udc00": 1}',
+     "1" * 5000, "[" * 100_000, '{"a":' * 100_000, "[" * 5000 + "]" * 5000],
+)  # fmt: skip
+def test_what_could_not_be_written_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011  (each has its own message)
+        parse_json(text)
