@@ -95,7 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark tests that `make check` omits."""
     folders = item.path.relative_to(Path(__file__).parent).parts
-    if folders[0] in ("integration", "e2e"):
+    if folders[0] in ("integration", "e2e", "fuzz"):
         item.add_marker("slow")
     if "line" in getattr(item, "fixturenames", ()):
         # Whichever test is first makes the run, in the time that it is given.
