@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements/cpu.txt requirements/cpu-torch.txt pyproject.toml scripts/setup
+$(VENV)/ready: requirements/hashed/cpu.txt requirements/cpu-torch.txt pyproject.toml scripts/setup
 	PYTHON="$(PYTHON)" scripts/setup
 
 # Format, lint, spelling, types and imports, two at a time, and the quick unit tests.
@@ -34,10 +34,11 @@ imports:
 # `check` and all other tests but the nightly ones, the real teacher through the whole line included.
 test: programs check
 	$(PYTEST) -n 2 --dist loadfile --durations=20 -m "slow and not nightly" \
-		tests/e2e tests/integration tests/unit
+		tests/e2e tests/fuzz tests/integration tests/unit
 	@$(BIN)/python -m tests.fixtures.lanes report
 
-# What is too long for each change: the soak for 15 minutes, more families through every stage.
+# What is too long for each change: the soak for 15 minutes, a million inputs for parsers, kills and
+# full disks at random moments, more families through every stage.
 nightly: programs
 	$(PYTEST) --durations=20 -m nightly tests
 

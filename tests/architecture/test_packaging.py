@@ -130,6 +130,25 @@ def test_the_locks_hold_what_the_project_names(files, left_out, exempt):
             assert one.specifier.contains(versions[canonicalize_name(one.name)]), one.name
 
 
+@pytest.mark.parametrize("name", ["cpu", "cuda12", "cuda13"])
+def test_what_is_installed_with_hashes_are_the_locked_versions(name):
+    versions, hashed = locked(f"{name}.txt"), locked(f"hashed/{name}.txt", "hashed/llama-cpp.txt")
+    assert hashed == versions, "run scripts/lock"
+
+
+def test_an_image_gets_what_a_server_needs_in_the_tested_versions():
+    hashed = locked("hashed/serve.txt", "hashed/llama-cpp.txt")
+    assert hashed.items() <= locked("cpu.txt").items(), "run scripts/lock"
+    needed = with_extras(BASE + EXTRAS["serve"]) | declared(EXTRAS["postgresql"])
+    assert needed <= hashed.keys()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements" / "hashed").iterdir()))
+def test_every_version_has_a_hash(path):
+    entries = re.split(r"\n(?=\S)", path.read_text().strip())
+    assert all("==" in one and "--hash=sha256:" in one for one in entries)
+
+
 def test_each_lock_is_for_one_kind_of_processor():
     cpu, cuda12, cuda13 = locked(*CPU_LOCK), locked("cuda12.txt"), locked("cuda13.txt")
     assert not {"torchvision", "torchaudio", "torchcodec"} & set(cpu), "they break transformers"

@@ -30,9 +30,7 @@ class JsonMutator:
         by_line: Whether each line is a value.
     """
 
-    def __init__(
-        self, seeds: Sequence[Path], *, head: bool = False, by_line: bool = False
-    ) -> None:
+    def __init__(self, seeds: Sequence[Path], *, head: bool = False, by_line: bool = False) -> None:
         self._seeds, self._head, self._by_line = seeds, head, by_line
         self._values: list[Any] = []
         self._keys: list[str] = []

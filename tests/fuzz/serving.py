@@ -31,7 +31,10 @@ def started_server() -> int:
     directory, port = Path(tempfile.mkdtemp()), free_port()
     path = directory / "tiny.gguf"
     write_tiny_gguf(path)
-    variants = {"student": {"model": "tiny", "weight": 1}, "teacher": {"model": "other", "weight": 1}}
+    variants = {
+        "student": {"model": "tiny", "weight": 1},
+        "teacher": {"model": "other", "weight": 1},
+    }
     config = ServeConfig.model_validate(
         {
             "port": port,
