@@ -173,7 +173,9 @@ class _CallObject:
 
     def __init__(self, arguments_key: str) -> None:
         keys = f"(?:{arguments_key}|arguments|parameters)"
-        self._head = re.compile(r'\{\s*"name"\s*:\s*"([^"\\\x00-\x1f]*)"\s*,\s*"' + keys + r'"\s*:\s*(?=\{)')
+        self._head = re.compile(
+            r'\{\s*"name"\s*:\s*"([^"\\\x00-\x1f]*)"\s*,\s*"' + keys + r'"\s*:\s*(?=\{)'
+        )
         self.text = ""
         self._depth = 0
         self._in_string = self._escaped = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from potstill.schema import Message
 from potstill.json_text import parse_json
+from potstill.schema import Message
 from potstill.task.answers import Answer, Item, Score, folded, value_at
 from potstill.task.metrics.config import GroundedConfig
 

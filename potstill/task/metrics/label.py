@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from potstill.schema import Value
 from potstill.json_text import parse_json
+from potstill.schema import Value
 from potstill.task.answers import Answer, Item, Score, value_at
 from potstill.task.metrics.config import LabelConfig
 
