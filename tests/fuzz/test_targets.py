@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ import pytest
 from tests.fuzz.harness import CACHE, Target, targets
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(
+    find_spec("atheris") is None,
+    reason="atheris has wheels for Linux on x86_64, Python 3.11 to 3.13",
+)
 INPUTS_A_NIGHT = 1_000_000
 TARGETS = targets()
 
