@@ -1,12 +1,15 @@
 """Hours of mixed requests: `python benchmarks/serving/soak.py --minutes 60`.
 
-Clients send what clients send, in random order, more of it than the server can answer at once:
-short and long chats, whole and streamed, some of which hang up in the middle; texts, vectors,
-grammars; and what is malformed, oversized or too long. Checked are
+Clients of two keys send what clients send, in random order, more of it than the server can answer
+at once: short and long chats, whole and streamed, some of which hang up in the middle, read slowly
+or not at all; chats with an experiment whose other side answers too; texts, vectors, grammars; and
+what is malformed, oversized or too long. Checked are
 
 - every text, against what a server that answers one request at a time says at temperature 0,
 - every refusal, against the status it has to have,
 - the memory of the server and its children, which must not grow,
+- that a key with few clients waits no longer than one with many,
+- that shadows answer without a failure,
 - that no slot is taken in the end.
 
 Usage: soak.py [--minutes M] [--gguf FILE] [--seed N]; the exit code is 1 if anything is wrong. The
@@ -17,14 +20,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import random
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import aiohttp
@@ -34,12 +40,19 @@ from benchmarks.serving._servers import MODEL, Server, Setting, embedded_gguf, p
 from potstill.processes import free_port
 
 NUM_PARALLEL, MAX_QUEUE, CONTEXT_TOKENS, MAX_BODY_BYTES = 8, 64, 512, 1 << 16
-NUM_CLIENTS = 12
+NUM_CLIENTS = {"many": 10, "few": 2}
+"""Of each key."""
 SHORT, LONG = 8, 64
 SAMPLE_SECONDS = 1.0
 GROWTH_BYTES = 32 << 20
 """More than the usual variation of a server's memory, and less than any relevant leak in an
 hour."""
+EXPERIMENT = "shadowed"
+"""Name of an experiment between the model and itself."""
+UNFAIR = 1.25
+"""How much longer than the other key's chats those of the key with few clients may take."""
+FEWEST_TIMES = 20
+"""Chats of a key whose mean time counts."""
 TOPICS = (
     "rain",
     "bread",
@@ -66,6 +79,19 @@ class Report:
     memory_bytes: list[int] = field(default_factory=list)
     """Of the server and its children, without mapped files; one sample every SAMPLE_SECONDS."""
 
+    seconds: dict[str, list[float]] = field(
+        default_factory=lambda: {key: [] for key in NUM_CLIENTS}
+    )
+    """Of whole chats, by key."""
+
+    @property
+    def is_fair(self) -> bool:
+        """Whether the key with few clients waits no longer than the one with many."""
+        few, many = self.seconds["few"], self.seconds["many"]
+        if min(len(few), len(many)) < FEWEST_TIMES:
+            return True
+        return fmean(few) <= UNFAIR * fmean(many)
+
     @property
     def growth_bytes(self) -> int:
         """How much more memory was taken at most in the last fifth than in the second."""
@@ -82,22 +108,31 @@ def chat(topic: str, num_tokens: int, **more: object) -> dict[str, Any]:
 
 
 class Clients:
-    """All clients of one server.
+    """The clients of one key.
 
     Args:
-        expected: What it says alone, by topic and number of tokens.
+        expected: What the server says alone, by topic and number of tokens.
     """
 
     def __init__(
-        self, http: aiohttp.ClientSession, base_url: str, expected: dict[tuple[str, int], str]
+        self,
+        key: str,
+        http: aiohttp.ClientSession,
+        base_url: str,
+        expected: dict[tuple[str, int], str],
+        report: Report,
     ) -> None:
+        self._key = key
         self._http = http
         self._base_url = base_url
         self._expected = expected
-        self.report = Report()
+        self.report = report
         self._kinds: list[tuple[Callable[[random.Random], Awaitable[str | None]], int]] = [
             (self._whole, 4),
             (self._stream, 6),
+            (self._slow_reader, 2),
+            (self._no_reader, 1),
+            (self._experiment, 3),
             (self._hang_up, 4),
             (self._hang_up_at_once, 2),
             (self._completion, 2),
@@ -124,6 +159,10 @@ class Clients:
             if wrong:
                 self.report.wrong.append(f"{name}: {wrong}")
 
+    async def warm_up(self) -> None:
+        """Let the server start the processes that read grammars: they take memory once."""
+        await self._constrained(random.Random(0))
+
     def _any_chat(self, rng: random.Random) -> tuple[str, int]:
         return rng.choice(list(self._expected))
 
@@ -133,13 +172,33 @@ class Clients:
             return got.status, await got.json()
 
     async def _whole(self, rng: random.Random) -> str | None:
+        begin = time.monotonic()
+        wrong = await self._chat(rng, MODEL)
+        self.report.seconds[self._key].append(time.monotonic() - begin)
+        return wrong
+
+    async def _experiment(self, rng: random.Random) -> str | None:
+        return await self._chat(rng, EXPERIMENT)
+
+    async def _chat(self, rng: random.Random, model: str) -> str | None:
         asked = self._any_chat(rng)
-        status, answer = await self.post("/chat/completions", chat(*asked))
+        status, answer = await self.post("/chat/completions", chat(*asked, model=model))
         if status != 200:
             return f"status {status}"
         return self._unlike(asked, answer["choices"][0]["message"]["content"])
 
-    async def _stream(self, rng: random.Random, num_pieces: int | None = None) -> str | None:
+    async def _slow_reader(self, rng: random.Random) -> str | None:
+        return await self._stream(rng, pause_seconds=rng.uniform(0.01, 0.2))
+
+    async def _no_reader(self, rng: random.Random) -> str | None:
+        bulky = chat(rng.choice(TOPICS), LONG, stream=True, logprobs=True, top_logprobs=20)
+        async with self._http.post(f"{self._base_url}/chat/completions", json=bulky) as got:
+            await asyncio.sleep(rng.uniform(0.5, 5.0))
+            return None if got.status == 200 else f"status {got.status}"
+
+    async def _stream(
+        self, rng: random.Random, num_pieces: int | None = None, pause_seconds: float = 0.0
+    ) -> str | None:
         asked = self._any_chat(rng)
         text, reason = "", None
         async with self._http.post(
@@ -153,6 +212,8 @@ class Clients:
                 for choice in event["choices"]:
                     text += choice["delta"].get("content") or ""
                     reason = choice["finish_reason"] or reason
+                if pause_seconds:
+                    await asyncio.sleep(pause_seconds)
                 if num_pieces is not None and (num_pieces := num_pieces - 1) <= 0:
                     return self._unlike(asked, text, is_whole=False)
         return self._unlike(asked, text) if reason else "the stream has no end"
@@ -229,22 +290,37 @@ class Clients:
 
 async def soak(server: Server, seconds: float, seed: int = 0) -> Report:
     """Run clients for `seconds`; return the report."""
-    async with session() as http:
-        clients = Clients(http, server.base_url, {})
-        expected = await lonely_answers(clients)
-        clients = Clients(http, server.base_url, expected)
-        report = clients.report
+    report = Report()
+    async with AsyncExitStack() as stack:
+        sessions = {key: await stack.enter_async_context(session(key)) for key in NUM_CLIENTS}
+        http = sessions["many"]
+        alone = Clients("many", http, server.base_url, {}, report)
+        expected = await lonely_answers(alone)
+        await alone.warm_up()
         watching = asyncio.create_task(_watch(server.process.pid, report))
         await asyncio.gather(
-            *(clients.work(seconds, seed + number) for number in range(NUM_CLIENTS))
+            *(
+                Clients(key, sessions[key], server.base_url, expected, report).work(
+                    seconds, seed + number
+                )
+                for number, key in enumerate(
+                    key for key, num_clients in NUM_CLIENTS.items() for _ in range(num_clients)
+                )
+            )
         )
         watching.cancel()
         if not await _all_slots_free(http, server.base_url):
             report.wrong.append("a slot is still taken")
-        if await lonely_answers(clients) != expected:
+        if await lonely_answers(alone) != expected:
             report.wrong.append("the server no longer says what it said before")
-        if report.growth_bytes > GROWTH_BYTES:
-            report.wrong.append(f"memory has grown by {report.growth_bytes >> 20} MiB")
+        async with http.get(f"{server.base_url}/experiments/{EXPERIMENT}") as got:
+            shadow = (await got.json())["shadow"]
+        if shadow["failed"] or not shadow["pairs"]:
+            report.wrong.append(f"shadows: {shadow}")
+    if not report.is_fair:
+        report.wrong.append("the key with few clients waits longer")
+    if report.growth_bytes > GROWTH_BYTES:
+        report.wrong.append(f"memory has grown by {report.growth_bytes >> 20} MiB")
     return report
 
 
@@ -259,9 +335,25 @@ async def lonely_answers(clients: Clients) -> dict[tuple[str, int], str]:
     return answers
 
 
-def settings() -> dict[str, int]:
-    """Return potstill's settings besides those of every benchmark."""
-    return {"max_queue": MAX_QUEUE, "max_body_bytes": MAX_BODY_BYTES}
+def settings(setting: Setting) -> dict[str, object]:
+    """Return potstill's settings besides those of every benchmark; write its file of keys."""
+    keys_path = setting.directory / "keys.toml"
+    hashes = {key: hashlib.sha256(key.encode()).hexdigest() for key in NUM_CLIENTS}
+    keys_path.write_text(
+        "".join(
+            f'[keys.{key}]\nsha256 = "{digest}"\nadmin = {str(key == "many").lower()}\n'
+            for key, digest in hashes.items()
+        )
+    )
+    variants = f'{{student = {{model = "{MODEL}", weight = 1}}, teacher = {{weight = 1}}}}'
+    return {
+        "max_queue": MAX_QUEUE,
+        "max_body_bytes": MAX_BODY_BYTES,
+        "keys_path": keys_path,
+        "paths": f'{{teacher = "{setting.gguf_path}"}}',
+        "experiments": f"{{{EXPERIMENT} = {{variants = {variants}}}}}",
+        "storage": f'{{url = "sqlite:///{setting.directory / "traffic.sqlite"}"}}',
+    }
 
 
 async def _watch(pid: int, report: Report) -> None:
@@ -315,12 +407,14 @@ def main() -> int:
             threads=given.threads,
         )
         port = free_port()
-        command = potstill(setting, port, **settings())
+        command = potstill(setting, port, **settings(setting))
         with running("potstill", command, port, Path(name) / "log") as server:
             report = asyncio.run(soak(server, 60 * given.minutes, given.seed))
     print(f"{given.gguf.name}, {given.minutes:g} minutes, {sum(report.counts.values())} requests")
     for kind, count in sorted(report.counts.items()):
         print(f"  {kind}: {count}")
+    for key, times in report.seconds.items():
+        print(f"{key}: {len(times)} whole chats, {fmean(times):.2f} s each on average")
     first, last = report.memory_bytes[len(report.memory_bytes) // 5], report.memory_bytes[-1]
     print(f"memory: {first / 2**20:.1f} MiB at a fifth, {last / 2**20:.1f} MiB in the end")
     print(f"{len(report.wrong)} wrong", *report.wrong[:20], sep="\n  ")

@@ -21,7 +21,7 @@ def test_mixed_requests_leave_nothing_behind_and_no_text_in_the_wrong_answer(tmp
         threads=1,
     )
     port = free_port()
-    command = potstill(setting, port, **settings())
+    command = potstill(setting, port, **settings(setting))
     with running("potstill", command, port, tmp_path / "log") as server:
         report = asyncio.run(soak(server, seconds))
     assert report.wrong == []
