@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import math
+import random
 import signal
 import socket
 import sqlite3
@@ -168,38 +169,56 @@ def test_an_unavailable_teacher_fails_shadows_but_no_client(serve):
     assert (student["exposures"], student["errors"]) == (200, 0)
 
 
-def test_kill_minus_nine_loses_nothing_that_a_client_has(serve, tmp_path):
-    server = serve(1, 1)
+def answered_until(server: Server, number: signal.Signals, num_answers: int) -> list[str]:
+    """Let clients ask until so many answers came, then end the server; return all their ids."""
     received: list[str] = []
-    is_killed = threading.Event()
+    is_ended = threading.Event()
 
     def ask(client: int) -> None:
         connection = connect(server)
-        for number in itertools.count():
+        for count in itertools.count():
             try:
-                _, _, answer_id = post(connection, f"{client}-{number}")
+                status, _, answer_id = post(connection, f"{client}-{count}")
             except (OSError, http.client.HTTPException):
-                assert is_killed.is_set()
+                assert is_ended.is_set()
                 return
-            received.append(answer_id)
+            if status == 200:
+                received.append(answer_id)
+            else:
+                assert is_ended.is_set()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(NUM_CLIENTS)]
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(NUM_CLIENTS)]
     for thread in threads:
         thread.start()
-    while len(received) < 300:
-        is_killed.wait(0.01)
-    is_killed.set()
-    server.process.send_signal(signal.SIGKILL)
+    while len(received) < num_answers:
+        is_ended.wait(0.01)
+    is_ended.set()
+    server.process.send_signal(number)
     server.process.wait(60)
     for thread in threads:
         thread.join(60)
+    return received
 
-    with sqlite3.connect(tmp_path / "traffic.sqlite") as database:
-        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
-        stored = {row[0] for row in database.execute("select id from answers")}
-    assert set(received) <= stored
+
+@pytest.mark.parametrize(
+    ("number", "moments"),
+    [
+        (signal.SIGKILL, [300]),
+        pytest.param(signal.SIGKILL, None, marks=pytest.mark.nightly),
+        pytest.param(signal.SIGTERM, None, marks=pytest.mark.nightly),
+    ],
+)
+def test_a_server_that_is_ended_loses_nothing_that_a_client_has(serve, tmp_path, number, moments):
+    received: list[str] = []
+    moments = moments or [random.randint(1, 300) for _ in range(10)]
+    for num_answers in moments:
+        received += answered_until(serve(1, 1), number, num_answers)
+        with sqlite3.connect(tmp_path / "traffic.sqlite") as database:
+            assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+            stored = {row[0] for row in database.execute("select id from answers")}
+        assert set(received) <= stored
     # What is stored beyond it was in flight: one request a client at most.
-    assert len(stored) <= len(received) + NUM_CLIENTS
+    assert len(stored) <= len(received) + NUM_CLIENTS * len(moments)
     again = serve(1, 1)
     assert sum(one["exposures"] for one in results(again)["variants"]) == len(stored)
 
