@@ -37,8 +37,8 @@ test: programs check
 		tests/e2e tests/fuzz tests/integration tests/unit
 	@$(BIN)/python -m tests.fixtures.lanes report
 
-# What is too long for each change: the soak for 15 minutes, a million inputs for parsers, kills and
-# full disks at random moments, more families through every stage.
+# What is too long for each change: the soak for 15 minutes, a million inputs for parsers, a server
+# that is ended at random moments, more families through every stage.
 nightly: programs
 	$(PYTEST) --durations=20 -m nightly tests
 
