@@ -16,6 +16,7 @@ MESSAGE_FAILURES: dict[int | str, dict[str, Any]] = {
 STREAM_OR: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer, or with `stream` its chunks as server-sent events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        # Without a schema: it would be that of each event's fields.
+        "content": {"text/event-stream": {}},
     }
 }
