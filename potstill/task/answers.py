@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
+from potstill.json_text import parse_json
 from potstill.schema import Message, Value
 
 
