@@ -80,7 +80,7 @@ class TaskKeys(Table):
     """`module:function` or `file.py:function` that judges written inputs after the other checks:
     called with the text of the user's turns and the text of the known answer (None: unknown);
     returns None, or the reason for dropping the input."""
-    may_omit: list[str] = Field(default_factory=list)
+    may_omit: list[str] = Field(default=[])
     """Fields of a record that an input may leave out: its known answer then leaves them out too.
     Name those whose value cannot be said in words that the checks do not know, such as numbers and
     dates. Without it an input that leaves a value out is dropped."""

@@ -74,12 +74,12 @@ def answers(backends, *asked: tuple[str, str]) -> list[str]:
 def test_names_of_one_file_share_an_engine(load):
     backends = load(("a", "b"))
     assert backends["a"].stats() is not None
-    assert backends["a"].local is backends["b"]._local
+    assert backends["a"].local is backends["b"].local
 
 
 def test_a_draft_changes_no_answer(load):
     backends = load(("a", "b"), drafts={"b": "a"})
-    assert backends["a"].local is not backends["b"]._local
+    assert backends["a"].local is not backends["b"].local
     assert backends["a"].model is backends["b"].model
     assert backends["a"].card["system_fingerprint"] == backends["b"].card["system_fingerprint"]
     alone, drafted = answers(backends, ("a", "Hi"), ("b", "Hi"))
