@@ -37,5 +37,7 @@ for (const call of [generateText, streamText]) {
   const answer = await call({ ...settings, prompt: place, tools, toolChoice: "required" });
   const [made] = await answer.toolCalls;
   assert.equal(made.toolName, "look_up");
+  const [result] = await answer.toolResults;
+  assert.equal(result.output, "It rains.");
 }
-assert.equal(asked.length >= 2, true);
+assert(asked.length >= 2);
