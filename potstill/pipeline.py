@@ -243,11 +243,14 @@ def run_pipeline(
         PotstillError: A setting is wrong, a stage cannot work with a model, or one was killed.
     """
     tables = resolve(choice, run_directory)
+    estimated = None
+    with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
+        estimated = estimate(tables, run_directory)
     if force:
         with run_directory.locked():
             _set_aside(run_directory, PIPELINE)
-    with suppress(ConfigError):  # A model that is not on this machine yet cannot be estimated.
-        _keep_estimate(*estimate(tables, run_directory), cards_of(tables), run_directory)
+    if estimated is not None:
+        _keep_estimate(*estimated, cards_of(tables), run_directory)
     for stage in PIPELINE:
         command = [sys.executable, "-m", "potstill", "stage", str(run_directory.root), stage.name]
         command += [*choice.options(), *options]

@@ -26,11 +26,14 @@ from potstill.pipeline import (
     SERVE,
     STAGES,
     Choice,
+    estimate,
+    read_estimate,
     resolve,
     run_pipeline,
     run_share,
     run_stage,
 )
+from potstill.plan import Machine
 from potstill.rundir import RunDirectory
 from potstill.task.config import TaskConfig
 
@@ -54,6 +57,14 @@ def fake_room(monkeypatch):
         monkeypatch.setitem(sys.modules, f"{name}.stage", module)
 
     return put
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """A machine of known speed, measured in no time."""
+    found = Machine(fast_flops=2e11, float32_flops=1e11, bytes_per_second=1e10)
+    monkeypatch.setattr("potstill.pipeline.measure_machine", lambda _model: found)
+    return found
 
 
 @pytest.fixture
@@ -198,6 +209,38 @@ def test_force_sets_all_stages_aside_once(run_directory, processes):
         assert not run_directory.is_finished(name)
         assert run_directory.replaced_dir(name).is_dir()
     assert all("--force" not in command for command in processes.commands)
+
+
+@pytest.mark.usefixtures("processes")
+def test_what_a_run_will_take_is_logged_and_kept_before_its_first_stage(
+    run_directory, machine, caplog
+):
+    caplog.set_level("INFO")
+    run_pipeline(OWN, run_directory, force=False)
+    costs, _ = estimate(resolve(OWN), run_directory)
+    assert read_estimate(run_directory) == {
+        cost.stage: round(cost.seconds(machine)) for cost in costs
+    }
+    minutes = sum(cost.seconds(machine) for cost in costs) / 60
+    assert f"about {minutes:.0f} minutes" in caplog.text
+    run_directory.estimate_path.unlink()
+    run_directory.open_stage("prompts", {}).finish()
+    run_pipeline(OWN, run_directory, force=False)
+    assert read_estimate(run_directory) == {}, "of a part of the run nothing is said"
+
+
+def test_force_keeps_what_is_finished_where_the_settings_are_wrong(
+    run_directory, processes, monkeypatch
+):
+    def fail(*_arguments):
+        raise ConversionError("cannot be converted")
+
+    monkeypatch.setattr("potstill.pipeline.estimate", fail)
+    run_directory.open_stage("prompts", {}).finish()
+    with pytest.raises(ConversionError):
+        run_pipeline(OWN, run_directory, force=True)
+    assert run_directory.is_finished("prompts")
+    assert processes.commands == []
 
 
 @pytest.mark.parametrize(("code", "told"), [(1, 1), (2, 2), (130, 130)])

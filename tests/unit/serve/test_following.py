@@ -15,6 +15,8 @@ from serve.models import Models
 from serve.wire.chat import ChatRequest
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ServeConfig(context_tokens=256, max_parallel=2, threads=1, max_batch_tokens=32)
 CALLER = Caller()
 

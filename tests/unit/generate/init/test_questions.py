@@ -54,6 +54,7 @@ def test_what_options_say_is_not_asked(answered):
     assert (wanted.about, wanted.teacher) == ("Lights.", "mine")
 
 
+@pytest.mark.slow
 def test_a_pipe_is_asked_nothing(tmp_path):
     result = CliRunner().invoke(app, ["init", str(tmp_path / "task")])
     assert result.exit_code == 0, result.output
