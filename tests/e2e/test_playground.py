@@ -384,7 +384,9 @@ def test_a_blind_vote_hides_the_models_until_it_is_cast(live_url, open_page):
     with page.expect_request("**/v1/votes") as sent:
         page.get_by_role("button", name="B is better").click()
     expect(page.locator(".vote")).to_contain_text("Your vote: B is better.")
-    expect(page.locator(".vote")).to_contain_text("It counts for nothing: max_tokens was set.")
+    expect(page.locator(".vote")).to_contain_text(
+        "It counts for nothing: ignore_eos, max_tokens was set."
+    )
     models = sent.value.response().json()["models"]
     assert sorted(models) == ["student", "teacher"]
     expect(page.locator(".answer h3")).to_have_text([f"A: {models[0]}", f"B: {models[1]}"])
@@ -459,6 +461,7 @@ def many_votes(route: playwright.Route) -> None:
 def test_the_win_rate_of_votes_is_drawn_on_a_phone_too(live_url, open_page):
     page = open_page(live_url, viewport=PHONE, is_mobile=True, has_touch=True)
     page.get_by_text("Blind vote").click()
+    page.unroute("**/v1/chat/completions")  # A vote counts under the server's own settings.
     ask(page, "Name a fruit.", max_tokens=None)
     answered(page)
     page.get_by_role("button", name="A tie").click()

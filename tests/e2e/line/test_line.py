@@ -32,8 +32,8 @@ def test_killed_in_every_stage_the_line_ends_in_artifacts_that_verify(line):
         manifest = verify_manifest(line.run_directory.stage_dir(stage))
         assert manifest.outputs
     left = sorted(path.name for path in line.run_directory.root.iterdir())
-    kept = [".lock", ".lock-teacher", "comparisons.jsonl", "config.toml", "metrics.jsonl"]
-    assert left == sorted([*kept, *HALF_DONE])
+    kept = [".lock", ".lock-teacher", "comparisons.jsonl", "config.toml", "estimate.json"]
+    assert left == sorted([*kept, "metrics.jsonl", *HALF_DONE])
 
 
 def test_every_prompt_is_answered_once(line):
