@@ -137,8 +137,9 @@ class Estimate:
         computing = self.fast_flops / machine.fast_flops
         computing += self.float32_flops / machine.float32_flops
         moving = self.moved_bytes / machine.bytes_per_second
-        share = min(self.share_of_peak, machine.largest_share)
-        return self.fixed_seconds + computing / share + moving
+        if computing:  # None on a server, of whose model nothing is known.
+            computing /= min(self.share_of_peak, machine.largest_share)
+        return self.fixed_seconds + computing + moving
 
     def placed(self, machine: Machine | None, cards: Cards | None) -> Placed:
         """Return the estimate where it will run: on the cards, or else on this machine."""

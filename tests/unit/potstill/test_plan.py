@@ -20,6 +20,7 @@ def test_each_kind_of_work_takes_its_time():
     cost = estimate_of(fast_flops=5e12, float32_flops=5e11, moved_bytes=3e10)
     assert cost.seconds(MACHINE) == pytest.approx(10 + 10 + 10 + 3)
     assert estimate_of().seconds(MACHINE) == 10
+    assert estimate_of(share_of_peak=0.0).seconds(MACHINE) == 10
 
 
 def text_of(table):
