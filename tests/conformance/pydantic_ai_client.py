@@ -20,6 +20,15 @@ class City(BaseModel):
     city: str = Field(max_length=20)
 
 
+asked: list[str] = []
+
+
+def look_up(city: str) -> str:
+    """Look a city up."""
+    asked.append(city)
+    return "It rains."
+
+
 for kind in (OpenAIChatModel, OpenAIResponsesModel):
     model = kind("student", provider=provider, settings={"temperature": 0, "max_tokens": 60})
     text = Agent(model).run_sync(QUESTION, **once)
@@ -31,14 +40,8 @@ for kind in (OpenAIChatModel, OpenAIResponsesModel):
         bound = Agent(model, output_type=form).run_sync("Where is the Louvre?", **once)
         assert isinstance(bound.output, City), bound
 
-    agent, asked = Agent(model, output_type=NativeOutput(City)), []
-
-    @agent.tool_plain
-    def look_up(city: str, asked=asked) -> str:
-        """Look a city up."""
-        asked.append(city)
-        return "It rains."
-
+    asked.clear()
+    agent = Agent(model, output_type=NativeOutput(City), tools=[look_up])
     # Tools may be called before the answer, which has the schema. This model may call for ever.
     try:
         few = UsageLimits(request_limit=3)

@@ -25,19 +25,10 @@ const place = "In which city is the Louvre?";
 const bound = await generateText({ ...settings, prompt: place, output: Output.object({ schema: city }) });
 assert.equal(typeof bound.output.city, "string");
 
-const asked = [];
-const tools = {
-  look_up: tool({
-    description: "Looks a city up.",
-    inputSchema: city,
-    execute: async (input) => { asked.push(input.city); return "It rains."; },
-  }),
-};
+const tools = { look_up: tool({ description: "Looks a city up.", inputSchema: city }) };
 for (const call of [generateText, streamText]) {
   const answer = await call({ ...settings, prompt: place, tools, toolChoice: "required" });
   const [made] = await answer.toolCalls;
   assert.equal(made.toolName, "look_up");
-  const [result] = await answer.toolResults;
-  assert.equal(result.output, "It rains.");
+  assert.equal(typeof made.input.city, "string");
 }
-assert(asked.length >= 2);
