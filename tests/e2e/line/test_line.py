@@ -74,7 +74,7 @@ def test_what_filters_leave_is_a_data_set_with_a_card(line):
 
 
 def test_training_brings_the_student_nearer_to_the_teacher(line):
-    """A little nearer: it has 48 prompts, and which conversations are sampled differs by machine."""
+    """A little nearer: it has 48 prompts, and what is sampled differs by machine."""
     evaluation = facts(line, "student").evaluation
     before, after = evaluation.untrained, evaluation.trained
     assert after.kl_nats < before.kl_nats
