@@ -244,6 +244,6 @@ def watched(run_directory: RunDirectory) -> Iterator[str]:
     except BackendUnavailableError:  # another run is watched
         server = server_of(run_directory, 0)
     with server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         yield f"http://{HOST}:{server.server_port}/"
         server.shutdown()

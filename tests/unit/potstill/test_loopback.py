@@ -21,7 +21,7 @@ def answer(server, **headers):
 
 def test_it_answers_under_names_of_this_machine_alone():
     with listen(Handler, 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         status, headers, content = answer(server)
         assert (status, content) == (200, b"<p>?</p>")
         for name in ("X-Content-Type-Options", "Content-Security-Policy", "Referrer-Policy"):

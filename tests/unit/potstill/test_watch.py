@@ -178,7 +178,7 @@ def test_a_damaged_manifest_is_said(run_directory):
 class Asked:
     def __init__(self, run_directory):
         self.server = server_of(run_directory, 0)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def status(self, path, method="GET", **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=5)

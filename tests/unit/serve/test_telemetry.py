@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def collector():
     with Collector() as collector:
-        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        threading.Thread(target=collector.serve_forever, args=(0.02,), daemon=True).start()
         yield collector
         collector.shutdown()
 

@@ -28,7 +28,7 @@ def review(tmp_path):
 @contextmanager
 def served(review):
     with server_of(review, 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield Client(server.server_port, review.token)
         server.shutdown()
 
