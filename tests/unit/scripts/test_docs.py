@@ -122,7 +122,9 @@ def test_a_browser_needs_no_other_server(site, width, scheme):
         for name in ("index", "results", "reference/configuration/compare", "reference/commands"):
             page.goto(f"/{name}.html")
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        page.wait_for_load_state("networkidle")  # The search listens once its script is loaded.
         page.keyboard.press("Control+k")
+        page.locator("input:focus").wait_for()
         page.keyboard.type("least_mean_logprob")
         page.locator("a[href*='serve.cascades']").first.wait_for()
     assert {url.startswith((address, "data:", "blob:")) for url in asked} == {True}
