@@ -29,10 +29,8 @@ from compare.measurement.heldout import read_questions, stored_answers
 from compare.measurement.run_files import RunFiles
 from compare.measurement.untrained import untrained_file
 from potstill.errors import ConfigError
-from potstill.facts.base import StageName
 from potstill.facts.conversations import ConversationsFacts
 from potstill.files import sha256_bytes, sha256_file
-from potstill.manifest import manifest_sha256, read_manifest
 from potstill.rundir import RunDirectory
 from potstill.task.task import Task
 
@@ -185,11 +183,11 @@ def answer_settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
 def _digests(config: CompareConfig) -> dict[str, str]:
     found = {}
     if config.prompts is not None and not config.prompts.is_file():
-        found["prompts"] = _pinned(config.prompts, "conversations")
+        found["prompts"] = RunDirectory(config.prompts).pinned("conversations")
     if config.sft_run is not None:
-        found["sft_run"] = _pinned(config.sft_run, "student")
+        found["sft_run"] = RunDirectory(config.sft_run).pinned("student")
     if config.former_run is not None:
-        found["former_run"] = _pinned(config.former_run, "gguf")
+        found["former_run"] = RunDirectory(config.former_run).pinned("gguf")
     paths = {"references_path": config.references_path}
     if "prompts" not in found:
         paths["prompts"] = config.prompts
@@ -215,9 +213,3 @@ def _file_of(judge: JudgeConfig, *, comes_first: bool) -> Path | None:
         case CriteriaJudgeConfig() if judge.labels.exists():
             return judge.labels
     return None
-
-
-def _pinned(run: Path, stage: StageName) -> str:
-    directory = RunDirectory(run).stage_dir(stage)
-    read_manifest(directory)
-    return manifest_sha256(directory)

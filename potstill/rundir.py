@@ -105,6 +105,15 @@ class RunDirectory:
         """Directory of a finished stage."""
         return self.root / stage
 
+    def pinned(self, stage: StageName) -> str:
+        """Return what identifies a stage's content, wherever the run is; files are not verified.
+
+        Raises:
+            ArtifactError: The stage is not finished, or its manifest is damaged.
+        """
+        read_manifest(self.stage_dir(stage))
+        return manifest_sha256(self.stage_dir(stage))
+
     def partial_dir(self, stage: StageName) -> Path:
         """Directory a stage works in before it is finished."""
         return self.root / f"{stage}.partial"

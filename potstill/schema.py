@@ -173,7 +173,7 @@ class Conversation:
 
     @property
     def conversation_id(self) -> str:
-        """Unique in a data set."""
+        """Unique in a data set; `prompt_id_of` reads it."""
         return f"{self.prompt.prompt_id}-{self.answer_index}"
 
     @property
@@ -186,3 +186,8 @@ def turn_positions(turns: Sequence[Turn]) -> NDArray[np.int64]:
     """Return the positions [T] of the turns' tokens, in order."""
     spans = [np.arange(turn.start, turn.start + turn.num_tokens) for turn in turns]
     return np.concatenate(spans) if spans else np.empty(0, dtype=np.int64)
+
+
+def prompt_id_of(conversation_id: str) -> str:
+    """Return the id of a conversation's prompt."""
+    return conversation_id.rpartition("-")[0]

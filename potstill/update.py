@@ -22,7 +22,7 @@ from potstill.errors import ArtifactError, ConfigError, PotstillError
 from potstill.facts.base import StageName
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.gguf import GgufFacts
-from potstill.facts.update import UpdateFacts
+from potstill.facts.update import SOURCE_PREFIX, UpdateFacts
 from potstill.files import disk_errors, unfinished_path, write_text_atomically
 from potstill.pipeline import STAGES, Choice, resolve, run_pipeline
 from potstill.rundir import SCRATCH_NAME, RunDirectory
@@ -42,8 +42,6 @@ logger = logging.getLogger(__name__)
 CONFIG_NAME, PROMPTS_NAME = "config.toml", "prompts.jsonl"
 RECORDED_NAME = "recorded.jsonl"
 HELD_OUT = "held out"
-SOURCE_PREFIX = "update/"
-"""Begins the sources of the next version's prompts, so that reports show them apart."""
 LEAST_PROMPTS = 3
 NEEDED: tuple[StageName, ...] = ("student", "conversations")
 """Stages of the served version that the next one is made from, beside its files."""

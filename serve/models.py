@@ -74,7 +74,7 @@ def models_of(
         checkpoints["student"] = student_run.stage_dir("student")
         del paths["student"]
     task = read_task(run_directory) if config.task else None
-    students = _students(own)
+    students = student_names(own)
     tasks = _served_tasks(task, config, facts)
     if config.task and student_run is not run_directory:
         learned = _served_tasks(read_task(student_run), config, own)
@@ -137,7 +137,8 @@ def chosen(
     return {name: known[name] for name in config.models or defaults}
 
 
-def _students(facts: GgufFacts) -> frozenset[str]:
+def student_names(facts: GgufFacts) -> frozenset[str]:
+    """Return the names under which a run's student is served."""
     return frozenset({"student", *(one.name for one in facts.files if one.role == "student")})
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Select, and_, or_, select
 
 from potstill.errors import ConfigError
 from potstill.facts.gguf import GgufFacts
+from potstill.facts.update import SOURCE_PREFIX
 from potstill.files import disk_errors
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
@@ -29,14 +30,13 @@ from potstill.task.metrics.metric import safe_score
 from potstill.task.stage import read_task
 from serve.config import ServeConfig
 from serve.exchange_log import PRIVATE
+from serve.models import student_names
 from serve.storage import tables
 from serve.storage.config import StorageConfig
 from serve.storage.storage import opened
 
 logger = logging.getLogger(__name__)
 
-SOURCE_PREFIX = "update/"
-"""Begins the source of these prompts, so that reports show them apart."""
 RECENT = "recent"
 ANY_REQUEST = Message(role="user", content="any request")
 """A schema is the same for all."""
@@ -104,8 +104,7 @@ class _Names:
 
     @classmethod
     def of(cls, config: ServeConfig, run_directory: RunDirectory) -> _Names:
-        files = run_directory.facts(GgufFacts).files
-        students = {"student", *(file.name for file in files if file.role == "student")}
+        students = {*student_names(run_directory.facts(GgufFacts))}
         students |= {one.model_of(one.student) for one in config.experiments.values()}
         students |= {one.student for one in config.cascades.values()} | config.cascades.keys()
         teachers = {name: one.teacher for name, one in config.cascades.items()}

@@ -8,7 +8,7 @@ stage is found without importing torch.
 
 from __future__ import annotations
 
-from potstill.manifest import Manifest, manifest_sha256, read_manifest
+from potstill.manifest import Manifest
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 
@@ -32,21 +32,10 @@ def run(config: TrainConfig, run_directory: RunDirectory) -> Manifest:
         launch_options(config.launch)
     settings = config.deciding(exclude={"report_to", "baseline"})
     if config.replay:  # By content: a run may be moved.
-        settings["replay"] = [pinned(RunDirectory(one)) for one in config.replay]
+        settings["replay"] = [RunDirectory(one).pinned("conversations") for one in config.replay]
     session = run_directory.open_stage("student", settings, inputs=("conversations",))
     if session.finished:
         return session.finished
     from train.making import make_student
 
     return make_student(config, run_directory, session)
-
-
-def pinned(replayed: RunDirectory) -> str:
-    """Return what identifies the conversations of a run.
-
-    Raises:
-        ArtifactError: They are missing.
-    """
-    directory = replayed.stage_dir("conversations")
-    read_manifest(directory)
-    return manifest_sha256(directory)

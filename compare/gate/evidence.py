@@ -37,7 +37,8 @@ class Evidence:
     dollars: float | None
     """Of a million output tokens of the student."""
     former: Verdict | None = None
-    """On the student that this one would replace, in the teacher's place; None: there is none."""
+    """The verdict with the student that this one would replace in the place of the teacher; None:
+    it replaces none."""
     memorization: Memorization | None = None
     """None: not measured."""
 

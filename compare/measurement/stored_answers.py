@@ -22,7 +22,7 @@ from jinja2 import TemplateError
 
 from potstill.canaries import SECRET
 from potstill.chat import render_prompt, tokenize
-from potstill.schema import CANARIES, REFERENCES, Message, Split
+from potstill.schema import CANARIES, REFERENCES, Message, Split, prompt_id_of
 from potstill.tables import conversation_paths, read_conversation_batches
 
 TRAINED: tuple[Split, ...] = ("train",)
@@ -139,7 +139,7 @@ def _distinct(
             half = np.asarray(ids.values)[turn["start"] + middle : end].astype(np.int32)
             digest = blake2b(half.tobytes(), digest_size=DIGEST_BYTES).digest()
             known = found.setdefault(digest, name.as_py())
-            if _prompt_id(known) != _prompt_id(name.as_py()):
+            if prompt_id_of(known) != prompt_id_of(name.as_py()):
                 found[digest] = ""
     return found
 
@@ -181,10 +181,6 @@ def _passage(row: dict[str, Any]) -> Passage:
 
 def _longest(turns: Sequence[dict[str, int]]) -> dict[str, int]:
     return max(turns, key=lambda turn: turn["num_tokens"])
-
-
-def _prompt_id(conversation_id: str) -> str:
-    return conversation_id.rpartition("-")[0]
 
 
 def _sample(names: Collection[str], number: int, seed: int) -> list[str]:

@@ -6,7 +6,7 @@ In: which answers were completed. Out: `Memorization`, for report, gate, card an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from compare.measurement.memorization import Completed, Memorized, Planted
 from compare.verdict.intervals import MeanInterval, mean_interval
@@ -14,7 +14,8 @@ from potstill.facts.memorization import CanaryFigures, Completions, Memorization
 
 MOST_LISTED = 20
 """Conversations that are named; whoever doubts the figure reads these."""
-CHANGE = (-1.0, 1.0)
+SHARES, CHANGE = (0.0, 1.0), (-1.0, 1.0)
+"""Bounds of a share, and of a difference of two."""
 
 
 def memorization_of(found: Memorized | None, min_tokens: int, alpha: float) -> Memorization | None:
@@ -33,51 +34,48 @@ def memorization_of(found: Memorized | None, min_tokens: int, alpha: float) -> M
     if not found.trained:
         return short
     completed = [one.conversation_id for one in found.trained if one.by_student]
+    asked = [one for one in found.trained if one.by_untrained is not None]
     return short.model_copy(
         update={
-            "trained": _completions(_of_student(found.trained, alpha)),
-            "untrained": _untrained(found.trained, alpha),
-            "learned": _learned(found.trained, alpha),
-            "held_out": _completions(_of_student(found.held_out, alpha)),
+            "trained": _completions(_interval(found.trained, _by_student, alpha)),
+            "untrained": _completions(_interval(asked, _by_untrained, alpha)),
+            "learned": _share(_interval(asked, _learned, alpha, CHANGE)),
+            "held_out": _completions(_interval(found.held_out, _by_student, alpha)),
             "surplus": _surplus(found, alpha),
             "verbatim": tuple(completed[:MOST_LISTED]),
         }
     )
 
 
-def _of_student(rows: Sequence[Completed], alpha: float) -> MeanInterval | None:
+def _by_student(one: Completed) -> float:
+    return float(one.by_student)
+
+
+def _by_untrained(one: Completed) -> float:
+    return float(one.by_untrained or False)
+
+
+def _learned(one: Completed) -> float:
+    return _by_student(one) - _by_untrained(one)
+
+
+def _interval(
+    rows: Sequence[Completed],
+    value: Callable[[Completed], float],
+    alpha: float,
+    bounds: tuple[float, float] = SHARES,
+) -> MeanInterval | None:
+    """Return the mean of a value of each answer; None without answers."""
     if not rows:
         return None
     clusters = [one.cluster_id for one in rows]
-    return mean_interval([float(one.by_student) for one in rows], clusters, alpha=alpha)
-
-
-def _untrained(rows: Sequence[Completed], alpha: float) -> Completions | None:
-    values = [float(one.by_untrained) for one in rows if one.by_untrained is not None]
-    if not values:
-        return None
-    clusters = [one.cluster_id for one in rows]
-    return _completions(mean_interval(values, clusters, alpha=alpha))
-
-
-def _learned(rows: Sequence[Completed], alpha: float) -> Share | None:
-    values = [
-        float(one.by_student) - float(one.by_untrained)
-        for one in rows
-        if one.by_untrained is not None
-    ]
-    if not values:
-        return None
-    clusters = [one.cluster_id for one in rows]
-    return _share(mean_interval(values, clusters, alpha=alpha, bounds=CHANGE))
+    return mean_interval([value(one) for one in rows], clusters, alpha=alpha, bounds=bounds)
 
 
 def _surplus(found: Memorized, alpha: float) -> Share | None:
-    held_out = _of_student(found.held_out, alpha / 2)
-    trained = _of_student(found.trained, alpha if held_out is None else alpha / 2)
-    if trained is None:
-        return None
-    if held_out is None:
+    held_out = _interval(found.held_out, _by_student, alpha / 2)
+    trained = _interval(found.trained, _by_student, alpha / 2 if held_out else alpha)
+    if trained is None or held_out is None:
         return _share(trained)
     return Share(
         value=trained.mean - held_out.mean,
@@ -101,10 +99,11 @@ def _canaries(found: Sequence[Planted]) -> CanaryFigures | None:
 
 
 def _completions(interval: MeanInterval | None) -> Completions | None:
+    share = _share(interval)
+    return Completions(num_answers=interval.num_values, share=share) if interval and share else None
+
+
+def _share(interval: MeanInterval | None) -> Share | None:
     if interval is None:
         return None
-    return Completions(num_answers=interval.num_values, share=_share(interval))
-
-
-def _share(interval: MeanInterval) -> Share:
     return Share(value=interval.mean, lower=interval.lower, upper=interval.upper)

@@ -55,9 +55,8 @@ def decisions_of(config: GenerateConfig, run_directory: RunDirectory) -> dict[st
     return read_decisions((*config.curation.reviews, run_directory.review_path))
 
 
-def review_settings(config: GenerateConfig, run_directory: RunDirectory) -> dict[str, str]:
+def review_settings(decisions: Mapping[str, Decision]) -> dict[str, str]:
     """Return a hash of a run's decisions, as a setting of the stage; nothing without any."""
-    decisions = decisions_of(config, run_directory)
     content = "\n".join(decisions[row].model_dump_json() for row in sorted(decisions))
     return {"reviews": sha256_bytes(content.encode())} if decisions else {}
 
@@ -66,11 +65,10 @@ def find_reviewed(
     config: GenerateConfig,
     teacher: LazyTeacher,
     task: Task | None,
-    run_directory: RunDirectory,
+    decisions: Mapping[str, Decision],
     samples: SamplesFacts,
 ) -> Reviewed | None:
     """Return what applies a run's decisions; None without any."""
-    decisions = decisions_of(config, run_directory)
     if not decisions:
         return None
     tokenizer = asked_tokenizer(config, teacher.checkpoint.tokenizer)

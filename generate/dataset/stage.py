@@ -32,7 +32,7 @@ from generate.dataset.best_teacher import worse_answers
 from generate.dataset.card import render_card
 from generate.dataset.coverage import Coverage, CoverageCounts
 from generate.dataset.page import render_summary
-from generate.dataset.reviewed import Reviewed, find_reviewed, review_settings
+from generate.dataset.reviewed import Reviewed, decisions_of, find_reviewed, review_settings
 from generate.dataset.student_prompts import StudentPrompts, own_systems, with_prompts
 from generate.dataset.thinking import ThinkingRows
 from generate.lazy_teacher import LazyTeacher
@@ -90,7 +90,8 @@ def make_dataset(
         ArtifactError: A part is damaged, or the disk is full.
     """
     task = read_task(run_directory)
-    settings = _stage_config(config, task, run_directory)
+    decisions = decisions_of(config, run_directory)
+    settings = _stage_config(config, task) | review_settings(decisions)
     session = run_directory.open_stage(
         "conversations", settings, inputs=("prompts", "samples"), replace=True
     )
@@ -104,7 +105,7 @@ def make_dataset(
         thinking = _thinking_rows(config, teacher, samples)
         curator = ConversationCurator(config.curation, task, teacher.decode)
         parts = part_paths(samples_dir)
-        reviewed = find_reviewed(config, teacher, task, run_directory, samples)
+        reviewed = find_reviewed(config, teacher, task, decisions, samples)
         judge = partial(
             _judge,
             curator=curator,
@@ -148,11 +149,9 @@ def make_dataset(
     return session.finish(rows=rows, facts=facts, stats=summary.stats().model_dump())
 
 
-def _stage_config(
-    config: GenerateConfig, task: Task | None, run_directory: RunDirectory
-) -> dict[str, Any]:
+def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
     curation = config.curation.to_json(exclude={"reviews"}) | file_digests(config.curation)
-    settings: dict[str, Any] = {"curation": curation, **review_settings(config, run_directory)}
+    settings: dict[str, Any] = {"curation": curation}
     by_task = TASK_FILTERS.keys() & set(config.curation.conversation_filters)
     if task is not None and (by_task or config.choose_teacher == "best"):
         settings["judged_by"] = [task.answer_schema, *(one.to_json() for one in task.metrics[:1])]

@@ -20,6 +20,7 @@ from generate.review.rows import (
     labels_of,
     merged,
     new_row_id,
+    notes_on_shown,
     shown_rows,
 )
 from generate.sources.formats import exchange, openai_chat
@@ -81,8 +82,7 @@ def file_subject(path: Path, task: Task | None) -> Subject:
     notes = []
     if num_unreadable:
         notes.append(f"{num_unreadable:,} lines have no prompt that can be reviewed.")
-    if len(rows) > len(shown):
-        notes.append(f"{len(shown):,} of {len(rows):,} answers are shown, the doubtful ones first.")
+    notes += notes_on_shown(len(rows), len(shown))
     return Subject(str(path), shown, review_path(path), tuple(notes), labels_of(task))
 
 

@@ -112,6 +112,13 @@ def shown_rows(rows: Iterable[Row]) -> list[Row]:
     )
 
 
+def notes_on_shown(count: int, num_shown: int) -> tuple[str, ...]:
+    """Return a note for the reviewer where not all rows are shown."""
+    if count <= num_shown:
+        return ()
+    return (f"{num_shown:,} of {count:,} answers are shown, the doubtful ones first.",)
+
+
 def _bounded(rows: Iterable[Row]) -> list[Row]:
     def order(row: Row) -> tuple[bool, str]:
         return not row.doubts, sha256_bytes(row.id.encode())

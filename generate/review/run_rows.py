@@ -24,6 +24,7 @@ from generate.review.rows import (
     labels_of,
     merged,
     new_row_id,
+    notes_on_shown,
     shown_rows,
 )
 from generate.sampling.parts import part_paths
@@ -64,15 +65,9 @@ def run_subject(run_directory: RunDirectory) -> Subject:
         title=str(run_directory.root),
         rows=rows,
         log_path=run_directory.review_path,
-        notes=_notes(sampled.count + len(compared), len(rows)),
+        notes=notes_on_shown(sampled.count + len(compared), len(rows)),
         labels=labels_of(task),
     )
-
-
-def _notes(count: int, num_shown: int) -> tuple[str, ...]:
-    if count <= num_shown:
-        return ()
-    return (f"{num_shown:,} of {count:,} answers are shown, the doubtful ones first.",)
 
 
 class _TrainingRows:

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from potstill.facts.base import Facts, StageName
 
+SOURCE_PREFIX = "update/"
+"""Begins the sources of the next version's prompts, so that reports show them apart."""
+
 
 class UpdateFacts(Facts):
     """The version that a run's student is trained from, and what it is trained on beside."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from potstill.distributions import SIGNAL_COLUMNS
 from potstill.errors import TrainingError
 from potstill.files import disk_errors, replacing
-from potstill.schema import Split
+from potstill.schema import Split, prompt_id_of
 from potstill.tables import conversation_paths, read_conversation_batches
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def share_of(read: ReadBatches, share: float) -> ReadBatches:
     """
 
     def is_chosen(conversation_id: str) -> bool:
-        digest = hashlib.sha256(f"share {_prompt_id(conversation_id)}".encode()).digest()
+        digest = hashlib.sha256(f"share {prompt_id_of(conversation_id)}".encode()).digest()
         return int.from_bytes(digest[:8]) < share * 2**64
 
     def read_share(conversations_dir: Path, split: Split) -> Iterator[pa.RecordBatch]:
@@ -77,7 +77,7 @@ def with_replay(read: ReadBatches, replayed: Sequence[Path]) -> ReadBatches:
         for directory in replayed:
             for batch in read(directory, split):
                 names = batch["conversation_id"].to_pylist()
-                is_new = [_prompt_id(name) not in held_out for name in names]
+                is_new = [prompt_id_of(name) not in held_out for name in names]
                 yield batch.filter(pa.array(is_new, pa.bool_()))
 
     return read_all
@@ -86,11 +86,7 @@ def with_replay(read: ReadBatches, replayed: Sequence[Path]) -> ReadBatches:
 def _prompt_ids(conversations_dir: Path, split: Split) -> Iterator[str]:
     for path in conversation_paths(conversations_dir, split):
         for batch in read_conversation_batches(path, ["conversation_id"]):
-            yield from map(_prompt_id, batch["conversation_id"].to_pylist())
-
-
-def _prompt_id(conversation_id: str) -> str:
-    return conversation_id.rpartition("-")[0]
+            yield from map(prompt_id_of, batch["conversation_id"].to_pylist())
 
 
 def load_split(

@@ -68,8 +68,8 @@ class Wanted:
     def with_record(self, record: Mapping[str, Any]) -> Wanted:
         """Return the same with another record, as JSON with or without spaces as before."""
         former = self.known.text if self.known else ""
-        says = {name: value for name, value in self.turns[0].says.items() if name in record}
-        turn = replace(self.turns[0], says={**says, **record})
+        says = {name: record[name] for name in self.turns[0].says if name in record}
+        turn = replace(self.turns[0], says=says)
         is_compact = former == _dumped(json.loads(former), compact=True)
         return replace(self, turns=(turn,), known=Answer(text=_dumped(record, compact=is_compact)))
 
