@@ -1,7 +1,8 @@
 """Synthetic records of visits, and a check of the notes that a teacher writes for them.
 
-`draw` and `check` are named by `notes.toml`. Names, drugs and complaints are those of training; the
-references have others (`references.py`). Doses are plausible, not advice.
+`draw`, `draw_unseen` and `check` are named by `notes.toml`. Names, drugs and complaints are those
+of training, or made up; the references have others (`references.py`). Doses are plausible, not
+advice.
 """
 
 from __future__ import annotations
@@ -103,6 +104,25 @@ nosebleeds: hypertension, anticoagulant effect: amlodipine 5 mg 1, lisinopril 10
     stopped=("lisinopril", "simvastatin", "warfarin", "aspirin", "clopidogrel", "amlodipine"),
     first_day=date(2022, 1, 3),
 )
+PLACES = (
+    "ankle", "arm", "big toe", "buttock", "cheek", "chin", "ear lobe", "elbow", "eyelid", "foot",
+    "forehead", "groin", "heel", "instep", "left side", "lip", "nail", "nipple", "palm", "rib",
+    "scalp", "shin", "spine", "tailbone", "temple", "thigh", "thumb", "tongue", "waist", "wrist",
+)  # fmt: skip
+TROUBLES = (
+    "pain", "swelling", "stiffness", "numbness", "weakness", "redness", "cramps", "bruising",
+    "tenderness", "tingling", "twitching", "blisters", "bleeding", "lump", "ulcer", "injury",
+)  # fmt: skip
+CONDITIONS = (
+    "sprain", "strain", "tendinitis", "fracture", "infection", "abscess", "contusion", "cyst",
+    "neuralgia", "inflammation", "syndrome", "dermatitis", "neuropathy", "fibroma", "dystonia",
+)  # fmt: skip
+ONSETS = words("b c d f g h k l m n p r s t v z br cl dr fl gr pl qu sk st tr th ph")
+VOWELS = words("a e i o u a e i o ia eo y")
+DRUG_ENDS = words("ol in ine ide one ate am il an ex um azole idine pril tan mab cin xone")
+DOSES = (1, 1.5, 2, 2.5, 4, 5, 7.5, 10, 12.5, 15, 20, 25, 30, 40, 50, 75, 80, 100, 120, 150, 200,
+         250, 300, 325, 400, 500, 600, 750, 800)  # fmt: skip
+NAME_ENDS = words("a e i o y en ia an el is us ov sson ski ez ini er ley ton ard")
 NUM_DAYS = 1000
 PERCENT = {
     "days": 60, "wt": 25, "temp": 50, "bp": 50, "hr": 45, "rr": 20, "spo2": 30, "glu": 20,
@@ -122,6 +142,46 @@ SYMPTOMS = ("fever", "cough", "vomiting", "chest_pain", "headache", "rash")
 def draw(draw: random.Random) -> str:
     """Return a record of the training vocabulary as compact JSON."""
     return text_of(draw_record(draw, TRAINING))
+
+
+def draw_unseen(draw: random.Random) -> str:
+    """Return a record with made-up words: a student cannot remember them, so it learns to copy."""
+    return text_of(draw_record(draw, _made_up(draw)))
+
+
+def _made_up(draw: random.Random) -> Vocabulary:
+    """Return the words of one record, each made up or put together half of the time."""
+    real = draw.choice(TRAINING.cases)
+    place = draw.choice(PLACES)
+    complaints = (real.complaint, f"{place} {draw.choice(TROUBLES)}", _word(draw, "ia"))
+    diagnoses = (
+        draw.choice(real.diagnoses), f"{place} {draw.choice(CONDITIONS)}",
+        f"{_word(draw, 'itis', 'osis', 'oma')}", f"{_word(draw, *NAME_ENDS)} disease",
+    )  # fmt: skip
+    drugs = [_word(draw, *DRUG_ENDS) for _ in range(4)]
+    dose = f"{draw.choice(DOSES)} {draw.choice(('mg', 'mg', 'mg', 'mcg', 'g', 'mL'))}"
+    return Vocabulary(
+        women=(draw.choice(TRAINING.women), _word(draw, *NAME_ENDS).capitalize()),
+        men=(draw.choice(TRAINING.men), _word(draw, *NAME_ENDS).capitalize()),
+        surnames=(draw.choice(TRAINING.surnames), _word(draw, *NAME_ENDS).capitalize()),
+        cases=(
+            Case(
+                draw.choice(complaints),
+                (draw.choice(diagnoses),),
+                ((drugs[0], dose, draw.randint(1, 4)), draw.choice(real.drugs)),
+            ),
+        ),
+        allergies=(draw.choice(TRAINING.allergies), drugs[1]),
+        stopped=(draw.choice(TRAINING.stopped), *drugs[2:]),
+        first_day=TRAINING.first_day,
+    )
+
+
+def _word(draw: random.Random, *ends: str) -> str:
+    """Return a word of one to three made-up syllables and an ending."""
+    count = draw.choice((1, 2, 2, 2, 3))
+    start = "".join(draw.choice(ONSETS) + draw.choice(VOWELS) for _ in range(count))
+    return start + draw.choice(ONSETS) + draw.choice(ends)
 
 
 def text_of(record: Record) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -88,3 +88,11 @@ class TaskKeys(Table):
     """With `direction = "answer"` and records, copies of each written input that are made of it
     without the teacher: values that stand in it literally are replaced by those of another drawn
     record, and the result passes the same checks. 2 makes three inputs of one."""
+    refill_draw: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
+    """Like `draw`, for the records of `refills`: with names and terms that no other input has, even
+    made-up ones, the student learns to copy them. None: those of `draw`."""
+
+    @property
+    def for_refills(self) -> Self:
+        """The same with what draws the records of refills."""
+        return self.model_copy(update={"draw": self.refill_draw or self.draw})

@@ -59,6 +59,7 @@ class _Writer:
     def __init__(self, task: Task, config: SourceConfig, count: int, seed: int) -> None:
         self._task, self._config, self._seed = task, config, seed
         self._drawing = Drawing(task, config)
+        self._refilling = Drawing(task, config.for_refills)
         self._checks = Checks(task.examples, self._drawing.categories, config.check)
         self._written: dict[str, tuple[int, Wanted, list[str]]] = {}
         self._copied = {RawPrompt(item.messages, "").key for item in task.examples}
@@ -109,7 +110,7 @@ class _Writer:
         number, wanted, turns = self._written[prompt.key]
         draw = self._random(f"refill {copy}", number)
         donors = [
-            self._drawing.draw(self.balance.category(number), draw) for _ in range(NUM_DONORS)
+            self._refilling.draw(self.balance.category(number), draw) for _ in range(NUM_DONORS)
         ]
         donor = max(donors, key=lambda one: nearness(wanted, one))
         other = refilled(wanted, "\n".join(turns), donor)

@@ -27,8 +27,9 @@ def check():
 
 
 @pytest.mark.slow
-def test_drawn_records_fit_the_schema_and_leave_fields_out():
-    draw = import_function(f"{EXAMPLE / 'records.py'}:draw", "here")
+@pytest.mark.parametrize("name", ["draw", "draw_unseen"])
+def test_drawn_records_fit_the_schema_and_leave_fields_out(name):
+    draw = import_function(f"{EXAMPLE / 'records.py'}:{name}", "here")
     schema = json.loads((EXAMPLE / "schema.json").read_text())
     records = [json.loads(draw(random.Random(seed))) for seed in range(300)]
     for record in records:

@@ -56,6 +56,21 @@ def test_names_drugs_and_complaints_are_not_those_of_training(function):
     assert not complaints[0] & complaints[1]
 
 
+@pytest.mark.slow
+def test_no_made_up_word_is_one_of_the_references(rows):
+    draw = import_function(f"{EXAMPLE / 'records.py'}:draw_unseen", "here")
+    fields = ("drug", "stopped", "allergy", "complaint", "dx")
+    made_up, known = (
+        {name for record in records for name in record["name"].split()}
+        | {record[field] for record in records for field in fields if field in record} - {"none"}
+        for records in (
+            [json.loads(draw(random.Random(seed))) for seed in range(3000)],
+            [json.loads(row["answer"]) for row in rows],
+        )
+    )
+    assert not made_up & known
+
+
 def test_templates_to_calibrate_on_are_others(function):
     module = function("references").__globals__
     clauses = [{one for template in templates for one in template}

@@ -204,6 +204,22 @@ def test_records_are_refilled_without_asking_the_teacher(obeying, tmp_path):
     assert write(obeying(), task, tmp_path, count=18, direction="answer", refills=2) == written
 
 
+def test_refills_take_their_records_from_a_function_of_their_own(obeying, tmp_path):
+    (tmp_path / "unseen.py").write_text(
+        "def draw(random):\n"
+        "    day = f'2031-01-{random.randint(10, 28)}'\n"
+        "    return {'item': 'lamps', 'order': f'ZZZ{random.randint(10000, 99999)}',\n"
+        "            'price': random.randint(100, 9000), 'day': day}\n"
+    )
+    task = Task(answer_schema=json.dumps(RECORDS), metrics=(FieldsConfig(),))
+    drawn_by = {"refill_draw": f"{tmp_path / 'unseen.py'}:draw"}
+    written = write(obeying(), task, tmp_path, count=18, direction="answer", refills=2, **drawn_by)
+    orders = [json.loads(Answer.model_validate_json(one.known).text)["order"]
+              for one in written.prompts]  # fmt: skip
+    assert not [order for order in orders[:6] if order.startswith("ZZZ")]
+    assert len([order for order in orders[6:] if order.startswith("ZZZ")]) == 12
+
+
 class Forgetting(Obeying):
     """Texts that leave out the price."""
 
