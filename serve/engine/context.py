@@ -78,12 +78,15 @@ class DecodeContext:
     ) -> None:
         self.max_outputs = max_outputs or num_sequences
         self.decode_seconds = 0.0
+        self.can_cut = model.can_forget_a_tail
+        """Whether `forget` can drop the last tokens of a sequence alone."""
         params = llama_cpp.llama_context_default_params()
         num_cells = -(-context_tokens // CELL_BLOCK) * CELL_BLOCK
         params.n_ctx = num_cells if embeddings else num_sequences * num_cells
         params.n_seq_max = num_sequences
         params.n_outputs_max = self.max_outputs
         params.kv_unified = embeddings
+        params.swa_full = True  # Windows slide, and nothing that has left one is dropped.
         params.embeddings = embeddings
         ordered = reproducible and model.is_reproducible
         params.type_k = params.type_v = REPRODUCIBLE_KV_TYPE if ordered else FAST_KV_TYPE
@@ -134,8 +137,29 @@ class DecodeContext:
         return self._outputs(chunks, order, num_outputs)
 
     def forget(self, sequence_id: int, start: int) -> None:
-        """Drop a sequence's tokens from position `start` on."""
+        """Drop a sequence's tokens from position `start` on; see `can_cut`."""
         llama_cpp.llama_memory_seq_rm(self._memory, sequence_id, start, -1)
+
+    def state_of(self, sequence_id: int) -> bytes:
+        """Return what a sequence holds beside keys and values: the states of recurrent layers."""
+        arguments = self.pointer, sequence_id, llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        size = llama_cpp.llama_state_seq_get_size_ext(*arguments)
+        state = (ctypes.c_uint8 * size)()
+        llama_cpp.llama_state_seq_get_data_ext(arguments[0], state, size, *arguments[1:])
+        return bytes(state)
+
+    def set_state(self, sequence_id: int, state: bytes) -> None:
+        """Set a sequence to what `state_of` returned; `forget` must then drop the later tokens.
+
+        Raises:
+            BackendError: llama.cpp refused it.
+        """
+        content = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        flags = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        if not llama_cpp.llama_state_seq_set_data_ext(
+            self.pointer, content, len(state), sequence_id, flags
+        ):
+            raise BackendError("the state of a sequence cannot be restored", found=len(state))
 
     def copy(self, source_id: int, target_id: int) -> None:
         """Copy the tokens of a sequence to another; the bytes move before the next decode."""

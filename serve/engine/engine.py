@@ -75,10 +75,7 @@ class Engine:
             reproducible=limits.reproducible,
         )
         self._slots = Slots(
-            self._context,
-            limits.max_parallel,
-            context_tokens=limits.context_tokens,
-            reuse=model.can_forget_a_tail,
+            self._context, limits.max_parallel, context_tokens=limits.context_tokens
         )
         self._drafter = Drafter(draft, model, limits, threads=threads) if draft else None
         self._grammars = GrammarProcess(model.path, model.vocab_size)
@@ -265,6 +262,7 @@ class Engine:
                 if shared >= worthwhile and other.num_computed < shared:
                     return
         sequence.slot = self._slots.take(prompt, owner, num_public)
+        sequence.borders = self._slots.borders(sequence.slot, prompt, self._end_tokens)
         sequence.num_cached_tokens = sequence.num_computed
         self._totals.num_cached_tokens += sequence.num_cached_tokens
         sequence.note_progress()
@@ -292,6 +290,7 @@ class Engine:
         """Record the decoded tokens of a sequence; sample if none are pending."""
         if sequence.slot:
             sequence.slot.token_ids += chunk.token_ids
+            self._slots.save(sequence.slot, sequence.borders)
         if sequence.is_prefilling:
             sequence.note_progress()
             if sequence.request.num_prompt_logprobs is not None:

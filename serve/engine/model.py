@@ -85,11 +85,13 @@ class GgufModel(LlamaModel):
 
     @property
     def can_forget_a_tail(self) -> bool:
-        """Whether part of a sequence can be dropped or shared (not with recurrent or SWA state)."""
+        """Whether a sequence's last tokens can be dropped: not where a state sums up all of them.
+
+        With sliding windows they can: `DecodeContext` keeps the keys and values of all tokens.
+        """
         return not (
             llama_cpp.llama_model_is_recurrent(self.pointer)
             or llama_cpp.llama_model_is_hybrid(self.pointer)
-            or llama_cpp.llama_model_n_swa(self.pointer) > 0
         )
 
     @property
@@ -147,6 +149,7 @@ class GgufModel(LlamaModel):
         return (
             self.tensor_types <= REPRODUCIBLE_TYPES
             and self.can_forget_a_tail
+            and llama_cpp.llama_model_n_swa(self.pointer) == 0
             and self.adapter is None
         )
 

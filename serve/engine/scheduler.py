@@ -76,6 +76,8 @@ def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Sha
 
 def _prompt_share(sequence: ActiveSequence, num_tokens: int, num_outputs: int) -> Share:
     """Return a prompt's share, with the outputs it needs: the last token's, or all of them."""
+    if sequence.borders:
+        num_tokens = min(num_tokens, sequence.borders[0] - sequence.num_computed)
     if sequence.request.num_prompt_logprobs is not None:
         num_tokens = min(num_tokens, num_outputs)
         return Share(sequence, num_tokens, num_tokens)

@@ -44,6 +44,8 @@ class ActiveSequence:
     """None until its first token is scheduled."""
     draft: list[int] = field(default_factory=list)
     """Drafted tokens, to be verified in the next step."""
+    borders: list[int] = field(default_factory=list)
+    """Numbers of the prompt's tokens after which its slot's state is kept, those to come."""
     num_cached_tokens: int = 0
     num_new_tokens: int = 0
     finish_reason: Literal["stop", "length"] | None = None

@@ -2,11 +2,14 @@
 
 Every slot has room for a whole context, so nothing is evicted to make room: when a slot is needed,
 the content of the one that was released first is dropped.
+
+A recurrent layer has one state for all tokens so far, of which the last ones cannot be dropped. For
+such models a slot keeps a few earlier states, and goes back to the latest one that fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from serve.engine.context import DecodeContext
@@ -15,6 +18,12 @@ CONTEXT_TOKENS_PER_COPIED_TOKEN = 256
 """A copy moves a whole slot, even if it is nearly empty. On two cores, 2048 tokens of
 SmolLM2-135M's memory moved in 8 ms, in which 2 prompt tokens were computed on one core and 6 on
 both: copying pays from a prefix of 2048 / 256 = 8 tokens."""
+MIN_SAVED_TOKENS = 32
+"""Shortest prefix whose state is kept: reading fewer tokens takes no longer than copying it."""
+MOST_SAVED = 3
+"""States that a slot keeps, of up to 20 MB each in models of 1B: the first and the last ones."""
+MOST_AFTER_BORDER = 64
+"""Tokens after a prompt's last border from which on its end is one, too."""
 
 
 @dataclass(eq=False)
@@ -24,6 +33,8 @@ class Slot:
     sequence_id: int
     token_ids: list[int] = field(default_factory=list)
     """Tokens in the key-value memory, by position."""
+    states: dict[int, bytes] = field(default_factory=dict)
+    """Former states of recurrent layers, by the number of tokens that they have read."""
     owner: str = ""
     """Whose request wrote them."""
     is_free: bool = True
@@ -36,17 +47,11 @@ class Slots:
 
     A prompt reuses what the same owner's requests left, and of another owner's only the public part
     of itself: who guesses the beginning of a foreign prompt learns nothing from counts or times.
-
-    Args:
-        reuse: Whether the model's memory lets sequences share and drop tokens.
     """
 
-    def __init__(
-        self, context: DecodeContext, count: int, *, context_tokens: int, reuse: bool
-    ) -> None:
+    def __init__(self, context: DecodeContext, count: int, *, context_tokens: int) -> None:
         self.min_copied_tokens = max(1, context_tokens // CONTEXT_TOKENS_PER_COPIED_TOKEN)
         self._context = context
-        self._reuse = reuse
         self._slots = [Slot(number) for number in range(count)]
         self._num_releases = 0
 
@@ -54,7 +59,7 @@ class Slots:
         self, prompt_token_ids: Sequence[int], owner: str = "", num_public: int = 0
     ) -> int:
         """Return the length of the longest prefix that a slot holds, the last token left out."""
-        return self._source(prompt_token_ids, owner, num_public)[1] if self._reuse else 0
+        return self._source(prompt_token_ids, owner, num_public)[1]
 
     def take(self, prompt_token_ids: Sequence[int], owner: str = "", num_public: int = 0) -> Slot:
         """Take a free slot that starts with the longest prefix that any slot holds.
@@ -66,15 +71,13 @@ class Slots:
             num_public: Number of its first tokens that may come from any owner's slot.
         """
         slot = self._oldest()
-        num_cached = 0
-        if self._reuse:
-            source, num_cached = self._source(prompt_token_ids, owner, num_public)
-            if source.is_free and 2 * num_cached >= len(source.token_ids):
-                slot = source
-            elif source is not slot and num_cached >= self.min_copied_tokens:
-                self._copy(source, slot)
-            elif source is not slot:
-                num_cached = 0
+        source, num_cached = self._source(prompt_token_ids, owner, num_public)
+        if source.is_free and 2 * num_cached >= len(source.token_ids):
+            slot = source
+        elif source is not slot and num_cached >= self.min_copied_tokens:
+            self._copy(source, slot)
+        elif source is not slot:
+            num_cached = 0
         return self._taken(slot, num_cached, owner)
 
     def take_empty(self, owner: str = "") -> Slot:
@@ -88,8 +91,41 @@ class Slots:
 
     def cut(self, slot: Slot, num_tokens: int) -> None:
         """Keep only the first tokens of a slot."""
+        if num_tokens in slot.states and num_tokens < len(slot.token_ids):
+            self._context.set_state(slot.sequence_id, slot.states[num_tokens])
         self._context.forget(slot.sequence_id, num_tokens)
         del slot.token_ids[num_tokens:]
+        slot.states = {number: one for number, one in slot.states.items() if number <= num_tokens}
+
+    def borders(
+        self, slot: Slot, prompt_token_ids: Sequence[int], end_tokens: Container[int]
+    ) -> list[int]:
+        """Return after how many tokens of a prompt its slot's state is to be kept.
+
+        These are the end of its first turn, which other prompts may have in common, and the end of
+        its last turn, after which the next prompt of a conversation may have another answer.
+        """
+        if self._context.can_cut:
+            return []
+        last = len(prompt_token_ids) - 1
+        ends = [
+            number
+            for number, token_id in enumerate(prompt_token_ids[:last], start=1)
+            if token_id in end_tokens
+        ]
+        if last - max(ends, default=0) > MOST_AFTER_BORDER:
+            ends.append(last)
+        least = max(MIN_SAVED_TOKENS, len(slot.token_ids) + 1)
+        return [number for number in sorted({*ends[:1], *ends[-1:]}) if number >= least]
+
+    def save(self, slot: Slot, borders: list[int]) -> None:
+        """Keep the state of a slot if it is at the first of the borders, which is then removed."""
+        if borders[:1] != [len(slot.token_ids)]:
+            return
+        del borders[0]
+        slot.states[len(slot.token_ids)] = self._context.state_of(slot.sequence_id)
+        if len(slot.states) > MOST_SAVED:
+            del slot.states[sorted(slot.states)[1]]
 
     def release(self, slot: Slot) -> None:
         """Return a slot; its tokens stay until it is taken again."""
@@ -102,7 +138,7 @@ class Slots:
         A gap doubles the time of a step that is bound by memory bandwidth: llama.cpp decodes the
         sequences before and after it in separate passes. A move costs less than that, once.
         """
-        if not self._reuse:
+        if not self._context.can_cut:
             return
         while True:
             taken = sorted((s for s in self._slots if not s.is_free), key=lambda s: s.sequence_id)
@@ -131,7 +167,8 @@ class Slots:
     def _copy(self, source: Slot, target: Slot) -> None:
         self._context.forget(target.sequence_id, 0)
         self._context.copy(source.sequence_id, target.sequence_id)
-        target.token_ids, target.owner = list(source.token_ids), source.owner
+        target.token_ids, target.states = list(source.token_ids), dict(source.states)
+        target.owner = source.owner
 
     def _oldest(self) -> Slot:
         return min((slot for slot in self._slots if slot.is_free), key=lambda s: s.released_at)
@@ -142,11 +179,19 @@ class Slots:
         own = prompt_token_ids[:-1]
         public = own[:num_public]
         lengths = [
-            common_length(slot.token_ids, own if slot.owner == owner else public)
+            self._usable(
+                slot, common_length(slot.token_ids, own if slot.owner == owner else public)
+            )
             for slot in self._slots
         ]
         longest = max(range(len(lengths)), key=lambda n: (lengths[n], self._slots[n].is_free))
         return self._slots[longest], lengths[longest]
+
+    def _usable(self, slot: Slot, num_tokens: int) -> int:
+        """Return to how many of a slot's first tokens it can go back."""
+        if self._context.can_cut or num_tokens == len(slot.token_ids):
+            return num_tokens
+        return max((number for number in slot.states if number <= num_tokens), default=0)
 
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:

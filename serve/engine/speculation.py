@@ -48,7 +48,7 @@ class Drafter:
             reproducible=False,  # drafts are verified
         )
         self._slots = Slots(
-            self._context, limits.max_parallel, context_tokens=limits.context_tokens, reuse=True
+            self._context, limits.max_parallel, context_tokens=limits.context_tokens
         )
         self._slot_of: dict[ActiveSequence, Slot] = {}
         self._end_tokens = frozenset(draft.end_tokens)

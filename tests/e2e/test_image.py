@@ -34,10 +34,13 @@ EXPERIMENT = (
 @pytest.fixture(scope="module")
 def image(tmp_path_factory) -> Image:
     root = tmp_path_factory.mktemp("image")
-    # A build of Docker's has no cache, and compiles all modules; here what was downloaded once is
-    # used again, and only what is imported is compiled ("no" as pip reads it).
+    # A build of Docker's has no cache, and compiles all modules and llama.cpp; here what was
+    # downloaded or compiled once is used again, and only the modules that are imported are compiled
+    # ("no" as pip reads it).
     added = {"PIP_FIND_LINKS": str(WHEELS), "PIP_NO_CACHE_DIR": "0", "PIP_NO_COMPILE": "no"}
-    image = Image(DOCKERFILE, ROOT, root, base_python(), added)
+    (wheel,) = WHEELS.glob("llama_cpp_python-*.whl")
+    wheels = {"requirements/hashed/llama-cpp.txt": wheel}
+    image = Image(DOCKERFILE, ROOT, root, base_python(), added, wheels)
     image.build()
     return image
 

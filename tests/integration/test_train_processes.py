@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from potstill.errors import ArtifactError, ConfigError
 from potstill.rundir import RunDirectory
+from tests.fixtures.waiting import eventually
 from train.config import TrainConfig
 from train.stage import run
 
@@ -130,7 +131,7 @@ def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run, full_disk, 
         run(config(), tiny_run)
     assert "hint: free disk space" in str(caught.value)
     assert "ChildFailedError" not in capfd.readouterr().err
-    assert not processes_of(tiny_run)
+    assert eventually(lambda: not processes_of(tiny_run))
 
 
 def test_an_unknown_launch_is_refused_before_anything_is_done(tiny_run):
