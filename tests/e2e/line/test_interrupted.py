@@ -89,7 +89,7 @@ def test_a_stage_that_is_ended_at_random_moments_can_be_resumed(line, stage, num
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_on_a_full_disk_says_so_and_can_be_resumed(line, stage, share, tiny_disk, tmp_path):
+def test_a_stage_on_a_full_disk_says_so_and_can_be_resumed(line, stage, share, tiny_disk):
     finished_dir = line.run_directory.stage_dir(stage)
     num_bytes = sum(path.stat().st_size for path in finished_dir.iterdir())
     disk = tiny_disk(SPARE_BYTES)
