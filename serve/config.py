@@ -82,6 +82,10 @@ class ServeConfig(Table):
     prompts take longer to read then, 1.3 times at 1,000 tokens; files of other types cannot be
     reproducible and are read at full speed."""
 
+    kv_cache: Literal["q8_0"] | None = None
+    """Number format of keys and values, of which there are `max_parallel` times `context_tokens`.
+    None: 16 bits. "q8_0" takes 8.5 and rounds them; no file is reproducible then."""
+
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of llama.cpp; None uses the physical cores; more make decoding slower."""
 

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 MEMORY_SHARE, LEAST_OWN = 8, 2048
 """What part of the memory keys and values may take where the model's own context is served, and how
 much of it is served in any case, in tokens."""
+Q8_0_SHARE = 8.5 / 16
+"""Size of a value in Q8_0, 32 of which have a scale in 16 bits, as a share of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def _local_model(
         max_batch_tokens=config.max_batch_tokens,
         max_queue=config.max_queue,
         has_owners=has_owners,
-        reproducible=config.reproducible,
+        reproducible=config.reproducible and config.kv_cache is None,
+        kv_cache=config.kv_cache,
     )
     return LocalModel(
         model=model,
@@ -169,7 +172,8 @@ def _context_tokens(config: ServeConfig, model: GgufModel) -> int:
     if config.context_tokens:
         return min(config.context_tokens, own)
     most_bytes = memory_bytes() // MEMORY_SHARE
-    return min(own, max(LEAST_OWN, most_bytes // (config.max_parallel * model.kv_bytes_per_token)))
+    num_bytes = model.kv_bytes_per_token * (Q8_0_SHARE if config.kv_cache else 1.0)
+    return min(own, max(LEAST_OWN, int(most_bytes / (config.max_parallel * num_bytes))))
 
 
 def _fingerprint(recipe: Recipe, threads: int, sha256: Callable[[Path], str]) -> str:

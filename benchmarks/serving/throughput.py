@@ -2,7 +2,8 @@
 
 The same GGUF file, the same prompts, the same number of threads, the same load generator on the
 same machine; every server runs, and they take turns at each number of concurrent streams. Prints
-tokens per second, time to first token, failed requests, and the ratios of ours to each peer's.
+tokens per second, time to first token, failed requests, and how many times a peer's ours is: the
+mean of the rounds' own ratios with its interval of 90 %, above 1 where ours is better.
 Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's source
 distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no
 batches, once told not to cut a stream off for the next request, and once as it comes.
@@ -15,10 +16,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
+
+from scipy.stats import t
 
 from benchmarks.serving._load import Load, load
 from benchmarks.serving._servers import (
@@ -65,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--gguf", type=Path, default=embedded_gguf())
     parser.add_argument("--streams", type=int, nargs="+", default=list(REQUESTS))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--servers", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--threads", type=int, default=NUM_THREADS)
     given = parser.parse_args()
@@ -90,20 +95,51 @@ def main() -> None:
 
 
 def table(num_streams: int, found: dict[str, list[Load]]) -> None:
-    """Print what the servers did with one number of streams: medians of the rounds."""
-    first = next(iter(found))
-    ratio = f"{first} / its"
-    print(f"\n| {num_streams} streams | tokens/s | TTFT p50, ms | p99, ms | failed | {ratio} |")
-    print("|---|---|---|---|---|---|")
-    ours = median(one.tokens_per_second for one in found[first])
+    """Print what the servers did with one number of streams: medians, and ratios by round."""
+    first, *_ = found
+    print(
+        f"\n| {num_streams} streams | tokens/s | TTFT p50, ms | p99, ms | failed"
+        f" | tokens/s, {first} / its | p50, its / {first}'s | p99, its / {first}'s |"
+    )
+    print("|---|--:|--:|--:|---|---|---|---|")
     for name, rounds in found.items():
-        rate = median(one.tokens_per_second for one in rounds)
-        half, most = (median(one.first_token_milliseconds(p) for one in rounds) for p in (50, 99))
-        num_failed = sum(one.num_failed for one in rounds)
-        num_asked = sum(len(one.answers) for one in rounds)
-        ratio = f"{ours / rate:.2f}" if rate else "∞"
-        failed = f"{num_failed} of {num_asked}"
-        print(f"| {name} | {rate:.1f} | {half:.0f} | {most:.0f} | {failed} | {ratio} |", flush=True)
+        values = [median(of(one) for one in rounds) for of in MEASURES]
+        shown = " | ".join(f"{one:.0f}" for one in values)
+        failed = f"{sum(one.num_failed for one in rounds)} of"
+        failed += f" {sum(len(one.answers) for one in rounds)}"
+        ratios = " |" * len(MEASURES)
+        if name != first:
+            pairs = [
+                [(of(ours), of(its)) for ours, its in zip(found[first], rounds, strict=True)]
+                for of in MEASURES
+            ]
+            turned = [pairs[0], *([(its, ours) for ours, its in one] for one in pairs[1:])]
+            ratios = "".join(f" {paired_ratio(one)} |" for one in turned)
+        print(f"| {name} | {shown} | {failed} |{ratios}", flush=True)
+
+
+MEASURES: tuple[Callable[[Load], float], ...] = (
+    lambda one: one.tokens_per_second,
+    lambda one: one.first_token_milliseconds(50),
+    lambda one: one.first_token_milliseconds(99),
+)
+"""Of a round: tokens a second, and the times to the first token."""
+
+
+def paired_ratio(pairs: Sequence[tuple[float, float]]) -> str:
+    """Return the geometric mean of ratios, each of one round, with its interval of 90 %.
+
+    The interval is Student's of the logarithms; it needs two rounds.
+    """
+    logs = [math.log(left / right) if left > 0 < right else math.nan for left, right in pairs]
+    if any(map(math.isnan, logs)):
+        return "a server failed"
+    center = mean(logs)
+    if len(logs) == 1:
+        return f"{math.exp(center):.2f}"
+    half = t.ppf(0.95, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
+    low, high = math.exp(center - half), math.exp(center + half)
+    return f"{math.exp(center):.2f} [{low:.2f}, {high:.2f}]"
 
 
 if __name__ == "__main__":

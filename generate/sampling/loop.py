@@ -118,6 +118,9 @@ class ConversationLoop:
         with track("sampling", total, "conversations", at_once) as progress:
             progress.resume_from(num_done)
             for result in ask(self._next_requests):
+                if not counted:  # What ended without an answer says nothing about the time left.
+                    counted = self._num_finished
+                    progress.resume_from(num_done + counted)
                 self._take(result)
                 if isinstance(result, Sample):
                     num_tokens += len(result.token_ids)

@@ -27,6 +27,9 @@ after 512: an answer would depend on concurrent requests. With bf16 the order is
 Q4_0, Q4_1 and Q8_0 models answer the same at any load; prompts of 1,000 tokens take 1.3 times as
 long."""
 
+KV_TYPES = {"q8_0": 8}
+"""Smaller ones by their names, GGML_TYPE_Q8_0 of ggml.h."""
+
 CELL_BLOCK = 256
 """llama.cpp rounds the cells per sequence down to a multiple of this."""
 
@@ -57,6 +60,7 @@ class DecodeContext:
         max_outputs: Largest number of output rows per batch; None is one per sequence.
         reproducible: Compute each sequence in the same order in any batch, if llama.cpp can do so
             with this model.
+        kv_cache: A key of `KV_TYPES`, for keys and values in place of 16 bits.
         embeddings: Output final hidden states instead of logits. All sequences then share the
             memory of one, and chunks of any length are decoded in one pass.
 
@@ -74,6 +78,7 @@ class DecodeContext:
         threads: int,
         max_outputs: int | None = None,
         reproducible: bool = True,
+        kv_cache: str | None = None,
         embeddings: bool = False,
     ) -> None:
         self.max_outputs = max_outputs or num_sequences
@@ -89,7 +94,8 @@ class DecodeContext:
         params.swa_full = True  # Windows slide, and nothing that has left one is dropped.
         params.embeddings = embeddings
         ordered = reproducible and model.is_reproducible
-        params.type_k = params.type_v = REPRODUCIBLE_KV_TYPE if ordered else FAST_KV_TYPE
+        wide = REPRODUCIBLE_KV_TYPE if ordered else FAST_KV_TYPE
+        params.type_k = params.type_v = KV_TYPES[kv_cache] if kv_cache else wide
         params.n_batch = params.n_ubatch = max_batch_tokens
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
@@ -101,7 +107,8 @@ class DecodeContext:
                 "the decoding context cannot be created",
                 where=model.path,
                 found=f"{params.n_ctx} tokens of key-value memory requested",
-                hint="lower serve.max_parallel or serve.context_tokens",
+                hint="lower serve.max_parallel or serve.context_tokens"
+                + (f"; not every model can have serve.kv_cache = {kv_cache}" if kv_cache else ""),
             )
         model.apply_adapter(self.pointer)
         self._memory = llama_cpp.llama_get_memory(self.pointer)

@@ -73,6 +73,7 @@ class Engine:
             threads=threads,
             max_outputs=limits.max_parallel + max(NUM_PROMPT_OUTPUTS, MAX_VERIFIED_TOKENS),
             reproducible=limits.reproducible,
+            kv_cache=limits.kv_cache,
         )
         self._slots = Slots(
             self._context, limits.max_parallel, context_tokens=limits.context_tokens

@@ -88,3 +88,4 @@ class EngineLimits:
     has_owners: bool = False
     """Whether several owners send requests: then none of them may take all of the engine."""
     reproducible: bool = True
+    kv_cache: str | None = None

@@ -1,6 +1,7 @@
 """The engine's promises, on a tiny random model that really decodes."""
 
 import gguf
+import llama_cpp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -64,6 +65,19 @@ def test_chunks_change_the_last_bits_of_an_answer_unless_reproducible(make_bench
         bench.run(long)
         answers.append(bench.logprobs(long))
     assert (answers[0] == answers[1] == answers[2]) is reproducible
+
+
+def test_keys_and_values_in_eight_bits_change_little_and_take_half(make_bench, tiny_model):
+    sizes, answers = [], []
+    for kv_cache in (None, "q8_0"):
+        bench = make_bench(kv_cache=kv_cache, reproducible=False)
+        long = request(*range(100, 250))
+        bench.run(long)
+        answers.append(np.array([logprob for _, logprob in bench.logprobs(long)]))
+        pointer = bench.engine._context.pointer
+        sizes.append(llama_cpp.llama_state_seq_get_size(pointer, 0))
+    assert 0 < abs(answers[0][0] - answers[1][0]) < 0.5, "random weights exaggerate"
+    assert sizes[1] < 0.56 * sizes[0]
 
 
 def test_a_long_prompt_does_not_stall_a_running_stream(bench):
