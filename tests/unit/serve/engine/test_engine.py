@@ -67,7 +67,7 @@ def test_chunks_change_the_last_bits_of_an_answer_unless_reproducible(make_bench
     assert (answers[0] == answers[1] == answers[2]) is reproducible
 
 
-def test_keys_and_values_in_eight_bits_change_little_and_take_half(make_bench, tiny_model):
+def test_keys_and_values_in_eight_bits_change_little_and_take_half(make_bench):
     sizes, answers = [], []
     for kv_cache in (None, "q8_0"):
         bench = make_bench(kv_cache=kv_cache, reproducible=False)

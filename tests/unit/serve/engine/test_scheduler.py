@@ -3,7 +3,7 @@
 import pytest
 
 from serve.engine.request import Request
-from serve.engine.scheduler import Budget, share_batch
+from serve.engine.scheduler import ENOUGH_TOKENS, Budget, share_batch
 from serve.engine.sequence import ActiveSequence
 from serve.engine.slots import Slot
 from serve.engine.text import TextStream
@@ -49,6 +49,16 @@ def test_a_short_prompt_does_not_wait_for_a_long_one_nor_a_long_one_for_short_on
     shares = share([sequence(500), *shorts])
     assert shares[0] == (16, 0)
     assert shares[1:3] == [(10, 1), (6, 0)]
+
+
+def test_few_prompts_are_read_one_after_another_and_many_together():
+    few, many = ([sequence(40) for _ in range(count)] for count in (16, 64))
+    read_first = [tokens for tokens, _ in share(few, num_tokens=256)]
+    assert read_first == [40] * (ENOUGH_TOKENS // 40 + 1) + [0] * (15 - ENOUGH_TOKENS // 40)
+    assert sum(tokens for tokens, _ in share(many, num_tokens=256, num_outputs=64)) == 256
+    long, short = sequence(900), sequence(40)
+    assert share([long, short], num_tokens=256) == [(128, 0), (40, 1)]
+    assert share([long], num_tokens=256) == [(256, 0)]
 
 
 def test_drafts_are_cut_to_the_room_there_is():
