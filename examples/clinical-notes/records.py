@@ -119,7 +119,9 @@ CONDITIONS = (
 )  # fmt: skip
 ONSETS = words("b c d f g h k l m n p r s t v z br cl dr fl gr pl qu sk st tr th ph")
 VOWELS = words("a e i o u a e i o ia eo y")
-DRUG_ENDS = words("ol in ine ide one ate am il an ex um azole idine pril tan mab cin xone")
+DRUG_ENDS = words(
+    "ol in ine ide one ate am il an ex um azole idine pril tan mab cin xone"  # codespell:ignore
+)
 DOSES = (1, 1.5, 2, 2.5, 4, 5, 7.5, 10, 12.5, 15, 20, 25, 30, 40, 50, 75, 80, 100, 120, 150, 200,
          250, 300, 325, 400, 500, 600, 750, 800)  # fmt: skip
 NAME_ENDS = words("a e i o y en ia an el is us ov sson ski ez ini er ley ton ard")
