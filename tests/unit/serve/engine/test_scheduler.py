@@ -57,7 +57,7 @@ def test_few_prompts_are_read_one_after_another_and_many_together():
     assert read_first == [40] * (ENOUGH_TOKENS // 40 + 1) + [0] * (15 - ENOUGH_TOKENS // 40)
     assert sum(tokens for tokens, _ in share(many, num_tokens=256, num_outputs=64)) == 256
     long, short = sequence(900), sequence(40)
-    assert share([long, short], num_tokens=256) == [(128, 0), (40, 1)]
+    assert share([long, short], num_tokens=256) == [(216, 0), (40, 1)]
     assert share([long], num_tokens=256) == [(256, 0)]
 
 
