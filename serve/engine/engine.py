@@ -75,9 +75,7 @@ class Engine:
             reproducible=limits.reproducible,
             kv_cache=limits.kv_cache,
         )
-        self._slots = Slots(
-            self._context, limits.max_parallel, context_tokens=limits.context_tokens
-        )
+        self._slots = Slots(self._context, limits.max_parallel, limits.context_tokens)
         self._drafter = Drafter(draft, model, limits, threads=threads) if draft else None
         self._grammars = GrammarProcess(model.path, model.vocab_size)
         self._embedder = Embedder(model, limits, threads=threads)
@@ -278,6 +276,8 @@ class Engine:
                 self._context.forget(chunk.sequence_id, chunk.start)
                 if len(shares) == 1:
                     share.sequence.error = error
+                    if share.sequence.slot:
+                        self._slots.cut(share.sequence.slot, 0)
             for share in shares if len(shares) > 1 else ():
                 self._decode([share])
             return

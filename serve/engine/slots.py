@@ -21,7 +21,9 @@ both: copying pays from a prefix of 2048 / 256 = 8 tokens."""
 MIN_SAVED_TOKENS = 32
 """Shortest prefix whose state is kept: reading fewer tokens takes no longer than copying it."""
 MOST_SAVED = 3
-"""States that a slot keeps, of up to 20 MB each in models of 1B: the first and the last ones."""
+"""States that a slot keeps: the first and the last ones."""
+MOST_SAVED_BYTES = 256 << 20
+"""Of all slots; a state takes 0.1 to 20 MB in models of up to 1B."""
 MOST_AFTER_BORDER = 64
 """Tokens after a prompt's last border from which on its end is one, too."""
 
@@ -41,6 +43,11 @@ class Slot:
     released_at: int = 0
     """Sequence number of its last release."""
 
+    @property
+    def num_saved_bytes(self) -> int:
+        """Size of its states."""
+        return sum(map(len, self.states.values()))
+
 
 class Slots:
     """All sequences of a context.
@@ -49,7 +56,7 @@ class Slots:
     of itself: who guesses the beginning of a foreign prompt learns nothing from counts or times.
     """
 
-    def __init__(self, context: DecodeContext, count: int, *, context_tokens: int) -> None:
+    def __init__(self, context: DecodeContext, count: int, context_tokens: int) -> None:
         self.min_copied_tokens = max(1, context_tokens // CONTEXT_TOKENS_PER_COPIED_TOKEN)
         self._context = context
         self._slots = [Slot(number) for number in range(count)]
@@ -126,6 +133,9 @@ class Slots:
         slot.states[len(slot.token_ids)] = self._context.state_of(slot.sequence_id)
         if len(slot.states) > MOST_SAVED:
             del slot.states[sorted(slot.states)[1]]
+        while sum(one.num_saved_bytes for one in self._slots) > MOST_SAVED_BYTES:
+            saving = [one for one in self._slots if one.states]
+            min(saving, key=lambda one: (not one.is_free, one.released_at)).states.clear()
 
     def release(self, slot: Slot) -> None:
         """Return a slot; its tokens stay until it is taken again."""

@@ -47,9 +47,7 @@ class Drafter:
             threads=threads,
             reproducible=False,  # drafts are verified
         )
-        self._slots = Slots(
-            self._context, limits.max_parallel, context_tokens=limits.context_tokens
-        )
+        self._slots = Slots(self._context, limits.max_parallel, limits.context_tokens)
         self._slot_of: dict[ActiveSequence, Slot] = {}
         self._end_tokens = frozenset(draft.end_tokens)
 

@@ -97,3 +97,20 @@ def test_another_owner_shares_what_is_public_alone(model, ask):
     assert num_cached == len(shared)
     _, num_cached = ask(*prompt, owner="three")
     assert num_cached == 0
+
+
+def test_states_take_no_more_memory_than_they_may(model, make_bench, monkeypatch):
+    bench = make_bench(model, max_parallel=3, max_batch_tokens=32)
+    slots = bench.engine._slots._slots
+
+    def ask(start: int) -> None:
+        prompt = [*turn(model, range(start, start + 40), QUESTION), 5, 6]
+        bench.run(Request(prompt, GREEDY, 2, num_top_logprobs=0))
+
+    ask(200)
+    most = 2 * sum(slot.num_saved_bytes for slot in slots)
+    monkeypatch.setattr("serve.engine.slots.MOST_SAVED_BYTES", most)
+    for start in (300, 400, 500):
+        ask(start)
+        assert sum(slot.num_saved_bytes for slot in slots) <= most
+    assert sum(slot.num_saved_bytes > 0 for slot in slots) == (2 if most else 0)

@@ -16,7 +16,7 @@ def context(make_context):
 
 @pytest.fixture
 def slots(context) -> Slots:
-    return Slots(context, 5, context_tokens=256)
+    return Slots(context, 5, 256)
 
 
 def read(context, slot, token_ids) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_an_owner_reuses_its_own_memory_and_the_public_part_of_others(context, s
 
 def test_a_prefix_too_short_for_a_copy_is_computed(context, slots):
     assert slots.min_copied_tokens == 1
-    wide = Slots(context, 5, context_tokens=8192)
+    wide = Slots(context, 5, 8192)
     first = wide.take(prompts(1)[0])
     read(context, first, prompts(1)[0])
     second = wide.take([*prompts(1)[0][:20], 1])
