@@ -10,10 +10,9 @@ from serve.engine.request import Request
 from serve.engine.sampler import SamplerParams
 from tests.fixtures.conversion import shared_converter
 from tests.fixtures.tiny_checkpoints import NEW_FAMILIES, TINY_FAMILIES, save_tiny_checkpoint
+from tests.unit.serve.conftest import Bench
 
 __all__ = ["shared_converter"]
-
-pytestmark = pytest.mark.slow
 
 RECURRENT = ("qwen3.5", "lfm2", "granite hybrid", "falcon-h1")
 WINDOWED = ("gemma3", "gemma3n", "gemma4")
@@ -32,9 +31,9 @@ def model(request, tmp_path_factory) -> GgufModel:
 
 
 @pytest.fixture
-def ask(model, make_bench):
+def ask(model):
     """Return a function that asks one engine, and a new one, and compares what both say."""
-    bench = make_bench(model, max_parallel=3, max_batch_tokens=32)
+    bench = Bench(model, max_parallel=3, max_batch_tokens=32)
 
     def ask(*prompt: int, owner: str = "", public: int = 0) -> tuple[list[int], int]:
         def request() -> Request:
@@ -44,7 +43,7 @@ def ask(model, make_bench):
 
         asked, alone = request(), request()
         bench.run(asked)
-        fresh = make_bench(model, max_parallel=1, max_batch_tokens=256)
+        fresh = Bench(model, max_parallel=1, max_batch_tokens=256)
         fresh.run(alone)
         for (token_id, logprob), (expected_id, expected) in zip(
             bench.logprobs(asked), fresh.logprobs(alone), strict=True
@@ -99,8 +98,8 @@ def test_another_owner_shares_what_is_public_alone(model, ask):
     assert num_cached == 0
 
 
-def test_states_take_no_more_memory_than_they_may(model, make_bench, monkeypatch):
-    bench = make_bench(model, max_parallel=3, max_batch_tokens=32)
+def test_states_take_no_more_memory_than_they_may(model, monkeypatch):
+    bench = Bench(model, max_parallel=3, max_batch_tokens=32)
     slots = bench.engine._slots._slots
 
     def ask(start: int) -> None:
