@@ -37,7 +37,7 @@ def image(tmp_path_factory) -> Image:
     # A build of Docker's has no cache, and compiles all modules and llama.cpp; here what was
     # downloaded or compiled once is used again, and only the modules that are imported are compiled
     # ("no" as pip reads it).
-    added = {"PIP_FIND_LINKS": str(WHEELS), "PIP_NO_CACHE_DIR": "0", "PIP_NO_COMPILE": "no"}
+    added = {"PIP_NO_CACHE_DIR": "0", "PIP_NO_COMPILE": "no"}
     (wheel,) = WHEELS.glob("llama_cpp_python-*.whl")
     wheels = {"requirements/hashed/llama-cpp.txt": wheel}
     image = Image(DOCKERFILE, ROOT, root, base_python(), added, wheels)
