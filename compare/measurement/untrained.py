@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from compare.measurement.run_files import RunFiles
+from potstill.files import disk_errors
 from potstill.models.files import find_local_gguf, is_gguf
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,11 @@ def _rebuilt(run: RunFiles, directory: Path) -> Path | None:
     # The smallest file is the cheapest to copy; the loss by its quantization is small beside that
     # by the missing layers.
     source = run.path(min(run.gguf.teacher_files, key=lambda file: file.bytes))
-    if not write_without_layers(source, partial, removed, run.student.intermediate_size):
-        logger.info("the untrained student cannot be rebuilt: its layers are narrower")
-        return None
-    partial.rename(path)
+    with disk_errors("writing the untrained student's file", partial):
+        if not write_without_layers(source, partial, removed, run.student.intermediate_size):
+            logger.info("the untrained student cannot be rebuilt: its layers are narrower")
+            return None
+        partial.rename(path)
     return path
 
 

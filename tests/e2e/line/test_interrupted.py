@@ -99,8 +99,7 @@ def test_a_stage_on_a_full_disk_says_so_and_can_be_resumed(line, stage, share, t
         os.posix_fallocate(file.fileno(), 0, left)
     result = potstill(COMMANDS[stage], run_directory.root)
     assert result.returncode == 1, result.stderr[-3000:]
-    assert "No space left on device" in result.stderr
-    assert "hint:" in result.stderr
+    assert "hint: free disk space" in result.stderr
     assert "Traceback" not in result.stderr
     assert not run_directory.is_finished(stage)
     (disk / "filler").unlink()
@@ -113,7 +112,8 @@ def assert_finishes(run_directory: RunDirectory, stage: StageName, line) -> None
     assert result.returncode == 0, result.stderr[-3000:]
     manifest = verify_manifest(run_directory.stage_dir(stage))
     expected = verify_manifest(line.run_directory.stage_dir(stage))
-    assert sorted(manifest.outputs) == sorted(expected.outputs)
+    names, expected_names = (sorted(one.path for one in of.outputs) for of in (manifest, expected))
+    assert names == expected_names
     assert type(manifest.facts) is type(expected.facts)
     left = {path.name for path in run_directory.root.iterdir()}
     assert not [name for name in left if name.endswith(".partial")]
