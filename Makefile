@@ -38,7 +38,7 @@ test: programs check
 	@$(BIN)/python -m tests.fixtures.lanes report
 
 # What is too long for each change: the soak for 15 minutes, a million inputs for parsers, a server
-# that is ended at random moments, more families through every stage.
+# and stages that are ended at random moments, full disks, more families through every stage.
 nightly: programs
 	$(PYTEST) --durations=20 -m nightly tests
 
