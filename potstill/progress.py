@@ -19,7 +19,6 @@ from pathlib import Path
 from socket import gethostname
 from typing import TYPE_CHECKING, TextIO
 
-from potstill.errors import ArtifactError
 from potstill.files import disk_errors, write_text_atomically
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class _Published:
             return
         self.written = time.time()
         step = Step(self.written, label, done, total, unit, timing, gethostname(), os.getpid())
-        with suppress(ArtifactError):  # a full disk ends the work where it matters
+        with suppress(OSError):  # a full disk ends the work where it matters
             write_text_atomically(self.path, json.dumps(asdict(step)))
 
 

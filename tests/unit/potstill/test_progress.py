@@ -195,3 +195,8 @@ def test_the_step_is_written_at_most_once_a_second(tmp_path, clock):
         clock.time = lambda: 1_700_000_002.0
         progress.advance()
         assert read_step(path).done == 2
+
+
+def test_a_step_that_cannot_be_written_ends_nothing(tmp_path):
+    with published(tmp_path / "absent" / "step.json"), track("reading", 1, "files") as progress:
+        progress.advance()
