@@ -73,6 +73,14 @@ async def load(
     return Load([answers[number] for number in range(len(bodies))], seconds)
 
 
+async def ask(base_url: str, body: dict[str, Any]) -> Answer:
+    """Return the answer to one request; without a whole one, exit."""
+    (answer,) = (await load(base_url, [body], 1)).answers
+    if answer.failure:
+        raise SystemExit(f"{base_url}: {answer.failure}")
+    return answer
+
+
 def session(key: str | None = None) -> aiohttp.ClientSession:
     """Return a client that waits long and opens a connection for every request."""
     return aiohttp.ClientSession(

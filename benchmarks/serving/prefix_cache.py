@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.serving._load import load
+from benchmarks.serving._load import ask
 from benchmarks.serving._servers import (
     COMMANDS,
     MODEL,
@@ -41,14 +41,6 @@ def chat(number: int, question: str) -> dict[str, Any]:
     return {"model": MODEL, "messages": messages, "temperature": 0.0, "max_tokens": 4}
 
 
-async def first_token_seconds(base_url: str, number: int, question: str) -> float:
-    """Ask once."""
-    (answer,) = (await load(base_url, [chat(number, question)], 1)).answers
-    if answer.failure:
-        raise SystemExit(f"{base_url}: {answer.failure}")
-    return answer.first_token_seconds
-
-
 def main() -> None:
     """Ask cold and warm in turns and print."""
     parser = argparse.ArgumentParser()
@@ -69,8 +61,8 @@ def main() -> None:
                 for server in servers:
                     cold, warm = found.setdefault(server.name, ([], []))
                     for times, question in ((cold, "Who are you?"), (warm, "What is rain?")):
-                        asked = first_token_seconds(server.base_url, number, question)
-                        times.append(asyncio.run(asked))
+                        answer = asyncio.run(ask(server.base_url, chat(number, question)))
+                        times.append(answer.first_token_seconds)
     print(f"{given.gguf.name}, {setting.threads} threads")
     for name, (cold, warm) in found.items():
         # The first round warms up.

@@ -43,6 +43,12 @@ TOPICS = (
 NUM_TOKENS = 48
 REQUESTS = {1: 6, 4: 16, 16: 48, 64: 64}
 """Per round, by the number of streams."""
+MEASURES: tuple[Callable[[Load], float], ...] = (
+    lambda one: one.tokens_per_second,
+    lambda one: one.first_token_milliseconds(50),
+    lambda one: one.first_token_milliseconds(99),
+)
+"""Of a round: tokens a second, and the times to the first token."""
 
 
 def bodies(number: int, salt: int) -> list[dict[str, Any]]:
@@ -116,14 +122,6 @@ def table(num_streams: int, found: dict[str, list[Load]]) -> None:
             turned = [pairs[0], *([(its, ours) for ours, its in one] for one in pairs[1:])]
             ratios = "".join(f" {paired_ratio(one)} |" for one in turned)
         print(f"| {name} | {shown} | {failed} |{ratios}", flush=True)
-
-
-MEASURES: tuple[Callable[[Load], float], ...] = (
-    lambda one: one.tokens_per_second,
-    lambda one: one.first_token_milliseconds(50),
-    lambda one: one.first_token_milliseconds(99),
-)
-"""Of a round: tokens a second, and the times to the first token."""
 
 
 def paired_ratio(pairs: Sequence[tuple[float, float]]) -> str:

@@ -19,13 +19,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.serving._load import load
+from benchmarks.serving._load import ask
 from benchmarks.serving._servers import COMMANDS, MODEL, NUM_THREADS, Setting, all_running
+from benchmarks.serving.throughput import paired_ratio
 from quantize.conversion.convert import write_base_gguf
 from tests.fixtures.tiny_checkpoints import save_tiny_model, save_tiny_tokenizer
 
 NUM_TURNS = 8
-WORDS_PER_TURN = 60
+WORDS_PER_TURN = 20
 CONTEXT_TOKENS = 4096
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2": (
@@ -81,28 +82,17 @@ def body(messages: list[dict[str, str]]) -> dict[str, Any]:
     return {"model": MODEL, "messages": messages, "temperature": 0.0, "max_tokens": 8}
 
 
-async def ask(base_url: str, messages: list[dict[str, str]]) -> tuple[float, str]:
-    """Return the milliseconds to the first token, and the answer."""
-    (answer,) = (await load(base_url, [body(messages)], 1)).answers
-    if answer.failure:
-        raise SystemExit(f"{base_url}: {answer.failure}")
-    return 1000 * answer.first_token_seconds, answer.text
-
-
 async def chat(base_url: str, number: int) -> tuple[float, float]:
     """Return the milliseconds to the first token of the last turn: warm, and cold."""
     messages = [{"role": "system", "content": f"You are assistant {number}."}]
-    warm, answer = 0.0, ""
     for turn in range(NUM_TURNS):
-        if turn:
-            messages.append({"role": "assistant", "content": answer})
-        question = " ".join(f"word{number * turn + word}" for word in range(WORDS_PER_TURN // 3))
+        question = " ".join(f"word{number * turn + word}" for word in range(WORDS_PER_TURN))
         messages.append({"role": "user", "content": question})
-        warm, answer = await ask(base_url, messages)
-    cold, _ = await ask(
-        base_url, [{"role": "system", "content": f"{number} times."}, *messages[1:]]
-    )
-    return warm, cold
+        warm = await ask(base_url, body(messages))
+        messages.append({"role": "assistant", "content": warm.text})
+    other = [{"role": "system", "content": f"{number} times."}, *messages[1:-1]]
+    cold = await ask(base_url, body(other))
+    return 1000 * warm.first_token_seconds, 1000 * cold.first_token_seconds
 
 
 def main() -> None:
@@ -133,10 +123,10 @@ def main() -> None:
     first, *_ = found
     for name, rounds in found.items():
         warm, cold = (median(one[index] for one in rounds[1:]) for index in (0, 1))
-        ratios = [mine[0] / own[0] for own, mine in zip(found[first][1:], rounds[1:], strict=True)]
+        pairs = [(its[0], ours[0]) for its, ours in zip(rounds[1:], found[first][1:], strict=True)]
         print(
             f"{name}: {warm:.0f} ms warm, {cold:.0f} ms cold: {cold / warm:.1f}x; warm takes"
-            f" {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of {first}'s"
+            f" {paired_ratio(pairs)} of {first}'s"
         )
 
 

@@ -158,7 +158,7 @@ def _made_up(draw: random.Random) -> Vocabulary:
     complaints = (real.complaint, f"{place} {draw.choice(TROUBLES)}", _word(draw, "ia"))
     diagnoses = (
         draw.choice(real.diagnoses), f"{place} {draw.choice(CONDITIONS)}",
-        f"{_word(draw, 'itis', 'osis', 'oma')}", f"{_word(draw, *NAME_ENDS)} disease",
+        _word(draw, "itis", "osis", "oma"), f"{_word(draw, *NAME_ENDS)} disease",
     )  # fmt: skip
     drugs = [_word(draw, *DRUG_ENDS) for _ in range(4)]
     dose = f"{draw.choice(DOSES)} {draw.choice(('mg', 'mg', 'mg', 'mcg', 'g', 'mL'))}"

@@ -146,5 +146,5 @@ def _check_pair(draft: GgufModel, target: GgufModel) -> None:
         raise ConfigError(
             "speculative decoding needs models whose memory can drop tokens",
             where=draft.path,
-            hint="recurrent and sliding-window models cannot",
+            hint="models with recurrent layers cannot",
         )
