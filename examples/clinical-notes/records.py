@@ -290,6 +290,7 @@ ABSENT = {
     "hb": r"h(?:a)?emoglobin|\bhb\b",
 }
 """Words that a note has only with their field."""
+OTHER_SEX = {"female": r"\b(?:he|his|him|mr)\b", "male": r"\b(?:she|hers?|mrs|ms)\b"}
 NAMED = ("hr", "rr", "spo2", "crp", "hb", "glu")
 """Fields whose words have to be in the note, since their values alone say too little."""
 
@@ -306,9 +307,11 @@ def check(text: str, known: str | None) -> str | None:
         return "reads like a record"
     if "date" in record and record["date"][:4] not in found:
         return "has no year"
+    if "sex" in record and re.search(OTHER_SEX[record["sex"]], found):
+        return f"the patient is {record['sex']}, and it speaks of another sex"
     for field, terms in TERMS.items():
         said = _said(found, field)
-        if field not in record and said is not None and terms not in record["complaint"]:
+        if field not in record and said is not None and terms not in record.get("complaint", ""):
             return f"mentions {field}, which the record does not have"
         if field in record and said is not record[field]:
             return f"{field} is {record[field]} and read as {said}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field
@@ -89,10 +90,25 @@ class TaskKeys(Table):
     without the teacher: values that stand in it literally are replaced by those of another drawn
     record, and the result passes the same checks. 2 makes three inputs of one."""
     refill_draw: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
-    """Like `draw`, for the records of `refills`: with names and terms that no other input has, even
+    """Like `draw`, for the records of `refills` and `parts`: with names and terms that no other input has, even
     made-up ones, the student learns to copy them. None: those of `draw`."""
+
+    parts: dict[str, tuple[str, ...]] = Field(default={})
+    """With `direction = "answer"` and records: the fields of each part of an input, by any name,
+    such as `{ patient = ["name", "age"], plan = ["drug", "dose"] }`. The teacher writes passages,
+    each for one part of a record, and an input is made of one of each, with the values of a record
+    of `refill_draw`. A small teacher forgets fewer of a few facts, and some hundred passages make
+    any number of inputs. Fields in no part are in no input."""
+    num_passages: int = Field(default=100, ge=2)
+    """Passages that the teacher writes for each of the `parts`."""
+
+    def num_to_write(self, count: int) -> int:
+        """Return how many inputs or passages the teacher writes for so many inputs."""
+        if self.parts:
+            return len(self.parts) * self.num_passages
+        return math.ceil(count / (1 + self.refills))
 
     @property
     def for_refills(self) -> Self:
-        """The same with what draws the records of refills."""
-        return self.model_copy(update={"draw": self.refill_draw or self.draw})
+        """The same with what draws the whole records of refills and of inputs in parts."""
+        return self.model_copy(update={"draw": self.refill_draw or self.draw, "parts": {}})

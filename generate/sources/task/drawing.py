@@ -30,6 +30,8 @@ LIST = re.compile(r"\s*[;,\n]\s*(?:(?:and|or)\s+)?")
 """What separates the entries of a description."""
 OTHER_VALUE = "*"
 """Key of the words for all values that a table of phrases does not name."""
+MAX_DRAWS = 200
+"""Drawn records of which one has a field of a part."""
 MIN_ENTRIES = 3
 """A description with fewer entries is one sentence."""
 
@@ -62,7 +64,12 @@ class Drawing:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The wanted share of each category, not normalized; one empty name without categories."""
+        """The wanted share of each category, not normalized; one empty name without categories.
+
+        The parts of records are categories, too.
+        """
+        if self._config.parts:
+            return dict.fromkeys(self._config.parts, 1.0)
         if self._function is not None:
             return {"": 1.0}
         weights = {name: self._weight(name) for name in self.categories.names}
@@ -90,6 +97,39 @@ class Drawing:
         Raises:
             ConfigError: A value cannot be drawn, or the user's function fails.
         """
+        if self._config.parts:
+            return self._part(category, draw)
+        return self._whole(category, draw)
+
+    def stating(self, record: Mapping[str, Any], like: Wanted) -> Wanted:
+        """Return an input that states a record, its fields in the order of the task's schema."""
+        schema = self._task.schema_content or {}
+        order = [*schema.get("properties", {}), *record]
+        ordered = {name: record[name] for name in dict.fromkeys(order) if name in record}
+        known = like.with_record(ordered).known
+        return self._of(known or Answer())
+
+    def _part(self, name: str, draw: random.Random) -> Wanted:
+        """Return an input for the fields of one part, of the first record that has some."""
+        fields = self._config.parts[name]
+        for _ in range(MAX_DRAWS):
+            whole = self._whole("", draw)
+            if whole.record is None:
+                raise ConfigError(
+                    "only records that are flat objects have parts",
+                    where="generate.prompts.sources: parts",
+                    found="an answer of another kind was drawn",
+                )
+            record = {key: one for key, one in whole.record.items() if key in fields}
+            if record:
+                return self.stating(record, whole)
+        raise ConfigError(
+            "a part has none of the fields that records have",
+            where=f"generate.prompts.sources: parts.{name}",
+            found=f"no field in {MAX_DRAWS} drawn records",
+        )
+
+    def _whole(self, category: str, draw: random.Random) -> Wanted:
         if self._function is not None:
             return self._own(draw)
         if self._config.direction == "input":
@@ -200,6 +240,12 @@ class Drawing:
                 "there is nothing to draw answers from",
                 where='generate.prompts.sources: direction = "answer"',
                 expected="tools, labels, an answer_schema, examples with known answers, or draw",
+            )
+        if self._config.parts and (self._config.direction == "input" or self._task.tools):
+            raise ConfigError(
+                "only drawn records have parts",
+                where="generate.prompts.sources: parts",
+                expected='direction = "answer", and no tools',
             )
         if self._config.direction == "input" and not self._task.examples:
             raise ConfigError(

@@ -27,7 +27,9 @@ class _Span(NamedTuple):
     text: str
 
 
-def refilled(wanted: Wanted, text: str, donor: Wanted) -> tuple[Wanted, str] | None:
+def refilled(
+    wanted: Wanted, text: str, donor: Wanted, least: int = MIN_REPLACED
+) -> tuple[Wanted, str] | None:
     """Return an input with values of another record; None when too few can be replaced.
 
     A value is replaced where it stands exactly once, word for word, as a number before its unit,
@@ -36,6 +38,7 @@ def refilled(wanted: Wanted, text: str, donor: Wanted) -> tuple[Wanted, str] | N
     Args:
         wanted: One turn that states a flat record.
         donor: The same for the other record.
+        least: Fewest values to replace.
     """
     old, new = wanted.record, donor.record
     if old is None or new is None:
@@ -49,7 +52,7 @@ def refilled(wanted: Wanted, text: str, donor: Wanted) -> tuple[Wanted, str] | N
         ):
             spans.append(span)
             changed[name] = new[name]
-    if len(changed) < MIN_REPLACED:
+    if len(changed) < least:
         return None
     for span in sorted(spans, reverse=True):
         text = text[: span.start] + span.text + text[span.end :]

@@ -7,9 +7,8 @@ where the answer was drawn, and what was dropped.
 from __future__ import annotations
 
 import logging
-import math
 import random
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from generate.sources.task.checks import Checks, unread
 from generate.sources.task.drawing import Drawing
 from generate.sources.task.noise import KINDS, add_noise
+from generate.sources.task.passages import Passage, compose
 from generate.sources.task.refill import nearness, refilled
 from generate.sources.task.requests import (
     Manner,
@@ -48,6 +48,8 @@ NUM_SHOT_SETS = 4
 NUM_DONORS = 16
 """Records drawn for an input's next values, of which the nearest is taken."""
 MAX_ROUNDS_PER_REFILL = 3
+MAX_COMPOSED_PER_INPUT = 4
+"""Compositions of passages tried for an input: some contradict themselves."""
 LENGTH_SPREAD = 0.35
 """How far a length may be from an example's, as a share of it."""
 CONTEXT = "The assistant's own instructions are: <<{instructions}>>"
@@ -120,6 +122,27 @@ class _Writer:
         if refused is not None:
             return DroppedPrompt(self._prompt(wanted.before, [other[1]], other[0]), *refused)
         return self._noisy(other[0], [other[1]], number, f"errors {copy}")
+
+    def passages(self, prompts: Sequence[RawPrompt]) -> dict[str, list[Passage]]:
+        """Return what was written, by the part of a record that it is for."""
+        found: dict[str, list[Passage]] = {name: [] for name in self._config.parts}
+        for prompt in prompts:
+            number, wanted, turns = self._written[prompt.key]
+            found[self.balance.category(number)].append(Passage(wanted, "\n".join(turns)))
+        return found
+
+    def compose(
+        self, number: int, passages: Mapping[str, Sequence[Passage]]
+    ) -> RawPrompt | DroppedPrompt:
+        """Return an input that is made of passages, or why it cannot be used."""
+        draw = self._random("compose", number)
+        donor = self._refilling.draw("", draw)
+        record, text = compose(passages, self._config.parts, donor, draw)
+        wanted = self._refilling.stating(record, donor)
+        refused = self._checks.judge(wanted, [text])
+        if refused is not None:
+            return DroppedPrompt(self._prompt((), [text], wanted), *refused)
+        return self._noisy(wanted, [text], number, "errors composed")
 
     def _noisy(self, wanted: Wanted, turns: Sequence[str], number: int, purpose: str) -> RawPrompt:
         kept = [str(value) for _, value in wanted.said if str(value) not in wanted.labels]
@@ -209,7 +232,8 @@ def write_inputs(
     """Let the teacher write `count` distinct inputs of a task, none equal to an example.
 
     Labels and tools keep their shares: a round of attempts asks for what the earlier ones lack.
-    With `refills` the teacher writes a part, and the others are those with other values.
+    With `refills` the teacher writes a part, and the others are those with other values. With
+    `parts` it writes passages, of which the inputs are made.
 
     Args:
         config: A source of kind "task".
@@ -228,7 +252,7 @@ def write_inputs(
             where="generate.prompts.sources, kind task",
             expected="a table [task] with examples",
         )
-    num_written = math.ceil(count / (1 + config.refills))
+    num_written = config.num_to_write(count)
     writer = _Writer(task, config, num_written, sampling.seed)
 
     def prompt_token_ids(number: int) -> list[int]:
@@ -244,7 +268,27 @@ def write_inputs(
         messages=writer.messages,
     )
     written = write_until_enough(teacher, writing, num_written, log_path)
+    if config.parts:
+        return _compose(writer, written, count, known)
     return _refill(writer, written, count, config.refills, known)
+
+
+def _compose(writer: _Writer, written: Written, count: int, known: Container[RawPrompt]) -> Written:
+    """Make `count` inputs of passages, or as many as can be made."""
+    passages = writer.passages(written.prompts)
+    by_key: dict[str, RawPrompt] = {}
+    dropped = list(written.dropped)
+    for number in range(MAX_COMPOSED_PER_INPUT * count):
+        if len(by_key) >= count:
+            break
+        made = writer.compose(number, passages)
+        if isinstance(made, DroppedPrompt):
+            dropped.append(made)
+        elif made not in known:
+            by_key.setdefault(made.key, made)
+    if len(by_key) < count:
+        logger.warning("%d inputs instead of %d: too few fit together", len(by_key), count)
+    return Written(list(by_key.values()), dropped)
 
 
 def _refill(

@@ -220,6 +220,55 @@ def test_refills_take_their_records_from_a_function_of_their_own(obeying, tmp_pa
     assert len([order for order in orders[6:] if order.startswith("ZZZ")]) == 12
 
 
+PARTS = {"what": ("item", "order"), "when": ("price", "day")}
+
+
+def test_inputs_are_made_of_passages_that_the_teacher_writes_for_parts(obeying, tmp_path):
+    task = Task(answer_schema=json.dumps(RECORDS), metrics=(FieldsConfig(),))
+    teacher = obeying()
+    options = {"direction": "answer", "parts": PARTS, "num_passages": 5}
+    written = write(teacher, task, tmp_path, count=40, **options)
+    asked = [text.rpartition("Say: ")[2] for text in teacher.asked_texts()]
+    assert len(asked) <= 10 * 1.3 + 1
+    assert all(("price" in one) is ("item" not in one) for one in asked)
+    assert len({prompt.key for prompt in written.prompts}) == 40
+    for prompt in written.prompts:
+        record = json.loads(Answer.model_validate_json(prompt.known).text)
+        assert list(record) == ["item", "order", "price", "day"]
+        assert all(mentions(prompt.messages[0].content, value) for value in record.values())
+    assert write(obeying(), task, tmp_path, count=40, **options) == written
+
+
+def test_compositions_that_the_own_check_refuses_are_dropped(obeying, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import json\n\ndef check(text, known):\n"
+        "    record = json.loads(known)\n"
+        "    is_whole = 'item' in record and 'price' in record\n"
+        "    return 'too late' if is_whole and record['day'] > '2010' else None\n"
+    )
+    task = Task(answer_schema=json.dumps(RECORDS), metrics=(FieldsConfig(),))
+    written = write(
+        obeying(), task, tmp_path, count=40, direction="answer", parts=PARTS, num_passages=5,
+        check=f"{tmp_path / 'own.py'}:check",
+    )  # fmt: skip
+    assert {one.reason for one in written.dropped} == {"too late"}
+    for prompt in written.prompts:
+        assert json.loads(Answer.model_validate_json(prompt.known).text)["day"] < "2011"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"direction": "input", "parts": PARTS}, "only drawn records have parts"),
+        ({"direction": "answer", "parts": {"odd": ("color",)}}, "none of the fields"),
+    ],
+)
+def test_parts_that_cannot_be_drawn_are_refused(obeying, tmp_path, options, message):
+    task = Task(answer_schema=json.dumps(RECORDS), metrics=(FieldsConfig(),))
+    with pytest.raises(ConfigError, match=message):
+        write(obeying(), task, tmp_path, **options)
+
+
 class Forgetting(Obeying):
     """Texts that leave out the price."""
 
