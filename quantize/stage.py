@@ -9,7 +9,7 @@ run keeps files that are recorded and intact, and makes all others again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ from potstill.manifest import Manifest
 from potstill.processor import usable_threads
 from potstill.progress import Progress, append_metrics, track
 from potstill.rundir import RunDirectory
-from quantize.config import QuantizeConfig
+from quantize.config import FASTEST, QuantizeConfig
 from quantize.file_maker import FileMaker
 from quantize.modelfile import write_modelfile
 from quantize.models import SourceModel, source_models
@@ -33,6 +33,9 @@ from quantize.report.card import PLOT_NAME, write_card
 from quantize.report.pareto import mark_pareto_fronts
 from quantize.report.plot import draw_quality
 from quantize.verification.verify import verify_file
+
+NEAR_FASTEST = 0.9
+"""Share of the fastest file's speed from which a file counts as fast: speeds are noisy."""
 
 
 def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
@@ -65,11 +68,12 @@ def run(config: QuantizeConfig, run_directory: RunDirectory) -> Manifest:
                     append_metrics(run_directory.metrics_path, "gguf", **_figures(file))
                     files.append(file)
         files = mark_pareto_fronts(files)
-        recommended = _recommend(files, config)
+        recommended, reason = _recommend(files, config)
         draw_quality(files, recommended.name, session.dir / PLOT_NAME)
         card = write_card(
             files,
             recommended.name,
+            reason,
             student,
             conversations_dir,
             num_tokens,
@@ -163,11 +167,18 @@ def _figures(file: GgufFile) -> dict[str, Any]:
     return file.model_dump(exclude=left_out, exclude_none=True)
 
 
-def _recommend(files: list[GgufFile], config: QuantizeConfig) -> GgufFile:
-    """Return the configured file of the student, or the smallest: all have passed their bounds."""
+def _recommend(files: Sequence[GgufFile], config: QuantizeConfig) -> tuple[GgufFile, str]:
+    """Return the configured file of the student, and why it is that one."""
     students = [file for file in files if file.role == "student"]
-    chosen = [file for file in students if config.recommended in (None, file.type)]
-    return min(chosen, key=lambda file: file.bytes)
+    if config.recommended is None:
+        return min(students, key=lambda file: file.bytes), "the smallest"
+    if config.recommended != FASTEST:
+        named = next(file for file in students if file.type == config.recommended)
+        return named, "named by `quantize.recommended`"
+    least = NEAR_FASTEST * max(file.batch_decode_tokens_per_second or 0.0 for file in students)
+    fast = [file for file in students if (file.batch_decode_tokens_per_second or 0.0) >= least]
+    reason = "the smallest of those that decode 16 sequences at most 10 % slower than the fastest"
+    return min(fast, key=lambda file: file.bytes), reason
 
 
 def _modelfile(model: SourceModel, file: GgufFile) -> str:

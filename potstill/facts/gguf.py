@@ -36,6 +36,8 @@ class FileMeasurement(Record):
     """The file's perplexity over the checkpoint's."""
     prompt_tokens_per_second: float
     decode_tokens_per_second: float
+    batch_decode_tokens_per_second: float | None = None
+    """Of 16 sequences decoded side by side; None: an earlier version made the file."""
     peak_memory_bytes: int
     """Of a process that only loads the file, reads a prompt and decodes."""
 

@@ -5,7 +5,7 @@ Shape legend: T positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -100,15 +100,34 @@ class Context:
         Raises:
             BackendError: llama.cpp fails.
         """
-        batch = llama_cpp.llama_batch_init(len(token_ids), 0, 1)
+        self._evaluate(
+            (token_id, first + index, 0, first + index >= start)
+            for index, token_id in enumerate(token_ids)
+        )
+
+    def decode_side_by_side(self, token_ids: Sequence[int], position: int) -> None:
+        """Evaluate one token of each sequence of the context, with its logits.
+
+        Args:
+            token_ids: As many as the context has sequences, or fewer.
+
+        Raises:
+            BackendError: llama.cpp fails.
+        """
+        self._evaluate((token_id, position, index, True) for index, token_id in enumerate(token_ids))
+
+    def _evaluate(self, tokens: Iterable[tuple[int, int, int, bool]]) -> None:
+        """Evaluate tokens, each with its position, its sequence, and whether it has logits."""
+        rows = list(tokens)
+        batch = llama_cpp.llama_batch_init(len(rows), 0, 1)
         try:
-            batch.n_tokens = len(token_ids)
-            for index, token_id in enumerate(token_ids):
+            batch.n_tokens = len(rows)
+            for index, (token_id, position, sequence, has_logits) in enumerate(rows):
                 batch.token[index] = token_id
-                batch.pos[index] = first + index
+                batch.pos[index] = position
                 batch.n_seq_id[index] = 1
-                batch.seq_id[index][0] = 0
-                batch.logits[index] = first + index >= start
+                batch.seq_id[index][0] = sequence
+                batch.logits[index] = has_logits
             code = llama_cpp.llama_decode(self._pointer, batch)
         finally:
             llama_cpp.llama_batch_free(batch)

@@ -26,6 +26,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 def write_card(
     files: Sequence[GgufFile],
     recommended: str,
+    reason: str,
     student: StudentFacts,
     conversations_dir: Path,
     num_verification_tokens: int,
@@ -35,6 +36,7 @@ def write_card(
 
     Args:
         files: Facts of the files, as in the manifest.
+        reason: Why the recommended file is that one, to follow "is".
         num_verification_tokens: Number of tokens the files were measured on.
         further_teachers: Teachers beside the first one, by name.
     """
@@ -59,16 +61,17 @@ Made with potstill by knowledge distillation.
 
 Each file was loaded with llama.cpp and compared with the checkpoint it was made from: vocabulary,
 chat template and end tokens, the token ids of hostile texts and of chats, and the distributions of
-the next token on {num_verification_tokens:,} tokens of held-out conversations. The recommended file
-is in bold.
+the next token on {num_verification_tokens:,} tokens of held-out conversations. The recommended file,
+in bold, is {reason}.
 
 {_originals(files)}{_adapters(files)}![Quality against bytes]({PLOT_NAME})
 
 {cost_table(files, recommended)}
 
 Bits per weight are measured: in small models some tensors have more bits than the type's name
-suggests. Speeds were measured on the machine that made the files, with a prompt of 512 tokens and
-64 tokens decoded one by one; memory is the peak of a process that does only that, Python included.
+suggests. Speeds were measured on the machine that made the files, with a prompt of 512 tokens, 64
+tokens decoded one by one, and 16 sequences decoded side by side; memory is the peak of a process
+that does only the first two, Python included.
 
 ### Distance from the checkpoint
 

@@ -30,6 +30,7 @@ COST: tuple[Column, ...] = (
     ("Bits per weight", lambda f: f"{f.bits_per_weight:.2f}"),
     ("Prompt tokens/s", lambda f: f"{f.prompt_tokens_per_second:,.0f}"),
     ("Decode tokens/s", lambda f: f"{f.decode_tokens_per_second:,.1f}"),
+    ("16 at once", lambda f: _rate(f.batch_decode_tokens_per_second)),
     ("Peak memory, MB", lambda f: f"{f.peak_memory_bytes / 1e6:,.0f}"),
     ("Pareto front", lambda f: "yes" if f.on_pareto_front else "no"),
 )
@@ -43,6 +44,10 @@ def distance_table(files: Sequence[GgufFile], recommended: str) -> str:
 def cost_table(files: Sequence[GgufFile], recommended: str) -> str:
     """Return the table of each file's size, speed and memory."""
     return _table(files, recommended, COST)
+
+
+def _rate(tokens_per_second: float | None) -> str:
+    return "" if tokens_per_second is None else f"{tokens_per_second:,.0f}"
 
 
 def _table(files: Sequence[GgufFile], recommended: str, columns: Sequence[Column]) -> str:

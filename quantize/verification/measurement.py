@@ -56,5 +56,6 @@ def measurement_of(
         perplexity_ratio=perplexity_ratio,
         prompt_tokens_per_second=round(answer["prompt_tokens_per_second"], 2),
         decode_tokens_per_second=round(answer["decode_tokens_per_second"], 2),
+        batch_decode_tokens_per_second=round(answer["batch_decode_tokens_per_second"], 2),
         peak_memory_bytes=answer["peak_memory_bytes"],
     )

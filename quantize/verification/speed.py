@@ -18,12 +18,17 @@ from potstill.llama.model import LlamaModel
 NUM_PROMPT_TOKENS, NUM_DECODED_TOKENS = 512, 64
 """llama-bench's pp512, and half of its tg128: on a CPU decoding takes most of the time."""
 
+NUM_AT_ONCE, NUM_STEPS_AT_ONCE = 16, 16
+"""Sequences that are decoded side by side, as a server does, and tokens of each."""
+
 NUM_REPETITIONS = 2
 """The faster one counts: other load on the machine can only slow it down."""
 
 
 def measure_speed(model: LlamaModel, num_threads: int) -> dict[str, float]:
     """Measure prompt and decode tokens per second, and the process's peak memory so far in bytes.
+
+    Decoding is measured of one sequence, and of 16 side by side (tokens of all of them).
 
     The context is that of a server, not of a measurement: llama.cpp's default cache (F16) and
     attention. The peak of a fresh process consists of the file's pages, the
@@ -51,15 +56,36 @@ def measure_speed(model: LlamaModel, num_threads: int) -> dict[str, float]:
                 context.synchronize()
 
         read_prompt()  # reads the file's pages and allocates the buffers
-        return {
+        speeds = {
             "prompt_tokens_per_second": num_prompt / _shortest_seconds(read_prompt),
             "decode_tokens_per_second": NUM_DECODED_TOKENS / _shortest_seconds(decode),
             "peak_memory_bytes": _peak_memory_bytes(),
         }
+    return speeds | {"batch_decode_tokens_per_second": _batch_speed(model, num_threads)}
 
 
-def _serving_params(num_threads: int, context_tokens: int) -> Any:  # noqa: ANN401  (a ctypes struct)
+def _batch_speed(model: LlamaModel, num_threads: int) -> float:
+    """Return the tokens per second of all sequences that are decoded side by side."""
+    params = _serving_params(num_threads, NUM_AT_ONCE * NUM_STEPS_AT_ONCE, NUM_AT_ONCE)
+    draws = np.random.default_rng(0)
+    steps = draws.integers(model.vocab_size, size=(NUM_STEPS_AT_ONCE, NUM_AT_ONCE)).tolist()
+    with Context(model, params) as context:
+
+        def decode() -> None:
+            context.clear()
+            for position, token_ids in enumerate(steps):
+                context.decode_side_by_side(token_ids, position)
+                context.synchronize()
+
+        decode()  # allocates the buffers
+        return NUM_AT_ONCE * NUM_STEPS_AT_ONCE / _shortest_seconds(decode)
+
+
+def _serving_params(
+    num_threads: int, context_tokens: int, num_sequences: int = 1
+) -> Any:  # noqa: ANN401  (a ctypes struct)
     params = llama_cpp.llama_context_default_params()
+    params.n_seq_max = num_sequences
     params.n_ctx = context_tokens
     params.n_batch = params.n_ubatch = NUM_PROMPT_TOKENS
     params.n_threads = params.n_threads_batch = num_threads

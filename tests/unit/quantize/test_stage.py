@@ -19,7 +19,8 @@ from potstill.plan import Workload
 from quantize.config import QuantizeConfig
 from quantize.conversion.convert import write_base_gguf
 from quantize.estimate import estimate
-from quantize.stage import run
+from quantize.stage import _recommend, run
+from tests.fixtures.facts import gguf_file
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,7 @@ def test_files_card_and_modelfile_are_made_and_described(tiny_quantize_run, capf
     assert "CC0-1.0" in card
     assert "arithmetic.jsonl" in card
     assert all(file.file in card for file in files.values())
+    assert "in bold, is the smallest." in card
     assert (gguf_dir / "Modelfile").read_text().startswith("FROM ./student-Q4_K_M.gguf\n")
     lineage = lineage_of_run(tiny_quantize_run, judged=False)
     for name in ("student-F16", "student-Q4_K_M"):
@@ -187,6 +189,31 @@ def test_student_of_other_conversations_is_refused(make_checkpoint, make_run):
 def test_impossible_configuration_is_refused(changes):
     with pytest.raises(ValidationError):
         QuantizeConfig(**changes)
+
+
+def sized_file(name, size, tokens_per_second):
+    return gguf_file(name, bytes=size, batch_decode_tokens_per_second=tokens_per_second)
+
+
+@pytest.mark.parametrize(
+    ("recommended", "chosen", "reason"),
+    [
+        (None, "student-Q4_K_M", "the smallest"),
+        ("Q8_0", "student-Q8_0", "named"),
+        ("fastest", "student-Q4_0", "the smallest of those that decode 16"),
+    ],
+)
+def test_the_recommended_file_is_named_the_smallest_or_the_fastest(recommended, chosen, reason):
+    files = [
+        sized_file("student-Q8_0", 145, 500.0),
+        sized_file("student-Q4_0", 106, 460.0),
+        sized_file("student-Q4_K_M", 105, 386.0),
+        sized_file("teacher-Q4_0", 90, 900.0),
+    ]
+    config = QuantizeConfig(types=("Q8_0", "Q4_0", "Q4_K_M"), recommended=recommended)
+    file, why = _recommend(files, config)
+    assert file.name == chosen
+    assert why.startswith(reason)
 
 
 def test_a_size_may_be_a_single_number_and_recommended_by_name():

@@ -27,6 +27,7 @@ def file_facts(name: str, size: int, kl_nats: float) -> GgufFile:
         perplexity_ratio=1.0123,
         prompt_tokens_per_second=1234.5,
         decode_tokens_per_second=45.67,
+        batch_decode_tokens_per_second=321.4,
         peak_memory_bytes=234_000_000,
     )
 

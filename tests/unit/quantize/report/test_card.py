@@ -26,7 +26,7 @@ def card(tmp_path, files, make_conversation, write_conversations):
             teacher=teacher_identity(**about | teacher),
             evaluation=evaluation(trained=trained or fidelity()),
         )
-        return write_card(files, "student-Q4_K_M", student, tmp_path, 1024)
+        return write_card(files, "student-Q4_K_M", "the smallest", student, tmp_path, 1024)
 
     return write
 
@@ -37,8 +37,8 @@ def test_prompts_of_every_split_are_named_with_their_licenses(card):
 
 def test_the_recommended_file_stands_out(card):
     text = card()
-    assert "| **student-Q4_K_M.gguf** | 89,000,000 | 6.17 | 1,234 | 45.7 | 234 | yes |" in text
-    assert "| student-Q8_0.gguf | 145,000,000 | 6.17 | 1,234 | 45.7 | 234 | no |" in text
+    assert "| **student-Q4_K_M.gguf** | 89,000,000 | 6.17 | 1,234 | 45.7 | 321 | 234 | yes |" in text
+    assert "| student-Q8_0.gguf | 145,000,000 | 6.17 | 1,234 | 45.7 | 321 | 234 | no |" in text
 
 
 def test_every_figure_is_in_the_card(card):

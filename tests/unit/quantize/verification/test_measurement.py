@@ -11,6 +11,7 @@ ANSWER = {
     "tensor_bytes": 771,
     "prompt_tokens_per_second": 512.345,
     "decode_tokens_per_second": 12.344,
+    "batch_decode_tokens_per_second": 98.765,
     "peak_memory_bytes": 99,
 }
 

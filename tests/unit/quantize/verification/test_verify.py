@@ -200,6 +200,7 @@ def test_good_file_passes(verify):
     assert measured.kl_p999_nats <= measured.kl_max_nats < 0.01
     assert measured.perplexity_ratio == pytest.approx(1, abs=0.01)
     assert measured.prompt_tokens_per_second > 0 < measured.decode_tokens_per_second
+    assert measured.batch_decode_tokens_per_second > 0
     assert path.stat().st_size < measured.peak_memory_bytes < 1e9
     assert 16.0 < measured.bits_per_weight < 17.0
     assert path.is_file()
