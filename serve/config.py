@@ -49,7 +49,8 @@ class ServeConfig(Table):
     drafts: dict[str, str] = Field(default_factory=dict)
     """Models with a smaller one that drafts for each, such as {teacher = "student"}: the large one
     verifies several drafted tokens in a step; its answers stay the same. Both need the same
-    vocabulary. It is faster where drafts are cheap and mostly right, and requests are few."""
+    vocabulary. It is faster where drafts are cheap and mostly right, and requests are few; the
+    server measures that and makes none where it is not."""
 
     adapters: dict[str, AdapterConfig] = Field(default_factory=dict)
     """LoRA adapters by the model name each is served under. The base is loaded once; requests for

@@ -9,10 +9,12 @@ kept with probability p, and otherwise replaced by a draw from the rest of p.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from potstill.errors import BackendError, ConfigError
 from serve.engine.context import Chunk, DecodeContext
+from serve.engine.draft_switch import DraftSwitch
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits
 from serve.engine.sequence import ActiveSequence
@@ -50,6 +52,9 @@ class Drafter:
         self._slots = Slots(self._context, limits.max_parallel, limits.context_tokens)
         self._slot_of: dict[ActiveSequence, Slot] = {}
         self._end_tokens = frozenset(draft.end_tokens)
+        self._switch = DraftSwitch()
+        self._before: dict[ActiveSequence, int] = {}
+        self._begin = 0.0
 
     @property
     def decode_seconds(self) -> float:
@@ -59,8 +64,12 @@ class Drafter:
     def draft(self, sequences: Sequence[ActiveSequence]) -> int:
         """Give each eligible sequence a draft, and return the number of drafted tokens.
 
-        Tokens that the draft model has not read yet are read first, one batch at most.
+        Tokens that the draft model has not read yet are read first, one batch at most. There are no
+        drafts while they cost more time than they save.
         """
+        self._measure(sequences)
+        if not self._switch.is_on(len(sequences)):
+            return 0
         length = min(NUM_DRAFT_TOKENS, MAX_VERIFIED_TOKENS // max(1, len(sequences)) - 1)
         lengths = {
             s: min(length, s.max_new_tokens - s.num_new_tokens - 1)
@@ -79,6 +88,15 @@ class Drafter:
                 sequence.draft = []
                 self._slots.cut(self._slot_of[sequence], 0)
         return sum(len(sequence.draft) for sequence in lengths)
+
+    def _measure(self, sequences: Sequence[ActiveSequence]) -> None:
+        """Record the step since the last call; none if all its sequences have ended since."""
+        now = time.perf_counter()
+        if not self._before.keys().isdisjoint(sequences):
+            num_tokens = sum(one.num_new_tokens - had for one, had in self._before.items())
+            self._switch.record(len(self._before), now - self._begin, num_tokens)
+        self._before = {sequence: sequence.num_new_tokens for sequence in sequences}
+        self._begin = now
 
     def forget(self, sequence: ActiveSequence) -> None:
         """Release the slot of a finished sequence."""

@@ -17,13 +17,22 @@ LIMITS = EngineLimits(context_tokens=256, max_parallel=4, max_batch_tokens=32, m
 
 
 @pytest.fixture(scope="module")
-def drafted(make_bench, tiny_model):
-    """An engine whose draft model is the model itself: at temperature 0 it is always right."""
-    bench = make_bench()
-    bench.engine = Engine(
-        tiny_model, LIMITS, threads=1, deliver=bench._deliver, draft=tiny_model
-    )  # fmt: skip
-    return bench
+def make_drafted(make_bench, tiny_model):
+    """Return engines whose draft model is the model itself: at temperature 0 it is always right."""
+
+    def make():
+        bench = make_bench()
+        bench.engine = Engine(
+            tiny_model, LIMITS, threads=1, deliver=bench._deliver, draft=tiny_model
+        )  # fmt: skip
+        return bench
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def drafted(make_drafted):
+    return make_drafted()
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +72,8 @@ def test_tokens_are_the_same_with_and_without_a_draft(drafted, plain, mix):
         assert drafted.last(one).num_new_tokens == plain.last(other).num_new_tokens
 
 
-def test_a_draft_that_is_right_saves_steps(drafted):
+def test_a_draft_that_is_right_saves_steps(make_drafted):
+    drafted = make_drafted()  # Its first steps have drafts, whether they pay or not.
     before = drafted.engine.stats()
     drafted.run(Request([200, 201], SamplerParams(temperature=0.0), 41))
     after = drafted.engine.stats()
@@ -71,6 +81,14 @@ def test_a_draft_that_is_right_saves_steps(drafted):
     # The first token comes from the prompt; then each step gives its own and up to four drafted.
     assert after.num_accepted_tokens - before.num_accepted_tokens == drafted_tokens == 32
     assert after.num_steps - before.num_steps == 1 + 8
+
+
+def test_drafts_are_measured_in_turns_with_steps_without(make_drafted):
+    drafted = make_drafted()
+    drafted.run(Request([200, 201], SamplerParams(temperature=0.0), 71))
+    stats = drafted.engine.stats()
+    assert stats.num_accepted_tokens == stats.num_drafted_tokens > 32
+    assert stats.num_steps > 1 + 70 / 5, "with drafts in all steps"
 
 
 def test_grammars_are_obeyed_without_a_draft(drafted):
