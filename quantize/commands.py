@@ -43,7 +43,7 @@ def export(
     tool: Annotated[
         str,
         typer.Option(
-            "--for", metavar="TOOL", help="ollama, lm-studio, llamafile, vllm, open-webui."
+            "--for", metavar="TOOL", help="ollama, lm-studio, llamafile, vllm, mlx, open-webui."
         ),
     ],
     to: Annotated[
@@ -86,7 +86,7 @@ def push(
     from quantize.delivery.push import push as publish
     from quantize.delivery.refusals import Checked
 
-    shipment = prepare(RunDirectory(run_dir))
+    shipment = prepare(RunDirectory(run_dir), to)
     if dry_run:
         for line in shipment.lines():
             typer.echo(line)

@@ -90,8 +90,8 @@ class TaskKeys(Table):
     without the teacher: values that stand in it literally are replaced by those of another drawn
     record, and the result passes the same checks. 2 makes three inputs of one."""
     refill_draw: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
-    """Like `draw`, for the records of `refills` and `parts`: with names and terms that no other input has, even
-    made-up ones, the student learns to copy them. None: those of `draw`."""
+    """Like `draw`, for the records of `refills` and `parts`: with names and terms that no other
+    input has, even made-up ones, the student learns to copy them. None: those of `draw`."""
 
     parts: dict[str, tuple[str, ...]] = Field(default={})
     """With `direction = "answer"` and records: the fields of each part of an input, by any name,

@@ -114,7 +114,9 @@ class Context:
         Raises:
             BackendError: llama.cpp fails.
         """
-        self._evaluate((token_id, position, index, True) for index, token_id in enumerate(token_ids))
+        self._evaluate(
+            (token_id, position, index, True) for index, token_id in enumerate(token_ids)
+        )
 
     def _evaluate(self, tokens: Iterable[tuple[int, int, int, bool]]) -> None:
         """Evaluate tokens, each with its position, its sequence, and whether it has logits."""

@@ -22,6 +22,8 @@ from potstill.lineage import LINEAGE_NAME, Lineage, lineage_of_run
 from potstill.models.header import GgufHeader
 from potstill.rundir import RunDirectory
 from quantize.delivery.copies import copy_file
+from quantize.delivery.model_yaml import NAME as MODEL_YAML
+from quantize.delivery.model_yaml import model_yaml
 from quantize.delivery.refusals import (
     Checked,
     Refusal,
@@ -81,12 +83,16 @@ class Shipment:
                 write_text_atomically(directory / name, text)
 
 
-def prepare(run_directory: RunDirectory) -> Shipment:
+def prepare(run_directory: RunDirectory, to: str) -> Shipment:
     """Return what of a run would be published, after its hashes were verified.
 
-    Teachers' files are left out.
+    Teachers' files are left out. A repository gets a `model.yaml` too.
+
+    Args:
+        to: Where to, see `push`.
 
     Raises:
+        ConfigError: The place is not one.
         ArtifactError: The run has no student, or a file is damaged.
     """
     run_directory.require("gguf")
@@ -109,6 +115,8 @@ def prepare(run_directory: RunDirectory) -> Shipment:
     if CARD in texts:
         texts[CARD] += memorization_section(memorization)
     texts[LINEAGE_NAME] = lineage.document
+    if _directory(to) is None:
+        texts[MODEL_YAML] = model_yaml(run_directory, to)
     template = GgufHeader.read(models[0]).metadata.get(TEMPLATE_KEY)
     refusals = (
         *in_texts(texts | {TEMPLATE_KEY: str(template or "")}),
@@ -135,22 +143,30 @@ def push(shipment: Shipment, to: str, *, private: bool, checked: Collection[Chec
     _refuse(shipment, checked)
     if shipment.memorization is None:
         logger.warning("%s", UNMEASURED)
-    path = Path(to).expanduser()
-    if to.startswith((".", "/", "~")) or path.is_dir():
+    path = _directory(to)
+    if path is not None:
         with disk_errors("pushing into a directory", path):
             path.mkdir(parents=True, exist_ok=True)
         shipment.write(path)
         return str(path)
-    if not REPOSITORY.fullmatch(to):
-        raise ConfigError(
-            "not a place to push to",
-            where="--to",
-            expected="user/name, or a directory such as ./name",
-            found=to,
-        )
     with tempfile.TemporaryDirectory(dir=shipment.run.root, prefix=".push-") as staged:
         shipment.write(Path(staged))
         return _upload(Path(staged), to, private)
+
+
+def _directory(to: str) -> Path | None:
+    """Return the directory that `to` names; None where it names a repository."""
+    path = Path(to).expanduser()
+    if to.startswith((".", "/", "~")) or path.is_dir():
+        return path
+    if REPOSITORY.fullmatch(to):
+        return None
+    raise ConfigError(
+        "not a place to push to",
+        where="--to",
+        expected="user/name, or a directory such as ./name",
+        found=to,
+    )
 
 
 def _refuse(shipment: Shipment, checked: Collection[Checked]) -> None:

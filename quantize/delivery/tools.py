@@ -116,7 +116,7 @@ def _llamafile(wanted: Export) -> list[str]:
     return [f"cd {quote(str(wanted.dir))} && {packed}", f"./{target}"]
 
 
-def _vllm(wanted: Export) -> list[str]:
+def _copy_checkpoint(wanted: Export) -> None:
     wanted.run.require("student")
     with disk_errors("exporting the checkpoint", wanted.dir):
         shutil.copytree(
@@ -126,10 +126,24 @@ def _vllm(wanted: Export) -> list[str]:
             ignore=shutil.ignore_patterns(MANIFEST_NAME, "curves.png", "generations.jsonl"),
         )
     write_text_atomically(wanted.dir / LINEAGE_NAME, lineage_of_run(wanted.run).document)
+
+
+def _vllm(wanted: Export) -> list[str]:
+    _copy_checkpoint(wanted)
     name = quote(wanted.name)
     return [
         f"vllm serve {quote(str(wanted.dir))} --served-model-name {name} --port {PORT}",
         f"curl http://127.0.0.1:{PORT}/v1/models",
+    ]
+
+
+def _mlx(wanted: Export) -> list[str]:
+    _refuse_adapter(wanted, "mlx-lm")
+    _copy_checkpoint(wanted)
+    source, small = (quote(f"{wanted.dir}{suffix}") for suffix in ("", "-4bit"))
+    return [
+        f"mlx_lm.convert --hf-path {source} --mlx-path {small} -q",
+        f"mlx_lm.server --model {small} --port {PORT}",
     ]
 
 
@@ -157,6 +171,7 @@ TOOLS: dict[str, Callable[[Export], list[str]]] = {
     "lm-studio": _lm_studio,
     "llamafile": _llamafile,
     "vllm": _vllm,
+    "mlx": _mlx,
     "open-webui": _open_webui,
 }
 """How each tool's directory is written; each returns the commands to type."""

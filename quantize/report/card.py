@@ -61,8 +61,8 @@ Made with potstill by knowledge distillation.
 
 Each file was loaded with llama.cpp and compared with the checkpoint it was made from: vocabulary,
 chat template and end tokens, the token ids of hostile texts and of chats, and the distributions of
-the next token on {num_verification_tokens:,} tokens of held-out conversations. The recommended file,
-in bold, is {reason}.
+the next token on {num_verification_tokens:,} tokens of held-out conversations. The recommended
+file, in bold, is {reason}.
 
 {_originals(files)}{_adapters(files)}![Quality against bytes]({PLOT_NAME})
 

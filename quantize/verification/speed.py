@@ -81,9 +81,7 @@ def _batch_speed(model: LlamaModel, num_threads: int) -> float:
         return NUM_AT_ONCE * NUM_STEPS_AT_ONCE / _shortest_seconds(decode)
 
 
-def _serving_params(
-    num_threads: int, context_tokens: int, num_sequences: int = 1
-) -> Any:  # noqa: ANN401  (a ctypes struct)
+def _serving_params(num_threads: int, context_tokens: int, num_sequences: int = 1) -> Any:  # noqa: ANN401  (a ctypes struct)
     params = llama_cpp.llama_context_default_params()
     params.n_seq_max = num_sequences
     params.n_ctx = context_tokens

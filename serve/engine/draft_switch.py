@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 logger = logging.getLogger(__name__)
 
 BLOCK_STEPS = 9
-"""Steps in a row with drafts or without; the first is not counted, because a draft model has to read
-what it has missed."""
+"""Steps in a row with drafts or without; the first is not counted, because a draft model has to
+read what it has missed."""
 NUM_BLOCKS = 6
 """Blocks of one measurement, in turns."""
 HELD_STEPS = 2000

@@ -25,6 +25,7 @@ def names(directory):
         ("lm-studio", ["potstill/mine/student-F16.gguf"], "lms load potstill/mine"),
         ("llamafile", [".args", "student-F16.gguf"], "./mine.llamafile"),
         ("vllm", ["lineage.json"], "--served-model-name mine"),
+        ("mlx", ["lineage.json"], "mlx_lm.server --model"),
         ("open-webui", ["open-webui.env"], "open-webui serve"),
     ],
 )
@@ -43,7 +44,7 @@ def test_each_tool_gets_its_directory_and_two_commands(
 
 def test_every_tool_is_tested_and_named_in_the_help():
     help_text = CliRunner().invoke(app, ["export", "--help"]).stdout
-    assert set(TOOLS) == {"ollama", "lm-studio", "llamafile", "vllm", "open-webui"}
+    assert set(TOOLS) == {"ollama", "lm-studio", "llamafile", "vllm", "mlx", "open-webui"}
     assert all(tool in help_text for tool in TOOLS)
 
 

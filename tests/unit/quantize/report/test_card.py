@@ -37,7 +37,9 @@ def test_prompts_of_every_split_are_named_with_their_licenses(card):
 
 def test_the_recommended_file_stands_out(card):
     text = card()
-    assert "| **student-Q4_K_M.gguf** | 89,000,000 | 6.17 | 1,234 | 45.7 | 321 | 234 | yes |" in text
+    assert (
+        "| **student-Q4_K_M.gguf** | 89,000,000 | 6.17 | 1,234 | 45.7 | 321 | 234 | yes |" in text
+    )
     assert "| student-Q8_0.gguf | 145,000,000 | 6.17 | 1,234 | 45.7 | 321 | 234 | no |" in text
 
 
