@@ -25,8 +25,6 @@ SHARE_OF_PEAK, SHARE_PARAMETERS, SHARE_EXPONENT = 0.8, 135e6, 0.2
 """Share of the FLOP/s of training an MLP in the same precision, by the number of parameters: 0.8
 for SmolLM2-135M, 1.3 for Qwen2.5-1.5B."""
 FIXED_SECONDS = 70.0
-NOT_WRITTEN = (None, "decline")
-"""Kinds of sources that the teacher does not write."""
 WRITTEN_PROMPT_TOKENS = 30
 """Mean length of a prompt that SmolLM2 writes."""
 TEMPLATE_TOKENS = 35
@@ -228,7 +226,7 @@ def _prompts(config: GenerateConfig) -> tuple[int, float, float, float]:
     num_written = sum(
         source.num_to_write(round(num_prompts * source.weight / total))
         for source in sources
-        if source.kind not in NOT_WRITTEN
+        if source.is_written
     )
     written = ATTEMPTS_PER_PROMPT * num_written * (WRITTEN_PROMPT_TOKENS + TEMPLATE_TOKENS)
     num_characters = sum(map(len, texts)) / len(texts) if texts else 0.0

@@ -22,6 +22,7 @@ ONLY_FOR = {
     "keep_system_prompt": "magpie",
     "operations": "evolve",
     "answer": "decline",
+    "rewordings": "decline",
     **dict.fromkeys(TaskKeys.model_fields, "task"),
 }
 """Keys that apply to one kind of source only."""
@@ -57,6 +58,9 @@ class SourceConfig(TaskKeys):
     answer: str | None = Field(default=None, min_length=1)
     """What the student is to say to a harmful request, in the form of the task's answers. The
     teacher is not asked."""
+    rewordings: int = Field(default=0, ge=0, le=5)
+    """How often each harmful request is there in other words, too: the same deed, asked for in
+    another form."""
     name: str | None = Field(default=None, min_length=1)
     """Source name of prompts without one. None: the name of the file, data set or kind."""
     weight: float = Field(default=1.0, gt=0.0)

@@ -15,6 +15,7 @@ from generate.sources.files import digest_files, find_files, read_file
 from generate.sources.formats.registry import COLUMNS
 from generate.sources.hf_dataset import digest_dataset, read_dataset
 from generate.sources.raw_prompt import RawPrompt
+from generate.sources.rewording import rewordings
 from generate.sources.rows import RowError, SourceRow
 from generate.sources.shapes import EXPECTED, LastRole, to_prompts
 from potstill.errors import ArtifactError
@@ -81,8 +82,10 @@ def source_digest(config: SourceConfig) -> str:
 def _declined(config: SourceConfig) -> Iterator[RawPrompt]:
     known = Answer(text=config.answer or "").model_dump_json()
     for line in _harmful_requests().splitlines():
-        if not line.startswith("#"):
-            asked = Message(role="user", content=line)
+        if line.startswith("#"):
+            continue
+        for text in (line, *rewordings(line, config.rewordings)):
+            asked = Message(role="user", content=text)
             yield RawPrompt(messages=(asked,), source=DECLINED, license=config.license, known=known)
 
 

@@ -187,6 +187,7 @@ def test_an_answer_that_declines_fits_the_schema(tmp_path):
 
 
 def test_no_request_to_learn_from_is_in_the_suite_that_measures():
+    # Rewordings keep the deed: they share no more with the suite than an opening.
     learned = [
         one.messages[0].content for one in read_source(SourceConfig(**DECLINE), last_role="user")
     ]
