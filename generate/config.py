@@ -89,6 +89,12 @@ class SamplingConfig(Table):
     write after the same prefix. Tokens are no longer draws from these distributions, so the tail
     `sample` is refused; sequence-level KD learns the schema. Off, the filter `schema` drops what
     does not fit, and what is kept was the teacher's own choice."""
+    bind_known: bool = False
+    """With `structured`: where a prompt's known answer has fields of the schema, the teacher's
+    answer is bound to their values, and it writes only the rest, such as a reply for the known
+    label. Without it a wrong answer is dropped by the filter `known`, and with it what the teacher
+    finds hard. A few labels then teach what the teacher does not know; that is no longer the
+    teacher's own distribution, so `train.kd.weight` should be 0."""
     seed: int = Field(default=0, ge=0)
     """Seed of the whole stage, from which each request's seed is derived."""
 
@@ -203,6 +209,13 @@ class GenerateConfig(Table):
                 "sampling.structured is for vLLM in this process or on Ray, and for servers that "
                 "give text alone; for another server use the filter schema in "
                 "curation.conversation_filters"
+            )
+        if self.sampling.bind_known and not (
+            self.sampling.structured and self.turns.kind == "single"
+        ):
+            raise ValueError(
+                "sampling.bind_known needs sampling.structured and single turns: it binds the one "
+                "answer of a prompt"
             )
         return self
 

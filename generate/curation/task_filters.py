@@ -137,6 +137,9 @@ def _confidence(config: CurationConfig, task: Task | None, decode: Decode | None
         key = safe_key(metric, first_answer(conversation))
         if key is None or decode is None:
             return f"{metric.name} cannot read an answer"
+        score = None if conversation.prompt.known is None else score_of(metric, conversation)
+        if score is not None and score.value >= config.min_score:
+            return None  # What is known to be right needs no confidence.
         probability = probability_of(key, conversation, decode)
         if probability >= config.min_confidence:
             return None

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from generate.config import FIRST_TEACHER, GenerateConfig
+from generate.sampling.known_fields import bound_to
 from generate.sampling.thinking import Thinking
 from generate.sampling.tool_results import Result, find_result
 from generate.sampling.turn_separators import (
@@ -19,6 +20,8 @@ from generate.teachers.protocol import derive_seed
 from potstill.chat import control_texts
 from potstill.distributions import TokenDistributions
 from potstill.schema import Message, Prompt
+from potstill.task.answers import Answer
+from potstill.task.known_answers import whole_answer
 from potstill.task.shots import Choose, shot_chooser
 from potstill.task.task import Task
 
@@ -116,7 +119,11 @@ class ConversationSettings:
         """Return the JSON schema that the teacher's answers are bound by; None: none."""
         if self.task is None or not self.config.sampling.structured or prompt.is_general:
             return None
-        return self.task.answer_schema
+        schema = self.task.answer_schema
+        is_bound = self.config.sampling.bind_known and not prompt.is_reference
+        if schema is None or prompt.known is None or not is_bound:
+            return schema
+        return bound_to(schema, whole_answer(self.task, Answer.model_validate_json(prompt.known)))
 
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""

@@ -244,7 +244,9 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
     settings = {
         "teacher": config.teacher.identity,
         "sampling": config.sampling.to_json(
-            exclude=set() if config.sampling.structured else {"structured"}
+            exclude={
+                name for name in ("structured", "bind_known") if not getattr(config.sampling, name)
+            }
         ),
         "turns": turns,
         "conversations_per_part": config.engine.conversations_per_part,

@@ -133,6 +133,18 @@ def test_what_a_teacher_of_text_cannot_do_is_refused(tables, said):
     )
 
 
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"sampling": {"bind_known": True}},
+        {"sampling": {"bind_known": True, "structured": True}, "turns": {"kind": "simulate"}},
+    ],
+)
+def test_known_answers_bind_single_structured_answers_only(tables):
+    with pytest.raises(ValidationError, match="bind_known needs sampling"):
+        GenerateConfig.model_validate(tables)
+
+
 @pytest.mark.parametrize("student", ["answer", "both"])
 @pytest.mark.parametrize("turns", [{"kind": "replay"}, {"tool_results": "echo"}])
 def test_thinking_is_left_out_of_single_answers_only(student, turns):

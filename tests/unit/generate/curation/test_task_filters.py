@@ -94,20 +94,25 @@ def test_without_a_metric_there_is_nothing_to_judge_by(dropped, name, task):
 
 
 @pytest.mark.parametrize(
-    ("logprobs", "reason"),
+    ("logprobs", "known", "reason"),
     [
-        ((-2.0, -0.2, -0.1, -2.0), None),
-        ((0.0, -0.3, -0.3, 0.0), "art: probability 0.55 under the teacher"),
+        ((-2.0, -0.2, -0.1, -2.0), None, None),
+        ((0.0, -0.3, -0.3, 0.0), None, "art: probability 0.55 under the teacher"),
+        ((0.0, -0.3, -0.3, 0.0), "science", "art: probability 0.55 under the teacher"),
+        ((0.0, -0.3, -0.3, 0.0), "art", None),
     ],
 )
-def test_answers_are_dropped_where_the_teacher_is_unsure_of_the_label(
-    make_conversation, logprobs, reason
+def test_answers_are_dropped_where_the_teacher_is_unsure_of_a_label_that_is_not_known(
+    make_conversation, logprobs, known, reason
 ):
     pieces = {2: '{"label": ', 3: '"a', 4: "rt", 5: '"}'}
     said = Message(role="assistant", content="".join(pieces.values()))
     conversation = make_conversation(
         (1, 2, 3, 4, 5), ((1, 4),), completion=(said,), sampled_logprobs=logprobs
     )
+    known = known and Answer(text=json.dumps({"label": known})).model_dump_json()
+    prompt = conversation.prompt.model_copy(update={"known": known})
+    conversation = replace(conversation, prompt=prompt)
     config = CurationConfig(conversation_filters=("confidence",))
     curator = ConversationCurator(config, LABEL, lambda ids: "".join(pieces[one] for one in ids))
     drop = curator.judge(conversation)

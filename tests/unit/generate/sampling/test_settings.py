@@ -1,11 +1,16 @@
 """What all conversations of a run have in common."""
 
+import json
+
 import pytest
 
 from generate.config import GenerateConfig
 from generate.sampling.settings import ConversationSettings
 from potstill.errors import TeacherError
-from potstill.schema import Message
+from potstill.schema import REFERENCES, Message
+from potstill.task.answers import Answer
+from potstill.task.metrics.config import LabelConfig
+from potstill.task.task import Task
 
 OTHER_MODEL = {"base_url": "http://127.0.0.1:1/v1", "model": "user", "tokenizer": "user"}
 
@@ -36,6 +41,32 @@ def test_a_prompt_keeps_its_own_system_prompt(make_settings, make_prompt):
     own = (Message(role="system", content="Mine."), Message(role="user", content="Why?"))
     prompt = make_prompt("p", "Why?").model_copy(update={"messages": own})
     assert make_settings(system_prompts=["Be kind."]).for_teacher(prompt).messages == own
+
+
+TEAMS = {"type": "object", "properties": {"team": {"enum": ["cards", "cash"]}, "reply": {}}}
+
+
+@pytest.mark.parametrize(
+    ("bind_known", "known", "is_reference", "teams"),
+    [
+        (True, "cash", False, ["cash"]),  # A label alone is read as the JSON that has it.
+        (True, None, False, ["cards", "cash"]),
+        (True, "cash", True, ["cards", "cash"]),
+        (False, "cash", False, ["cards", "cash"]),
+    ],
+)
+def test_what_is_known_binds_the_teacher_if_it_is_to(
+    toy_tokenizer, make_prompt, bind_known, known, is_reference, teams
+):
+    sampling = {"structured": True, "bind_known": bind_known}
+    config = GenerateConfig.model_validate({"sampling": sampling})
+    task = Task(answer_schema=json.dumps(TEAMS), metrics=(LabelConfig(field="team"),))
+    settings = ConversationSettings(config, toy_tokenizer, 10_000, task)
+    changes = {"known": known and Answer(text=known).model_dump_json()}
+    changes |= {"source": REFERENCES} if is_reference else {}
+    prompt = make_prompt("p", "Why?").model_copy(update=changes)
+    schema = json.loads(settings.schema(prompt))
+    assert schema["properties"]["team"]["enum"] == teams
 
 
 def counts_turns(conversation, **_):
