@@ -303,12 +303,8 @@ def check(text: str, known: str | None) -> str | None:
     """
     record: Record = json.loads(known or "{}")
     found = "\n".join(" ".join(line.split()) for line in text.casefold().splitlines())
-    if re.search(r"\b(?:true|false|null)\b|[{}\[\]_]", found):
-        return "reads like a record"
-    if "date" in record and record["date"][:4] not in found:
-        return "has no year"
-    if "sex" in record and re.search(OTHER_SEX[record["sex"]], found):
-        return f"the patient is {record['sex']}, and it speaks of another sex"
+    if (reason := _misread(found, record)) is not None:
+        return reason
     for field, terms in TERMS.items():
         said = _said(found, field)
         if field not in record and said is not None and terms not in record.get("complaint", ""):
@@ -325,6 +321,16 @@ def check(text: str, known: str | None) -> str | None:
         if field in record and field in NAMED and not is_there:
             return f"{field} is not named"
     return _other_drug(found, record) or _other_duration(found, record) or _allergy(found, record)
+
+
+def _misread(text: str, record: Record) -> str | None:
+    if re.search(r"\b(?:true|false|null)\b|[{}\[\]_]", text):
+        return "reads like a record"
+    if "date" in record and record["date"][:4] not in text:
+        return "has no year"
+    if "sex" in record and re.search(OTHER_SEX[record["sex"]], text):
+        return f"the patient is {record['sex']}, and it speaks of another sex"
+    return None
 
 
 def _said(text: str, field: str) -> bool | None:
