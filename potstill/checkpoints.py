@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from potstill.errors import ArtifactError, ConfigError, ManifestMismatchError
+from potstill.hub import snapshot
 from potstill.models.dequantized import dequantized_checkpoint
 from potstill.models.files import find_gguf, find_local_gguf, is_gguf
 from potstill.models.header import GgufHeader
@@ -187,8 +188,8 @@ def find_checkpoint(name: str) -> Path:
     """Return the directory of a checkpoint; one that is not local is fetched from the hub.
 
     Args:
-        name: A directory, the name of a model on the hub, or a GGUF file as `find_gguf` takes it:
-            its checkpoint is made once.
+        name: A directory, the name of a model on the hub, which may end in `@revision`, or a GGUF
+            file as `find_gguf` takes it: its checkpoint is made once.
 
     Raises:
         ArtifactError: There is no such model, or its file cannot be dequantized.
@@ -287,11 +288,7 @@ def _local_checkpoint(name: str) -> Path | None:
 
 def _from_hub(name: str, *, local_files_only: bool = False) -> Path:
     """Return a model's snapshot; OSError or ValueError when the hub has none."""
-    from huggingface_hub import snapshot_download  # Here, because the core starts without it.
-
-    return Path(
-        snapshot_download(name, allow_patterns=WANTED_FILES, local_files_only=local_files_only)
-    )
+    return snapshot(name, WANTED_FILES, local_files_only=local_files_only)
 
 
 def _tensor_entries(path: Path) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from potstill.errors import ArtifactError
 from potstill.files import CHUNK_BYTES, disk_errors, sha256_file, write_text_atomically
+from potstill.hub import snapshot
 from potstill.models.named import NAMED_MODELS, NamedModel
 from potstill.models.packages import installed_file, join_packages
 from potstill.models.split import Shards, join_shards
@@ -25,9 +26,9 @@ from potstill.progress import announced
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE, DEFAULT_CACHE = "POTSTILL_CACHE", "~/.cache/potstill"
-HUB_FILE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?::|/)(?P<file>.+)")
+HUB_FILE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+(?:@[\w.-]+)?)(?::|/)(?P<file>.+)")
 """`owner/repository:file.gguf`, `owner/repository/file.gguf`, or llama.cpp's
-`owner/repository:Q4_K_M`."""
+`owner/repository:Q4_K_M`; the repository may end in `@revision`."""
 NUM_DIGEST_DIGITS = 12
 """Digits of a file's sha256 in the names of files made from it."""
 
@@ -186,16 +187,10 @@ def _downloaded(name: str, *, local_files_only: bool = False) -> Path:
     match = HUB_FILE.fullmatch(name)
     if match is None or name.startswith(("/", ".", "~")):
         raise FileNotFoundError("no such file")
-    from huggingface_hub import snapshot_download  # Here, because the core starts without it.
-
     wanted = match["file"]
     patterns = _patterns(wanted)
-    snapshot = Path(
-        snapshot_download(
-            match["repository"], allow_patterns=patterns, local_files_only=local_files_only
-        )
-    )
-    found = sorted(path for pattern in patterns for path in snapshot.glob(pattern))
+    directory = snapshot(match["repository"], patterns, local_files_only=local_files_only)
+    found = sorted(path for pattern in patterns for path in directory.glob(pattern))
     if not found:
         raise FileNotFoundError(f"{match['repository']} has no file {wanted}")
     return found[0]

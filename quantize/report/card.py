@@ -11,6 +11,7 @@ from potstill.facts.gguf import GgufFile
 from potstill.facts.memorization import Memorization
 from potstill.facts.shared import Fidelity, FurtherTeacher, TeacherIdentity
 from potstill.facts.student import StudentFacts
+from potstill.hub import without_revision
 from potstill.licenses import UNKNOWN, teacher_license
 from potstill.tables import count_sources
 from quantize.report.table import cost_table, distance_table
@@ -95,13 +96,14 @@ def memorization_section(found: Memorization | None) -> str:
 
 def _front_matter(teacher: TeacherIdentity, license: str) -> str:
     """Return the front matter; only a teacher that is a repository there is its base model."""
-    is_base = HUB_NAME.fullmatch(teacher.model) and not teacher.text_only
+    base = without_revision(teacher.model)
+    is_base = HUB_NAME.fullmatch(base) and not teacher.text_only
     tags = ("gguf", "llama.cpp", "knowledge-distillation", "potstill", "conversational")
     return "\n".join(
         [
             "---",
             f"license: {json.dumps('unknown' if license == UNKNOWN else license.lower())}",
-            *([f"base_model: {json.dumps(teacher.model)}"] if is_base else []),
+            *([f"base_model: {json.dumps(base)}"] if is_base else []),
             "library_name: gguf",
             "pipeline_tag: text-generation",
             "quantized_by: potstill",

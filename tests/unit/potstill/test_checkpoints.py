@@ -52,13 +52,15 @@ def test_a_name_that_is_none_is_an_error_that_repeats_it(name, monkeypatch):
 def test_a_model_of_the_hub_is_fetched_without_what_no_stage_reads(tmp_path, monkeypatch):
     asked = []
 
-    def snapshot_download(name, *, allow_patterns, local_files_only):
-        asked.append((name, allow_patterns, local_files_only))
+    def snapshot_download(name, *, revision, allow_patterns, local_files_only):
+        asked.append((name, revision, allow_patterns, local_files_only))
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert find_checkpoint("owner/model") == tmp_path
-    assert asked == [("owner/model", WANTED_FILES, False)]
+    assert find_checkpoint("owner/model@v1.0") == tmp_path
+    wanted = list(WANTED_FILES), False
+    assert asked == [("owner/model", None, *wanted), ("owner/model", "v1.0", *wanted)]
     assert not any(pattern.endswith((".bin", ".gguf", ".onnx")) for pattern in WANTED_FILES)
 
 

@@ -42,8 +42,10 @@ def hub(tmp_path, monkeypatch) -> Path:
     """What the hub has, by repository; nothing yet."""
     directory = tmp_path / "hub"
 
-    def snapshot_download(name, *, allow_patterns, local_files_only):
+    def snapshot_download(name, *, revision, allow_patterns, local_files_only):
         files = [one.name for one in (directory / name).glob("*")]
+        if revision not in (None, "main"):
+            raise OSError("no such revision")
         if local_files_only or not any(
             fnmatch(file, pattern) for file in files for pattern in allow_patterns
         ):
@@ -115,7 +117,8 @@ def test_a_path_is_hashed(tmp_path, monkeypatch):
     assert publish(tmp_path, "other.gguf", b"other").stem == find_gguf("other.gguf").name
 
 
-@pytest.mark.parametrize("name", ["no/such/file.gguf", "./none.gguf", "owner/model:Q4_K_M", "a:b"])
+@pytest.mark.parametrize("name", ["no/such/file.gguf", "./none.gguf", "owner/model:Q4_K_M", "a:b",
+                                  "toys/other@other:Q4_K_M"])  # fmt: skip
 def test_a_file_that_is_nowhere_is_an_error_that_repeats_its_name(name):
     with pytest.raises(ArtifactError, match="the GGUF file cannot be found") as caught:
         find_gguf(name)
@@ -127,7 +130,7 @@ def test_a_file_that_is_nowhere_is_an_error_that_repeats_its_name(name):
 @pytest.mark.parametrize(
     "spelling",
     ["toys/other:toy-Q4_K_M.gguf", "toys/other/toy-Q4_K_M.gguf", "toys/other:Q4_K_M",
-     "toys/other:q4_k_m"],
+     "toys/other:q4_k_m", "toys/other@main:Q4_K_M"],
 )  # fmt: skip
 def test_a_file_of_the_hub_has_several_spellings(hub, spelling):
     path = publish(hub / "toys/other", "toy-Q4_K_M.gguf", b"another")
