@@ -86,7 +86,7 @@ def test_prompts(run_directory: RunDirectory, model: GgufModel, num: int) -> lis
 def main() -> None:
     """Let the two take turns and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/general"))
     parser.add_argument("--target", default="teacher-F16")
     parser.add_argument("--draft", default="student-Q4_K_M")
     parser.add_argument("--prompts", type=int, default=8)

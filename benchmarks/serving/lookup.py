@@ -52,7 +52,7 @@ def count(
 def main() -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/demo"))
     parser.add_argument("--answers", type=int, default=60)
     given = parser.parse_args()
     run = RunDirectory(given.run)

@@ -48,7 +48,7 @@ def bodies(run_directory: RunDirectory, num: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Let both take turns and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/demo"))
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])

@@ -98,7 +98,7 @@ async def chat(base_url: str, number: int) -> tuple[float, float]:
 def main() -> None:
     """Chat in turns and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("family", choices=list(SHAPES))
+    parser.add_argument("family", nargs="?", default="lfm2", choices=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=NUM_THREADS)
     parser.add_argument(
