@@ -113,7 +113,9 @@ class CoverageCounts:
 
     def _targets(self, sources: Sequence[SourceConfig]) -> Mapping[str, float]:
         source = next((one for one in sources if one.kind == "task"), None)
-        weights = Drawing(self._task, source).weights if source else {}
+        if source is None or source.parts:  # An input has a passage of each part.
+            return {}
+        weights = Drawing(self._task, source).weights
         return {name: weight for name, weight in weights.items() if name}
 
 
