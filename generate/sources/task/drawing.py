@@ -247,6 +247,14 @@ class Drawing:
                 where="generate.prompts.sources: parts",
                 expected='direction = "answer", and no tools',
             )
+        fields = [field for part in self._config.parts.values() for field in part]
+        if twice := sorted(field for field, count in Counter(fields).items() if count > 1):
+            raise ConfigError(
+                "a field is in two parts",
+                where="generate.prompts.sources: parts",
+                expected="each field in one part at most",
+                found=", ".join(twice),
+            )
         if self._config.direction == "input" and not self._task.examples:
             raise ConfigError(
                 "inputs are written in the style of examples, and there are none",

@@ -131,7 +131,7 @@ class _Writer:
             found[self.balance.category(number)].append(Passage(wanted, "\n".join(turns)))
         return found
 
-    def compose(
+    def composed(
         self, number: int, passages: Mapping[str, Sequence[Passage]]
     ) -> RawPrompt | DroppedPrompt:
         """Return an input that is made of passages, or why it cannot be used."""
@@ -281,7 +281,7 @@ def _compose(writer: _Writer, written: Written, count: int, known: Container[Raw
     for number in range(MAX_COMPOSED_PER_INPUT * count):
         if len(by_key) >= count:
             break
-        made = writer.compose(number, passages)
+        made = writer.composed(number, passages)
         if isinstance(made, DroppedPrompt):
             dropped.append(made)
         elif made not in known:

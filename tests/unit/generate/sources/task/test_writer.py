@@ -261,6 +261,7 @@ def test_compositions_that_the_own_check_refuses_are_dropped(obeying, tmp_path):
     [
         ({"direction": "input", "parts": PARTS}, "only drawn records have parts"),
         ({"direction": "answer", "parts": {"odd": ("color",)}}, "none of the fields"),
+        ({"direction": "answer", "parts": {"a": ("item",), "b": ("item",)}}, "in two parts"),
     ],
 )
 def test_parts_that_cannot_be_drawn_are_refused(obeying, tmp_path, options, message):
