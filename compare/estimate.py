@@ -20,8 +20,10 @@ from compare.sizing import (
 )
 from potstill.plan import Estimate, Workload
 
-SHARE_OF_PEAK = 0.7
-"""llama.cpp's share of the FLOP/s of training an MLP in float32: 0.6 to 0.8 with SmolLM2-135M."""
+SHARE_OF_PEAK = 1.05
+"""llama.cpp's share of the FLOP/s of training an MLP in float32, at which comparisons of two tasks
+on a Xeon and on an EPYC are estimated within a factor of 1.5: it multiplies in 8 and 16 bits, and
+how much that brings depends on the processor."""
 WEIGHT_BYTES = 2.0
 """Bytes read per weight to decode a token. Smaller files take as long: unpacking costs time."""
 FIXED_SECONDS = 20.0
