@@ -96,4 +96,4 @@ def push(
         "memorization": memorization_checked,
     }
     checked = [name for name, is_given in given.items() if is_given]
-    typer.echo(publish(shipment, to, private=not public, checked=checked))
+    typer.echo(publish(shipment, private=not public, checked=checked))

@@ -71,11 +71,18 @@ def run_of(gguf_path: Path, root: Path) -> Path:
     return root
 
 
-def potstill(setting: Setting, port: int, **more: object) -> list[str]:
-    """Return the command of our server."""
-    run_dir = setting.directory / "run"
-    if not run_dir.exists():
-        run_of(setting.gguf_path, run_dir)
+def potstill(
+    setting: Setting, port: int, *, run_dir: Path | None = None, **more: object
+) -> list[str]:
+    """Return the command of our server.
+
+    Args:
+        run_dir: The run that is served; None: one that has the setting's file alone.
+    """
+    if run_dir is None:
+        run_dir = setting.directory / "run"
+        if not run_dir.exists():
+            run_of(setting.gguf_path, run_dir)
     settings = {
         "port": port,
         "models": f'["{MODEL}"]',

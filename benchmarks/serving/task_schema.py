@@ -57,8 +57,8 @@ def main() -> None:
     run_directory = RunDirectory(given.run)
     file = run_directory.facts(GgufFacts).recommended_file
     asked = bodies(run_directory, given.prompts)
-    COMMANDS[BOUND] = partial(served, given.run)
-    COMMANDS[FREE] = partial(served, given.run, task_schema="false")
+    COMMANDS[BOUND] = partial(potstill, run_dir=given.run)
+    COMMANDS[FREE] = partial(potstill, run_dir=given.run, task_schema="false")
     rates: dict[tuple[str, int], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         path = run_directory.stage_dir("gguf") / file.file
@@ -80,13 +80,6 @@ def main() -> None:
             f"{streams} at once: {median(bound):.0f} tokens/s bound, {median(free):.0f} free;"
             f" bound is {ratio} as fast"
         )
-
-
-def served(run_dir: Path, setting: Setting, port: int, **more: object) -> list[str]:
-    """Return the command that serves the run itself, with its task."""
-    command = potstill(setting, port, **more)
-    at = command.index("serve") + 1
-    return [*command[:at], str(run_dir), *command[at + 1 :]]
 
 
 if __name__ == "__main__":

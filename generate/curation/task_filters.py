@@ -91,6 +91,11 @@ def score_of(metric: Metric, conversation: Conversation) -> Score | None:
     return safe_score(metric, first_answer(conversation), item)
 
 
+def _score_against_known(metric: Metric, conversation: Conversation) -> Score | None:
+    """Return the score where an answer is known, also of a metric that can do without one."""
+    return None if conversation.prompt.known is None else score_of(metric, conversation)
+
+
 def _schema(_config: CurationConfig, task: Task | None, _decode: Decode | None) -> TaskFilter:
     metric: Metric
     if task is not None and task.schema_content is not None:
@@ -110,7 +115,7 @@ def _known(config: CurationConfig, task: Task | None, _decode: Decode | None) ->
     metric = first_metric(task, "generate.curation.conversation_filters: known")
 
     def judge(conversation: Conversation) -> str | None:
-        score = None if conversation.prompt.known is None else score_of(metric, conversation)
+        score = _score_against_known(metric, conversation)
         if score is None or score.value >= config.min_score:
             return None
         return f"{metric.name} {score.value:.2f} against the known answer" + (
@@ -137,7 +142,7 @@ def _confidence(config: CurationConfig, task: Task | None, decode: Decode | None
         key = safe_key(metric, first_answer(conversation))
         if key is None or decode is None:
             return f"{metric.name} cannot read an answer"
-        score = None if conversation.prompt.known is None else score_of(metric, conversation)
+        score = _score_against_known(metric, conversation)
         if score is not None and score.value >= config.min_score:
             return None  # What is known to be right needs no confidence.
         probability = probability_of(key, conversation, decode)

@@ -47,6 +47,7 @@ class Shipment:
     """What would be published.
 
     Attributes:
+        to: A directory, or a repository (`user/name`), see `prepare`.
         models: GGUF files, whose copies get the lineage.
         others: Files that are copied as they are.
         texts: Texts to write, by the file's name.
@@ -55,6 +56,7 @@ class Shipment:
     """
 
     run: RunDirectory
+    to: str
     lineage: Lineage
     models: tuple[Path, ...]
     others: tuple[Path, ...]
@@ -89,10 +91,11 @@ def prepare(run_directory: RunDirectory, to: str) -> Shipment:
     Teachers' files are left out. A repository gets a `model.yaml` too.
 
     Args:
-        to: Where to, see `push`.
+        to: A text that names an existing directory, or begins with `.`, `/` or `~`, is a directory;
+            others are repositories.
 
     Raises:
-        ConfigError: The place is not one.
+        ConfigError: The place is neither.
         ArtifactError: The run has no student, or a file is damaged.
     """
     run_directory.require("gguf")
@@ -123,13 +126,11 @@ def prepare(run_directory: RunDirectory, to: str) -> Shipment:
         *in_licenses(lineage),
         *in_memorization(memorization),
     )
-    return Shipment(run_directory, lineage, models, others, texts, memorization, refusals)
+    return Shipment(run_directory, to, lineage, models, others, texts, memorization, refusals)
 
 
-def push(shipment: Shipment, to: str, *, private: bool, checked: Collection[Checked] = ()) -> str:
-    """Publish to a repository (`user/name`) or into a directory, and return where it is.
-
-    A text that names an existing directory, or begins with `.`, `/` or `~`, is one.
+def push(shipment: Shipment, *, private: bool, checked: Collection[Checked] = ()) -> str:
+    """Publish to a repository or into a directory, and return where it is.
 
     Args:
         private: Whether a new repository is private.
@@ -137,13 +138,13 @@ def push(shipment: Shipment, to: str, *, private: bool, checked: Collection[Chec
             has memorized.
 
     Raises:
-        ConfigError: Something in it may not be published, or the place is not one.
+        ConfigError: Something in it may not be published.
         ArtifactError: The hub or the disk fails.
     """
     _refuse(shipment, checked)
     if shipment.memorization is None:
         logger.warning("%s", UNMEASURED)
-    path = _directory(to)
+    path = _directory(shipment.to)
     if path is not None:
         with disk_errors("pushing into a directory", path):
             path.mkdir(parents=True, exist_ok=True)
@@ -151,7 +152,7 @@ def push(shipment: Shipment, to: str, *, private: bool, checked: Collection[Chec
         return str(path)
     with tempfile.TemporaryDirectory(dir=shipment.run.root, prefix=".push-") as staged:
         shipment.write(Path(staged))
-        return _upload(Path(staged), to, private)
+        return _upload(Path(staged), shipment.to, private)
 
 
 def _directory(to: str) -> Path | None:

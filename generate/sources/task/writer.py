@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,10 +90,9 @@ class _Writer:
             one = self._prompt(wanted.before, [text], wanted)
             return DroppedPrompt(one, "off_task", f"not {len(wanted.turns)} numbered lines")
         wanted = self._stated(wanted, turns)
-        refused = self._checks.judge(wanted, turns)
-        if refused is not None:
-            return DroppedPrompt(self._prompt(wanted.before, turns, wanted), *refused)
-        prompt = self._noisy(wanted, turns, number, "errors")
+        prompt = self._checked(wanted, turns, number, "errors")
+        if isinstance(prompt, DroppedPrompt):
+            return prompt
         if prompt.key in self._copied:
             return DroppedPrompt(prompt, "repeated", "the same as an example")
         self._written[prompt.key] = number, wanted, turns
@@ -118,10 +117,7 @@ class _Writer:
         other = refilled(wanted, "\n".join(turns), donor)
         if other is None:
             return None
-        refused = self._checks.judge(other[0], [other[1]])
-        if refused is not None:
-            return DroppedPrompt(self._prompt(wanted.before, [other[1]], other[0]), *refused)
-        return self._noisy(other[0], [other[1]], number, f"errors {copy}")
+        return self._checked(other[0], [other[1]], number, f"errors {copy}")
 
     def passages(self, prompts: Sequence[RawPrompt]) -> dict[str, list[Passage]]:
         """Return what was written, by the part of a record that it is for."""
@@ -139,10 +135,16 @@ class _Writer:
         donor = self._refilling.draw("", draw)
         record, text = compose(passages, self._config.parts, donor, draw)
         wanted = self._refilling.stating(record, donor)
-        refused = self._checks.judge(wanted, [text])
+        return self._checked(wanted, [text], number, "errors composed")
+
+    def _checked(
+        self, wanted: Wanted, turns: Sequence[str], number: int, purpose: str
+    ) -> RawPrompt | DroppedPrompt:
+        """Return an input with its noise, or why it cannot be used."""
+        refused = self._checks.judge(wanted, turns)
         if refused is not None:
-            return DroppedPrompt(self._prompt((), [text], wanted), *refused)
-        return self._noisy(wanted, [text], number, "errors composed")
+            return DroppedPrompt(self._prompt(wanted.before, turns, wanted), *refused)
+        return self._noisy(wanted, turns, number, purpose)
 
     def _noisy(self, wanted: Wanted, turns: Sequence[str], number: int, purpose: str) -> RawPrompt:
         kept = [str(value) for _, value in wanted.said if str(value) not in wanted.labels]
@@ -276,38 +278,42 @@ def write_inputs(
 def _compose(writer: _Writer, written: Written, count: int, known: Container[RawPrompt]) -> Written:
     """Make `count` inputs of passages, or as many as can be made."""
     passages = writer.passages(written.prompts)
-    by_key: dict[str, RawPrompt] = {}
-    dropped = list(written.dropped)
-    for number in range(MAX_COMPOSED_PER_INPUT * count):
-        if len(by_key) >= count:
-            break
-        made = writer.composed(number, passages)
-        if isinstance(made, DroppedPrompt):
-            dropped.append(made)
-        elif made not in known:
-            by_key.setdefault(made.key, made)
-    if len(by_key) < count:
-        logger.warning("%d inputs instead of %d: too few fit together", len(by_key), count)
-    return Written(list(by_key.values()), dropped)
+    attempts = (
+        writer.composed(number, passages) for number in range(MAX_COMPOSED_PER_INPUT * count)
+    )
+    return _filled_up(Written([], written.dropped), attempts, count, known)
 
 
 def _refill(
     writer: _Writer, written: Written, count: int, refills: int, known: Container[RawPrompt]
 ) -> Written:
     """Add inputs with other values until there are `count`, or nothing more can be made."""
+    attempts = (
+        writer.again(prompt, copy)
+        for copy in range(MAX_ROUNDS_PER_REFILL * refills)
+        for prompt in written.prompts
+    )
+    return _filled_up(written, attempts, count, known)
+
+
+def _filled_up(
+    written: Written,
+    attempts: Iterable[RawPrompt | DroppedPrompt | None],
+    count: int,
+    known: Container[RawPrompt],
+) -> Written:
+    """Add what attempts without the teacher give, until there are `count` inputs."""
     by_key = {prompt.key: prompt for prompt in written.prompts}
     dropped = list(written.dropped)
-    for copy in range(MAX_ROUNDS_PER_REFILL * refills):
-        for prompt in written.prompts:
-            if len(by_key) >= count:
-                break
-            made = writer.again(prompt, copy)
-            if isinstance(made, DroppedPrompt):
-                dropped.append(made)
-            elif made is not None and made not in known:
-                by_key.setdefault(made.key, made)
+    for made in attempts:
+        if len(by_key) >= count:
+            break
+        if isinstance(made, DroppedPrompt):
+            dropped.append(made)
+        elif made is not None and made not in known:
+            by_key.setdefault(made.key, made)
     if len(by_key) < count:
-        logger.warning("%d inputs instead of %d: too few can be refilled", len(by_key), count)
+        logger.warning("%d inputs instead of %d: too few can be made", len(by_key), count)
     return Written(list(by_key.values()), dropped)
 
 

@@ -25,13 +25,13 @@ def own_hub(monkeypatch):
         yield running
 
 
-def published(shipment, to, **options):
-    return push(shipment, to, **{"private": True} | options)
+def published(shipment, **options):
+    return push(shipment, **{"private": True} | options)
 
 
 def test_a_student_goes_to_the_hub_with_its_verdict_and_no_teacher(judged_run, own_hub, tmp_path):
     run = judged_run()
-    url = published(prepare(run, "ann/small-1"), "ann/small-1")
+    url = published(prepare(run, "ann/small-1"))
     assert url.startswith(f"{own_hub.url}/ann/small-1/commit/")
     (created,) = own_hub.created
     assert (created["organization"], created["name"]) == ("ann", "small-1")
@@ -50,14 +50,13 @@ def test_a_hub_that_refuses_is_one_clear_error(judged_run, own_hub):
     run = judged_run()
     own_hub.refuses = 403
     with pytest.raises(ArtifactError, match="the hub did not take the student") as caught:
-        published(prepare(run, "ann/small-1"), "ann/small-1")
+        published(prepare(run, "ann/small-1"))
     assert "403" in caught.value.found
     assert not list(run.root.glob(".push-*"))
 
 
 def test_a_directory_gets_the_same_files(judged_run, tmp_path):
-    there = str(tmp_path / "there")
-    published(prepare(judged_run(), there), there)
+    published(prepare(judged_run(), str(tmp_path / "there")))
     assert {path.name for path in (tmp_path / "there").iterdir()} == PUBLISHED
 
 
@@ -78,18 +77,18 @@ def test_a_dry_run_lists_what_would_go_and_what_forbids_it(judged_run):
 
 @pytest.mark.parametrize("checked", [(), ("license", "memorization")])
 def test_a_license_that_forbids_it_is_never_overruled(judged_run, tmp_path, checked):
-    shipment = prepare(judged_run(license="cc-by-nd-4.0"), "./there")
+    shipment = prepare(judged_run(license="cc-by-nd-4.0"), str(tmp_path / "there"))
     with pytest.raises(ConfigError, match="may not be published"):
-        published(shipment, str(tmp_path / "there"), checked=checked)
+        published(shipment, checked=checked)
     assert not (tmp_path / "there").exists()
 
 
 def test_a_license_that_is_not_stated_is_the_users_to_check(judged_run, tmp_path):
-    shipment = prepare(judged_run(license=None), "./there")
+    shipment = prepare(judged_run(license=None), str(tmp_path / "there"))
     with pytest.raises(ConfigError, match="not stated") as caught:
-        published(shipment, str(tmp_path / "there"))
+        published(shipment)
     assert "--license-checked" in caught.value.hint
-    published(shipment, str(tmp_path / "there"), checked=["license"])
+    published(shipment, checked=["license"])
     assert (tmp_path / "there" / "README.md").is_file()
 
 
@@ -105,16 +104,16 @@ def memorized(surplus):
 
 def test_the_card_says_what_was_memorized(judged_run, tmp_path):
     found = memorized(0.02)
-    published(prepare(judged_run(memorization=found), "./there"), str(tmp_path / "there"))
+    published(prepare(judged_run(memorization=found), str(tmp_path / "there")))
     card = (tmp_path / "there" / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n---\n")
     assert "\n## Memorization\n\n" + "\n".join(found.sentences) in card
 
 
 def test_what_was_not_measured_is_said_and_not_refused(judged_run, tmp_path, caplog):
-    shipment = prepare(judged_run(), "./there")
+    shipment = prepare(judged_run(), str(tmp_path / "there"))
     assert UNMEASURED in shipment.lines()
-    published(shipment, str(tmp_path / "there"))
+    published(shipment)
     assert UNMEASURED in caplog.text
     assert "Not measured." in (tmp_path / "there" / "README.md").read_text()
 
@@ -122,7 +121,7 @@ def test_what_was_not_measured_is_said_and_not_refused(judged_run, tmp_path, cap
 def test_too_much_that_was_memorized_is_the_users_to_check(judged_run, tmp_path):
     run, there = judged_run(memorization=memorized(0.06)), tmp_path / "there"
     with pytest.raises(ConfigError, match="surplus of 6%; at most 5%") as caught:
-        published(prepare(run, str(there)), str(there))
+        published(prepare(run, str(there)))
     assert caught.value.hint == "check it and give --memorization-checked"
     assert not there.exists()
     command = ["push", str(run.root), "--to", str(there), "--memorization-checked"]
@@ -131,7 +130,9 @@ def test_too_much_that_was_memorized_is_the_users_to_check(judged_run, tmp_path)
 
 
 def test_two_refusals_name_both_options(judged_run, tmp_path):
-    shipment = prepare(judged_run(license=None, memorization=memorized(1.0)), "./there")
+    shipment = prepare(
+        judged_run(license=None, memorization=memorized(1.0)), str(tmp_path / "there")
+    )
     with pytest.raises(ConfigError) as caught:
-        published(shipment, str(tmp_path / "there"))
+        published(shipment)
     assert caught.value.hint == "check it and give --license-checked --memorization-checked"
