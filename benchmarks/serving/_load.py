@@ -24,7 +24,9 @@ class Answer:
 
     text: str
     num_pieces: int
-    """Pieces of text: tokens, where none ends inside a character."""
+    """Pieces of text that came one by one."""
+    num_tokens: int
+    """Tokens of the answer as the server counts them; its pieces where it does not."""
     first_token_seconds: float
     """From the request to its first text; infinite where none came."""
     seconds: float
@@ -42,7 +44,7 @@ class Load:
     @property
     def tokens_per_second(self) -> float:
         """Of whole answers, all streams together."""
-        return sum(one.num_pieces for one in self.answers if not one.failure) / self.seconds
+        return sum(one.num_tokens for one in self.answers if not one.failure) / self.seconds
 
     @property
     def num_failed(self) -> int:
@@ -93,14 +95,16 @@ def session(key: str | None = None) -> aiohttp.ClientSession:
 async def stream(http: aiohttp.ClientSession, base_url: str, body: dict[str, Any]) -> Answer:
     """Send one request, and read the whole stream."""
     begin = time.perf_counter()
-    first, pieces, reason, failure = float("inf"), [], None, None
+    first, pieces, num_tokens, reason, failure = float("inf"), [], 0, None, None
+    body = body | {"stream": True, "stream_options": {"include_usage": True}}
     try:
-        async with http.post(f"{base_url}/chat/completions", json=body | {"stream": True}) as got:
+        async with http.post(f"{base_url}/chat/completions", json=body) as got:
             if got.status != 200:
                 failure = f"status {got.status}"
             async for event in events(got):
                 if "error" in event:
                     failure = str(event["error"])
+                num_tokens = (event.get("usage") or {}).get("completion_tokens") or num_tokens
                 for choice in event.get("choices") or ():
                     if text := choice["delta"].get("content"):
                         first = min(first, time.perf_counter() - begin)
@@ -111,7 +115,8 @@ async def stream(http: aiohttp.ClientSession, base_url: str, body: dict[str, Any
     if failure is None and (reason is None or not pieces):
         failure = "cut off"
     seconds = time.perf_counter() - begin
-    return Answer("".join(pieces), len(pieces), first, seconds, failure)
+    num_tokens = num_tokens or len(pieces)
+    return Answer("".join(pieces), len(pieces), num_tokens, first, seconds, failure)
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:

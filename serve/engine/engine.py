@@ -20,7 +20,7 @@ from potstill.errors import BackendError, BackendUnavailableError
 from serve.engine.checks import check_request, check_texts
 from serve.engine.context import Chunk, DecodeContext
 from serve.engine.embedding import Embedder, Vectors
-from serve.engine.grammar_client import GrammarProcess, Verdict
+from serve.engine.grammar_client import Grammar, GrammarProcess, Verdict
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.sampler import Candidates, Sampler
@@ -37,11 +37,9 @@ logger = logging.getLogger(__name__)
 NUM_PROMPT_OUTPUTS = 64
 """Rows of logits per batch for prompts' log-probabilities; 64 of 49,152 tokens are 13 MB."""
 
-GRAMMAR_SECONDS = 0.01
-"""How long a step waits for grammars while other sequences could continue; most need 1 ms."""
-
-IDLE_SECONDS = 0.05
-"""How long a step waits for grammars when there is nothing else to do."""
+GRAMMAR_SECONDS, IDLE_SECONDS = 0.01, 0.05
+"""How long a step waits for grammars while other sequences could continue, and with nothing else to
+do; most need 1 ms."""
 
 Deliver = Callable[[list[tuple[Request, Output]]], None]
 
@@ -205,7 +203,8 @@ class Engine:
                 logger.error("a request cannot be started: %s", type(error).__name__)
                 cannot_start = BackendUnavailableError("the request cannot be started now")
                 self._outputs.append((request, Output(error=cannot_start)))
-                self._leave(request)
+                with self._lock:
+                    self._waiting.end(request)
                 continue
             self._active[request] = sequence
             self._totals.num_prompt_tokens += len(sequence.token_ids)
@@ -326,7 +325,7 @@ class Engine:
             self._slots.cut(sequence.slot, len(sequence.token_ids) - 1)
 
     def _take(
-        self, sequence: ActiveSequence, token_id: int, logits_V: npt.NDArray[np.float32]
+        self, sequence: ActiveSequence, token_id: int, logits_V: npt.NDArray[np.float32] | None
     ) -> None:
         self._totals.num_generated_tokens += 1
         piece = None if token_id in self._end_tokens else self.model.piece(token_id)
@@ -345,20 +344,24 @@ class Engine:
                 return
             for grammar, verdict in verdicts:
                 if grammar in sequences:
-                    self._judge(sequences[grammar], verdict)
+                    self._judge(sequences[grammar], grammar, verdict)
 
-    def _judge(self, sequence: ActiveSequence, verdict: Verdict) -> None:
+    def _judge(self, sequence: ActiveSequence, grammar: Grammar, verdict: Verdict) -> None:
         proposal = sequence.proposal
         if proposal and verdict.error is None and verdict.allowed_V is None:
             sequence.proposal = None
             self._take(sequence, proposal.token_id, proposal.logits_V)
+            for token_id in verdict.forced:
+                if sequence.may_skip:
+                    self._grammars.skip(grammar, token_id)
+                    self._take(sequence, token_id, None)
         elif (other := sequence.propose_another(verdict, self.model.end_tokens)) is not None:
-            assert sequence.grammar
-            self._grammars.propose(sequence.grammar, other)
+            self._grammars.propose(grammar, other)
 
     def _free(self, sequence: ActiveSequence) -> None:
         del self._active[sequence.request]
-        self._leave(sequence.request)
+        with self._lock:
+            self._waiting.end(sequence.request)
         sequence.sampler.close()
         if sequence.slot:
             self._slots.release(sequence.slot)
@@ -366,10 +369,6 @@ class Engine:
             self._grammars.release(sequence.grammar)
         if self._drafter:
             self._drafter.forget(sequence)
-
-    def _leave(self, request: Request) -> None:
-        with self._lock:
-            self._waiting.end(request)
 
     def _emit(self) -> None:
         for sequence in list(self._active.values()):

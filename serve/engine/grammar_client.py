@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,9 @@ from serve.engine.grammar_process import (
     MAX_MEMORY_BYTES,
     MAX_MESSAGE_SECONDS,
     SERVICE,
+    TOKEN_IDS,
     Message,
+    Reply,
 )
 from serve.errors import InvalidRequestError
 
@@ -60,6 +63,8 @@ class Grammar:
     number: int
     source: Source
     token_ids: list[int] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
+    """Forced tokens that the text has by now and the process has not taken yet."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class Verdict:
 
     allowed_V: npt.NDArray[np.bool_] | None = None
     """[V] the tokens that are allowed; None when the proposed one was taken."""
+    forced: Sequence[int] = ()
+    """The tokens that must follow the one that was taken, as far as that is known."""
     error: PotstillError | None = None
     """Why the grammar cannot be used any more."""
 
@@ -115,13 +122,17 @@ class GrammarProcess:
         """Begin with a grammar; `collect` reports what is wrong with it."""
         grammar = Grammar(next(self._numbers), source)
         self._proposals[grammar] = None
-        self._send(Message.OPEN, grammar, source=source.message())
+        self._send(Message.OPEN, grammar, source.message())
         return grammar
 
     def propose(self, grammar: Grammar, token_id: int) -> None:
         """Ask whether a token may come next; `collect` returns the verdict."""
         self._proposals[grammar] = token_id
-        self._send(Message.ADVANCE, grammar, token_id)
+        self._advance(grammar, [*grammar.skipped, token_id])
+
+    def skip(self, grammar: Grammar, token_id: int) -> None:
+        """Count a forced token as part of the text."""
+        grammar.skipped.append(token_id)
 
     def release(self, grammar: Grammar) -> None:
         """End a grammar; `collect` returns nothing more about it."""
@@ -163,16 +174,17 @@ class GrammarProcess:
             self._waiting_since = time.monotonic()
         return has_reply
 
-    def _send(
-        self, kind: Message, grammar: Grammar, token_id: int = 0, source: bytes = b""
-    ) -> None:
+    def _advance(self, grammar: Grammar, token_ids: Sequence[int]) -> None:
+        self._send(Message.ADVANCE, grammar, np.array(token_ids, TOKEN_IDS).tobytes())
+
+    def _send(self, kind: Message, grammar: Grammar, content: bytes = b"") -> None:
         if kind != Message.CLOSE:
             if not self._expected:
                 self._waiting_since = time.monotonic()
             self._expected.append((kind, grammar))
         # `collect` reports a process that cannot be started, such as for lack of file descriptors.
         with suppress(OSError):
-            self._worker.send(HEADER.pack(kind, grammar.number, token_id) + source)
+            self._worker.send(HEADER.pack(kind, grammar.number) + content)
 
     def _receive(self) -> list[tuple[Grammar, Verdict]]:
         try:
@@ -190,10 +202,13 @@ class GrammarProcess:
         if token_id is None or any(pending is grammar for _, pending in self._expected):
             return []
         self._proposals[grammar] = None
-        if not reply:
+        grammar.token_ids += grammar.skipped
+        grammar.skipped.clear()
+        if reply[0] == Reply.TAKEN:
             grammar.token_ids.append(token_id)
-            return [(grammar, Verdict())]
-        bits = np.frombuffer(reply, np.uint8)
+            forced = np.frombuffer(reply, TOKEN_IDS, offset=1).tolist()
+            return [(grammar, Verdict(forced=forced))]
+        bits = np.frombuffer(reply, np.uint8, offset=1)
         allowed_V = np.unpackbits(bits, count=self._vocab_size, bitorder="little")
         return [(grammar, Verdict(allowed_V.astype(np.bool_)))]
 
@@ -227,11 +242,11 @@ class GrammarProcess:
         verdicts = [(fallen, _broken(fallen, reason))] if fallen in self._proposals else []
         self._proposals.pop(fallen, None)
         for grammar, token_id in self._proposals.items():
-            self._send(Message.OPEN, grammar, source=grammar.source.message())
+            self._send(Message.OPEN, grammar, grammar.source.message())
             for taken in grammar.token_ids:
-                self._send(Message.ADVANCE, grammar, taken)
+                self._advance(grammar, [taken])
             if token_id is not None:
-                self._send(Message.ADVANCE, grammar, token_id)
+                self._advance(grammar, [*grammar.skipped, token_id])
         return verdicts
 
 

@@ -15,6 +15,7 @@ import json
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import takewhile
 from pathlib import Path
 from struct import Struct
 from typing import Any, Protocol
@@ -32,8 +33,11 @@ from serve.engine.schema_rules import UnusableSchemaError, prepared
 
 SERVICE = f"{__name__}:service"
 
-HEADER = Struct("<Bqi")
-"""Message, number of the grammar, token id."""
+HEADER = Struct("<Bq")
+"""Message, number of the grammar."""
+
+TOKEN_IDS = "<i4"
+"""The NumPy type of the token ids in messages and replies."""
 
 MAX_MEMORY_BYTES = 512 << 20
 """How much the process may grow once it is ready; ordinary grammars need a few megabytes."""
@@ -55,10 +59,19 @@ class Message(IntEnum):
     OPEN = 0
     """Read the grammar that follows the header as JSON. The reply is empty."""
     ADVANCE = 1
-    """Take a token if the grammar allows it. The reply is empty if it does, and otherwise one bit
-    per token of the vocabulary, least significant first, set where it would be allowed."""
+    """Take the token ids that follow the header, as far as the grammar allows it. The reply says
+    what comes after the last one if that was taken, and else what would be allowed in its place."""
     CLOSE = 2
     """Free a grammar. There is no reply."""
+
+
+class Reply(IntEnum):
+    """What a reply to ADVANCE begins with, as one byte."""
+
+    TAKEN = 0
+    """The token ids follow that must come next, which may be none."""
+    REFUSED = 1
+    """One bit per token of the vocabulary follows, least significant first, set where allowed."""
 
 
 class UnusableGrammarError(PotstillError):
@@ -74,6 +87,10 @@ class Matcher(Protocol):
 
     def allowed_bits(self) -> bytes:
         """Return one bit per token, least significant first: the tokens that may come next."""
+        ...
+
+    def forced(self) -> list[int]:
+        """Return the tokens that must come next, without taking them; none if that is unknown."""
         ...
 
     def close(self) -> None:
@@ -149,6 +166,10 @@ class GbnfMatcher:
         allowed_V = self._allowed(np.arange(self._vocabulary.size))
         return np.packbits(allowed_V, bitorder="little").tobytes()
 
+    def forced(self) -> list[int]:
+        """Return none: llama.cpp does not say."""
+        return []
+
     def close(self) -> None:
         """Free the grammar."""
         llama_cpp.llama_sampler_free(self._grammar)
@@ -204,6 +225,14 @@ class SchemaMatcher:
         self._check()
         return bits
 
+    def forced(self) -> list[int]:
+        """Return the tokens of the text that must come next, or the end token."""
+        if self._matcher.is_stopped():
+            return [*self._vocabulary.end_tokens[:1]]
+        token_ids: list[int] = self._matcher.compute_ff_tokens()
+        self._check()
+        return token_ids
+
     def close(self) -> None:
         """Do nothing: memory is freed with the object."""
 
@@ -225,6 +254,10 @@ class Unbound:
     def allowed_bits(self) -> bytes:
         """Return that every token may come next."""
         return b"\xff" * self._num_bytes
+
+    def forced(self) -> list[int]:
+        """Return none."""
+        return []
 
     def close(self) -> None:
         """Do nothing."""
@@ -268,7 +301,7 @@ class GrammarServer:
         Raises:
             UnusableGrammarError: The grammar cannot be used any more.
         """
-        kind, number, token_id = HEADER.unpack_from(message)
+        kind, number = HEADER.unpack_from(message)
         if kind == Message.CLOSE:
             self._close(number)
             return None
@@ -276,7 +309,7 @@ class GrammarServer:
             self._works[number] = Work(self._opened(json.loads(message[HEADER.size :])))
             return b""
         try:
-            return self._advance(number, token_id)
+            return self._advance(number, np.frombuffer(message, TOKEN_IDS, offset=HEADER.size))
         except UnusableGrammarError:
             self._close(number)
             raise
@@ -289,15 +322,18 @@ class GrammarServer:
             return matcher if matcher.follow(source["begun"]) else Unbound(self._vocabulary)
         return GbnfMatcher(source["rules"], self._vocabulary)
 
-    def _advance(self, number: int, token_id: int) -> bytes:
+    def _advance(self, number: int, token_ids: npt.NDArray[np.int32]) -> bytes:
         work = self._works.get(number)
         if work is None:
             raise UnusableGrammarError("could not be read")
         begin = time.process_time()
-        reply = b"" if work.matcher.take(token_id) else work.matcher.allowed_bits()
-        work.seconds_left += begin - time.process_time()
-        if not reply:
-            work.seconds_left += TOKEN_SECONDS
+        num_taken = len(list(takewhile(work.matcher.take, token_ids.tolist())))
+        if num_taken == len(token_ids):
+            forced = np.array(work.matcher.forced(), TOKEN_IDS)
+            reply = bytes([Reply.TAKEN]) + forced.tobytes()
+        else:
+            reply = bytes([Reply.REFUSED]) + work.matcher.allowed_bits()
+        work.seconds_left += begin - time.process_time() + TOKEN_SECONDS * num_taken
         if work.seconds_left < 0.0:
             raise UnusableGrammarError("takes too much time")
         return reply

@@ -45,7 +45,10 @@ class Share:
 
 
 def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Share]:
-    """Divide a batch among sequences: one token to each that decodes, the rest to prompts.
+    """Divide a batch among sequences: first to those that decode, the rest to prompts.
+
+    A sequence that decodes has one token to read, or several that its grammar forced. All read as
+    many as the one with the fewest: llama.cpp reads equal numbers in one pass over the weights.
 
     Half of the tokens for prompts goes to the one that was admitted first, so that none waits
     forever; the other half goes to the prompts that have the least left to read, so that a short
@@ -59,14 +62,17 @@ def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Sha
     prefilling = [s for s in sequences if s.is_prefilling and s.num_pending]
     shares = []
     num_tokens, num_outputs = budget.num_tokens, budget.num_outputs
+    num_each = min((s.num_pending for s in decoding), default=1)
     num_still = len(decoding)
     for sequence in decoding:
         num_still -= 1
-        room = min(num_tokens, num_outputs) - num_still - 1
-        del sequence.draft[max(0, room) :]
-        count = 1 + len(sequence.draft)
-        shares.append(Share(sequence, count, count))
-        num_tokens, num_outputs = num_tokens - count, num_outputs - count
+        pending = min(num_each, num_tokens - num_still)
+        is_whole = pending == sequence.num_pending
+        room = min(num_tokens - pending, num_outputs - 1) - num_still
+        del sequence.draft[max(0, room) if is_whole else 0 :]
+        share = Share(sequence, pending + len(sequence.draft), int(is_whole) + len(sequence.draft))
+        shares.append(share)
+        num_tokens, num_outputs = num_tokens - share.num_tokens, num_outputs - share.num_outputs
     parts: dict[ActiveSequence, int] = {}
     if prefilling:
         parts[prefilling[0]] = min(prefilling[0].num_pending, (num_tokens + 1) // 2)

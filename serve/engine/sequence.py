@@ -96,22 +96,28 @@ class ActiveSequence:
                 token_id = self.token_ids[position]
                 self._prompt_logprobs.append(sampled_logprob(logits_V, token_id, num_top))
 
+    @property
+    def may_skip(self) -> bool:
+        """Whether tokens that its grammar forces are taken without logits, unsampled."""
+        needs_logits = self.request.num_top_logprobs is not None or self.request.ignore_eos
+        return not self.is_finished and not needs_logits
+
     def take(
-        self, token_id: int, piece: bytes | None, logits_V: npt.NDArray[np.float32]
+        self, token_id: int, piece: bytes | None, logits_V: npt.NDArray[np.float32] | None
     ) -> GrammarSource | None:
         """Append a token; return the grammar that binds what follows, if the token begins it.
 
         Args:
             token_id: The sampled token.
             piece: Its bytes; None if it ends the answer.
-            logits_V: [V] the raw logits it was sampled from.
+            logits_V: [V] the raw logits it was sampled from; None if it had to come.
         """
         self.sampler.accept(token_id)
         self.num_new_tokens += 1
         self._new_token_ids.append(token_id)
         num_top = self.request.num_top_logprobs
         logprob = None if num_top is None else self.sampler.drawn
-        if num_top is not None and not self.request.after_sampling:
+        if num_top is not None and logits_V is not None and not self.request.after_sampling:
             logprob = sampled_logprob(logits_V, token_id, num_top)
         if piece is None:
             self.finish("stop", logprob)

@@ -4,6 +4,7 @@ import json
 import queue
 import re
 import time
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -133,6 +134,25 @@ def test_a_constant_is_written_letter_by_letter(bench, value):
     asked = generate(bench, grammar=of_schema({"const": value}))
     assert json.loads(bench.text(asked)) == value
     assert bench.last(asked).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("grammar", [of_schema({"enum": ["same start, a", "same start, b"]}),
+                                     of_schema(PERSON)], ids=["enum", "object"])  # fmt: skip
+def test_text_that_must_come_is_read_at_once_instead_of_sampled(make_bench, grammar):
+    bench = make_bench()
+    num_steps = [0]
+    params = SamplerParams(temperature=0.0, logit_bias={id_: -100.0 for id_ in (32, 220)})
+    asked = [Request([5, 6, 7], params, 80, grammar=grammar, num_top_logprobs=n) for n in (0, None)]
+    for one in asked:
+        bench.run(one)
+        num_steps.append(bench.engine.stats().num_steps)
+    sampled, skipped = asked
+    assert bench.text(skipped) == bench.text(sampled)
+    assert bench.last(skipped).finish_reason == bench.last(sampled).finish_reason == "stop"
+    assert num_steps[2] - num_steps[1] < 0.7 * num_steps[1]
+    beside = [replace(skipped), Request([5, 9], params, 20), replace(skipped)]
+    bench.run(*beside)
+    assert [bench.text(one) for one in beside[::2]] == [bench.text(skipped)] * 2
 
 
 @pytest.mark.parametrize("bounds", [{"exclusiveMaximum": -7}, {"minimum": 95, "maximum": 1004}])

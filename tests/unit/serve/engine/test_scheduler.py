@@ -37,6 +37,18 @@ def test_decoding_comes_first_and_prompts_get_the_rest():
     assert share([sequence(100), sequence(5, 3), sequence(9, 1)]) == [(30, 0), (1, 1), (1, 1)]
 
 
+def test_tokens_that_a_grammar_forced_are_read_at_once_where_no_other_sequence_has_fewer():
+    forced, also, other = sequence(5, 6), sequence(5, 5), sequence(9, 1)
+    forced.slot.token_ids, also.slot.token_ids = forced.token_ids[:6], also.token_ids[:6]
+    assert share([forced, sequence(100)]) == [(5, 1), (27, 0)]
+    assert share([forced, also]) == [(4, 0), (4, 1)]
+    assert share([forced, also, other]) == [(1, 0), (1, 0), (1, 1)]
+    assert share([forced, also], num_tokens=5) == [(4, 0), (1, 0)]
+    forced.draft = [7, 8]
+    assert share([forced], num_tokens=6) == [(6, 2)]
+    assert share([forced, other]) == [(1, 0), (1, 1)]
+
+
 def test_the_end_of_a_prompt_needs_its_logits():
     assert share([sequence(20)]) == [(20, 1)]
     assert share([sequence(33)]) == [(32, 0)]
