@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from generate.teachers import raw_logprobs
 from generate.teachers.config import EngineConfig
 from generate.teachers.cpu_sampling import install
@@ -243,13 +245,20 @@ def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
         raise TeacherError(
             "vLLM cannot load the teacher",
             where=spec.model,
-            found=(str(error).strip() or type(error).__name__).splitlines()[0],
+            found=_reason(error),
             hint="check the checkpoint, or lower generate.engine.kv_cache_bytes when "
             "memory is short",
         ) from error
     if on_cpu and engine.fast_cpu_sampling:
         llm.collective_rpc(install)
     return llm
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error that says why."""
+    if isinstance(error, ValidationError):
+        return error.errors()[0]["msg"]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def engine_arguments(spec: EngineSpec, engine: EngineConfig, *, on_cpu: bool) -> dict[str, Any]:

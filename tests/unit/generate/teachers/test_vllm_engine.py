@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from pydantic import TypeAdapter
 
 from generate.teachers import vllm_engine
 from generate.teachers.config import EngineConfig
@@ -234,6 +235,15 @@ def test_a_model_that_vllm_cannot_load_is_an_error_of_one_line(load, kind, said,
         load(refuse)
     assert caught.value.where == "a teacher"
     assert caught.value.found == (found or kind.__name__)
+
+
+def test_a_configuration_that_vllm_refuses_is_named_with_its_reason(load):
+    def refuse(*_args, **_options):
+        TypeAdapter(dict[str, int]).validate_python({"max_model_len": "long"})
+
+    with pytest.raises(TeacherError) as caught:
+        load(refuse)
+    assert "valid integer" in caught.value.found
 
 
 @pytest.mark.parametrize(
