@@ -239,8 +239,12 @@ def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
     on_cpu = current_platform.is_cpu()
     if on_cpu:
         _keep_freed_memory()
+    arguments = engine_arguments(spec, engine, on_cpu=on_cpu)
     try:
-        llm = LLM(**engine_arguments(spec, engine, on_cpu=on_cpu))
+        if on_cpu and _has_recurrent_layers(arguments):
+            # With prefix caching, vLLM 0.32 wants chunked prefill for these.
+            arguments["enable_prefix_caching"] = False
+        llm = LLM(**arguments)
     except (OSError, ValueError, RuntimeError) as error:
         raise TeacherError(
             "vLLM cannot load the teacher",
@@ -252,6 +256,12 @@ def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
     if on_cpu and engine.fast_cpu_sampling:
         llm.collective_rpc(install)
     return llm
+
+
+def _has_recurrent_layers(arguments: dict[str, Any]) -> bool:
+    from vllm.engine.arg_utils import EngineArgs
+
+    return bool(EngineArgs(**arguments).create_model_config().is_hybrid)
 
 
 def _reason(error: Exception) -> str:

@@ -120,19 +120,27 @@ def load(monkeypatch, environment):
     Its platform is a GPU by default.
     """
     platform = SimpleNamespace(is_cpu=lambda: False)
+    model_config = SimpleNamespace()
+
+    class EngineArgs(Params):
+        def create_model_config(self):
+            return model_config
+
     modules = {
         "vllm": {"LLM": FakeLLM, "SamplingParams": Params},
         "vllm.lora.request": {"LoRARequest": lambda *what: what},
+        "vllm.engine.arg_utils": {"EngineArgs": EngineArgs},
         "vllm.platforms": {"current_platform": platform},
     }
-    for name in ("vllm.lora", *modules):
+    for name in ("vllm.lora", "vllm.engine", *modules):
         module = ModuleType(name)
         vars(module).update(modules.get(name, {}))
         monkeypatch.setitem(sys.modules, name, module)
     assert environment == {}
 
-    def make(llm=FakeLLM, engine=ENGINE, *, on_cpu=False, **spec):
+    def make(llm=FakeLLM, engine=ENGINE, *, on_cpu=False, is_hybrid=False, **spec):
         platform.is_cpu = lambda: on_cpu
+        model_config.is_hybrid = is_hybrid
         sys.modules["vllm"].LLM = llm
         teacher = VllmTeacher(replace(SPEC, **spec), engine)
         return teacher, teacher._llm
@@ -235,6 +243,14 @@ def test_a_model_that_vllm_cannot_load_is_an_error_of_one_line(load, kind, said,
         load(refuse)
     assert caught.value.where == "a teacher"
     assert caught.value.found == (found or kind.__name__)
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_prefixes_are_not_cached_for_recurrent_layers_on_a_cpu(load, on_cpu):
+    _, llm = load(on_cpu=on_cpu, is_hybrid=True)
+    assert llm.arguments.get("enable_prefix_caching") == (False if on_cpu else None)
+    _, llm = load(on_cpu=on_cpu)
+    assert "enable_prefix_caching" not in llm.arguments
 
 
 def test_a_configuration_that_vllm_refuses_is_named_with_its_reason(load):
