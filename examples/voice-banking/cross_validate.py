@@ -85,6 +85,8 @@ def values_of(root: Path) -> dict[str, dict[str, float]]:
     items = {messages_id(item.messages): item for item in task.references}
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in pq.read_table(root / "comparison" / "pairs.parquet").to_pylist():
+        if row["prompt_id"] not in items:  # the gate's own suites
+            continue
         message = Message(role="assistant", content=row["answer"], tool_calls=row["tool_calls"])
         score = metric.score(Answer.from_message(message), items[row["prompt_id"]])
         found[row["role"]][f"{root.name} {row['prompt_id']}"] = score.value

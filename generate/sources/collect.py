@@ -6,6 +6,7 @@ that it writes.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ from generate.sources.task.writer import write_inputs
 from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.errors import ConfigError
 from potstill.schema import GENERAL_PREFIX, Message, SamplingParams, is_general
-from potstill.task.answers import Answer, Item
+from potstill.task.answers import Item
+from potstill.task.items import known_answer
 from potstill.task.metrics.config import SchemaConfig
 from potstill.task.metrics.json_valid import SchemaValid
 from potstill.task.task import Task
@@ -186,17 +188,26 @@ def _refuse_unanswered(sources: Sequence[SourceConfig], last_role: LastRole) -> 
 
 
 def _refuse_unfit(sources: Sequence[SourceConfig], task: Task | None) -> None:
-    """Refuse an answer to harmful requests that does not fit the task's schema."""
-    schema = None if task is None else task.schema_content
-    if schema is None:
+    """Refuse an answer to harmful requests that does not fit the task's schema, or its tools."""
+    if task is None:
         return
-    metric = SchemaValid(SchemaConfig(), schema)
+    schema = task.schema_content
+    metric = None if schema is None else SchemaValid(SchemaConfig(), schema)
     asked = Item(messages=(Message(role="user", content="any request"),))
+    names = {tool["function"]["name"] for tool in json.loads(task.tools or "[]")}
     for source in sources:
-        if source.answer is None:
+        answer = known_answer(source.answer, has_tools=bool(names))
+        if answer is None:
             continue
-        score = metric.score(Answer(text=source.answer), asked)
-        if score.value < 1.0:
+        if unknown := {call.name for call in answer.tool_calls} - names:
+            raise ConfigError(
+                "the answer to harmful requests calls a tool that the task does not have",
+                where=f"{WHERE}: answer",
+                expected=f"a text, or a call of {', '.join(sorted(names))}",
+                found=", ".join(sorted(unknown)),
+            )
+        score = metric.score(answer, asked) if metric and not answer.tool_calls else None
+        if score is not None and score.value < 1.0:
             raise ConfigError(
                 "the answer to harmful requests does not fit the task's schema",
                 where=f"{WHERE}: answer",

@@ -21,7 +21,7 @@ from generate.sources.shapes import EXPECTED, LastRole, to_prompts
 from potstill.errors import ArtifactError
 from potstill.files import sha256_bytes
 from potstill.schema import DECLINED, Message
-from potstill.task.answers import Answer
+from potstill.task.items import known_answer
 
 
 def read_source(
@@ -39,7 +39,7 @@ def read_source(
         ArtifactError: A row is not a prompt, or there are no rows.
     """
     if config.kind == "decline":
-        yield from _declined(config)
+        yield from _declined(config, has_tools=has_tools)
         return
     is_empty = True
     for row in _rows(config):
@@ -79,8 +79,9 @@ def source_digest(config: SourceConfig) -> str:
     return digest_dataset(config)
 
 
-def _declined(config: SourceConfig) -> Iterator[RawPrompt]:
-    known = Answer(text=config.answer or "").model_dump_json()
+def _declined(config: SourceConfig, *, has_tools: bool) -> Iterator[RawPrompt]:
+    answer = known_answer(config.answer, has_tools=has_tools)
+    known = answer.model_dump_json() if answer else None
     for line in _harmful_requests().splitlines():
         if line.startswith("#"):
             continue

@@ -33,7 +33,7 @@ def file_source(tmp_path):
 def collect(tmp_path):
     """Return a function that collects with a teacher, or with none to be loaded."""
 
-    def run(sources, num_prompts=40, teacher=None, last_role="user") -> list[RawPrompt]:
+    def run(sources, num_prompts=40, teacher=None, last_role="user", task=None) -> list[RawPrompt]:
         def load():
             assert teacher is not None, "loaded for nothing"
             return teacher
@@ -45,6 +45,7 @@ def collect(tmp_path):
             load_teacher=load,
             sampling=SamplingParams(temperature=1.0, top_p=1.0, max_tokens=40, seed=0),
             scratch_dir=tmp_path,
+            task=task,
         ).prompts
 
     return run
@@ -172,17 +173,37 @@ def test_harmful_requests_are_declined_without_a_teacher(collect, file_source):
     assert all(one.messages[0].role == "user" for one in declined)
 
 
-def test_an_answer_that_declines_fits_the_schema(tmp_path):
-    schema = json.dumps({"type": "object", "required": ["team"]})
-    with pytest.raises(ConfigError, match="'team' is a required property"):
+TOOLS = json.dumps([{"type": "function", "function": {"name": "escalate", "parameters": {}}}])
+CALL = {"kind": "decline", "answer": '{"name": "escalate", "arguments": {}}'}
+
+
+def test_a_task_with_tools_declines_with_a_call(collect):
+    prompts = collect([SourceConfig(**CALL)], task=Task(tools=TOOLS))
+    known = {one.known for one in prompts}
+    assert [json.loads(one) for one in known] == [
+        {"text": "", "tool_calls": [{"name": "escalate", "arguments": "{}"}]}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "task", "message"),
+    [
+        (DECLINE, {"answer_schema": '{"type": "object", "required": ["team"]}'},
+         "'team' is a required property"),
+        (CALL | {"answer": '{"name": "give_up", "arguments": {}}'}, {"tools": TOOLS},
+         "calls a tool that the task does not have"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_declines_fits_the_task(tmp_path, source, task, message):
+    with pytest.raises(ConfigError, match=message):
         collect_prompts(
-            [SourceConfig(**DECLINE)],
+            [SourceConfig(**source)],
             10,
             last_role="user",
             load_teacher=pytest.fail,
             sampling=SamplingParams(temperature=1.0, top_p=1.0, max_tokens=40, seed=0),
             scratch_dir=tmp_path,
-            task=Task(answer_schema=schema),
+            task=Task(**task),
         )
 
 
