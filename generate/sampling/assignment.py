@@ -5,7 +5,6 @@ In: the configuration, and prompts. Out: names of teachers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,6 +20,7 @@ from generate.teachers.protocol import derive_seed
 from potstill.errors import ConfigError
 from potstill.schema import Prompt
 from potstill.task.answers import Answer
+from potstill.task.categories import tool_names
 
 SEEDS = 1 << 31
 """Number of seeds that `derive_seed` returns."""
@@ -121,8 +121,7 @@ class Work:
 
 def _tools(prompt: Prompt) -> Iterator[str]:
     """Yield the names of the tools that a prompt offers or its known answer calls."""
-    for tool in json.loads(prompt.tools or "[]"):
-        yield tool["function"]["name"]
+    yield from tool_names(prompt.tools)
     if prompt.known is not None:
         for call in Answer.model_validate_json(prompt.known).tool_calls:
             yield call.name

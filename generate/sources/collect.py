@@ -6,7 +6,6 @@ that it writes.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from generate.teachers.protocol import SamplingTeacher, derive_seed
 from potstill.errors import ConfigError
 from potstill.schema import GENERAL_PREFIX, Message, SamplingParams, is_general
 from potstill.task.answers import Item
+from potstill.task.categories import tool_names
 from potstill.task.items import known_answer
 from potstill.task.metrics.config import SchemaConfig
 from potstill.task.metrics.json_valid import SchemaValid
@@ -194,7 +194,7 @@ def _refuse_unfit(sources: Sequence[SourceConfig], task: Task | None) -> None:
     schema = task.schema_content
     metric = None if schema is None else SchemaValid(SchemaConfig(), schema)
     asked = Item(messages=(Message(role="user", content="any request"),))
-    names = {tool["function"]["name"] for tool in json.loads(task.tools or "[]")}
+    names = set(tool_names(task.tools))
     for source in sources:
         answer = known_answer(source.answer, has_tools=bool(names))
         if answer is None:

@@ -25,7 +25,7 @@ class Categories:
         self._label = None if self.label is None else Label(self.label)
         self._has_tools = task.tools is not None
         seen = [self.of(item.known) for item in task.examples if item.known is not None]
-        known = self.label.labels if self.label is not None else tuple(_tool_names(task.tools))
+        known = self.label.labels if self.label is not None else tuple(tool_names(task.tools))
         self.names = tuple(dict.fromkeys([*known, *filter(None, seen)]))
         """All categories: those that the task lists, then others among the examples."""
 
@@ -36,5 +36,6 @@ class Categories:
         return None if self._label is None else self._label.read_known(answer.text)
 
 
-def _tool_names(tools: str | None) -> list[str]:
+def tool_names(tools: str | None) -> list[str]:
+    """Return the names in a JSON list of tools; none for None."""
     return [tool["function"]["name"] for tool in json.loads(tools)] if tools else []

@@ -203,8 +203,7 @@ class Engine:
                 logger.error("a request cannot be started: %s", type(error).__name__)
                 cannot_start = BackendUnavailableError("the request cannot be started now")
                 self._outputs.append((request, Output(error=cannot_start)))
-                with self._lock:
-                    self._waiting.end(request)
+                self._leave(request)
                 continue
             self._active[request] = sequence
             self._totals.num_prompt_tokens += len(sequence.token_ids)
@@ -339,8 +338,7 @@ class Engine:
             sequences = {s.grammar: s for s in self._active.values() if s.grammar}
             is_waiting = any(s.proposal for s in sequences.values())
             remaining_seconds = max(0.0, deadline - time.monotonic()) if is_waiting else 0.0
-            verdicts = self._grammars.collect(remaining_seconds)
-            if not verdicts:
+            if not (verdicts := self._grammars.collect(remaining_seconds)):
                 return
             for grammar, verdict in verdicts:
                 if grammar in sequences:
@@ -360,8 +358,7 @@ class Engine:
 
     def _free(self, sequence: ActiveSequence) -> None:
         del self._active[sequence.request]
-        with self._lock:
-            self._waiting.end(sequence.request)
+        self._leave(sequence.request)
         sequence.sampler.close()
         if sequence.slot:
             self._slots.release(sequence.slot)
@@ -369,6 +366,10 @@ class Engine:
             self._grammars.release(sequence.grammar)
         if self._drafter:
             self._drafter.forget(sequence)
+
+    def _leave(self, request: Request) -> None:
+        with self._lock:
+            self._waiting.end(request)
 
     def _emit(self) -> None:
         for sequence in list(self._active.values()):

@@ -14,7 +14,8 @@ from tests.conformance.conftest import run
 from tests.fixtures.tiny_checkpoints import NEW_FAMILIES, TINY_FAMILIES, save_tiny_checkpoint
 from train.students.checkpoints import load_model
 
-SCRIPT = Path(__file__).with_name("vllm_sample.py")
+SAMPLE = (sys.executable, "-m", "tests.conformance.vllm_sample")
+ROOT = Path(__file__).parents[2]
 WIDE_HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
 """vLLM's attention on a CPU has none of 16 values, which the tiny models have."""
 FURTHER = {
@@ -24,9 +25,10 @@ FURTHER = {
 }
 EARLIER = ("smollm3", "mistral", "qwen2", "qwen3", "gemma3", "phi", "phi3")
 MOST_NATS = 1e-4
+TORCHVISION = "vLLM 0.32 needs torchvision, whose wheels break transformers beside a CPU's torch"
 NOT_ON_A_CPU = {
-    "qwen3.5": "vLLM 0.32 needs torchvision, whose wheels break transformers beside a CPU's torch",
-    "qwen3.5 with vision": "as above",
+    "qwen3.5": TORCHVISION,
+    "qwen3.5 with vision": TORCHVISION,
     "lfm2": "vLLM 0.32's log-probabilities differ by up to 1 nat",
     "gemma3n": "vLLM 0.32's log-probabilities differ by up to 0.4 nats",
     "ministral3": "beyond the original context, here 32 tokens, they differ by up to 0.05 nats",
@@ -48,10 +50,12 @@ def test_vllm_samples_a_family_with_the_log_probabilities_of_transformers(name, 
     family = (TINY_FAMILIES | NEW_FAMILIES)[name]
     config = {**family.config, **WIDE_HEADS, **FURTHER.get(name, {})}
     checkpoint = save_tiny_checkpoint(replace(family, config=config), tmp_path / "checkpoint")
-    run(sys.executable, SCRIPT, checkpoint, tmp_path / "out.json")  # vLLM replaces classes
+    # In a process of its own: vLLM replaces classes of transformers.
+    run(*SAMPLE, checkpoint, tmp_path / "out.json", cwd=ROOT)
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     model = load_model(checkpoint).float()
     prompt = found["prompt"]
+    assert len(found["answers"]) == 2
     for answer in found["answers"]:
         ids_A = torch.tensor(answer["token_ids"])
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sample and score in vLLM: `python vllm_sample.py CHECKPOINT OUT.json`.
+"""Sample and score in vLLM: `python -m tests.conformance.vllm_sample CHECKPOINT OUT.json`.
 
 Writes the prompt's token ids, and of both answers the token ids with their log-probabilities.
 """
@@ -12,12 +12,7 @@ from generate.teachers.protocol import SampleRequest, ScoreRequest
 from generate.teachers.vllm_engine import EngineSpec, VllmTeacher
 from potstill.chat import render_prompt, tokenize
 from potstill.schema import Message, SamplingParams
-
-
-def once(requests):
-    """Return a function that hands out all requests when it is asked first, then none."""
-    waiting = [[], requests]
-    return lambda _room: waiting.pop() if waiting else []
+from tests.fixtures.feeding import feed
 
 
 def main(checkpoint: str, out: Path) -> None:
@@ -27,9 +22,9 @@ def main(checkpoint: str, out: Path) -> None:
     prompt = render_prompt(teacher.tokenizer, [Message(role="user", content="Name three rivers.")])
     params = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=6, seed=1)
     answer = tokenize(teacher.tokenizer, "The Rhine, the Nile and the Congo.")
-    (sampled,) = teacher.sample(once([SampleRequest("", prompt, params)]), top_logprobs=8)
+    (sampled,) = teacher.sample(feed([SampleRequest("", prompt, params)]), top_logprobs=8)
     text = ScoreRequest("", [*prompt, *answer], len(prompt))
-    (scored,) = teacher.score(once([text]), top_logprobs=8)
+    (scored,) = teacher.score(feed([text]), top_logprobs=8)
     answers = [
         {"token_ids": [*one.token_ids], "logprobs": one.signal.sampled_logprobs_T.tolist()}
         for one in (sampled, scored)

@@ -17,6 +17,7 @@ from potstill.config import preset_names, read_preset
 from potstill.schema import Message, SamplingParams
 from serve.backends.config import VllmConfig
 from serve.backends.vllm import server_arguments
+from tests.fixtures.feeding import feed
 
 from .conftest import TOP_LOGPROBS
 
@@ -38,18 +39,6 @@ def requests(teacher, max_tokens=24) -> list[SampleRequest]:
         )
         for number, question in enumerate(QUESTIONS)
     ]
-
-
-def feed(items):
-    """Hand out requests as they are asked for."""
-    waiting = list(items)
-
-    def take(room):
-        taken = waiting[:room]
-        del waiting[:room]
-        return taken
-
-    return take
 
 
 def sample(teacher, items, top_logprobs=TOP_LOGPROBS):

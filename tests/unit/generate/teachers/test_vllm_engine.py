@@ -23,6 +23,7 @@ from generate.teachers.vllm_engine import (
 )
 from potstill.errors import TeacherError
 from potstill.schema import SamplingParams
+from tests.fixtures.feeding import feed
 
 SPEC = EngineSpec("a teacher", "bfloat16", max_model_len=300, max_logprobs=2, seed=7)
 ENGINE = EngineConfig(max_num_seqs=2, kv_cache_bytes=1 << 20)
@@ -151,12 +152,6 @@ def load(monkeypatch, environment):
 def requests(count) -> list[SampleRequest]:
     sampling = SamplingParams(temperature=0.5, top_p=0.9, max_tokens=8, seed=3)
     return [SampleRequest(f"r{number}", (number, 1), sampling) for number in range(count)]
-
-
-def feed(items):
-    """Hand out requests as they are asked for."""
-    waiting = deque(items)
-    return lambda room: [waiting.popleft() for _ in range(min(room, len(waiting)))]
 
 
 def sample(teacher, items, top_logprobs=2) -> dict:
