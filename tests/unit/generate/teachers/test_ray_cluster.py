@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from functools import partial
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ SPEC = EngineSpec(model="a/model", dtype="auto", max_model_len=64, max_logprobs=
 ENGINE = EngineConfig(max_num_seqs=2)
 FACTS = {"logprobs_mode": "raw_logprobs"}
 SAMPLING = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=8, seed=0)
+NUMBERS = count()
 
 
 class RayError(Exception):
@@ -161,14 +163,19 @@ def cluster_of(fate=lambda _: None, load=lambda: FACTS, engine=ENGINE, **config)
     return RayTeacher(SPEC, engine, RayConfig(**config), load_teacher=load_teacher)
 
 
-def source(count: int):
-    todo = [SampleRequest(f"r{index}", (index,), SAMPLING) for index in range(count)]
+def source(number: int):
+    todo = [SampleRequest(f"r{index}", (index,), SAMPLING) for index in range(number)]
 
     def next_requests(room: int):
         taken, todo[:] = todo[:room], todo[room:]
         return taken
 
     return next_requests
+
+
+def endless(room: int):
+    """Requests until the run ends, so that it outlasts the loading of every copy."""
+    return [SampleRequest(f"r{next(NUMBERS)}", (0,), SAMPLING) for _ in range(room)]
 
 
 def test_all_copies_work_and_each_request_is_answered_once(ray):
@@ -285,7 +292,7 @@ def test_another_vllm_on_a_machine_is_refused(monkeypatch):
     monkeypatch.setattr(ray_replica, "engine_version", lambda: next(versions))
     teacher = cluster_of()
     with pytest.raises(TeacherError, match="different teachers") as caught:
-        list(teacher.sample(source(20), top_logprobs=20))
+        list(teacher.sample(endless, top_logprobs=20))
     # Copies load side by side: either may be the first.
     differ = {caught.value.expected.engine, caught.value.found.engine}
     assert differ == {"vllm 0.32.0", "vllm 9.9"}
@@ -296,7 +303,7 @@ def test_copies_that_differ_in_a_fact_are_refused():
     facts = iter([FACTS, {"logprobs_mode": "processed_logprobs"}])
     teacher = cluster_of(load=lambda: next(facts))
     with pytest.raises(TeacherError, match="processed_logprobs"):
-        list(teacher.sample(source(20), top_logprobs=20))
+        list(teacher.sample(endless, top_logprobs=20))
 
 
 @pytest.mark.usefixtures("ray")
@@ -305,7 +312,7 @@ def test_another_checkpoint_on_a_machine_is_refused(monkeypatch):
     monkeypatch.setattr(ray_replica, "checkpoint_fingerprint", lambda _: next(fingerprints))
     teacher = cluster_of()
     with pytest.raises(TeacherError, match="different teachers") as caught:
-        list(teacher.sample(source(20), top_logprobs=20))
+        list(teacher.sample(endless, top_logprobs=20))
     differ = {caught.value.expected.fingerprints, caught.value.found.fingerprints}
     assert differ == {("aaaa",), ("bbbb",)}
 
