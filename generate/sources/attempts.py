@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS_PER_PROMPT = 1.3
 """Attempts of the first round per prompt: about a quarter end unfinished or without a question."""
+LEAST_ROUND = 1 / 32
+"""Fewest attempts of a round per prompt, so that the last prompts do not take a round each."""
 MAX_ATTEMPTS_PER_PROMPT = 20
 """Most attempts per prompt; a teacher that needs more writes no useful prompts."""
 
@@ -136,7 +138,8 @@ def _round_size(count: int, num_attempts: int, num_prompts: int) -> int:
     per_prompt = max(ATTEMPTS_PER_PROMPT, num_attempts / max(1, num_prompts))
     most = max(num_attempts, ATTEMPTS_PER_PROMPT * count)
     left = MAX_ATTEMPTS_PER_PROMPT * count - num_attempts
-    return min(left, math.ceil(min(per_prompt * (count - num_prompts), most)))
+    wanted = max(per_prompt * (count - num_prompts), LEAST_ROUND * count)
+    return min(left, math.ceil(min(wanted, most)))
 
 
 def _usable(

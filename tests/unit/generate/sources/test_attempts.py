@@ -101,6 +101,17 @@ def test_a_teacher_that_rarely_writes_what_is_wanted_is_asked_in_few_rounds(
     assert f"{WANTED} of {WANTED} inputs" in caplog.text
 
 
+def test_the_last_prompts_do_not_take_a_round_each(writing, log_path):
+    # The first round brings 315 of 320; afterwards every tenth attempt brings one.
+    texts = [
+        f"What is {number}?" if number < 315 or (number > 415 and number % 10 == 0) else None
+        for number in range(600)
+    ]
+    teacher = writing(texts)
+    assert len(write(teacher, log_path, count=320)) == 320
+    assert [len(call) for call in teacher.calls[1:]] == [10] * 5
+
+
 @pytest.mark.parametrize("lives", range(10))
 def test_an_interrupted_process_is_gone_on_with(writing, log_path, tmp_path, lives):
     texts = ["What is it?", "what IS it", None, REFUSED, *QUESTIONS]
