@@ -1,11 +1,11 @@
-"""The task's first metric on the references for several files: the points of a learning curve.
+"""The task's first metric on the references for several files, such as those of a learning curve.
 
 In: GGUF files, and a task. Out: the value of each reference's answer, the most probable one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from compare.answers.answers import AnswerBook, Role, Sampling, Wanted
@@ -28,23 +28,23 @@ def measure(
     config: CompareConfig,
     task: Task,
     run_directory: RunDirectory,
-    files: Mapping[float, Path],
+    files: Sequence[Path],
     scratch_dir: Path,
-) -> dict[float, list[float]]:
-    """Return the metric's values by file, in the order of the references.
+) -> list[list[float]]:
+    """Return the metric's values by file, in the order of files and references.
 
     Answers are kept, so that an interrupted measurement goes on. One that cannot be had or scored
     is wrong.
 
     Args:
-        files: By share of the training data.
+        files: With different names.
 
     Raises:
         BackendError: The server cannot be started, or fails.
     """
     questions = read_references(task, len(task.references), config.seed)
     ask, metric = as_student(task, bound=config.task_schema), task.make_metrics()[0]
-    longest = longest_request(map(ask, questions), next(iter(files.values())))
+    longest = longest_request(map(ask, questions), files[0])
 
     open_endpoint = serving_files(run_directory.root, config.ready_timeout_seconds)
     log_path = scratch_dir / LOG_NAME
@@ -52,7 +52,7 @@ def measure(
         config, open_endpoint, longest + config.max_tokens + SPARE_CONTEXT_TOKENS, log_path
     )
     sides: dict[Role, FileSide] = {
-        path.stem: FileSide(path.stem, sha256_file(path), path) for path in files.values()
+        path.stem: FileSide(path.stem, sha256_file(path), path) for path in files
     }
     book = AnswerBook(
         JsonCache(scratch_dir / ANSWERS_NAME),
@@ -68,7 +68,4 @@ def measure(
     answers = book.answers()
     scores = Scores(metric, questions, config.verdict.cluster_by, config.verdict.alpha)
     found = {role: scores.of([one for one in answers if one.role == role]) for role in sides}
-    return {
-        share: [found[path.stem][question.prompt_id] for question in questions]
-        for share, path in files.items()
-    }
+    return [[found[path.stem][question.prompt_id] for question in questions] for path in files]

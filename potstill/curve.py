@@ -62,11 +62,11 @@ def make_curve(choice: Choice, run_directory: RunDirectory, *, force: bool = Fal
             )
             for share, directory in checkpoints.items()
         }
-        places = (run_directory, files, session.scratch_dir)
-        values: dict[float, list[float]] = STAGES["compare"].call(
+        places = (run_directory, list(files.values()), session.scratch_dir)
+        measured: list[list[float]] = STAGES["compare"].call(
             "task_values", "measure", tables["compare"], task, *places
         )
-        return _finish(session, task, counts, values)
+        return _finish(session, task, counts, dict(zip(files, measured, strict=True)))
 
 
 def _measurable(task: Task | None, run_directory: RunDirectory) -> Task:

@@ -35,10 +35,8 @@ def test_every_file_answers_every_reference_once(stand_in, task, tiny_gguf, tmp_
     monkeypatch.setattr("compare.answers.endpoint.running_endpoint", run)
     config = CompareConfig(max_tokens=7)
     for _ in range(2):
-        found = measure(
-            config, task, RunDirectory(tmp_path), {1.0: whole, 0.5: half}, tmp_path / "scratch"
-        )
-        assert found == {1.0: [1.0, 1.0, 1.0], 0.5: [0.0, 0.0, 0.0]}
+        found = measure(config, task, RunDirectory(tmp_path), [whole, half], tmp_path / "scratch")
+        assert found == [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
     assert len(commands) == 1, "answers are kept"
     assert any("share-0.5-Q8_0" in part for part in commands[0])
     sent = requests()

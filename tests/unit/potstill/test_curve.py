@@ -51,7 +51,7 @@ def calls(monkeypatch):
         if function == "convert":
             return SimpleNamespace(file=f"{arguments[-1]}-Q8_0.gguf")
         if function == "measure":
-            return VALUES
+            return [VALUES[float(path.stem.split("-")[1])] for path in arguments[3]]
         return Path(arguments[1]).write_bytes(b"a picture")
 
     monkeypatch.setattr("potstill.pipeline.Stage.call", call)
