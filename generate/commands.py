@@ -56,6 +56,13 @@ def init(
         Path | None,
         typer.Option(metavar="FILE", help="JSONL file of examples to make the task from."),
     ] = None,
+    messages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Messages without answers, for the teacher to answer; without any it writes them.",
+        ),
+    ] = None,
     template: Annotated[
         str | None,
         typer.Option(metavar="NAME", help=f"One of {', '.join(template_names())}."),
@@ -86,7 +93,7 @@ def init(
     from generate.init.questions import ask
 
     set_up_logging(verbose=verbose)
-    wanted = Wanted(directory, like, template, test_share, seed, force, about, teacher)
+    wanted = Wanted(directory, like, template, test_share, seed, force, about, teacher, messages)
     if sys.stdin.isatty() and like is None and template is None:
         wanted = ask(wanted)
     for line in make(wanted):

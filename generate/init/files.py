@@ -36,6 +36,11 @@ SHOT_TOKENS = 1500
 """Most tokens of all of them together."""
 INSTRUCTIONS = re.compile(r'(?ms)^instructions = (?:"""\n.*?\n"""|"[^"\n]*")')
 TEACHER = re.compile(r'(?m)^\[generate\.teacher\]\nmodel = ".*"$')
+FIRST_SOURCE = re.compile(r"(?ms)^\[\[generate\.prompts\.sources\]\].*?\n\n")
+OF_WRITTEN_INPUTS = re.compile(
+    r"(?ms)^temperature = [\d.]+  # of what the teacher writes\ntop_p = [\d.]+\n"
+    r"|^\[generate\.turns\]\n.*?\n\n"
+)
 FIRST_STAGE = "\n[generate"
 """Where the settings begin that a configuration made of examples takes from a template."""
 
@@ -110,6 +115,20 @@ def with_answers(settings: str, about: str | None, teacher: str | None) -> str:
         model = f"[generate.teacher]\n{tomli_w.dumps({'model': teacher})}".rstrip()
         settings = TEACHER.sub(lambda _: model, settings, count=1)
     return settings
+
+
+def with_messages(settings: str, path: str, count: int) -> str:
+    """Return a configuration whose prompts are messages instead of what the teacher writes.
+
+    Args:
+        count: How many messages to take.
+    """
+    source = f"[[generate.prompts.sources]]\n{tomli_w.dumps({'path': path})}\n"
+    settings = FIRST_SOURCE.sub(lambda _: source, OF_WRITTEN_INPUTS.sub("", settings), count=1)
+    sources = tomllib.loads(settings)["generate"]["prompts"]["sources"]
+    num_prompts = round(count * sum(one.get("weight", 1.0) for one in sources))
+    settings = re.sub(r"(?m)^num_prompts = \d+", f"num_prompts = {num_prompts}", settings, count=1)
+    return re.sub(r'"known"\].*', '"confidence"]  # no label that the teacher doubts', settings)
 
 
 def write_files(directory: Path, files: Mapping[str, str], *, force: bool) -> None:

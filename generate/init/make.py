@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from generate.init.detect import detect
@@ -18,16 +19,21 @@ from generate.init.files import (
     files_like,
     template_files,
     with_answers,
+    with_messages,
     write_files,
 )
 from generate.init.lengths import answer_lengths, counter, prompt_lengths
 from generate.init.split import split_items
+from generate.sources.config import SourceConfig
+from generate.sources.reading import read_source
 from potstill.config import read_config_file
 from potstill.errors import ConfigError
 from potstill.task.answers import Answer, Item
 from potstill.task.items import read_items, tool_calls_in
 from potstill.task.stage import load_task, read_task_config
 
+MOST_MESSAGES = 2000
+"""More take hours on a laptop; the configuration may be given a larger number."""
 ROOM = 1.5
 """Of the longest known answer, for `max_tokens`."""
 ROUNDED_TO = 16
@@ -53,15 +59,17 @@ class Wanted:
     """The job in a sentence, which the teacher's instructions begin with."""
     teacher: str | None = None
     """Model of the teacher; None takes the template's."""
+    messages: str | None = None
+    """Path of messages without answers, as of a source; None lets the teacher write messages."""
 
 
 def make(wanted: Wanted) -> list[str]:
     """Write the files of a task and return lines that describe them.
 
     Raises:
-        ConfigError: Files exist already, there is no such template, or the examples do not fit the
-            template.
-        ArtifactError: The examples cannot be read, or the disk is full.
+        ConfigError: Files exist already, there is no such template or file of messages, or the
+            examples do not fit the template.
+        ArtifactError: The examples or messages cannot be read, or the disk is full.
     """
     lines = []
     if wanted.like is None:
@@ -72,6 +80,11 @@ def make(wanted: Wanted) -> list[str]:
         files, found = _like(wanted, wanted.like)
         lines.append(found)
     settings = with_answers(files[CONFIG_NAME], wanted.about, wanted.teacher)
+    if wanted.messages is not None:
+        source = read_source(SourceConfig(path=wanted.messages), last_role="user")
+        count = sum(1 for _ in islice(source, MOST_MESSAGES))
+        settings = with_messages(settings, wanted.messages, count)
+        lines.append(f"{count} messages of {wanted.messages} for the teacher to answer")
     write_files(wanted.directory, files | {CONFIG_NAME: settings}, force=wanted.force)
     return lines + _measured(wanted.directory / CONFIG_NAME)
 

@@ -53,6 +53,29 @@ def test_a_template_is_a_task_with_commented_settings(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", template_names())
+def test_messages_take_the_place_of_inputs_that_the_teacher_writes(tmp_path, name):
+    messages = jsonl(tmp_path / "messages.jsonl", [{"prompt": f"number {n}"} for n in range(10)])
+    asked = replace(wanted(tmp_path / name, template=name), messages=str(messages))
+    assert f"10 messages of {messages} for the teacher to answer" in make(asked)
+    generate = written(tmp_path / name)[0]["generate"]
+    first, *others = generate["prompts"]["sources"]
+    assert first == {"path": str(messages)}
+    assert all(one["kind"] == "decline" for one in others)
+    assert generate["prompts"]["num_prompts"] == (12 if others else 10)
+    assert "turns" not in generate
+    assert "temperature" not in generate["prompts"]
+    assert "known" not in generate.get("curation", {}).get("conversation_filters", [])
+    resolve(Choice(path=tmp_path / name / "potstill.toml"), RunDirectory(tmp_path / "run"))
+
+
+def test_messages_that_are_not_there_are_an_error_and_nothing_is_written(tmp_path):
+    asked = replace(wanted(tmp_path / "task", template="classify"), messages="absent.jsonl")
+    with pytest.raises(ConfigError, match=r"absent\.jsonl|no file"):
+        make(asked)
+    assert not (tmp_path / "task").exists()
+
+
+@pytest.mark.parametrize("name", template_names())
 def test_the_cost_of_a_template_is_estimated(tmp_path, name):
     """With the one model that set-up installs as teacher and student."""
     make(wanted(tmp_path, template=name))
