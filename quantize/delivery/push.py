@@ -98,6 +98,7 @@ def prepare(run_directory: RunDirectory, to: str) -> Shipment:
         ConfigError: The place is neither.
         ArtifactError: The run has no student, or a file is damaged.
     """
+    is_repository = _directory(to) is None
     run_directory.require("gguf")
     directory = run_directory.stage_dir("gguf")
     students = [one for one in run_directory.facts(GgufFacts).files if one.role == "student"]
@@ -118,7 +119,7 @@ def prepare(run_directory: RunDirectory, to: str) -> Shipment:
     if CARD in texts:
         texts[CARD] += memorization_section(memorization)
     texts[LINEAGE_NAME] = lineage.document
-    if _directory(to) is None:
+    if is_repository:
         texts[MODEL_YAML] = model_yaml(run_directory, to)
     template = GgufHeader.read(models[0]).metadata.get(TEMPLATE_KEY)
     refusals = (

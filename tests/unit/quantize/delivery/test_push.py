@@ -8,6 +8,7 @@ from potstill.cli import app
 from potstill.errors import ArtifactError, ConfigError
 from potstill.facts.memorization import Completions, Memorization, Share
 from potstill.lineage import lineage_of_run, read_lineage
+from potstill.rundir import RunDirectory
 from quantize.delivery.push import UNMEASURED, prepare, push
 from tests.fixtures.hub import hub
 
@@ -61,9 +62,9 @@ def test_a_directory_gets_the_same_files(judged_run, tmp_path):
 
 
 @pytest.mark.parametrize("to", ["small", "a/b/c", "ann/", "https://hub/ann/small"])
-def test_another_place_is_refused(judged_run, to):
+def test_another_place_is_refused_before_the_run_is_read(tmp_path, to):
     with pytest.raises(ConfigError, match="not a place to push to"):
-        prepare(judged_run(), to)
+        prepare(RunDirectory(tmp_path), to)
 
 
 def test_a_dry_run_lists_what_would_go_and_what_forbids_it(judged_run):
