@@ -271,7 +271,7 @@ def _schema_rule(schema: dict[str, Any]) -> str:
             ready = prepared(schema["text"], is_exact=schema["is_exact"], patterns=patterns)
         except UnusableSchemaError as error:
             raise UnusableGrammarError(str(error), where=schema["place"]) from error
-        rule = f"%json {json.dumps(ready)}"
+        rule = " | ".join(f"%json {json.dumps(one)}" for one in ready)
         problem = LLMatcher.validate_grammar(f"start: {rule}", limits=LIMITS)
         if not problem:
             return rule

@@ -27,12 +27,12 @@ ANNOTATIONS = frozenset({
 })  # fmt: skip
 """Keywords that constrain nothing."""
 
-OPTIONS = {
-    "whitespace_flexible": False,
-    "item_separator": ", ?",
-    "key_separator": ": ?",
-}
-"""White space is bounded, so that a model cannot generate it forever."""
+STYLES = (
+    {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
+    {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"},
+)
+"""White space is bounded, so that a model cannot generate it forever. A text keeps the style of its
+first separator, so that the schema decides the others."""
 
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
@@ -48,8 +48,8 @@ class UnusableSchemaError(Exception):
     """A schema that cannot be enforced."""
 
 
-def prepared(text: str, *, is_exact: bool, patterns: bool = True) -> dict[str, Any]:
-    """Return a schema as llguidance reads it.
+def prepared(text: str, *, is_exact: bool, patterns: bool = True) -> list[dict[str, Any]]:
+    """Return a schema as llguidance reads it, once for each style of separators.
 
     Args:
         is_exact: Refuse keywords that cannot be enforced, instead of ignoring them.
@@ -76,8 +76,7 @@ def prepared(text: str, *, is_exact: bool, patterns: bool = True) -> dict[str, A
     if not any(map(_combines, nodes)):
         for node in nodes:
             _close(node)
-    schema["x-guidance"] = OPTIONS | {"lenient": not is_exact}
-    return schema
+    return [schema | {"x-guidance": style | {"lenient": not is_exact}} for style in STYLES]
 
 
 def _respell(node: dict[str, Any]) -> None:

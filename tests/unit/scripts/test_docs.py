@@ -41,10 +41,21 @@ def test_no_page_is_long():
     assert {name for name, number in pages.items() if number > MOST_WORDS} == STILL_LONGER
 
 
+def headings(page):
+    return re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+
+
+def test_no_page_has_a_heading_twice():
+    for page in docs.DOCS.rglob("*.md"):
+        repeated = {one for one in headings(page) if headings(page).count(one) > 1}
+        assert not repeated, f"{page.name}: {repeated}"
+
+
 def anchors(page):
     """Return the anchors of a page's headings, as GitHub names them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)
+    }
 
 
 def test_links_from_outside_of_the_site_lead_somewhere():

@@ -115,3 +115,31 @@ A_B = {"properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
 def test_a_schema_means_what_servers_mean_by_it(schema, good, bad):
     assert [text for text in good if not can_write(text, schema)] == []
     assert [text for text in bad if can_write(text, schema)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ('{"a": [1, 2], "b": 3}', True),
+        ('{"a":[1,2],"b":3}', True),
+        ('{"a": [1,2], "b": 3}', False),
+        ('{"a": [1, 2],"b": 3}', False),
+        ('{"a":[1,2], "b":3}', False),
+        ('{"a":\n[1,2],"b":3}', False),
+    ],
+)
+def test_the_first_separator_of_an_answer_decides_the_others(text, allowed):
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    schema = {
+        "properties": {"a": numbers, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    }
+    assert can_write(text, schema) is allowed
+
+
+def test_separators_that_are_decided_are_forced():
+    constants = {name: {"const": name.upper()} for name in "ab"}
+    follower = matcher({"properties": constants, "required": ["a", "b"]})
+    assert bytes(follower.forced()) == b'{"a":'
+    assert all(map(follower.take, b'{"a": '))
+    assert bytes(follower.forced()) == b'"A", "b": "B"}'
