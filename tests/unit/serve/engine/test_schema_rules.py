@@ -143,3 +143,12 @@ def test_separators_that_are_decided_are_forced():
     assert bytes(follower.forced()) == b'{"a":'
     assert all(map(follower.take, b'{"a": '))
     assert bytes(follower.forced()) == b'"A", "b": "B"}'
+
+
+def test_copies_follow_texts_of_their_own():
+    first = matcher({"enum": ["yes", "no"]})
+    second, third = first.copy(), first.copy()
+    assert all(map(second.take, b'"yes"'))
+    assert bytes(third.forced()) == bytes(first.forced()) == b'"'
+    assert all(map(third.take, b'"no"'))
+    assert not first.take(ord("n"))
