@@ -57,7 +57,7 @@ class JsonMutator:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            value = rng.choice(self._values)
+            value = _copy(rng.choice(self._values))
         for _ in range(rng.randint(1, MOST_CHANGES)):
             value = self._with_one_change(rng, value)
         try:
@@ -90,7 +90,7 @@ class JsonMutator:
 
     def _any(self, rng: random.Random) -> Any:
         chosen = rng.choice(VALUES if rng.random() < 0.5 else self._values)
-        return json.loads(json.dumps(chosen))
+        return _copy(chosen)
 
     def _split(self, data: bytes) -> tuple[bytes, bytes]:
         if not self._head:
@@ -143,6 +143,11 @@ class WordMutator:
                 case _:
                     words[place : place + 1] = [rng.choice(self._words)]
         return "".join(words).encode(errors="surrogatepass")
+
+
+def _copy(value: Any) -> Any:
+    """Return a value that can be changed; the known ones would grow without bound."""
+    return json.loads(json.dumps(value))
 
 
 def _with_changed_text(rng: random.Random, text: str) -> str:
