@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 ATTEMPTS_PER_PROMPT = 1.3
 """Attempts of the first round per prompt: about a quarter end unfinished or without a question."""
 LEAST_ROUND = 1 / 32
-"""Fewest attempts of a round per prompt, so that the last prompts do not take a round each."""
+"""Fewest attempts of a round per wanted prompt, so that the last ones do not take a round each."""
 MAX_ATTEMPTS_PER_PROMPT = 20
 """Most attempts per prompt; a teacher that needs more writes no useful prompts."""
 

@@ -16,7 +16,6 @@ import time
 from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from struct import Struct
@@ -51,8 +50,9 @@ or 50 ms where GBNF forbids it."""
 FREE_SECONDS, TOKEN_SECONDS = 2.0, 0.2
 """Processor time of one grammar: a fixed amount, and an amount per token."""
 
-NUM_KEPT = 8
-"""Grammars that are kept as they are at their beginning: most requests have one of a few."""
+NUM_KEPT, KEPT_SECONDS = 8, 0.02
+"""Schemas that stay read when their answers end, since most requests have one of a few, and the
+longest processor time of reading one of them: what takes longer also takes tens of megabytes."""
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
 """llguidance's own limits: a lexer's state takes up to 2 kB."""
@@ -305,7 +305,7 @@ class GrammarServer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._works: dict[int, Work] = {}
-        self._read = lru_cache(NUM_KEPT)(self._matcher)
+        self._kept: dict[str, SchemaMatcher] = {}
 
     def answer(self, message: bytes) -> bytes | None:
         """Do what a message asks, and return the reply to it.
@@ -330,12 +330,22 @@ class GrammarServer:
         if not source["schemas"]:
             return GbnfMatcher(source["rules"], self._vocabulary)
         begun = source.pop("begun")
-        matcher = self._read(json.dumps(source)).copy()
+        matcher = self._read(json.dumps(source))
         return matcher if matcher.follow(begun) else Unbound(self._vocabulary)
 
-    def _matcher(self, source: str) -> SchemaMatcher:
+    def _read(self, source: str) -> SchemaMatcher:
+        if kept := self._kept.get(source):
+            return kept.copy()
+        begin = time.process_time()
         given = json.loads(source)
-        return SchemaMatcher(given["rules"], given["schemas"], self._vocabulary, given["opening"])
+        matcher = SchemaMatcher(
+            given["rules"], given["schemas"], self._vocabulary, given["opening"]
+        )
+        if time.process_time() - begin < KEPT_SECONDS:
+            if len(self._kept) == NUM_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[source] = matcher.copy()
+        return matcher
 
     def _advance(self, number: int, token_ids: npt.NDArray[np.int32]) -> bytes:
         work = self._works.get(number)

@@ -126,3 +126,9 @@ def test_a_check_costs_bounded_time_and_memory(name):
 @pytest.mark.parametrize(("name", "reason"), [("multiples", "time"), ("many items", "memory")])
 def test_what_goes_beyond_a_limit_is_refused(name, reason):
     assert f"too much {reason}" in str(refusal(of_schema(SCHEMAS[name])))
+
+
+def test_costly_schemas_do_not_stay_in_memory():
+    # Each takes 76 MB, together more than the process may have.
+    for number in range(8):
+        assert refusal(of_schema(pattern(f"^a{{{2**32 - 1 - number}}}$"))) is None
