@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +105,8 @@ class Connection(HttpToolsProtocol):
         self._num_unread_bytes = 0
         """Bytes received since the last piece of a body, or since the last complete request."""
         self._num_unsent_bytes = 0
+        self._unanswered: deque[Any] = deque()
+        """uvicorn's state of each request whose answer is not complete, in their order."""
         self._waiting_since = self._written_at = self.loop.time()
 
     @property
@@ -130,6 +132,7 @@ class Connection(HttpToolsProtocol):
     def end(self) -> None:
         """Close at once; what was not sent is dropped."""
         self._all.remove(self)
+        self._give_up()
         self.transport.abort()
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401  (as in uvicorn)
@@ -142,6 +145,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._all.remove(self)
+        self._give_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -161,7 +165,10 @@ class Connection(HttpToolsProtocol):
         """Begin to answer."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
+        former = self.cycle
         super().on_headers_complete()
+        if self.cycle is not former:
+            self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of a body."""
@@ -175,8 +182,15 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
+        self._unanswered.popleft()
         self._waiting_since = self.loop.time()
         super().on_response_complete()
+
+    def _give_up(self) -> None:
+        """Let no answer go on: uvicorn ends that of the newest request alone, and only later."""
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, or one with too large a head, and close."""

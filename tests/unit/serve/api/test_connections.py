@@ -201,3 +201,20 @@ def test_the_process_may_open_a_file_for_each_connection(caplog):
         assert "at most" in caplog.text
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, former)
+
+
+@pytest.mark.parametrize("is_malformed", [False, True], ids=["it closes", "it sends nonsense"])
+def test_answers_to_all_requests_of_a_lost_client_end(is_malformed):
+    async def attack(client: Client) -> None:
+        await client.send(2 * GET.replace(b"/ ", b"/busy "))
+        while not (tasks := client.server.server_state.tasks):
+            await asyncio.sleep(0.01)
+        if is_malformed:
+            client.writers[0].write(b"\0\r\n\r\n")
+        else:
+            client.writers[0].close()
+        async with asyncio.timeout(5):
+            while tasks:
+                await asyncio.sleep(0.01)
+
+    run(attack)
