@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,11 @@ def _prepare_template() -> Take:
             if status_of(error) >= 500:
                 raise
             return
-        # Only the template opens turns: one a message, the system's, and the answer's.
-        num_turns = len(request.messages) + (not dialogue.continue_final)
+        # Only the template opens turns: one a message, or all results that follow each other, the
+        # system's, and the answer's.
+        roles = [one.role for one in request.messages]
+        num_merged = sum(pair == ("tool", "tool") for pair in pairwise(roles))
+        num_turns = len(roles) - num_merged + (not dialogue.continue_final)
         assert token_ids.count(begin_id) in (num_turns, num_turns + 1)
 
     return take
