@@ -17,17 +17,16 @@ README = (Path(__file__).parents[3] / "README.md").read_text()
 USE_IT = README.split("## Use it")[1].split("\n## ")[0]
 BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", USE_IT, re.DOTALL)
 ENVIRONMENT = os.environ | {"PATH": f"{POTSTILL.parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-EXAMPLES = Path(__file__).parents[3] / "examples" / "bank-triage" / "examples-50.jsonl"
+GIVEN = Path(__file__).parents[3] / "examples" / "bank-triage"
 
 
 @pytest.fixture
 def place(line, tmp_path) -> Path:
-    """A directory where examples and the finished run have the README's names."""
+    """A directory where what is given and the finished run have the README's names."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "triage").symlink_to(line.run_directory.root)
-    (tmp_path / "examples.jsonl").symlink_to(EXAMPLES)
+    (tmp_path / "examples.jsonl").symlink_to(GIVEN / "examples-50.jsonl")
+    (tmp_path / "messages.jsonl").symlink_to(GIVEN / "messages.jsonl")
     return tmp_path
 
 
