@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.config import read_preset
+from potstill.facts.base import StageName
 from potstill.rundir import RunDirectory
 from train.config import TrainConfig
 from train.data.inputs import load_data
@@ -26,12 +28,14 @@ def conversations(root: Path) -> RunDirectory:
     return run_directory
 
 
-def copy_of(run_directory: RunDirectory, root: Path) -> RunDirectory:
-    """Return a run of its own with the same conversations."""
+def copy_of(
+    run_directory: RunDirectory, root: Path, stages: Sequence[StageName] = ("conversations",)
+) -> RunDirectory:
+    """Return a run of its own with the same stages."""
     copy = RunDirectory(root)
-    if not copy.is_finished("conversations"):
-        source = run_directory.stage_dir("conversations")
-        shutil.copytree(source, copy.stage_dir("conversations"))
+    for stage in stages:
+        if not copy.is_finished(stage):
+            shutil.copytree(run_directory.stage_dir(stage), copy.stage_dir(stage))
     return copy
 
 

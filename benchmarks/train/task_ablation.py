@@ -6,9 +6,8 @@ instructions in the student's prompt, and a student with the teacher's tokenizer
 token-level distillation. The task's metric on the references, of the Q8_0 file.
 
 Intervals of 90 % are percentiles of the pigeonhole bootstrap (Owen 2007), which draws seeds and
-references independently. What is finished is kept beside RUN, so that the command can be repeated.
-
-Writes the table of docs/results.md to stdout.
+references independently. What is finished is kept under `--root`, so that the command can be
+repeated. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
+from _runs import copy_of
 
 from compare.task_values import measure
 from potstill.facts.conversations import ConversationsFacts
 from potstill.pipeline import Choice, resolve
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
-from potstill.task.stage import read_task
+from potstill.task.stage import read_task, read_task_config
 from quantize.task_file import convert
 from train.config import TrainConfig
 from train.shares import train_share
@@ -52,8 +52,8 @@ class Arm:
 
 def arms() -> list[Arm]:
     """Return the ways, those that others are compared with first."""
-    whole = resolve(Choice(path=EXAMPLES / "demo.toml"))["task"].model_dump()
-    instructions = whole["instructions"].replace("{examples}\n\n", "")
+    instructions = read_task_config(EXAMPLES / "demo.toml").instructions
+    instructions = instructions.replace("{examples}\n\n", "")
     plain, larger = "135M: as in the demo", "0.5B: text alone"
     return [
         Arm(plain, "demo.toml"),
@@ -76,13 +76,11 @@ def arms() -> list[Arm]:
 
 def prepare(arm: Arm, run: Path, root: Path) -> tuple[RunDirectory, dict[str, Any]]:
     """Return an arm's conversations, made of the samples of a run, and its settings."""
-    for stage in ("prompts", "samples"):
-        if not (root / stage).is_dir():
-            shutil.copytree(run / stage, root / stage)
+    run_directory = copy_of(RunDirectory(run), root, ("prompts", "samples"))
     choice = Choice(path=EXAMPLES / arm.config, overrides=arm.overrides)
     command = [sys.executable, "-m", "potstill", "generate", str(root), *choice.options()]
     subprocess.run(command, check=True)
-    return RunDirectory(root), resolve(choice)
+    return run_directory, resolve(choice)
 
 
 def values(

@@ -206,8 +206,10 @@ def _refuse_unfit(sources: Sequence[SourceConfig], task: Task | None) -> None:
                 expected=f"a text, or a call of {', '.join(sorted(names))}",
                 found=", ".join(sorted(unknown)),
             )
-        score = metric.score(answer, asked) if metric and not answer.tool_calls else None
-        if score is not None and score.value < 1.0:
+        if metric is None or answer.tool_calls:
+            continue
+        score = metric.score(answer, asked)
+        if score.value < 1.0:
             raise ConfigError(
                 "the answer to harmful requests does not fit the task's schema",
                 where=f"{WHERE}: answer",

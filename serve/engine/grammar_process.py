@@ -330,21 +330,21 @@ class GrammarServer:
         if not source["schemas"]:
             return GbnfMatcher(source["rules"], self._vocabulary)
         begun = source.pop("begun")
-        matcher = self._read(json.dumps(source))
+        matcher = self._read(source)
         return matcher if matcher.follow(begun) else Unbound(self._vocabulary)
 
-    def _read(self, source: str) -> SchemaMatcher:
-        if kept := self._kept.get(source):
+    def _read(self, source: dict[str, Any]) -> SchemaMatcher:
+        key = json.dumps(source)
+        if kept := self._kept.get(key):
             return kept.copy()
         begin = time.process_time()
-        given = json.loads(source)
         matcher = SchemaMatcher(
-            given["rules"], given["schemas"], self._vocabulary, given["opening"]
+            source["rules"], source["schemas"], self._vocabulary, source["opening"]
         )
         if time.process_time() - begin < KEPT_SECONDS:
             if len(self._kept) == NUM_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[source] = matcher.copy()
+            self._kept[key] = matcher.copy()
         return matcher
 
     def _advance(self, number: int, token_ids: npt.NDArray[np.int32]) -> bytes:

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -47,7 +48,7 @@ def headings(page):
 
 def test_no_page_has_a_heading_twice():
     for page in docs.DOCS.rglob("*.md"):
-        repeated = {one for one in headings(page) if headings(page).count(one) > 1}
+        repeated = {one for one, number in Counter(headings(page)).items() if number > 1}
         assert not repeated, f"{page.name}: {repeated}"
 
 
