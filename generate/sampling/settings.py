@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from generate.config import FIRST_TEACHER, GenerateConfig
-from generate.sampling.known_fields import bound_to
+from generate.sampling.known_fields import binds_all, bound_to
 from generate.sampling.thinking import Thinking
 from generate.sampling.tool_results import Result, find_result
 from generate.sampling.turn_separators import (
@@ -20,7 +20,7 @@ from generate.teachers.protocol import derive_seed
 from potstill.chat import control_texts
 from potstill.distributions import TokenDistributions
 from potstill.schema import Message, Prompt
-from potstill.task.answers import Answer
+from potstill.task.answers import Answer, Item
 from potstill.task.known_answers import whole_answer
 from potstill.task.shots import Choose, shot_chooser
 from potstill.task.task import Task
@@ -95,7 +95,7 @@ class ConversationSettings:
         messages = with_system_prompt(self.config, prompt)
         tools = prompt.tools
         if self.task is not None and not prompt.is_general:
-            shots = self._choose_shots(self._question(prompt.messages))
+            shots = self._shots(prompt)
             messages = self.task.teacher_messages(messages, shots)
             tools = tools or self.task.tools
         return prompt.model_copy(update={"messages": messages, "tools": tools})
@@ -119,11 +119,8 @@ class ConversationSettings:
         """Return the JSON schema that the teacher's answers are bound by; None: none."""
         if self.task is None or not self.config.sampling.structured or prompt.is_general:
             return None
-        schema = self.task.answer_schema
-        is_bound = self.config.sampling.bind_known and not prompt.is_reference
-        if schema is None or prompt.known is None or not is_bound:
-            return schema
-        return bound_to(schema, whole_answer(self.task, Answer.model_validate_json(prompt.known)))
+        schema, known = self.task.answer_schema, self._bound_answer(prompt)
+        return schema if schema is None or known is None else bound_to(schema, known)
 
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""
@@ -151,6 +148,25 @@ class ConversationSettings:
         """
         name = self.config.turns.tool_results
         return None if name is None else find_result(name)
+
+    def _shots(self, prompt: Prompt) -> tuple[Item, ...]:
+        """Return the examples for the teacher: none where its answer is bound to as much."""
+        known, schema = self._bound_answer(prompt), self.task and self.task.answer_schema
+        if known is not None and schema and binds_all(schema, known, self._known_of_examples):
+            return ()
+        return self._choose_shots(self._question(prompt.messages))
+
+    def _bound_answer(self, prompt: Prompt) -> Answer | None:
+        """Return the known answer that the teacher's is bound to; None where it is free."""
+        is_bound = self.config.sampling.bind_known and not prompt.is_reference
+        if not is_bound or prompt.known is None or self.task is None:
+            return None
+        return whole_answer(self.task, Answer.model_validate_json(prompt.known))
+
+    @cached_property
+    def _known_of_examples(self) -> list[Answer]:
+        task = self.task or Task()
+        return [whole_answer(task, one.known) for one in task.examples if one.known is not None]
 
     @cached_property
     def _choose_shots(self) -> Choose:

@@ -8,7 +8,7 @@ from generate.config import GenerateConfig
 from generate.sampling.settings import ConversationSettings
 from potstill.errors import TeacherError
 from potstill.schema import REFERENCES, Message
-from potstill.task.answers import Answer
+from potstill.task.answers import Answer, Item
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
 
@@ -67,6 +67,33 @@ def test_what_is_known_binds_the_teacher_if_it_is_to(
     prompt = make_prompt("p", "Why?").model_copy(update=changes)
     schema = json.loads(settings.schema(prompt))
     assert schema["properties"]["team"]["enum"] == teams
+
+
+@pytest.mark.parametrize(
+    ("bind_known", "known", "is_reference", "has_examples"),
+    [(True, "cash", False, False), (True, None, False, True), (True, "cash", True, True),
+     (False, "cash", False, True)],
+)  # fmt: skip
+def test_examples_are_left_out_where_the_answer_is_bound_to_as_much_as_they_show(
+    toy_tokenizer, make_prompt, bind_known, known, is_reference, has_examples
+):
+    """The examples are labels, and the teacher has only the reply to write."""
+    config = GenerateConfig.model_validate(
+        {"sampling": {"structured": True, "bind_known": bind_known}}
+    )
+    shown = Item(messages=(Message(role="user", content="Hi"),), known=Answer(text="cards"))
+    task = Task(
+        instructions="Sort. {examples}",
+        answer_schema=json.dumps(TEAMS),
+        metrics=(LabelConfig(field="team"),),
+        examples=(shown,),
+        num_shots=1,
+    )
+    settings = ConversationSettings(config, toy_tokenizer, 10_000, task)
+    changes = {"known": known and Answer(text=known).model_dump_json()}
+    changes |= {"source": REFERENCES} if is_reference else {}
+    prompt = make_prompt("p", "Why?").model_copy(update=changes)
+    assert ("cards" in settings.for_teacher(prompt).messages[0].content) is has_examples
 
 
 def counts_turns(conversation, **_):
