@@ -20,12 +20,13 @@ from potstill.errors import BackendError
 from potstill.processor import usable_cpus
 from serve.engine.model import GgufModel
 
-FAST_KV_TYPE, REPRODUCIBLE_KV_TYPE = 1, 30
-"""GGML_TYPE_F16 and GGML_TYPE_BF16 of ggml.h, the number format of keys and values. With f16,
+HALF, BRAIN_HALF = 1, 30
+"""GGML_TYPE_F16 and GGML_TYPE_BF16 of ggml.h, number formats of keys and values. With both in f16,
 llama.cpp's CPU flash attention sums in another order for 64 or more tokens, and for a single token
-after 512: an answer would depend on concurrent requests. With bf16 the order is always the same, so
-Q4_0, Q4_1 and Q8_0 models answer the same at any load; prompts of 1,000 tokens take 1.3 times as
-long."""
+after 512 (`ggml_compute_forward_flash_attn_ext_f16` in ggml's ops.cpp): an answer would depend on
+concurrent requests. With keys in bf16 the order is always the same, so Q4_0, Q4_1 and Q8_0 models
+answer the same at any load; prompts of 1,000 tokens take 1.3 times as long. Values in f16, too, are
+added without a conversion: with those in bf16 a token took 1.05 times as long."""
 
 KV_TYPES = {"q8_0": 8}
 """Smaller ones by their names, GGML_TYPE_Q8_0 of ggml.h."""
@@ -94,8 +95,9 @@ class DecodeContext:
         params.swa_full = True  # Windows slide, and nothing that has left one is dropped.
         params.embeddings = embeddings
         ordered = reproducible and model.is_reproducible
-        wide = REPRODUCIBLE_KV_TYPE if ordered else FAST_KV_TYPE
-        params.type_k = params.type_v = KV_TYPES[kv_cache] if kv_cache else wide
+        params.type_k, params.type_v = BRAIN_HALF if ordered else HALF, HALF
+        if kv_cache:
+            params.type_k = params.type_v = KV_TYPES[kv_cache]
         params.n_batch = params.n_ubatch = max_batch_tokens
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True

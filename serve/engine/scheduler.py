@@ -16,6 +16,9 @@ ENOUGH_TOKENS = 96
 streams: 32 give a median of half the time to the first token, and a 99th percentile of 1.2 times;
 96 give 0.78 and 1.03 (benchmarks/serving/throughput.py)."""
 
+MOST_PAUSES = 4
+"""Steps in a row that the sequences that decode sit out."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -44,7 +47,23 @@ class Share:
         return Chunk(slot_id, start, token_ids, self.num_outputs)
 
 
-def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Share]:
+def pauses(sequences: Sequence[ActiveSequence], budget: Budget, num_pauses: int) -> bool:
+    """Return whether the sequences that decode sit a step out, because short prompts wait.
+
+    Beside prompts their tokens take a pass over the weights of their own, for which all prompts
+    would wait; the time of reading the prompts they lose in any case. A prompt that is longer than
+    a step, or an endless row of them, does not stop them.
+
+    Args:
+        num_pauses: Steps that they have sat out just now.
+    """
+    longest = max((s.num_pending for s in sequences if s.is_prefilling), default=0)
+    return num_pauses < MOST_PAUSES and 0 < longest <= budget.num_tokens
+
+
+def share_batch(
+    sequences: Sequence[ActiveSequence], budget: Budget, *, decodes: bool = True
+) -> list[Share]:
     """Divide a batch among sequences: first to those that decode, the rest to prompts.
 
     A sequence that decodes has one token to read, or several that its grammar forced. All read as
@@ -57,8 +76,11 @@ def share_batch(sequences: Sequence[ActiveSequence], budget: Budget) -> list[Sha
     and those of the prompts before it later.
 
     Drafted tokens are verified as far as the batch has room for them.
+
+    Args:
+        decodes: Whether sequences that decode take part.
     """
-    decoding = [s for s in sequences if not s.is_prefilling and s.num_pending]
+    decoding = [s for s in sequences if decodes and not s.is_prefilling and s.num_pending]
     prefilling = [s for s in sequences if s.is_prefilling and s.num_pending]
     shares = []
     num_tokens, num_outputs = budget.num_tokens, budget.num_outputs

@@ -194,7 +194,9 @@ class Slots:
             )
             for slot in self._slots
         ]
-        longest = max(range(len(lengths)), key=lambda n: (lengths[n], self._slots[n].is_free))
+        # Of equal ones the free slot that is taken next, so that nothing is copied.
+        order = [(one.is_free, -one.released_at) for one in self._slots]
+        longest = max(range(len(lengths)), key=lambda n: (lengths[n], *order[n]))
         return self._slots[longest], lengths[longest]
 
     def _usable(self, slot: Slot, num_tokens: int) -> int:

@@ -3,7 +3,13 @@
 import pytest
 
 from serve.engine.request import Request
-from serve.engine.scheduler import ENOUGH_TOKENS, Budget, share_batch
+from serve.engine.scheduler import (
+    ENOUGH_TOKENS,
+    MOST_PAUSES,
+    Budget,
+    pauses,
+    share_batch,
+)
 from serve.engine.sequence import ActiveSequence
 from serve.engine.slots import Slot
 from serve.engine.text import TextStream
@@ -93,3 +99,16 @@ def test_prompt_logprobs_take_no_more_outputs_than_there_are():
 def test_a_prompt_without_room_for_its_logits_waits_with_its_last_token(num_outputs):
     busy = [sequence(5, 1) for _ in range(num_outputs)]
     assert share([*busy, sequence(4)], num_outputs=num_outputs)[-1] == (3, 0)
+
+
+def test_short_prompts_are_read_before_others_go_on_but_not_for_ever():
+    decoding, short, long = sequence(9, 1), sequence(32), sequence(33)
+    budget = Budget(32, 16)
+    assert pauses([decoding, short], budget, 0)
+    assert pauses([decoding, short, sequence(3)], budget, MOST_PAUSES - 1)
+    assert not pauses([decoding, short], budget, MOST_PAUSES)
+    assert not pauses([decoding, short, long], budget, 0)
+    assert not pauses([decoding], budget, 0)
+    assert not pauses([], budget, 0)
+    (read,) = share_batch([decoding, sequence(10)], budget, decodes=False)
+    assert (read.num_tokens, read.num_outputs) == (10, 1)
