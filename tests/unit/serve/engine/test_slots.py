@@ -69,6 +69,21 @@ def test_the_oldest_is_dropped_when_a_slot_is_needed(context, slots):
     assert all(slots.num_computed([*text, 1]) == 20 for text in texts[1:])
 
 
+def test_nothing_is_copied_where_the_oldest_slot_has_the_same_beginning(
+    context, slots, monkeypatch
+):
+    """As the slots of a chat's earlier users have the same system prompt."""
+    common = list(range(100, 120))
+    taken = [slots.take([*common, number]) for number in range(5)]
+    for number, slot in enumerate(taken):
+        read(context, slot, [*common, *range(number, number + 30)])
+        slots.release(slot)
+    monkeypatch.setattr(context, "copy", None)
+    slot = slots.take([*common, 99])
+    assert slot is taken[0]
+    assert slot.token_ids == common
+
+
 def test_an_owner_reuses_its_own_memory_and_the_public_part_of_others(context, slots):
     text = prompts(1)[0]
     slot = slots.take(text, "alice")
