@@ -24,7 +24,7 @@ from serve.engine.grammar_client import Grammar, GrammarProcess, Verdict
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.sampler import Candidates, Sampler
-from serve.engine.scheduler import Budget, Share, pauses, share_batch
+from serve.engine.scheduler import Budget, Scheduler, Share
 from serve.engine.sequence import ActiveSequence, Proposal
 from serve.engine.slots import Slots, common_length
 from serve.engine.speculation import MAX_VERIFIED_TOKENS, Drafter
@@ -82,7 +82,7 @@ class Engine:
         self._active: dict[Request, ActiveSequence] = {}
         self._outputs: list[tuple[Request, Output]] = []
         self._totals = Totals()
-        self._num_pauses = 0
+        self._scheduler = Scheduler(Budget(limits.max_batch_tokens, self._context.max_outputs))
         self._lock = threading.Condition()
         self._waiting = Waiting(limits)
         self._cancelled: set[Request] = set()
@@ -237,14 +237,10 @@ class Engine:
                 self._start(sequence)
         self._slots.close_gaps()
         sequences = [s for s in self._active.values() if s.slot and not s.is_finished]
-        decoding = [s for s in sequences if not s.is_prefilling and s.num_pending]
-        budget = Budget(self.limits.max_batch_tokens, self._context.max_outputs)
-        decodes = not pauses(sequences, budget, self._num_pauses)
-        self._num_pauses = 0 if decodes or not decoding else self._num_pauses + 1
+        decoding = self._scheduler.decoding(sequences)
         if self._drafter:
-            drafted = self._drafter.draft(decoding if decodes else [])
-            self._totals.num_drafted_tokens += drafted
-        return share_batch(sequences, budget, decodes=decodes)
+            self._totals.num_drafted_tokens += self._drafter.draft(decoding)
+        return self._scheduler.share(sequences, decoding)
 
     def _start(self, sequence: ActiveSequence) -> None:
         """Take a slot, or wait while another prompt with the same prefix is being read."""

@@ -47,74 +47,87 @@ class Share:
         return Chunk(slot_id, start, token_ids, self.num_outputs)
 
 
-def pauses(sequences: Sequence[ActiveSequence], budget: Budget, num_pauses: int) -> bool:
-    """Return whether the sequences that decode sit a step out, because short prompts wait.
+class Scheduler:
+    """Divides the batches of an engine, one after another.
 
-    Beside prompts their tokens take a pass over the weights of their own, for which all prompts
-    would wait; the time of reading the prompts they lose in any case. A prompt that is longer than
-    a step, or an endless row of them, does not stop them.
-
-    Args:
-        num_pauses: Steps that they have sat out just now.
-    """
-    longest = max((s.num_pending for s in sequences if s.is_prefilling), default=0)
-    return num_pauses < MOST_PAUSES and 0 < longest <= budget.num_tokens
-
-
-def share_batch(
-    sequences: Sequence[ActiveSequence], budget: Budget, *, decodes: bool = True
-) -> list[Share]:
-    """Divide a batch among sequences: first to those that decode, the rest to prompts.
-
-    A sequence that decodes has one token to read, or several that its grammar forced. All read as
-    many as the one with the fewest: llama.cpp reads equal numbers in one pass over the weights.
-
-    Half of the tokens for prompts goes to the one that was admitted first, so that none waits
-    forever; the other half goes to the prompts that have the least left to read, so that a short
-    question does not wait for a long text. Unused tokens go to the next prompt; where there are few
-    sequences, only until the step has enough: the next prompt's answer would begin hardly earlier,
-    and those of the prompts before it later.
-
-    Drafted tokens are verified as far as the batch has room for them.
+    Sequences that decode sit steps out, because short prompts wait: beside prompts their tokens
+    take a pass over the weights of their own, for which all prompts would wait; the time of reading
+    the prompts they lose in any case. A prompt that is longer than a step, or an endless row of
+    them, does not stop them.
 
     Args:
-        decodes: Whether sequences that decode take part.
+        budget: Limits of every batch.
     """
-    decoding = [s for s in sequences if decodes and not s.is_prefilling and s.num_pending]
-    prefilling = [s for s in sequences if s.is_prefilling and s.num_pending]
-    shares = []
-    num_tokens, num_outputs = budget.num_tokens, budget.num_outputs
-    num_each = min((s.num_pending for s in decoding), default=1)
-    num_still = len(decoding)
-    for sequence in decoding:
-        num_still -= 1
-        pending = min(num_each, num_tokens - num_still)
-        is_whole = pending == sequence.num_pending
-        room = min(num_tokens - pending, num_outputs - 1) - num_still
-        del sequence.draft[max(0, room) if is_whole else 0 :]
-        share = Share(sequence, pending + len(sequence.draft), int(is_whole) + len(sequence.draft))
-        shares.append(share)
-        num_tokens, num_outputs = num_tokens - share.num_tokens, num_outputs - share.num_outputs
-    parts: dict[ActiveSequence, int] = {}
-    if prefilling:
-        parts[prefilling[0]] = min(prefilling[0].num_pending, (num_tokens + 1) // 2)
-        num_tokens -= parts[prefilling[0]]
-    are_few = len(sequences) <= FEW_SEQUENCES
-    num_given = 0
-    for sequence in sorted(prefilling, key=lambda s: s.num_pending):
-        if are_few and num_given >= ENOUGH_TOKENS:
-            break
-        had = parts.get(sequence, 0)
-        more = min(sequence.num_pending - had, num_tokens)
-        parts[sequence] = had + more
-        num_tokens -= more
-        num_given += parts[sequence]
-    for sequence, wanted in parts.items():
-        share = _prompt_share(sequence, wanted, num_outputs)
-        if share.num_tokens:
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._num_pauses = 0
+        """Steps that sequences have sat out just now."""
+
+    def decoding(self, sequences: Sequence[ActiveSequence]) -> list[ActiveSequence]:
+        """Return the sequences that decode in the next step."""
+        decoding = [s for s in sequences if not s.is_prefilling and s.num_pending]
+        longest = max((s.num_pending for s in sequences if s.is_prefilling), default=0)
+        pauses = self._num_pauses < MOST_PAUSES and 0 < longest <= self.budget.num_tokens
+        self._num_pauses = self._num_pauses + 1 if pauses and decoding else 0
+        return [] if pauses else decoding
+
+    def share(
+        self, sequences: Sequence[ActiveSequence], decoding: Sequence[ActiveSequence]
+    ) -> list[Share]:
+        """Divide a batch among sequences: first to those that decode, the rest to prompts.
+
+        A sequence that decodes has one token to read, or several that its grammar forced. All read
+        as many as the one with the fewest: llama.cpp reads equal numbers in one pass over the
+        weights.
+
+        Half of the tokens for prompts goes to the one that was admitted first, so that none waits
+        forever; the other half goes to the prompts that have the least left to read, so that a
+        short question does not wait for a long text. Unused tokens go to the next prompt; where
+        there are few sequences, only until the step has enough: the next prompt's answer would
+        begin hardly earlier, and those of the prompts before it later.
+
+        Drafted tokens are verified as far as the batch has room for them.
+
+        Args:
+            decoding: Those of the sequences that decode in this step.
+        """
+        prefilling = [s for s in sequences if s.is_prefilling and s.num_pending]
+        shares = []
+        num_tokens, num_outputs = self.budget.num_tokens, self.budget.num_outputs
+        num_each = min((s.num_pending for s in decoding), default=1)
+        num_still = len(decoding)
+        for sequence in decoding:
+            num_still -= 1
+            pending = min(num_each, num_tokens - num_still)
+            is_whole = pending == sequence.num_pending
+            room = min(num_tokens - pending, num_outputs - 1) - num_still
+            del sequence.draft[max(0, room) if is_whole else 0 :]
+            share = Share(
+                sequence, pending + len(sequence.draft), int(is_whole) + len(sequence.draft)
+            )
             shares.append(share)
-            num_outputs -= share.num_outputs
-    return shares
+            num_tokens, num_outputs = num_tokens - share.num_tokens, num_outputs - share.num_outputs
+        parts: dict[ActiveSequence, int] = {}
+        if prefilling:
+            parts[prefilling[0]] = min(prefilling[0].num_pending, (num_tokens + 1) // 2)
+            num_tokens -= parts[prefilling[0]]
+        are_few = len(sequences) <= FEW_SEQUENCES
+        num_given = 0
+        for sequence in sorted(prefilling, key=lambda s: s.num_pending):
+            if are_few and num_given >= ENOUGH_TOKENS:
+                break
+            had = parts.get(sequence, 0)
+            more = min(sequence.num_pending - had, num_tokens)
+            parts[sequence] = had + more
+            num_tokens -= more
+            num_given += parts[sequence]
+        for sequence, wanted in parts.items():
+            share = _prompt_share(sequence, wanted, num_outputs)
+            if share.num_tokens:
+                shares.append(share)
+                num_outputs -= share.num_outputs
+        return shares
 
 
 def _prompt_share(sequence: ActiveSequence, num_tokens: int, num_outputs: int) -> Share:

@@ -7,8 +7,7 @@ from serve.engine.scheduler import (
     ENOUGH_TOKENS,
     MOST_PAUSES,
     Budget,
-    pauses,
-    share_batch,
+    Scheduler,
 )
 from serve.engine.sequence import ActiveSequence
 from serve.engine.slots import Slot
@@ -32,7 +31,8 @@ def sequence(num_prompt: int, num_new: int = 0, draft=(), **request) -> ActiveSe
 
 
 def share(sequences, num_tokens=32, num_outputs=16):
-    shares = share_batch(sequences, Budget(num_tokens, num_outputs))
+    decoding = [one for one in sequences if not one.is_prefilling]
+    shares = Scheduler(Budget(num_tokens, num_outputs)).share(sequences, decoding)
     assert sum(s.num_tokens for s in shares) <= num_tokens
     assert sum(s.num_outputs for s in shares) <= num_outputs
     of = {s.sequence: (s.num_tokens, s.num_outputs) for s in shares}
@@ -103,12 +103,15 @@ def test_a_prompt_without_room_for_its_logits_waits_with_its_last_token(num_outp
 
 def test_short_prompts_are_read_before_others_go_on_but_not_for_ever():
     decoding, short, long = sequence(9, 1), sequence(32), sequence(33)
-    budget = Budget(32, 16)
-    assert pauses([decoding, short], budget, 0)
-    assert pauses([decoding, short, sequence(3)], budget, MOST_PAUSES - 1)
-    assert not pauses([decoding, short], budget, MOST_PAUSES)
-    assert not pauses([decoding, short, long], budget, 0)
-    assert not pauses([decoding], budget, 0)
-    assert not pauses([], budget, 0)
-    (read,) = share_batch([decoding, sequence(10)], budget, decodes=False)
+    scheduler = Scheduler(Budget(32, 16))
+    found = [scheduler.decoding([decoding, short]) for _ in range(2 * MOST_PAUSES + 2)]
+    assert found == [*[[]] * MOST_PAUSES, [decoding]] * 2
+    # What nobody feels does not count.
+    for _ in range(MOST_PAUSES + 1):
+        assert not scheduler.decoding([short, sequence(3)])
+    assert scheduler.decoding([decoding, short]) == []
+    assert scheduler.decoding([decoding, short, long]) == [decoding]
+    assert scheduler.decoding([decoding]) == [decoding]
+    assert scheduler.decoding([]) == []
+    (read,) = scheduler.share([decoding, sequence(10)], [])
     assert (read.num_tokens, read.num_outputs) == (10, 1)
