@@ -26,11 +26,11 @@ def sure_labels(
 ) -> dict[str, str]:
     """Label the task's prompts that have no known answer, where the classifier is sure.
 
-    Returns:
-        JSON of the answers, by prompt id.
-
     Args:
         precision: As for `LinearClassifier.classify_sure`.
+
+    Returns:
+        JSON of the answers, by prompt id.
 
     Raises:
         ConfigError: The task has no labels, or examples of fewer than two.
