@@ -17,7 +17,7 @@ streams: 32 give a median of half the time to the first token, and a 99th percen
 96 give 0.78 and 1.03 (benchmarks/serving/throughput.py)."""
 
 MOST_PAUSES = 4
-"""Steps in a row that the sequences that decode sit out."""
+"""Steps in a row that the sequences that decode sit out; of more than those, each other one."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,16 @@ class Scheduler:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._num_pauses = 0
-        """Steps that sequences have sat out just now."""
+        self._num_owed = 0
+        """Steps that sequences have sat out, less those that they took part in since."""
 
     def decoding(self, sequences: Sequence[ActiveSequence]) -> list[ActiveSequence]:
         """Return the sequences that decode in the next step."""
         decoding = [s for s in sequences if not s.is_prefilling and s.num_pending]
         longest = max((s.num_pending for s in sequences if s.is_prefilling), default=0)
-        pauses = self._num_pauses < MOST_PAUSES and 0 < longest <= self.budget.num_tokens
-        self._num_pauses = self._num_pauses + 1 if pauses and decoding else 0
+        pauses = self._num_owed < MOST_PAUSES and 0 < longest <= self.budget.num_tokens
+        if decoding:
+            self._num_owed = self._num_owed + 1 if pauses else max(0, self._num_owed - 1)
         return [] if pauses else decoding
 
     def share(
