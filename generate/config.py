@@ -43,12 +43,6 @@ class PromptsConfig(Table):
     """Share of prompts held out to choose layers and settings."""
     test_share: float = Field(default=0.08, gt=0.0, lt=0.5)
     """Share of prompts held out for all reported figures."""
-    classifier_precision: float | None = Field(default=None, gt=0.0, le=1.0)
-    """Label prompts by a linear classifier of the task's labeled examples, where it is so often
-    right in cross-validation among the examples of which it is as sure: such labels count as known
-    answers. For hundreds of examples, from which it learns more than the teacher does from those
-    in its prompt; with `sampling.bind_known` the teacher then writes only the rest of the answer.
-    None: only what is known counts."""
     canaries: int = Field(default=0, ge=0)
     """Canaries planted in the training split beside the prompts: questions whose answers are random
     numbers, by which `compare` measures what the student memorizes. For trials; a student that is

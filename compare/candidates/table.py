@@ -6,7 +6,6 @@ teacher's first.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -16,11 +15,11 @@ from compare.answers.consumption import Consumption
 from compare.answers.questions import Question
 from compare.answers.serving import FileSide, Side, Sides, name_of
 from compare.candidates.chosen import TEACHER_FILE, Candidate
+from compare.candidates.linear import classify
 from compare.candidates.rows import CandidateRow, Kind, Scores
 from compare.config import CompareConfig
 from compare.cost_config import CostConfig
 from compare.measurement.run_files import RunFiles
-from potstill.task.classifier import LinearClassifier
 from potstill.task.metrics.label import Label
 from potstill.task.task import Task
 
@@ -107,15 +106,12 @@ def _linear(
     scores: Scores,
     student: Mapping[str, float],
 ) -> list[CandidateRow]:
-    classifier = LinearClassifier.of(task, metric)
-    if classifier is None:
+    found = classify(task, metric, [one.messages for one in questions])
+    if found is None:
         return []
-    begin = time.perf_counter()
-    labels = classifier.classify([one.messages for one in questions])
-    seconds = (time.perf_counter() - begin) / max(len(questions), 1)
     values = {
         one.prompt_id: float(one.known is not None and label == metric.read_known(one.known.text))
-        for one, label in zip(questions, labels, strict=True)
+        for one, label in zip(questions, found.labels, strict=True)
     }
     return [
         CandidateRow(
@@ -126,8 +122,8 @@ def _linear(
             metric=scores.mean(values),
             student_ahead=scores.ahead(student, values),
             num_prompts=len(values),
-            num_examples=classifier.num_examples,
-            seconds=seconds,
+            num_examples=found.num_examples,
+            seconds=found.seconds_per_prompt,
         )
     ]
 

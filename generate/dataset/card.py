@@ -183,8 +183,6 @@ def _how(facts: ConversationsFacts) -> str:
         how += "; bound by a schema, which the log-probabilities leave out"
     if facts.known_answers:
         how += "; known answers, where there are some, instead (certain: probability 1 each token)"
-    if facts.num_classified:
-        how += f"; labels of {facts.num_classified} prompts by a linear classifier of the examples"
     if facts.num_reviewed:
         how += f"; reviewed by people ({format_counts(facts.num_reviewed)})"
     if facts.thinking != "think":

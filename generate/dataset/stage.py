@@ -136,7 +136,6 @@ def make_dataset(
             dropped_prompts=prompts.dropped,
             dropped_conversations=dropped,
             num_redacted=prompts.num_redacted,
-            num_classified=prompts.num_classified,
             languages=dict(found.languages.most_common()),
             num_reviewed=dict(reviewed.counts) if reviewed else {},
             **(students.facts() if students else {}),

@@ -19,7 +19,6 @@ from generate.curation.config import CurationConfig
 from generate.curation.dropped import DROPPED_NAME, format_counts, write_dropped_prompts
 from generate.curation.prompt_filters import curate_prompts
 from generate.lazy_teacher import LazyTeacher
-from generate.prompts.classified import sure_labels
 from generate.prompts.splits import assign_beside_references, assign_splits, in_split
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.raw_prompt import RawPrompt
@@ -105,10 +104,6 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
     curated = curate_prompts(raw, config.curation)
     controls = control_texts(teacher.checkpoint.tokenizer)
     askable, unaskable = _split_by_control_texts(curated.kept, controls)
-    labels: dict[str, str] = {}
-    if config.prompts.classifier_precision is not None:
-        labels = sure_labels(askable, task, config.prompts.classifier_precision)
-        askable = [replace(one, known=labels.get(one.prompt_id, one.known)) for one in askable]
     clusters = cluster(askable, config.curation.cluster_threshold)
     _refuse_too_few(len(raw) + len(leaked), len(askable), len(set(clusters.values())))
     references = _references(config, task)
@@ -133,7 +128,6 @@ def make_prompts(config: GenerateConfig, teacher: LazyTeacher, run_directory: Ru
             num_dropped=len(dropped),
             dropped=dropped_by_filter,
             num_redacted=curated.num_redacted,
-            num_classified=len(labels.keys() & {prompt.prompt_id for prompt in kept}),
             num_clusters=len({prompt.cluster_id for prompt in kept}),
         ),
     )
@@ -146,7 +140,6 @@ def _stage_config(
 ) -> dict[str, Any]:
     """Return what determines the prompts: content of files, and the teacher if it writes any."""
     read = {"num_prompts", "validation_share", "test_share"}
-    label = Categories(task).label if task is not None else None
     settings = {
         **config.prompts.model_dump(mode="json", include=read),
         "sources": digest,
@@ -156,12 +149,6 @@ def _stage_config(
     }
     if config.prompts.canaries:
         settings["canaries"] = [config.prompts.canaries, config.sampling.seed]
-    if config.prompts.classifier_precision is not None and task is not None:
-        settings["classifier"] = [
-            config.prompts.classifier_precision,
-            _digest(task.examples),
-            label and label.to_json(),
-        ]
     if task is not None and task.references:
         settings["references"] = _digest(task.references)
     if _has_written(config):
@@ -171,6 +158,7 @@ def _stage_config(
         }
     if task is not None and any(source.kind == "task" for source in config.prompts.all_sources):
         content = task.model_dump_json(include=WRITTEN_FROM)
+        label = Categories(task).label
         settings["task"] = sha256_bytes(f"{content} {label and label.model_dump_json()}".encode())
     return settings
 

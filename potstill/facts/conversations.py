@@ -21,8 +21,6 @@ class ConversationsFacts(SampledFacts):
     dropped_conversations: dict[str, int]
     num_redacted: int
     """Prompts with personal data replaced."""
-    num_classified: int = 0
-    """Prompts whose known answer is a label that a classifier of the examples gave them."""
     languages: dict[str, int]
     """Conversations by the language of their first question, most frequent first."""
     num_reviewed: dict[str, int] = Field(default_factory=dict)

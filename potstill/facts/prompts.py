@@ -18,7 +18,5 @@ class PromptsFacts(Facts):
     """Dropped prompts by filter."""
     num_redacted: int
     """Prompts with personal data replaced."""
-    num_classified: int = 0
-    """Prompts whose known answer is a label that a classifier of the examples gave them."""
     num_clusters: int
     """Groups of near-duplicate prompts."""

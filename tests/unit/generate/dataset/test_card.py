@@ -137,7 +137,6 @@ def test_the_signal_is_described(facts, summary):
         ({"turns": "score"}, "Stored answers, scored by the teacher\n"),
         ({"known_answers": True}, "; known answers, where there are some, instead"),
         ({"structured": True}, "; bound by a schema, which the log-probabilities leave out\n"),
-        ({"num_classified": 7}, "; labels of 7 prompts by a linear classifier of the examples\n"),
         (
             {
                 "prompt_distilled": True,

@@ -5,12 +5,9 @@ import pytest
 
 from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import make_prompts
-from potstill.errors import ConfigError, ManifestMismatchError
+from potstill.errors import ConfigError
 from potstill.facts.prompts import PromptsFacts
 from potstill.tables import PROMPT_SCHEMA
-from potstill.task.answers import Answer
-from potstill.task.config import TaskConfig
-from potstill.task.stage import write_task
 
 RIVERS = [f"Which rivers flow through the old town number {n}?" for n in range(8)]
 """Questions that are alike, and in one cluster."""
@@ -204,27 +201,3 @@ def test_how_much_of_a_stored_conversation_is_a_prompt(made, run_directory, stor
     made(questions, turns={"kind": kind})
     for prompt in stored.prompts(run_directory):
         assert [message.role for message in prompt.messages] == messages
-
-
-def test_a_classifier_of_the_examples_labels_what_it_is_sure_of(
-    made, run_directory, stored, write_questions, tmp_path
-):
-    def make(label):
-        rows = [
-            {"prompt": f"{words} {n}", "answer": answer}
-            for n in range(10)
-            for words, answer in (("Why is the sky", label), ("How do I boil", "egg"))
-        ]
-        write_questions(tmp_path / "examples.jsonl", rows)
-        task = {"examples": str(tmp_path / "examples.jsonl"), "metrics": [{"kind": "label"}]}
-        write_task(TaskConfig.model_validate(task), run_directory)
-        return made(OTHERS, prompts={"classifier_precision": 1.0})
-
-    assert make("sky").facts.num_classified == 2
-    known = {
-        one.messages[0].content: one.known and Answer.model_validate_json(one.known).text
-        for one in stored.prompts(run_directory)
-    }
-    assert known == {OTHERS[0]: "sky", OTHERS[1]: "egg", OTHERS[2]: None}
-    with pytest.raises(ManifestMismatchError, match="prompts stage was made with another"):
-        make("air")
