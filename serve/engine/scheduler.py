@@ -50,7 +50,7 @@ class Share:
 class Scheduler:
     """Divides the batches of an engine, one after another.
 
-    Sequences that decode sit steps out, because short prompts wait: beside prompts their tokens
+    Sequences that decode sit steps out while short prompts wait: beside prompts their tokens
     take a pass over the weights of their own, for which all prompts would wait; the time of reading
     the prompts they lose in any case. A prompt that is longer than a step, or an endless row of
     them, does not stop them.
