@@ -76,7 +76,8 @@ def arms() -> list[Arm]:
 
 def prepare(arm: Arm, run: Path, root: Path) -> tuple[RunDirectory, dict[str, Any]]:
     """Return an arm's conversations, made of the samples of a run, and its settings."""
-    run_directory = copy_of(RunDirectory(run), root, ("prompts", "samples"))
+    # The server of the files that are measured wants a run with files of its own.
+    run_directory = copy_of(RunDirectory(run), root, ("prompts", "samples", "gguf"))
     choice = Choice(path=EXAMPLES / arm.config, overrides=arm.overrides)
     command = [sys.executable, "-m", "potstill", "generate", str(root), *choice.options()]
     subprocess.run(command, check=True)
