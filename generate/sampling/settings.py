@@ -120,7 +120,9 @@ class ConversationSettings:
         if self.task is None or not self.config.sampling.structured or prompt.is_general:
             return None
         schema, known = self.task.answer_schema, self._bound_answer(prompt)
-        return schema if schema is None or known is None else bound_to(schema, known)
+        if schema is None or known is None:
+            return schema
+        return bound_to(schema, known)
 
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""
@@ -158,15 +160,17 @@ class ConversationSettings:
 
     def _bound_answer(self, prompt: Prompt) -> Answer | None:
         """Return the known answer that the teacher's is bound to; None where it is free."""
-        is_bound = self.config.sampling.bind_known and not prompt.is_reference
-        if not is_bound or prompt.known is None or self.task is None:
+        binds = self.config.sampling.bind_known and not prompt.is_reference
+        if self.task is None or prompt.known is None or not binds:
             return None
         return whole_answer(self.task, Answer.model_validate_json(prompt.known))
 
     @cached_property
-    def _known_of_examples(self) -> list[Answer]:
+    def _known_of_examples(self) -> frozenset[Answer]:
+        """The distinct answers that the examples show: of labels there are few."""
         task = self.task or Task()
-        return [whole_answer(task, one.known) for one in task.examples if one.known is not None]
+        known = {one.known for one in task.examples if one.known is not None}
+        return frozenset(whole_answer(task, one) for one in known)
 
     @cached_property
     def _choose_shots(self) -> Choose:

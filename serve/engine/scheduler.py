@@ -60,7 +60,7 @@ class Scheduler:
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.budget = budget
+        self._budget = budget
         self._num_owed = 0
         """Steps that sequences have sat out, less those that they took part in since."""
 
@@ -68,7 +68,7 @@ class Scheduler:
         """Return the sequences that decode in the next step."""
         decoding = [s for s in sequences if not s.is_prefilling and s.num_pending]
         longest = max((s.num_pending for s in sequences if s.is_prefilling), default=0)
-        pauses = self._num_owed < MOST_PAUSES and 0 < longest <= self.budget.num_tokens
+        pauses = self._num_owed < MOST_PAUSES and 0 < longest <= self._budget.num_tokens
         if decoding:
             self._num_owed = self._num_owed + 1 if pauses else max(0, self._num_owed - 1)
         return [] if pauses else decoding
@@ -95,7 +95,7 @@ class Scheduler:
         """
         prefilling = [s for s in sequences if s.is_prefilling and s.num_pending]
         shares = []
-        num_tokens, num_outputs = self.budget.num_tokens, self.budget.num_outputs
+        num_tokens, num_outputs = self._budget.num_tokens, self._budget.num_outputs
         num_each = min((s.num_pending for s in decoding), default=1)
         num_still = len(decoding)
         for sequence in decoding:

@@ -3,12 +3,7 @@
 import pytest
 
 from serve.engine.request import Request
-from serve.engine.scheduler import (
-    ENOUGH_TOKENS,
-    MOST_PAUSES,
-    Budget,
-    Scheduler,
-)
+from serve.engine.scheduler import ENOUGH_TOKENS, MOST_PAUSES, Budget, Scheduler
 from serve.engine.sequence import ActiveSequence
 from serve.engine.slots import Slot
 from serve.engine.text import TextStream
