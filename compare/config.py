@@ -143,8 +143,8 @@ class CompareConfig(Table):
     """Bind the answers of all models that are asked a task's references to its `answer_schema`, as
     `potstill serve` does for the student's (`serve.task_schema`). The teacher's stored answers are
     bound if they were sampled so (`generate.sampling.structured`)."""
-    candidate_prompts: int = Field(default=300, ge=1)
-    """Prompts of the task that each of them answers, a sample by `seed`: enough to see 8 points."""
+    candidate_prompts: int = Field(default=100, ge=1)
+    """Prompts of the task that each of them answers, a sample by `seed`: enough to see some 10 points."""
     samples_per_prompt: int = Field(default=1, ge=1)
     """Answers of each model to one prompt; their mean counts once. More prompts help more than more
     answers."""

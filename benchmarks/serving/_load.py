@@ -29,6 +29,8 @@ class Answer:
     """Tokens of the answer as the server counts them; its pieces where it does not."""
     first_token_seconds: float
     """From the request to its first text; infinite where none came."""
+    waits_seconds: Sequence[float]
+    """Between each piece and the one before it."""
     seconds: float
     failure: str | None
     """Why the answer is not complete."""
@@ -54,7 +56,16 @@ class Load:
     def first_token_milliseconds(self, percent: float) -> float:
         """Return a percentile of the times to the first token, of whole answers."""
         times = [one.first_token_seconds for one in self.answers if not one.failure]
-        return 1000 * float(np.percentile(times, percent)) if times else float("nan")
+        return _percentile_milliseconds(times, percent)
+
+    def next_token_milliseconds(self, percent: float) -> float:
+        """Return a percentile of the times between tokens, of all whole answers together."""
+        times = [wait for one in self.answers if not one.failure for wait in one.waits_seconds]
+        return _percentile_milliseconds(times, percent)
+
+
+def _percentile_milliseconds(seconds: Sequence[float], percent: float) -> float:
+    return 1000 * float(np.percentile(seconds, percent)) if seconds else float("nan")
 
 
 async def load(
@@ -95,7 +106,7 @@ def session(key: str | None = None) -> aiohttp.ClientSession:
 async def stream(http: aiohttp.ClientSession, base_url: str, body: dict[str, Any]) -> Answer:
     """Send one request, and read the whole stream."""
     begin = time.perf_counter()
-    first, pieces, num_tokens, reason, failure = float("inf"), [], 0, None, None
+    pieces, times, num_tokens, reason, failure = [], [], 0, None, None
     body = body | {"stream": True, "stream_options": {"include_usage": True}}
     try:
         async with http.post(f"{base_url}/chat/completions", json=body) as got:
@@ -107,7 +118,7 @@ async def stream(http: aiohttp.ClientSession, base_url: str, body: dict[str, Any
                 num_tokens = (event.get("usage") or {}).get("completion_tokens") or num_tokens
                 for choice in event.get("choices") or ():
                     if text := choice["delta"].get("content"):
-                        first = min(first, time.perf_counter() - begin)
+                        times.append(time.perf_counter() - begin)
                         pieces.append(text)
                     reason = choice.get("finish_reason") or reason
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -116,7 +127,9 @@ async def stream(http: aiohttp.ClientSession, base_url: str, body: dict[str, Any
         failure = "cut off"
     seconds = time.perf_counter() - begin
     num_tokens = num_tokens or len(pieces)
-    return Answer("".join(pieces), len(pieces), num_tokens, first, seconds, failure)
+    first = times[0] if times else float("inf")
+    waits = np.diff(times).tolist()
+    return Answer("".join(pieces), len(pieces), num_tokens, first, waits, seconds, failure)
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 The same GGUF file, the same prompts, the same number of threads, the same load generator on the
 same machine; every server runs, and they take turns at each number of concurrent streams. Prints
-tokens per second, time to first token, failed requests, and how many times a peer's ours is: the
-mean of the rounds' own ratios with its interval of 90 %, above 1 where ours is better.
+tokens per second, time to the first token (TTFT), time between tokens (ITL), failed requests, and
+how many times a peer's ours is: the mean of the rounds' own ratios with its interval of 90 %, above
+1 where ours is better.
 Peers: llama.cpp's own server, built here from the sources in llama-cpp-python's source
 distribution; llama-cpp-python's examples/server; its packaged llama_cpp.server, which has no
 batches, once told not to cut a stream off for the next request, and once as it comes.
@@ -47,8 +48,9 @@ MEASURES: tuple[Callable[[Load], float], ...] = (
     lambda one: one.tokens_per_second,
     lambda one: one.first_token_milliseconds(50),
     lambda one: one.first_token_milliseconds(99),
+    lambda one: one.next_token_milliseconds(99),
 )
-"""Of a round: tokens a second, and the times to the first token."""
+"""Of a round: tokens a second, times to the first token, and the time between tokens."""
 
 
 def bodies(number: int, salt: int) -> list[dict[str, Any]]:
@@ -104,10 +106,11 @@ def table(num_streams: int, found: dict[str, list[Load]]) -> None:
     """Print what the servers did with one number of streams: medians, and ratios by round."""
     first, *_ = found
     print(
-        f"\n| {num_streams} streams | tokens/s | TTFT p50, ms | p99, ms | failed"
-        f" | tokens/s, {first} / its | p50, its / {first}'s | p99, its / {first}'s |"
+        f"\n| {num_streams} streams | tokens/s | TTFT p50, ms | TTFT p99, ms | ITL p99, ms | failed"
+        f" | tokens/s, {first} / its | TTFT p50, its / {first}'s | TTFT p99, its / {first}'s"
+        f" | ITL p99, its / {first}'s |"
     )
-    print("|---|--:|--:|--:|---|---|---|---|")
+    print("|---|--:|--:|--:|--:|---|---|---|---|---|")
     for name, rounds in found.items():
         values = [median(of(one) for one in rounds) for of in MEASURES]
         shown = " | ".join(f"{one:.0f}" for one in values)
