@@ -140,11 +140,12 @@ class CompareConfig(Table):
     temperature 0, or answers of the teacher's file, asked again. With stored ones the file answers
     `candidate_prompts` of them as a candidate of its own, for its time and energy."""
     task_schema: bool = True
-    """Bind the answers of all models that are asked a task's references to its `answer_schema`, as
-    `potstill serve` does for the student's (`serve.task_schema`). The teacher's stored answers are
-    bound if they were sampled so (`generate.sampling.structured`)."""
+    """Bind the answers of all models that are asked a task's references to its `answer_schema`, or
+    to its labels where an answer is a label alone, as `potstill serve` does for the student's
+    (`serve.task_schema`). The teacher's stored answers are bound if they were sampled so
+    (`generate.sampling.structured`); other servers are not asked for labels."""
     candidate_prompts: int = Field(default=100, ge=1)
-    """Prompts of the task that each of them answers, a sample by `seed`: enough to see some 10 points."""
+    """Prompts of the task that each of them answers, a sample by `seed`; 100 show 10 points."""
     samples_per_prompt: int = Field(default=1, ge=1)
     """Answers of each model to one prompt; their mean counts once. More prompts help more than more
     answers."""

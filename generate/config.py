@@ -83,7 +83,8 @@ class SamplingConfig(Table):
     probability (`benchmarks/generate/codec.py`)."""
     structured: bool = False
     """Bind answers to `task.answer_schema` while they are sampled, in vLLM in this process or on
-    Ray, or by a server that gives text alone, where its API has structured outputs. Stored
+    Ray, or by a server that gives text alone, where its API has structured outputs; or in vLLM to
+    the task's labels, where an answer is a label alone. Stored
     log-probabilities stay the teacher's own: a token that the schema forced keeps the small
     probability that the teacher gave it, and token-level KD still learns what the teacher would
     write after the same prefix. Tokens are no longer draws from these distributions, so the tail

@@ -126,8 +126,9 @@ class ServeConfig(Table):
     or the answers' format where the request has none. False serves the bare models."""
 
     task_schema: bool = True
-    """Whether the task's JSON schema binds the student's answers, with the keys in its order; not
-    where the task has tools. False leaves them as the student writes them."""
+    """Whether the task's JSON schema binds the student's answers, with the keys in its order, or
+    its labels do, where an answer is a label alone; not where the task has tools. False leaves them
+    as the student writes them."""
 
     playground: bool = True
     """Whether `/` is a page to try the models and watch experiments; it opens without a key, but

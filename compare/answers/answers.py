@@ -251,6 +251,7 @@ class AnswerBook:
             wire_messages(request.messages),
             *([request.tools] if request.tools else []),
             *([request.schema] if request.schema else []),
+            *([request.grammar] if request.grammar else []),
             self._sampling.temperature,
             self._sampling.max_tokens,
             self._sampling.seed_of(one.question, one.sample),
@@ -282,7 +283,7 @@ async def ask(
                 response_format=request.wire_format,
                 temperature=temperature,
                 seed=seed,
-                extra_body={endpoint.limit_name: max_tokens},
+                extra_body=request.extra_body(endpoint, max_tokens),
             )
         except openai.APIStatusError as error:
             if not isinstance(error, REFUSALS) and error.status_code != TOO_LARGE_STATUS:

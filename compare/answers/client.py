@@ -37,6 +37,8 @@ class Endpoint:
     max_retries: int = 5
     limit_name: LimitName = "max_tokens"
     """The server's name of the limit on an answer's tokens."""
+    reads_grammars: bool = False
+    """Whether the server takes GBNF, as `potstill serve` does."""
 
     def open(self) -> openai.AsyncOpenAI:
         """Return a client, to be closed in the event loop that uses it."""

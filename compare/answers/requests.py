@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import openai
 
+from compare.answers.client import LimitName
 from compare.answers.questions import Question
 from compare.config import CompareConfig
 from potstill.schema import Message, is_general
 from potstill.task.shots import shot_chooser
-from potstill.task.task import Task
+from potstill.task.task import Task, label_grammar
+
+
+class Server(Protocol):
+    """What a server's answers can be limited by."""
+
+    @property
+    def limit_name(self) -> LimitName:
+        """Its name of the limit on an answer's tokens."""
+        ...
+
+    @property
+    def reads_grammars(self) -> bool:
+        """Whether it takes GBNF (`grammar`), as `potstill serve` and llama.cpp's own server do."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,8 @@ class Request:
     """JSON list of the tools that it may call, as OpenAI spells them."""
     schema: str | None = None
     """JSON schema that the answer is bound to."""
+    grammar: str | None = None
+    """GBNF that the answer is bound to, by servers that read it."""
     reads_calls: bool = False
     """Whether an answer may call tools that are not in the prompt, because the model has learned
     them: the server then returns the calls as text."""
@@ -46,6 +63,11 @@ class Request:
             return openai.omit
         content = {"name": "task", "schema": json.loads(self.schema)}
         return {"type": "json_schema", "json_schema": content}
+
+    def extra_body(self, server: Server, max_tokens: int) -> dict[str, Any]:
+        """Return what the `openai` client has no arguments for."""
+        bound = {"grammar": self.grammar} if self.grammar and server.reads_grammars else {}
+        return {server.limit_name: max_tokens} | bound
 
 
 Ask = Callable[[Question], Request]
@@ -78,12 +100,11 @@ def as_student(task: Task, *, bound: bool) -> Ask:
     """Return how the student is asked: with its own instructions.
 
     Args:
-        bound: Whether answers without calls must fit the task's schema, as `potstill serve` has it.
+        bound: Whether answers without calls must fit the task's schema or labels, as `potstill
+            serve` has it.
     """
-    schema, calls = _schema(task, bound=bound), task.tools is not None
-    return lambda one: Request(
-        task.student_messages(one.messages), task.student_tools, schema, reads_calls=calls
-    )
+    like = _request(task, task.student_tools, bound=bound)
+    return lambda one: replace(like, messages=task.student_messages(one.messages))
 
 
 def as_teacher(task: Task, *, bound: bool, shots: bool = True) -> Ask:
@@ -93,18 +114,19 @@ def as_teacher(task: Task, *, bound: bool, shots: bool = True) -> Ask:
         bound: As for the student.
         shots: Whether `num_shots` examples stand in the prompt.
     """
-    schema, calls = _schema(task, bound=bound), task.tools is not None
+    like = _request(task, task.tools, bound=bound)
     choose = cache(shot_chooser(task)) if shots else lambda _: ()
-    return lambda one: Request(
-        task.teacher_messages(one.messages, choose(one.messages)),
-        task.tools,
-        schema,
-        reads_calls=calls,
+    return lambda one: replace(
+        like, messages=task.teacher_messages(one.messages, choose(one.messages))
     )
 
 
-def _schema(task: Task, *, bound: bool) -> str | None:
-    return task.answer_schema if bound and task.tools is None else None
+def _request(task: Task, tools: str | None, *, bound: bool) -> Request:
+    """Return a task's request without messages."""
+    if task.tools is not None:
+        return Request((), tools, reads_calls=True)
+    grammar = label_grammar(task.labels) if bound and task.labels else None
+    return Request((), tools, task.answer_schema if bound else None, grammar)
 
 
 def as_teacher_of_stored(task: Task) -> Ask:

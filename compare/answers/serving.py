@@ -81,6 +81,7 @@ class Serving:
             identity=side.identity,
             timeout_seconds=self.config.request_timeout_seconds,
             max_retries=self.config.max_retries,
+            reads_grammars=True,
         )
 
 

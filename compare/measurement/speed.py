@@ -43,6 +43,7 @@ class Timed:
     client: openai.OpenAI
     model: str
     limit_name: LimitName = "max_tokens"
+    reads_grammars: bool = False
     ask: Ask = as_given
     """From a prompt to this model's request."""
     known_rate: float | None = None
@@ -101,7 +102,7 @@ def time_answer(timed: Timed, request: Request, max_tokens: int) -> Sample | Non
             temperature=0.0,
             stream=True,
             stream_options={"include_usage": True},
-            extra_body={timed.limit_name: max_tokens},
+            extra_body=request.extra_body(timed, max_tokens),
         ) as stream,
     ):
         for chunk in stream:

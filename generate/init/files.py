@@ -93,7 +93,9 @@ def files_like(
     settings = template_files(detected.template, directory)[CONFIG_NAME]
     settings = settings[settings.index(FIRST_STAGE) :]
     settings = re.sub(r"(?m)^max_tokens = \d+", f"max_tokens = {max_tokens}", settings)
-    if detected.answer_schema is None:
+    if detected.answer_schema is None and detected.template == "classify":
+        settings = settings.replace("# valid JSON, whatever", "# one of the labels, whatever")
+    elif detected.answer_schema is None:
         settings = re.sub(r"(?m)^structured = .*\n", "", settings)
     table = _task_table(detected, system, files, directory, _num_shots(examples))
     files[CONFIG_NAME] = table + settings

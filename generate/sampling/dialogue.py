@@ -135,9 +135,8 @@ class Dialogue:
         if self._begun is not None:
             return joined(self._begun, sample)
         thinking = self._settings.thinking
-        is_bound = asked.schema is not None
         self._opened = (
-            thinking is not None and not is_bound and thinking.is_opened_by(self._token_ids)
+            thinking is not None and not asked.is_bound and thinking.is_opened_by(self._token_ids)
         )
         return sample
 
@@ -221,8 +220,8 @@ class Dialogue:
             if len(self._token_ids) + longest + max_tokens > self._settings.max_model_len:
                 return None
             max_tokens = longest
-        schema = self._settings.schema(self.prompt)
-        return self._ask("assistant", self._token_ids, max_tokens, messages, schema)
+        request = self._ask("assistant", self._token_ids, max_tokens, messages)
+        return request and self._settings.bound(request, self.prompt)
 
     def _ask(
         self,
@@ -230,7 +229,6 @@ class Dialogue:
         token_ids: Sequence[int],
         max_tokens: int,
         messages: tuple[Message, ...] | None = None,
-        schema: str | None = None,
     ) -> SampleRequest | None:
         """Return a request; None when prompt and completion exceed the teacher's context."""
         if len(token_ids) + max_tokens > self._settings.max_model_len:
@@ -243,9 +241,7 @@ class Dialogue:
             max_tokens=max_tokens,
             seed=derive_seed(sampling.seed, request_id),
         )
-        return SampleRequest(
-            request_id, tuple(token_ids), params, messages, self.prompt.tools, schema
-        )
+        return SampleRequest(request_id, tuple(token_ids), params, messages, self.prompt.tools)
 
     def _after(self, last_token_id: int, separator: str) -> list[int] | None:
         return after(self._settings.tokenizer, last_token_id, separator)

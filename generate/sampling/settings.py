@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from generate.sampling.turn_separators import (
     find_turn_separators,
     require_user_turns_end,
 )
-from generate.teachers.protocol import derive_seed
+from generate.teachers.protocol import SampleRequest, derive_seed
 from potstill.chat import control_texts
 from potstill.distributions import TokenDistributions
 from potstill.schema import Message, Prompt
@@ -115,14 +115,14 @@ class ConversationSettings:
         """Return the temperature of answers: 0 where the teacher's best answer is measured."""
         return 0.0 if prompt.is_reference else self.config.sampling.temperature
 
-    def schema(self, prompt: Prompt) -> str | None:
-        """Return the JSON schema that the teacher's answers are bound by; None: none."""
+    def bound(self, request: SampleRequest, prompt: Prompt) -> SampleRequest:
+        """Return a request whose answer is bound to the task's schema or labels, if it is to be."""
         if self.task is None or not self.config.sampling.structured or prompt.is_general:
-            return None
+            return request
         schema, known = self.task.answer_schema, self._bound_answer(prompt)
-        if schema is None or known is None:
-            return schema
-        return bound_to(schema, known)
+        if schema is not None and known is not None:
+            schema = bound_to(schema, known)
+        return replace(request, schema=schema, labels=self.task.labels)
 
     def num_turns(self, prompt: Prompt) -> int:
         """Return the number of answers drawn for a simulated conversation."""

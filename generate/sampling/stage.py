@@ -268,27 +268,28 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
     by_metric = config.turns.best_by in ("metric", "majority")
     if by_metric:
         first_metric(task, "generate.turns.best_by")
-    if config.sampling.structured and (task is None or task.answer_schema is None):
+    is_bound = config.sampling.structured
+    if is_bound and not (task and (task.answer_schema or task.labels)):
         raise ConfigError(
             "there is no schema to bind answers by",
             where="generate.sampling.structured",
-            expected="a [task] with answer_schema",
+            expected="a [task] with answer_schema, or with the labels that answers are",
             found="a task without one" if task else "no task",
         )
-    has_schema = config.sampling.structured
     # A metric also says in which form a known answer is learned.
     by_metric |= config.turns.known_answers
-    asked = _task_config(task, by_metric=by_metric, has_schema=has_schema) if task else {}
+    asked = _task_config(task, by_metric=by_metric, is_bound=is_bound) if task else {}
     return settings | {"task": asked} if asked else settings
 
 
-def _task_config(task: Task, *, by_metric: bool, has_schema: bool) -> dict[str, str]:
+def _task_config(task: Task, *, by_metric: bool, is_bound: bool) -> dict[str, str]:
     """Return hashes of what of the task decides the samples, without what is empty."""
     examples = [item for item in task.examples if item.known] if task.num_shots else []
     shots = f"{task.num_shots} {task.shots} {shots_text(examples)}" if examples else ""
     deciding = {"instructions": task.instructions, "tools": task.tools, "shots": shots}
-    if has_schema:
+    if is_bound:
         deciding["answer_schema"] = task.answer_schema
+        deciding["labels"] = "\n".join(task.labels)
     if by_metric and task.metrics:
         deciding["metric"] = f"{task.metrics[0].model_dump_json()} {task.answer_schema}"
     return {name: sha256_bytes(text.encode()) for name, text in deciding.items() if text}

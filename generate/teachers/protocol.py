@@ -29,6 +29,13 @@ class SampleRequest:
     schema: str | None = None
     """JSON schema that the completion must fit. Servers with log-probabilities take none, because
     theirs may be those under the schema."""
+    labels: tuple[str, ...] = ()
+    """Or all completions that there are; empty: any. Servers are not asked for labels."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a schema or labels leave no room for thinking."""
+        return self.schema is not None or bool(self.labels)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,14 @@ from generate.teachers import raw_logprobs
 from generate.teachers.config import EngineConfig
 from generate.teachers.cpu_sampling import install
 from generate.teachers.flat_logprobs import to_distributions
-from generate.teachers.protocol import Failure, Requests, Sample, ScoreRequest, ScoreRequests
+from generate.teachers.protocol import (
+    Failure,
+    Requests,
+    Sample,
+    SampleRequest,
+    ScoreRequest,
+    ScoreRequests,
+)
 from potstill.errors import PotstillError, TeacherError
 from potstill.progress import announced
 
@@ -118,7 +125,7 @@ class VllmTeacher:
                     logprobs=top_logprobs,
                     flat_logprobs=True,
                     detokenize=False,
-                    structured_outputs=self._bound_by(request.schema),
+                    structured_outputs=self._bound_by(request),
                 )
                 for request in requests
             ]
@@ -140,15 +147,17 @@ class VllmTeacher:
 
         yield from self._run(enqueue, convert)
 
-    def _bound_by(self, schema: str | None) -> Any:  # noqa: ANN401  (vLLM's parameters)
-        if schema is None:
+    def _bound_by(self, request: SampleRequest) -> Any:  # noqa: ANN401  (vLLM's parameters)
+        if not request.is_bound:
             return None
         from vllm.sampling_params import StructuredOutputsParams
 
         if not self._keeps_raw_logprobs:
             self._llm.collective_rpc(raw_logprobs.install)
             self._keeps_raw_logprobs = True
-        return StructuredOutputsParams(json=schema)
+        if request.labels:
+            return StructuredOutputsParams(choice=list(request.labels))
+        return StructuredOutputsParams(json=request.schema)
 
     def score(
         self, next_requests: ScoreRequests, *, top_logprobs: int

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from potstill.schema import Message, Value
 from potstill.task.answers import Item
-from potstill.task.metrics.config import MetricConfig
+from potstill.task.metrics.config import LabelConfig, MetricConfig
 from potstill.task.metrics.metric import Metric
 from potstill.task.metrics.registry import make_metrics
 
@@ -67,6 +67,14 @@ class Task(Value):
         """The answers' JSON schema, parsed."""
         return None if self.answer_schema is None else dict(json.loads(self.answer_schema))
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All the answers that there are, where an answer is a label alone; empty: any text."""
+        first = self.metrics[0] if self.metrics else None
+        if not isinstance(first, LabelConfig) or first.field or self.answer_schema or self.tools:
+            return ()
+        return first.labels
+
     def make_metrics(self) -> list[Metric]:
         """Return the task's metrics; the first one decides.
 
@@ -92,6 +100,11 @@ class Task(Value):
     def student_messages(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return a prompt as the student gets it: its instructions, then the messages."""
         return _with_system(self.student_instructions, messages)
+
+
+def label_grammar(labels: Sequence[str]) -> str:
+    """Return a grammar of llama.cpp (GBNF) for answers that are one of some labels."""
+    return f"root ::= {' | '.join(json.dumps(label, ensure_ascii=False) for label in labels)}"
 
 
 def shots_text(shots: Sequence[Item]) -> str:

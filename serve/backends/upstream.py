@@ -71,7 +71,7 @@ class UpstreamBackend:
         api_key: str | None = None,
     ) -> None:
         self.name = name
-        self._task = task
+        self._task = task and task.without_grammars()
         self._model = config.model or name
         self._parameters = frozenset(config.parameters)
         self._metrics = metrics.time(name)

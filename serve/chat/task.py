@@ -14,7 +14,7 @@ from potstill.errors import ConfigError
 from potstill.facts.shared import Role
 from potstill.schema import Message
 from potstill.task.shots import shot_chooser
-from potstill.task.task import Task
+from potstill.task.task import Task, label_grammar
 from serve.engine.grammar import GrammarSource, check_grammar, schema_of
 from serve.errors import InvalidRequestError
 from serve.wire.chat import ChatMessage, ChatRequest, NamedSchema, ResponseFormat, Tool
@@ -29,20 +29,23 @@ class ServedTask:
 
     Args:
         role: Whose instructions the model gets.
-        enforces_schema: Whether the student's answers are bound by the task's schema.
+        enforces_schema: Whether the student's answers are bound by the task's schema or labels.
+        reads_grammars: Whether the model's server does, which labels need.
 
     Raises:
         ConfigError: The server cannot use the task's tools, or cannot enforce its schema.
     """
 
-    def __init__(self, task: Task, role: Role, *, enforces_schema: bool) -> None:
-        self._task, self._role = task, role
+    def __init__(
+        self, task: Task, role: Role, *, enforces_schema: bool, reads_grammars: bool = True
+    ) -> None:
+        self._task, self._role, self._enforces_schema = task, role, enforces_schema
         self._tools = _read_tools(task)
         self._choose = shot_chooser(task) if role == "teacher" else None
-        self._format = None
         # A call is no answer of the schema.
-        if enforces_schema and role == "student" and not self._tools:
-            self._format = _answer_format(task)
+        is_bound = enforces_schema and role == "student" and not self._tools
+        self._format = _answer_format(task) if is_bound else None
+        self._labels = task.labels if is_bound and reads_grammars else ()
 
     @property
     def card(self) -> TaskCard:
@@ -52,7 +55,13 @@ class ServedTask:
             "metrics": [metric.name or metric.kind for metric in self._task.metrics],
             "tools": [tool.function.name for tool in self._tools],
             "answer_schema": self._format is not None,
+            "labels": list(self._labels),
         }
+
+    def without_grammars(self) -> ServedTask:
+        """Return the task for a model of a server that reads no grammars."""
+        enforced = self._enforces_schema
+        return ServedTask(self._task, self._role, enforces_schema=enforced, reads_grammars=False)
 
     def applied(self, request: ChatRequest) -> ChatRequest:
         """Return a request with what it leaves out.
@@ -71,6 +80,8 @@ class ServedTask:
                 update["tools"] = tools = self._tools
             elif self._format is not None:
                 update["response_format"] = self._format
+            elif self._labels:
+                update["grammar"] = label_grammar(self._labels)
         if self._has_learned(tools or ()) and request.tools_in_prompt is None:
             update["tools_in_prompt"] = False
         if self._task.metrics and request.temperature is None:

@@ -18,6 +18,8 @@ class TaskCard(TypedDict):
     """Tools that a request without tools of its own may get calls of."""
     answer_schema: bool
     """Whether answers are bound by the task's JSON schema."""
+    labels: list[str]
+    """The labels of which an answer is one; empty: answers are not bound to labels."""
 
 
 class ModelCard(TypedDict):

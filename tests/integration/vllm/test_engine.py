@@ -175,14 +175,19 @@ def test_under_a_schema_the_log_probabilities_stay_the_models_own(teacher):
         '"required": ["team"], "additionalProperties": false}'  # fmt: skip
     plain = requests(teacher)
     bound = [replace(one, request_id=f"bound {one.request_id}", schema=schema) for one in plain]
-    found = sample(teacher, [one for pair in zip(plain, bound, strict=True) for one in pair])
+    labels = ("cards & cash", "Überträge")
+    labeled = [replace(one, request_id=f"label {one.request_id}", labels=labels) for one in plain]
+    asked = (*plain, *bound, *labeled)
+    found = sample(
+        teacher, [one for three in zip(plain, bound, labeled, strict=True) for one in three]
+    )
     texts = [
         ScoreRequest(
             one.request_id,
             [*one.prompt_token_ids, *found[one.request_id].token_ids],
             len(one.prompt_token_ids),
         )
-        for one in (*plain, *bound)
+        for one in asked
     ]
     for scored in teacher.score(feed(texts), top_logprobs=TOP_LOGPROBS):
         drawn = found[scored.request_id]
@@ -195,5 +200,8 @@ def test_under_a_schema_the_log_probabilities_stay_the_models_own(teacher):
     for one in finished:
         text = teacher.tokenizer.decode(one.token_ids, skip_special_tokens=True)
         assert json.loads(text)["team"] in ("cards", "loans")
+    answers = [found[one.request_id].token_ids for one in labeled]
+    texts = [teacher.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+    assert set(texts) <= set(labels)
     forced = min(one.signal.sampled_logprobs_T.min() for one in finished)
     assert forced < -4, "SmolLM2 would have said something else"

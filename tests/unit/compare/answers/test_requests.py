@@ -58,6 +58,28 @@ def test_answers_without_calls_are_bound_to_the_tasks_schema_where_that_is_wante
         }
 
 
+@pytest.mark.parametrize("reads_grammars", [True, False])
+def test_a_label_alone_is_bound_by_servers_that_read_grammars(
+    openai_server, tmp_path, reads_grammars
+):
+    server = openai_server(lambda _: "cash")
+    (question,) = read_references(TASK, 1, seed=0)
+    labeled = TASK.model_copy(update={"tools": None})
+    assert as_teacher(labeled, bound=False)(question).grammar is None
+    book = AnswerBook(
+        JsonCache(tmp_path),
+        [Wanted("student", question, 0)],
+        Sampling(0.0, 8, 0),
+        {"student": "m"},
+        {"student": "m"},
+        {"student": as_student(labeled, bound=True)},
+    )
+    endpoint = Endpoint(server.base_url, "m", "m", reads_grammars=reads_grammars)
+    book.fill({"student": endpoint}, 1)
+    found = server.requests[0].get("grammar")
+    assert found == ('root ::= "cards" | "cash"' if reads_grammars else None)
+
+
 @pytest.mark.parametrize(
     ("own", "source", "expected"),
     [

@@ -124,6 +124,13 @@ def test_examples_become_a_task(tmp_path):
     assert 16 <= content["generate"]["sampling"]["max_tokens"] <= 96
 
 
+def test_nothing_binds_answers_that_are_neither_labels_nor_json(tmp_path):
+    rows = [{"prompt": f"{n} + {n * 7919}", "answer": str(n * 7920)} for n in range(10)]
+    make(wanted(tmp_path / "sums", jsonl(tmp_path / "logs.jsonl", rows)))
+    content, _ = written(tmp_path / "sums")
+    assert "structured" not in content["generate"]["sampling"]
+
+
 def test_calls_become_tools(tmp_path):
     rows = [
         {"prompt": f"light {n * 7919}", "answer": {"name": "set", "arguments": {"percent": n}}}
@@ -181,7 +188,7 @@ def test_the_teacher_reads_as_many_examples_as_fit(tmp_path, num_words, num_shot
     make(wanted(tmp_path / "task", like=jsonl(tmp_path / "rows.jsonl", rows)))
     content, _ = written(tmp_path / "task")
     assert content["task"]["num_shots"] == num_shots
-    assert "structured" not in content["generate"]["sampling"]  # There is no schema.
+    assert content["generate"]["sampling"]["structured"]  # The labels bind.
 
 
 @pytest.mark.parametrize("name", template_names())

@@ -6,8 +6,9 @@ import pytest
 
 from generate.config import GenerateConfig
 from generate.sampling.settings import ConversationSettings
+from generate.teachers.protocol import SampleRequest
 from potstill.errors import TeacherError
-from potstill.schema import REFERENCES, Message
+from potstill.schema import REFERENCES, Message, SamplingParams
 from potstill.task.answers import Answer, Item
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
@@ -43,6 +44,7 @@ def test_a_prompt_keeps_its_own_system_prompt(make_settings, make_prompt):
     assert make_settings(system_prompts=["Be kind."]).for_teacher(prompt).messages == own
 
 
+REQUEST = SampleRequest("r", (1,), SamplingParams(temperature=0.0, top_p=1.0, max_tokens=8, seed=0))
 TEAMS = {"type": "object", "properties": {"team": {"enum": ["cards", "cash"]}, "reply": {}}}
 
 
@@ -65,8 +67,20 @@ def test_what_is_known_binds_the_teacher_if_it_is_to(
     changes = {"known": known and Answer(text=known).model_dump_json()}
     changes |= {"source": REFERENCES} if is_reference else {}
     prompt = make_prompt("p", "Why?").model_copy(update=changes)
-    schema = json.loads(settings.schema(prompt))
-    assert schema["properties"]["team"]["enum"] == teams
+    bound = settings.bound(REQUEST, prompt)
+    assert json.loads(bound.schema)["properties"]["team"]["enum"] == teams
+    assert not bound.labels
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_labels_bind_the_teacher_where_an_answer_is_one(toy_tokenizer, make_prompt, structured):
+    config = GenerateConfig.model_validate({"sampling": {"structured": structured}})
+    labels = ("cards", "cash")
+    task = Task(metrics=(LabelConfig(labels=labels),))
+    settings = ConversationSettings(config, toy_tokenizer, 10_000, task)
+    bound = settings.bound(REQUEST, make_prompt("p", "Why?"))
+    assert (bound.labels, bound.schema) == (labels if structured else (), None)
+    assert bound.is_bound is structured
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import make_prompts
 from generate.sampling.stage import finish_samples, make_parts, num_parts, open_samples
 from generate.teachers.protocol import Failure
-from potstill.errors import TeacherError
+from potstill.errors import ConfigError, TeacherError
 
 
 @pytest.fixture
@@ -108,6 +108,12 @@ def test_nothing_but_failures_is_an_error_that_says_the_first(sampled, run_direc
     assert caught.value.found == "no memory left"
     assert "--force" in caught.value.hint
     assert not run_directory.is_finished("samples")
+
+
+def test_answers_without_a_schema_or_labels_cannot_be_bound(sampled, toys):
+    with pytest.raises(ConfigError, match="no schema to bind answers by"):
+        sampled(sampling={"structured": True})
+    assert not toys.loaded
 
 
 def test_a_chat_template_that_refuses_a_prompt_does_not_stop_the_others(

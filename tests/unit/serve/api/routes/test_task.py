@@ -11,6 +11,7 @@ from potstill.task.answers import Answer, Item
 from potstill.task.metrics.config import JsonConfig, LabelConfig
 from potstill.task.task import Task
 from serve.chat.task import ServedTask
+from serve.wire.chat import ChatRequest
 
 USER = [{"role": "user", "content": "My card is gone."}]
 SCHEMA = {
@@ -42,6 +43,8 @@ TASK = Task(
     num_shots=2,
     metrics=(LabelConfig(field="team"), JsonConfig()),
 )
+LABELS = ("cards & cash", 'the "bank"', "Überträge\\n")
+LABELED = TASK.model_copy(update={"metrics": (LabelConfig(labels=LABELS),)})
 TRIAGE = TASK.model_copy(update={"answer_schema": json.dumps(SCHEMA)})
 LEARNED = TASK.model_copy(
     update={"tools": json.dumps(TOOLS), "student_sees_tools": False, "student_instructions": ""}
@@ -114,6 +117,37 @@ def test_the_tasks_schema_binds_the_student_unless_a_request_has_a_format(client
         json.loads(unbound["choices"][0]["message"]["content"])
 
 
+def test_the_tasks_labels_bind_the_student_where_an_answer_is_one(client_of):
+    client = client_of(LABELED)
+
+    def said(client=client, **more):
+        return {one["message"]["content"] for one in answer(client, n=8, **more)["choices"]}
+
+    assert said(temperature=2) <= set(LABELS)
+    assert len(said(temperature=2)) > 1
+    (card, teachers) = (one["task"] for one in client.get("/v1/models").json()["data"])
+    assert (card["labels"], teachers["labels"]) == (list(LABELS), [])
+    unbound = client_of(LABELED, enforces_schema=False)
+    in_a_field = LABELED.model_copy(update={"metrics": (LabelConfig(field="x", labels=LABELS),)})
+    for found in (
+        said(model="b"),
+        said(response_format={"type": "text"}),
+        said(unbound),
+        said(client_of(in_a_field)),
+    ):
+        assert not found & set(LABELS)
+
+
+def test_another_servers_model_is_not_asked_for_labels():
+    task = ServedTask(LABELED, "student", enforces_schema=True)
+    request = ChatRequest.model_validate({"model": "a", "messages": USER})
+    assert task.applied(request).grammar is not None
+    elsewhere = task.without_grammars()
+    assert (elsewhere.applied(request).grammar, elsewhere.card["labels"]) == (None, [])
+    triage = ServedTask(TRIAGE, "student", enforces_schema=True).without_grammars()
+    assert triage.applied(request).response_format is not None
+
+
 def test_answers_that_can_be_right_are_not_drawn_unless_a_request_says_so(client_of):
     client = client_of(TASK)
 
@@ -162,8 +196,8 @@ def test_the_models_and_the_task_are_described(client_of, client):
     cards = [card["task"] for card in triage.get("/v1/models").json()["data"]]
     metrics = ["label", "json"]
     assert cards == [
-        {"role": "student", "metrics": metrics, "tools": [], "answer_schema": True},
-        {"role": "teacher", "metrics": metrics, "tools": [], "answer_schema": False},
+        {"role": role, "metrics": metrics, "tools": [], "answer_schema": is_bound, "labels": []}
+        for role, is_bound in (("student", True), ("teacher", False))
     ]
     assert triage.get("/v1/task").json() == {
         "metrics": metrics,
