@@ -228,7 +228,9 @@ def _compare(
         alike, both = judged_alike(config), in_teachers_place(answers)
         apart = _panel(alike, task, questions, both, JsonCache(session.scratch_dir / FORMER))
         said = _opinions(alike, run, apart, kept, sides, serving)
-        former_verdict = decide(alike, registration, said, both, apart.cluster_of)
+        former_verdict = decide(
+            alike, registration, said, both, apart.cluster_of, level=verdict.shared_level
+        )
     rows: tuple[CandidateRow, ...] = ()
     if task is not None:
         rows = candidate_rows(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from compare.answers.answers import Answer, Role, means_by_prompt
 from compare.config import CompareConfig
 from compare.gate_config import Requirement
-from compare.verdict.following import FIRST, kept_level
+from compare.verdict.following import FIRST
 from compare.verdict.intervals import mean_interval
 from compare.verdict.non_inferiority import outcome_of_bounds
 from compare.verdict.results import GateRow, Verdict
@@ -42,16 +42,6 @@ class Evidence:
     memorization: Memorization | None = None
     """None: not measured."""
 
-    @property
-    def shared_alpha(self) -> float:
-        """Error rate for answers that may be others in another comparison of the same student.
-
-        Those of one student share alpha.
-        """
-        alpha = self.config.verdict.alpha
-        num_before = sum(one.was_tested for one in self.verdict.earlier)
-        return kept_level(alpha, num_before) if num_before else FIRST * alpha
-
     def of(self, role: Role, value: Callable[[Answer], float | None]) -> dict[str, float]:
         """Return the mean value of a role's answers by prompt; answers without one are left out."""
         return means_by_prompt(self.answers.get(role, ()), value)
@@ -81,7 +71,9 @@ class Evidence:
         # One student answers a suite always alike, if it is not sampled: this is tested once.
         is_own = values.keys() <= self.clusters.keys()
         may_change = is_own or self.config.sampling_temperature > 0
-        alpha = self.shared_alpha if may_change else self.config.verdict.alpha
+        alpha = self.config.verdict.alpha
+        if may_change:
+            alpha = self.verdict.shared_level or FIRST * alpha
         found = mean_interval(list(values.values()), clusters, alpha=alpha, bounds=bounds)
         outcome = outcome_of_bounds(found.lower, found.upper, threshold)
         return with_enough(

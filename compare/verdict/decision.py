@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from compare.answers.answers import Answer
+from compare.answers.questions import messages_id
 from compare.config import CompareConfig
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair, PairKey
 from compare.measurement.covariates import FindCovariates
 from compare.verdict.findings import VOTES, report_on
-from compare.verdict.following import Standing
-from compare.verdict.registration import Ledger
+from compare.verdict.following import FIRST, Standing
+from compare.verdict.registration import Ledger, digest
 from compare.verdict.results import JudgeReport, Verdict
 from potstill.facts.comparison import Registration
 from potstill.verdict.outcome import Outcome, Plan
@@ -34,6 +35,7 @@ def decide(
     cluster_of: Callable[[Pair], str],
     ledger: Ledger = NO_LEDGER,
     find_covariates: FindCovariates | None = None,
+    level: float | None = None,
 ) -> Verdict:
     """Return the verdict, with the reports of all judges.
 
@@ -43,12 +45,18 @@ def decide(
     Args:
         ledger: The earlier comparisons of the run.
         find_covariates: None where no prompts but the compared ones are known.
+        level: Error rate of a comparison that is a requirement beside another one; None: of one
+            that decides by itself.
     """
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     decider = next((one for one in opinions if one.judged.claim == "quality"), None)
     people = scores_by_pair(one for one in opinions if one.judged.kind == VOTES)
     line = ledger.line(decider.key) if decider else ""
-    standing = ledger.standing(line, plan.alpha)
+    said = _digest_of(answers)
+    standing = ledger.standing(line, plan.alpha, said)
+    shared_level = ledger.shared_level(plan.alpha, said)
+    if level is not None:
+        standing, shared_level = Standing(level / FIRST), level
     reports = []
     for opinion in opinions:
         decides = opinion is decider
@@ -58,7 +66,8 @@ def decide(
             cluster_of,
             decides=decides,
             people=people,
-            standing=standing,
+            standing=standing if decides else Standing(shared_level / FIRST),
+            shared_level=shared_level,
             find_covariates=find_covariates if decides else None,
         )
         reports.append(report.model_copy(update={"line": line if decides else None}))
@@ -77,6 +86,8 @@ def decide(
         num_answers_before=registration.num_answers_before,
         power_at_parity=_power_at_parity(plan, standing, deciding, num_prompts),
         earlier=tuple(one.model_copy(update={"values": ()}) for one in ledger.of_models),
+        answers=said,
+        shared_level=shared_level,
         decided_by=deciding.name if deciding else None,
         judges=tuple(reports),
         num_prompts=num_prompts,
@@ -88,6 +99,12 @@ def decide(
         student=names["student"],
         teacher=names["teacher"],
     )
+
+
+def _digest_of(answers: Sequence[Answer]) -> str:
+    """Return a digest of the student's and the teacher's answers, in any order."""
+    compared = (one for one in answers if one.role in ("student", "teacher"))
+    return digest(sorted([one.role, messages_id(one.messages), one.shown] for one in compared))
 
 
 def _power_at_parity(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from compare.answers.questions import messages_id
 from compare.judges.labels import Labels
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Answerer, Pair, PairKey
@@ -55,6 +56,7 @@ def report_on(
     decides: bool,
     people: Mapping[PairKey, float],
     standing: Standing,
+    shared_level: float,
     find_covariates: FindCovariates | None,
 ) -> JudgeReport:
     """Return a judge's part of the report.
@@ -62,6 +64,7 @@ def report_on(
     Args:
         people: People's scores of pairs, some of which may be the judge's.
         standing: What earlier comparisons leave to this judge.
+        shared_level: Error rate of slices where the prompts follow others.
         find_covariates: None where the mean is not adjusted.
     """
     judged = opinion.judged
@@ -102,7 +105,8 @@ def report_on(
     figures = _figures(
         decided,
         scale,
-        replace(standing, batches=()) if is_corrected or not decides else standing,
+        replace(standing, batches=()) if is_corrected else standing,
+        shared_level,
         is_similarity=is_similarity,
         is_corrected=is_corrected,
     )
@@ -117,7 +121,7 @@ def report_on(
             figures |= by_preference(decided, tested, health, people, figures)
         else:
             figures |= by_criteria(decided, scale, opinion.labeled, figures)
-        basis: Basis = "corrected" if standing.follows else "first"
+        basis: Basis = "corrected" if standing.num_before else "first"
         figures |= {"basis": basis, "counted": (), "share_voted": share}
         if number and figures["outcome"] is Outcome.INCONCLUSIVE:
             missing = f"a first comparison needs about {needed:,} votes or labels"
@@ -130,12 +134,16 @@ def _figures(
     decided: Sequence[Decided],
     scale: Scale,
     standing: Standing,
+    shared_level: float,
     *,
     is_similarity: bool,
     is_corrected: bool,
 ) -> dict[str, object]:
     values = counted(
-        [scale.value_of(one) for one in decided], [one.cluster for one in decided], scale.bounds
+        [scale.value_of(one) for one in decided],
+        [one.cluster for one in decided],
+        [messages_id(one.pair.question.messages) for one in decided],
+        scale.bounds,
     )
     line = standing.line(values, scale.bounds, scale.plan.margin)
     interval = scale.interval(decided)
@@ -162,7 +170,7 @@ def _figures(
         "further_prompts": further,
         "counted": standing.new(values),
         "discordance": _discordance(decided),
-        "slices": tuple(_slices(decided, scale)),
+        "slices": tuple(_slices(decided, scale, shared_level if standing.follows else level)),
     }
 
 
@@ -203,8 +211,9 @@ def _of_line(estimate: Estimate, line: Line, threshold: float) -> Estimate:
     )
 
 
-def _slices(decided: Sequence[Decided], scale: Scale) -> list[Slice]:
+def _slices(decided: Sequence[Decided], scale: Scale, level: float) -> list[Slice]:
     """Return the slices that are not all prompts, each at Holm's level among all."""
+    scale = replace(scale, plan=replace(scale.plan, alpha=level))
     groups: dict[tuple[str, str], list[Decided]] = {}
     for one in decided:
         for name in one.pair.question.slices.items():

@@ -45,21 +45,34 @@ class Counted(NamedTuple):
     """Mean, with the smallest possible value for unread pairs."""
     highest: float
     """The same with the largest."""
+    prompts: tuple[str, ...] = ()
+    """Hashes of its prompts, by which it is recognized under another name too; none in files of
+    earlier versions."""
 
 
 def counted(
-    values: Sequence[float | None], clusters: Sequence[str], bounds: tuple[float, float]
+    values: Sequence[float | None],
+    clusters: Sequence[str],
+    prompts: Sequence[str],
+    bounds: tuple[float, float],
 ) -> tuple[Counted, ...]:
     """Return each cluster's values, in the order of its first appearance."""
     groups: dict[str, list[float | None]] = {}
-    for value, cluster in zip(values, clusters, strict=True):
+    asked: dict[str, list[str]] = {}
+    for value, cluster, prompt in zip(values, clusters, prompts, strict=True):
         groups.setdefault(cluster, []).append(value)
+        asked.setdefault(cluster, []).append(prompt)
 
     def mean(group: Sequence[float | None], unread: float) -> float:
         return math.fsum(unread if one is None else one for one in group) / len(group)
 
     return tuple(
-        Counted(cluster, len(group), *(mean(group, bound) for bound in bounds))
+        Counted(
+            cluster,
+            len(group),
+            *(mean(group, bound) for bound in bounds),
+            tuple(dict.fromkeys(asked[cluster])),
+        )
         for cluster, group in groups.items()
     )
 
@@ -83,19 +96,30 @@ class Standing:
     num_lines: int = 0
     """Earlier lines."""
     batches: tuple[tuple[Counted, ...], ...] = ()
-    """Of each earlier comparison of this line, the clusters that it had first."""
+    """Of each earlier comparison of this line that was tested, the clusters that it had first."""
     share_voted: float = 0.0
     """Of the votes or labels that a first comparison needs, the largest share that one had."""
+    num_choices: int = 1
+    """How many judges might have been chosen for this line by what earlier ones showed of them."""
+    num_seen: int = 0
+    """Earlier comparisons of this line that showed a judge's scores of other answers, untested."""
+    has_first_answers: bool = True
+    """Whether the answers are those of the first comparison of this line."""
 
     @property
     def follows(self) -> bool:
-        """Whether this line has an earlier comparison."""
+        """Whether this line has an earlier comparison that was tested."""
         return bool(self.batches)
+
+    @property
+    def num_before(self) -> int:
+        """Comparisons before this one that cost it a part of alpha."""
+        return len(self.batches) + self.num_seen
 
     @property
     def line_alpha(self) -> float:
         """Error rate of all comparisons of this line and of lines after it."""
-        return self.alpha * OTHERS**self.num_lines
+        return self.alpha * OTHERS**self.num_lines / self.num_choices
 
     @property
     def first_level(self) -> float:
@@ -111,7 +135,9 @@ class Standing:
         """Return the error rate of one comparison of this line by people's votes.
 
         The part of a first comparison is spent in proportion to the votes, so that an early look
-        costs little; what is kept for later ones is halved each time.
+        costs little; what is kept for later ones is halved each time. Answers that were chosen by
+        what a judge said of others have that part only: else one could draw answers until the judge
+        likes them, and let people vote on these.
 
         Source: Lan & DeMets 1983, "Discrete sequential boundaries for clinical trials", Biometrika
         70:659, the linear spending function, with each look's part as its level.
@@ -119,14 +145,18 @@ class Standing:
         Args:
             share: Of the votes that a first comparison needs.
         """
-        gained = max(0.0, min(1.0, share) - self.share_voted)
-        kept = kept_level(self.line_alpha, len(self.batches)) if self.follows else 0.0
+        gained = max(0.0, min(1.0, share) - self.share_voted) if self.has_first_answers else 0.0
+        kept = kept_level(self.line_alpha, self.num_before) if self.num_before else 0.0
         return FIRST * self.line_alpha * gained + kept
 
     def new(self, found: Sequence[Counted]) -> tuple[Counted, ...]:
-        """Return the clusters that no earlier comparison of this line had."""
-        seen = {one.cluster for batch in self.batches for one in batch}
-        return tuple(one for one in found if one.cluster not in seen)
+        """Return the clusters that no earlier comparison of this line had, or a prompt of them."""
+        before = [one for batch in self.batches for one in batch]
+        names = {one.cluster for one in before}
+        prompts = {prompt for one in before for prompt in one.prompts}
+        return tuple(
+            one for one in found if one.cluster not in names and prompts.isdisjoint(one.prompts)
+        )
 
     def line(self, found: Sequence[Counted], bounds: tuple[float, float], margin: float) -> Line:
         """Return the line with this comparison's values."""

@@ -8,6 +8,7 @@ each time the stage is resumed; what earlier comparisons leave to this one, from
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from compare.answers.cache import JsonCache
 from compare.answers.jsonl import read_lines
 from compare.config import VerdictConfig
 from compare.gate_config import Gate
-from compare.verdict.following import Standing
+from compare.verdict.following import FIRST, Standing, kept_level
 from compare.verdict.results import Attempt, Verdict
 from potstill.facts.comparison import Registration
 from potstill.files import sha256_bytes, write_text_atomically
@@ -67,17 +68,42 @@ class Ledger:
         """Return the line of a judge: comparisons that more prompts may follow."""
         return digest([judge_key, self.settings])
 
-    def standing(self, line: str, alpha: float) -> Standing:
-        """Return what earlier comparisons leave to one of this line."""
-        tested = [one for one in self.of_models if one.was_tested]
-        lines = list(dict.fromkeys(one.line or ", ".join(one.judges) for one in tested))
-        own = [one for one in tested if one.line == line]
+    def standing(self, line: str, alpha: float, answers: str = "") -> Standing:
+        """Return what earlier comparisons leave to one of this line.
+
+        Args:
+            answers: Digest of the answers that are compared.
+        """
+        seen = [one for one in self.of_models if one.was_tested or one.was_shown]
+        choices: dict[str, int] = {}
+        for one in seen:
+            name = one.line or ", ".join(one.judges)
+            choices[name] = max(1, one.num_others, choices.get(name, 1))
+        lines = list(choices)
+        before = lines[: lines.index(line)] if line in choices else lines
+        own = [one for one in seen if one.line == line]
+        tested = [one for one in own if one.was_tested]
         return Standing(
             alpha=alpha,
-            num_lines=lines.index(line) if line in lines else len(lines),
-            batches=tuple(one.values for one in own),
-            share_voted=max((one.share_voted or 0.0 for one in own), default=0.0),
+            num_lines=len(before),
+            batches=tuple(one.values for one in tested),
+            share_voted=max((one.share_voted or 0.0 for one in tested), default=0.0),
+            num_choices=math.prod(choices[name] for name in before),
+            num_seen=sum(not one.was_tested and one.answers != answers for one in own),
+            has_first_answers=not own or own[0].answers in (answers, None),
         )
+
+    def shared_level(self, alpha: float, answers: str) -> float:
+        """Return the error rate of what is tested of these answers beside the judge that decides.
+
+        Another comparison has other answers of the same student, and each is tested anew; the same
+        answers have the same result.
+        """
+        seen = [one for one in self.of_models if one.was_tested or one.answers is not None]
+        num_others = sum(one.answers != answers for one in seen)
+        if not seen or seen[0].answers == answers:
+            return FIRST * alpha
+        return kept_level(alpha, num_others)
 
 
 def read_ledger(run_root: Path, registered_at: str, models: str, settings: str) -> Ledger:
@@ -97,6 +123,12 @@ def record(verdict: Verdict, ledger: Ledger, run_root: Path) -> None:
         outcome=verdict.outcome,
         models=ledger.models,
         line=decider.line if decider else None,
+        was_shown=decider is not None and decider.estimate is not None,
+        num_others=sum(
+            judge.claim == "quality" and judge.estimate is not None and not judge.decides
+            for judge in verdict.judges
+        ),
+        answers=verdict.answers or None,
         values=decider.counted if decider else (),
         share_voted=decider.share_voted if decider else None,
         was_tested=decider is not None and decider.was_tested,

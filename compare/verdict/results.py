@@ -143,6 +143,12 @@ class Attempt(Value):
     """Identity of the judge that decided, with its settings."""
     was_tested: bool = True
     """Whether it could have been a PASS."""
+    was_shown: bool = False
+    """Whether the report had the scores of the judge that decided, tested or not."""
+    num_others: int = 0
+    """Other judges of quality whose results the report had."""
+    answers: str | None = None
+    """Digest of the answers; None in files of earlier versions."""
     share_voted: float | None = None
     """As in `JudgeReport`."""
     values: tuple[Counted, ...] = ()
@@ -167,6 +173,11 @@ class Verdict(Value):
     where the prompts follow those of an earlier comparison."""
     earlier: tuple[Attempt, ...] = ()
     """Comparisons of the same run before this one, whatever their judges and prompts were."""
+    answers: str = Field(default="", exclude=True)
+    """Digest of both models' answers."""
+    shared_level: float | None = Field(default=None, exclude=True)
+    """Error rate of what is tested of these answers beside the judge that decides; None: that of a
+    first comparison."""
     decided_by: str | None
     """Name of the judge that decides."""
     gate: tuple[GateRow, ...] = ()

@@ -12,7 +12,7 @@ from compare.gate.evidence import Evidence
 from compare.gate.suites import SUITES
 from compare.verdict.figures import Estimate, HumanCorrected
 from compare.verdict.intervals import mean_interval
-from compare.verdict.results import Attempt, GateRow, JudgeReport
+from compare.verdict.results import GateRow, JudgeReport
 from potstill.errors import ConfigError
 from potstill.facts.memorization import CanaryFigures, Completions, Memorization, Share
 from potstill.task.metrics.config import LabelConfig
@@ -62,7 +62,7 @@ def judged(
     judges=None,
     dollars=None,
     clusters=None,
-    earlier=(),
+    shared_level=None,
     former=None,
     memorization=None,
 ):
@@ -74,7 +74,7 @@ def judged(
         decided_by=decider.name if decider else None,
         judges=judges,
         num_prompts=len(QUESTIONS),
-        earlier=earlier,
+        shared_level=shared_level,
     )
     config = CompareConfig(gate=gate, temperature=0.0)
     everything = by_role(one for several in answers for one in several)
@@ -228,30 +228,19 @@ def test_clusters_of_the_comparison_are_kept():
 
 def test_several_comparisons_of_a_student_share_alpha_but_for_suites():
     """The prompts of another comparison may be others, a suite is the same."""
-    before = [
-        Attempt(
-            registered_at=str(number),
-            judges=("right",),
-            num_prompts=300,
-            margin=0.05,
-            outcome=OPEN,
-            was_tested=number > 0,
-        )
-        for number in range(3)
-    ]
     own = {one.prompt_id: one.prompt_id for one in QUESTIONS}
     answers = pairs(lambda _: "four", lambda _: "four", seconds=1.0)
     suite = suite_answers("stopping", 4)
 
-    def error_rate(num_before):
+    def error_rate(level):
         gate = [{"kind": "latency", "seconds": 2}, {"kind": "suite", "suite": "stopping"}]
-        found = judged([DECIDES, *gate], answers, suite, clusters=own, earlier=before[:num_before])
+        found = judged([DECIDES, *gate], answers, suite, clusters=own, shared_level=level)
         latency, stopping = found.gate[1:]
         assert stopping.lower == pytest.approx(0.9548, abs=1e-4)
         return latency.lower ** len(QUESTIONS)  # without a miss, that of Clopper and Pearson
 
-    errors = [error_rate(number) for number in range(4)]
-    assert errors == pytest.approx([0.04, 0.04, 0.0025, 0.00125], rel=1e-3)
+    errors = [error_rate(level) for level in (None, 0.0025)]
+    assert errors == pytest.approx([0.04, 0.0025], rel=1e-3)
 
 
 @pytest.mark.parametrize(

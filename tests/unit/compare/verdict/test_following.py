@@ -140,8 +140,11 @@ def test_a_cluster_counts_once_in_a_line():
 
 
 def test_unread_pairs_are_the_worst_for_either_outcome():
-    found = counted([1.0, None, 0.5], ["a", "a", "b"], UNIT)
-    assert found == (Counted("a", 2, 0.5, 1.0), Counted("b", 1, 0.5, 0.5))
+    found = counted([1.0, None, 0.5], ["a", "a", "b"], ["1", "2", "3"], UNIT)
+    assert found == (
+        Counted("a", 2, 0.5, 1.0, ("1", "2")),
+        Counted("b", 1, 0.5, 0.5, ("3",)),
+    )
     read = values(scores(0.5, 200))
     unread = tuple(Counted(f"u{n}", 1, 0.0, 1.0) for n in range(50))
     with_unread, without = line(read, unread), line(read)

@@ -4,10 +4,13 @@ import json
 
 import pytest
 
+from compare.answers.questions import messages_id
 from compare.comparison import read_report
 from compare.config import CompareConfig
 from compare.report.summary import verdict_sentences
-from compare.verdict.registration import read_ledger, record
+from compare.verdict.following import Standing, counted
+from compare.verdict.registration import Ledger, read_ledger, record
+from compare.verdict.results import Attempt
 from potstill.errors import ArtifactError
 from potstill.task.answers import Answer
 from potstill.task.metrics.config import ExactConfig, JsonConfig
@@ -62,7 +65,7 @@ def test_prompts_that_are_added_are_tested_at_every_look_together(compare, tmp_p
     assert "bets on each prompt added since" in claim
     rows = [json.loads(row) for row in (tmp_path / "comparisons.jsonl").read_text().splitlines()]
     assert [len(row["values"]) for row in rows] == [60, further]
-    assert rows[0]["values"][0] == ["p0", 1, -1.0, -1.0]
+    assert rows[0]["values"][0] == ["p0", 1, -1.0, -1.0, [messages_id(question(0).messages)]]
 
 
 def test_the_same_prompts_again_bring_no_evidence(compare):
@@ -122,3 +125,76 @@ def test_values_stay_out_of_the_report(compare, report, tmp_path):
     assert '"counted"' not in path.read_text()
     assert '"values":[]' in path.read_text()
     assert read_report(path).verdict.basis == "followed"
+
+
+def attempt(number, **changes):
+    common = {"num_prompts": 300, "margin": 0.05, "outcome": Outcome.INCONCLUSIVE, "models": "a"}
+    own = {"line": "x", "judges": ("llm",), "was_tested": False, "was_shown": True}
+    return Attempt(registered_at=str(number), **common | own | changes)
+
+
+def test_answers_that_a_judge_liked_best_of_many_are_not_voted_on_as_if_they_were_the_first():
+    """Twenty seeds, and votes on the answers that the judge liked best: 0.26 passed at 0.45."""
+    seeds = [attempt(n, line=f"seed {n}", answers=f"answers {n}") for n in range(20)]
+    ledger = Ledger(tuple(seeds), "a", "s")
+    levels = [
+        ledger.standing(f"seed {n}", 0.05, f"answers {n}").level_of_votes(1) for n in range(20)
+    ]
+    assert levels[:2] == pytest.approx([0.04, 0.004])
+    assert sum(levels) < 0.05
+
+
+def test_votes_on_the_same_answers_cost_nothing_before_they_are_counted():
+    ledger = Ledger((attempt(0, answers="n"), attempt(1, answers="n")), "a", "s")
+    standing = ledger.standing("x", 0.05, "n")
+    assert (standing.follows, standing.num_before) == (False, 0)
+    assert standing.level_of_votes(1) == pytest.approx(0.04)
+    assert ledger.shared_level(0.05, "n") == pytest.approx(0.04)
+
+
+def test_prompts_that_a_judge_asked_for_leave_votes_what_is_kept_for_later():
+    """The number of prompts was chosen by the judge's scores of fewer."""
+    looks = tuple(attempt(n, answers=f"{n}00 prompts") for n in range(1, 4))
+    first, second, last = (
+        Ledger(looks, "a", "s").standing("x", 0.05, f"{n}00 prompts").level_of_votes(1)
+        for n in (1, 2, 3)
+    )
+    assert first == pytest.approx(0.04 + 0.1 * 0.05 / 4)
+    assert second == last == pytest.approx(0.1 * 0.05 / 4)
+    tested = (attempt(0, answers="n", was_tested=True, share_voted=0.5),)
+    level = Ledger(tested, "a", "s").standing("x", 0.05, "n").level_of_votes(1)
+    assert level == pytest.approx(0.04 * 0.5 + 0.1 * 0.05 / 2)
+
+
+def test_requirements_beside_the_judge_share_alpha_over_other_answers():
+    """Nine looks at one more metric of the gate, each at 0.04, passed 0.11 at the margin."""
+    looks = [attempt(n, answers=f"{n}", was_tested=True) for n in range(9)]
+    levels = [Ledger(tuple(looks[:n]), "a", "s").shared_level(0.05, f"{n}") for n in range(9)]
+    assert levels[:3] == pytest.approx([0.04, 0.0025, 0.00125])
+    assert sum(levels) < 0.05
+    assert Ledger(tuple(looks), "a", "s").shared_level(0.05, "0") == pytest.approx(0.04)
+    shown = Ledger((attempt(0, answers="0", was_shown=False),), "a", "s")
+    assert shown.shared_level(0.05, "1") == pytest.approx(0.0025), "its gate was in the report"
+
+
+def test_a_metric_that_is_chosen_among_many_that_were_reported_has_its_part(compare):
+    """Of twenty metrics at the margin one passed with 0.095, each at a tenth of the first."""
+    several = tuple(ExactConfig(name=f"exact {n}") for n in range(5))
+    first = compare(100, metrics=several)
+    assert first.level == pytest.approx(0.04)
+    found = compare(100, metrics=several[::-1])
+    assert found.level == pytest.approx(0.004 / 4)
+
+
+def test_reported_metrics_are_tested_like_the_gate(compare):
+    several = (ExactConfig(), JsonConfig())
+    levels = [compare(number, metrics=several).judges[1].level for number in (60, 80, 80)]
+    assert levels == pytest.approx([0.04, 0.0025, 0.0025])
+
+
+def test_a_prompt_under_another_name_brings_no_evidence():
+    """Else the same answers could be bet on until they pass."""
+    first = counted([1.0, 0.5], ["a", "b"], ["one", "two"], (0.0, 1.0))
+    standing = Standing(0.05, batches=(first,))
+    again = counted([1.0, 0.5, 1.0], ["x", "y", "z"], ["one", "two", "three"], (0.0, 1.0))
+    assert [one.cluster for one in standing.new(again)] == ["z"]
