@@ -25,7 +25,7 @@ from compare.judge_config import (
     VotesJudgeConfig,
 )
 from compare.judges.controls import UNTRAINED
-from compare.measurement.heldout import read_questions, stored_answers
+from compare.measurement.heldout import read_questions, similar_prompts, stored_answers
 from compare.measurement.run_files import RunFiles
 from compare.measurement.untrained import untrained_file
 from potstill.errors import ConfigError
@@ -106,7 +106,9 @@ def read_asked(
         ConfigError: Two endpoints are compared without a run, and there are no prompts.
     """
     if task is not None:
-        return read_references(task, config.num_prompts, config.seed)
+        has_groups = run_directory.is_finished("conversations")
+        similar = similar_prompts(run_directory.stage_dir("conversations")) if has_groups else {}
+        return read_references(task, config.num_prompts, config.seed, similar)
     given = config.prompts is not None or run_directory.is_finished("conversations")
     if not config.needs_run and not given:
         raise ConfigError(

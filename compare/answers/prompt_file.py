@@ -75,9 +75,12 @@ def read_prompt_file(path: Path) -> list[Question]:
         ArtifactError: The file cannot be read, is empty, or a line is not a prompt.
     """
     questions: dict[str, Question] = {}
+    seen: set[str] = set()
     for row in read_lines(path, _Row, what="prompts", expected=EXPECTED):
-        question = _question(row, path.name)
-        questions.setdefault(question.prompt_id, question)
+        question, content = _question(row, path.name), messages_id(row.messages)
+        if content not in seen:  # Whatever its id is: twice the same prompt is one observation.
+            seen.add(content)
+            questions.setdefault(question.prompt_id, question)
     if not questions:
         raise ArtifactError("the file has no prompt", where=path, expected=EXPECTED)
     return list(questions.values())

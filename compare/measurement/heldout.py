@@ -15,7 +15,7 @@ from compare.answers.questions import Question, question_from
 from potstill.errors import ArtifactError
 from potstill.facts.conversations import ConversationsFacts
 from potstill.schema import Conversation, Split
-from potstill.tables import conversation_paths, read_conversations
+from potstill.tables import conversation_paths, read_conversation_batches, read_conversations
 
 SPLIT: Split = "test"
 
@@ -46,6 +46,20 @@ def read_questions(conversations_dir: Path, max_questions: int) -> list[Question
     if not found:
         raise _nothing_held_out(conversations_dir)
     return list(found.values())
+
+
+def similar_prompts(conversations_dir: Path) -> dict[str, str]:
+    """Return the cluster of similar prompts by prompt id, of the test split.
+
+    Raises:
+        ArtifactError: A table is damaged.
+    """
+    return {
+        row["prompt_id"]: row["cluster_id"]
+        for path in conversation_paths(conversations_dir, SPLIT)
+        for batch in read_conversation_batches(path, ["prompt_id", "cluster_id"])
+        for row in batch.to_pylist()
+    }
 
 
 def stored_answers(

@@ -40,6 +40,13 @@ def test_prompts_with_what_is_known_of_them(tmp_path):
     assert checked.source == "tasks.jsonl"
 
 
+def test_the_same_prompt_under_two_ids_is_one_prompt(tmp_path):
+    """Else a file with each prompt twice would have an interval as of twice as many."""
+    rows = [{"prompt": "How?", "prompt_id": str(n), "cluster_id": str(n)} for n in range(2)]
+    (found,) = read_prompt_file(written(tmp_path / "twice.jsonl", *rows))
+    assert found.prompt_id == "0"
+
+
 @pytest.mark.parametrize(
     ("row", "found"),
     [

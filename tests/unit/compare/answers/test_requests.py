@@ -148,6 +148,22 @@ def test_references_are_questions_with_known_answers_labels_and_clusters():
     assert questions[1].known == Answer(text="cards")
 
 
+def test_similar_references_are_one_cluster_with_all_that_begin_like_one_of_them():
+    """Five wordings of each prompt, as five prompts, passed a student at the margin with 0.22."""
+    names = [one.prompt_id for one in read_references(TASK, 100, seed=0)]
+    similar = {names[1]: "group", names[4]: "group", names[5]: "other"}
+    first, second, *others = read_references(TASK, 100, 0, similar)
+    assert others[2].cluster_id == second.cluster_id == names[1]
+    assert len({one.cluster_id for one in (first, second, *others)}) == len(names) - 1
+    dialogue = (*TASK.references[4].messages, Message(role="assistant", content="Which?"))
+    dialogue = (*dialogue, Message(role="user", content="That one."))
+    longer = TASK.model_copy(
+        update={"references": (*TASK.references, Item(messages=dialogue, known=Answer(text="x")))}
+    )
+    *_, last = read_references(longer, 100, 0, similar)
+    assert last.cluster_id == names[1]
+
+
 def test_of_many_references_a_sample_stays_the_same_and_in_order():
     all_ids = [one.prompt_id for one in read_references(TASK, 100, seed=0)]
     found = [one.prompt_id for one in read_references(TASK, 4, seed=1)]

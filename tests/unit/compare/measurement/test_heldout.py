@@ -7,6 +7,7 @@ from compare.measurement.heldout import (
     longest_first,
     read_held_out,
     read_questions,
+    similar_prompts,
     stored_answers,
 )
 from potstill.errors import ArtifactError
@@ -69,6 +70,12 @@ def test_question_is_what_the_conversation_began_with(tmp_path, named, write_con
     assert (question.conversation_id, question.cluster_id) == ("p1-0", "p0")
     assert question.slices == {"source": "chats.jsonl", "length": "short", "turns": "several"}
     assert (question.teacher_answer, question.prompt_token_ids) == ("So.", (1, 2))
+
+
+def test_similar_prompts_are_those_of_the_test_split(tmp_path, named, write_conversations):
+    stored = [named(1, cluster_id="p1"), named(2, cluster_id="p1"), named(3, split="train")]
+    write_conversations(tmp_path, stored)
+    assert similar_prompts(tmp_path) == {"p1": "p1", "p2": "p1"}
 
 
 def test_longest_stored_answer_first_and_stored_order_among_equals(questions):
