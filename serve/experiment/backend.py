@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -32,6 +33,7 @@ from serve.experiment.metrics import ExperimentMetrics
 from serve.experiment.shadow import Shadow
 from serve.experiment.wire import State
 from serve.storage import tables
+from serve.storage.queries import began
 from serve.storage.records import NOTHING, AnswerRecord, OutcomeName, Place, said_in
 from serve.storage.storage import Storage, dialect_insert
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
@@ -100,6 +102,8 @@ class Experiment:
         self._metrics = metrics
         self.salt = storage.salt if config.salt is None else config.salt
         self.state: State = "running"
+        self.began = math.inf
+        """When it was first served: people's votes on earlier answers may be on other models."""
         self._unwritten: dict[str, str] | None = None
         """The row of a state that is not committed yet; until then no other state is read."""
         self.guardrails = ExperimentGuardrails(config.guardrails)
@@ -131,6 +135,9 @@ class Experiment:
     async def start(self) -> None:
         """Start shadows; the variants' backends are started separately."""
         await self._read_state()
+        now = time.time()
+        beginning = self.storage.submit(lambda connection: began(connection, self.name, now))
+        self.began = await asyncio.wrap_future(beginning)
         self.shadow.start()
         self._watching = asyncio.create_task(self._watch_state())
 

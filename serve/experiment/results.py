@@ -100,7 +100,9 @@ def _verdict(connection: Connection, experiment: Experiment) -> VerdictView | No
     batches = judged_batches(connection, experiment.name, config.own_side)
     student = config.model_of(config.student)
     # Any key may vote: that votes decide is the administrator's choice.
-    votes = blind_votes(connection, experiment.sides) if config.judge == VOTES else []
+    votes = (
+        blind_votes(connection, experiment.sides, experiment.began) if config.judge == VOTES else []
+    )
     for vote in votes:
         # Each vote is a separate look.
         score = vote.score if vote.first.model == student else 1 - vote.score

@@ -258,7 +258,9 @@ async def judge(
 @router.get("/v1/experiments/{name}/votes", response_class=Response)
 async def list_votes(experiment: RequestExperiment, live: RequestTraffic) -> Response:
     """List people's blind votes with their texts as JSONL, which `potstill compare` reads."""
-    votes = await live.storage.read(lambda connection: blind_votes(connection, experiment.sides))
+    votes = await live.storage.read(
+        lambda connection: blind_votes(connection, experiment.sides, experiment.began)
+    )
     lines = [_vote_line(experiment, one) for one in votes if one.messages and one.first.text]
     content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return Response(content, media_type="application/jsonl")

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
 from serve.storage import tables
 from serve.storage.records import OutcomeName, StoredPair
+from serve.storage.storage import insert_new
 
 Split = tuple[dict[str, float], dict[str, int]]
 NEWEST = 10_000
@@ -286,8 +287,21 @@ class BlindVote:
     """A hash of the voter's key."""
 
 
-def blind_votes(connection: Connection, models: Collection[str]) -> list[BlindVote]:
-    """Return the blind votes between two models, in order; those of which the voter is stored."""
+def began(connection: Connection, experiment: str, now: float) -> float:
+    """Return when an experiment began: with its first answer or else now, which is stored."""
+    first = select(func.min(answers.created)).where(answers.experiment == experiment)
+    name, value = f"began: {experiment}", str(connection.scalar(first) or now)
+    connection.execute(insert_new(connection, tables.facts, {"name": name, "value": value}))
+    stored = select(tables.facts.c.value).where(tables.facts.c.name == name)
+    return float(connection.execute(stored).scalar_one())
+
+
+def blind_votes(connection: Connection, models: Collection[str], since: float) -> list[BlindVote]:
+    """Return the blind votes between two models, in order; those of which the voter is stored.
+
+    Args:
+        since: Time from which on answers count: earlier ones may be of other models of these names.
+    """
     votes = tables.votes.c
     first, second = tables.answers.alias("first"), tables.answers.alias("second")
     rows = connection.execute(
@@ -308,6 +322,8 @@ def blind_votes(connection: Connection, models: Collection[str]) -> list[BlindVo
         .join(second, second.c.id == votes.second_id)
         .where(
             votes.is_blind,
+            first.c.created >= since,
+            second.c.created >= since,
             first.c.model.in_(models),
             second.c.model.in_(models),
             first.c.model != second.c.model,

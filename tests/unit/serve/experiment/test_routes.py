@@ -189,6 +189,30 @@ def test_votes_decide_only_where_the_configuration_says_so(live, no_shadow):
     assert server.view()["verdict"] is None
 
 
+@pytest.mark.usefixtures("fast_votes")
+def test_votes_on_answers_before_an_experiment_began_are_not_its_own(live, no_shadow):
+    """The student may be another version since: its updates are tested under a new name."""
+    first = live(split(judge="votes", **no_shadow))
+    for number in range(3):
+        vote(first, dealt(first, str(number)), "tie")
+    again = live(split(judge="votes", **no_shadow))
+    assert again.view()["verdict"]["pairs"] == 3
+    other = live(experiments={"second": split(judge="votes", **no_shadow)})
+    assert other.view("second")["verdict"] is None
+    vote(other, dealt(other, "more"), "tie")
+    assert other.view("second")["verdict"]["pairs"] == 1
+    assert len(other.client.get("/v1/experiments/second/votes").text.splitlines()) == 1
+
+
+def test_an_experiment_of_an_earlier_version_began_with_its_first_answer(live, no_shadow, tmp_path):
+    server = live(split(**no_shadow))
+    server.ask()
+    with closing(sqlite3.connect(tmp_path / "traffic.sqlite")) as database, database:
+        database.execute("DELETE FROM facts WHERE name LIKE 'began%'")
+        (created,) = database.execute("SELECT min(created) FROM answers").fetchone()
+    assert live(split(**no_shadow)).experiments["assistant"].began == pytest.approx(created)
+
+
 def test_the_comparison_can_read_exported_votes(live, no_shadow, tmp_path):
     server = live(split(**no_shadow))
     for text, winner, blind in (("1", "teacher", True), ("2", None, True), ("3", "student", False)):
