@@ -174,11 +174,27 @@ def sides_of(
     return sides
 
 
-def answer_settings(config: CompareConfig, task: Task | None) -> dict[str, Any]:
-    """Return what answers depend on beside models and prompts: with other ones, scores change."""
+def model_names(sides: Sides) -> list[str]:
+    """Return the student's and the teacher's name: hashes of files, or addresses."""
+    compared = (sides["student"], sides["teacher"])
+    return [
+        f"{one.base_url}#{one.model}" if isinstance(one, Endpoint) else one.identity
+        for one in compared
+    ]
+
+
+def answer_settings(config: CompareConfig, task: Task | None, sides: Sides) -> dict[str, Any]:
+    """Return what answers depend on beside models and prompts: with other ones, scores change.
+
+    So they do where a server has another model behind a name.
+    """
     names = {"temperature", "max_tokens", "seed", "samples_per_prompt", "task_schema"}
     found = config.model_dump(mode="json", include=names)
     found["cluster_by"] = config.verdict.cluster_by
+    sides = {role: sides[role] for role in ("student", "teacher")}
+    stated = {role: one.fingerprint for role, one in sides.items() if isinstance(one, Endpoint)}
+    if any(stated.values()):
+        found["fingerprints"] = stated
     return found | {"task": task.model_dump(mode="json", exclude={"references"}) if task else None}
 
 

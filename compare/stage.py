@@ -41,6 +41,7 @@ from compare.inputs import (
     answer_settings,
     given_answers,
     measured_task,
+    model_names,
     read_asked,
     resolved,
     settings,
@@ -216,8 +217,8 @@ def _compare(
     ledger = read_ledger(
         run_directory.root,
         registration.registered_at,
-        models=digest([sides["student"].identity, sides["teacher"].identity]),
-        settings=digest(answer_settings(config, task)),
+        models=digest(model_names(sides)),
+        settings=digest(answer_settings(config, task, sides)),
     )
     find: FindCovariates | None = None
     if run is not None and config.prompts is None:

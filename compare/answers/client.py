@@ -32,6 +32,9 @@ class Endpoint:
     model: str
     identity: str
     """Part of the cache key of its answers."""
+    fingerprint: str | None = None
+    """What the server states of the model behind the name, as `potstill serve` does: it changes
+    when an equal request may get another answer."""
     api_key: str = NO_KEY
     timeout_seconds: float = 600.0
     max_retries: int = 5
@@ -74,25 +77,33 @@ def find_endpoint(
 
     Raises:
         ConfigError: The key's variable is not set, or the server lists several models.
-        BackendError: The server does not list its models.
+        BackendError: The server cannot be reached, or does not list its models and none is named.
     """
     api_key, name = read_api_key(model.api_key_variable), model.model
     timeout_seconds = config.request_timeout_seconds
+    with backend_errors(base_url), open_client(base_url, timeout_seconds, api_key) as client:
+        try:
+            listed = {one.id: one.model_extra or {} for one in client.models.list()}
+        except openai.APIStatusError:
+            if name is None:
+                raise
+            listed = {}
     if name is None:
-        with backend_errors(base_url), open_client(base_url, timeout_seconds, api_key) as client:
-            names = [listed.id for listed in client.models.list()]
-        if len(names) != 1:
+        if len(listed) != 1:
             raise ConfigError(
                 "a server without exactly one model needs a model's name",
                 where=base_url,
                 expected=f"{base_url}#MODEL",
-                found=", ".join(names) or "no model",
+                found=", ".join(listed) or "no model",
             )
-        name = names[0]
+        (name,) = listed
+    stated = listed.get(name, {}).get("system_fingerprint")
+    fingerprint = stated if isinstance(stated, str) else None
     return Endpoint(
         base_url=base_url,
         model=name,
-        identity=f"{base_url}#{name}",
+        identity="#".join(filter(None, [base_url, name, fingerprint])),
+        fingerprint=fingerprint,
         api_key=api_key,
         timeout_seconds=timeout_seconds,
         max_retries=config.max_retries,

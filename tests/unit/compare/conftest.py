@@ -283,6 +283,8 @@ class OpenAIServer(ThreadingHTTPServer):
     def __init__(self, answer: Callable[[dict], tuple[int, object] | str]) -> None:
         self.answer = answer
         self.requests: list[dict] = []
+        self.models: list[dict] | None = [{"id": "only", "object": "model"}]
+        """What it lists; None: nothing."""
         super().__init__(("127.0.0.1", 0), _Chat)
 
     @property
@@ -294,7 +296,9 @@ class _Chat(JsonHandler):
     server: OpenAIServer
 
     def do_GET(self) -> None:
-        self.reply(200, {"object": "list", "data": [{"id": "only", "object": "model"}]})
+        models = self.server.models
+        status = 404 if models is None else 200
+        self.reply(status, {"object": "list", "data": models or []})
 
     def do_POST(self) -> None:
         body = self.read()

@@ -4,6 +4,7 @@ from compare.answers.answers import Answer, AnswerBook, Sampling, Wanted
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
 from compare.config import CompareConfig, SideConfig
+from compare.inputs import answer_settings, model_names
 from potstill.errors import BackendError, BackendUnavailableError, ConfigError
 from potstill.tables import PAIR_SCHEMA, read_rows, write_rows
 
@@ -129,6 +130,30 @@ def test_model_without_a_name_is_the_only_one(openai_server):
     side = SideConfig(base_url=server.base_url)
     found = find_endpoint(side.base_url, side, CompareConfig())
     assert (found.model, found.identity) == ("only", f"{server.base_url}#only")
+
+
+def test_another_model_behind_the_same_name_gives_other_answers(openai_server):
+    """Else the scores of the former one would decide, and its stored answers be taken."""
+    server = openai_server(lambda _: "fine")
+    side = SideConfig(base_url=server.base_url, model="student")
+
+    def found(models):
+        server.models = models
+        return find_endpoint(side.base_url, side, CompareConfig())
+
+    first, second = (
+        found([{"id": "student", "object": "model", "system_fingerprint": one}]) for one in "ab"
+    )
+    assert first.identity != second.identity
+    named = [{"student": one, "teacher": one} for one in (first, second)]
+    assert model_names(named[0]) == model_names(named[1])
+    settings = [answer_settings(CompareConfig(), None, sides) for sides in named]
+    assert settings[0]["fingerprints"] == {"student": "a", "teacher": "a"}
+    assert settings[0] != settings[1]
+    silent = [found(models) for models in (None, [{"id": "student", "system_fingerprint": 3}])]
+    assert {(one.identity, one.fingerprint) for one in silent} == {
+        (f"{server.base_url}#student", None)
+    }
 
 
 def test_key_that_is_not_there_is_named(monkeypatch):
