@@ -12,12 +12,20 @@ from compare.judge_config import MetricJudgeConfig
 from compare.judges.protocol import Claim, Judgment, Pair, Usage
 from compare.judges.reference import measured
 from potstill.task.answers import Item
-from potstill.task.metrics.metric import safe_score
+from potstill.task.known_answers import whole_answer
+from potstill.task.metrics.metric import RAISED, safe_score
 from potstill.task.task import Task
+
+WITHOUT_QUOTATION = "grounded"
+"""The kind of metric whose known answers may lack what answers need."""
 
 
 class MetricJudge:
-    """Scores each answer alone. It is exact by definition, so no assay tests it."""
+    """Scores each answer alone. It is exact by definition, so no assay tests it.
+
+    Where it can score no answer, both would be equally wrong, and equal passes: a pair whose known
+    answer is itself wrong, or on whose answers the metric raises alike, has no judgment.
+    """
 
     kind = "metric"
     measures = True
@@ -28,7 +36,13 @@ class MetricJudge:
     def __init__(self, config: MetricJudgeConfig) -> None:
         self.name = config.name
         self.claim: Claim = "quality" if config.known == "reference" else "similarity"
+        self._task = config.task
         self._metric = config.task.make_metrics()[0]
+        self._tests_known = (
+            self.claim == "quality"
+            and self._metric.needs_known
+            and config.task.metrics[0].kind != WITHOUT_QUOTATION
+        )
 
     def usage(self) -> Usage:
         """Return zeros: nothing is requested."""
@@ -43,12 +57,19 @@ class MetricJudge:
         if known is None and self._metric.needs_known:
             return Judgment(score=None, failure="the prompt has no known answer")
         item = Item(messages=pair.question.messages, known=known)
+        if self._tests_known and known is not None:
+            own = safe_score(self._metric, whole_answer(self._task, known), item)
+            if not own.value:
+                problem = own.problem or "it is wrong"
+                return Judgment(score=None, failure=f"the known answer itself scores 0: {problem}")
         refused = (pair.student_refused, pair.teacher_refused)
         contents = (pair.student_content, pair.teacher_content)
         student, teacher = (
             safe_score(self._metric, None if is_refused else content, item)
             for is_refused, content in zip(refused, contents, strict=True)
         )
+        if all((one.problem or "").startswith(RAISED) for one in (student, teacher)):
+            return Judgment(score=None, failure=f"{student.problem}; on both answers")
         return measured(student.value, teacher.value).model_copy(
             update={
                 "expected": student.expected or teacher.expected,

@@ -74,12 +74,13 @@ def run(config: CompareConfig, run_directory: RunDirectory, *, as_json: bool) ->
 def in_words(fit: Fit) -> str:
     """Return the result, and the setting to copy into the configuration."""
     found, equal = fit.threshold, EQUAL[fit.scale]
-    bounds = bounds_in_words(equal + found.lower, equal + found.upper, fit.alpha)
+    lower, upper, target = (equal + one for one in (found.lower, found.upper, found.target))
+    bounds = bounds_in_words(lower, upper, fit.alpha, threshold=target)
     sentences = [
         f"{fit.outcome}: the student answers {1 - found.share_escalated:.0%} of the prompts, the "
         f"teacher {found.share_escalated:.0%}. The {fit.scale} against the teacher alone is "
         f"{equal + found.lead:.3f}, {bounds}; PASS needs the lower bound above "
-        f"{equal + found.target:.3f}. The student alone has {equal + found.student_lead:.3f}.",
+        f"{target:.3f}. The student alone has {equal + found.student_lead:.3f}.",
         f"Judge: {fit.judge}; fitted on {found.num_fitted} prompts, tested on "
         f"{found.num_checked} others.",
     ]

@@ -5,6 +5,7 @@ In: a `Verdict` with a gate. Out: sentences, and cells of a table.
 
 from __future__ import annotations
 
+from compare.verdict.figures import bound
 from compare.verdict.results import GateRow, Verdict
 
 HEADINGS = ("requirement", "measured", "found [bounds]", "needed", "items", "outcome")
@@ -51,7 +52,8 @@ def found(row: GateRow) -> str:
     if row.lower is None or row.upper is None:
         return f"{row.value:.3g}"
     plus = "+" if _is_change(row) else ""
-    text = f"{row.value:{plus}.3f} [{row.lower:{plus}.3f}, {row.upper:{plus}.3f}]"
+    lower, upper = (bound(one, row.threshold, sign=plus) for one in (row.lower, row.upper))
+    text = f"{row.value:{plus}.3f} [{lower}, {upper}]"
     return text.replace("-", MINUS)
 
 

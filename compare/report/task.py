@@ -15,7 +15,7 @@ from compare.candidates.rows import Bounded, CandidateRow
 from compare.comparison import Report
 from compare.report.summary import size
 from compare.verdict.examples import Example
-from compare.verdict.figures import Estimate
+from compare.verdict.figures import Estimate, bound
 from compare.verdict.results import JudgeReport, Verdict
 
 HEADINGS = (
@@ -116,7 +116,11 @@ def _unit(decider: JudgeReport) -> str:
 
 
 def _difference(estimate: Estimate, verdict: Verdict) -> str:
-    bounds = f"{_signed(estimate.lower)} to {_signed(estimate.upper)}"
+    lower, upper = (
+        bound(one, estimate.threshold, digits=2, sign="+").replace("-", MINUS)
+        for one in (estimate.lower, estimate.upper)
+    )
+    bounds = f"{lower} to {upper}"
     if verdict.basis == "followed":
         return f"{_signed(estimate.value)}, {bounds} at all comparisons together"
     return f"{_signed(estimate.value)}, {100 * (1 - 2 * verdict.level):g} % interval {bounds}"

@@ -49,7 +49,7 @@ def by_criteria(
     }
     estimate: Estimate = figures["estimate"]
     alpha = scale.plan.alpha
-    bounds = bounds_in_words(estimate.lower, estimate.upper, alpha)
+    bounds = bounds_in_words(estimate.lower, estimate.upper, alpha, threshold=scale.threshold)
     alone = f"the judge alone: {figures['outcome']}, difference {estimate.value:.3f}, {bounds}"
     if corrected is None:
         number = sum(score is not None for score in open_scores(decided, people))
@@ -60,7 +60,7 @@ def by_criteria(
             f"{LEAST_LABELED_PAIRS} are missing; {alone}"
         )
         return found | {"outcome": Outcome.INCONCLUSIVE, "reason": reason}
-    bounds = bounds_in_words(corrected.lower, corrected.upper, alpha)
+    bounds = bounds_in_words(corrected.lower, corrected.upper, alpha, threshold=scale.threshold)
     reason = (
         f"difference by people's labels {corrected.rate:.3f}, {bounds}, from both answers to "
         f"{corrected.num_human_votes} labeled prompts and {corrected.num_judged} judged ones; PASS "

@@ -18,6 +18,8 @@ Basis = Literal["first", "followed", "corrected"]
 """What the bounds of a comparison are: those of the first one by its judge; those that hold at all
 its comparisons together; or those of one of several, with its part of alpha."""
 Relation = Literal["at most", "at least", "below"]
+MOST_DIGITS = 7
+"""Of a bound near its threshold: bounds are computed to seven."""
 
 
 class Estimate(Value):
@@ -197,14 +199,34 @@ class Adjusted(Value):
         )
 
 
-def bounds_in_words(lower: float, upper: float, alpha: float, basis: Basis = "first") -> str:
-    """Return a pair of one-sided bounds as text, with their confidence."""
+def bound(value: float, threshold: float | None, digits: int = 3, sign: str = "") -> str:
+    """Return a bound as text, with as many digits as show on which side of a threshold it is."""
+    text = f"{value:{sign}.{digits}f}"
+    if threshold is None or digits == MOST_DIGITS:
+        return text
+    is_shown = (float(text) > threshold) is (value > threshold) and float(text) != threshold
+    return text if is_shown else bound(value, threshold, digits + 1, sign)
+
+
+def bounds_in_words(
+    lower: float,
+    upper: float,
+    alpha: float,
+    basis: Basis = "first",
+    threshold: float | None = None,
+) -> str:
+    """Return a pair of one-sided bounds as text, with their confidence.
+
+    Args:
+        threshold: What they are compared with; None: nothing.
+    """
+    bounds = f"{bound(lower, threshold)} to {bound(upper, threshold)}"
     if basis == "followed":
         return (
-            f"{lower:.3f} to {upper:.3f} (each bound holds at all comparisons together with "
-            f"probability {1 - alpha:g})"
+            f"{bounds} (each bound holds at all comparisons together with probability "
+            f"{1 - alpha:g})"
         )
     return (
-        f"{lower:.3f} to {upper:.3f} ({100 * (1 - 2 * alpha):g} % interval: two one-sided "
+        f"{bounds} ({100 * (1 - 2 * alpha):g} % interval: two one-sided "
         f"{100 * (1 - alpha):g} % bounds)"
     )

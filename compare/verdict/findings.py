@@ -83,7 +83,7 @@ def report_on(
         model=judged.model,
         decides=decides,
         outcome=None if is_similarity else Outcome.INVALID_JUDGE,
-        reason="nothing was judged" if health.is_valid else health.reason,
+        reason=_nothing(opinion) if health.is_valid else health.reason,
         estimate=None,
         checks=health.checks,
         controls=tuple(control_row(control, plan) for control in judged.controls),
@@ -128,6 +128,13 @@ def report_on(
             figures["reason"] = f"{figures['reason']}; {missing}"
     report = report.model_copy(update=figures)
     return _with_open_slices(report) if is_corrected else report
+
+
+def _nothing(opinion: Opinion) -> str:
+    """Return that nothing was judged, with the most frequent reason if there is one."""
+    reasons = Counter(one.failure for _, one in opinion.judged_pairs if one.failure)
+    why = [f": {reason} ({number} pairs)" for reason, number in reasons.most_common(1)]
+    return "".join(["nothing was judged", *why])
 
 
 def _figures(
@@ -291,7 +298,7 @@ def _labels(decided: Sequence[Decided], order: Sequence[str]) -> dict[Answerer, 
 
 
 def _reason(estimate: Estimate, level: float, basis: Basis, *, decides: bool) -> str:
-    bounds = bounds_in_words(estimate.lower, estimate.upper, level, basis)
+    bounds = bounds_in_words(estimate.lower, estimate.upper, level, basis, estimate.threshold)
     reason = f"{estimate.scale} {estimate.value:.3f}, {bounds}"
     if not decides:
         return f"{reason}; similarity decides nothing"

@@ -55,12 +55,12 @@ def by_preference(
         "human_corrected": corrected,
     }
     if corrected is not None:
-        bounds = bounds_in_words(corrected.lower, corrected.upper, plan.alpha)
+        threshold = plan.win_rate_threshold
+        bounds = bounds_in_words(corrected.lower, corrected.upper, plan.alpha, threshold=threshold)
         reason = (
             f"win rate by people's preference {corrected.rate:.3f}, {bounds}, from "
             f"{corrected.num_human_votes} votes and {corrected.num_judged} judged pairs; "
-            f"PASS needs the lower bound above {plan.win_rate_threshold:.3f}; the judge alone: "
-            f"{alone}, "
+            f"PASS needs the lower bound above {threshold:.3f}; the judge alone: {alone}, "
             f"{figures['reason']}"
         )
         return found | {"outcome": corrected.outcome, "reason": reason}

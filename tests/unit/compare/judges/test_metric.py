@@ -6,7 +6,7 @@ import pytest
 
 from compare.config import CompareConfig
 from compare.judges.metric import metric_judges
-from potstill.task.answers import Answer, ToolCall
+from potstill.task.answers import Answer, Score, ToolCall
 from potstill.task.metrics.config import FunctionConfig, JsonConfig, LabelConfig, ToolCallsConfig
 from potstill.task.task import Task
 from potstill.verdict.outcome import Outcome
@@ -83,11 +83,13 @@ def test_what_is_wrong_is_counted_by_side(tmp_path):
 
 
 class Raising:
-    """A metric that cannot read one answer."""
+    """A metric that cannot read some answers."""
 
     name, needs_known = "raising", False
 
     def score(self, answer, _item):
+        if answer.text == "b":
+            return Score(value=1.0)
         raise ValueError(f"cannot read {answer.text}")
 
 
@@ -98,6 +100,33 @@ def test_a_metric_that_raises_scores_zero_and_is_counted(tmp_path, monkeypatch):
     assert found.report.estimate.student_mean == 0.0
     ((_, first), *_) = found.opinions[0].judged_pairs
     assert first.student_problem == "the metric raised ValueError: cannot read a"
+
+
+def test_a_metric_that_raises_on_all_answers_passes_no_student(tmp_path, monkeypatch):
+    """All would be ties, and ties pass."""
+    monkeypatch.setattr("potstill.task.task.make_metrics", lambda *_: [Raising()])
+    found = judged(tmp_path, (JsonConfig(),), [("a", "c")] * 200, known_team)
+    assert found.verdict.outcome is Outcome.INVALID_JUDGE
+    assert (found.report.reason, found.report.num_failed) == (
+        "nothing was judged: the metric raised ValueError: cannot read a; on both answers (200 "
+        "pairs)",
+        200,
+    )
+
+
+def test_a_known_answer_that_nobody_can_match_is_left_out(tmp_path):
+    """Such pairs would be ties, which halve the difference of the others."""
+
+    def known(number):
+        return Answer(text=team("cards" if number % 2 else "nobody's"))
+
+    texts = [(team("cash"), team("cards"))] * 40
+    (found, *_) = judged(tmp_path, (LABEL,), texts, known).verdict.judges
+    assert (found.estimate.value, found.estimate.num_pairs, found.num_failed) == (-1.0, 20, 20)
+    assert (found.estimate.student_mean, found.estimate.teacher_mean) == (0.0, 1.0)
+    (found, *_) = judged(tmp_path / "all", (LABEL,), texts[:4], lambda _: known(0)).verdict.judges
+    assert found.outcome is Outcome.INVALID_JUDGE
+    assert "the known answer itself scores 0: no label in the known answer" in found.reason
 
 
 def test_a_users_function_is_a_judge(tmp_path):
