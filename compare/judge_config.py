@@ -128,7 +128,7 @@ class LikelihoodJudgeConfig(Table):
 
 
 class VotesJudgeConfig(Table):
-    """Votes of people, as `potstill label` and the playground record them."""
+    """Votes of people on this comparison's answers, as `potstill label` records them."""
 
     kind: Literal["votes"]
     name: str = Field(default="votes", min_length=1)

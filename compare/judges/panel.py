@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.registry import TEACHER_JUDGE, JudgeResources, asks_teacher, build_judge
 from compare.judges.votes import read_votes
 from potstill.task.task import Task
+
+logger = logging.getLogger(__name__)
 
 WITHOUT_EFFECT = frozenset(
     {"name", "api_key_variable", "prompt_price", "completion_price", "labels", "path"}
@@ -99,7 +102,7 @@ class Panel:
 
     def _opinion(self, config: AnyJudgeConfig, resources: JudgeResources) -> Opinion:
         if isinstance(config, VotesJudgeConfig):
-            votes = read_votes(config.path)
+            votes = self._own_votes(config)
             judged = Judged(
                 name=config.name,
                 kind=config.kind,
@@ -115,6 +118,18 @@ class Panel:
             self._cache.put(_key(config), stored.model_dump(mode="json"))
         labeled = read_labels(config.labels) if isinstance(config, CriteriaJudgeConfig) else None
         return Opinion(self.pairs, stored, _key(config, WITHOUT_EFFECT), _labels(config), labeled)
+
+    def _own_votes(self, config: VotesJudgeConfig) -> list[tuple[Pair, Judgment]]:
+        """Return the votes on this comparison's answers: others may be of another student."""
+        own = {pair.key: pair for pair in self.pairs}
+        votes = read_votes(config.path)
+        found = [(own[pair.key], said) for pair, said in votes if pair.key in own]
+        if len(found) < len(votes):
+            logger.warning(
+                "%d of %d votes in %s are on other answers, and do not count",
+                len(votes) - len(found), len(votes), config.path,
+            )  # fmt: skip
+        return found
 
     def _ask(self, judge: Judge) -> Judged:
         settle = settled if judge.claim == "quality" and not judge.measures else _open

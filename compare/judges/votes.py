@@ -1,4 +1,4 @@
-"""Votes of people as a judge, as `potstill label` and the playground record them.
+"""Votes of people as a judge, as `potstill label` records them and a server lists them.
 
 In: a JSONL file. Out: pairs with judgments. A line is
 

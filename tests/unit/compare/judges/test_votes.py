@@ -102,6 +102,19 @@ def test_people_decide(tmp_path):
     assert found.judges[0].estimate.value == 0.0
 
 
+def test_votes_on_another_student_pass_none(tmp_path, caplog):
+    """A file of votes outlives the student that they were about."""
+    former = [vote(n, "tie") for n in range(70)]
+    for one in former:
+        one["left"]["answer"] += " So said the former student."
+    found = decided_by_people(tmp_path, former)
+    assert (found.outcome, found.reason) == (Outcome.INVALID_JUDGE, "nothing was judged")
+    assert "70 of 70 votes" in caplog.text
+    found = decided_by_people(tmp_path, [*former, *(vote(n, "tie") for n in range(20))])
+    assert found.judges[0].estimate.num_pairs == 20
+    assert {one.key for one in found.judges[0].slices} == {"source"}, "the prompts' own"
+
+
 @pytest.mark.parametrize(
     ("num_votes", "said", "outcome"),
     [
