@@ -93,5 +93,5 @@ def _weight(judge_N: Floats, judge_L: Floats, human_L: Floats, alpha: float) -> 
     variance_W = left_LW.var(axis=0, ddof=1) / num_votes
     variance_W += weights_W**2 * judge_N.var(ddof=1) / (num_pairs - num_votes)
     unseen_W = _farthest(weights_W, num_pairs / num_votes) / num_pairs
-    z = NormalDist().inv_cdf(1 - alpha)
+    z = -NormalDist().inv_cdf(alpha)  # An alpha of many comparisons before is lost in 1 - alpha.
     return float(weights_W[np.argmin(unseen_W + z * np.sqrt(variance_W + unseen_W**2))])

@@ -129,3 +129,13 @@ def test_public_judgments_are_read_in_both_directions(tmp_path):
     assert outcome(by_judge(worse)) == "PASS", "a judge that ties sees no difference"
     drawn = {with_votes(worse, np.random.default_rng(seed)) for seed in range(6)}
     assert drawn == {"FAIL", "PASS"}, "by the person whose votes are drawn"
+
+
+def test_what_many_comparisons_leave_of_alpha_is_still_an_error_rate():
+    """Each judge or setting leaves a tenth to the next: the eighteenth 5e-19."""
+    rng = np.random.default_rng(3)
+    human = rng.choice([0.0, 0.5, 1.0], 200)
+    found = human_corrected(human, list(human), alpha=5e-19)
+    assert 0.0 < found.lower < human_corrected(human, list(human), alpha=0.05).lower
+    half = [one if n % 2 else None for n, one in enumerate(human)]
+    assert human_corrected(human, half, alpha=5e-19).lower < found.mean
