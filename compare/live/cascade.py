@@ -20,7 +20,7 @@ from compare.measurement.cost import Cost
 from compare.measurement.heldout import read_questions
 from compare.measurement.likelihood import answer_ids, mean_logprob
 from compare.measurement.run_files import RunFiles, read_run
-from compare.verdict.figures import EQUAL, ScaleName, bounds_in_words
+from compare.verdict.figures import EQUAL, LARGEST_DIFFERENCE, ScaleName, bounds_in_words
 from potstill.errors import ArtifactError, ConfigError
 from potstill.facts.comparison import ComparisonFacts
 from potstill.former_names import stored_path
@@ -35,7 +35,6 @@ from potstill.verdict.outcome import Outcome, Plan
 SPARE_TOKENS = 8
 UNKNOWN = -1.0
 """Any confidence: the number of prompts does not depend on it."""
-LARGEST_LEADS: dict[ScaleName, float] = {"win rate": 0.5, "difference": 1.0}
 
 
 class Fit(Value):
@@ -147,7 +146,7 @@ def fit_cascade(config: CompareConfig, run_directory: RunDirectory) -> Fit:
             for row in judged
             if (key := (row["prompt_id"], row["sample"])) in confidences
         ]
-        return fit_threshold(rows, plan, LARGEST_LEADS[scale])
+        return fit_threshold(rows, plan, LARGEST_DIFFERENCE[scale])
 
     # With too few prompts this raises before the student reads all its answers again.
     fit({(row["prompt_id"], row["sample"]): UNKNOWN for row in judged})

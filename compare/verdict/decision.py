@@ -9,16 +9,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from compare.answers.answers import Answer
 from compare.answers.questions import messages_id
 from compare.config import CompareConfig
 from compare.judges.panel import Opinion
 from compare.judges.protocol import Judgment, Pair, PairKey
 from compare.measurement.covariates import FindCovariates
+from compare.verdict.figures import LARGEST_DIFFERENCE
 from compare.verdict.findings import VOTES, report_on
 from compare.verdict.following import FIRST, Standing
 from compare.verdict.registration import Ledger, digest
 from compare.verdict.results import JudgeReport, Verdict
+from compare.verdict.reweighting import p_at_most
 from potstill.facts.comparison import Registration
 from potstill.verdict.outcome import Outcome, Plan
 from potstill.verdict.sample_size import power, power_of
@@ -112,7 +116,8 @@ def _power_at_parity(
 ) -> float | None:
     """Return the probability of PASS for an equal student, with clusters, ties and votes as seen.
 
-    Without a valid judge, with independent prompts and no ties.
+    By the normal approximation, but 0 where ties alone would not pass. Without a valid judge, with
+    independent prompts and no ties.
 
     Returns:
         None where the prompts follow those of an earlier comparison, with its result.
@@ -122,10 +127,15 @@ def _power_at_parity(
     if deciding is None or deciding.estimate is None:
         return power(replace(plan, alpha=standing.first_level), num_prompts)
     plan = replace(plan, alpha=deciding.level or standing.first_level)
+    estimate = deciding.estimate
+    ties = np.full(estimate.num_clusters, estimate.equal)
+    low = estimate.equal - LARGEST_DIFFERENCE[estimate.scale]
+    if p_at_most(estimate.threshold, ties, np.ones_like(ties), low) >= plan.alpha:
+        return 0.0
     if deciding.human_corrected is not None:
         error = deciding.human_corrected.standard_error
     else:
-        error = deciding.estimate.standard_error
+        error = estimate.standard_error
     return power_of(plan.margin, error or 0.0, plan)
 
 

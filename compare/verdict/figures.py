@@ -14,6 +14,8 @@ from potstill.verdict.outcome import Outcome
 ScaleName = Literal["win rate", "difference"]
 EQUAL: dict[ScaleName, float] = {"win rate": 0.5, "difference": 0.0}
 """Value for two equal models."""
+LARGEST_DIFFERENCE: dict[ScaleName, float] = {"win rate": 0.5, "difference": 1.0}
+"""Largest distance of one pair's value from it."""
 Basis = Literal["first", "followed", "corrected"]
 """What the bounds of a comparison are: those of the first one by its judge; those that hold at all
 its comparisons together; or those of one of several, with its part of alpha."""

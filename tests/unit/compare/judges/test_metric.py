@@ -65,6 +65,14 @@ def test_first_metric_decides_and_needs_no_assay(tmp_path):
     assert "PASS needs" not in agreement.reason
 
 
+@pytest.mark.parametrize(("num_prompts", "power"), [(62, 0.0), (63, 1.0)])
+def test_no_student_can_pass_where_ties_alone_do_not(tmp_path, num_prompts, power):
+    """Without a difference there is no spread, which is no certainty."""
+    texts = [(team(TEAMS[n % 2]),) * 2 for n in range(num_prompts)]
+    found = judged(tmp_path, (LABEL,), texts, known_team).verdict
+    assert (found.outcome is Outcome.PASS, found.power_at_parity) == (bool(power), power)
+
+
 def test_labels_have_macro_f1_a_confusion_matrix_and_slices(tmp_path):
     texts = [(team("cards"), team(TEAMS[n % 2])) for n in range(20)]
     (report, _) = judged(tmp_path, (LABEL,), texts, known_team).verdict.judges
