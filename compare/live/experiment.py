@@ -111,6 +111,12 @@ def _sentences(results: Mapping[str, Any], verdict: LiveVerdict | None) -> Itera
     if verdict is not None and verdict.recent.get("win_rate") is not None:
         recent = f"The newest {verdict.recent['users']:g} users: {verdict.recent['win_rate']:.3f}."
         yield f"PASS is withdrawn. {recent}" if verdict.is_withdrawn else recent
+    if (ratio := results["sample_ratio"])["is_mismatch"]:
+        yield (
+            f"The split is broken: users are not shared as the weights say (p = "
+            f"{ratio['p_value']:.2g}). Comparisons of variants, such as of their ratings, are "
+            "invalid."
+        )
     if (ratings := results["ratings"]) is not None:
         found, users = ratings["difference"], ratings["users"]
         yield (

@@ -9,6 +9,7 @@ from compare.live.experiment import whole_users
 from potstill import cli
 from potstill.errors import BackendError
 from serve.backends.protocol import ANSWER_HEADER, VARIANT_HEADER
+from serve.storage import tables
 from tests.unit.compare.judging import (
     compared,
     obeys_answers,
@@ -149,6 +150,22 @@ def test_ratings_are_told_with_their_interval(experiment, judge):
         assert running.live.client.post("/v1/feedback", json=said).status_code == 200
     said = judge(running)[1]
     assert "Difference of user ratings, student - teacher: -1.000," in said.out
+
+
+def test_a_broken_split_is_told(experiment, judge):
+    running = experiment(teacher=1)
+    running.ask(FIRST)
+    assert "The split is broken" not in judge(running)[1].out
+    shares = json.dumps({"student": 0.5, "teacher": 0.5})
+    rows = [
+        {"experiment": "assistant", "user": f"x{n}", "variant": "student", "shares": shares}
+        for n in range(100)
+    ]
+    running.live.storage.submit(
+        lambda connection: connection.execute(tables.users.insert(), rows)
+    ).result(30)
+    told = " ".join(judge(running)[1].out.split())
+    assert "The split is broken: users are not shared as the weights say (p = " in told
 
 
 def test_what_a_judge_did_not_say_is_asked_again(experiment, judge, openai_server):
