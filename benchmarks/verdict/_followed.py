@@ -72,6 +72,27 @@ def passed_by_votes(
     return False
 
 
+def passed_by_the_best(
+    judge: Judge, pairs: Comparison, num_seeds: int, plan: Plan, rng: Generator
+) -> tuple[bool, bool]:
+    """Return whether votes on the answers that a judge likes best of several seeds pass them.
+
+    At the error rate of a first comparison, and at what the looks at the others leave.
+    """
+    seeds = []
+    for _ in range(num_seeds):
+        human_N = pairs.human(rng)
+        seeds.append((judge.scores(human_N, rng), human_N))
+    best = int(np.argmax([scores_N.mean() for scores_N, _ in seeds]))
+    needed = planned_votes(replace(plan, alpha=Standing(plan.alpha).first_level))
+    passes = []
+    for standing in (Standing(plan.alpha), Standing(plan.alpha, num_lines=best)):
+        level = standing.level_of_votes(1.0)
+        found = by_votes(*seeds[best], min(needed, pairs.num_pairs), level)
+        passes.append(found.p_at_most(plan.win_rate_threshold) < level)
+    return passes[0], passes[1]
+
+
 def outcomes(
     setting: Followed, plan: Plan, num_runs: int, rng: Generator
 ) -> tuple[dict[Outcome, float], float]:

@@ -29,7 +29,12 @@ from benchmarks.verdict._exact import (
     reweighting,
     student_t,
 )
-from benchmarks.verdict._followed import Followed, outcomes, passed_by_votes
+from benchmarks.verdict._followed import (
+    Followed,
+    outcomes,
+    passed_by_the_best,
+    passed_by_votes,
+)
 from benchmarks.verdict._judges import (
     JUDGES,
     TIE_SHARE,
@@ -54,6 +59,7 @@ NUM_RUNS, NUM_PROCESSES = 400, 2
 JUDGED_PAIRS = (155, 619, 2000)
 WORSE, AT_MARGIN, PARITY = RATES = (0.4, 0.45, 0.5)
 LOOKS = (50, 100, 200, 400)
+NUM_SEEDS = (1, 5, 20)
 NUM_LABELED = (50, 100, 150)
 WIDE_MARGIN, FEW_LABELED = 0.2, (25,)
 LOOK = 10
@@ -151,6 +157,18 @@ def followed_by_votes(name: str, rng: Generator, num_runs: int) -> Sequence[obje
         for rate in (AT_MARGIN, PARITY)
     )
     return [name, *(shown(float(share)) for share in found)]
+
+
+def best_of(name: str, rng: Generator, num_runs: int) -> Sequence[object]:
+    """Return how often the answers that a judge likes best of several seeds pass by votes."""
+    cells = []
+    for number in NUM_SEEDS:
+        pairs = Comparison(619, 0, AT_MARGIN)
+        found = [
+            passed_by_the_best(JUDGES[name], pairs, number, PLAN, rng) for _ in range(num_runs)
+        ]
+        cells.append(" / ".join(shown(float(share)) for share in np.mean(found, axis=0)))
+    return [name, *cells]
 
 
 def criteria(
@@ -258,6 +276,11 @@ TABLES = (
             partial(followed_by_votes, name)
             for name in ("80 % right", "60 % right", "prefers the student's style")
         ],
+    ),
+    Table(
+        "seeds",
+        ["judge", *(f"{number} seeds" if number > 1 else "1 seed" for number in NUM_SEEDS)],
+        [partial(best_of, name) for name in ("80 % right", "60 % right, alike in both orders")],
     ),
     _criteria_table("criteria", MARGIN, NUM_LABELED),
     _criteria_table("criteria-wide", WIDE_MARGIN, FEW_LABELED),

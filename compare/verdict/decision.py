@@ -21,7 +21,7 @@ from compare.verdict.figures import LARGEST_DIFFERENCE
 from compare.verdict.findings import VOTES, report_on
 from compare.verdict.following import FIRST, Standing
 from compare.verdict.registration import Ledger, digest
-from compare.verdict.results import JudgeReport, Verdict
+from compare.verdict.results import NEED_PEOPLE, JudgeReport, Verdict
 from compare.verdict.reweighting import p_at_most
 from potstill.facts.comparison import Registration
 from potstill.verdict.outcome import Outcome, Plan
@@ -61,6 +61,13 @@ def decide(
     shared_level = ledger.shared_level(plan.alpha, said)
     if level is not None:
         standing, shared_level = Standing(level / FIRST), level
+
+    def beside(opinion: Opinion) -> Standing:
+        """Return what a judge has that does not decide; people's votes may be more each time."""
+        changes = level is None and opinion.judged.kind in NEED_PEOPLE
+        rate = ledger.shared_level(plan.alpha, "") if changes else shared_level
+        return Standing(rate / FIRST)
+
     reports = []
     for opinion in opinions:
         decides = opinion is decider
@@ -70,7 +77,7 @@ def decide(
             cluster_of,
             decides=decides,
             people=people,
-            standing=standing if decides else Standing(shared_level / FIRST),
+            standing=standing if decides else beside(opinion),
             shared_level=shared_level,
             find_covariates=find_covariates if decides else None,
         )

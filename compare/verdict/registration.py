@@ -98,6 +98,9 @@ class Ledger:
 
         Another comparison has other answers of the same student, and each is tested anew; the same
         answers have the same result.
+
+        Args:
+            answers: Digest of the answers; "" where results on the same ones may change.
         """
         seen = [one for one in self.of_models if one.was_tested or one.answers is not None]
         num_others = sum(one.answers != answers for one in seen)

@@ -25,6 +25,9 @@ from potstill.schema import Value
 from potstill.task.metrics.label import LabelReport
 from potstill.verdict.outcome import Outcome
 
+NEED_PEOPLE = frozenset({"llm", "criteria"})
+"""Kinds of judges that may err on real answers."""
+
 
 class JudgeReport(Value):
     """One judge: whether it passed its assay, and its result."""
@@ -88,7 +91,7 @@ class JudgeReport(Value):
     @property
     def needs_people(self) -> bool:
         """Whether it may err on real answers, so that people's votes or labels decide."""
-        return self.kind in {"llm", "criteria"}
+        return self.kind in NEED_PEOPLE
 
     @property
     def people(self) -> str:

@@ -134,7 +134,7 @@ def attempt(number, **changes):
 
 
 def test_answers_that_a_judge_liked_best_of_many_are_not_voted_on_as_if_they_were_the_first():
-    """Twenty seeds, and votes on the answers that the judge liked best: 0.26 passed at 0.45."""
+    """Twenty seeds, and votes on the answers that the judge liked best: 0.24 passed at 0.45."""
     seeds = [attempt(n, line=f"seed {n}", answers=f"answers {n}") for n in range(20)]
     ledger = Ledger(tuple(seeds), "a", "s")
     levels = [
@@ -198,3 +198,9 @@ def test_a_prompt_under_another_name_brings_no_evidence():
     standing = Standing(0.05, batches=(first,))
     again = counted([1.0, 0.5, 1.0], ["x", "y", "z"], ["one", "two", "three"], (0.0, 1.0))
     assert [one.cluster for one in standing.new(again)] == ["z"]
+
+
+def test_votes_that_a_reported_judge_gains_are_a_look_each():
+    looks = tuple(attempt(n, answers="same", was_tested=True) for n in range(2))
+    levels = [Ledger(looks[:n], "a", "s").shared_level(0.05, "") for n in range(3)]
+    assert levels == pytest.approx([0.04, 0.0025, 0.00125])
