@@ -70,8 +70,9 @@ def counted(
         Counted(
             cluster,
             len(group),
-            *(mean(group, bound) for bound in bounds),
-            tuple(dict.fromkeys(asked[cluster])),
+            lowest=mean(group, bounds[0]),
+            highest=mean(group, bounds[1]),
+            prompts=tuple(dict.fromkeys(asked[cluster])),
         )
         for cluster, group in groups.items()
     )
