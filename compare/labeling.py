@@ -20,6 +20,7 @@ from compare.judge_config import CriteriaJudgeConfig
 from compare.judges.labels import Label, Labels, read_labels
 from compare.verdict.criteria import LEAST_LABELED_PAIRS, labels_needed
 from compare.verdict.following import FIRST
+from compare.verdict.registration import last_comparison
 from potstill.errors import ConfigError
 from potstill.files import sha256_bytes
 from potstill.rundir import RunDirectory
@@ -61,12 +62,13 @@ def collect_labels(
     judge = criteria_judge(config)
     run_directory.require("comparison")
     pairs = drawn_pairs(run_directory.stage_dir("comparison") / "pairs.parquet")
-    labels = read_labels(judge.labels)
+    comparison = last_comparison(run_directory.root)
+    labels = read_labels(judge.labels, comparison)
     plan = Plan(margin=config.verdict.margin, alpha=FIRST * config.verdict.alpha)
     for number, pair in enumerate(pairs, start=1):
         if not _is_labeled(pair, labels, judge):
             yield f"Prompt {number} of {len(pairs)}"
-            if not _label_pair(pair, judge, labels, labeler, ask):
+            if not _label_pair(pair, judge, labels, (labeler, comparison), ask):
                 break
     done = sum(_is_labeled(pair, labels, judge) for pair in pairs)
     yield (
@@ -115,9 +117,18 @@ def shown_turns(messages: Sequence[Message]) -> str:
 
 
 def _label_pair(
-    pair: AnswerPair, judge: CriteriaJudgeConfig, labels: Labels, labeler: str, ask: Ask
+    pair: AnswerPair,
+    judge: CriteriaJudgeConfig,
+    labels: Labels,
+    said_by: tuple[str, str | None],
+    ask: Ask,
 ) -> bool:
-    """Ask for the labels that a pair lacks; return whether to go on."""
+    """Ask for the labels that a pair lacks; return whether to go on.
+
+    Args:
+        said_by: The labeler, and the comparison whose answers are shown.
+    """
+    labeler, comparison = said_by
     # By their text: an order by model would show which is whose.
     for answer in sorted(pair, key=lambda one: drawn(one.shown)):
         for criterion in judge.criteria:
@@ -132,6 +143,7 @@ def _label_pair(
                 criterion=criterion,
                 label=said,
                 labeler=labeler,
+                comparison=comparison,
             )
             labels.add(given)
             append_line(judge.labels, given, what="a label")

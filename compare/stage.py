@@ -212,14 +212,14 @@ def _compare(
     registration = register(measured, config.verdict, config.gate, num_before)
     everything = collection.answers(serving)
     answers = [one for one in everything if one.role not in suites.sides]
-    panel = _panel(config, task, questions, answers, measured)
-    opinions = _opinions(config, run, panel, kept, sides, serving)
     ledger = read_ledger(
         run_directory.root,
         registration.registered_at,
         models=digest(model_names(sides)),
         settings=digest(answer_settings(config, task, sides)),
     )
+    panel = _panel(config, task, questions, answers, measured, ledger.comparison)
+    opinions = _opinions(config, run, panel, kept, sides, serving)
     find: FindCovariates | None = None
     if run is not None and config.prompts is None:
         find = partial(read_covariates, run.conversations_dir, of_references=task is not None)
@@ -309,10 +309,11 @@ def _panel(
     questions: Sequence[Question],
     answers: Sequence[Answer],
     cache: JsonCache,
+    comparison: str | None = None,
 ) -> Panel:
     plan = Plan(margin=config.verdict.margin, alpha=config.verdict.alpha)
     is_sound = partial(is_sound_so_far, plan=plan)
-    return Panel(config, questions, answers, cache, is_sound, task)
+    return Panel(config, questions, answers, cache, is_sound, task, comparison)
 
 
 def _opinions(

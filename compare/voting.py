@@ -22,6 +22,7 @@ from compare.judges.votes import HumanVote, Said, VotedAnswer, pair_id, read_hum
 from compare.labeling import drawn, drawn_pairs, shown_turns
 from compare.verdict.following import FIRST
 from compare.verdict.preference import LEAST_HUMAN_VOTES, planned_votes
+from compare.verdict.registration import last_comparison
 from potstill.rundir import RunDirectory
 from potstill.schema import Message
 from potstill.terminal import key_among, printable
@@ -51,13 +52,14 @@ def collect_votes(
     run_directory.require("comparison")
     found = drawn_pairs(run_directory.stage_dir("comparison") / "pairs.parquet")
     pairs = {_id(pair): pair for pair in found if not any(one.is_refused for one in pair)}
-    votes = read_human_votes(judge.path)
+    comparison = last_comparison(run_directory.root)
+    votes = read_human_votes(judge.path, comparison)
     voted = {vote.pair_id for vote in votes}
     own = {vote.pair_id for vote in votes if vote.voter == voter}
     for number, (name, pair) in enumerate(pairs.items(), start=1):
         if name not in own:
             yield f"Pair {number} of {len(pairs)}"
-            if not _vote(pair, judge.path, voter, ask):
+            if not _vote(pair, judge.path, voter, comparison, ask):
                 break
             voted.add(name)
     plan = Plan(margin=config.verdict.margin)
@@ -70,7 +72,9 @@ def collect_votes(
     )
 
 
-def _vote(pair: Sequence[Answer], path: Path, voter: str, ask: AskVote) -> bool:
+def _vote(
+    pair: Sequence[Answer], path: Path, voter: str, comparison: str | None, ask: AskVote
+) -> bool:
     """Ask for the vote on a pair and store it; return whether to go on."""
     left, right = sorted(pair, key=lambda one: drawn(one.prompt_id, one.shown))
     said = ask(left.messages, left.shown, right.shown)
@@ -88,6 +92,7 @@ def _vote(pair: Sequence[Answer], path: Path, voter: str, ask: AskVote) -> bool:
         voter=voter,
         prompt_id=left.prompt_id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        comparison=comparison,
     )
     append_line(path, vote, what="a vote")
     return True

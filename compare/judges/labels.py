@@ -3,7 +3,7 @@
 In: a JSONL file, as `potstill label` writes it. Out: `Labels`. A line is
 
     {"messages": [...] or "prompt": TEXT, "answer": TEXT, "criterion": TEXT, "label": true or false,
-     "labeler": TEXT}
+     "labeler": TEXT, "comparison": TEXT or null}
 
 An answer is recognized by its text and its prompt. Of several labels of one labeler the last one
 counts; of several labelers, their mean.
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool, model_validator
 
 from compare.answers.jsonl import read_lines
 from compare.answers.questions import messages_id
-from compare.judges.protocol import Pair, PairKey
+from compare.judges.protocol import Pair, PairKey, is_of
 from potstill.schema import Message
 
 EXPECTED = (
@@ -39,6 +39,8 @@ class Label(BaseModel):
     criterion: str
     label: StrictBool
     labeler: str = ""
+    comparison: str | None = None
+    """Digest of the models and settings whose answer this is."""
 
     @model_validator(mode="after")
     def _has_a_prompt(self) -> Self:
@@ -92,12 +94,16 @@ class Labels:
         return found
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: Path, comparison: str | None = None) -> Labels:
     """Return the labels of a file; none where it does not exist yet.
+
+    Args:
+        comparison: As in `is_of`.
 
     Raises:
         ArtifactError: The file cannot be read, or a line is not a label.
     """
     if not path.exists():
         return Labels()
-    return Labels(read_lines(path, Label, what="labels", expected=EXPECTED))
+    labels = read_lines(path, Label, what="labels", expected=EXPECTED)
+    return Labels(one for one in labels if is_of(one.comparison, comparison))

@@ -68,6 +68,7 @@ class Panel:
         cache: Where opinions are stored, for this comparison only.
         is_sound: As in `assay.work`.
         task: Whose metrics judge, before the configured judges; None: no metrics.
+        comparison: Digest of the models and settings, whose votes and labels count; None: any.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class Panel:
         cache: JsonCache,
         is_sound: IsSound,
         task: Task | None = None,
+        comparison: str | None = None,
     ) -> None:
         self._config, self._cache, self._is_sound = config, cache, is_sound
+        self._comparison = comparison
         metrics = metric_judges(task) if task else ()
         judges: tuple[AnyJudgeConfig, ...] = (*metrics, *config.judges)
         self._judges = judges or (TEACHER_JUDGE,)
@@ -116,14 +119,17 @@ class Panel:
         if stored is None:
             stored = self._ask(build_judge(config, resources))
             self._cache.put(_key(config), stored.model_dump(mode="json"))
-        labeled = read_labels(config.labels) if isinstance(config, CriteriaJudgeConfig) else None
+        labeled = None
+        if isinstance(config, CriteriaJudgeConfig):
+            labeled = read_labels(config.labels, self._comparison)
         return Opinion(self.pairs, stored, _key(config, WITHOUT_EFFECT), _labels(config), labeled)
 
     def _own_votes(self, config: VotesJudgeConfig) -> list[tuple[Pair, Judgment]]:
         """Return the votes on this comparison's answers: others may be of another student."""
         own = {pair.key: pair for pair in self.pairs}
         votes = read_votes(config.path)
-        found = [(own[pair.key], said) for pair, said in votes if pair.key in own]
+        counted = read_votes(config.path, self._comparison)
+        found = [(own[pair.key], said) for pair, said in counted if pair.key in own]
         if len(found) < len(votes):
             logger.warning(
                 "%d of %d votes in %s are on other answers, and do not count",

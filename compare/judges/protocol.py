@@ -94,6 +94,19 @@ class Judgment(Value):
     teacher_problem: str | None = None
 
 
+def is_of(stated: str | None, comparison: str | None) -> bool:
+    """Return whether a person's line about answers is of a comparison.
+
+    Lines of other comparisons would count where both had the same answers only, which are no random
+    ones.
+
+    Args:
+        stated: Digest of the models and settings in the line; None where it states none.
+        comparison: That of the comparison; None: any.
+    """
+    return None in (stated, comparison) or stated == comparison
+
+
 class Usage(Value):
     """The requests of a judge and their cost."""
 

@@ -4,7 +4,8 @@ In: a JSONL file. Out: pairs with judgments. A line is
 
     {"prompt_id": TEXT or null, "messages": [...],
      "left": {"role": "student" | "teacher", "model": TEXT, "answer": TEXT}, "right": {...},
-     "vote": "left" | "right" | "tie" | "both_bad", "voter": TEXT, "created": UTC time}
+     "vote": "left" | "right" | "tie" | "both_bad", "voter": TEXT, "created": UTC time,
+     "comparison": TEXT or null}
 
 Of several votes of one voter on the same prompt and answers, the last one counts.
 """
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from compare.answers.jsonl import read_lines
 from compare.answers.questions import Question, messages_id, slices_of
-from compare.judges.protocol import Judgment, Pair, Vote
+from compare.judges.protocol import Judgment, Pair, Vote, is_of
 from potstill.schema import Message
 
 Said = Literal["left", "right", "tie", "both_bad"]
@@ -51,6 +52,8 @@ class HumanVote(BaseModel):
     voter: str
     prompt_id: str | None = None
     created: str | None = None
+    comparison: str | None = None
+    """Digest of the models and settings whose answers these are."""
 
     @model_validator(mode="after")
     def _is_of_two_sides(self) -> Self:
@@ -64,8 +67,11 @@ class HumanVote(BaseModel):
         return pair_id(self.messages, (self.left.answer, self.right.answer))
 
 
-def read_human_votes(path: Path) -> list[HumanVote]:
+def read_human_votes(path: Path, comparison: str | None = None) -> list[HumanVote]:
     """Return the last vote of each voter on each pair; none where there is no file yet.
+
+    Args:
+        comparison: As in `is_of`.
 
     Raises:
         ArtifactError: The file cannot be read, or a line is not a vote.
@@ -73,12 +79,13 @@ def read_human_votes(path: Path) -> list[HumanVote]:
     if not path.exists():
         return []
     votes = read_lines(path, HumanVote, what="votes", expected=EXPECTED)
-    return list({(vote.voter, *vote.pair_id): vote for vote in votes}.values())
+    own = (vote for vote in votes if is_of(vote.comparison, comparison))
+    return list({(vote.voter, *vote.pair_id): vote for vote in own}.values())
 
 
-def read_votes(path: Path) -> list[tuple[Pair, Judgment]]:
-    """Return each vote as a pair and its judgment; raises as `read_human_votes` does."""
-    return [_judged(vote) for vote in read_human_votes(path)]
+def read_votes(path: Path, comparison: str | None = None) -> list[tuple[Pair, Judgment]]:
+    """Return each vote as a pair and its judgment; as `read_human_votes` does."""
+    return [_judged(vote) for vote in read_human_votes(path, comparison)]
 
 
 def pair_id(messages: Sequence[Message], answers: Iterable[str]) -> tuple[str, ...]:

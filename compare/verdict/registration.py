@@ -60,6 +60,11 @@ class Ledger:
     """Digest of what their answers depend on beside the prompts."""
 
     @property
+    def comparison(self) -> str:
+        """Digest of the models and settings."""
+        return digest([self.models, self.settings])
+
+    @property
     def of_models(self) -> list[Attempt]:
         """Those of the same models; earlier versions did not record which."""
         return [one for one in self.attempts if one.models in (self.models, None)]
@@ -115,6 +120,12 @@ def read_ledger(run_root: Path, registered_at: str, models: str, settings: str) 
     return Ledger(tuple(attempts), models, settings)
 
 
+def last_comparison(run_root: Path) -> str | None:
+    """Return the digest of the models and settings of a run's last comparison, if it is known."""
+    attempts = _read(run_root)
+    return attempts[-1].comparison if attempts else None
+
+
 def record(verdict: Verdict, ledger: Ledger, run_root: Path) -> None:
     """Add this comparison to the run's."""
     decider = verdict.decider
@@ -132,6 +143,7 @@ def record(verdict: Verdict, ledger: Ledger, run_root: Path) -> None:
             for judge in verdict.judges
         ),
         answers=verdict.answers or None,
+        comparison=ledger.comparison,
         values=decider.counted if decider else (),
         share_voted=decider.share_voted if decider else None,
         was_tested=decider is not None and decider.was_tested,

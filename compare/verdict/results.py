@@ -152,6 +152,8 @@ class Attempt(Value):
     """Other judges of quality whose results the report had."""
     answers: str | None = None
     """Digest of the answers; None in files of earlier versions."""
+    comparison: str | None = None
+    """Digest of the models and the settings of their answers."""
     share_voted: float | None = None
     """As in `JudgeReport`."""
     values: tuple[Counted, ...] = ()

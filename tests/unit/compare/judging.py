@@ -135,11 +135,12 @@ def decided(
     answers: list[Answer],
     task: Task | None = None,
     ledger: Ledger = NO_LEDGER,
+    comparison: str | None = None,
 ) -> Decided:
     """Let the configured judges work, and decide."""
     sound_so_far = partial(is_sound_so_far, plan=Plan())
     cache = JsonCache(cache_dir)
-    panel = Panel(config, questions, answers, cache, sound_so_far, task)
+    panel = Panel(config, questions, answers, cache, sound_so_far, task, comparison)
     opinions = panel.opinions(JudgeResources(config, cache))
     verdict = decide(config, REGISTERED, opinions, answers, panel.cluster_of, ledger)
     return Decided(verdict, panel, opinions, answers)

@@ -204,6 +204,18 @@ def test_a_stored_label_is_read_back_with_its_calls_and_line_breaks(tmp_path):
     assert read_labels(path).of(messages, "2 €", FEE) == 0.0
 
 
+def test_a_label_counts_in_the_comparison_that_it_states(tmp_path):
+    lines = [label(n, GOOD, FEE, True, comparison=name) for n, name in enumerate("ab")]
+    path = written(tmp_path / "labels.jsonl", [*lines, label(2, GOOD, FEE, True)])
+
+    def known(comparison):
+        labels = read_labels(path, comparison)
+        return [labels.of(question(n).messages, GOOD, FEE) for n in range(3)]
+
+    assert known("b") == [None, 1.0, 1.0]
+    assert known(None) == [1.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [

@@ -183,6 +183,48 @@ def test_votes_that_are_asked_for_are_of_the_comparisons_pairs(
     assert found.judges[0].human_corrected.num_human_votes == 60
 
 
+def test_votes_on_a_former_student_do_not_count_where_both_say_the_same(tmp_path):
+    """The answers that did not change are no random ones: a next version at 0.45, unchanged in 80 %
+    of its answers, passed with 0.5 to 0.67 by votes on the student before it, at parity."""
+    lines = [vote(n, "tie", comparison="former" if n < 30 else "this") for n in range(40)]
+    path = written(tmp_path / "votes.jsonl", [*lines, vote(40, "tie")])
+    config = CompareConfig(judges=({"kind": "votes", "path": path},))
+    sides = (("student", 2), ("teacher", 0))
+    answers = [answer(role, n, right_answer(n, v)) for n in range(60) for role, v in sides]
+    questions = [question(n) for n in range(60)]
+    found = decided(tmp_path, config, questions, answers, comparison="this")
+    assert found.report.estimate.num_pairs == 11, "ten of this one, and one that states none"
+    assert decided(tmp_path, config, questions, answers).report.estimate.num_pairs == 41
+
+
+def test_a_vote_states_the_comparison_that_it_is_of(tmp_path, monkeypatch):
+    run_directory = RunDirectory(tmp_path / "run")
+    monkeypatch.setattr(RunDirectory, "require", lambda *_: None)
+    path = run_directory.stage_dir("comparison")
+    path.mkdir(parents=True)
+    rows = [
+        answer(role, number, f"{role} {number}").model_dump()
+        for number in range(3)
+        for role in ("student", "teacher")
+    ]
+    write_rows(path / "pairs.parquet", PAIR_SCHEMA, rows)
+    llm = LlmJudgeConfig(kind="llm", base_url="http://127.0.0.1:1/v1", model="judge")
+    votes = VotesJudgeConfig(kind="votes", path=tmp_path / "votes.jsonl")
+    config = CompareConfig(judges=(llm, votes))
+
+    def asked(comparison):
+        line = {"registered_at": "2026", "judges": ["llm"], "num_prompts": 3, "margin": 0.05}
+        line |= {"outcome": "INCONCLUSIVE", "comparison": comparison}
+        (run_directory.root / "comparisons.jsonl").write_text(json.dumps(line) + "\n")
+        return [*collect_votes(config, run_directory, "ann", lambda *_: "tie")]
+
+    assert asked("former")[-1].startswith("3 pairs have votes")
+    assert asked("former")[0].startswith("3 pairs have votes"), "no pair is asked again"
+    assert asked("this")[0] == "Pair 1 of 3"
+    stated = [json.loads(line)["comparison"] for line in votes.path.read_text().splitlines()]
+    assert stated == ["former"] * 3 + ["this"] * 3
+
+
 def test_votes_that_do_not_exist_yet_are_none(tmp_path, openai_server):
     llm = LlmJudgeConfig(kind="llm", base_url=openai_server(sound).base_url, model="judge")
     votes = VotesJudgeConfig(kind="votes", path=tmp_path / "votes.jsonl")

@@ -9,7 +9,7 @@ from compare.comparison import read_report
 from compare.config import CompareConfig
 from compare.report.summary import verdict_sentences
 from compare.verdict.following import Standing, counted
-from compare.verdict.registration import Ledger, read_ledger, record
+from compare.verdict.registration import Ledger, last_comparison, read_ledger, record
 from compare.verdict.results import Attempt
 from potstill.errors import ArtifactError
 from potstill.task.answers import Answer
@@ -20,6 +20,7 @@ from potstill.verdict.outcome import Outcome
 from ..judging import answer, decided, question
 
 EXACT = (ExactConfig(),)
+CHANGES = ({}, {"metrics": (JsonConfig(),)}, {"models": "b"}, {"settings": "t"})
 
 
 @pytest.fixture
@@ -105,6 +106,13 @@ def test_a_run_of_an_earlier_version_has_used_its_alpha(compare, tmp_path):
     *_, earlier, claim = verdict_sentences(found)
     assert "earlier: FAIL (exact, 9 prompts" in earlier
     assert "Those of earlier versions had all of alpha" in claim
+
+
+def test_votes_and_labels_are_asked_for_of_the_last_comparison(compare, tmp_path):
+    assert last_comparison(tmp_path) is None
+    names = [compare(20, **changes) and last_comparison(tmp_path) for changes in CHANGES]
+    assert names[0] == names[1], "more prompts, or another judge"
+    assert len({*names}) == 3, "another student, or other settings"
 
 
 @pytest.mark.parametrize("line", ['{"registered_at": "2026"', '{"registered_at": "2026"}', "[1]"])
