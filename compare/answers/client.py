@@ -83,7 +83,7 @@ def find_endpoint(
     timeout_seconds = config.request_timeout_seconds
     with backend_errors(base_url), open_client(base_url, timeout_seconds, api_key) as client:
         try:
-            listed = {one.id: one.model_extra or {} for one in client.models.list()}
+            listed = _listed(client)
         except openai.APIStatusError:
             if name is None:
                 raise
@@ -133,6 +133,17 @@ def backend_errors(model: str) -> Iterator[None]:
         raise BackendError(
             "the endpoint refuses a request", where=f"model {model}", found=error
         ) from error
+
+
+def _listed(client: openai.OpenAI) -> dict[str, dict[str, Any]]:
+    """Return a server's models by name; none where what it sends is no list of models."""
+    try:
+        found: Any = client.get("/models", cast_to=object)
+    except ValueError:
+        return {}
+    rows = found.get("data") if isinstance(found, dict) else None
+    models = (one for one in (rows if isinstance(rows, list) else ()) if isinstance(one, dict))
+    return {one["id"]: one for one in models if isinstance(one.get("id"), str)}
 
 
 def wire_messages(messages: Sequence[Message]) -> list[Any]:

@@ -150,7 +150,8 @@ def test_another_model_behind_the_same_name_gives_other_answers(openai_server):
     settings = [answer_settings(CompareConfig(), None, sides) for sides in named]
     assert settings[0]["fingerprints"] == {"student": "a", "teacher": "a"}
     assert settings[0] != settings[1]
-    silent = [found(models) for models in (None, [{"id": "student", "system_fingerprint": 3}])]
+    unread = (None, [], "no list", ["student"], [{"id": 1}])
+    silent = [found(models) for models in (*unread, [{"id": "student", "system_fingerprint": 3}])]
     assert {(one.identity, one.fingerprint) for one in silent} == {
         (f"{server.base_url}#student", None)
     }
