@@ -76,24 +76,27 @@ class Ledger:
     def standing(self, line: str, alpha: float, answers: str = "") -> Standing:
         """Return what earlier comparisons leave to one of this line.
 
+        A judge that was not tested costs another one nothing that begins with the same answers,
+        unless others were reported beside it.
+
         Args:
             answers: Digest of the answers that are compared.
         """
         seen = [one for one in self.of_models if one.was_tested or one.was_shown]
-        choices: dict[str, int] = {}
-        for one in seen:
-            name = one.line or ", ".join(one.judges)
-            choices[name] = max(1, one.num_others, choices.get(name, 1))
-        lines = list(choices)
-        before = lines[: lines.index(line)] if line in choices else lines
         own = [one for one in seen if one.line == line]
+        first = (own[0].answers if own else None) or answers
+        choices: dict[str, int] = {}
+        for one in seen[: seen.index(own[0])] if own else seen:
+            if one.was_tested or one.num_others or one.answers != first:
+                name = one.line or ", ".join(one.judges)
+                choices[name] = max(1, one.num_others, choices.get(name, 1))
         tested = [one for one in own if one.was_tested]
         return Standing(
             alpha=alpha,
-            num_lines=len(before),
+            num_lines=len(choices),
             batches=tuple(one.values for one in tested),
             share_voted=max((one.share_voted or 0.0 for one in tested), default=0.0),
-            num_choices=math.prod(choices[name] for name in before),
+            num_choices=math.prod(choices.values()),
             num_seen=sum(not one.was_tested and one.answers != answers for one in own),
             has_first_answers=not own or own[0].answers in (answers, None),
         )

@@ -160,6 +160,19 @@ def test_votes_on_the_same_answers_cost_nothing_before_they_are_counted():
     assert ledger.shared_level(0.05, "n") == pytest.approx(0.04)
 
 
+def test_another_judge_of_the_same_answers_costs_nothing_before_votes_are_counted():
+    """Such as the teacher, which judges where none is configured. Votes decide whatever it says."""
+    looks = (attempt(0, line="teacher", answers="n"), attempt(1, answers="n"))
+    assert Ledger(looks[:1], "a", "s").standing("x", 0.05, "n").first_level == pytest.approx(0.04)
+    assert Ledger(looks, "a", "s").standing("x", 0.05, "n").first_level == pytest.approx(0.04)
+    assert Ledger(looks, "a", "s").standing("x", 0.05, "m").first_level == pytest.approx(0.04)
+    other = Ledger(looks[:1], "a", "s").standing("x", 0.05, "m")
+    assert other.first_level == pytest.approx(0.004), "chosen by what the teacher said of others"
+    reported = (attempt(0, line="teacher", answers="n", num_others=3),)
+    level = Ledger(reported, "a", "s").standing("x", 0.05, "n").first_level
+    assert level == pytest.approx(0.004 / 3)
+
+
 def test_prompts_that_a_judge_asked_for_leave_votes_what_is_kept_for_later():
     """The number of prompts was chosen by the judge's scores of fewer."""
     looks = tuple(attempt(n, answers=f"{n}00 prompts") for n in range(1, 4))
