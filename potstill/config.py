@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from potstill import former_names
 from potstill.errors import ConfigError
+from potstill.files import HINTS
 
 
 class SecretInValueError(ValueError):
@@ -89,10 +90,16 @@ def read_config_file(path: Path, extended_by: Sequence[Path] = ()) -> dict[str, 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         return former_names.in_configuration(content, str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("the configuration cannot be read", where=path, found=error) from error
+        found = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            "the configuration cannot be read",
+            where=path,
+            found=found,
+            hint=HINTS.get(type(error), "save the file as UTF-8"),
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("the configuration is not valid TOML", where=path, found=error) from error
 

@@ -101,7 +101,12 @@ def write_text_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-MISSING_HINT = "relative paths begin in the directory where potstill is started"
+HINTS: dict[type[OSError], str] = {
+    FileNotFoundError: "relative paths begin in the directory where potstill is started",
+    IsADirectoryError: "name a file in the directory",
+    NotADirectoryError: "a file is where a directory should be: check the path",
+    PermissionError: "check the owner and the permissions, or choose another directory",
+}
 FULL_HINT = (
     "free disk space or choose another directory, then run the same command again; finished work "
     "is kept"
@@ -120,9 +125,32 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
     except PotstillError:
         raise
     except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
         raise ArtifactError(
             f"{doing} failed: {error.strerror or error}",
             where=error.filename or path,
-            hint=MISSING_HINT if missing else FULL_HINT,
+            hint=HINTS.get(type(error), FULL_HINT),
+        ) from error
+
+
+def read_typed_text(path: Path, doing: str) -> str:
+    """Return a text that a person wrote, without a byte order mark.
+
+    Args:
+        doing: What the file is read for, for errors.
+
+    Raises:
+        ArtifactError: It cannot be read, or is not UTF-8.
+    """
+    with disk_errors(doing, path):
+        content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        raise ArtifactError(
+            f"{doing} failed: the file is not UTF-8",
+            where=f"{path}:{line}",
+            expected="UTF-8",
+            found=f"byte 0x{content[error.start]:02x}",
+            hint="save the file as UTF-8",
         ) from error

@@ -35,7 +35,7 @@ def read_lines(
         ArtifactError: The file cannot be read, or a line is no such object.
     """
     with disk_errors(f"reading {what}", path):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     # Not `splitlines`, which also splits at characters that may stand within a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():

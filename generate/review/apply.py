@@ -23,7 +23,7 @@ from generate.review.file_rows import (
 )
 from generate.review.rows import new_row_id
 from potstill.errors import ConfigError
-from potstill.files import disk_errors, write_text_atomically
+from potstill.files import disk_errors, read_typed_text, write_text_atomically
 from potstill.schema import Message
 from potstill.task.answers import Item
 from potstill.task.config import TaskConfig
@@ -151,8 +151,7 @@ def _decided(line: Line, decisions: Mapping[str, Decision]) -> Mapping[str, Any]
 def _rewritten(path: Path, own: Corrected, others: Corrected, has_tools: bool) -> Change:
     """Return a file with its own prompts corrected and added, and without those of the other."""
     change, missing = Change(path), dict(own)
-    with disk_errors("reading prompts of the task", path):
-        lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_typed_text(path, "reading prompts of the task").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

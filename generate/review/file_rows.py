@@ -98,7 +98,7 @@ def read_lines(path: Path) -> list[Line]:
         ArtifactError: It cannot be read.
     """
     with disk_errors("reading what is reviewed", path):
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     return [_line(one) for one in text.split("\n")]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from potstill.errors import ArtifactError
-from potstill.files import disk_errors
+from potstill.files import read_typed_text
 from potstill.json_text import parse_json
 from potstill.schema import Message
 from potstill.task.answers import Answer, Item, ToolCall
@@ -26,6 +26,8 @@ EXPECTED = (
     '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, with '
     '"answer" where it is known'
 )
+
+NO_JSONL_HINT = "write one JSON object on each line; convert a table (CSV) or a JSON list first"
 
 FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 """A text that is one block of code."""
@@ -40,8 +42,8 @@ def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
     Raises:
         ArtifactError: The file cannot be read, has no prompt, or a line is not one.
     """
-    with disk_errors("reading prompts of the task", path):
-        lines = path.read_text(encoding="utf-8").splitlines()
+    # Not `splitlines`, which also splits at characters that may stand within a JSON string.
+    lines = read_typed_text(path, "reading prompts of the task").split("\n")
     items = [
         item
         for number, line in enumerate(lines, start=1)
@@ -76,7 +78,7 @@ def items_of_line(line: str, where: str, *, has_tools: bool) -> list[Item]:
     try:
         row = json.loads(line)
         if not isinstance(row, Mapping):
-            raise ValueError(f"a JSON {type(row).__name__}")
+            raise _refusal(where, f"a JSON {type(row).__name__}", NO_JSONL_HINT)
         messages = [_message(one) for one in _messages(row)]
         known = known_answer(row.get("answer"), has_tools=has_tools)
         if messages and messages[-1].role == "assistant":
@@ -86,6 +88,9 @@ def items_of_line(line: str, where: str, *, has_tools: bool) -> list[Item]:
             raise ValueError("the last message before the answer must be the user's or a tool's")
         item = Item(messages=tuple(messages), known=known)
         return [*_earlier(item), item] if row.get("each_turn") else [item]
+    except json.JSONDecodeError as error:
+        found = f"not JSON: {error.msg} at character {error.pos + 1}"
+        raise _refusal(where, found, NO_JSONL_HINT) from error
     except ValidationError as error:
         first = error.errors()[0]
         raise _refusal(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -104,8 +109,10 @@ def _messages(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if "messages" in row:
         messages: Sequence[Mapping[str, Any]] = row["messages"]
         return messages
-    if not isinstance(row.get("prompt"), str):
+    if "prompt" not in row:
         raise ValueError(f"keys {', '.join(row) or 'none'}")
+    if not isinstance(row["prompt"], str):
+        raise ValueError(f"prompt is no text: {json.dumps(row['prompt'], ensure_ascii=False)}")
     return [{"role": "user", "content": row["prompt"]}]
 
 
@@ -159,11 +166,15 @@ def _call(given: object) -> ToolCall | None:
     return ToolCall(name=given["name"], arguments=json.dumps(arguments, ensure_ascii=False))
 
 
-def _refusal(where: str, found: object) -> ArtifactError:
+def _refusal(
+    where: str,
+    found: object,
+    hint: str = "correct or remove the line, then run the same command again",
+) -> ArtifactError:
     return ArtifactError(
         "a line is not a prompt of the task",
         where=where,
         expected=EXPECTED,
         found=found,
-        hint="correct or remove the line, then run the same command again",
+        hint=hint,
     )

@@ -12,6 +12,7 @@ from potstill.errors import ArtifactError, ConfigError
 from potstill.files import (
     CHUNK_BYTES,
     disk_errors,
+    read_typed_text,
     replacing,
     sha256_bytes,
     sha256_file,
@@ -121,6 +122,28 @@ def test_an_error_of_the_disk_names_the_file_and_the_reason(tmp_path):
         (tmp_path / "absent").read_text()
     assert caught.value.where == str(tmp_path / "absent")
     assert "relative paths begin" in str(caught.value)
+
+
+def test_a_directory_in_the_place_of_a_file_has_its_own_hint(tmp_path):
+    with (
+        pytest.raises(ArtifactError, match="hint: name a file in the directory"),
+        disk_errors("reading notes", tmp_path),
+    ):
+        tmp_path.read_text()
+
+
+@pytest.mark.parametrize("content", [b"a\nb", b"\xef\xbb\xbfa\r\nb"], ids=["plain", "windows"])
+def test_text_is_read_as_editors_write_it(tmp_path, content):
+    (tmp_path / "typed").write_bytes(content)
+    assert read_typed_text(tmp_path / "typed", "reading notes") == "a\nb"
+
+
+def test_text_that_is_not_utf8_is_refused_by_its_line(tmp_path):
+    (tmp_path / "typed").write_bytes("é\nà".encode("latin-1"))
+    with pytest.raises(ArtifactError, match="is not UTF-8") as caught:
+        read_typed_text(tmp_path / "typed", "reading notes")
+    assert caught.value.where == f"{tmp_path / 'typed'}:1"
+    assert caught.value.found == "byte 0xe9"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -81,8 +81,10 @@ def test_calls_are_read_where_there_are_tools(read, answer):
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("{", "Expecting property name"),
+        ("{", "not JSON: Expecting property name"),
+        ("prompt,answer", "one JSON object on each line"),
         ("[1]", "a JSON list"),
+        ('{"prompt": 3}', "prompt is no text: 3"),
         ('{"question": "Hi"}', "keys question"),
         ('{"messages": [{"role": "narrator", "content": "x"}]}', "role"),
         ('{"messages": [{"role": "system", "content": "x"}]}', "must be the user's"),
@@ -96,13 +98,19 @@ def test_a_bad_line_is_named(read, line, found):
     assert found in str(caught.value)
 
 
+def test_a_file_of_windows_is_read(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "Hi"}\r\n\r\n{"prompt": "Bye"}\r\n')
+    assert len(read_items(path, has_tools=False)) == 2
+
+
 def test_an_empty_file_is_an_error(read):
     with pytest.raises(ArtifactError, match="no prompt"):
         read("")
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    question = (Message(role="user", content="Pay Ann"),)
+    question = (Message(role="user", content="Pay Ann\N{LINE SEPARATOR}now\x85"),)
     items = (
         Item(messages=question),
         Item(messages=question, known=Answer(text="Done")),
