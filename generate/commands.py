@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from generate.init.files import CONFIG_NAME, template_names
+from generate.init.files import CONFIG_NAME, run_path, template_names
 from potstill.commands.options import ForceOption, VerboseOption, configured
 from potstill.errors import PotstillError
 from potstill.loopback import serve_until_interrupted
@@ -18,7 +18,6 @@ from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 
 STAGE = STAGES["generate"]
-RUNS_DIR = Path("runs")
 
 app = typer.Typer()
 
@@ -98,14 +97,15 @@ def init(
         wanted = ask(wanted)
     for line in make(wanted):
         typer.echo(line)
-    config_path = directory / CONFIG_NAME
+    config_path, run = directory / CONFIG_NAME, run_path(directory)
     typer.echo(f"wrote {config_path}")
     try:
-        table = plan(Choice(path=config_path), RunDirectory(RUNS_DIR / directory.name), force=True)
+        table = plan(Choice(path=config_path), RunDirectory(Path(run)), force=True)
     except PotstillError as error:
         typer.echo(f"the cost of a run is not known yet: {error}")
     else:
         Console().print(table)
+    typer.echo(f"next: edit {config_path}, then potstill run {run} --config {config_path}")
 
 
 @app.command(name="import")

@@ -65,7 +65,10 @@ def detect(known: Sequence[Answer]) -> Detected:
         return Detected("classify", f"answers are {len(labels)} labels", (metric,))
     if texts and all(map(NUMBER.match, texts)):
         return Detected("chat", "answers are numbers", ({"kind": "numeric"},))
-    return Detected("chat", "answers are free text" if texts else "no answer is known")
+    if len(texts) > 1 and len(set(texts)) == 1:
+        return Detected("chat", "all answers are the same: add examples with other answers")
+    free = "answers are free text, which no metric measures: judges compare it"
+    return Detected("chat", free if texts else "no answer is known")
 
 
 def _calls(known: Sequence[Answer]) -> Detected:

@@ -28,8 +28,8 @@ CONFIG_NAME = "potstill.toml"
 EXAMPLES_NAME, REFERENCES_NAME = "examples.jsonl", "references.jsonl"
 SCHEMA_NAME, TOOLS_NAME = "answer_schema.json", "tools.json"
 DATABASE_NAME, SCRIPT_NAME = "database.sqlite", "database.sql"
-PLACE = "DIR/"
-"""What paths in templates begin with."""
+PLACE, RUN = "DIR/", "runs/NAME"
+"""What paths in templates begin with, and what the run is called there."""
 SHOTS = 50
 """Most examples in the teacher's prompt."""
 SHOT_TOKENS = 1500
@@ -102,6 +102,11 @@ def files_like(
     return files
 
 
+def run_path(directory: Path) -> str:
+    """Return where a run of a configuration in a directory goes, as the files name it."""
+    return f"runs/{directory.resolve().name}"
+
+
 def with_answers(settings: str, about: str | None, teacher: str | None) -> str:
     """Return a configuration with the user's own job and teacher.
 
@@ -164,7 +169,7 @@ def _task_table(
     """Return the head of the configuration, with comments."""
     lines = [
         f"# {detected.found[:1].upper()}{detected.found[1:]}.",
-        f"#   potstill run runs/mine --config {directory / CONFIG_NAME}",
+        f"#   potstill run {RUN} --config {PLACE}{CONFIG_NAME}",
         "",
         "[task]",
     ]
@@ -213,6 +218,8 @@ def _draft(detected: Detected) -> str:
         return f"{text} Labels: {', '.join(labels)}." if labels else text
     if labels:
         return f"Answer with one of these labels and nothing else: {', '.join(labels)}."
+    if any(one["kind"] == "numeric" for one in detected.metrics):
+        return "Answer with one number and nothing else."
     if detected.tools is not None:
         return "Call a tool when the request asks for one; else answer in text."
     return "Answer with one SQL query and nothing else." if detected.template == "sql" else ""
@@ -225,7 +232,7 @@ def _multiline(text: str) -> str:
 
 
 def _placed(text: str, directory: Path) -> str:
-    return text.replace(PLACE, f"{directory.as_posix()}/")
+    return text.replace(PLACE, f"{directory.as_posix()}/").replace(RUN, run_path(directory))
 
 
 def _shared_system(items: Sequence[Item]) -> str:

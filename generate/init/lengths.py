@@ -15,6 +15,7 @@ from potstill.task.shots import shot_chooser
 from potstill.task.task import Task
 
 CHARACTERS_PER_TOKEN = 4.0
+"""Of ASCII. Of other characters each counts as a token, as in vocabularies made for English."""
 
 Count = Callable[[str], int]
 
@@ -44,11 +45,16 @@ def counter(model: str) -> Count:
     """
     path = Path(model).expanduser() / "tokenizer.json"
     if not path.is_file():
-        return lambda text: math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+        return _estimate
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _estimate(text: str) -> int:
+    num_ascii = sum(map(str.isascii, text))
+    return len(text) - num_ascii + math.ceil(num_ascii / CHARACTERS_PER_TOKEN)
 
 
 def prompt_lengths(task: Task, items: Sequence[Item], count: Count) -> tuple[Lengths, Lengths]:

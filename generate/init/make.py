@@ -131,9 +131,10 @@ def _measured(config_path: Path) -> list[str]:
     count = counter(model)
     teacher, student = prompt_lengths(task, items, count)
     lines = [
-        f"{len(task.examples)} examples, {len(task.references)} references",
-        f"about so many tokens in a prompt: the teacher's {teacher}, the student's {student}; "
-        f"in an answer: {answer_lengths(known, count)}",
+        f"{_counted(len(task.examples), 'example')}, "
+        f"{_counted(len(task.references), 'reference')}",
+        f"tokens: about {teacher} in the teacher's prompt, {student} in the student's, "
+        f"{answer_lengths(known, count)} in an answer",
     ]
     if task.references:
         points = 100 * Z_90 * math.sqrt(LIKELY_SHARE * (1 - LIKELY_SHARE) / len(task.references))
@@ -142,3 +143,7 @@ def _measured(config_path: Path) -> list[str]:
             f"{points:.0f} points (90 % interval); more known answers make it narrower"
         )
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -14,6 +14,9 @@ def test_a_directory_is_written_and_its_run_is_planned(tmp_path, teacher_dir):
     assert made.returncode == 0, made.stderr
     assert "5 examples, 3 references" in made.stdout
     assert "wrote home/potstill.toml" in made.stdout
+    command = "potstill run runs/home --config home/potstill.toml"
+    assert made.stdout.endswith(f"next: edit home/potstill.toml, then {command}\n")
+    assert f"#   {command}\n" in (tmp_path / "home" / "potstill.toml").read_text()
     settings = [
         f"--set={key}={teacher_dir}"
         for key in ("generate.teacher.model", "train.student.checkpoint")

@@ -152,6 +152,32 @@ def test_free_text_has_no_references(tmp_path):
     assert (len(task.examples), task.references, task.metrics) == (9, (), ())
 
 
+def test_numbers_get_instructions_that_ask_for_one(tmp_path):
+    rows = [{"prompt": f"{n} plus 1?", "answer": n + 1} for n in range(9)]
+    make(wanted(tmp_path / "sums", jsonl(tmp_path / "logs.jsonl", rows)))
+    _, task = written(tmp_path / "sums")
+    assert task.instructions.strip() == "Answer with one number and nothing else."
+
+
+def test_answers_that_are_all_the_same_are_reported(tmp_path):
+    rows = [{"prompt": f"question {n}", "answer": "cards"} for n in range(9)]
+    lines = make(wanted(tmp_path / "bank", jsonl(tmp_path / "logs.jsonl", rows)))
+    assert lines[:2] == [
+        "all answers are the same: add examples with other answers",
+        "9 examples, 0 references",
+    ]
+
+
+def test_answers_beyond_ascii_get_more_tokens(tmp_path):
+    most = []
+    for answer in ("card " * 8, "\N{CJK UNIFIED IDEOGRAPH-5361}" * 40):
+        rows = [{"prompt": f"question {n}", "answer": f"{answer}{n}"} for n in range(9)]
+        directory = tmp_path / str(len(most))
+        make(wanted(directory, jsonl(tmp_path / "logs.jsonl", rows)))
+        most.append(written(directory)[0]["generate"]["sampling"]["max_tokens"])
+    assert most == [48, 96]
+
+
 def test_queries_need_a_database_of_the_users(tmp_path):
     rows = [{"prompt": f"question {n}", "answer": f"SELECT {n}"} for n in range(9)]
     lines = make(wanted(tmp_path / "shop", jsonl(tmp_path / "logs.jsonl", rows)))
