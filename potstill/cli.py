@@ -62,7 +62,16 @@ class Verbs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
         """Return the command of a verb; None if there is no such verb."""
         module = (VERBS | HIDDEN_VERBS).get(cmd_name)
-        return module and get_group(import_module(module).app).commands[cmd_name]
+        if module is None:
+            return None
+        command = get_group(import_module(module).app).commands[cmd_name]
+        command.help = _unwrapped(command.help or "")
+        return command
+
+
+def _unwrapped(text: str) -> str:
+    """Return a help text with one line a paragraph, for the terminal to break."""
+    return "\n\n".join(" ".join(one.split()) for one in text.split("\n\n"))
 
 
 app = typer.Typer(

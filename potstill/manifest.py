@@ -28,7 +28,13 @@ from potstill import former_names
 from potstill.errors import ArtifactError, SchemaVersionError
 from potstill.facts.base import Facts, InsidePath, Record
 from potstill.facts.registry import read_facts
-from potstill.files import disk_errors, sha256_bytes, sha256_file, write_text_atomically
+from potstill.files import (
+    HINTS,
+    disk_errors,
+    sha256_bytes,
+    sha256_file,
+    write_text_atomically,
+)
 
 SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
@@ -162,14 +168,8 @@ def read_manifest(directory: Path) -> Manifest:
             )
         content = former_names.in_artifact(content)
         return Manifest.model_validate(content, context={"where": path})
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            "the directory is not a finished stage",
-            where=directory,
-            expected=f"a {MANIFEST_NAME}",
-            found="none",
-            hint="run the stage that makes it first",
-        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _unfinished(directory) from error
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise ArtifactError(
             "the manifest is damaged",
@@ -177,6 +177,20 @@ def read_manifest(directory: Path) -> Manifest:
             found=str(error).splitlines()[0],
             hint="make the stage again with --force",
         ) from error
+
+
+def _unfinished(directory: Path) -> ArtifactError:
+    if not directory.parent.is_dir():
+        return ArtifactError(
+            "there is no such run", where=directory.parent, hint=HINTS[FileNotFoundError]
+        )
+    return ArtifactError(
+        "the directory is not a finished stage",
+        where=directory,
+        expected=f"a {MANIFEST_NAME}",
+        found="none",
+        hint="run the stage that makes it first",
+    )
 
 
 def verify_manifest(directory: Path) -> Manifest:

@@ -324,7 +324,7 @@ def _own_version(run_directory: RunDirectory) -> Version:
         number=1,
         run=".",
         parent=None,
-        gguf_sha256=manifest_sha256(directory),
+        gguf_sha256=run_directory.pinned("gguf"),
         added_at=read_manifest(directory).created_at.isoformat(timespec="seconds"),
     )
 

@@ -50,7 +50,7 @@ def chat(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="[URL|RUN|FILE]",
+            metavar="URL|RUN|FILE",
             help="A server, or what `potstill serve` would serve, which is started for the chat.",
         ),
     ] = "http://127.0.0.1:8000",
@@ -84,4 +84,4 @@ def chat(
 def _is_run(what: list[Path]) -> bool:
     (first, *others) = what
     holds_files = first.is_dir() and any(first.glob("*.gguf"))
-    return not (others or holds_files or first.suffix == ".gguf")
+    return not (others or holds_files or first.is_file() or first.suffix == ".gguf")

@@ -33,7 +33,7 @@ def run(
     run_dir: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="Directory of the run; by default runs/ and the preset's name."
+            metavar="RUN", help="Directory of the run; by default runs/ and the preset's name."
         ),
     ] = None,
     preset: PresetOption = None,

@@ -25,5 +25,5 @@ def watch(
     """Serve a page about a run while it is made: stages, progress, curves, samples."""
     set_up_logging(verbose=verbose)
     if not run_dir.is_dir():
-        raise ConfigError("there is no such run yet", where=run_dir, hint="potstill run makes one")
+        raise ConfigError("there is no such run", where=run_dir, hint="potstill run makes one")
     serve_until_interrupted(server_of(RunDirectory(run_dir), port))

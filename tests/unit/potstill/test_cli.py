@@ -66,6 +66,11 @@ def test_help_of_a_stage_names_its_options_and_the_presets():
     assert "Train a student on the conversations." in words
 
 
+def test_help_breaks_lines_at_the_width_of_the_terminal_only():
+    shown = potstill("experiment", "--help").stdout
+    assert " The verdict is valid however often this command runs;" in shown
+
+
 def test_version_is_data_on_stdout():
     answer = potstill("--version")
     assert (answer.returncode, answer.stdout) == (0, metadata.version("potstill") + "\n")
@@ -141,6 +146,23 @@ def test_status_of_an_empty_directory_is_an_error(tmp_path, make):
     assert answer.stderr.startswith("error: there is no run in this directory\n")
     assert str(tmp_path / "run") in answer.stderr
     assert "hint: potstill run makes one" in answer.stderr
+
+
+@pytest.mark.parametrize("verb", ["serve", "versions"])
+def test_a_run_that_does_not_exist_is_named(tmp_path, verb):
+    answer = potstill(verb, tmp_path / "run")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith(
+        f"error: there is no such run\n  where: {tmp_path / 'run'}\n  hint: relative paths"
+    )
+
+
+def test_a_file_to_serve_that_is_no_gguf_file_is_named(tmp_path):
+    (tmp_path / "examples.jsonl").write_text('{"prompt": "Hi"}\n')
+    answer = potstill("serve", tmp_path / "examples.jsonl")
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "error: the model cannot be loaded\n" in answer.stderr
+    assert "expected: an intact GGUF file\n" in answer.stderr
 
 
 def test_status_is_data_on_stdout(tmp_path):
