@@ -30,7 +30,7 @@ INSTRUCTIONS = "Answer with the team and a short reply."
 EXAMPLES = [
     (f"{text} {number}", team)
     for number in range(1, 5)
-    for text, team in (("My card is lost.", "cards"), ("I need money.", "loans"))
+    for text, team in ((f"My card is {'long ' * 12}lost.", "cards"), ("I need money.", "loans"))
 ]
 METRICS = (LabelConfig(field="route.team"), JsonConfig())
 SCHEMA = {
@@ -313,6 +313,9 @@ def test_a_task_has_examples_to_click_and_answers_as_tables(serve_task, open_pag
     expect(label).to_have_text(re.compile("^route.team(cards|loans)$"))
     expect(answer.get_by_role("rowheader")).to_have_text(["route.team", "reply"])
     json.loads(answer.locator(".text").text_content())
+
+    page.set_viewport_size(PHONE)
+    assert width(page) == PHONE["width"]
 
 
 def test_calls_of_tools_are_shown_as_tables(serve_task, open_page):
