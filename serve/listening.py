@@ -61,6 +61,8 @@ def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: 
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
     logger.info("serving %s at %s", ", ".join(names), url)
+    if config.playground:
+        logger.info("playground: %s", url.removesuffix("v1"))
     logger.info("try: %s", _curl_example(url, names[0]))
     uvicorn_config = uvicorn.Config(
         app,

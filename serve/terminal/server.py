@@ -64,9 +64,24 @@ class Server:
             return [model.id for model in self._client.models.list()]
 
     def deal(self, models: Sequence[str]) -> list[str]:
-        """Return names under which two models answer once, in random order; raises as `models`."""
+        """Return names under which two models answer once, in random order.
+
+        Raises:
+            BackendError: The server stores no answers, or refuses.
+            BackendUnavailableError: It does not answer.
+        """
         with self._errors():
-            dealt: Any = self._client.post("/deals", body={"models": list(models)}, cast_to=object)
+            try:
+                body = {"models": list(models)}
+                dealt: Any = self._client.post("/deals", body=body, cast_to=object)
+            except openai.NotFoundError as error:
+                if error.code is not None:  # The route exists: a model is missing.
+                    raise
+                raise BackendError(
+                    "the server stores no answers, so it takes no votes",
+                    where=self.base_url,
+                    hint="start it with --set 'serve.storage={}'",
+                ) from error
         names: list[str] = dealt["models"]
         return names
 

@@ -124,6 +124,8 @@ class Session:
                 found=" ".join(self.models),
                 hint="/model NAME NAME",
             )
+        if not self.is_blind:
+            self.server.deal(self.models)  # Raises where votes cannot be stored.
         self.is_blind = not self.is_blind
         self._begin()
         if self.is_blind:

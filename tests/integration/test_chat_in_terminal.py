@@ -125,6 +125,18 @@ def test_one_model_cannot_be_voted_on(server):
         Chat(server, ["student"]).says("/blind")
 
 
+def test_a_server_that_stores_nothing_takes_no_votes(tiny_gguf, tmp_path):
+    run = run_of_gguf(tmp_path / "run", tiny_gguf)
+    server = Server(run, tmp_path / "log", models=["student", "student-Q4_1"], **SETTINGS)
+    try:
+        chat = Chat(server, ["student", "student-Q4_1"])
+        with pytest.raises(BackendError, match=r"stores no answers[\s\S]*serve\.storage"):
+            chat.says("/blind")
+        assert chat.says("Hello").startswith("student: ")
+    finally:
+        server.stop()
+
+
 def test_a_refused_question_may_be_asked_again(chat):
     assert "context" in chat.says("long " * 400)
     assert "context" not in chat.says("short")
