@@ -23,6 +23,7 @@ from quantize.modelfile import can_be_quoted
 
 PUBLISHER = "potstill"
 """Folder of the models in LM Studio's directory: publisher, model, file."""
+TEMPERATURE = "PARAMETER temperature "
 PORT = 8000
 """Default of `serve.port`."""
 
@@ -39,12 +40,6 @@ class Export:
     def name(self) -> str:
         """The model's name in the tool: the run's."""
         return self.run.root.resolve().name.lower()
-
-    @property
-    def system(self) -> str:
-        """The instructions that the student was trained under; empty without any."""
-        task = read_task(self.run)
-        return "" if task is None else task.student_instructions
 
     def copy_files(self, directory: Path) -> None:
         """Copy the file, and its adapter if it has one."""
@@ -88,8 +83,11 @@ def _ollama(wanted: Export) -> list[str]:
     with disk_errors("reading the Modelfile", path):
         lines = path.read_text(encoding="utf-8").splitlines()
     lines = [f"FROM ./{wanted.file.file}" if one.startswith("FROM ") else one for one in lines]
-    if wanted.system and can_be_quoted(wanted.system):
-        lines.append(f'SYSTEM """{wanted.system}"""')  # Of several the last counts.
+    task = read_task(wanted.run)
+    if task and task.metrics:  # As it was compared, and as `potstill serve` samples.
+        lines = [one for one in lines if not one.startswith(TEMPERATURE)] + [f"{TEMPERATURE}0"]
+    if task and task.student_instructions and can_be_quoted(task.student_instructions):
+        lines.append(f'SYSTEM """{task.student_instructions}"""')  # Of several the last counts.
     write_text_atomically(wanted.dir / "Modelfile", "\n".join(lines) + "\n")
     create = f"ollama create {quote(wanted.name)} -f {quote(str(wanted.dir / 'Modelfile'))}"
     return [create, f"ollama run {quote(wanted.name)}"]

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from potstill.cli import app
 from potstill.errors import ConfigError
 from potstill.lineage import lineage_of_run, read_lineage
+from potstill.task.metrics.config import LabelConfig
 from potstill.task.stage import TASK_NAME
 from potstill.task.task import Task
 from quantize.delivery.tools import TOOLS, export
@@ -51,13 +52,19 @@ def test_every_tool_is_tested_and_named_in_the_help():
 def test_a_modelfile_names_the_file_and_the_tasks_instructions(judged_run, tmp_path):
     run = judged_run()
     session = run.open_stage("task", {})
-    task = Task(instructions="Long.", student_instructions='Say "yes"\nor no.')
+    task = Task(
+        instructions="Long.",
+        student_instructions='Say "yes"\nor no.',
+        metrics=(LabelConfig(labels=("yes", "no")),),
+    )
     (session.dir / TASK_NAME).write_text(task.model_dump_json())
     session.finish(facts=task_facts())
     export(run, "ollama", tmp_path / "a", "student-F16")
     text = (tmp_path / "a" / "Modelfile").read_text()
     assert text.startswith("FROM ./student-F16.gguf\n")
-    assert text.endswith(f'SYSTEM """{task.student_instructions}"""\n')
+    system = f'SYSTEM """{task.student_instructions}"""\n'
+    assert text.endswith(f"PARAMETER temperature 0\n{system}")
+    assert text.count("PARAMETER temperature") == 1
 
 
 @pytest.mark.parametrize(
