@@ -152,11 +152,11 @@ class ModelShape:
             directory = _local_checkpoint(name) or _from_hub(name, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ConfigError(
-                "the model is not on this machine, so its cost cannot be estimated",
+                "the model is not on this machine",
                 where=key,
                 expected="a checkpoint directory, a GGUF file, or a model in the hub's cache",
                 found=name,
-                hint="download the model first, or run without --dry-run",
+                hint=f"for an estimate: potstill fetch {name}; a run fetches it by itself",
             ) from error
         return cls.read(directory, with_weights=with_weights)
 

@@ -139,10 +139,9 @@ def _preset(name: str) -> Finding:
         with tempfile.TemporaryDirectory() as directory:
             estimates, _ = estimate(resolve(Choice(name)), RunDirectory(Path(directory)))
     except (PotstillError, ImportError) as error:
+        model = getattr(error, "found", None) or "MODEL"
         reason = str(error).splitlines()[0]
-        return Finding(
-            subject, f"not estimated, {reason}", "fetch its models: potstill fetch MODEL"
-        )
+        return Finding(subject, f"not estimated, {reason}", f"potstill fetch {model}")
     memory = max(one.memory_bytes for one in estimates)
     disk = sum(one.disk_bytes for one in estimates)
     found = f"about {memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk"

@@ -44,11 +44,11 @@ def test_a_preset_that_does_not_fit_says_so(monkeypatch):
 
 def test_a_preset_whose_model_is_missing_is_not_estimated(monkeypatch):
     def fail(*_):
-        raise TeacherError("the model is not here", hint="fetch it")
+        raise TeacherError("the model is not here", found="its/name", hint="fetch it")
 
     monkeypatch.setattr(doctor, "estimate", fail)
     line = doctor._preset("small").line()
-    assert line.startswith("->  preset small: not estimated, the model is not here: fetch")
+    assert line.startswith("->  preset small: not estimated, the model is not here: potstill fetch its/name")
 
 
 def test_a_broken_driver_is_no_crash(monkeypatch):
