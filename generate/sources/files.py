@@ -25,7 +25,7 @@ from generate.sources import otlp_files
 from generate.sources.json_text import parse_json
 from generate.sources.rows import BATCH_ROWS, RowError, SourceRow, table_rows
 from potstill.errors import ConfigError
-from potstill.files import CHUNK_BYTES, sha256_bytes
+from potstill.files import CHUNK_BYTES, HINTS, sha256_bytes
 
 PARQUET_SUFFIXES = {".parquet", ".pq"}
 JSONL_SUFFIXES = {".jsonl", ".ndjson"}
@@ -115,7 +115,8 @@ def _read_jsonl(file: SourceFile) -> Iterator[SourceRow]:
             error = RowError(f"a line of more than {MAX_LINE_BYTES} bytes")
             yield SourceRow(where, file.name, error)
             return
-        if line := _decoded(raw, where, is_first=number == 1).strip():
+        raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        if line := raw.strip():
             yield SourceRow(where, file.name, _parse(line))
 
 
@@ -137,8 +138,8 @@ def _document(file: SourceFile) -> Any:  # noqa: ANN401  (JSON has any type)
     if len(content) > MAX_JSON_BYTES:
         return None
     try:
-        return parse_json(_decoded(content, file.shown, is_first=True))
-    except RowError:
+        return parse_json(content.removeprefix(codecs.BOM_UTF8).decode())
+    except (RowError, UnicodeDecodeError):
         return None
 
 
@@ -151,13 +152,6 @@ def _read_otlp(file: SourceFile) -> Iterator[SourceRow]:
         raise _unreadable(file.shown, error) from error
 
 
-def _decoded(raw: bytes, where: str, *, is_first: bool) -> str:
-    try:
-        return (raw.removeprefix(codecs.BOM_UTF8) if is_first else raw).decode()
-    except UnicodeDecodeError as error:
-        raise _unreadable(where, error) from error
-
-
 def _lines(file: SourceFile) -> Iterator[bytes]:
     try:
         with file.fs.open(file.path, "rb", compression="infer") as stream:
@@ -168,9 +162,11 @@ def _lines(file: SourceFile) -> Iterator[bytes]:
         raise _unreadable(file.shown, error) from error
 
 
-def _parse(line: str) -> object:
+def _parse(line: bytes) -> object:
     try:
-        return parse_json(line)
+        return parse_json(line.decode())
+    except UnicodeDecodeError as error:
+        return RowError(f"not UTF-8: byte 0x{line[error.start]:02x} at byte {error.start + 1}")
     except RowError as error:
         return error
 
@@ -222,5 +218,5 @@ def _unreadable(where: object, error: object) -> ConfigError:
         where=where,
         expected="JSONL or JSON in UTF-8, OTLP, or Parquet (the path of a source of prompts)",
         found=getattr(error, "strerror", None) or error,
-        hint="check the path; without one the teacher writes the prompts itself",
+        hint=f"check the path: {HINTS[FileNotFoundError]}",
     )

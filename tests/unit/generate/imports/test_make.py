@@ -49,6 +49,7 @@ def test_the_page_counts_what_is_in_the_traces(page):
     assert "1 of 1 answers (100.0%) fail exact." in text
     assert "de 1" in text
     assert "email 2" in text
+    assert "1 question Is" in text
     assert "1 could not be read; the first is" in lines[1]
 
 

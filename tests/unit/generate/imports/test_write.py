@@ -51,15 +51,17 @@ def test_each_choice_is_a_stored_answer_to_score(tmp_path):
 def test_what_cannot_be_read_is_listed_with_its_line(tmp_path):
     path = tmp_path / "a.jsonl"
     good = '{"prompt": "Hello"}'
-    path.write_text(f'{good}\nnot JSON\n{{"text": 3}}\n{good}\n' + '{"prompt": 3}\n')
+    rows = f'{good}\nnot JSON\n{{"text": 3}}\n{good}\n' + '{"prompt": 3}\n{"prompt": "é"}\n'
+    path.write_bytes(rows.encode("latin-1"))
     found = write_requests(read_requests([str(path)]), tmp_path / "b.jsonl")
     assert found.num_requests == 2
     assert [(one.where, one.found[:8]) for one in found.unreadable] == [
         (f"{path}, line 2", "not JSON"),
         (f"{path}, line 3", "keys tex"),
         (f"{path}, line 5", "content:"),
+        (f"{path}, line 6", "not UTF-"),
     ]
-    assert "3 could not be read; the first is" in found.sentences()[1]
+    assert "4 could not be read; the first is" in found.sentences()[1]
     listed = unreadable_path(tmp_path / "b.jsonl").read_text().splitlines()
     assert [json.loads(line)["where"] for line in listed] == [one.where for one in found.unreadable]
 

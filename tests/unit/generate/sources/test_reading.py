@@ -174,9 +174,9 @@ def test_a_url_without_its_file_system_is_a_wrong_setting(url):
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_a_file_that_is_not_utf8_is_a_wrong_setting(prompt_file, encoding):
+def test_a_row_that_is_not_utf8_is_named(prompt_file, encoding):
     path = prompt_file('{"prompt": "café"}'.encode(encoding))
-    with pytest.raises(ConfigError, match=r"in UTF-8(.|\n)*codec can't decode"):
+    with pytest.raises(ArtifactError, match=r"line 1(.|\n)*not UTF-8: byte 0x"):
         read(path)
 
 
