@@ -171,5 +171,5 @@ def _(facts: ComparisonFacts, _manifest: Manifest) -> str:
     nearness = "" if row.kl_nats is None else f"KL {row.kl_nats:.3f} nats, "
     return (
         f"{outcome}; {row.name}: {nearness}{row.size_ratio:.2f}x the size and "
-        f"{row.speed_ratio:.2f}x the speed of {facts.reference}"
+        f"{row.speed_ratio:.2f}x the tokens per second of {facts.reference}"
     )

@@ -166,7 +166,7 @@ def _tokens_saved(report: Report) -> Iterator[str]:
         if share < 1:
             yield (
                 f"The student's prompts have {student.prompt_tokens:,.0f} tokens on average, the "
-                f"teacher's {teacher.prompt_tokens:,.0f}: {1 - share:.0%} are saved."
+                f"teacher's {teacher.prompt_tokens:,.0f}: {1 - share:.0%} fewer."
             )
 
 
@@ -175,8 +175,8 @@ def _agreement(report: Report) -> Iterator[str]:
         if judge.kind == "metric" and judge.claim == "similarity" and judge.estimate:
             metric = judge.name.partition(":")[0]
             yield (
-                f"By {metric}, the student's answers agree with the teacher's in "
-                f"{judge.estimate.student_mean:.0%}."
+                f"The student's answers agree with the teacher's on {judge.estimate.student_mean:.0%} "
+                f"of the prompts ({metric})."
             )
 
 

@@ -266,7 +266,7 @@ function showList() {
   $("list").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
   const done = rows.filter((row) => !isOpen(row)).length, at = visible.indexOf(current) + 1;
   $("progress").textContent = `${done} of ${rows.length} reviewed`
-    + (visible.length ? ` · ${at || "–"} of ${visible.length} under the filters` : "");
+    + (visible.length ? ` · answer ${at || "–"} of the ${visible.length} shown` : "");
 }
 
 function move(step) {

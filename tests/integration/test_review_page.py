@@ -66,7 +66,7 @@ def look_for(page, words):
     page.keyboard.press("Control+a")
     page.keyboard.type(words)
     page.keyboard.press("Enter")
-    page.get_by_text("1 of 1 under the filters").wait_for()
+    page.get_by_text("answer 1 of the 1 shown").wait_for()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])

@@ -24,14 +24,14 @@ def test_it_follows_the_run(tmp_path, width, scheme):
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(f"http://127.0.0.1:{server.server_port}/")
-        assert page.get_by_text("Nothing works on this run now").is_visible()
+        assert page.get_by_text("No process is working on this run").is_visible()
         with published(run_directory.step_path), track("training", 8, "steps") as progress:
             progress.advance(2)
             run_directory.metrics_path.write_text("".join(lines))
             page.get_by_text("training: 0 of 8 steps").wait_for(timeout=15_000)
             page.get_by_role("img", name="loss: from 2 to 2 at step 3").wait_for(timeout=15_000)
             assert page.get_by_role("progressbar").get_attribute("value") == "0.0"
-        page.get_by_text("Nothing works on this run now").wait_for(timeout=15_000)
+        page.get_by_text("No process is working on this run").wait_for(timeout=15_000)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert not wrong
         server.shutdown()

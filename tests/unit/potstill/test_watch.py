@@ -86,19 +86,19 @@ def test_stages_and_the_step_are_shown(run_directory):
     with published(run_directory.step_path), track("sampling", 10, "answers") as progress:
         progress.advance(4)
         page = page_of(run_directory)
-    assert "Nothing works" not in page
+    assert "No process is working" not in page
     assert "<strong>sampling</strong>" in page
     assert "of 10 answers" in page
     assert 'class="state finished">finished' in page
     assert page.count('class="state missing">missing') == 5
-    assert "Nothing works on this run now" in page_of(run_directory)
+    assert "No process is working on this run" in page_of(run_directory)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"label": "x"}', '{"time": 1, "more": 2}'])
 def test_a_step_that_cannot_be_read_is_none(run_directory, content):
     run_directory.root.mkdir()
     run_directory.step_path.write_text(content)
-    assert "Nothing works on this run now" in page_of(run_directory)
+    assert "No process is working on this run" in page_of(run_directory)
 
 
 def test_a_step_of_a_process_that_was_killed_is_not_believed_for_ever(run_directory):
@@ -166,7 +166,7 @@ def test_a_run_is_watched_beside_another(run_directory):
         assert first != second
         for address in (first, second):
             with urllib.request.urlopen(address, timeout=5) as answer:
-                assert b"Nothing works on this run now" in answer.read()
+                assert b"No process is working on this run" in answer.read()
 
 
 def test_a_damaged_manifest_is_said(run_directory):
@@ -204,4 +204,4 @@ def test_a_training_that_diverged_at_once_has_no_curve_and_a_page(run_directory)
     run_directory.root.mkdir()
     write(run_directory.metrics_path, [row(1, loss=float("nan")), row(2, loss=float("inf"))])
     assert curves_of(run_directory.metrics_path) == []
-    assert "Nothing works on this run now" in page_of(run_directory)
+    assert "No process is working on this run" in page_of(run_directory)

@@ -126,8 +126,8 @@ def test_sentences_say_what_the_teacher_brought_and_what_is_saved(of_task):
         "Training on the teacher's answers: +25.0 points over the same student trained on the 50 "
         "known answers alone (90 % interval +21.0 to +29.0, 300 prompts)."
     )
-    assert "31 tokens on average, the teacher's 912: 97% are saved" in tokens
-    assert "agree with the teacher's in 79%" in agreement
+    assert "31 tokens on average, the teacher's 912: 97% fewer" in tokens
+    assert "agree with the teacher's on 79% of the prompts" in agreement
     assert "watts_per_cpu" in energy
 
 
