@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +106,8 @@ def init(
         typer.echo(f"the cost of a run is not known yet: {error}")
     else:
         Console().print(table)
-    typer.echo(f"next: edit {config_path}, then potstill run {run} --config {config_path}")
+    command = shlex.join(["potstill", "run", run, "--config", str(config_path)])
+    typer.echo(f"next: edit {config_path}, then {command}")
 
 
 @app.command(name="import")

@@ -179,7 +179,10 @@ class ReviewLog:
         try:
             return Decision.model_validate(json.loads(line))
         except ValueError as error:
-            problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            problem: object = error
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise ArtifactError(
                 "a line of a file of decisions cannot be used",
                 where=f"{self.path}:{len(self.decisions) + 1}",

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 
 import tomli_w
 
@@ -232,7 +233,10 @@ def _multiline(text: str) -> str:
 
 
 def _placed(text: str, directory: Path) -> str:
-    return text.replace(PLACE, f"{directory.as_posix()}/").replace(RUN, run_path(directory))
+    command = f"{quote(run_path(directory))} --config {quote(str(directory / CONFIG_NAME))}"
+    text = text.replace(f"{RUN} --config {PLACE}{CONFIG_NAME}", command)
+    path = directory.as_posix().replace("\\", "\\\\").replace('"', '\\"')
+    return text.replace(PLACE, f"{path}/").replace(RUN, quote(run_path(directory)))
 
 
 def _shared_system(items: Sequence[Item]) -> str:

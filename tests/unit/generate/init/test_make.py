@@ -68,6 +68,16 @@ def test_messages_take_the_place_of_inputs_that_the_teacher_writes(tmp_path, nam
     resolve(Choice(path=tmp_path / name / "potstill.toml"), RunDirectory(tmp_path / "run"))
 
 
+def test_any_name_of_a_directory_is_written_as_toml(tmp_path):
+    directory = tmp_path / 'a "b" \\c é'
+    make(wanted(directory, template="classify"))
+    content, task = written(directory)
+    assert content["task"]["examples"] == str(directory / "examples.jsonl")
+    assert task.examples
+    command = f"""'runs/a "b" \\c é' --config '{directory / "potstill.toml"}'"""
+    assert command in (directory / "potstill.toml").read_text().splitlines()[1]
+
+
 def test_messages_that_are_not_there_are_an_error_and_nothing_is_written(tmp_path):
     asked = replace(wanted(tmp_path / "task", template="classify"), messages="absent.jsonl")
     with pytest.raises(ConfigError, match=r"absent\.jsonl|no file"):
