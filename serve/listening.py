@@ -108,9 +108,12 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or bool(self._serving.failed_models)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish the requests in flight."""
+        """Finish the requests in flight; a further signal ends them."""
         notify(STOPPING)
+        logger.info("stopping when the requests under way are complete; Ctrl-C again ends them")
         await super().shutdown(sockets)
+        if self.force_exit:  # What is cancelled then would be logged as a failure.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -345,6 +345,16 @@ def test_a_shutdown_ends_what_is_in_flight(run_directory, tmp_path, number):
     assert "Write a story" not in log
 
 
+def test_a_second_ctrl_c_ends_at_once_without_a_traceback(run_directory, tmp_path):
+    server = Server(run_directory, tmp_path / "log", context_tokens=256)
+    server.process.send_signal(signal.SIGINT)
+    time.sleep(0.02)  # The server looks for signals ten times a second.
+    assert server.stop(signal.SIGINT)[0] == 0
+    log = server.log_path.read_text()
+    assert "Ctrl-C again ends them" in log
+    assert "Traceback" not in log
+
+
 def test_recorded_exchanges_can_be_read_as_prompts(run_directory, tmp_path):
     path = tmp_path / "record.jsonl"
     server = Server(run_directory, tmp_path / "log", context_tokens=256, record_path=str(path))
