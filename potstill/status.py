@@ -94,7 +94,7 @@ def _(facts: UpdateFacts, _manifest: Manifest) -> str:
 
 @_in_words.register
 def _(facts: PromptsFacts, _manifest: Manifest) -> str:
-    return f"{facts.num_prompts} prompts, {facts.num_dropped} left out"
+    return f"{facts.num_prompts:,} prompts, {facts.num_dropped:,} left out"
 
 
 @_in_words.register
@@ -102,18 +102,18 @@ def _(facts: SamplesFacts, manifest: Manifest) -> str:
     failed = f", {facts.num_failed} failed" if facts.num_failed else ""
     stats = manifest.stats_as(SignalStats)
     return (
-        f"{facts.teacher.model}: {sum(facts.num_conversations.values())} conversations{failed}; "
+        f"{facts.teacher.model}: {sum(facts.num_conversations.values()):,} conversations{failed}; "
         f"{stats.completion_tokens:,} completion tokens, {stats.bytes_per_token:.0f} bytes each"
     )
 
 
 @_in_words.register
 def _(facts: ConversationsFacts, manifest: Manifest) -> str:
-    counts = ", ".join(f"{count} {split}" for split, count in facts.num_conversations.items())
+    counts = ", ".join(f"{count:,} {split}" for split, count in facts.num_conversations.items())
     stats = manifest.stats_as(SignalStats)
     return (
         f"{counts}; {stats.completion_tokens:,} completion tokens, "
-        f"{facts.num_dropped} conversations left out"
+        f"{facts.num_dropped:,} conversations left out"
     )
 
 
@@ -122,7 +122,8 @@ def _(facts: StudentFacts, _manifest: Manifest) -> str:
     before, after = facts.evaluation.untrained, facts.evaluation.trained
     if after.kl_nats is None:  # Other tokens than the teacher's.
         nearness = (
-            f"{before.nats_per_token:.3f} → {after.nats_per_token:.3f} nats per token of its own"
+            f"loss {before.nats_per_token:.3f} → {after.nats_per_token:.3f} nats per token of its "
+            "own tokenizer"
         )
     else:
         nearness = (

@@ -60,8 +60,8 @@ FACTS = {
 EXPECTED = {
     "update": "version 2, from version 1; 12 rated, 30 escalated",
     "task": "50 examples (40 with known answers), 600 references, 0 tools; measured: label",
-    "prompts": "1000 prompts, 7 left out",
-    "samples": "smollm2-135m-instruct: 1004 conversations, 3 failed; "
+    "prompts": "1,000 prompts, 7 left out",
+    "samples": "smollm2-135m-instruct: 1,004 conversations, 3 failed; "
     "224,512 completion tokens, 48 bytes each",
     "conversations": "880 train, 40 validation, 80 test; "
     "224,512 completion tokens, 4 conversations left out",
@@ -70,8 +70,8 @@ EXPECTED = {
     "curve": "label by conversations: 100: 0.600, 200: 0.700, 400: 0.775; 800 would reach 0.830 "
     "(0.800 to 0.860)",
     "gguf": "student-F16, student-Q8_0; served: student-Q8_0",
-    "comparison": "INVALID JUDGE; student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the speed "
-    "of teacher-F16",
+    "comparison": "INVALID JUDGE; student-Q8_0: KL 0.319 nats, 0.45x the size and 2.08x the tokens "
+    "per second of teacher-F16",
 }
 
 
@@ -110,9 +110,9 @@ def test_a_student_with_other_tokens_is_told_without_what_cannot_be_compared(run
     finish(run_directory, "student", student_facts(evaluation=measured))
     finish(run_directory, "comparison", comparison_facts(rows=(file_row("student-Q8_0", None),)))
     table = shown(run_directory)
-    assert table["student"][-1].endswith("2.500 → 1.500 nats per token of its own")
+    assert table["student"][-1].endswith("2.500 → 1.500 nats per token of its own tokenizer")
     assert table["comparison"][-1].startswith(
-        "PASS; student-Q8_0: 0.45x the size and 2.08x the speed"
+        "PASS; student-Q8_0: 0.45x the size and 2.08x the tokens per second"
     )
 
 
