@@ -89,7 +89,10 @@ def serve_until_interrupted(server: ThreadingHTTPServer, query: str = "") -> Non
     Args:
         query: What follows the path, such as `?token=…`.
     """
-    typer.echo(f"http://{HOST}:{server.server_port}/{query} until Ctrl-C; from elsewhere: ssh -L")
+    address = f"{HOST}:{server.server_port}"
+    typer.echo(f"http://{address}/{query} until Ctrl-C")
+    forward = f"ssh -L {server.server_port}:{address} THIS_MACHINE"
+    typer.echo(f"from another machine, the same address after: {forward}", err=True)
     with server:
         try:
             server.serve_forever()
