@@ -122,12 +122,13 @@ def backend_errors(model: str) -> Iterator[None]:
     try:
         yield
     except openai.APIConnectionError as error:
+        is_late = isinstance(error, openai.APITimeoutError)
+        advice = "raise compare.request_timeout_seconds" if is_late else "start the server"
         raise BackendUnavailableError(
             "the endpoint does not answer",
             where=f"model {model}",
             found=error,
-            hint="raise compare.request_timeout_seconds, or run the same command again; "
-            "finished answers are kept",
+            hint=f"{advice}, or run the same command again; finished answers are kept",
         ) from error
     except openai.OpenAIError as error:
         raise BackendError(

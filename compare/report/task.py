@@ -174,9 +174,10 @@ def _agreement(report: Report) -> Iterator[str]:
     for judge in report.verdict.judges:
         if judge.kind == "metric" and judge.claim == "similarity" and judge.estimate:
             metric = judge.name.partition(":")[0]
+            share = judge.estimate.student_mean
             yield (
-                f"The student's answers agree with the teacher's on {judge.estimate.student_mean:.0%} "
-                f"of the prompts ({metric})."
+                f"The student's answers agree with the teacher's on {share:.0%} of the prompts "
+                f"({metric})."
             )
 
 

@@ -28,6 +28,7 @@ from generate.sources.config import SourceConfig
 from generate.sources.reading import read_source
 from potstill.config import read_config_file
 from potstill.errors import ConfigError
+from potstill.schema import Message
 from potstill.task.answers import Answer, Item
 from potstill.task.items import read_items, tool_calls_in
 from potstill.task.stage import load_task, read_task_config
@@ -71,14 +72,13 @@ def make(wanted: Wanted) -> list[str]:
             examples do not fit the template.
         ArtifactError: The examples or messages cannot be read, or the disk is full.
     """
-    lines = []
+    lines: list[str] = []
     if wanted.like is None:
         name = wanted.template or DEFAULT_TEMPLATE
         files = template_files(name, wanted.directory)
         lines.append(f"template {name}: replace its examples and references by your own")
     else:
-        files, found = _like(wanted, wanted.like)
-        lines.append(found)
+        files, lines = _like(wanted, wanted.like)
     settings = with_answers(files[CONFIG_NAME], wanted.about, wanted.teacher)
     if wanted.messages is not None:
         source = read_source(SourceConfig(path=wanted.messages), last_role="user")
@@ -89,7 +89,7 @@ def make(wanted: Wanted) -> list[str]:
     return lines + _measured(wanted.directory / CONFIG_NAME)
 
 
-def _like(wanted: Wanted, path: Path) -> tuple[dict[str, str], str]:
+def _like(wanted: Wanted, path: Path) -> tuple[dict[str, str], list[str]]:
     items = read_items(path, has_tools=False)
     if _are_calls([item.known for item in items if item.known]):
         items = read_items(path, has_tools=True)
@@ -109,7 +109,21 @@ def _like(wanted: Wanted, path: Path) -> tuple[dict[str, str], str]:
     longest = answer_lengths(known, counter("")).most + TEMPLATE_TOKENS
     max_tokens = math.ceil(ROOM * longest / ROUNDED_TO) * ROUNDED_TO
     files = files_like(detected, examples, references, wanted.directory, max_tokens)
-    return files, detected.found
+    lines = [detected.found]
+    if detected.metrics and (several := _num_contradicted(items)):
+        lines.append(
+            f"{_counted(several, 'prompt')} with different answers: keep one answer for each"
+        )
+    return files, lines
+
+
+def _num_contradicted(items: Sequence[Item]) -> int:
+    """Return how many prompts have more than one known answer."""
+    known: dict[tuple[Message, ...], set[Answer]] = {}
+    for item in items:
+        if item.known is not None:
+            known.setdefault(item.messages, set()).add(item.known)
+    return sum(len(answers) > 1 for answers in known.values())
 
 
 def _are_calls(known: Sequence[Answer]) -> bool:
@@ -131,8 +145,7 @@ def _measured(config_path: Path) -> list[str]:
     count = counter(model)
     teacher, student = prompt_lengths(task, items, count)
     lines = [
-        f"{_counted(len(task.examples), 'example')}, "
-        f"{_counted(len(task.references), 'reference')}",
+        f"{_counted(len(task.examples), 'example')}, {_counted(len(task.references), 'reference')}",
         f"tokens: about {teacher} in the teacher's prompt, {student} in the student's, "
         f"{answer_lengths(known, count)} in an answer",
     ]

@@ -48,7 +48,9 @@ def test_a_preset_whose_model_is_missing_is_not_estimated(monkeypatch):
 
     monkeypatch.setattr(doctor, "estimate", fail)
     line = doctor._preset("small").line()
-    assert line.startswith("->  preset small: not estimated, the model is not here: potstill fetch its/name")
+    assert line.startswith(
+        "->  preset small: not estimated, the model is not here: potstill fetch its/name"
+    )
 
 
 def test_a_broken_driver_is_no_crash(monkeypatch):

@@ -61,7 +61,7 @@ def test_every_sample_has_a_seed_of_its_own_that_stays(questions):
 def test_stored_answers_are_not_asked_again(stand_in, questions, tmp_path):
     running, requests = stand_in
     first = book(tmp_path / "cache", questions)
-    with running("4") as base_url, pytest.raises(BackendUnavailableError):
+    with running("4") as base_url, pytest.raises(BackendUnavailableError, match="start"):
         first.fill(endpoints(base_url), 1)
     assert len(first.answers()) == 4
     num_before = len(requests())

@@ -178,6 +178,13 @@ def test_answers_that_are_all_the_same_are_reported(tmp_path):
     ]
 
 
+def test_prompts_with_different_answers_are_reported(tmp_path):
+    rows = [{"prompt": f"question {n}", "answer": TEAMS[n % 3]} for n in range(9)]
+    rows.append(rows[0] | {"answer": "cash"})
+    lines = make(wanted(tmp_path / "bank", jsonl(tmp_path / "logs.jsonl", rows)))
+    assert lines[1] == "1 prompt with different answers: keep one answer for each"
+
+
 def test_answers_beyond_ascii_get_more_tokens(tmp_path):
     most = []
     for answer in ("card " * 8, "\N{CJK UNIFIED IDEOGRAPH-5361}" * 40):
