@@ -101,7 +101,7 @@ def write_text_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-HINTS: dict[type[OSError], str] = {
+HINTS: dict[type[Exception], str] = {
     FileNotFoundError: "relative paths begin in the directory where potstill is started",
     IsADirectoryError: "name a file in the directory",
     NotADirectoryError: "a file is where a directory should be: check the path",

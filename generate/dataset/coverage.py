@@ -43,11 +43,16 @@ class Coverage:
     real: str
     """Which prompts are the real ones: "references" or "examples"."""
 
+    @property
+    def has_targets(self) -> bool:
+        """Whether shares were wanted."""
+        return any(one.target is not None for one in self.shares)
+
     def sentences(self) -> list[str]:
         """Return what lies outside the goals, and the figures of variety."""
         outside = [one.name for one in self.shares if not one.is_balanced]
         said = []
-        if self.shares:
+        if self.has_targets:
             said.append(
                 f"Outside {LEAST_SHARE:g} to {MOST_SHARE:g} times its target: {', '.join(outside)}."
                 if outside

@@ -40,3 +40,5 @@ def test_labels_have_targets_where_the_teacher_was_asked_for_them(make_conversat
     counts.add(make_conversation(name=f"{number}", known=known) for number in range(4))
     found = counts.coverage([SourceConfig.model_validate(source)], threshold=0.6)
     assert [one.name for one in found.shares] == names
+    assert found.has_targets == (len(names) == 2)
+    assert any("its target" in one for one in found.sentences()) == found.has_targets
