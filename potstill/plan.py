@@ -6,6 +6,7 @@ docs/explanation/time-and-memory.md compares estimated with measured times.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,9 @@ from rich.table import Table
 
 from potstill.cards import Cards
 from potstill.checkpoints import ModelShape
-from potstill.workers import Worker
+from potstill.workers import Worker, WorkerTimeoutError
+
+logger = logging.getLogger(__name__)
 
 PROBE = "train.speed:probe"
 """The service that measures this machine, in a child process because it needs torch."""
@@ -184,13 +187,19 @@ def measure_machine(model: ModelShape) -> Machine | None:
     """Measure this machine's processor for a few seconds, at the sizes of a model's matrices.
 
     Returns:
-        None without torch.
+        None without torch, or where other programs leave too little of the machine to measure it.
     """
     if find_spec("torch") is None:
         return None
+    logger.info("measuring this machine for a few seconds, to estimate times")
     neurons = model.intermediate_size or 4 * model.hidden_size
-    with Worker(PROBE, model.hidden_size, neurons) as worker:
-        return Machine(**worker.ask_json({}, PROBE_SECONDS))
+    arguments = model.hidden_size, neurons
+    try:
+        with Worker(PROBE, *arguments, start_seconds=PROBE_SECONDS) as worker:
+            return Machine(**worker.ask_json({}, PROBE_SECONDS))
+    except WorkerTimeoutError:
+        logger.warning("this machine is too busy to be measured: no minutes are estimated")
+        return None
 
 
 def plan_table(

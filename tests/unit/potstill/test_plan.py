@@ -45,6 +45,12 @@ def test_without_torch_there_are_no_minutes(monkeypatch):
     assert measure_machine(SHAPE) is None
 
 
+def test_on_a_busy_machine_there_are_no_minutes(monkeypatch, caplog):
+    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.01)
+    assert measure_machine(SHAPE) is None
+    assert "too busy to be measured" in caplog.text
+
+
 @pytest.mark.slow
 def test_this_machine_is_measured_in_a_process_of_its_own():
     machine = measure_machine(SHAPE)
