@@ -111,7 +111,8 @@ def answer(verdict: Verdict) -> str:
     num_required = sum(row.required for row in verdict.gate)
     met = " It meets all other requirements of the gate, too." if num_required > 1 else ""
     most = f"{100 * verdict.alpha:g} % of comparisons"
-    if_missed = f" One that misses another requirement passes in at most {most}." if met else ""
+    missing = "A student that misses another requirement"
+    if_missed = f" {missing} passes in at most {most}." if met else ""
     return {
         Outcome.PASS: f"Yes: {by} worse by less than {margin}.{met} {would}{if_missed}",
         Outcome.FAIL: f"No: {by} worse by more than {margin}. {would}",
