@@ -17,6 +17,7 @@ from serve.backends.protocol import (
     ChatBackend,
     ChatReply,
     Exchange,
+    HidingBackend,
     ReplyWithHeaders,
     Watch,
 )
@@ -44,6 +45,7 @@ class ObservedChat:
         translation: Translation | None = None,
     ) -> None:
         self._serving, self._backend = serving, backend
+        self._recorded = backend.hidden if isinstance(backend, HidingBackend) else backend
         self._request, self._caller = request, caller
         self._body = body
         self._translation = translation or Translation()
@@ -54,7 +56,7 @@ class ObservedChat:
     async def ask(self) -> ChatReply:
         """Ask the backend; raises as `ChatBackend.chat` does."""
         if self._serving.watcher is not None:
-            self._watch = self._serving.watcher.watch(self._request, self._caller, self._backend)
+            self._watch = self._serving.watcher.watch(self._request, self._caller, self._recorded)
         with self._failures(), self._translation.errors_in_place():
             self._reply = await self._backend.chat(self._request, self._caller)
         return self if self._watch or self._serving.observers else self._reply
@@ -97,7 +99,7 @@ class ObservedChat:
             body = self._request.model_dump(mode="json", exclude_unset=True)
         seconds = time.perf_counter() - self._started
         await self._serving.report(
-            Exchange(body, self._request, self._completion, self._caller, self._backend, seconds)
+            Exchange(body, self._request, self._completion, self._caller, self._recorded, seconds)
         )
 
     @contextmanager

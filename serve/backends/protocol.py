@@ -107,6 +107,14 @@ class ChatBackend(Protocol):
 
 
 @runtime_checkable
+class HidingBackend(Protocol):
+    """A backend under a name that does not show which model answers."""
+
+    hidden: ChatBackend
+    """The model, for records that clients do not see."""
+
+
+@runtime_checkable
 class CompletionBackend(Protocol):
     """A backend that completes text."""
 

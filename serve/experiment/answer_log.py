@@ -6,7 +6,6 @@ import time
 
 from serve.backends.protocol import Exchange
 from serve.experiment.backend import Experiment
-from serve.experiment.dealing import DealtModel
 from serve.storage.records import AnswerRecord, said_in
 from serve.storage.storage import Storage
 
@@ -19,8 +18,7 @@ class AnswerLog:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Store an answer; experiments store their own."""
-        backend = exchange.backend
-        if isinstance(backend.model if isinstance(backend, DealtModel) else backend, Experiment):
+        if isinstance(exchange.backend, Experiment):
             return
         messages = exchange.request.messages
         conversation, prompt = self._storage.prompt_hashes(exchange.caller.key_name or "", messages)

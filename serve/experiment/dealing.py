@@ -1,16 +1,17 @@
 """Pairs of models dealt blind: only votes on their answers decide anything.
 
-The server draws the order and hides the names until the vote. A client may still recognize a model
-by what it writes; so each pair gets one vote, by the key it was dealt to, and these are counted.
-Answers under other sampling settings than the server's own say nothing about what it serves: votes
-on them count for nothing.
+The server draws the order and hides the names until the vote: what shows one before ends the deal.
+A client may still recognize a model by what it writes; so each pair gets one vote, by the key it
+was dealt to, and these are counted. Answers under other sampling settings than the server's own
+say nothing about what it serves: votes on them count for nothing.
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
@@ -18,13 +19,16 @@ from serve.errors import InvalidRequestError, ModelNotFoundError
 from serve.keys import rate_limited
 from serve.rate_limits import Bucket
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from serve.wire.models import ModelCard
-from serve.wire.shared import SamplingFields
+from serve.wire.models import ModelCard, model_card
+from serve.wire.shared import CompletionUsage, SamplingFields
 
 MAX_DEALS = 10_000
 """Pairs that are remembered; older ones can no longer be voted on."""
 
-SETTINGS = sorted({*SamplingFields.model_fields, "max_tokens", "max_completion_tokens"})
+REVEALING = frozenset({"logprobs", "return_progress", "timings_per_token", "verbose"})
+"""What a request may ask for that shows more of a model than its words."""
+
+SETTINGS = sorted({*SamplingFields.model_fields, "max_tokens", "max_completion_tokens", *REVEALING})
 """What a request may set that the server has a default for."""
 
 VOTES_PER_MINUTE = 12
@@ -44,6 +48,7 @@ class Deal:
     """The answers' ids, with the names that they were asked under."""
     changed: set[str] = field(default_factory=set)
     """Settings that a request had."""
+    created: int = field(default_factory=lambda: int(time.time()))
 
 
 class Dealer:
@@ -54,7 +59,14 @@ class Dealer:
         self._votes: dict[str, Bucket] = defaultdict(lambda: Bucket(VOTES_PER_MINUTE))
 
     def deal(self, models: Sequence[ChatBackend], voter: str) -> list[str]:
-        """Return names for two models, in random order."""
+        """Return names for two models, in random order.
+
+        Raises:
+            InvalidRequestError: A model is a dealt name: a vote on one deal would show what the
+                other one hides.
+        """
+        if any(isinstance(one, DealtModel) for one in models):
+            raise InvalidRequestError("dealt names are not dealt again", where="models")
         shuffled = secrets.SystemRandom().sample(models, len(models))
         token = secrets.token_hex(8)
         self._deals[token] = Deal(shuffled, voter)
@@ -69,6 +81,12 @@ class Dealer:
         if deal is None or side not in ("0", "1"):
             return None
         return DealtModel(name, deal, deal.models[int(side)])
+
+    def end(self, answer_ids: Collection[str]) -> None:
+        """End the deals of answers whose models are about to be shown."""
+        shown = {*answer_ids}
+        for token in [t for t, deal in self._deals.items() if shown & deal.answers.keys()]:
+            del self._deals[token]
 
     def take(self, answer_ids: Sequence[str], voter: str) -> list[str]:
         """Use up the pair of two answers for a vote.
@@ -100,17 +118,17 @@ class DealtModel:
 
     def __init__(self, name: str, deal: Deal, model: ChatBackend) -> None:
         self._name, self._deal = name, deal
-        self.model = model
+        self.hidden = model
 
     @property
     def card(self) -> ModelCard:
-        """The model itself, for the record; clients do not see it."""
-        return self.model.card
+        """The name, and nothing about the model."""
+        return model_card(self._name, self._deal.created)
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are accepted."""
-        return self.model.is_ready
+        return self.hidden.is_ready
 
     async def start(self) -> None:
         """Do nothing: the model is started under its own name."""
@@ -126,8 +144,9 @@ class DealtModel:
             raise InvalidRequestError("a dealt name answers once", where="model")
         self._deal.asked.add(self._name)
         self._deal.changed |= {one for one in SETTINGS if getattr(request, one) is not None}
+        request = request.model_copy(update={"model": self.hidden.card["id"]})
         try:
-            reply = await self.model.chat(request, caller)
+            reply = await self.hidden.chat(request, caller)
         except BaseException:
             self._deal.asked.discard(self._name)
             raise
@@ -146,14 +165,26 @@ class DealtReply:
         """Wait for the whole answer; raises as the model's reply does."""
         answer = await self.reply.complete()
         self.deal.answers[answer["id"]] = self.name
-        return {**answer, "model": self.name, "system_fingerprint": ""}
+        shown: ChatCompletion = {**answer, "model": self.name, "system_fingerprint": ""}
+        if "usage" in answer:
+            shown["usage"] = _hiding(answer["usage"])
+        return shown
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
         """Yield the answer as it is generated; raises as the model's reply does."""
         async for chunk in self.reply.chunks():
             self.deal.answers[chunk["id"]] = self.name
-            yield {**chunk, "model": self.name, "system_fingerprint": ""}
+            shown: ChatCompletionChunk = {**chunk, "model": self.name, "system_fingerprint": ""}
+            if usage := chunk.get("usage"):
+                shown["usage"] = _hiding(usage)
+            yield shown
 
     def cancel(self) -> None:
         """Stop what still works for this answer."""
         self.reply.cancel()
+
+
+def _hiding(usage: CompletionUsage) -> CompletionUsage:
+    """Return token counts without the prompt's, which has each model's own instructions."""
+    num_tokens = usage["completion_tokens"]
+    return {"prompt_tokens": 0, "completion_tokens": num_tokens, "total_tokens": num_tokens}

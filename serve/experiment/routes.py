@@ -148,7 +148,10 @@ async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteVi
     first, second = [await live.answer(one) for one in body.response_ids]
     if first.prompt != second.prompt or first.id == second.id:
         raise HTTPException(400, "these are not two answers to the same messages")
-    settings = live.dealer.take(body.response_ids, voter) if body.blind else []
+    settings: list[str] = []
+    if body.blind:
+        settings = live.dealer.take(body.response_ids, voter)
+    live.dealer.end(body.response_ids)
     counts = body.blind and not settings
     row = {
         "created": time.time(),

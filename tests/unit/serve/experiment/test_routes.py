@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -138,6 +139,37 @@ def test_blind_votes_on_dealt_answers_decide(live, no_shadow):
     assert server.view()["verdict"]["outcome"] == "FAIL"
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/completions"])
+def test_nothing_shows_a_dealt_model_before_the_vote(live, no_shadow, path):
+    server = live(split(judge="votes", **no_shadow))
+    models = {"models": ["student", "teacher"]}
+    names = server.client.post("/v1/deals", json=models).json()["models"]
+    said = {"messages": [{"role": "user", "content": "Hi"}], "input": "Hi", "prompt": "Hi"}
+    for name, stream in zip(names, (True, False), strict=True):
+        assert server.client.get(f"/v1/models/{name}").json()["id"] == name
+        body = said | {"model": name, "max_tokens": 9, "stream": stream}
+        answer = server.client.post(path, json=body).text
+        # What it says is the test's own; its name and its prompt's length are not.
+        shown = re.sub(r"(student|teacher):", "", answer)
+        assert not re.search(r'student|teacher|(prompt|input)_tokens": ?[1-9]', shown)
+    again = server.client.post(
+        "/v1/deals",
+        json={"models": server.client.post("/v1/deals", json=models).json()["models"]},
+    )
+    assert (again.status_code, again.json()["error"]["param"]) == (400, "models")
+
+
+@pytest.mark.usefixtures("fast_votes")
+def test_a_vote_that_shows_a_dealt_model_is_the_last_on_it(live, no_shadow):
+    server = live(split(judge="votes", **no_shadow))
+    answers = dealt(server)
+    assert vote(server, answers, "tie", blind=False).json()["counts"] is False
+    assert vote(server, answers, "a").status_code == 400
+    mixed, named = dealt(server), server.ask("Hi", model="student").json()
+    assert vote(server, [mixed[0], named], "tie", blind=False).status_code == 200
+    assert vote(server, mixed, "a").status_code == 400
+
+
 def test_a_blind_vote_is_on_what_was_dealt_to_the_voter_once(live, no_shadow):
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
     keys = [Key(name, KeyEntry(sha256=one, admin=True)) for name, one in digests.items()]
@@ -166,6 +198,7 @@ def test_a_blind_vote_is_on_what_was_dealt_to_the_voter_once(live, no_shadow):
     [
         ({"temperature": 0.0, "max_tokens": 9}, ["max_tokens", "temperature"]),
         ({"seed": 1}, ["seed"]),
+        ({"verbose": True}, ["verbose"]),
         ({"temperature": None, "user": "me"}, []),
     ],
 )
