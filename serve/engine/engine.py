@@ -16,7 +16,7 @@ from concurrent.futures import Future
 import numpy as np
 import numpy.typing as npt
 
-from potstill.errors import BackendError, BackendUnavailableError
+from potstill.errors import BackendError, BackendUnavailableError, PotstillError
 from serve.engine.checks import check_request, check_texts
 from serve.engine.context import Chunk, DecodeContext
 from serve.engine.embedding import Embedder, Vectors
@@ -317,7 +317,7 @@ class Engine:
                 if sequence.grammar or token_id not in drafted[number : number + 1]:
                     break
                 self._totals.num_accepted_tokens += 1
-        except BackendError as error:
+        except PotstillError as error:
             sequence.error = error
             return
         if sequence.slot and sequence.num_pending <= 0:

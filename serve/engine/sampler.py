@@ -15,6 +15,7 @@ import numpy.typing as npt
 from potstill.errors import BackendError
 from serve.engine.draw import LEAST_TOP_P, Draw
 from serve.engine.model import GgufModel
+from serve.errors import InvalidRequestError
 
 NUM_SEEDS = 2**32 - 1
 """llama.cpp seeds are 32 bits wide, and the greatest value means "random" there."""
@@ -226,8 +227,10 @@ class Sampler:
             allowed_V: [V] tokens to choose from; None allows all.
 
         Raises:
-            BackendError: The logits are not numbers, or leave no token to choose.
+            InvalidRequestError: The biases forbid all tokens that are left.
+            BackendError: The logits are not numbers.
         """
+        raw_V = logits_V
         if len(self._bias_ids) or allowed_V is not None:
             logits_V = logits_V.copy()
             logits_V[self._bias_ids] += self._biases
@@ -235,6 +238,10 @@ class Sampler:
                 logits_V[~allowed_V] = -math.inf
         best = int(logits_V.argmax())
         if not math.isfinite(logits_V[best]):
+            if math.isfinite(raw_V.max()):
+                raise InvalidRequestError(
+                    "logit_bias forbids all tokens that may come next", where="logit_bias"
+                )
             raise BackendError(
                 "the model's logits cannot be sampled",
                 expected="finite numbers",

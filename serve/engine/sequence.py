@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from potstill.errors import BackendError, PotstillError
+from potstill.errors import PotstillError
 from serve.engine.grammar import GrammarSource
 from serve.engine.grammar_client import Grammar, Verdict
 from serve.engine.request import Output, Request
@@ -159,7 +159,7 @@ class ActiveSequence:
             return None
         try:
             token_id = self.sampler.choose(logits_V, allowed_V)
-        except BackendError as error:
+        except PotstillError as error:
             self.error = error
             return None
         self.proposal = Proposal(token_id, logits_V)

@@ -1,5 +1,7 @@
 """Every sampling parameter: through the engine, and compared with a numpy reference in float64."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from potstill.errors import BackendError
 from serve.engine.model import GgufModel
 from serve.engine.request import Request
 from serve.engine.sampler import Candidates, Sampler, SamplerParams, sampled_logprob
+from serve.errors import InvalidRequestError
 
 PROMPT = (300, 301, 302)
 
@@ -279,6 +282,15 @@ def test_logits_of_a_poisoned_model_are_an_error(make, tiny_model, value, params
     logits[77] = value
     with pytest.raises(BackendError, match="cannot be sampled"):
         make(**params).choose(logits)
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 1}])
+def test_biases_that_leave_no_token_are_the_requests_fault(make, tiny_model, params):
+    allowed = np.zeros(tiny_model.vocab_size, bool)
+    allowed[LIKELY[0]] = True
+    sampler = make(logit_bias={LIKELY[0]: -math.inf}, **params)
+    with pytest.raises(InvalidRequestError, match="forbids all tokens"):
+        sampler.choose(row(tiny_model), allowed)
 
 
 def test_a_temperature_that_overflows_is_greedy(make, tiny_model):
