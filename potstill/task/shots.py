@@ -9,6 +9,9 @@ from potstill.schema import Message
 from potstill.task.answers import Item
 from potstill.task.task import Task
 
+MAX_COMPARED_CHARACTERS = 1 << 16
+"""Of a prompt: a megabyte of it would take a second, and more memory than the models."""
+
 Choose = Callable[[Sequence[Message]], tuple[Item, ...]]
 
 
@@ -42,4 +45,4 @@ def _others(items: Iterable[Item], messages: Sequence[Message]) -> Iterator[Item
 
 
 def _last_text(messages: Sequence[Message]) -> str:
-    return messages[-1].content
+    return messages[-1].content[:MAX_COMPARED_CHARACTERS]

@@ -12,6 +12,11 @@ from serve.wire.chat import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
 from serve.wire.completions import MAX_PROMPTS, TokenId
 from serve.wire.shared import JsonObject, Many, Received, SamplingFields, Text
 
+MAX_TEXTS = 2048
+"""Each is tokenized by itself, which takes 20 us however short it is."""
+MAX_FIELDS = 128
+"""An answer has about 60 with those inside."""
+
 
 class PromptObject(Received):
     """A prompt with media, which are not supported."""
@@ -39,7 +44,7 @@ class LlamaCompletionRequest(SamplingFields):
     post_sampling_probs: bool | None = None
     """Report the probabilities that tokens were drawn with, instead of the model's own."""
     return_tokens: bool | None = None
-    response_fields: Many[Text] | None = None
+    response_fields: Annotated[Many[Text], Field(max_length=MAX_FIELDS)] | None = None
     """The only fields to return; `a/b` is field b of a."""
 
     @property
@@ -77,6 +82,11 @@ class LlamaCompletionRequest(SamplingFields):
             UnsupportedParameterError: A prompt has media.
             InvalidRequestError: Parameters contradict each other.
         """
+        lists = (one for one in self.prompts if isinstance(one, list))
+        if sum(isinstance(part, str) for one in lists for part in one) > MAX_TEXTS:
+            raise InvalidRequestError(
+                "too many texts among token ids", where="prompt", expected=f"at most {MAX_TEXTS}"
+            )
         if self.stream and self.wants_list:
             raise InvalidRequestError("a stream completes one prompt", where="prompt")
         if self.grammar is not None and self.json_schema is not None:

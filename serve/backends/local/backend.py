@@ -273,7 +273,7 @@ class LocalBackend:
         Raises:
             InvalidRequestError: The model does not have a token.
         """
-        self._preparation.check_ids(token_ids)
+        self._preparation.check_ids(token_ids, "tokens")
         return text_of(self.model, token_ids)
 
     async def _prepared(self, work: Callable[[], T]) -> T:

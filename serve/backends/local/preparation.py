@@ -5,6 +5,7 @@ These functions take milliseconds and block: call them in threads beside the eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -74,11 +75,13 @@ class Preparation:
         grammar = self._chat_grammar(request)
         trigger = None if grammar else self._call_trigger(request, prompt)
         top = (request.top_logprobs or 0) if request.logprobs else None
+        biases = self._logit_bias(request)
         return prompt, [
             self._request(
                 request,
                 prompt,
                 choice,
+                biases,
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=top,
                 grammar=grammar,
@@ -104,8 +107,10 @@ class Preparation:
 
     def _dialogue(self, request: ChatRequest) -> Dialogue:
         dialogue = dialogue_of(request)
-        texts = texts_in((dialogue.messages, dialogue.tools, dialogue.variables))
-        self._check_length(*texts, place="messages")
+        # Templates may write numbers, too, and lists of nothing.
+        others = filter(None, (*dialogue.tools, dialogue.variables))
+        written = (json.dumps(one, ensure_ascii=False) for one in others)
+        self._check_length(*texts_in(dialogue.messages), *written, place="messages")
         return dialogue
 
     @cached_property
@@ -131,11 +136,13 @@ class Preparation:
         """Return the prompts, and for each of them one engine request per choice."""
         prompts = [self.prompt_ids(prompt) for prompt in request.prompts]
         grammar = _grammar(request.grammar, request.json_schema)
+        biases = self._logit_bias(request)
         return prompts, [
             self._request(
                 request,
                 prompt,
                 choice,
+                biases,
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=_text_logprobs(request),
                 num_prompt_logprobs=request.logprobs if request.echo else None,
@@ -148,11 +155,13 @@ class Preparation:
     def llama(self, request: LlamaCompletionRequest) -> list[Request]:
         """Return one engine request per prompt."""
         grammar = _grammar(request.grammar, request.json_schema)
+        biases = self._logit_bias(request)
         return [
             self._request(
                 request,
                 self.prompt_ids(prompt),
                 0,
+                biases,
                 max_new_tokens=request.max_new_tokens,
                 num_top_logprobs=request.n_probs or None,
                 after_sampling=bool(request.post_sampling_probs),
@@ -173,7 +182,8 @@ class Preparation:
         if isinstance(prompt, str):
             text_ids = self.tokenized(prompt, place, parse_special=True)
             return [*self._model.start_tokens, *text_ids]
-        self.check_ids([part for part in prompt if isinstance(part, int)])
+        self.check_ids([part for part in prompt if isinstance(part, int)], place)
+        self._check_length(*(part for part in prompt if isinstance(part, str)), place=place)
         token_ids: list[int] = []
         for part in prompt:
             if isinstance(part, int):
@@ -207,17 +217,26 @@ class Preparation:
                 hint="shorten the text",
             )
 
-    def check_ids(self, token_ids: Sequence[int]) -> None:
-        """Refuse tokens that the model does not have.
+    def check_ids(self, token_ids: Sequence[int], place: str) -> None:
+        """Refuse tokens that the model does not have, and more than a text that fits can have.
 
         Raises:
-            InvalidRequestError: There is one.
+            ContextLengthError: They are far too many.
+            InvalidRequestError: There is one that the model does not have.
         """
+        most = BYTES_PER_TOKEN * self._context_tokens
+        if len(token_ids) > most:
+            raise ContextLengthError(
+                f"the model's context is {self._context_tokens} tokens",
+                where=place,
+                expected=f"at most {most} token ids",
+                found=len(token_ids),
+            )
         for token_id in token_ids:
             if not 0 <= token_id < self._model.vocab_size:
                 raise InvalidRequestError(
                     "the model does not have this token",
-                    where="prompt",
+                    where=place,
                     expected=f"0 to {self._model.vocab_size - 1}",
                     found=token_id,
                 )
@@ -291,17 +310,20 @@ class Preparation:
         fields: SamplingFields,
         prompt: Sequence[int],
         choice: int,
+        biases: Mapping[int, float],
         **more: Any,  # noqa: ANN401  (fields of a request)
     ) -> Request:
         return Request(
             prompt_token_ids=prompt,
-            sampler=sampler_params(fields, choice, self._logit_bias(fields)),
+            sampler=sampler_params(fields, choice, biases),
             stop=fields.stop_strings,
             ignore_eos=bool(fields.ignore_eos),
             **more,
         )
 
     def _logit_bias(self, fields: SamplingFields) -> dict[int, float]:
+        texts = (key for key, _ in fields.bias_pairs if isinstance(key, str))
+        self._check_length(*texts, place="logit_bias")
         biases: dict[int, float] = {}
         for key, bias in fields.bias_pairs:
             ids = (

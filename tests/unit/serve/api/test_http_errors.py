@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -19,6 +20,7 @@ from serve.api.app import AppLimits
 from serve.api.json_body import check_json
 from serve.api.middleware import Count, ReadBody
 from serve.api.request_log import PrivateRecords
+from serve.engine.model import GgufModel
 from serve.errors import InvalidRequestError
 from serve.keys import Key, KeyEntry, Keyring
 from serve.wire.chat import ChatRequest
@@ -84,6 +86,7 @@ def test_every_failure_has_openais_shape(client, method, path, content, kind, st
         ({"n": 128, "logprobs": True, "top_logprobs": 20}, "invalid_value", "top_logprobs"),
         ({"logit_bias": {"999999": 1}}, "invalid_value", "logit_bias"),
         ({"grammar": "root ::= this is (not valid GBNF"}, "invalid_value", "grammar"),
+        ({"grammar": 'root ::= "q"', "logit_bias": [["q", False]]}, "invalid_value", "logit_bias"),
         ({"json_schema": {"type": "hiccup"}}, "invalid_value", "json_schema"),
         ({"response_format": {"type": "json_object", "schema": {"type": 123}}},
          "invalid_value", "response_format.schema"),
@@ -162,6 +165,12 @@ def test_failures_of_anthropics_routes_have_its_shape(make_app):
         assert response.headers["request-id"].startswith("req_")
 
 
+def numbers(count: int) -> dict[str, Any]:
+    """Return a tool whose schema has numbers, which templates write as text."""
+    function = {"name": "f", "parameters": {"type": "object", "enum": [0] * count}}
+    return {"type": "function", "function": function}
+
+
 def test_a_prompt_that_is_too_long_is_measured(client):
     body = {"model": "a", "messages": [{"role": "user", "content": "word " * CONTEXT_TOKENS}]}
     for path, kind in ((CHAT, "invalid_request_error"), (CHAT[3:], "exceed_context_size_error")):
@@ -179,14 +188,44 @@ def test_a_prompt_that_is_too_long_is_measured(client):
         ("/v1/embeddings", {"input": "ab" * 100_000}),
         ("/tokenize", {"content": "ab" * 100_000}),
         ("/v1/completions", {"prompt": [5], "logit_bias": [["ab" * 100_000, 1.0]]}),
+        ("/v1/completions", {"prompt": [5], "logit_bias": [["ab" * 100, 1.0]] * 100}),
+        ("/completion", {"prompt": [5, *["ab" * 100] * 100]}),
+        (CHAT, {"messages": MESSAGES, "tools": [numbers(10_000)]}),
+        ("/apply-template", {"messages": MESSAGES, "tools": [numbers(10_000)]}),
+        (CHAT, {"messages": MESSAGES, "chat_template_kwargs": {"a": [[]] * 10_000}}),
     ],
-    ids=["chat", "template", "completion", "embedding", "tokenize", "bias"],
-)
+    ids=[
+        "chat", "template", "completion", "embedding", "tokenize", "bias", "biases", "parts",
+        "tools", "template tools", "variables",
+    ],
+)  # fmt: skip
 def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(client, monkeypatch, path, more):
     monkeypatch.setattr("potstill.llama.model.LlamaModel.tokenize", None)
     error = error_of(client.post(path, json={"model": "a", "max_tokens": 1} | more), 400)
     assert error["code"] == "context_length_exceeded"
     assert "bytes of text" in error["message"]
+
+
+def test_tokens_that_cannot_fit_are_not_made_text(client):
+    error = error_of(client.post("/detokenize", json={"model": "a", "tokens": [5] * 10_000}), 400)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "tokens")
+
+
+def test_a_bias_is_tokenized_once_for_all_choices(client, monkeypatch):
+    tokenized = []
+    tokenize = GgufModel.tokenize
+
+    def noting(model: GgufModel, text: str, *, parse_special: bool) -> list[int]:
+        tokenized.append(text)
+        return tokenize(model, text, parse_special=parse_special)
+
+    monkeypatch.setattr(GgufModel, "tokenize", noting)
+    more = {"n": 4, "max_tokens": 1, "logit_bias": [["once", 1.0]]}
+    body = {"model": "a", "messages": MESSAGES, "prompt": "Hi", **more}
+    for path in (CHAT, "/v1/completions"):
+        assert client.post(path, json=body).status_code == 200
+        assert tokenized.count("once") == 1
+        tokenized.clear()
 
 
 def test_a_fallback_answers_for_other_names(make_app):
@@ -316,12 +355,28 @@ def test_arguments_that_json_cannot_hold_stay_text(client, arguments):
         (b'{"a": [], "b": "[[[[{{{{"},' * 100, True),
         (b"[1," * 128 + b"2" + b"]" * 128, True),
         (b"[1," * 129, False),
+        (b"[" + b"[]," * 40_000 + b"0]", False),
+        (b'["' + b"[]," * 40_000 + b'"]', True),
+        (b'["' + rb"\"[],\\" * 40_000 + b'"]', True),
+        (b"[" + b"0," * 600_000 + b"0]", False),
+        (b'["' + b"0," * 600_000 + b'"]', True),
+        (b"[" + b"0," * 300_000 + b"0]", True),
     ],
 )  # fmt: skip
 def test_a_body_is_checked_before_it_is_parsed(body, is_valid):
     context = nullcontext() if is_valid else pytest.raises(InvalidRequestError)
     with context:
         check_json(body)
+
+
+def test_a_check_takes_memory_in_proportion_to_the_body():
+    # The place of each value, with the name before it, would take 400 MB.
+    body = json.dumps({"a" * 20_000: [0] * 20_000, "b": "NaN"}).encode()
+    tracemalloc.start()
+    check_json(body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 25 * len(body)
 
 
 async def call(app, body: bytes, *, gone_after: int | None) -> list[dict]:
