@@ -122,6 +122,7 @@ def create_app(
         max_bytes=limits.max_body_bytes,
         seconds=limits.body_timeout_seconds,
         max_held_bytes=limits.max_body_bytes * FULL_BODIES,
+        has_owners=keyring is not None and len(keyring) > 1,
     )
     if keyring is not None:
         app.add_middleware(RequireKey, keyring=keyring, open_paths=open_paths)

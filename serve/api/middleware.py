@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -54,17 +55,26 @@ class CheckHost:
 class ReadBody:
     """Read the whole body of a POST; refuse one that is not JSON, too large or too slow.
 
-    The bodies of all requests in progress take at most `max_held_bytes`: further ones get 429.
+    The bodies of all requests in progress take at most `max_held_bytes`, and with several keys
+    those of one key half of it: further ones get 429.
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_bytes: int, seconds: float, max_held_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int,
+        seconds: float,
+        max_held_bytes: int,
+        has_owners: bool = False,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._max_held_bytes = max(max_held_bytes, max_bytes)
-        self._num_held_bytes = 0
+        self._most_of_one = max(max_held_bytes // 2, max_bytes) if has_owners else max_held_bytes
+        self._held: Counter[str] = Counter()
+        """Bytes of the bodies in progress, by key."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 400, 408, 413 or 415, or pass the request on."""
@@ -72,7 +82,7 @@ class ReadBody:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(Headers(scope=scope), receive)
+            body = await self._read(scope, receive)
         except PotstillError as error:
             await error_response(error)(scope, receive, send)
             return
@@ -93,10 +103,11 @@ class ReadBody:
         try:
             await app(scope, receive_again, send)
         finally:
-            self._num_held_bytes -= num_bytes
+            self._release(owner_of(scope), num_bytes)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """Return a body, which counts as held; None if the client disconnects."""
+        headers, owner = Headers(scope=scope), owner_of(scope)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         # Browsers send other types across origins without a preflight request.
         if kind != "application/json":
@@ -115,8 +126,8 @@ class ReadBody:
                         return None
                     piece = message.get("body", b"")
                     body += piece
-                    self._num_held_bytes += len(piece)
-                    self._check_size(len(body))
+                    self._held[owner] += len(piece)
+                    self._check_size(len(body), owner)
                     is_whole = not message.get("more_body", False)
         except TimeoutError:
             raise SlowRequestError(
@@ -124,19 +135,29 @@ class ReadBody:
             ) from None
         finally:
             if not is_whole:
-                self._num_held_bytes -= len(body)
+                self._release(owner, len(body))
         return bytes(body)
 
-    def _check_size(self, num_bytes: int) -> None:
+    def _release(self, owner: str, num_bytes: int) -> None:
+        self._held[owner] -= num_bytes
+        self._held += Counter()  # drops keys without bodies
+
+    def _check_size(self, num_bytes: int, owner: str) -> None:
         if num_bytes > self._max_bytes:
             raise self._too_large()
-        if self._num_held_bytes > self._max_held_bytes:
+        if self._held.total() > self._max_held_bytes or self._held[owner] > self._most_of_one:
             raise QueueFullError(
                 "the requests in progress are too large to take another", hint="try again later"
             )
 
     def _too_large(self) -> RequestTooLargeError:
         return RequestTooLargeError("the body is too large", expected=f"{self._max_bytes} bytes")
+
+
+def owner_of(scope: Scope) -> str:
+    """Return the name of the key that a request came with; "" where none is needed."""
+    key = scope.get("state", {}).get("key")
+    return "" if key is None else str(key.name)
 
 
 class Count:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,17 @@ MAX_TOKENS_PER_BATCH = 64
 Vectors = list[list[float]]
 
 
+@dataclass(eq=False)
+class _Job:
+    """Texts of one request, and how far they are."""
+
+    future: Future[Vectors]
+    owner: str
+    work: Generator[bool, None, Vectors]
+
+
 class Embedder:
-    """A queue of texts to embed.
+    """A queue of texts to embed; owners take turns, after each group of texts.
 
     An embedding is the mean of the final hidden states, scaled to unit length.
     The context is created with the first text, and holds `context_tokens` tokens.
@@ -36,8 +46,11 @@ class Embedder:
         self._limits = limits
         self._threads = threads
         self._context: DecodeContext | None = None
-        self._jobs: deque[tuple[Sequence[Sequence[int]], Future[Vectors]]] = deque()
-        self._work: Iterator[Vectors | None] | None = None
+        self._jobs: deque[_Job] = deque()
+        self._current: _Job | None = None
+        """The one whose group of texts is in the context."""
+        self._last_turns: dict[str, int] = {}
+        """When each owner who waits had a turn."""
 
     @property
     def has_work(self) -> bool:
@@ -49,45 +62,56 @@ class Embedder:
         """Time spent in llama.cpp."""
         return self._context.decode_seconds if self._context else 0.0
 
-    def submit(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
+    def submit(self, texts: Sequence[Sequence[int]], owner: str = "") -> Future[Vectors]:
         """Queue texts; from any thread. A cancelled future drops the rest of them.
 
         Raises:
-            QueueFullError: Too many texts wait.
+            QueueFullError: Too many texts wait, of the owner or in all.
         """
-        if len(self._jobs) >= self._limits.max_queue:
+        most, jobs = self._limits.max_queue, [*self._jobs]
+        share = max(1, most // 2) if self._limits.has_owners else most
+        if len(jobs) >= most or sum(job.owner == owner for job in jobs) >= share:
             raise QueueFullError("too many texts are waiting for this model")
         future: Future[Vectors] = Future()
-        self._jobs.append((texts, future))
+        self._jobs.append(_Job(future, owner, self._embed(texts)))
         return future
 
     def step(self) -> None:
-        """Decode one batch of the oldest list of texts."""
-        texts, future = self._jobs[0]
+        """Decode one batch."""
+        job = self._current = self._current or self._next()
         try:
-            if self._work is None:
-                self._work = self._embed(texts)
-            vectors = None if future.cancelled() else next(self._work)
-            if vectors is None and not future.cancelled():
+            if not job.future.cancelled():
+                if next(job.work):
+                    self._current = None
                 return
-            if vectors is not None and future.set_running_or_notify_cancel():
-                future.set_result(vectors)
+        except StopIteration as done:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_result(done.value)
         except PotstillError as error:
-            future.set_exception(error)
-        self._jobs.popleft()
-        self._work = None
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
+        self._jobs.remove(job)
+        self._current = None
+
+    def _next(self) -> _Job:
+        """Return the first job of the owner whose last turn is the longest ago."""
+        jobs, turns = [*self._jobs], self._last_turns
+        job = min(jobs, key=lambda one: turns.get(one.owner, 0))
+        turns[job.owner] = max(turns.values(), default=0) + 1
+        self._last_turns = {one.owner: turns.get(one.owner, 0) for one in jobs}
+        return job
 
     def close(self, error: PotstillError) -> None:
         """Free the context; waiting texts fail with the error."""
         while self._jobs:
-            _, future = self._jobs.popleft()
+            future = self._jobs.popleft().future
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
         if self._context is not None:
             self._context.close()
 
-    def _embed(self, texts: Sequence[Sequence[int]]) -> Iterator[Vectors | None]:
-        """Yield None after each batch, then the embeddings."""
+    def _embed(self, texts: Sequence[Sequence[int]]) -> Generator[bool, None, Vectors]:
+        """Return the embeddings; yield after each batch whether it was a group's last."""
         if self._context is None:
             self._context = DecodeContext(
                 self._model,
@@ -106,9 +130,10 @@ class Embedder:
             for chunks in self._batches(group):
                 for chunk, states_TE in zip(chunks, self._context.decode(chunks), strict=True):
                     sums[chunk.sequence_id] += states_TE.sum(axis=0, dtype=np.float64)
-                yield None
+                yield False
             vectors += [_unit(vector) for vector in sums]
-        yield vectors
+            yield True
+        return vectors
 
     def _groups(self, texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
         """Group as many texts as the context has room for."""

@@ -108,8 +108,8 @@ class Engine:
             self._waiting.add(requests)
             self._lock.notify()
 
-    def embed(self, texts: Sequence[Sequence[int]]) -> Future[Vectors]:
-        """Queue texts to embed.
+    def embed(self, texts: Sequence[Sequence[int]], owner: str = "") -> Future[Vectors]:
+        """Queue texts to embed; owners take turns.
 
         Raises:
             BackendError: The model computes no embeddings, or the engine is closing.
@@ -120,7 +120,7 @@ class Engine:
         check_texts(texts, self.model, self.limits)
         with self._lock:
             self._refuse_if_closing()
-            future = self._embedder.submit(texts)
+            future = self._embedder.submit(texts, owner)
             self._lock.notify()
         return future
 

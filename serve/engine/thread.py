@@ -114,7 +114,7 @@ class EngineThread:
             raise
         return generation
 
-    async def embed(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[Sequence[int]], owner: str = "") -> list[list[float]]:
         """Return one vector of unit length for each text: the mean of its final hidden states.
 
         Raises:
@@ -125,7 +125,7 @@ class EngineThread:
         """
         if not self.is_ready:
             raise BackendUnavailableError("the model is not running")
-        return await asyncio.wrap_future(self.engine.embed(texts))
+        return await asyncio.wrap_future(self.engine.embed(texts, owner))
 
     def stats(self) -> EngineStats:
         """Return the engine's load and totals."""

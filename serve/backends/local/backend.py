@@ -236,7 +236,7 @@ class LocalBackend:
         num_tokens = sum(map(len, texts))
         with caller.reserve(num_tokens).given_back_on_error():
             try:
-                vectors = await self._engine.embed(texts)
+                vectors = await self._engine.embed(texts, caller.key_name or "")
             except ContextLengthError as error:
                 raise self._too_long(error, num_tokens, "input") from error
         data: list[Embedding] = [

@@ -276,6 +276,36 @@ def test_the_bodies_in_progress_are_bounded_together():
     assert asyncio.run(several(2)) == [200, 200]
 
 
+def test_the_bodies_of_one_key_leave_room_for_those_of_others():
+    async def answer(_scope, receive, send) -> None:
+        await receive()
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.start", "status": 200})
+
+    bounded = ReadBody(answer, max_bytes=100, seconds=1.0, max_held_bytes=400, has_owners=True)
+
+    async def post(name: str) -> int:
+        statuses = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"x" * 100}
+
+        async def send(message: dict[str, Any]) -> None:
+            statuses.append(message.get("status"))
+
+        key = Key(name, KeyEntry(sha256="0" * 64))
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "headers": headers, "state": {"key": key}}
+        await bounded(scope, receive, send)
+        return statuses[0]
+
+    async def several(names: str) -> list[int]:
+        return await asyncio.gather(*map(post, names))
+
+    assert asyncio.run(several("aaaab")) == [200, 200, 429, 429, 200]
+    assert asyncio.run(several("aabbc")) == [200, 200, 200, 200, 429]
+
+
 def test_only_requests_for_allowed_hosts_are_answered(make_app):
     app = make_app(limits=AppLimits(allowed_hosts={"localhost", "127.0.0.1", "[::1]"}))
     client = TestClient(app)

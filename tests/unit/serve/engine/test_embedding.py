@@ -10,7 +10,7 @@ from serve.engine.context import Chunk
 from serve.engine.request import EngineLimits, Request
 from serve.engine.sampler import SamplerParams
 from serve.engine.thread import EngineThread
-from serve.errors import InvalidRequestError
+from serve.errors import InvalidRequestError, QueueFullError
 
 TEXTS = [[5, 6, 7], [8, 9], list(range(100, 300)), [5, 6, 7], *([n] for n in range(20, 50))]
 
@@ -51,6 +51,25 @@ def test_streams_go_on_while_texts_are_read(bench):
     while not future.done():
         bench.engine.step()
     assert len(bench.logprobs(stream)) >= num_before + 5
+
+
+def test_owners_take_turns(make_bench):
+    bench = make_bench(has_owners=True, max_queue=4)
+    long = [[7] * 200] * 20
+    mine = [bench.engine.embed(long, "a") for _ in range(2)]
+    with pytest.raises(QueueFullError):
+        bench.engine.embed([[1]], "a")
+    bench.engine.step()
+    other = bench.engine.embed([[8] * 10], "b")
+    num_steps = 0
+    while not other.done():
+        bench.engine.step()
+        num_steps += 1
+    # A group of 250 tokens takes 8 steps, and both lists of texts 320.
+    assert num_steps < 20
+    while not all(one.done() for one in mine):
+        bench.engine.step()
+    assert mine[0].result() == mine[1].result()
 
 
 def test_texts_that_cannot_be_read_are_refused(bench):
