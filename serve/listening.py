@@ -71,6 +71,8 @@ def serve(app: FastAPI, listener: socket.socket, config: ServeConfig, *, names: 
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whoever connects would choose the address under which it is logged and limited.
+        proxy_headers=False,
         timeout_graceful_shutdown=config.drain_seconds,
     )
     keep_logs_private()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from openai import OpenAI
@@ -94,6 +95,19 @@ def test_a_file_is_served_without_a_run(gguf_path, tmp_path):
         assert "4" in answer.choices[0].message.content
     finally:
         assert server.stop()[0] == 0
+
+
+def test_a_client_does_not_choose_the_address_that_is_logged_and_limited(tiny_gguf, tmp_path):
+    server = Server(tiny_gguf, tmp_path / "log")
+    url = f"{server.root_url}/v1/models"
+    forged = [f"10.0.0.{number} \x9b2J forged".encode("latin-1") for number in range(60)]
+    statuses = [httpx.get(url, headers={"X-Forwarded-For": one}).status_code for one in forged]
+    server.stop()
+    assert statuses[:30] == [401] * 30
+    assert 429 in statuses
+    log = (tmp_path / "log").read_text()
+    assert "no key from 127.0.0.1" in log
+    assert "forged" not in log
 
 
 def test_the_model_answers(ask):
