@@ -56,7 +56,10 @@ async def tokenize(body: TokenizeRequest, http: Request) -> Response:
     """Return the tokens of a text."""
     with _local(http, body.model) as local:
         token_ids = await local.tokenize(
-            body.content, add_special=body.add_special, parse_special=body.parse_special
+            body.content,
+            caller_of(http),
+            add_special=body.add_special,
+            parse_special=body.parse_special,
         )
         # Megabytes take seconds: beside the event loop.
         return await asyncio.to_thread(_shown, local, token_ids, with_pieces=body.with_pieces)
@@ -74,7 +77,7 @@ async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]
     """Return the prompt of a conversation."""
     chat = ChatRequest.model_validate(body.model_dump(by_alias=True, exclude_unset=True))
     with _local(http, body.model) as local:
-        return {"prompt": await local.rendered(chat)}
+        return {"prompt": await local.rendered(chat, caller_of(http))}
 
 
 @router.post("/v1/chat/completions/input_tokens", responses=FAILURES)
@@ -82,7 +85,7 @@ async def apply_template(body: TemplateRequest, http: Request) -> dict[str, str]
 async def count_tokens(body: ChatRequest, http: Request) -> dict[str, int]:
     """Count the tokens of a conversation's prompt."""
     with _local(http, body.model) as local:
-        return {"input_tokens": await local.count_prompt_tokens(body)}
+        return {"input_tokens": await local.count_prompt_tokens(body, caller_of(http))}
 
 
 @router.get("/props", responses=FAILURES)

@@ -40,4 +40,5 @@ async def count_message_tokens(body: MessagePrompt, http: Request) -> dict[str, 
     """Count the tokens of a conversation's prompt."""
     translation = body.to_chat()
     with in_use(serving_of(http).find(body.model)) as local, translation.errors_in_place():
-        return {"input_tokens": await local.count_prompt_tokens(translation.chat)}
+        num_tokens = await local.count_prompt_tokens(translation.chat, caller_of(http))
+        return {"input_tokens": num_tokens}

@@ -6,15 +6,12 @@ that the event loop never waits for them.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -24,6 +21,7 @@ from serve.backends.local.generation import TimedGeneration, text_of
 from serve.backends.local.llama_reply import LlamaReplies, LlamaReply
 from serve.backends.local.preparation import Preparation
 from serve.backends.local.text_reply import LocalTextReply
+from serve.backends.local.turns import SharedThreads
 from serve.backends.protocol import Caller
 from serve.chat.prompt import ChatPrompt
 from serve.chat.task import ServedTask
@@ -55,9 +53,8 @@ PREPARING_THREADS = 4
 MAX_LOGPROBS = 1 << 18
 """In one answer, which holds them until it is complete: each takes half a kilobyte."""
 
-_slow_pool = ThreadPoolExecutor(NUM_CHECKERS, thread_name_prefix="slow")
-_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-"""What the requests of one key wait for, one after another."""
+_slow_threads = SharedThreads(NUM_CHECKERS, "slow")
+"""For what may take seconds, of all models."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class LocalBackend:
         )
         self._metrics = metrics.watch(name, local.engine.stats)
         self._defaults = _checked_defaults(defaults or {})
-        self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix=f"prepare {name}")
+        self._threads = SharedThreads(PREPARING_THREADS, f"prepare {name}")
 
     @property
     def card(self) -> ModelCard:
@@ -156,7 +153,7 @@ class LocalBackend:
         """Stop; unfinished answers fail."""
         await self._engine.stop()
         self.local.prompt.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def stats(self) -> EngineStats:
         """Return the engine's load."""
@@ -171,14 +168,16 @@ class LocalBackend:
             BackendUnavailableError: The engine is not running, or its queue is full.
         """
         given = self._with_defaults(request)
-        request = await self._prepared(lambda: self._preparation.completed(given))
-        prompt, requests = await self._prepared(lambda: self._preparation.chat(request))
+        request = await self._prepared(lambda: self._preparation.completed(given), caller)
+        prompt, requests = await self._prepared(lambda: self._preparation.chat(request), caller)
         requests = await self._ready(requests, caller)
         is_bound = any(one.grammar is not None for one in requests)
         opened = not is_bound and self.local.prompt.opens_thinking(prompt)
         verbose = None
         if request.verbose:
-            verbose = {"prompt": await self._prepared(lambda: self._preparation.rendered(request))}
+            verbose = {
+                "prompt": await self._prepared(lambda: self._preparation.rendered(request), caller)
+            }
         return LocalChatReply(
             request,
             self._submit(requests, caller, len(prompt), place="messages"),
@@ -193,7 +192,7 @@ class LocalBackend:
         """Accept a request for text without a template; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
-        prompts, requests = await self._prepared(lambda: self._preparation.text(request))
+        prompts, requests = await self._prepared(lambda: self._preparation.text(request), caller)
         requests = await self._ready(requests, caller)
         return LocalTextReply(
             request,
@@ -207,7 +206,7 @@ class LocalBackend:
         """Accept a request in the spelling of llama.cpp's server; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
-        requests = await self._prepared(lambda: self._preparation.llama(request))
+        requests = await self._prepared(lambda: self._preparation.llama(request), caller)
         requests = await self._ready(requests, caller)
         replies: list[LlamaReply] = []
         try:
@@ -231,7 +230,8 @@ class LocalBackend:
         if not self.model.can_embed:
             raise UnsupportedParameterError("this model computes no embeddings", where="model")
         texts = await self._prepared(
-            lambda: [self._preparation.prompt_ids(text, "input") for text in request.texts]
+            lambda: [self._preparation.prompt_ids(text, "input") for text in request.texts],
+            caller,
         )
         num_tokens = sum(map(len, texts))
         with caller.reserve(num_tokens).given_back_on_error():
@@ -246,24 +246,27 @@ class LocalBackend:
         usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
         return {"object": "list", "data": data, "model": self.name, "usage": usage}  # type: ignore[typeddict-item]
 
-    async def count_prompt_tokens(self, request: ChatRequest) -> int:
+    async def count_prompt_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return the number of tokens of a chat's prompt; raises as `chat` does."""
         return len(
             await self._prepared(
-                lambda: self._preparation.chat_ids(self._preparation.completed(request))
+                lambda: self._preparation.chat_ids(self._preparation.completed(request)), caller
             )
         )
 
-    async def rendered(self, request: ChatRequest) -> str:
+    async def rendered(self, request: ChatRequest, caller: Caller) -> str:
         """Return a chat's prompt as text; raises as `chat` does."""
         return await self._prepared(
-            lambda: self._preparation.rendered(self._preparation.completed(request))
+            lambda: self._preparation.rendered(self._preparation.completed(request)), caller
         )
 
-    async def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+    async def tokenize(
+        self, text: str, caller: Caller, *, add_special: bool, parse_special: bool
+    ) -> list[int]:
         """Return a text's token ids."""
         token_ids = await self._prepared(
-            lambda: self._preparation.tokenized(text, "content", parse_special=parse_special)
+            lambda: self._preparation.tokenized(text, "content", parse_special=parse_special),
+            caller,
         )
         return [*self.model.start_tokens, *token_ids] if add_special else token_ids
 
@@ -276,13 +279,17 @@ class LocalBackend:
         self._preparation.check_ids(token_ids, "tokens")
         return text_of(self.model, token_ids)
 
-    async def _prepared(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _prepared(self, work: Callable[[], T], caller: Caller) -> T:
+        return await self._threads.run(work, self._owner(caller))
+
+    def _owner(self, caller: Caller) -> str | None:
+        """Return whose work a caller's is; None where there is one owner only."""
+        return (caller.key_name or "") if self._limits.has_owners else None
 
     async def _ready(self, requests: Sequence[Request], caller: Caller) -> list[Request]:
         """Do what may take seconds for the requests to one prompt: check a grammar, make DRY.
 
-        It has threads of its own. Where there are several keys, each uses one of them at a time.
+        It has threads of its own.
         """
         self._check_logprobs(requests)
         first = requests[0]
@@ -295,11 +302,7 @@ class LocalBackend:
             trigger = first.trigger and usable(first.trigger)
             return trigger, Dry.of(first.sampler, self.model, self.context_tokens)
 
-        turn = asyncio.Lock()
-        if self._limits.has_owners:
-            turn = _turns.setdefault(caller.key_name or "", turn)
-        async with turn:
-            trigger, dry = await asyncio.get_running_loop().run_in_executor(_slow_pool, work)
+        trigger, dry = await _slow_threads.run(work, self._owner(caller))
         return [replace(one, trigger=trigger, dry=dry) for one in requests]
 
     def _check_logprobs(self, requests: Sequence[Request]) -> None:
