@@ -239,7 +239,8 @@ class UpstreamReply(Generic[Answer, Chunk]):
         """Yield the answer as it is generated; raises as `UpstreamBackend.chat` does."""
         if self.open_stream is None:
             raise RuntimeError("the request does not ask for a stream")
-        num_tokens = 0
+        # The server reads the prompt, also of an answer that is cut off before its usage comes.
+        num_tokens = _prompt_tokens(self.body)
         try:
             async for piece in self.backend.pieces(self.open_stream):
                 for choice in piece.get("choices") or ():
@@ -295,12 +296,17 @@ def _refusal(error: openai.APIStatusError) -> PotstillError:
     return UpstreamError("the model's server has failed", where="model", found=f"status {status}")
 
 
+def _prompt_tokens(body: JsonObject) -> int:
+    """Estimate the tokens of a prompt."""
+    given = body.get("messages") or body.get("prompt") or body.get("input") or ""
+    return len(str(given)) // CHARACTERS_PER_TOKEN
+
+
 def _most_tokens(body: JsonObject) -> int:
     """Estimate the most tokens that an answer may use; without a limit, its prompt's only."""
-    given = body.get("messages") or body.get("prompt") or body.get("input") or ""
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
     num_choices = max(body.get("n") or 1, body.get("best_of") or 1)
-    return len(str(given)) // CHARACTERS_PER_TOKEN + num_choices * max(0, limit)
+    return _prompt_tokens(body) + num_choices * max(0, limit)
 
 
 def _num_tokens(answer: JsonObject) -> int:
