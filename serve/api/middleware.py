@@ -89,6 +89,7 @@ class ReadBody:
         if body is None:
             return  # the client has disconnected
         num_bytes = len(body)
+        scope.setdefault("state", {})["num_body_bytes"] = num_bytes
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         app: ASGIApp = self._app
         try:

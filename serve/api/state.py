@@ -115,7 +115,8 @@ def serving_of(http: Request) -> Serving:
 def caller_of(http: Request) -> Caller:
     """Return the sender of a request."""
     headers = {name: value for name, value in http.headers.items() if name not in SECRET_HEADERS}
+    num_bytes: int = getattr(http.state, "num_body_bytes", 0)
     key: Key | None = getattr(http.state, "key", None)
     if key is None:
-        return Caller(headers=headers)
-    return Caller(key_name=key.name, headers=headers, reserve=key.reserve)
+        return Caller(headers=headers, num_bytes=num_bytes)
+    return Caller(key.name, headers, key.reserve, num_bytes)

@@ -39,6 +39,8 @@ class Caller:
     """The request's headers, names in lower case, without the key."""
     reserve: Callable[[int], Reservation] = _free_of_charge
     """Takes the most tokens that an answer may use, prompt included, from the key's limit."""
+    num_bytes: int = 0
+    """Length of the request's body."""
 
 
 class Reply(Protocol[Answer_co, Chunk_co]):

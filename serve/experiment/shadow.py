@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_WAITING_BYTES = 8 << 20
+"""Bodies of the requests that wait, together: in memory each takes up to 25 times its length."""
+
 
 class Shadow(Generic[T]):
     """A bounded queue with its workers.
@@ -27,7 +30,8 @@ class Shadow(Generic[T]):
 
     def __init__(self, config: ShadowConfig, answer: Callable[[T], Awaitable[None]]) -> None:
         self._config, self._answer = config, answer
-        self._queue: asyncio.Queue[T] = asyncio.Queue(config.queue)
+        self._queue: asyncio.Queue[tuple[T, int]] = asyncio.Queue(config.queue)
+        self._num_waiting_bytes = 0
         self._workers: list[asyncio.Task[None]] = []
         self._has_failed = False
         self.num_dropped = 0
@@ -48,18 +52,24 @@ class Shadow(Generic[T]):
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
-    def offer(self, request: T) -> None:
-        """Queue a request, with the configured probability and if there is room."""
+    def offer(self, request: T, num_bytes: int = 0) -> None:
+        """Queue a request, with the configured probability and if there is room.
+
+        Args:
+            num_bytes: Length of its body.
+        """
         if random.random() >= self._config.share:  # not a secret
             return
-        try:
-            self._queue.put_nowait(request)
-        except asyncio.QueueFull:
+        if self._queue.full() or self._num_waiting_bytes + num_bytes > MAX_WAITING_BYTES:
             self.num_dropped += 1
+            return
+        self._num_waiting_bytes += num_bytes
+        self._queue.put_nowait((request, num_bytes))
 
     async def _work(self) -> None:
         while True:
-            request = await self._queue.get()
+            request, num_bytes = await self._queue.get()
+            self._num_waiting_bytes -= num_bytes
             try:
                 await self._answer(request)
             except Exception as error:

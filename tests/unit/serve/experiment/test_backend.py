@@ -208,6 +208,17 @@ def test_a_shadow_that_hangs_fills_its_queue_and_drops(live):
     assert shadow["dropped"] in (3, 4)  # the worker may not have taken the first yet
 
 
+def test_waiting_shadows_are_bounded_by_the_size_of_their_requests(live):
+    server = live(split(student=1, teacher=0, shadow={"timeout_seconds": 60}))
+    server.teacher.seconds = 60
+    large = {"metadata": {"a": "b" * (3 << 20)}}
+    assert all(server.ask(**large).status_code == 200 for _ in range(6))
+    assert server.ask().status_code == 200
+    shadow = server.view()["shadow"]
+    assert shadow["queue"] == 3  # two large ones, and the small one
+    assert shadow["dropped"] in (3, 4)  # the worker may not have taken the first yet
+
+
 def test_failures_of_a_variant_reach_the_client_and_its_record(live, no_shadow):
     server = live(split(student=0, teacher=1, **no_shadow))
     server.teacher.error = BackendError("broken")
