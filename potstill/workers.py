@@ -124,6 +124,10 @@ class Worker:
         """Process id of the child; None while there is none."""
         return None if self._process is None else self._process.pid
 
+    def fileno(self) -> int:
+        """Return the descriptor of the running child's socket, to wait for several at once."""
+        return self._connection.fileno()
+
     def ask_json(
         self, request: Mapping[str, object], timeout_seconds: float | None = None
     ) -> dict[str, Any]:

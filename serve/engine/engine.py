@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from serve.engine.checks import check_request, check_texts
 from serve.engine.context import Chunk, DecodeContext
 from serve.engine.embedding import Embedder, Vectors
 from serve.engine.grammar_client import Grammar, GrammarProcess, Verdict
+from serve.engine.grammar_owners import NUM_PROCESSES, GrammarProcesses
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.sampler import Candidates, Sampler
@@ -75,7 +77,10 @@ class Engine:
         )
         self._slots = Slots(self._context, limits.max_parallel, limits.context_tokens)
         self._drafter = Drafter(draft, model, limits, threads=threads) if draft else None
-        self._grammars = GrammarProcess(model.path, model.vocab_size)
+        self._grammars = GrammarProcesses(
+            partial(GrammarProcess, model.path, model.vocab_size),
+            most=NUM_PROCESSES if limits.has_owners else 1,
+        )
         self._embedder = Embedder(model, limits, threads=threads)
         self._candidates = Candidates(model.vocab_size)
         self._end_tokens = frozenset(model.end_tokens)
@@ -228,7 +233,7 @@ class Engine:
                 dry=request.dry,
             ),
             text=TextStream(request.stop),
-            grammar=None if request.grammar is None else self._grammars.open(request.grammar),
+            grammar=request.grammar and self._grammars.open(request.grammar, request.owner),
         )
 
     def _schedule(self) -> list[Share]:
@@ -329,7 +334,7 @@ class Engine:
         self._totals.num_generated_tokens += 1
         piece = None if token_id in self._end_tokens else self.model.piece(token_id)
         if source := sequence.take(token_id, piece, logits_V):
-            sequence.grammar = self._grammars.open(source)
+            sequence.grammar = self._grammars.open(source, sequence.request.owner)
 
     def _ask_grammars(self, timeout_seconds: float) -> None:
         """Collect the grammars' verdicts on proposed tokens; late ones wait for a later step."""

@@ -108,6 +108,15 @@ class GrammarProcess:
         """Whether replies are still to come."""
         return bool(self._expected)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is started, and `fileno` is readable once `collect` has something."""
+        return self._worker.pid is not None
+
+    def fileno(self) -> int:
+        """Return the descriptor that replies come from."""
+        return self._worker.fileno()
+
     def check(self, source: Source) -> PotstillError | None:
         """Open a grammar and return what is wrong with it."""
         grammar = self.open(source)
@@ -138,7 +147,7 @@ class GrammarProcess:
         """End a grammar; `collect` returns nothing more about it."""
         if grammar in self._proposals:
             del self._proposals[grammar]
-            if self._worker.pid is not None:
+            if self.is_running:
                 self._send(Message.CLOSE, grammar)
 
     def close(self) -> None:
@@ -166,7 +175,7 @@ class GrammarProcess:
         return verdicts
 
     def _poll(self, timeout_seconds: float) -> bool:
-        if self._worker.pid is None:
+        if not self.is_running:
             raise PotstillError("the process could not be started")
         was_ready = self._worker.is_ready
         has_reply = self._worker.poll(timeout_seconds)

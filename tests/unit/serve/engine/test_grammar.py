@@ -290,7 +290,34 @@ def test_cancelled_grammars_are_freed(make_bench):
         bench.engine.step()
     bench.engine.cancel([asked])
     bench.engine.step()
-    assert bench.engine._grammars._proposals == {}
+    grammars = bench.engine._grammars
+    assert grammars._open == {}
+    assert [one._proposals for one in grammars._processes] == [{}]
+
+
+SLOW = "root ::= x+\nx ::= " + " | ".join(
+    f"[{chr(0x4E00 + n)}-\u9fff] y{n % 10}" for n in range(80)
+)
+SLOW += "".join(f"\ny{n} ::= [\u4e00-\u9fff]*" for n in range(10))
+
+
+def test_grammars_of_one_owner_do_not_keep_those_of_another_waiting(make_bench):
+    bench = make_bench(has_owners=True)
+    slow = [
+        Request([5, n], SamplerParams(seed=n), 60, grammar=GrammarSource(SLOW), owner="a")
+        for n in range(2)
+    ]
+    bench.engine.submit(slow)
+    while not any(one in bench.outputs for one in slow):
+        bench.engine.step()
+    bound = Request([5, 9], max_new_tokens=30, grammar=GrammarSource("root ::= [a-z]*"), owner="b")
+    bench.run(bound)
+    num_slow = sum(len(output.token_ids) for one in slow for output in bench.outputs.get(one, []))
+    assert len(bench.text(bound)) >= 30
+    # In one process, each token of one of them would wait for a token of each other.
+    assert num_slow < 30
+    bench.engine.cancel(slow)
+    bench.engine.step()
 
 
 @pytest.mark.parametrize(
