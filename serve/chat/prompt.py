@@ -180,15 +180,18 @@ def _until_final(text: str, content: str) -> str:
 
     Source: transformers 5.19, apply_chat_template with continue_final_message.
     """
-    start = text.rfind(content.strip())
-    if not content.strip() or start < 0:
+    said = content.strip()
+    # `rfind` takes quadratic time, in which nothing else runs.
+    end = text[::-1].find(said[::-1])
+    start = len(text) - end - len(said)
+    if not said or end < 0:
         raise InvalidRequestError(
             "the template does not render the last message unchanged",
             where="continue_final_message",
         )
     whole = content.lstrip()
     end = start + len(whole)
-    return text[:end] if text[start:end] == whole else text[: start + len(content.strip())]
+    return text[:end] if text[start:end] == whole else text[: start + len(said)]
 
 
 def texts_in(value: object) -> Iterator[str]:

@@ -22,6 +22,9 @@ MAX_TEXTS_PER_BATCH = 16
 MAX_TOKENS_PER_BATCH = 64
 """Tokens that are decoded together: running answers wait for them between two of their tokens."""
 
+MAX_TOKENS_PER_TURN = 512
+"""Tokens of the texts after which another owner has a turn; a longer text is read to its end."""
+
 Vectors = list[list[float]]
 
 
@@ -136,11 +139,14 @@ class Embedder:
         return vectors
 
     def _groups(self, texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-        """Group as many texts as the context has room for."""
+        """Group as many texts as the context has room for, or as one turn has."""
+        room = self._limits.context_tokens
+        if self._limits.has_owners:
+            room = min(room, MAX_TOKENS_PER_TURN)
         group: list[Sequence[int]] = []
         for text in texts:
             num_tokens = sum(map(len, group)) + len(text)
-            if len(group) == MAX_TEXTS_PER_BATCH or num_tokens > self._limits.context_tokens:
+            if group and (len(group) == MAX_TEXTS_PER_BATCH or num_tokens > room):
                 yield group
                 group = []
             group.append(text)

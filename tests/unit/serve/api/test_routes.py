@@ -6,6 +6,7 @@ import json
 import math
 import struct
 import threading
+import time
 
 import llama_cpp
 import pytest
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 from starlette.testclient import TestClient
 
+from serve.api.routes.completions import written
 from serve.keys import Key, KeyEntry, Keyring
 from tests.fixtures.server_sent import events
 from tests.unit.serve.api.routes.test_chat import TOOLS
@@ -89,6 +91,22 @@ def test_vectors_have_unit_length_in_either_encoding(post):
     assert struct.unpack(f"<{len(first)}f", base64.b64decode(packed)) == pytest.approx(first)
     short = post("/v1/embeddings", input="one", dimensions=3)["data"][0]["embedding"]
     assert short == pytest.approx([value / math.hypot(*first[:3]) for value in first[:3]])
+
+
+def test_other_threads_run_while_embeddings_are_written():
+    data = [{"object": "embedding", "index": n, "embedding": [0.1] * 576} for n in range(2048)]
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    writing = threading.Thread(
+        target=written, args=[{"object": "list", "data": data, "model": "a", "usage": usage}]
+    )
+    num_turns = 0
+    writing.start()
+    while writing.is_alive():
+        time.sleep(0.001)
+        num_turns += 1
+    assert num_turns > 10
+    short = {"object": "list", "data": data[:2], "model": "a", "usage": usage}
+    assert json.loads(written(short)) == short
 
 
 def test_a_response_equals_the_chat(post, chat):

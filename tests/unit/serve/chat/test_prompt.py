@@ -1,5 +1,6 @@
 """Prompt token ids: equal to the Hugging Face tokenizer's, and no control token from a user."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,23 @@ def test_text_around_a_defused_token_merges_as_one_text(prompt, tiny_model, befo
     tail = head[start - 2 :]
     middle = tiny_model.tokenize(f"user\n{content}", parse_special=False)
     assert ids(prompt, user(content)) == [*opening, *middle, *tail]
+
+
+def test_a_last_message_that_the_template_changes_is_looked_for_in_linear_time(tiny_model):
+    class Changing:
+        chat_template = "{{ messages[0].content }}{{ messages[1].content | replace('b', 'a') }}"
+
+        def __getattr__(self, name: str):
+            return getattr(tiny_model, name)
+
+    prompt = ChatPrompt(Changing())
+    said = [("user", "a" * 200_000), ("assistant", "ab" + "a" * 100_000)]
+    messages = [{"role": role, "content": content} for role, content in said]
+    begin = time.process_time()
+    with pytest.raises(InvalidRequestError, match="does not render the last message unchanged"):
+        prompt.render(Dialogue(messages, continue_final=True))
+    assert time.process_time() - begin < 0.5
+    prompt.close()
 
 
 def test_a_refusal_of_the_template_reaches_the_client(tiny_model):
