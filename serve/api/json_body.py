@@ -102,7 +102,8 @@ def _outside_strings(body: bytes) -> npt.NDArray[np.uint8]:
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in body else body
     given = np.frombuffer(plain, np.uint8)
     is_inside = np.logical_xor.accumulate(given == ord('"'))
-    return given[~is_inside]
+    outside: npt.NDArray[np.uint8] = given[~is_inside]
+    return outside
 
 
 def _check_values(value: object, place: list[str]) -> None:

@@ -218,6 +218,7 @@ class Engine:
 
     def _sequence(self, request: Request) -> ActiveSequence:
         prompt, limit = list(request.prompt_token_ids), request.max_new_tokens
+        source = request.grammar
         return ActiveSequence(
             request=request,
             token_ids=prompt,
@@ -233,7 +234,7 @@ class Engine:
                 dry=request.dry,
             ),
             text=TextStream(request.stop),
-            grammar=request.grammar and self._grammars.open(request.grammar, request.owner),
+            grammar=self._grammars.open(source, request.owner) if source else None,
         )
 
     def _schedule(self) -> list[Share]:

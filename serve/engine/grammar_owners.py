@@ -69,7 +69,7 @@ class GrammarProcesses:
         busy = [one for one in self._processes if one.is_busy]
         if len(busy) == 1:
             return busy[0].collect(timeout_seconds)
-        running = [one for one in busy if one.is_running]
+        running = [one.fileno() for one in busy if one.is_running]
         if timeout_seconds > 0.0 and len(running) == len(busy):
             wait(running, timeout_seconds)
         return [verdict for one in busy for verdict in one.collect(0.0)]

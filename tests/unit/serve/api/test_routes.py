@@ -104,7 +104,7 @@ def test_other_threads_run_while_embeddings_are_written():
     while writing.is_alive():
         time.sleep(0.001)
         num_turns += 1
-    assert num_turns > 10
+    assert num_turns > 40  # fewer than 10 if all were written at once
     short = {"object": "list", "data": data[:2], "model": "a", "usage": usage}
     assert json.loads(written(short)) == short
 
