@@ -163,6 +163,8 @@ class Storage:
 
     async def answer(self, answer_id: str) -> StoredAnswer | None:
         """Return a stored complete answer; None if there is none with this id."""
+        if "\0" in answer_id:
+            return None  # PostgreSQL cannot look for it
         found = tables.answers.c
         query = select(found.id, found.model, found.conversation, found.prompt)
         query = query.where(found.id == answer_id, found.outcome == "whole")

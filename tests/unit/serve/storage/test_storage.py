@@ -43,6 +43,11 @@ def texts(storage):
     return stored(storage, tables.answers.c.messages, tables.answers.c.answer)
 
 
+def test_an_id_that_cannot_be_stored_is_unknown(open_storage):
+    # PostgreSQL has no texts with a null character.
+    assert asyncio.run(open_storage().answer("a\0")) is None
+
+
 def test_answers_come_back_as_they_were(open_storage):
     storage = open_storage()
     save(storage, record(1, place=place(shares={"student": 1.0})), record(2))
