@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import Histogram
@@ -21,12 +21,14 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from serve.backends.protocol import VARIANT_HEADER, Caller, ChatBackend
 from serve.wire.chat import AnswerMessage, ChatCompletion, ChatRequest
 from serve.wire.shared import JsonObject
 
 NAME = "potstill"
+PARENT = "traceparent"
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": NAME}
 REQUEST_ATTRIBUTES = {
     "temperature": "gen_ai.request.temperature",
@@ -70,6 +72,7 @@ class Telemetry:
         )
         self._meters = MeterProvider(resource=resource, metric_readers=[reader])
         self._tracer = self._traces.get_tracer(NAME)
+        self._callers = TraceContextTextMapPropagator()
         self._has_content = has_content
         meter = self._meters.get_meter(NAME)
 
@@ -101,7 +104,8 @@ class Telemetry:
                 attributes[attribute] = value
         span = self._tracer.start_span(
             f"chat {model}",
-            context=propagate.extract(caller.headers),
+            # OpenTelemetry quotes the other headers of traces in its warnings.
+            context=self._callers.extract({PARENT: caller.headers.get(PARENT, "")}),
             kind=trace.SpanKind.SERVER,
             attributes=attributes,
         )

@@ -80,7 +80,8 @@ def asked(make_app, collector):
         with TestClient(make_app(watcher=telemetry)) as client:
             for request in requests:
                 path = request.pop("path", "/v1/chat/completions")
-                client.post(path, content=json.dumps({"model": "a"} | request), headers=HEADERS)
+                headers = HEADERS | request.pop("headers", {})
+                client.post(path, content=json.dumps({"model": "a"} | request), headers=headers)
         telemetry.close()
         return collector
 
@@ -185,6 +186,13 @@ def test_a_number_that_cannot_be_sent_is_left_out(asked):
     huge, other = map(attributes, collector.spans())
     assert "gen_ai.request.seed" not in huge
     assert other["gen_ai.request.max_tokens"] == 4
+
+
+def test_what_a_clients_headers_say_is_not_logged(asked, caplog):
+    baggage = b"a=b," + b",".join([f"{SECRET} \x9b2J".encode("latin-1")] * 100)
+    (span,) = asked(question(headers={"baggage": baggage, "tracestate": SECRET})).spans()
+    assert span.trace_id.hex() == TRACE_ID
+    assert SECRET not in caplog.text
 
 
 def test_long_content_is_left_out(asked):
