@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,8 @@ from potstill.errors import BackendError, BackendUnavailableError, PotstillError
 from serve.engine.checks import check_request, check_texts
 from serve.engine.context import Chunk, DecodeContext
 from serve.engine.embedding import Embedder, Vectors
-from serve.engine.grammar_client import Grammar, GrammarProcess, Verdict
-from serve.engine.grammar_owners import NUM_PROCESSES, GrammarProcesses
+from serve.engine.grammar_client import Grammar, Verdict
+from serve.engine.grammar_owners import GrammarProcesses
 from serve.engine.model import GgufModel
 from serve.engine.request import EngineLimits, Output, Request
 from serve.engine.sampler import Candidates, Sampler
@@ -77,10 +76,7 @@ class Engine:
         )
         self._slots = Slots(self._context, limits.max_parallel, limits.context_tokens)
         self._drafter = Drafter(draft, model, limits, threads=threads) if draft else None
-        self._grammars = GrammarProcesses(
-            partial(GrammarProcess, model.path, model.vocab_size),
-            most=NUM_PROCESSES if limits.has_owners else 1,
-        )
+        self._grammars = GrammarProcesses(model, has_owners=limits.has_owners)
         self._embedder = Embedder(model, limits, threads=threads)
         self._candidates = Candidates(model.vocab_size)
         self._end_tokens = frozenset(model.end_tokens)
@@ -91,8 +87,7 @@ class Engine:
         self._lock = threading.Condition()
         self._waiting = Waiting(limits)
         self._cancelled: set[Request] = set()
-        self._closing = False
-        self.has_failed = False
+        self._closing = self.has_failed = False
         """Whether `run` has ended by an error."""
 
     # From any thread
@@ -218,7 +213,6 @@ class Engine:
 
     def _sequence(self, request: Request) -> ActiveSequence:
         prompt, limit = list(request.prompt_token_ids), request.max_new_tokens
-        source = request.grammar
         return ActiveSequence(
             request=request,
             token_ids=prompt,
@@ -234,7 +228,7 @@ class Engine:
                 dry=request.dry,
             ),
             text=TextStream(request.stop),
-            grammar=self._grammars.open(source, request.owner) if source else None,
+            grammar=self._grammars.of(request),
         )
 
     def _schedule(self) -> list[Share]:

@@ -5,11 +5,13 @@ A process answers in order, and a grammar may take a fifth of a second for each 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 
 from serve.engine.grammar_client import Grammar, GrammarProcess, Source, Verdict
+from serve.engine.model import GgufModel
+from serve.engine.request import Request
 
 NUM_PROCESSES = 4
 """Where there are several owners, as far as that many have grammars at a time."""
@@ -25,12 +27,13 @@ class GrammarProcesses:
     """Several processes with the methods of one.
 
     Args:
-        make: Makes a process, which is started by its first grammar.
-        most: How many there may be.
+        model: Whose vocabulary the grammars are over.
+        has_owners: Whether there are several owners.
     """
 
-    def __init__(self, make: Callable[[], GrammarProcess], most: int = 1) -> None:
-        self._make, self._most = make, most
+    def __init__(self, model: GgufModel, *, has_owners: bool) -> None:
+        self._make = partial(GrammarProcess, model.path, model.vocab_size)
+        self._most = NUM_PROCESSES if has_owners else 1
         self._processes: list[GrammarProcess] = []
         self._open: dict[Grammar, _Place] = {}
 
@@ -38,6 +41,10 @@ class GrammarProcesses:
     def is_busy(self) -> bool:
         """Whether replies are still to come."""
         return any(one.is_busy for one in self._processes)
+
+    def of(self, request: Request) -> Grammar | None:
+        """Begin with the grammar of a request; None if it has none."""
+        return None if request.grammar is None else self.open(request.grammar, request.owner)
 
     def open(self, source: Source, owner: str) -> Grammar:
         """Begin with a grammar; `collect` reports what is wrong with it."""

@@ -175,9 +175,8 @@ class LocalBackend:
         opened = not is_bound and self.local.prompt.opens_thinking(prompt)
         verbose = None
         if request.verbose:
-            verbose = {
-                "prompt": await self._prepared(lambda: self._preparation.rendered(request), caller)
-            }
+            text = await self._prepared(lambda: self._preparation.rendered(request), caller)
+            verbose = {"prompt": text}
         return LocalChatReply(
             request,
             self._submit(requests, caller, len(prompt), place="messages"),
@@ -248,11 +247,10 @@ class LocalBackend:
 
     async def count_prompt_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return the number of tokens of a chat's prompt; raises as `chat` does."""
-        return len(
-            await self._prepared(
-                lambda: self._preparation.chat_ids(self._preparation.completed(request)), caller
-            )
+        token_ids = await self._prepared(
+            lambda: self._preparation.chat_ids(self._preparation.completed(request)), caller
         )
+        return len(token_ids)
 
     async def rendered(self, request: ChatRequest, caller: Caller) -> str:
         """Return a chat's prompt as text; raises as `chat` does."""

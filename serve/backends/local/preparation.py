@@ -326,11 +326,7 @@ class Preparation:
         self._check_length(*texts, place="logit_bias")
         biases: dict[int, float] = {}
         for key, bias in fields.bias_pairs:
-            ids = (
-                [key]
-                if isinstance(key, int)
-                else self.tokenized(key, "logit_bias", parse_special=False)
-            )
+            ids = [key] if isinstance(key, int) else self._model.tokenize(key, parse_special=False)
             biases.update(dict.fromkeys(ids, bias))
         return biases
 
