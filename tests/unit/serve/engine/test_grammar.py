@@ -304,18 +304,26 @@ SLOW += "".join(f"\ny{n} ::= [\u4e00-\u9fff]*" for n in range(10))
 def test_grammars_of_one_owner_do_not_keep_those_of_another_waiting(make_bench):
     bench = make_bench(has_owners=True)
     slow = [
-        Request([5, n], SamplerParams(seed=n), 60, grammar=GrammarSource(SLOW), owner="a")
+        Request([5, n], SamplerParams(seed=n), 240, grammar=GrammarSource(SLOW), owner="a")
         for n in range(2)
     ]
+
+    def num_slow() -> int:
+        return sum(len(output.token_ids) for one in slow for output in bench.outputs.get(one, []))
+
+    def bound(new: int) -> Request:
+        letters = GrammarSource("root ::= [a-z]*")
+        return Request([5, 9], max_new_tokens=new, grammar=letters, owner="b")
+
     bench.engine.submit(slow)
-    while not any(one in bench.outputs for one in slow):
+    while not num_slow():
         bench.engine.step()
-    bound = Request([5, 9], max_new_tokens=30, grammar=GrammarSource("root ::= [a-z]*"), owner="b")
-    bench.run(bound)
-    num_slow = sum(len(output.token_ids) for one in slow for output in bench.outputs.get(one, []))
-    assert len(bench.text(bound)) >= 30
-    # In one process, each token of one of them would wait for a token of each other.
-    assert num_slow < 30
+    bench.run(bound(1))  # Its process has started.
+    num_before = num_slow()
+    assert len(bench.run(bound(30))[0]) >= 30
+    # In one process, each of the tokens would wait for a token of each other.
+    assert num_slow() - num_before < 30
+    assert not any(map(bench.is_done, slow))
     bench.engine.cancel(slow)
     bench.engine.step()
 
