@@ -76,7 +76,7 @@ def test_a_tasks_prompts_are_those_of_its_references_and_candidates():
     served = estimated(task=task, candidates=[], teacher_answers="served")
     assert served.tokens - alone.tokens == pytest.approx(600 * 30)
     kinds = ("its file", "zero-shot", "untrained", "instructed", "known answers", "one more file")
-    assert whole.tokens - alone.tokens == pytest.approx(len(kinds) * 300 * 30)
+    assert whole.tokens - alone.tokens == pytest.approx(len(kinds) * 100 * 30)
     assert estimated(task=task, prompts="other.jsonl").tokens == estimated().tokens
 
 

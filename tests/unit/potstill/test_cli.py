@@ -170,7 +170,7 @@ def test_status_is_data_on_stdout(tmp_path):
     session.finish(facts=prompts_facts(num_prompts=4711))
     answer = potstill("status", tmp_path / "run")
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert "4711" in answer.stdout
+    assert "4,711" in answer.stdout
 
 
 def test_an_error_of_ours_is_told_without_a_traceback(tmp_path):

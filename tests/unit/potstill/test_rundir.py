@@ -179,6 +179,9 @@ def test_an_input_made_again_drops_partial_work(run_directory, caplog):
 
 
 def test_a_missing_or_damaged_input_is_refused_before_anything_is_made(run_directory):
+    with pytest.raises(ArtifactError, match="there is no such run"):
+        run_directory.open_stage("conversations", CONFIG, inputs=("prompts",))
+    run_directory.root.mkdir()
     with pytest.raises(ArtifactError, match="not a finished stage"):
         run_directory.open_stage("conversations", CONFIG, inputs=("prompts",))
     make(run_directory, "prompts")
