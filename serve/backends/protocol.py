@@ -42,6 +42,11 @@ class Caller:
     num_bytes: int = 0
     """Length of the request's body."""
 
+    @property
+    def owner(self) -> str:
+        """Whose the request is: the key's name, "" where none is needed."""
+        return self.key_name or ""
+
 
 class Reply(Protocol[Answer_co, Chunk_co]):
     """An answer being generated: call `complete` or `chunks`, not both."""

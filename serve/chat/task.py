@@ -7,6 +7,7 @@ tools, and the format of its answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,22 +31,19 @@ class ServedTask:
     Args:
         role: Whose instructions the model gets.
         enforces_schema: Whether the student's answers are bound by the task's schema or labels.
-        reads_grammars: Whether the model's server does, which labels need.
 
     Raises:
         ConfigError: The server cannot use the task's tools, or cannot enforce its schema.
     """
 
-    def __init__(
-        self, task: Task, role: Role, *, enforces_schema: bool, reads_grammars: bool = True
-    ) -> None:
-        self._task, self._role, self._enforces_schema = task, role, enforces_schema
+    def __init__(self, task: Task, role: Role, *, enforces_schema: bool) -> None:
+        self._task, self._role = task, role
         self._tools = _read_tools(task)
         self._choose = shot_chooser(task) if role == "teacher" else None
         # A call is no answer of the schema.
         is_bound = enforces_schema and role == "student" and not self._tools
         self._format = _answer_format(task) if is_bound else None
-        self._labels = task.labels if is_bound and reads_grammars else ()
+        self._labels = task.labels if is_bound else ()
 
     @property
     def card(self) -> TaskCard:
@@ -59,9 +57,10 @@ class ServedTask:
         }
 
     def without_grammars(self) -> ServedTask:
-        """Return the task for a model of a server that reads no grammars."""
-        enforced = self._enforces_schema
-        return ServedTask(self._task, self._role, enforces_schema=enforced, reads_grammars=False)
+        """Return the task for a model of a server that reads no grammars, which labels need."""
+        other = copy(self)
+        other._labels = ()
+        return other
 
     def applied(self, request: ChatRequest) -> ChatRequest:
         """Return a request with what it leaves out.

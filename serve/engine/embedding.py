@@ -72,8 +72,8 @@ class Embedder:
             QueueFullError: Too many texts wait, of the owner or in all.
         """
         most, jobs = self._limits.max_queue, [*self._jobs]
-        share = max(1, most // 2) if self._limits.has_owners else most
-        if len(jobs) >= most or sum(job.owner == owner for job in jobs) >= share:
+        num_owned = sum(job.owner == owner for job in jobs)
+        if len(jobs) >= most or num_owned >= self._limits.share_of(most):
             raise QueueFullError("too many texts are waiting for this model")
         future: Future[Vectors] = Future()
         self._jobs.append(_Job(future, owner, self._embed(texts)))

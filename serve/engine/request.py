@@ -89,3 +89,7 @@ class EngineLimits:
     """Whether several owners send requests: then none of them may take all of the engine."""
     reproducible: bool = True
     kv_cache: str | None = None
+
+    def share_of(self, room: int) -> int:
+        """Return how much of some room one owner may have: all of it where there are no others."""
+        return max(1, room // 2) if self.has_owners else room

@@ -32,7 +32,7 @@ class Waiting:
             QueueFullError: Too many requests wait, of the owner or in all.
         """
         room = self._limits.max_parallel + self._limits.max_queue
-        share = max(1, room // 2) if self._limits.has_owners else room
+        share = self._limits.share_of(room)
         if len(requests) > share:
             raise InvalidRequestError("too many choices", where="n", expected=f"at most {share}")
         num_owned = self._num_owned[requests[0].owner] if requests else 0

@@ -21,7 +21,7 @@ class AnswerLog:
         if isinstance(exchange.backend, Experiment):
             return
         messages = exchange.request.messages
-        conversation, prompt = self._storage.prompt_hashes(exchange.caller.key_name or "", messages)
+        conversation, prompt = self._storage.prompt_hashes(exchange.caller.owner, messages)
         await self._storage.record(
             AnswerRecord(
                 id=exchange.completion["id"],

@@ -138,7 +138,7 @@ class DealtModel:
 
     async def chat(self, request: ChatRequest, caller: Caller) -> DealtReply:
         """Accept a request of the voter; raises as the model does."""
-        if (caller.key_name or "") != self._deal.voter:
+        if caller.owner != self._deal.voter:
             raise ModelNotFoundError("the model does not exist", where="model")
         if self._name in self._deal.asked:
             raise InvalidRequestError("a dealt name answers once", where="model")

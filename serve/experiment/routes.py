@@ -134,7 +134,7 @@ async def give_feedback(body: FeedbackRequest, live: RequestTraffic) -> Accepted
 async def deal(body: DealRequest, http: Request, live: RequestTraffic) -> DealView:
     """Give two models names under which each answers once, in random order, for a blind vote."""
     models = [serving_of(http).find(name) for name in body.models]
-    return {"models": live.dealer.deal(models, caller_of(http).key_name or "")}
+    return {"models": live.dealer.deal(models, caller_of(http).owner)}
 
 
 @router.post("/v1/votes")
@@ -144,13 +144,11 @@ async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteVi
     A blind vote is on two answers of names that were dealt to the same key; it returns the models.
     It counts where both were asked for under the server's own settings.
     """
-    voter = caller_of(http).key_name or ""
+    voter = caller_of(http).owner
     first, second = [await live.answer(one) for one in body.response_ids]
     if first.prompt != second.prompt or first.id == second.id:
         raise HTTPException(400, "these are not two answers to the same messages")
-    settings: list[str] = []
-    if body.blind:
-        settings = live.dealer.take(body.response_ids, voter)
+    settings = live.dealer.take(body.response_ids, voter) if body.blind else []
     live.dealer.end(body.response_ids)
     counts = body.blind and not settings
     row = {

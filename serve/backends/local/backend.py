@@ -235,7 +235,7 @@ class LocalBackend:
         num_tokens = sum(map(len, texts))
         with caller.reserve(num_tokens).given_back_on_error():
             try:
-                vectors = await self._engine.embed(texts, caller.key_name or "")
+                vectors = await self._engine.embed(texts, caller.owner)
             except ContextLengthError as error:
                 raise self._too_long(error, num_tokens, "input") from error
         data: list[Embedding] = [
@@ -282,7 +282,7 @@ class LocalBackend:
 
     def _owner(self, caller: Caller) -> str | None:
         """Return whose work a caller's is; None where there is one owner only."""
-        return (caller.key_name or "") if self._limits.has_owners else None
+        return caller.owner if self._limits.has_owners else None
 
     async def _ready(self, requests: Sequence[Request], caller: Caller) -> list[Request]:
         """Do what may take seconds for the requests to one prompt: check a grammar, make DRY.
@@ -332,7 +332,7 @@ class LocalBackend:
         place: str = "prompt",
     ) -> TimedGeneration:
         stopwatch = self._metrics.start()
-        requests = [replace(one, owner=caller.key_name or "") for one in requests]
+        requests = [replace(one, owner=caller.owner) for one in requests]
         most = num_prompt_tokens + sum(map(self._most_new_tokens, requests))
         reservation = caller.reserve(most)
         with reservation.given_back_on_error():
