@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -19,3 +20,20 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  (any JSON value)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     return value
+
+
+def texts_in(text: str) -> Iterator[str]:
+    """Yield the texts that stand in a JSON value, without its keys; what is no JSON, as it is."""
+    try:
+        yield from _texts_of(parse_json(text))
+    except ValueError:
+        yield text
+
+
+def _texts_of(content: object) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        values = content.values() if isinstance(content, dict) else content
+        for value in values:
+            yield from _texts_of(value)

@@ -12,6 +12,7 @@ from compare.gate_config import (
     Gate,
     MemorizationRequirement,
     MetricRequirement,
+    RefusalsRequirement,
     SchemaRequirement,
     SuiteRequirement,
 )
@@ -20,9 +21,10 @@ from potstill.task.task import Task
 
 
 def default_gate(*, has_schema: bool) -> Gate:
-    """Return the gate of a task with known answers: its first metric, schema, stopping, refusing.
+    """Return the gate of a task with known answers.
 
-    What the student memorizes is reported, and not required.
+    Its first metric, schema, refusals, stopping and refusing. A metric of one field sees nothing of
+    a reply beside it that helps nobody. What the student memorizes is reported, and not required.
 
     The suites have limits for the student alone. Asking a large teacher four hundred prompts more
     would take longer than the rest of a comparison, and an answer that never ends is of no use
@@ -30,7 +32,13 @@ def default_gate(*, has_schema: bool) -> Gate:
     """
     schema = (SchemaRequirement(),) if has_schema else ()
     suites = (SuiteRequirement(suite="stopping"), SuiteRequirement(suite="refusing"))
-    return (MetricRequirement(), *schema, *suites, MemorizationRequirement())
+    return (
+        MetricRequirement(),
+        *schema,
+        RefusalsRequirement(),
+        *suites,
+        MemorizationRequirement(),
+    )
 
 
 def with_former(gate: Gate | None) -> Gate:

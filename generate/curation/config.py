@@ -38,9 +38,10 @@ class CurationConfig(Table):
     conversation_filters: tuple[str, ...] = ("empty", "looping", "language", "length")
     """Filters of finished conversations, in order. Off by default: `truncated` (two thirds of
     SmolLM2's answers reach 256 tokens, and every token of a truncated answer is still a valid
-    example), `refusal` (whether a student should refuse is your choice), `personal_data` (teachers
-    invent addresses and numbers), `toxicity`, and `duplicate_answer` (short questions share correct
-    answers). With a task: `schema` (the answer fits `task.answer_schema`, or without one the first
+    example), `refusal` (whether a student should refuse is your choice; answers that the source
+    `decline` or another known answer gives are kept), `personal_data` (teachers invent addresses
+    and numbers), `toxicity`, and `duplicate_answer` (short questions share correct answers). With a
+    task: `schema` (the answer fits `task.answer_schema`, or without one the first
     metric can read it), `known` (it scores `min_score` where the answer is known), `agreement`
     (`min_agreement` of the answers to a prompt say the same) and `confidence` (the teacher gives
     what the first metric reads at least `min_confidence`). Filters of your own as for prompts, with

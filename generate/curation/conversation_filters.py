@@ -22,6 +22,7 @@ from generate.curation.task_filters import TASK_FILTERS, Decode, MakeTaskFilter
 from generate.curation.toxicity import Toxicity
 from generate.sources.raw_prompt import normalize
 from potstill.schema import Conversation, Message, Turn
+from potstill.task.answers import Answer
 from potstill.task.task import Task
 
 
@@ -101,6 +102,20 @@ class _EachAnswer:
     def judge(self, conversation: Conversation) -> str | None:
         reasons = map(self._judge_answer, _answers(conversation))
         return next((reason for reason in reasons if reason is not None), None)
+
+
+class _Refusing:
+    """Applies the filter of refusals, except where the known answer is one."""
+
+    def __init__(self) -> None:
+        self._judge_text = Refusal().judge_text
+        self._each_answer = _texts(self._judge_text)
+
+    def judge(self, conversation: Conversation) -> str | None:
+        known = conversation.prompt.known
+        if known is not None and self._judge_text(Answer.model_validate_json(known).text):
+            return None
+        return self._each_answer.judge(conversation)
 
 
 class _EachTurn:
@@ -188,7 +203,7 @@ CONVERSATION_FILTERS: dict[str, Callable[[CurationConfig], ConversationFilter]] 
     "language": lambda config: _texts(Language(config).judge_text),
     "length": _length,
     "truncated": _truncated,
-    "refusal": lambda _config: _texts(Refusal().judge_text),
+    "refusal": lambda _config: _Refusing(),
     "personal_data": lambda config: _texts(PersonalData(config).judge_text),
     "toxicity": lambda config: _texts(Toxicity(config).judge_text),
     "duplicate_answer": lambda _config: DuplicateAnswer(),

@@ -1,12 +1,15 @@
 """Detect refusals by their first words, in English only.
 
 The pattern is anchored at the beginning: an answer about refusals, or one that apologizes and then
-helps, is not a refusal.
+helps, is not a refusal. Of a JSON answer each text is read: `{"team": "cash", "reply": "I'm sorry,
+but I can't help with that."}` helps nobody.
 """
 
 from __future__ import annotations
 
 import re
+
+from potstill.json_text import texts_in
 
 _SORRY = (
     r"(?:(?:i'?m|i am|we'?re|we are)?\s*(?:so |very |really |truly )?sorry"
@@ -42,9 +45,13 @@ _REFUSAL = re.compile(
 
 
 class Refusal:
-    """Drops answers that begin with a refusal."""
+    """Drops answers that begin with a refusal, or in whose JSON a text does."""
 
     def judge_text(self, text: str) -> str | None:
         """Return a reason if an answer is a refusal, or None."""
-        beginning = " ".join(text[:400].replace("\u2019", "'").split())
-        return "begins with a refusal" if _REFUSAL.match(beginning) else None
+        return "begins with a refusal" if any(map(_begins, texts_in(text))) else None
+
+
+def _begins(text: str) -> bool:
+    beginning = " ".join(text[:400].replace("\u2019", "'").split())
+    return _REFUSAL.match(beginning) is not None

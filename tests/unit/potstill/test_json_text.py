@@ -2,7 +2,7 @@
 
 import pytest
 
-from potstill.json_text import parse_json
+from potstill.json_text import parse_json, texts_in
 
 
 def test_values_are_parsed():
@@ -17,3 +17,15 @@ def test_values_are_parsed():
 def test_what_could_not_be_written_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011  (each has its own message)
         parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"a": "one", "b": 2, "c": ["two", {"d": "three"}]}', ["one", "two", "three"]),
+        ("plain words", ["plain words"]),
+        ("17", []),
+    ],
+)
+def test_texts_of_json_are_found_at_every_depth(text, found):
+    assert list(texts_in(text)) == found

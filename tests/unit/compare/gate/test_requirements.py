@@ -350,15 +350,15 @@ def test_what_is_never_measured_is_an_error_before_anything_is_asked(requirement
     assert where in str(raised.value)
 
 
-def test_the_default_requires_metric_schema_stopping_and_refusing_with_200_items_each():
+def test_the_default_requires_metric_schema_refusals_and_two_suites_with_200_items_each():
     *gate, memorization = default_gate(has_schema=True)
     assert (memorization.kind, memorization.required) == ("memorization", False)
     named = [(one.kind, getattr(one, "suite", None)) for one in gate]
     suites = [("suite", "stopping"), ("suite", "refusing")]
-    assert named == [("metric", None), ("schema", None), *suites]
+    assert named == [("metric", None), ("schema", None), ("refusals", None), *suites]
     assert {one.min_items for one in gate} == {200}
     kinds = [one.kind for one in default_gate(has_schema=False)]
-    assert kinds == ["metric", "suite", "suite", "memorization"]
+    assert kinds == ["metric", "refusals", "suite", "suite", "memorization"]
 
 
 def test_suites_are_asked_as_the_task_where_they_are_about_it(tmp_path):

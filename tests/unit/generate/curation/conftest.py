@@ -35,6 +35,7 @@ def answered() -> Callable[..., Conversation]:
         finish_reason: str = "stop",
         prompt_id: str = "a-prompt",
         tool_calls: str | None = None,
+        known: str | None = None,
     ) -> Conversation:
         question = Message(role="user", content="Why?")
         token_ids, turns, completion = [1, 2], [], []
@@ -61,6 +62,7 @@ def answered() -> Callable[..., Conversation]:
                 split="train",
                 messages=(question,),
                 source="test",
+                known=known,
             ),
             answer_index=0,
             given=(question,),

@@ -4,6 +4,7 @@ import pytest
 
 from generate.curation.config import CurationConfig
 from generate.curation.conversation_filters import CONVERSATION_FILTERS, ConversationCurator, Drop
+from potstill.task.answers import Answer
 
 GOOD = "Freeze the card in the app first, then ask for a new one."
 GERMAN = "Sperren Sie zuerst die Karte in der App und bestellen Sie dann eine neue."
@@ -34,6 +35,15 @@ def test_every_answer_is_read(answered, name, answers, reason):
 
     assert judge(answered(*answers)) == Drop(name, reason)
     assert judge(answered(GOOD)) is None
+
+
+def test_a_refusal_is_kept_where_the_known_answer_is_one(answered):
+    no = '{"team": "none", "reply": "I am sorry, but I cannot help with that."}'
+    judge = curator("refusal").judge
+
+    assert judge(answered(no, known=Answer(text=no).model_dump_json())) is None
+    label = Answer(text='{"team": "cash"}').model_dump_json()
+    assert judge(answered(no, known=label)) == Drop("refusal", "begins with a refusal")
 
 
 def test_an_answer_that_calls_a_tool_is_not_empty(answered):

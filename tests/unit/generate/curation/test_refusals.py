@@ -18,6 +18,8 @@ from generate.curation.refusals import Refusal
         "I am not comfortable with this.",
         "I'm unable to open links.",
         "  \nI'm not able to create that image.",
+        '{"team": "cash", "reply": "I\'m sorry, but I can\'t assist with that."}',
+        '["one", {"note": "I cannot help with that."}]',
     ],
 )
 def test_refusals_are_recognized(text):
@@ -36,6 +38,8 @@ def test_refusals_are_recognized(text):
         "That's something I can help with!",
         "I can't wait to show you how this works!",
         "Unfortunately, the exchange rate has changed since yesterday.",
+        '{"team": "cash", "reply": "I\'m sorry to hear that. Please call us."}',
+        '{"I cannot help with that.": 1}',
         "",
     ],
 )
