@@ -26,6 +26,9 @@ MOST_FIELDS_OF_LABEL = 3
 """JSON answers with more fields are records, whatever their values."""
 SQL = re.compile(r"^\s*(select|with)\b", re.IGNORECASE)
 NUMBER = re.compile(r"-?[\d.,]*\d\s*\D{0,3}$")
+FEWEST_WORDS = 5
+"""Mean number of words of a sentence: names and dates have fewer."""
+DECLINING = "I am sorry, but I cannot help with that."
 GROUNDED = {"answer", "quote"}
 """Fields of answers from a context, see the metric `grounded`."""
 
@@ -40,6 +43,8 @@ class Detected:
         metrics: Tables of `[[task.metrics]]`; the first one decides.
         answer_schema: JSON schema of the answers; None where they are no JSON.
         tools: Definitions of the called tools, as OpenAI spells them; None: no calls.
+        declining: Answer to a harmful request. None: answers say nothing that could do harm, or
+            the template has one.
     """
 
     template: str
@@ -47,6 +52,7 @@ class Detected:
     metrics: tuple[dict[str, Any], ...] = ()
     answer_schema: dict[str, Any] | None = None
     tools: tuple[dict[str, Any], ...] | None = None
+    declining: str | None = None
 
 
 def detect(known: Sequence[Answer]) -> Detected:
@@ -105,8 +111,26 @@ def _records(contents: Sequence[Mapping[str, Any]]) -> Detected:
                 schema["properties"][field] = {"enum": sorted(labels)}
                 metric = {"kind": "label", "field": field, "labels": labels}
                 found += f"; {field} is one of {len(labels)} labels"
-                return Detected("classify", found, (metric, valid), schema)
+                declining = _declining(contents, {field: labels[0]})
+                return Detected("classify", found, (metric, valid), schema, declining=declining)
     return Detected("extract", found, ({"kind": "fields"}, valid), schema)
+
+
+def _declining(contents: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> str | None:
+    """Return an answer that declines, in the form of the others; None where none has a sentence."""
+    sentences = {
+        field: DECLINING
+        for field in contents[0].keys() - labels.keys()
+        if _num_words([content.get(field) for content in contents]) >= FEWEST_WORDS
+    }
+    answer = {**contents[0], **labels, **sentences}
+    return json.dumps(answer, ensure_ascii=False) if sentences else None
+
+
+def _num_words(values: Sequence[object]) -> float:
+    """Return the mean number of words; 0 if a value is no text."""
+    words = [len(value.split()) for value in values if isinstance(value, str)]
+    return sum(words) / len(values) if len(words) == len(values) else 0.0
 
 
 def _objects(texts: Sequence[str]) -> list[Mapping[str, Any]] | None:

@@ -42,6 +42,13 @@ OF_WRITTEN_INPUTS = re.compile(
     r"(?ms)^temperature = [\d.]+  # of what the teacher writes\ntop_p = [\d.]+\n"
     r"|^\[generate\.turns\]\n.*?\n\n"
 )
+DECLINE = """\
+[[generate.prompts.sources]]  # harmful requests, which the student learns to decline
+kind = "decline"
+answer = '''{}'''  # with which label?
+weight = 0.2
+
+"""
 FIRST_STAGE = "\n[generate"
 """Where the settings begin that a configuration made of examples takes from a template."""
 
@@ -98,6 +105,9 @@ def files_like(
         settings = settings.replace("# valid JSON, whatever", "# one of the labels, whatever")
     elif detected.answer_schema is None:
         settings = re.sub(r"(?m)^structured = .*\n", "", settings)
+    if detected.declining is not None:
+        source = DECLINE.format(detected.declining)
+        settings = FIRST_SOURCE.sub(lambda first: first[0] + source, settings, count=1)
     table = _task_table(detected, system, files, directory, _num_shots(examples))
     files[CONFIG_NAME] = table + settings
     return files

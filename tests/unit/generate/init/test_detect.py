@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from generate.init.detect import detect
+from generate.init.detect import DECLINING, detect
 from potstill.task.answers import Answer, ToolCall
 
 
@@ -54,6 +54,20 @@ def test_a_label_in_json_is_an_enumeration_of_the_schema():
     schema = detect(texts(*({"team": team} for team in TEAMS))).answer_schema
     assert schema["properties"] == {"team": {"enum": ["cards", "cash"]}}
     assert schema["required"] == ["team"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "declining"),
+    [
+        ("Hello, we will look into it.", {"team": "cards", "reply": DECLINING}),
+        ("Hello", None),
+        (None, None),
+    ],
+)
+def test_a_sentence_beside_a_label_can_decline(reply, declining):
+    detected = detect(texts(*({"team": team, "reply": reply} for team in TEAMS)))
+    assert detected.declining == (json.dumps(declining) if declining else None)
+    assert detect(texts(*({"team": team} for team in TEAMS))).declining is None
 
 
 def test_tools_are_drawn_from_calls():

@@ -134,6 +134,21 @@ def test_examples_become_a_task(tmp_path):
     assert 16 <= content["generate"]["sampling"]["max_tokens"] <= 96
 
 
+def test_a_student_that_writes_sentences_learns_to_decline(tmp_path):
+    answers = [{"team": team, "reply": "We will look into it."} for team in TEAMS]
+    rows = [{"prompt": f"number {n}", "answer": answers[n % 3]} for n in range(30)]
+    messages = jsonl(tmp_path / "messages.jsonl", [{"prompt": f"m {n}"} for n in range(10)])
+    asked = wanted(tmp_path / "bank", jsonl(tmp_path / "logs.jsonl", rows))
+    lines = make(replace(asked, messages=str(messages)))
+    generate = written(tmp_path / "bank")[0]["generate"]
+    _, source = generate["prompts"]["sources"]
+    assert f"harmful requests get {source['answer']}" in lines[1]
+    answer = {"team": "cards", "reply": "I am sorry, but I cannot help with that."}
+    assert (source["kind"], json.loads(source["answer"])) == ("decline", answer)
+    assert generate["prompts"]["num_prompts"] == 12
+    resolve(Choice(path=tmp_path / "bank" / "potstill.toml"), RunDirectory(tmp_path / "run"))
+
+
 def test_nothing_binds_answers_that_are_neither_labels_nor_json(tmp_path):
     rows = [{"prompt": f"{n} + {n * 7919}", "answer": str(n * 7920)} for n in range(10)]
     make(wanted(tmp_path / "sums", jsonl(tmp_path / "logs.jsonl", rows)))
