@@ -54,7 +54,7 @@ class SourceConfig(TaskKeys):
     """Prompts that the teacher writes: `magpie` from its empty user turn, `evolve` by rewriting the
     prompts of the other sources, including earlier `evolve` tables: two tables are two rounds;
     `task` inputs for the run's `[task]`, after its examples. `decline` is harmful requests that
-    come with potstill, about 300, which are all answered with `answer`."""
+    come with potstill, about 640, which are all answered with `answer`."""
     answer: str | None = Field(default=None, min_length=1)
     """What the student is to say to a harmful request, in the form of the task's answers; with
     tools it may be a call, `{"name": "escalate", "arguments": {}}`. The teacher is not asked."""

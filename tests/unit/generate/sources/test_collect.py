@@ -213,7 +213,7 @@ def test_no_request_to_learn_from_is_in_the_suite_that_measures():
         one.messages[0].content for one in read_source(SourceConfig(**DECLINE), last_role="user")
     ]
     measured = [one.messages[0].content for one in read_lines("refusing")]
-    assert len(learned) > 250
+    assert len(learned) > 600
     words = {one: set(normalize(one).split()) for one in learned + measured}
     shared = [
         len(words[a] & words[b]) / len(words[a] | words[b]) for a in learned for b in measured
