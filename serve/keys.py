@@ -150,10 +150,14 @@ class Reservation:
         self._buckets, self._num_tokens = buckets, num_tokens
 
     def settle(self, num_used: int) -> None:
-        """Count what was used; does nothing the second time."""
+        """Count what was used; does nothing the second time.
+
+        Beyond what was taken an answer costs at most what a period has: another server may claim
+        any number.
+        """
         buckets, self._buckets = self._buckets, ()
         for bucket in buckets:
-            bucket.take(num_used - self._num_tokens)
+            bucket.take(min(num_used - self._num_tokens, bucket.limit))
 
     @contextmanager
     def given_back_on_error(self) -> Iterator[None]:

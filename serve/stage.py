@@ -124,7 +124,14 @@ def _run(given: ServeConfig, served: Models, follow: Callable[[], Models] | None
             # Here, because most servers have none, and its client takes long to import.
             from serve.backends.upstream import UpstreamBackend
 
-            backends[name] = UpstreamBackend(name, upstream, metrics, task=tasks.get(name))
+            backends[name] = UpstreamBackend(
+                name,
+                upstream,
+                metrics,
+                task=tasks.get(name),
+                max_queue=config.max_queue,
+                has_owners=several,
+            )
         for name, checkpoint_dir in served.checkpoints.items():
             from serve.backends.vllm import VllmBackend  # for the same reason
 
@@ -137,6 +144,8 @@ def _run(given: ServeConfig, served: Models, follow: Callable[[], Models] | None
                 max_parallel=config.max_parallel,
                 sampling=config.sampling,
                 task=tasks.get(name),
+                max_queue=config.max_queue,
+                has_owners=several,
             )
         backends |= cascades_over(config.cascades, backends)
         observers: list[Observer] = [record] if record else []

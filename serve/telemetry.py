@@ -25,6 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from serve.backends.protocol import VARIANT_HEADER, Caller, ChatBackend
 from serve.wire.chat import AnswerMessage, ChatCompletion, ChatRequest
+from serve.wire.chunks import NO_USAGE
 from serve.wire.shared import JsonObject
 
 NAME = "potstill"
@@ -154,7 +155,8 @@ class ChatSpan:
         self._span.end()
 
     def _take(self, completion: ChatCompletion, seconds: float) -> None:
-        usage, choices = completion["usage"], completion["choices"]
+        # Upstream servers may leave out the usage, or send null.
+        usage, choices = completion.get("usage") or NO_USAGE, completion["choices"]
         num_prompt, num_answer = usage["prompt_tokens"], usage["completion_tokens"]
         self._labels["gen_ai.response.model"] = completion["model"]
         self._span.set_attributes(

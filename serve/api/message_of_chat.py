@@ -10,6 +10,7 @@ from potstill.json_text import parse_json
 from serve.api.http_answers import server_sent
 from serve.api.http_errors import error_body, status_of
 from serve.backends.protocol import ChatReply
+from serve.errors import UpstreamError
 from serve.wire.chat import ChatCompletion, Choice
 from serve.wire.chunks import NO_USAGE, ChunkAssembler
 from serve.wire.messages import STOP_REASONS, MessageRequest, message_error
@@ -59,7 +60,8 @@ class MessageOfChat:
         for event in self._close():
             yield event
         completion = assembler.completion
-        assert completion is not None
+        if completion is None:
+            raise UpstreamError("the model's server ended its answer before it was complete")
         ending = _ending(completion["choices"][0])
         yield _event("message_delta", delta=ending, usage=_usage(completion["usage"]))
         yield _event("message_stop")
@@ -145,8 +147,8 @@ def _ending(choice: Choice) -> JsonObject:
 def _usage(usage: CompletionUsage) -> JsonObject:
     """Return token counts; Anthropic counts cached tokens apart from the input's."""
     # Upstream servers may send null.
-    details = usage.get("prompt_tokens_details") or {"cached_tokens": 0}
-    num_cached = details["cached_tokens"] or 0
+    details = usage.get("prompt_tokens_details") or {}
+    num_cached = details.get("cached_tokens") or 0
     return {
         "input_tokens": usage["prompt_tokens"] - num_cached,
         "cache_creation_input_tokens": 0,

@@ -9,6 +9,7 @@ from typing import Any
 
 from serve.api.http_answers import server_sent
 from serve.backends.protocol import ChatReply
+from serve.errors import UpstreamError
 from serve.wire.chat import ChatCompletion, Choice, ChunkChoice, ToolCall
 from serve.wire.chunks import ChunkAssembler
 from serve.wire.responses import ResponseRequest
@@ -72,16 +73,18 @@ class ResponseOfChat:
             assembler.add(chunk)
             extra = {"timings": chunk["timings"]} if "timings" in chunk else {}
             if "prompt_progress" in chunk:
+                # Not all of the request again, which may have megabytes.
                 yield self._event(
                     "response.in_progress",
-                    response=self._response("in_progress", [], None),
+                    response={"id": self._id, "object": "response", "status": "in_progress"},
                     prompt_progress=chunk["prompt_progress"],
                 )
             for choice in chunk["choices"]:
                 for event in self._pieces(choice, extra):
                     yield event
         completion = assembler.completion
-        assert completion is not None
+        if completion is None:
+            raise UpstreamError("the model's server ended its answer before it was complete")
         if not self._order:
             for event in self._text_begins():
                 yield event
@@ -130,9 +133,9 @@ class ResponseOfChat:
         if index not in self._order:
             self._order.append(index)
             call: ToolCall = {
-                "id": delta["id"],
+                "id": delta.get("id") or "",
                 "type": "function",
-                "function": {"name": delta["function"]["name"], "arguments": ""},
+                "function": {"name": delta["function"].get("name") or "", "arguments": ""},
             }
             item = self._call(index, call, "in_progress")
             place = self._order.index(index)
@@ -236,10 +239,10 @@ def _dumped(given: object) -> object:
 
 def _usage(usage: CompletionUsage) -> JsonObject:
     # Upstream servers may send null.
-    details = usage.get("prompt_tokens_details") or {"cached_tokens": 0}
+    details = usage.get("prompt_tokens_details") or {}
     return {
         "input_tokens": usage["prompt_tokens"],
-        "input_tokens_details": {**details, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, **details, "cache_write_tokens": 0},
         "output_tokens": usage["completion_tokens"],
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage["total_tokens"],

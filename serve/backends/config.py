@@ -27,8 +27,17 @@ class UpstreamConfig(Table):
     """Parameters of requests that are passed on besides those that potstill itself knows; others
     are left out, as a server may let them change what it does for everybody."""
 
-    max_answer_bytes: int = Field(default=64 << 20, ge=1024)
-    """Largest answer; a longer one fails. The longest answers with log-probabilities take less."""
+    max_answer_bytes: int = Field(default=16 << 20, ge=1024)
+    """Largest answer; a longer one fails. 2,000 tokens with 20 log-probabilities each take 4 MB.
+    While an answer is parsed, nothing else runs."""
+
+    context_tokens: int = Field(default=4096, ge=1)
+    """Prompt and completion of one request together, in tokens, where the request sets no limit: so
+    many are taken from its key's tokens before it runs, and the rest given back after."""
+
+    max_parallel: int = Field(default=256, ge=1)
+    """Choices in progress there together. Further ones wait here, where keys take turns, as far as
+    `serve.max_queue` allows."""
 
     connect_timeout_seconds: float = Field(default=5.0, gt=0)
     """How long a connection may take, in seconds; one within a data center takes milliseconds."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from json import JSONDecodeError
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 import httpx2
@@ -15,8 +15,11 @@ import openai
 
 from potstill.api_keys import read_api_key
 from potstill.errors import BackendUnavailableError, ContextLengthError, PotstillError
+from potstill.json_text import parse_json
 from serve.backends.bounded_answers import UnusableAnswerError, bounded_client
 from serve.backends.config import UpstreamConfig
+from serve.backends.foreign_answers import PIECE, WHOLE
+from serve.backends.places import Place, Places, Room
 from serve.backends.protocol import Caller
 from serve.chat.task import ServedTask
 from serve.errors import (
@@ -48,6 +51,13 @@ BUSY = frozenset({502, 503, 504})
 CHARACTERS_PER_TOKEN = 4
 MAX_MESSAGE_CHARACTERS = 1000
 """How much of the server's error message a client gets."""
+TEMPLATE_ARGUMENTS = frozenset(
+    {"add_generation_prompt", "chat_template", "continue_final_message", "conversation"}
+    | {"documents", "messages", "tokenize", "tools"}
+)
+"""What some servers take from `chat_template_kwargs` and is no variable of the template."""
+PIECES_PER_TURN = 32
+"""Pieces of a stream after which others have their turn: a fast server's are all there already."""
 
 
 class UpstreamBackend:
@@ -56,6 +66,8 @@ class UpstreamBackend:
     Args:
         task: Instructions, tools and schema for chats that leave them out.
         api_key: The server's key. None: as `api_key_variable` says.
+        max_queue: Choices that may wait, besides those in progress there.
+        has_owners: Whether requests come from several keys, none of which may take all.
 
     Raises:
         ConfigError: The variable with the server's key is not set.
@@ -69,8 +81,12 @@ class UpstreamBackend:
         *,
         task: ServedTask | None = None,
         api_key: str | None = None,
+        max_queue: int = 64,
+        has_owners: bool = False,
     ) -> None:
         self.name = name
+        self._context_tokens = config.context_tokens
+        self.places = Places(Room(config.max_parallel, max_queue, has_owners))
         self._task = task and task.without_grammars()
         self._model = config.model or name
         self._parameters = frozenset(config.parameters)
@@ -106,6 +122,11 @@ class UpstreamBackend:
         if self._task is not None:
             request = self._task.applied(request)
         request.check()
+        if taken := TEMPLATE_ARGUMENTS & (request.chat_template_kwargs or {}).keys():
+            raise InvalidRequestError(
+                "chat_template_kwargs must not set variables that the server sets",
+                where=min(taken),
+            )
         return await self._ask("/chat/completions", request, caller)
 
     async def complete_text(
@@ -118,18 +139,22 @@ class UpstreamBackend:
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingList:
         """Forward texts to embed; raises as `chat` does."""
         body = self._body(request)
-        reservation = caller.reserve(_most_tokens(body))
+        reservation = caller.reserve(_prompt_tokens(body))
         with reservation.given_back_on_error():
-            answer = await self.post("/embeddings", body)
-            num_used = _num_tokens(answer)
-        reservation.settle(num_used)
+            place = await self.places.take(caller.owner)
+            try:
+                answer = await self.post("/embeddings", body)
+            finally:
+                self.places.leave(place)
+        reservation.settle(_num_tokens(answer))
         return cast(EmbeddingList, answer)
 
     async def post(self, path: str, body: JsonObject) -> JsonObject:
         """Return the whole answer to a body, under the model's name here."""
         with self._translated():
-            answer = await self._client.post(path, cast_to=object, body=body)
-        return self._renamed(answer)
+            response = await self._client.post(path, cast_to=httpx2.Response, body=body)
+            answer = parse_json(response.text)
+        return WHOLE[path](answer) | {"model": self.name}
 
     async def stream(self, path: str, body: JsonObject) -> openai.AsyncStream[object]:
         """Return the stream of an answer once it has begun."""
@@ -138,17 +163,23 @@ class UpstreamBackend:
                 path, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
             )
 
-    async def pieces(self, stream: openai.AsyncStream[object]) -> AsyncIterator[JsonObject]:
+    async def pieces(
+        self, path: str, stream: openai.AsyncStream[object]
+    ) -> AsyncIterator[JsonObject]:
         """Yield the chunks of an answer, under the model's name here."""
         unfinished: set[int] = set()
+        num_pieces = 0
         with self._translated():
             async for piece in stream:
-                renamed = self._renamed(piece)
-                choices = renamed.get("choices") or ()
+                renamed = {"choices": [], **PIECE[path](piece), "model": self.name}
+                choices = renamed["choices"]
                 ended = {one.get("index", 0) for one in choices if one.get("finish_reason")}
                 unfinished |= {one.get("index", 0) for one in choices}
                 unfinished -= ended
                 yield renamed
+                num_pieces += 1
+                if num_pieces % PIECES_PER_TURN == 0:
+                    await asyncio.sleep(0)
         if unfinished:
             raise UpstreamError(
                 "the model's server ended its answer before it was complete", where="model"
@@ -158,20 +189,36 @@ class UpstreamBackend:
         self, path: str, request: ChatRequest | CompletionRequest, caller: Caller
     ) -> UpstreamReply[Any, Any]:
         body = self._body(request)
-        if body.get("max_tokens") == -1:
-            del body["max_tokens"]
+        if body.get("max_tokens") == -1 or body.get("max_completion_tokens") is not None:
+            # The other name takes precedence; not every server has it so.
+            body.pop("max_tokens", None)
         # Other servers refuse the options of a stream without one.
         options = body.pop("stream_options", None) or {}
         if request.stream:
             body["stream_options"] = {**options, "include_usage": True}
         stream = None
         stopwatch = self._metrics.start()
-        reservation = caller.reserve(_most_tokens(body))
-        if request.stream:
-            # A refusal is then raised here, and not in the middle of an answer.
-            with reservation.given_back_on_error():
-                stream = await self.stream(path, body)
-        return UpstreamReply(self, path, body, reservation, stopwatch, stream)
+        num_choices = max(body.get("n") or 1, body.get("best_of") or 1)
+        reservation = caller.reserve(self._most_tokens(request, body, num_choices))
+        with reservation.given_back_on_error():
+            place = await self.places.take(caller.owner, num_choices)
+            if request.stream:
+                # A refusal is then raised here, and not in the middle of an answer.
+                try:
+                    stream = await self.stream(path, body)
+                except BaseException:
+                    self.places.leave(place)
+                    raise
+        return UpstreamReply(self, path, body, reservation, stopwatch, place, stream)
+
+    def _most_tokens(
+        self, request: ChatRequest | CompletionRequest, body: JsonObject, num_choices: int
+    ) -> int:
+        """Estimate the most tokens that an answer may use, prompt included."""
+        num_prompt = _prompt_tokens(body)
+        limit = request.max_new_tokens
+        room = max(0, self._context_tokens - num_prompt)
+        return num_prompt + num_choices * (room if limit is None else limit)
 
     def _body(self, request: ChatRequest | CompletionRequest | EmbeddingRequest) -> JsonObject:
         unknown = (request.model_extra or {}).keys() - self._parameters
@@ -179,13 +226,6 @@ class UpstreamBackend:
             mode="json", by_alias=True, exclude_unset=True, exclude=set(unknown)
         )
         return given | {"model": self._model}
-
-    def _renamed(self, answer: object) -> JsonObject:
-        if not isinstance(answer, dict):
-            raise UpstreamError(
-                "the answer of the model's server is not a JSON object", where="model"
-            )
-        return answer | {"model": self.name}
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -206,7 +246,7 @@ class UpstreamBackend:
             raise UpstreamError(
                 "the answer of the model's server cannot be used", where="model", found=error
             ) from error
-        except (openai.APIError, JSONDecodeError, UnicodeDecodeError) as error:
+        except (openai.APIError, ValueError, RecursionError) as error:
             raise UpstreamError("the model's server has failed", where="model") from error
 
 
@@ -219,21 +259,31 @@ class UpstreamReply(Generic[Answer, Chunk]):
     body: JsonObject
     reservation: Reservation
     stopwatch: Stopwatch
+    place: Place
     open_stream: openai.AsyncStream[object] | None = None
+    head: JsonObject = field(init=False)
+    """Of its own: another server may give all of its answers the same id."""
     _closing: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        """Give the answer an id."""
+        kind = "chatcmpl" if self.path == "/chat/completions" else "cmpl"
+        self.head = {"id": f"{kind}-{secrets.token_hex(12)}", "created": int(time.time())}
 
     async def complete(self) -> Answer:
         """Wait for the whole answer; raises as `UpstreamBackend.chat` does."""
         try:
             answer = await self.backend.post(self.path, self.body)
+        except RequestTimeoutError:
+            raise  # all that was taken is paid: the server may have worked until now
         except PotstillError:
             self.reservation.settle(0)
             raise
-        if not answer.get("choices"):
-            raise UpstreamError("the answer of the model's server has no choices", where="model")
+        finally:
+            self.backend.places.leave(self.place)
         self.stopwatch.stop()
         self.reservation.settle(_num_tokens(answer))
-        return cast(Answer, answer)
+        return cast(Answer, answer | self.head)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the answer as it is generated; raises as `UpstreamBackend.chat` does."""
@@ -242,19 +292,21 @@ class UpstreamReply(Generic[Answer, Chunk]):
         # The server reads the prompt, also of an answer that is cut off before its usage comes.
         num_tokens = _prompt_tokens(self.body)
         try:
-            async for piece in self.backend.pieces(self.open_stream):
-                for choice in piece.get("choices") or ():
+            async for piece in self.backend.pieces(self.path, self.open_stream):
+                for choice in piece["choices"]:
                     num_new = int(_has_content(choice))
                     self.stopwatch.tick(choice.get("index", 0), num_new)
                     num_tokens += num_new
                 num_tokens = _num_tokens(piece) or num_tokens
-                yield cast(Chunk, piece)
+                yield cast(Chunk, piece | self.head)
             self.stopwatch.stop()
         finally:
+            self.backend.places.leave(self.place)
             self.reservation.settle(num_tokens)
 
     def cancel(self) -> None:
         """Close the connection, on which the server stops too."""
+        self.backend.places.leave(self.place)
         if self.open_stream is not None and not self.open_stream.response.is_closed:
             self._closing = asyncio.ensure_future(self.open_stream.close())
 
@@ -274,26 +326,29 @@ def _client(config: UpstreamConfig, api_key: str) -> openai.AsyncOpenAI:
 def _refusal(error: openai.APIStatusError) -> PotstillError:
     """Return the error for a refusal, with the server's message where the client can act on it."""
     details: Mapping[str, Any] = error.body if isinstance(error.body, dict) else {}
-    message = str(details.get("message") or "the model's server refuses this request")
-    message = message[:MAX_MESSAGE_CHARACTERS]
+    message = _words(details.get("message")) or "the model's server refuses this request"
+    place = _words(details.get("param"))
     status = error.status_code
     if status in REFUSED:
-        if (
-            details.get("code") == "context_length_exceeded"
-            or details.get("param") == "input_tokens"
-        ):
-            return ContextLengthError(message, where=details.get("param"))
-        return InvalidRequestError(message, where=details.get("param"))
+        if details.get("code") == "context_length_exceeded" or place == "input_tokens":
+            return ContextLengthError(message, where=place)
+        return InvalidRequestError(message, where=place)
     if status in UNABLE and "message" not in details:
         return UnsupportedParameterError("the model's server does not support this", where="model")
     if status == 429:
         busy = QueueFullError("the model's server accepts no more requests now", where="model")
         seconds = error.response.headers.get("retry-after", "")
-        busy.retry_after_seconds = int(seconds) if seconds.isdecimal() else 1
+        # A header may have any length.
+        busy.retry_after_seconds = int(seconds[:4]) if seconds.isdecimal() else 1
         return busy
     if status in BUSY:
         return BackendUnavailableError("the model's server is not available", where="model")
     return UpstreamError("the model's server has failed", where="model", found=f"status {status}")
+
+
+def _words(given: object) -> str | None:
+    """Return a text of an error as far as a client gets it; None for anything else."""
+    return given[:MAX_MESSAGE_CHARACTERS] if isinstance(given, str) else None
 
 
 def _prompt_tokens(body: JsonObject) -> int:
@@ -302,16 +357,9 @@ def _prompt_tokens(body: JsonObject) -> int:
     return len(str(given)) // CHARACTERS_PER_TOKEN
 
 
-def _most_tokens(body: JsonObject) -> int:
-    """Estimate the most tokens that an answer may use; without a limit, its prompt's only."""
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-    num_choices = max(body.get("n") or 1, body.get("best_of") or 1)
-    return _prompt_tokens(body) + num_choices * max(0, limit)
-
-
 def _num_tokens(answer: JsonObject) -> int:
-    usage = answer.get("usage")
-    return int(usage.get("total_tokens") or 0) if isinstance(usage, dict) else 0
+    usage = answer.get("usage") or {}
+    return int(usage.get("total_tokens", 0))
 
 
 def _has_content(choice: JsonObject) -> bool:

@@ -89,6 +89,8 @@ class VllmBackend(UpstreamBackend):
         max_parallel: int,
         sampling: Mapping[str, float],
         task: ServedTask | None = None,
+        max_queue: int = 64,
+        has_owners: bool = False,
     ) -> None:
         if config.python is None and find_spec("vllm") is None:
             raise ConfigError(
@@ -99,8 +101,19 @@ class VllmBackend(UpstreamBackend):
                 "serve.vllm.python",
             )
         port, key = free_port(), secrets.token_hex(32)
-        upstream = UpstreamConfig(base_url=f"http://127.0.0.1:{port}/v1")
-        super().__init__(name, upstream, metrics, task=task, api_key=key)
+        known = {"context_tokens": context_tokens} if context_tokens else {}
+        upstream = UpstreamConfig(
+            base_url=f"http://127.0.0.1:{port}/v1", max_parallel=max_parallel, **known
+        )
+        super().__init__(
+            name,
+            upstream,
+            metrics,
+            task=task,
+            api_key=key,
+            max_queue=max_queue,
+            has_owners=has_owners,
+        )
         self._health_url = f"http://127.0.0.1:{port}/health"
         self._command = [str(config.python or sys.executable), "-m", MODULE]
         self._command += server_arguments(

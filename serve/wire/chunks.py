@@ -66,9 +66,8 @@ class ChunkAssembler:
         choice = self._choices[index]
         _extend(choice["message"], piece["delta"])
         if logprobs := piece.get("logprobs"):
-            known = choice["logprobs"] or {"content": [], "refusal": None}
-            content = [*known["content"], *(logprobs["content"] or ())]
-            choice["logprobs"] = {"content": content, "refusal": None}
+            choice["logprobs"] = choice["logprobs"] or {"content": [], "refusal": None}
+            choice["logprobs"]["content"] += logprobs["content"] or ()
         if reason := piece.get("finish_reason"):
             choice["finish_reason"] = reason
             self._num_finished += 1
@@ -113,4 +112,5 @@ def as_chunks(completion: ChatCompletion) -> Iterator[ChatCompletionChunk]:
             ended["stop_reason"] = choice["stop_reason"]
         yield chunk(choices=[said])
         yield chunk(choices=[{**ended, "finish_reason": choice["finish_reason"]}])
-    yield chunk(usage=completion["usage"])
+    # Upstream servers may leave out the usage, or send null.
+    yield chunk(usage=completion.get("usage") or NO_USAGE)

@@ -20,7 +20,8 @@ from serve.api.app import create_app
 from serve.backends.config import UpstreamConfig
 from serve.backends.protocol import Caller
 from serve.backends.upstream import UpstreamBackend
-from serve.keys import Reservation
+from serve.errors import InvalidRequestError, QueueFullError, RateLimitError
+from serve.keys import Key, KeyEntry, Reservation
 from serve.metrics import Metrics
 from serve.rate_limits import Bucket
 from serve.wire.chat import ChatRequest
@@ -40,12 +41,45 @@ REFUSALS = {
     "crowded": (429, {"message": "full"}, {"Retry-After": "7"}),
     "ill": (500, {"message": "a secret of the server"}, {}),
     "starting": (503, {"message": "loading"}, {}),
+    "wordy": (400, {"message": {"a": "b" * 9999}, "param": "p" * 9999, "code": {}}, {}),
+    "patient": (429, {}, {"Retry-After": "9" * 5000}),
 }
 
 
 def choice(text: str | None = None, finish_reason: str | None = None) -> dict:
     delta = {"role": "assistant"} if text is None else {"content": text}
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+ANSWER = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+SHAPES = {
+    "not an object": [],
+    "choices that are a text": {"choices": "abc"},
+    "choices that are numbers": {"choices": [1, 2]},
+    "a choice without a message": {"choices": [{"index": 0}]},
+    "content that is an object": {"choices": [ANSWER | {"message": {"content": {"a": 1}}}]},
+    "a call without a function": {"choices": [ANSWER | {"message": {"tool_calls": [{"id": "1"}]}}]},
+    "an index that is an object": {"choices": [ANSWER | {"index": {}}]},
+    "a log-probability that is a text": {
+        "choices": [ANSWER | {"logprobs": {"content": [{"logprob": "x"}]}}]
+    },
+    "tokens that are a text": {"choices": [ANSWER], "usage": {"total_tokens": "many"}},
+    "tokens beyond all numbers": {"choices": [ANSWER], "usage": {"total_tokens": 1e999}},
+    "negative tokens": {"choices": [ANSWER], "usage": {"total_tokens": -(10**9)}},
+    "a lone surrogate": {"choices": [ANSWER | {"message": {"content": "\ud800"}}]},
+    "a number that JSON lacks": {"choices": [ANSWER], "extra": float("nan")},
+}
+"""Answers that are none."""
+PIECES = {
+    "choices that are numbers": {"choices": [1, 2]},
+    "an index that is an object": {"choices": [{"index": {}, "delta": {"content": "a"}}]},
+    "a call of a million": {
+        "choices": [{"delta": {"tool_calls": [{"index": 10**6, "function": {"name": "f"}}]}}]
+    },
+    "a call without a function": {"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]},
+    "tokens that are a text": {"choices": [], "usage": {"total_tokens": "many"}},
+}
+"""Pieces of streams that are none."""
 
 
 class Listening:
@@ -67,6 +101,20 @@ class Listening:
         self._socket.close()
 
 
+def _refusal(model: str) -> HttpResponse | None:
+    status, error, headers = REFUSALS.get(model, (0, {}, {}))
+    return JSONResponse({"error": error}, status, headers) if status else None
+
+
+def _hostile(body: dict) -> HttpResponse | None:
+    model = body["model"]
+    if model == "deep":
+        return HttpResponse("[" * 100_000, media_type="application/json")
+    if model in SHAPES and not body.get("stream"):
+        return HttpResponse(json.dumps(SHAPES[model]), media_type="application/json")
+    return None
+
+
 class Upstream(Listening):
     """A server with one model for each way to answer; it remembers what it was asked."""
 
@@ -83,9 +131,8 @@ class Upstream(Listening):
 
     async def chat(self, http: Request) -> HttpResponse:
         body = await self._note(http)
-        if body["model"] in REFUSALS:
-            status, error, headers = REFUSALS[body["model"]]
-            return JSONResponse({"error": error}, status, headers)
+        if (answered := _refusal(body["model"]) or _hostile(body)) is not None:
+            return answered
         if body["model"] == "recovers" and len(self.asked) < 3:
             return JSONResponse({"error": {"message": "not yet"}}, 503)
         if body["model"] == "babbles":
@@ -121,6 +168,14 @@ class Upstream(Listening):
             return f"data: {json.dumps(HEAD | {'model': body['model'], 'usage': None} | value)}\n\n"
 
         try:
+            if body["model"] in PIECES:
+                yield event(PIECES[body["model"]])
+            if body["model"] == "unending line":
+                yield f"data: {'x' * (1 << 20)}"
+            if body["model"] == "small parts":
+                yield f'data: {{"choices": [{"{}, " * 2000}{{}}]}}\n\n'
+            if body["model"] == "empty lines":
+                yield "\n" * 2000
             yield event({"choices": [choice()]})
             yield event({"choices": [choice("Hel")]})
             if body["model"] == "endless":
@@ -254,6 +309,54 @@ def test_invalid_answers_are_not_forwarded(client_of, upstream, model):
     assert len(upstream.asked) == 1
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_an_answer_of_another_shape_is_the_upstreams_failure(client_of, path):
+    body = QUESTION | {"model": "mine", "input": "Hi", "max_tokens": 5}
+    for model in [*SHAPES, "deep"]:
+        response = client_of(model).post(path, json=body)
+        assert (model, response.status_code) == (model, 502)
+    for model in PIECES:
+        text = client_of(model).post(path, json=body | {"stream": True}).text
+        assert "model's server cannot be used" in text, model
+        assert "internal error" not in text, model
+
+
+@pytest.mark.parametrize("model", ["unending line", "small parts", "empty lines"])
+def test_only_so_many_parts_of_an_answer_are_read(client_of, monkeypatch, model):
+    for name in ("MAX_CONTAINERS", "MAX_LINES"):
+        monkeypatch.setattr(f"serve.backends.bounded_answers.{name}", 1000)
+    response = ask(client_of(model, max_answer_bytes=1 << 19), stream=True)
+    *_, last = events(response)
+    assert (last["error"]["code"], len(response.content) < 2000) == ("upstream_failed", True)
+
+
+def test_what_a_refusal_says_is_bounded(client_of):
+    error = ask(client_of("wordy")).json()["error"]
+    assert (len(error["param"]), "refuses" in error["message"]) == (1000, True)
+    response = ask(client_of("patient"))
+    assert (response.status_code, response.headers["retry-after"]) == (429, "9999")
+
+
+def test_an_answer_has_an_id_of_its_own(client_of):
+    client = client_of("theirs")
+    whole = [ask(client).json()["id"] for _ in range(2)]
+    streams = [{one["id"] for one in events(ask(client, stream=True))} for _ in range(2)]
+    assert all(len(ids) == 1 for ids in streams)
+    assert len({*whole, *streams[0], *streams[1]}) == 4
+
+
+def test_a_template_cannot_be_given_in_its_variables(client_of, upstream):
+    given = {"chat_template_kwargs": {"enable_thinking": False, "chat_template": "{{ evil }}"}}
+    error = ask(client_of("theirs"), **given).json()["error"]
+    assert (error["param"], upstream.asked) == ("chat_template", [])
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_without_end_is_refused(client_of, upstream, name):
+    assert ask(client_of("theirs"), n=128, **{name: 10**4299}).status_code == 400
+    assert upstream.asked == []
+
+
 def test_only_so_much_of_an_answer_is_read(client_of, upstream):
     client = client_of("theirs", max_answer_bytes=1024, max_retries=2)
     upstream.text = "lo" * 1024
@@ -334,6 +437,62 @@ def test_a_disconnect_before_the_answer_is_forwarded(upstream, stream):
         assert eventually(lambda: bool(upstream.asked))
     assert upstream.hung_up.wait(PATIENCE_SECONDS)
     near.close()
+
+
+def test_keys_take_turns_at_an_upstream(upstream):
+    config = UpstreamConfig(base_url=upstream.base_url, model="mute", max_parallel=4)
+    request = ChatRequest.model_validate(QUESTION)
+
+    async def ask_all() -> None:
+        backend = UpstreamBackend("mine", config, Metrics(), max_queue=8, has_owners=True)
+        greedy = [asyncio.create_task(backend.chat(request, Caller("greedy"))) for _ in range(20)]
+        await asyncio.sleep(0)
+        refused = [one for one in greedy if one.done() and one.exception()]
+        begun = [one for one in greedy if one.done() and not one.exception()]
+        assert (len(refused), len(begun)) == (14, 3)
+        assert all(isinstance(one.exception(), QueueFullError) for one in refused)
+        modest = await asyncio.wait_for(backend.chat(request, Caller("modest")), PATIENCE_SECONDS)
+        modest.cancel()
+        many = ChatRequest.model_validate(QUESTION | {"n": 4})
+        with pytest.raises(InvalidRequestError, match="too many choices"):
+            await backend.chat(many, Caller("modest"))
+        begun[0].result().cancel()
+        await asyncio.sleep(0)
+        waiting = [one for one in greedy if not one.done()]
+        assert len(waiting) == 2
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for one in greedy:
+            if not one.cancelled() and not one.exception():
+                one.result().cancel()
+        everything = [await backend.chat(request, Caller("modest")) for _ in range(3)]
+        assert len(everything) == 3
+        await backend.stop()
+
+    asyncio.run(ask_all())
+
+
+def test_an_upstream_cannot_lock_a_key():
+    bucket = Bucket(1000, now=lambda: 0.0)
+    bucket.take(100)
+    Reservation((bucket,), 100).settle(2**31 - 1)
+    assert bucket.seconds_until(1) < 61
+
+
+def test_a_request_without_a_limit_takes_its_most_tokens(upstream):
+    key = Key("poor", KeyEntry(sha256="0" * 64, tokens_per_minute=5000))
+    config = UpstreamConfig(base_url=upstream.base_url, model="mute")
+    request = ChatRequest.model_validate(QUESTION)
+
+    async def ask_twice() -> None:
+        backend = UpstreamBackend("mine", config, Metrics())
+        await backend.chat(request, Caller(reserve=key.reserve))
+        with pytest.raises(RateLimitError):
+            await backend.chat(request, Caller(reserve=key.reserve))
+        await backend.stop()
+
+    asyncio.run(ask_twice())
 
 
 def test_disconnects_and_tokens_are_forwarded(upstream):
