@@ -27,6 +27,10 @@ class Pattern:
         """
         return self._compiled.search(text, timeout=SECONDS, concurrent=True) is not None
 
-    def replaced(self, text: str, replacement: str) -> str:
-        """Return a text with its matches replaced; raises as `is_in` does."""
-        return str(self._compiled.sub(replacement, text, timeout=SECONDS, concurrent=True))
+    def replaced(self, text: str, replacement: str, seconds: float) -> str:
+        """Return a text with its matches replaced; raises as `is_in` does.
+
+        Args:
+            seconds: How much processor time it may take.
+        """
+        return str(self._compiled.sub(replacement, text, timeout=seconds, concurrent=True))

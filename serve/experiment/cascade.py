@@ -7,24 +7,27 @@ teacher takes over, that plus the teacher's own first token.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from serve.backends.local.turns import SharedThreads
 from serve.backends.protocol import Caller, ChatBackend, ChatReply
 from serve.experiment.config import CascadeConfig
 from serve.experiment.wire import CascadeView
 from serve.patterns import Pattern
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChoiceLogprobs
-from serve.wire.chunks import as_chunks
+from serve.wire.chunks import NO_USAGE, as_chunks
 from serve.wire.models import ModelCard, model_card
 
 logger = logging.getLogger(__name__)
 
 MILLION = 1e6
 NO_LOGPROBS: ChoiceLogprobs = {"content": [], "refusal": None}
+
+_threads = SharedThreads(2, "rules")
+"""For patterns, which may take seconds, of all cascades."""
 
 
 @dataclass
@@ -95,20 +98,20 @@ class Cascade:
             "cost": sum(costs) / MILLION,
         }
 
-    async def skips_student(self, request: ChatRequest) -> bool:
+    async def skips_student(self, request: ChatRequest, owner: str) -> bool:
         """Return whether a prompt goes straight to the teacher."""
         texts = [one.text for one in request.messages if one.role == "user"]
-        return await _is_in(self._prompt_rule, texts[-1] if texts else "")
+        return await _is_in(self._prompt_rule, texts[-1] if texts else "", owner)
 
-    async def is_unsure(self, completion: ChatCompletion) -> bool:
+    async def is_unsure(self, completion: ChatCompletion, owner: str) -> bool:
         """Return whether an answer of the student is not good enough to be sent."""
         config = self.config
         for choice in completion["choices"]:
-            if await _is_in(self._answer_rule, choice["message"]["content"] or ""):
+            if await _is_in(self._answer_rule, choice["message"]["content"] or "", owner):
                 return True
             if config.most_tokens is not None and choice["finish_reason"] == "length":
                 return True
-        num_tokens = completion["usage"]["completion_tokens"] / len(completion["choices"])
+        num_tokens = _num_tokens(completion) / len(completion["choices"])
         if config.most_tokens is not None and num_tokens > config.most_tokens:
             return True
         if config.least_mean_logprob is None:
@@ -128,7 +131,7 @@ class CascadeReply:
 
     async def begin(self) -> None:
         """Start the first model's answer; raises as its backend does."""
-        if await self._cascade.skips_student(self._request):
+        if await self._cascade.skips_student(self._request, self._caller.owner):
             await self._ask_teacher()
             return
         config = self._cascade.config
@@ -144,7 +147,7 @@ class CascadeReply:
         if completion is None:
             assert self._reply is not None
             completion = await self._reply.complete()
-            self._cascade.counts.teacher_tokens += completion["usage"]["completion_tokens"]
+            self._cascade.counts.teacher_tokens += _num_tokens(completion)
         return completion
 
     async def chunks(self) -> AsyncIterator[ChatCompletionChunk]:
@@ -173,8 +176,8 @@ class CascadeReply:
         if not self._is_escalated:
             assert self._reply is not None
             completion = await self._reply.complete()
-            counts.student_tokens += completion["usage"]["completion_tokens"]
-            if not await self._cascade.is_unsure(completion):
+            counts.student_tokens += _num_tokens(completion)
+            if not await self._cascade.is_unsure(completion, self._caller.owner):
                 counts.num_answers += 1
                 return completion if self._request.logprobs else _without_logprobs(completion)
             await self._ask_teacher()
@@ -192,12 +195,17 @@ def _rule(source: str | None) -> Pattern | None:
     return Pattern(source) if source else None
 
 
-async def _is_in(rule: Pattern | None, text: str) -> bool:
+def _num_tokens(completion: ChatCompletion) -> int:
+    # Upstream servers may leave out the usage, or send null.
+    return (completion.get("usage") or NO_USAGE)["completion_tokens"]
+
+
+async def _is_in(rule: Pattern | None, text: str, owner: str) -> bool:
     """Return whether a rule matches, or takes too long to say: then the teacher answers."""
     if rule is None:
         return False
     try:
-        return await asyncio.to_thread(rule.is_in, text)
+        return await _threads.run(lambda: rule.is_in(text), owner)
     except TimeoutError:
         logger.warning("a cascade's pattern takes too long")
         return True

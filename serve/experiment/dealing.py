@@ -20,16 +20,13 @@ from serve.keys import rate_limited
 from serve.rate_limits import Bucket
 from serve.wire.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from serve.wire.models import ModelCard, model_card
-from serve.wire.shared import CompletionUsage, SamplingFields
+from serve.wire.shared import PERSONAL, CompletionUsage
 
-MAX_DEALS = 10_000
-"""Pairs that are remembered; older ones can no longer be voted on."""
+MAX_DEALS = 1000
+"""Pairs of one key that are remembered; older ones can no longer be voted on."""
 
-REVEALING = frozenset({"logprobs", "return_progress", "timings_per_token", "verbose"})
-"""What a request may ask for that shows more of a model than its words."""
-
-SETTINGS = sorted({*SamplingFields.model_fields, "max_tokens", "max_completion_tokens", *REVEALING})
-"""What a request may set that the server has a default for."""
+NO_SETTINGS = frozenset({"model", "messages", "stream", "stream_options", *PERSONAL})
+"""What a request may have and still be one under the server's own settings."""
 
 VOTES_PER_MINUTE = 12
 """Of one key; who reads both answers needs longer."""
@@ -55,7 +52,8 @@ class Dealer:
     """The pairs that were dealt and not voted on."""
 
     def __init__(self) -> None:
-        self._deals: OrderedDict[str, Deal] = OrderedDict()
+        self._deals: defaultdict[str, OrderedDict[str, Deal]] = defaultdict(OrderedDict)
+        """By voter: nobody's deals push out those of others."""
         self._votes: dict[str, Bucket] = defaultdict(lambda: Bucket(VOTES_PER_MINUTE))
 
     def deal(self, models: Sequence[ChatBackend], voter: str) -> list[str]:
@@ -69,15 +67,16 @@ class Dealer:
             raise InvalidRequestError("dealt names are not dealt again", where="models")
         shuffled = secrets.SystemRandom().sample(models, len(models))
         token = secrets.token_hex(8)
-        self._deals[token] = Deal(shuffled, voter)
-        if len(self._deals) > MAX_DEALS:
-            self._deals.popitem(last=False)
+        own = self._deals[voter]
+        own[token] = Deal(shuffled, voter)
+        if len(own) > MAX_DEALS:
+            own.popitem(last=False)
         return [f"blind-{token}-{side}" for side in range(len(shuffled))]
 
     def find(self, name: str) -> DealtModel | None:
         """Return the model behind a dealt name; None if there is none."""
         token, _, side = name.removeprefix("blind-").partition("-")
-        deal = self._deals.get(token)
+        deal = next((deals[token] for deals in self._deals.values() if token in deals), None)
         if deal is None or side not in ("0", "1"):
             return None
         return DealtModel(name, deal, deal.models[int(side)])
@@ -85,8 +84,9 @@ class Dealer:
     def end(self, answer_ids: Collection[str]) -> None:
         """End the deals of answers whose models are about to be shown."""
         shown = {*answer_ids}
-        for token in [t for t, deal in self._deals.items() if shown & deal.answers.keys()]:
-            del self._deals[token]
+        for deals in self._deals.values():
+            for token in [t for t, deal in deals.items() if shown & deal.answers.keys()]:
+                del deals[token]
 
     def take(self, answer_ids: Sequence[str], voter: str) -> list[str]:
         """Use up the pair of two answers for a vote.
@@ -99,18 +99,26 @@ class Dealer:
             RateLimitError: The voter votes too fast.
         """
         wanted = set(answer_ids)
-        open_deals = ((t, d) for t, d in self._deals.items() if d.voter == voter)
-        token = next((t for t, deal in open_deals if deal.answers.keys() == wanted), None)
+        own = self._deals[voter]
+        token = next((t for t, deal in own.items() if deal.answers.keys() == wanted), None)
         if token is None:
             raise InvalidRequestError(
                 "these are not two answers that wait for a blind vote",
                 where="response_ids",
                 hint="POST /v1/deals gives two names for models; each pair gets one vote",
             )
+        self.count_vote(voter)
+        return sorted(own.pop(token).changed)
+
+    def count_vote(self, voter: str) -> None:
+        """Count a vote, blind or not: each is stored.
+
+        Raises:
+            RateLimitError: The voter votes too fast.
+        """
         if wait := self._votes[voter].seconds_until(1):
             raise rate_limited("votes come too fast", wait)
         self._votes[voter].take(1)
-        return sorted(self._deals.pop(token).changed)
 
 
 class DealtModel:
@@ -143,7 +151,8 @@ class DealtModel:
         if self._name in self._deal.asked:
             raise InvalidRequestError("a dealt name answers once", where="model")
         self._deal.asked.add(self._name)
-        self._deal.changed |= {one for one in SETTINGS if getattr(request, one) is not None}
+        given = {one for one in request.model_fields_set if getattr(request, one) is not None}
+        self._deal.changed |= given - NO_SETTINGS
         request = request.model_copy(update={"model": self.hidden.card["id"]})
         try:
             reply = await self.hidden.chat(request, caller)

@@ -111,14 +111,11 @@ RequestExperiment = Annotated[Experiment, Depends(experiment_of)]
 async def give_feedback(body: FeedbackRequest, live: RequestTraffic) -> Accepted:
     """Rate an answer; a later rating replaces an earlier one."""
     answer = await live.answer(body.response_id)
-    row = {
-        "response_id": answer.id,
-        "created": time.time(),
-        "score": body.value,
-        "comment": live.storage.redacted(body.comment),
-    }
+    row = {"response_id": answer.id, "created": time.time(), "score": body.value}
 
     def work(connection: Connection) -> None:
+        # Not in the event loop: a pattern may take seconds.
+        row["comment"] = live.storage.redacted(body.comment)
         insertion = dialect_insert(connection, tables.feedback).values(row)
         # Ratings count in the order in which they were first given.
         latest = {name: row[name] for name in ("score", "comment")}
@@ -148,7 +145,11 @@ async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteVi
     first, second = [await live.answer(one) for one in body.response_ids]
     if first.prompt != second.prompt or first.id == second.id:
         raise HTTPException(400, "these are not two answers to the same messages")
-    settings = live.dealer.take(body.response_ids, voter) if body.blind else []
+    settings = []
+    if body.blind:
+        settings = live.dealer.take(body.response_ids, voter)
+    else:
+        live.dealer.count_vote(voter)
     live.dealer.end(body.response_ids)
     counts = body.blind and not settings
     row = {

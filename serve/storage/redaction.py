@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 
-from serve.patterns import Pattern
+from serve.patterns import SECONDS, Pattern
 from serve.storage.config import StorageConfig
 from serve.wire.chat import ChatMessage
 
@@ -27,13 +28,24 @@ class Redaction:
 
     def text(self, text: str | None) -> str | None:
         """Return the text to store; None stores nothing."""
+        return self._redacted(text, time.process_time() + SECONDS)
+
+    def _redacted(self, text: str | None, end: float) -> str | None:
+        """Return the text to store.
+
+        Args:
+            end: The processor time at which this process gives up.
+        """
         if text is None or not self._keeps_text:
             return None
         # Lone surrogates and, in PostgreSQL, NUL cannot be stored.
         text = text.encode(errors="replace").decode().replace("\0", "\ufffd")
         try:
             for pattern, replacement in self._patterns:
-                text = pattern.replaced(text, replacement)
+                seconds = end - time.process_time()
+                if seconds <= 0:
+                    raise TimeoutError
+                text = pattern.replaced(text, replacement, seconds)
         except TimeoutError:
             logger.warning("a text takes too long to redact, and is not stored")
             return NOT_REDACTED
@@ -43,7 +55,11 @@ class Redaction:
         """Return the conversation to store, as JSON."""
         if not self._keeps_text:
             return None
-        kept = [{"role": _role_of(one), "content": self.text(one.text)} for one in messages]
+        # All of them together take no longer than one: others' answers wait to be stored.
+        end = time.process_time() + SECONDS
+        kept = [
+            {"role": _role_of(one), "content": self._redacted(one.text, end)} for one in messages
+        ]
         return json.dumps(kept, ensure_ascii=False)
 
 

@@ -1,10 +1,15 @@
 """Who answers in a cascade, whole and streamed, and what it has cost."""
 
+import asyncio
+
 import pytest
 
 from potstill.errors import BackendError
 from serve.experiment.config import CascadeConfig
+from serve.wire.chat import ChatRequest
 from tests.fixtures.server_sent import events
+
+from .conftest import Reply
 
 
 @pytest.fixture
@@ -77,6 +82,27 @@ def test_a_rule_that_takes_too_long_leaves_the_answer_to_the_teacher(cascade, mo
         assert text_of(ask(server, text)) == f"teacher: {text}"
 
 
+def test_a_slow_rule_for_one_key_leaves_a_thread_to_others(cascade, monkeypatch):
+    monkeypatch.setattr("serve.patterns.SECONDS", 0.05)
+    rules = cascade(prompt_pattern=r"(a|aa)+$").client.app.state.serving.backends["both"]
+
+    def asked(text: str) -> ChatRequest:
+        return ChatRequest.model_validate({"messages": [{"role": "user", "content": text}]})
+
+    async def ask_all() -> int:
+        """Return how many slow ones were answered before the quick one, which came last."""
+        slow = [
+            asyncio.create_task(rules.skips_student(asked("a" * 200 + "b"), "a")) for _ in range(40)
+        ]
+        await asyncio.sleep(0)
+        assert not await rules.skips_student(asked("Hi"), "b")
+        num_before = sum(one.done() for one in slow)
+        assert all(await asyncio.gather(*slow))
+        return num_before
+
+    assert asyncio.run(ask_all()) < 20
+
+
 def test_a_rule_on_prompts_spares_the_student(cascade):
     server = cascade(prompt_pattern="law")
     ask(server, "law")
@@ -116,3 +142,19 @@ def test_failures_of_either_model_reach_the_client(cascade):
     assert ask(server).status_code == 500
     server.student.error = BackendError("broken")
     assert ask(server).status_code == 500
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_without_usage_can_be_part_of_it(cascade, monkeypatch, stream):
+    server = cascade(most_tokens=5, answer_pattern="no")
+    whole = Reply.complete
+
+    async def without_usage(reply):
+        answer = await whole(reply)
+        del answer["usage"]
+        return answer
+
+    monkeypatch.setattr(Reply, "complete", without_usage)
+    for text in ("yes", "no"):
+        response = ask(server, text, stream=stream)
+        assert (response.status_code, "error" in response.text) == (200, False)

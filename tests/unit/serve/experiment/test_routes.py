@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import re
+import threading
 import sqlite3
 import time
 from contextlib import closing
@@ -92,6 +93,21 @@ def test_ratings_of_both_sides_are_compared_and_a_user_counts_once(live, no_shad
     # Twenty users a side show that the student is liked better, and not by how much.
     assert 0 < found["lower"] < 0.8
     assert found["upper"] == 1.0
+
+
+def test_a_comment_is_redacted_beside_the_event_loop(live, no_shadow, monkeypatch):
+    server = live(split(**no_shadow))
+    answer_id = server.ask().headers[ANSWER_HEADER]
+    threads = []
+
+    def redacted(comment):
+        threads.append(threading.current_thread().name)
+        return comment
+
+    monkeypatch.setattr(server.storage, "redacted", redacted)
+    body = {"response_id": answer_id, "score": 1.0, "comment": "good"}
+    assert server.client.post("/v1/feedback", json=body).json() == {"stored": True}
+    assert threads == ["storage"]
 
 
 def dealt(server, to: str = "Hi", settings=(), **more) -> list[dict]:
@@ -199,6 +215,9 @@ def test_a_blind_vote_is_on_what_was_dealt_to_the_voter_once(live, no_shadow):
         ({"temperature": 0.0, "max_tokens": 9}, ["max_tokens", "temperature"]),
         ({"seed": 1}, ["seed"]),
         ({"verbose": True}, ["verbose"]),
+        ({"response_format": {"type": "json_object"}}, ["response_format"]),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, ["chat_template_kwargs"]),
+        ({"min_tokens": 500}, ["min_tokens"]),
         ({"temperature": None, "user": "me"}, []),
     ],
 )
@@ -211,6 +230,26 @@ def test_a_vote_on_answers_under_other_settings_counts_for_nothing(
     assert (shown["counts"], shown["settings"]) == (not changed, changed)
     listed = server.client.get("/v1/experiments/assistant/votes").text.splitlines()
     assert len(listed) == shown["counts"]
+
+
+def test_deals_of_one_key_do_not_end_those_of_another(live, no_shadow, monkeypatch):
+    monkeypatch.setattr("serve.experiment.dealing.MAX_DEALS", 5)
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
+    keys = [Key(name, KeyEntry(sha256=one)) for name, one in digests.items()]
+    server = live(split(judge="votes", **no_shadow), keyring=Keyring(keys))
+    mine, other = ({"headers": {"Authorization": f"Bearer {name}"}} for name in "ab")
+    first, answers = dealt(server, **other), dealt(server, **mine)
+    for _ in range(6):
+        server.client.post("/v1/deals", json={"models": ["student", "teacher"]}, **other)
+    assert vote(server, answers, "a", **mine).json()["counts"] is True
+    assert vote(server, first, "a", **other).status_code == 400
+
+
+def test_votes_that_count_for_nothing_are_limited_too(live, no_shadow):
+    server = live(split(judge="votes", **no_shadow))
+    answers = [server.ask(model=name).json() for name in ("student", "teacher")]
+    statuses = [vote(server, answers, "a", blind=False).status_code for _ in range(14)]
+    assert statuses == [*[200] * 12, 429, 429]
 
 
 @pytest.mark.usefixtures("fast_votes")

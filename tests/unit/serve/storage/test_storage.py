@@ -5,6 +5,7 @@ import stat
 import time
 import traceback
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, insert, inspect, select, text, update
@@ -107,9 +108,19 @@ def test_redaction_of_a_hostile_text_comes_to_an_end(open_storage):
 
 
 def test_what_takes_too_long_to_redact_is_not_stored(open_storage, monkeypatch):
-    monkeypatch.setattr("serve.patterns.SECONDS", 0.05)
+    monkeypatch.setattr("serve.storage.redaction.SECONDS", 0.05)
     storage = open_storage(redact={"words": r"(a|aa)+$"})
     assert storage.redacted("a" * 200 + "b") == NOT_REDACTED
+
+
+def test_many_slow_texts_take_as_long_as_one(open_storage, monkeypatch):
+    monkeypatch.setattr("serve.storage.redaction.SECONDS", 0.2)
+    storage = open_storage(redact={"words": r"(a|aa)+$"})
+    slow = [ChatMessage(role="user", content="a" * 200 + "b") for _ in range(50)]
+    started = time.process_time()
+    save(storage, replace(record(1), messages=slow))
+    assert time.process_time() - started < 5
+    assert texts(storage)[0][0].count(NOT_REDACTED) == 50
 
 
 def test_texts_can_be_left_out(open_storage):
