@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from potstill.json_text import parse_json
@@ -147,7 +147,7 @@ def _ending(choice: Choice) -> JsonObject:
 def _usage(usage: CompletionUsage) -> JsonObject:
     """Return token counts; Anthropic counts cached tokens apart from the input's."""
     # Upstream servers may send null.
-    details = usage.get("prompt_tokens_details") or {}
+    details: Mapping[str, Any] = usage.get("prompt_tokens_details") or {}
     num_cached = details.get("cached_tokens") or 0
     return {
         "input_tokens": usage["prompt_tokens"] - num_cached,

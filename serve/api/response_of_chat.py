@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from serve.api.http_answers import server_sent
@@ -239,7 +239,7 @@ def _dumped(given: object) -> object:
 
 def _usage(usage: CompletionUsage) -> JsonObject:
     # Upstream servers may send null.
-    details = usage.get("prompt_tokens_details") or {}
+    details: Mapping[str, Any] = usage.get("prompt_tokens_details") or {}
     return {
         "input_tokens": usage["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": 0, **details, "cache_write_tokens": 0},

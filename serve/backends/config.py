@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from potstill.config import SecretInValueError, Table
 
+CONTEXT_TOKENS = 4096
+"""Of models whose server is not asked for it."""
+
 
 class UpstreamConfig(Table):
     """A model of another server with OpenAI's API, such as `vllm serve`."""
@@ -31,7 +34,7 @@ class UpstreamConfig(Table):
     """Largest answer; a longer one fails. 2,000 tokens with 20 log-probabilities each take 4 MB.
     While an answer is parsed, nothing else runs."""
 
-    context_tokens: int = Field(default=4096, ge=1)
+    context_tokens: int = Field(default=CONTEXT_TOKENS, ge=1)
     """Prompt and completion of one request together, in tokens, where the request sets no limit: so
     many are taken from its key's tokens before it runs, and the rest given back after."""
 

@@ -145,9 +145,10 @@ def _check_of(shape: type[_Answer]) -> Check:
                 found=f"{place}: {first['msg']}"[:200],
             ) from None
         assert isinstance(answer, dict)
-        usage = answer.get("usage")
-        counts = usage and {name: usage.get(name) or 0 for name in COUNTS}
-        return answer | {"usage": usage | counts} if counts else answer
+        if usage := answer.get("usage"):
+            counts = {name: usage.get(name) or 0 for name in COUNTS}
+            return answer | {"usage": usage | counts}
+        return answer
 
     return checked
 

@@ -25,7 +25,7 @@ import httpx2
 from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import ConfigError
 from potstill.processes import end_with_parent, free_port
-from serve.backends.config import UpstreamConfig, VllmConfig
+from serve.backends.config import CONTEXT_TOKENS, UpstreamConfig, VllmConfig
 from serve.backends.upstream import UpstreamBackend
 from serve.chat.task import ServedTask
 from serve.failures import Failures
@@ -73,6 +73,8 @@ class VllmBackend(UpstreamBackend):
         context_tokens: Prompt and completion of one request; 0: as the checkpoint says.
         max_parallel: Requests decoded together.
         sampling: Sampling parameters for requests that leave them out.
+        max_queue: Choices that may wait.
+        has_owners: Whether requests come from several keys, none of which may take all.
 
     Raises:
         ConfigError: There is no vLLM.
@@ -101,9 +103,10 @@ class VllmBackend(UpstreamBackend):
                 "serve.vllm.python",
             )
         port, key = free_port(), secrets.token_hex(32)
-        known = {"context_tokens": context_tokens} if context_tokens else {}
         upstream = UpstreamConfig(
-            base_url=f"http://127.0.0.1:{port}/v1", max_parallel=max_parallel, **known
+            base_url=f"http://127.0.0.1:{port}/v1",
+            context_tokens=context_tokens or CONTEXT_TOKENS,
+            max_parallel=max_parallel,
         )
         super().__init__(
             name,

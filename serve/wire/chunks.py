@@ -66,8 +66,9 @@ class ChunkAssembler:
         choice = self._choices[index]
         _extend(choice["message"], piece["delta"])
         if logprobs := piece.get("logprobs"):
-            choice["logprobs"] = choice["logprobs"] or {"content": [], "refusal": None}
-            choice["logprobs"]["content"] += logprobs["content"] or ()
+            known = choice["logprobs"] or {"content": [], "refusal": None}
+            known["content"].extend(logprobs["content"] or ())
+            choice["logprobs"] = known
         if reason := piece.get("finish_reason"):
             choice["finish_reason"] = reason
             self._num_finished += 1

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import re
-import threading
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from itertools import groupby
