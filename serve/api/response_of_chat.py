@@ -17,6 +17,9 @@ from serve.wire.shared import CompletionUsage, JsonObject, Received, TokenLogpro
 
 TEXT = -1
 """Stands for the message among the indexes of calls."""
+MAX_RETURNED = 4096
+"""Values of one parameter that are returned: a stream has them three times, and nothing else runs
+while a million become JSON."""
 
 
 class ResponseOfChat:
@@ -30,6 +33,13 @@ class ResponseOfChat:
     def __init__(self, request: ResponseRequest, *, reports_cut: bool = True) -> None:
         self._reports_cut = reports_cut
         self._request = request
+        format_ = _dumped(request.text and request.text.format) or {"type": "text"}
+        self._settings: JsonObject = {
+            "metadata": _returned(request.metadata or {}, {}),
+            "text": {"format": _returned(format_, {"type": "text"})},
+            "tool_choice": _dumped(request.tool_choice) or "auto",
+            "tools": _returned([_dumped(tool) for tool in request.tools or ()], []),
+        }
         self._id = f"resp_{secrets.token_hex(24)}"
         self._message_id = f"msg_{secrets.token_hex(24)}"
         self._created_at = int(time.time())
@@ -203,16 +213,13 @@ class ResponseOfChat:
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "instructions": request.instructions,
             "max_output_tokens": request.max_output_tokens,
-            "metadata": request.metadata or {},
             "model": request.model,
             "output": output,
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "previous_response_id": None,
             "store": False,
             "temperature": 1.0 if request.temperature is None else request.temperature,
-            "text": {"format": _dumped(request.text and request.text.format) or {"type": "text"}},
-            "tool_choice": _dumped(request.tool_choice) or "auto",
-            "tools": [_dumped(tool) for tool in request.tools or ()],
+            **self._settings,
             "top_logprobs": request.top_logprobs or 0,
             "top_p": 1.0 if request.top_p is None else request.top_p,
             "truncation": "disabled",
@@ -235,6 +242,17 @@ def _dumped(given: object) -> object:
     if isinstance(given, Received):
         return given.model_dump(by_alias=True, exclude_unset=True)
     return given
+
+
+def _returned(given: object, otherwise: object) -> object:
+    """Return a part of the request, or something else if it has too many values in it."""
+    inner, num_values = [given], 0
+    while inner and num_values <= MAX_RETURNED:
+        one = inner.pop()
+        parts = [*one.values()] if isinstance(one, dict) else one if isinstance(one, list) else []
+        num_values += len(parts)
+        inner += parts
+    return otherwise if inner else given
 
 
 def _usage(usage: CompletionUsage) -> JsonObject:
