@@ -77,9 +77,9 @@ class MessageOfChat:
             yield from self._begin("text", {"type": "text", "text": ""})
             yield self._piece({"type": "text_delta", "text": text})
         for call in delta.get("tool_calls") or ():
-            function = call["function"]
+            function = call.get("function") or {}
             begun = {**_call(call.get("id"), function.get("name")), "input": {}}
-            yield from self._begin(call["index"], begun)
+            yield from self._begin(call.get("index", 0), begun)
             if arguments := function.get("arguments"):
                 yield self._piece({"type": "input_json_delta", "partial_json": arguments})
 

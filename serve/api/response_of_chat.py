@@ -139,18 +139,18 @@ class ResponseOfChat:
 
     def _call_events(self, delta: JsonObject) -> Iterator[bytes]:
         """Yield the events of one piece of a call."""
-        index = delta["index"]
+        index, function = delta.get("index", 0), delta.get("function") or {}
         if index not in self._order:
             self._order.append(index)
             call: ToolCall = {
                 "id": delta.get("id") or "",
                 "type": "function",
-                "function": {"name": delta["function"].get("name") or "", "arguments": ""},
+                "function": {"name": function.get("name") or "", "arguments": ""},
             }
             item = self._call(index, call, "in_progress")
             place = self._order.index(index)
             yield self._event("response.output_item.added", output_index=place, item=item)
-        if arguments := delta["function"].get("arguments"):
+        if arguments := function.get("arguments"):
             yield self._event(
                 "response.function_call_arguments.delta",
                 **self._place(index, self._call_ids[index]),

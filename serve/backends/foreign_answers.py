@@ -43,9 +43,9 @@ class _WholeCall(_Part):
 
 
 class _CallPiece(_Part):
-    index: CallIndex
+    index: CallIndex = 0
     id: Words | None = None
-    function: _Function
+    function: _Function | None = None
 
 
 class _Said(_Part):

@@ -21,7 +21,6 @@ from serve.wire.shared import (
     Text,
     Timings,
     TokenLogprob,
-    Window,
 )
 
 MAX_MESSAGES = 4096
@@ -165,9 +164,8 @@ class ChatRequest(SamplingFields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=128)
-    max_tokens: Window | None = None
-    """-1, sent by llama.cpp's clients, is the same as absent."""
-    max_completion_tokens: NumTokens | None = None
+    max_tokens: NumTokens | None = None
+    max_completion_tokens: int | None = Field(default=None, ge=0, lt=2**63)
     """Newer name of `max_tokens`; takes precedence."""
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)

@@ -83,10 +83,11 @@ def _extend(message: AnswerMessage, delta: dict[str, Any]) -> None:
             message[name] = message.get(name, "") + more
     for call in delta.get("tool_calls") or ():
         calls = message.setdefault("tool_calls", [])
-        function = call.get("function", {})
-        while len(calls) <= call["index"]:
+        # Upstream servers may leave out the index of an only call, and send null.
+        index, function = call.get("index", 0), call.get("function") or {}
+        while len(calls) <= index:
             calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        known = calls[call["index"]]
+        known = calls[index]
         known["id"] = call.get("id") or known["id"]
         known["function"]["name"] += function.get("name") or ""
         known["function"]["arguments"] += function.get("arguments") or ""

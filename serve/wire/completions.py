@@ -11,11 +11,11 @@ from serve.errors import InvalidRequestError
 from serve.wire.shared import (
     CompletionUsage,
     Many,
+    NumTokens,
     SamplingFields,
     StreamOptions,
     Text,
     Timings,
-    Window,
 )
 
 MAX_PROMPTS = 128
@@ -39,7 +39,7 @@ class CompletionRequest(SamplingFields):
     )
     """A text, its token ids, or a list of either; each element is completed."""
     suffix: Text | None = None
-    max_tokens: Window | None = None
+    max_tokens: NumTokens | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     best_of: int | None = Field(default=None, ge=0, le=20)
     """Number of choices to generate; the `n` with the highest mean log-probability are returned."""

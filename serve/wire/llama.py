@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from serve.errors import InvalidRequestError, UnsupportedParameterError
 from serve.wire.chat import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
 from serve.wire.completions import MAX_PROMPTS, TokenId
-from serve.wire.shared import JsonObject, Many, Received, SamplingFields, Text, Window
+from serve.wire.shared import JsonObject, Many, NumTokens, Received, SamplingFields, Text
 
 MAX_TEXTS = 2048
 """Each is tokenized by itself, which takes 20 us however short it is."""
@@ -37,7 +37,7 @@ class LlamaCompletionRequest(SamplingFields):
     model: Text | None = None
     prompt: OnePrompt | Annotated[Many[OnePrompt], Field(min_length=1, max_length=MAX_PROMPTS)]
     """A text, a list of token ids and texts, or a list of such prompts."""
-    n_predict: Window | None = None
+    n_predict: NumTokens | None = None
     stream: bool | None = None
     n_probs: int | None = Field(default=None, ge=0, le=100)
     """Number of most probable tokens to report per token."""

@@ -203,7 +203,7 @@ class MessagePrompt(SamplingFields):
 class MessageRequest(MessagePrompt):
     """The body of POST /v1/messages. Null is the same as absent."""
 
-    max_tokens: int = Field(ge=1, lt=2**31)
+    max_tokens: int = Field(ge=1, lt=2**63)
     stream: bool | None = None
 
     def to_chat(self) -> Translation:

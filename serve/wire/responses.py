@@ -77,7 +77,7 @@ class ResponseRequest(SamplingFields):
     input: Text | Annotated[Many[InputItem], Field(min_length=1, max_length=MAX_MESSAGES)]
     instructions: Text | None = None
     """A system message before the input."""
-    max_output_tokens: int | None = Field(default=None, ge=1, lt=2**31)
+    max_output_tokens: int | None = Field(default=None, ge=1, lt=2**63)
     stream: bool | None = None
     tools: Annotated[Many[ResponseTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None

@@ -50,8 +50,9 @@ JsonObject = dict[str, Any]
 Positive = Annotated[float, Field(gt=0.0, le=1000.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Window = Annotated[int, Field(ge=-1, lt=2**31)]
-NumTokens = Annotated[int, Field(ge=0, lt=2**31)]
-"""Python would multiply larger ones, and then fail to write them."""
+NumTokens = Annotated[int, Field(ge=-1, lt=2**63)]
+"""-1, sent by llama.cpp's clients, is the same as absent. Python would multiply larger numbers, and
+then fail to write them."""
 PERSONAL = frozenset({"user", "safety_identifier", "metadata", "store"})
 """Further fields of a chat, which say nothing about its answer."""
 

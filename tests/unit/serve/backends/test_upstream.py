@@ -70,16 +70,27 @@ SHAPES = {
     "a number that JSON lacks": {"choices": [ANSWER], "extra": float("nan")},
 }
 """Answers that are none."""
-PIECES = {
+BAD_PIECES = {
     "choices that are numbers": {"choices": [1, 2]},
     "an index that is an object": {"choices": [{"index": {}, "delta": {"content": "a"}}]},
     "a call of a million": {
         "choices": [{"delta": {"tool_calls": [{"index": 10**6, "function": {"name": "f"}}]}}]
     },
-    "a call without a function": {"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]},
+    "a call that is a text": {"choices": [{"delta": {"tool_calls": ["f"]}}]},
     "tokens that are a text": {"choices": [], "usage": {"total_tokens": "many"}},
 }
 """Pieces of streams that are none."""
+CALL = {"function": {"name": "f", "arguments": "{}"}}
+PIECES = {name: [piece] for name, piece in BAD_PIECES.items()} | {
+    "terse": [{"choices": [{"delta": {"tool_calls": [call]}}]} for call in ({"id": "1"}, CALL)]
+}
+"""What a stream begins with."""
+FLOODS = {
+    "unending line": f"data: {'x' * (1 << 20)}",
+    "small parts": f'data: {{"choices": [{"{}, " * 2000}{{}}]}}\n\n',
+    "empty lines": "\n" * 2000,
+}
+"""The same, without a shape."""
 
 
 class Listening:
@@ -168,14 +179,9 @@ class Upstream(Listening):
             return f"data: {json.dumps(HEAD | {'model': body['model'], 'usage': None} | value)}\n\n"
 
         try:
-            if body["model"] in PIECES:
-                yield event(PIECES[body["model"]])
-            if body["model"] == "unending line":
-                yield f"data: {'x' * (1 << 20)}"
-            if body["model"] == "small parts":
-                yield f'data: {{"choices": [{"{}, " * 2000}{{}}]}}\n\n'
-            if body["model"] == "empty lines":
-                yield "\n" * 2000
+            for piece in PIECES.get(body["model"], ()):
+                yield event(piece)
+            yield FLOODS.get(body["model"], "")
             yield event({"choices": [choice()]})
             yield event({"choices": [choice("Hel")]})
             if body["model"] == "endless":
@@ -315,13 +321,13 @@ def test_an_answer_of_another_shape_is_the_upstreams_failure(client_of, path):
     for model in [*SHAPES, "deep"]:
         response = client_of(model).post(path, json=body)
         assert (model, response.status_code) == (model, 502)
-    for model in PIECES:
+    for model in BAD_PIECES:
         text = client_of(model).post(path, json=body | {"stream": True}).text
         assert "model's server cannot be used" in text, model
         assert "internal error" not in text, model
 
 
-@pytest.mark.parametrize("model", ["unending line", "small parts", "empty lines"])
+@pytest.mark.parametrize("model", FLOODS)
 def test_only_so_many_parts_of_an_answer_are_read(client_of, monkeypatch, model):
     for name in ("MAX_CONTAINERS", "MAX_LINES"):
         monkeypatch.setattr(f"serve.backends.bounded_answers.{name}", 1000)
@@ -335,6 +341,13 @@ def test_what_a_refusal_says_is_bounded(client_of):
     assert (len(error["param"]), "refuses" in error["message"]) == (1000, True)
     response = ask(client_of("patient"))
     assert (response.status_code, response.headers["retry-after"]) == (429, "9999")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+def test_a_call_may_lack_what_is_clear_without_it(client_of, path):
+    body = QUESTION | {"model": "mine", "input": "Hi", "max_tokens": 5, "stream": True}
+    text = client_of("terse").post(path, json=body).text
+    assert ("error" in text, '"f"' in text) == (False, path != "/v1/messages")
 
 
 def test_an_answer_has_an_id_of_its_own(client_of):
