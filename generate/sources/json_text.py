@@ -11,13 +11,20 @@ from generate.sources.rows import RowError
 MAX_DEPTH = 100
 """Of nested objects and lists. Templates and schemas handle what is read by recursion."""
 
+MAX_CONTAINERS, MAX_VALUES = 1 << 23, 1 << 25
+"""Of objects and lists, and of values of any kind: in memory an empty list takes 30 times its
+length, and a quarter of a megabyte can be compressed from 256 MiB of them."""
+
 
 def parse_json(text: str) -> Any:  # noqa: ANN401  (JSON has any type)
     """Parse JSON text that can be stored as text again.
 
     Raises:
-        RowError: It is not JSON, nested too deep, or has half a surrogate pair.
+        RowError: It is not JSON, nested too deep, has too many values or half a surrogate pair.
     """
+    num_opened = text.count("[") + text.count("{")
+    if num_opened > MAX_CONTAINERS or num_opened + text.count(",") > MAX_VALUES:
+        raise RowError(f"JSON with more than {MAX_CONTAINERS} lists or {MAX_VALUES} values")
     try:
         values = json.loads(text)
         if "\\u" in text:
@@ -27,7 +34,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401  (JSON has any type)
         raise RowError(f"JSON nested more than {MAX_DEPTH} deep") from error
     except ValueError as error:
         raise RowError(f"not JSON: {error}") from error
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if num_opened > MAX_DEPTH:
         _refuse_deep(values)
     return values
 

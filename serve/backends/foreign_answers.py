@@ -129,7 +129,7 @@ Check = Callable[[object], JsonObject]
 
 def _check_of(shape: type[_Answer]) -> Check:
     def checked(answer: object) -> JsonObject:
-        """Return an answer with what it leaves out of its usage.
+        """Return an answer with what it leaves out of its choices and usage.
 
         Raises:
             UpstreamError: It has another shape.
@@ -145,12 +145,21 @@ def _check_of(shape: type[_Answer]) -> Check:
                 found=f"{place}: {first['msg']}"[:200],
             ) from None
         assert isinstance(answer, dict)
+        given = dict(answer)
+        if "choices" in shape.model_fields:
+            given["choices"] = [_completed(one) for one in answer.get("choices", ())]
         if usage := answer.get("usage"):
-            counts = {name: usage.get(name) or 0 for name in COUNTS}
-            return answer | {"usage": usage | counts}
-        return answer
+            given["usage"] = usage | {name: usage.get(name) or 0 for name in COUNTS}
+        return given
 
     return checked
+
+
+def _completed(choice: JsonObject) -> JsonObject:
+    given = {"index": 0, "finish_reason": None} | choice
+    if "message" in choice:
+        given["message"] = {"content": None} | choice["message"]
+    return given
 
 
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")

@@ -171,10 +171,10 @@ class UpstreamBackend:
         num_pieces = 0
         with self._translated():
             async for piece in stream:
-                renamed = {"choices": [], **PIECE[path](piece), "model": self.name}
+                renamed = PIECE[path](piece) | {"model": self.name}
                 choices = renamed["choices"]
-                ended = {one.get("index", 0) for one in choices if one.get("finish_reason")}
-                unfinished |= {one.get("index", 0) for one in choices}
+                ended = {one["index"] for one in choices if one["finish_reason"]}
+                unfinished |= {one["index"] for one in choices}
                 unfinished -= ended
                 yield renamed
                 num_pieces += 1
@@ -295,7 +295,7 @@ class UpstreamReply(Generic[Answer, Chunk]):
             async for piece in self.backend.pieces(self.path, self.open_stream):
                 for choice in piece["choices"]:
                     num_new = int(_has_content(choice))
-                    self.stopwatch.tick(choice.get("index", 0), num_new)
+                    self.stopwatch.tick(choice["index"], num_new)
                     num_tokens += num_new
                 num_tokens = _num_tokens(piece) or num_tokens
                 yield cast(Chunk, piece | self.head)

@@ -22,6 +22,8 @@ def test_values_are_parsed_up_to_the_depth():
         (nested(100_000), "nested more than 100 deep"),
         (r'"\ud83d"', "not JSON: .*surrogates"),
         ("1" * 5000, "not JSON"),
+        ("[" + "[]," * (1 << 23) + "[]]", "JSON with more than 8388608 lists"),
+        ("[" + "1," * (1 << 25) + "1]", "or 33554432 values"),
         ("{", "not JSON"),
     ],
 )
