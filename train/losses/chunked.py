@@ -71,11 +71,13 @@ class LossSums:
     cross_entropy: Tensor
 
 
+@torch.compiler.disable
 def distillation_loss(hidden_TD: Tensor, head: Head, targets: Targets, mix: Mix) -> LossSums:
     """Sum weight · divergence + (1 - weight) · cross-entropy over T tokens.
 
     Products are made in autocast's precision where it is on, everything else in float32 (float64
-    for float64 inputs). Only required gradients are computed: none for a frozen head.
+    for float64 inputs). Only required gradients are computed: none for a frozen head. torch.compile
+    leaves it as it is: Dynamo in torch 2.13 does not trace the gradient that it takes on the way.
     """
     inputs: tuple[Tensor | None, ...] = (hidden_TD, head.weight_VD, head.bias_V)
     if not torch.is_grad_enabled():

@@ -492,6 +492,22 @@ def test_a_bfloat16_model_gets_bfloat16_gradients():
     torch.testing.assert_close(h.grad.float(), exact.grad, rtol=0.1, atol=0.05)
 
 
+def test_a_compiled_model_has_the_same_loss_and_gradient():
+    """A configuration of accelerate may compile the whole model, with the loss in its forward."""
+    hidden, weight, _, targets = problem()
+
+    def loss(hidden_TD):
+        return 2.0 * distillation_loss(hidden_TD, Head(weight), targets, mix()).total
+
+    results = []
+    for one in (loss, torch.compile(loss, backend="aot_eager")):
+        given = hidden.clone().requires_grad_()
+        total = one(given)
+        total.backward()
+        results.append((total.detach(), given.grad))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("softcap", [None, 30.0])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_whole_chunk_is_computed_at_once_on_other_devices(softcap, precision, monkeypatch):
