@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import shutil
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -230,8 +231,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def teacher_dir() -> Path:
-    """The embedded teacher's checkpoint, SmolLM2-135M-Instruct."""
-    return find_checkpoint(SMOLLM2_135M.name)
+    """The embedded teacher's checkpoint, SmolLM2-135M-Instruct.
+
+    POTSTILL_TEST_TEACHER names a copy, without weights for the tests that need its tokenizer alone.
+    """
+    return find_checkpoint(os.environ.get("POTSTILL_TEST_TEACHER", SMOLLM2_135M.name))
 
 
 @pytest.fixture(scope="session")

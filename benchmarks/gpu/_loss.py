@@ -49,20 +49,25 @@ def synchronize(device: str) -> None:
 
 def exactness(device: str, sizes: Sizes) -> Iterator[Row]:
     """Compare loss and gradients with full logits in float64."""
-    cases = product(sizes.vocabularies, LARGEST_ERROR, (None, SOFTCAP), (False, True))
-    for vocab_size, dtype, softcap, trained in cases:
+    cases = [*product(sizes.vocabularies, LARGEST_ERROR, (None, SOFTCAP), (False, True), (False,))]
+    cases += [(sizes.vocabularies[0], dtype, None, True, True) for dtype in LARGEST_ERROR]
+    for vocab_size, dtype, softcap, trained, compiled in cases:
         problem = make_problem(
             sizes.exact_tokens, sizes.width, vocab_size, sizes.top_k, device=device
         )
-        error = largest_error(problem, dtype, softcap, trained)
+        error = largest_error(problem, dtype, softcap, trained, compiled=compiled)
         head = "trained" if trained else "frozen"
         name = f"loss, V {vocab_size:,}, {dtype}, {head}, {'soft-cap' if softcap else 'no cap'}"
+        name += ", compiled" * compiled
         limit = LARGEST_ERROR[dtype]
         yield Row(name, f"{error:.1e} off float64", f"<= {limit:.0e}", error <= limit)
 
 
-def largest_error(problem: Problem, dtype: str, softcap: float | None, trained: bool) -> float:
+def largest_error(
+    problem: Problem, dtype: str, softcap: float | None, trained: bool, *, compiled: bool = False
+) -> float:
     """Return the largest relative error of the loss, and of the gradients by their norm."""
+    ours = torch.compile(_chunked) if compiled else _chunked
     results = []
     for wide in (False, True):
         precision = torch.float64 if wide else torch.float32
@@ -75,7 +80,7 @@ def largest_error(problem: Problem, dtype: str, softcap: float | None, trained: 
         with torch.autocast(
             hidden_TD.device.type, torch.bfloat16, enabled=not wide and dtype == "bfloat16"
         ):
-            loss = _plain if wide else _chunked
+            loss = _plain if wide else ours
             total = loss(hidden_TD, head, problem)
         total.backward()
         gradients = [one.grad for one in (hidden_TD, weight_VD) if one.grad is not None]

@@ -146,7 +146,7 @@ def conversation_lengths(inputs: dict[str, Tensor]) -> Tensor:
     if "attention_mask" in inputs:
         return inputs["attention_mask"].sum(1)
     starts = torch.nonzero((inputs["position_ids"] == 0).flatten())[:, 0]
-    total = torch.tensor([inputs["position_ids"].numel()])
+    total = starts.new_tensor([inputs["position_ids"].numel()])
     return torch.diff(torch.cat([starts, total]))
 
 

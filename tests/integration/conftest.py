@@ -15,6 +15,7 @@ import pytest
 
 from potstill.progress import append_metrics
 from potstill.rundir import RunDirectory
+from tests.fixtures.devices import ON_GPU
 from train.config import TrainConfig
 
 STATE_SECONDS = 240
@@ -33,11 +34,13 @@ run(TrainConfig.model_validate_json(config), RunDirectory(Path(root)))
 
 
 @pytest.fixture
-def fsdp_on_cpu(monkeypatch) -> None:
-    """Let processes that accelerate launches shard on a CPU, where it would only on GPUs."""
-    fixture_dir = Path(__file__).parent.parent / "fixtures" / "fsdp_on_cpu"
+def on_one_device(monkeypatch) -> None:
+    """Let processes that accelerate launches share one GPU, or shard on a CPU."""
+    fixture_dir = Path(__file__).parent.parent / "fixtures" / "one_device"
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(fixture_dir), *filter(None, sys.path)]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if ON_GPU:
+        monkeypatch.setenv("POTSTILL_TEST_DEVICE", "cuda:0")
 
 
 @pytest.fixture
@@ -98,9 +101,10 @@ def kill_a_run() -> Callable[..., None]:
         before: Callable[[], None] = lambda: None,
     ) -> None:
         """Do so; `before` is called when it is about to be killed."""
+        before_ours = os.environ.get("PYTHONPATH", "")
         process = subprocess.Popen(
             [sys.executable, "-c", TRAIN, str(run_directory.root), config.model_dump_json()],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([before_ours, *sys.path])},
             stderr=subprocess.DEVNULL,
         )
         states_dir = run_directory.partial_dir("student") / "scratch" / phase / "states"

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from potstill.errors import ArtifactError, ConfigError
 from potstill.rundir import RunDirectory
+from tests.fixtures.devices import ON_GPU, alike, for_two
 from tests.fixtures.waiting import eventually
 from train.config import TrainConfig
 from train.stage import run
@@ -29,6 +30,7 @@ SETTINGS = {
     "batch_size": 4,
     "evaluation": {"every_steps": 4, "num_generations": 1, "max_new_tokens": 4},
 }
+ROUNDING = 1e-4 if ON_GPU else 1e-6
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,8 @@ def _few_threads(monkeypatch):
 
 
 def config(**changes):
-    return TrainConfig.model_validate(SETTINGS | {"launch": "ddp"} | changes)
+    settings = SETTINGS | {"launch": "ddp"} | changes
+    return TrainConfig.model_validate(settings | {"launch": for_two(settings["launch"])})
 
 
 def metrics(run_directory, name):
@@ -84,7 +87,7 @@ def trained(tiny_teacher_dir, tiny_conversations, finish_conversations, tmp_path
         pytest.param("fsdp2", "full", marks=pytest.mark.nightly),
     ],
 )
-@pytest.mark.usefixtures("fsdp_on_cpu")
+@pytest.mark.usefixtures("on_one_device")
 def test_two_processes_train_as_one_does_on_twice_the_batch(trained, launch, method):
     """At every step of three epochs, to rounding: order, shares, normalization and clipping."""
     alone, expected = trained(launch=None, batch_size=8, method=method)
@@ -93,7 +96,7 @@ def test_two_processes_train_as_one_does_on_twice_the_batch(trained, launch, met
     for name, count in counts.items():
         found = metrics(together, name)
         assert len(found) == count
-        assert found == pytest.approx(metrics(alone, name), rel=1e-5)
+        assert found == pytest.approx(metrics(alone, name), rel=10 * ROUNDING)
     assert manifest.stats["train_tokens"] == expected.stats["train_tokens"]
     for name, tensor in weights(alone).items():
         torch.testing.assert_close(weights(together)[name], tensor, rtol=1e-3, atol=1e-4)
@@ -101,7 +104,7 @@ def test_two_processes_train_as_one_does_on_twice_the_batch(trained, launch, met
     assert [json.loads(line)["step"] for line in generations_path.open()] == [4, 7]
 
 
-@pytest.mark.usefixtures("fsdp_on_cpu")
+@pytest.mark.usefixtures("on_one_device")
 def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, trained, kill_a_run):
     whole, finished = trained(launch="ddp", method="full")
 
@@ -115,11 +118,10 @@ def test_a_killed_stage_takes_its_processes_along_and_goes_on(tiny_run, trained,
         time.sleep(0.1)
 
     resumed = run(config(), tiny_run)
-    assert metrics(tiny_run, "loss") == pytest.approx(metrics(whole, "loss"), rel=1e-6)
+    assert metrics(tiny_run, "loss") == pytest.approx(metrics(whole, "loss"), rel=ROUNDING)
     assert resumed.stats["train_tokens"] == finished.stats["train_tokens"]
-    assert resumed.facts == finished.facts
-    for name, tensor in weights(whole).items():
-        assert torch.equal(weights(tiny_run)[name], tensor)
+    assert alike(resumed.facts, finished.facts)
+    assert alike(weights(tiny_run), weights(whole))
 
 
 def test_an_error_in_one_process_is_the_error_of_the_stage(tiny_run, full_disk, capfd):

@@ -71,7 +71,7 @@ class LossSums:
     cross_entropy: Tensor
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def distillation_loss(hidden_TD: Tensor, head: Head, targets: Targets, mix: Mix) -> LossSums:
     """Sum weight · divergence + (1 - weight) · cross-entropy over T tokens.
 

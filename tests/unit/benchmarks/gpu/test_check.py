@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,11 @@ def test_the_small_form_checks_loss_and_step_on_a_cpu():
     )
     lines = done.stdout.splitlines()
     exact = [line for line in lines if "off float64" in line]
-    assert len(exact) == 8
+    assert len(exact) == 10
+    assert sum("compiled" in line for line in exact) == 2
     assert all(line.endswith(" ok") for line in exact), done.stdout
     # Times of tiny sizes mean nothing: only that every row was measured.
-    for wanted in ("loss of 64 tokens, potstill", "MFU", "gradient checkpointing"):
+    for wanted in ("loss of 64 tokens, potstill", "MFU", "checkpointing", "from a made cache"):
         assert any(wanted in line for line in lines), done.stdout + done.stderr
     assert "Error" not in done.stdout
 
@@ -47,6 +49,42 @@ def test_a_check_that_fails_or_has_no_time_left_does_not_stop_the_others():
     assert rows[1].value == "ValueError: broken"
     assert "MISSED" in str(rows[1])
     assert "no time left" in rows[2].value
+
+
+def test_a_check_that_takes_longer_than_there_is_time_is_stopped():
+    def endless():
+        yield Row("first", "1")
+        time.sleep(60)
+        yield Row("never", "1")
+
+    started = time.monotonic()
+    rows = list(run([Check("a", endless, seconds=0), Check("b", endless)], limit_seconds=0.5))
+    assert time.monotonic() - started < 30
+    assert [row.name for row in rows] == ["first", "a", "b"]
+    assert rows[1].value == "stopped: no time left"
+    assert rows[1].good is None
+    assert "no time left" in rows[2].value
+
+
+def test_a_file_of_tests_that_fails_names_the_test(tmp_path):
+    (tmp_path / "test_two.py").write_text("def test_a(): pass\ndef test_b(): assert False, 'why'\n")
+    failed, whole = check.project_tests(str(tmp_path / "test_two.py"))
+    assert failed.name == "test_b"
+    assert (whole.name, whole.good) == ("test_two", False)
+    assert "1 failed, 1 passed" in whole.value
+
+
+def test_every_package_that_must_travel_is_named():
+    assert check.missing_wheels() in ([], ["liger-kernel"])
+
+
+def test_a_package_that_another_needs_is_named(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise ModuleNotFoundError("no module", name="no_such_core")
+
+    monkeypatch.setattr(check, "checks", fail)
+    check.main(["--small"])
+    assert "not run: no no_such_core" in capsys.readouterr().out
 
 
 def test_without_a_gpu_the_large_form_says_so(capsys):
