@@ -40,11 +40,11 @@ TESTS = (
 
 
 def missing_wheels() -> list[str]:
-    """Return the packages of `wheels.txt` that are not installed."""
+    """Return the packages of `wheels.txt`, and potstill itself, that are not installed."""
     lines = WHEELS_PATH.read_text(encoding="utf-8").splitlines()
     names = [line.partition("==")[0] for line in lines if not line.startswith("#")]
     installed = {one.name.lower().replace("_", "-") for one in metadata.distributions()}
-    return [name for name in names if name not in installed]
+    return [name for name in ["potstill", *names] if name not in installed]
 
 
 def packages() -> Iterator[Row]:
