@@ -81,19 +81,23 @@ def push(
         typer.Option("--memorization-checked", help="You read what the student has memorized."),
     ] = False,
 ) -> None:
-    """Publish the student's files with card, importance matrix and lineage."""
-    from quantize.delivery.push import prepare
+    """Publish the student's files with card, importance matrix and lineage.
+
+    A dry run ends as the upload would begin: with an error where something forbids it.
+    """
+    from quantize.delivery.push import prepare, refuse
     from quantize.delivery.push import push as publish
     from quantize.delivery.refusals import Checked
 
     shipment = prepare(RunDirectory(run_dir), to)
-    if dry_run:
-        for line in shipment.lines():
-            typer.echo(line)
-        return
     given: dict[Checked, bool] = {
         "license": license_checked,
         "memorization": memorization_checked,
     }
     checked = [name for name, is_given in given.items() if is_given]
+    if dry_run:
+        for line in shipment.lines(checked):
+            typer.echo(line)
+        refuse(shipment, checked)
+        return
     typer.echo(publish(shipment, private=not public, checked=checked))

@@ -64,14 +64,20 @@ class Shipment:
     memorization: Memorization | None
     refusals: tuple[Refusal, ...]
 
-    def lines(self) -> list[str]:
-        """Return the files with their sizes, what was memorized, and the refusals."""
+    def lines(self, checked: Collection[Checked] = ()) -> list[str]:
+        """Return the files with their sizes, what was memorized, and the refusals.
+
+        Args:
+            checked: What the user has checked, which refuses nothing.
+        """
         sizes = {path.name: path.stat().st_size for path in (*self.models, *self.others)}
         sizes |= {name: len(text.encode()) for name, text in self.texts.items()}
         lines = [f"{name}  {size:,} bytes" for name, size in sizes.items()]
         found = self.memorization
         lines += [UNMEASURED] if found is None else [f"memorization: {' '.join(found.sentences)}"]
-        lines += [f"refused: {one.where}: {one.found}" for one in self.refusals]
+        for one in self.refusals:
+            state = "checked" if one.unless in checked else "refused"
+            lines.append(f"{state}: {one.where}: {one.found}")
         return lines
 
     def write(self, directory: Path) -> None:
@@ -142,7 +148,7 @@ def push(shipment: Shipment, *, private: bool, checked: Collection[Checked] = ()
         ConfigError: Something in it may not be published.
         ArtifactError: The hub or the disk fails.
     """
-    _refuse(shipment, checked)
+    refuse(shipment, checked)
     if shipment.memorization is None:
         logger.warning("%s", UNMEASURED)
     path = _directory(shipment.to)
@@ -154,6 +160,27 @@ def push(shipment: Shipment, *, private: bool, checked: Collection[Checked] = ()
     with tempfile.TemporaryDirectory(dir=shipment.run.root, prefix=".push-") as staged:
         shipment.write(Path(staged))
         return _upload(Path(staged), shipment.to, private)
+
+
+def refuse(shipment: Shipment, checked: Collection[Checked]) -> None:
+    """Raise what forbids publishing, apart from what the user has checked.
+
+    Raises:
+        ConfigError: Something in it may not be published.
+    """
+    left = [one for one in shipment.refusals if one.unless not in checked]
+    if not left:
+        return
+    more = f", and {len(left) - 1} more: see --dry-run" if len(left) > 1 else ""
+    options = dict.fromkeys(f"--{one.unless}-checked" for one in left)
+    raise ConfigError(
+        "the student may not be published as it is",
+        where=left[0].where,
+        found=left[0].found + more,
+        hint=f"check it and give {' '.join(options)}"
+        if all(one.unless for one in left)
+        else "remove what is found from the file's source and make the stage again",
+    )
 
 
 def _directory(to: str) -> Path | None:
@@ -171,22 +198,6 @@ def _directory(to: str) -> Path | None:
     )
 
 
-def _refuse(shipment: Shipment, checked: Collection[Checked]) -> None:
-    left = [one for one in shipment.refusals if one.unless not in checked]
-    if not left:
-        return
-    more = f", and {len(left) - 1} more: see --dry-run" if len(left) > 1 else ""
-    options = dict.fromkeys(f"--{one.unless}-checked" for one in left)
-    raise ConfigError(
-        "the student may not be published as it is",
-        where=left[0].where,
-        found=left[0].found + more,
-        hint=f"check it and give {' '.join(options)}"
-        if all(one.unless for one in left)
-        else "remove what is found from the file's source and make the stage again",
-    )
-
-
 def _upload(directory: Path, repository: str, private: bool) -> str:
     from huggingface_hub import HfApi  # Here, because the verb starts without it.
 
@@ -201,5 +212,6 @@ def _upload(directory: Path, repository: str, private: bool) -> str:
             "the hub did not take the student",
             where=repository,
             found=next(iter(str(error).strip().splitlines()), type(error).__name__),
-            hint="log in with `hf auth login` and check the repository's name and your rights",
+            hint="log in with `hf auth login`, check the repository's name and your rights, and "
+            "set HF_HUB_DISABLE_XET=1 for a hub without Xet storage",
         ) from error

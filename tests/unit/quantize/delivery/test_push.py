@@ -17,12 +17,13 @@ PUBLISHED = {"README.md", "Modelfile", "lineage.json", "student.imatrix.gguf"} |
 }  # fmt: skip
 
 
-@pytest.fixture
-def own_hub(monkeypatch):
-    """A hub on loopback that the real client is sent to, over the protocol without hf_xet."""
+@pytest.fixture(params=["xet", "lfs"])
+def own_hub(request, monkeypatch, tmp_path):
+    """A hub on loopback that the real client is sent to, with hf_xet and without."""
     with hub() as running:
+        monkeypatch.setenv("HF_XET_CACHE", str(tmp_path / "xet"))
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
         yield running
 
 
@@ -47,6 +48,13 @@ def test_a_student_goes_to_the_hub_with_its_verdict_and_no_teacher(judged_run, o
     assert not list(run.root.glob(".push-*"))
 
 
+def test_files_go_by_xet_where_the_client_has_it(judged_run, own_hub, request):
+    published(prepare(judged_run(), "ann/small-1"))
+    by_xet = request.node.callspec.params["own_hub"] == "xet"
+    assert len(own_hub.xet.files) == (2 if by_xet else 0)
+    assert len(own_hub.blobs) == (0 if by_xet else 2)
+
+
 def test_a_hub_that_refuses_is_one_clear_error(judged_run, own_hub):
     run = judged_run()
     own_hub.refuses = 403
@@ -54,6 +62,16 @@ def test_a_hub_that_refuses_is_one_clear_error(judged_run, own_hub):
         published(prepare(run, "ann/small-1"))
     assert "403" in caught.value.found
     assert not list(run.root.glob(".push-*"))
+
+
+@pytest.mark.parametrize("own_hub", ["xet"], indirect=True)
+def test_a_hub_without_storage_for_xet_has_a_hint(judged_run, own_hub, monkeypatch):
+    monkeypatch.setattr("tests.fixtures.hub.TOKEN", "no such page")
+    with pytest.raises(ArtifactError) as caught:
+        published(prepare(judged_run(), "ann/small-1"))
+    assert "404" in caught.value.found
+    assert "HF_HUB_DISABLE_XET=1" in caught.value.hint
+    assert not own_hub.files
 
 
 def test_a_directory_gets_the_same_files(judged_run, tmp_path):
@@ -70,10 +88,23 @@ def test_another_place_is_refused_before_the_run_is_read(tmp_path, to):
 def test_a_dry_run_lists_what_would_go_and_what_forbids_it(judged_run):
     run = judged_run(license="cc-by-nc-nd-4.0")
     found = CliRunner().invoke(app, ["push", str(run.root), "--to", "ann/a", "--dry-run"])
-    assert found.exit_code == 0
+    assert isinstance(found.exception, ConfigError)
     names = {line.split("  ")[0] for line in found.stdout.splitlines() if "bytes" in line}
     assert names == {*PUBLISHED, "model.yaml"}
     assert "refused: teacher acme/teacher: license: cc-by-nc-nd-4.0" in found.stdout
+
+
+def test_a_dry_run_ends_as_the_upload_would(judged_run):
+    run = judged_run(license=None)
+    command = ["push", str(run.root), "--to", "ann/a", "--dry-run"]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, ConfigError)
+    assert "refused: teacher acme/teacher: license: not stated" in refused.stdout
+    assert "--license-checked" in refused.exception.hint
+    checked = CliRunner().invoke(app, [*command, "--license-checked"])
+    assert checked.exit_code == 0
+    assert "checked: teacher acme/teacher: license: not stated" in checked.stdout
+    assert "refused" not in checked.stdout
 
 
 @pytest.mark.parametrize("checked", [(), ("license", "memorization")])
