@@ -1,4 +1,4 @@
-"""Rows of JSONL, JSON, Parquet and OTLP files, local or remote.
+"""Rows of JSONL, JSON, Parquet and OTLP files, and of vLLM's logs, local or remote.
 
 In: a path, a directory, a pattern or an fsspec URL. Out: a stream of rows, and the hash of the
 content.
@@ -21,7 +21,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import parquet
 
-from generate.sources import otlp_files
+from generate.sources import otlp_files, vllm_logs
 from generate.sources.json_text import parse_json
 from generate.sources.rows import BATCH_ROWS, RowError, SourceRow, table_rows
 from potstill.errors import ConfigError
@@ -104,6 +104,8 @@ def read_file(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
     suffix = _suffix(path)
     if suffix in otlp_files.SUFFIXES:
         return _read_otlp(file)
+    if suffix in vllm_logs.SUFFIXES and not _has_json_lines(file):
+        return _read_vllm_log(file)
     document = _document(file) if suffix in JSON_SUFFIXES else None
     return _read_jsonl(file) if document is None else _read_document(file, document)
 
@@ -152,6 +154,17 @@ def _read_otlp(file: SourceFile) -> Iterator[SourceRow]:
         raise _unreadable(file.shown, error) from error
 
 
+def _read_vllm_log(file: SourceFile) -> Iterator[SourceRow]:
+    lines = (line.decode(errors="replace") for line in _lines(file))
+    for number, values in vllm_logs.read_lines(lines):
+        yield SourceRow(f"{file.shown}, line {number}", file.name, values)
+
+
+def _has_json_lines(file: SourceFile) -> bool:
+    """Return whether a log's first line begins a JSON object."""
+    return next(_lines(file), b"").removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+
+
 def _lines(file: SourceFile) -> Iterator[bytes]:
     try:
         with file.fs.open(file.path, "rb", compression="infer") as stream:
@@ -192,7 +205,7 @@ def _holds_rows(inside: str) -> bool:
     path = PurePosixPath(inside.lstrip("/"))
     if any(part.startswith((".", "_")) for part in path.parts):
         return False
-    read = JSONL_SUFFIXES | JSON_SUFFIXES | otlp_files.SUFFIXES
+    read = JSONL_SUFFIXES | JSON_SUFFIXES | otlp_files.SUFFIXES | vllm_logs.SUFFIXES
     return _suffix(path) in read or path.suffix in PARQUET_SUFFIXES
 
 
@@ -216,7 +229,8 @@ def _unreadable(where: object, error: object) -> ConfigError:
     return ConfigError(
         "the prompts cannot be read",
         where=where,
-        expected="JSONL or JSON in UTF-8, OTLP, or Parquet (the path of a source of prompts)",
+        expected="JSONL or JSON in UTF-8, OTLP, a log of vLLM's, or Parquet (the path of a source "
+        "of prompts)",
         found=getattr(error, "strerror", None) or error,
         hint=f"check the path: {HINTS[FileNotFoundError]}",
     )

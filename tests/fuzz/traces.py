@@ -1,4 +1,4 @@
-"""Files of strangers as sources of prompts: JSONL, JSON documents, OTLP's protobuf.
+"""Files of strangers as sources of prompts: JSONL, JSON documents, OTLP's protobuf, vLLM's logs.
 
 What is read is written as `potstill import` does, and read again: nothing may get lost.
 """
@@ -66,4 +66,5 @@ TARGETS = [
         max_bytes=1 << 14,
     ),
     Target("protobuf", lambda: _prepare(".pb"), nightly_runs=150_000),
+    Target("vllm_log", lambda: _prepare(".log"), nightly_runs=100_000),
 ]

@@ -18,9 +18,11 @@ LOST = {
     "openai-responses.jsonl": {"choices"},
     "anthropic.jsonl": {"choices"},
     "otel-v2-logs.jsonl": {"error", "model", "tools"},
+    "vllm.log": {"error"},
 }
 """What a format does not have: several choices, or, beside messages, what stands in spans."""
-SAMPLE_NAMES = sorted(path.name for path in SAMPLES.iterdir() if path.suffix in {".jsonl", ".json"})
+TEXTUAL = {".jsonl", ".json", ".log"}
+SAMPLE_NAMES = sorted(path.name for path in SAMPLES.iterdir() if path.suffix in TEXTUAL)
 
 
 def traces(name):
