@@ -44,7 +44,7 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             preexec_fn=end_with_parent(),
         )
     url = f"http://127.0.0.1:{port}"
-    assert eventually(lambda: answers(url), seconds=180), (scratch / "log").read_text()
+    assert eventually(lambda: answers(url), seconds=600), (scratch / "log").read_text()
     yield url
     process.kill()
     process.wait()
