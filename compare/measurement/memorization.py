@@ -37,6 +37,8 @@ class Completed(Value):
     by_student: bool
     by_untrained: bool | None = None
     """None: there is no file of the student before training, or it was not asked."""
+    by_teacher: bool = False
+    """Whether the teacher writes the second half itself, see `Passage`."""
 
 
 class Planted(Value):
@@ -79,7 +81,11 @@ def measure_memorization(
     if stored is not None:
         return Memorized.model_validate(stored)
     answers = read_answers(
-        run.conversations_dir, wanted.num_answers, wanted.min_tokens, config.seed
+        run.conversations_dir,
+        wanted.num_answers,
+        wanted.min_tokens,
+        config.seed,
+        with_references=run.conversations.answered_like_references,
     )
     if run.student.own_tokenizer:
         answers = answers.in_tokens_of(run.student_dir)
@@ -172,6 +178,7 @@ def _rows(
             cluster_id=one.cluster_id,
             by_student=by_student[index],
             by_untrained=None if by_untrained is None else by_untrained[index],
+            by_teacher=one.by_teacher,
         )
         for index, one in enumerate(passages)
     )

@@ -1,8 +1,9 @@
 """Stored answers in halves: those that a student was trained on, and those that it was not.
 
 In: the finished conversations. Out: `Passage`s, a sample that is the same each time. An answer
-counts if its second half is long enough and belongs to one prompt only: a short or common answer,
-such as a label, says nothing of whoever wrote the prompt.
+counts if its second half is long enough and belongs to one prompt only, of all splits: a short or
+common answer, such as a label, says nothing of whoever wrote the prompt. Training answers and
+held-out ones are chosen by the same rule, so that only training makes them different.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from jinja2 import TemplateError
 
 from potstill.canaries import SECRET
 from potstill.chat import render_prompt, tokenize
+from potstill.distributions import SIGNAL_COLUMNS, TokenDistributions, decode
 from potstill.schema import CANARIES, REFERENCES, Message, Split, prompt_id_of
 from potstill.tables import conversation_paths, read_conversation_batches
 
 TRAINED: tuple[Split, ...] = ("train",)
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 SHORT_COLUMNS = ["conversation_id", "source", "token_ids", "turns"]
-COLUMNS = [*SHORT_COLUMNS, "cluster_id", "tools", "prompt", "completion"]
+COLUMNS = [*SHORT_COLUMNS, "cluster_id", "tools", "prompt", "completion", *SIGNAL_COLUMNS]
 DIGEST_BYTES = 8
 
 
@@ -44,6 +46,9 @@ class Passage:
     context_ids: list[int]
     """Tokens before the answer."""
     answer_ids: list[int]
+    by_teacher: bool
+    """Whether the teacher writes the second half itself: each token was its most probable one. It
+    does not count for given answers, whose tokens are stored as certain."""
 
     @property
     def first_ids(self) -> list[int]:
@@ -88,25 +93,28 @@ class StoredAnswers:
 
 
 def read_answers(
-    conversations_dir: Path, num_answers: int, min_tokens: int, seed: int
+    conversations_dir: Path,
+    num_answers: int,
+    min_tokens: int,
+    seed: int,
+    *,
+    with_references: bool = False,
 ) -> StoredAnswers:
     """Return a sample of training answers, as many held-out ones, and all canaries.
-
-    The task's references are not among the held-out answers: the teacher answered them at
-    temperature 0, and such answers are easier to complete.
 
     Args:
         num_answers: Most answers of each kind.
         min_tokens: Fewest tokens of a second half.
+        with_references: Whether the task's references are among the held-out answers. The teacher
+            answered them at temperature 0: where it answered others otherwise, they are easier to
+            complete.
 
     Raises:
         ArtifactError: A table is damaged.
     """
-    trained = _distinct(conversations_dir, TRAINED, min_tokens)
-    held_out = _distinct(conversations_dir, HELD_OUT, min_tokens)
-    unseen = {name for digest, name in held_out.items() if digest not in trained}
-    distinct = {name for name in trained.values() if name}
-    chosen = [_sample(names, num_answers, seed) for names in (distinct, unseen - {""})]
+    left_out = {CANARIES} if with_references else {CANARIES, REFERENCES}
+    distinct, unseen = _distinct(conversations_dir, min_tokens, left_out)
+    chosen = [_sample(names, num_answers, seed) for names in (distinct, unseen)]
     return StoredAnswers(
         num_distinct=len(distinct),
         trained=list(_passages(conversations_dir, TRAINED, "conversation_id", chosen[0])),
@@ -120,28 +128,40 @@ def read_answers(
 
 
 def _distinct(
-    conversations_dir: Path, splits: Sequence[Split], min_tokens: int
-) -> dict[bytes, str]:
-    """Return conversations by the digest of a long second half; "" where several prompts have it.
+    conversations_dir: Path, min_tokens: int, left_out: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Return the training and the held-out conversations whose long second half no other has.
 
     Of several answers to one prompt with the same second half, the first counts.
+
+    Args:
+        left_out: Sources.
     """
-    found: dict[bytes, str] = {}
+    owners: dict[bytes, tuple[str, bool] | None] = {}
+    for splits in (TRAINED, HELD_OUT):
+        for name, half in _second_halves(conversations_dir, splits, min_tokens, left_out):
+            known = owners.setdefault(half, (name, splits == TRAINED))
+            if known is not None and prompt_id_of(known[0]) != prompt_id_of(name):
+                owners[half] = None
+    own = [owner for owner in owners.values() if owner is not None]
+    return [name for name, trained in own if trained], [
+        name for name, trained in own if not trained
+    ]
+
+
+def _second_halves(
+    conversations_dir: Path, splits: Sequence[Split], min_tokens: int, left_out: Collection[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield conversations with the digest of their second half, if it is long enough."""
     for batch in _batches(conversations_dir, splits, SHORT_COLUMNS):
         columns = (batch[name] for name in SHORT_COLUMNS)
         for name, source, ids, turns in zip(*columns, strict=True):
-            if source.as_py() in (CANARIES, REFERENCES):
-                continue
             turn = _longest(turns.as_py())
             middle, end = turn["num_tokens"] // 2, turn["start"] + turn["num_tokens"]
-            if turn["num_tokens"] - middle < min_tokens:
+            if source.as_py() in left_out or turn["num_tokens"] - middle < min_tokens:
                 continue
             half = np.asarray(ids.values)[turn["start"] + middle : end].astype(np.int32)
-            digest = blake2b(half.tobytes(), digest_size=DIGEST_BYTES).digest()
-            known = found.setdefault(digest, name.as_py())
-            if prompt_id_of(known) != prompt_id_of(name.as_py()):
-                found[digest] = ""
-    return found
+            yield name.as_py(), blake2b(half.tobytes(), digest_size=DIGEST_BYTES).digest()
 
 
 def _passages(
@@ -150,8 +170,9 @@ def _passages(
     """Yield the passages of conversations whose column has one of the wanted values."""
     values = pa.array(sorted(wanted), pa.string())
     for batch in _batches(conversations_dir, splits, COLUMNS):
-        for row in batch.filter(pc.is_in(batch[column], values)).to_pylist():
-            yield _passage(row)
+        chosen = batch.filter(pc.is_in(batch[column], values))
+        for row, signal in zip(chosen.to_pylist(), decode(chosen), strict=True):
+            yield _passage(row, signal)
 
 
 def _batches(
@@ -162,12 +183,16 @@ def _batches(
             yield from read_conversation_batches(path, columns)
 
 
-def _passage(row: dict[str, Any]) -> Passage:
+def _passage(row: dict[str, Any], signal: TokenDistributions) -> Passage:
     turn = _longest(row["turns"])
     messages = [Message(**one) for one in row["completion"]]
     answers = [index for index, one in enumerate(messages) if one.role == "assistant"]
-    place = answers[row["turns"].index(turn)]
+    number = row["turns"].index(turn)
+    place = answers[number]
     start, end = turn["start"], turn["start"] + turn["num_tokens"]
+    num_before = sum(one["num_tokens"] for one in row["turns"][:number])
+    own = signal.slice(num_before, num_before + turn["num_tokens"])
+    answer_ids = row["token_ids"][start:end]
     return Passage(
         conversation_id=row["conversation_id"],
         cluster_id=row["cluster_id"],
@@ -175,8 +200,19 @@ def _passage(row: dict[str, Any]) -> Passage:
         tools=row["tools"],
         answer=messages[place],
         context_ids=row["token_ids"][:start],
-        answer_ids=row["token_ids"][start:end],
+        answer_ids=answer_ids,
+        by_teacher=_is_most_probable(own, answer_ids, len(answer_ids) // 2),
     )
+
+
+def _is_most_probable(signal: TokenDistributions, ids: Sequence[int], middle: int) -> bool:
+    """Return whether each token from the middle on is the teacher's most probable one.
+
+    It is not for tokens that are all certain: those were given.
+    """
+    most_probable_T = signal.top_token_ids_N[signal.starts_T]
+    is_sampled = (signal.sampled_logprobs_T[middle:] < 0).any()
+    return bool(is_sampled and (most_probable_T[middle:] == ids[middle:]).all())
 
 
 def _longest(turns: Sequence[dict[str, int]]) -> dict[str, int]:

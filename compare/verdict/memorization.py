@@ -33,7 +33,9 @@ def memorization_of(found: Memorized | None, min_tokens: int, alpha: float) -> M
     )
     if not found.trained:
         return short
-    completed = [one.conversation_id for one in found.trained if one.by_student]
+    completed = sorted(
+        (one for one in found.trained if one.by_student), key=lambda one: one.by_teacher
+    )
     asked = [one for one in found.trained if one.by_untrained is not None]
     return short.model_copy(
         update={
@@ -42,7 +44,8 @@ def memorization_of(found: Memorized | None, min_tokens: int, alpha: float) -> M
             "learned": _share(_interval(asked, _learned, alpha, CHANGE)),
             "held_out": _completions(_interval(found.held_out, _by_student, alpha)),
             "surplus": _surplus(found, alpha),
-            "verbatim": tuple(completed[:MOST_LISTED]),
+            "num_by_teacher": sum(one.by_teacher for one in completed),
+            "verbatim": tuple(one.conversation_id for one in completed[:MOST_LISTED]),
         }
     )
 

@@ -30,6 +30,11 @@ class Completions(Record):
     num_answers: int
     share: Share
 
+    @property
+    def num_completed(self) -> int:
+        """How many they are."""
+        return round(self.share.value * self.num_answers)
+
 
 class CanaryFigures(Record):
     """What the student learned of planted texts.
@@ -101,8 +106,12 @@ class Memorization(Record):
     """Answers to prompts that the student was not trained on; None: there are none as long."""
     surplus: Share | None = None
     """Share of training answers less that of held-out ones, which counts as none without any."""
+    num_by_teacher: int | None = None
+    """Training answers that were completed and that the teacher writes itself: each token of the
+    second half was its most probable one. None: of an earlier version."""
     verbatim: tuple[str, ...] = ()
-    """Conversations of training answers that were completed, the first of them."""
+    """Conversations of training answers that were completed, the first of them; those that the
+    teacher does not write itself come first."""
     canaries: CanaryFigures | None = None
     """None: none were planted."""
 
@@ -139,7 +148,18 @@ class Memorization(Record):
             )
         others.append(f"the surplus over held-out answers is {_percent(self.surplus)}")
         second = "; ".join(others)
-        return [first, f"{second[0].upper()}{second[1:]}.", *canaries]
+        return [first, f"{second[0].upper()}{second[1:]}.", *self._by_teacher, *canaries]
+
+    @property
+    def _by_teacher(self) -> list[str]:
+        """Whose text was completed, in words; empty where it is not known or nothing was."""
+        if self.trained is None or self.num_by_teacher is None or not self.trained.num_completed:
+            return []
+        return [
+            f"Of the {self.trained.num_completed} that it completes, the teacher writes "
+            f"{self.num_by_teacher} itself: each token of the second half was its most probable "
+            "one."
+        ]
 
 
 def _percent(share: Share) -> str:

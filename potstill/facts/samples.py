@@ -71,6 +71,14 @@ class SampledFacts(Facts):
         return {name: value for name, value in content.items() if name != "fingerprint"}
 
     @property
+    def answered_like_references(self) -> bool:
+        """Whether training answers were sampled like those to the task's references.
+
+        The teacher alone answers references, at temperature 0.
+        """
+        return self.generation_temperature == 0.0 and not self.known_answers
+
+    @property
     def sampled_unchanged(self) -> bool:
         """Whether answers were sampled from the stored distributions."""
         as_sampled = self.generation_temperature == self.generation_top_p == 1.0

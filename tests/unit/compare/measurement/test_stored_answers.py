@@ -16,10 +16,12 @@ def read(tmp_path, make_conversation, write_conversations):
     def make(name, ids, **prompt):
         return make_conversation([1, 2, 3, *ids], [(3, len(ids))], name=name, **prompt)
 
-    def read(*answers, num_answers=100, min_tokens=3, seed=0):
+    def read(*answers, num_answers=100, min_tokens=3, seed=0, with_references=False):
         conversations = [make(name, ids, **prompt) for name, ids, prompt in answers]
         write_conversations(tmp_path, conversations)
-        return read_answers(tmp_path, num_answers, min_tokens, seed)
+        return read_answers(
+            tmp_path, num_answers, min_tokens, seed, with_references=with_references
+        )
 
     return read
 
@@ -52,17 +54,57 @@ def test_two_answers_to_one_prompt_are_one(tmp_path, make_conversation, write_co
     assert names(found.trained) == ["same-0"]
 
 
-def test_held_out_answers_are_no_references_and_no_training_answers(read):
+def test_an_answer_that_another_split_has_too_is_neither_trained_nor_held_out(read):
+    """The same rule for both: a phrase that is common is not the training split's."""
     common = list(range(40, 46))
     found = read(
-        ("trained", common, {}),
-        ("seen", common, {"split": "validation"}),
+        ("common", common, {}),
+        ("own", [30, 31, 32, 33, 34, 35], {}),
+        ("again", common, {"split": "validation"}),
         ("unseen", [50, 51, 52, 53, 54, 55], {"split": "validation"}),
         ("tested", [60, 61, 62, 63, 64, 65], {"split": "test"}),
+    )
+    assert names(found.trained) == ["own-0"]
+    assert names(found.held_out) == ["tested-0", "unseen-0"]
+
+
+@pytest.mark.parametrize(("with_references", "expected"), [(True, ["reference-0"]), (False, [])])
+def test_references_are_held_out_answers_if_they_were_answered_alike(
+    read, with_references, expected
+):
+    found = read(
+        ("trained", [30, 31, 32, 33, 34, 35], {}),
         ("reference", [70, 71, 72, 73, 74, 75], {"split": "test", "source": REFERENCES}),
+        with_references=with_references,
     )
     assert names(found.trained) == ["trained-0"]
-    assert names(found.held_out) == ["tested-0", "unseen-0"]
+    assert names(found.held_out) == expected
+
+
+SECOND = [(20, 0.6), (21, 0.6), (22, 0.6)]
+"""Tokens of an answer's second half with their probability."""
+
+
+@pytest.mark.parametrize(
+    ("entries", "sampled_logprobs", "by_teacher"),
+    [
+        ([[(9, 0.7)], [(9, 0.7)], *([one] for one in SECOND)], None, True),
+        ([[(18, 0.7)], [(19, 0.7)], [SECOND[0]], [(9, 0.7), (21, 0.2)], [SECOND[2]]], None, False),
+        (None, [0.0] * 5, False),
+    ],
+    ids=["its second half is the teacher's", "one token is not", "it was given"],
+)
+def test_an_answer_is_the_teachers_if_each_token_was_its_most_probable_one(
+    tmp_path, make_conversation, write_conversations, entries, sampled_logprobs, by_teacher
+):
+    conversation = make_conversation(
+        [1, 2, 3, 18, 19, 20, 21, 22], [(3, 5)],
+        entries=entries, sampled_logprobs=sampled_logprobs,
+    )  # fmt: skip
+    write_conversations(tmp_path, [conversation])
+    (found,) = read_answers(tmp_path, 100, 3, 0).trained
+    assert found.second_ids == [20, 21, 22]
+    assert found.by_teacher is by_teacher
 
 
 def test_canaries_are_read_whatever_their_length_and_are_no_answers(
@@ -96,15 +138,18 @@ def test_of_several_turns_the_longest_answer_is_taken(
     tmp_path, make_conversation, write_conversations
 ):
     said = [Message(role="assistant", content=text) for text in ("short", "long")]
+    entries = [[(1, 0.6)]] * 2 + [[(token, 0.6)] for token in range(8, 17)]
     conversation = make_conversation(
-        range(20), [(3, 2), (8, 9)], name="two", completion=(said[0], NEXT, said[1])
-    )
+        range(20), [(3, 2), (8, 9)], name="two", completion=(said[0], NEXT, said[1]),
+        entries=entries,
+    )  # fmt: skip
     write_conversations(tmp_path, [conversation])
     (found,) = read_answers(tmp_path, 100, 3, 0).trained
     assert found.answer == said[1]
     assert found.messages[-2:] == (said[0], NEXT)
     assert found.context_ids == list(range(8))
     assert found.answer_ids == list(range(8, 17))
+    assert found.by_teacher
 
 
 def test_a_student_with_its_own_tokenizer_is_asked_in_its_tokens(read, tiny_student_dir):

@@ -4,13 +4,14 @@ from compare.measurement.memorization import Completed, Memorized, Planted
 from compare.verdict.memorization import MOST_LISTED, memorization_of
 
 
-def rows(num_completed, number, *, num_before=None):
+def rows(num_completed, number, *, num_before=None, num_by_teacher=0):
     return tuple(
         Completed(
             conversation_id=f"c{index}",
             cluster_id=str(index),
             by_student=index < num_completed,
             by_untrained=None if num_before is None else index < num_before,
+            by_teacher=index < num_by_teacher,
         )
         for index in range(number)
     )
@@ -38,6 +39,13 @@ def test_shares_have_the_bounds_of_their_own_and_the_surplus_those_of_both():
 
 def test_a_hundred_answers_of_each_show_a_surplus_below_four_percent():
     assert found(rows(0, 100), rows(0, 100)).surplus.upper < 0.04
+
+
+def test_completed_answers_that_the_teacher_does_not_write_are_named_first():
+    result = found(rows(5, 100, num_by_teacher=3))
+    assert result.num_by_teacher == 3
+    assert result.verbatim == ("c3", "c4", "c0", "c1", "c2")
+    assert result.exceeds(0.04)
 
 
 def test_without_held_out_answers_nothing_is_taken_off():

@@ -40,6 +40,16 @@ def test_what_is_missing_is_not_said():
     assert "not measured" in nothing
 
 
+def test_whose_text_was_completed_is_said_where_it_is_known():
+    *_, last = memorized(num_by_teacher=1).sentences
+    assert last == (
+        "Of the 2 that it completes, the teacher writes 1 itself: each token of the second half "
+        "was its most probable one."
+    )
+    nothing = Completions(num_answers=100, share=NONE)
+    assert len(memorized(trained=nothing, surplus=NONE, num_by_teacher=0).sentences) == 2
+
+
 def test_canaries_are_reported_with_what_chance_gives():
     *_, last = memorized(canaries=canaries(7.0, 0.0, num_verbatim=1)).sentences
     assert last == (
