@@ -3,6 +3,7 @@
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -11,7 +12,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.testclient import TestClient
 
+from serve.backends.protocol import VARIANT_HEADER, Caller
 from serve.telemetry import MAX_CONTENT_BYTES, Telemetry
+from serve.wire.chat import ChatRequest
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
@@ -148,6 +151,18 @@ def test_a_failure_is_named(asked):
     assert span.status.code == span.status.STATUS_CODE_ERROR
     (duration,) = collector.metrics()["gen_ai.server.request.duration"]
     assert attributes(duration)["error.type"] == "ContextLengthError"
+
+
+def test_the_variant_of_an_experiment_is_an_attribute_of_span_and_figures(collector):
+    telemetry = Telemetry(collector.url, has_content=False)
+    request = ChatRequest.model_validate({"model": "a"} | question())
+    followed = telemetry.watch(request, Caller(), SimpleNamespace(card={"id": "a"}))
+    followed.end(None, {VARIANT_HEADER: "teacher"}, None)
+    telemetry.close()
+    (span,) = collector.spans()
+    assert attributes(span)["potstill.variant"] == "teacher"
+    (point,) = collector.metrics()["gen_ai.server.request.duration"]
+    assert attributes(point)["potstill.variant"] == "teacher"
 
 
 def test_nothing_that_was_written_is_sent_unless_asked_for(asked):
