@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.facts.base import Record, StageName
 from potstill.facts.comparison import ComparisonFacts
 from potstill.facts.conversations import ConversationsFacts
@@ -135,7 +135,9 @@ def lineage_of_run(run_directory: RunDirectory, *, judged: bool = True) -> Linea
 
     Raises:
         ArtifactError: The run has no student, or is damaged.
+        ManifestMismatchError: A stage was made again since the next one was made of it.
     """
+    _require_chain(run_directory, (*PARENTS, "gguf") if judged else PARENTS)
     student = run_directory.facts(StudentFacts)
     conversations = run_directory.facts(ConversationsFacts)
     identities = [student.teacher, *(t.identity for t in conversations.further_teachers.values())]
@@ -184,6 +186,22 @@ def read_lineage(path: Path) -> Lineage:
             found=str(error).splitlines()[0],
             hint="a later potstill may have written it",
         ) from error
+
+
+def _require_chain(run_directory: RunDirectory, stages: Sequence[StageName]) -> None:
+    """Check that each stage was made of the stages that are there now."""
+    finished: list[str] = [name for name in stages if run_directory.is_finished(name)]
+    pinned = {name: manifest_sha256(run_directory.root / name) for name in finished}
+    for name in finished:
+        for one in read_manifest(run_directory.root / name).inputs:
+            if pinned.get(one.path, one.manifest_sha256) != one.manifest_sha256:
+                raise ManifestMismatchError(
+                    f"the {name} stage was made before the {one.path} stage was made again",
+                    where=run_directory.root / name,
+                    expected=f"{one.path} with manifest {one.manifest_sha256}",
+                    found=pinned[one.path],
+                    hint=f"make it again: potstill run {run_directory.root}",
+                )
 
 
 def _stage(name: StageName, run_directory: RunDirectory) -> Stage:

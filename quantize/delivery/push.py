@@ -24,6 +24,8 @@ from potstill.rundir import RunDirectory
 from quantize.delivery.copies import copy_file
 from quantize.delivery.model_yaml import NAME as MODEL_YAML
 from quantize.delivery.model_yaml import model_yaml
+from quantize.delivery.ollama import NAME as MODELFILE
+from quantize.delivery.ollama import modelfile_of
 from quantize.delivery.refusals import (
     Checked,
     Refusal,
@@ -36,7 +38,7 @@ from quantize.report.card import memorization_section
 logger = logging.getLogger(__name__)
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-CARD, MODELFILE, PLOT = "README.md", "Modelfile", "quality.png"
+CARD, PLOT = "README.md", "quality.png"
 IMATRIX = "student.imatrix.gguf"
 TEMPLATE_KEY = "tokenizer.chat_template"
 UNMEASURED = "memorization: not measured; `potstill compare` measures it"
@@ -107,7 +109,8 @@ def prepare(run_directory: RunDirectory, to: str) -> Shipment:
     is_repository = _directory(to) is None
     run_directory.require("gguf")
     directory = run_directory.stage_dir("gguf")
-    students = [one for one in run_directory.facts(GgufFacts).files if one.role == "student"]
+    gguf = run_directory.facts(GgufFacts)
+    students = [one for one in gguf.files if one.role == "student"]
     names = dict.fromkeys(
         name for one in students for name in (one.file, one.adapter) if name is not None
     )
@@ -117,13 +120,11 @@ def prepare(run_directory: RunDirectory, to: str) -> Shipment:
     # The lineage has a verdict if these files were judged.
     judged = run_directory.facts(ComparisonFacts) if lineage.verdict else None
     memorization = judged.memorization if judged else None
-    texts = {
-        name: path.read_text("utf-8")
-        for name in (CARD, MODELFILE)
-        if (path := directory / name).is_file()
-    }
-    if CARD in texts:
-        texts[CARD] += memorization_section(memorization)
+    texts = {}
+    if (directory / CARD).is_file():
+        texts[CARD] = (directory / CARD).read_text("utf-8") + memorization_section(memorization)
+    if (directory / MODELFILE).is_file():
+        texts[MODELFILE] = modelfile_of(run_directory, gguf.recommended_file.file)
     texts[LINEAGE_NAME] = lineage.document
     if is_repository:
         texts[MODEL_YAML] = model_yaml(run_directory, to)

@@ -17,13 +17,12 @@ from potstill.files import disk_errors, write_text_atomically
 from potstill.lineage import LINEAGE_NAME, lineage_of_run
 from potstill.manifest import MANIFEST_NAME
 from potstill.rundir import RunDirectory
-from potstill.task.stage import read_task
 from quantize.delivery.copies import copy_file, student_file
-from quantize.modelfile import can_be_quoted
+from quantize.delivery.ollama import NAME as MODELFILE
+from quantize.delivery.ollama import modelfile_of
 
 PUBLISHER = "potstill"
 """Folder of the models in LM Studio's directory: publisher, model, file."""
-TEMPERATURE = "PARAMETER temperature "
 PORT = 8000
 """Default of `serve.port`."""
 
@@ -79,17 +78,9 @@ def export(run_directory: RunDirectory, tool: str, directory: Path, file: str | 
 
 def _ollama(wanted: Export) -> list[str]:
     wanted.copy_files(wanted.dir)
-    path = wanted.run.stage_dir("gguf") / "Modelfile"
-    with disk_errors("reading the Modelfile", path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-    lines = [f"FROM ./{wanted.file.file}" if one.startswith("FROM ") else one for one in lines]
-    task = read_task(wanted.run)
-    if task and task.metrics:  # As it was compared, and as `potstill serve` samples.
-        lines = [one for one in lines if not one.startswith(TEMPERATURE)] + [f"{TEMPERATURE}0"]
-    if task and task.student_instructions and can_be_quoted(task.student_instructions):
-        lines.append(f'SYSTEM """{task.student_instructions}"""')  # Of several the last counts.
-    write_text_atomically(wanted.dir / "Modelfile", "\n".join(lines) + "\n")
-    create = f"ollama create {quote(wanted.name)} -f {quote(str(wanted.dir / 'Modelfile'))}"
+    path = wanted.dir / MODELFILE
+    write_text_atomically(path, modelfile_of(wanted.run, wanted.file.file))
+    create = f"ollama create {quote(wanted.name)} -f {quote(str(path))}"
     return [create, f"ollama run {quote(wanted.name)}"]
 
 

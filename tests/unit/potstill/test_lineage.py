@@ -4,8 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from potstill.cli import app
-from potstill.errors import ArtifactError
+from potstill.errors import ArtifactError, ManifestMismatchError
 from potstill.facts.conversations import ConversationsFacts
+from potstill.facts.student import StudentFacts
 from potstill.lineage import LINEAGE_KEY, lineage_of_run, read_lineage
 from potstill.manifest import manifest_sha256
 from tests.fixtures.facts import update_facts
@@ -61,6 +62,22 @@ def test_a_verdict_on_former_files_is_not_that_of_the_run(run):
     session = run.open_stage("gguf", {"other": 1}, inputs=("student", "conversations"))
     session.finish()
     assert lineage_of_run(run).verdict is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "inputs", "user"),
+    [("conversations", ("samples",), "student"), ("student", ("conversations",), "gguf")],
+)
+def test_a_stage_that_was_made_again_is_not_the_parent_of_what_was_made_before(
+    run, stage, inputs, user
+):
+    """As after a review, when the student has not been trained again yet."""
+    facts = run.facts(ConversationsFacts if stage == "conversations" else StudentFacts)
+    run.set_aside(stage)
+    run.open_stage(stage, {"other": 1}, inputs=inputs).finish(facts=facts)
+    with pytest.raises(ManifestMismatchError, match=f"the {user} stage was made before") as caught:
+        lineage_of_run(run)
+    assert "potstill run" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from potstill.lineage import lineage_of_run, read_lineage
 from potstill.task.metrics.config import LabelConfig
 from potstill.task.stage import TASK_NAME
 from potstill.task.task import Task
+from quantize.delivery.push import prepare, push
 from quantize.delivery.tools import TOOLS, export
 from tests.fixtures.facts import task_facts
 
@@ -49,7 +50,8 @@ def test_every_tool_is_tested_and_named_in_the_help():
     assert all(tool in help_text for tool in TOOLS)
 
 
-def test_a_modelfile_names_the_file_and_the_tasks_instructions(judged_run, tmp_path):
+@pytest.mark.parametrize("way", ["export", "push"])
+def test_a_modelfile_names_the_file_and_the_tasks_instructions(judged_run, tmp_path, way):
     run = judged_run()
     session = run.open_stage("task", {})
     task = Task(
@@ -59,9 +61,13 @@ def test_a_modelfile_names_the_file_and_the_tasks_instructions(judged_run, tmp_p
     )
     (session.dir / TASK_NAME).write_text(task.model_dump_json())
     session.finish(facts=task_facts())
-    export(run, "ollama", tmp_path / "a", "student-F16")
+    if way == "export":
+        export(run, "ollama", tmp_path / "a", "student-F16")
+    else:
+        push(prepare(run, str(tmp_path / "a")), private=True)
     text = (tmp_path / "a" / "Modelfile").read_text()
-    assert text.startswith("FROM ./student-F16.gguf\n")
+    file = {"export": "student-F16", "push": "student-Q8_0"}[way]
+    assert text.startswith(f"FROM ./{file}.gguf\n")
     system = f'SYSTEM """{task.student_instructions}"""\n'
     assert text.endswith(f"PARAMETER temperature 0\n{system}")
     assert text.count("PARAMETER temperature") == 1
