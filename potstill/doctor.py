@@ -18,7 +18,7 @@ from potstill.cards import listed
 from potstill.config import preset_names
 from potstill.errors import PotstillError
 from potstill.models.files import cache_dir
-from potstill.pipeline import Choice, estimate, resolve
+from potstill.pipeline import PIPELINE, Choice, estimate, resolve
 from potstill.processor import features, memory_bytes, usable_threads
 from potstill.rundir import RunDirectory
 
@@ -144,7 +144,11 @@ def _preset(name: str) -> Finding:
         return Finding(subject, f"not estimated, {reason}", f"potstill fetch {model}")
     memory = max(one.memory_bytes for one in estimates)
     disk = sum(one.disk_bytes for one in estimates)
-    found = f"about {memory / 1e9:.1f} GB of memory and {disk / 1e9:.1f} GB of disk"
+    each = ", ".join(
+        f"{stage.name} {one.memory_bytes / 1e9:.1f}"
+        for stage, one in zip(PIPELINE, estimates, strict=True)
+    )
+    found = f"about {memory / 1e9:.1f} GB of memory ({each}) and {disk / 1e9:.1f} GB of disk"
     if memory > free_memory():
         return Finding(subject, found, "more memory than is free; choose a smaller preset or model")
     if disk > shutil.disk_usage(Path.cwd()).free:

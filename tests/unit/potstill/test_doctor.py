@@ -1,3 +1,4 @@
+import re
 import subprocess
 from importlib import metadata
 
@@ -39,7 +40,12 @@ def test_versions_are_compared_with_the_nearest_lock(tmp_path):
 
 def test_a_preset_that_does_not_fit_says_so(monkeypatch):
     monkeypatch.setattr(doctor, "free_memory", lambda: 1.0)
-    assert "choose a smaller preset" in doctor._preset("small").line()
+    line = doctor._preset("small").line()
+    assert "choose a smaller preset" in line
+    memory = re.search(r"([\d.]+) GB of memory \((.+?)\)", line)
+    by_stage = {name: float(size) for name, size in map(str.split, memory[2].split(", "))}
+    assert list(by_stage) == ["generate", "train", "quantize", "compare"]
+    assert max(by_stage.values()) == float(memory[1])
 
 
 def test_a_preset_whose_model_is_missing_is_not_estimated(monkeypatch):
