@@ -29,10 +29,6 @@ class StudentPrompts:
     Args:
         own_systems: System prompts that prompts of the run came with, by prompt id.
 
-    Attributes:
-        num_rewritten: Number of conversations that were rewritten.
-        teacher_tokens: Tokens of their prompts before.
-        student_tokens: Tokens of their prompts after.
     """
 
     def __init__(
@@ -44,7 +40,9 @@ class StudentPrompts:
     ) -> None:
         self._config, self._task, self._tokenizer = config, task, tokenizer
         self._own_systems = own_systems
-        self.num_rewritten = self.teacher_tokens = self.student_tokens = 0
+        self._lengths: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        """Tokens of both prompts, by whether the teacher answered without being given a part of its
+        answer: where it was, its prompt has no examples."""
 
     def rewrite(self, conversation: Conversation) -> Conversation | None:
         """Return a conversation under the student's prompt; one that is not of the task as it is.
@@ -62,9 +60,8 @@ class StudentPrompts:
         if before != conversation.token_ids[:start].tolist():
             return None
         after = render_prompt(self._tokenizer, given, tools)
-        self.num_rewritten += 1
-        self.teacher_tokens += len(before)
-        self.student_tokens += len(after)
+        is_free = prompt.known is None or prompt.is_reference
+        self._lengths[is_free].append((len(before), len(after)))
         shift = len(after) - start
         return replace(
             conversation,
@@ -78,12 +75,14 @@ class StudentPrompts:
 
     def facts(self) -> dict[str, Any]:
         """Return what `ConversationsFacts` says of prompts."""
-        if not self.num_rewritten:
+        lengths = self._lengths[True] or self._lengths[False]
+        if not lengths:
             return {}
+        before, after = np.mean(lengths, axis=0).round(1).tolist()
         return {
             "prompt_distilled": True,
-            "teacher_prompt_tokens": round(self.teacher_tokens / self.num_rewritten, 1),
-            "student_prompt_tokens": round(self.student_tokens / self.num_rewritten, 1),
+            "teacher_prompt_tokens": before,
+            "student_prompt_tokens": after,
         }
 
     def _own_messages(self, conversation: Conversation) -> tuple[Message, ...]:

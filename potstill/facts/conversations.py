@@ -33,7 +33,8 @@ class ConversationsFacts(SampledFacts):
     """Whether conversations stand under the student's prompt while their distributions are the
     teacher's under its own: the teacher itself is far from them under this prompt."""
     teacher_prompt_tokens: float | None = None
-    """Mean length of the rewritten conversations' prompts before, in tokens; None: none was."""
+    """Mean length of the rewritten conversations' prompts before, in tokens; of those whose answers
+    were the teacher's alone, if there are any. None: none was rewritten."""
     student_prompt_tokens: float | None = None
     """Their mean length after."""
 

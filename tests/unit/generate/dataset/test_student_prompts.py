@@ -264,6 +264,12 @@ def test_known_answers_are_taken_without_asking_the_teacher(
     ids = {text: one.prompt.prompt_id for text, one in conversations.items()}
     other, reference = ids.pop("Who is there?"), ids.pop("Why do cats purr?")
     assert sorted(asked) == sorted([f"{other}-0", f"{other}-1", f"{reference}-0"])
+    starts = {
+        row["prompt_id"]: row["turns"][0]["start"]
+        for row in stored.samples(run_directory).to_pylist()
+    }
+    mean = (starts[other] + starts[reference]) / 2
+    assert run_directory.facts(ConversationsFacts).teacher_prompt_tokens == round(mean, 1)
     assert len(ids) == len(WORDS)
     for text in ids:
         conversation = conversations[text]
