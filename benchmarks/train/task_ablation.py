@@ -1,9 +1,9 @@
 """What each part of the recipe brings on a task. `python benchmarks/train/task_ablation.py RUN`.
 
 Students of bank triage, case A, each trained on the same share of a run's conversations with
-several seeds: with and without the filters of the teacher's answers, with and without the
-instructions in the student's prompt, and a student with the teacher's tokenizer with and without
-token-level distillation. The task's metric on the references, of the Q8_0 file.
+several seeds: with and without a filter of the teacher's answers by its confidence, with and
+without the instructions in the student's prompt, and a student with the teacher's tokenizer with
+and without token-level distillation. The task's metric on the references, of the Q8_0 file.
 
 Intervals of 90 % are percentiles of the pigeonhole bootstrap (Owen 2007), which draws seeds and
 references independently. What is finished is kept under `--root`, so that the command can be
@@ -58,9 +58,12 @@ def arms() -> list[Arm]:
     return [
         Arm(plain, "demo.toml"),
         Arm(
-            "135M: answers unfiltered",
+            "135M: answers of whose team the teacher is sure",
             "demo.toml",
-            ('generate.curation.conversation_filters=["empty", "schema"]',),
+            (
+                "generate.curation.conversation_filters="
+                '["empty", "schema", "refusal", "confidence"]',
+            ),
             plain,
         ),
         Arm(larger, "student-0.5b.toml", ("train.kd.weight=0.0",)),

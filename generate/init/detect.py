@@ -28,7 +28,9 @@ SQL = re.compile(r"^\s*(select|with)\b", re.IGNORECASE)
 NUMBER = re.compile(r"-?[\d.,]*\d\s*\D{0,3}$")
 FEWEST_WORDS = 5
 """Mean number of words of a sentence: names and dates have fewer."""
-DECLINING = "I am sorry, but I cannot help with that."
+DECLINING = "We cannot help with that."
+NO_LABEL = "none"
+"""Label of harmful requests, which are declined. With the label of others these are, too."""
 GROUNDED = {"answer", "quote"}
 """Fields of answers from a context, see the metric `grounded`."""
 
@@ -108,10 +110,11 @@ def _records(contents: Sequence[Mapping[str, Any]]) -> Detected:
             values = [content[field] for content in contents if isinstance(content.get(field), str)]
             if len(values) == len(contents) and _are_labels(values):
                 labels = _by_frequency(values)
-                schema["properties"][field] = {"enum": sorted(labels)}
                 metric = {"kind": "label", "field": field, "labels": labels}
+                declining = _declining(contents, {field: NO_LABEL})
+                allowed = {*labels, NO_LABEL} if declining else labels
+                schema["properties"][field] = {"enum": sorted(allowed)}
                 found += f"; {field} is one of {len(labels)} labels"
-                declining = _declining(contents, {field: labels[0]})
                 return Detected("classify", found, (metric, valid), schema, declining=declining)
     return Detected("extract", found, ({"kind": "fields"}, valid), schema)
 

@@ -45,7 +45,7 @@ OF_WRITTEN_INPUTS = re.compile(
 DECLINE = """\
 [[generate.prompts.sources]]  # harmful requests, which the student learns to decline
 kind = "decline"
-answer = '''{}'''  # with which label?
+answer = '''{}'''
 weight = 0.2
 
 """

@@ -111,9 +111,7 @@ def _like(wanted: Wanted, path: Path) -> tuple[dict[str, str], list[str]]:
     files = files_like(detected, examples, references, wanted.directory, max_tokens)
     lines = [detected.found]
     if detected.declining is not None:
-        lines.append(
-            f"harmful requests get {detected.declining}: change its label where it is wrong"
-        )
+        lines.append(f"harmful requests get {detected.declining}, a label of their own")
     if detected.metrics and (several := _num_contradicted(items)):
         lines.append(
             f"{_counted(several, 'prompt')} with different answers: keep one answer for each"

@@ -59,7 +59,7 @@ def test_a_label_in_json_is_an_enumeration_of_the_schema():
 @pytest.mark.parametrize(
     ("reply", "declining"),
     [
-        ("Hello, we will look into it.", {"team": "cards", "reply": DECLINING}),
+        ("Hello, we will look into it.", {"team": "none", "reply": DECLINING}),
         ("Hello", None),
         (None, None),
     ],
@@ -67,6 +67,9 @@ def test_a_label_in_json_is_an_enumeration_of_the_schema():
 def test_a_sentence_beside_a_label_can_decline(reply, declining):
     detected = detect(texts(*({"team": team, "reply": reply} for team in TEAMS)))
     assert detected.declining == (json.dumps(declining) if declining else None)
+    labels = ["cards", "cash", *(["none"] if declining else [])]
+    assert detected.answer_schema["properties"]["team"] == {"enum": labels}
+    assert detected.metrics[0]["labels"] == ["cards", "cash"]
     assert detect(texts(*({"team": team} for team in TEAMS))).declining is None
 
 

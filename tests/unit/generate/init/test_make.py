@@ -143,7 +143,7 @@ def test_a_student_that_writes_sentences_learns_to_decline(tmp_path):
     generate = written(tmp_path / "bank")[0]["generate"]
     _, source = generate["prompts"]["sources"]
     assert f"harmful requests get {source['answer']}" in lines[1]
-    answer = {"team": "cards", "reply": "I am sorry, but I cannot help with that."}
+    answer = {"team": "none", "reply": "We cannot help with that."}
     assert (source["kind"], json.loads(source["answer"])) == ("decline", answer)
     assert generate["prompts"]["num_prompts"] == 12
     resolve(Choice(path=tmp_path / "bank" / "potstill.toml"), RunDirectory(tmp_path / "run"))
