@@ -111,7 +111,7 @@ def _records(contents: Sequence[Mapping[str, Any]]) -> Detected:
             if len(values) == len(contents) and _are_labels(values):
                 labels = _by_frequency(values)
                 metric = {"kind": "label", "field": field, "labels": labels}
-                declining = _declining(contents, {field: NO_LABEL})
+                declining = _declining(contents, field)
                 allowed = {*labels, NO_LABEL} if declining else labels
                 schema["properties"][field] = {"enum": sorted(allowed)}
                 found += f"; {field} is one of {len(labels)} labels"
@@ -119,14 +119,19 @@ def _records(contents: Sequence[Mapping[str, Any]]) -> Detected:
     return Detected("extract", found, ({"kind": "fields"}, valid), schema)
 
 
-def _declining(contents: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> str | None:
-    """Return an answer that declines, in the form of the others; None where none has a sentence."""
+def _declining(contents: Sequence[Mapping[str, Any]], label: str) -> str | None:
+    """Return an answer that declines, in the form of the others; None where none has a sentence.
+
+    Args:
+        label: Name of the field that has the label.
+    """
     sentences = {
         field: DECLINING
-        for field in contents[0].keys() - labels.keys()
-        if _num_words([content.get(field) for content in contents]) >= FEWEST_WORDS
+        for field in contents[0]
+        if field != label
+        and _num_words([content.get(field) for content in contents]) >= FEWEST_WORDS
     }
-    answer = {**contents[0], **labels, **sentences}
+    answer = {**contents[0], **sentences, label: NO_LABEL}
     return json.dumps(answer, ensure_ascii=False) if sentences else None
 
 

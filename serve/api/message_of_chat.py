@@ -10,7 +10,6 @@ from potstill.json_text import parse_json
 from serve.api.http_answers import server_sent
 from serve.api.http_errors import error_body, status_of
 from serve.backends.protocol import ChatReply
-from serve.errors import UpstreamError
 from serve.wire.chat import ChatCompletion, Choice
 from serve.wire.chunks import NO_USAGE, ChunkAssembler
 from serve.wire.messages import STOP_REASONS, MessageRequest, message_error
@@ -59,9 +58,7 @@ class MessageOfChat:
                     yield event
         for event in self._close():
             yield event
-        completion = assembler.completion
-        if completion is None:
-            raise UpstreamError("the model's server ended its answer before it was complete")
+        completion = assembler.whole()
         ending = _ending(completion["choices"][0])
         yield _event("message_delta", delta=ending, usage=_usage(completion["usage"]))
         yield _event("message_stop")

@@ -9,7 +9,6 @@ from typing import Any
 
 from serve.api.http_answers import server_sent
 from serve.backends.protocol import ChatReply
-from serve.errors import UpstreamError
 from serve.wire.chat import ChatCompletion, Choice, ChunkChoice, ToolCall
 from serve.wire.chunks import ChunkAssembler
 from serve.wire.responses import ResponseRequest
@@ -92,9 +91,7 @@ class ResponseOfChat:
             for choice in chunk["choices"]:
                 for event in self._pieces(choice, extra):
                     yield event
-        completion = assembler.completion
-        if completion is None:
-            raise UpstreamError("the model's server ended its answer before it was complete")
+        completion = assembler.whole()
         if not self._order:
             for event in self._text_begins():
                 yield event

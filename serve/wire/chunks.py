@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from serve.errors import UpstreamError
 from serve.wire.chat import (
     AnswerMessage,
     ChatCompletion,
@@ -52,6 +53,17 @@ class ChunkAssembler:
             "choices": [self._choices[index] for index in sorted(self._choices)],
             "usage": self._usage,
         }
+
+    def whole(self) -> ChatCompletion:
+        """Return the completion when the stream has ended.
+
+        Raises:
+            UpstreamError: A choice has no finish reason.
+        """
+        completion = self.completion
+        if completion is None:
+            raise UpstreamError("the model's server ended its answer before it was complete")
+        return completion
 
     def _add(self, piece: ChunkChoice) -> None:
         index = piece["index"]
