@@ -3,7 +3,8 @@
 Students of bank triage, case A, each trained on the same share of a run's conversations with
 several seeds: with and without a filter of the teacher's answers by its confidence, with and
 without the instructions in the student's prompt, and a student with the teacher's tokenizer with
-and without token-level distillation. The task's metric on the references, of the Q8_0 file.
+and without token-level distillation, by LoRA and in all weights. The task's metric on the
+references, of the Q8_0 file.
 
 Intervals of 90 % are percentiles of the pigeonhole bootstrap (Owen 2007), which draws seeds and
 references independently. What is finished is kept under `--root`, so that the command can be
@@ -68,6 +69,12 @@ def arms() -> list[Arm]:
         ),
         Arm(larger, "student-0.5b.toml", ("train.kd.weight=0.0",)),
         Arm("0.5B: text and distributions", "student-0.5b.toml", (), larger),
+        Arm(
+            "0.5B: text and distributions, all weights instead of LoRA",
+            "student-0.5b.toml",
+            ("train.method=full", "train.learning_rate=1e-4"),
+            larger,
+        ),
         Arm(
             "135M: instructions in the prompt",
             "demo.toml",
