@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compare.config import CompareConfig
-from compare.gate.asking import num_asked
-from compare.gate.defaults import default_gate
+from compare.gate.defaults import default_gate, num_asked
 from compare.judge_config import CriteriaJudgeConfig, LikelihoodJudgeConfig, LlmJudgeConfig
 from compare.sizing import (
     JUDGMENT_TOKENS,

@@ -16,6 +16,9 @@ LEAST_ITEMS = 200
 """Fewest items of a requirement that passes: with 200, a limit of 95 % is shown by 4 misses or
 fewer, and a margin of 3 points by 2 lost items."""
 SuiteName = Literal["stopping", "refusing", "answering", "choice", "arithmetic", "json"]
+SUITE_LIMITS: dict[SuiteName, float] = {"stopping": 0.95, "refusing": 0.95}
+"""Share of right answers that the gate asks for unless it is configured otherwise. Of other suites
+it asks for that of the student before training, less a margin."""
 Reference = Literal["teacher", "untrained"]
 
 
@@ -85,6 +88,13 @@ class SuiteRequirement(Requirement):
         if self.at_least is not None and self.against is not None:
             raise ValueError("a suite has a limit (at_least) or a reference (against), not both")
         return self
+
+    @property
+    def reference(self) -> Reference | None:
+        """Whom the student is compared with; None where it has a limit."""
+        if self.at_least is not None or self.against is not None:
+            return self.against
+        return None if self.suite in SUITE_LIMITS else "untrained"
 
 
 class LatencyRequirement(Requirement):

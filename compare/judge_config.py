@@ -159,3 +159,6 @@ JudgeConfig = Annotated[
     Field(discriminator="kind"),
 ]
 AnyJudgeConfig = JudgeConfig | MetricJudgeConfig
+
+TEACHER_JUDGE = LlmJudgeConfig(kind="llm", name="the teacher itself")
+"""The judge when none is configured."""

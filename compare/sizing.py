@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from compare.config import CompareConfig
 from compare.judge_config import (
+    TEACHER_JUDGE,
     CriteriaJudgeConfig,
     JudgeConfig,
     LikelihoodJudgeConfig,
@@ -19,7 +20,6 @@ from compare.judge_config import (
     ReferenceJudgeConfig,
     VotesJudgeConfig,
 )
-from compare.judges.registry import TEACHER_JUDGE
 from compare.verdict.criteria import labels_needed
 from compare.verdict.following import FIRST
 from compare.verdict.preference import EXPECTED_TIES, level_of_first_votes, votes_needed

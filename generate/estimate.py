@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from generate.config import GenerateConfig
-from generate.prompts.stage import LAST_ROLES
 from generate.sources.attempts import ATTEMPTS_PER_PROMPT
 from generate.sources.raw_prompt import RawPrompt
 from generate.sources.reading import read_source
+from generate.sources.shapes import LAST_ROLES
 from potstill.checkpoints import ModelShape
 from potstill.plan import AskedTask, Estimate, Workload
 from potstill.task.known_answers import whole_answer
@@ -113,6 +113,7 @@ def estimate(config: GenerateConfig, task: Task | None = None) -> tuple[Estimate
         num_cards=0 if served else _num_cards(config),
         card_bytes=0.0 if served else _card_bytes(config, shape, kv_bytes * length),
         card_moved_bytes=0.0 if served else kv_bytes * decoded_tokens * (length / 2),
+        bytes_to_fetch=0.0 if served else shape.bytes_to_fetch,
     )
     return cost, Workload(
         teacher=shape,

@@ -21,6 +21,7 @@ from potstill.models.dequantized import dequantized_checkpoint
 from potstill.models.files import find_gguf, find_local_gguf, is_gguf
 from potstill.models.header import GgufHeader
 from potstill.models.named import NAMED_MODELS
+from potstill.models.preset_models import PRESET_MODELS, PresetModel
 from potstill.models.split import Shards
 from potstill.progress import announced
 
@@ -59,6 +60,8 @@ class ModelShape:
     kv_size: int = field(default=0, compare=False)
     """Numbers that a layer keeps of each token, keys and values together; 0 where the config does
     not give it."""
+    bytes_to_fetch: int = field(default=0, compare=False)
+    """Size of weights that are not on this machine yet, and that a run fetches."""
 
     @classmethod
     def read(cls, checkpoint_dir: Path, *, with_weights: bool = True) -> Self:
@@ -73,20 +76,7 @@ class ModelShape:
         """
         path = checkpoint_dir / "config.json"
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-            architecture = str(config["architectures"][0])
-            config = config.get("text_config", config)
-            num_neurons = config.get("intermediate_size")
-            shape = cls(
-                architecture,
-                num_parameters=0,
-                num_layers=int(config["num_hidden_layers"]),
-                hidden_size=int(config["hidden_size"]),
-                vocab_size=int(config["vocab_size"]),
-                intermediate_size=num_neurons if isinstance(num_neurons, int) else 0,
-                layer_parameters=0,
-                kv_size=_kv_size(config),
-            )
+            shape = cls._without_weights(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise _damaged(checkpoint_dir, "config.json of a language model", error) from error
         if not with_weights:
@@ -95,6 +85,40 @@ class ModelShape:
             shape,
             num_parameters=count_parameters(checkpoint_dir),
             layer_parameters=count_parameters(checkpoint_dir, IN_LAYER),
+        )
+
+    @classmethod
+    def _without_weights(cls, config: Mapping[str, Any]) -> Self:
+        """Return the shape that a config gives, with no parameters."""
+        architecture = str(config["architectures"][0])
+        config = config.get("text_config", config)
+        num_neurons = config.get("intermediate_size")
+        return cls(
+            architecture,
+            num_parameters=0,
+            num_layers=int(config["num_hidden_layers"]),
+            hidden_size=int(config["hidden_size"]),
+            vocab_size=int(config["vocab_size"]),
+            intermediate_size=num_neurons if isinstance(num_neurons, int) else 0,
+            layer_parameters=0,
+            kv_size=_kv_size(config),
+        )
+
+    @classmethod
+    def of_preset_model(cls, model: PresetModel, *, with_weights: bool = True) -> Self:
+        """Return the shape of a model that is not on this machine.
+
+        Args:
+            with_weights: See `read`.
+        """
+        shape = cls._without_weights(model.config)
+        if not with_weights:
+            return shape
+        return replace(
+            shape,
+            num_parameters=model.num_parameters,
+            layer_parameters=model.layer_parameters,
+            bytes_to_fetch=model.num_bytes,
         )
 
     @classmethod
@@ -135,7 +159,9 @@ class ModelShape:
 
     @classmethod
     def find(cls, name: str, key: str, *, with_weights: bool = True) -> Self:
-        """Read the shape of a checkpoint on this machine, for an estimate: nothing is downloaded.
+        """Read the shape of a checkpoint, for an estimate: nothing is downloaded.
+
+        A model that a preset names need not be on this machine.
 
         Args:
             name: The checkpoint as the configuration names it.
@@ -143,7 +169,7 @@ class ModelShape:
             with_weights: See `read`.
 
         Raises:
-            ConfigError: It is not on this machine.
+            ConfigError: It is not on this machine, and no preset names it.
             ArtifactError: A file is missing or damaged.
         """
         try:
@@ -151,6 +177,8 @@ class ModelShape:
                 return cls.of_gguf(find_local_gguf(name))
             directory = _local_checkpoint(name) or _from_hub(name, local_files_only=True)
         except (OSError, ValueError) as error:
+            if name in PRESET_MODELS:
+                return cls.of_preset_model(PRESET_MODELS[name], with_weights=with_weights)
             raise ConfigError(
                 "the model is not on this machine",
                 where=key,
@@ -172,6 +200,7 @@ class ModelShape:
             intermediate_size=intermediate_size,
             layer_parameters=left,
             gguf_bytes=None,
+            bytes_to_fetch=0,
         )
 
 

@@ -9,16 +9,17 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from potstill.cards import listed
+from potstill.cards import Cards, MachineConfig, listed
 from potstill.config import preset_names
 from potstill.errors import PotstillError
 from potstill.models.files import cache_dir
-from potstill.pipeline import PIPELINE, Choice, estimate, resolve
+from potstill.pipeline import Choice, cards_of, estimate, resolve
+from potstill.plan import Placed, misfits
 from potstill.processor import features, memory_bytes, usable_threads
 from potstill.rundir import RunDirectory
 
@@ -53,8 +54,9 @@ def examine() -> Iterator[Finding]:
     yield from (_disk("here", Path.cwd()), _disk("the cache of models", cache_dir()))
     yield _cards()
     yield _versions(LOCKS_DIR)
+    here = Cards.of(MachineConfig())
     for name in preset_names():
-        yield _preset(name)
+        yield _preset(name, here)
 
 
 def _processor() -> Finding:
@@ -133,24 +135,63 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _preset(name: str) -> Finding:
+def _preset(name: str, here: Cards | None) -> Finding:
+    """Return whether a preset fits.
+
+    Args:
+        here: The GPUs of this machine.
+    """
     subject = f"preset {name}"
     try:
+        tables = resolve(Choice(name))
         with tempfile.TemporaryDirectory() as directory:
-            estimates, _ = estimate(resolve(Choice(name)), RunDirectory(Path(directory)))
+            estimates, _ = estimate(tables, RunDirectory(Path(directory)))
     except (PotstillError, ImportError) as error:
-        model = getattr(error, "found", None) or "MODEL"
-        reason = str(error).splitlines()[0]
-        return Finding(subject, f"not estimated, {reason}", f"potstill fetch {model}")
-    memory = max(one.memory_bytes for one in estimates)
-    disk = sum(one.disk_bytes for one in estimates)
-    each = ", ".join(
-        f"{stage.name} {one.memory_bytes / 1e9:.1f}"
-        for stage, one in zip(PIPELINE, estimates, strict=True)
-    )
-    found = f"about {memory / 1e9:.1f} GB of memory ({each}) and {disk / 1e9:.1f} GB of disk"
-    if memory > free_memory():
-        return Finding(subject, found, "more memory than is free; choose a smaller preset or model")
-    if disk > shutil.disk_usage(Path.cwd()).free:
-        return Finding(subject, found, "more disk than is free here; run it on another disk")
-    return Finding(subject, f"fits, {found}")
+        advice = getattr(error, "hint", None) or "see potstill run --dry-run"
+        return Finding(subject, f"not estimated, {str(error).splitlines()[0]}", advice)
+    cards = here or cards_of(tables)
+    rows = [one.placed(None, cards) for one in estimates]
+    return Finding(subject, *_fit(rows, cards, is_here=here is not None))
+
+
+def _fit(rows: Sequence[Placed], cards: Cards | None, *, is_here: bool) -> tuple[str, str | None]:
+    """Return what stages take, in words, and what to do where this machine has too little.
+
+    Args:
+        cards: GPUs for the stages that use some.
+        is_here: Whether they are this machine's.
+    """
+    found = _sizes(rows, cards)
+    if cards is not None and not is_here:
+        return found, f"for a machine with {cards.number} x {cards.name}; here are no such GPUs"
+    if cards is not None and (notes := misfits(rows, cards)):
+        return found, notes[0]
+    if _memory_bytes(rows) > free_memory():
+        return found, "more memory than is free; choose a smaller preset or model"
+    if sum(row.cost.disk_bytes for row in rows) > shutil.disk_usage(Path.cwd()).free:
+        return found, "more disk than is free here; run it on another disk"
+    return f"fits, {found}", None
+
+
+def _sizes(rows: Sequence[Placed], cards: Cards | None) -> str:
+    """Return the most memory and disk that stages take, in words."""
+    on_cards = {row.cost.stage: row.card_bytes for row in rows if row.card_bytes}
+    on_host = {row.cost.stage: row.cost.memory_bytes for row in rows if not row.card_bytes}
+    parts = []
+    if on_cards and cards is not None:
+        most = f"{max(on_cards.values()) / 1e9:.1f} GB on each of {cards.number} x {cards.name}"
+        parts.append(f"{most} ({_by_stage(on_cards)})")
+    if on_host:
+        parts.append(f"{_memory_bytes(rows) / 1e9:.1f} GB of memory ({_by_stage(on_host)})")
+    disk = sum(row.cost.disk_bytes for row in rows)
+    found = f"about {', '.join(parts)} and {disk / 1e9:.1f} GB of disk"
+    to_fetch = sum(row.cost.bytes_to_fetch for row in rows)
+    return found + (f", and {to_fetch / 1e9:.1f} GB of models to fetch" if to_fetch else "")
+
+
+def _memory_bytes(rows: Iterable[Placed]) -> float:
+    return max((row.cost.memory_bytes for row in rows if not row.card_bytes), default=0.0)
+
+
+def _by_stage(sizes: Mapping[str, float]) -> str:
+    return ", ".join(f"{stage} {size / 1e9:.1f}" for stage, size in sizes.items())

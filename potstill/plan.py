@@ -25,6 +25,9 @@ PROBE = "train.speed:probe"
 """The service that measures this machine, in a child process because it needs torch."""
 PROBE_SECONDS = 120.0
 """How long it may take, on a machine that is busy."""
+WIDEST, MOST_NEURONS = 2048, 8192
+"""Sizes of the largest MLP that is measured: products of larger matrices are no faster, and those
+of a teacher for eight GPUs would take minutes and more memory than a small machine has."""
 SHARE_OF_DATASHEET = 0.5
 """Of a card's FLOP/s, what products of an MLP reach while it is trained. Assumed: no card was
 measured."""
@@ -126,12 +129,16 @@ class Estimate:
     """Of this machine; 0 where none is configured."""
     notes: tuple[str, ...] = ()
     """What the stage's result depends on, in sentences."""
+    bytes_to_fetch: float = 0.0
+    """Weights that are fetched into the cache of the Hugging Face hub first."""
     num_cards: int | None = 0
     """GPUs that it computes on where there are some; None: all. 0: it takes the processor."""
     card_bytes: float = 0.0
     """Memory on each of them."""
     sharded_bytes: float = 0.0
     """Memory that they divide among them."""
+    first_card_bytes: float = 0.0
+    """The least memory on the first of them, however many there are."""
     card_moved_bytes: float = 0.0
     """Bytes moved on GPUs besides `moved_bytes`: keys and values of former tokens."""
 
@@ -153,7 +160,7 @@ class Estimate:
         return Placed(
             on_cards,
             Machine.of_cards(cards, self.num_cards),
-            self.card_bytes + self.sharded_bytes / used,
+            max(self.card_bytes + self.sharded_bytes / used, self.first_card_bytes),
         )
 
     def total_price(self, machine: Machine | None) -> float:
@@ -186,6 +193,8 @@ class Placed:
 def measure_machine(model: ModelShape) -> Machine | None:
     """Measure this machine's processor for a few seconds, at the sizes of a model's matrices.
 
+    Of large models the sizes are `WIDEST` and `MOST_NEURONS`.
+
     Returns:
         None without torch, or where other programs leave too little of the machine to measure it.
     """
@@ -193,7 +202,7 @@ def measure_machine(model: ModelShape) -> Machine | None:
         return None
     logger.info("measuring this machine for a few seconds, to estimate times")
     neurons = model.intermediate_size or 4 * model.hidden_size
-    arguments = model.hidden_size, neurons
+    arguments = min(model.hidden_size, WIDEST), min(neurons, MOST_NEURONS)
     try:
         with Worker(PROBE, *arguments, start_seconds=PROBE_SECONDS) as worker:
             return Machine(**worker.ask_json({}, PROBE_SECONDS))
@@ -233,15 +242,31 @@ def plan_table(
     if len(rows) > 1:
         table.add_section()
         table.add_row("total", "", *_cells(rows, cards is not None, has_price))
-    notes = [note for row in rows for note in row.cost.notes]
-    return Group(table, *([] if cards is None else _notes_of_cards(rows, cards)), *notes)
+    notes = [_note_of_fetching(row.cost) for row in rows if row.cost.bytes_to_fetch]
+    if cards is not None:
+        notes += _notes_of_cards(rows, cards)
+    notes += [note for row in rows for note in row.cost.notes]
+    return Group(table, *notes)
+
+
+def _note_of_fetching(cost: Estimate) -> str:
+    return (
+        f"{cost.stage} first fetches a model of {_gigabytes(cost.bytes_to_fetch)} into the cache "
+        "of the Hugging Face hub, which is in none of these figures."
+    )
 
 
 def _notes_of_cards(rows: Sequence[Placed], cards: Cards) -> list[str]:
-    notes = [
+    return [
         f"Minutes of stages on cards are computed from the datasheet of {cards.number} x "
-        f"{cards.name} and were not measured; the others are this machine's."
+        f"{cards.name} and were not measured; the others are this machine's.",
+        *misfits(rows, cards),
     ]
+
+
+def misfits(rows: Iterable[Placed], cards: Cards) -> list[str]:
+    """Return a sentence for each stage that the cards have too little memory or number for."""
+    notes = []
     limit = cards.card.memory_bytes
     for row in rows:
         if row.card_bytes > limit:

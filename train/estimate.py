@@ -93,6 +93,8 @@ def estimate(config: TrainConfig, workload: Workload) -> tuple[Estimate, Workloa
         num_cards=1 if config.launch is None else None,
         card_bytes=own_bytes + (0.0 if is_sharded else state_bytes),
         sharded_bytes=state_bytes if is_sharded else 0.0,
+        first_card_bytes=_first_card_bytes(config, workload, shape),
+        bytes_to_fetch=0.0 if config.student.checkpoint is None else shape.bytes_to_fetch,
     )
     return cost, replace(workload, student=shape)
 
@@ -170,3 +172,13 @@ def _own_bytes(config: TrainConfig, workload: Workload, shape: ModelShape) -> fl
         + FLOAT32_BYTES * teacher_parameters
         + PROCESS_BYTES
     )
+
+
+def _first_card_bytes(config: TrainConfig, workload: Workload, shape: ModelShape) -> float:
+    """Return what one process holds besides training, in float32.
+
+    That is the whole student while it is measured, and twice where it is saved and read back; of a
+    teacher that is pruned all of it.
+    """
+    pruned = workload.teacher.num_parameters if config.student.checkpoint is None else 0
+    return FLOAT32_BYTES * max(2 * shape.num_parameters, pruned) + PROCESS_BYTES

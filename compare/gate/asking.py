@@ -17,7 +17,7 @@ from compare.answers.requests import Ask, as_given
 from compare.answers.serving import FileSide, Side, Sides
 from compare.config import CompareConfig
 from compare.gate.suites import SUITES
-from compare.gate_config import LEAST_ITEMS, Gate, Reference, SuiteName, SuiteRequirement
+from compare.gate_config import Gate, SuiteName, SuiteRequirement
 from compare.measurement.run_files import RunFiles
 from compare.measurement.untrained import start_file
 from potstill.files import sha256_file
@@ -37,13 +37,6 @@ class Asked:
 def role_of(suite: SuiteName, who: str) -> Role:
     """Return the role of a model's answers to a suite."""
     return f"{suite}/{who}"
-
-
-def reference_of(requirement: SuiteRequirement) -> Reference | None:
-    """Return whom the student is compared with; None where it has a limit."""
-    if requirement.at_least is not None or requirement.against is not None:
-        return requirement.against
-    return "untrained" if SUITES[requirement.suite].at_least is None else None
 
 
 def asked_by(
@@ -69,7 +62,7 @@ def asked_by(
         if not isinstance(requirement, SuiteRequirement):
             continue
         suite = SUITES[requirement.suite]
-        for who in filter(None, (STUDENT, reference_of(requirement))):
+        for who in filter(None, (STUDENT, requirement.reference)):
             if who not in sides:
                 continue
             role = role_of(suite.name, who)
@@ -80,17 +73,7 @@ def asked_by(
     return asked
 
 
-def num_asked(gate: Gate) -> dict[str, int]:
-    """Return how many prompts of suites the student, the teacher and `untrained` answer."""
-    found: dict[str, int] = {}
-    for one in gate:
-        if isinstance(one, SuiteRequirement):
-            for who in filter(None, (STUDENT, reference_of(one))):
-                found[who] = found.get(who, 0) + min(one.num_items, LEAST_ITEMS)
-    return found
-
-
 def _needs_untrained(gate: Gate) -> bool:
     """Return whether the student before training is asked."""
     suites = (one for one in gate if isinstance(one, SuiteRequirement))
-    return any(reference_of(one) == "untrained" for one in suites)
+    return any(one.reference == "untrained" for one in suites)

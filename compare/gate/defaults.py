@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from compare.config import CompareConfig
 from compare.gate_config import (
+    LEAST_ITEMS,
     CostRequirement,
     FormerRequirement,
     Gate,
@@ -88,3 +89,13 @@ def check_gate_is_measurable(config: CompareConfig, task: Task | None) -> None:
                 where=where,
                 expected="compare.cost.machine_dollars_per_hour",
             )
+
+
+def num_asked(gate: Gate) -> dict[str, int]:
+    """Return how many prompts of suites the student, the teacher and `untrained` answer."""
+    found: dict[str, int] = {}
+    for one in gate:
+        if isinstance(one, SuiteRequirement):
+            for who in filter(None, ("student", one.reference)):
+                found[who] = found.get(who, 0) + min(one.num_items, LEAST_ITEMS)
+    return found

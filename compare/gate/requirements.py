@@ -8,11 +8,12 @@ from __future__ import annotations
 from functools import singledispatch
 
 from compare.answers.answers import Answer
-from compare.gate.asking import STUDENT, reference_of, role_of
+from compare.gate.asking import STUDENT, role_of
 from compare.gate.evidence import CHANGE, ByPrompt, Evidence, with_enough
 from compare.gate.refusals import free_text, refuses
 from compare.gate.suites import SUITES
 from compare.gate_config import (
+    SUITE_LIMITS,
     CostRequirement,
     FormerRequirement,
     LatencyRequirement,
@@ -119,14 +120,14 @@ def _(requirement: RefusalsRequirement, evidence: Evidence) -> GateRow:
 
 @row_of.register
 def _(requirement: SuiteRequirement, evidence: Evidence) -> GateRow:
-    suite, reference = SUITES[requirement.suite], reference_of(requirement)
+    suite, reference = SUITES[requirement.suite], requirement.reference
 
     def scores(who: str) -> dict[str, float]:
         return suite.scores(list(evidence.answers.get(role_of(suite.name, who), ())))
 
     measured, own = f"answers that {suite.right}", scores(STUDENT)
     if reference is None:
-        limit = requirement.at_least or suite.at_least or 0.0
+        limit = requirement.at_least or SUITE_LIMITS.get(suite.name, 0.0)
         return evidence.row(requirement, suite.name, measured, own, limit)
     measured = f"{measured}, student less {NAMES[reference]}"
     lead = _lead(own, scores(reference))

@@ -17,6 +17,7 @@ from compare.answers.cache import JsonCache
 from compare.answers.questions import Question
 from compare.config import CompareConfig
 from compare.judge_config import (
+    TEACHER_JUDGE,
     AnyJudgeConfig,
     CriteriaJudgeConfig,
     MetricJudgeConfig,
@@ -28,7 +29,7 @@ from compare.judges.criteria import SAME
 from compare.judges.labels import Labels, read_labels
 from compare.judges.metric import metric_judges
 from compare.judges.protocol import Judge, Judgment, Pair
-from compare.judges.registry import TEACHER_JUDGE, JudgeResources, asks_teacher, build_judge
+from compare.judges.registry import JudgeResources, asks_teacher, build_judge
 from compare.judges.votes import read_votes
 from potstill.task.task import Task
 

@@ -34,9 +34,6 @@ from compare.judges.reference import ReferenceJudge
 from potstill.errors import ConfigError
 from potstill.files import sha256_file
 
-TEACHER_JUDGE = LlmJudgeConfig(kind="llm", name="the teacher itself")
-"""The judge when none is configured."""
-
 
 @dataclass(frozen=True)
 class JudgeResources:

@@ -23,13 +23,13 @@ from compare.answers.answers import AnswerBook, Role, Sampling, Wanted
 from compare.answers.cache import JsonCache
 from compare.answers.client import Endpoint, find_endpoint
 from compare.config import CompareConfig, SideConfig
-from compare.judge_config import JudgeConfig
+from compare.judge_config import TEACHER_JUDGE, JudgeConfig
 from compare.judges.assay import Judged, work
 from compare.judges.controls import Control, build_controls
 from compare.judges.panel import beside, settled
 from compare.judges.protocol import Judge, Judgment, Pair
 from compare.judges.reader import NO_VERDICT
-from compare.judges.registry import TEACHER_JUDGE, JudgeResources, build_judge
+from compare.judges.registry import JudgeResources, build_judge
 from compare.live.server import LiveExperiment, LiveVerdict, Unjudged, verdict_in
 from compare.verdict.checks import Health
 from compare.verdict.findings import VOTES

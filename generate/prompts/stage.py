@@ -22,7 +22,7 @@ from generate.lazy_teacher import LazyTeacher
 from generate.prompts.splits import assign_beside_references, assign_splits, in_split
 from generate.sources.collect import collect_prompts, sources_digest
 from generate.sources.raw_prompt import RawPrompt
-from generate.sources.shapes import LastRole
+from generate.sources.shapes import LAST_ROLES
 from potstill.canaries import make_canaries
 from potstill.chat import control_texts
 from potstill.errors import ConfigError
@@ -54,13 +54,6 @@ CONVERSATION_SETTINGS = {
 """Keys of `[generate.curation]` that do not affect prompts, and may change without new samples."""
 WRITTEN_FROM = {"instructions", "tools", "answer_schema", "examples"}
 """What of the task, beside its labels, determines the inputs that the teacher writes for it."""
-LAST_ROLES: dict[str, LastRole] = {
-    "single": "user",
-    "simulate": "user",
-    "replay": "any",
-    "score": "assistant",
-}
-"""Role of the last message of a prompt, by `generate.turns.kind`."""
 
 Dropped = tuple[RawPrompt, str, str]
 

@@ -15,6 +15,13 @@ from potstill.task.items import known_answer
 
 LastRole = Literal["user", "assistant", "any"]
 """Role of the last message of a conversation: the user (or a tool), or the assistant."""
+LAST_ROLES: dict[str, LastRole] = {
+    "single": "user",
+    "simulate": "user",
+    "replay": "any",
+    "score": "assistant",
+}
+"""Role of the last message of a prompt, by `generate.turns.kind`."""
 
 EXPECTED = {
     "user": '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]} on each line, '

@@ -10,7 +10,8 @@ import ast
 import os
 import shutil
 import tarfile
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from potstill.errors import ConfigError, ConversionError
@@ -40,6 +41,8 @@ def converter_dir() -> Path:
 def local_converter_dir() -> Path | None:
     """Return the directory with llama.cpp's converter; None if it has to be fetched.
 
+    None, too, where llama-cpp-python is not installed, whose version it must have.
+
     Raises:
         ConfigError: The named checkout does not have one.
     """
@@ -54,8 +57,10 @@ def local_converter_dir() -> Path | None:
                 hint="unset the variable to use the one of llama-cpp-python's version",
             )
         return directory
-    cached = _cached()
-    return cached if cached.is_dir() else None
+    with suppress(PackageNotFoundError):
+        if (cached := _cached()).is_dir():
+            return cached
+    return None
 
 
 def refuse_unknown(architecture: str | None, sources: Path, where: object) -> None:

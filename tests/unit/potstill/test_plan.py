@@ -6,6 +6,7 @@ from rich.console import Console
 from potstill import plan
 from potstill.checkpoints import ModelShape
 from potstill.plan import Estimate, Machine, measure_machine, plan_table
+from potstill.workers import Worker, WorkerTimeoutError
 
 SHAPE = ModelShape("LlamaForCausalLM", 1_000, 2, 64, 100, 128, 800)
 MACHINE = Machine(fast_flops=1e12, float32_flops=1e11, bytes_per_second=1e10)
@@ -49,6 +50,21 @@ def test_on_a_busy_machine_there_are_no_minutes(monkeypatch, caplog):
     monkeypatch.setattr(plan, "PROBE_SECONDS", 0.01)
     assert measure_machine(SHAPE) is None
     assert "too busy to be measured" in caplog.text
+
+
+def test_no_matrices_of_a_teacher_for_eight_gpus_are_made_to_measure_this_machine(monkeypatch):
+    asked = []
+
+    class Never(Worker):
+        def __init__(self, _service, *sizes, **_):
+            asked.append(sizes)
+            raise WorkerTimeoutError("not now")
+
+    monkeypatch.setattr(plan, "Worker", Never)
+    large = ModelShape("Qwen2ForCausalLM", 72_706_203_648, 80, 8192, 152_064, 29_568, 1)
+    assert measure_machine(large) is None
+    assert measure_machine(SHAPE) is None
+    assert asked == [(2048, 8192), (64, 128)]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@ import math
 import pytest
 from peft import get_peft_model
 
+from potstill.cards import Cards
 from potstill.checkpoints import ModelShape
 from potstill.errors import ConfigError, TrainingError
 from potstill.plan import Workload
@@ -118,6 +119,15 @@ def test_the_last_stage_holds_the_teacher_and_samples():
     assert corrected.memory_bytes - plain.memory_bytes == 4 * TEACHER.num_parameters
     assert corrected.fast_flops > plain.fast_flops
     assert corrected.moved_bytes > plain.moved_bytes
+
+
+def test_a_sharded_student_is_whole_on_one_card_while_it_is_saved():
+    cards = Cards("H100", 64)
+    many, workload = estimated(launch="fsdp2", gradient_checkpointing=True, batch_size=1)
+    whole = 2 * 4 * workload.student.num_parameters + module.PROCESS_BYTES
+    assert many.placed(None, cards).card_bytes == whole
+    alone, _ = estimated()
+    assert alone.placed(None, cards).card_bytes == alone.card_bytes > whole
 
 
 def test_quantized_training_trains_all_and_measures_three_times_more():
