@@ -138,7 +138,8 @@ class TurnsConfig(Table):
     (`metric`), or how many of the answers say the same, such as the same label (`majority`); the
     mean log-probability decides between equals."""
     reward_model: str | None = None
-    """Hugging Face sequence classifier with one output that scores whole conversations."""
+    """Hugging Face sequence classifier with one output that scores whole conversations. On a GPU it
+    is loaded beside the teacher, which leaves no memory unless `engine.kv_cache_bytes` is set."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

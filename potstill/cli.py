@@ -74,6 +74,13 @@ def _unwrapped(text: str) -> str:
     return "\n\n".join(" ".join(one.split()) for one in text.split("\n\n"))
 
 
+DEFECT = "this is a defect of potstill; --verbose shows where it happened"
+FULL_GPU = (
+    "the GPU's memory is short: nvidia-smi shows what else takes some, docs/how-to/gpu.md what "
+    "makes a stage smaller; run the same command again to resume"
+)
+"""For the error of torch, which the command line does not import."""
+
 app = typer.Typer(
     cls=Verbs,
     help="Distill a large chat model into a small, cheap one, and measure how close it comes.",
@@ -108,9 +115,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         logging.getLogger(__name__).debug("the traceback", exc_info=True)
-        print(  # noqa: T201
-            f"error: {type(error).__name__}: {error}\n"
-            "  hint: this is a defect of potstill; --verbose shows where it happened",
-            file=sys.stderr,
-        )
+        hint = FULL_GPU if type(error).__name__ == "OutOfMemoryError" else DEFECT
+        print(f"error: {type(error).__name__}: {error}\n  hint: {hint}", file=sys.stderr)  # noqa: T201
         sys.exit(getattr(error, "exit_code", OUR_ERROR))

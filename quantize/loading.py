@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from potstill.errors import ConversionError
 
+logger = logging.getLogger(__name__)
+
+
+def device() -> str:
+    """Return the device that checkpoints are evaluated on: NVIDIA's GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers model)
-    """Load a checkpoint in float32 for evaluation, on the GPU if there is one.
+    """Load a checkpoint in float32 for evaluation, on the GPU if there is one that holds it.
 
     Raises:
         ConversionError: transformers cannot load it.
@@ -17,12 +27,15 @@ def load_model(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers mo
     import torch
     from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model = AutoModelForCausalLM.from_pretrained(checkpoint_dir, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
         raise _refusal("model", checkpoint_dir, error) from error
-    return model.eval().to(device)
+    try:
+        return model.eval().to(device())
+    except torch.OutOfMemoryError:
+        logger.info("%s does not fit the GPU: it is evaluated on the processor", checkpoint_dir)
+        return model.to("cpu")
 
 
 def load_tokenizer(checkpoint_dir: Path) -> Any:  # noqa: ANN401  (a transformers tokenizer)

@@ -74,6 +74,9 @@ def run_phase(scratch_dir: Path, phase: Phase, launch: str | None) -> Outcome:
         train(scratch_dir, phase)
         gc.collect()  # a trainer and its callbacks refer to one another, and to the model
     else:
+        # The processes share the first GPU with this one, whose measurements had a whole student.
+        gc.collect()
+        torch.cuda.empty_cache()
         _launch(scratch_dir, phase, launch_options(launch))
     return files.require_outcome()
 

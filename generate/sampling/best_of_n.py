@@ -103,10 +103,18 @@ def length(conversation: Conversation) -> float:
 _scores: dict[str, Score] = {"logprob": mean_logprob, "length": length}
 
 
+def device() -> str:
+    """Return the device of the reward model: NVIDIA's GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def reward(model_name: str) -> Score:
     """Return a function that scores a conversation with a Hugging Face sequence classifier.
 
-    The classifier reads the whole conversation in its own chat template.
+    The classifier reads the whole conversation in its own chat template. It is loaded after the
+    teacher, and shares the first of its GPUs.
 
     Raises:
         TeacherError: The model cannot be loaded, or is not a reward model.
@@ -120,23 +128,23 @@ def reward(model_name: str) -> Score:
     directory = find_checkpoint(model_name)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(directory)
-        model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=1).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=1)
+        model.eval().to(device())
     except (OSError, ValueError, RuntimeError) as error:
         raise TeacherError(
             "the reward model cannot be loaded",
             where=directory,
             expected="a sequence classifier with one output and a chat template",
             found=str(error).splitlines()[0],
-            hint="check generate.turns.reward_model",
+            hint="check generate.turns.reward_model; where the GPU's memory is short, leave it "
+            "some with generate.engine.kv_cache_bytes",
         ) from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
 
     def score(conversation: Conversation) -> float:
         messages: list[Message] = [*conversation.given, *conversation.completion]
         text = render_text(tokenizer, messages, add_generation_prompt=False)
         with torch.inference_mode():
-            ids = torch.tensor([tokenize(tokenizer, text)], device=device)
+            ids = torch.tensor([tokenize(tokenizer, text)], device=model.device)
             return float(model(input_ids=ids).logits[0, 0])
 
     return score

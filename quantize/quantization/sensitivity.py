@@ -91,7 +91,7 @@ class ChangedCheckpoint:
         kept = {name: self._parameters[name].data for name in changes}
         try:
             for name, weights in changes.items():
-                self._parameters[name].data = torch.tensor(weights, device=self._model.device)
+                self._parameters[name].data = torch.tensor(weights).to(self._model.device)
             yield
         finally:
             for name, weights in kept.items():

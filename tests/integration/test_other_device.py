@@ -1,4 +1,4 @@
-"""The train stage on another device than the CPU, whose tensors may not be mixed with a CPU's."""
+"""Stages on another device than the CPU, whose tensors may not be mixed with a CPU's."""
 
 import json
 import shutil
@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
-from potstill.rundir import RunDirectory
-from train.config import TrainConfig
-from train.stage import run
+from tests.fixtures import other_device
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,23 +39,44 @@ WAYS = {
 }
 
 
-def test_no_step_of_training_mixes_a_gpus_tensors_with_a_cpus(tiny_run, tmp_path):
-    """The loss is that of the CPU. tests/fixtures/other_device.py stands in for a GPU."""
-    jobs = []
-    for way, changes in WAYS.items():
-        copy = tmp_path / way
-        shutil.copytree(tiny_run.root, copy)
-        jobs.append(json.dumps([str(copy), SETTINGS | changes]))
+QUANTIZE = {
+    "types": ["F16", "Q8_0"],
+    "teacher_types": ["Q8_0"],
+    "verification_tokens": 40,
+    "num_threads": 1,
+}
+
+
+@pytest.fixture
+def reward_dir(tiny_teacher_dir, tmp_path) -> Path:
+    """The tiny teacher with a random head that scores."""
+    directory = tmp_path / "reward"
+    shutil.copytree(tiny_teacher_dir, directory)
+    model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=1)
+    model.save_pretrained(directory)
+    return directory
+
+
+def test_nothing_mixes_a_gpus_tensors_with_a_cpus(tiny_run, reward_dir, tmp_path):
+    """Results are those of the CPU. tests/fixtures/other_device.py stands in for a GPU."""
+    roots = {way: str(shutil.copytree(tiny_run.root, tmp_path / way)) for way in (*WAYS, "cpu")}
+    jobs = {way: ["train", roots[way], SETTINGS | changes] for way, changes in WAYS.items()}
+    jobs["files"] = ["quantize", roots["padded"], QUANTIZE]
+    jobs["reward"] = ["reward", str(reward_dir)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.fixtures.other_device"],
         cwd=ROOT,
-        input="\n".join(jobs),
+        input="\n".join(map(json.dumps, jobs.values())),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    losses = dict(zip(WAYS, map(json.loads, done.stdout.splitlines()), strict=True))
-    shutil.copytree(tiny_run.root, tmp_path / "cpu")
-    manifest = run(TrainConfig.model_validate(SETTINGS), RunDirectory(tmp_path / "cpu"))
-    assert losses["padded"] == pytest.approx(manifest.facts.evaluation.trained.loss_nats, rel=1e-6)
+    results = dict(zip(jobs, map(json.loads, done.stdout.splitlines()), strict=True))
+    expected = {
+        "padded": other_device.train(roots["cpu"], SETTINGS),
+        "files": other_device.quantize(roots["cpu"], QUANTIZE),
+        "reward": other_device.reward(str(reward_dir)),
+    }
+    for name, value in expected.items():
+        assert results[name] == pytest.approx(value, rel=1e-5, abs=1e-9), name

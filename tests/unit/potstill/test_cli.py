@@ -195,6 +195,14 @@ def test_an_unexpected_error_is_told_without_a_traceback_but_with_a_hint(tmp_pat
     assert "hint: this is a defect of potstill; --verbose shows where" in answer.stderr
 
 
+def test_a_full_gpu_is_no_defect(tmp_path):
+    answer = train("import torch\nraise torch.OutOfMemoryError('CUDA is full')", tmp_path / "run")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: OutOfMemoryError: CUDA is full\n")
+    assert "hint: the GPU's memory is short" in answer.stderr
+    assert "defect" not in answer.stderr
+
+
 def test_verbose_shows_where_an_unexpected_error_happened(tmp_path):
     answer = train("return {}['no such key']", tmp_path / "run", "--verbose")
     assert answer.returncode == 1

@@ -2,7 +2,8 @@ import pytest
 import torch
 import yaml
 
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, PotstillError
+from train import launcher
 from train.launcher import NUM_CPU_PROCESSES, SHIPPED_DIR, launch_options
 
 
@@ -30,3 +31,12 @@ def test_a_file_of_the_users_own_is_taken_as_it_is(tmp_path):
         launch_options(str(path))
     path.touch()
     assert launch_options(str(path)) == ["--config_file", str(path)]
+
+
+def test_memory_of_measurements_is_given_back_before_processes_share_the_gpu(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("freed"))
+    monkeypatch.setattr(launcher, "_launch", lambda *_: order.append("launched"))
+    with pytest.raises(PotstillError):  # Nothing was trained.
+        launcher.run_phase(tmp_path, "offline", "ddp")
+    assert order == ["freed", "launched"]

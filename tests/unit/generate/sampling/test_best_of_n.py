@@ -164,6 +164,21 @@ def test_a_reward_model_that_cannot_be_loaded_is_an_error_of_one_line(tmp_path):
     assert "generate.turns.reward_model" in caught.value.hint
 
 
+def test_a_reward_model_that_finds_no_memory_beside_the_teacher_is_an_error(
+    reward_dir, monkeypatch
+):
+    import torch
+
+    def refuse(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nMore words")
+
+    monkeypatch.setattr(torch.nn.Module, "to", refuse)
+    with pytest.raises(TeacherError, match="reward model cannot be loaded") as caught:
+        reward(str(reward_dir))
+    assert caught.value.found == "CUDA out of memory."
+    assert "generate.engine.kv_cache_bytes" in caught.value.hint
+
+
 TASK = Task(metrics=(LabelConfig(labels=("a", "b")), ExactConfig()))
 
 
