@@ -122,8 +122,8 @@ def cost(device: str, sizes: Sizes) -> Iterator[Row]:
             name = f"loss of {num_tokens:,} tokens, {peer}"
             try:
                 seconds, peak_bytes = _measured(PEERS[peer](), problem, device, sizes.rounds)
-            except (ImportError, torch.OutOfMemoryError) as error:
-                yield Row(name, f"not run: {str(error).splitlines()[0]}"[:60])
+            except (ImportError, RuntimeError) as error:  # Out of memory, or no compiler.
+                yield Row(name, f"not run: {next(iter(str(error).splitlines()), '')}"[:60])
                 continue
             if peer == "potstill":
                 # The gradient of the hidden states, in float32, is what the caller wants.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.gpu._loss import synchronize
 from benchmarks.gpu._table import Row
+from potstill.cards import Cards, MachineConfig
 from train.config import KDConfig
 from train.heads import labeled_hidden_states, output_head
 from train.losses import mix_of
@@ -100,10 +101,8 @@ def steps(device: str, sizes: Model, top_k: int = 64, rounds: int = 6) -> Iterat
     seconds, num_bytes = measured[0.9]
     yield Row(f"{name}: memory", f"{num_bytes / 1e9:.1f} GB")
     yield Row(f"{name}: speed", f"{batch['input_ids'].numel() / seconds:,.0f} tokens/s")
-    mfu = step_flops(model, sizes, num_labeled) / seconds / peak_flops(device)
-    target = f">= {LEAST_MFU:.0%}" if sizes is ONE_BILLION else ""
-    met = mfu >= LEAST_MFU if target else None
-    yield Row(f"{name}: MFU of measured peak", f"{mfu:.0%}", target, met)
+    flops = step_flops(model, sizes, num_labeled) / seconds
+    yield from mfu_rows(name, flops, device, LEAST_MFU if sizes is ONE_BILLION else None)
     model.gradient_checkpointing_enable()
     seconds, num_bytes = _step(model, batch, targets, 0.9, device, rounds)
     yield Row(
@@ -115,6 +114,25 @@ def steps(device: str, sizes: Model, top_k: int = 64, rounds: int = 6) -> Iterat
     compile_layers(model)
     seconds, num_bytes = _step(model, batch, targets, 0.9, device, rounds)
     yield Row(f"{name}: compiled layers", f"{seconds * 1e3:,.0f} ms {num_bytes / 1e9:.1f} GB")
+
+
+def mfu_rows(name: str, flops: float, device: str, least: float | None = None) -> Iterator[Row]:
+    """Yield operations per second as shares of the measured peak and, if known, the datasheet's.
+
+    Args:
+        least: The target for the last one.
+    """
+    peaks = {"measured peak": peak_flops(device)}
+    if (cards := Cards.of(MachineConfig())) is not None:
+        peaks[f"datasheet of {cards.name}"] = cards.card.bfloat16_flops
+    *others, last = ((f"{name}: MFU of {peak}", flops / most) for peak, most in peaks.items())
+    for title, mfu in others:
+        yield Row(title, f"{mfu:.0%}")
+    title, mfu = last
+    if least is None:
+        yield Row(title, f"{mfu:.0%}")
+    else:
+        yield Row(title, f"{mfu:.0%}", f">= {least:.0%}", mfu >= least)
 
 
 def compile_layers(model: Any) -> None:  # noqa: ANN401  (a transformers model)

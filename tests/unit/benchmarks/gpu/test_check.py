@@ -74,6 +74,20 @@ def test_a_file_of_tests_that_fails_names_the_test(tmp_path):
     assert "1 failed, 1 passed" in whole.value
 
 
+def test_tests_that_hang_are_stopped_and_the_gpus_memory_is_given_back_before(
+    tmp_path, monkeypatch
+):
+    freed = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: freed.append(True))
+    monkeypatch.setattr(check, "MOST_TEST_SECONDS", 1.0)
+    (tmp_path / "test_it.py").write_text("import time\ndef test_a(): time.sleep(60)\n")
+    started = time.monotonic()
+    (row,) = check.project_tests(str(tmp_path / "test_it.py"))
+    assert time.monotonic() - started < 30
+    assert (row.value, row.good) == ("stopped after 1 s", False)
+    assert freed == [True]
+
+
 def test_every_package_that_must_travel_is_named():
     assert check.missing_wheels() in ([], ["liger-kernel"])
 
