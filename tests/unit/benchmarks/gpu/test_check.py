@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import check
+from benchmarks.gpu import _loss, _step, check
+from benchmarks.gpu._loss import Sizes, cost
+from benchmarks.gpu._step import mfu_rows
 from benchmarks.gpu._table import Check, Row, run
+from potstill.cards import CARDS, Cards
 
 ROOT = Path(__file__).parents[4]
 
@@ -104,3 +107,30 @@ def test_a_package_that_another_needs_is_named(monkeypatch, capsys):
 def test_without_a_gpu_the_large_form_says_so(capsys):
     assert check.main([]) == 1
     assert "no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ImportError("no package"), RuntimeError("no compiler\nat all")])
+def test_a_peer_that_cannot_run_leaves_the_others_their_rows(error, monkeypatch):
+    def fail():
+        raise error
+
+    monkeypatch.setitem(_loss.PEERS, "TRL", fail)
+    sizes = Sizes((100,), 8, 4, (8, 16), top_k=4, rounds=1, peers=("TRL", "potstill"))
+    rows = {row.name: row.value for row in cost("cpu", sizes)}
+    assert list(rows) == [
+        f"loss of {number} tokens, {peer}" for number in (8, 16) for peer in ("TRL", "potstill")
+    ]
+    assert rows["loss of 8 tokens, TRL"] == f"not run: {str(error).splitlines()[0]}"
+    assert "MB" in rows["loss of 16 tokens, potstill"]
+
+
+@pytest.mark.parametrize("here", [None, Cards("H100", 1)])
+def test_the_target_is_of_the_datasheet_where_the_card_is_known(here, monkeypatch):
+    peak = CARDS["H100"].bfloat16_flops
+    monkeypatch.setattr(_step, "peak_flops", lambda _device: 0.8 * peak)
+    monkeypatch.setattr(_step.Cards, "of", lambda _config: here)
+    rows = list(mfu_rows("a step", 0.4 * peak, "cuda", 0.45))
+    assert rows[0].value == "50%"
+    assert [row.good for row in rows] == ([True] if here is None else [None, False])
+    assert [row.name for row in rows][1:] == ["a step: MFU of datasheet of H100"] * bool(here)
+    assert all(row.good is None for row in mfu_rows("a step", 1.0, "cuda"))
