@@ -14,7 +14,6 @@ from openai import AuthenticationError
 from serve.playground.routes import OPEN_PATHS
 from tests.fixtures.facts import student_facts
 from tests.fixtures.served import KEY, Server, run_of_gguf
-from tests.fixtures.tiny_gguf import smollm2_path
 
 from .conftest import CONTEXT_TOKENS, KV_CACHE_BYTES, READY_SECONDS
 
@@ -50,7 +49,7 @@ def server(teacher_dir, tiny_gguf, record_path, tmp_path_factory):
         engine="vllm",
         vllm={"options": OPTIONS},
         models=["student"],
-        paths={"teacher": str(smollm2_path())},
+        paths={"teacher": str(tiny_gguf)},
         experiments={"assistant": {"variants": variants, "salt": "salt", "judge": "votes"}},
         record_path=str(record_path),
         context_tokens=CONTEXT_TOKENS,
