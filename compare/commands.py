@@ -193,6 +193,7 @@ def label(
     from compare.labeling import Terminal, collect_labels
     from compare.voting import collect_votes, vote_in_terminal
 
+    run_directory.require_run()
     table: Any = resolve(choice, run_directory)[STAGE.name]
     kinds = {judge.kind for judge in table.judges}
     labels = collect_labels(table, run_directory, labeler, Terminal())

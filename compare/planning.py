@@ -31,8 +31,10 @@ def plan_comparison(choice: Choice, run_directory: RunDirectory, judge: str | No
 
     Raises:
         PotstillError: The configuration or a file that it names cannot be used, or there is no such
-            judge.
+            judge, or neither a run nor a configuration.
     """
+    if choice.preset is None and choice.path is None:
+        run_directory.require_run()
     tables = resolve(choice, run_directory)
     config = cast("CompareConfig", tables["compare"])
     _, workload = estimate(tables, run_directory, PIPELINE[:-1])

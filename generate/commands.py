@@ -54,7 +54,7 @@ def init(
     ],
     like: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSONL file of examples to make the task from."),
+        typer.Option(metavar="FILE", help="JSONL or CSV file of examples to make the task from."),
     ] = None,
     messages: Annotated[
         str | None,

@@ -22,8 +22,14 @@ from typing import Any, TypeVar
 
 from potstill import former_names
 from potstill.errors import ArtifactError, ManifestMismatchError
-from potstill.facts.base import Facts, StageName
-from potstill.files import disk_errors, remove_unfinished, sync_path, write_text_atomically
+from potstill.facts.base import STAGE_NAMES, Facts, StageName
+from potstill.files import (
+    HINTS,
+    disk_errors,
+    remove_unfinished,
+    sync_path,
+    write_text_atomically,
+)
 from potstill.manifest import (
     MANIFEST_NAME,
     Input,
@@ -121,6 +127,21 @@ class RunDirectory:
     def replaced_dir(self, stage: StageName) -> Path:
         """Directory that keeps a stage's former result until the new one is finished."""
         return self.root / f"{stage}.replaced"
+
+    def require_run(self) -> None:
+        """Check that there is a run: a configuration, or a stage that is finished or begun.
+
+        Raises:
+            ArtifactError: There is none.
+        """
+        dirs = (find(stage) for stage in STAGE_NAMES for find in (self.stage_dir, self.partial_dir))
+        if not any(path.exists() for path in (self.config_path, *dirs)):
+            raise ArtifactError(
+                "there is no run in this directory",
+                where=self.root,
+                expected=f"a directory with config.toml or one of {', '.join(STAGE_NAMES)}",
+                hint=f"potstill run makes one; {HINTS[FileNotFoundError]}",
+            )
 
     def is_finished(self, stage: StageName) -> bool:
         """Whether the stage has a result under its final name."""

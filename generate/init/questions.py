@@ -24,7 +24,7 @@ KINDS = {
 
 def ask(wanted: Wanted) -> Wanted:
     """Return what is wanted, with the user's answers; an empty answer takes the default."""
-    like = _existing_file("JSONL file of examples, prompts with answers (Enter: none yet)")
+    like = _existing_file("JSONL or CSV file of examples, prompts with answers (Enter: none yet)")
     template = wanted.template
     if like is None:
         for name, text in KINDS.items():

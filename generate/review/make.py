@@ -18,6 +18,7 @@ from generate.review.rows import Subject
 from generate.review.run_rows import run_subject
 from potstill.config import Table
 from potstill.errors import ConfigError
+from potstill.files import HINTS
 from potstill.pipeline import Choice, resolve
 from potstill.rundir import RunDirectory
 from potstill.task.config import TaskConfig
@@ -89,4 +90,5 @@ def _require_file(path: Path) -> None:
             "there is no such run or file",
             where=path,
             expected="a run's directory, or a JSONL file of examples",
+            hint=HINTS[FileNotFoundError],
         )

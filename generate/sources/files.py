@@ -1,4 +1,4 @@
-"""Rows of JSONL, JSON, Parquet and OTLP files, and of vLLM's logs, local or remote.
+"""Rows of JSONL, JSON, CSV, Parquet and OTLP files, and of vLLM's logs, local or remote.
 
 In: a path, a directory, a pattern or an fsspec URL. Out: a stream of rows, and the hash of the
 content.
@@ -24,6 +24,7 @@ from pyarrow import parquet
 from generate.sources import otlp_files, vllm_logs
 from generate.sources.json_text import parse_json
 from generate.sources.rows import BATCH_ROWS, RowError, SourceRow, table_rows
+from potstill.csv_text import CSV_SUFFIXES, CsvError, read_csv
 from potstill.errors import ConfigError
 from potstill.files import CHUNK_BYTES, HINTS, sha256_bytes
 
@@ -102,6 +103,8 @@ def read_file(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
     if path.suffix in PARQUET_SUFFIXES:
         return _read_parquet(file, columns)
     suffix = _suffix(path)
+    if suffix in CSV_SUFFIXES:
+        return _read_csv(file)
     if suffix in otlp_files.SUFFIXES:
         return _read_otlp(file)
     if suffix in vllm_logs.SUFFIXES and not _has_json_lines(file):
@@ -120,6 +123,23 @@ def _read_jsonl(file: SourceFile) -> Iterator[SourceRow]:
         raw = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
         if line := raw.strip():
             yield SourceRow(where, file.name, _parse(line))
+
+
+def _read_csv(file: SourceFile) -> Iterator[SourceRow]:
+    """Yield the rows of a table; one at fault is the last."""
+    try:
+        lines = (_decoded(line, number) for number, line in enumerate(_lines(file), start=1))
+        for number, row in read_csv(lines, by_place=1):
+            yield SourceRow(f"{file.shown}, line {number}", file.name, row)
+    except CsvError as error:
+        yield SourceRow(f"{file.shown}, line {error.line}", file.name, RowError(str(error)))
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise CsvError(number, str(_not_utf8(line, error))) from error
 
 
 def _read_document(file: SourceFile, document: object) -> Iterator[SourceRow]:
@@ -179,9 +199,13 @@ def _parse(line: bytes) -> object:
     try:
         return parse_json(line.decode())
     except UnicodeDecodeError as error:
-        return RowError(f"not UTF-8: byte 0x{line[error.start]:02x} at byte {error.start + 1}")
+        return _not_utf8(line, error)
     except RowError as error:
         return error
+
+
+def _not_utf8(line: bytes, error: UnicodeDecodeError) -> RowError:
+    return RowError(f"not UTF-8: byte 0x{line[error.start]:02x} at byte {error.start + 1}")
 
 
 def _read_parquet(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceRow]:
@@ -205,8 +229,8 @@ def _holds_rows(inside: str) -> bool:
     path = PurePosixPath(inside.lstrip("/"))
     if any(part.startswith((".", "_")) for part in path.parts):
         return False
-    read = JSONL_SUFFIXES | JSON_SUFFIXES | otlp_files.SUFFIXES | vllm_logs.SUFFIXES
-    return _suffix(path) in read or path.suffix in PARQUET_SUFFIXES
+    texts = JSONL_SUFFIXES | JSON_SUFFIXES | CSV_SUFFIXES | vllm_logs.SUFFIXES
+    return _suffix(path) in texts | otlp_files.SUFFIXES or path.suffix in PARQUET_SUFFIXES
 
 
 def _suffix(path: PurePosixPath) -> str:
@@ -229,8 +253,8 @@ def _unreadable(where: object, error: object) -> ConfigError:
     return ConfigError(
         "the prompts cannot be read",
         where=where,
-        expected="JSONL or JSON in UTF-8, OTLP, a log of vLLM's, or Parquet (the path of a source "
-        "of prompts)",
+        expected="JSONL, JSON or CSV in UTF-8, OTLP, a log of vLLM's, or Parquet (the path of a "
+        "source of prompts)",
         found=getattr(error, "strerror", None) or error,
         hint=f"check the path: {HINTS[FileNotFoundError]}",
     )

@@ -18,6 +18,7 @@ app = typer.Typer()
 @configured
 def baseline(run_directory: RunDirectory, choice: Choice, force: ForceOption = False) -> None:
     """Train the student on the known answers alone, without a teacher, to compare with."""
+    run_directory.require_run()
     make_baseline(choice, run_directory, force=force)
 
 
@@ -25,6 +26,7 @@ def baseline(run_directory: RunDirectory, choice: Choice, force: ForceOption = F
 @configured
 def curve(run_directory: RunDirectory, choice: Choice, force: ForceOption = False) -> None:
     """Train on shares of the data, and project what more data would bring."""
+    run_directory.require_run()
     facts = make_curve(choice, run_directory, force=force).facts
     if isinstance(facts, CurveFacts):
         for line in in_words(facts):

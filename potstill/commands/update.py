@@ -75,6 +75,7 @@ def update(
 
     Exit codes: those of `compare`; 0 also after --rollback.
     """
+    run_directory.require_run()
     if rollback:
         version = roll_back(run_directory, "rolled back")
         typer.echo(f"version {version.number} is served: {run_of(version, run_directory).root}")

@@ -1,4 +1,4 @@
-"""Prompts of a task with their known answers, read from JSONL.
+"""Prompts of a task with their known answers, read from JSONL or CSV.
 
 A line is an object with `messages` or `prompt`, and perhaps `answer`: a text, a JSON value that is
 the answer, or with tools a call, {"name", "arguments"}, or a list of calls. Without `answer` an
@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from potstill.csv_text import CSV_SUFFIXES, EXPECTED_CSV, CsvError, read_csv
 from potstill.errors import ArtifactError
 from potstill.files import read_typed_text
 from potstill.json_text import parse_json
@@ -27,7 +29,14 @@ EXPECTED = (
     '"answer" where it is known'
 )
 
-NO_JSONL_HINT = "write one JSON object on each line; convert a table (CSV) or a JSON list first"
+NO_JSONL_HINT = (
+    "write one JSON object on each line; save a table as CSV, with a name in .csv; convert a JSON "
+    "list first"
+)
+CSV_HINT = (
+    "correct that line; save from a spreadsheet as CSV in UTF-8, with the names of columns in the "
+    "first line"
+)
 
 FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 """A text that is one block of code."""
@@ -42,17 +51,42 @@ def read_items(path: Path, *, has_tools: bool) -> tuple[Item, ...]:
     Raises:
         ArtifactError: The file cannot be read, has no prompt, or a line is not one.
     """
+    text = read_typed_text(path, "reading prompts of the task")
+    is_table = path.suffix.lower() in CSV_SUFFIXES
+    items = (_items_of_table if is_table else _items_of_lines)(text, path, has_tools)
+    if not items:
+        expected = EXPECTED_CSV if is_table else EXPECTED
+        raise ArtifactError("there is no prompt", where=path, expected=expected)
+    return tuple(items)
+
+
+def _items_of_lines(text: str, path: Path, has_tools: bool) -> list[Item]:
     # Not `splitlines`, which also splits at characters that may stand within a JSON string.
-    lines = read_typed_text(path, "reading prompts of the task").split("\n")
-    items = [
+    return [
         item
-        for number, line in enumerate(lines, start=1)
+        for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
         for item in items_of_line(line, f"{path}:{number}", has_tools=has_tools)
     ]
-    if not items:
-        raise ArtifactError("there is no prompt", where=path, expected=EXPECTED)
-    return tuple(items)
+
+
+def _items_of_table(text: str, path: Path, has_tools: bool) -> list[Item]:
+    try:
+        return [
+            Item(
+                messages=(Message(role="user", content=row["prompt"]),),
+                known=known_answer(row.get("answer"), has_tools=has_tools),
+            )
+            for _, row in read_csv(StringIO(text, newline=""), by_place=2)
+        ]
+    except CsvError as error:
+        raise ArtifactError(
+            "a table has no prompts of the task",
+            where=f"{path}:{error.line}",
+            expected=EXPECTED_CSV,
+            found=error,
+            hint=CSV_HINT,
+        ) from error
 
 
 def lines_of(items: Iterable[Item]) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from potstill.api_keys import NO_KEY, read_api_key, served_key_variable
 from potstill.endpoint import HOST, running_endpoint
 from potstill.errors import ConfigError
+from potstill.files import HINTS
 from potstill.processes import free_port
 from serve.terminal.server import Server
 from serve.terminal.session import PROMPT, SIDES, Session
@@ -66,7 +67,10 @@ def _server(what: str, max_tokens: int | None, options: Sequence[str]) -> Iterat
         return
     if not Path(what).exists():
         raise ConfigError(
-            "there is nothing to chat with", where=what, expected="a URL, a run or a GGUF file"
+            "there is nothing to chat with",
+            where=what,
+            expected="a URL with http:// or https://, a run or a GGUF file",
+            hint=HINTS[FileNotFoundError],
         )
     port = free_port()
     # Nobody else uses this server.

@@ -1,4 +1,4 @@
-"""Files of strangers as sources of prompts: JSONL, JSON documents, OTLP's protobuf, vLLM's logs.
+"""Files of strangers as sources of prompts: JSONL, JSON, CSV, OTLP's protobuf, vLLM's logs.
 
 What is read is written as `potstill import` does, and read again: nothing may get lost.
 """
@@ -65,6 +65,7 @@ TARGETS = [
         mutate=JsonMutator([SEEDS / "json"]),
         max_bytes=1 << 14,
     ),
+    Target("csv", lambda: _prepare(".csv"), nightly_runs=50_000),
     Target("protobuf", lambda: _prepare(".pb"), nightly_runs=150_000),
     Target("vllm_log", lambda: _prepare(".log"), nightly_runs=100_000),
 ]

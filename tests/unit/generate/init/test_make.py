@@ -156,6 +156,18 @@ def test_nothing_binds_answers_that_are_neither_labels_nor_json(tmp_path):
     assert "structured" not in content["generate"]["sampling"]
 
 
+def test_a_table_of_a_spreadsheet_makes_the_task_that_lines_make(tmp_path):
+    rows = [(f"where is number {n}, please?", TEAMS[n % 3]) for n in range(30)]
+    lines = jsonl(tmp_path / "labeled.jsonl", [{"prompt": a, "answer": b} for a, b in rows])
+    table = tmp_path / "labeled.csv"
+    table.write_text("Message;Team\n" + "".join(f'"{a}";{b}\n' for a, b in rows))
+    directory = tmp_path / "task"
+    assert make(wanted(directory, table)) == make(wanted(directory, lines, force=True))
+    content, task = written(directory)
+    assert set(content["task"]["metrics"][0]["labels"]) == set(TEAMS)
+    assert len(task.examples) + len(task.references) == 30
+
+
 def test_calls_become_tools(tmp_path):
     rows = [
         {"prompt": f"light {n * 7919}", "answer": {"name": "set", "arguments": {"percent": n}}}

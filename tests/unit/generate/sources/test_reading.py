@@ -96,6 +96,31 @@ def test_separators_of_lines_within_a_prompt_are_text(prompt_file):
     assert texts(prompt_file(json.dumps({"prompt": text}, ensure_ascii=False))) == [text]
 
 
+def test_a_table_of_a_spreadsheet_is_read(prompt_file):
+    path = prompt_file("id;prompt;answer\r\n1;What is it?;a card\r\n\r\n2;And, then?;\r\n", "a.csv")
+    first, second = read(path)
+    assert (first.messages, second.messages) == ((user("What is it?"),), (user("And, then?"),))
+    assert (json.loads(first.known)["text"], second.known) == ("a card", None)
+    assert texts(path.parent) == texts(path)
+    zipped = prompt_file(gzip.compress(b"Ticket\nIt is broken\n"), "messages.csv.gz")
+    assert texts(zipped) == ["It is broken"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "found"),
+    [
+        (b"Ticket,Date\nHi,Monday\n", "line 1", "columns 'Ticket', 'Date'"),
+        (b"prompt\nHi\nHi, you\n", "line 3", "cells in the row: 2, columns: 1"),
+        (b"prompt\nHi\nGr\xfc\xdfe\n", "line 3", "not UTF-8: byte 0xfc at byte 3"),
+    ],
+)
+def test_a_table_at_fault_is_refused_with_its_line(prompt_file, content, line, found):
+    path = prompt_file(content, "mine.csv")
+    with pytest.raises(ArtifactError, match="a row of a source of prompts") as caught:
+        read(path)
+    assert (caught.value.where, caught.value.found) == (f"{path}, {line}", found)
+
+
 @pytest.mark.parametrize(
     ("row", "found"),
     [

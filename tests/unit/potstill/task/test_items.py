@@ -104,6 +104,33 @@ def test_a_file_of_windows_is_read(tmp_path):
     assert len(read_items(path, has_tools=False)) == 2
 
 
+def test_a_table_is_read(tmp_path):
+    path = tmp_path / "items.CSV"
+    path.write_bytes('\ufeffPrompt;Answer\r\n"Hi;\nyou";{"a": "é"}\r\nBye;\r\n'.encode())
+    first, second = read_items(path, has_tools=False)
+    assert first.messages == (Message(role="user", content="Hi;\nyou"),)
+    assert (first.known, second.known) == (Answer(text='{"a": "é"}'), None)
+    path.write_text("prompt\tanswer\nPay Ann\t" + json.dumps({"name": "pay", "arguments": {}}))
+    assert read_items(path, has_tools=True)[0].known.tool_calls[0].name == "pay"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "found"),
+    [
+        ("id,ticket,team\n1,Hi,a\n", ":1", "columns 'id', 'ticket', 'team'"),
+        ("prompt,answer\nHi,a\nWell, well,b\n", ":3", "cells in the row: 3, columns: 2"),
+        ("prompt,answer\n", "", "no prompt"),
+    ],
+)
+def test_a_table_at_fault_names_its_line_and_what_is_expected(tmp_path, text, where, found):
+    path = tmp_path / "items.csv"
+    path.write_text(text)
+    with pytest.raises(ArtifactError, match="expected: a first line that names") as caught:
+        read_items(path, has_tools=False)
+    assert f"where: {path}{where}\n" in str(caught.value)
+    assert found in str(caught.value)
+
+
 def test_an_empty_file_is_an_error(read):
     with pytest.raises(ArtifactError, match="no prompt"):
         read("")
