@@ -102,7 +102,8 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 HINTS: dict[type[Exception], str] = {
-    FileNotFoundError: "relative paths begin in the directory where potstill is started",
+    FileNotFoundError: "relative paths begin in the directory where potstill is started: for those "
+    "of a run, start it where the run was begun",
     IsADirectoryError: "name a file in the directory",
     NotADirectoryError: "a file is where a directory should be: check the path",
     PermissionError: "check the owner and the permissions, or choose another directory",
