@@ -19,13 +19,13 @@ from typing import Any
 import pyarrow as pa
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from pyarrow import parquet
 
 from generate.sources import otlp_files, vllm_logs
 from generate.sources.json_text import parse_json
-from generate.sources.rows import BATCH_ROWS, RowError, SourceRow, table_rows
+from generate.sources.parquet_files import read_batches
+from generate.sources.rows import RowError, SourceRow, table_rows
 from potstill.csv_text import CSV_SUFFIXES, CsvError, read_csv
-from potstill.errors import ConfigError
+from potstill.errors import ConfigError, PotstillError
 from potstill.files import CHUNK_BYTES, HINTS, sha256_bytes
 
 PARQUET_SUFFIXES = {".parquet", ".pq"}
@@ -215,14 +215,11 @@ def _read_parquet(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceR
         return f"{shown}, row {number}"
 
     try:
-        with file.fs.open(file.path, "rb") as stream:
-            table = parquet.ParquetFile(stream, pre_buffer=False)
-            names = table.schema_arrow.names
-            known = [name for name in names if name in columns]
-            batches = table.iter_batches(batch_size=BATCH_ROWS, columns=known or names)
-            yield from table_rows(batches, where, file.name)
-    except READ_ERRORS as error:
-        raise _unreadable(file.shown, error) from error
+        is_local = isinstance(file.fs, LocalFileSystem)
+        batches = read_batches(shown, columns, is_local=is_local)
+        yield from table_rows(batches, where, file.name)
+    except PotstillError as error:
+        raise _unreadable(shown, error.what) from error
 
 
 def _holds_rows(inside: str) -> bool:

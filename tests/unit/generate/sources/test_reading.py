@@ -5,6 +5,7 @@ import os
 import tracemalloc
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -315,6 +316,27 @@ def test_a_broken_row_of_a_table_is_named(tmp_path):
     assert caught.value.where == f"{path}, row 2001"
     with pytest.raises(ArtifactError, match="keys text, label"):
         read(write_parquet(tmp_path / "other.parquet", [{"text": "a", "label": 1}]))
+
+
+@pytest.mark.parametrize("has_schema", [True, False], ids=["shared texts", "texts"])
+def test_a_small_table_that_holds_gigabytes_is_refused(tmp_path, has_schema):
+    path = tmp_path / "rows.parquet"
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 1024), ["a" * 4_000_000])
+    table = pa.table({"prompt": repeated})
+    parquet.write_table(table, path, compression="zstd", store_schema=has_schema)
+    assert path.stat().st_size < 1000
+    with pytest.raises(ConfigError, match="2048 MiB of memory"):
+        texts(path)
+
+
+def test_a_small_row_of_ten_million_values_is_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    values = pa.array(np.zeros(10_000_000, bool))
+    many = pa.ListArray.from_arrays(pa.array([0, 10_000_000], pa.int32()), values)
+    parquet.write_table(pa.table({"prompt": ["a"], "messages": many}), path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    with pytest.raises(ConfigError, match="a row of more than"):
+        read(path)
 
 
 def test_a_damaged_table_is_refused(tmp_path):
