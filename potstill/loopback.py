@@ -1,12 +1,16 @@
 """Pages served on loopback, to a browser on this machine, until Ctrl-C.
 
-In: a handler of requests. Out: a server that answers under this machine's names alone.
+In: a handler of requests. Out: a server that answers under this machine's names alone. What is
+served may ask for a token, which the printed address has: other users of the machine have none.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
+import secrets
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import typer
 
@@ -44,6 +48,22 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         self.send_error(421)
         return False
 
+    @property
+    def url(self) -> SplitResult:
+        """The request's target; empty for one that is none."""
+        try:
+            return urlsplit(self.path)
+        except ValueError:
+            return urlsplit("")
+
+    def has_token(self, token: str) -> bool:
+        """Return whether the request's address has a token, or answer 401."""
+        given = parse_qs(self.url.query).get("token", [""])[0]
+        if hmac.compare_digest(given.encode(errors="replace"), token.encode()):
+            return True
+        self.send_error(401, "the address has no token", "Open the address that was printed.")
+        return False
+
     def send(self, text: str, content_type: str = HTML, status: int = 200) -> None:
         """Answer with a text."""
         content = text.encode(errors="replace")
@@ -62,6 +82,11 @@ class LoopbackHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Log a request for whoever debugs."""
         logger.debug(format, *args)
+
+
+def new_token() -> str:
+    """Return a token that nobody guesses."""
+    return secrets.token_urlsafe(24)
 
 
 def listen(handler: type[LoopbackHandler], port: int) -> ThreadingHTTPServer:

@@ -1,6 +1,7 @@
 """A page about a run while it is made: stages, the current step, curves, samples to read.
 
-In: the run's files, read at each request. Out: HTML, served read-only on loopback.
+In: the run's files, read at each request. Out: HTML, served read-only on loopback to
+whoever has the token in the printed address.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import psutil
 from potstill.endpoint import HOST
 from potstill.errors import ArtifactError, BackendUnavailableError, PotstillError
 from potstill.facts.base import StageName
-from potstill.loopback import LoopbackHandler, listen
+from potstill.loopback import LoopbackHandler, listen, new_token
 from potstill.pages import render_page
 from potstill.pipeline import PIPELINE, read_estimate
 from potstill.progress import Step, read_step
@@ -78,8 +79,12 @@ class Duration:
     taken: str
 
 
-def page_of(run_directory: RunDirectory) -> str:
-    """Return the page about a run as it is now."""
+def page_of(run_directory: RunDirectory, query: str = "") -> str:
+    """Return the page about a run as it is now.
+
+    Args:
+        query: What the addresses of further pages end in, such as `?token=…`.
+    """
     try:
         stages, durations, error = stage_rows(run_directory), _durations(run_directory), ""
     except PotstillError as damaged:
@@ -104,6 +109,7 @@ def page_of(run_directory: RunDirectory) -> str:
         samples=_samples(run_directory),
         answers=_answers(run_directory),
         pages=pages,
+        query=query,
         width=WIDTH,
         height=HEIGHT,
     )
@@ -216,8 +222,8 @@ def _is_there(run_directory: RunDirectory, path: str) -> bool:
     return (run_directory.stage_dir(stage) / name).is_file()
 
 
-def server_of(run_directory: RunDirectory, port: int) -> ThreadingHTTPServer:
-    """Return a server of the page on loopback; it answers GET alone.
+def server_of(run_directory: RunDirectory, port: int, token: str) -> ThreadingHTTPServer:
+    """Return a server of the page on loopback; it answers GET alone, with a token.
 
     Raises:
         BackendUnavailableError: The address cannot be listened on.
@@ -225,10 +231,13 @@ def server_of(run_directory: RunDirectory, port: int) -> ThreadingHTTPServer:
 
     class Handler(LoopbackHandler):
         def do_GET(self) -> None:
-            if self.path == "/":
-                self.send(page_of(run_directory))
-            elif self.path in PAGES and _is_there(run_directory, self.path):
-                stage, name, _ = PAGES[self.path]
+            path = self.url.path
+            if not self.has_token(token):
+                return
+            if path == "/":
+                self.send(page_of(run_directory, f"?token={token}"))
+            elif path in PAGES and _is_there(run_directory, path):
+                stage, name, _ = PAGES[path]
                 self.send((run_directory.stage_dir(stage) / name).read_text(encoding="utf-8"))
             else:
                 self.send_error(404)
@@ -239,11 +248,12 @@ def server_of(run_directory: RunDirectory, port: int) -> ThreadingHTTPServer:
 @contextmanager
 def watched(run_directory: RunDirectory) -> Iterator[str]:
     """Serve the page for the duration of the block; yields its address."""
+    token = new_token()
     try:
-        server = server_of(run_directory, PORT)
+        server = server_of(run_directory, PORT, token)
     except BackendUnavailableError:  # another run is watched
-        server = server_of(run_directory, 0)
+        server = server_of(run_directory, 0, token)
     with server:
         Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
-        yield f"http://{HOST}:{server.server_port}/"
+        yield f"http://{HOST}:{server.server_port}/?token={token}"
         server.shutdown()

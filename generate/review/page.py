@@ -9,18 +9,17 @@ from __future__ import annotations
 import hmac
 import json
 import re
-import secrets
 from datetime import UTC, datetime
 from http.server import ThreadingHTTPServer
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from generate.curation.reviews import Action, Decision, ReviewLog, Use
 from generate.review.rows import Row, Subject, shown_decision
 from potstill.errors import ArtifactError
-from potstill.loopback import LoopbackHandler, listen
+from potstill.loopback import LoopbackHandler, listen, new_token
 from potstill.pages import render_page
 from potstill.schema import Message
 
@@ -52,7 +51,7 @@ class Review:
 
     def __init__(self, subject: Subject, reviewer: str) -> None:
         self.subject, self.reviewer = subject, reviewer
-        self.token = secrets.token_urlsafe(24)
+        self.token = new_token()
         self.log = ReviewLog(subject.log_path)
 
     def since(self, number: int) -> dict[str, Any]:
@@ -106,16 +105,16 @@ class ReviewHandler(LoopbackHandler):
 
     def do_GET(self) -> None:
         """Answer the page or what it shows."""
-        url = urlsplit(self.path)
-        query = parse_qs(url.query)
+        url = self.url
         if url.path == "/":
-            self._send_page(query.get("token", [""])[0])
+            self._send_page()
         elif not self._is_allowed(self.headers.get("Authorization", "")):
             self._send_json({"error": "no token"}, 401)
         elif url.path == "/rows":
             self._send_json(self.review.subject.to_json())
         elif url.path == "/decisions":
-            self._send_json(self.review.since(_number(query.get("since", ["0"])[0]) or 0))
+            since = parse_qs(url.query).get("since", ["0"])[0]
+            self._send_json(self.review.since(_number(since) or 0))
         else:
             self.send_error(404)
 
@@ -153,9 +152,8 @@ class ReviewHandler(LoopbackHandler):
             return 413, f"a decision has at most {MAX_BODY_BYTES} bytes"
         return None
 
-    def _send_page(self, token: str) -> None:
-        if not self._is_allowed(f"Bearer {token}"):
-            self.send_error(401, "the address has no token", "Open the address that was printed.")
+    def _send_page(self) -> None:
+        if not self.has_token(self.review.token):
             return
         title = self.review.subject.title
         self.send(render_page("generate.review", "review.html.j2", script="review.js", title=title))

@@ -8,7 +8,7 @@ import typer
 
 from potstill.commands.options import RunArgument, VerboseOption
 from potstill.errors import ConfigError
-from potstill.loopback import serve_until_interrupted
+from potstill.loopback import new_token, serve_until_interrupted
 from potstill.progress import set_up_logging
 from potstill.rundir import RunDirectory
 from potstill.watch import PORT, server_of
@@ -26,4 +26,5 @@ def watch(
     set_up_logging(verbose=verbose)
     if not run_dir.is_dir():
         raise ConfigError("there is no such run", where=run_dir, hint="potstill run makes one")
-    serve_until_interrupted(server_of(RunDirectory(run_dir), port))
+    token = new_token()
+    serve_until_interrupted(server_of(RunDirectory(run_dir), port, token), f"?token={token}")

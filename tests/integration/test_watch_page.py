@@ -17,13 +17,13 @@ def test_it_follows_the_run(tmp_path, width, scheme):
     row = {"stage": "student", "time": 1.0, "loss": 2.0}
     lines = [json.dumps(row | {"step": step}) + "\n" for step in (1, 2, 3)]
     run_directory.metrics_path.write_text("".join(lines[:1]))
-    with server_of(run_directory, 0) as server, chromium() as browser:
+    with server_of(run_directory, 0, "secret") as server, chromium() as browser:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         wrong: list[str] = []
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.goto(f"http://127.0.0.1:{server.server_port}/?token=secret")
         assert page.get_by_text("No process is working on this run").is_visible()
         with published(run_directory.step_path), track("training", 8, "steps") as progress:
             progress.advance(2)

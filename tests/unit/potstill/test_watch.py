@@ -2,6 +2,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -164,6 +165,7 @@ def test_the_estimate_stands_beside_what_stages_took(run_directory):
 def test_a_run_is_watched_beside_another(run_directory):
     with watched(run_directory) as first, watched(run_directory) as second:
         assert first != second
+        assert "?token=" in first
         for address in (first, second):
             with urllib.request.urlopen(address, timeout=5) as answer:
                 assert b"No process is working on this run" in answer.read()
@@ -177,12 +179,12 @@ def test_a_damaged_manifest_is_said(run_directory):
 
 class Asked:
     def __init__(self, run_directory):
-        self.server = server_of(run_directory, 0)
+        self.server = server_of(run_directory, 0, "secret")
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def status(self, path, method="GET", **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=5)
-        connection.request(method, path, headers=headers)
+        connection.request(method, f"{path}?token=secret", headers=headers)
         return connection.getresponse().status
 
 
@@ -197,6 +199,19 @@ def test_only_its_pages_are_read_and_only_under_its_own_name(run_directory):
         for path in ("/report", "/config.toml", "/../config.toml", "//etc/passwd"):
             assert asked.status(path) == 404
         assert asked.status("/", method="POST") == 501
+        asked.server.shutdown()
+
+
+def test_other_users_of_the_machine_read_nothing(run_directory):
+    asked = Asked(run_directory)
+    with asked.server:
+        for path in ("/", "/?token=", "/?token=wrong", "/report", "/?token=%ff"):
+            connection = http.client.HTTPConnection("127.0.0.1", asked.server.server_port)
+            connection.request("GET", path)
+            assert connection.getresponse().status == 401, path
+        with socket.create_connection(("127.0.0.1", asked.server.server_port)) as connection:
+            connection.sendall(b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 401 " in connection.recv(100)
         asked.server.shutdown()
 
 
