@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from potstill.errors import PotstillError
+from potstill.terminal import printable
 
 OUR_ERROR = 1
 VERBS = {
@@ -111,10 +112,11 @@ def main() -> None:
     try:
         app()
     except PotstillError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (stderr is for this)
+        # It may quote a server or a file.
+        print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201  (stderr is for this)
         sys.exit(error.exit_code)
     except Exception as error:
         logging.getLogger(__name__).debug("the traceback", exc_info=True)
         hint = FULL_GPU if type(error).__name__ == "OutOfMemoryError" else DEFECT
-        print(f"error: {type(error).__name__}: {error}\n  hint: {hint}", file=sys.stderr)  # noqa: T201
+        text = f"error: {type(error).__name__}: {error}\n  hint: {hint}"
         sys.exit(getattr(error, "exit_code", OUR_ERROR))

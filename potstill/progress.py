@@ -20,6 +20,7 @@ from socket import gethostname
 from typing import TYPE_CHECKING, TextIO
 
 from potstill.files import disk_errors, write_text_atomically
+from potstill.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,6 +60,10 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record's lines; what they quote of others does not control the terminal."""
+        return printable(super().format(record))
 
     @property
     def stream(self) -> TextIO:

@@ -15,6 +15,7 @@ from potstill.endpoint import HOST, running_endpoint
 from potstill.errors import ConfigError
 from potstill.files import HINTS
 from potstill.processes import free_port
+from potstill.terminal import printable
 from serve.terminal.server import Server
 from serve.terminal.session import PROMPT, SIDES, Session
 
@@ -46,7 +47,9 @@ def chat_with(
         session.use(models or session.known[: len(SIDES)])
         if console.is_terminal:
             console.print(
-                f"{' and '.join(session.models)} answer; /help lists commands, /quit ends.",
+                printable(
+                    f"{' and '.join(session.models)} answer; /help lists commands, /quit ends."
+                ),
                 markup=False, highlight=False,
             )  # fmt: skip
         session.run(_read if sys.stdin.isatty() else _read_pipe)

@@ -48,6 +48,13 @@ def train(body: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def test_an_error_that_quotes_others_does_not_control_the_terminal(tmp_path):
+    answer = train("raise ValueError('\\x1b]0;title\\x07 \\u202e')", tmp_path / "run")
+    assert answer.returncode == 1
+    assert not {"\x1b", "\x07", "\u202e"} & set(answer.stderr)
+    assert "title" in answer.stderr
+
+
 def test_help_names_every_command_on_stdout():
     answer = potstill("--help")
     assert answer.returncode == 0

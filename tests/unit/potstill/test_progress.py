@@ -44,6 +44,17 @@ def run_python(source: str) -> subprocess.CompletedProcess:
     )
 
 
+def test_a_log_line_that_quotes_others_does_not_control_the_terminal():
+    source = """
+import logging
+from potstill.progress import set_up_logging
+set_up_logging()
+logging.getLogger("mine").warning("a model: %s", "\\x1b[2J\\u202e")
+"""
+    line = run_python(source).stderr
+    assert "a model: \N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}" in line
+
+
 def test_before_the_first_unit_there_is_no_estimate(clock):
     progress = Progress("distilling", 10, "casks")
     clock.now += 65
