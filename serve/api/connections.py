@@ -21,11 +21,19 @@ logger = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 32 * 1024
 """Largest request line with headers, or what surrounds a chunk of a body; nginx takes as much."""
 MAX_HEADERS = 100
+LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
+"""Headers of requests with a body."""
 MAX_PIPELINED = 8
 """Requests that one connection may send ahead; no known client sends any."""
+MANY_CHUNKS, LEAST_CHUNK_BYTES = 1 << 14, 64
+"""Beyond so many chunks a body's must have so many bytes on average: each takes a microsecond, in
+which nothing else runs."""
 SWEEP_SECONDS = 1.0
 MAX_STALLS = 10
 """How many write timeouts an answer may take to be fetched once it is complete."""
+MAX_UNSENT_BYTES = 256 << 20
+"""Of answers that wait for their clients, all together; an answer with all its log-probabilities
+has 26 MB."""
 SPARE_DESCRIPTORS = 512
 """File descriptors left for models, databases, child processes and upstream servers."""
 NO_ROOM = (
@@ -90,8 +98,30 @@ class Connections:
         for one in [*self._open]:
             if one.is_overdue():
                 one.end()
+        self._make_room()
         if self._open:
             loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+
+    def _make_room(self) -> None:
+        """Close connections while too many bytes are unsent: the fullest of who has most of them.
+
+        Who reads does so faster than this is called, and has few.
+        """
+        unsent = {one: one.num_unsent_bytes for one in self._open if one.num_unsent_bytes}
+        excess = sum(unsent.values()) - MAX_UNSENT_BYTES
+        if excess <= 0:
+            return
+        owners: Counter[str] = Counter()
+        for one, num_bytes in unsent.items():
+            owners[one.owner] += num_bytes
+        by_size = sorted(unsent, key=unsent.__getitem__)
+        while excess > 0:
+            most = max(owners, key=owners.__getitem__)
+            fullest = next(one for one in reversed(by_size) if one.owner == most)
+            by_size.remove(fullest)
+            owners[most] -= unsent[fullest]
+            excess -= unsent[fullest]
+            fullest.end()
 
 
 class Connection(HttpToolsProtocol):
@@ -105,9 +135,23 @@ class Connection(HttpToolsProtocol):
         self._num_unread_bytes = 0
         """Bytes received since the last piece of a body, or since the last complete request."""
         self._num_unsent_bytes = 0
+        self._num_chunks = self._num_body_bytes = 0
+        """Of the latest request's body."""
         self._unanswered: deque[Any] = deque()
         """uvicorn's state of each request whose answer is not complete, in their order."""
         self._waiting_since = self._written_at = self.loop.time()
+
+    @property
+    def num_unsent_bytes(self) -> int:
+        """Bytes of answers that were unsent when the connection was last looked at."""
+        return self._num_unsent_bytes
+
+    @property
+    def owner(self) -> str:
+        """The key that the latest request came with; without one, the client's address."""
+        scope = {} if self.cycle is None else self.cycle.scope
+        key = scope.get("state", {}).get("key")
+        return f"address {self.client and self.client[0]}" if key is None else f"key {key.name}"
 
     @property
     def is_waiting(self) -> bool:
@@ -165,14 +209,29 @@ class Connection(HttpToolsProtocol):
         """Begin to answer."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
+        asks_for_upgrade = self.parser.should_upgrade()
+        if asks_for_upgrade and LENGTHS & {name for name, _ in self.headers}:
+            # The parser drops the body.
+            raise ValueError("a request for another protocol with a body")
+        self._num_chunks = self._num_body_bytes = 0
         former = self.cycle
         super().on_headers_complete()
         if self.cycle is not former:
             self._unanswered.append(self.cycle)
+            # What follows a request for another protocol is not parsed.
+            self.cycle.keep_alive = self.cycle.keep_alive and not asks_for_upgrade
+
+    def on_chunk_header(self) -> None:
+        """Count a chunk, or refuse the body."""
+        self._num_chunks += 1
+        least_bytes = LEAST_CHUNK_BYTES * self._num_chunks
+        if self._num_chunks > MANY_CHUNKS and self._num_body_bytes < least_bytes:
+            raise ValueError("too many small chunks")
 
     def on_body(self, body: bytes) -> None:
         """Keep a piece of a body."""
         self._num_unread_bytes = 0
+        self._num_body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -148,6 +149,24 @@ def test_an_unread_answer_ends_its_connection():
     run(attack)
 
 
+def test_answers_that_many_leave_unread_are_bounded_together(monkeypatch):
+    monkeypatch.setattr(connections, "MAX_UNSENT_BYTES", 2 * BIG)
+    limits = replace(LIMITS, head_timeout_seconds=10.0, write_timeout_seconds=10.0)
+
+    async def attack(client: Client) -> None:
+        readers = [await client.send(GET.replace(b"/ ", b"/big ")) for _ in range(6)]
+        for reader in readers:
+            reader._transport.pause_reading()
+        open_ = client.server.server_state.connections
+        async with asyncio.timeout(5):
+            while len(open_) == 6 or sum(one.num_unsent_bytes for one in open_) > 2 * BIG:
+                await asyncio.sleep(0.02)
+        assert len(open_) > 1
+        assert await client.status(GET) == 200
+
+    run(attack, limits)
+
+
 def test_a_body_that_is_still_sent_after_the_answer_ends_its_connection():
     async def attack(client: Client) -> None:
         await client.send(b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
@@ -166,6 +185,12 @@ HEADS = {
     "a long path": ([b"GET /", *[b"a" * 1000] * 100], 431),
     "blank lines": ([b"\r\n" * 40_000], 431),
     "small chunks": ([CHUNKED, *[b"1\r\nx\r\n"] * 10_000, b"0\r\n\r\n"], 200),
+    "small chunks without end": ([CHUNKED, *[b"1\r\nx\r\n" * 10_000] * 3], None),
+    "an upgrade": ([HALF, b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"], 200),
+    "an upgrade with a body": (
+        [CHUNKED[:-2], b"connection: upgrade\r\nupgrade: h2c\r\n\r\n1\r\nx\r\n0\r\n\r\n"],
+        400,
+    ),
     "a long chunk extension": ([CHUNKED, b"1;a=", *[b"b" * 1000] * 100], None),
     "a long trailer": ([CHUNKED, b"0\r\na: ", *[b"b" * 1000] * 100], None),
     "1000 requests at once": ([GET * 1000], None),
@@ -186,6 +211,21 @@ def test_the_head_of_a_request_is_bounded():
                     assert (await reader.read()).count(b"200 OK") < 10, name
 
     run(attack, replace(LIMITS, head_timeout_seconds=10.0))
+
+
+def test_small_chunks_that_nobody_reads_let_others_be_answered():
+    async def attack(client: Client) -> None:
+        for _ in range(8):
+            reader = await client.send(CHUNKED.replace(b"POST", b"GET"))
+            await reader.readline()
+        for writer in client.writers:
+            writer.write(b"1\r\nx\r\n" * 500_000)
+        started = time.process_time()
+        assert await client.status(GET) == 200
+        assert time.process_time() - started < 1.0
+        assert await client.num_open_is(0)
+
+    run(attack)
 
 
 def test_the_process_may_open_a_file_for_each_connection(caplog):
