@@ -13,13 +13,13 @@ The file of keys is TOML:
     admin = true                # may see and stop experiments
 
 The file is read again when it has changed: keys are added, changed and removed without a restart.
-To replace a key, list both hashes, `sha256 = ["…", "…"]`, until the former one is out of use.
+What a name has used of its limits stays used, however its table changes. To replace a key, list
+both hashes, `sha256 = ["…", "…"]`, until the former one is out of use.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import math
 import time
@@ -35,7 +35,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from potstill.errors import ConfigError
 from potstill.files import file_version
 from serve.errors import InvalidRequestError, RateLimitError
-from serve.rate_limits import SECONDS_PER_DAY, Bucket
+from serve.rate_limits import SECONDS_PER_DAY, SECONDS_PER_MINUTE, Bucket
 
 logger = logging.getLogger(__name__)
 
@@ -80,27 +80,28 @@ class Key:
     """A key with its limits, counted in this process."""
 
     def __init__(self, name: str, entry: KeyEntry) -> None:
-        self.name, self.entry = name, entry
+        self.name = name
+        self.requests: Bucket | None = None
+        self.tokens: Bucket | None = None
+        self.daily_tokens: Bucket | None = None
+        self.num_active = 0
+        """Requests in progress."""
+        self.take(entry)
+
+    def take(self, entry: KeyEntry) -> None:
+        """Replace the settings; what was used of the limits stays used."""
+        self.entry = entry
         self.is_admin = entry.admin
         hashes = (entry.sha256,) if isinstance(entry.sha256, str) else entry.sha256
         self.digests = tuple(map(bytes.fromhex, hashes))
-        self.requests = Bucket(entry.requests_per_minute) if entry.requests_per_minute else None
-        self.tokens = Bucket(entry.tokens_per_minute) if entry.tokens_per_minute else None
-        self.daily_tokens = (
-            Bucket(entry.tokens_per_day, seconds=SECONDS_PER_DAY) if entry.tokens_per_day else None
-        )
-        self.num_active = 0
-        """Requests in progress."""
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether the key is no longer accepted."""
-        expires = self.entry.expires
-        if expires is None:
-            return False
-        if not isinstance(expires, datetime):
+        self.requests = _resized(self.requests, entry.requests_per_minute)
+        self.tokens = _resized(self.tokens, entry.tokens_per_minute)
+        self.daily_tokens = _resized(self.daily_tokens, entry.tokens_per_day, SECONDS_PER_DAY)
+        expires = entry.expires
+        if expires is not None and not isinstance(expires, datetime):
             expires = datetime.combine(expires, datetime.min.time(), UTC)
-        return datetime.now(UTC) >= expires
+        self.expires = math.inf if expires is None else expires.timestamp()
+        """When the key is no longer accepted, in seconds since 1970."""
 
     def may_use(self, model: str) -> bool:
         """Return whether a model exists for this key."""
@@ -141,6 +142,18 @@ class Key:
         if wait == 0.0 and self.requests is not None:
             self.requests.take(1)
         return wait
+
+
+def _resized(
+    former: Bucket | None, limit: int | None, seconds: float = SECONDS_PER_MINUTE
+) -> Bucket | None:
+    """Return the bucket of a limit, the former one if there is one; None without a limit."""
+    if limit is None:
+        return None
+    if former is None:
+        return Bucket(limit, seconds=seconds)
+    former.resize(limit)
+    return former
 
 
 class Reservation:
@@ -191,10 +204,13 @@ class Keyring:
         self._path = path
         self._version: tuple[int, ...] | None = None
         self._looked_at = 0.0
-        self._keys = self._own_keys
+        self._started = time.time() - time.monotonic()
+        self._known: dict[str, Key] = {}
+        """The file's keys by name, also those that it has no longer: they may come back."""
+        self._use(())
         if path is not None:
             self._version = file_version(path)
-            self._keys += self._read(path)
+            self._use(self._read(path))
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -202,16 +218,21 @@ class Keyring:
     def find(self, given: str) -> Key | None:
         """Return the key that was given; None if it is not accepted.
 
-        All digests are compared, in constant time: neither content nor length leaks.
+        What is looked up is a hash of it: how long that takes reveals nothing about keys.
         """
         self._refresh()
         digest = hashlib.sha256(given.encode("latin-1", errors="replace")).digest()
-        found = None
-        for key in self._keys:
-            for accepted in key.digests:
-                if hmac.compare_digest(digest, accepted):
-                    found = key
-        return None if found is None or found.is_expired else found
+        found = self._by_digest.get(digest)
+        return None if found is None or found.expires <= self._now() else found
+
+    def _now(self) -> float:
+        """Return the time; a clock that is set back accepts no expired key again."""
+        return max(time.time(), self._started + time.monotonic())
+
+    def _use(self, of_file: Sequence[Key]) -> None:
+        """Accept the keys of the file, besides this process's own."""
+        self._keys = (*self._own_keys, *of_file)
+        self._by_digest = {digest: key for key in self._keys for digest in key.digests}
 
     def _refresh(self) -> None:
         """Read the file again if it has changed; one that cannot be read changes nothing."""
@@ -223,20 +244,33 @@ class Keyring:
             return
         self._version = version
         try:
-            self._keys = self._own_keys + self._read(self._path)
+            self._use(self._read(self._path))
         except ConfigError as error:
             logger.error("the former keys stay: %s", error.what)
             return
         logger.warning("the keys were read again: %s", ", ".join(key.name for key in self._keys))
 
     def _read(self, path: Path) -> tuple[Key, ...]:
-        """Return the file's keys; one that has not changed keeps what it has left."""
-        former = {key.name: key for key in self._keys}
+        """Return the file's keys; each keeps what it has used."""
         keys = []
         for name, entry in _read(path).items():
-            known = former.get(name)
-            keys.append(known if known and known.entry == entry else Key(name, entry))
+            key = self._known.get(name)
+            if key is None:
+                key = self._known[name] = Key(name, entry)
+            elif key.entry != entry:
+                key.take(entry)
+            keys.append(key)
         return tuple(keys)
+
+
+class SeveralKeys:
+    """Whether there are several keys now, as a truth value: a file of keys may change."""
+
+    def __init__(self, keyring: Keyring | None) -> None:
+        self._keyring = keyring
+
+    def __bool__(self) -> bool:
+        return self._keyring is not None and len(self._keyring) > 1
 
 
 def load_keys(path: Path | None, environment_key: str | None) -> Keyring | None:

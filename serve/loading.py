@@ -56,7 +56,7 @@ def load_models(
     tasks: Mapping[str, ServedTask] | None = None,
     own_adapters: Mapping[str, Path] | None = None,
     *,
-    has_owners: bool = False,
+    has_owners: object = False,
     only: Collection[str] | None = None,
 ) -> dict[str, LocalBackend]:
     """Load the models that the configuration names.
@@ -65,7 +65,8 @@ def load_models(
         only: The names to load; None: all.
         tasks: The task of each model that has one, by name.
         own_adapters: The adapters without which files of `paths` are not complete, by name.
-        has_owners: Whether requests come from several keys, none of which may take all.
+        has_owners: True where requests come from several keys, none of which may take all; it may
+            change.
 
     Raises:
         ArtifactError: A file is missing or not a model, crashes whoever loads it, or has no chat
@@ -146,7 +147,7 @@ def _local_model(
     model: GgufModel,
     draft: GgufModel | None,
     sha256: Callable[[Path], str],
-    has_owners: bool,
+    has_owners: object,
 ) -> LocalModel:
     threads = config.threads or physical_cores()
     limits = EngineLimits(

@@ -46,6 +46,12 @@ class Bucket:
         self._fill()
         self._level -= amount
 
+    def resize(self, limit: int) -> None:
+        """Change the limit; what was taken stays taken."""
+        self._fill()
+        self._level += limit - self.limit
+        self.limit = limit
+
     def seconds_until(self, amount: int) -> float:
         """Return the seconds until an amount is available; 0 if it is."""
         self._fill()

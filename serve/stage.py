@@ -30,7 +30,7 @@ from serve.experiment.construction import cascades_over, check_names, experiment
 from serve.experiment.routes import LiveTraffic
 from serve.files import named_files
 from serve.following import Follower
-from serve.keys import Keyring, load_keys
+from serve.keys import Keyring, SeveralKeys, load_keys
 from serve.listening import bound_socket, serve
 from serve.loading import load_models
 from serve.metrics import Metrics
@@ -108,7 +108,7 @@ def _run(given: ServeConfig, served: Models, follow: Callable[[], Models] | None
     ):
         record = _open_record(config.record_path)
         metrics = Metrics()
-        several = keyring is not None and len(keyring) > 1
+        several = SeveralKeys(keyring)
         swappable = {
             name: SwappableBackend(local, served.version if name in served.students else None)
             for name, local in load_models(

@@ -57,6 +57,9 @@ class ReadBody:
 
     The bodies of all requests in progress take at most `max_held_bytes`, and with several keys
     those of one key half of it: further ones get 429.
+
+    Args:
+        has_owners: True where there are several keys; it may change.
     """
 
     def __init__(
@@ -66,13 +69,13 @@ class ReadBody:
         max_bytes: int,
         seconds: float,
         max_held_bytes: int,
-        has_owners: bool = False,
+        has_owners: object = False,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._max_held_bytes = max(max_held_bytes, max_bytes)
-        self._most_of_one = max(max_held_bytes // 2, max_bytes) if has_owners else max_held_bytes
+        self._has_owners = has_owners
         self._held: Counter[str] = Counter()
         """Bytes of the bodies in progress, by key."""
 
@@ -146,7 +149,9 @@ class ReadBody:
     def _check_size(self, num_bytes: int, owner: str) -> None:
         if num_bytes > self._max_bytes:
             raise self._too_large()
-        if self._held.total() > self._max_held_bytes or self._held[owner] > self._most_of_one:
+        most = self._max_held_bytes
+        most_of_one = max(most // 2, self._max_bytes) if self._has_owners else most
+        if self._held.total() > most or self._held[owner] > most_of_one:
             raise QueueFullError(
                 "the requests in progress are too large to take another", hint="try again later"
             )

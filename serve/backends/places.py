@@ -22,8 +22,8 @@ class Room:
     """In progress together."""
     max_queue: int
     """Waiting together."""
-    has_owners: bool = False
-    """Whether there are several owners: then none of them may take all."""
+    has_owners: object = False
+    """True where there are several owners: then none of them may take all. It may change."""
 
     @property
     def reserved(self) -> int:

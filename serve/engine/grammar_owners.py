@@ -28,12 +28,12 @@ class GrammarProcesses:
 
     Args:
         model: Whose vocabulary the grammars are over.
-        has_owners: Whether there are several owners.
+        has_owners: True where there are several owners; it may change.
     """
 
-    def __init__(self, model: GgufModel, *, has_owners: bool) -> None:
+    def __init__(self, model: GgufModel, *, has_owners: object) -> None:
         self._make = partial(GrammarProcess, model.path, model.vocab_size)
-        self._most = NUM_PROCESSES if has_owners else 1
+        self._has_owners = has_owners
         self._processes: list[GrammarProcess] = []
         self._open: dict[Grammar, _Place] = {}
 
@@ -91,8 +91,9 @@ class GrammarProcesses:
             one: one.is_busy + sum(place.process is one for place in places)
             for one in self._processes
         }
+        most = NUM_PROCESSES if self._has_owners else 1
         process = min(loads, key=loads.__getitem__, default=None)
-        if process is None or (loads[process] and len(loads) < self._most):
+        if process is None or (loads[process] and len(loads) < most):
             process = self._make()
             self._processes.append(process)
         return process

@@ -85,8 +85,9 @@ class EngineLimits:
     max_parallel: int
     max_batch_tokens: int
     max_queue: int
-    has_owners: bool = False
-    """Whether several owners send requests: then none of them may take all of the engine."""
+    has_owners: object = False
+    """True where several owners send requests: then none of them may take all of the engine. It may
+    change."""
     reproducible: bool = True
     kv_cache: str | None = None
 
