@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -120,6 +120,25 @@ class Stopwatch:
         if self._first_token is None:
             return 0.0
         return max(self._last.values()) - self._first_token
+
+
+class OfModels(CollectorRegistry):
+    """The metrics of a registry without those of other models than the given ones."""
+
+    def __init__(self, registry: CollectorRegistry, models: Collection[str]) -> None:
+        super().__init__()
+        self._registry, self._models = registry, models
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics, each without the samples of other models."""
+        for given in self._registry.collect():
+            shown = Metric(given.name, given.documentation, given.type, given.unit)
+            shown.samples = [
+                one
+                for one in given.samples
+                if one.labels.get("model") is None or one.labels["model"] in self._models
+            ]
+            yield shown
 
 
 GAUGES = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 
 from potstill.task.task import Task
@@ -28,7 +29,7 @@ from serve.backends.protocol import (
     Observer,
     Watcher,
 )
-from serve.keys import Keyring
+from serve.keys import Keyring, SeveralKeys
 from serve.metrics import Metrics
 
 ROUTERS = (
@@ -101,7 +102,15 @@ def create_app(
         await asyncio.gather(*(backend.stop() for backend in backends.values()))
 
     # FastAPI's own pages load scripts from elsewhere, which could then use the server.
-    app = FastAPI(title="potstill", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="potstill", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document() -> JSONResponse:
+        # Making it takes a second, once: beside the event loop.
+        return JSONResponse(await asyncio.to_thread(app.openapi))
+
     serving = Serving(
         backends=backends,
         metrics=metrics or Metrics(),
@@ -111,6 +120,7 @@ def create_app(
         request_timeout_seconds=limits.request_timeout_seconds,
         task=task,
         find_more=find_more,
+        needs_key=keyring is not None,
     )
     app.state.serving = serving
     for router in (*ROUTERS, *routers):
@@ -122,7 +132,7 @@ def create_app(
         max_bytes=limits.max_body_bytes,
         seconds=limits.body_timeout_seconds,
         max_held_bytes=limits.max_body_bytes * FULL_BODIES,
-        has_owners=keyring is not None and len(keyring) > 1,
+        has_owners=SeveralKeys(keyring),
     )
     if keyring is not None:
         app.add_middleware(RequireKey, keyring=keyring, open_paths=open_paths)

@@ -68,6 +68,9 @@ KINDS: dict[type[Exception], _Kind] = {
 ANTHROPICS = "/v1/messages/"
 """What the paths of Anthropic's routes begin with, a slash added."""
 
+MAX_MESSAGE_CHARACTERS = 2000
+"""Of an error: what it quotes may be a whole request, and answers may stay unread for a minute."""
+
 CODES = {
     "missing": "missing_required_parameter",
     "too_long": "array_above_max_length",
@@ -143,13 +146,13 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:
     response = error_response(error)
-    if isinstance(error, PromptTooLongError) and not request.url.path.startswith("/v1/"):
+    if isinstance(error, PromptTooLongError) and not str(request.scope["path"]).startswith("/v1/"):
         # Clients of llama.cpp's server, which call paths without /v1, expect its own name.
         body = error_body(error)
         body["error"]["type"] = "exceed_context_size_error"
         response = ErrorResponse(body, response.status_code)
     if response.status_code >= 500:
-        logger.error("%s failed with %s", request.url.path, type(error).__name__)
+        logger.error("%r failed with %s", request.scope["path"], type(error).__name__)
     return response
 
 
@@ -217,7 +220,8 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     message = str(error.detail)
     if error.status_code in (404, 405):
-        message = f"{message}: {request.method} {request.url.path}"
+        # Not `request.url`, which is made of the Host header.
+        message = f"{message}: {request.method} {request.scope['path']}"
     body = _body(message, "invalid_request_error", None, None)
     return ErrorResponse(body, error.status_code, error.headers)
 
@@ -227,4 +231,11 @@ def _kind(error: Exception) -> _Kind:
 
 
 def _body(message: str, kind: str, param: str | None, code: str | None) -> ErrorBody:
+    message, param = _shortened(message), param and _shortened(param)
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= MAX_MESSAGE_CHARACTERS:
+        return text
+    return f"{text[:MAX_MESSAGE_CHARACTERS]}…"

@@ -19,6 +19,8 @@ TEXT = -1
 MAX_RETURNED = 4096
 """Values of one parameter that are returned: a stream has them three times, and nothing else runs
 while a million become JSON."""
+MAX_RETURNED_CHARACTERS = 1 << 18
+"""Of one parameter's names and texts, for the same reasons."""
 
 
 class ResponseOfChat:
@@ -208,7 +210,7 @@ class ResponseOfChat:
             "status": status,
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
-            "instructions": request.instructions,
+            "instructions": _returned(request.instructions, None),
             "max_output_tokens": request.max_output_tokens,
             "model": request.model,
             "output": output,
@@ -242,14 +244,21 @@ def _dumped(given: object) -> object:
 
 
 def _returned(given: object, otherwise: object) -> object:
-    """Return a part of the request, or something else if it has too many values in it."""
-    inner, num_values = [given], 0
-    while inner and num_values <= MAX_RETURNED:
+    """Return a part of the request, or something else if it has too much in it."""
+    inner, num_values, num_characters = [given], 0, 0
+    while inner:
         one = inner.pop()
-        parts = [*one.values()] if isinstance(one, dict) else one if isinstance(one, list) else []
+        parts = one if isinstance(one, list) else []
+        if isinstance(one, dict):
+            parts = [*one.values()]
+            num_characters += sum(map(len, one))
+        elif isinstance(one, str):
+            num_characters += len(one)
         num_values += len(parts)
+        if num_values > MAX_RETURNED or num_characters > MAX_RETURNED_CHARACTERS:
+            return otherwise
         inner += parts
-    return otherwise if inner else given
+    return given
 
 
 def _usage(usage: CompletionUsage) -> JsonObject:

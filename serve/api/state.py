@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 C = TypeVar("C")
 Body = TypeVar("Body", bound=Received)
 
+MAX_SHOWN = 200
+"""Characters of an unknown model's name in the error."""
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
 
@@ -40,6 +42,8 @@ class Serving:
     """Returns the backend of a name that is not listed, if there is one."""
     watcher: Watcher | None = None
     """Follows each chat from its request to its end."""
+    needs_key: bool = False
+    """Whether a request needs a key, the health checks excepted."""
 
     @property
     def failed_models(self) -> list[str]:
@@ -64,7 +68,7 @@ class Serving:
             raise InvalidRequestError(
                 "you must provide a model parameter", where="model", expected=known
             )
-        shown = name.encode(errors="replace").decode()
+        shown = name[:MAX_SHOWN].encode(errors="replace").decode()
         raise ModelNotFoundError(
             f"the model {shown!r} does not exist", where="model", expected=known
         )

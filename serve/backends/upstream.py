@@ -67,7 +67,8 @@ class UpstreamBackend:
         task: Instructions, tools and schema for chats that leave them out.
         api_key: The server's key. None: as `api_key_variable` says.
         max_queue: Choices that may wait, besides those in progress there.
-        has_owners: Whether requests come from several keys, none of which may take all.
+        has_owners: True where requests come from several keys, none of which may take all; it may
+            change.
 
     Raises:
         ConfigError: The variable with the server's key is not set.
@@ -82,7 +83,7 @@ class UpstreamBackend:
         task: ServedTask | None = None,
         api_key: str | None = None,
         max_queue: int = 64,
-        has_owners: bool = False,
+        has_owners: object = False,
     ) -> None:
         self.name = name
         self._context_tokens = config.context_tokens

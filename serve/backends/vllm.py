@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
@@ -22,7 +23,6 @@ from pathlib import Path
 
 import httpx2
 
-from potstill.api_keys import API_KEY_VARIABLE
 from potstill.errors import ConfigError
 from potstill.processes import end_with_parent, free_port
 from serve.backends.config import CONTEXT_TOKENS, UpstreamConfig, VllmConfig
@@ -36,7 +36,23 @@ logger = logging.getLogger(__name__)
 MODULE = "vllm.entrypoints.launchers.api_server.entry"
 """What `vllm serve` runs; the command itself ends with an error in the CPU build of vLLM 0.32."""
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+PASSED_ON = re.compile(
+    r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TMPDIR|TEMP|TMP|HOSTNAME|CC|CXX|VIRTUAL_ENV)"
+    r"|(LC|LD|XDG|PYTHON|VLLM|TORCH|PYTORCH|TRITON|INDUCTOR|FLASHINFER|CUDA|NVIDIA|NCCL|GLOO|UCX|HIP"
+    r"|HSA|ROCM|ROCR|OMP|KMP|GOMP|MKL|OPENBLAS|NUMEXPR|MALLOC|HF|TRANSFORMERS|TOKENIZERS|RAY)\w*"
+)
+"""Names of variables that vLLM and what it runs read."""
+SECRET = re.compile(r"(^|_)(KEYS?|TOKENS?|SECRETS?|PASSWORDS?|CREDENTIALS?)(_|$)")
 POLL_SECONDS, STOP_SECONDS = 0.5, 20.0
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that vLLM may read: a checkpoint may bring code, keys are not for it."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if PASSED_ON.fullmatch(name) and not SECRET.search(name)
+    }
 
 
 def server_arguments(
@@ -74,7 +90,8 @@ class VllmBackend(UpstreamBackend):
         max_parallel: Requests decoded together.
         sampling: Sampling parameters for requests that leave them out.
         max_queue: Choices that may wait.
-        has_owners: Whether requests come from several keys, none of which may take all.
+        has_owners: True where requests come from several keys, none of which may take all; it may
+            change.
 
     Raises:
         ConfigError: There is no vLLM.
@@ -92,7 +109,7 @@ class VllmBackend(UpstreamBackend):
         sampling: Mapping[str, float],
         task: ServedTask | None = None,
         max_queue: int = 64,
-        has_owners: bool = False,
+        has_owners: object = False,
     ) -> None:
         if config.python is None and find_spec("vllm") is None:
             raise ConfigError(
@@ -128,8 +145,8 @@ class VllmBackend(UpstreamBackend):
             max_parallel=max_parallel,
             sampling=sampling,
         )
-        self._environment = ENVIRONMENT | os.environ | {"VLLM_API_KEY": key, "PYTHONSAFEPATH": "1"}
-        self._environment.pop(API_KEY_VARIABLE, None)
+        own = {"VLLM_API_KEY": key, "PYTHONSAFEPATH": "1"}
+        self._environment = ENVIRONMENT | without_secrets(os.environ) | own
         self._ready_timeout_seconds = config.ready_timeout_seconds
         self._supervision: asyncio.Task[None] | None = None
         self.has_failed = False

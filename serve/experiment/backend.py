@@ -182,7 +182,7 @@ class Experiment:
     ) -> None:
         """Record the outcome of an answer, and offer the request to the shadow."""
         record = asked.record(outcome, completion)
-        self._watch(record)
+        self._watch(record, asked.caller)
         await self.storage.record(record)
         is_side = asked.place.variant in (self.config.student, self.config.teacher)
         if is_side and self.state == "running":
@@ -191,7 +191,7 @@ class Experiment:
     def note_cancelled(self, asked: Asked) -> None:
         """Record that a client disconnected before its answer was complete."""
         record = asked.record("cancelled")
-        self._watch(record)
+        self._watch(record, asked.caller)
         self.storage.record_soon(record)
 
     def enter(self, state: State, reason: str) -> Future[None]:
@@ -219,13 +219,13 @@ class Experiment:
         future.add_done_callback(written)
         return future
 
-    def _watch(self, record: AnswerRecord) -> None:
+    def _watch(self, record: AnswerRecord, caller: Caller) -> None:
         """Count an answer, and check the guardrails if it is the student's."""
         self._metrics.count(record)
         place = record.place
         if place is None or place.variant != self.config.student or self.state != "running":
             return
-        breached = self.guardrails.update(record)
+        breached = self.guardrails.update(record, caller.owner)
         if breached is not None:
             self.enter("fallback", f"{breached} is above its limit")
 
@@ -282,11 +282,11 @@ class Experiment:
             if isinstance(error, CLIENT_ERRORS):
                 self._metrics.count(record)
             else:
-                self._watch(record)
+                self._watch(record, asked.caller)
             self.storage.record_soon(record)
             raise
         record = shadow.record("whole", completion)
-        self._watch(record)
+        self._watch(record, asked.caller)
         self.storage.record_soon(record)
 
 

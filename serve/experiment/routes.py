@@ -98,8 +98,10 @@ def experiment_of(name: str, http: Request) -> Experiment:
     if name not in live.experiments:
         known = " | ".join(live.experiments) or "none"
         raise HTTPException(404, f"there is no experiment with this name; known: {known}")
-    if http.url.path != f"/v1/experiments/{name}":
-        live.note_act("" if key is None else key.name, f"{http.method} {http.url.path}")
+    # Not `http.url`, which is made of the Host header.
+    path = str(http.scope["path"])
+    if path != f"/v1/experiments/{name}":
+        live.note_act("" if key is None else key.name, f"{http.method} {path}")
     return live.experiments[name]
 
 
@@ -173,9 +175,10 @@ async def vote(body: VoteRequest, http: Request, live: RequestTraffic) -> VoteVi
 
 
 @router.get("/v1/experiments")
-async def list_experiments(live: RequestTraffic) -> ExperimentList:
-    """List the experiments."""
-    return {"data": list(live.experiments)}
+async def list_experiments(http: Request, live: RequestTraffic) -> ExperimentList:
+    """List the experiments that the caller may use."""
+    allowed = serving_of(http).backends
+    return {"data": [name for name in live.experiments if name in allowed]}
 
 
 @router.get("/v1/experiments/{name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -12,11 +11,14 @@ from fastapi.responses import JSONResponse
 from serve.api.http_answers import STATUS_CLIENT_GONE, chunk_events, respond, whole
 from serve.api.routes.schema import FAILURES, STREAM_OR
 from serve.api.state import caller_of, capable, serving_of
+from serve.backends.local.turns import SharedThreads
 from serve.backends.protocol import CompletionBackend, CompletionReply, EmbeddingBackend
 from serve.wire.completions import Completion, CompletionRequest
 from serve.wire.embeddings import EmbeddingList, EmbeddingRequest
 
 router = APIRouter()
+
+_writing = SharedThreads(2, "write embeddings")
 
 
 @router.post(
@@ -47,11 +49,12 @@ async def create_embeddings(body: EmbeddingRequest, http: Request) -> Response:
     """Compute the embeddings of texts."""
     serving = serving_of(http)
     backend = capable(serving.find(body.model), EmbeddingBackend)  # type: ignore[type-abstract]
-    work = backend.embed(body, caller_of(http))
+    caller = caller_of(http)
+    work = backend.embed(body, caller)
     embeddings = await whole(http, work, seconds=serving.request_timeout_seconds)
     if embeddings is None:
         return JSONResponse(None, STATUS_CLIENT_GONE)
-    content = await asyncio.to_thread(written, embeddings)
+    content = await _writing.run(lambda: written(embeddings), caller.owner)
     return Response(content, media_type="application/json")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 
@@ -54,22 +53,22 @@ async def complete(body: LlamaCompletionRequest, http: Request) -> Response:
 @router.post("/tokenize", response_model=Tokens, responses=FAILURES)
 async def tokenize(body: TokenizeRequest, http: Request) -> Response:
     """Return the tokens of a text."""
+    caller = caller_of(http)
     with _local(http, body.model) as local:
         token_ids = await local.tokenize(
-            body.content,
-            caller_of(http),
-            add_special=body.add_special,
-            parse_special=body.parse_special,
+            body.content, caller, add_special=body.add_special, parse_special=body.parse_special
         )
-        # Megabytes take seconds: beside the event loop.
-        return await asyncio.to_thread(_shown, local, token_ids, with_pieces=body.with_pieces)
+        return await local.beside(
+            lambda: _shown(local, token_ids, with_pieces=body.with_pieces), caller
+        )
 
 
 @router.post("/detokenize", responses=FAILURES)
 async def detokenize(body: DetokenizeRequest, http: Request) -> dict[str, str]:
     """Return the text of tokens."""
     with _local(http, body.model) as local:
-        return {"content": await asyncio.to_thread(local.detokenize, body.tokens)}
+        text = await local.beside(lambda: local.detokenize(body.tokens), caller_of(http))
+        return {"content": text}
 
 
 @router.post("/apply-template", responses=FAILURES)

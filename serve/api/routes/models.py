@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
 from serve.keys import Key
+from serve.metrics import OfModels
 from serve.wire.models import ModelCard, ModelList
 
 router = APIRouter()
@@ -37,18 +38,27 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"description": "Not all are ready."}}, tags=["operation"])
 async def readyz(http: Request) -> JSONResponse:
-    """Report whether every model accepts requests."""
-    backends = serving_of(http).backends
-    not_ready = [name for name, backend in backends.items() if not backend.is_ready]
-    return JSONResponse({"not_ready": not_ready}, 503 if not_ready else 200)
+    """Report whether every model accepts requests; which do not, only where no key is needed."""
+    serving = serving_of(http)
+    not_ready = [name for name, backend in serving.backends.items() if not backend.is_ready]
+    status = 503 if not_ready else 200
+    content = {"num_not_ready": len(not_ready)} if serving.needs_key else {"not_ready": not_ready}
+    return JSONResponse(content, status)
 
 
 @router.get("/metrics", response_class=Response, responses=FAILURES, tags=["operation"])
 async def metrics(http: Request) -> Response:
-    """Return the metrics in Prometheus's text format; experiments' to administrators only."""
-    found = serving_of(http).metrics
+    """Return the metrics in Prometheus's text format; experiments' to administrators only.
+
+    A key that is restricted to some models gets those of other models left out.
+    """
+    serving = serving_of(http)
+    found = serving.metrics
     key: Key | None = getattr(http.state, "key", None)
-    content = generate_latest(found.registry)
+    is_restricted = key is not None and key.entry.models is not None
+    content = generate_latest(
+        OfModels(found.registry, serving.backends) if is_restricted else found.registry
+    )
     if key is None or key.is_admin:
         content += generate_latest(found.experiments)
     return Response(content, media_type=CONTENT_TYPE_LATEST)

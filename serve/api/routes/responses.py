@@ -22,7 +22,7 @@ async def create_response(body: ResponseRequest, http: Request) -> Response:
     backend, body = serving.find_for(body)
     chat = body.to_chat()
     observed = ObservedChat(serving, backend, chat.chat, caller_of(http), translation=chat)
-    response = ResponseOfChat(body, reports_cut=http.url.path.startswith("/v1/"))
+    response = ResponseOfChat(body, reports_cut=str(http.scope["path"]).startswith("/v1/"))
     return await respond(
         http,
         observed.ask(),

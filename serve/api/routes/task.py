@@ -8,6 +8,7 @@ from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
+from serve.keys import Key
 from serve.wire.task import TaskView
 
 MAX_EXAMPLES = 6
@@ -18,7 +19,13 @@ router = APIRouter()
 @router.get("/v1/task", responses=FAILURES, tags=["operation"])
 async def describe_task(http: Request) -> TaskView:
     """Describe the task that the models are served with, with messages to try."""
-    task = serving_of(http).task
+    serving = serving_of(http)
+    task = serving.task
+    key: Key | None = getattr(http.state, "key", None)
+    if key is not None and key.entry.models is not None:
+        # The task does not exist for a key that may use none of its models.
+        has_any = any("task" in one.card for one in serving.backends.values())
+        task = task if has_any else None
     if task is None:
         raise HTTPException(404, "no task is served")
     labels = [metric for metric in task.metrics if isinstance(metric, LabelConfig)]

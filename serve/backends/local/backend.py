@@ -168,14 +168,14 @@ class LocalBackend:
             BackendUnavailableError: The engine is not running, or its queue is full.
         """
         given = self._with_defaults(request)
-        request = await self._prepared(lambda: self._preparation.completed(given), caller)
-        prompt, requests = await self._prepared(lambda: self._preparation.chat(request), caller)
+        request = await self.beside(lambda: self._preparation.completed(given), caller)
+        prompt, requests = await self.beside(lambda: self._preparation.chat(request), caller)
         requests = await self._ready(requests, caller)
         is_bound = any(one.grammar is not None for one in requests)
         opened = not is_bound and self.local.prompt.opens_thinking(prompt)
         verbose = None
         if request.verbose:
-            text = await self._prepared(lambda: self._preparation.rendered(request), caller)
+            text = await self.beside(lambda: self._preparation.rendered(request), caller)
             verbose = {"prompt": text}
         return LocalChatReply(
             request,
@@ -191,7 +191,7 @@ class LocalBackend:
         """Accept a request for text without a template; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
-        prompts, requests = await self._prepared(lambda: self._preparation.text(request), caller)
+        prompts, requests = await self.beside(lambda: self._preparation.text(request), caller)
         requests = await self._ready(requests, caller)
         return LocalTextReply(
             request,
@@ -205,7 +205,7 @@ class LocalBackend:
         """Accept a request in the spelling of llama.cpp's server; raises as `chat` does."""
         request.check()
         request = self._with_defaults(request)
-        requests = await self._prepared(lambda: self._preparation.llama(request), caller)
+        requests = await self.beside(lambda: self._preparation.llama(request), caller)
         requests = await self._ready(requests, caller)
         replies: list[LlamaReply] = []
         try:
@@ -228,7 +228,7 @@ class LocalBackend:
         """
         if not self.model.can_embed:
             raise UnsupportedParameterError("this model computes no embeddings", where="model")
-        texts = await self._prepared(
+        texts = await self.beside(
             lambda: [self._preparation.prompt_ids(text, "input") for text in request.texts],
             caller,
         )
@@ -247,14 +247,14 @@ class LocalBackend:
 
     async def count_prompt_tokens(self, request: ChatRequest, caller: Caller) -> int:
         """Return the number of tokens of a chat's prompt; raises as `chat` does."""
-        token_ids = await self._prepared(
+        token_ids = await self.beside(
             lambda: self._preparation.chat_ids(self._preparation.completed(request)), caller
         )
         return len(token_ids)
 
     async def rendered(self, request: ChatRequest, caller: Caller) -> str:
         """Return a chat's prompt as text; raises as `chat` does."""
-        return await self._prepared(
+        return await self.beside(
             lambda: self._preparation.rendered(self._preparation.completed(request)), caller
         )
 
@@ -262,7 +262,7 @@ class LocalBackend:
         self, text: str, caller: Caller, *, add_special: bool, parse_special: bool
     ) -> list[int]:
         """Return a text's token ids."""
-        token_ids = await self._prepared(
+        token_ids = await self.beside(
             lambda: self._preparation.tokenized(text, "content", parse_special=parse_special),
             caller,
         )
@@ -277,12 +277,12 @@ class LocalBackend:
         self._preparation.check_ids(token_ids, "tokens")
         return text_of(self.model, token_ids)
 
-    async def _prepared(self, work: Callable[[], T], caller: Caller) -> T:
+    async def beside(self, work: Callable[[], T], caller: Caller) -> T:
+        """Return what `work` returns, in a thread of which no key takes all."""
         return await self._threads.run(work, self._owner(caller))
 
     def _owner(self, caller: Caller) -> str | None:
-        """Return whose work a caller's is; None where there is one owner only."""
-        return caller.owner if self._limits.has_owners else None
+        return caller.owner if self._limits.has_owners else None  # one owner may take all
 
     async def _ready(self, requests: Sequence[Request], caller: Caller) -> list[Request]:
         """Do what may take seconds for the requests to one prompt: check a grammar, make DRY.

@@ -2,15 +2,20 @@
 
 import asyncio
 import hashlib
+import time
 
 import pytest
 from starlette.testclient import TestClient
 
 from potstill.errors import ConfigError
+from potstill.task.task import Task
 from serve.api.app import create_app
 from serve.api.auth import RequireKey
+from serve.engine.request import EngineLimits
+from serve.engine.stats import EngineStats
 from serve.errors import InvalidRequestError, RateLimitError
-from serve.keys import load_keys
+from serve.keys import SeveralKeys, load_keys
+from serve.metrics import Metrics
 from serve.rate_limits import Bucket
 from serve.wire.models import model_card
 
@@ -66,6 +71,52 @@ def test_keys_change_without_a_restart(path, monkeypatch):
     assert keyring.find("sk-b2").name == "bob"
 
 
+def test_what_a_name_has_used_stays_used_however_its_table_changes(path, monkeypatch):
+    monkeypatch.setattr("serve.keys.CHECK_SECONDS", 0.0)
+    path.write_text(entry("alice", "sk-a") + entry("bob", "sk-b", tokens_per_day=1000))
+    keyring = load_keys(path, None)
+    bob = keyring.find("sk-b")
+    running = bob.reserve(900)
+    bob.num_active = 1
+    path.write_text(entry("bob", "sk-b", "sk-new", tokens_per_day=1200, max_concurrent=1))
+    again = keyring.find("sk-new")
+    assert again.daily_tokens.allowance.remaining == 300
+    assert again.admit() > 0  # its request in progress counts
+    path.write_text(entry("alice", "sk-a"))  # as an editor that writes in two steps
+    assert keyring.find("sk-b") is None
+    path.write_text(entry("bob", "sk-b", tokens_per_day=500))
+    assert keyring.find("sk-b").daily_tokens.allowance.remaining == 0
+    running.settle(0)
+    assert keyring.find("sk-b").daily_tokens.allowance.remaining == 500
+
+
+def test_keys_that_come_later_share_with_the_first_one(path, monkeypatch):
+    monkeypatch.setattr("serve.keys.CHECK_SECONDS", 0.0)
+    path.write_text(entry("alice", "sk-a"))
+    keyring = load_keys(path, None)
+    limits = EngineLimits(
+        context_tokens=64,
+        max_parallel=8,
+        max_batch_tokens=8,
+        max_queue=4,
+        has_owners=SeveralKeys(keyring),
+    )
+    assert limits.share_of(8) == 8
+    path.write_text(entry("alice", "sk-a") + entry("bob", "sk-b"))
+    assert keyring.find("sk-b") is not None
+    assert limits.share_of(8) == 4
+
+
+def test_thousands_of_keys_cost_a_request_nothing(path):
+    num_keys = 20_000
+    path.write_text("".join(entry(f"k{n}", f"sk-{n}") for n in range(num_keys)))
+    keyring = load_keys(path, None)
+    started = time.process_time()
+    for n in range(0, num_keys, 100):
+        assert keyring.find(f"sk-{n}").name == f"k{n}"
+    assert time.process_time() - started < 0.2  # all keys compared each time: 1 s
+
+
 @pytest.mark.parametrize(
     ("expires", "is_accepted"),
     [("2001-01-01", False), ("2999-01-01", True), ("2001-01-01T00:00:00Z", False),
@@ -74,6 +125,14 @@ def test_keys_change_without_a_restart(path, monkeypatch):
 def test_an_expired_key_is_not_accepted(path, expires, is_accepted):
     path.write_text(entry("dora", "sk-d", expires=expires))
     assert (load_keys(path, None).find("sk-d") is not None) == is_accepted
+
+
+def test_a_clock_that_is_set_back_accepts_no_expired_key_again(path, monkeypatch):
+    path.write_text(entry("dora", "sk-d", expires="2001-01-01"))
+    keyring = load_keys(path, None)
+    assert keyring.find("sk-d") is None
+    monkeypatch.setattr("serve.keys.time.time", lambda: 0.0)
+    assert keyring.find("sk-d") is None
 
 
 def test_a_time_without_its_zone_is_refused(path):
@@ -116,6 +175,9 @@ def client(path):
     return TestClient(create_app({}, keyring=load_keys(path, None)))
 
 
+TASK = Task(metrics=(), examples=(), references=())
+
+
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
@@ -156,6 +218,27 @@ def test_models_that_a_key_may_not_use_do_not_exist_for_it(path):
         body = {"model": name, "prompt": "Hi"}
         response = client.post("/v1/completions", json=body, headers=bearer("sk-e"))
         assert response.status_code == status, name
+
+
+def test_names_of_models_that_a_key_may_not_use_are_nowhere(path):
+    path.write_text(entry("alice", "sk-a") + entry("eve", "sk-e", models=["small"]))
+    backends = {name: Named(name) for name in ("small", "large")}
+    backends["large"].is_ready = False
+    metrics = Metrics()
+    for name in backends:
+        metrics.watch(name, lambda: EngineStats(*[0] * 13)).start().tick(0, 1)
+    app = create_app(backends, keyring=load_keys(path, None), metrics=metrics, task=TASK)
+    client = TestClient(app)
+    restricted, open_ = (client.get("/metrics", headers=bearer(k)).text for k in ("sk-e", "sk-a"))
+    for name, count in (("small", (1, 1)), ("large", (0, 1))):
+        wanted = f'potstill_time_to_first_token_seconds_count{{model="{name}"}} 1.0'
+        assert (restricted.count(wanted), open_.count(wanted)) == count
+    assert "large" not in restricted
+    assert 'potstill_steps_total{model="large"}' in open_
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()) == (503, {"num_not_ready": 1})
+    assert client.get("/v1/task", headers=bearer("sk-e")).status_code == 404
+    assert client.get("/v1/task", headers=bearer("sk-a")).status_code == 200
 
 
 def test_requests_of_a_key_at_once_are_limited(path):

@@ -306,6 +306,20 @@ def test_the_bodies_of_one_key_leave_room_for_those_of_others():
     assert asyncio.run(several("aabbc")) == [200, 200, 200, 200, 429]
 
 
+ASKED = {"model": "a", "messages": MESSAGES}
+
+
+def test_an_error_quotes_little_of_its_request(client):
+    for body in (
+        ASKED | {"model": "x" * 1_000_000},
+        ASKED | {"tool_choice": {"type": "function", "function": {"name": "x" * 1_000_000}}},
+        ASKED | {"messages": [{"role": "x" * 1_000_000, "content": "a"}]},
+    ):
+        response = client.post(CHAT, json=body)
+        assert response.status_code in (400, 404)
+        assert len(response.content) < 20_000
+
+
 def test_only_requests_for_allowed_hosts_are_answered(make_app):
     app = make_app(limits=AppLimits(allowed_hosts={"localhost", "127.0.0.1", "[::1]"}))
     client = TestClient(app)

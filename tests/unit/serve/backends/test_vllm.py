@@ -14,7 +14,7 @@ from potstill.errors import BackendUnavailableError, ConfigError
 from serve.backends import vllm
 from serve.backends.config import VllmConfig
 from serve.backends.protocol import Caller
-from serve.backends.vllm import VllmBackend, server_arguments
+from serve.backends.vllm import VllmBackend, server_arguments, without_secrets
 from serve.metrics import Metrics
 from serve.wire.chat import ChatRequest
 from tests.fixtures.waiting import PATIENCE_SECONDS
@@ -24,6 +24,7 @@ import json, os, sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 assert sys.argv[1:3] == ["-m", "{vllm.MODULE}"]
 assert "POTSTILL_API_KEY" not in os.environ
+assert "OPENAI_API_KEY" not in os.environ
 options = dict(one.removeprefix("--").split("=", 1) for one in sys.argv[3:])
 class Handler(BaseHTTPRequestHandler):
     def answer(self, content):
@@ -54,6 +55,7 @@ def served(tmp_path, monkeypatch):
     """Return a function: a context with a started backend, whose Python is the stand-in."""
     monkeypatch.setattr(vllm, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("POTSTILL_API_KEY", "a key of this server")
+    monkeypatch.setenv("OPENAI_API_KEY", "a key of an upstream server")
     stand_in = tmp_path / "python"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
@@ -135,6 +137,16 @@ def test_without_vllm_the_engine_is_refused(monkeypatch):
             max_parallel=4,
             sampling={},
         )
+
+
+def test_the_child_gets_no_keys_of_others():
+    given = {
+        "PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "VLLM_CPU_KVCACHE_SPACE": "4", "HF_HOME": "/h",
+        "TOKENIZERS_PARALLELISM": "false", "LD_PRELOAD": "x.so", "LC_ALL": "C",
+    }  # fmt: skip
+    secrets = ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "DATABASE_URL",
+               "OTEL_EXPORTER_OTLP_HEADERS", "POTSTILL_API_KEY", "VLLM_API_KEY")  # fmt: skip
+    assert without_secrets(given | dict.fromkeys(secrets, "secret")) == given
 
 
 def test_options_of_the_configuration_come_last():

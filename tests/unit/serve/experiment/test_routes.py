@@ -34,6 +34,34 @@ def server(live, no_shadow):
     return live(split(student=1, teacher=0, **no_shadow))
 
 
+def test_an_administrators_act_is_stored_whatever_host_they_name(live, no_shadow, tmp_path):
+    keyring = Keyring([key("root", admin=True)])
+    server = live(split(**no_shadow), keyring=keyring)
+    headers = {"Authorization": "Bearer root", "Host": "x/v1/experiments/assistant?"}
+    path = "/v1/experiments/assistant/kill"
+    assert server.client.post(path, headers=headers, json={}).status_code == 200
+    headers["Host"] = "["
+    assert server.client.get("/v1/none", headers=headers).status_code == 404
+
+    def acts() -> list[str]:
+        with closing(sqlite3.connect(tmp_path / "traffic.sqlite")) as database:
+            return [act for (act,) in database.execute("SELECT act FROM acts")]
+
+    assert eventually(lambda: acts() == [f"POST {path}"]), acts()
+
+
+def test_experiments_that_a_key_may_not_use_do_not_exist_for_it(live, no_shadow):
+    digest = hashlib.sha256(b"eve").hexdigest()
+    eve = Key("eve", KeyEntry(sha256=digest, models=("student",)))
+    server = live(split(**no_shadow), keyring=Keyring([key("alice", admin=False), eve]))
+
+    def listed(name: str) -> list[str]:
+        headers = {"Authorization": f"Bearer {name}"}
+        return server.client.get("/v1/experiments", headers=headers).json()["data"]
+
+    assert (listed("alice"), listed("eve")) == (["assistant"], [])
+
+
 def feedback_of(server) -> dict:
     return server.view()["variants"][0]["feedback"]
 

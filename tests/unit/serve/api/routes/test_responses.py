@@ -27,6 +27,8 @@ def test_settings_are_returned(client):
     "more",
     [
         {"metadata": MANY},
+        {"metadata": {"a": "x" * 300_000}},
+        {"metadata": {"x" * 300_000: "a"}},
         {"text": {"format": {"type": "text", "schema": MANY}}},
         {"tool_choice": "none", "tools": [{"type": "function", "name": "f", "parameters": MANY}]},
     ],
