@@ -104,15 +104,31 @@ class Candidates:
         self._data = self._rows_V.ctypes.data_as(llama_cpp.llama_token_data_p)
         self._array = llama_cpp.llama_token_data_array()
 
-    def choose(self, chain: object, logits_V: npt.NDArray[np.float32]) -> int:
-        """Return the token id that a chain of samplers chooses."""
-        self._rows_V["id"] = self._ids_V
-        self._rows_V["logit"] = logits_V
+    def choose(
+        self, chain: object, logits_V: npt.NDArray[np.float32], *, has_forbidden: bool
+    ) -> int:
+        """Return the token id that a chain of samplers chooses.
+
+        Args:
+            has_forbidden: Whether logits may be minus infinity. Such tokens are no candidates: XTC
+                keeps the least probable one.
+
+        Raises:
+            InvalidRequestError: Penalties leave no token.
+        """
+        ids, count = self._ids_V, len(logits_V)
+        if has_forbidden:
+            ids = np.flatnonzero(logits_V > -math.inf)
+            logits_V, count = logits_V[ids], len(ids)
+        self._rows_V["id"][:count] = ids
+        self._rows_V["logit"][:count] = logits_V
         array = self._array
-        array.data, array.size, array.selected, array.sorted = self._data, len(logits_V), -1, False
+        array.data, array.size, array.selected, array.sorted = self._data, count, -1, False
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
         if not 0 <= array.selected < array.size:
-            raise BackendError("no token could be chosen", found=f"index {array.selected}")
+            raise InvalidRequestError(
+                "the penalties leave no token that may come next", where="dry_multiplier"
+            )
         return int(array.data[array.selected].id)
 
     def drawn(self, num_top: int) -> SampledLogprob:
@@ -123,7 +139,8 @@ class Candidates:
         ranked = sorted(((int(r["id"]), float(r["p"])) for r in likely), key=lambda p: -p[1])
         chosen = array.data[array.selected]
         top = tuple((token_id, math.log(p)) for token_id, p in ranked if p > 0.0)
-        return SampledLogprob(int(chosen.id), math.log(chosen.p), top)
+        chosen_logprob = math.log(chosen.p) if chosen.p > 0.0 else -math.inf
+        return SampledLogprob(int(chosen.id), chosen_logprob, top)
 
 
 class Dry:
@@ -231,7 +248,8 @@ class Sampler:
             BackendError: The logits are not numbers.
         """
         raw_V = logits_V
-        if len(self._bias_ids) or allowed_V is not None:
+        has_forbidden = len(self._bias_ids) > 0 or allowed_V is not None
+        if has_forbidden:
             logits_V = logits_V.copy()
             logits_V[self._bias_ids] += self._biases
             if allowed_V is not None:
@@ -252,7 +270,9 @@ class Sampler:
         if self._draw is not None:
             token_id = self._draw.choose(logits_V, best)
         elif self._chain is not None:
-            token_id = self._candidates.choose(self._chain, logits_V)
+            token_id = self._candidates.choose(
+                self._chain, logits_V, has_forbidden=has_forbidden
+            )
         if self._num_drawn is not None and self._is_greedy:
             self.drawn = SampledLogprob(token_id, 0.0, ((token_id, 0.0),))
         elif self._num_drawn is not None:

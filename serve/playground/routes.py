@@ -5,11 +5,10 @@ The page calls the same API as other clients, with its visitor's key.
 
 from __future__ import annotations
 
-from functools import cache
-from mimetypes import guess_type
 from pathlib import Path
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse
 
 PAGE_DIR = Path(__file__).with_name("page")
 PARTS = frozenset(path.name for path in PAGE_DIR.iterdir()) - {"index.html"}
@@ -41,25 +40,18 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/")
-async def show_page() -> Response:
+async def show_page() -> FileResponse:
     """Return the page."""
     return _file("index.html")
 
 
 @router.get("/playground/{name}")
-async def show_part(name: str) -> Response:
+async def show_part(name: str) -> FileResponse:
     """Return one of the page's parts."""
     if name not in PARTS:
         raise HTTPException(404, "Not Found")
     return _file(name)
 
 
-def _file(name: str) -> Response:
-    # Not a FileResponse: whoever has no key could ask for thousands of ranges.
-    content, media_type = _content(name)
-    return Response(content, media_type=media_type, headers=HEADERS)
-
-
-@cache
-def _content(name: str) -> tuple[bytes, str | None]:
-    return (PAGE_DIR / name).read_bytes(), guess_type(name)[0]
+def _file(name: str) -> FileResponse:
+    return FileResponse(PAGE_DIR / name, headers=HEADERS)

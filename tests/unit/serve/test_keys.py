@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+from datetime import datetime
 
 import pytest
 from starlette.testclient import TestClient
@@ -127,11 +128,20 @@ def test_an_expired_key_is_not_accepted(path, expires, is_accepted):
     assert (load_keys(path, None).find("sk-d") is not None) == is_accepted
 
 
+class Past(datetime):
+    """A clock that shows 1970."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.fromtimestamp(0, tz)
+
+
 def test_a_clock_that_is_set_back_accepts_no_expired_key_again(path, monkeypatch):
     path.write_text(entry("dora", "sk-d", expires="2001-01-01"))
     keyring = load_keys(path, None)
     assert keyring.find("sk-d") is None
     monkeypatch.setattr("serve.keys.time.time", lambda: 0.0)
+    monkeypatch.setattr("serve.keys.datetime", Past)
     assert keyring.find("sk-d") is None
 
 

@@ -122,6 +122,29 @@ def row(tiny_model, values=LOGITS) -> np.ndarray:
     return logits
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"xtc_probability": 1.0, "xtc_threshold": 0.0},
+        {"dry_multiplier": 100.0, "dry_base": 10.0, "dry_allowed_length": 0},
+        {"top_k": 5, "typical_p": 1e-9, "top_n_sigma": 100.0},
+        {"mirostat": 1},
+        {"mirostat": 2, "mirostat_tau": 1e-9},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("num_allowed", [1, 2])
+def test_no_setting_draws_a_token_that_a_grammar_forbids(make, tiny_model, params, num_allowed):
+    sampler = make([LIKELY[0]] * 60, seed=0, **params)
+    allowed = np.zeros(tiny_model.vocab_size, bool)
+    allowed[LIKELY[:num_allowed]] = True
+    for _ in range(5):
+        token_id = sampler.choose(row(tiny_model), allowed)
+        assert allowed[token_id]
+        sampler.accept(token_id)
+    sampler.close()
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
