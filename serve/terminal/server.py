@@ -19,6 +19,11 @@ from potstill.errors import BackendError, BackendUnavailableError
 
 Messages = Sequence[Mapping[str, Any]]
 MAX_ERROR_CHARACTERS = 500
+MAX_ANSWER_CHARACTERS = 1 << 20
+"""Of an answer, its thinking and its calls; it is in memory, and shown anew with each piece."""
+MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What the client raises for answers of another shape."""
+UNUSABLE = "the server's answer cannot be used"
 
 
 @dataclass
@@ -61,7 +66,7 @@ class Server:
             BackendError: It refuses.
         """
         with self._errors():
-            return [model.id for model in self._client.models.list()]
+            return [_text(model.id) for model in self._client.models.list()]
 
     def deal(self, models: Sequence[str]) -> list[str]:
         """Return names under which two models answer once, in random order.
@@ -119,6 +124,8 @@ class Server:
                     if answer.first_seconds is None:
                         answer.first_seconds = answer.seconds
                     _take(event.snapshot, answer)
+        except MALFORMED:
+            answer.error = UNUSABLE
         except (openai.OpenAIError, httpx2.HTTPError) as error:
             answer.error = _said(error)
         finally:
@@ -135,6 +142,8 @@ class Server:
                 found=error,
                 hint="potstill serve RUN starts one",
             ) from error
+        except MALFORMED as error:
+            raise BackendError(UNUSABLE, where=self.base_url) from error
         except openai.OpenAIError as error:
             raise BackendError(
                 "the server refuses", where=self.base_url, found=_said(error)
@@ -142,10 +151,28 @@ class Server:
 
 
 def _take(so_far: Any, answer: Answer) -> None:  # noqa: ANN401  (openai's generic class)
-    answer.answer_id = so_far.id
-    answer.num_tokens = so_far.usage.completion_tokens if so_far.usage else 0
+    """Take the answer so far.
+
+    Raises:
+        TypeError: It has another shape.
+        ValueError: It is too long.
+    """
+    answer.answer_id = _text(so_far.id)
+    answer.num_tokens = int(so_far.usage.completion_tokens) if so_far.usage else 0
     if so_far.choices:
-        answer.message = so_far.choices[0].message.to_dict()
+        message = so_far.choices[0].message.to_dict()
+        texts = [message.get(name) or "" for name in ("content", "reasoning_content", "reasoning")]
+        for call in message.get("tool_calls") or ():
+            texts += (call["function"].get("name") or "", call["function"].get("arguments") or "")
+        if sum(len(_text(one)) for one in texts) > MAX_ANSWER_CHARACTERS:
+            raise ValueError("the answer is too long")
+        answer.message = message
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str):
+        raise TypeError("not a text")
+    return given
 
 
 def _said(error: Exception) -> str:
