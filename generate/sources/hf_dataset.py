@@ -16,6 +16,7 @@ from generate.sources.config import SourceConfig
 from generate.sources.rows import BATCH_ROWS, SourceRow, table_rows
 from potstill.errors import ConfigError
 from potstill.files import disk_errors, sha256_bytes, sha256_file
+from potstill.hub import guard_client
 
 DEFAULT_SPLIT = "train"
 
@@ -82,6 +83,7 @@ def _load_split(name: str, subset: str | None, split: str, revision: str | None)
         if (directory / "state.json").is_file() or (directory / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(directory)
             return _split(loaded, split) if isinstance(loaded, datasets.DatasetDict) else loaded
+        guard_client()
         return datasets.load_dataset(name, subset, split=split, revision=revision)
     except Exception as error:  # The library raises many kinds, its own and others'.
         raise ConfigError(
