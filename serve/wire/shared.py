@@ -21,6 +21,7 @@ MAX_STOP_STRINGS = 16
 
 MAX_BIASES = 1 << 13
 """Each takes microseconds to check, and ten times as long to report."""
+MOST_BIAS = 100.0
 
 
 def _encodable(text: str) -> str:
@@ -33,9 +34,15 @@ def _encodable(text: str) -> str:
 
 
 def _few(biases: object) -> object:
-    """Refuse more biases than can be checked quickly."""
+    """Refuse more biases than can be checked quickly; of wrong ones leave the first, to report."""
     if isinstance(biases, dict | list) and len(biases) > MAX_BIASES:
         raise ValueError(f"at most {MAX_BIASES} biases are allowed")
+    if isinstance(biases, dict):
+        for key, bias in biases.items():
+            if isinstance(bias, str):
+                raise ValueError("a bias must be a number")
+            if not isinstance(bias, int | float) or not -MOST_BIAS <= bias <= MOST_BIAS:
+                return {key: bias}
     return biases
 
 
@@ -45,7 +52,7 @@ Many = Annotated[list[T], Field(fail_fast=True)]
 and gigabytes."""
 Text = Annotated[str, AfterValidator(_encodable)]
 StopString = Annotated[Text, Field(min_length=1, max_length=1024)]
-Bias = Annotated[float, Field(ge=-100.0, le=100.0)]
+Bias = Annotated[float, Field(ge=-MOST_BIAS, le=MOST_BIAS)]
 JsonObject = dict[str, Any]
 Positive = Annotated[float, Field(gt=0.0, le=1000.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]

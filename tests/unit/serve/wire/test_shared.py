@@ -8,6 +8,7 @@ from serve.wire.completions import CompletionRequest
 from serve.wire.embeddings import EmbeddingRequest
 from serve.wire.llama import DetokenizeRequest, LlamaCompletionRequest, TemplateRequest
 from serve.wire.responses import ResponseRequest
+from serve.wire.shared import MAX_BIASES
 
 HELLO = {"messages": [{"role": "user", "content": "Hi"}]}
 MANY = 10_000
@@ -19,6 +20,8 @@ MANY = 10_000
         (ChatRequest, {"messages": [{}] * MANY}),
         (ChatRequest, {"messages": [{"role": "user", "content": [{}] * MANY}]}),
         (ChatRequest, HELLO | {"logit_bias": {str(number): 1000 for number in range(MANY)}}),
+        (ChatRequest, HELLO | {"logit_bias": {str(number): 1000 for number in range(MAX_BIASES)}}),
+        (ChatRequest, HELLO | {"logit_bias": {str(number): "x" for number in range(MAX_BIASES)}}),
         (ChatRequest, HELLO | {"logit_bias": [[-1, 1000]] * MANY}),
         (ChatRequest, HELLO | {"modalities": [1] * MANY}),
         (ChatRequest, HELLO | {"functions": [1] * MANY}),
