@@ -219,7 +219,8 @@ def _read_parquet(file: SourceFile, columns: frozenset[str]) -> Iterator[SourceR
         batches = read_batches(shown, columns, is_local=is_local)
         yield from table_rows(batches, where, file.name)
     except PotstillError as error:
-        raise _unreadable(shown, error.what) from error
+        hint = "check that the file is complete, and that its rows are not far larger than it is"
+        raise _unreadable(shown, error.what, hint) from error
 
 
 def _holds_rows(inside: str) -> bool:
@@ -246,12 +247,14 @@ def _sha256(file: SourceFile) -> str:
     return digest.hexdigest()
 
 
-def _unreadable(where: object, error: object) -> ConfigError:
+def _unreadable(
+    where: object, error: object, hint: str = f"check the path: {HINTS[FileNotFoundError]}"
+) -> ConfigError:
     return ConfigError(
         "the prompts cannot be read",
         where=where,
         expected="JSONL, JSON or CSV in UTF-8, OTLP, a log of vLLM's, or Parquet (the path of a "
         "source of prompts)",
         found=getattr(error, "strerror", None) or error,
-        hint=f"check the path: {HINTS[FileNotFoundError]}",
+        hint=hint,
     )

@@ -270,9 +270,7 @@ class Sampler:
         if self._draw is not None:
             token_id = self._draw.choose(logits_V, best)
         elif self._chain is not None:
-            token_id = self._candidates.choose(
-                self._chain, logits_V, has_forbidden=has_forbidden
-            )
+            token_id = self._candidates.choose(self._chain, logits_V, has_forbidden=has_forbidden)
         if self._num_drawn is not None and self._is_greedy:
             self.drawn = SampledLogprob(token_id, 0.0, ((token_id, 0.0),))
         elif self._num_drawn is not None:

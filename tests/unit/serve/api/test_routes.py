@@ -324,3 +324,24 @@ def test_dry_is_made_beside_the_engine(chat, monkeypatch):
     monkeypatch.setattr(llama_cpp, "llama_sampler_init_dry", recorded)
     chat(n=2, dry_multiplier=1.0, dry_sequence_breakers=["x"])
     assert [name.partition("_")[0] for name in threads] == ["slow"]
+
+
+def test_the_description_of_the_api_is_made_beside_the_event_loop(make_app):
+    app = make_app()
+    threads = {}
+    make = app.openapi
+
+    def noted():
+        threads["document"] = threading.get_ident()
+        return make()
+
+    app.openapi = noted
+
+    @app.get("/loop")
+    async def loop() -> None:
+        threads["loop"] = threading.get_ident()
+
+    with TestClient(app) as client:
+        client.get("/loop")
+        assert "/v1/chat/completions" in client.get("/openapi.json").json()["paths"]
+    assert threads["document"] != threads["loop"]
