@@ -210,6 +210,7 @@ class Sampler:
             biases |= dict.fromkeys(model.end_tokens, -math.inf)
         self._bias_ids = np.fromiter(biases, np.int64, len(biases))
         self._biases = np.fromiter(biases.values(), np.float32, len(biases))
+        self._forbids = bool(np.isneginf(self._biases).any())
         history, fresh = _penalties(params, model, context_tokens, dry)
         self._chain: object | None = None
         self._draw: Draw | None = None
@@ -248,8 +249,8 @@ class Sampler:
             BackendError: The logits are not numbers.
         """
         raw_V = logits_V
-        has_forbidden = len(self._bias_ids) > 0 or allowed_V is not None
-        if has_forbidden:
+        has_forbidden = self._forbids or allowed_V is not None
+        if has_forbidden or len(self._bias_ids):
             logits_V = logits_V.copy()
             logits_V[self._bias_ids] += self._biases
             if allowed_V is not None:
