@@ -119,4 +119,5 @@ def main() -> None:
         logging.getLogger(__name__).debug("the traceback", exc_info=True)
         hint = FULL_GPU if type(error).__name__ == "OutOfMemoryError" else DEFECT
         text = f"error: {type(error).__name__}: {error}\n  hint: {hint}"
+        print(printable(text), file=sys.stderr)  # noqa: T201
         sys.exit(getattr(error, "exit_code", OUR_ERROR))
