@@ -116,7 +116,8 @@ class Candidates:
         Raises:
             InvalidRequestError: Penalties leave no token.
         """
-        ids, count = self._ids_V, len(logits_V)
+        ids: npt.NDArray[np.integer] = self._ids_V
+        count = len(logits_V)
         if has_forbidden:
             ids = np.flatnonzero(logits_V > -math.inf)
             logits_V, count = logits_V[ids], len(ids)
