@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from potstill.config import Table
 
+AppliedNoise = Literal["none", "lowercase", "capitals", "typos", "speech"]
+"""Kinds of `generate.sources.task.noise`."""
 PiiKind = Literal["email", "phone", "credit_card", "iban", "ssn", "ip"]
 
 
@@ -104,3 +106,14 @@ class CurationConfig(Table):
     reviews: tuple[Path, ...] = ()
     """Files of people's decisions on answers, such as `runs/first/review.jsonl`; what `potstill
     review` stored for this run is read as well, and counts before them."""
+
+    student_noise: dict[AppliedNoise, Annotated[float, Field(ge=0.0)]] = Field(default={})
+    """Relative frequency of each kind of noise in what the student reads of a task's training
+    conversations, such as `{ none = 3, typos = 1, capitals = 1 }`; the teacher answers the messages
+    as they are. Words of a known answer get no errors of typing. Empty: none."""
+
+    @model_validator(mode="after")
+    def _some_noise(self) -> Self:
+        if self.student_noise and not any(self.student_noise.values()):
+            raise ValueError("student_noise has no kind with a frequency above 0")
+        return self

@@ -185,6 +185,8 @@ def _how(facts: ConversationsFacts) -> str:
         how += "; known answers, where there are some, instead (certain: probability 1 each token)"
     if facts.num_reviewed:
         how += f"; reviewed by people ({format_counts(facts.num_reviewed)})"
+    if facts.student_noise:
+        how += f"; errors put into users' messages ({format_counts(facts.student_noise)})"
     if facts.thinking != "think":
         how += f"; {THINKING[facts.thinking]}"
     return how

@@ -33,7 +33,7 @@ from generate.dataset.card import render_card
 from generate.dataset.coverage import Coverage, CoverageCounts
 from generate.dataset.page import render_summary
 from generate.dataset.reviewed import Reviewed, decisions_of, find_reviewed, review_settings
-from generate.dataset.student_prompts import StudentPrompts, own_systems, with_prompts
+from generate.dataset.student_prompts import StudentPrompts, student_prompts, with_prompts
 from generate.dataset.thinking import ThinkingRows
 from generate.lazy_teacher import LazyTeacher
 from generate.prompts.stage import PROMPTS_NAME
@@ -101,7 +101,8 @@ def make_dataset(
     # Verified when the stage was opened.
     prompts, samples = run_directory.facts(PromptsFacts), run_directory.facts(SamplesFacts)
     with disk_errors("writing conversations", session.dir):
-        students = _student_prompts(config, teacher, task, run_directory)
+        prompts_path = run_directory.stage_dir("prompts") / PROMPTS_NAME
+        students = student_prompts(config, teacher, task, prompts_path)
         thinking = _thinking_rows(config, teacher, samples)
         curator = ConversationCurator(config.curation, task, teacher.decode)
         parts = part_paths(samples_dir)
@@ -161,19 +162,6 @@ def _stage_config(config: GenerateConfig, task: Task | None) -> dict[str, Any]:
         text = f"{task.student_instructions}\n{task.student_tools}"
         settings["student_prompt"] = sha256_bytes(text.encode())
     return settings
-
-
-def _student_prompts(
-    config: GenerateConfig,
-    teacher: LazyTeacher,
-    task: Task | None,
-    run_directory: RunDirectory,
-) -> StudentPrompts | None:
-    if task is None or not task.distills_prompt:
-        return None
-    systems = own_systems(run_directory.stage_dir("prompts") / PROMPTS_NAME)
-    tokenizer = asked_tokenizer(config, teacher.checkpoint.tokenizer)
-    return StudentPrompts(config, task, tokenizer, systems)
 
 
 def _thinking_rows(

@@ -50,6 +50,7 @@ CONVERSATION_SETTINGS = {
     "min_score",
     "min_agreement",
     "reviews",
+    "student_noise",
 }
 """Keys of `[generate.curation]` that do not affect prompts, and may change without new samples."""
 WRITTEN_FROM = {"instructions", "tools", "answer_schema", "examples"}

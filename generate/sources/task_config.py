@@ -60,9 +60,9 @@ class TaskKeys(Table):
     lengths: tuple[str, ...] = ()
     """Lengths, such as "two sentences", one drawn for each input; empty: those of the examples."""
     noise: dict[str, float] = NOISES
-    """Relative frequency of each kind of noise. `none`, `lowercase`, `typos` and `speech` (what
-    English speech recognition leaves: fillers, spelled numbers, homophones) are applied to the
-    teacher's text; any other name is asked of the teacher in these words."""
+    """Relative frequency of each kind of noise. `none`, `lowercase`, `capitals`, `typos` and
+    `speech` (what English speech recognition leaves: fillers, spelled numbers, homophones) are
+    applied to the teacher's text; any other name is asked of the teacher in these words."""
     values: dict[str, str | tuple[Any, ...]] = Field(default={})
     """Values of fields and arguments by their path (`pay_bill.payee`) or name (`payee`): a list, or
     `module:function` or `file.py:function` called with a `random.Random`. Others are drawn from the

@@ -37,6 +37,8 @@ class ConversationsFacts(SampledFacts):
     were the teacher's alone, if there are any. None: none was rewritten."""
     student_prompt_tokens: float | None = None
     """Their mean length after."""
+    student_noise: dict[str, int] = Field(default_factory=dict)
+    """Conversations in whose user's messages the student reads errors, by their kind."""
 
     @property
     def stands_under_other_prompt(self) -> bool:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from generate.sources.raw_prompt import normalize
 from generate.sources.task.mentions import LARGE, TENS, UNITS
+
+Kind = TypeVar("Kind", bound=str)
 
 TYPO_SHARE = 0.12
 """Share of the words that get an error of typing; at least one does."""
@@ -46,6 +49,11 @@ def add_noise(text: str, kind: str, kept: Collection[str], draw: random.Random) 
     return KINDS[kind](text, words, draw)
 
 
+def draw_kind(frequencies: Mapping[Kind, float], draw: random.Random) -> Kind:
+    """Return one of several kinds, drawn by their relative frequencies."""
+    return draw.choices(list(frequencies), list(frequencies.values()))[0]
+
+
 def number_words(text: str) -> str:
     """Return digits as English words: up to 999,999 as a number, long codes digit by digit.
 
@@ -64,6 +72,10 @@ def number_words(text: str) -> str:
 
 def _lowercase(text: str, _kept: Collection[str], _draw: random.Random) -> str:
     return text.lower().rstrip(".")
+
+
+def _capitals(text: str, _kept: Collection[str], _draw: random.Random) -> str:
+    return text.upper()
 
 
 def _typos(text: str, kept: Collection[str], draw: random.Random) -> str:
@@ -141,6 +153,7 @@ def _spoken(number: int) -> str:
 KINDS: dict[str, Callable[[str, Collection[str], random.Random], str]] = {
     "none": lambda text, _kept, _draw: text,
     "lowercase": _lowercase,
+    "capitals": _capitals,
     "typos": _typos,
     "speech": _speech,
 }

@@ -18,7 +18,7 @@ from generate.sources.config import SourceConfig
 from generate.sources.raw_prompt import DroppedPrompt, RawPrompt
 from generate.sources.task.checks import Checks, unread
 from generate.sources.task.drawing import Drawing
-from generate.sources.task.noise import KINDS, add_noise
+from generate.sources.task.noise import KINDS, add_noise, draw_kind
 from generate.sources.task.passages import Passage, compose
 from generate.sources.task.refill import nearness, refilled
 from generate.sources.task.requests import (
@@ -164,7 +164,7 @@ class _Writer:
 
     def _noise(self, number: int) -> str:
         kinds = self._config.noise or {"none": 1.0}
-        return self._random("noise", number).choices(list(kinds), list(kinds.values()))[0]
+        return draw_kind(kinds, self._random("noise", number))
 
     def _manner(self, wanted: Wanted, number: int, draw: random.Random) -> Manner:
         config, noise = self._config, self._noise(number)

@@ -310,6 +310,42 @@ def test_a_task_that_gives_both_the_same_prompt_rewrites_nothing(
     assert facts.teacher_prompt_tokens is None
 
 
+def test_the_student_reads_errors_that_the_teacher_did_not(
+    with_task, made, run_directory, stored, toys
+):
+    with_task(num_shots=0, student_instructions=None)
+    made(curation={"student_noise": {"none": 1, "capitals": 1}})
+    before = {row["conversation_id"]: row for row in stored.samples(run_directory).to_pylist()}
+    seen = set()
+    for conversation in stored.conversations(run_directory):
+        row = before[conversation.conversation_id]
+        asked, read = row["prompt"][-1]["content"], conversation.given[-1].content
+        seen.add((conversation.prompt.split == "train", read != asked))
+        assert read in (asked, asked.upper())
+        text = toys.checkpoint.tokenizer.decode(conversation.token_ids)
+        assert text.startswith(f"<system>Name the field.|<user>{read}|<assistant>re ")
+        assert len(conversation.token_ids) == len(row["token_ids"])
+    assert seen == {(True, True), (True, False), (False, False)}
+    facts = run_directory.facts(ConversationsFacts)
+    assert set(facts.student_noise) == {"capitals"}
+    assert not facts.prompt_distilled
+    card = (run_directory.stage_dir("conversations") / "README.md").read_text()
+    assert f"errors put into users' messages ({facts.student_noise['capitals']} capitals)" in card
+
+
+def test_other_noise_needs_no_new_samples(with_task, made, toys, run_directory):
+    with_task()
+    made()
+    made(curation={"student_noise": {"lowercase": 1}})
+    assert len(toys.loaded) == 1
+    assert run_directory.facts(ConversationsFacts).student_noise["lowercase"] > 0
+
+
+def test_noise_without_a_task_is_refused(made):
+    with pytest.raises(ConfigError, match="noise is for the messages of a task"):
+        made(curation={"student_noise": {"typos": 1}})
+
+
 TEAMS = {"kind": "label", "field": "team", "labels": ["cards", "cash"]}
 WORDS = ("amber", "birch", "copper", "dune", "ember", "fjord", "granite", "harbor", "ivory")
 

@@ -1,10 +1,12 @@
 import random
 import re
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generate.curation.config import AppliedNoise
 from generate.sources.task.mentions import mentions
 from generate.sources.task.noise import KINDS, add_noise, number_words
 
@@ -22,6 +24,11 @@ def test_other_kinds_change_nothing(kind):
 
 def test_lower_case_has_no_full_stop():
     assert noisy("lowercase") == TEXT.lower().rstrip(".")
+
+
+def test_kinds_of_the_configuration_are_those_that_are_applied():
+    assert set(get_args(AppliedNoise)) == set(KINDS)
+    assert noisy("capitals") == TEXT.upper()
 
 
 @given(st.integers(0, 2**32))
