@@ -178,8 +178,10 @@ def _context_tokens(config: ServeConfig, model: GgufModel) -> int:
 
 
 def _fingerprint(recipe: Recipe, threads: int, sha256: Callable[[Path], str]) -> str:
-    """Hash what the numbers depend on: weights, llama.cpp's version, number of threads."""
+    """Hash what the numbers depend on: weights, llama.cpp's version and build, threads."""
     parts: list[Any] = [sha256(recipe.path), llama_cpp.__version__, threads]
+    if llama_cpp.llama_supports_gpu_offload():
+        parts.append("GPU")
     if recipe.adapter:
         parts += [sha256(recipe.adapter), recipe.scale]
     return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

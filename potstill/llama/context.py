@@ -162,7 +162,7 @@ class Context:
 
 
 def measuring_params(context_tokens: int, num_threads: int | None) -> Any:  # noqa: ANN401
-    """Return the settings of every measurement: float32 keys and values, plain attention.
+    """Return the settings of every measurement: float32 keys and values, plain attention, no GPU.
 
     llama.cpp's defaults round keys and values to float16, and its flash attention sums in an order
     that depends on the batch. Both are properties of a server, not of the file that is measured.
@@ -176,6 +176,7 @@ def measuring_params(context_tokens: int, num_threads: int | None) -> Any:  # no
     params.n_threads = params.n_threads_batch = usable_threads(num_threads)
     params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.offload_kqv = params.op_offload = False
     params.no_perf = True
     return params
 

@@ -144,10 +144,11 @@ class GgufModel(LlamaModel):
         """Whether equal seeds can give equal tokens at any load, chunking and reuse of prefixes.
 
         llama.cpp multiplies these formats in one order at any batch size; k-quants have separate
-        kernels for batches, which round differently.
+        kernels for batches, which round differently, and so do builds for GPUs.
         """
         return (
-            self.tensor_types <= REPRODUCIBLE_TYPES
+            not llama_cpp.llama_supports_gpu_offload()
+            and self.tensor_types <= REPRODUCIBLE_TYPES
             and self.can_forget_a_tail
             and llama_cpp.llama_model_n_swa(self.pointer) == 0
             and self.adapter is None

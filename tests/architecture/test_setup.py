@@ -1,4 +1,4 @@
-"""What scripts/setup does on a Mac, by the script itself with a Mac's programs imitated."""
+"""What scripts/setup does on other machines, by the script itself with their programs imitated."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ PYTHON = """#!/usr/bin/env bash
 echo "${CMAKE_ARGS:-} $*" >> "$LOG"
 if [[ $1 == -m && $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
 """
+SYSTEM_DIRS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 PROGRAMS = {
-    "uname": 'if [[ ${1:-} == -m ]]; then echo "$MACHINE"; else echo Darwin; fi',
+    "uname": 'if [[ ${1:-} == -m ]]; then echo "$MACHINE"; else echo "$SYSTEM"; fi',
     "xcode-select": 'exit "${XCODE:-0}"',
     "nproc": "exit 127",
     "sysctl": "echo 8",
+    "nvidia-smi": 'echo "| Driver Version: 580.65  CUDA Version: 13.0 |"; [[ $SYSTEM == Linux ]]',
 }
 
 
@@ -31,16 +33,18 @@ def set_up(tmp_path):
         (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
     programs = tmp_path / "bin"
     programs.mkdir()
-    texts = {name: f"#!/usr/bin/env bash\n{text}\n" for name, text in PROGRAMS.items()}
-    for name, text in {**texts, "python3": PYTHON}.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
     log = tmp_path / "log"
     log.touch()
 
-    def run(**environment):
-        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-        known = {**os.environ, "PATH": path, "LOG": str(log), "MACHINE": "arm64", "PYTHON": ""}
+    def run(*more, **environment):
+        texts = PROGRAMS | dict.fromkeys(more, "exit 0")
+        texts = {name: f"#!/usr/bin/env bash\n{text}\n" for name, text in texts.items()}
+        for name, text in {**texts, "python3": PYTHON}.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        path = os.pathsep.join((str(programs), *SYSTEM_DIRS))
+        known = {**os.environ, "PATH": path, "LOG": str(log), "PYTHON": ""}
+        known |= {"MACHINE": "arm64", "SYSTEM": "Darwin"}
         known.pop("CMAKE_ARGS", None)
         done = subprocess.run(
             [tmp_path / "checkout" / "scripts" / "setup"],
@@ -81,3 +85,14 @@ def test_a_mac_that_cannot_build_is_refused_before_anything_is_installed(set_up,
     assert done.returncode == 1
     assert hint in done.stderr
     assert not [line for line in asked if "pip" in line]
+
+
+@pytest.mark.parametrize(("compilers", "flags"), [(["nvcc"], "-DGGML_CUDA=on"), ([], "")])
+def test_llama_cpp_is_built_for_an_nvidia_gpu_where_its_compiler_is(set_up, compilers, flags):
+    if not compilers and shutil.which("nvcc", path=os.pathsep.join(SYSTEM_DIRS)):
+        pytest.skip("this machine has nvcc")
+    done, asked = set_up(*compilers, SYSTEM="Linux")
+    assert done.returncode == 0, done.stderr
+    built = next(line for line in asked if " wheel " in line)
+    assert built.split("-m pip")[0].strip() == flags
+    assert any(line.endswith(" -r requirements/hashed/cuda13.txt") for line in asked)

@@ -25,6 +25,8 @@ def test_cache_and_attention_round_nothing():
     assert params.type_k == params.type_v == llama_cpp.GGML_TYPE_F32
     assert params.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     assert params.n_ubatch == params.n_batch == subject.BATCH_TOKENS
+    assert not params.offload_kqv
+    assert not params.op_offload
 
 
 @pytest.mark.parametrize("start", [0, 1, 15, 16, 17, 49])

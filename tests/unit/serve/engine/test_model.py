@@ -1,4 +1,4 @@
-"""Text that llama.cpp's tokenizers cannot take in one piece."""
+"""A loaded file; text that llama.cpp's tokenizers cannot take in one piece."""
 
 import re
 import shutil
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llama_cpp
 import pytest
 
 from serve.engine.model import MAX_RUN_CHARACTERS, GgufModel, _pieces
@@ -48,6 +49,13 @@ def test_a_file_that_is_written_to_is_noticed(tiny_gguf, tmp_path):
     with path.open("ab") as stream:
         stream.write(b"x")
     assert again.has_changed
+
+
+def test_answers_are_not_reproducible_on_a_gpu(tiny_gguf, monkeypatch):
+    model = GgufModel(tiny_gguf)
+    assert model.is_reproducible
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: True)
+    assert not model.is_reproducible
 
 
 @pytest.mark.slow
