@@ -10,20 +10,18 @@ import codecs
 import hashlib
 import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from generate.sources import otlp_files, vllm_logs
 from generate.sources.json_text import parse_json
 from generate.sources.parquet_files import read_batches
-from generate.sources.rows import RowError, SourceRow, table_rows
+from generate.sources.rows import READ_ERRORS, RowError, SourceRow, table_rows
 from potstill.csv_text import CSV_SUFFIXES, CsvError, read_csv
 from potstill.errors import ConfigError, PotstillError
 from potstill.files import CHUNK_BYTES, HINTS, sha256_bytes
@@ -36,8 +34,6 @@ MAX_LINE_BYTES = 1 << 26
 MAX_JSON_BYTES = 1 << 28
 """256 MiB: a JSON document is in memory as a whole, parsed several times that."""
 COMPRESSED_SUFFIXES = {".gz", ".bz2", ".xz", ".zst"}
-READ_ERRORS = (OSError, ImportError, EOFError, ValueError, zlib.error, pa.ArrowException)
-"""Exceptions of file systems, codecs and Arrow for missing, forbidden or damaged files."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ In: a path or an fsspec URL. Out: Arrow batches of bounded size.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from fsspec.core import url_to_fs
 from pyarrow import parquet
 
-from generate.sources.rows import BATCH_ROWS
+from generate.sources.rows import BATCH_ROWS, READ_ERRORS
 from potstill.errors import PotstillError
 from potstill.workers import Handler, Worker, environment_without_secrets
 
@@ -28,7 +27,6 @@ BATCH_BYTES = 1 << 19
 """Of rows that are passed on together."""
 BYTES_PER_VALUE = 32
 """Of a value of Python's, beside a text's characters."""
-FAILURES = (OSError, ImportError, EOFError, ValueError, zlib.error, MemoryError, pa.ArrowException)
 ALLOCATION = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}
 """Other allocators reserve more addresses than they use, which would count."""
 
@@ -70,7 +68,7 @@ def service(url: str, columns: Sequence[str]) -> Handler:
             with pa.ipc.new_stream(sink, batch.schema) as stream:
                 stream.write_batch(batch)
             return bytes(sink.getvalue())
-        except FAILURES as error:
+        except (*READ_ERRORS, MemoryError) as error:
             what = str(getattr(error, "strerror", None) or error)
             if isinstance(error, MemoryError) or re.search("realloc|malloc", what):
                 what = f"more than {MAX_GROWTH_BYTES >> 20} MiB of memory are needed"

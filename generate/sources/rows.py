@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 BATCH_ROWS = 1024
+READ_ERRORS = (OSError, ImportError, EOFError, ValueError, zlib.error, pa.ArrowException)
+"""Exceptions of file systems, codecs and Arrow for missing, forbidden or damaged files."""
 
 
 class RowError(ValueError):

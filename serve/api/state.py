@@ -44,6 +44,8 @@ class Serving:
     """Follows each chat from its request to its end."""
     needs_key: bool = False
     """Whether a request needs a key, the health checks excepted."""
+    is_restricted: bool = False
+    """Whether the caller's key may use some of the models only, which are the listed ones."""
 
     @property
     def failed_models(self) -> list[str]:
@@ -113,7 +115,7 @@ def serving_of(http: Request) -> Serving:
         return serving
     allowed = {name: one for name, one in serving.backends.items() if key.may_use(name)}
     fallback = serving.fallback_model if serving.fallback_model in allowed else None
-    return replace(serving, backends=allowed, fallback_model=fallback)
+    return replace(serving, backends=allowed, fallback_model=fallback, is_restricted=True)
 
 
 def caller_of(http: Request) -> Caller:

@@ -91,9 +91,9 @@ class ExperimentGuardrails:
         return [
             {
                 "name": name,
-                "value": one.num_events / one.num_trials if one.num_trials else None,
-                "limit": one.limit,
-                "is_breached": one.alarm,
+                "value": rate.guardrail.value,
+                "limit": rate.guardrail.limit,
+                "is_breached": rate.guardrail.alarm,
             }
-            for name, one in ((name, rate.guardrail) for name, rate in self._rates.items())
+            for name, rate in self._rates.items()
         ]

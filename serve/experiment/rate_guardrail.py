@@ -80,6 +80,11 @@ class RateGuardrail:
         return self.alarm
 
     @property
+    def value(self) -> float | None:
+        """The rate so far; None before the first answer."""
+        return self.num_events / self.num_trials if self.num_trials else None
+
+    @property
     def e_value(self) -> float:
         """Evidence that the rate is, or has risen, above the limit; the alarm is at 1/alpha."""
         waiting = 1 / (self.num_starts + 1)

@@ -55,9 +55,8 @@ async def metrics(http: Request) -> Response:
     serving = serving_of(http)
     found = serving.metrics
     key: Key | None = getattr(http.state, "key", None)
-    is_restricted = key is not None and key.entry.models is not None
     content = generate_latest(
-        OfModels(found.registry, serving.backends) if is_restricted else found.registry
+        OfModels(found.registry, serving.backends) if serving.is_restricted else found.registry
     )
     if key is None or key.is_admin:
         content += generate_latest(found.experiments)

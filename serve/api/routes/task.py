@@ -8,7 +8,6 @@ from potstill.task.metrics.config import LabelConfig
 from potstill.task.task import Task
 from serve.api.routes.schema import FAILURES
 from serve.api.state import serving_of
-from serve.keys import Key
 from serve.wire.task import TaskView
 
 MAX_EXAMPLES = 6
@@ -21,8 +20,7 @@ async def describe_task(http: Request) -> TaskView:
     """Describe the task that the models are served with, with messages to try."""
     serving = serving_of(http)
     task = serving.task
-    key: Key | None = getattr(http.state, "key", None)
-    if key is not None and key.entry.models is not None:
+    if serving.is_restricted:
         # The task does not exist for a key that may use none of its models.
         has_any = any("task" in one.card for one in serving.backends.values())
         task = task if has_any else None
