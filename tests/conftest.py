@@ -225,6 +225,7 @@ def one_thread() -> Iterator[None]:
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    assert torch.get_num_threads() == 1
     yield
     torch.set_num_threads(before)
 

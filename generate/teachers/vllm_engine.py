@@ -242,6 +242,7 @@ class VllmTeacher:
 
 
 def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
+    import torch
     from vllm import LLM
     from vllm.platforms import current_platform
 
@@ -249,6 +250,7 @@ def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
     if on_cpu:
         _keep_freed_memory()
     arguments = engine_arguments(spec, engine, on_cpu=on_cpu)
+    set_num_threads = torch.set_num_threads
     try:
         if on_cpu and _has_recurrent_layers(arguments):
             # With prefix caching, vLLM 0.32 wants chunked prefill for these.
@@ -262,6 +264,9 @@ def _load(spec: EngineSpec, engine: EngineConfig) -> Any:  # noqa: ANN401
             hint="check the checkpoint, or lower generate.engine.kv_cache_bytes when "
             "memory is short",
         ) from error
+    finally:
+        # On a CPU vLLM 0.32 replaces it by a function that does nothing, for the whole process.
+        torch.set_num_threads = set_num_threads
     if on_cpu and engine.fast_cpu_sampling:
         llm.collective_rpc(install)
     return llm
