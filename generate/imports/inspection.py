@@ -52,6 +52,8 @@ class Inspection:
     """Requests whose messages an earlier one has, without regard to case and punctuation."""
     num_personal: int = 0
     """Requests with personal data in a question or an answer."""
+    num_known: int = 0
+    """Requests whose right answer their row says."""
     sources: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
@@ -118,6 +120,7 @@ class Inspection:
 
     def _judge(self, request: Request) -> None:
         known = known_answer(request.kept.get("answer"), has_tools=request.tools is not None)
+        self.num_known += known is not None
         item = Item(messages=request.messages, known=known)
         for metric in self._metrics:
             if metric.needs_known and known is None:

@@ -50,6 +50,8 @@ def sentences(inspection: Inspection) -> list[str]:
         f"{share(inspection.num_duplicates)} repeat an earlier request.",
         f"{share(inspection.num_personal)} contain personal data.",
     ]
+    if inspection.num_known:
+        said.append(f"{share(inspection.num_known)} have a known answer.")
     if inspection.num_unreadable:
         said.append(f"{inspection.num_unreadable:,} could not be read.")
     for name, scored in inspection.scored.items():

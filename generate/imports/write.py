@@ -28,12 +28,15 @@ class Written:
     num_answers: int
     num_failed: int
     """Requests that ended in an error."""
+    num_known: int
+    """Requests whose right answer their row says, such as rows `{"prompt", "answer"}`."""
     unreadable: list[Unreadable]
 
     def sentences(self) -> list[str]:
         """Return the counts in words."""
+        known = f", {self.num_known:,} with a known answer" if self.num_known else ""
         lines = [
-            f"{self.num_requests:,} requests with {self.num_answers:,} answers; "
+            f"{self.num_requests:,} requests with {self.num_answers:,} answers{known}; "
             f"{self.num_failed:,} ended in an error"
         ]
         if self.unreadable:
@@ -61,7 +64,7 @@ def write_requests(
         raise ConfigError(
             "the file exists already", where=path, hint="name another file, or give --force"
         )
-    num_requests = num_answers = num_failed = 0
+    num_requests = num_answers = num_failed = num_known = 0
     unreadable: list[Unreadable] = []
     with disk_errors("writing requests", path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,10 +77,11 @@ def write_requests(
                 num_requests += 1
                 num_answers += len(one.answers)
                 num_failed += one.error is not None
+                num_known += one.kept.get("answer") is not None
             _list(unreadable, unreadable_path(path))
             if not num_requests:
                 raise _nothing(path, unreadable)
-    return Written(num_requests, num_answers, num_failed, unreadable)
+    return Written(num_requests, num_answers, num_failed, num_known, unreadable)
 
 
 def to_row(request: Request) -> dict[str, Any]:

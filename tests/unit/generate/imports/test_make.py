@@ -44,12 +44,14 @@ def test_the_page_counts_what_is_in_the_traces(page):
     )
     assert "1 (33.3%) repeat an earlier request." in text
     assert "2 (66.7%) contain personal data." in text
+    assert "2 (66.7%) have a known answer." in text
     assert "1 could not be read." in text
     assert "1 of 2 answers (50.0%) fail json." in text
     assert "1 of 1 answers (100.0%) fail exact." in text
     assert "de 1" in text
     assert "email 2" in text
     assert "1 question Is" in text
+    assert lines[0].startswith("3 requests with 2 answers, 2 with a known answer; 0 ended")
     assert "1 could not be read; the first is" in lines[1]
 
 
