@@ -42,6 +42,9 @@ OF_WRITTEN_INPUTS = re.compile(
     r"(?ms)^temperature = [\d.]+  # of what the teacher writes\ntop_p = [\d.]+\n"
     r"|^\[generate\.turns\]\n.*?\n\n"
 )
+OF_LABELED_MESSAGES = """\
+"confidence"]  # no label that the teacher doubts
+student_noise = { none = 2.0, typos = 1.0, lowercase = 0.5, capitals = 0.5 }  # as people type"""
 DECLINE = """\
 [[generate.prompts.sources]]  # harmful requests, which the student learns to decline
 kind = "decline"
@@ -146,7 +149,7 @@ def with_messages(settings: str, path: str, count: int) -> str:
     sources = tomllib.loads(settings)["generate"]["prompts"]["sources"]
     num_prompts = round(count * sum(one.get("weight", 1.0) for one in sources))
     settings = re.sub(r"(?m)^num_prompts = \d+", f"num_prompts = {num_prompts}", settings, count=1)
-    return re.sub(r'"known"\].*', '"confidence"]  # no label that the teacher doubts', settings)
+    return re.sub(r'"known"\].*', OF_LABELED_MESSAGES, settings)
 
 
 def write_files(directory: Path, files: Mapping[str, str], *, force: bool) -> None:

@@ -65,6 +65,7 @@ def test_messages_take_the_place_of_inputs_that_the_teacher_writes(tmp_path, nam
     assert "turns" not in generate
     assert "temperature" not in generate["prompts"]
     assert "known" not in generate.get("curation", {}).get("conversation_filters", [])
+    assert ("student_noise" in generate.get("curation", {})) == (name == "classify")
     resolve(Choice(path=tmp_path / name / "potstill.toml"), RunDirectory(tmp_path / "run"))
 
 
