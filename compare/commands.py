@@ -49,9 +49,9 @@ def compare(
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Compare student and teacher: may the student replace it?
+    """Compare student and teacher: can the student replace the teacher?
 
-    With --student, --teacher and --prompts no run is needed: RUN is where the report goes.
+    With --student, --teacher and --prompts no run is needed: the report is written to RUN.
 
     Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, 3 INVALID JUDGE; 64 wrong usage or configuration,
     70 any other error, 130 interrupted.
@@ -83,7 +83,7 @@ def plan(
     judge: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|KIND", help='A configured judge, or "metric"; default: what decides.'
+            metavar="NAME|KIND", help='A configured judge, or "metric"; default: the deciding one.'
         ),
     ] = None,
     power: Annotated[
@@ -93,7 +93,7 @@ def plan(
         float | None, typer.Option(help="Share of prompts with the same score on both sides.")
     ] = None,
     cluster_size: Annotated[
-        float | None, typer.Option(help="Mean number of prompts that are like one another.")
+        float | None, typer.Option(help="Mean number of similar prompts in a cluster.")
     ] = None,
     sensitivity: Annotated[
         float | None, typer.Option(help="Share of people's preference that the judge shows.")
@@ -101,8 +101,8 @@ def plan(
 ) -> None:
     """Print how many prompts and people's votes a verdict needs, and what it will cost.
 
-    What is not given comes from RUN's finished comparison by the same judge, or else from
-    the table compare.plan.
+    Options that are not given come from RUN's finished comparison by the same judge, or
+    otherwise from the table compare.plan.
     """
     from rich.console import Console
 
@@ -136,11 +136,11 @@ def experiment(
     ] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all results as JSON.")] = False,
 ) -> None:
-    """Judge the new pairs of a live experiment: may the student replace the teacher?
+    """Judge the new pairs of a live experiment: can the student replace the teacher?
 
     RUN's configuration names the judges, and their judgments are cached in RUN. The verdict is
-    valid however often this command runs; PASS takes people's blind votes, and that of another
-    judge is INCONCLUSIVE. The server's key is POTSTILL_API_KEY.
+    valid however often this command runs. PASS needs people's blind votes; a PASS by another
+    judge is reported as INCONCLUSIVE. The server's key is POTSTILL_API_KEY.
 
     Exit codes: those of `compare`.
     """
@@ -180,15 +180,15 @@ def label(
     run_directory: RunDirectory,
     choice: Choice,
     labeler: Annotated[
-        str, typer.Option(metavar="NAME", help="Who labels or votes; several people may.")
+        str, typer.Option(metavar="NAME", help="Your name; several people may label or vote.")
     ] = "",
 ) -> None:
     """Label answers of a finished comparison, or vote on pairs of them.
 
-    Asks of both models' answers, without showing whose an answer is, whether they meet each
-    criterion of the first judge of kind "criteria"; or which of two answers is better, where
-    there is a judge of kind "votes". Each label or vote is stored at once in that judge's file;
-    the next call goes on where this one ended.
+    Asks whether both models' answers meet each criterion of the first judge of kind "criteria",
+    or, with a judge of kind "votes", which of two answers is better. It does not show which model
+    wrote an answer. Each label or vote is stored at once in that judge's file;
+    the next call continues where this one ended.
     """
     from compare.labeling import Terminal, collect_labels
     from compare.voting import collect_votes, vote_in_terminal

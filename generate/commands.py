@@ -60,7 +60,7 @@ def init(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Messages without answers, for the teacher to answer; without any it writes them.",
+            help="Messages for the teacher to answer; without them, the teacher writes its own.",
         ),
     ] = None,
     template: Annotated[
@@ -87,7 +87,7 @@ def init(
 ) -> None:
     """Write a task's configuration, from a template or from examples.
 
-    On a terminal it asks for what makes a task, unless options say it.
+    In a terminal it asks for the parts of a task that no option gives.
     """
     from generate.init.make import Wanted, make
     from generate.init.questions import ask
@@ -125,7 +125,7 @@ def import_traces(
     ],
     inspect: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="HTML page to write about what is in them."),
+        typer.Option(metavar="FILE", help="HTML page to write, with a summary of the requests."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -134,7 +134,7 @@ def import_traces(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Read the requests to models in traces of other tools, as a source of prompts."""
+    """Read model requests from traces of other tools, as a source of prompts."""
     from generate.imports.make import import_traces as run
 
     set_up_logging(verbose=verbose)
@@ -154,12 +154,12 @@ def review(
         bool,
         typer.Option(
             "--apply",
-            help="Serve nothing: write what was decided to the task's examples and references, or "
-            "into FILE.",
+            help="Write the decisions to the task's examples and references, or into FILE; serve "
+            "no page.",
         ),
     ] = False,
     reviewer: Annotated[
-        str, typer.Option(metavar="NAME", envvar="USER", help="Who reviews.")
+        str, typer.Option(metavar="NAME", envvar="USER", help="Name of the reviewer.")
     ] = "reviewer",
     config: Annotated[
         Path | None,
@@ -173,7 +173,7 @@ def review(
 ) -> None:
     """Serve a page to accept, edit, reject and label answers of a run or a file.
 
-    Decisions are stored beside it at once. The next potstill run of a run uses them.
+    Decisions are stored at once, beside the run or file. The next `potstill run` uses them.
     """
     from generate.review import make
     from generate.review.page import Review, server_of

@@ -84,7 +84,8 @@ FULL_GPU = (
 
 app = typer.Typer(
     cls=Verbs,
-    help="Distill a large chat model into a small, cheap one, and measure how close it comes.",
+    help="Distill a large chat model into a small one, and measure whether the small one can "
+    "replace it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""A page about a run while it is made: stages, the current step, curves, samples to read.
+"""A page about a run in progress: stages, the current step, curves, samples to read.
 
 In: the run's files, read at each request. Out: HTML, served read-only on loopback to
 whoever has the token in the printed address.

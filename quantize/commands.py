@@ -54,7 +54,7 @@ def export(
         typer.Option(metavar="NAME", help="A student's file; by default the recommended one."),
     ] = None,
 ) -> None:
-    """Write the directory that another tool wants, and print what to type."""
+    """Write a directory for another tool, and print the commands to type."""
     from quantize.delivery.tools import export as write
 
     directory = to or Path(f"{run_dir.resolve().name}-{tool}")
@@ -67,7 +67,7 @@ def push(
     run_dir: RunArgument,
     to: Annotated[str, typer.Option(metavar="USER/NAME|DIR", help="A repository or a directory.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would go, and what forbids it.")
+        bool, typer.Option("--dry-run", help="List the files, and what forbids uploading them.")
     ] = False,
     public: Annotated[
         bool, typer.Option("--public", help="Make a new repository public, not private.")
@@ -83,7 +83,7 @@ def push(
 ) -> None:
     """Publish the student's files with card, importance matrix and lineage.
 
-    A dry run ends as the upload would begin: with an error where something forbids it.
+    A dry run ends with an error if something forbids the upload.
     """
     from quantize.delivery.push import prepare, refuse
     from quantize.delivery.push import push as publish

@@ -59,7 +59,7 @@ def chat(
         typer.Option(
             "--model",
             metavar="NAME",
-            help="Who answers; may be repeated. By default the first two.",
+            help="A model that answers; may be repeated. By default the first two.",
         ),
     ] = None,
     system: Annotated[

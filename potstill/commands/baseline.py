@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command()
 @configured
 def baseline(run_directory: RunDirectory, choice: Choice, force: ForceOption = False) -> None:
-    """Train the student on the known answers alone, without a teacher, to compare with."""
+    """Train the student on the known answers alone, without a teacher, for comparison."""
     run_directory.require_run()
     make_baseline(choice, run_directory, force=force)
 

@@ -21,9 +21,9 @@ def fetch(
         ),
     ],
 ) -> None:
-    """Download a model, check it, make a checkpoint of a GGUF file, and print where it is.
+    """Download and verify a model, convert a GGUF file to a checkpoint, and print the path.
 
-    What is there already is not downloaded again. An interrupted download resumes.
+    Files that are there already are not downloaded again. An interrupted download resumes.
     """
     set_up_logging(verbose=False)
     typer.echo(find_checkpoint(model))

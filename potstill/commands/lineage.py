@@ -22,7 +22,7 @@ def lineage(
 ) -> None:
     """Show where a student comes from: prompts, teacher, code and verdict.
 
-    A file carries its lineage, also far from its run.
+    A file contains its lineage, so its run is not needed.
     """
     found = lineage_of_run(RunDirectory(path)) if path.is_dir() else read_lineage(path)
     if as_json:

@@ -44,7 +44,7 @@ def run(
         bool, typer.Option("--dry-run", help="Print the estimated cost and exit.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Serve a page about the run meanwhile, on loopback.")
+        bool, typer.Option("--watch", help="Serve a page about the run on loopback while it runs.")
     ] = False,
     verbose: VerboseOption = False,
 ) -> None:

@@ -52,7 +52,7 @@ def update(
         ),
     ] = None,
     most: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most failures of each kind, the newest.")
+        int, typer.Option(min=1, metavar="N", help="Use the newest N failures of each kind.")
     ] = 1000,
     recent: Annotated[
         int,
@@ -65,13 +65,13 @@ def update(
     ] = False,
     rollback: Annotated[
         bool,
-        typer.Option("--rollback", help="Make nothing; serve the version before the served one."),
+        typer.Option("--rollback", help="Make no version; serve the one before the served one."),
     ] = False,
 ) -> None:
     """Make the next version of RUN's student from its recorded failures, and serve it if it passes.
 
-    The teacher answers them again, the student is trained on from the served one, and compared with
-    the teacher and with the served one. Running servers of RUN follow without dropping a request.
+    The teacher answers these requests again. The next student is trained from the served one, and
+    compared with it and with the teacher. Running servers of RUN switch without dropping a request.
 
     Exit codes: those of `compare`; 0 also after --rollback.
     """

@@ -1,4 +1,4 @@
-"""`potstill watch`: a page about a run while it is made."""
+"""`potstill watch`: a page about a run in progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def watch(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = PORT,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve a page about a run while it is made: stages, progress, curves, samples."""
+    """Serve a page about a run in progress: stages, progress, curves, samples."""
     set_up_logging(verbose=verbose)
     if not run_dir.is_dir():
         raise ConfigError("there is no such run", where=run_dir, hint="potstill run makes one")
