@@ -139,7 +139,7 @@ def experiment(
     """Judge the new pairs of a live experiment: can the student replace the teacher?
 
     RUN's configuration names the judges, and their judgments are cached in RUN. The verdict is
-    valid however often this command runs. PASS needs people's blind votes; a PASS by another
+    valid however often this command runs; PASS needs people's blind votes, and a PASS by another
     judge is reported as INCONCLUSIVE. The server's key is POTSTILL_API_KEY.
 
     Exit codes: those of `compare`.

@@ -81,7 +81,7 @@ class PlanConfig(Table):
     power: float = Field(default=0.8, gt=0.5, lt=1.0)
     """Probability that a student equal to its teacher passes; the usual one."""
     tie_share: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Share of pairs with the same score on both sides. None: 0.3 for a judge that prefers, 0.8 for
+    """Share of pairs with the same score on both sides. None: 0.3 for a preference judge, 0.8 for
     one that measures (of two models that are right in 90 %, both are right or wrong in 82 % if
     they err independently)."""
     cluster_size: float = Field(default=1.0, ge=1.0)
@@ -89,7 +89,7 @@ class PlanConfig(Table):
     cluster_correlation: float = Field(default=0.1, ge=0.0, le=1.0)
     """Correlation of scores within a cluster."""
     sensitivity: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Share of people's preference that a judge that prefers shows. None is an unknown one, which
+    """Share of people's preference that a preference judge shows. None is an unknown one, which
     saves no vote."""
     variance: float | None = Field(default=None, gt=0.0)
     """Variance of a pair's score with the effect of clusters, in place of ties and clusters:

@@ -182,4 +182,4 @@ def check_gate(gate: Gate | None) -> None:
         raise ValueError('the metric or judge that decides is not required: add kind = "metric"')
     named = [(one.kind, getattr(one, "metric", None), getattr(one, "suite", None)) for one in gate]
     if len(set(named)) < len(named):
-        raise ValueError("a requirement is there twice")
+        raise ValueError("the gate has the same requirement twice")

@@ -1,1 +1,1 @@
-"""prompts → teacher conversations with log-probabilities. The only room that imports vLLM."""
+"""prompts → teacher conversations with log-probabilities. The only package that imports vLLM."""

@@ -148,7 +148,9 @@ class TurnsConfig(Table):
         if (self.best_by == "reward") != (self.reward_model is not None):
             raise ValueError("best_by = 'reward' and reward_model go together")
         if self.known_answers and self.kind == "score":
-            raise ValueError("known_answers samples nothing either: leave out kind = 'score'")
+            raise ValueError(
+                "known_answers cannot be combined with kind = 'score', which samples nothing"
+            )
         return self
 
     @property

@@ -1,7 +1,7 @@
 """The stage `baseline`: the student trained on the known answers alone, without a teacher.
 
-In: a run's task and configuration. Out: `baseline/` with a checkpoint, which the train room makes,
-and its GGUF file, which the quantize room makes. It shows what the teacher brings.
+In: a run's task and configuration. Out: `baseline/` with a checkpoint, which `train` makes,
+and its GGUF file, which `quantize` makes. It shows what the teacher brings.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command line: finds the module of a verb, and prints errors.
 
 In: arguments. Out: exit codes: 0 done, 1 an error of potstill, 2 wrong usage, 130 interrupted. A
-room's verb may have others, such as a verdict. Every `PotstillError` is printed without a
+stage's verb may have others, such as a verdict. Every `PotstillError` is printed without a
 traceback. A verb's module is imported when the verb is named (all of them for `--help`), so heavy
 libraries are imported inside functions only.
 """

@@ -1,8 +1,8 @@
 """The stage `curve`: what a quarter, half and all of the training data reach on the task.
 
 In: a run with a trained student and a task with references. Out: `curve/` with figures and a
-drawing. The train room trains on shares of the data, the quantize room makes a file of each
-student, and the compare room measures the files.
+drawing. `train` trains on shares of the data, `quantize` makes a file of each
+student, and `compare` measures the files.
 """
 
 from __future__ import annotations

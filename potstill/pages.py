@@ -1,6 +1,6 @@
-"""Self-contained HTML pages: no network, no second file, no script but the room's own.
+"""Self-contained HTML pages: no network, no second file, no script but the package's own.
 
-In: a room's template, which fills the blocks of `page.html.j2`, and values, which are untrusted
+In: a package's template, which fills the blocks of `page.html.j2`, and values, which are untrusted
 text. Out: HTML.
 """
 
@@ -18,11 +18,11 @@ def render_page(
     script: str | None = None,
     **values: Any,  # noqa: ANN401  (what is shown)
 ) -> str:
-    """Render a template in a room's folder; text in values is escaped.
+    """Render a template in a package's folder; text in values is escaped.
 
     Args:
-        script: JavaScript in the room's folder. The page's policy names its hash, so that a browser
-            runs it and nothing else, whatever is in the values.
+        script: JavaScript in the package's folder. The page's policy names its hash, so that a
+            browser runs it and nothing else, whatever is in the values.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup

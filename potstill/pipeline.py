@@ -1,7 +1,7 @@
 """The stages in order: found, configured, estimated and run.
 
-In: a run directory and a configuration. Out: finished stages. A stage's room is imported when the
-stage runs.
+In: a run directory and a configuration. Out: finished stages. A stage's package is imported when
+the stage runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: a command, a table of the configuration and a room of the house."""
+    """One stage: a command, a table of the configuration and a package."""
 
     name: str
     makes: tuple[StageName, ...]
@@ -88,7 +88,7 @@ class Stage:
         return sum(manifest.stats["seconds"] for manifest in manifests)
 
     def call(self, module: str, function: str, *arguments: object) -> Any:  # noqa: ANN401
-        """Return what a function of the stage's room returns.
+        """Return what a function of the stage's package returns.
 
         Raises:
             PotstillError: The function's own, or a library is missing; the error names the extra
@@ -261,7 +261,7 @@ def run_pipeline(
                 f"the {stage.name} stage was killed",
                 where=run_directory.root,
                 found=signal.Signals(-code).name,
-                hint="the system kills what takes more memory than there is: --dry-run shows what "
+                hint="the system kills processes when memory runs out: --dry-run shows what "
                 "a stage needs; run the same command again, without --force, to resume",
             )
         if code != 0:

@@ -1,6 +1,6 @@
 """The estimated cost of a run: tokens, minutes, disk and memory of each stage.
 
-In: the estimates of the stages' rooms, and the measured speed of this machine. Out: a rich table.
+In: the stages' estimates, and the measured speed of this machine. Out: a rich table.
 docs/explanation/time-and-memory.md compares estimated with measured times.
 """
 

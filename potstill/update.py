@@ -99,7 +99,7 @@ def update(
         logger.info("version %d is served; go back with --rollback", version.number)
     else:
         logger.warning(
-            "version %d is not served: %s; potstill versions %s --serve %d serves it all the same",
+            "version %d is not served: %s; potstill versions %s --serve %d serves it anyway",
             *(version.number, outcome, run_directory.root, version.number),
         )
     return outcome

@@ -168,7 +168,7 @@ def add_version(
         known = next((one for one in versions.versions if one.number == version.number), None)
         if known is not None and known.run != version.run:
             raise ArtifactError(
-                f"another run is version {version.number} by now",
+                f"another run is already version {version.number}",
                 where=run_directory.versions_path,
                 expected=known.run,
                 found=version.run,

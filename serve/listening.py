@@ -112,7 +112,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the requests in flight; a further signal ends them."""
         notify(STOPPING)
-        logger.info("stopping when the requests under way are complete; Ctrl-C again ends them")
+        logger.info("stopping after the requests in progress; Ctrl-C again cancels them")
         await super().shutdown(sockets)
         if self.force_exit:  # What is cancelled then would be logged as a failure.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -41,7 +41,7 @@ clearly worse."""
 LEAST_SENSITIVITY = 0.1
 """Lower bound of the sensitivity: with less, a tenth of the margin is all that the judge sees."""
 MOST_KNOWN_WORSE = 0.4
-"""Win rate of answers of one kind that are known to be worse, for a judge that prefers; it is ½ for
+"""Win rate of answers of one kind that are known to be worse, for a preference judge; it is ½ for
 one that measures, whose differences are small. A judge that is right in 80 % of pairs is above it
 on 24 pairs with a probability of 0.01, a coin below it with 0.15; all kinds together must be shown
 to be worse."""

@@ -27,7 +27,7 @@ MOST_DIGITS = 7
 class Estimate(Value):
     """A mean over pairs of student and teacher, with one-sided bounds of confidence 1 - alpha.
 
-    The win rate of the student, ties counted as one half, of a judge that prefers; the mean
+    The win rate of the student, ties counted as one half, of a preference judge; the mean
     difference student - teacher of one that measures each answer.
     """
 

@@ -1,4 +1,4 @@
-"""What decides for a judge that prefers: people's votes on some of its pairs.
+"""What decides for a preference judge: people's votes on some of its pairs.
 
 In: its decided pairs and its figures without votes, people's scores. Out: the fields of its report
 that they change.
@@ -42,7 +42,7 @@ def by_preference(
     people: Mapping[PairKey, float],
     figures: Mapping[str, Any],
 ) -> dict[str, object]:
-    """Return what decides for a judge that prefers, and what it would say alone.
+    """Return what decides for a preference judge, and what it would say alone.
 
     How much of a difference it sees is known for the assay's answers only, not for real ones. So a
     PASS is that of people's votes on some pairs, with the judge's scores of all.
@@ -84,7 +84,7 @@ def planned_votes(plan: Plan) -> int:
 
 
 def outcome_alone(interval: MeanInterval, sensitivity: Sensitivity | None, plan: Plan) -> Outcome:
-    """Return the outcome of a judge that prefers against the margin as it sees it.
+    """Return the outcome of a preference judge against the margin as it sees it.
 
     Half of alpha is for the lower bound of its sensitivity, half for the win rate. Noise only moves
     a win rate towards one half, so that FAIL needs no correction.

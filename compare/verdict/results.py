@@ -60,14 +60,14 @@ class JudgeReport(Value):
     counted: tuple[Counted, ...] = Field(default=(), exclude=True, repr=False)
     """The values that this comparison adds to the line."""
     human_corrected: HumanCorrected | None = None
-    """What decides for a judge that prefers, and for one of criteria; None with too few votes on
+    """What decides for a preference judge, and for one of criteria; None with too few votes on
     the same pairs, or too few labels."""
     sensitivity: Sensitivity | None = None
-    """Of a judge that prefers and was tested by an assay."""
+    """Of a preference judge that was tested by an assay."""
     criteria: tuple[CriterionRow, ...] = ()
     """Of a judge of criteria."""
     alone: Outcome | None = None
-    """What a judge that prefers would say without people's votes: PASS needs the lower bound above
+    """What a preference judge would say without people's votes: PASS needs the lower bound above
     ½ less the margin as it sees it, FAIL the upper bound below ½ less the margin. Of a judge of
     criteria, what it would say without people's labels."""
     discordance: Discordance | None = None

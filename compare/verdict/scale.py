@@ -1,6 +1,6 @@
 """What a judge's estimate is of, and its test.
 
-In: pairs that a judge has decided. Out: the mean with its bounds. Of a judge that prefers it is the
+In: pairs that a judge has decided. Out: the mean with its bounds. Of a preference judge it is the
 win rate with ties one half; of a judge that measures each answer, the mean difference. Both are
 means of bounded values in clusters, tested against a threshold.
 """

@@ -119,7 +119,7 @@ def _refuse_unknown(region: str | None) -> None:
 
     if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
         raise ConfigError(
-            "no plan of telephone numbers is known for the country",
+            "telephone numbers of the country are not supported",
             where="generate.curation.phone_region",
             expected="an ISO 3166 code such as US, GB, DE",
             found=region,

@@ -1,1 +1,1 @@
-"""The verbs of the command line that belong to no room, and the options that all verbs share."""
+"""The verbs of the command line that belong to no stage, and the options that all verbs share."""

@@ -1,5 +1,5 @@
 """A chat with one or several models of a server, in a terminal.
 
-`commands` of the room starts it; `session` reads what is typed, `server` asks the models, `view`
+`serve.commands` starts it; `session` reads what is typed, `server` asks the models, `view`
 shows their answers.
 """
