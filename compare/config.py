@@ -99,7 +99,7 @@ class PlanConfig(Table):
 
 
 class MemorizationConfig(Table):
-    """What of its training answers the student gives back."""
+    """How many of its training answers the student completes verbatim."""
 
     num_answers: int = Field(default=100, ge=0)
     """Most training answers, and most held-out ones, whose completion is measured. With 100 of each
@@ -158,15 +158,15 @@ class CompareConfig(Table):
     seed: int = Field(default=0, ge=0)
     """Seed of answers and of damaged answers."""
     memorization: MemorizationConfig = MemorizationConfig()
-    """How it is measured what the student gives back of its training answers."""
+    """How the memorization of training answers is measured."""
     judges: tuple[JudgeConfig, ...] = ()
     """The first judge of quality decides; the others are reported. Before them come the metrics of
     a task with known answers. Without either the teacher judges, if it passes the assay."""
     verdict: VerdictConfig = Field(default_factory=VerdictConfig)
     gate: Gate | None = None
-    """What the student must show to PASS: all of it. None takes, for a task with known answers, its
-    first metric, the schema, and the suites of stopping and refusing; else the judge that decides,
-    alone."""
+    """The requirements of PASS, all of which must be met. None takes, for a task with known answers,
+    its first metric, the schema, refusals, and the suites of stopping and refusing; else only the
+    judge that decides."""
     assay: AssayConfig = Field(default_factory=AssayConfig)
     cost: CostConfig = Field(default_factory=CostConfig)
     plan: PlanConfig = Field(default_factory=PlanConfig)

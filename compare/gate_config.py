@@ -76,7 +76,7 @@ class SuiteRequirement(Requirement):
     takes the suite's own: 0.95 for `stopping` and `refusing`."""
     against: Reference | None = None
     """Whose share of right items the student's is compared with: the teacher's, or that of the
-    student before training, which shows what training forgot. None without `at_least` takes
+    student before training, which shows what it forgot in training. None without `at_least` takes
     `untrained` for suites without a limit of their own."""
     margin: float = Field(default=0.05, gt=0.0, lt=1.0)
     """Largest loss against the reference."""

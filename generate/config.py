@@ -119,7 +119,7 @@ class TurnsConfig(Table):
     system_prompts: tuple[str, ...] = ()
     """System prompts for prompts without one, drawn at random; empty adds none."""
     tool_results: str | None = Field(default=None, pattern=rf"^echo$|{FUNCTION_PATTERN}")
-    """What answers the teacher's calls of tools, so that it goes on: `module:function` of your own,
+    """What answers the teacher's tool calls, so that it continues: `module:function` of your own,
     called with the tool's name and a dictionary of arguments, or `echo`, which returns the
     arguments with a status. None: a conversation goes on without results."""
     known_answers: bool = False

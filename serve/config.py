@@ -34,8 +34,8 @@ class ServeConfig(Table):
     followed while the server runs. False serves the run's own."""
 
     engine: Literal["llama.cpp", "vllm"] = "llama.cpp"
-    """What runs the model `student`: llama.cpp the recommended file, on the processor, or vLLM the
-    checkpoint, in a child process that is started and watched. All other models are files."""
+    """What runs the model `student`: llama.cpp with the recommended file, on the processor, or vLLM
+    with the checkpoint, in a monitored child process. All other models are files."""
 
     vllm: VllmConfig = VllmConfig()
 

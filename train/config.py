@@ -264,7 +264,7 @@ class TrainConfig(Table):
     evaluation: EvaluationConfig = EvaluationConfig()
     on_policy: OnPolicyConfig = OnPolicyConfig()
     quantization_aware: QuantizationAwareConfig | None = None
-    """None skips the phase, which improves one type of file, and the others hardly."""
+    """None skips the phase, which improves one type of file and hardly changes the others."""
     baseline: BaselineConfig = BaselineConfig()
     replay: tuple[Path, ...] = ()
     """Further runs whose training conversations are learned too, such as those of the student that

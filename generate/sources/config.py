@@ -56,11 +56,11 @@ class SourceConfig(TaskKeys):
     `task` inputs for the run's `[task]`, after its examples. `decline` is harmful requests that
     come with potstill, about 640, which are all answered with `answer`."""
     answer: str | None = Field(default=None, min_length=1)
-    """What the student is to say to a harmful request, in the form of the task's answers; with
+    """The student's answer to harmful requests, in the form of the task's answers; with
     tools it may be a call, `{"name": "escalate", "arguments": {}}`. The teacher is not asked."""
     rewordings: int = Field(default=0, ge=0, le=5)
-    """How often each harmful request is there in other words, too: the same deed, asked for in
-    another form."""
+    """How many rewordings of each harmful request to add: the same act, asked for in another
+    form."""
     name: str | None = Field(default=None, min_length=1)
     """Source name of prompts without one. None: the name of the file, data set or kind."""
     weight: float = Field(default=1.0, gt=0.0)

@@ -47,7 +47,7 @@ class TaskKeys(Table):
     balance: Literal["even", "examples"] = "even"
     """Shares of labels or tools: all the same, or as among the examples."""
     shares: dict[str, float] = Field(default={})
-    """Factors on what `balance` gives a label or tool; 0 leaves it out."""
+    """Factors on the share that `balance` gives a label or tool; 0 leaves it out."""
     descriptions: dict[str, str] = Field(default={})
     """What belongs to a label or tool. Else a line of the instructions such as `- cards: orders,
     delivery, limits`, or the tool's description. Of a list with commas one entry is drawn each
@@ -73,7 +73,7 @@ class TaskKeys(Table):
     {"name", "arguments"} or a list of them. A tuple is a text with what its input wants, in words,
     and perhaps the values that it must mention, by name."""
     phrases: dict[str, str | dict[str, str]] = Field(default={})
-    """How the teacher is told the fields of a record: words with `{}` for the value, or a table of
+    """Words for the fields of a record: a text with `{}` for the value, or a table of
     words by value, such as `{ true = "has a fever", false = "denies fever" }` or
     `{ none = "no known allergies", "*" = "allergic to {}" }`. Others are names with values, which
     a small teacher tends to leave out."""
@@ -83,11 +83,11 @@ class TaskKeys(Table):
     returns None, or the reason for dropping the input."""
     may_omit: list[str] = Field(default=[])
     """Fields of a record that an input may leave out: its known answer then leaves them out too.
-    Name those whose value cannot be said in words that the checks do not know, such as numbers and
+    Name only those whose value the checks find in any wording, such as numbers and
     dates. Without it an input that leaves a value out is dropped."""
     refills: int = Field(default=0, ge=0)
-    """With `direction = "answer"` and records, copies of each written input that are made of it
-    without the teacher: values that stand in it literally are replaced by those of another drawn
+    """With `direction = "answer"` and records, copies of each written input that are made
+    without the teacher: values that it contains literally are replaced by those of another drawn
     record, and the result passes the same checks. 2 makes three inputs of one."""
     refill_draw: str | None = Field(default=None, pattern=FUNCTION_PATTERN)
     """Like `draw`, for the records of `refills` and `parts`: with names and terms that no other

@@ -16,7 +16,7 @@ class TaskConfig(Table):
 
     instructions: str = ""
     """System prompt of the teacher: the job, its labels or fields, its rules; empty: none. The
-    examples of `num_shots` stand where it says `{examples}`, else at its end."""
+    examples of `num_shots` replace `{examples}` in it, or follow at its end."""
     student_instructions: str | None = None
     """System prompt of the student. None: the teacher's without examples; empty: none, so that the
     student learns the instructions instead of reading them with every request (prompt
@@ -31,12 +31,12 @@ class TaskConfig(Table):
     """JSONL file of prompts, with known answers or without: seeds of new prompts, and examples in
     the teacher's prompt where the answer is known."""
     num_shots: int = Field(default=0, ge=0)
-    """Examples with known answers that stand in the teacher's prompt, never in the student's."""
+    """Examples with known answers in the teacher's prompt; the student's prompt has none."""
     shots: Literal["same", "nearest"] = "same"
     """Which ones: `same` for every prompt, so that the engine reads them once; or those `nearest`
     to each prompt by their words (TF-IDF), better and slower."""
     references: Path | None = None
-    """JSONL file of prompts with known answers that no stage trains on: what is measured."""
+    """JSONL file of prompts with known answers, to measure the student; no stage trains on them."""
     metrics: tuple[MetricConfig, ...] = ()
     """What makes an answer good; the first one decides, the others are reported."""
 

@@ -36,7 +36,7 @@ class UpstreamConfig(Table):
 
     context_tokens: int = Field(default=CONTEXT_TOKENS, ge=1)
     """Prompt and completion of one request together, in tokens, where the request sets no limit: so
-    many are taken from its key's tokens before it runs, and the rest given back after."""
+    many are reserved from its key's tokens before it runs, and unused ones are returned."""
 
     max_parallel: int = Field(default=256, ge=1)
     """Choices in progress there together. Further ones wait here, where keys take turns, as far as

@@ -81,7 +81,7 @@ class ExperimentConfig(Table):
     """Name of the judge that decides; "votes" are people's blind votes. None takes the first one
     that judged a pair."""
     failed_pairs: Literal["lose", "leave_out"] = "lose"
-    """How a pair counts of which one side failed to answer. That side loses it, as it would with a
+    """How a pair counts if one side failed to answer. That side loses it, as it would with a
     user; if such pairs are left out, a student that fails at hard prompts looks better."""
     shadow: ShadowConfig = Field(default_factory=ShadowConfig)
     guardrails: GuardrailsConfig = Field(default_factory=GuardrailsConfig)
