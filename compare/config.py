@@ -164,8 +164,8 @@ class CompareConfig(Table):
     a task with known answers. Without either the teacher judges, if it passes the assay."""
     verdict: VerdictConfig = Field(default_factory=VerdictConfig)
     gate: Gate | None = None
-    """The requirements of PASS, all of which must be met. None takes, for a task with known answers,
-    its first metric, the schema, refusals, and the suites of stopping and refusing; else only the
+    """The requirements of PASS; all must be met. None takes, for a task with known answers, its
+    first metric, the schema, refusals, and the suites of stopping and refusing; else only the
     judge that decides."""
     assay: AssayConfig = Field(default_factory=AssayConfig)
     cost: CostConfig = Field(default_factory=CostConfig)
